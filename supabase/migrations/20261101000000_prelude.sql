@@ -1,0 +1,62 @@
+-- What hosted Supabase brings and plain PostgreSQL lacks, created only where it is missing, and the private schema.
+--
+-- On hosted Supabase nothing here but the private schema is created. On plain PostgreSQL the role that migrates needs
+-- CREATEROLE and CREATE on the database (a superuser has both).
+
+do $$
+declare
+  role_name text;
+begin
+  foreach role_name in array array['anon', 'authenticated', 'service_role'] loop
+    if not exists (select from pg_catalog.pg_roles where rolname = role_name) then
+      execute format('create role %I nologin noinherit', role_name);
+    end if;
+  end loop;
+exception
+  -- Roles belong to the whole server: another database may be creating the same ones at this moment.
+  when duplicate_object or unique_violation then null;
+end;
+$$;
+
+do $$
+begin
+  if to_regnamespace('auth') is null then
+    create schema auth;
+  end if;
+  if to_regprocedure('auth.jwt()') is null then
+    create function auth.jwt() returns jsonb
+    language sql
+    stable
+    as $body$
+      select coalesce(
+        nullif(current_setting('request.jwt.claims', true), ''),
+        nullif(current_setting('request.jwt.claim', true), '')
+      )::jsonb
+    $body$;
+    revoke execute on function auth.jwt() from public;
+    grant execute on function auth.jwt() to anon, authenticated, service_role;
+    grant usage on schema auth to anon, authenticated, service_role;
+  end if;
+  if to_regprocedure('auth.uid()') is null then
+    create function auth.uid() returns uuid
+    language sql
+    stable
+    as $body$
+      select nullif(coalesce(
+        nullif(current_setting('request.jwt.claim.sub', true), ''),
+        auth.jwt() ->> 'sub'
+      ), '')::uuid
+    $body$;
+    revoke execute on function auth.uid() from public;
+    grant execute on function auth.uid() to anon, authenticated, service_role;
+    grant usage on schema auth to anon, authenticated, service_role;
+  end if;
+end;
+$$;
+
+-- Partitions and helpers live here, out of reach of the Data API, which serves the schema public.
+create schema vital_private;
+revoke all on schema vital_private from public;
+grant usage on schema vital_private to authenticated, service_role;
+
+comment on schema vital_private is 'Internals of vital_tracking: partitions and helper functions. Not served by the API.';

@@ -1,0 +1,48 @@
+-- Who belongs to which organization; row level security asks it who is an admin of what.
+
+create table public.organization_members (
+  organization_id text not null,
+  user_id text not null,
+  role text not null default 'member',
+  created_at timestamptz not null default now(),
+  primary key (organization_id, user_id),
+  constraint organization_members_role check (role in ('member', 'admin'))
+);
+
+comment on table public.organization_members is 'Members and admins of organizations. Rows are written by the service role only.';
+
+create index organization_members_user on public.organization_members (user_id);
+
+-- SECURITY DEFINER, so that the policies of the table itself may ask it without asking themselves in a circle. Policies call
+-- it inside a scalar subquery, which PostgreSQL evaluates once a statement instead of once a row.
+create function vital_private.administered_organizations() returns text []
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(array_agg(organization_id), '{}')
+  from public.organization_members
+  where user_id = (select auth.uid())::text and role = 'admin'
+$$;
+
+revoke execute on function vital_private.administered_organizations() from public;
+grant execute on function vital_private.administered_organizations() to authenticated, service_role;
+
+alter table public.organization_members enable row level security;
+revoke all on public.organization_members from anon, authenticated, service_role;
+grant select on public.organization_members to authenticated;
+grant select, insert, update, delete on public.organization_members to service_role;
+
+create policy "Users see their own memberships" on public.organization_members
+for select to authenticated
+using (user_id = (select auth.uid())::text);
+
+create policy "Organization admins see their members" on public.organization_members
+for select to authenticated
+using (organization_id = any((select vital_private.administered_organizations())::text []));
+
+create policy "The service role manages members" on public.organization_members
+for all to service_role
+using (true)
+with check (true);

@@ -1,0 +1,215 @@
+-- One row a call: the bill. Partitioned by month on the call's start; rows outside every month's partition go to the default.
+--
+-- Money is numeric US dollars and exact. Token buckets are disjoint inside their total:
+--   prompt_tokens     = uncached text + cache_read_tokens + cache_write_tokens + audio
+--   completion_tokens = text + reasoning_tokens + audio
+-- `value < 'Infinity'` keeps NaN out too, which PostgreSQL sorts above every number and lets through `value >= 0`.
+
+create table public.token_usage_logs (
+  id uuid not null,
+  created_at timestamptz not null,
+  recorded_at timestamptz not null default now(),
+  organization_id text,
+  user_id text,
+  session_id text,
+  service_type text,
+  service_id text,
+  service_name text,
+  service_run_id text,
+  agent_id text,
+  agent_name text,
+  agent_tier text,
+  agent_role text,
+  workflow_id text,
+  workflow_step text,
+  workflow_step_name text,
+  panel_id text,
+  panel_position smallint,
+  panel_size smallint,
+  solution_id text,
+  framework text,
+  provider text,
+  model text,
+  requested_model text,
+  call_type text not null default 'chat',
+  message_type text,
+  run_id text,
+  parent_run_id text,
+  trace_id text,
+  langsmith_project text,
+  prompt_tokens bigint not null default 0,
+  completion_tokens bigint not null default 0,
+  total_tokens bigint not null default 0,
+  cache_read_tokens bigint not null default 0,
+  cache_write_tokens bigint not null default 0,
+  cache_write_1h_tokens bigint not null default 0,
+  reasoning_tokens bigint not null default 0,
+  audio_tokens bigint not null default 0,
+  audio_output_tokens bigint not null default 0,
+  usage_estimated boolean not null default false,
+  input_cost numeric,
+  output_cost numeric,
+  total_cost numeric,
+  potential_cost numeric,
+  price_version text,
+  priced boolean not null,
+  latency_ms double precision,
+  ttft_ms double precision,
+  cache_hit boolean not null default false,
+  status text not null default 'ok',
+  success boolean generated always as (status = 'ok') stored,
+  error_type text,
+  budget_action text,
+  throttled_ms double precision,
+  request_hash text,
+  tags text [] not null default '{}',
+  metadata jsonb not null default '{}',
+  primary key (id, created_at),
+  constraint token_usage_logs_service_type check (
+    service_type in ('1:1_conversation', 'virtual_panel', 'workflow', 'solution_builder')
+  ),
+  constraint token_usage_logs_call_type check (call_type in ('chat', 'completion', 'embedding')),
+  constraint token_usage_logs_status check (status in ('ok', 'error', 'cancelled', 'abandoned', 'blocked')),
+  constraint token_usage_logs_tokens_not_negative check (
+    least(
+      prompt_tokens, completion_tokens, total_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens,
+      reasoning_tokens, audio_tokens, audio_output_tokens
+    ) >= 0
+  ),
+  constraint token_usage_logs_total_tokens check (total_tokens = prompt_tokens + completion_tokens),
+  constraint token_usage_logs_tokens_disjoint check (
+    cache_read_tokens + cache_write_tokens + (audio_tokens - audio_output_tokens) <= prompt_tokens
+    and reasoning_tokens + audio_output_tokens <= completion_tokens
+    and cache_write_1h_tokens <= cache_write_tokens
+    and audio_output_tokens <= audio_tokens
+  ),
+  constraint token_usage_logs_costs_not_negative check (
+    input_cost >= 0 and input_cost < 'Infinity'
+    and output_cost >= 0 and output_cost < 'Infinity'
+    and total_cost >= 0 and total_cost < 'Infinity'
+    and potential_cost >= 0 and potential_cost < 'Infinity'
+  ),
+  constraint token_usage_logs_total_cost check (total_cost >= input_cost + output_cost),
+  constraint token_usage_logs_priced check (
+    num_nonnulls(input_cost, output_cost, total_cost, potential_cost, price_version) = case when priced then 5 else 0 end
+  ),
+  constraint token_usage_logs_cache_hit_costs_nothing check (not cache_hit or not priced or total_cost = 0),
+  constraint token_usage_logs_blocked_costs_nothing check (status <> 'blocked' or (priced and total_cost = 0)),
+  constraint token_usage_logs_times_not_negative check (
+    (latency_ms is null or (latency_ms >= 0 and latency_ms < 'Infinity'))
+    and (ttft_ms is null or (ttft_ms >= 0 and ttft_ms < 'Infinity'))
+    and (throttled_ms is null or (throttled_ms >= 0 and throttled_ms < 'Infinity'))
+  ),
+  constraint token_usage_logs_metadata_small check (
+    jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 4096
+  )
+) partition by range (created_at);
+
+comment on table public.token_usage_logs is 'One row a call to a model: who, what for, tokens, cost in US dollars, latency in milliseconds.';
+comment on column public.token_usage_logs.id is 'Our own call id, a UUIDv7: it sorts by time.';
+comment on column public.token_usage_logs.created_at is 'When the call started.';
+comment on column public.token_usage_logs.recorded_at is 'When the row was written, by the database clock.';
+comment on column public.token_usage_logs.requested_model is 'The model that was asked for, where another one answered.';
+comment on column public.token_usage_logs.workflow_step is 'The step as its author named it, else the LangGraph node.';
+comment on column public.token_usage_logs.cache_write_1h_tokens is 'The part of cache_write_tokens kept for an hour, which is priced apart.';
+comment on column public.token_usage_logs.audio_output_tokens is 'The part of audio_tokens that the model spoke, which is priced apart.';
+comment on column public.token_usage_logs.usage_estimated is 'True where nobody reported token counts and they were estimated.';
+comment on column public.token_usage_logs.potential_cost is 'What the call would have cost without any cache.';
+comment on column public.token_usage_logs.price_version is 'The price entry that priced this row.';
+comment on column public.token_usage_logs.priced is 'False where no price is known: the costs are NULL, never 0, until the row is repriced.';
+comment on column public.token_usage_logs.ttft_ms is 'Milliseconds to the first token that was not empty.';
+comment on column public.token_usage_logs.cache_hit is 'True where LangChain answered from its own cache: nothing was billed.';
+comment on column public.token_usage_logs.error_type is 'Class name of the error only; its text is never stored.';
+
+create table vital_private.token_usage_logs_default partition of public.token_usage_logs default;
+alter table vital_private.token_usage_logs_default enable row level security;
+
+-- Half of the cost of a write is its indexes: these four, and no more.
+create index token_usage_logs_organization on public.token_usage_logs (organization_id, created_at);
+create index token_usage_logs_user on public.token_usage_logs (user_id, created_at);
+create index token_usage_logs_service_run on public.token_usage_logs (service_run_id) where service_run_id is not null;
+create index token_usage_logs_unpriced on public.token_usage_logs (created_at) where not priced;
+-- A block range index costs next to nothing and serves scans by time.
+create index token_usage_logs_time on public.token_usage_logs using brin (created_at);
+
+alter table public.token_usage_logs enable row level security;
+revoke all on public.token_usage_logs from anon, authenticated, service_role;
+grant select on public.token_usage_logs to authenticated, service_role;
+
+create policy "Users see their own calls" on public.token_usage_logs
+for select to authenticated
+using (user_id = (select auth.uid())::text);
+
+create policy "Organization admins see their organization's calls" on public.token_usage_logs
+for select to authenticated
+using (organization_id = any((select vital_private.administered_organizations())::text []));
+
+create policy "The service role sees every call" on public.token_usage_logs
+for select to service_role
+using (true);
+
+-- Make the partitions of `first_month` and the months after it, `months` in all. Returns how many it made. Rows that the default
+-- partition holds for such a month are moved into it. UTC months, so that the answer does not depend on who asks.
+create function public.ensure_partitions_v1(first_month date, months integer) returns integer
+language plpgsql
+security definer
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  month_start date := date_trunc('month', first_month)::date;
+  month_end date;
+  partition_name text;
+  made integer := 0;
+begin
+  if months is null or months not between 1 and 120 then
+    raise exception 'months must be between 1 and 120' using errcode = '22023';
+  end if;
+  -- Two processes may migrate at once; the second waits and then finds the work done.
+  perform pg_catalog.pg_advisory_xact_lock(hashtext('vital_tracking.partitions'));
+  for number in 1..months loop
+    month_end := month_start + interval '1 month';
+    partition_name := 'token_usage_logs_' || to_char(month_start, 'YYYY_MM');
+    if to_regclass(format('vital_private.%I', partition_name)) is null then
+      execute format('create table vital_private.%I (like public.token_usage_logs including all)', partition_name);
+      execute format('alter table vital_private.%I enable row level security', partition_name);
+      -- No row of this month may stay behind in, or come anew into, the default partition while the new one is attached.
+      lock table vital_private.token_usage_logs_default in access exclusive mode;
+      perform vital_private.move_default_rows(partition_name, month_start, month_end);
+      execute format(
+        'alter table public.token_usage_logs attach partition vital_private.%I for values from (%L) to (%L)',
+        partition_name, month_start::timestamptz, month_end::timestamptz
+      );
+      made := made + 1;
+    end if;
+    month_start := month_end;
+  end loop;
+  return made;
+end;
+$$;
+
+-- Move the default partition's rows of one month into a table of the same columns; the generated ones are left to the table.
+create function vital_private.move_default_rows(target text, from_month date, to_month date) returns void
+language plpgsql
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  column_names text;
+begin
+  select string_agg(quote_ident(attname), ', ' order by attnum) into column_names
+  from pg_catalog.pg_attribute
+  where attrelid = 'public.token_usage_logs'::regclass and attnum > 0 and not attisdropped and attgenerated = '';
+  execute format(
+    'with moved as (delete from vital_private.token_usage_logs_default where created_at >= %L and created_at < %L returning *)
+     insert into vital_private.%I (%s) select %s from moved',
+    from_month::timestamptz, to_month::timestamptz, target, column_names, column_names
+  );
+end;
+$$;
+
+revoke execute on function public.ensure_partitions_v1(date, integer) from public, anon, authenticated;
+revoke execute on function vital_private.move_default_rows(text, date, date) from public;
+grant execute on function public.ensure_partitions_v1(date, integer) to service_role;
+
+select public.ensure_partitions_v1((now() - interval '1 month')::date, 14);

@@ -1,0 +1,58 @@
+-- One row a service run: a conversation's turn, a panel's session, a workflow's run, a solution. Runs nest.
+
+create table public.service_runs (
+  id text not null primary key,
+  parent_run_id text,
+  ancestor_run_ids text [] not null default '{}',
+  organization_id text,
+  user_id text,
+  session_id text,
+  service_type text not null,
+  service_id text,
+  service_name text,
+  agent_id text,
+  workflow_id text,
+  panel_id text,
+  panel_size smallint,
+  solution_id text,
+  status text not null default 'running',
+  started_at timestamptz not null,
+  ended_at timestamptz,
+  error_type text,
+  metadata jsonb not null default '{}',
+  recorded_at timestamptz not null default now(),
+  constraint service_runs_service_type check (
+    service_type in ('1:1_conversation', 'virtual_panel', 'workflow', 'solution_builder')
+  ),
+  constraint service_runs_status check (status in ('running', 'ok', 'error', 'cancelled')),
+  constraint service_runs_ended check ((ended_at is null) = (status = 'running')),
+  constraint service_runs_order check (ended_at >= started_at),
+  constraint service_runs_metadata_small check (
+    jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 4096
+  )
+);
+
+comment on table public.service_runs is 'One row a service run, with its status, start and end; runs nest by parent_run_id.';
+comment on column public.service_runs.ancestor_run_ids is 'The runs around this one, the nearest first.';
+comment on column public.service_runs.error_type is 'Class name of the error that ended the run; its text is never stored.';
+
+create index service_runs_ancestors on public.service_runs using gin (ancestor_run_ids);
+create index service_runs_organization on public.service_runs (organization_id, started_at);
+create index service_runs_user on public.service_runs (user_id, started_at);
+create index service_runs_started on public.service_runs (started_at);
+
+alter table public.service_runs enable row level security;
+revoke all on public.service_runs from anon, authenticated, service_role;
+grant select on public.service_runs to authenticated, service_role;
+
+create policy "Users see their own service runs" on public.service_runs
+for select to authenticated
+using (user_id = (select auth.uid())::text);
+
+create policy "Organization admins see their organization's service runs" on public.service_runs
+for select to authenticated
+using (organization_id = any((select vital_private.administered_organizations())::text []));
+
+create policy "The service role sees every service run" on public.service_runs
+for select to service_role
+using (true);

@@ -1,0 +1,117 @@
+-- The team's own prices, over those of the price book. Entries are dated and never overwritten: a new price is a new row, and
+-- the row in force at a call's start prices it.
+
+create table public.model_prices (
+  id bigint generated always as identity primary key,
+  provider text,
+  model text not null,
+  valid_from timestamptz not null default now(),
+  input_usd_per_mtok numeric not null,
+  output_usd_per_mtok numeric not null default 0,
+  cache_read_usd_per_mtok numeric,
+  cache_write_usd_per_mtok numeric,
+  cache_write_1h_usd_per_mtok numeric,
+  reasoning_usd_per_mtok numeric,
+  audio_input_usd_per_mtok numeric,
+  audio_output_usd_per_mtok numeric,
+  request_usd numeric,
+  note text,
+  created_at timestamptz not null default now(),
+  constraint model_prices_model_named check (btrim(model) <> ''),
+  constraint model_prices_not_negative check (
+    input_usd_per_mtok >= 0 and input_usd_per_mtok < 'Infinity'
+    and output_usd_per_mtok >= 0 and output_usd_per_mtok < 'Infinity'
+    and coalesce(cache_read_usd_per_mtok, 0) >= 0 and coalesce(cache_read_usd_per_mtok, 0) < 'Infinity'
+    and coalesce(cache_write_usd_per_mtok, 0) >= 0 and coalesce(cache_write_usd_per_mtok, 0) < 'Infinity'
+    and coalesce(cache_write_1h_usd_per_mtok, 0) >= 0 and coalesce(cache_write_1h_usd_per_mtok, 0) < 'Infinity'
+    and coalesce(reasoning_usd_per_mtok, 0) >= 0 and coalesce(reasoning_usd_per_mtok, 0) < 'Infinity'
+    and coalesce(audio_input_usd_per_mtok, 0) >= 0 and coalesce(audio_input_usd_per_mtok, 0) < 'Infinity'
+    and coalesce(audio_output_usd_per_mtok, 0) >= 0 and coalesce(audio_output_usd_per_mtok, 0) < 'Infinity'
+    and coalesce(request_usd, 0) >= 0 and coalesce(request_usd, 0) < 'Infinity'
+  )
+);
+
+comment on table public.model_prices is 'The team''s own prices in US dollars per million tokens, dated; NULL provider means any provider.';
+
+create unique index model_prices_entry on public.model_prices (coalesce(lower(provider), ''), lower(model), valid_from);
+
+alter table public.model_prices enable row level security;
+revoke all on public.model_prices from anon, authenticated, service_role;
+grant select on public.model_prices to authenticated, service_role;
+
+create policy "Signed-in users see prices" on public.model_prices
+for select to authenticated
+using (true);
+
+create policy "The service role sees prices" on public.model_prices
+for select to service_role
+using (true);
+
+-- Add one price entry, given as a JSON object with the table's column names. Returns its id. An entry that is already there with
+-- the same amounts is returned as it is; one with other amounts is refused, since prices are never overwritten.
+create function public.add_model_price_v1(price text) returns bigint
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  given record;
+  existing public.model_prices;
+  price_id bigint;
+begin
+  select * into given from json_populate_record(null::public.model_prices, price::json);
+  if given.input_usd_per_mtok is null then
+    raise exception 'A price needs input_usd_per_mtok.' using errcode = '23502';
+  end if;
+  insert into public.model_prices (
+    provider, model, valid_from, input_usd_per_mtok, output_usd_per_mtok, cache_read_usd_per_mtok, cache_write_usd_per_mtok,
+    cache_write_1h_usd_per_mtok, reasoning_usd_per_mtok, audio_input_usd_per_mtok, audio_output_usd_per_mtok, request_usd, note
+  ) values (
+    nullif(btrim(given.provider), ''), given.model, coalesce(given.valid_from, now()), given.input_usd_per_mtok,
+    coalesce(given.output_usd_per_mtok, 0), given.cache_read_usd_per_mtok, given.cache_write_usd_per_mtok,
+    given.cache_write_1h_usd_per_mtok, given.reasoning_usd_per_mtok, given.audio_input_usd_per_mtok,
+    given.audio_output_usd_per_mtok, given.request_usd, given.note
+  )
+  on conflict (coalesce(lower(provider), ''), lower(model), valid_from) do nothing
+  returning id into price_id;
+  if price_id is not null then
+    return price_id;
+  end if;
+  select * into existing from public.model_prices as m
+  where coalesce(lower(m.provider), '') = coalesce(lower(nullif(btrim(given.provider), '')), '')
+    and lower(m.model) = lower(given.model) and m.valid_from = given.valid_from;
+  if (existing.input_usd_per_mtok, existing.output_usd_per_mtok) is distinct from
+    (given.input_usd_per_mtok, coalesce(given.output_usd_per_mtok, 0))
+    or (existing.cache_read_usd_per_mtok, existing.cache_write_usd_per_mtok, existing.cache_write_1h_usd_per_mtok,
+      existing.reasoning_usd_per_mtok, existing.audio_input_usd_per_mtok, existing.audio_output_usd_per_mtok,
+      existing.request_usd) is distinct from
+    (given.cache_read_usd_per_mtok, given.cache_write_usd_per_mtok, given.cache_write_1h_usd_per_mtok,
+      given.reasoning_usd_per_mtok, given.audio_input_usd_per_mtok, given.audio_output_usd_per_mtok, given.request_usd) then
+    raise exception 'A price for this model from this instant is already there. Prices are never overwritten: choose another valid_from.'
+      using errcode = '23505';
+  end if;
+  return existing.id;
+end;
+$$;
+
+-- Every entry, the newest first, as JSON with amounts as text, so that no client turns money into a float.
+create function public.model_prices_v1() returns json
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(json_agg(entry order by entry.valid_from desc, entry.id desc), '[]')
+  from (
+    select
+      id, provider, model, valid_from, input_usd_per_mtok::text, output_usd_per_mtok::text, cache_read_usd_per_mtok::text,
+      cache_write_usd_per_mtok::text, cache_write_1h_usd_per_mtok::text, reasoning_usd_per_mtok::text,
+      audio_input_usd_per_mtok::text, audio_output_usd_per_mtok::text, request_usd::text, note
+    from public.model_prices
+  ) as entry
+$$;
+
+revoke execute on function public.add_model_price_v1(text) from public, anon, authenticated;
+revoke execute on function public.model_prices_v1() from public, anon, authenticated;
+grant execute on function public.add_model_price_v1(text) to service_role;
+grant execute on function public.model_prices_v1() to service_role;

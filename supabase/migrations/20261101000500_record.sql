@@ -1,0 +1,164 @@
+-- How rows get in. One call takes a batch, as text holding a JSON array of objects with the columns' names: text arrives alike
+-- through PostgREST, psycopg and psql. The whole batch goes in as one statement; only where that fails is it taken row by
+-- row, so that a bad row is set aside alone and its neighbours stay.
+
+-- Insert calls; returns how many were new. Rows come sorted by id, so that two writers that send the same rows wait for each
+-- other in one order and cannot deadlock.
+create function vital_private.insert_calls(batch json) returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  inserted bigint;
+begin
+  -- The true end of a call that had been given up takes the place of its `abandoned` row. Rare, so look before reading twice.
+  if strpos(batch::text, '"replaces_abandoned"') > 0 then
+    delete from public.token_usage_logs as given_up
+    using json_to_recordset(batch) as late (id uuid, created_at timestamptz, replaces_abandoned boolean)
+    where late.replaces_abandoned and given_up.status = 'abandoned'
+      and given_up.id = late.id and given_up.created_at = late.created_at;
+  end if;
+  insert into public.token_usage_logs (
+    id, created_at, organization_id, user_id, session_id, service_type, service_id, service_name, service_run_id,
+    agent_id, agent_name, agent_tier, agent_role, workflow_id, workflow_step, workflow_step_name,
+    panel_id, panel_position, panel_size, solution_id, framework, provider, model, requested_model, call_type, message_type,
+    run_id, parent_run_id, trace_id, langsmith_project,
+    prompt_tokens, completion_tokens, total_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens,
+    reasoning_tokens, audio_tokens, audio_output_tokens, usage_estimated,
+    input_cost, output_cost, total_cost, potential_cost, price_version, priced,
+    latency_ms, ttft_ms, cache_hit, status, error_type, budget_action, throttled_ms, request_hash, tags, metadata
+  )
+  select
+    c.id, c.created_at, c.organization_id, c.user_id, c.session_id, c.service_type, c.service_id, c.service_name, c.service_run_id,
+    c.agent_id, c.agent_name, c.agent_tier, c.agent_role, c.workflow_id, c.workflow_step, c.workflow_step_name,
+    c.panel_id, c.panel_position, c.panel_size, c.solution_id, c.framework, c.provider, c.model, c.requested_model,
+    coalesce(c.call_type, 'chat'), c.message_type,
+    c.run_id, c.parent_run_id, c.trace_id, c.langsmith_project,
+    coalesce(c.prompt_tokens, 0), coalesce(c.completion_tokens, 0), coalesce(c.total_tokens, 0),
+    coalesce(c.cache_read_tokens, 0), coalesce(c.cache_write_tokens, 0), coalesce(c.cache_write_1h_tokens, 0),
+    coalesce(c.reasoning_tokens, 0), coalesce(c.audio_tokens, 0), coalesce(c.audio_output_tokens, 0),
+    coalesce(c.usage_estimated, false),
+    c.input_cost, c.output_cost, c.total_cost, c.potential_cost, c.price_version, c.priced,
+    c.latency_ms, c.ttft_ms, coalesce(c.cache_hit, false), coalesce(c.status, 'ok'), c.error_type, c.budget_action,
+    c.throttled_ms, c.request_hash, coalesce(c.tags, '{}'), coalesce(c.metadata, '{}')
+  from json_populate_recordset(null::public.token_usage_logs, batch) as c
+  order by c.id
+  on conflict (id, created_at) do nothing;
+  get diagnostics inserted = row_count;
+  return inserted;
+end;
+$$;
+
+-- Insert service runs or bring them to their end; returns how many rows were new or changed. An end is final: a start that
+-- arrives after it changes nothing.
+create function vital_private.upsert_runs(batch json) returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  changed bigint;
+begin
+  insert into public.service_runs as known (
+    id, parent_run_id, ancestor_run_ids, organization_id, user_id, session_id, service_type, service_id, service_name,
+    agent_id, workflow_id, panel_id, panel_size, solution_id, status, started_at, ended_at, error_type, metadata
+  )
+  select distinct on (r.id)
+    r.id, r.parent_run_id, coalesce(r.ancestor_run_ids, '{}'), r.organization_id, r.user_id, r.session_id, r.service_type,
+    r.service_id, r.service_name, r.agent_id, r.workflow_id, r.panel_id, r.panel_size, r.solution_id,
+    coalesce(r.status, 'running'), r.started_at, r.ended_at, r.error_type, coalesce(r.metadata, '{}')
+  from json_populate_recordset(null::public.service_runs, batch) as r
+  order by r.id, r.ended_at nulls last
+  on conflict (id) do update
+    set status = excluded.status, ended_at = excluded.ended_at, error_type = excluded.error_type, recorded_at = now()
+    where known.ended_at is null and excluded.ended_at is not null;
+  get diagnostics changed = row_count;
+  return changed;
+end;
+$$;
+
+-- Run one of the two over a batch, whole where that works, else row by row. Only errors of the data (SQLSTATE classes 22 and 23)
+-- set a row aside; any other error fails the batch, which the client sends again. The report names no values, only which
+-- rule was broken.
+create function vital_private.record_batch(batch_text text, insert_rows regproc) returns json
+language plpgsql
+set search_path = ''
+as $$
+declare
+  batch json;
+  element json;
+  total bigint;
+  inserted bigint := 0;
+  added bigint;
+  rejected jsonb := '[]';
+  broken_constraint text;
+  broken_column text;
+begin
+  begin
+    batch := batch_text::json;
+    total := json_array_length(batch);
+  exception when data_exception then
+    raise exception 'The batch must be text that holds a JSON array of objects.' using errcode = '22023';
+  end;
+  begin
+    execute format('select %s($1)', insert_rows) into inserted using batch;
+    return json_build_object('inserted', inserted, 'duplicate', total - inserted, 'rejected', json_build_array());
+  exception when data_exception or integrity_constraint_violation then
+    inserted := 0;
+  end;
+  for element in select value from json_array_elements(batch) loop
+    begin
+      execute format('select %s($1)', insert_rows) into added using json_build_array(element);
+      inserted := inserted + added;
+    exception when data_exception or integrity_constraint_violation then
+      get stacked diagnostics broken_constraint = constraint_name, broken_column = column_name;
+      rejected := rejected || jsonb_build_object(
+        'id', vital_private.row_id(element), 'sqlstate', sqlstate,
+        'rule', coalesce(nullif(broken_constraint, ''), nullif(broken_column, ''))
+      );
+    end;
+  end loop;
+  return json_build_object(
+    'inserted', inserted, 'duplicate', total - inserted - jsonb_array_length(rejected), 'rejected', rejected
+  );
+end;
+$$;
+
+-- The id of a rejected row as JSON, where it is one at all; a row may be anything.
+create function vital_private.row_id(element json) returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return to_jsonb(left(element ->> 'id', 64));
+exception when others then
+  return null;
+end;
+$$;
+
+-- Record a batch of calls: {"inserted": n, "duplicate": n, "rejected": [{"id", "sqlstate", "rule"}]}. Idempotent by id.
+create function public.record_calls_v1(calls text) returns json
+language sql
+security definer
+set search_path = ''
+as $$
+  select vital_private.record_batch(calls, 'vital_private.insert_calls'::regproc)
+$$;
+
+-- Record a batch of service runs, each at its start and again at its end; the same report.
+create function public.record_runs_v1(runs text) returns json
+language sql
+security definer
+set search_path = ''
+as $$
+  select vital_private.record_batch(runs, 'vital_private.upsert_runs'::regproc)
+$$;
+
+revoke execute on function vital_private.insert_calls(json) from public;
+revoke execute on function vital_private.upsert_runs(json) from public;
+revoke execute on function vital_private.record_batch(text, regproc) from public;
+revoke execute on function vital_private.row_id(json) from public;
+revoke execute on function public.record_calls_v1(text) from public, anon, authenticated;
+revoke execute on function public.record_runs_v1(text) from public, anon, authenticated;
+grant execute on function public.record_calls_v1(text) to service_role;
+grant execute on function public.record_runs_v1(text) to service_role;

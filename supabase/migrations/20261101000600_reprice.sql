@@ -1,0 +1,50 @@
+-- Calls whose price was unknown are stored with NULL costs; once a price is known they are repriced from the tokens on the row.
+
+-- The next unpriced calls after (after_created_at, after_id) in that order, as JSON; amounts of tokens only, never text.
+create function public.unpriced_calls_v1(after_created_at timestamptz, after_id uuid, batch_size integer) returns json
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(json_agg(call order by call.created_at, call.id), '[]')
+  from (
+    select
+      id, created_at, provider, model, requested_model, cache_hit, prompt_tokens, completion_tokens, cache_read_tokens,
+      cache_write_tokens, cache_write_1h_tokens, reasoning_tokens, audio_tokens, audio_output_tokens,
+      metadata ->> 'service_tier' as service_tier
+    from public.token_usage_logs
+    where not priced
+      and (created_at, id) > (
+        coalesce(after_created_at, '-infinity'::timestamptz), coalesce(after_id, '00000000-0000-0000-0000-000000000000')
+      )
+    order by created_at, id
+    limit least(greatest(batch_size, 1), 1000)
+  ) as call
+$$;
+
+-- Put prices on unpriced calls: a JSON array of {id, created_at, input_cost, output_cost, total_cost, potential_cost,
+-- price_version}. A call that has a price keeps it, so running this twice changes nothing. Returns how many were priced.
+create function public.reprice_calls_v1(prices text) returns bigint
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  repriced bigint;
+begin
+  update public.token_usage_logs as call
+  set
+    input_cost = p.input_cost, output_cost = p.output_cost, total_cost = p.total_cost, potential_cost = p.potential_cost,
+    price_version = p.price_version, priced = true
+  from json_populate_recordset(null::public.token_usage_logs, prices::json) as p
+  where call.id = p.id and call.created_at = p.created_at and not call.priced;
+  get diagnostics repriced = row_count;
+  return repriced;
+end;
+$$;
+
+revoke execute on function public.unpriced_calls_v1(timestamptz, uuid, integer) from public, anon, authenticated;
+revoke execute on function public.reprice_calls_v1(text) from public, anon, authenticated;
+grant execute on function public.unpriced_calls_v1(timestamptz, uuid, integer) to service_role;
+grant execute on function public.reprice_calls_v1(text) to service_role;

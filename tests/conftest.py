@@ -1,0 +1,137 @@
+"""What all tests share: a throw-away PostgreSQL, a migrated template cloned for each test, and a tracker on it.
+
+`VITAL_TEST_POSTGRES=16` runs the same tests on PostgreSQL 16.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from tests.support.postgres import PostgresServer
+from tests.support.provider_server import ProviderServer
+from vital_tracking import Settings, VitalTracker
+from vital_tracking.migrate import find_migrations
+from vital_tracking.stores.postgres import PostgresStore
+
+POSTGRES_VERSION = int(os.environ.get("VITAL_TEST_POSTGRES", "18"))
+
+# Hosted Supabase grants everything on new objects in the schema public; the migrations must take it back.
+HOSTED_DEFAULT_PRIVILEGES = """
+do $$
+declare
+  name text;
+begin
+  foreach name in array array['anon', 'authenticated'] loop
+    if not exists (select from pg_roles where rolname = name) then
+      execute format('create role %I nologin noinherit', name);
+    end if;
+  end loop;
+  if not exists (select from pg_roles where rolname = 'service_role') then
+    create role service_role nologin noinherit bypassrls;
+  end if;
+end $$;
+grant usage on schema public to anon, authenticated, service_role;
+alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
+alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
+alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
+"""
+
+_names = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on the settings of the shell it is run from."""
+    for name in list(os.environ):
+        if name.startswith(("VITAL_DATA", "VITAL_BATCH", "VITAL_ORG", "SUPABASE_", "LANGSMITH_", "LANGCHAIN_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL of the version under test, on a socket and a loopback port."""
+    folder = Path(tempfile.mkdtemp(prefix="vital-test-"))
+    folder.chmod(0o755)
+    with PostgresServer(folder / "data", version=POSTGRES_VERSION) as server:
+        yield server
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: PostgresServer) -> str:
+    """A database with hosted Supabase's default privileges and all migrations, to be cloned."""
+    postgres_server.create_database("vital_template")
+    with psycopg.connect(postgres_server.url("vital_template"), autocommit=True) as connection:
+        connection.execute(HOSTED_DEFAULT_PRIVILEGES)
+    store = PostgresStore(postgres_server.url("vital_template"))
+    store.migrate(find_migrations())
+    store.close()
+    return "vital_template"
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer, template_database: str) -> Iterator[str]:
+    """The URL of a fresh migrated database of this test's own."""
+    name = f"test_{os.getpid()}_{next(_names)}"
+    postgres_server.create_database(name, template=template_database)
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[PostgresStore]:
+    """A PostgreSQL store on this test's database."""
+    opened = PostgresStore(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make_tracker(database_url: str) -> Iterator[Callable[..., VitalTracker]]:
+    """Makes trackers on this test's database; they are closed at its end. Keyword arguments go to Settings or the tracker."""
+    made: list[VitalTracker] = []
+
+    def make(**options: Any) -> VitalTracker:
+        settings = {name: options.pop(name) for name in list(options) if name in Settings.model_fields}
+        settings.setdefault("flush_interval_s", 60.0)  # tests flush; nothing is sent behind their back
+        tracker = VitalTracker(PostgresStore(database_url), settings=Settings(**settings), **options)
+        made.append(tracker)
+        return tracker
+
+    yield make
+    for tracker in made:
+        tracker.close()
+
+
+@pytest.fixture
+def tracker(make_tracker: Callable[..., VitalTracker]) -> VitalTracker:
+    """A tracker on this test's database."""
+    return make_tracker()
+
+
+@pytest.fixture
+def rows(database_url: str) -> Callable[..., list[dict[str, Any]]]:
+    """Runs a query as the owner and gives its rows: `rows()` gives every call in the order they started."""
+
+    def query(sql: str = "select * from token_usage_logs order by id", *arguments: Any) -> list[dict[str, Any]]:
+        with psycopg.connect(database_url, row_factory=dict_row, autocommit=True) as connection:
+            return connection.execute(sql, arguments or None).fetchall()
+
+    return query
+
+
+@pytest.fixture
+def provider() -> Iterator[ProviderServer]:
+    """A local server that speaks the wire formats of OpenAI and Anthropic."""
+    with ProviderServer() as server:
+        yield server

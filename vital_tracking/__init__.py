@@ -1,0 +1,45 @@
+"""What every LangChain and LangGraph call costs, to the last decimal, in a PostgreSQL or Supabase that you own."""
+
+from vital_tracking.context import Agent, CallContext, step
+from vital_tracking.delivery import Delivered, Stats
+from vital_tracking.errors import (
+    MissingExtra,
+    SettingsError,
+    StoreError,
+    StoreNotReady,
+    StoreRejected,
+    StoreUnavailable,
+    TrackerClosed,
+    VitalError,
+)
+from vital_tracking.pricing import Price, PriceBook
+from vital_tracking.scopes import Panel, Scope, Seat
+from vital_tracking.settings import Settings
+from vital_tracking.tracker import VitalTracker
+from vital_tracking.usage import TokenUsage
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Agent",
+    "CallContext",
+    "Delivered",
+    "MissingExtra",
+    "Panel",
+    "Price",
+    "PriceBook",
+    "Scope",
+    "Seat",
+    "Settings",
+    "SettingsError",
+    "Stats",
+    "StoreError",
+    "StoreNotReady",
+    "StoreRejected",
+    "StoreUnavailable",
+    "TokenUsage",
+    "TrackerClosed",
+    "VitalError",
+    "VitalTracker",
+    "step",
+]

@@ -1,0 +1,264 @@
+"""The one way in: takes finished calls and service runs, prices them, and has the writer deliver them to the store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any, Final, Protocol, TypeAlias
+
+from vital_tracking.context import CallContext
+from vital_tracking.delivery.writer import Writer
+from vital_tracking.errors import StoreError, StoreRejected
+from vital_tracking.pricing import NOT_BILLED, Price, PriceBook
+from vital_tracking.settings import Settings
+from vital_tracking.stores.protocol import Store
+from vital_tracking.usage import CallRecord, Cost, RunRecord, TokenUsage, call_row, run_row
+
+logger = logging.getLogger("vital_tracking.delivery")
+
+_PRICES_EVERY_S: Final = 300.0
+
+
+class Unrecorded(Protocol):
+    """A finished call that still has to be made a record of: done on the writer's thread, not the caller's."""
+
+    def record(self) -> CallRecord | None:
+        """The record, or None where there is nothing to record after all."""
+
+
+Recordable: TypeAlias = CallRecord | RunRecord | Unrecorded
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What the store has acknowledged since the tracker was made, and whether everything is settled.
+
+    `duplicate`: rows the store already had. `rejected`: rows it refused for what they hold. `dropped`: lost before they were
+    sent. `waiting`: neither yet. `complete`: nothing waits.
+    """
+
+    inserted: int
+    duplicate: int
+    rejected: int
+    dropped: int
+    waiting: int
+    complete: bool
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a tracker has done since it was made: counts of calls, and what went wrong on our side."""
+
+    inserted: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    unpriced: int = 0
+    estimated: int = 0
+    abandoned: int = 0
+    faults: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts by name."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class _Row:
+    """One encoded row: its JSON text and the function it is for."""
+
+    function: str
+    text: str
+
+
+class Recorder:
+    """Prices records and hands them to the writer. `put` costs the caller a queue operation; all else happens behind."""
+
+    def __init__(self, store: Store, prices: PriceBook, settings: Settings) -> None:
+        self.store = store
+        self.prices = prices
+        self.on_tick: list[Callable[[], None]] = []
+        self._stats = Stats()
+        self._prices_due = 0.0
+        self._rejection_logged = False
+        self._fault_logged = False
+        self._writer: Writer[Recordable, _Row] = Writer(
+            self,
+            batch_size=settings.batch_size,
+            max_batch=max(settings.max_batch_size, settings.batch_size),
+            interval_s=settings.flush_interval_s,
+            capacity=settings.queue_size,
+        )
+        self.put = self._writer.put
+
+    def flush(self, timeout: float | None = None) -> Delivered:
+        """Send what waits and wait for the store's acknowledgement, at most `timeout` seconds."""
+        complete = self._writer.flush(timeout)
+        return self.delivered(complete)
+
+    def close(self, timeout: float = 5.0) -> Delivered:
+        """Send what waits, for at most `timeout` seconds, and stop."""
+        return self.delivered(self._writer.close(timeout))
+
+    def delivered(self, complete: bool) -> Delivered:
+        """The counts as they stand."""
+        stats = self.stats()
+        return Delivered(stats.inserted, stats.duplicate, stats.rejected, stats.dropped, stats.waiting, complete)
+
+    def stats(self) -> Stats:
+        """A copy of the counts."""
+        stats = Stats(**asdict(self._stats))
+        stats.waiting = self._writer.waiting
+        stats.dropped = self._writer.dropped
+        return stats
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: no queue, no counts, no connections of the parent's."""
+        self._stats = Stats()
+        self._prices_due = 0.0
+        self._writer.reset_after_fork()
+        self.store.after_fork()
+
+    def fault(self, error: BaseException) -> None:
+        """Count a fault of ours; the first is logged by its class alone, since its text might hold a user's."""
+        self._stats.faults += 1
+        if not self._fault_logged:
+            self._fault_logged = True
+            logger.warning("vital_tracking met a fault of its own (%s); calls go on. See tracker.stats().", type(error).__name__)
+
+    # What the writer asks of its courier, on the writer's thread.
+
+    def tick(self) -> None:
+        """Let the others do what is due: close calls that never ended, and the like."""
+        for work in self.on_tick:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - housekeeping must not stop delivery
+                self.fault(error)
+
+    def encode(self, items: Sequence[Recordable]) -> list[_Row]:
+        """Price the items and turn them into rows. One that cannot be turned is kept in its shortest form, and flagged."""
+        self._refresh_prices()
+        rows: list[_Row] = []
+        runs: dict[str, RunRecord] = {}
+        for item in items:
+            if isinstance(item, RunRecord):
+                runs[item.id] = item  # a run that began and ended in one batch is sent once
+                continue
+            try:
+                record = item if isinstance(item, CallRecord) else item.record()
+                if record is not None:
+                    rows.append(self._call(record))
+            except Exception as error:  # noqa: BLE001 - one bad item must not sink its neighbours
+                self.fault(error)
+        for run in runs.values():
+            try:
+                rows.append(_Row("record_runs_v1", json.dumps(run_row(run))))
+            except Exception as error:  # noqa: BLE001 - as above
+                self.fault(error)
+        return rows
+
+    def send(self, batch: Sequence[_Row]) -> bool:
+        """Call the recording functions, one request each for the batch's calls and runs."""
+        for function, argument in (("record_runs_v1", "runs"), ("record_calls_v1", "calls")):
+            texts = [row.text for row in batch if row.function == function]
+            if not texts:
+                continue
+            try:
+                report = self.store.call(function, **{argument: f"[{','.join(texts)}]"})
+                report = json.loads(report) if isinstance(report, str) else report
+                inserted, duplicate, rejected = report["inserted"], report["duplicate"], report["rejected"]
+            except StoreError:
+                raise
+            except Exception as error:
+                self.fault(error)
+                raise StoreRejected(f"The store failed ({type(error).__name__}).") from None
+            if function == "record_calls_v1":
+                self._stats.inserted += inserted
+                self._stats.duplicate += duplicate
+            self._stats.rejected += len(rejected)
+            if rejected:
+                self._log_rejection(rejected[0].get("sqlstate"), rejected[0].get("rule"))
+        return True
+
+    def refused(self, row: _Row, error: StoreError) -> None:
+        """Count a row that the store refused alone."""
+        self._stats.rejected += 1
+        self._log_rejection(error.sqlstate, row.function)
+
+    def _log_rejection(self, sqlstate: str | None, rule: str | None) -> None:
+        if not self._rejection_logged:
+            self._rejection_logged = True
+            logger.warning("The database refused a row (SQLSTATE %s, %s); its neighbours were stored.", sqlstate, rule)
+
+    def _call(self, record: CallRecord) -> _Row:
+        cost = self.cost(record)
+        try:
+            text = json.dumps(call_row(record, cost))
+        except Exception as error:  # noqa: BLE001 - a value nobody foresaw: the money is kept, the detail goes
+            self.fault(error)
+            text = json.dumps(call_row(_shortened(record), cost))
+        self._stats.unpriced += cost is None
+        self._stats.estimated += record.usage.estimated
+        self._stats.abandoned += record.status == "abandoned"
+        return _Row("record_calls_v1", text)
+
+    def cost(self, record: CallRecord) -> Cost | None:
+        """What a call cost, priced as of its start; None where no price is known."""
+        if not record.billed or record.status == "blocked":
+            return NOT_BILLED
+        models = (record.model, record.requested_model)
+        cost = self.prices.cost(record.usage, record.provider, models, record.created_at, service_tier=record.service_tier)
+        if cost is None or not record.cache_hit:
+            return cost
+        return Cost(Decimal(0), Decimal(0), Decimal(0), cost.potential, cost.version)
+
+    def _refresh_prices(self) -> None:
+        """Take the team's prices from the store before the first batch and every five minutes."""
+        now = time.monotonic()
+        if now < self._prices_due:
+            return
+        rows = self.store.call("model_prices_v1")
+        self.prices.set_team_prices(team_prices(rows))
+        self._prices_due = now + _PRICES_EVERY_S
+
+
+def team_prices(rows: Any) -> list[Price]:
+    """Prices from the JSON of `model_prices_v1`, oldest first; an entry that cannot be read is left out and logged."""
+    prices: list[Price] = []
+    for row in reversed(json.loads(rows) if isinstance(rows, str) else rows or []):
+        try:
+            prices.append(Price.from_row(row))
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning("Entry %s of model_prices cannot be used (%s).", row.get("id"), type(error).__name__)
+    return prices
+
+
+def _shortened(record: CallRecord) -> CallRecord:
+    context = CallContext(
+        **{
+            name: value
+            for name in ("organization_id", "user_id", "session_id", "service_run_id")
+            if isinstance(value := getattr(record.context, name), str)
+        }
+    )
+    usage = record.usage if isinstance(record.usage, TokenUsage) else TokenUsage()
+    return CallRecord(
+        id=record.id,
+        created_at=record.created_at,
+        context=context,
+        provider=record.provider,
+        model=record.model,
+        call_type=record.call_type,
+        usage=usage,
+        billed=record.billed,
+        status=record.status,
+        cache_hit=record.cache_hit,
+        notes=("shortened",),
+    )

@@ -1,0 +1,206 @@
+"""Records embeddings: LangChain fires no callbacks for them, so a wrapper around the Embeddings does."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from langchain_core.embeddings import Embeddings
+
+from vital_tracking.context import CallContext, current_frame, locate, resolve
+from vital_tracking.delivery import Recorder
+from vital_tracking.ids import new_id
+from vital_tracking.langchain.calls import ALLOWED_METADATA
+from vital_tracking.langchain.extract import ErrorFacts, estimated_usage, text_size
+from vital_tracking.langchain.handler import inherited_metadata
+from vital_tracking.usage import CallRecord, Status, TokenUsage
+
+# Requests and reported tokens of the embedding call that runs now in this task or thread.
+_reported: ContextVar[list[int | None] | None] = ContextVar("vital_tracking_embedding_usage", default=None)
+
+# Class of the wrapped Embeddings -> LangChain's name of its provider, where the class name does not begin with it.
+_PROVIDERS = {
+    "AzureOpenAI": "azure",
+    "Bedrock": "amazon_bedrock",
+    "Cohere": "cohere",
+    "Fireworks": "fireworks",
+    "GoogleGenerativeAI": "google_genai",
+    "Mistral": "mistralai",
+    "Ollama": "ollama",
+    "OpenAI": "openai",
+    "Together": "together",
+    "VertexAI": "google_vertexai",
+    "Voyage": "voyageai",
+}
+
+
+class VitalEmbeddings(Embeddings):
+    """An Embeddings that records each call of the one it wraps, as one row of type `embedding`.
+
+    Token counts are the provider's own where its client reports them (OpenAI, Azure OpenAI and what is built like them);
+    else they are estimated from the texts and flagged.
+    """
+
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        recorder: Recorder,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        default: CallContext | None = None,
+    ) -> None:
+        self.embeddings = _probed(embeddings)
+        self._recorder = recorder
+        self._default = default or CallContext()
+        self._provider = provider or _provider_of(embeddings)
+        self._model = model or _model_of(embeddings)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed documents, and record the call."""
+        with self._recorded(texts):
+            return self.embeddings.embed_documents(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed a query, and record the call."""
+        with self._recorded([text]):
+            return self.embeddings.embed_query(text)
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed documents, and record the call."""
+        with self._recorded(texts):
+            return await self.embeddings.aembed_documents(texts)
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Embed a query, and record the call."""
+        with self._recorded([text]):
+            return await self.embeddings.aembed_query(text)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "embeddings":  # not made yet: copying or unpickling
+            raise AttributeError(name)
+        return getattr(self.embeddings, name)
+
+    @contextmanager
+    def _recorded(self, texts: list[str]) -> Iterator[None]:
+        started, clock = datetime.now(UTC), time.perf_counter()
+        reported: list[int | None] = []
+        token = _reported.set(reported)
+        failure: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            _reported.reset(token)
+            try:
+                self._record(texts, started, (time.perf_counter() - clock) * 1000, reported, failure)
+            except Exception as fault:  # noqa: BLE001 - no fault of ours reaches the caller
+                self._recorder.fault(fault)
+
+    def _record(
+        self,
+        texts: list[str],
+        started: datetime,
+        latency_ms: float,
+        reported: list[int | None],
+        failure: BaseException | None,
+    ) -> None:
+        facts = ErrorFacts(failure) if failure is not None else None
+        counts = [count for count in reported if count is not None]
+        status: Status = "ok" if facts is None else "cancelled" if facts.hung_up else "error"
+        usage, billed = TokenUsage(prompt_tokens=sum(counts)), True
+        if facts is not None and not counts and not facts.perhaps_billed:
+            usage, billed = TokenUsage(), False
+        elif not counts or len(counts) < len(reported) or facts is not None:
+            usage = estimated_usage(text_size(texts), 0)
+        metadata = inherited_metadata()
+        frame, marked = locate(current_frame.get(), metadata)
+        context = resolve(self._default, frame, marked, metadata)
+        gaps = {"framework": context.framework or "langchain", "message_type": context.message_type or "embedding"}
+        if context.workflow_step is None and "langgraph_node" in metadata:
+            gaps["workflow_step"] = metadata["langgraph_node"]
+        kept = dict(frame.metadata) if frame is not None else {}
+        kept |= {key: metadata[key] for key in metadata.keys() & ALLOWED_METADATA}
+        kept |= {"texts": len(texts)} | ({"requests": len(reported)} if len(reported) > 1 else {})
+        self._recorder.put(
+            CallRecord(
+                id=new_id(),
+                created_at=started,
+                context=context.replace(gaps),
+                provider=self._provider,
+                model=self._model,
+                call_type="embedding",
+                usage=usage,
+                billed=billed,
+                status=status,
+                error_type=facts.name if facts is not None else None,
+                latency_ms=latency_ms,
+                metadata=kept,
+            )
+        )
+
+
+class _Probe:
+    """Stands before an OpenAI-style embeddings client and notes the usage of each of its answers."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def create(self, *args: Any, **kwargs: Any) -> Any:
+        answer = self._client.create(*args, **kwargs)
+        return _noted_later(answer) if hasattr(answer, "__await__") else _noted(answer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+async def _noted_later(answer: Any) -> Any:
+    return _noted(await answer)
+
+
+def _noted(answer: Any) -> Any:
+    reported = _reported.get()
+    if reported is not None:
+        usage = answer.get("usage") if isinstance(answer, dict) else getattr(answer, "usage", None)
+        count = usage.get("prompt_tokens") if isinstance(usage, dict) else getattr(usage, "prompt_tokens", None)
+        reported.append(count if type(count) is int else None)
+    return answer
+
+
+def _probed(embeddings: Embeddings) -> Embeddings:
+    """A copy whose OpenAI-style clients are probed; the embeddings as they are where there are none."""
+    clients = {
+        name: _Probe(client)
+        for name in ("client", "async_client")
+        if (client := getattr(embeddings, name, None)) is not None and callable(getattr(client, "create", None))
+    }
+    if not clients:
+        return embeddings
+    try:
+        probed = copy.copy(embeddings)
+        for name, probe in clients.items():
+            setattr(probed, name, probe)
+    except (AttributeError, TypeError, ValueError):
+        return embeddings  # a frozen or validated model: its usage is estimated
+    return probed
+
+
+def _provider_of(embeddings: Embeddings) -> str | None:
+    name = type(embeddings).__name__
+    starts: Callable[[str], bool] = name.startswith
+    return next((provider for start, provider in _PROVIDERS.items() if starts(start)), None)
+
+
+def _model_of(embeddings: Embeddings) -> str | None:
+    for attribute in ("model", "model_name", "model_id"):
+        value = getattr(embeddings, attribute, None)
+        if isinstance(value, str) and value:
+            return value
+    return None

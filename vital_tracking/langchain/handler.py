@@ -1,0 +1,457 @@
+"""The callback handler: notes the start and the end of every call, and hands finished calls to the recorder.
+
+A synchronous class that runs inline: LangChain then calls it in the caller's own task or thread, on all paths, at a
+fraction of what an asynchronous or a threaded handler costs. `raise_error` is on because budgets must be able to stop a
+call; every event therefore goes through a guard that lets no fault of ours out.
+
+How a call ends where no end event comes: LangChain keeps the run's id object in the frames of the call and nowhere else, so
+when that object is collected the call is over, whatever happened (cancelled, timed out, a stream broken off). Where
+something else holds the id (LangSmith's tracer does), the end of the parent run or a time limit closes the call.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+from weakref import ref
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langsmith.run_helpers import get_current_run_tree
+
+from vital_tracking.context import CallContext, current_frame, locate
+from vital_tracking.delivery import Recorder
+from vital_tracking.langchain.calls import ALLOWED_METADATA, OpenCall, Run
+from vital_tracking.langchain.extract import request_hash
+from vital_tracking.usage import CallType, Status
+
+_MAX_OPEN: Final = 100_000
+_MAX_GIVEN_UP: Final = 1024
+_ORPHAN_GRACE_S: Final = 10.0
+_CANCELLED: Final = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt"})
+
+
+class _RunRef(ref[UUID]):
+    """A weak reference to a run's id that knows its key."""
+
+    __slots__ = ("key",)
+    key: int
+
+    def __new__(cls, run_id: UUID, callback: Callable[[_RunRef], None], key: int) -> _RunRef:
+        return super().__new__(cls, run_id, callback)  # type: ignore[arg-type]
+
+    def __init__(self, run_id: UUID, callback: Callable[[_RunRef], None], key: int) -> None:
+        super().__init__(run_id, callback)  # type: ignore[arg-type]
+        self.key = key
+
+
+class VitalHandler(BaseCallbackHandler):
+    """Records every model call. One handler serves any number of threads, tasks and runs at once; state is kept by run."""
+
+    run_inline = True
+    raise_error = True
+    ignore_retry = True
+    ignore_custom_event = True
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        default: CallContext | None = None,
+        metadata_keys: frozenset[str] = frozenset(),
+        hash_key: bytes | None = None,
+        call_timeout_s: float = 900.0,
+        orphan_grace_s: float = _ORPHAN_GRACE_S,
+    ) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._default = default or CallContext()
+        self._allowed = ALLOWED_METADATA | metadata_keys
+        self._hash_key = hash_key
+        self._call_timeout_s = call_timeout_s
+        self._orphan_grace_s = orphan_grace_s
+        self._open: dict[int, OpenCall] = {}
+        self._runs: dict[int, Run] = {}
+        self._children: dict[int, dict[int, OpenCall]] = {}
+        self._given_up: dict[int, OpenCall] = {}
+        self._echoes: dict[int, int] = {}
+        # A deque, not a set under a lock: garbage collection appends to it at any moment, in any thread.
+        self._vanished: deque[int] = deque()
+        recorder.on_tick.append(self.close_stale)
+
+    def __repr__(self) -> str:
+        return f"VitalHandler({len(self._open)} calls in flight)"
+
+    # LangChain copies handlers with some configs; there is only this one.
+    def __copy__(self) -> VitalHandler:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> VitalHandler:
+        return self
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that have started and not ended."""
+        return len(self._open)
+
+    # Models
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[Any]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note the start of a chat call."""
+        try:
+            self._start("chat", serialized, messages, run_id, parent_run_id, tags, metadata, kwargs)
+        except Exception as error:  # noqa: BLE001 - see the module's first lines
+            self._recorder.fault(error)
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note the start of a completion call."""
+        try:
+            self._start("completion", serialized, prompts, run_id, parent_run_id, tags, metadata, kwargs)
+        except Exception as error:  # noqa: BLE001
+            self._recorder.fault(error)
+
+    # `token` must have this name: the sync manager passes it by keyword, the async one by position.
+    def on_llm_new_token(self, token: str | list[str | dict[str, Any]], *, run_id: UUID, **kwargs: Any) -> None:
+        """Note a streamed token."""
+        try:
+            call = self._open.get(_key(run_id))
+            if call is not None:
+                call.token(token, kwargs.get("chunk"))
+        except Exception as error:  # noqa: BLE001
+            self._recorder.fault(error)
+
+    def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Note an event of a v3 stream."""
+        try:
+            call = self._open.get(_key(run_id))
+            if call is not None:
+                call.stream_event(event)
+        except Exception as error:  # noqa: BLE001
+            self._recorder.fault(error)
+
+    def on_llm_end(
+        self, response: Any, *, run_id: UUID, parent_run_id: UUID | None = None, tags: list[str] | None = None, **kwargs: Any
+    ) -> None:
+        """Record a call that has ended well."""
+        try:
+            call = self._finish(run_id, parent_run_id, tags)
+            if call is not None:
+                call.end(response)
+                self._put(call)
+        except Exception as error:  # noqa: BLE001
+            self._recorder.fault(error)
+
+    def on_llm_error(
+        self,
+        error: BaseException,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Record a call that has failed, was cancelled, or was broken off."""
+        try:
+            call = self._finish(run_id, parent_run_id, tags)
+            if call is not None:
+                call.fail(error, kwargs.get("response"))
+                self._put(call)
+        except Exception as fault:  # noqa: BLE001
+            self._recorder.fault(fault)
+
+    # Runs around calls: chains, graphs, tools and retrievers are followed for parentage, and for calls they leave behind.
+
+    def on_chain_start(
+        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Note a run and its place in the tree."""
+        try:
+            parent = self._runs.get(_key(parent_run_id)) if parent_run_id is not None else None
+            self._runs[_key(run_id)] = parent if parent is not None else Run(parent_run_id or run_id, None)
+        except Exception as error:  # noqa: BLE001
+            self._recorder.fault(error)
+
+    def on_retriever_start(
+        self, serialized: Any, query: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Note a retriever's run."""
+        self.on_chain_start(serialized, None, run_id=run_id, parent_run_id=parent_run_id)
+
+    def on_tool_start(
+        self, serialized: Any, input_str: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Note a tool's run and name: calls inside it are its own."""
+        try:
+            parent = self._runs.get(_key(parent_run_id)) if parent_run_id is not None else None
+            root = parent.root if parent is not None else parent_run_id or run_id
+            name = kwargs.get("name") or (serialized or {}).get("name")
+            self._runs[_key(run_id)] = Run(root, str(name) if name else "tool")
+        except Exception as error:  # noqa: BLE001
+            self._recorder.fault(error)
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget a run; calls that it leaves open are given a little time."""
+        try:
+            key = _key(run_id)
+            self._runs.pop(key, None)
+            if key in self._children:
+                self._orphan(key, "abandoned")
+        except Exception as error:  # noqa: BLE001
+            self._recorder.fault(error)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget a run that failed; a cancelled one has cancelled the calls in it."""
+        try:
+            key = _key(run_id)
+            self._runs.pop(key, None)
+            if key in self._children:
+                self._orphan(key, "cancelled" if type(error).__name__ in _CANCELLED else "abandoned")
+        except Exception as fault:  # noqa: BLE001
+            self._recorder.fault(fault)
+
+    on_tool_end = on_retriever_end = on_chain_end
+    on_tool_error = on_retriever_error = on_chain_error
+
+    # State
+
+    def _start(
+        self,
+        call_type: CallType,
+        serialized: Mapping[str, Any] | None,
+        messages: Sequence[Any],
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        tags: list[str] | None,
+        metadata: dict[str, Any] | None,
+        extra: Mapping[str, Any],
+    ) -> None:
+        key = _key(run_id)
+        known = self._open.get(key)
+        if known is not None and known.metadata is metadata:
+            known.echoes += 1  # the handler is listed twice: LangChain passes both the same metadata object
+            return
+        call = OpenCall(
+            key,
+            call_type,
+            serialized,
+            messages,
+            parent_run_id,
+            tags,
+            metadata,
+            extra.get("invocation_params"),
+            extra.get("batch_size") or 1,
+        )
+        call.default = self._default
+        call.allowed = self._allowed
+        call.frame, call.marked = locate(current_frame.get(), metadata)
+        call.tree = get_current_run_tree()
+        call.below = known  # a run id that the user gave to two calls at once
+        if parent_run_id is not None:
+            parent = _key(parent_run_id)
+            call.run = self._runs.get(parent)
+            self._children.setdefault(parent, {})[key] = call
+        if metadata is not None and "langgraph_node" in metadata:
+            call.attempt = _attempt()
+        if self._hash_key is not None:
+            call.hash = request_hash(self._hash_key, (call.params, messages))
+        if type(run_id) is UUID:
+            call.ref = _RunRef(run_id, self._vanish, key)
+        self._open[key] = call
+
+    def _finish(self, run_id: UUID, parent_run_id: UUID | None, tags: list[str] | None) -> OpenCall | None:
+        """Take the call of a run out of the books; a new one where an end comes without a start; None for an echo."""
+        key = _key(run_id)
+        call = self._open.pop(key, None)
+        if call is None:
+            echoes = self._echoes.get(key, 0)
+            if echoes:
+                if echoes > 1:
+                    self._echoes[key] = echoes - 1
+                else:
+                    self._echoes.pop(key, None)
+                return None
+            late = self._given_up.pop(key, None)
+            if late is not None:
+                late.replaces_abandoned = True
+                late.status = "ok"
+                late.estimate = None
+                return late
+            call = OpenCall(key, "chat", None, None, parent_run_id, tags, None, None, 1)
+            call.default = self._default
+            call.frame = current_frame.get()
+            call.run = self._runs.get(_key(parent_run_id)) if parent_run_id is not None else None
+            call.notes = ("start_missed",)
+            return call
+        call.ref = None  # the id's end says nothing any more
+        if call.below is not None:
+            self._open[key] = call.below
+            call.below = None
+        if call.echoes:
+            self._echoes[key] = call.echoes
+        self._leave_parent(call)
+        return call
+
+    def _leave_parent(self, call: OpenCall) -> None:
+        if call.parent_run_id is not None:
+            parent = _key(call.parent_run_id)
+            siblings = self._children.get(parent)
+            if siblings is not None:
+                siblings.pop(call.key, None)
+                if not siblings:
+                    self._children.pop(parent, None)
+
+    def _put(self, call: OpenCall) -> None:
+        call.messages = None  # the last reference of ours to any text
+        self._recorder.put(call)
+
+    def _vanish(self, gone: _RunRef) -> None:
+        self._vanished.append(gone.key)
+
+    def _orphan(self, parent: int, status: Status) -> None:
+        now = time.perf_counter()
+        for call in list(self._children.pop(parent, {}).values()):
+            if call.ended is None:
+                call.orphaned = now
+                call.status = status
+
+    def close_stale(self) -> None:
+        """Record the calls of which no end will come: their run is gone, their parent has ended, or their time is up."""
+        while self._vanished:
+            key = self._vanished.popleft()
+            call = self._open.get(key)
+            if call is not None and call.ref is not None and call.ref() is None:
+                self._give_up(call, "cancelled")
+        now = time.perf_counter()
+        crowded = len(self._open) - _MAX_OPEN
+        for call in list(self._open.values()):
+            if call.orphaned is not None and now - call.orphaned >= self._orphan_grace_s:
+                self._give_up(call, call.status)
+            elif now - call.touched >= self._call_timeout_s or crowded > 0:
+                crowded -= 1
+                self._give_up(call, "abandoned")
+        while len(self._runs) > _MAX_OPEN:
+            self._runs.pop(next(iter(self._runs)), None)
+        while len(self._echoes) > _MAX_GIVEN_UP:
+            self._echoes.pop(next(iter(self._echoes)), None)
+
+    def close_all(self) -> None:
+        """Record every call still open as abandoned: the process or the tracker is ending."""
+        self.close_stale()
+        for call in list(self._open.values()):
+            self._give_up(call, "abandoned")
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: the calls in flight are the parent's."""
+        for books in (self._open, self._runs, self._children, self._given_up, self._echoes):
+            books.clear()
+        self._vanished.clear()
+
+    def _give_up(self, call: OpenCall, status: Status) -> None:
+        if self._open.pop(call.key, None) is None:
+            return
+        if call.below is not None:
+            self._open[call.key] = call.below
+            call.below = None
+        self._leave_parent(call)
+        gone = call.ref is not None and call.ref() is None
+        call.ref = None
+        call.give_up(status)
+        if not gone:  # its end may still come; then it takes this record's place
+            remembered = copy.copy(call)
+            remembered.messages = None
+            self._given_up[call.key] = remembered
+            while len(self._given_up) > _MAX_GIVEN_UP:
+                self._given_up.pop(next(iter(self._given_up)), None)
+        self._put(call)
+
+
+def _key(run_id: Any) -> int:
+    """A run's key: its number, so that the books do not keep the id object itself alive. Any other id is its own key."""
+    try:
+        return run_id.int  # type: ignore[no-any-return]
+    except AttributeError:
+        return run_id  # type: ignore[no-any-return]
+
+
+def _attempt() -> int | None:
+    """Which attempt of its LangGraph node this is, from 1; None where LangGraph does not say."""
+    runtime = sys.modules.get("langgraph.runtime")
+    if runtime is None:
+        return None
+    try:
+        return int(runtime.get_runtime().execution_info.node_attempt)
+    except (RuntimeError, AttributeError, KeyError, TypeError, ValueError):
+        return None  # called outside a node's own context
+
+
+def attach(callbacks: Any, handler: VitalHandler) -> Any:
+    """A caller's `callbacks` (None, a list, or a manager) with the handler among them, once; the caller's own is not changed."""
+    if callbacks is None:
+        return [handler]
+    if isinstance(callbacks, (list, tuple)):
+        return list(callbacks) if handler in callbacks else [*callbacks, handler]
+    manager = callbacks.copy()
+    if handler not in manager.handlers:
+        manager.add_handler(handler, inherit=True)
+    return manager
+
+
+class _Installed:
+    """Stands where LangChain expects a ContextVar and answers with the installed handler in every thread."""
+
+    handler: VitalHandler | None = None
+    registered = False
+
+    def get(self) -> VitalHandler | None:
+        return self.handler
+
+
+_installed = _Installed()
+
+
+def install(handler: VitalHandler | None) -> None:
+    """Attach `handler` to every LangChain call of the process, raw threads included; None takes the installed one off."""
+    if handler is not None and not _installed.registered:
+        from langchain_core.tracers.context import register_configure_hook
+
+        register_configure_hook(_installed, inheritable=True, handle_class=VitalHandler)  # type: ignore[arg-type]
+        _installed.registered = True
+    _installed.handler = handler
+
+
+def installed() -> VitalHandler | None:
+    """The handler that is installed for the process, if any."""
+    return _installed.handler
+
+
+def inherited_metadata() -> Mapping[str, Any]:
+    """The metadata that the LangChain run around this code hands to its children; empty outside of one."""
+    config = sys.modules.get("langchain_core.runnables.config")
+    if config is None:
+        return {}
+    running = config.var_child_runnable_config.get()
+    return (running or {}).get("metadata") or {}

@@ -1,0 +1,338 @@
+"""The scopes of the four services: open one, and every call inside is attributed to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Token
+from datetime import UTC, datetime
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack, cast
+
+from vital_tracking.context import SCOPE_KEY, Agent, CallContext, Frame, current_frame, locate, resolve
+from vital_tracking.errors import VitalError
+from vital_tracking.ids import new_id
+from vital_tracking.usage import RunRecord, RunStatus
+
+if TYPE_CHECKING:
+    from types import CoroutineType  # noqa: F401
+
+_CANCELLED = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt"})
+# LangGraph's control flow travels as exceptions and is no failure.
+_CONTROL_FLOW = frozenset({"GraphBubbleUp", "GraphInterrupt"})
+
+
+class ContextOptions(TypedDict, total=False):
+    """What every scope may be given besides its own: who, for whom, and small metadata."""
+
+    user_id: str | None
+    session_id: str | None
+    organization_id: str | None
+    agent: Agent | None
+    framework: str | None
+    message_type: str | None
+    metadata: Mapping[str, Any] | None
+
+
+class Host(Protocol):
+    """What a scope needs of its tracker."""
+
+    @property
+    def default(self) -> CallContext:
+        """The context of a call outside any scope."""
+
+    def put_run(self, run: RunRecord) -> None:
+        """Record one state of a service run; never raises."""
+
+    def attached(self, callbacks: Any) -> Any:
+        """A caller's callbacks with the tracker's handler among them."""
+
+    def inherited_metadata(self) -> Mapping[str, Any]:
+        """The metadata of the LangChain run around this code."""
+
+
+class Services:
+    """Opens the scopes of the four services, inside `_parent` where there is one."""
+
+    _host: Host
+
+    def _parent(self) -> Frame | None:
+        return None
+
+    def conversation(self, conversation_id: str | None = None, /, **options: Unpack[ContextOptions]) -> Scope:
+        """A turn of a 1:1 conversation. Its id is the session's where none is given."""
+        agent = options.get("agent")
+        changes = {
+            "service_type": "1:1_conversation",
+            "service_id": conversation_id or options.get("session_id"),
+            "service_name": agent.name or agent.id if agent else None,
+        }
+        return Scope(self._host, changes, options, self._parent)
+
+    def panel(
+        self,
+        panel_id: str,
+        /,
+        *,
+        members: Sequence[Agent] = (),
+        name: str | None = None,
+        **options: Unpack[ContextOptions],
+    ) -> Panel:
+        """A session of a virtual panel; each member has a seat, numbered from 1 in the order given."""
+        changes = {
+            "service_type": "virtual_panel",
+            "service_id": panel_id,
+            "service_name": name or panel_id,
+            "panel_id": panel_id,
+            "panel_size": len(members) or None,
+        }
+        return Panel(self._host, changes, options, self._parent, members)
+
+    def workflow(
+        self, workflow_id: str, /, *, name: str | None = None, **options: Unpack[ContextOptions]
+    ) -> Scope:
+        """A run of a workflow. LangGraph nodes inside it are its steps; `step(...)` names them."""
+        changes = {
+            "service_type": "workflow",
+            "service_id": workflow_id,
+            "service_name": name or workflow_id,
+            "workflow_id": workflow_id,
+        }
+        return Scope(self._host, changes, options, self._parent)
+
+    def solution(
+        self, solution_id: str, /, *, name: str | None = None, **options: Unpack[ContextOptions]
+    ) -> Scope:
+        """A solution of the solution builder: whatever runs inside belongs to it."""
+        changes = {
+            "service_type": "solution_builder",
+            "service_id": solution_id,
+            "service_name": name or solution_id,
+            "solution_id": solution_id,
+        }
+        return Scope(self._host, changes, options, self._parent)
+
+
+class _Configured:
+    """Hands its frame to LangChain as a config."""
+
+    _host: Host
+    _frame: Frame
+
+    def config(self, config: Mapping[str, Any] | None = None, /, **extra: Any) -> Any:
+        """A RunnableConfig that carries this scope, merged into the caller's own: callbacks, metadata and tags are joined.
+
+        `config` is a RunnableConfig of the caller's, `extra` are further keys of one, such as `configurable={...}`.
+        """
+        given: dict[str, Any] = {**(config or {}), **extra}
+        both = [part for part in (config, extra) if part]
+        metadata = dict(self._frame.exported)
+        tags: list[str] = []
+        for part in both:
+            metadata |= part.get("metadata") or {}
+            tags += [tag for tag in part.get("tags") or [] if tag not in tags]
+        given["callbacks"] = self._host.attached(given.get("callbacks"))
+        given["metadata"] = metadata
+        if tags:
+            given["tags"] = tags
+        return given
+
+
+class Scope(Services, _Configured):
+    """One run of a service: `with` or `async with` it. Its start, end and status become a row of `service_runs`."""
+
+    def __init__(
+        self,
+        host: Host,
+        changes: Mapping[str, Any],
+        options: ContextOptions,
+        parent: Callable[[], Frame | None],
+    ) -> None:
+        self._host = host
+        self._changes = changes
+        self._options = options
+        self._find_parent = parent
+        self._token: Token[Frame | None] | None = None
+        self._used = False
+        self._open()
+
+    def _open(self) -> None:
+        absorbed = {
+            key: value for key, value in self._host.inherited_metadata().items() if str(key).startswith("vital_")
+        }
+        around, marked = locate(self._find_parent() or current_frame.get(), absorbed)
+        base = resolve(self._host.default, around, marked, absorbed)
+        changes = {**self._changes, "service_run_id": new_id()}
+        options = dict(self._options)
+        agent = cast("Agent | None", options.pop("agent", None))
+        metadata = cast("Mapping[str, Any]", options.pop("metadata", None) or {})
+        # A new service run is in no step and on no seat yet.
+        base = dataclasses.replace(base, service_id=None, service_name=None, panel_position=None)
+        if "workflow_id" in changes:
+            base = dataclasses.replace(base, workflow_step=None, workflow_step_name=None)
+        if agent is not None:
+            changes |= agent.fields()
+        context = base.replace(changes | options)
+        self._parent_run_id = base.service_run_id
+        self._frame = Frame(
+            id=str(changes["service_run_id"]),
+            context=context,
+            parent=around,
+            absorbed=MappingProxyType(absorbed),
+            metadata=MappingProxyType({**(around.metadata if around else {}), **metadata}),
+        )
+        self._record = RunRecord(
+            id=self._frame.id,
+            context=context,
+            started_at=datetime.now(UTC),
+            parent_run_id=self._parent_run_id,
+            ancestor_run_ids=_ancestors(around, self._parent_run_id),
+            metadata=metadata,
+        )
+
+    def _parent(self) -> Frame | None:
+        return self._frame
+
+    @property
+    def run_id(self) -> str:
+        """The id of this service run: `service_run_id` of its calls, `id` of its row of `service_runs`."""
+        return self._frame.id
+
+    @property
+    def context(self) -> CallContext:
+        """What calls in this scope are attributed to."""
+        return self._frame.context
+
+    @property
+    def frame(self) -> Frame:
+        """This scope as the context variable holds it."""
+        return self._frame
+
+    def __enter__(self) -> Any:
+        if self._token is not None:
+            raise VitalError("This scope is open already. Open one for each run, for example: with tracker.workflow(...).")
+        if self._used:
+            self._open()
+        self._used = True
+        self._token = current_frame.set(self._frame)
+        self._host.put_run(self._record)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            _leave(token)
+        self._host.put_run(_ended(self._record, kind))
+
+    async def __aenter__(self) -> Any:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+
+class Seat(_Configured):
+    """A member's place in a panel: hand its `config()` to the member's calls, or make them inside `with seat:`."""
+
+    def __init__(self, host: Host, panel: Frame, agent: Agent, position: int) -> None:
+        self._host = host
+        self.agent = agent
+        self.position = position
+        context = panel.context.replace({**agent.fields(), "panel_position": position})
+        self._frame = Frame(
+            id=f"{panel.id}/{position}",
+            context=context,
+            parent=panel,
+            absorbed=panel.absorbed,
+            metadata=panel.metadata,
+        )
+        self._token: Token[Frame | None] | None = None
+
+    def __enter__(self) -> Seat:
+        self._token = current_frame.set(self._frame)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            _leave(token)
+
+    async def __aenter__(self) -> Seat:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+
+class Panel(Scope):
+    """A session of a virtual panel, with its seats."""
+
+    def __init__(
+        self,
+        host: Host,
+        changes: Mapping[str, Any],
+        options: ContextOptions,
+        parent: Callable[[], Frame | None],
+        members: Sequence[Agent],
+    ) -> None:
+        self._members = tuple(members)
+        super().__init__(host, changes, options, parent)
+
+    def _open(self) -> None:
+        super()._open()
+        self.seats = tuple(
+            Seat(self._host, self._frame, agent, position) for position, agent in enumerate(self._members, start=1)
+        )
+
+    def seat(self, agent: Agent | str) -> Seat:
+        """The seat of a member, by the agent or its id."""
+        wanted = agent.id if isinstance(agent, Agent) else agent
+        for seat in self.seats:
+            if seat.agent.id == wanted:
+                return seat
+        raise VitalError(f"No member {wanted!r} sits in this panel; its members are {[a.id for a in self._members]}.")
+
+
+def _leave(token: Token[Frame | None]) -> None:
+    try:
+        current_frame.reset(token)
+    except ValueError:
+        # Left in another context than it was entered in (a generator finalized elsewhere): that context never had it.
+        return
+
+
+def _ancestors(around: Frame | None, parent_run_id: str | None) -> tuple[str, ...]:
+    """The ids of the service runs around, the nearest first."""
+    found: dict[str, None] = {}
+    if parent_run_id:
+        found[parent_run_id] = None
+    frame = around
+    while frame is not None:
+        if frame.context.service_run_id:
+            found[frame.context.service_run_id] = None
+        frame = frame.parent
+    return tuple(found)
+
+
+def _ended(record: RunRecord, kind: type[BaseException] | None) -> RunRecord:
+    names = {cls.__name__ for cls in kind.__mro__} if kind is not None else set()
+    status: RunStatus = "ok"
+    if names and not names & _CONTROL_FLOW:
+        status = "cancelled" if names & _CANCELLED else "error"
+    return dataclasses.replace(
+        record,
+        status=status,
+        ended_at=max(datetime.now(UTC), record.started_at),
+        error_type=kind.__name__ if kind is not None and status != "ok" else None,
+    )
+
+
+__all__ = ["SCOPE_KEY", "ContextOptions", "Host", "Panel", "Scope", "Seat", "Services"]

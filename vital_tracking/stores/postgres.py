@@ -1,0 +1,200 @@
+"""PostgreSQL directly: psycopg 3 with a pool.
+
+Safe on a pooler in transaction mode (Supabase's port 6543): no prepared statements, no session settings, one transaction a call.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+from weakref import WeakSet
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from vital_tracking.errors import SettingsError, StoreRejected, StoreUnavailable, VitalError, store_error
+from vital_tracking.migrate import HISTORY_SQL, Migration
+from vital_tracking.stores.protocol import Row
+
+_CONNECT_TIMEOUT_S: Final = 5
+
+
+class PostgresStore:
+    """A PostgreSQL at a libpq connection string or URL."""
+
+    def __init__(self, conninfo: str, *, description: str | None = None) -> None:
+        try:
+            parts = conninfo_to_dict(conninfo)
+        except psycopg.Error:
+            raise SettingsError(
+                "VITAL_DATABASE_URL",
+                "cannot be read as a PostgreSQL URL",
+                "It looks like postgresql://user:password@host:5432/database; write special characters as %XX.",
+            ) from None
+        self._conninfo = conninfo
+        place = f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
+        self._description = description or f"PostgreSQL at {place}"
+        self._lock = threading.Lock()
+        self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
+        self._connections: WeakSet[psycopg.Connection[Row]] = WeakSet()
+        self._inherited: list[object] = []
+
+    @property
+    def description(self) -> str:
+        """One line for people: what and where, never a password."""
+        return self._description
+
+    @property
+    def conninfo(self) -> str:
+        """The connection string, password included: for handing to psql, never for printing."""
+        return self._conninfo
+
+    def call(self, function: str, /, **arguments: object) -> Any:
+        """Call a function in the schema public with named arguments; its (JSON) result as Python values."""
+        query = sql.SQL("select public.{}({})").format(sql.Identifier(function), _named(arguments))
+        with self._connection() as connection:
+            row = connection.execute(query, list(arguments.values())).fetchone()
+        return next(iter(row.values())) if row else None
+
+    def read(
+        self,
+        relation: str,
+        *,
+        columns: Sequence[str],
+        equals: Mapping[str, object] | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+    ) -> list[Row]:
+        """The newest rows (by `created_at`) of a view in the schema public."""
+        conditions = [sql.SQL("{} = %s").format(sql.Identifier(column)) for column in equals or {}]
+        values: list[object] = list((equals or {}).values())
+        if since is not None:
+            conditions.append(sql.SQL("created_at >= %s"))
+            values.append(since)
+        where = sql.SQL(" where ") + sql.SQL(" and ").join(conditions) if conditions else sql.SQL("")
+        query = sql.SQL("select {} from public.{}{} order by created_at desc, id desc limit %s").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(relation), where
+        )
+        with self._connection() as connection:
+            return connection.execute(query, [*values, limit]).fetchall()
+
+    def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
+        """The rows of `cost_breakdown(by)`."""
+        arguments = {"by": by, **({"since": since} if since else {}), "organization": organization}
+        query = sql.SQL("select * from public.cost_breakdown({})").format(_named(arguments))
+        with self._connection() as connection:
+            return connection.execute(query, list(arguments.values())).fetchall()
+
+    def migrate(self, migrations: Sequence[Migration]) -> list[Migration]:
+        """Apply the migrations that the database has not seen, in one transaction; returns those.
+
+        The history is the one that the Supabase command line keeps, so the two may take turns.
+        """
+        with self._connection() as connection, connection.transaction():
+            connection.execute("select pg_advisory_xact_lock(hashtext('vital_tracking.migrate'))")
+            connection.execute(HISTORY_SQL.encode())
+            rows = connection.execute("select version from supabase_migrations.schema_migrations").fetchall()
+            applied = {row["version"] for row in rows}
+            pending = [migration for migration in migrations if migration.version not in applied]
+            for migration in pending:
+                connection.execute(migration.sql.encode())
+                connection.execute(
+                    "insert into supabase_migrations.schema_migrations (version, name, statements) values (%s, %s, %s)",
+                    (migration.version, migration.name, [migration.sql]),
+                )
+        return pending
+
+    def after_fork(self) -> None:
+        """Let go of the parent's connections: this process's copies of their sockets lead nowhere from now on.
+
+        Without that, collecting them here would send a goodbye on sockets that the parent still uses.
+        """
+        self._lock = threading.Lock()
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for connection in list(self._connections):
+            if not connection.closed:
+                os.dup2(nowhere, connection.fileno())
+        os.close(nowhere)
+        if self._pool is not None:
+            self._inherited.append(self._pool)
+        self._pool = None
+        self._connections = WeakSet()
+
+    def close(self) -> None:
+        """Close the pool."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close(timeout=1)
+
+    def _open_pool(self) -> ConnectionPool[psycopg.Connection[Row]]:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ConnectionPool(
+                    self._conninfo,
+                    connection_class=psycopg.Connection[Row],
+                    min_size=0,
+                    max_size=4,
+                    num_workers=1,
+                    timeout=_CONNECT_TIMEOUT_S,
+                    reconnect_timeout=_CONNECT_TIMEOUT_S,
+                    configure=self._connections.add,
+                    kwargs={
+                        "row_factory": dict_row,
+                        "prepare_threshold": None,
+                        "connect_timeout": _CONNECT_TIMEOUT_S,
+                        "application_name": "vital_tracking",
+                    },
+                    open=True,
+                )
+            return self._pool
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Row]]:
+        """A connection in a transaction of its own; the driver's errors become ours, without their text or data."""
+        failed: VitalError
+        try:
+            with self._open_pool().connection() as connection:
+                yield connection
+                return
+        except (PoolTimeout, PoolClosed):
+            failed = self._diagnose()
+        except (psycopg.DataError, UnicodeEncodeError) as error:
+            failed = StoreRejected(
+                f"The database refused the data ({type(error).__name__}).", sqlstate=getattr(error, "sqlstate", None)
+            )
+        except psycopg.Error as error:
+            failed = store_error(error.sqlstate, type(error).__name__)
+        raise failed
+
+    def _diagnose(self) -> VitalError:
+        """Why no connection was to be had: one direct attempt, since the pool does not say."""
+        started = time.monotonic()
+        try:
+            psycopg.connect(self._conninfo, connect_timeout=2).close()
+        except psycopg.Error as error:
+            code = error.sqlstate or _connect_sqlstate(str(error))
+            return store_error(code, f"{self._description}: {type(error).__name__}")
+        waited = time.monotonic() - started
+        return StoreUnavailable(f"{self._description} gave no connection in time (a new one took {waited:.1f} s).")
+
+
+def _connect_sqlstate(message: str) -> str | None:
+    """libpq gives no SQLSTATE when connecting fails; wrong credentials and databases are told by its fixed words."""
+    if "authentication failed" in message or "no password supplied" in message:
+        return "28P01"
+    if "does not exist" in message and "database" in message:
+        return "3D000"
+    return None
+
+
+def _named(arguments: Mapping[str, object]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in arguments)

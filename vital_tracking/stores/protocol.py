@@ -1,0 +1,44 @@
+"""What the rest of the house asks of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+Row = dict[str, Any]
+
+
+class Store(Protocol):
+    """A database with our functions and views. Methods are safe to use from several threads.
+
+    Every method raises StoreUnavailable (try again), StoreNotReady (migrations or rights are missing) or StoreRejected
+    (the data are wrong), and nothing else.
+    """
+
+    @property
+    def description(self) -> str:
+        """One line for people: what and where, never a key or password."""
+
+    def call(self, function: str, /, **arguments: object) -> Any:
+        """Call one of our functions in the schema public with named arguments; its JSON result as Python values."""
+
+    def read(
+        self,
+        relation: str,
+        *,
+        columns: Sequence[str],
+        equals: Mapping[str, object] | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+    ) -> list[Row]:
+        """The newest rows (by `created_at`) of one of our views; amounts are Decimal."""
+
+    def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
+        """The rows of `cost_breakdown(by)`; amounts are Decimal."""
+
+    def after_fork(self) -> None:
+        """Forget, in a forked child, every connection that belongs to the parent, without touching it."""
+
+    def close(self) -> None:
+        """Give connections back; the store cannot be used afterwards."""
