@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from vital_tracking.context import CONTEXT_FIELDS, SERVICE_TYPES, CallContext
@@ -192,9 +193,23 @@ class Cost:
     version: str
 
 
+_TEXT_FIELDS: Final = (
+    "provider",
+    "model",
+    "requested_model",
+    "run_id",
+    "parent_run_id",
+    "trace_id",
+    "langsmith_project",
+    "error_type",
+    "budget_action",
+    "request_hash",
+)
+_DURATION_FIELDS: Final = ("latency_ms", "ttft_ms", "throttled_ms")
 _USAGE_COLUMNS: Final = (
     "prompt_tokens",
     "completion_tokens",
+    "total_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
     "cache_write_1h_tokens",
@@ -205,25 +220,29 @@ _INTEGER_FIELDS: Final = frozenset({"panel_position", "panel_size"})
 
 
 def call_row(record: CallRecord, cost: Cost | None) -> dict[str, Any]:
-    """The row of `token_usage_logs` for a record: every value clean, bounded and ready for JSON; money as text."""
+    """The row of `token_usage_logs` for a record: every value clean, bounded and ready for JSON; money as text.
+
+    What is NULL or the column's default is left out.
+    """
     usage = record.usage
-    notes = [*record.notes, *usage.notes]
-    row = _context_columns(record.context, notes)
+    columns, context_notes = context_columns(record.context)
+    row = columns.copy()
     row["id"] = record.id
     row["created_at"] = timestamp(record.created_at)
-    row["provider"] = clean_text(record.provider)
-    row["model"] = clean_text(record.model)
-    row["requested_model"] = clean_text(record.requested_model)
     row["call_type"] = record.call_type
-    row["run_id"] = clean_text(record.run_id)
-    row["parent_run_id"] = clean_text(record.parent_run_id)
-    row["trace_id"] = clean_text(record.trace_id)
-    row["langsmith_project"] = clean_text(record.langsmith_project)
+    row["status"] = record.status
+    for name in _TEXT_FIELDS:
+        value = getattr(record, name)
+        if value is not None:
+            row[name] = clean_text(value)
     for name in _USAGE_COLUMNS:
-        row[name] = getattr(usage, name)
-    row["audio_tokens"] = usage.audio_input_tokens + usage.audio_output_tokens
-    row["total_tokens"] = usage.total_tokens
-    row["usage_estimated"] = usage.estimated
+        tokens = getattr(usage, name)
+        if tokens:
+            row[name] = tokens
+    if audio := usage.audio_input_tokens + usage.audio_output_tokens:
+        row["audio_tokens"] = audio
+    if usage.estimated:
+        row["usage_estimated"] = True
     row["priced"] = cost is not None
     if cost is not None:
         row["input_cost"] = money(cost.input)
@@ -231,27 +250,29 @@ def call_row(record: CallRecord, cost: Cost | None) -> dict[str, Any]:
         row["total_cost"] = money(cost.total)
         row["potential_cost"] = money(cost.potential)
         row["price_version"] = clean_text(cost.version)
-    row["latency_ms"] = _duration(record.latency_ms)
-    row["ttft_ms"] = _duration(record.ttft_ms)
-    row["cache_hit"] = record.cache_hit
-    row["status"] = record.status
-    row["error_type"] = clean_text(record.error_type)
-    row["budget_action"] = clean_text(record.budget_action)
-    row["throttled_ms"] = _duration(record.throttled_ms)
-    row["request_hash"] = record.request_hash
-    row["tags"] = [tag for tag in map(clean_text, list(record.tags)[:32]) if tag]
-    extra = {"service_tier": record.service_tier} if record.service_tier else {}
-    row["metadata"] = clean_metadata({**record.metadata, **extra}, notes)
+    for name in _DURATION_FIELDS:
+        value = getattr(record, name)
+        if value is not None and (duration := _duration(value)) is not None:
+            row[name] = duration
+    if record.cache_hit:
+        row["cache_hit"] = True
+    if record.tags and (tags := [tag for tag in map(clean_text, list(record.tags)[:32]) if tag]):
+        row["tags"] = tags
+    metadata = dict(record.metadata)
+    if record.service_tier:
+        metadata["service_tier"] = record.service_tier
+    notes = [*record.notes, *context_notes, *usage.notes]
+    if metadata or notes:
+        row["metadata"] = clean_metadata(metadata, notes)
     if record.replaces_abandoned:
         row["replaces_abandoned"] = True
-    return {name: value for name, value in row.items() if value is not None}
+    return row
 
 
 def run_row(record: RunRecord) -> dict[str, Any]:
     """The row of `service_runs` for one state of a service run."""
-    notes: list[str] = []
-    row = _context_columns(record.context, notes)
-    kept = {
+    row, notes = context_columns(record.context)
+    kept: dict[str, Any] = {
         name: row.get(name)
         for name in (
             "organization_id",
@@ -280,8 +301,17 @@ def run_row(record: RunRecord) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if value is not None}
 
 
-def _context_columns(context: CallContext, notes: list[str]) -> dict[str, Any]:
+def context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A context's columns, clean, and notes on what was not; the same for all calls of a scope, so they are kept."""
+    try:
+        return _known_columns(context)
+    except TypeError:  # a value that cannot be hashed, so certainly no text: cleaned like the others, not kept
+        return _context_columns(context)
+
+
+def _context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, ...]]:
     columns: dict[str, Any] = {}
+    notes: list[str] = []
     for name in CONTEXT_FIELDS:
         value = getattr(context, name)
         if value is None:
@@ -296,7 +326,10 @@ def _context_columns(context: CallContext, notes: list[str]) -> dict[str, Any]:
             notes.append("invalid_service_type")
         else:
             columns[name] = clean_text(value)
-    return columns
+    return columns, tuple(notes)
+
+
+_known_columns = lru_cache(maxsize=2048)(_context_columns)
 
 
 def money(value: Decimal) -> str:
@@ -339,13 +372,18 @@ def clean_metadata(metadata: Mapping[str, Any], notes: Iterable[str]) -> dict[st
             kept[name] = cleaned
     if marks:
         kept["notes"] = marks
-    if _size(kept) > MAX_METADATA:
+    # Six bytes is the most that a character takes, so most metadata need no measuring.
+    if 6 * sum(len(name) + _length(value) for name, value in kept.items()) > MAX_METADATA and _size(kept) > MAX_METADATA:
         kept = {"notes": [*marks, "metadata_too_large"]}
     return kept
 
 
 def _size(value: Mapping[str, Any]) -> int:
     return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _length(value: object) -> int:
+    return len(value) + 4 if isinstance(value, str) else len(str(value)) + 4
 
 
 def _metadata_value(value: object) -> Any:

@@ -133,6 +133,11 @@ def _stream_usage(body: Json, head: Json, usage: Json | None) -> tuple[Json, lis
     return {**head, "usage": None}, [{**head, "choices": [], "usage": usage}]
 
 
+def _chat_head(kind: str, model: str) -> Json:
+    head = {"id": _id("chatcmpl-"), "object": kind, "created": 1_700_000_000, "model": model}
+    return {**head, "service_tier": "default", "system_fingerprint": "fp_test"}
+
+
 def _chat(body: Json, reply: Reply, model: str) -> Json:
     message: Json = {"role": "assistant", "content": reply.text or None, "refusal": None}
     choices = [
@@ -142,19 +147,11 @@ def _chat(body: Json, reply: Reply, model: str) -> Json:
         }
         for index in range(body.get("n") or 1)
     ]  # fmt: skip
-    answer = {
-        "id": _id("chatcmpl-"), "object": "chat.completion", "created": 1_700_000_000, "model": model,
-        "choices": choices, "service_tier": "default", "system_fingerprint": "fp_test",
-    }  # fmt: skip
-    return _with_usage(answer, reply.usage(_chat_usage(reply)))
+    return _with_usage({**_chat_head("chat.completion", model), "choices": choices}, reply.usage(_chat_usage(reply)))
 
 
 def _chat_stream(body: Json, reply: Reply, model: str, pieces: Iterable[str]) -> Iterator[Json]:
-    head: Json = {
-        "id": _id("chatcmpl-"), "object": "chat.completion.chunk", "created": 1_700_000_000, "model": model,
-        "service_tier": "default", "system_fingerprint": "fp_test",
-    }  # fmt: skip
-    head, last = _stream_usage(body, head, reply.usage(_chat_usage(reply)))
+    head, last = _stream_usage(body, _chat_head("chat.completion.chunk", model), reply.usage(_chat_usage(reply)))
 
     def every_choice(delta: Json, finish: str | None = None) -> Iterator[Json]:
         for index in range(body.get("n") or 1):
@@ -209,13 +206,11 @@ def _embeddings(body: Json, reply: Reply, model: str) -> Json:
 def _response(body: Json, reply: Reply, model: str) -> Json:
     usage = {
         "input_tokens": reply.input_tokens,
-        "input_tokens_details": {
-            "cached_tokens": reply.cached_tokens, "cache_write_tokens": reply.cache_write_tokens,
-        },
+        "input_tokens_details": {"cached_tokens": reply.cached_tokens, "cache_write_tokens": reply.cache_write_tokens},
         "output_tokens": reply.output_tokens,
         "output_tokens_details": {"reasoning_tokens": reply.reasoning_tokens},
         "total_tokens": reply.input_tokens + reply.output_tokens,
-    }  # fmt: skip
+    }
     part = {"type": "output_text", "text": reply.text, "annotations": [], "logprobs": []}
     message = {"id": _id("msg_"), "type": "message", "role": "assistant", "status": "completed", "content": [part]}
     calls = [
@@ -243,8 +238,7 @@ def _response_stream(body: Json, reply: Reply, model: str, pieces: Iterable[str]
     started = {**whole, "status": "in_progress", "incomplete_details": None, "output": [], "usage": None}
     yield event("created", response=started)
     yield event("in_progress", response=started)
-    if not reply.text:
-        pieces = list(pieces)  # Nothing to send, but a stall to observe.
+    pieces = pieces if reply.text else list(pieces)  # Without text there is still a stall to observe.
     for index, item in enumerate(whole["output"]):
         place = {"output_index": index, "item_id": item["id"]}
         if item["type"] == "message":
@@ -282,25 +276,20 @@ def _message(body: Json, reply: Reply, model: str) -> Json:
     content: list[Json] = [{"type": "text", "text": reply.text}] if reply.text else []
     for name, args in reply.tool_calls:
         content.append({"type": "tool_use", "id": _id("toolu_"), "name": name, "input": args})
-    return {
+    answer = {
         "id": _id("msg_"), "type": "message", "role": "assistant", "model": model, "content": content,
         "stop_reason": _ANTHROPIC_STOPS.get(reply.finish(), reply.finish()), "stop_sequence": None,
-        # The key is always there: LangChain's integration fails on an answer without it.
-        "usage": reply.usage(usage) or {},
     }  # fmt: skip
+    return _with_usage(answer, reply.usage(usage))
 
 
 def _message_stream(body: Json, reply: Reply, model: str, pieces: Iterable[str]) -> Iterator[Json]:
     whole = _message(body, reply, model)
-    usage = dict(whole["usage"])
-    first = {**usage, "output_tokens": 1} if usage else usage
-    yield {
-        "type": "message_start",
-        "message": {**whole, "content": [], "stop_reason": None, "usage": first},
-    }  # fmt: skip
+    usage: Json | None = whole.get("usage")
+    first = _with_usage({**whole, "content": [], "stop_reason": None}, usage and {**usage, "output_tokens": 1})
+    yield {"type": "message_start", "message": first}
     yield {"type": "ping"}
-    if not reply.text:
-        pieces = list(pieces)  # Nothing to send, but a stall to observe.
+    pieces = pieces if reply.text else list(pieces)  # Without text there is still a stall to observe.
     for index, block in enumerate(whole["content"]):
         if block["type"] == "text":
             opening = {**block, "text": ""}
@@ -314,9 +303,9 @@ def _message_stream(body: Json, reply: Reply, model: str, pieces: Iterable[str])
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
     # The final usage has no split of cache writes by lifetime and no tier, as with the provider.
-    final = {key: value for key, value in usage.items() if key not in ("cache_creation", "service_tier")}
+    final = usage and {key: value for key, value in usage.items() if key not in ("cache_creation", "service_tier")}
     delta = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-    yield {"type": "message_delta", "delta": delta, "usage": final}
+    yield _with_usage({"type": "message_delta", "delta": delta}, final)
     yield {"type": "message_stop"}
 
 

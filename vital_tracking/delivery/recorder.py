@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, Final, Protocol, TypeAlias
 
+import orjson
+
 from vital_tracking.context import CallContext
 from vital_tracking.delivery.writer import Writer
 from vital_tracking.errors import StoreError, StoreRejected
@@ -159,7 +161,7 @@ class Recorder:
                 self.fault(error)
         for run in runs.values():
             try:
-                rows.append(_Row("record_runs_v1", json.dumps(run_row(run))))
+                rows.append(_Row("record_runs_v1", orjson.dumps(run_row(run)).decode()))
             except Exception as error:  # noqa: BLE001 - as above
                 self.fault(error)
         return rows
@@ -200,10 +202,10 @@ class Recorder:
     def _call(self, record: CallRecord) -> _Row:
         cost = self.cost(record)
         try:
-            text = json.dumps(call_row(record, cost))
+            text = orjson.dumps(call_row(record, cost)).decode()
         except Exception as error:  # noqa: BLE001 - a value nobody foresaw: the money is kept, the detail goes
             self.fault(error)
-            text = json.dumps(call_row(_shortened(record), cost))
+            text = orjson.dumps(call_row(_shortened(record), cost)).decode()
         self._stats.unpriced += cost is None
         self._stats.estimated += record.usage.estimated
         self._stats.abandoned += record.status == "abandoned"

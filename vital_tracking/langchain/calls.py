@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -234,7 +235,8 @@ class OpenCall:
         params = self.params or _EMPTY
         response: dict[str, Any] = dict(self.llm_output or {}) | dict(self.response)
         model, requested = model_of(metadata, params, response)
-        usage, billed, cache_hit, notes = self._usage(self._run_id())
+        run_id = str(UUID(int=self.key)) if type(self.key) is int else str(self.key)
+        usage, billed, cache_hit, notes = self._usage(run_id)
         run = self.run
         context = self._context(run)
         error = self.error
@@ -247,9 +249,9 @@ class OpenCall:
             model=model,
             requested_model=requested if requested != model else None,
             call_type=self.call_type,
-            run_id=self._run_id(),
+            run_id=run_id,
             parent_run_id=str(self.parent_run_id) if self.parent_run_id else None,
-            trace_id=self._trace_id(),
+            trace_id=self._trace_id(run_id),
             langsmith_project=self._project(),
             usage=usage,
             billed=billed,
@@ -296,18 +298,14 @@ class OpenCall:
     def _context(self, run: Run | None) -> CallContext:
         metadata = self.metadata
         context = resolve(self.default or CallContext(), self.frame, self.marked, metadata)
-        gaps: dict[str, Any] = {}
-        if context.workflow_step is None and (node := metadata.get("langgraph_node")) is not None:
-            gaps["workflow_step"] = node
-        if context.session_id is None and (thread := metadata.get("thread_id")) is not None:
-            gaps["session_id"] = thread
-        if context.agent_id is None and (agent := metadata.get("lc_agent_name")) is not None:
-            gaps |= {"agent_id": agent, "agent_name": agent}
-        if context.framework is None:
-            gaps["framework"] = "langgraph" if "langgraph_node" in metadata else "langchain"
-        if context.message_type is None:
-            gaps["message_type"] = "tool_execution" if run is not None and run.tool is not None else "chat"
-        return context.replace(gaps)
+        node = metadata.get("langgraph_node")
+        framework = "langgraph" if node is not None else "langchain"
+        message_type = "tool_execution" if run is not None and run.tool is not None else "chat"
+        gaps = (node, metadata.get("thread_id"), metadata.get("lc_agent_name"), framework, message_type)
+        try:
+            return _known_filled(context, *gaps)
+        except TypeError:  # somebody's metadata hold what cannot be hashed
+            return _filled(context, *gaps)
 
     def _metadata(self, response: Mapping[str, Any], run: Run | None) -> dict[str, Any]:
         metadata = self.metadata
@@ -336,25 +334,50 @@ class OpenCall:
             kept["unknown_keys"] = unknown
         return kept
 
-    def _run_id(self) -> str:
-        return str(UUID(int=self.key)) if isinstance(self.key, int) and 0 <= self.key < 2**128 else str(self.key)
-
-    def _trace_id(self) -> str:
+    def _trace_id(self, run_id: str) -> str:
         tree = self.tree
         if tree is not None and (trace := getattr(tree, "trace_id", None)) is not None:
             return str(trace)
         if self.run is not None:
             return str(self.run.root)
-        return str(self.parent_run_id) if self.parent_run_id else self._run_id()
+        return str(self.parent_run_id) if self.parent_run_id else run_id
 
     def _project(self) -> str | None:
         """LangSmith's project, where its tracing is on."""
         if self.tree is not None and (name := getattr(self.tree, "session_name", None)):
             return cast("str", name)
-        utils = sys.modules.get("langsmith.utils")
-        if utils is None or not utils.tracing_is_enabled():
-            return None
-        return _text_or_none(utils.get_tracer_project())
+        return _tracing_project(int(time.monotonic()))
+
+
+@lru_cache(maxsize=1)
+def _tracing_project(_second: int) -> str | None:
+    """The project that LangSmith's environment names while its tracing is on; looked up once a second."""
+    utils = sys.modules.get("langsmith.utils")
+    if utils is None or not utils.tracing_is_enabled():
+        return None
+    return _text_or_none(utils.get_tracer_project())
+
+
+def _filled(
+    context: CallContext, node: str | None, thread: str | None, agent: str | None, framework: str, message_type: str
+) -> CallContext:
+    """The context with its gaps filled by what LangGraph and LangChain say of the call."""
+    gaps: dict[str, Any] = {}
+    if context.workflow_step is None and node is not None:
+        gaps["workflow_step"] = node
+    if context.session_id is None and thread is not None:
+        gaps["session_id"] = thread
+    if context.agent_id is None and agent is not None:
+        gaps |= {"agent_id": agent, "agent_name": agent}
+    if context.framework is None:
+        gaps["framework"] = framework
+    if context.message_type is None:
+        gaps["message_type"] = message_type
+    return context.replace(gaps)
+
+
+# Calls of one scope, node and thread share one context.
+_known_filled = lru_cache(maxsize=2048)(_filled)
 
 
 def _text_or_none(value: object) -> str | None:
