@@ -9,7 +9,6 @@ from vital_tracking.errors import (
     StoreNotReady,
     StoreRejected,
     StoreUnavailable,
-    TrackerClosed,
     VitalError,
 )
 from vital_tracking.pricing import Price, PriceBook
@@ -38,7 +37,6 @@ __all__ = [
     "StoreRejected",
     "StoreUnavailable",
     "TokenUsage",
-    "TrackerClosed",
     "VitalError",
     "VitalTracker",
     "step",

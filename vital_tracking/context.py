@@ -79,9 +79,7 @@ class CallContext:
 
     def as_metadata(self) -> dict[str, Any]:
         """The context as LangChain metadata: `{"vital_user_id": ..., ...}` without what is not set."""
-        return {
-            METADATA_PREFIX + name: value for name in CONTEXT_FIELDS if (value := getattr(self, name)) is not None
-        }
+        return {METADATA_PREFIX + name: value for name in CONTEXT_FIELDS if (value := getattr(self, name)) is not None}
 
 
 CONTEXT_FIELDS: Final = tuple(f.name for f in fields(CallContext))
@@ -142,7 +140,9 @@ def locate(current: Frame | None, metadata: Mapping[str, Any] | None) -> tuple[F
     return marked, marked
 
 
-def resolve(default: CallContext, frame: Frame | None, marked: Frame | None, metadata: Mapping[str, Any]) -> CallContext:
+def resolve(
+    default: CallContext, frame: Frame | None, marked: Frame | None, metadata: Mapping[str, Any]
+) -> CallContext:
     """Merge the context of a call: its own metadata over its scope over the tracker's default.
 
     Metadata that a scope exported, or that was there before the scope was opened, are not the call's own.

@@ -3,11 +3,10 @@
     VitalError
     ├── SettingsError       a setting is missing or wrong
     ├── MissingExtra        an optional part is not installed
-    ├── StoreError          the database did not take what it was given
-    │   ├── StoreUnavailable    try again later
-    │   ├── StoreNotReady       the migrations are missing, or the role may not use them
-    │   └── StoreRejected       the data are wrong; trying again will not help
-    └── TrackerClosed       the tracker was closed
+    └── StoreError          the database did not take what it was given
+        ├── StoreUnavailable    try again later
+        ├── StoreNotReady       the migrations are missing, or the role may not use them
+        └── StoreRejected       the data are wrong; trying again will not help
 
 None of them reaches the code that calls a model: they leave the set-up, the command line and direct calls only.
 """
@@ -62,10 +61,6 @@ class StoreNotReady(StoreError):
 
 class StoreRejected(StoreError):
     """The database refused the data; the same request will fail again."""
-
-
-class TrackerClosed(VitalError):
-    """This tracker was closed; make a new one with VitalTracker.from_env()."""
 
 
 # SQLSTATE classes, PostgreSQL documentation, appendix A.

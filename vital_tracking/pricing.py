@@ -17,7 +17,7 @@ from typing import Any, Final
 from genai_prices.data_snapshot import DataSnapshot, get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
-from vital_tracking.usage import Cost, TokenUsage
+from vital_tracking.usage import CallRecord, Cost, TokenUsage
 
 logger = logging.getLogger("vital_tracking.pricing")
 
@@ -201,9 +201,7 @@ NOT_BILLED: Final = Cost(ZERO, ZERO, ZERO, ZERO, FREE_VERSION)
 class PriceBook:
     """Dated prices: `genai-prices` under the team's own. Safe for many threads."""
 
-    def __init__(
-        self, prices: Iterable[Price] = (), *, default_models: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, prices: Iterable[Price] = (), *, default_models: Mapping[str, str] | None = None) -> None:
         self._own = tuple(prices)
         self._overrides: Mapping[tuple[str | None, str], Sequence[Price]] = _by_model(self._own)
         self.default_models: Mapping[str, str] = {**DEFAULT_MODELS, **(default_models or {})}
@@ -222,6 +220,18 @@ class PriceBook:
             return None
         name = provider.strip().lower()
         return self.default_models.get(name) or self.default_models.get(PROVIDER_ALIASES.get(name, name))
+
+    def cost_of(self, record: CallRecord) -> Cost | None:
+        """What a call cost, priced as of its start; None where no price, or no usage at all, is known."""
+        if not record.billed or record.status == "blocked":
+            return NOT_BILLED
+        if "usage_missing" in record.notes:
+            return None
+        models = (record.model, record.requested_model)
+        cost = self.cost(record.usage, record.provider, models, record.created_at, service_tier=record.service_tier)
+        if cost is None or not record.cache_hit:
+            return cost
+        return Cost(ZERO, ZERO, ZERO, cost.potential, cost.version)
 
     def cost(
         self,
@@ -247,9 +257,7 @@ class PriceBook:
         self._warn(provider, tried)
         return None
 
-    def rates(
-        self, provider: str | None, model: str, at: datetime, service_tier: str | None = None
-    ) -> Rates | None:
+    def rates(self, provider: str | None, model: str, at: datetime, service_tier: str | None = None) -> Rates | None:
         """The rates in force for a model at an instant, or None."""
         provider_name = provider.strip().lower() if provider else None
         model_name = model.strip().lower()

@@ -7,15 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack, cast
+from typing import Any, Protocol, TypedDict, Unpack, cast
 
-from vital_tracking.context import SCOPE_KEY, Agent, CallContext, Frame, current_frame, locate, resolve
+from vital_tracking.context import Agent, CallContext, Frame, current_frame, locate, resolve
 from vital_tracking.errors import VitalError
 from vital_tracking.ids import new_id
 from vital_tracking.usage import RunRecord, RunStatus
-
-if TYPE_CHECKING:
-    from types import CoroutineType  # noqa: F401
 
 _CANCELLED = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt"})
 # LangGraph's control flow travels as exceptions and is no failure.
@@ -88,9 +85,7 @@ class Services:
         }
         return Panel(self._host, changes, options, self._parent, members)
 
-    def workflow(
-        self, workflow_id: str, /, *, name: str | None = None, **options: Unpack[ContextOptions]
-    ) -> Scope:
+    def workflow(self, workflow_id: str, /, *, name: str | None = None, **options: Unpack[ContextOptions]) -> Scope:
         """A run of a workflow. LangGraph nodes inside it are its steps; `step(...)` names them."""
         changes = {
             "service_type": "workflow",
@@ -100,9 +95,7 @@ class Services:
         }
         return Scope(self._host, changes, options, self._parent)
 
-    def solution(
-        self, solution_id: str, /, *, name: str | None = None, **options: Unpack[ContextOptions]
-    ) -> Scope:
+    def solution(self, solution_id: str, /, *, name: str | None = None, **options: Unpack[ContextOptions]) -> Scope:
         """A solution of the solution builder: whatever runs inside belongs to it."""
         changes = {
             "service_type": "solution_builder",
@@ -210,7 +203,9 @@ class Scope(Services, _Configured):
 
     def __enter__(self) -> Any:
         if self._token is not None:
-            raise VitalError("This scope is open already. Open one for each run, for example: with tracker.workflow(...).")
+            raise VitalError(
+                "This scope is open already. Open one for each run, for example: with tracker.workflow(...)."
+            )
         if self._used:
             self._open()
         self._used = True
@@ -333,6 +328,3 @@ def _ended(record: RunRecord, kind: type[BaseException] | None) -> RunRecord:
         ended_at=max(datetime.now(UTC), record.started_at),
         error_type=kind.__name__ if kind is not None and status != "ok" else None,
     )
-
-
-__all__ = ["SCOPE_KEY", "ContextOptions", "Host", "Panel", "Scope", "Seat", "Services"]

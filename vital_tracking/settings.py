@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from vital_tracking.errors import SettingsError
 
-
 PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 """Keys that the demonstration uses, when they are there, to speak to real models."""
 
@@ -130,4 +129,3 @@ def _seconds(env: Mapping[str, str], name: str, default: float, low: float, high
     if not low <= value <= high:
         raise SettingsError(name, "is not a number of seconds in its range", f"Give {low:g} to {high:g} seconds.")
     return value
-

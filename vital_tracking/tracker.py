@@ -135,7 +135,9 @@ class VitalTracker(Services):
             if installed() is self._handler:
                 install(None)
 
-    def embeddings(self, embeddings: Embeddings, *, provider: str | None = None, model: str | None = None) -> VitalEmbeddings:
+    def embeddings(
+        self, embeddings: Embeddings, *, provider: str | None = None, model: str | None = None
+    ) -> VitalEmbeddings:
         """An Embeddings that records its calls; LangChain fires no callbacks for them."""
         from vital_tracking.langchain.embeddings import VitalEmbeddings
 

@@ -373,7 +373,10 @@ def clean_metadata(metadata: Mapping[str, Any], notes: Iterable[str]) -> dict[st
     if marks:
         kept["notes"] = marks
     # Six bytes is the most that a character takes, so most metadata need no measuring.
-    if 6 * sum(len(name) + _length(value) for name, value in kept.items()) > MAX_METADATA and _size(kept) > MAX_METADATA:
+    if (
+        6 * sum(len(name) + _length(value) for name, value in kept.items()) > MAX_METADATA
+        and _size(kept) > MAX_METADATA
+    ):
         kept = {"notes": [*marks, "metadata_too_large"]}
     return kept
 

@@ -1,7 +1,7 @@
 -- What hosted Supabase brings and plain PostgreSQL lacks, created only where it is missing, and the private schema.
 --
 -- On hosted Supabase nothing here but the private schema is created. On plain PostgreSQL the role that migrates needs
--- CREATEROLE and CREATE on the database (a superuser has both).
+-- CREATEROLE and CREATE on the database and on its schema public (a superuser has all three; the database's owner the last two).
 
 do $$
 declare
@@ -9,12 +9,14 @@ declare
 begin
   foreach role_name in array array['anon', 'authenticated', 'service_role'] loop
     if not exists (select from pg_catalog.pg_roles where rolname = role_name) then
-      execute format('create role %I nologin noinherit', role_name);
+      begin
+        execute format('create role %I nologin noinherit', role_name);
+      exception
+        -- Roles belong to the whole server: another database may be creating the same one at this moment.
+        when duplicate_object or unique_violation then null;
+      end;
     end if;
   end loop;
-exception
-  -- Roles belong to the whole server: another database may be creating the same ones at this moment.
-  when duplicate_object or unique_violation then null;
 end;
 $$;
 

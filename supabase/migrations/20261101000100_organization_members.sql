@@ -1,4 +1,7 @@
 -- Who belongs to which organization; row level security asks it who is an admin of what.
+--
+-- A signed-in user is the subject of the token as text, since ids are text: `auth.uid()` would fail on every subject that is no
+-- UUID, as Clerk's, Firebase's or Auth0's are.
 
 create table public.organization_members (
   organization_id text not null,
@@ -23,7 +26,7 @@ set search_path = ''
 as $$
   select coalesce(array_agg(organization_id), '{}')
   from public.organization_members
-  where user_id = (select auth.uid())::text and role = 'admin'
+  where user_id = (select auth.jwt()) ->> 'sub' and role = 'admin'
 $$;
 
 revoke execute on function vital_private.administered_organizations() from public;
@@ -36,7 +39,7 @@ grant select, insert, update, delete on public.organization_members to service_r
 
 create policy "Users see their own memberships" on public.organization_members
 for select to authenticated
-using (user_id = (select auth.uid())::text);
+using (user_id = (select auth.jwt()) ->> 'sub');
 
 create policy "Organization admins see their members" on public.organization_members
 for select to authenticated

@@ -65,6 +65,8 @@ create table public.token_usage_logs (
   tags text [] not null default '{}',
   metadata jsonb not null default '{}',
   primary key (id, created_at),
+  -- PostgreSQL's dates reach further than its clients': one row of the year 20,000 would break every list of the newest calls.
+  constraint token_usage_logs_created_at check (created_at >= '1970-01-01 00:00:00+00' and created_at < '9999-01-01 00:00:00+00'),
   constraint token_usage_logs_service_type check (
     service_type in ('1:1_conversation', 'virtual_panel', 'workflow', 'solution_builder')
   ),
@@ -138,7 +140,7 @@ grant select on public.token_usage_logs to authenticated, service_role;
 
 create policy "Users see their own calls" on public.token_usage_logs
 for select to authenticated
-using (user_id = (select auth.uid())::text);
+using (user_id = (select auth.jwt()) ->> 'sub');
 
 create policy "Organization admins see their organization's calls" on public.token_usage_logs
 for select to authenticated
@@ -162,8 +164,8 @@ declare
   partition_name text;
   made integer := 0;
 begin
-  if months is null or months not between 1 and 120 then
-    raise exception 'months must be between 1 and 120' using errcode = '22023';
+  if first_month is null or months is null or months not between 1 and 120 then
+    raise exception 'first_month must be a date, months a number from 1 to 120.' using errcode = '22023';
   end if;
   -- Two processes may migrate at once; the second waits and then finds the work done.
   perform pg_catalog.pg_advisory_xact_lock(hashtext('vital_tracking.partitions'));

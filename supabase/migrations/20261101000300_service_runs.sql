@@ -47,7 +47,7 @@ grant select on public.service_runs to authenticated, service_role;
 
 create policy "Users see their own service runs" on public.service_runs
 for select to authenticated
-using (user_id = (select auth.uid())::text);
+using (user_id = (select auth.jwt()) ->> 'sub');
 
 create policy "Organization admins see their organization's service runs" on public.service_runs
 for select to authenticated

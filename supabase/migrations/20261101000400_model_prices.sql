@@ -37,6 +37,7 @@ create unique index model_prices_entry on public.model_prices (coalesce(lower(pr
 
 alter table public.model_prices enable row level security;
 revoke all on public.model_prices from anon, authenticated, service_role;
+revoke all on sequence public.model_prices_id_seq from anon, authenticated, service_role;
 grant select on public.model_prices to authenticated, service_role;
 
 create policy "Signed-in users see prices" on public.model_prices
@@ -60,6 +61,8 @@ declare
   price_id bigint;
 begin
   select * into given from json_populate_record(null::public.model_prices, price::json);
+  given.provider := nullif(btrim(given.provider), '');
+  given.model := btrim(given.model);
   if given.input_usd_per_mtok is null then
     raise exception 'A price needs input_usd_per_mtok.' using errcode = '23502';
   end if;
@@ -67,7 +70,7 @@ begin
     provider, model, valid_from, input_usd_per_mtok, output_usd_per_mtok, cache_read_usd_per_mtok, cache_write_usd_per_mtok,
     cache_write_1h_usd_per_mtok, reasoning_usd_per_mtok, audio_input_usd_per_mtok, audio_output_usd_per_mtok, request_usd, note
   ) values (
-    nullif(btrim(given.provider), ''), given.model, coalesce(given.valid_from, now()), given.input_usd_per_mtok,
+    given.provider, given.model, coalesce(given.valid_from, now()), given.input_usd_per_mtok,
     coalesce(given.output_usd_per_mtok, 0), given.cache_read_usd_per_mtok, given.cache_write_usd_per_mtok,
     given.cache_write_1h_usd_per_mtok, given.reasoning_usd_per_mtok, given.audio_input_usd_per_mtok,
     given.audio_output_usd_per_mtok, given.request_usd, given.note
@@ -78,7 +81,7 @@ begin
     return price_id;
   end if;
   select * into existing from public.model_prices as m
-  where coalesce(lower(m.provider), '') = coalesce(lower(nullif(btrim(given.provider), '')), '')
+  where coalesce(lower(m.provider), '') = coalesce(lower(given.provider), '')
     and lower(m.model) = lower(given.model) and m.valid_from = given.valid_from;
   if (existing.input_usd_per_mtok, existing.output_usd_per_mtok) is distinct from
     (given.input_usd_per_mtok, coalesce(given.output_usd_per_mtok, 0))

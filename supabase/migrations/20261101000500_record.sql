@@ -42,7 +42,8 @@ begin
     c.latency_ms, c.ttft_ms, coalesce(c.cache_hit, false), coalesce(c.status, 'ok'), c.error_type, c.budget_action,
     c.throttled_ms, c.request_hash, coalesce(c.tags, '{}'), coalesce(c.metadata, '{}')
   from json_populate_recordset(null::public.token_usage_logs, batch) as c
-  order by c.id
+  -- Where a batch holds both ends of one call, the true one comes first and stays.
+  order by c.id, c.status is not distinct from 'abandoned'
   on conflict (id, created_at) do nothing;
   get diagnostics inserted = row_count;
   return inserted;
@@ -76,9 +77,9 @@ begin
 end;
 $$;
 
--- Run one of the two over a batch, whole where that works, else row by row. Only errors of the data (SQLSTATE classes 22 and 23)
--- set a row aside; any other error fails the batch, which the client sends again. The report names no values, only which
--- rule was broken.
+-- Run one of the two over a batch, whole where that works, else row by row, in the same order of ids. Only errors of the data
+-- (SQLSTATE classes 22, 23 and 54) set a row aside; any other error fails the batch, which the client sends again. The report
+-- names no values but the row's id, only which rule was broken.
 create function vital_private.record_batch(batch_text text, insert_rows regproc) returns json
 language plpgsql
 set search_path = ''
@@ -97,19 +98,22 @@ begin
     batch := batch_text::json;
     total := json_array_length(batch);
   exception when data_exception then
-    raise exception 'The batch must be text that holds a JSON array of objects.' using errcode = '22023';
+    null;
   end;
+  if total is null then
+    raise exception 'The batch must be text that holds a JSON array of objects.' using errcode = '22023';
+  end if;
   begin
     execute format('select %s($1)', insert_rows) into inserted using batch;
     return json_build_object('inserted', inserted, 'duplicate', total - inserted, 'rejected', json_build_array());
-  exception when data_exception or integrity_constraint_violation then
+  exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
     inserted := 0;
   end;
-  for element in select value from json_array_elements(batch) loop
+  for element in select value from json_array_elements(batch) order by vital_private.row_id(value) loop
     begin
       execute format('select %s($1)', insert_rows) into added using json_build_array(element);
       inserted := inserted + added;
-    exception when data_exception or integrity_constraint_violation then
+    exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
       get stacked diagnostics broken_constraint = constraint_name, broken_column = column_name;
       rejected := rejected || jsonb_build_object(
         'id', vital_private.row_id(element), 'sqlstate', sqlstate,
@@ -123,14 +127,14 @@ begin
 end;
 $$;
 
--- The id of a rejected row as JSON, where it is one at all; a row may be anything.
-create function vital_private.row_id(element json) returns jsonb
+-- The id of a row, shortened, where it has one at all; a row may be anything.
+create function vital_private.row_id(element json) returns text
 language plpgsql
 immutable
 set search_path = ''
 as $$
 begin
-  return to_jsonb(left(element ->> 'id', 64));
+  return left(element ->> 'id', 64);
 exception when others then
   return null;
 end;

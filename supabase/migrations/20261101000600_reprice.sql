@@ -15,6 +15,7 @@ as $$
       metadata ->> 'service_tier' as service_tier
     from public.token_usage_logs
     where not priced
+      and not (usage_estimated and total_tokens = 0) -- nobody knows what these used, so no price can help
       and (created_at, id) > (
         coalesce(after_created_at, '-infinity'::timestamptz), coalesce(after_id, '00000000-0000-0000-0000-000000000000')
       )

@@ -150,7 +150,8 @@ declare
     when 'model' then 'model'
     when 'provider' then 'provider'
     when 'panel_seat' then
-      'panel_id || '' / seat '' || panel_position || '' of '' || panel_size || coalesce('' / '' || coalesce(agent_name, agent_id), '''')'
+      'panel_id || '' / seat '' || panel_position || coalesce('' of '' || panel_size, '''')'
+      || ' || coalesce('' / '' || coalesce(agent_name, agent_id), '''')'
     when 'workflow_step' then 'coalesce(workflow_id || '' / '', '''') || coalesce(workflow_step_name, workflow_step)'
     when 'solution' then 'solution_id'
     when 'framework' then 'framework'

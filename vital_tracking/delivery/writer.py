@@ -23,6 +23,7 @@ from vital_tracking.errors import StoreError, StoreNotReady, StoreRejected, Stor
 logger = logging.getLogger("vital_tracking.delivery")
 
 Item = TypeVar("Item")
+_Item_contra = TypeVar("_Item_contra", contravariant=True)
 Encoded = TypeVar("Encoded")
 _Result = TypeVar("_Result")
 
@@ -30,10 +31,10 @@ _FIRST_DELAY_S: Final = 0.25
 _LONGEST_DELAY_S: Final = 30.0
 
 
-class Courier(Protocol[Item, Encoded]):
+class Courier(Protocol[_Item_contra, Encoded]):
     """Encodes items and sends them. Raises StoreUnavailable or StoreNotReady to be asked again, StoreRejected to be split."""
 
-    def encode(self, items: Sequence[Item]) -> list[Encoded]:
+    def encode(self, items: Sequence[_Item_contra]) -> list[Encoded]:
         """Turn items into what is sent; called once for a batch, again only where it raised."""
 
     def send(self, batch: Sequence[Encoded]) -> bool:
@@ -48,9 +49,10 @@ class Courier(Protocol[Item, Encoded]):
 
 @dataclass(slots=True)
 class _Marker:
-    """Put behind items by `flush`: reached when everything before it is settled."""
+    """Put behind items by `flush`: reached when everything before it is settled, or will never be."""
 
     reached: threading.Event = field(default_factory=threading.Event)
+    settled: bool = True
 
 
 class Writer(Generic[Item, Encoded]):
@@ -95,7 +97,7 @@ class Writer(Generic[Item, Encoded]):
     @property
     def waiting(self) -> int:
         """Items that wait or are being sent."""
-        return len(self._items) + self._in_hand
+        return sum(not isinstance(item, _Marker) for item in self._items.copy()) + self._in_hand
 
     @property
     def dropped(self) -> int:
@@ -125,7 +127,7 @@ class Writer(Generic[Item, Encoded]):
         if not self._running:
             self._start()
         self._wake.put(None)
-        return marker.reached.wait(timeout)
+        return marker.reached.wait(timeout) and marker.settled
 
     def close(self, timeout: float = 5.0) -> bool:
         """Deliver what waits, for at most `timeout` seconds, and stop; False where something had to be left behind."""
@@ -137,9 +139,13 @@ class Writer(Generic[Item, Encoded]):
             thread.join(timeout)
         if self._items and not (thread and thread.is_alive()):
             self._work_through()
-        left = sum(not isinstance(item, _Marker) for item in list(self._items)) + self._in_hand
+        left, abandoned = self.waiting, self._items.copy()
         self._items.clear()
         self._in_hand = 0
+        for item in abandoned:
+            if isinstance(item, _Marker):
+                item.settled = False
+                item.reached.set()
         if left:
             self._drop(left)
         return not left
@@ -190,10 +196,11 @@ class Writer(Generic[Item, Encoded]):
                 self._signalled = False
                 batch, marker = self._take()
                 if batch:
-                    if self._deliver(batch):
-                        self._in_hand = 0
-                    else:
+                    if not self._deliver(batch):
+                        if marker is not None:
+                            self._items.appendleft(marker)
                         return
+                    self._in_hand = 0
                 if marker is not None:
                     marker.reached.set()
 
@@ -258,4 +265,3 @@ class Writer(Generic[Item, Encoded]):
         if not self._troubled:
             self._troubled = True
             logger.warning("%s Calls wait in memory and are sent again (%d waiting).", error, self.waiting)
-

@@ -14,8 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, cast
 from uuid import UUID
 
-from uuid_utils import UUID as NativeUUID
-from uuid_utils import uuid7
+import uuid_utils
 
 from vital_tracking.context import METADATA_KEY, CallContext, Frame, resolve, unknown_keys
 from vital_tracking.langchain.extract import (
@@ -27,7 +26,7 @@ from vital_tracking.langchain.extract import (
     usage_from_metadata,
     usage_from_token_usage,
 )
-from vital_tracking.usage import CallRecord, CallType, Status, TokenUsage
+from vital_tracking.usage import MAX_TOKENS, CallRecord, CallType, Status, TokenUsage
 
 _EMPTY: Final[Mapping[str, Any]] = {}
 
@@ -70,6 +69,7 @@ class OpenCall:
         "ended",
         "error",
         "estimate",
+        "event_bytes",
         "finish",
         "first_token",
         "frame",
@@ -83,8 +83,8 @@ class OpenCall:
         "metadata",
         "notes",
         "orphaned",
-        "parent_run_id",
         "params",
+        "parent_run_id",
         "ref",
         "replaces_abandoned",
         "response",
@@ -113,7 +113,7 @@ class OpenCall:
         batch_size: int,
     ) -> None:
         self.key = key
-        self.id: NativeUUID = uuid7()
+        self.id = uuid_utils.uuid7()
         self.call_type: CallType = call_type
         self.serialized = serialized
         self.messages = messages
@@ -135,6 +135,7 @@ class OpenCall:
         self.hash: str | None = None
         self.first_token: float | None = None
         self.streamed_bytes = 0
+        self.event_bytes = 0
         self.usage: Mapping[str, Any] | None = None
         self.response: Mapping[str, Any] = _EMPTY
         self.llm_output: Mapping[str, Any] | None = None
@@ -171,11 +172,15 @@ class OpenCall:
         if kind == "content-block-delta":
             delta = event.get("delta")
             size = text_size(delta if isinstance(delta, Mapping) else None) or text_size(
-                [delta[name] for name in ("reasoning", "fields") if name in delta] if isinstance(delta, Mapping) else None
+                [delta[name] for name in ("reasoning", "fields") if name in delta]
+                if isinstance(delta, Mapping)
+                else None
             )
             if size:
-                self.token("x", None)
-                self.streamed_bytes += size - 1
+                self.touched = now = time.perf_counter()
+                if self.first_token is None:
+                    self.first_token = now
+                self.event_bytes += size  # apart from the tokens: most models send the same text as both
         elif kind == "message-finish":
             usage = event.get("usage")
             if isinstance(usage, Mapping):
@@ -185,7 +190,7 @@ class OpenCall:
         """Take from the result what is needed, as it stands now: a cache may change it later."""
         self.ended = time.perf_counter()
         self._take(response)
-        if self.usage is None and not (self.llm_output or {}).get("token_usage"):
+        if not _holds_counts(self.usage):
             self._measure(response)
 
     def fail(self, error: BaseException, response: Any = None) -> None:
@@ -225,7 +230,7 @@ class OpenCall:
         """Take the sizes of texts, for want of counts."""
         generations = getattr(response, "generations", None) if response is not None else None
         size = text_size(generations) if generations else 0
-        self.estimate = (text_size(self.messages), max(size, self.streamed_bytes))
+        self.estimate = (text_size(self.messages), max(size, self.streamed_bytes, self.event_bytes))
 
     # In the writer's thread.
 
@@ -273,19 +278,21 @@ class OpenCall:
         known = usage_from_metadata(self.usage)
         if known is None and self.error is not None:
             known = self.error.usage
-        notes = self.notes if self.usage is None or known is not None else (*self.notes, "usage_invalid")
+        notes = self.notes if known is not None or not _claims_counts(self.usage) else (*self.notes, "usage_invalid")
         if self.status == "ok":
-            cached = self.usage is not None and type(self.usage.get("total_cost")) is int and self.usage["total_cost"] == 0
-            if known is not None:
-                return known, True, cached, notes
+            zero = self.usage.get("total_cost") if self.usage is not None else None
+            cached = type(zero) is int and zero == 0
             token_usage = (self.llm_output or _EMPTY).get("token_usage")
-            if isinstance(token_usage, Mapping) and not token_usage and self.batch_size > 1:
-                # One request served the whole batch; its first run carries the usage of all.
-                return TokenUsage(), True, False, (*notes, "billed_with_batch")
-            if (known := usage_from_token_usage(token_usage)) is not None:
-                return known, True, False, notes
+            if known is None and isinstance(token_usage, Mapping):
+                if not token_usage and self.batch_size > 1:
+                    # One request served the whole batch; its first run carries the usage of all.
+                    return TokenUsage(), True, False, (*notes, "billed_with_batch")
+                known = usage_from_token_usage(token_usage)
+            if known is not None and known.total_tokens and "token_total_missing" not in known.notes:
+                return known, True, cached, notes
+            # No request has no tokens at all: zeros are what an integration makes of a usage that never came.
             replayed = self.usage is None and not self.llm_output and _of_another_run(self.message_id, run_id)
-            return estimated_usage(*(self.estimate or (0, 0))), True, replayed, notes
+            return estimated_usage(*(self.estimate or (0, 0)), known), True, cached or replayed, notes
         error = self.error
         prompt_bytes, completion_bytes = self.estimate or (0, 0)
         if error is not None and self.status == "error":
@@ -378,6 +385,22 @@ def _filled(
 
 # Calls of one scope, node and thread share one context.
 _known_filled = lru_cache(maxsize=2048)(_filled)
+
+
+def _holds_counts(usage: Mapping[str, Any] | None) -> bool:
+    """Whether usage holds both counts, at a glance; where it does not, sizes are taken to estimate by."""
+    return (
+        usage is not None
+        and type(prompt := usage.get("input_tokens")) is int
+        and type(completion := usage.get("output_tokens")) is int
+        and 0 < prompt <= MAX_TOKENS
+        and 0 <= completion <= MAX_TOKENS
+    )
+
+
+def _claims_counts(usage: Mapping[str, Any] | None) -> bool:
+    """Whether usage says anything of tokens; LangChain's cache makes one that says nothing but `total_cost`."""
+    return usage is not None and bool(usage.keys() - {"total_cost"})
 
 
 def _text_or_none(value: object) -> str | None:

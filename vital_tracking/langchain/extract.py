@@ -25,7 +25,15 @@ _COMPLETION_TYPES: Final[Mapping[str, str]] = {
 
 # Errors that leave open whether the provider has billed: it may have been working when we stopped listening.
 _PERHAPS_BILLED: Final = frozenset(
-    {"APITimeoutError", "CancelledError", "GeneratorExit", "KeyboardInterrupt", "ReadTimeout", "Timeout", "TimeoutError"}
+    {
+        "APITimeoutError",
+        "CancelledError",
+        "GeneratorExit",
+        "KeyboardInterrupt",
+        "ReadTimeout",
+        "Timeout",
+        "TimeoutError",
+    }
 )
 _HUNG_UP: Final = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt"})
 
@@ -100,11 +108,11 @@ _DETAIL_NAMES: Final = (
 
 def _details(details: object) -> dict[str, Any]:
     """Token details by their plain names: OpenAI's tiers write `priority_cache_read` for `cache_read`."""
+    dump = getattr(details, "model_dump", None)
+    if dump is not None:
+        details = dump()
     if not isinstance(details, Mapping):
-        if hasattr(details, "model_dump"):
-            details = details.model_dump()
-        else:
-            return {}
+        return {}
     found: dict[str, Any] = {}
     for key, value in details.items():
         for name in _DETAIL_NAMES:
@@ -212,7 +220,8 @@ class ErrorFacts:
         self.code = code if isinstance(code, str) and code in ERROR_CODES else None
         # OpenAI's LengthFinishReasonError carries the completion, which is billed.
         billed = getattr(getattr(error, "completion", None), "usage", None)
-        self.usage = usage_from_token_usage(billed.model_dump()) if hasattr(billed, "model_dump") else None
+        dump = getattr(billed, "model_dump", None)
+        self.usage = usage_from_token_usage(dump()) if dump is not None else None
 
 
 def _http_status(error: BaseException) -> int | None:

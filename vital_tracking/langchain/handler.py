@@ -41,12 +41,13 @@ class _RunRef(ref[UUID]):
     __slots__ = ("key",)
     key: int
 
-    def __new__(cls, run_id: UUID, callback: Callable[[_RunRef], None], key: int) -> _RunRef:
-        return super().__new__(cls, run_id, callback)  # type: ignore[arg-type]
+    def __new__(cls, run_id: UUID, callback: Callable[[Any], None], key: int) -> _RunRef:
+        made = super().__new__(cls, run_id, callback)
+        made.key = key
+        return made
 
-    def __init__(self, run_id: UUID, callback: Callable[[_RunRef], None], key: int) -> None:
-        super().__init__(run_id, callback)  # type: ignore[arg-type]
-        self.key = key
+    def __init__(self, run_id: UUID, callback: Callable[[Any], None], key: int) -> None:
+        super().__init__(run_id, callback)  # type: ignore[call-arg]
 
 
 class VitalHandler(BaseCallbackHandler):
@@ -154,7 +155,13 @@ class VitalHandler(BaseCallbackHandler):
             self._recorder.fault(error)
 
     def on_llm_end(
-        self, response: Any, *, run_id: UUID, parent_run_id: UUID | None = None, tags: list[str] | None = None, **kwargs: Any
+        self,
+        response: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        **kwargs: Any,
     ) -> None:
         """Record a call that has ended well."""
         try:
@@ -233,7 +240,7 @@ class VitalHandler(BaseCallbackHandler):
         except Exception as fault:  # noqa: BLE001
             self._recorder.fault(fault)
 
-    on_tool_end = on_retriever_end = on_chain_end
+    on_tool_end = on_retriever_end = on_chain_end  # type: ignore[assignment]
     on_tool_error = on_retriever_error = on_chain_error
 
     # State

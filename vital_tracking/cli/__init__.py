@@ -1,0 +1,23 @@
+"""The command `vital-tracking`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; without the extra `cli`, say how to get it."""
+    from vital_tracking.errors import MissingExtra, VitalError
+
+    try:
+        from vital_tracking.cli.app import app
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("typer", "rich"):
+            raise
+        print(f"error: {MissingExtra('cli', 'The command vital-tracking')}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    try:
+        app()
+    except VitalError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)

@@ -1,0 +1,51 @@
+"""Puts the commands together."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from vital_tracking import __version__
+from vital_tracking.cli import calls, demo, doctor, embedded, migrate, prices, reprice
+
+app = typer.Typer(
+    name="vital-tracking",
+    help="What every LangChain and LangGraph call costs, in a database that you own.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+app.command("migrate")(migrate.migrate)
+app.command("calls")(calls.calls)
+app.command("reprice")(reprice.reprice)
+app.add_typer(prices.app, name="prices")
+app.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(embedded.psql)
+app.command("stop")(embedded.stop)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"vital-tracking {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _show: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what is logged at level INFO.")] = False,
+) -> None:
+    """What every LangChain and LangGraph call costs, in a database that you own.
+
+    The database is found by the environment or .env: SUPABASE_URL with SUPABASE_SERVICE_KEY, else VITAL_DATABASE_URL, else
+    the embedded PostgreSQL.
+    """
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("httpx", "psycopg.pool"):
+        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.CRITICAL)

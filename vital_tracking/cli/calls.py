@@ -1,0 +1,155 @@
+"""`vital-tracking calls`: the most recent calls."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from vital_tracking.cli.output import as_csv, as_json, console, table, usd
+from vital_tracking.settings import Settings
+from vital_tracking.stores import open_store
+
+COLUMNS = (
+    "id",
+    "created_at",
+    "organization_id",
+    "user_id",
+    "session_id",
+    "service_type",
+    "service_id",
+    "agent_id",
+    "agent_name",
+    "agent_tier",
+    "workflow_id",
+    "workflow_step",
+    "panel_id",
+    "panel_position",
+    "solution_id",
+    "framework",
+    "provider",
+    "model",
+    "call_type",
+    "message_type",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "usage_estimated",
+    "input_cost",
+    "output_cost",
+    "total_cost",
+    "potential_cost",
+    "priced",
+    "response_time_ms",
+    "ttft_ms",
+    "cache_hit",
+    "status",
+    "error_type",
+    "metadata",
+)
+_SPAN = re.compile(r"(\d+)\s*([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Status(StrEnum):
+    """How a call ended."""
+
+    ok = "ok"
+    error = "error"
+    cancelled = "cancelled"
+    abandoned = "abandoned"
+    blocked = "blocked"
+
+
+def _since(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    if match := _SPAN.fullmatch(text.strip()):
+        return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("Give a span such as 30m, 24h or 7d, or a date such as 2026-01-31.") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def calls(
+    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    session: Annotated[str | None, typer.Option(help="Only this session's.")] = None,
+    organization: Annotated[str | None, typer.Option(help="Only this organization's.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only this agent's (its id).")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
+    service: Annotated[
+        str | None, typer.Option(help="1:1_conversation, virtual_panel, workflow or solution_builder.")
+    ] = None,
+    status: Annotated[Status | None, typer.Option(help="Only calls that ended so.")] = None,
+    unpriced: Annotated[bool, typer.Option("--unpriced", help="Only calls without a known price.")] = False,
+    since: Annotated[str | None, typer.Option(help="A span such as 30m, 24h, 7d, or a date.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.")] = False,
+    csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Show recent calls, the newest first: who, what for, tokens, cost, time, outcome."""
+    moment = _since(since)
+    filters: dict[str, Any] = {
+        "user_id": user,
+        "session_id": session,
+        "organization_id": organization,
+        "agent_id": agent,
+        "model": model,
+        "service_type": service,
+        "status": status.value if status else None,
+        "priced": False if unpriced else None,
+    }
+    store = open_store(Settings.from_env())
+    rows = store.read(
+        "agent_usage_detailed",
+        columns=COLUMNS,
+        equals={name: value for name, value in filters.items() if value is not None},
+        since=moment,
+        limit=limit,
+    )
+    store.close()
+    if json_:
+        as_json(rows)
+    elif csv_:
+        as_csv(rows, COLUMNS)
+    elif not rows:
+        console.print("No calls match. Run `vital-tracking demo` for some, or see `vital-tracking doctor`.")
+    else:
+        console.print(table("", _HEADINGS, [_cells(row) for row in rows]))
+
+
+_HEADINGS = (
+    ("time (UTC)", False),
+    ("service", False),
+    ("for", False),
+    ("model", False),
+    ("tokens", True),
+    ("cost", True),
+    ("ms", True),
+    ("status", False),
+)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    place = row["workflow_step"] or (f"seat {row['panel_position']}" if row["panel_position"] else None)
+    who = " / ".join(str(part) for part in (row["user_id"], row["agent_name"], place) if part)
+    marks = "".join(("~" if row["usage_estimated"] else "", " cached" if row["cache_hit"] else ""))
+    time = row["response_time_ms"]
+    return (
+        str(row["created_at"])[:19].replace("T", " "),
+        row["service_type"] or "-",
+        who or "-",
+        row["model"] or "-",
+        f"{row['total_tokens']:,}{marks}",
+        usd(row["total_cost"]),
+        f"{time:,.0f}" if time is not None else "-",
+        row["status"] if row["status"] == "ok" else f"{row['status']} {row['error_type'] or ''}".strip(),
+    )

@@ -1,0 +1,103 @@
+"""`vital-tracking demo`: the four services on the embedded PostgreSQL, and what they cost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn
+
+from vital_tracking.cli.output import bar, console, table, usd
+from vital_tracking.settings import Settings
+from vital_tracking.stores import Store
+from vital_tracking.stores.embedded import EmbeddedStore
+from vital_tracking.tracker import VitalTracker
+
+ORGANIZATION = "demo"
+
+_TABLES = (
+    ("service", "Cost by service"),
+    ("panel_seat", "Cost by panel seat"),
+    ("workflow_step", "Cost by workflow step"),
+    ("agent", "Cost by agent"),
+)
+
+_QUERIES = (
+    "select label, calls, total_cost from cost_breakdown('model', organization => 'demo')",
+    "select service_name, status, steps, calls, total_cost, duration_ms from workflow_analytics where organization_id = 'demo'",
+    "select created_at, agent_name, model, total_tokens, total_cost from agent_usage_detailed"
+    " where organization_id = 'demo' order by created_at desc limit 10",
+)
+
+
+def demo(
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use fake models even where providers' keys are set.")
+    ] = False,
+) -> None:
+    """Run the four services on the embedded PostgreSQL and show what they cost.
+
+    Fake models that report usage take the providers' place; where OPENAI_API_KEY or ANTHROPIC_API_KEY is set, real ones answer.
+    """
+    from vital_tracking.langchain.demo import fake_models, real_models, run_demo
+
+    settings = Settings.from_env()
+    keys = {} if offline else {name: key.get_secret_value() for name, key in settings.provider_keys.items()}
+    real = real_models(keys)
+    columns = (TextColumn("{task.description:<34}"), BarColumn(bar_width=30))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting the embedded PostgreSQL", total=6)
+        store = EmbeddedStore(settings.data_dir, version=settings.postgres_version)
+        started = datetime.now(UTC)
+        with VitalTracker(store, settings=settings, organization_id=ORGANIZATION) as tracker:
+
+            def advance(what: str) -> None:
+                progress.update(task, advance=1, description=what)
+
+            run_demo(tracker, fake_models() | real, advance)
+            delivered = tracker.flush(30)
+            progress.update(task, advance=1)
+            console.print(f"vital_tracking wrote {delivered.inserted} calls to {store.description}", soft_wrap=True)
+            names = sorted({type(model).__name__ for model in real.values()})
+            who = ", ".join(names) if real else "fake ones that report usage; no request was made"
+            console.print(f"Models: {who}\n", highlight=False)
+            show_costs(store, since=started)
+    console.print("[bold]See more[/bold]: the same in SQL, in the database that is now yours")
+    for query in _QUERIES:
+        console.print(f'  vital-tracking psql -c "{query}"', soft_wrap=True, highlight=False, markup=False)
+    console.print("\n[bold]Next[/bold]: attach it to your own code")
+    console.print("  tracker = VitalTracker.from_env()", highlight=False)
+    console.print('  model.invoke(question, config={"callbacks": [tracker.handler]})', highlight=False, markup=False)
+
+
+def show_costs(store: Store, since: datetime) -> None:
+    """Print what was spent since an instant: by service, seat, step and agent."""
+    for by, title in _TABLES:
+        rows = store.breakdown(by, since=since, organization=ORGANIZATION)
+        largest = max((row["total_cost"] for row in rows), default=0)
+        console.print(
+            table(
+                title,
+                (
+                    (by.replace("_", " "), False),
+                    ("calls", True),
+                    ("tokens", True),
+                    ("cost", True),
+                    ("", False),
+                    ("", False),
+                ),
+                [
+                    (
+                        row["label"],
+                        str(row["calls"]),
+                        f"{int(row['prompt_tokens'] + row['completion_tokens']):,}",
+                        usd(row["total_cost"]),
+                        bar(row["total_cost"], largest),
+                        f"{row['unpriced_calls']} unpriced" if row["unpriced_calls"] else "",
+                    )
+                    for row in rows
+                ],
+            )
+        )
+        console.print()

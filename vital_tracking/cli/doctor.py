@@ -1,0 +1,141 @@
+"""`vital-tracking doctor`: what works, what does not, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any, Literal
+
+import typer
+
+from vital_tracking import __version__
+from vital_tracking.cli.output import as_json, console
+from vital_tracking.errors import StoreNotReady, VitalError
+from vital_tracking.migrate import find_migrations
+from vital_tracking.settings import Settings
+from vital_tracking.stores import open_store
+
+State = Literal["ok", "warn", "fail"]
+_MARKS: dict[State, str] = {"ok": "[green]✓[/green]", "warn": "[yellow]![/yellow]", "fail": "[red]✗[/red]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: how it is, and what to do about it."""
+
+    state: State
+    what: str
+    fix: str | None = None
+
+
+def doctor(
+    json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check settings, store, migrations, prices and delivery; say what is wrong and how to mend it. Exit code 1 on a failure."""
+    findings = list(examine())
+    if json_:
+        as_json([{"state": f.state, "what": f.what, "fix": f.fix} for f in findings])
+    else:
+        for finding in findings:
+            console.print(f"{_MARKS[finding.state]} {finding.what}", highlight=False)
+            if finding.fix:
+                console.print(f"    → {finding.fix}", highlight=False, soft_wrap=True)
+    if any(finding.state == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, from the settings to the last call."""
+    yield Finding("ok", f"vital-tracking {__version__}, genai-prices {version('genai-prices')}, {_langchain()}")
+    try:
+        store = open_store(Settings.from_env())
+    except VitalError as error:
+        yield Finding("fail", "no store", str(error))
+        return
+    yield Finding("ok", f"store: {store.description}")
+    try:
+        status = store.call("tracking_status_v1")
+    except StoreNotReady as error:
+        yield Finding("fail", "the database is not ready", str(error))
+        return
+    except VitalError as error:
+        yield Finding("fail", "the database does not answer", str(error))
+        return
+    finally:
+        store.close()
+    status = json.loads(status) if isinstance(status, str) else status
+    yield from _database(status)
+    yield from _calls(status)
+
+
+def _langchain() -> str:
+    names = []
+    for name in ("langchain-core", "langgraph", "langsmith"):
+        try:
+            names.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            names.append(f"no {name}")
+    return ", ".join(names)
+
+
+def _database(status: dict[str, Any]) -> Iterator[Finding]:
+    applied, wanted = set(status["migrations"]), [migration.version for migration in find_migrations()]
+    missing = [name for name in wanted if name not in applied]
+    if missing and applied:
+        yield Finding(
+            "fail", f"{len(missing)} migrations are missing", "Run: vital-tracking migrate (or: supabase db push)"
+        )
+    else:
+        yield Finding("ok", f"PostgreSQL {status['server_version']}, {len(wanted)} migrations")
+    here, there = datetime.now(UTC), datetime.fromisoformat(status["database_time"])
+    apart = abs((here - there).total_seconds())
+    if apart > 60:
+        yield Finding(
+            "warn",
+            f"this clock and the database's are {apart:.0f} s apart",
+            "Calls are dated by this clock: switch on time synchronisation (NTP).",
+        )
+    until = status["partitions_until"]
+    if until is None or datetime.fromisoformat(until).replace(tzinfo=UTC) < here.replace(day=1):
+        yield Finding(
+            "warn",
+            "no monthly partition is left for new calls; they go to the default one",
+            "Run: vital-tracking migrate",
+        )
+    else:
+        yield Finding("ok", f"monthly partitions until {until[:10]}")
+    if status["calls_in_default_partition"]:
+        yield Finding(
+            "warn",
+            f"{status['calls_in_default_partition']} calls are dated outside every monthly partition",
+            "Look at their created_at: a clock was wrong, or calls were imported. select ensure_partitions_v1('YYYY-MM-01', 1) "
+            "makes a month's partition and moves its calls there.",
+        )
+
+
+def _calls(status: dict[str, Any]) -> Iterator[Finding]:
+    last = status["last_call_at"]
+    if last is None:
+        yield Finding("warn", "no call in the last month", "Attach the handler, or run: vital-tracking demo")
+    else:
+        yield Finding(
+            "ok", f"{status['calls_last_day']} calls in the last day, the last at {last[:19].replace('T', ' ')} UTC"
+        )
+    if status["unpriced_calls"]:
+        models = ", ".join(status["unpriced_models"])
+        yield Finding(
+            "warn",
+            f"{status['unpriced_calls']} calls are unpriced: {models}",
+            "Run: vital-tracking prices set MODEL --input ... --output ... ; then: vital-tracking reprice",
+        )
+    else:
+        yield Finding("ok", "every call has a price")
+    if status["runs_still_open"]:
+        yield Finding(
+            "warn",
+            f"{status['runs_still_open']} service runs have been open for more than a day",
+            "Their processes ended without closing them; their calls are complete.",
+        )

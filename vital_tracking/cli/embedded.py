@@ -1,0 +1,36 @@
+"""`vital-tracking psql` and `stop`: the embedded PostgreSQL by hand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import typer
+
+from vital_tracking.cli.output import console
+from vital_tracking.settings import Settings
+from vital_tracking.stores.embedded import EmbeddedStore
+
+
+def psql(context: typer.Context) -> None:
+    """Open the embedded PostgreSQL in psql. Further arguments go to psql: vital-tracking psql -c 'select 1'"""
+    store = _embedded()
+    arguments = [str(store.psql), store.conninfo, *context.args]
+    store.close()
+    sys.stdout.flush()
+    if os.name == "posix":
+        os.execv(arguments[0], arguments)  # noqa: S606 - the wheel's own psql, with the user's own arguments
+    sys.exit(subprocess.call(arguments))  # noqa: S603 - as above
+
+
+def stop() -> None:
+    """Stop the embedded PostgreSQL, which otherwise goes on running for the next process. Data are kept."""
+    store = _embedded()
+    store.stop()
+    console.print(f"stopped the {store.description}", highlight=False)
+
+
+def _embedded() -> EmbeddedStore:
+    settings = Settings.from_env()
+    return EmbeddedStore(settings.data_dir, version=settings.postgres_version)

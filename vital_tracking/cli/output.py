@@ -1,0 +1,81 @@
+"""How commands show what they found: tables for people, JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+errors = Console(stderr=True)
+
+_BAR: Final = 16
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def usd(value: Decimal | None) -> str:
+    """An amount of US dollars with all its digits, or that none is known."""
+    if value is None:
+        return "unpriced"
+    text = format(value.normalize() if value else Decimal(0), "f")
+    whole, _, fraction = text.partition(".")
+    return f"${whole}.{fraction:0<4}"
+
+
+def bar(value: Decimal | int, largest: Decimal | int) -> str:
+    """A bar as long as `value` is large beside `largest`."""
+    share = float(Decimal(value) / Decimal(largest)) if largest else 0.0
+    full = round(share * _BAR)
+    return "█" * full + ("▏" if not full and value else "")
+
+
+def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> Table:
+    """A table; each column is its heading and whether it is a number, set to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for heading, number in columns:
+        made.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def as_json(rows: object) -> None:
+    """Print JSON: amounts as text, so that no reader turns them into a float."""
+    json.dump(rows, sys.stdout, default=_plain, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print CSV; a cell that a spreadsheet would take for a formula begins with an apostrophe."""
+    writer = csv.writer(sys.stdout)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row.get(column)) for column in columns])
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, (dict, list)):
+        value = json.dumps(value, default=_plain, ensure_ascii=False)
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    if value is None or isinstance(value, (bool, int, float)):
+        return "" if value is None else value
+    return _plain(value)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, (str, UUID)):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not expected in a row")
