@@ -207,7 +207,7 @@ class PriceBook:
         self.default_models: Mapping[str, str] = {**DEFAULT_MODELS, **(default_models or {})}
         self._snapshot: DataSnapshot = get_snapshot()
         self._found: dict[tuple[str | None, str], tuple[str, ModelInfo] | None] = {}
-        self._rates: dict[int, tuple[ModelPrice, Rates]] = {}
+        self._rates: dict[tuple[str, int], tuple[ModelPrice, Rates]] = {}
         self._warned: set[tuple[str | None, str | None]] = set()
 
     def set_team_prices(self, prices: Iterable[Price]) -> None:
@@ -271,14 +271,17 @@ class PriceBook:
             return None
         provider_id, info = found
         label = f"genai-prices {_GENAI_VERSION} {provider_id}/{info.id}"
-        if service_tier and info.price_variants:
-            context = {"service_tier": service_tier.lower()}
-            return _rates_of_entry(info.get_prices(moment, context), f"{label} {context['service_tier']}")
+        tier = service_tier.lower() if service_tier else None
+        if tier and any(
+            variant.when.get("service_tier") == tier and vars(variant.prices) for variant in info.price_variants or ()
+        ):
+            return _rates_of_entry(info.get_prices(moment, {"service_tier": tier}), f"{label} {tier}")
         entry = info.get_prices(moment)
-        cached = self._rates.get(id(entry))
+        key = (label, id(entry))  # two providers may share an entry
+        cached = self._rates.get(key)
         if cached is None or cached[0] is not entry:
             cached = (entry, _rates_of_entry(entry, label))
-            self._rates[id(entry)] = cached
+            self._rates[key] = cached
         return cached[1]
 
     def _find(self, provider: str | None, model: str) -> tuple[str, ModelInfo] | None:

@@ -38,7 +38,7 @@ def only(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return listed[0]
 
 
-async def ask(model: Any, mode: str, config: Any, question: Any = "Hi", **kw: Any) -> Any:
+async def ask(model: Any, mode: str, config: Any, question: Any = "Hi", /, **kw: Any) -> Any:
     """Ask once in one of MODES, to its end; the message, where the mode gives one."""
     if mode == "invoke":
         return await asyncio.to_thread(model.invoke, question, config, **kw)
@@ -60,7 +60,10 @@ async def ask(model: Any, mode: str, config: Any, question: Any = "Hi", **kw: An
     if mode == "stream_events_v3":
         return await asyncio.to_thread(lambda: model.stream_events(question, config, version="v3", **kw).output)
     stream = await model.astream_events(question, config, version="v3", **kw)
-    return await stream.output
+    try:
+        return await stream.output
+    finally:
+        await asyncio.wait([stream._producer_task])  # it fires the end a moment after the output is there
 
 
 def collect() -> None:

@@ -397,11 +397,11 @@ class VitalHandler(BaseCallbackHandler):
 
 
 def _key(run_id: Any) -> int:
-    """A run's key: its number, so that the books do not keep the id object itself alive. Any other id is its own key."""
+    """A run's key: its number, so that the books do not keep the id object itself alive; of any other id, its text."""
     try:
         return run_id.int  # type: ignore[no-any-return]
     except AttributeError:
-        return run_id  # type: ignore[no-any-return]
+        return str(run_id)  # type: ignore[return-value]
 
 
 def _attempt() -> int | None:

@@ -19,6 +19,19 @@ from vital_tracking.stores.protocol import Row
 
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
 
+_BREAKDOWN: Final = (
+    "label",
+    "calls",
+    "failed_calls",
+    "cached_calls",
+    "unpriced_calls",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_cost",
+    "potential_cost",
+    "average_latency_ms",
+)
+
 
 class SupabaseStore:
     """A Supabase project at its URL. The key is the secret (service role) one: it passes row level security."""
@@ -54,19 +67,22 @@ class SupabaseStore:
         """The newest rows (by `created_at`) of a view; the API gives at most 1,000 at once."""
 
         def select(client: Client) -> Any:
-            query = client.table(relation).select(",".join(columns))
+            query = client.table(relation).select(_selection(columns))
             for column, value in (equals or {}).items():
                 query = query.eq(column, value)
             if since is not None:
                 query = query.gte("created_at", since.isoformat())
             return query.order("created_at", desc=True).order("id", desc=True).limit(limit).execute().data
 
-        return [_exact(row) for row in self._run(select)]
+        return [_typed(row) for row in self._run(select)]
 
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """The rows of `cost_breakdown(by)`."""
         arguments = {"by": by, "organization": organization, **({"since": since.isoformat()} if since else {})}
-        return [_exact(row) for row in self.call("cost_breakdown", **arguments)]
+        rows = self._run(
+            lambda client: client.rpc("cost_breakdown", arguments).select(_selection(_BREAKDOWN)).execute().data
+        )
+        return [_typed(row) for row in rows]
 
     def after_fork(self) -> None:
         """Leave the parent's sockets alone and connect anew when next needed."""
@@ -85,7 +101,8 @@ class SupabaseStore:
         with self._lock:
             if self._client is None:
                 # HTTP/1.1: a client shared by threads is not safe over HTTP/2.
-                self._http = httpx.Client(timeout=_TIMEOUT, http2=False, follow_redirects=True)
+                hooks = {"response": [self._refuse_wrong_key]}
+                self._http = httpx.Client(timeout=_TIMEOUT, http2=False, follow_redirects=True, event_hooks=hooks)
                 try:
                     self._client = create_client(self._url, self._key, _options(self._http))
                 except Exception as error:  # noqa: BLE001 - supabase-py checks the key's form and raises its own error
@@ -102,9 +119,14 @@ class SupabaseStore:
             return request(self._connect())
         except APIError as error:
             failed = store_error(_code(error), "Supabase API")
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ValueError) as error:  # ValueError: an answer that is no JSON, such as a proxy's page
             failed = store_error(None, f"{self.description}: {type(error).__name__}")
         raise failed
+
+    def _refuse_wrong_key(self, response: httpx.Response) -> None:
+        """Say so where the key is not the secret one: the gateway in front of the API answers that without any code."""
+        if response.status_code == 401:
+            raise store_error("401", self.description)
 
 
 def _options(http: httpx.Client) -> ClientOptions:
@@ -119,9 +141,14 @@ def _argument(value: object) -> object:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _exact(row: Row) -> Row:
-    """Amounts as Decimal: JSON carries them as text or as a number, and the shortest text of a float is what was written."""
-    return {
-        name: Decimal(str(value)) if name.endswith("_cost") and value is not None else value
-        for name, value in row.items()
-    }
+def _selection(columns: Sequence[str]) -> str:
+    """Columns to ask the API for; amounts as text, since a client reads JSON's numbers as floats."""
+    return ",".join(f"{name}::text" if name.endswith("_cost") else name for name in columns)
+
+
+def _typed(row: Row) -> Row:
+    """A row of JSON with its amounts as Decimal and its time as datetime."""
+    typed: Row = {name: Decimal(value) if name.endswith("_cost") and value else value for name, value in row.items()}
+    if typed.get("created_at"):
+        typed["created_at"] = datetime.fromisoformat(typed["created_at"])
+    return typed

@@ -1,0 +1,181 @@
+"""What recording adds to one call in the calling thread, beside a handler with empty methods, in one run.
+
+    python -m benchmarks.overhead [--rounds 15]
+
+Interleaved rounds, medians; microseconds a call over the same call without a handler. Machines are noisy: read the ratios.
+The store accepts and discards, so that what is measured is this process. `recorded` has the writer's thread at work beside the
+calls, `queued` has it wait until the end: the difference is what the writer takes of the interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from vital_tracking import Settings, VitalTracker
+
+CHUNKS = 100
+CONCURRENT = 100
+
+
+class InstantModel(BaseChatModel):
+    """Answers at once and reports usage."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "instant"
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        return {"ls_provider": "openai", "ls_model_name": "gpt-4o-mini", "ls_model_type": "chat"}
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+        usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+        message = AIMessage("hello", usage_metadata=usage, response_metadata={"model_name": "gpt-4o-mini"})
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+        return self._generate(messages)
+
+    def _stream(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Iterator[Any]:
+        for chunk in _chunks():
+            if run_manager:
+                run_manager.on_llm_new_token("x", chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        for chunk in _chunks():
+            if run_manager:
+                await run_manager.on_llm_new_token("x", chunk=chunk)
+            yield chunk
+
+
+def _chunks() -> Iterator[ChatGenerationChunk]:
+    usage = {"input_tokens": 10, "output_tokens": CHUNKS, "total_tokens": 10 + CHUNKS}
+    for number in range(CHUNKS):
+        last = usage if number == CHUNKS - 1 else None
+        yield ChatGenerationChunk(message=AIMessageChunk("x", usage_metadata=last))
+
+
+class EmptyHandler(BaseCallbackHandler):
+    """The floor: LangChain's dispatch to methods that do nothing."""
+
+    run_inline = True
+    raise_error = True
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_llm_new_token(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_llm_end(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_llm_error(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class SinkStore:
+    """Accepts and discards."""
+
+    description = "a sink"
+
+    def call(self, function: str, /, **arguments: object) -> Any:
+        return [] if function == "model_prices_v1" else {"inserted": 0, "duplicate": 0, "rejected": []}
+
+    def read(self, relation: str, **options: Any) -> list[dict[str, Any]]:
+        return []
+
+    def breakdown(self, by: str, **options: Any) -> list[dict[str, Any]]:
+        return []
+
+    def after_fork(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+model = InstantModel()
+
+
+def invoke(config: Any) -> int:
+    for _ in range(300):
+        model.invoke("hi", config=config)
+    return 300
+
+
+def stream(config: Any) -> int:
+    for _ in range(20):
+        for _ in model.stream("hi", config=config):
+            pass
+    return 20
+
+
+def ainvoke(config: Any) -> int:
+    async def run() -> None:
+        for _ in range(3):
+            await asyncio.gather(*(model.ainvoke("hi", config=config) for _ in range(CONCURRENT)))
+
+    asyncio.run(run())
+    return 3 * CONCURRENT
+
+
+def astream(config: Any) -> int:
+    async def one() -> None:
+        async for _ in model.astream("hi", config=config):
+            pass
+
+    async def run() -> None:
+        await asyncio.gather(*(one() for _ in range(20)))
+
+    asyncio.run(run())
+    return 20
+
+
+def measure(rounds: int) -> None:
+    recorded = VitalTracker(SinkStore(), settings=Settings(queue_size=10**7))
+    queued = VitalTracker(SinkStore(), settings=Settings(queue_size=10**7, flush_interval_s=3600, batch_size=1000))
+    with recorded.conversation(user_id="u-1", session_id="s-1") as conversation:
+        in_scope = conversation.config()
+    with queued.conversation(user_id="u-1", session_id="s-1") as conversation:
+        in_queue = conversation.config()
+    configs: dict[str, Any] = {
+        "none": {},
+        "empty": {"callbacks": [EmptyHandler()], "metadata": dict(in_scope["metadata"])},
+        "queued": in_queue,
+        "recorded": in_scope,
+    }
+    print(f"{'us a call':<12}" + "".join(f"{name:>12}" for name in configs) + f"{'queued/empty':>16}{'recorded/empty':>16}")
+    works: tuple[Callable[[Any], int], ...] = (invoke, stream, ainvoke, astream)
+    for work in works:
+        times: dict[str, list[float]] = {name: [] for name in configs}
+        for _ in range(rounds):
+            for name, config in configs.items():
+                gc.collect()
+                started = time.perf_counter()
+                calls = work(config)
+                times[name].append((time.perf_counter() - started) / calls * 1e6)
+                for tracker in (recorded, queued):
+                    tracker.flush(60)
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        added = {name: value - medians["none"] for name, value in medians.items()}
+        print(
+            f"{work.__name__:<12}"
+            + "".join(f"{medians[name] if name == 'none' else added[name]:>12.1f}" for name in configs)
+            + f"{added['queued'] / added['empty']:>16.2f}{added['recorded'] / added['empty']:>16.2f}"
+        )
+    recorded.close()
+    queued.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    measure(parser.parse_args().rounds)
