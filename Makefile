@@ -7,7 +7,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -q
+PARALLEL := -n auto --dist worksteal
 
 .PHONY: demo test check bench format clean
 
@@ -15,15 +16,15 @@ demo: $(VENV)/.demo
 	@$(BIN)/vital-tracking demo
 
 test: $(VENV)/.test
-	$(PYTEST) -q
-	VITAL_TEST_POSTGRES=16 $(PYTEST) -q tests/sql tests/integration
+	$(PYTEST) $(PARALLEL)
+	VITAL_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL) tests/sql tests/integration
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint --disable-progress-bar supabase
-	$(PYTEST) -q tests/unit/test_architecture.py
+	$(PYTEST) tests/unit/test_architecture.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.overhead

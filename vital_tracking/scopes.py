@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
-from typing import Any, Protocol, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, Unpack, cast
 
 from vital_tracking.context import Agent, CallContext, Frame, current_frame, locate, resolve
 from vital_tracking.errors import VitalError
 from vital_tracking.ids import new_id
 from vital_tracking.usage import RunRecord, RunStatus
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
 
 _CANCELLED = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt"})
 # LangGraph's control flow travels as exceptions and is no failure.
@@ -112,13 +115,13 @@ class _Configured:
     _host: Host
     _frame: Frame
 
-    def config(self, config: Mapping[str, Any] | None = None, /, **extra: Any) -> Any:
+    def config(self, config: RunnableConfig | None = None, /, **extra: Any) -> RunnableConfig:
         """A RunnableConfig that carries this scope, merged into the caller's own: callbacks, metadata and tags are joined.
 
         `config` is a RunnableConfig of the caller's, `extra` are further keys of one, such as `configurable={...}`.
         """
         given: dict[str, Any] = {**(config or {}), **extra}
-        both = [part for part in (config, extra) if part]
+        both: list[Mapping[str, Any]] = [part for part in (config, extra) if part]
         metadata = dict(self._frame.exported)
         tags: list[str] = []
         for part in both:
@@ -128,7 +131,7 @@ class _Configured:
         given["metadata"] = metadata
         if tags:
             given["tags"] = tags
-        return given
+        return cast("RunnableConfig", given)
 
 
 class Scope(Services, _Configured):
@@ -201,7 +204,7 @@ class Scope(Services, _Configured):
         """This scope as the context variable holds it."""
         return self._frame
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         if self._token is not None:
             raise VitalError(
                 "This scope is open already. Open one for each run, for example: with tracker.workflow(...)."
@@ -221,7 +224,7 @@ class Scope(Services, _Configured):
             _leave(token)
         self._host.put_run(_ended(self._record, kind))
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> Self:
         return self.__enter__()
 
     async def __aexit__(
@@ -245,18 +248,20 @@ class Seat(_Configured):
             absorbed=panel.absorbed,
             metadata=panel.metadata,
         )
-        self._token: Token[Frame | None] | None = None
+        self._tokens: list[Token[Frame | None]] = []
 
     def __enter__(self) -> Seat:
-        self._token = current_frame.set(self._frame)
+        self._tokens.append(current_frame.set(self._frame))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        token, self._token = self._token, None
-        if token is not None:
-            _leave(token)
+        # Two tasks may sit here at once: each takes back what it set itself.
+        for token in reversed(self._tokens):
+            if _leave(token):
+                self._tokens.remove(token)
+                return
 
     async def __aenter__(self) -> Seat:
         return self.__enter__()
@@ -296,12 +301,13 @@ class Panel(Scope):
         raise VitalError(f"No member {wanted!r} sits in this panel; its members are {[a.id for a in self._members]}.")
 
 
-def _leave(token: Token[Frame | None]) -> None:
+def _leave(token: Token[Frame | None]) -> bool:
     try:
         current_frame.reset(token)
     except ValueError:
-        # Left in another context than it was entered in (a generator finalized elsewhere): that context never had it.
-        return
+        # Set in another context than this (a generator finalized elsewhere): here it was never set.
+        return False
+    return True
 
 
 def _ancestors(around: Frame | None, parent_run_id: str | None) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from vital_tracking.pricing import Price, PriceBook
 from vital_tracking.scopes import Host, Services
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
-from vital_tracking.usage import STATUSES, CallRecord, CallType, RunRecord, Status, TokenUsage
+from vital_tracking.usage import STATUSES, CallRecord, CallType, RunRecord, Status, TokenUsage, clean_text
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -186,6 +186,7 @@ class VitalTracker(Services):
         try:
             notes: list[str] = []
             extra: dict[str, Any] = {}
+            provider, model, service_tier = map(clean_text, (provider, model, service_tier))
             if model is None and (assumed := self.prices.default_model(provider)) is not None:
                 model = assumed
                 extra["model_assumed"] = True
@@ -197,7 +198,7 @@ class VitalTracker(Services):
                 "message_type": message_type,
             }
             if agent is not None:
-                changes |= (agent if isinstance(agent, Agent) else Agent(str(agent))).fields()
+                changes |= (agent if isinstance(agent, Agent) else Agent(clean_text(agent) or "")).fields()
             frame = current_frame.get()
             base = frame.context if frame is not None else self._default
             failed = not success or error is not None

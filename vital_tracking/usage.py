@@ -205,6 +205,7 @@ _TEXT_FIELDS: Final = (
     "budget_action",
     "request_hash",
 )
+_MAX_DURATION_MS: Final = 1e12
 _DURATION_FIELDS: Final = ("latency_ms", "ttft_ms", "throttled_ms")
 _USAGE_COLUMNS: Final = (
     "prompt_tokens",
@@ -343,7 +344,7 @@ def timestamp(moment: datetime) -> str:
 
 
 def _duration(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _MAX_DURATION_MS:
         return None
     return round(float(value), 3)
 
@@ -352,13 +353,20 @@ def clean_text(value: object, limit: int = MAX_TEXT) -> str | None:
     """`value` as text that PostgreSQL takes: no NUL, no lone surrogate, at most `limit` characters."""
     if value is None:
         return None
-    text = value if type(value) is str else str(value)
+    text = value if type(value) is str else _as_text(value)
     if len(text) > limit:
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
         text = f"{text[: limit - 18]}~{digest}"
     if text.isascii():
         return text.replace("\0", "") if "\0" in text else text
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _as_text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - somebody's __str__; the row is worth more than this value
+        return f"<{type(value).__name__}>"
 
 
 def clean_metadata(metadata: Mapping[str, Any], notes: Iterable[str]) -> dict[str, Any]:

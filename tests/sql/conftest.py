@@ -72,7 +72,14 @@ def anywhere(request: pytest.FixtureRequest, urls: dict[str, str]) -> Iterator[C
 
 
 @pytest.fixture
-def db(database_url: str) -> Iterator[Connection]:
-    """The owner's connection to this test's own database."""
+def db(urls: dict[str, str]) -> Iterator[Connection]:
+    """The owner's connection to a migrated database, in a transaction that is rolled back at the test's end."""
+    with connect(urls["hosted"]) as connection, connection.transaction(force_rollback=True):
+        yield connection
+
+
+@pytest.fixture
+def own_db(database_url: str) -> Iterator[Connection]:
+    """The owner's connection to a database of this test's own, for tests with several connections."""
     with connect(database_url) as connection:
         yield connection

@@ -86,7 +86,9 @@ def record_runs(connection: Connection, *runs: object) -> Row:
 
 def report(connection: Connection, function: str, batch: str | None) -> Row:
     """Send a batch as the text it is."""
-    found = connection.execute(sql.SQL("select {}(%s) as report").format(sql.Identifier(function)), [batch]).fetchone()
+    query = sql.SQL("select {}(%s) as report").format(sql.Identifier(function))
+    with connection.transaction():
+        found = connection.execute(query, [batch]).fetchone()
     assert found is not None
     return dict(found["report"])
 

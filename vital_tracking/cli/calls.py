@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vital_tracking.cli.output import as_csv, as_json, console, table, usd
+from vital_tracking.cli.output import as_csv, as_json, console, say, table, usd
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 
@@ -70,12 +70,12 @@ class Status(StrEnum):
 def _since(text: str | None) -> datetime | None:
     if text is None:
         return None
-    if match := _SPAN.fullmatch(text.strip()):
-        return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
     try:
+        if match := _SPAN.fullmatch(text.strip()):
+            return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter("Give a span such as 30m, 24h or 7d, or a date such as 2026-01-31.") from None
+    except (ValueError, OverflowError):
+        raise typer.BadParameter("--since takes a span such as 30m, 24h or 7d, or a date such as 2026-01-31") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -121,14 +121,13 @@ def calls(
     elif csv_:
         as_csv(rows, COLUMNS)
     elif not rows:
-        console.print("No calls match. Run `vital-tracking demo` for some, or see `vital-tracking doctor`.")
+        say("No calls match. Run `vital-tracking demo` for some, or see `vital-tracking doctor`.")
     else:
         console.print(table("", _HEADINGS, [_cells(row) for row in rows]))
 
 
 _HEADINGS = (
-    ("time (UTC)", False),
-    ("service", False),
+    ("time (UTC)", True),
     ("for", False),
     ("model", False),
     ("tokens", True),
@@ -140,13 +139,12 @@ _HEADINGS = (
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     place = row["workflow_step"] or (f"seat {row['panel_position']}" if row["panel_position"] else None)
-    who = " / ".join(str(part) for part in (row["user_id"], row["agent_name"], place) if part)
+    what_for = " / ".join(str(part) for part in (row["service_type"], row["user_id"], row["agent_name"], place) if part)
     marks = "".join(("~" if row["usage_estimated"] else "", " cached" if row["cache_hit"] else ""))
     time = row["response_time_ms"]
     return (
-        str(row["created_at"])[:19].replace("T", " "),
-        row["service_type"] or "-",
-        who or "-",
+        str(row["created_at"])[5:19].replace("T", " "),
+        what_for or "-",
         row["model"] or "-",
         f"{row['total_tokens']:,}{marks}",
         usd(row["total_cost"]),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -65,10 +68,17 @@ def demo(
             show_costs(store, since=started)
     console.print("[bold]See more[/bold]: the same in SQL, in the database that is now yours")
     for query in _QUERIES:
-        console.print(f'  vital-tracking psql -c "{query}"', soft_wrap=True, highlight=False, markup=False)
+        console.print(f'  {command()} psql -c "{query}"', soft_wrap=True, highlight=False, markup=False)
     console.print("\n[bold]Next[/bold]: attach it to your own code")
     console.print("  tracker = VitalTracker.from_env()", highlight=False)
     console.print('  model.invoke(question, config={"callbacks": [tracker.handler]})', highlight=False, markup=False)
+
+
+def command() -> str:
+    """This command as it can be typed here: by its name, or by its path where the virtual environment is not active."""
+    if shutil.which("vital-tracking"):
+        return "vital-tracking"
+    return os.path.relpath(sys.argv[0])
 
 
 def show_costs(store: Store, since: datetime) -> None:

@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
 from vital_tracking import __version__
-from vital_tracking.cli.output import as_json, console
+from vital_tracking.cli.output import as_json, console, counted
 from vital_tracking.errors import StoreNotReady, VitalError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.settings import Settings
@@ -20,6 +21,9 @@ from vital_tracking.stores import open_store
 
 State = Literal["ok", "warn", "fail"]
 _MARKS: dict[State, str] = {"ok": "[green]✓[/green]", "warn": "[yellow]![/yellow]", "fail": "[red]✗[/red]"}
+
+
+_REACH = "Is it running, and may it be reached from here? SUPABASE_URL or VITAL_DATABASE_URL names it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,9 @@ def doctor(
         as_json([{"state": f.state, "what": f.what, "fix": f.fix} for f in findings])
     else:
         for finding in findings:
-            console.print(f"{_MARKS[finding.state]} {finding.what}", highlight=False)
+            console.print(f"{_MARKS[finding.state]} {escape(finding.what)}", highlight=False, soft_wrap=True)
             if finding.fix:
-                console.print(f"    → {finding.fix}", highlight=False, soft_wrap=True)
+                console.print(f"    → {escape(finding.fix)}", highlight=False, soft_wrap=True)
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(1)
 
@@ -62,7 +66,7 @@ def examine() -> Iterator[Finding]:
         yield Finding("fail", "the database is not ready", str(error))
         return
     except VitalError as error:
-        yield Finding("fail", "the database does not answer", str(error))
+        yield Finding("fail", f"the database does not answer: {error}", _REACH)
         return
     finally:
         store.close()
@@ -86,7 +90,9 @@ def _database(status: dict[str, Any]) -> Iterator[Finding]:
     missing = [name for name in wanted if name not in applied]
     if missing and applied:
         yield Finding(
-            "fail", f"{len(missing)} migrations are missing", "Run: vital-tracking migrate (or: supabase db push)"
+            "fail",
+            f"{counted(len(missing), 'migration')} missing",
+            "Run: vital-tracking migrate (or: supabase db push)",
         )
     else:
         yield Finding("ok", f"PostgreSQL {status['server_version']}, {len(wanted)} migrations")
@@ -110,7 +116,7 @@ def _database(status: dict[str, Any]) -> Iterator[Finding]:
     if status["calls_in_default_partition"]:
         yield Finding(
             "warn",
-            f"{status['calls_in_default_partition']} calls are dated outside every monthly partition",
+            f"{counted(status['calls_in_default_partition'], 'call')} dated outside every monthly partition",
             "Look at their created_at: a clock was wrong, or calls were imported. select ensure_partitions_v1('YYYY-MM-01', 1) "
             "makes a month's partition and moves its calls there.",
         )
@@ -122,13 +128,14 @@ def _calls(status: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("warn", "no call in the last month", "Attach the handler, or run: vital-tracking demo")
     else:
         yield Finding(
-            "ok", f"{status['calls_last_day']} calls in the last day, the last at {last[:19].replace('T', ' ')} UTC"
+            "ok",
+            f"{counted(status['calls_last_day'], 'call')} in the last day, the last at {last[:19].replace('T', ' ')} UTC",
         )
     if status["unpriced_calls"]:
         models = ", ".join(status["unpriced_models"])
         yield Finding(
             "warn",
-            f"{status['unpriced_calls']} calls are unpriced: {models}",
+            f"{counted(status['unpriced_calls'], 'unpriced call')}: {models}",
             "Run: vital-tracking prices set MODEL --input ... --output ... ; then: vital-tracking reprice",
         )
     else:
@@ -136,6 +143,6 @@ def _calls(status: dict[str, Any]) -> Iterator[Finding]:
     if status["runs_still_open"]:
         yield Finding(
             "warn",
-            f"{status['runs_still_open']} service runs have been open for more than a day",
+            f"{counted(status['runs_still_open'], 'service run')} open for more than a day",
             "Their processes ended without closing them; their calls are complete.",
         )

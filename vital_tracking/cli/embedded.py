@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from vital_tracking.cli.output import console
+from vital_tracking.cli.output import say
 from vital_tracking.settings import Settings
 from vital_tracking.stores.embedded import EmbeddedStore
 
@@ -28,7 +28,7 @@ def stop() -> None:
     """Stop the embedded PostgreSQL, which otherwise goes on running for the next process. Data are kept."""
     store = _embedded()
     store.stop()
-    console.print(f"stopped the {store.description}", highlight=False)
+    say(f"stopped the {store.description}")
 
 
 def _embedded() -> EmbeddedStore:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vital_tracking.cli.output import console
+from vital_tracking.cli.output import counted, say
 from vital_tracking.errors import SettingsError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.settings import Settings
@@ -28,17 +28,23 @@ def migrate(
     migrations = find_migrations()
     if dry_run:
         for migration in migrations:
-            console.print(f"{migration.version} {migration.name}", highlight=False)
+            say(f"{migration.version} {migration.name}")
         return
-    store = PostgresStore(database_url) if database_url else _direct_store()
+    store = _store_at(database_url) if database_url else _direct_store()
     applied = store.migrate(migrations)
     made = store.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
     for migration in applied:
-        console.print(f"applied {migration.version} {migration.name}", highlight=False)
-    console.print(
-        f"{store.description} is up to date: {len(migrations)} migrations, {made} new partitions", highlight=False
-    )
+        say(f"applied {migration.version} {migration.name}")
+    partitions = counted(made, "new partition")
+    say(f"{store.description} is up to date: {len(migrations)} migrations, {partitions}")
     store.close()
+
+
+def _store_at(database_url: str) -> PostgresStore:
+    try:
+        return PostgresStore(database_url)
+    except SettingsError as error:
+        raise SettingsError("--database-url", "cannot be read as a PostgreSQL URL", error.fix) from None
 
 
 def _direct_store() -> PostgresStore:

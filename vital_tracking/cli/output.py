@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -14,11 +15,21 @@ from uuid import UUID
 from rich.console import Console
 from rich.table import Table
 
-console = Console()
-errors = Console(stderr=True)
+# In a terminal as wide as that; into a pipe or a file wide enough that nothing is folded.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 
 _BAR: Final = 16
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def say(text: str) -> None:
+    """Print a line as it is: not folded, so that a command in it can be copied, and no word in it taken for markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: 1 call, 2 calls."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def usd(value: Decimal | None) -> str:

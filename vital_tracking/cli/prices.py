@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from vital_tracking.cli.output import as_json, console, table
+from vital_tracking.cli.output import as_json, console, say, table
 from vital_tracking.delivery.recorder import team_prices
 from vital_tracking.pricing import PriceBook, amount
 from vital_tracking.settings import Settings
-from vital_tracking.stores import open_store
+from vital_tracking.stores import Store, open_store
 
 app = typer.Typer(
     help="The team's own prices, over those of genai-prices.", no_args_is_help=True, rich_markup_mode=None
@@ -27,6 +27,19 @@ _AMOUNTS = (
 )
 
 
+_BUCKETS = (
+    "input",
+    "output",
+    "cache_read",
+    "cache_write",
+    "cache_write_1h",
+    "reasoning",
+    "audio_input",
+    "audio_output",
+)
+_FIRST_CALL = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 @app.command("list")
 def list_prices(json_: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.")] = False) -> None:
     """List the team's own prices, the newest first."""
@@ -38,7 +51,7 @@ def list_prices(json_: Annotated[bool, typer.Option("--json", help="Print JSON; 
         as_json(rows)
         return
     if not rows:
-        console.print("No own prices: genai-prices has them all. Add one with `vital-tracking prices set`.")
+        say("No own prices: genai-prices has them all. Add one with `vital-tracking prices set`.")
         return
     headings = [("provider", False), ("model", False), ("from (UTC)", False), *((name, True) for name, _ in _AMOUNTS)]
     console.print(
@@ -49,7 +62,7 @@ def list_prices(json_: Annotated[bool, typer.Option("--json", help="Print JSON; 
                 (
                     row["provider"] or "any",
                     row["model"],
-                    str(row["valid_from"])[:16].replace("T", " "),
+                    _from(row["valid_from"]),
                     *(row[column] or "" for _, column in _AMOUNTS),
                 )
                 for row in rows
@@ -62,41 +75,53 @@ def list_prices(json_: Annotated[bool, typer.Option("--json", help="Print JSON; 
 def set_price(
     model: Annotated[str, typer.Argument(help="The model's name as calls carry it.")],
     input_: Annotated[str, typer.Option("--input", help="US dollars per million prompt tokens.")],
-    output: Annotated[str, typer.Option("--output", help="US dollars per million completion tokens.")] = "0",
+    output: Annotated[str, typer.Option(help="US dollars per million completion tokens.")] = "0",
     provider: Annotated[str | None, typer.Option(help="Only for this provider; by default for any.")] = None,
     valid_from: Annotated[
         str | None,
-        typer.Option("--from", help="From when on, as 2026-01-31 or 2026-01-31T12:00+00:00; by default now."),
+        typer.Option(
+            "--from",
+            help="From when on, as 2026-01-31 or 2026-01-31T12:00+00:00; by default from now on, or from the first call on "
+            "where the model has had no price.",
+        ),
     ] = None,
     cache_read: Annotated[str | None, typer.Option(help="Per million tokens read from the provider's cache.")] = None,
     cache_write: Annotated[str | None, typer.Option(help="Per million tokens written to it.")] = None,
+    cache_write_1h: Annotated[str | None, typer.Option(help="Per million tokens written to it for an hour.")] = None,
+    reasoning: Annotated[str | None, typer.Option(help="Per million reasoning tokens; by default as output.")] = None,
+    audio_input: Annotated[str | None, typer.Option(help="Per million audio tokens in; by default as input.")] = None,
+    audio_output: Annotated[
+        str | None, typer.Option(help="Per million audio tokens out; by default as output.")
+    ] = None,
     request: Annotated[str | None, typer.Option(help="US dollars per request, on top.")] = None,
     note: Annotated[str | None, typer.Option(help="Why, or where from.")] = None,
 ) -> None:
     """Add a price of your own. It prices calls that start from its date on; prices are never overwritten."""
     entry: dict[str, str | None] = {"model": model, "provider": provider, "note": note}
-    entry["valid_from"] = _moment(valid_from).isoformat() if valid_from else None
     for option, column, value in (
         ("--input", "input_usd_per_mtok", input_),
         ("--output", "output_usd_per_mtok", output),
         ("--cache-read", "cache_read_usd_per_mtok", cache_read),
         ("--cache-write", "cache_write_usd_per_mtok", cache_write),
+        ("--cache-write-1h", "cache_write_1h_usd_per_mtok", cache_write_1h),
+        ("--reasoning", "reasoning_usd_per_mtok", reasoning),
+        ("--audio-input", "audio_input_usd_per_mtok", audio_input),
+        ("--audio-output", "audio_output_usd_per_mtok", audio_output),
         ("--request", "request_usd", request),
     ):
         if value is not None:
-            try:
-                entry[column] = format(amount(value, option), "f")
-            except ValueError as error:
-                raise typer.BadParameter(str(error)) from None
+            entry[column] = _amount(value, option)
+    start = _moment(valid_from) if valid_from else None
     store = open_store(Settings.from_env())
-    store.call(
-        "add_model_price_v1", price=json.dumps({name: value for name, value in entry.items() if value is not None})
-    )
+    if start is None and _book(store).rates(provider, model, datetime.now(UTC)) is None:
+        start = _FIRST_CALL  # calls that wait for a price are older than this moment
+    entry["valid_from"] = start.isoformat() if start else None
+    price = json.dumps({name: value for name, value in entry.items() if value is not None})
+    store.call("add_model_price_v1", price=price)
     store.close()
-    console.print(
-        f"{model}: ${input_} in, ${output} out per million tokens, from {valid_from or 'now'}", highlight=False
-    )
-    console.print("Running trackers take it up within five minutes. For calls stored unpriced: vital-tracking reprice")
+    since = "the first call" if start == _FIRST_CALL else valid_from or "now"
+    say(f"{model}: ${input_} in, ${output} out per million tokens, from {since} on")
+    say("Running trackers take it up within five minutes. For calls stored unpriced: vital-tracking reprice")
 
 
 @app.command("show")
@@ -106,29 +131,28 @@ def show_price(
 ) -> None:
     """Show what a model costs now, and which entry says so."""
     store = open_store(Settings.from_env())
-    book = PriceBook(team_prices(store.call("model_prices_v1")))
+    rates = _book(store).rates(provider, model, datetime.now(UTC))
     store.close()
-    rates = book.rates(provider, model, datetime.now(UTC))
     if rates is None:
-        console.print(
-            f"No price is known for {model}. Set one: vital-tracking prices set {model} --input USD --output USD"
-        )
+        say(f"No price is known for {model}. Set one: vital-tracking prices set {model} --input USD --output USD")
         raise typer.Exit(1)
-    console.print(f"{model}: {rates.version}", highlight=False)
-    for name in (
-        "input",
-        "output",
-        "cache_read",
-        "cache_write",
-        "cache_write_1h",
-        "reasoning",
-        "audio_input",
-        "audio_output",
-    ):
+    say(f"{model}: {rates.version}")
+    for name in _BUCKETS:
         if (value := getattr(rates, name)) is not None:
-            console.print(f"  {name.replace('_', ' '):<15} {_rate(value)} per million tokens", highlight=False)
+            say(f"  {name.replace('_', ' '):<15} {_rate(value)} per million tokens")
     if rates.per_request:
-        console.print(f"  {'request':<15} ${rates.per_request} each", highlight=False)
+        say(f"  {'request':<15} ${rates.per_request} each")
+
+
+def _book(store: Store) -> PriceBook:
+    return PriceBook(team_prices(store.call("model_prices_v1")))
+
+
+def _amount(text: str, option: str) -> str:
+    try:
+        return format(amount(text, option), "f")
+    except ValueError:
+        raise typer.BadParameter(f"{option} must be an amount such as 0.15, not negative") from None
 
 
 def _rate(value: Any) -> str:
@@ -136,6 +160,11 @@ def _rate(value: Any) -> str:
     if tiers is None:
         return f"${value}"
     return f"${value.base}, " + ", ".join(f"${tier.price} above {tier.start:,} prompt tokens" for tier in tiers)
+
+
+def _from(text: str) -> str:
+    moment = datetime.fromisoformat(text).astimezone(UTC)
+    return "the first call" if moment == _FIRST_CALL else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _moment(text: str) -> datetime:

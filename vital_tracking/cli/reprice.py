@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from vital_tracking.cli.output import console, usd
+from vital_tracking.cli.output import console, counted, say, usd
 from vital_tracking.delivery.recorder import team_prices
 from vital_tracking.pricing import PriceBook
 from vital_tracking.settings import Settings
@@ -30,7 +30,7 @@ def reprice(
     total, priced, amount = 0, 0, Decimal(0)
     left: Counter[str] = Counter()
     after: dict[str, Any] = {"after_created_at": None, "after_id": None}
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("repricing", total=None)
         while calls := _load(store.call("unpriced_calls_v1", **after, batch_size=_BATCH)):
             after = {"after_created_at": calls[-1]["created_at"], "after_id": calls[-1]["id"]}
@@ -49,13 +49,11 @@ def reprice(
             total += len(calls)
             progress.update(task, advance=len(calls), description=f"repricing: {total} seen")
     store.close()
-    console.print(f"{'would price' if dry_run else 'priced'} {priced} of {total} calls: {usd(amount)}", highlight=False)
+    say(f"{'would price' if dry_run else 'priced'} {priced} of {counted(total, 'call')}: {usd(amount)}")
     for model, count in left.most_common():
-        console.print(f"  {model}: {count} calls still without a price", highlight=False, markup=False)
+        say(f"  {model}: {counted(count, 'call')} still without a price")
     if left:
-        console.print(
-            "Run: vital-tracking prices set MODEL --input USD --output USD   (per million tokens)", highlight=False
-        )
+        say("Run: vital-tracking prices set MODEL --input USD --output USD   (per million tokens)")
 
 
 def _load(answer: Any) -> list[dict[str, Any]]:

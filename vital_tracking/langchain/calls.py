@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, cast
 from uuid import UUID
+from weakref import ref
 
 import uuid_utils
 
@@ -98,6 +100,7 @@ class OpenCall:
         "touched",
         "tree",
         "usage",
+        "vanished",
     )
 
     def __init__(
@@ -131,7 +134,8 @@ class OpenCall:
         self.attempt: int | None = None
         self.below: OpenCall | None = None
         self.echoes = 0
-        self.ref: Any = None
+        self.ref: ref[UUID] | None = None
+        self.vanished: deque[int]
         self.hash: str | None = None
         self.first_token: float | None = None
         self.streamed_bytes = 0
@@ -152,6 +156,10 @@ class OpenCall:
         self.started_clock = self.touched = time.perf_counter()
 
     # In the caller's thread.
+
+    def vanish(self, _gone: object) -> None:
+        """The run's id object was collected, perhaps in the middle of anything: only leave word."""
+        self.vanished.append(self.key)
 
     def token(self, token: object, chunk: object) -> None:
         """Note a streamed token: when the first came that was not empty, and how much came."""
@@ -189,6 +197,7 @@ class OpenCall:
     def end(self, response: Any) -> None:
         """Take from the result what is needed, as it stands now: a cache may change it later."""
         self.ended = time.perf_counter()
+        self.status = "ok"  # a parent that ended first has guessed otherwise
         self._take(response)
         if not _holds_counts(self.usage):
             self._measure(response)
@@ -201,6 +210,7 @@ class OpenCall:
         if response is not None:
             self._take(response)
         if facts.hung_up and finished:
+            self.status = "ok"
             return  # a v3 stream whose loop closed right after its message was complete
         self.status = "cancelled" if facts.hung_up else "error"
         self._measure(response)

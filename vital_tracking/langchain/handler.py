@@ -15,7 +15,7 @@ import copy
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 from weakref import ref
@@ -33,21 +33,6 @@ _MAX_OPEN: Final = 100_000
 _MAX_GIVEN_UP: Final = 1024
 _ORPHAN_GRACE_S: Final = 10.0
 _CANCELLED: Final = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt"})
-
-
-class _RunRef(ref[UUID]):
-    """A weak reference to a run's id that knows its key."""
-
-    __slots__ = ("key",)
-    key: int
-
-    def __new__(cls, run_id: UUID, callback: Callable[[Any], None], key: int) -> _RunRef:
-        made = super().__new__(cls, run_id, callback)
-        made.key = key
-        return made
-
-    def __init__(self, run_id: UUID, callback: Callable[[Any], None], key: int) -> None:
-        super().__init__(run_id, callback)  # type: ignore[call-arg]
 
 
 class VitalHandler(BaseCallbackHandler):
@@ -80,6 +65,8 @@ class VitalHandler(BaseCallbackHandler):
         self._children: dict[int, dict[int, OpenCall]] = {}
         self._given_up: dict[int, OpenCall] = {}
         self._echoes: dict[int, int] = {}
+        # Calls that have ended lately: a v3 stream that is cancelled during its end event reports an error as well.
+        self._ended: deque[int] = deque(maxlen=_MAX_GIVEN_UP)
         # A deque, not a set under a lock: garbage collection appends to it at any moment, in any thread.
         self._vanished: deque[int] = deque()
         recorder.on_tick.append(self.close_stale)
@@ -286,7 +273,8 @@ class VitalHandler(BaseCallbackHandler):
         if self._hash_key is not None:
             call.hash = request_hash(self._hash_key, (call.params, messages))
         if type(run_id) is UUID:
-            call.ref = _RunRef(run_id, self._vanish, key)
+            call.vanished = self._vanished
+            call.ref = ref(run_id, call.vanish)
         self._open[key] = call
 
     def _finish(self, run_id: UUID, parent_run_id: UUID | None, tags: list[str] | None) -> OpenCall | None:
@@ -307,6 +295,8 @@ class VitalHandler(BaseCallbackHandler):
                 late.status = "ok"
                 late.estimate = None
                 return late
+            if key in self._ended:
+                return None
             call = OpenCall(key, "chat", None, None, parent_run_id, tags, None, None, 1)
             call.default = self._default
             call.frame = current_frame.get()
@@ -314,6 +304,7 @@ class VitalHandler(BaseCallbackHandler):
             call.notes = ("start_missed",)
             return call
         call.ref = None  # the id's end says nothing any more
+        self._ended.append(key)
         if call.below is not None:
             self._open[key] = call.below
             call.below = None
@@ -334,9 +325,6 @@ class VitalHandler(BaseCallbackHandler):
     def _put(self, call: OpenCall) -> None:
         call.messages = None  # the last reference of ours to any text
         self._recorder.put(call)
-
-    def _vanish(self, gone: _RunRef) -> None:
-        self._vanished.append(gone.key)
 
     def _orphan(self, parent: int, status: Status) -> None:
         now = time.perf_counter()
@@ -376,6 +364,7 @@ class VitalHandler(BaseCallbackHandler):
         for books in (self._open, self._runs, self._children, self._given_up, self._echoes):
             books.clear()
         self._vanished.clear()
+        self._ended.clear()
 
     def _give_up(self, call: OpenCall, status: Status) -> None:
         if self._open.pop(call.key, None) is None:
