@@ -134,7 +134,8 @@ def locate(current: Frame | None, metadata: Mapping[str, Any] | None) -> tuple[F
     They differ where a scope was opened inside a run that carries another's metadata: the inner one is the call's then. A
     config handed on from a scope that is not around the open one wins over the open one.
     """
-    marked = _frames.get(metadata.get(SCOPE_KEY, "")) if metadata else None
+    scope = metadata.get(SCOPE_KEY) if metadata else None
+    marked = _frames.get(scope) if isinstance(scope, str) else None
     if marked is None or (current is not None and current.is_inside(marked)):
         return current, marked
     return marked, marked

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
@@ -38,3 +40,28 @@ def run(
         timeout=timeout,
         check=False,
     )
+
+
+# Runs commands as the console script does, one after the other in one process: starting Python is most of a command's time.
+_SESSION = """
+import contextlib, io, json, sys
+from vital_tracking.cli import main
+answers = []
+for arguments in json.load(sys.stdin):
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["vital-tracking", *arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    answers.append((code, out.getvalue(), err.getvalue()))
+json.dump(answers, sys.stdout)
+"""
+
+
+def run_commands(commands: Sequence[Sequence[str]], home: Path, **settings: object) -> list[tuple[int, str, str]]:
+    """Run `vital-tracking` with each of the arguments in turn: exit code, output and errors of each."""
+    done = run([sys.executable, "-c", _SESSION], home, stdin=json.dumps(commands), **settings)
+    assert done.returncode == 0, done.stderr
+    return [(code, out, err) for code, out, err in json.loads(done.stdout)]

@@ -80,7 +80,7 @@ def test_a_provider_may_be_left_open(db: Connection) -> None:
     [
         ("[]", "22023"),
         ("nonsense", "22P02"),
-        ("null", "23502"),
+        ("null", "22023"),
         ("{}", "23502"),
         ('{"model": "m"}', "23502"),
         ('{"input_usd_per_mtok": 1}', "23502"),

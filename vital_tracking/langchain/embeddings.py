@@ -18,7 +18,7 @@ from vital_tracking.ids import new_id
 from vital_tracking.langchain.calls import ALLOWED_METADATA
 from vital_tracking.langchain.extract import ErrorFacts, estimated_usage, text_size
 from vital_tracking.langchain.handler import inherited_metadata
-from vital_tracking.usage import CallRecord, Status, TokenUsage
+from vital_tracking.usage import CallRecord, Status, TokenUsage, token_count
 
 # Requests and reported tokens of the embedding call that runs now in this task or thread.
 _reported: ContextVar[list[int | None] | None] = ContextVar("vital_tracking_embedding_usage", default=None)
@@ -61,25 +61,25 @@ class VitalEmbeddings(Embeddings):
         self._provider = provider or _provider_of(embeddings)
         self._model = model or _model_of(embeddings)
 
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed documents, and record the call."""
+    def embed_documents(self, texts: list[str], **options: Any) -> list[list[float]]:
+        """Embed documents, and record the call; `options` are the wrapped one's own, such as `chunk_size`."""
         with self._recorded(texts):
-            return self.embeddings.embed_documents(texts)
+            return self.embeddings.embed_documents(texts, **options)
 
-    def embed_query(self, text: str) -> list[float]:
+    def embed_query(self, text: str, **options: Any) -> list[float]:
         """Embed a query, and record the call."""
         with self._recorded([text]):
-            return self.embeddings.embed_query(text)
+            return self.embeddings.embed_query(text, **options)
 
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed documents, and record the call."""
+    async def aembed_documents(self, texts: list[str], **options: Any) -> list[list[float]]:
+        """Embed documents, and record the call; `options` are the wrapped one's own, such as `chunk_size`."""
         with self._recorded(texts):
-            return await self.embeddings.aembed_documents(texts)
+            return await self.embeddings.aembed_documents(texts, **options)
 
-    async def aembed_query(self, text: str) -> list[float]:
+    async def aembed_query(self, text: str, **options: Any) -> list[float]:
         """Embed a query, and record the call."""
         with self._recorded([text]):
-            return await self.embeddings.aembed_query(text)
+            return await self.embeddings.aembed_query(text, **options)
 
     def __getattr__(self, name: str) -> Any:
         if name == "embeddings":  # not made yet: copying or unpickling
@@ -118,7 +118,8 @@ class VitalEmbeddings(Embeddings):
         usage, billed = TokenUsage(prompt_tokens=sum(counts)), True
         if facts is not None and not counts and not facts.perhaps_billed:
             usage, billed = TokenUsage(), False
-        elif not counts or len(counts) < len(reported) or facts is not None:
+        elif not counts or len(counts) < len(reported) or (facts is not None and facts.perhaps_billed):
+            # Of several requests those that were answered count; one that was refused costs nothing.
             usage = estimated_usage(text_size(texts), 0)
         metadata = inherited_metadata()
         frame, marked = locate(current_frame.get(), metadata)
@@ -170,7 +171,7 @@ def _noted(answer: Any) -> Any:
     if reported is not None:
         usage = answer.get("usage") if isinstance(answer, dict) else getattr(answer, "usage", None)
         count = usage.get("prompt_tokens") if isinstance(usage, dict) else getattr(usage, "prompt_tokens", None)
-        reported.append(count if type(count) is int else None)
+        reported.append(token_count(count) or None)  # no text has no tokens at all
     return answer
 
 

@@ -290,13 +290,14 @@ class VitalHandler(BaseCallbackHandler):
                     self._echoes.pop(key, None)
                 return None
             late = self._given_up.pop(key, None)
+            if late is None and key in self._ended:
+                return None
+            self._ended.append(key)
             if late is not None:
                 late.replaces_abandoned = True
                 late.status = "ok"
                 late.estimate = None
                 return late
-            if key in self._ended:
-                return None
             call = OpenCall(key, "chat", None, None, parent_run_id, tags, None, None, 1)
             call.default = self._default
             call.frame = current_frame.get()

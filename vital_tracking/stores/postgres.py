@@ -201,6 +201,7 @@ _REFUSALS: Final = {
     "no pg_hba.conf entry": ("28000", "lets nobody in this way (pg_hba.conf)."),
     'role "': ("28000", "knows no such user."),
     'database "': ("3D000", "has no such database."),
+    'for connection option "': ("08001", "is given an option that cannot be read."),
 }
 
 

@@ -101,7 +101,7 @@ class SupabaseStore:
         with self._lock:
             if self._client is None:
                 # HTTP/1.1: a client shared by threads is not safe over HTTP/2.
-                hooks = {"response": [self._refuse_wrong_key]}
+                hooks = {"response": [self._inspect]}
                 self._http = httpx.Client(timeout=_TIMEOUT, http2=False, follow_redirects=True, event_hooks=hooks)
                 try:
                     self._client = create_client(self._url, self._key, _options(self._http))
@@ -119,14 +119,19 @@ class SupabaseStore:
             return request(self._connect())
         except APIError as error:
             failed = store_error(_code(error), "Supabase API")
-        except (httpx.HTTPError, ValueError) as error:  # ValueError: an answer that is no JSON, such as a proxy's page
+        except httpx.HTTPError as error:
             failed = store_error(None, f"{self.description}: {type(error).__name__}")
         raise failed
 
-    def _refuse_wrong_key(self, response: httpx.Response) -> None:
-        """Say so where the key is not the secret one: the gateway in front of the API answers that without any code."""
+    def _inspect(self, response: httpx.Response) -> None:
+        """Refuse what the client would take for an answer, or for an error without a code.
+
+        The gateway says 401 where the key is not the secret one; a proxy or captive portal answers with a page of its own.
+        """
         if response.status_code == 401:
             raise store_error("401", self.description)
+        if response.is_success and "json" not in response.headers.get("content-type", ""):
+            raise store_error(None, f"{self.description}: the answer is no JSON")
 
 
 def _options(http: httpx.Client) -> ClientOptions:
