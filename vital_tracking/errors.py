@@ -63,30 +63,33 @@ class StoreRejected(StoreError):
     """The database refused the data; the same request will fail again."""
 
 
-# SQLSTATE classes, PostgreSQL documentation, appendix A.
-_RETRY = ("08", "53", "57", "40", "55")
-_NOT_READY = ("42", "3F", "28", "3D")
+# SQLSTATE classes (PostgreSQL documentation, appendix A) that blame the data or the set-up. Every other one, a read-only
+# server or a full disk among them, will pass: what waits is kept and sent again.
+_REFUSED = ("21", "22", "23", "54", "P0001")
+_NOT_READY = ("28", "3D", "3F", "42")
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
+_WRONG_KEY = ("401", "403", "PGRST301", "PGRST302", "PGRST303")
+_TOO_LARGE = ("413", "414")
 
 
 def store_error(sqlstate: str | None, summary: str) -> StoreError:
-    """Choose the error for a SQLSTATE (or PostgREST's PGRST code): try again, set up, or refuse.
+    """Choose the error for a SQLSTATE, a code of PostgREST (PGRST...) or an HTTP status: try again, set up, or refuse.
 
     `summary` must be free of data: the class name of the driver's error, or a fixed sentence.
     """
     code = sqlstate or ""
-    if code in ("PGRST301", "PGRST302", "PGRST303", "401", "403"):
+    state = code if _SQLSTATE.fullmatch(code) else ""
+    if code in _WRONG_KEY:
         return StoreNotReady(
             f"The database refused the key ({summary}). Set SUPABASE_SERVICE_KEY to the project's secret key.",
             sqlstate=sqlstate,
         )
-    if code.startswith(_NOT_READY) or code.startswith("PGRST2") or code in ("PGRST106", "404"):
+    if state.startswith(_NOT_READY) or code.startswith("PGRST2") or code in ("PGRST106", "404"):
         return StoreNotReady(
             f"The database is not set up for vital_tracking ({summary}, {code}). "
             "Run: vital-tracking migrate (or: supabase db push)",
             sqlstate=sqlstate,
         )
-    if code.startswith(_RETRY) or code.startswith("PGRST00") or not _SQLSTATE.fullmatch(code):
-        # What is no SQLSTATE is a gateway's or an API's own word for trouble, or none at all: the data are not to blame.
-        return StoreUnavailable(f"The database is unavailable ({summary}).", sqlstate=sqlstate)
-    return StoreRejected(f"The database refused the request ({summary}, {code}).", sqlstate=sqlstate)
+    if state.startswith(_REFUSED) or code in _TOO_LARGE:
+        return StoreRejected(f"The database refused the request ({summary}, {code}).", sqlstate=sqlstate)
+    return StoreUnavailable(f"The database is unavailable ({summary}).", sqlstate=sqlstate)

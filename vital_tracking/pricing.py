@@ -84,7 +84,7 @@ class Price:
     def __post_init__(self) -> None:
         for name in (*_BUCKETS, "per_request"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None or name == "input":
                 object.__setattr__(self, name, amount(value, f"{name} of {self.model}"))
 
     @classmethod
@@ -294,13 +294,15 @@ class PriceBook:
         return self._found[key]
 
     def _look_up(self, provider: str | None, model: str) -> tuple[str, ModelInfo] | None:
-        """Find a model under its provider, under the provider its name begins with, or, with no provider, by its name."""
+        """Find a model under its provider, by the provider or path its name begins with, or, with no provider, by its name."""
         candidates: list[tuple[str | None, str]] = []
         if provider is not None:
             candidates.append((PROVIDER_ALIASES.get(provider, provider), model))
         prefix, slash, rest = model.partition("/")
         if slash and rest:
             candidates += [("openrouter", model), (PROVIDER_ALIASES.get(prefix, prefix), rest)]
+            if provider is not None:  # `models/gemini-2.5-pro`, and the ARNs of Bedrock's profiles
+                candidates.append((PROVIDER_ALIASES.get(provider, provider), model.rpartition("/")[2]))
         if provider is None:
             candidates.append((None, model))
         for provider_id, name in candidates:

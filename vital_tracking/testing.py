@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class MemoryStore:
     """Keeps the rows that would have been sent: `calls` and `runs`, as dictionaries with the columns' names.
 
-    It takes each id once, as the database does; checks, views and sums are the database's.
+    As the database does, it takes each id once, but for the true end of a call given up before; checks, views and sums are
+    the database's.
     """
 
     description = "memory"
@@ -79,7 +80,7 @@ def _add(kept: list[Row], rows: list[Row], *, replace: bool = False) -> Row:
             known[row["id"]] = len(kept)
             kept.append(row)
             inserted += 1
-        elif replace:
+        elif replace or (row.pop("replaces_abandoned", False) and kept[known[row["id"]]]["status"] == "abandoned"):
             kept[known[row["id"]]] |= row
             inserted += 1
     return {"inserted": inserted, "duplicate": len(rows) - inserted, "rejected": []}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from vital_tracking.context import Agent, CallContext, current_frame
+from vital_tracking.context import Agent, CallContext, current_frame, locate, resolve
 from vital_tracking.delivery import Delivered, Recorder, Stats
 from vital_tracking.ids import new_id
 from vital_tracking.pricing import Price, PriceBook
@@ -65,7 +67,11 @@ class VitalTracker(Services):
         self._handler: VitalHandler | None = None
         self._host: Host = self
         self._closed: Delivered | None = None
+        self._lock = threading.Lock()
         _live.add(self)
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            _close_with_child(self)
 
     @classmethod
     def from_env(
@@ -112,13 +118,14 @@ class VitalTracker(Services):
             from vital_tracking.langchain.handler import VitalHandler
 
             key = self.settings.hash_key
-            self._handler = VitalHandler(
-                self._recorder,
-                default=self._default,
-                metadata_keys=self._metadata_keys,
-                hash_key=key.get_secret_value().encode() if key else None,
-                call_timeout_s=self.settings.call_timeout_s,
-            )
+            with self._lock:
+                self._handler = self._handler or VitalHandler(
+                    self._recorder,
+                    default=self._default,
+                    metadata_keys=self._metadata_keys,
+                    hash_key=key.get_secret_value().encode() if key else None,
+                    call_timeout_s=self.settings.call_timeout_s,
+                )
         return self._handler
 
     def install(self) -> None:
@@ -167,7 +174,7 @@ class VitalTracker(Services):
         organization_id: str | None = None,
         agent: Agent | str | None = None,
         framework: str | None = None,
-        message_type: str = "chat",
+        message_type: str | None = None,
         call_type: CallType = "chat",
         service_tier: str | None = None,
         started_at: datetime | None = None,
@@ -199,8 +206,11 @@ class VitalTracker(Services):
             }
             if agent is not None:
                 changes |= (agent if isinstance(agent, Agent) else Agent(clean_text(agent) or "")).fields()
-            frame = current_frame.get()
-            base = frame.context if frame is not None else self._default
+            around = self.inherited_metadata()
+            frame, marked = locate(current_frame.get(), around)
+            base = resolve(self._default, frame, marked, around).replace(changes)
+            if base.message_type is None:
+                base = base.replace({"message_type": "chat"})
             failed = not success or error is not None
             state: Status = status if status in STATUSES else ("error" if failed else "ok")
             usage = TokenUsage.reported(
@@ -217,11 +227,13 @@ class VitalTracker(Services):
                 usage = TokenUsage(estimated=billed)
                 if billed:
                     notes.append("usage_missing")
+            elif "token_total_missing" in usage.notes:
+                usage = dataclasses.replace(usage, estimated=True)
             self._recorder.put(
                 CallRecord(
                     id=call_id,
-                    created_at=started_at if isinstance(started_at, datetime) else datetime.now(UTC),
-                    context=base.replace(changes),
+                    created_at=started_at if isinstance(started_at, datetime) else _start(response_time_ms),
+                    context=base,
                     provider=provider,
                     model=model,
                     call_type=call_type if call_type in ("chat", "completion", "embedding") else "chat",
@@ -304,9 +316,18 @@ class VitalTracker(Services):
 
     def reset_after_fork(self) -> None:
         """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""
+        self._lock = threading.Lock()
         self._recorder.reset_after_fork()
         if self._handler is not None:
             self._handler.reset_after_fork()
+
+
+def _start(response_time_ms: object) -> datetime:
+    """When a call began that has just ended after so many milliseconds."""
+    now = datetime.now(UTC)
+    if isinstance(response_time_ms, (int, float)) and 0 < response_time_ms < 86_400_000:
+        return now - timedelta(milliseconds=response_time_ms)
+    return now
 
 
 def _class_name(error: object) -> str | None:

@@ -39,9 +39,10 @@ def token_count(value: object) -> int | None:
         return value if 0 <= value <= MAX_TOKENS else None
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         return None
-    if not math.isfinite(value) or value != int(value):
+    finite = value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
+    if not finite or not 0 <= value <= MAX_TOKENS or value != int(value):
         return None
-    return int(value) if 0 <= value <= MAX_TOKENS else None
+    return int(value)
 
 
 @dataclass(frozen=True, slots=True)

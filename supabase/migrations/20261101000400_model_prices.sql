@@ -40,9 +40,9 @@ revoke all on public.model_prices from anon, authenticated, service_role;
 revoke all on sequence public.model_prices_id_seq from anon, authenticated, service_role;
 grant select on public.model_prices to authenticated, service_role;
 
-create policy "Signed-in users see prices" on public.model_prices
+create policy "Organization admins see prices" on public.model_prices
 for select to authenticated
-using (true);
+using (cardinality((select vital_private.administered_organizations())) > 0);
 
 create policy "The service role sees prices" on public.model_prices
 for select to service_role

@@ -44,24 +44,31 @@ def run(
 
 # Runs commands as the console script does, one after the other in one process: starting Python is most of a command's time.
 _SESSION = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, sys
 from vital_tracking.cli import main
-answers = []
-for arguments in json.load(sys.stdin):
+answers, settings = [], dict(os.environ)
+for words in json.load(sys.stdin):
     out, err, code = io.StringIO(), io.StringIO(), 0
-    sys.argv = ["vital-tracking", *arguments]
+    os.environ.update(settings)
+    while "=" in words[0]:
+        name, _, os.environ[name] = words.pop(0).partition("=")
+    sys.argv = ["vital-tracking", *words]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main()
         except SystemExit as end:
             code = end.code or 0
     answers.append((code, out.getvalue(), err.getvalue()))
+    os.environ.clear()
 json.dump(answers, sys.stdout)
 """
 
 
 def run_commands(commands: Sequence[Sequence[str]], home: Path, **settings: object) -> list[tuple[int, str, str]]:
-    """Run `vital-tracking` with each of the arguments in turn: exit code, output and errors of each."""
+    """Run `vital-tracking` with each of the arguments in turn: exit code, output and errors of each.
+
+    As in a shell, `NAME=value` before a command is a setting for it alone.
+    """
     done = run([sys.executable, "-c", _SESSION], home, stdin=json.dumps(commands), **settings)
     assert done.returncode == 0, done.stderr
     return [(code, out, err) for code, out, err in json.loads(done.stdout)]

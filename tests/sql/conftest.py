@@ -57,7 +57,9 @@ def bare_urls() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def urls(bare_urls: dict[str, str], postgres_server: PostgresServer, template_database: str) -> Iterator[dict[str, str]]:
+def urls(
+    bare_urls: dict[str, str], postgres_server: PostgresServer, template_database: str
+) -> Iterator[dict[str, str]]:
     """A migrated database of each kind, for tests that leave nothing behind."""
     postgres_server.create_database("hosted_for_roles", template=template_database)
     yield {**bare_urls, "hosted": postgres_server.url("hosted_for_roles")}

@@ -218,7 +218,9 @@ def test_a_price_names_its_model(db: Connection) -> None:
 
 def test_one_price_a_model_and_instant_whatever_the_case(db: Connection) -> None:
     """If this failed, two prices would be in force at once."""
-    db.execute("insert into model_prices (provider, model, valid_from, input_usd_per_mtok) values ('A', 'M', '2026-01-01Z', 1)")
+    db.execute(
+        "insert into model_prices (provider, model, valid_from, input_usd_per_mtok) values ('A', 'M', '2026-01-01Z', 1)"
+    )
     with pytest.raises(UniqueViolation):
         insert(
             db,

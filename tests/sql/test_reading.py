@@ -15,7 +15,8 @@ def breakdown(db: Connection, by: str, **arguments: Any) -> list[Row]:
     names = "".join(f", {name} => %({name})s" for name in arguments)
     with db.transaction():
         return db.execute(
-            f"select * from cost_breakdown(%(by)s{names})", {"by": by, **arguments}  # type: ignore[arg-type]
+            f"select * from cost_breakdown(%(by)s{names})",
+            {"by": by, **arguments},  # type: ignore[arg-type]
         ).fetchall()
 
 

@@ -162,7 +162,9 @@ def test_the_same_call_twice_is_one_row(db: Connection) -> None:
     answer = record(db, a_call(1), {"id": "x"}, a_call(4), a_call(4))
     assert (answer["inserted"], answer["duplicate"], len(answer["rejected"])) == (1, 2, 1)
     assert stored(db) == [call_id(number) for number in (1, 2, 3, 4)]
-    assert db.execute("select user_id from token_usage_logs where id = %s", [call_id(2)]).fetchone() == {"user_id": None}
+    assert db.execute("select user_id from token_usage_logs where id = %s", [call_id(2)]).fetchone() == {
+        "user_id": None
+    }
 
 
 def test_unknown_keys_are_ignored(db: Connection) -> None:
@@ -310,7 +312,12 @@ def test_a_run_begins_and_ends(db: Connection) -> None:
     assert (the_run(db)["status"], the_run(db)["ended_at"]) == ("running", None)
     assert record_runs(db, an_end(status="error", error_type="ValueError"))["inserted"] == 1
     row = the_run(db)
-    assert (row["status"], row["error_type"], row["user_id"], row["metadata"]) == ("error", "ValueError", "u-1", {"k": 1})
+    assert (row["status"], row["error_type"], row["user_id"], row["metadata"]) == (
+        "error",
+        "ValueError",
+        "u-1",
+        {"k": 1},
+    )
     assert (row["ended_at"] - row["started_at"]).total_seconds() == 90
 
 

@@ -166,12 +166,18 @@ def test_members_see_themselves_and_admins_their_members(
     assert [(row["organization_id"], row["user_id"]) for row in rows] == seen
 
 
-def test_prices_are_for_signed_in_users(anywhere: Connection) -> None:
-    """If this failed, a dashboard could not show a price, or the public could read negotiated ones."""
+def test_prices_are_for_organization_admins(anywhere: Connection) -> None:
+    """If this failed, every signed-in end user could read the prices that the team has negotiated."""
+    seen = {
+        ("authenticated", ADMIN): ["m"],
+        ("authenticated", STRANGER): [],
+        ("authenticated", ALICE): [],
+        ("service_role", STRANGER): ["m"],
+    }
     with populated(anywhere):
-        for role in ("authenticated", "service_role"):
-            with acting_as(anywhere, role, {"sub": STRANGER}):
-                assert [row["model"] for row in anywhere.execute("select model from model_prices")] == ["m"]
+        for (role, sub), models in seen.items():
+            with acting_as(anywhere, role, {"sub": sub}):
+                assert [row["model"] for row in anywhere.execute("select model from model_prices")] == models
         with acting_as(anywhere, "anon"), pytest.raises(InsufficientPrivilege):
             anywhere.execute("select model from model_prices")
 
@@ -263,9 +269,9 @@ def test_the_service_role_manages_members(anywhere: Connection) -> None:
     with acting_as(anywhere, "service_role"):
         anywhere.execute("insert into organization_members values ('acme', 'dave', 'member')")
         anywhere.execute("update organization_members set role = 'admin' where user_id = 'dave'")
-        assert anywhere.execute("delete from organization_members where user_id = 'dave' returning role").fetchall() == [
-            {"role": "admin"}
-        ]
+        assert anywhere.execute(
+            "delete from organization_members where user_id = 'dave' returning role"
+        ).fetchall() == [{"role": "admin"}]
 
 
 def test_no_user_makes_themselves_an_admin(anywhere: Connection) -> None:
@@ -306,9 +312,7 @@ def test_functions_may_be_called_as_written_here_and_by_nobody_else(anywhere: Co
         "vital_private.insert_calls('[]')",
     ],
 )
-def test_clients_cannot_call_what_writes_or_reads_past_the_policies(
-    anywhere: Connection, role: str, call: str
-) -> None:
+def test_clients_cannot_call_what_writes_or_reads_past_the_policies(anywhere: Connection, role: str, call: str) -> None:
     """If this failed, a browser could forge calls or read every organization's."""
     with acting_as(anywhere, role, {"sub": ALICE}), pytest.raises(InsufficientPrivilege):
         anywhere.execute(f"select {call}")
@@ -385,8 +389,7 @@ def test_policies_ask_who_is_asking_once_a_statement(anywhere: Connection) -> No
 def test_no_policy_is_for_everybody_or_for_writing(anywhere: Connection) -> None:
     """If this failed, a policy would let roles in that nobody thought of."""
     policies = anywhere.execute(
-        "select tablename, roles::text[] as roles, cmd from pg_policies"
-        " where schemaname in ('public', 'vital_private')"
+        "select tablename, roles::text[] as roles, cmd from pg_policies where schemaname in ('public', 'vital_private')"
     ).fetchall()
     assert {role for policy in policies for role in policy["roles"]} == {"authenticated", "service_role"}
     assert {(p["tablename"], tuple(p["roles"])) for p in policies if p["cmd"] != "SELECT"} == {

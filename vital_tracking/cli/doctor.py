@@ -55,11 +55,17 @@ def examine() -> Iterator[Finding]:
     """Look at everything, from the settings to the last call."""
     yield Finding("ok", f"vital-tracking {__version__}, genai-prices {version('genai-prices')}, {_langchain()}")
     try:
-        store = open_store(Settings.from_env())
+        settings = Settings.from_env()
+        store = open_store(settings)
     except VitalError as error:
         yield Finding("fail", "no store", str(error))
         return
     yield Finding("ok", f"store: {store.description}")
+    yield Finding(
+        "ok",
+        f"queue: at most {settings.queue_size:,} calls wait in memory; sent when {settings.batch_size} wait "
+        f"or after {settings.flush_interval_s:g} s (a process's own queue: tracker.stats())",
+    )
     try:
         status = store.call("tracking_status_v1")
     except StoreNotReady as error:

@@ -13,22 +13,26 @@ import orjson
 
 from vital_tracking.context import CallContext
 from vital_tracking.delivery.writer import Writer
-from vital_tracking.errors import StoreError, StoreRejected
+from vital_tracking.errors import StoreError, StoreNotReady, StoreRejected, StoreUnavailable
 from vital_tracking.pricing import Price, PriceBook
 from vital_tracking.settings import Settings
 from vital_tracking.stores.protocol import Store
-from vital_tracking.usage import CallRecord, RunRecord, TokenUsage, call_row, run_row
+from vital_tracking.usage import CallRecord, RunRecord, call_row, clean_text, run_row
 
 logger = logging.getLogger("vital_tracking.delivery")
 
 _PRICES_EVERY_S: Final = 300.0
+_UNFORESEEN_TRIES: Final = 4
 
 
 class Unrecorded(Protocol):
     """A finished call that still has to be made a record of: done on the writer's thread, not the caller's."""
 
-    def record(self) -> CallRecord | None:
-        """The record, or None where there is nothing to record after all."""
+    def record(self) -> CallRecord:
+        """The record."""
+
+    def shortest(self) -> CallRecord:
+        """The record where `record` failed: what is known for sure, and a note. Must not raise."""
 
 
 Recordable: TypeAlias = CallRecord | RunRecord | Unrecorded
@@ -87,6 +91,7 @@ class Recorder:
         self.on_tick: list[Callable[[], None]] = []
         self._stats = Stats()
         self._prices_due = 0.0
+        self._unforeseen = 0
         self._rejection_logged = False
         self._fault_logged = False
         self._writer: Writer[Recordable, _Row] = Writer(
@@ -97,6 +102,7 @@ class Recorder:
             capacity=settings.queue_size,
         )
         self.put = self._writer.put
+        self.start = self._writer.start
 
     def flush(self, timeout: float | None = None) -> Delivered:
         """Send what waits and wait for the store's acknowledgement, at most `timeout` seconds."""
@@ -154,12 +160,7 @@ class Recorder:
             if isinstance(item, RunRecord):
                 runs[item.id] = item  # a run that began and ended in one batch is sent once
                 continue
-            try:
-                record = item if isinstance(item, CallRecord) else item.record()
-                if record is not None:
-                    rows.append(self._call(record))
-            except Exception as error:  # noqa: BLE001 - one bad item must not sink its neighbours
-                self.fault(error)
+            rows.append(self._call(item if isinstance(item, CallRecord) else self._record(item)))
         for run in runs.values():
             try:
                 rows.append(_Row("record_runs_v1", orjson.dumps(run_row(run)).decode()))
@@ -179,9 +180,12 @@ class Recorder:
                 inserted, duplicate, rejected = report["inserted"], report["duplicate"], report["rejected"]
             except StoreError:
                 raise
-            except Exception as error:  # noqa: BLE001 - an answer nobody foresaw: the batch is split, then set aside
+            except Exception as error:  # noqa: BLE001 - nobody foresaw it: tried again, then split to find what it is
                 self.fault(error)
-                raise StoreRejected(f"The store failed ({type(error).__name__}).") from None
+                self._unforeseen += 1
+                failed = StoreUnavailable if self._unforeseen % _UNFORESEEN_TRIES else StoreRejected
+                raise failed(f"The store failed ({type(error).__name__}).") from None
+            self._unforeseen = 0
             if function == "record_calls_v1":
                 self._stats.inserted += inserted
                 self._stats.duplicate += duplicate
@@ -200,13 +204,22 @@ class Recorder:
             self._rejection_logged = True
             logger.warning("The database refused a row (SQLSTATE %s, %s); its neighbours were stored.", sqlstate, rule)
 
-    def _call(self, record: CallRecord) -> _Row:
-        cost = self.prices.cost_of(record)
+    def _record(self, item: Unrecorded) -> CallRecord:
         try:
+            return item.record()
+        except Exception as error:  # noqa: BLE001 - one bad item must not be lost, nor sink its neighbours
+            self.fault(error)
+            return item.shortest()
+
+    def _call(self, record: CallRecord) -> _Row:
+        try:
+            cost = self.prices.cost_of(record)
             text = orjson.dumps(call_row(record, cost)).decode()
         except Exception as error:  # noqa: BLE001 - a value nobody foresaw: the money is kept, the detail goes
             self.fault(error)
-            text = orjson.dumps(call_row(_shortened(record), cost)).decode()
+            record = _shortened(record)
+            cost = self.prices.cost_of(record)
+            text = orjson.dumps(call_row(record, cost)).decode()
         self._stats.unpriced += cost is None
         self._stats.estimated += record.usage.estimated
         self._stats.abandoned += record.status == "abandoned"
@@ -217,8 +230,12 @@ class Recorder:
         now = time.monotonic()
         if now < self._prices_due:
             return
-        rows = self.store.call("model_prices_v1")
-        self.prices.set_team_prices(team_prices(rows))
+        try:
+            self.prices.set_team_prices(team_prices(self.store.call("model_prices_v1")))
+        except (StoreUnavailable, StoreNotReady):
+            raise  # without the team's prices the rows would be priced wrongly; without the store they cannot go anyway
+        except Exception as error:  # noqa: BLE001 - an answer nobody foresaw must not stop delivery
+            self.fault(error)
         self._prices_due = now + _PRICES_EVERY_S
 
 
@@ -241,15 +258,14 @@ def _shortened(record: CallRecord) -> CallRecord:
             if isinstance(value := getattr(record.context, name), str)
         }
     )
-    usage = record.usage if isinstance(record.usage, TokenUsage) else TokenUsage()
     return CallRecord(
         id=record.id,
         created_at=record.created_at,
         context=context,
-        provider=record.provider,
-        model=record.model,
+        provider=clean_text(record.provider),
+        model=clean_text(record.model),
         call_type=record.call_type,
-        usage=usage,
+        usage=record.usage,
         billed=record.billed,
         status=record.status,
         cache_hit=record.cache_hit,

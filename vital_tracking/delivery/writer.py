@@ -52,7 +52,11 @@ class _Marker:
     """Put behind items by `flush`: reached when everything before it is settled, or will never be."""
 
     reached: threading.Event = field(default_factory=threading.Event)
-    settled: bool = True
+    settled: bool = False
+
+    def reach(self, *, settled: bool) -> None:
+        self.settled = settled
+        self.reached.set()
 
 
 class Writer(Generic[Item, Encoded]):
@@ -118,6 +122,11 @@ class Writer(Generic[Item, Encoded]):
             self._start()
         return True
 
+    def start(self) -> None:
+        """Have the thread run, so that the courier is ticked although nothing is put."""
+        if not self._running:
+            self._start()
+
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything put before is settled (stored or refused); False where `timeout` seconds were not enough."""
         if self._closing or not (self._running or self._items):
@@ -133,22 +142,23 @@ class Writer(Generic[Item, Encoded]):
         """Deliver what waits, for at most `timeout` seconds, and stop; False where something had to be left behind."""
         self._deadline = time.monotonic() + timeout
         self._closing = True
+        dropped = self._dropped
         self._wake.put(None)
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
         if self._items and not (thread and thread.is_alive()):
             self._work_through()
-        left, abandoned = self.waiting, self._items.copy()
-        self._items.clear()
-        self._in_hand = 0
-        for item in abandoned:
+        if not (thread and thread.is_alive()):
+            self._drop(self._in_hand)
+            self._in_hand = 0  # else a request is still under way, and may yet be answered
+        while self._items:
+            item = self._items.popleft()
             if isinstance(item, _Marker):
-                item.settled = False
-                item.reached.set()
-        if left:
-            self._drop(left)
-        return not left
+                item.reach(settled=False)
+            else:
+                self._drop(1)
+        return not (self._in_hand or self._dropped > dropped)
 
     def reset_after_fork(self) -> None:
         """In a forked child: start empty; what the parent had queued is the parent's to send."""
@@ -158,7 +168,7 @@ class Writer(Generic[Item, Encoded]):
     def _drop(self, count: int) -> None:
         for _ in range(count):
             self._dropped = next(self._drops)
-        if not self._drop_logged:
+        if count and not self._drop_logged:
             self._drop_logged = True
             logger.warning(
                 "Calls are being dropped: %s. Raise VITAL_QUEUE_SIZE, or see what `vital-tracking doctor` says.",
@@ -195,14 +205,12 @@ class Writer(Generic[Item, Encoded]):
             while self._items and not self._late():
                 self._signalled = False
                 batch, marker = self._take()
-                if batch:
-                    if not self._deliver(batch):
-                        if marker is not None:
-                            self._items.appendleft(marker)
-                        return
-                    self._in_hand = 0
+                delivered = not batch or self._deliver(batch)
                 if marker is not None:
-                    marker.reached.set()
+                    marker.reach(settled=delivered)
+                if not delivered:
+                    return
+                self._in_hand = 0
 
     def _late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
@@ -220,8 +228,13 @@ class Writer(Generic[Item, Encoded]):
 
     def _deliver(self, items: list[Item]) -> bool:
         """Encode and send; False where the deadline of `close` came first."""
-        encoded = self._persist(lambda: self._courier.encode(items))
-        return encoded is not None and self._send(encoded)
+        try:
+            encoded = self._persist(lambda: self._courier.encode(items))
+            return encoded is not None and self._send(encoded)
+        except Exception as error:  # noqa: BLE001 - a courier that breaks its word must not end the delivery of the rest
+            logger.warning("A batch of %d calls was lost to a fault of ours (%s).", len(items), type(error).__name__)
+            self._drop(len(items))
+            return True
 
     def _send(self, rows: list[Encoded]) -> bool:
         """Send rows; where the store refuses them whole, halve until the refused ones stand alone."""
@@ -250,6 +263,7 @@ class Writer(Generic[Item, Encoded]):
                 wait = min(wait, self._deadline - time.monotonic())
                 if wait <= 0:
                     return None
+            self._courier.tick()
             # An exit or a flush cuts the wait short.
             with suppress(Empty):
                 self._wake.get(timeout=wait)

@@ -1,0 +1,339 @@
+"""The price book: exact, dated, by tier, by provider, and nothing rather than a wrong amount."""
+
+from __future__ import annotations
+
+import decimal
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from genai_prices import Usage, calc_price
+from genai_prices.types import Tier, TieredPrices
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vital_tracking.context import CallContext
+from vital_tracking.pricing import NOT_BILLED, Price, PriceBook, Rates
+from vital_tracking.usage import CallRecord, TokenUsage
+
+AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
+BOOK = PriceBook()
+
+counts = st.integers(0, 10**7)
+prices = st.decimals(min_value=0, max_value=1000, places=6)
+maybe_prices = st.one_of(st.none(), prices)
+
+
+@st.composite
+def usages(draw: st.DrawFn) -> TokenUsage:
+    """Usages whose buckets are disjoint."""
+    text, read, write, write_1h, heard = (draw(counts) for _ in range(5))
+    said, thought, spoken = (draw(counts) for _ in range(3))
+    return TokenUsage(
+        prompt_tokens=text + read + write + write_1h + heard,
+        completion_tokens=said + thought + spoken,
+        cache_read_tokens=read,
+        cache_write_tokens=write + write_1h,
+        cache_write_1h_tokens=write_1h,
+        reasoning_tokens=thought,
+        audio_input_tokens=heard,
+        audio_output_tokens=spoken,
+    )
+
+
+def added(first: TokenUsage, second: TokenUsage) -> TokenUsage:
+    names = (
+        "prompt",
+        "completion",
+        "cache_read",
+        "cache_write",
+        "cache_write_1h",
+        "reasoning",
+        "audio_input",
+        "audio_output",
+    )
+    return TokenUsage(**{f"{n}_tokens": getattr(first, f"{n}_tokens") + getattr(second, f"{n}_tokens") for n in names})
+
+
+flat_rates = st.builds(
+    Rates,
+    version=st.just("v"),
+    input=prices,
+    output=prices,
+    cache_read=maybe_prices,
+    cache_write=maybe_prices,
+    cache_write_1h=maybe_prices,
+    reasoning=maybe_prices,
+    audio_input=maybe_prices,
+    audio_output=maybe_prices,
+)
+
+
+def dollars(*parts: tuple[int, str]) -> Decimal:
+    return sum((tokens * Decimal(rate) for tokens, rate in parts), Decimal(0)) / 1_000_000
+
+
+@given(flat_rates, usages(), usages())
+def test_costs_add_up_and_never_fall(rates: Rates, first: TokenUsage, second: TokenUsage) -> None:
+    """Two calls cost what their tokens together cost, and more tokens never cost less."""
+    one, two, both = rates.cost(first), rates.cost(second), rates.cost(added(first, second))
+    assert one is not None
+    assert two is not None
+    assert both is not None
+    for part in ("input", "output", "total", "potential"):
+        assert getattr(both, part) == getattr(one, part) + getattr(two, part)
+        assert 0 <= getattr(one, part) <= getattr(both, part)
+    assert one.total == one.input + one.output
+
+
+@given(flat_rates, usages())
+def test_a_callers_decimal_context_does_not_round_money(rates: Rates, usage: TokenUsage) -> None:
+    """A program that computes with three digits must not make the bill do so."""
+    exact = rates.cost(usage)
+    with decimal.localcontext(decimal.Context(prec=3, traps=[])):
+        assert rates.cost(usage) == exact
+
+
+@given(usages())
+def test_a_bucket_without_a_rate_is_unpriced(usage: TokenUsage) -> None:
+    """An embedding's price says nothing of output: output that is there all the same has no price, rather than none to pay."""
+    cost = Rates(version="v", input=Decimal(1)).cost(usage)
+    assert (cost is None) is (usage.completion_tokens > 0)
+    assert Rates(version="v").cost(TokenUsage()) is not None
+
+
+@given(st.integers(0, 300_000), st.integers(0, 300_000), st.integers(0, 1000))
+def test_a_tier_is_chosen_by_the_whole_prompt(text: int, cached: int, completion: int) -> None:
+    """All tokens at the tier that the prompt reaches, cache included, output too; the threshold itself is the lower tier."""
+
+    def tiers(low: str, high: str) -> TieredPrices:
+        return TieredPrices(base=Decimal(low), tiers=[Tier(start=200_000, price=Decimal(high))])
+
+    rates = Rates(version="v", input=tiers("3", "6"), output=tiers("15", "22.5"), cache_read=tiers("0.3", "0.6"))
+    cost = rates.cost(TokenUsage(text + cached, completion, cache_read_tokens=cached))
+    assert cost is not None
+    if text + cached > 200_000:
+        assert cost.total == dollars((text, "6"), (cached, "0.6"), (completion, "22.5"))
+        assert cost.potential == dollars((text + cached, "6"), (completion, "22.5"))
+    else:
+        assert cost.total == dollars((text, "3"), (cached, "0.3"), (completion, "15"))
+
+
+MODELS = [
+    ("openai", "gpt-4o-mini"), ("openai", "gpt-4o-2024-08-06"), ("openai", "gpt-5"), ("openai", "o3-mini"),
+    ("openai", "gpt-3.5-turbo-instruct"), ("openai", "gpt-5.4"),
+    ("anthropic", "claude-haiku-4-5"), ("anthropic", "claude-sonnet-4-5-20250929"), ("anthropic", "claude-3-haiku-20240307"),
+    ("google", "gemini-2.5-pro"), ("google", "gemini-2.5-flash"), ("mistral", "mistral-large-latest"),
+    ("groq", "llama-3.3-70b-versatile"),
+    ("deepseek", "deepseek-chat"), ("aws", "anthropic.claude-sonnet-4-5-20250929-v1:0"), ("azure", "gpt-4o"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("provider", "model"), MODELS)
+@given(text=counts, read=counts, write=counts, completion=counts)
+def test_genai_prices_says_the_same(
+    provider: str, model: str, text: int, read: int, write: int, completion: int
+) -> None:
+    """Our arithmetic with its rates gives what its own slower arithmetic gives."""
+    prompt = text + read + write
+    usage = TokenUsage(prompt, completion, cache_read_tokens=read, cache_write_tokens=write)
+    theirs = calc_price(
+        Usage(input_tokens=prompt, output_tokens=completion, cache_read_tokens=read, cache_write_tokens=write),
+        model,
+        provider_id=provider,
+        genai_request_timestamp=AT,
+    )
+    ours = BOOK.cost(usage, provider, [model], AT)
+    assert ours is not None
+    with decimal.localcontext(decimal.Context(prec=60)):
+        assert (ours.input, ours.output, ours.total) == (theirs.input_price, theirs.output_price, theirs.total_price)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "same_as"),
+    [
+        ("azure", "gpt-4o", ("openai", "gpt-4o")),
+        ("azure_openai", "gpt-4o", ("openai", "gpt-4o")),
+        ("azure_ai", "gpt-4o-mini", ("openai", "gpt-4o-mini")),
+        ("bedrock", "anthropic.claude-3-haiku-20240307-v1:0", ("anthropic", "claude-3-haiku-20240307")),
+        ("amazon_bedrock", "us.anthropic.claude-3-haiku-20240307-v1:0", ("anthropic", "claude-3-haiku-20240307")),
+        ("bedrock_converse", "anthropic.claude-3-haiku-20240307-v1:0", ("anthropic", "claude-3-haiku-20240307")),
+        ("google_vertexai", "gemini-2.5-pro", ("google", "gemini-2.5-pro")),
+        ("google_genai", "models/gemini-2.5-pro", ("google", "gemini-2.5-pro")),
+        (
+            "bedrock_converse",
+            "arn:aws:bedrock:us-east-1:1:inference-profile/us.anthropic.claude-3-haiku-20240307-v1:0",
+            ("anthropic", "claude-3-haiku-20240307"),
+        ),
+        ("google_anthropic_vertex", "claude-sonnet-4-5", ("anthropic", "claude-sonnet-4-5")),
+        ("openrouter", "openai/gpt-4o", ("openai", "gpt-4o")),
+        ("openrouter", "anthropic/claude-sonnet-4.5", ("anthropic", "claude-sonnet-4-5")),
+        ("openai", "anthropic/claude-sonnet-4.5", ("anthropic", "claude-sonnet-4-5")),  # OpenRouter behind ChatOpenAI
+        ("mistralai", "mistral-large-latest", ("mistral", "mistral-large-latest")),
+        ("OpenAI ", " GPT-4o", ("openai", "gpt-4o")),
+        (None, "gpt-4o", ("openai", "gpt-4o")),
+        (None, "anthropic/claude-sonnet-4-5", ("anthropic", "claude-sonnet-4-5")),
+        ("litellm", "openai/gpt-4o", ("openai", "gpt-4o")),
+    ],
+)
+def test_other_roads_to_the_same_model(provider: str | None, model: str, same_as: tuple[str, str]) -> None:
+    """Azure, Bedrock, Vertex, OpenRouter and gateways: the names that LangChain gives find the price."""
+    usage = TokenUsage(1000, 100)
+    found, expected = BOOK.cost(usage, provider, [model], AT), BOOK.cost(usage, same_as[0], [same_as[1]], AT)
+    assert found is not None
+    assert expected is not None
+    assert found.total == expected.total > 0
+
+
+def test_the_version_names_the_provider_it_was_priced_by() -> None:
+    """Azure and OpenAI share entries; a row of one must not name the other, whichever came first."""
+    book = PriceBook()
+    for provider in ("openai", "azure", "openai", "azure"):
+        rates = book.rates(provider, "gpt-4o", AT)
+        assert rates is not None
+        assert rates.version.endswith(f" {provider}/gpt-4o")
+        assert book.rates(provider, "gpt-4o", AT) is rates
+
+
+@pytest.mark.parametrize("provider", ["openai", None, "nobody"])
+def test_an_unknown_model_has_no_price(provider: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """None, never zero, and one warning a model."""
+    book = PriceBook()
+    for _ in range(3):
+        assert book.cost(TokenUsage(10, 10), provider, ["in-house-7b", None], AT) is None
+    assert book.cost(TokenUsage(10, 10), provider, [None, ""], AT) is None
+    assert sum("in-house-7b" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_the_first_model_with_a_price_is_taken() -> None:
+    """A provider's private name for a model that was asked for by its public one."""
+    cost = BOOK.cost(TokenUsage(1_000_000, 0), "openai", ["deployment-7", "gpt-4o"], AT)
+    assert cost is not None
+    assert cost.total == Decimal("2.50")
+
+
+@pytest.mark.parametrize(
+    ("tier", "total"),
+    [
+        (None, "11.25"),
+        ("default", "11.25"),
+        ("standard", "11.25"),
+        ("flex", "5.625"),
+        ("Priority", "22.5"),
+        ("x", "11.25"),
+    ],
+)
+def test_processing_tiers(tier: str | None, total: str) -> None:
+    """Flex halves gpt-5's price, priority doubles it; a tier nobody knows is billed as usual."""
+    cost = BOOK.cost(TokenUsage(1_000_000, 1_000_000), "openai", ["gpt-5"], AT, service_tier=tier)
+    assert cost is not None
+    assert cost.total == Decimal(total)
+
+
+# The team's own prices
+
+
+def total(book: PriceBook, provider: str | None = "openai", model: str = "gpt-4o", at: datetime = AT) -> Decimal:
+    cost = book.cost(TokenUsage(1_000_000, 0), provider, [model], at)
+    assert cost is not None
+    return cost.total
+
+
+def test_own_prices_are_dated() -> None:
+    """A call is priced by what was in force when it started; before the first, by the public price."""
+    day = timedelta(days=1)
+    book = PriceBook(
+        [
+            Price("gpt-4o", input=7, provider="openai", valid_from=AT),
+            Price("gpt-4o", input=9, provider="openai", valid_from=AT + 2 * day),
+            Price("gpt-4o", input=8, provider="openai", valid_from=AT + day),
+        ]
+    )
+    second = timedelta(seconds=1)
+    expected = [(AT - second, "2.50"), (AT, "7"), (AT + day - second, "7"), (AT + day, "8"), (AT + 3 * day, "9")]
+    assert [total(book, at=at) for at, _ in expected] == [Decimal(amount) for _, amount in expected]
+    assert total(book, at=datetime(2026, 11, 1, 12)) == 7  # noqa: DTZ001 - a naive time is UTC
+    assert total(book, provider="azure") == Decimal("2.50")
+
+
+def test_which_own_price_wins() -> None:
+    """The provider's own before anybody's, code before table where both begin together, the later given of two alike."""
+    anybody, own = Price("gpt-4o", input=5), Price("GPT-4o ", input=6, provider=" OpenAI")
+    assert total(PriceBook([anybody])) == 5
+    assert total(PriceBook([anybody, own])) == total(PriceBook([own, anybody])) == 6
+    assert total(PriceBook([Price("gpt-4o", input=1), Price("gpt-4o", input=2)])) == 2
+    book = PriceBook([own])
+    book.set_team_prices([Price("gpt-4o", input=9, provider="openai"), Price("in-house", input=3)])
+    assert (total(book), total(book, model="in-house"), total(book, None, "in-house")) == (6, 3, 3)
+    book.set_team_prices([])
+    assert book.cost(TokenUsage(1, 0), "openai", ["in-house"], AT) is None
+
+
+def test_an_own_price_has_all_its_parts() -> None:
+    """Cache, audio, reasoning and requests; what is not given falls back as providers bill it."""
+    full = Price(
+        "m", input="1", output="2", cache_read="0.1", cache_write="1.25", cache_write_1h="2", reasoning="3",
+        audio_input="10", audio_output="20", per_request="0.005",
+    )  # fmt: skip
+    usage = TokenUsage(
+        1000, 500, cache_read_tokens=100, cache_write_tokens=300, cache_write_1h_tokens=200, reasoning_tokens=50,
+        audio_input_tokens=40, audio_output_tokens=30,
+    )  # fmt: skip
+    cost = PriceBook([full]).cost(usage, None, ["m"], AT)
+    assert cost is not None
+    assert cost.input == dollars((560, "1"), (100, "0.1"), (100, "1.25"), (200, "2"), (40, "10"))
+    assert cost.output == dollars((420, "2"), (50, "3"), (30, "20"))
+    assert cost.total == cost.input + cost.output + Decimal("0.005")
+    assert cost.potential == dollars((960, "1"), (40, "10")) + cost.output + Decimal("0.005")
+    plain = PriceBook([Price("m", input=1, output=2)]).cost(usage, None, ["m"], AT)
+    assert plain is not None
+    assert (plain.input, plain.output) == (dollars((1000, "1")), dollars((500, "2")))
+
+
+@pytest.mark.parametrize("bad", [0.15, True, "NaN", "Infinity", -1, "-0.5", "abc", "", None, [1], Decimal("sNaN")])
+def test_a_price_that_is_no_amount_is_refused(bad: Any) -> None:
+    """A float is not the number that was written; NaN would poison every sum."""
+    with pytest.raises(ValueError, match="of m must be"):
+        Price("m", input=bad)
+
+
+def test_a_price_comes_from_a_row() -> None:
+    """As `model_prices` gives it: amounts as text."""
+    price = Price.from_row(
+        {
+            "id": "p-1", "model": "m", "provider": None, "valid_from": "2026-11-01T00:00:00+00:00",
+            "input_usd_per_mtok": "0.15", "output_usd_per_mtok": "0.60", "cache_read_usd_per_mtok": None, "request_usd": "0.01",
+        }
+    )  # fmt: skip
+    assert (price.input, price.output, price.cache_read, price.per_request) == (
+        Decimal("0.15"), Decimal("0.60"), None, Decimal("0.01"),
+    )  # fmt: skip
+    assert (price.version, price.valid_from) == ("model_prices p-1", datetime(2026, 11, 1, tzinfo=UTC))
+
+
+def test_default_models() -> None:
+    """Where only the provider is known, a model of it stands in; the team may name another."""
+    expected = {
+        "openai": "gpt-4o-mini", "anthropic": "claude-3-haiku", "perplexity": "llama-3.1-sonar-small-128k-online",
+        "google": "gemini-1.5-flash", "google_genai": "gemini-1.5-flash", " OpenAI ": "gpt-4o-mini", "nobody": None, None: None,
+    }  # fmt: skip
+    assert {provider: BOOK.default_model(provider) for provider in expected} == expected
+    assert PriceBook(default_models={"openai": "gpt-4o"}).default_model("openai") == "gpt-4o"
+    for provider, model in ((name, model) for name, model in expected.items() if name and model):
+        assert BOOK.cost(TokenUsage(10, 10), provider, [model], AT) is not None, provider
+
+
+def test_what_was_not_billed_costs_nothing_and_a_cache_hit_keeps_its_potential() -> None:
+    """A refused request and a blocked call cost 0; LangChain's cache costs 0 and shows what it saved."""
+
+    def record(**more: Any) -> CallRecord:
+        usage = more.pop("usage", TokenUsage(1_000_000, 0))
+        return CallRecord("id", AT, CallContext(), provider="openai", model="gpt-4o", usage=usage, **more)
+
+    assert BOOK.cost_of(record(billed=False)) == BOOK.cost_of(record(status="blocked")) == NOT_BILLED
+    hit, miss = BOOK.cost_of(record(cache_hit=True)), BOOK.cost_of(record())
+    assert hit is not None
+    assert miss is not None
+    assert (hit.input, hit.output, hit.total, hit.potential) == (0, 0, 0, Decimal("2.50"))
+    assert miss.total == miss.potential == Decimal("2.50")
