@@ -5,7 +5,7 @@ Run it: python examples/by_hand.py
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from vital_tracking import Agent, VitalTracker
 
@@ -14,7 +14,7 @@ RESEARCHER = Agent("researcher", name="Researcher", tier="tier_2")
 
 def main() -> None:
     """Four calls: inside a scope, from an SDK, with only the provider known, and one that failed."""
-    started = datetime.now(UTC)
+    a_minute_ago = datetime.now(UTC) - timedelta(minutes=1)  # calls are dated by their start
     with VitalTracker.from_env() as tracker:
         # AutoGen: take the counts from the RequestUsage of each message. The scope says who and what it is for.
         with tracker.workflow("literature-review", user_id="u-1", framework="autogen"):
@@ -55,7 +55,7 @@ def main() -> None:
         )
 
         tracker.flush()
-        for row in tracker.store.breakdown("model", since=started):
+        for row in tracker.store.breakdown("model", since=a_minute_ago):
             print(f"{row['label']}: {row['calls']} calls, {row['failed_calls']} failed, ${row['total_cost']:f}")
 
 

@@ -97,13 +97,14 @@ _KNOWN_KEYS: Final = _KEYS | {SCOPE_KEY, METADATA_KEY}
 class Frame:
     """One open scope: its whole context, and what it handed to LangChain as metadata.
 
-    `absorbed` is the `vital_*` metadata that the surrounding LangChain run already carried when the scope was opened: it
-    is older than the scope, so it must not win over it.
+    `owner` is the tracker that opened it. `absorbed` is the `vital_*` metadata that the surrounding LangChain run already
+    carried when the scope was opened: it is older than the scope, so it must not win over it.
     """
 
     id: str
     context: CallContext
     parent: Frame | None = None
+    owner: Any = None
     absorbed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     exported: Mapping[str, Any] = field(init=False)
@@ -112,11 +113,11 @@ class Frame:
         object.__setattr__(self, "exported", MappingProxyType({**self.context.as_metadata(), SCOPE_KEY: self.id}))
         _frames[self.id] = self
 
-    def is_inside(self, other: Frame) -> bool:
-        """Whether this is `other`, or was opened inside it."""
+    def is_inside(self, scope_id: str) -> bool:
+        """Whether this is the scope of that id, or was opened inside it."""
         frame: Frame | None = self
         while frame is not None:
-            if frame is other or frame.absorbed.get(SCOPE_KEY) == other.id:
+            if scope_id in (frame.id, frame.absorbed.get(SCOPE_KEY)):
                 return True
             frame = frame.parent
         return False
@@ -132,13 +133,22 @@ def locate(current: Frame | None, metadata: Mapping[str, Any] | None) -> tuple[F
     """The scope that a call is in, and the scope whose metadata it carries.
 
     They differ where a scope was opened inside a run that carries another's metadata: the inner one is the call's then. A
-    config handed on from a scope that is not around the open one wins over the open one.
+    config handed on from a scope that is not around the open one wins over the open one, also when that scope is gone or
+    belongs to another process: then the metadata alone say what the call is for.
     """
-    scope = metadata.get(SCOPE_KEY) if metadata else None
-    marked = _frames.get(scope) if isinstance(scope, str) else None
-    if marked is None or (current is not None and current.is_inside(marked)):
+    scope_id = metadata.get(SCOPE_KEY) if metadata else None
+    if not isinstance(scope_id, str):
+        return current, None
+    marked = _frames.get(scope_id)
+    if current is not None and current.is_inside(scope_id):
         return current, marked
     return marked, marked
+
+
+def exported_by(scope_id: object) -> Mapping[str, Any]:
+    """The metadata that the scope of that id hands to LangChain; empty where it is gone."""
+    frame = _frames.get(scope_id) if isinstance(scope_id, str) else None
+    return frame.exported if frame is not None else {}
 
 
 def resolve(

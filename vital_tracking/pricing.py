@@ -48,6 +48,10 @@ PROVIDER_ALIASES: Final[Mapping[str, str]] = {
     "xai": "x-ai",
 }
 
+# Where a name such as `anthropic/claude-3.5-haiku` says whose model it is: at gateways, and at OpenAI's client, which is
+# how most of them are reached. Elsewhere (Ollama, vLLM, Hugging Face) such names are of models that run somewhere else.
+_GATEWAYS: Final = (None, "litellm", "openai", "openrouter")
+
 # The model that prices a call of which only the provider is known.
 DEFAULT_MODELS: Final[Mapping[str, str]] = {
     "openai": "gpt-4o-mini",
@@ -218,8 +222,9 @@ class PriceBook:
         """The model that prices a call of which only the provider is known, or None."""
         if provider is None:
             return None
-        name = provider.strip().lower()
-        return self.default_models.get(name) or self.default_models.get(PROVIDER_ALIASES.get(name, name))
+        return self.default_models.get(provider.strip().lower()) or self.default_models.get(
+            _provider_id(provider) or ""
+        )
 
     def cost_of(self, record: CallRecord) -> Cost | None:
         """What a call cost, priced as of its start; None where no price, or no usage at all, is known."""
@@ -246,27 +251,35 @@ class PriceBook:
 
         `service_tier` is the provider's processing tier as it reports it (`priority`, `flex`), where that has its own price.
         """
-        tried: str | None = None
-        for model in models:
-            if not model:
-                continue
-            tried = tried or model
-            rates = self.rates(provider, model, at, service_tier)
-            if rates is not None and (cost := rates.cost(usage)) is not None:
-                return cost
-        self._warn(provider, tried)
+        names = [model for model in models if model]
+        # The team's own price for the model that was asked for wins over the catalogue's for the dated name that answered.
+        for look_up in (self._own_rates, self._listed_rates):
+            for model in names:
+                rates = look_up(provider, model, at, service_tier)
+                if rates is not None and (cost := rates.cost(usage)) is not None:
+                    return cost
+        self._warn(provider, names[0] if names else None)
         return None
 
     def rates(self, provider: str | None, model: str, at: datetime, service_tier: str | None = None) -> Rates | None:
-        """The rates in force for a model at an instant, or None."""
-        provider_name = provider.strip().lower() if provider else None
+        """The rates in force for a model at an instant, or None: the team's own, else those of `genai-prices`."""
+        return self._own_rates(provider, model, at, service_tier) or self._listed_rates(
+            provider, model, at, service_tier
+        )
+
+    def _own_rates(self, provider: str | None, model: str, at: datetime, _service_tier: str | None) -> Rates | None:
+        if not self._overrides:
+            return None
         model_name = model.strip().lower()
-        moment = at if at.tzinfo else at.replace(tzinfo=UTC)
-        for key in ((provider_name, model_name), (None, model_name)):
+        for key in ((_provider_id(provider), model_name), (None, model_name)):
             for price in self._overrides.get(key, ()):
-                if price.valid_from is None or _aware(price.valid_from) <= moment:
+                if price.valid_from is None or _aware(price.valid_from) <= _aware(at):
                     return _rates_of(price)
-        found = self._find(provider_name, model_name)
+        return None
+
+    def _listed_rates(self, provider: str | None, model: str, at: datetime, service_tier: str | None) -> Rates | None:
+        moment = _aware(at)
+        found = self._find(_provider_id(provider), model.strip().lower())
         if found is None:
             return None
         provider_id, info = found
@@ -277,11 +290,11 @@ class PriceBook:
         ):
             return _rates_of_entry(info.get_prices(moment, {"service_tier": tier}), f"{label} {tier}")
         entry = info.get_prices(moment)
-        key = (label, id(entry))  # two providers may share an entry
-        cached = self._rates.get(key)
+        entry_key = (label, id(entry))  # two providers may share an entry
+        cached = self._rates.get(entry_key)
         if cached is None or cached[0] is not entry:
             cached = (entry, _rates_of_entry(entry, label))
-            self._rates[key] = cached
+            self._rates[entry_key] = cached
         return cached[1]
 
     def _find(self, provider: str | None, model: str) -> tuple[str, ModelInfo] | None:
@@ -294,17 +307,15 @@ class PriceBook:
         return self._found[key]
 
     def _look_up(self, provider: str | None, model: str) -> tuple[str, ModelInfo] | None:
-        """Find a model under its provider, by the provider or path its name begins with, or, with no provider, by its name."""
-        candidates: list[tuple[str | None, str]] = []
-        if provider is not None:
-            candidates.append((PROVIDER_ALIASES.get(provider, provider), model))
+        """Find a model under its provider; where that is a gateway or unknown, under what the model's name begins with."""
+        candidates: list[tuple[str | None, str]] = [(provider, model)]
         prefix, slash, rest = model.partition("/")
-        if slash and rest:
-            candidates += [("openrouter", model), (PROVIDER_ALIASES.get(prefix, prefix), rest)]
-            if provider is not None:  # `models/gemini-2.5-pro`, and the ARNs of Bedrock's profiles
-                candidates.append((PROVIDER_ALIASES.get(provider, provider), model.rpartition("/")[2]))
-        if provider is None:
-            candidates.append((None, model))
+        if provider is not None and slash:  # `models/gemini-2.5-pro`, and the ARNs of Bedrock's profiles
+            candidates.append((provider, model.rpartition("/")[2]))
+        if provider == "openrouter" and ":" in model:  # `:online`, `:nitro` and the like route, they do not price
+            candidates.append((provider, model.partition(":")[0]))
+        if provider in _GATEWAYS and slash and rest:
+            candidates += [("openrouter", model), (_provider_id(prefix), rest)]
         for provider_id, name in candidates:
             try:
                 found, info = self._snapshot.find_provider_model(name, None, provider_id, None)
@@ -329,6 +340,13 @@ class PriceBook:
 _GENAI_VERSION: Final = version("genai-prices")
 
 
+def _provider_id(provider: str | None) -> str | None:
+    """A provider's name as `genai-prices` has it, whatever LangChain or the team calls it."""
+    if not provider or not (name := provider.strip().lower()):
+        return None
+    return PROVIDER_ALIASES.get(name, name)
+
+
 def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -337,8 +355,7 @@ def _by_model(prices: Iterable[Price]) -> dict[tuple[str | None, str], list[Pric
     """Prices by provider and model, the newest first; of two that begin together the later one given comes first."""
     grouped: dict[tuple[str | None, str], list[Price]] = {}
     for price in prices:
-        provider = price.provider.strip().lower() if price.provider else None
-        grouped.setdefault((provider, price.model.strip().lower()), []).insert(0, price)
+        grouped.setdefault((_provider_id(price.provider), price.model.strip().lower()), []).insert(0, price)
     beginning = datetime.min.replace(tzinfo=UTC)
     for entries in grouped.values():
         entries.sort(key=lambda price: _aware(price.valid_from) if price.valid_from else beginning, reverse=True)

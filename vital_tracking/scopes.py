@@ -9,7 +9,17 @@ from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, Unpack, cast
 
-from vital_tracking.context import Agent, CallContext, Frame, current_frame, locate, resolve
+from vital_tracking.context import (
+    METADATA_PREFIX,
+    SCOPE_KEY,
+    Agent,
+    CallContext,
+    Frame,
+    current_frame,
+    exported_by,
+    locate,
+    resolve,
+)
 from vital_tracking.errors import VitalError
 from vital_tracking.ids import new_id
 from vital_tracking.usage import RunRecord, RunStatus
@@ -28,7 +38,7 @@ class ContextOptions(TypedDict, total=False):
     user_id: str | None
     session_id: str | None
     organization_id: str | None
-    agent: Agent | None
+    agent: Agent | str | None
     framework: str | None
     message_type: str | None
     metadata: Mapping[str, Any] | None
@@ -47,8 +57,11 @@ class Host(Protocol):
     def attached(self, callbacks: Any) -> Any:
         """A caller's callbacks with the tracker's handler among them."""
 
-    def inherited_metadata(self) -> Mapping[str, Any]:
-        """The metadata of the LangChain run around this code."""
+    def inherited_config(self) -> Mapping[str, Any]:
+        """Callbacks, metadata and tags that the LangChain run around this code hands to its children; else empty."""
+
+    def watch_scopes(self) -> None:
+        """See to it that calls in a scope are recorded although no config is handed to them."""
 
 
 class Services:
@@ -61,7 +74,7 @@ class Services:
 
     def conversation(self, conversation_id: str | None = None, /, **options: Unpack[ContextOptions]) -> Scope:
         """A turn of a 1:1 conversation. Its id is the session's where none is given."""
-        agent = options.get("agent")
+        agent = _agent(options.get("agent"))
         changes = {
             "service_type": "1:1_conversation",
             "service_id": conversation_id or options.get("session_id"),
@@ -115,18 +128,34 @@ class _Configured:
     _host: Host
     _frame: Frame
 
+    # Metadata that this scope stands for whatever a config around it says.
+    _pinned: frozenset[str] = frozenset()
+
     def config(self, config: RunnableConfig | None = None, /, **extra: Any) -> RunnableConfig:
         """A RunnableConfig that carries this scope, merged into the caller's own: callbacks, metadata and tags are joined.
 
-        `config` is a RunnableConfig of the caller's, `extra` are further keys of one, such as `configurable={...}`.
+        `config` is a RunnableConfig of the caller's, by default the one of the LangChain run around this code; `extra` are
+        further keys of one, such as `configurable={...}`. What they say of the call itself wins over the scope; what they
+        carry from scopes and steps around this one does not.
         """
-        given: dict[str, Any] = {**(config or {}), **extra}
-        both: list[Mapping[str, Any]] = [part for part in (config, extra) if part]
-        metadata = dict(self._frame.exported)
+        around: Mapping[str, Any] = self._host.inherited_config() if config is None else config
+        frame = self._frame
+        given: dict[str, Any] = {}
+        metadata: dict[str, Any] = dict(frame.exported)
         tags: list[str] = []
-        for part in both:
-            metadata |= part.get("metadata") or {}
+        for part, pinned in ((around, self._pinned), (extra, frozenset[str]())):
+            own = part.get("metadata") or {}
+            older = {**exported_by(own.get(SCOPE_KEY)), **frame.absorbed}
+            metadata |= {
+                key: value
+                for key, value in own.items()
+                if key != SCOPE_KEY and key not in pinned and not (key in older and older[key] == value)
+            }
             tags += [tag for tag in part.get("tags") or [] if tag not in tags]
+            configurable = {**given.get("configurable", {}), **(part.get("configurable") or {})}
+            given |= part
+            if configurable:
+                given["configurable"] = configurable
         given["callbacks"] = self._host.attached(given.get("callbacks"))
         given["metadata"] = metadata
         if tags:
@@ -144,6 +173,10 @@ class Scope(Services, _Configured):
         options: ContextOptions,
         parent: Callable[[], Frame | None],
     ) -> None:
+        if unknown := options.keys() - ContextOptions.__annotations__.keys():
+            raise TypeError(
+                f"Unknown arguments: {', '.join(sorted(unknown))}. A scope takes {', '.join(ContextOptions.__annotations__)}."
+            )
         self._host = host
         self._changes = changes
         self._options = options
@@ -153,14 +186,13 @@ class Scope(Services, _Configured):
         self._open()
 
     def _open(self) -> None:
-        absorbed = {
-            key: value for key, value in self._host.inherited_metadata().items() if str(key).startswith("vital_")
-        }
+        metadata_around = self._host.inherited_config().get("metadata") or {}
+        absorbed = {key: value for key, value in metadata_around.items() if str(key).startswith(METADATA_PREFIX)}
         around, marked = locate(self._find_parent() or current_frame.get(), absorbed)
         base = resolve(self._host.default, around, marked, absorbed)
         changes = {**self._changes, "service_run_id": new_id()}
         options = dict(self._options)
-        agent = cast("Agent | None", options.pop("agent", None))
+        agent = _agent(options.pop("agent", None))
         metadata = cast("Mapping[str, Any]", options.pop("metadata", None) or {})
         # A new service run is in no step and on no seat yet.
         base = dataclasses.replace(base, service_id=None, service_name=None, panel_position=None)
@@ -174,6 +206,7 @@ class Scope(Services, _Configured):
             id=str(changes["service_run_id"]),
             context=context,
             parent=around,
+            owner=self._host,
             absorbed=MappingProxyType(absorbed),
             metadata=MappingProxyType({**(around.metadata if around else {}), **metadata}),
         )
@@ -212,6 +245,7 @@ class Scope(Services, _Configured):
         if self._used:
             self._open()
         self._used = True
+        self._host.watch_scopes()
         self._token = current_frame.set(self._frame)
         self._host.put_run(self._record)
         return self
@@ -236,6 +270,11 @@ class Scope(Services, _Configured):
 class Seat(_Configured):
     """A member's place in a panel: hand its `config()` to the member's calls, or make them inside `with seat:`."""
 
+    _pinned = frozenset(
+        METADATA_PREFIX + name
+        for name in ("agent_id", "agent_name", "agent_tier", "agent_role", "panel_id", "panel_position", "panel_size")
+    )
+
     def __init__(self, host: Host, panel: Frame, agent: Agent, position: int) -> None:
         self._host = host
         self.agent = agent
@@ -245,6 +284,7 @@ class Seat(_Configured):
             id=f"{panel.id}/{position}",
             context=context,
             parent=panel,
+            owner=host,
             absorbed=panel.absorbed,
             metadata=panel.metadata,
         )
@@ -299,6 +339,11 @@ class Panel(Scope):
             if seat.agent.id == wanted:
                 return seat
         raise VitalError(f"No member {wanted!r} sits in this panel; its members are {[a.id for a in self._members]}.")
+
+
+def _agent(agent: object) -> Agent | None:
+    """An agent given as itself or by its id."""
+    return agent if isinstance(agent, Agent) or agent is None else Agent(str(agent))
 
 
 def _leave(token: Token[Frame | None]) -> bool:

@@ -109,6 +109,11 @@ class VitalTracker(Services):
     def __repr__(self) -> str:
         return f"VitalTracker({self.store.description})"
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closed is not None
+
     # LangChain
 
     @property
@@ -130,14 +135,14 @@ class VitalTracker(Services):
 
     def install(self) -> None:
         """Attach the handler to every LangChain call of this process, raw threads included. A later install takes over."""
-        from vital_tracking.langchain.handler import install
+        from vital_tracking.langchain.attach import install
 
         install(self.handler)
 
     def uninstall(self) -> None:
         """Take the handler off again, if it is this tracker's."""
         if self._handler is not None:
-            from vital_tracking.langchain.handler import install, installed
+            from vital_tracking.langchain.attach import install, installed
 
             if installed() is self._handler:
                 install(None)
@@ -206,7 +211,7 @@ class VitalTracker(Services):
             }
             if agent is not None:
                 changes |= (agent if isinstance(agent, Agent) else Agent(clean_text(agent) or "")).fields()
-            around = self.inherited_metadata()
+            around = self.inherited_config().get("metadata") or {}
             frame, marked = locate(current_frame.get(), around)
             base = resolve(self._default, frame, marked, around).replace(changes)
             if base.message_type is None:
@@ -302,17 +307,23 @@ class VitalTracker(Services):
 
     def attached(self, callbacks: Any) -> Any:
         """A caller's callbacks with the handler among them, once."""
-        from vital_tracking.langchain.handler import attach
+        from vital_tracking.langchain.attach import attached
 
-        return attach(callbacks, self.handler)
+        return attached(callbacks, self.handler)
 
-    def inherited_metadata(self) -> Mapping[str, Any]:
-        """The metadata of the LangChain run around this code."""
+    def inherited_config(self) -> Mapping[str, Any]:
+        """Callbacks, metadata and tags that the LangChain run around this code hands to its children; else empty."""
         if "langchain_core.runnables.config" not in sys.modules:
             return {}
-        from vital_tracking.langchain.handler import inherited_metadata
+        from vital_tracking.langchain.attach import inherited_config
 
-        return inherited_metadata()
+        return inherited_config()
+
+    def watch_scopes(self) -> None:
+        """See to it that calls in a scope are recorded although no config is handed to them."""
+        from vital_tracking.langchain.attach import watch_scopes
+
+        watch_scopes()
 
     def reset_after_fork(self) -> None:
         """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""

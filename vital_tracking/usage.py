@@ -406,7 +406,8 @@ def _metadata_value(value: object) -> Any:
     if isinstance(value, int):
         return value if abs(value) <= 2**53 else clean_text(value)
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        # jsonb writes a number out in full: 1e300 takes 301 bytes there.
+        return value if abs(value) < 1e15 else clean_text(value) if math.isfinite(value) else None
     if isinstance(value, (list, tuple)):
         return [item for item in map(_metadata_value, value[:16]) if item is not None and not isinstance(item, list)]
     return None

@@ -18,7 +18,7 @@ create index organization_members_user on public.organization_members (user_id);
 
 -- SECURITY DEFINER, so that the policies of the table itself may ask it without asking themselves in a circle. Policies call
 -- it inside a scalar subquery, which PostgreSQL evaluates once a statement instead of once a row.
-create function vital_private.administered_organizations() returns text []
+create function vital_private.administered_organizations() returns text[]
 language sql
 stable
 security definer
@@ -43,7 +43,7 @@ using (user_id = (select auth.jwt()) ->> 'sub');
 
 create policy "Organization admins see their members" on public.organization_members
 for select to authenticated
-using (organization_id = any((select vital_private.administered_organizations())::text []));
+using (organization_id = any((select vital_private.administered_organizations())::text[]));
 
 create policy "The service role manages members" on public.organization_members
 for all to service_role

@@ -62,7 +62,7 @@ create table public.token_usage_logs (
   budget_action text,
   throttled_ms double precision,
   request_hash text,
-  tags text [] not null default '{}',
+  tags text[] not null default '{}',
   metadata jsonb not null default '{}',
   primary key (id, created_at),
   -- PostgreSQL's dates reach further than its clients': one row of the year 20,000 would break every list of the newest calls.
@@ -144,7 +144,7 @@ using (user_id = (select auth.jwt()) ->> 'sub');
 
 create policy "Organization admins see their organization's calls" on public.token_usage_logs
 for select to authenticated
-using (organization_id = any((select vital_private.administered_organizations())::text []));
+using (organization_id = any((select vital_private.administered_organizations())::text[]));
 
 create policy "The service role sees every call" on public.token_usage_logs
 for select to service_role

@@ -3,7 +3,7 @@
 create table public.service_runs (
   id text not null primary key,
   parent_run_id text,
-  ancestor_run_ids text [] not null default '{}',
+  ancestor_run_ids text[] not null default '{}',
   organization_id text,
   user_id text,
   session_id text,
@@ -51,7 +51,7 @@ using (user_id = (select auth.jwt()) ->> 'sub');
 
 create policy "Organization admins see their organization's service runs" on public.service_runs
 for select to authenticated
-using (organization_id = any((select vital_private.administered_organizations())::text []));
+using (organization_id = any((select vital_private.administered_organizations())::text[]));
 
 create policy "The service role sees every service run" on public.service_runs
 for select to service_role

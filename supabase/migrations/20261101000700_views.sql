@@ -56,7 +56,7 @@ select
   metadata
 from public.token_usage_logs;
 
-comment on view public.agent_usage_detailed is 'Every call: who, framework, provider, message type, tokens, cost, response time, success, error class, metadata.';
+comment on view public.agent_usage_detailed is 'Every call: who, what for, tokens, cost, response time, success, error class, metadata.';
 
 -- A workflow or solution run with everything inside it: calls of the run itself and of the runs nested in it.
 create view public.workflow_analytics
@@ -88,27 +88,30 @@ select
   totals.potential_cost,
   totals.unpriced_calls
 from public.service_runs as run
-cross join lateral (
-  select
-    count(distinct (call.workflow_id, call.workflow_step)) filter (where call.workflow_step is not null) as steps,
-    count(*) as calls,
-    count(*) filter (where not call.success) as failed_calls,
-    coalesce(sum(call.prompt_tokens), 0) as prompt_tokens,
-    coalesce(sum(call.completion_tokens), 0) as completion_tokens,
-    coalesce(sum(call.total_tokens), 0) as total_tokens,
-    coalesce(sum(call.total_cost), 0) as total_cost,
-    coalesce(sum(call.potential_cost), 0) as potential_cost,
-    count(*) filter (where not call.priced) as unpriced_calls
-  from public.token_usage_logs as call
-  where call.service_run_id in (
-    select run.id
-    union all
-    select nested.id from public.service_runs as nested where nested.ancestor_run_ids @> array[run.id]
-  )
-) as totals
+cross join
+  lateral (
+    select
+      count(distinct row(call.workflow_id, call.workflow_step)) filter (where call.workflow_step is not null) as steps,
+      count(*) as calls,
+      count(*) filter (where not call.success) as failed_calls,
+      coalesce(sum(call.prompt_tokens), 0) as prompt_tokens,
+      coalesce(sum(call.completion_tokens), 0) as completion_tokens,
+      coalesce(sum(call.total_tokens), 0) as total_tokens,
+      coalesce(sum(call.total_cost), 0) as total_cost,
+      coalesce(sum(call.potential_cost), 0) as potential_cost,
+      count(*) filter (where not call.priced) as unpriced_calls
+    from public.token_usage_logs as call
+    where
+      call.service_run_id in (
+        select run.id
+        union all
+        select nested.id from public.service_runs as nested
+        where nested.ancestor_run_ids @> array[run.id]
+      )
+  ) as totals
 where run.service_type in ('workflow', 'solution_builder');
 
-comment on view public.workflow_analytics is 'Workflow and solution runs with steps, calls, tokens, cost and duration, nested runs included; cost is of priced calls.';
+comment on view public.workflow_analytics is 'Workflow and solution runs, nested runs included: steps, calls, tokens, cost of priced calls, duration.';
 
 revoke all on public.agent_usage_detailed from anon, authenticated, service_role;
 revoke all on public.workflow_analytics from anon, authenticated, service_role;

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -91,20 +92,24 @@ def refused(done: Done, *, code: int = 1) -> str:
 def some_calls(tracker: VitalTracker) -> None:
     """Five calls that differ in what `calls` can ask for; the last has no price, the first is three days old."""
     cardio = Agent("cardio", name="Cardiologist", tier="tier_1")
-    tracker.record(
-        provider="openai",
-        model="gpt-4o",
-        prompt_tokens=1000,
-        completion_tokens=100,
-        user_id="u-old",
-        started_at=datetime.now(UTC) - timedelta(days=3),
-    )
+    now = datetime.now(UTC)
+    old, first, second, third, last = (now - timedelta(seconds=seconds) for seconds in (3 * 86_400, 40, 30, 20, 10))
+    openai: dict[str, Any] = {"provider": "openai", "prompt_tokens": 1000, "completion_tokens": 100}
+    tracker.record(**openai, model="gpt-4o", user_id="u-old", started_at=old)
     with tracker.conversation(user_id="u-1", session_id="s-1", agent=cardio, organization_id="o-1"):
-        tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=930, completion_tokens=88)
+        tracker.record(**openai, model="gpt-4o-mini", started_at=first)
     with tracker.workflow("intake", user_id="u-2"):
-        tracker.record(provider="anthropic", model="claude-haiku-4-5", error=TimeoutError("quoting somebody"))
-        tracker.record(provider="openai", model="gpt-4o", prompt_tokens=10, completion_tokens=1, response_time_ms=850)
-    tracker.record(provider="in_house", model="house-llm-7b", prompt_tokens=400, completion_tokens=50, user_id="u-1")
+        failed = TimeoutError("quoting somebody")
+        tracker.record(provider="anthropic", model="claude-haiku-4-5", error=failed, started_at=second)
+        tracker.record(**openai, model="gpt-4o", response_time_ms=850, started_at=third)
+    tracker.record(
+        provider="in_house",
+        model="house-llm-7b",
+        prompt_tokens=400,
+        completion_tokens=50,
+        user_id="u-1",
+        started_at=last,
+    )
     assert tracker.flush().complete
 
 
@@ -272,13 +277,14 @@ def findings(done: Done) -> dict[str, list[str]]:
     return found
 
 
-def test_doctor_finds_a_healthy_database_healthy(cli: Cli, tracker: VitalTracker) -> None:
+def test_doctor_finds_a_healthy_database_healthy(several: Several, tracker: VitalTracker) -> None:
     tracker.record(provider="openai", model="gpt-4o", prompt_tokens=10, completion_tokens=1)
     tracker.flush()
-    said = fine(cli("doctor"))
+    shown, listed = several(["doctor"], ["doctor", "--json"])
+    said = fine(shown)
     assert "every call has a price" in said
     assert "1 call in the last day" in said
-    found = findings(cli("doctor", "--json"))
+    found = findings(listed)
     assert found["warn"] == found["fail"] == []
     assert any(f"{len(find_migrations())} migrations" in text for text in found["ok"])
 
@@ -382,14 +388,14 @@ def test_calls_prints_exact_amounts(several: Several, tracker: VitalTracker) -> 
     one, waiting, table = several(["calls", "--json", "--session", "s-1"], ["calls", "--json", "--unpriced"], ["calls"])
     row = only(json.loads(fine(one)))
     assert isinstance(row["total_cost"], str), "a JSON number would be read as a float"
-    assert Decimal(row["total_cost"]) == dollars((930, "0.15"), (88, "0.60"))
+    assert Decimal(row["total_cost"]) == dollars((1000, "0.15"), (100, "0.60"))
     unpriced = only(json.loads(fine(waiting)))
     assert (unpriced["total_cost"], unpriced["priced"]) == (None, False)
 
     shown = fine(table)
-    assert re.search(r"1:1_conversation / u-1 / Cardiologist +gpt-4o-mini +1,018 +\$0\.0001923 ", shown)
+    assert re.search(r"1:1_conversation / u-1 / Cardiologist +gpt-4o-mini +1,100 +\$0\.00021 ", shown)
     assert re.search(r"house-llm-7b +450 +unpriced ", shown)
-    assert re.search(r"gpt-4o +11 +\$0\.000035 +850 +ok", shown)
+    assert re.search(r"gpt-4o +1,100 +\$0\.0035 +850 +ok", shown)
     assert "error TimeoutError" in shown
     assert "quoting somebody" not in shown
 
@@ -479,7 +485,7 @@ def test_a_price_set_is_listed_and_shown(several: Several, rows: Rows) -> None:
     assert "genai-prices" in fine(other)
 
 
-def test_a_price_with_every_amount_and_a_date(cli: Cli, rows: Rows) -> None:
+def test_a_price_with_every_amount_and_a_date(several: Several, rows: Rows) -> None:
     amounts = {
         "--input": "1",
         "--output": "2",
@@ -491,22 +497,16 @@ def test_a_price_with_every_amount_and_a_date(cli: Cli, rows: Rows) -> None:
         "--audio-output": "5",
         "--request": "0.005",
     }
-    fine(
-        cli(
-            "prices",
-            "set",
-            "house-llm-7b",
-            "--from",
-            "2026-01-31",
-            *(part for pair in amounts.items() for part in pair),
-        )
-    )
+    dated = ["prices", "set", "house-llm-7b", "--from", "2026-01-31"]
+    given = [part for pair in amounts.items() for part in pair]
+    first, shown, again = several([*dated, *given], ["prices", "show", "house-llm-7b"], [*dated, "--input", "9"])
+    fine(first)
     entry = only(rows("select * from model_prices"))
     assert entry["valid_from"] == datetime(2026, 1, 31, tzinfo=UTC)
     stored = [value for name, value in entry.items() if name.endswith("_usd_per_mtok")] + [entry["request_usd"]]
     assert stored == [Decimal(amount) for amount in amounts.values()]
-    assert "$0.005 each" in fine(cli("prices", "show", "house-llm-7b"))
-    refused(cli("prices", "set", "house-llm-7b", "--from", "2026-01-31", "--input", "9"))
+    assert "$0.005 each" in fine(shown)
+    assert refused(again)
     assert only(rows("select input_usd_per_mtok from model_prices"))["input_usd_per_mtok"] == 1, "never overwritten"
 
 

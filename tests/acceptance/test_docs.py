@@ -18,7 +18,10 @@ from tests.acceptance.helpers import REPOSITORY, run, run_commands
 from tests.integration.helpers import Rows
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.cli.app import app
+from vital_tracking.context import CONTEXT_FIELDS, CallContext
 from vital_tracking.langchain.demo import fake_models, run_demo
+from vital_tracking.langchain.records import ALLOWED_METADATA
+from vital_tracking.pricing import DEFAULT_MODELS
 
 PAGES = {
     path.name: path.read_text(encoding="utf-8")
@@ -234,6 +237,15 @@ def test_the_data_page_names_every_column_and_function(rows: Rows) -> None:
         assert re.search(rf"^## {relation}$|^\| `{relation}` \|", PAGES["data.md"], re.MULTILINE), relation
     missing = {column["column_name"] for column in columns} | {function["proname"] for function in functions}
     assert missing - named == set()
+
+
+def test_the_pages_list_what_the_code_lists() -> None:
+    kept = PAGES["privacy.md"].partition("fixed list of keys:")[2].partition("Others")[0]
+    assert set(re.findall(r"`(\w+)`", kept)) == ALLOWED_METADATA
+    for provider, model in DEFAULT_MODELS.items():
+        assert re.search(rf"{provider}\s+{re.escape(model)}", PAGES["pricing.md"])
+    for key in CallContext().replace(dict.fromkeys(CONTEXT_FIELDS, "x")).as_metadata():
+        assert f"`{key}`" in PAGES["services.md"]
 
 
 # The pages themselves

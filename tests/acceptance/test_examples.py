@@ -196,4 +196,9 @@ def test_calls_recorded_by_hand_are_priced_like_any_other(said: str, rows: Rows)
     assert perplexity["metadata"] == {"model_assumed": True, "query": "recent trials"}
     assert failed["error_type"] == "TimeoutError"
     assert "never stored" not in str(rows("select to_jsonb(t) from token_usage_logs t"))
-    assert "claude-haiku-4-5: 1 calls, 1 failed, $0" in said
+    assert said.splitlines() == [
+        "gpt-4o: 1 calls, 0 failed, $0.0060000",
+        "gpt-4o-mini: 1 calls, 0 failed, $0.000247500",
+        "llama-3.1-sonar-small-128k-online: 1 calls, 0 failed, $0.0001500",
+        "claude-haiku-4-5: 1 calls, 1 failed, $0",
+    ]

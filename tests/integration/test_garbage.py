@@ -329,6 +329,7 @@ async def test_no_fault_of_ours_reaches_the_user(
     broken: str,
     tracker: VitalTracker,
     provider: ProviderServer,
+    rows: Rows,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -364,6 +365,12 @@ async def test_no_fault_of_ours_reaches_the_user(
     assert type(caught.value).__module__.startswith(("openai", "langchain_openai"))
     assert tracker.flush().complete
     assert tracker.stats().faults >= len(MODES)
+    if broken == "record":  # each is stored in its shortest form
+        found = rows()
+        assert [row["status"] for row in found] == [*["ok"] * (len(MODES) + 1), "error"]
+        assert {row["total_cost"] for row in found[:-1]} == {dollars((100, "0.15"), (20, "0.60"))}
+        assert found[-1]["total_cost"] == 0
+        assert all(row["metadata"]["notes"] == ["shortened"] for row in found)
     said = [record.getMessage() for record in caplog.records if record.name.startswith("vital_tracking")]
     assert sum("a fault of its own" in line for line in said) == 1
     assert not any("canary" in line for line in said)

@@ -25,6 +25,7 @@ from tests.support.provider_server import ProviderServer, Reply, Request
 from vital_tracking import Settings, VitalTracker
 
 AT_ONCE = 200
+NUMBERS = range(1, AT_ONCE + 1)
 
 
 def number_of(request: Request) -> int:
@@ -46,7 +47,7 @@ def check_nothing_is_mixed_up(tracker: VitalTracker, rows: Rows) -> None:
         assert row["completion_tokens"] == number
         assert row["total_cost"] == dollars((1000 + number, "0.15"), (number, "0.60"))
         assert row["metadata"]["number"] == number
-    everybody = sum(range(AT_ONCE))
+    everybody = sum(NUMBERS)
     assert sum(row["total_cost"] for row in found) == dollars((1000 * AT_ONCE + everybody, "0.15"), (everybody, "0.60"))
     runs = rows("select * from service_runs")
     assert {run["id"]: run["user_id"] for run in runs} == {row["service_run_id"]: row["user_id"] for row in found}
@@ -69,7 +70,7 @@ def test_two_hundred_threads_at_once(
             model.invoke(str(number), {"callbacks": [tracker.handler], "tags": [f"t-{number}"]})
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        done = [pool.submit(serve, number) for number in range(AT_ONCE)]
+        done = [pool.submit(serve, number) for number in NUMBERS]
         provider.wait_for_stalls(AT_ONCE, timeout=60)
         assert tracker.stats().in_flight == AT_ONCE
         provider.release.set()
@@ -94,7 +95,7 @@ async def test_two_hundred_tasks_at_once(
         async with tracker.conversation(user_id=f"u-{number}", session_id=f"s-{number}", metadata={"number": number}):
             await model.ainvoke(str(number), {"callbacks": [tracker.handler], "tags": [f"t-{number}"]})
 
-    tasks = [asyncio.create_task(serve(number)) for number in range(AT_ONCE)]
+    tasks = [asyncio.create_task(serve(number)) for number in NUMBERS]
     await asyncio.to_thread(provider.wait_for_stalls, AT_ONCE, 60)
     assert tracker.stats().in_flight == AT_ONCE
     provider.release.set()
@@ -187,8 +188,9 @@ def test_a_hundred_thousand_calls_leave_memory_where_it_was() -> None:
     gc.collect()
     grown = sys.getallocatedblocks() - before
     stats = tracker.stats()
-    books = (handler._open, handler._runs, handler._children, handler._given_up, handler._echoes, handler._vanished)
-    assert [len(book) for book in books] == [0] * 6
+    books = (handler._open, handler._runs, handler._children, handler._echoes, handler._vanished)
+    assert [len(book) for book in books] == [0] * 5
+    assert len(handler._given_up) <= 1024  # those that may still end
     assert (stats.in_flight, stats.waiting, stats.faults, stats.dropped, stats.rejected) == (0, 0, 0, 0, 0)
     assert store.counts == {"ok": 80_000, "error": 10_000, "cancelled": 10_000}
     assert store.tokens == 80_000 * 77

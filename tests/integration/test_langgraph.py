@@ -32,7 +32,7 @@ from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
 from tests.integration.helpers import Rows, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
 from vital_tracking import Agent, VitalTracker, step
-from vital_tracking.langchain import calls
+from vital_tracking.langchain import records
 
 COST = dollars((100, "0.15"), (20, "0.60"))  # the server's usual answer from gpt-4o-mini
 
@@ -391,7 +391,7 @@ class Sink(BaseHTTPRequestHandler):
 def forget_environment() -> None:
     langsmith.utils.get_env_var.cache_clear()
     langsmith.utils.get_tracer_project.cache_clear()
-    calls._tracing_project.cache_clear()
+    records._tracing_project.cache_clear()
 
 
 @pytest.fixture

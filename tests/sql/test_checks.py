@@ -207,7 +207,7 @@ def test_a_run_may_end_in_the_instant_it_began(db: Connection) -> None:
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-0.01"])
 def test_prices_are_finite_and_not_negative(db: Connection, column: str, value: str) -> None:
     """If this failed, a slip in one price would make costs NaN or negative."""
-    row = {"model": "m", "input_usd_per_mtok": "1", "valid_from": "2026-01-01Z", **{column: value}}
+    row = {"model": "m", "input_usd_per_mtok": "1", "valid_from": "2026-01-01Z", column: value}
     refuses(db, "model_prices", row, "model_prices_not_negative")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import threading
@@ -130,12 +131,9 @@ def test_a_bad_row_is_set_aside_alone(db: Connection, bad: Any, sqlstate: str, r
 def test_deep_nesting_is_refused_and_not_a_crash(db: Connection) -> None:
     """If this failed, one hostile row could stop delivery for good."""
     batch = json.dumps([a_call(1)])[:-1] + ', {"metadata": ' + "[" * 20_000 + "]" * 20_000 + "}]"
-    try:
-        answer = report(db, "record_calls_v1", batch)
-    except psycopg.errors.StatementTooComplex as refused:
-        assert refused.sqlstate == "54001"  # the client halves the batch until the row stands alone
-    else:
-        assert answer["inserted"] == 1
+    # Either refused whole, with 54001, which has the client halve the batch until the row stands alone, or set aside.
+    with contextlib.suppress(psycopg.errors.StatementTooComplex):
+        assert report(db, "record_calls_v1", batch)["inserted"] == 1
     assert record(db, a_call(2))["inserted"] == 1
 
 

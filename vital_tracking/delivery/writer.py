@@ -158,6 +158,10 @@ class Writer(Generic[Item, Encoded]):
                 item.reach(settled=False)
             else:
                 self._drop(1)
+        if self._in_hand:
+            logger.warning(
+                "Time is over with %d calls on their way; whether they are stored is unknown.", self._in_hand
+            )
         return not (self._in_hand or self._dropped > dropped)
 
     def reset_after_fork(self) -> None:

@@ -15,9 +15,9 @@ from langchain_core.embeddings import Embeddings
 from vital_tracking.context import CallContext, current_frame, locate, resolve
 from vital_tracking.delivery import Recorder
 from vital_tracking.ids import new_id
-from vital_tracking.langchain.calls import ALLOWED_METADATA
+from vital_tracking.langchain.attach import inherited_config
 from vital_tracking.langchain.extract import ErrorFacts, estimated_usage, text_size
-from vital_tracking.langchain.handler import inherited_metadata
+from vital_tracking.langchain.records import ALLOWED_METADATA
 from vital_tracking.usage import CallRecord, Status, TokenUsage, token_count
 
 # Requests and reported tokens of the embedding call that runs now in this task or thread.
@@ -112,6 +112,8 @@ class VitalEmbeddings(Embeddings):
         reported: list[int | None],
         failure: BaseException | None,
     ) -> None:
+        if not texts:
+            return  # nothing was asked of anybody
         facts = ErrorFacts(failure) if failure is not None else None
         counts = [count for count in reported if count is not None]
         status: Status = "ok" if facts is None else "cancelled" if facts.hung_up else "error"
@@ -121,7 +123,7 @@ class VitalEmbeddings(Embeddings):
         elif not counts or len(counts) < len(reported) or (facts is not None and facts.perhaps_billed):
             # Of several requests those that were answered count; one that was refused costs nothing.
             usage = estimated_usage(text_size(texts), 0)
-        metadata = inherited_metadata()
+        metadata = inherited_config().get("metadata") or {}
         frame, marked = locate(current_frame.get(), metadata)
         context = resolve(self._default, frame, marked, metadata)
         gaps = {"framework": context.framework or "langchain", "message_type": context.message_type or "embedding"}

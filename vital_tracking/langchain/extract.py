@@ -185,13 +185,18 @@ def text_size(value: object) -> int:
     return size or text_size(getattr(value, "text", None) if isinstance(getattr(value, "text", None), str) else None)
 
 
-def estimated_usage(prompt_bytes: int, completion_bytes: int, known: TokenUsage | None = None) -> TokenUsage:
+def estimated_usage(
+    prompt_bytes: int, completion_bytes: int, known: TokenUsage | None = None, *, ended: bool = False
+) -> TokenUsage:
     """Usage that nobody reported in full, estimated from the sizes of the texts and flagged.
 
-    `known` is what a broken-off stream had reported so far: its prompt count is exact, its completion count a lower bound.
+    `known` is what was reported: its prompt count is exact; its completion count is exact where the answer `ended`, and a lower
+    bound where it was broken off.
     """
     prompt = known.prompt_tokens if known and known.prompt_tokens else estimate_tokens(prompt_bytes)
-    completion = max(estimate_tokens(completion_bytes), known.completion_tokens if known else 0)
+    completion = known.completion_tokens if known else 0
+    if not (ended and completion):
+        completion = max(estimate_tokens(completion_bytes), completion)
     return TokenUsage(
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -245,6 +250,15 @@ def request_hash(key: bytes, parts: Iterable[object]) -> str:
     """A keyed digest of a request, by which equal requests are found and from which nothing can be read back."""
     digest = hmac.new(key, digestmod=hashlib.sha256)
     for part in parts:
-        digest.update(repr(part).encode("utf-8", "replace"))
+        digest.update(repr(_content(part)).encode("utf-8", "replace"))
         digest.update(b"\0")
     return digest.hexdigest()[:32]
+
+
+def _content(part: object) -> object:
+    """What of a request its answer depends on: of messages type and content, not the ids that LangGraph gives them."""
+    if isinstance(part, (list, tuple)):
+        return [_content(item) for item in part]
+    if hasattr(part, "content"):
+        return (getattr(part, "type", None), part.content, getattr(part, "tool_calls", None))
+    return part

@@ -12,10 +12,12 @@ something else holds the id (LangSmith's tracer does), the end of the parent run
 from __future__ import annotations
 
 import copy
+import itertools
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 from weakref import ref
@@ -25,8 +27,9 @@ from langsmith.run_helpers import get_current_run_tree
 
 from vital_tracking.context import CallContext, current_frame, locate
 from vital_tracking.delivery import Recorder
-from vital_tracking.langchain.calls import ALLOWED_METADATA, OpenCall, Run
-from vital_tracking.langchain.extract import request_hash
+from vital_tracking.langchain.calls import OpenCall, Run
+from vital_tracking.langchain.extract import request_hash, text_size
+from vital_tracking.langchain.records import ALLOWED_METADATA, run_key_of_message
 from vital_tracking.usage import CallType, Status
 
 _MAX_OPEN: Final = 100_000
@@ -65,8 +68,9 @@ class VitalHandler(BaseCallbackHandler):
         self._children: dict[int, dict[int, OpenCall]] = {}
         self._given_up: dict[int, OpenCall] = {}
         self._echoes: dict[int, int] = {}
+        self._batches: dict[int, tuple[Mapping[str, Any], bool]] = {}
         # Calls that have ended lately: a v3 stream that is cancelled during its end event reports an error as well.
-        self._ended: deque[int] = deque(maxlen=_MAX_GIVEN_UP)
+        self._ended: dict[int, None] = {}
         # A deque, not a set under a lock: garbage collection appends to it at any moment, in any thread.
         self._vanished: deque[int] = deque()
         recorder.on_tick.append(self.close_stale)
@@ -154,7 +158,15 @@ class VitalHandler(BaseCallbackHandler):
         try:
             call = self._finish(run_id, parent_run_id, tags)
             if call is not None:
-                call.end(response)
+                try:
+                    call.end(response)
+                except Exception as error:  # noqa: BLE001 - a result that cannot be read is still a call
+                    self._unreadable(call, error)
+                if call.batch_size > 1 and call.call_type == "completion":
+                    self._note_batch(call)
+                if call.message_id is not None and str(run_id) not in call.message_id:
+                    source = run_key_of_message(call.message_id)
+                    call.inner = source is not None and source in self._ended
                 self._put(call)
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
@@ -172,7 +184,10 @@ class VitalHandler(BaseCallbackHandler):
         try:
             call = self._finish(run_id, parent_run_id, tags)
             if call is not None:
-                call.fail(error, kwargs.get("response"))
+                try:
+                    call.fail(error, kwargs.get("response"))
+                except Exception as fault:  # noqa: BLE001 - as above
+                    self._unreadable(call, fault)
                 self._put(call)
         except Exception as fault:  # noqa: BLE001
             self._recorder.fault(fault)
@@ -276,6 +291,7 @@ class VitalHandler(BaseCallbackHandler):
             call.vanished = self._vanished
             call.ref = ref(run_id, call.vanish)
         self._open[key] = call
+        self._recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded
 
     def _finish(self, run_id: UUID, parent_run_id: UUID | None, tags: list[str] | None) -> OpenCall | None:
         """Take the call of a run out of the books; a new one where an end comes without a start; None for an echo."""
@@ -292,11 +308,9 @@ class VitalHandler(BaseCallbackHandler):
             late = self._given_up.pop(key, None)
             if late is None and key in self._ended:
                 return None
-            self._ended.append(key)
+            self._ended[key] = None
             if late is not None:
                 late.replaces_abandoned = True
-                late.status = "ok"
-                late.estimate = None
                 return late
             call = OpenCall(key, "chat", None, None, parent_run_id, tags, None, None, 1)
             call.default = self._default
@@ -305,7 +319,7 @@ class VitalHandler(BaseCallbackHandler):
             call.notes = ("start_missed",)
             return call
         call.ref = None  # the id's end says nothing any more
-        self._ended.append(key)
+        self._ended[key] = None
         if call.below is not None:
             self._open[key] = call.below
             call.below = None
@@ -324,8 +338,21 @@ class VitalHandler(BaseCallbackHandler):
                     self._children.pop(parent, None)
 
     def _put(self, call: OpenCall) -> None:
-        call.messages = None  # the last reference of ours to any text
+        call.forget()
         self._recorder.put(call)
+
+    def _unreadable(self, call: OpenCall, error: BaseException) -> None:
+        self._recorder.fault(error)
+        call.notes = (*call.notes, "unreadable_result")
+        call.estimate = call.estimate or (text_size(call.messages), call.streamed_bytes)
+
+    def _note_batch(self, call: OpenCall) -> None:
+        """Of a batch that was one request only the first run has usage; LangChain gives its runs one parameters object."""
+        key = id(call.params)
+        first = self._batches.get(key)
+        if first is None or first[0] is not call.params:
+            self._batches[key] = (call.params, bool(call.token_usage))
+        call.batch_reported = self._batches[key][1]
 
     def _orphan(self, parent: int, status: Status) -> None:
         now = time.perf_counter()
@@ -349,10 +376,9 @@ class VitalHandler(BaseCallbackHandler):
             elif now - call.touched >= self._call_timeout_s or crowded > 0:
                 crowded -= 1
                 self._give_up(call, "abandoned")
-        while len(self._runs) > _MAX_OPEN:
-            self._runs.pop(next(iter(self._runs)), None)
-        while len(self._echoes) > _MAX_GIVEN_UP:
-            self._echoes.pop(next(iter(self._echoes)), None)
+        _trim(self._runs, _MAX_OPEN)
+        for book in (self._ended, self._given_up, self._echoes, self._batches):
+            _trim(book, _MAX_GIVEN_UP)
 
     def close_all(self) -> None:
         """Record every call still open as abandoned: the process or the tracker is ending."""
@@ -362,7 +388,7 @@ class VitalHandler(BaseCallbackHandler):
 
     def reset_after_fork(self) -> None:
         """In a forked child: the calls in flight are the parent's."""
-        for books in (self._open, self._runs, self._children, self._given_up, self._echoes):
+        for books in (self._open, self._runs, self._children, self._given_up, self._echoes, self._batches):
             books.clear()
         self._vanished.clear()
         self._ended.clear()
@@ -374,16 +400,20 @@ class VitalHandler(BaseCallbackHandler):
             self._open[call.key] = call.below
             call.below = None
         self._leave_parent(call)
-        gone = call.ref is not None and call.ref() is None
         call.ref = None
         call.give_up(status)
-        if not gone:  # its end may still come; then it takes this record's place
-            remembered = copy.copy(call)
-            remembered.messages = None
-            self._given_up[call.key] = remembered
-            while len(self._given_up) > _MAX_GIVEN_UP:
-                self._given_up.pop(next(iter(self._given_up)), None)
+        call.forget()
+        # Its end may still come, even where its id is gone (the interpreter tells weak references before it closes
+        # generators): then it takes this record's place.
+        self._given_up[call.key] = copy.copy(call)
         self._put(call)
+
+
+def _trim(book: dict[int, Any], limit: int) -> None:
+    """Forget the oldest entries above the limit. Other threads go on writing: what they disturb is left to the next time."""
+    with suppress(RuntimeError):
+        for key in list(itertools.islice(book, max(len(book) - limit, 0))):
+            book.pop(key, None)
 
 
 def _key(run_id: Any) -> int:
@@ -403,52 +433,3 @@ def _attempt() -> int | None:
         return int(runtime.get_runtime().execution_info.node_attempt)
     except (RuntimeError, AttributeError, KeyError, TypeError, ValueError):
         return None  # called outside a node's own context
-
-
-def attach(callbacks: Any, handler: VitalHandler) -> Any:
-    """A caller's `callbacks` (None, a list, or a manager) with the handler among them, once; the caller's own is not changed."""
-    if callbacks is None:
-        return [handler]
-    if isinstance(callbacks, (list, tuple)):
-        return list(callbacks) if handler in callbacks else [*callbacks, handler]
-    manager = callbacks.copy()
-    if handler not in manager.handlers:
-        manager.add_handler(handler, inherit=True)
-    return manager
-
-
-class _Installed:
-    """Stands where LangChain expects a ContextVar and answers with the installed handler in every thread."""
-
-    handler: VitalHandler | None = None
-    registered = False
-
-    def get(self) -> VitalHandler | None:
-        return self.handler
-
-
-_installed = _Installed()
-
-
-def install(handler: VitalHandler | None) -> None:
-    """Attach `handler` to every LangChain call of the process, raw threads included; None takes the installed one off."""
-    if handler is not None and not _installed.registered:
-        from langchain_core.tracers.context import register_configure_hook
-
-        register_configure_hook(_installed, inheritable=True, handle_class=VitalHandler)  # type: ignore[arg-type]
-        _installed.registered = True
-    _installed.handler = handler
-
-
-def installed() -> VitalHandler | None:
-    """The handler that is installed for the process, if any."""
-    return _installed.handler
-
-
-def inherited_metadata() -> Mapping[str, Any]:
-    """The metadata that the LangChain run around this code hands to its children; empty outside of one."""
-    config = sys.modules.get("langchain_core.runnables.config")
-    if config is None:
-        return {}
-    running = config.var_child_runnable_config.get()
-    return (running or {}).get("metadata") or {}

@@ -1,0 +1,75 @@
+"""How the handler gets to a call: by the caller's callbacks, by the scope that is open, or by being installed for the process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from langchain_core.tracers.context import register_configure_hook
+
+from vital_tracking.context import current_frame
+from vital_tracking.langchain.handler import VitalHandler
+
+_INHERITED: Final = ("callbacks", "metadata", "tags")
+
+
+def attached(callbacks: Any, handler: VitalHandler) -> Any:
+    """A caller's `callbacks` (None, a list, or a manager) with the handler among them, once; the caller's own is not changed."""
+    if callbacks is None:
+        return [handler]
+    if isinstance(callbacks, (list, tuple)):
+        return list(callbacks) if handler in callbacks else [*callbacks, handler]
+    manager = callbacks.copy()
+    if handler not in manager.handlers:
+        manager.add_handler(handler, inherit=True)
+    return manager
+
+
+class _Ambient:
+    """Stands where LangChain expects a ContextVar: the handler of the open scope's tracker, else the installed one.
+
+    LangChain asks it whenever it configures callbacks, in whatever thread, and adds what it answers where no handler of this
+    class is among them yet.
+    """
+
+    installed: VitalHandler | None = None
+    registered = False
+
+    def get(self) -> VitalHandler | None:
+        frame = current_frame.get()
+        if frame is not None and frame.owner is not None and not frame.owner.closed:
+            handler: VitalHandler = frame.owner.handler
+            return handler
+        return self.installed
+
+    def register(self) -> None:
+        if not self.registered:
+            self.registered = True
+            register_configure_hook(self, inheritable=True, handle_class=VitalHandler)  # type: ignore[arg-type]
+
+
+_ambient = _Ambient()
+
+
+def watch_scopes() -> None:
+    """Attach the handler of the open scope's tracker to calls that were handed no config."""
+    _ambient.register()
+
+
+def install(handler: VitalHandler | None) -> None:
+    """Attach `handler` to every LangChain call of the process, raw threads included; None takes the installed one off."""
+    _ambient.register()
+    _ambient.installed = handler
+
+
+def installed() -> VitalHandler | None:
+    """The handler that is installed for the process, if any."""
+    return _ambient.installed
+
+
+def inherited_config() -> Mapping[str, Any]:
+    """Callbacks, metadata and tags that the LangChain run around this code hands to its children; empty outside of one."""
+    config = sys.modules.get("langchain_core.runnables.config")
+    running = config.var_child_runnable_config.get() if config is not None else None
+    return {name: running[name] for name in _INHERITED if running.get(name)} if running else {}

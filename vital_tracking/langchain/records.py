@@ -1,0 +1,270 @@
+"""Makes the record of a finished call: attribution, usage, model. Runs on the writer's thread."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from uuid import UUID
+
+from vital_tracking.context import METADATA_KEY, CallContext, resolve, unknown_keys
+from vital_tracking.langchain.extract import (
+    estimated_usage,
+    model_of,
+    provider_of,
+    usage_from_metadata,
+    usage_from_token_usage,
+)
+from vital_tracking.usage import CallRecord, TokenUsage
+
+if TYPE_CHECKING:
+    from vital_tracking.langchain.calls import OpenCall
+
+# Metadata that LangChain and LangGraph add and that say something about cost; others only where the team allows them.
+ALLOWED_METADATA: Final = frozenset(
+    {
+        "lc_agent_name",
+        "langgraph_node",
+        "langgraph_step",
+        "langgraph_checkpoint_ns",
+        "ls_max_tokens",
+        "ls_temperature",
+        "thread_id",
+    }
+)
+_INTERNAL_TAGS: Final = ("seq:step", "map:key", "graph:step", "langsmith:")
+_CACHED_MESSAGE: Final = "lc_run--"
+
+
+class _Bill(NamedTuple):
+    usage: TokenUsage
+    billed: bool = True
+    cache_hit: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def record_of(call: OpenCall) -> CallRecord:
+    """The record of a finished call."""
+    metadata = call.metadata
+    model, requested = model_of(metadata, call.params, call.response)
+    run_id = run_id_of(call)
+    bill = _bill(call)
+    error = call.error
+    ended = call.ended if call.ended is not None else call.touched
+    return CallRecord(
+        id=str(call.id),
+        created_at=datetime.fromtimestamp(call.started, UTC),
+        context=_context(call),
+        provider=provider_of(metadata, call.params, call.serialized),
+        model=model,
+        requested_model=requested if requested != model else None,
+        call_type=call.call_type,
+        run_id=run_id,
+        parent_run_id=str(call.parent_run_id) if call.parent_run_id else None,
+        trace_id=_trace_id(call, run_id),
+        langsmith_project=_project(call),
+        usage=bill.usage,
+        billed=bill.billed,
+        status=call.status,
+        error_type=error.name if error is not None and call.status != "ok" else None,
+        latency_ms=None if "start_missed" in call.notes else (ended - call.started_clock) * 1000,
+        ttft_ms=None if call.first_token is None else (call.first_token - call.started_clock) * 1000,
+        cache_hit=bill.cache_hit,
+        service_tier=_text(call.response.get("service_tier")),
+        request_hash=call.hash,
+        tags=[tag for tag in call.tags or () if isinstance(tag, str) and not tag.startswith(_INTERNAL_TAGS)],
+        metadata=_metadata(call),
+        notes=bill.notes,
+        replaces_abandoned=call.replaces_abandoned,
+    )
+
+
+def shortest_record_of(call: OpenCall) -> CallRecord:
+    """What is known of a call for sure, where making its record failed: that it was, and its usage or the sizes of its texts."""
+    usage = None
+    with suppress(Exception):
+        usage = usage_from_metadata(call.usage)
+    return CallRecord(
+        id=str(call.id),
+        created_at=datetime.fromtimestamp(call.started, UTC),
+        context=call.frame.context if call.frame is not None else call.default or CallContext(),
+        provider=_text(call.metadata.get("ls_provider")),
+        model=_text(call.metadata.get("ls_model_name")),
+        call_type=call.call_type,
+        run_id=run_id_of(call),
+        usage=usage or estimated_usage(*(call.estimate or (0, 0))),
+        billed=call.error is None or not call.error.refused,
+        status=call.status,
+        cache_hit=_from_cache(call),
+        notes=("shortened",) if usage or call.estimate else ("shortened", "usage_missing"),
+        replaces_abandoned=call.replaces_abandoned,
+    )
+
+
+def run_id_of(call: OpenCall) -> str:
+    """The run's id as text; a run id that was no UUID is its own text."""
+    return str(UUID(int=call.key)) if type(call.key) is int else str(call.key)
+
+
+def run_key_of_message(message_id: str | None) -> int | None:
+    """The key of the run that made a message, where LangChain gave the message its id: `lc_run--<run id>-<n>`."""
+    if not isinstance(message_id, str) or not message_id.startswith(_CACHED_MESSAGE):
+        return None
+    try:
+        return UUID(message_id[len(_CACHED_MESSAGE) :][:36]).int
+    except ValueError:
+        return None
+
+
+def _bill(call: OpenCall) -> _Bill:
+    """What was used, whether the provider billed it, whether a cache answered, and notes."""
+    known = usage_from_metadata(call.usage)
+    if known is None and call.error is not None:
+        known = call.error.usage
+    notes = call.notes if known is not None or not _claims_counts(call.usage) else (*call.notes, "usage_invalid")
+    prompt_bytes, answer_bytes = call.estimate or (0, 0)
+    if call.status == "ok":
+        return _bill_of_success(call, known, notes)
+    error = call.error
+    if error is not None and call.status == "error":
+        if known is not None and known.total_tokens:
+            return _Bill(known, notes=notes)
+        if error.refused or not (answer_bytes or error.perhaps_billed):
+            return _Bill(TokenUsage(), billed=False, notes=notes)
+    return _Bill(estimated_usage(prompt_bytes, answer_bytes, known), notes=notes)
+
+
+def _bill_of_success(call: OpenCall, known: TokenUsage | None, notes: tuple[str, ...]) -> _Bill:
+    cached = _from_cache(call)
+    if call.inner and not cached:
+        # A model that asked another one inside and handed its answer on: the inner call carries the bill.
+        return _Bill(TokenUsage(), billed=False, notes=(*notes, "billed_by_inner_call"))
+    if known is None and call.token_usage is not None:
+        if not call.token_usage and call.batch_size > 1 and call.batch_reported:
+            # One request served the whole batch; its first run carries the usage of all.
+            return _Bill(TokenUsage(), notes=(*notes, "billed_with_batch"))
+        known = usage_from_token_usage(call.token_usage)
+    prompt_bytes, answer_bytes = call.estimate or (0, 0)
+    # No request has an empty prompt, and no answer with text took no tokens: such counts are what an integration makes of a
+    # usage that never came.
+    whole = known is not None and known.prompt_tokens and "token_total_missing" not in known.notes
+    if known is not None and whole and (known.completion_tokens or not answer_bytes):
+        return _Bill(known, cache_hit=cached, notes=notes)
+    source = run_key_of_message(call.message_id)
+    replayed = call.usage is None and call.token_usage is None and source is not None and source != call.key
+    usage = estimated_usage(prompt_bytes, answer_bytes, known, ended=True)
+    return _Bill(usage, cache_hit=cached or replayed, notes=notes)
+
+
+def _context(call: OpenCall) -> CallContext:
+    metadata = call.metadata
+    context = resolve(call.default or CallContext(), call.frame, call.marked, metadata)
+    node = metadata.get("langgraph_node")
+    framework = "langgraph" if node is not None else "langchain"
+    message_type = "tool_execution" if call.run is not None and call.run.tool is not None else "chat"
+    gaps = (node, metadata.get("thread_id"), metadata.get("lc_agent_name"), framework, message_type)
+    try:
+        return _known_filled(context, *gaps)
+    except TypeError:  # somebody's metadata hold what cannot be hashed
+        return _filled(context, *gaps)
+
+
+def _filled(
+    context: CallContext, node: str | None, thread: str | None, agent: str | None, framework: str, message_type: str
+) -> CallContext:
+    """The context with its gaps filled by what LangGraph and LangChain say of the call."""
+    gaps: dict[str, Any] = {}
+    if context.workflow_step is None and node is not None:
+        gaps["workflow_step"] = node
+    if context.session_id is None and thread is not None:
+        gaps["session_id"] = thread
+    if context.agent_id is None and agent is not None:
+        gaps |= {"agent_id": agent, "agent_name": agent}
+    if context.framework is None:
+        gaps["framework"] = framework
+    if context.message_type is None:
+        gaps["message_type"] = message_type
+    return context.replace(gaps)
+
+
+# Calls of one scope, node and thread share one context.
+_known_filled = lru_cache(maxsize=2048)(_filled)
+
+
+def _metadata(call: OpenCall) -> dict[str, Any]:
+    metadata = call.metadata
+    kept: dict[str, Any] = dict(call.frame.metadata) if call.frame is not None else {}
+    kept |= {key: metadata[key] for key in metadata.keys() & call.allowed}
+    own = metadata.get(METADATA_KEY)
+    if isinstance(own, Mapping):
+        kept |= own
+    if path := _graph_path(metadata.get("langgraph_checkpoint_ns")):
+        kept["langgraph_path"] = path
+    if call.attempt is not None:
+        kept["attempt"] = call.attempt
+    if call.batch_size > 1:
+        kept["batch_size"] = call.batch_size
+    if call.run is not None and call.run.tool is not None:
+        kept["tool"] = call.run.tool
+    reason = call.response.get("finish_reason") or call.response.get("stop_reason")
+    if isinstance(reason, str) and len(reason) <= 32:
+        kept["finish_reason"] = reason
+    if call.error is not None and call.status != "ok":
+        if call.error.code:
+            kept["error_code"] = call.error.code
+        if call.error.status:
+            kept["http_status"] = call.error.status
+    if unknown := unknown_keys(metadata):
+        kept["unknown_keys"] = unknown
+    return kept
+
+
+def _trace_id(call: OpenCall, run_id: str) -> str:
+    """LangSmith's trace id, which is the id of the root run."""
+    if call.tree is not None and (trace := getattr(call.tree, "trace_id", None)) is not None:
+        return str(trace)
+    if call.run is not None:
+        return str(call.run.root)
+    return str(call.parent_run_id) if call.parent_run_id else run_id
+
+
+def _project(call: OpenCall) -> str | None:
+    """LangSmith's project, where its tracing is on."""
+    if call.tree is not None and (name := getattr(call.tree, "session_name", None)):
+        return cast("str", name)
+    return _tracing_project(int(time.monotonic()))
+
+
+@lru_cache(maxsize=1)
+def _tracing_project(_second: int) -> str | None:
+    """The project that LangSmith's environment names while its tracing is on; looked up once a second."""
+    utils = sys.modules.get("langsmith.utils")
+    if utils is None or not utils.tracing_is_enabled():
+        return None
+    return _text(utils.get_tracer_project())
+
+
+def _from_cache(call: OpenCall) -> bool:
+    """Whether LangChain's cache answered: it sets `total_cost` to 0."""
+    cost = call.usage.get("total_cost") if isinstance(call.usage, Mapping) else None
+    return type(cost) is int and cost == 0
+
+
+def _claims_counts(usage: Mapping[str, Any] | None) -> bool:
+    """Whether usage says anything of tokens; LangChain's cache makes one that says nothing but `total_cost`."""
+    return usage is not None and bool(usage.keys() - {"total_cost"})
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _graph_path(namespace: object) -> str | None:
+    """`sub:<id>|leaf:<id>` as `sub/leaf`: the nodes from the outermost graph to the innermost."""
+    if not isinstance(namespace, str) or not namespace:
+        return None
+    return "/".join(part.partition(":")[0] for part in namespace.split("|"))
