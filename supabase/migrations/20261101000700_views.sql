@@ -111,7 +111,7 @@ cross join
   ) as totals
 where run.service_type in ('workflow', 'solution_builder');
 
-comment on view public.workflow_analytics is 'Workflow and solution runs, nested runs included: steps, calls, tokens, cost of priced calls, duration.';
+comment on view public.workflow_analytics is 'Workflow and solution runs, nested runs included: steps, calls, tokens, cost of priced calls, time.';
 
 revoke all on public.agent_usage_detailed from anon, authenticated, service_role;
 revoke all on public.workflow_analytics from anon, authenticated, service_role;

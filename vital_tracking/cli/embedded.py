@@ -10,7 +10,7 @@ import typer
 
 from vital_tracking.cli.output import say
 from vital_tracking.settings import Settings
-from vital_tracking.stores.embedded import EmbeddedStore
+from vital_tracking.stores.embedded import EmbeddedStore, server_dir
 
 
 def psql(context: typer.Context) -> None:
@@ -26,6 +26,11 @@ def psql(context: typer.Context) -> None:
 
 def stop() -> None:
     """Stop the embedded PostgreSQL, which otherwise goes on running for the next process. Data are kept."""
+    settings = Settings.from_env()
+    folder = server_dir(settings.data_dir, settings.postgres_version)
+    if not (folder / "postmaster.pid").exists():
+        say(f"no embedded PostgreSQL is running in {folder}")
+        return
     store = _embedded()
     store.stop()
     say(f"stopped the {store.description}")

