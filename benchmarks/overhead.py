@@ -152,7 +152,11 @@ def measure(rounds: int) -> None:
         "queued": in_queue,
         "recorded": in_scope,
     }
-    print(f"{'us a call':<12}" + "".join(f"{name:>12}" for name in configs) + f"{'queued/empty':>16}{'recorded/empty':>16}")
+    print(
+        f"{'us a call':<12}"
+        + "".join(f"{name:>12}" for name in configs)
+        + f"{'queued/empty':>16}{'recorded/empty':>16}"
+    )
     works: tuple[Callable[[Any], int], ...] = (invoke, stream, ainvoke, astream)
     for work in works:
         times: dict[str, list[float]] = {name: [] for name in configs}

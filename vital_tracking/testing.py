@@ -72,6 +72,9 @@ class MemoryStore:
         """Nothing to close."""
 
 
+_GIVEN_UP = ("abandoned", "cancelled")
+
+
 def _add(kept: list[Row], rows: list[Row], *, replace: bool = False) -> Row:
     known = {row["id"]: position for position, row in enumerate(kept)}
     inserted = 0
@@ -80,7 +83,7 @@ def _add(kept: list[Row], rows: list[Row], *, replace: bool = False) -> Row:
             known[row["id"]] = len(kept)
             kept.append(row)
             inserted += 1
-        elif replace or (row.pop("replaces_abandoned", False) and kept[known[row["id"]]]["status"] == "abandoned"):
+        elif replace or (row.pop("replaces_abandoned", False) and kept[known[row["id"]]]["status"] in _GIVEN_UP):
             kept[known[row["id"]]] |= row
             inserted += 1
     return {"inserted": inserted, "duplicate": len(rows) - inserted, "rejected": []}

@@ -153,7 +153,14 @@ class VitalTracker(Services):
         """An Embeddings that records its calls; LangChain fires no callbacks for them."""
         from vital_tracking.langchain.embeddings import VitalEmbeddings
 
-        return VitalEmbeddings(embeddings, self._recorder, provider=provider, model=model, default=self._default)
+        return VitalEmbeddings(
+            embeddings,
+            self._recorder,
+            provider=provider,
+            model=model,
+            default=self._default,
+            metadata_keys=self._metadata_keys,
+        )
 
     # Calls that LangChain did not make
 

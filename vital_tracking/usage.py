@@ -331,7 +331,7 @@ def _context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, .
     return columns, tuple(notes)
 
 
-_known_columns = lru_cache(maxsize=2048)(_context_columns)
+_known_columns = lru_cache(maxsize=512)(_context_columns)
 
 
 def money(value: Decimal) -> str:

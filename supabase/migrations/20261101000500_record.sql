@@ -11,11 +11,12 @@ as $$
 declare
   inserted bigint;
 begin
-  -- The true end of a call that had been given up takes the place of its `abandoned` row. Rare, so look before reading twice.
+  -- The true end of a call that had been given up, as `abandoned` or `cancelled`, takes the place of its row. Rare, so look
+  -- before reading twice.
   if strpos(batch::text, '"replaces_abandoned"') > 0 then
     delete from public.token_usage_logs as given_up
     using json_to_recordset(batch) as late (id uuid, created_at timestamptz, replaces_abandoned boolean)
-    where late.replaces_abandoned and given_up.status = 'abandoned'
+    where late.replaces_abandoned and given_up.status in ('abandoned', 'cancelled')
       and given_up.id = late.id and given_up.created_at = late.created_at;
   end if;
   insert into public.token_usage_logs (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
-from vital_tracking.context import CallContext, current_frame, locate, resolve
+from vital_tracking.context import METADATA_KEY, CallContext, current_frame, locate, resolve
 from vital_tracking.delivery import Recorder
 from vital_tracking.ids import new_id
 from vital_tracking.langchain.attach import inherited_config
@@ -54,10 +54,12 @@ class VitalEmbeddings(Embeddings):
         provider: str | None = None,
         model: str | None = None,
         default: CallContext | None = None,
+        metadata_keys: frozenset[str] = frozenset(),
     ) -> None:
         self.embeddings = _probed(embeddings)
         self._recorder = recorder
         self._default = default or CallContext()
+        self._allowed = ALLOWED_METADATA | metadata_keys
         self._provider = provider or _provider_of(embeddings)
         self._model = model or _model_of(embeddings)
 
@@ -130,7 +132,9 @@ class VitalEmbeddings(Embeddings):
         if context.workflow_step is None and "langgraph_node" in metadata:
             gaps["workflow_step"] = metadata["langgraph_node"]
         kept = dict(frame.metadata) if frame is not None else {}
-        kept |= {key: metadata[key] for key in metadata.keys() & ALLOWED_METADATA}
+        kept |= {key: metadata[key] for key in metadata.keys() & self._allowed}
+        if isinstance(own := metadata.get(METADATA_KEY), Mapping):
+            kept |= own
         kept |= {"texts": len(texts)} | ({"requests": len(reported)} if len(reported) > 1 else {})
         self._recorder.put(
             CallRecord(

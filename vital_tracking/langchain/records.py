@@ -19,7 +19,7 @@ from vital_tracking.langchain.extract import (
     usage_from_metadata,
     usage_from_token_usage,
 )
-from vital_tracking.usage import CallRecord, TokenUsage
+from vital_tracking.usage import CallRecord, TokenUsage, clean_text
 
 if TYPE_CHECKING:
     from vital_tracking.langchain.calls import OpenCall
@@ -166,7 +166,8 @@ def _context(call: OpenCall) -> CallContext:
     node = metadata.get("langgraph_node")
     framework = "langgraph" if node is not None else "langchain"
     message_type = "tool_execution" if call.run is not None and call.run.tool is not None else "chat"
-    gaps = (node, metadata.get("thread_id"), metadata.get("lc_agent_name"), framework, message_type)
+    thread, agent = clean_text(metadata.get("thread_id")), clean_text(metadata.get("lc_agent_name"))
+    gaps = (clean_text(node), thread, agent, framework, message_type)
     try:
         return _known_filled(context, *gaps)
     except TypeError:  # somebody's metadata hold what cannot be hashed
@@ -192,7 +193,7 @@ def _filled(
 
 
 # Calls of one scope, node and thread share one context.
-_known_filled = lru_cache(maxsize=2048)(_filled)
+_known_filled = lru_cache(maxsize=512)(_filled)
 
 
 def _metadata(call: OpenCall) -> dict[str, Any]:
