@@ -1,6 +1,6 @@
 """Retrieval: `tracker.embeddings(...)` records what LangChain fires no callbacks for; chat and embeddings share a scope.
 
-Run it: python examples/retrieval.py
+Run it: python examples/retrieval.py (the in-memory vector store needs numpy: pip install numpy)
 """
 
 from __future__ import annotations
