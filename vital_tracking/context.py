@@ -6,11 +6,11 @@ Pure but for one ContextVar: nothing here reads a clock or does I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 SERVICE_TYPES: Final = ("1:1_conversation", "virtual_panel", "workflow", "solution_builder")
 
@@ -126,7 +126,35 @@ class Frame:
 # Weak: a scope that nobody holds any more is gone, and the metadata that carry it still attribute its calls.
 _frames: WeakValueDictionary[str, Frame] = WeakValueDictionary()
 
+_ended: WeakSet[Frame] = WeakSet()
+
 current_frame: ContextVar[Frame | None] = ContextVar("vital_tracking_frame", default=None)
+
+
+def enter(frame: Frame) -> Token[Frame | None]:
+    """Make a scope the open one of this context."""
+    _ended.discard(frame)
+    return current_frame.set(frame)
+
+
+def leave(frame: Frame, token: Token[Frame | None]) -> bool:
+    """Close a scope that `enter` opened with `token`; False where this is not the context that it was opened in.
+
+    Scopes of generators may overlap in one context and close in any order: what is open afterwards is the innermost scope
+    that has not ended.
+    """
+    _ended.add(frame)
+    here = current_frame.get() is frame
+    if here:
+        try:
+            current_frame.reset(token)
+        except ValueError:
+            here = False
+    open_frame = current_frame.get()
+    while open_frame is not None and here and open_frame in _ended:
+        open_frame = open_frame.parent
+        current_frame.set(open_frame)
+    return here
 
 
 def locate(current: Frame | None, metadata: Mapping[str, Any] | None) -> tuple[Frame | None, Frame | None]:
@@ -143,6 +171,14 @@ def locate(current: Frame | None, metadata: Mapping[str, Any] | None) -> tuple[F
     if current is not None and current.is_inside(scope_id):
         return current, marked
     return marked, marked
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two metadata values are equal; what cannot say so plainly (an array) is not."""
+    try:
+        return one is other or bool(one == other)
+    except Exception:  # noqa: BLE001 - somebody's __eq__
+        return False
 
 
 def exported_by(scope_id: object) -> Mapping[str, Any]:
@@ -167,7 +203,7 @@ def resolve(
     own = {
         _FIELD_OF[key]: metadata[key]
         for key in keys
-        if metadata[key] != exported.get(key) and metadata[key] != absorbed.get(key)
+        if not same(metadata[key], exported.get(key)) and not same(metadata[key], absorbed.get(key))
     }
     return base.replace(own) if own else base
 

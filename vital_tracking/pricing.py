@@ -7,12 +7,12 @@ model and price entry; the arithmetic is exact (Decimal in a context of its own,
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from genai_prices.data_snapshot import DataSnapshot, get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
@@ -48,9 +48,14 @@ PROVIDER_ALIASES: Final[Mapping[str, str]] = {
     "xai": "x-ai",
 }
 
-# Where a name such as `anthropic/claude-3.5-haiku` says whose model it is: at gateways, and at OpenAI's client, which is
-# how most of them are reached. Elsewhere (Ollama, vLLM, Hugging Face) such names are of models that run somewhere else.
-_GATEWAYS: Final = (None, "litellm", "openai", "openrouter")
+# Where a name such as `anthropic/claude-3.5-haiku` says whose model it is. Elsewhere (Ollama, vLLM, Hugging Face) such names
+# are of open models that run somewhere else, at nobody's list price.
+_GATEWAYS: Final = (None, "litellm", "openrouter")
+
+# Many gateways are reached with OpenAI's client, and so are many servers of one's own: there only models that run nowhere but
+# at their vendor are looked up by their name's beginning.
+_VENDORS: Final = ("anthropic", "google", "openai", "perplexity", "x-ai")
+_OPEN_WEIGHTS: Final = ("gemma", "gpt-oss")
 
 # The model that prices a call of which only the provider is known.
 DEFAULT_MODELS: Final[Mapping[str, str]] = {
@@ -116,7 +121,7 @@ BUCKETS: Final = (
     "audio_output",
 )
 
-RateValue = Decimal | TieredPrices
+RateValue: TypeAlias = Decimal | TieredPrices
 
 
 def amount(value: object, what: str) -> Decimal:
@@ -198,6 +203,8 @@ class Rates:
         return total
 
 
+_LookUp: TypeAlias = Callable[[str | None, str, datetime, str | None], Rates | None]
+
 FREE_VERSION: Final = "not billed"
 NOT_BILLED: Final = Cost(ZERO, ZERO, ZERO, ZERO, FREE_VERSION)
 
@@ -252,14 +259,29 @@ class PriceBook:
         `service_tier` is the provider's processing tier as it reports it (`priority`, `flex`), where that has its own price.
         """
         names = [model for model in models if model]
-        # The team's own price for the model that was asked for wins over the catalogue's for the dated name that answered.
-        for look_up in (self._own_rates, self._listed_rates):
-            for model in names:
-                rates = look_up(provider, model, at, service_tier)
-                if rates is not None and (cost := rates.cost(usage)) is not None:
-                    return cost
+        for look_up, model in self._order(names):
+            rates = look_up(provider, model, at, service_tier)
+            if rates is not None and (cost := rates.cost(usage)) is not None:
+                return cost
         self._warn(provider, names[0] if names else None)
         return None
+
+    def _order(self, names: Sequence[str]) -> Iterator[tuple[_LookUp, str]]:
+        """Where to look for a price, best first: the model that answered, then the one asked for; own prices before listed.
+
+        Where the answer's name is the asked one's with a date, it is the same model: an own price for the asked name then
+        comes before the listed one for the dated name.
+        """
+        answered, *asked = names or [""]
+        yield self._own_rates, answered
+        same = [name for name in asked if _base_name(answered).startswith(_base_name(name))]
+        for name in same:
+            yield self._own_rates, name
+        yield self._listed_rates, answered
+        for name in asked:
+            if name not in same:
+                yield self._own_rates, name
+            yield self._listed_rates, name
 
     def rates(self, provider: str | None, model: str, at: datetime, service_tier: str | None = None) -> Rates | None:
         """The rates in force for a model at an instant, or None: the team's own, else those of `genai-prices`."""
@@ -283,6 +305,8 @@ class PriceBook:
         if found is None:
             return None
         provider_id, info = found
+        if provider_id == "openrouter" and model.endswith(":free"):
+            return Rates(f"genai-prices {_GENAI_VERSION} {provider_id}/{info.id} free", input=ZERO, output=ZERO)
         label = f"genai-prices {_GENAI_VERSION} {provider_id}/{info.id}"
         tier = service_tier.lower() if service_tier else None
         if tier and any(
@@ -314,7 +338,8 @@ class PriceBook:
             candidates.append((provider, model.rpartition("/")[2]))
         if provider == "openrouter" and ":" in model:  # `:online`, `:nitro` and the like route, they do not price
             candidates.append((provider, model.partition(":")[0]))
-        if provider in _GATEWAYS and slash and rest:
+        vendors_own = provider == "openai" and prefix in _VENDORS and not rest.startswith(_OPEN_WEIGHTS)
+        if slash and rest and (provider in _GATEWAYS or vendors_own):
             candidates += [("openrouter", model), (_provider_id(prefix), rest)]
         for provider_id, name in candidates:
             try:
@@ -338,6 +363,11 @@ class PriceBook:
 
 
 _GENAI_VERSION: Final = version("genai-prices")
+
+
+def _base_name(model: str) -> str:
+    """A model's name without the provider or path before it."""
+    return model.strip().lower().rpartition("/")[2]
 
 
 def _provider_id(provider: str | None) -> str | None:

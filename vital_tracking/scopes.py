@@ -17,9 +17,12 @@ from vital_tracking.context import (
     CallContext,
     Frame,
     current_frame,
+    enter,
     exported_by,
+    leave,
     locate,
     resolve,
+    same,
 )
 from vital_tracking.errors import VitalError
 from vital_tracking.ids import new_id
@@ -55,8 +58,8 @@ class Host(Protocol):
     def put_run(self, run: RunRecord) -> None:
         """Record one state of a service run; never raises."""
 
-    def attached(self, callbacks: Any) -> Any:
-        """A caller's callbacks with the tracker's handler among them."""
+    def attached(self, callbacks: Any, more: Any = None) -> Any:
+        """A caller's callbacks, and more of them, with the tracker's handler among them."""
 
     def inherited_config(self) -> Mapping[str, Any]:
         """Callbacks, metadata and tags that the LangChain run around this code hands to its children; else empty."""
@@ -170,14 +173,14 @@ class _Configured(_Enterable):
             metadata |= {
                 key: value
                 for key, value in own.items()
-                if key != SCOPE_KEY and key not in pinned and not (key in older and older[key] == value)
+                if key != SCOPE_KEY and key not in pinned and not (key in older and same(older[key], value))
             }
             tags += [tag for tag in part.get("tags") or [] if tag not in tags]
-            configurable = {**given.get("configurable", {}), **(part.get("configurable") or {})}
+            configurable = {**(given.get("configurable") or {}), **(part.get("configurable") or {})}
             given |= part
             if configurable:
                 given["configurable"] = configurable
-        given["callbacks"] = self._host.attached(given.get("callbacks"))
+        given["callbacks"] = self._host.attached(around.get("callbacks"), extra.get("callbacks"))
         given["metadata"] = metadata
         if tags:
             given["tags"] = tags
@@ -217,6 +220,8 @@ class Scope(Services, _Configured):
         metadata = cast("Mapping[str, Any]", options.pop("metadata", None) or {})
         # A new service run is in no step and on no seat yet.
         base = dataclasses.replace(base, service_id=None, service_name=None, panel_position=None)
+        if "panel_id" in changes:
+            base = dataclasses.replace(base, panel_size=None)
         if "workflow_id" in changes:
             base = dataclasses.replace(base, workflow_step=None, workflow_step_name=None)
         if agent is not None:
@@ -267,7 +272,7 @@ class Scope(Services, _Configured):
             self._open()
         self._used = True
         self._host.watch_scopes()
-        self._token = current_frame.set(self._frame)
+        self._token = enter(self._frame)
         self._host.put_run(self._record)
         return self
 
@@ -276,7 +281,7 @@ class Scope(Services, _Configured):
     ) -> None:
         token, self._token = self._token, None
         if token is not None:
-            _leave(token)
+            leave(self._frame, token)
         self._host.put_run(_ended(self._record, kind))
 
 
@@ -304,7 +309,7 @@ class Seat(_Configured):
         self._tokens: list[Token[Frame | None]] = []
 
     def __enter__(self) -> Self:
-        self._tokens.append(current_frame.set(self._frame))
+        self._tokens.append(enter(self._frame))
         return self
 
     def __exit__(
@@ -312,7 +317,7 @@ class Seat(_Configured):
     ) -> None:
         # Two tasks may sit here at once: each takes back what it set itself.
         for token in reversed(self._tokens):
-            if _leave(token):
+            if leave(self._frame, token):
                 self._tokens.remove(token)
                 return
 
@@ -349,15 +354,6 @@ class Panel(Scope):
 def _agent(agent: object) -> Agent | None:
     """An agent given as itself or by its id."""
     return agent if isinstance(agent, Agent) or agent is None else Agent(str(agent))
-
-
-def _leave(token: Token[Frame | None]) -> bool:
-    try:
-        current_frame.reset(token)
-    except ValueError:
-        # Set in another context than this (a generator finalized elsewhere): here it was never set.
-        return False
-    return True
 
 
 def _ancestors(around: Frame | None, parent_run_id: str | None) -> tuple[str, ...]:

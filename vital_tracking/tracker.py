@@ -153,6 +153,8 @@ class VitalTracker(Services):
         """An Embeddings that records its calls; LangChain fires no callbacks for them."""
         from vital_tracking.langchain.embeddings import VitalEmbeddings
 
+        if isinstance(embeddings, VitalEmbeddings):
+            embeddings = embeddings.embeddings  # wrapped twice it would be recorded twice
         return VitalEmbeddings(
             embeddings,
             self._recorder,
@@ -312,11 +314,11 @@ class VitalTracker(Services):
         """Record one state of a service run."""
         self._recorder.put(run)
 
-    def attached(self, callbacks: Any) -> Any:
-        """A caller's callbacks with the handler among them, once."""
-        from vital_tracking.langchain.attach import attached
+    def attached(self, callbacks: Any, more: Any = None) -> Any:
+        """A caller's callbacks, and more of them, with the handler among them, once; without it when this is closed."""
+        from vital_tracking.langchain.attach import joined
 
-        return attached(callbacks, self.handler)
+        return joined(callbacks, more, None if self.closed else [self.handler])
 
     def inherited_config(self) -> Mapping[str, Any]:
         """Callbacks, metadata and tags that the LangChain run around this code hands to its children; else empty."""

@@ -103,8 +103,8 @@ def set_price(
             entry[column] = _amount(value, option)
     start = _moment(valid_from) if valid_from else None
     store = open_store(Settings.from_env())
-    if start is None and _book(store).rates(provider, model, datetime.now(UTC)) is None:
-        start = _FIRST_CALL  # calls that wait for a price are older than this moment
+    if start is None and not _has_own_price(store, provider, model):
+        start = _FIRST_CALL  # calls that wait for a price are older than this moment; those that have one keep it
     entry["valid_from"] = start.isoformat() if start else None
     price = json.dumps({name: value for name, value in entry.items() if value is not None})
     store.call("add_model_price_v1", price=price)
@@ -112,6 +112,12 @@ def set_price(
     since = "the first call" if start == _FIRST_CALL else valid_from or "now"
     say(f"{model}: ${input_} in, ${output} out per million tokens, from {since} on")
     say("Running trackers take it up within five minutes. For calls stored unpriced: vital-tracking reprice")
+
+
+def _has_own_price(store: Store, provider: str | None, model: str) -> bool:
+    wanted = (provider.strip().lower() if provider else None, model.strip().lower())
+    own = team_prices(store.call("model_prices_v1"))
+    return wanted in {(price.provider.lower() if price.provider else None, price.model.lower()) for price in own}
 
 
 @app.command("show")

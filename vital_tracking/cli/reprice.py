@@ -53,7 +53,9 @@ def reprice(
     for model, count in left.most_common():
         say(f"  {model}: {counted(count, 'call')} still without a price")
     if left:
-        say("Run: vital-tracking prices set MODEL --input USD --output USD   (per million tokens)")
+        say(
+            "Run: vital-tracking prices set MODEL --input USD --output USD   (per million tokens; --from DATE for older calls)"
+        )
 
 
 def _load(answer: Any) -> list[dict[str, Any]]:

@@ -103,6 +103,7 @@ class Recorder:
         )
         self.put = self._writer.put
         self.start = self._writer.start
+        self.refuse = self._writer.refuse
 
     def flush(self, timeout: float | None = None) -> Delivered:
         """Send what waits and wait for the store's acknowledgement, at most `timeout` seconds."""
@@ -154,13 +155,15 @@ class Recorder:
     def encode(self, items: Sequence[Recordable]) -> list[_Row]:
         """Price the items and turn them into rows. One that cannot be turned is kept in its shortest form, and flagged."""
         self._refresh_prices()
-        rows: list[_Row] = []
+        calls: dict[str, _Row] = {}
         runs: dict[str, RunRecord] = {}
         for item in items:
             if isinstance(item, RunRecord):
                 runs[item.id] = item  # a run that began and ended in one batch is sent once
                 continue
-            rows.append(self._call(item if isinstance(item, CallRecord) else self._record(item)))
+            record = item if isinstance(item, CallRecord) else self._record(item)
+            calls[record.id] = self._call(record)  # the true end of a call given up in the same batch takes its place
+        rows = list(calls.values())
         for run in runs.values():
             try:
                 rows.append(_Row("record_runs_v1", orjson.dumps(run_row(run)).decode()))

@@ -127,6 +127,10 @@ class Writer(Generic[Item, Encoded]):
         if not self._running:
             self._start()
 
+    def refuse(self) -> None:
+        """Count an item that came after the end."""
+        self._drop(1)
+
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything put before is settled (stored or refused); False where `timeout` seconds were not enough."""
         if self._closing or not (self._running or self._items):
@@ -205,8 +209,9 @@ class Writer(Generic[Item, Encoded]):
 
     def _work_through(self) -> None:
         with self._working:
-            self._courier.tick()
-            while self._items and not self._late():
+            more = True
+            while more and self._items and not self._late():
+                self._courier.tick()
                 self._signalled = False
                 batch, marker = self._take()
                 delivered = not batch or self._deliver(batch)
@@ -215,6 +220,14 @@ class Writer(Generic[Item, Encoded]):
                 if not delivered:
                     return
                 self._in_hand = 0
+                more = self._is_due()
+            self._courier.tick()
+
+    def _is_due(self) -> bool:
+        """Whether to go on at once: few items wait for company, unless somebody waits for them."""
+        if self._closing or len(self._items) >= self._batch_size:
+            return True
+        return any(isinstance(item, _Marker) for item in self._items.copy())
 
     def _late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline

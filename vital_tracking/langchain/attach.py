@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
 from vital_tracking.context import current_frame
@@ -14,16 +15,37 @@ from vital_tracking.langchain.handler import VitalHandler
 _INHERITED: Final = ("callbacks", "metadata", "tags")
 
 
-def attached(callbacks: Any, handler: VitalHandler) -> Any:
-    """A caller's `callbacks` (None, a list, or a manager) with the handler among them, once; the caller's own is not changed."""
-    if callbacks is None:
-        return [handler]
-    if isinstance(callbacks, (list, tuple)):
-        return list(callbacks) if handler in callbacks else [*callbacks, handler]
-    manager = callbacks.copy()
-    if handler not in manager.handlers:
-        manager.add_handler(handler, inherit=True)
+def joined(*parts: Any) -> Any:
+    """Callbacks (None, lists, a manager) joined into one, each handler once; what was given is not changed.
+
+    A manager carries the run that is the parent of what is called next: there is one at most, and it stays.
+    """
+    lists = [list(part) for part in parts if isinstance(part, (list, tuple))]
+    managers = [part for part in parts if part is not None and not isinstance(part, (list, tuple))]
+    handlers = [handler for one in lists for handler in one]
+    handlers += [handler for manager in managers[1:] for handler in manager.handlers]
+    if not managers:
+        return [handler for number, handler in enumerate(handlers) if handler not in handlers[:number]]
+    manager = managers[0].copy()
+    for handler in handlers:
+        if handler not in manager.handlers:
+            manager.add_handler(handler, inherit=True)
     return manager
+
+
+class _IsOurs(type):
+    """LangChain asks for the class of a hook's handler, and makes one itself where the hook has gone in between: then an
+    empty one."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, VitalHandler)
+
+    def __call__(cls) -> BaseCallbackHandler:
+        return BaseCallbackHandler()
+
+
+class _Ours(metaclass=_IsOurs):
+    """Stands for VitalHandler where LangChain looks for one among the callbacks."""
 
 
 class _Ambient:
@@ -46,7 +68,7 @@ class _Ambient:
     def register(self) -> None:
         if not self.registered:
             self.registered = True
-            register_configure_hook(self, inheritable=True, handle_class=VitalHandler)  # type: ignore[arg-type]
+            register_configure_hook(self, inheritable=True, handle_class=_Ours)  # type: ignore[arg-type]
 
 
 _ambient = _Ambient()

@@ -112,7 +112,7 @@ class OpenCall:
         self.marked: Frame | None = None
         self.allowed: frozenset[str] = ALLOWED_METADATA
         self.run: Run | None = None
-        self.tree: Any = None
+        self.tree: tuple[Any, Any] | None = None  # LangSmith's trace id and project
         self.attempt: int | None = None
         self.below: OpenCall | None = None
         self.echoes = 0
@@ -149,7 +149,7 @@ class OpenCall:
             if self.first_token is None:
                 self.first_token = now
             self.touched = now
-            self.streamed_bytes += len(token) if isinstance(token, str) else text_size(token)
+            self.streamed_bytes += text_size(token)
         elif self.first_token is None and chunk is not None:
             message = getattr(chunk, "message", None)
             if getattr(message, "content", None) or getattr(message, "tool_call_chunks", None):

@@ -70,7 +70,8 @@ class VitalHandler(BaseCallbackHandler):
         self._echoes: dict[int, int] = {}
         self._batches: dict[int, tuple[Mapping[str, Any], bool]] = {}
         # Calls that have ended lately: a v3 stream that is cancelled during its end event reports an error as well.
-        self._ended: dict[int, None] = {}
+        self._ended: dict[int, float] = {}
+        self._closed = False
         # A deque, not a set under a lock: garbage collection appends to it at any moment, in any thread.
         self._vanished: deque[int] = deque()
         recorder.on_tick.append(self.close_stale)
@@ -166,7 +167,8 @@ class VitalHandler(BaseCallbackHandler):
                     self._note_batch(call)
                 if call.message_id is not None and str(run_id) not in call.message_id:
                     source = run_key_of_message(call.message_id)
-                    call.inner = source is not None and source in self._ended
+                    # Inside this call ran what began after it and has ended before it.
+                    call.inner = source is not None and self._ended.get(source, 0.0) >= call.started_clock
                 self._put(call)
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
@@ -258,6 +260,9 @@ class VitalHandler(BaseCallbackHandler):
         metadata: dict[str, Any] | None,
         extra: Mapping[str, Any],
     ) -> None:
+        if self._closed:
+            self._recorder.refuse()
+            return
         key = _key(run_id)
         known = self._open.get(key)
         if known is not None and known.metadata is metadata:
@@ -277,7 +282,8 @@ class VitalHandler(BaseCallbackHandler):
         call.default = self._default
         call.allowed = self._allowed
         call.frame, call.marked = locate(current_frame.get(), metadata)
-        call.tree = get_current_run_tree()
+        if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
+            call.tree = (tree.trace_id, tree.session_name)
         call.below = known  # a run id that the user gave to two calls at once
         if parent_run_id is not None:
             parent = _key(parent_run_id)
@@ -297,6 +303,8 @@ class VitalHandler(BaseCallbackHandler):
         """Take the call of a run out of the books; a new one where an end comes without a start; None for an echo."""
         key = _key(run_id)
         call = self._open.pop(key, None)
+        if self._closed:
+            return None
         if call is None:
             echoes = self._echoes.get(key, 0)
             if echoes:
@@ -308,7 +316,7 @@ class VitalHandler(BaseCallbackHandler):
             late = self._given_up.pop(key, None)
             if late is None and key in self._ended:
                 return None
-            self._ended[key] = None
+            self._ended[key] = 0.0
             if late is not None:
                 late.replaces_abandoned = True
                 return late
@@ -319,7 +327,7 @@ class VitalHandler(BaseCallbackHandler):
             call.notes = ("start_missed",)
             return call
         call.ref = None  # the id's end says nothing any more
-        self._ended[key] = None
+        self._ended[key] = call.started_clock
         if call.below is not None:
             self._open[key] = call.below
             call.below = None
@@ -363,8 +371,11 @@ class VitalHandler(BaseCallbackHandler):
 
     def close_stale(self) -> None:
         """Record the calls of which no end will come: their run is gone, their parent has ended, or their time is up."""
-        while self._vanished:
-            key = self._vanished.popleft()
+        vanished: list[int] = []
+        for _ in range(len(self._vanished)):
+            with suppress(IndexError):  # another thread is at it too
+                vanished.append(self._vanished.popleft())
+        for key in vanished:
             call = self._open.get(key)
             if call is not None and call.ref is not None and call.ref() is None:
                 self._give_up(call, "cancelled")
@@ -383,6 +394,7 @@ class VitalHandler(BaseCallbackHandler):
     def close_all(self) -> None:
         """Record every call still open as abandoned: the process or the tracker is ending."""
         self.close_stale()
+        self._closed = True
         for call in list(self._open.values()):
             self._give_up(call, "abandoned")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from vital_tracking.context import METADATA_KEY, CallContext, resolve, unknown_keys
@@ -226,8 +226,8 @@ def _metadata(call: OpenCall) -> dict[str, Any]:
 
 def _trace_id(call: OpenCall, run_id: str) -> str:
     """LangSmith's trace id, which is the id of the root run."""
-    if call.tree is not None and (trace := getattr(call.tree, "trace_id", None)) is not None:
-        return str(trace)
+    if call.tree is not None and call.tree[0] is not None:
+        return str(call.tree[0])
     if call.run is not None:
         return str(call.run.root)
     return str(call.parent_run_id) if call.parent_run_id else run_id
@@ -235,8 +235,8 @@ def _trace_id(call: OpenCall, run_id: str) -> str:
 
 def _project(call: OpenCall) -> str | None:
     """LangSmith's project, where its tracing is on."""
-    if call.tree is not None and (name := getattr(call.tree, "session_name", None)):
-        return cast("str", name)
+    if call.tree is not None and call.tree[1]:
+        return str(call.tree[1])
     return _tracing_project(int(time.monotonic()))
 
 
