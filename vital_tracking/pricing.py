@@ -334,7 +334,7 @@ class PriceBook:
         """Find a model under its provider; where that is a gateway or unknown, under what the model's name begins with."""
         candidates: list[tuple[str | None, str]] = [(provider, model)]
         prefix, slash, rest = model.partition("/")
-        if provider is not None and slash:  # `models/gemini-2.5-pro`, and the ARNs of Bedrock's profiles
+        if provider in ("aws", "google") and slash:  # `models/gemini-2.5-pro`, and the ARNs of Bedrock's profiles
             candidates.append((provider, model.rpartition("/")[2]))
         if provider == "openrouter" and ":" in model:  # `:online`, `:nitro` and the like route, they do not price
             candidates.append((provider, model.partition(":")[0]))

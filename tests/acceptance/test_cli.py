@@ -461,21 +461,21 @@ def test_a_wrong_option_for_the_database_is_named_as_one(cli: Cli) -> None:
 
 
 def test_a_price_set_is_listed_and_shown(several: Several, rows: Rows) -> None:
-    none_yet, _, as_json, as_table, own, other = several(
+    none_yet, _, as_json, as_table, own, other, _ = several(
         ["prices", "list"],
         ["prices", "set", "gpt-4o", "--input", "2.25", "--output", "9", "--provider", "openai", "--note", "contract"],
         ["prices", "list", "--json"],
         ["prices", "list"],
         ["prices", "show", "gpt-4o", "--provider", "openai"],
         ["prices", "show", "gpt-4o-mini"],
+        ["prices", "set", "gpt-4o", "--input", "2", "--output", "8", "--provider", "openai"],
     )
     assert "genai-prices has them all" in fine(none_yet)
-    entry = only(
-        rows("select provider, model, input_usd_per_mtok, output_usd_per_mtok, note, valid_from from model_prices")
+    entry, later = rows(
+        "select provider, model, input_usd_per_mtok, output_usd_per_mtok, note, valid_from from model_prices order by id"
     )
-    assert entry.pop("valid_from") > datetime.now(UTC) - timedelta(minutes=5), (
-        "a model with a price changes it from now on"
-    )
+    assert entry.pop("valid_from") == datetime(1970, 1, 1, tzinfo=UTC), "calls that wait for the first price are older"
+    assert later["valid_from"] > datetime.now(UTC) - timedelta(minutes=5), "a second price counts from now on"
     assert list(entry.values()) == ["openai", "gpt-4o", Decimal("2.25"), Decimal(9), "contract"]
     listed = only(json.loads(fine(as_json)))
     assert (listed["input_usd_per_mtok"], listed["output_usd_per_mtok"]) == ("2.25", "9")

@@ -71,8 +71,8 @@ def set_price(
         str | None,
         typer.Option(
             "--from",
-            help="From when on, as 2026-01-31 or 2026-01-31T12:00+00:00; by default from now on, or from the first call on "
-            "where the model has had no price.",
+            help="From when on, as 2026-01-31 or 2026-01-31T12:00+00:00; by default from now on; the first entry of "
+            "your own for a model counts from the first call on.",
         ),
     ] = None,
     cache_read: Annotated[str | None, typer.Option(help="Per million tokens read from the provider's cache.")] = None,
