@@ -161,14 +161,14 @@ class VitalHandler(BaseCallbackHandler):
             if call is not None:
                 try:
                     call.end(response)
+                    if call.batch_size > 1 and call.call_type == "completion":
+                        self._note_batch(call)
+                    if call.message_id is not None and str(run_id) not in call.message_id:
+                        source = run_key_of_message(call.message_id)
+                        # Inside this call ran what began after it and has ended before it.
+                        call.inner = source is not None and self._ended.get(source, 0.0) >= call.started_clock
                 except Exception as error:  # noqa: BLE001 - a result that cannot be read is still a call
                     self._unreadable(call, error)
-                if call.batch_size > 1 and call.call_type == "completion":
-                    self._note_batch(call)
-                if call.message_id is not None and str(run_id) not in call.message_id:
-                    source = run_key_of_message(call.message_id)
-                    # Inside this call ran what began after it and has ended before it.
-                    call.inner = source is not None and self._ended.get(source, 0.0) >= call.started_clock
                 self._put(call)
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
@@ -359,8 +359,8 @@ class VitalHandler(BaseCallbackHandler):
         key = id(call.params)
         first = self._batches.get(key)
         if first is None or first[0] is not call.params:
-            self._batches[key] = (call.params, bool(call.token_usage))
-        call.batch_reported = self._batches[key][1]
+            self._batches[key] = first = (call.params, bool(call.token_usage))
+        call.batch_reported = first[1]
 
     def _orphan(self, parent: int, status: Status) -> None:
         now = time.perf_counter()
@@ -406,7 +406,10 @@ class VitalHandler(BaseCallbackHandler):
         self._ended.clear()
 
     def _give_up(self, call: OpenCall, status: Status) -> None:
+        # Remembered before it leaves the open ones: an end that comes at this very moment must find it in one of the two.
+        self._given_up[call.key] = call
         if self._open.pop(call.key, None) is None:
+            self._given_up.pop(call.key, None)
             return
         if call.below is not None:
             self._open[call.key] = call.below
