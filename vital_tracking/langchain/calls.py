@@ -234,11 +234,11 @@ class OpenCall:
         output = getattr(response, "llm_output", None)
         kept: dict[str, Any] = {}
         if isinstance(output, Mapping):
-            kept = {name: output[name] for name in _RESPONSE_FIELDS if name in output}
+            _keep(kept, output)
             usage = output.get("token_usage", output.get("usage"))
             self.token_usage = dict(usage) if isinstance(usage, Mapping) else None
         if isinstance(fields, Mapping):
-            kept |= {name: fields[name] for name in _RESPONSE_FIELDS if name in fields}
+            _keep(kept, fields)
         self.response = kept
 
     def _measure(self, response: Any) -> None:
@@ -247,6 +247,12 @@ class OpenCall:
         prompt = text_size(self.messages) if self.messages is not None else (self.estimate or (0, 0))[0]
         answer = text_size(generations) if generations else 0
         self.estimate = (prompt, max(answer, self.streamed_bytes, self.event_bytes))
+
+
+def _keep(kept: dict[str, Any], fields: Mapping[str, Any]) -> None:
+    for name in _RESPONSE_FIELDS:
+        if name in fields:
+            kept[name] = fields[name]
 
 
 def _holds_counts(usage: Mapping[str, Any] | None) -> bool:

@@ -163,10 +163,10 @@ class VitalHandler(BaseCallbackHandler):
                     call.end(response)
                     if call.batch_size > 1 and call.call_type == "completion":
                         self._note_batch(call)
-                    if call.message_id is not None and str(run_id) not in call.message_id:
-                        source = run_key_of_message(call.message_id)
+                    source = run_key_of_message(call.message_id)
+                    if source is not None and source != call.key:
                         # Inside this call ran what began after it and has ended before it.
-                        call.inner = source is not None and self._ended.get(source, 0.0) >= call.started_clock
+                        call.inner = self._ended.get(source, 0.0) >= call.started_clock
                 except Exception as error:  # noqa: BLE001 - a result that cannot be read is still a call
                     self._unreadable(call, error)
                 self._put(call)

@@ -37,7 +37,6 @@ ALLOWED_METADATA: Final = frozenset(
     }
 )
 _INTERNAL_TAGS: Final = ("seq:step", "map:key", "graph:step", "langsmith:")
-_CACHED_MESSAGE: Final = "lc_run--"
 
 
 class _Bill(NamedTuple):
@@ -112,10 +111,10 @@ def run_id_of(call: OpenCall) -> str:
 
 def run_key_of_message(message_id: str | None) -> int | None:
     """The key of the run that made a message, where LangChain gave the message its id: `lc_run--<run id>-<n>`."""
-    if not isinstance(message_id, str) or not message_id.startswith(_CACHED_MESSAGE):
+    if not isinstance(message_id, str) or not message_id.startswith("lc_run--"):
         return None
     try:
-        return UUID(message_id[len(_CACHED_MESSAGE) :][:36]).int
+        return int(message_id[8:44].replace("-", ""), 16)
     except ValueError:
         return None
 
