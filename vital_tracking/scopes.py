@@ -26,12 +26,11 @@ from vital_tracking.context import (
 )
 from vital_tracking.errors import VitalError
 from vital_tracking.ids import new_id
-from vital_tracking.usage import RunRecord, RunStatus
+from vital_tracking.usage import HUNG_UP, RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
-_CANCELLED = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt"})
 # LangGraph's control flow travels as exceptions and is no failure.
 _CONTROL_FLOW = frozenset({"GraphBubbleUp", "GraphInterrupt"})
 
@@ -373,7 +372,7 @@ def _ended(record: RunRecord, kind: type[BaseException] | None) -> RunRecord:
     names = {cls.__name__ for cls in kind.__mro__} if kind is not None else set()
     status: RunStatus = "ok"
     if names and not names & _CONTROL_FLOW:
-        status = "cancelled" if names & _CANCELLED else "error"
+        status = "cancelled" if names & HUNG_UP else "error"
     return dataclasses.replace(
         record,
         status=status,

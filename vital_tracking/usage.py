@@ -19,6 +19,9 @@ from typing import Any, Final, Literal
 from vital_tracking.context import CONTEXT_FIELDS, SERVICE_TYPES, CallContext
 
 Status = Literal["ok", "error", "cancelled", "abandoned", "blocked"]
+HUNG_UP: Final = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt"})
+"""Classes of errors by which the caller ends a call or a run: it was cancelled, it did not fail."""
+
 STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "blocked")
 CallType = Literal["chat", "completion", "embedding"]
 RunStatus = Literal["running", "ok", "error", "cancelled"]
@@ -121,19 +124,18 @@ class TokenUsage:
         return cls(prompt, completion, read, write, write_1h, thought, heard, said, notes=tuple(dict.fromkeys(notes)))
 
 
-def estimate_tokens(characters: int, bytes_: int | None = None) -> int:
+def estimate_tokens(size: int) -> int:
     """A rough token count of a text nobody counted: a token for every four bytes of UTF-8, rounded up.
 
     Four characters a token is the rule of thumb that OpenAI and Anthropic publish for English; bytes instead of characters
     keep it near one token a character for Chinese or Japanese.
     """
-    size = characters if bytes_ is None else bytes_
     return min(-(-size // 4), MAX_TOKENS)
 
 
 @dataclass(slots=True)
 class CallRecord:
-    """One billed request to a model as it is handed to the writer; `row()` is its row of `token_usage_logs`.
+    """One billed request to a model as it is handed to the writer; `call_row` makes its row of `token_usage_logs`.
 
     `latency_ms` and `ttft_ms` are milliseconds on a monotonic clock, `created_at` is the call's start. `notes` says what is
     not as reported, in fixed words; `service_tier` is the provider's (`priority`, `flex`), which has prices of its own;

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -19,22 +18,12 @@ import psycopg
 import pytest
 
 from tests.sql.helpers import a_call, a_run, an_end, call_id
-from tests.support.postgres import PostgresServer, free_port
+from tests.support.postgres import PostgresServer, free_port, outage
 from vital_tracking.errors import SettingsError, StoreError, StoreNotReady, StoreRejected, StoreUnavailable
 from vital_tracking.migrate import find_migrations
 from vital_tracking.stores.postgres import PostgresStore
 
 Rows = Callable[..., list[dict[str, Any]]]
-
-
-@contextmanager
-def outage(server: PostgresServer) -> Iterator[None]:
-    """The server is down inside the block."""
-    server.stop()
-    try:
-        yield
-    finally:
-        server.start()
 
 
 def record(store: PostgresStore, *calls: object) -> Any:

@@ -7,13 +7,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from tests.sql.helpers import a_call, call_id
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, outage
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery.writer import Writer
 from vital_tracking.errors import StoreError
@@ -77,16 +76,6 @@ def track(watched: WatchedStore) -> Iterator[Callable[..., VitalTracker]]:
 @pytest.fixture(autouse=True)
 def _give_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vital_tracking.stores.postgres._CONNECT_TIMEOUT_S", 1)
-
-
-@contextmanager
-def outage(server: PostgresServer) -> Iterator[None]:
-    """The server is down inside the block."""
-    server.stop()
-    try:
-        yield
-    finally:
-        server.start()
 
 
 def record(tracker: VitalTracker, count: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,7 +75,6 @@ def examine() -> Iterator[Finding]:
         return
     finally:
         store.close()
-    status = json.loads(status) if isinstance(status, str) else status
     yield from _database(status)
     yield from _calls(status)
 

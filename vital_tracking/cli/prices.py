@@ -36,7 +36,7 @@ def list_prices(json_: Annotated[bool, typer.Option("--json", help="Print JSON; 
     store = open_store(Settings.from_env())
     answer = store.call("model_prices_v1")
     store.close()
-    rows: list[dict[str, Any]] = json.loads(answer) if isinstance(answer, str) else answer
+    rows: list[dict[str, Any]] = answer
     if json_:
         as_json(rows)
         return

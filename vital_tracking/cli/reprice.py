@@ -32,7 +32,7 @@ def reprice(
     after: dict[str, Any] = {"after_created_at": None, "after_id": None}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("repricing", total=None)
-        while calls := _load(store.call("unpriced_calls_v1", **after, batch_size=_BATCH)):
+        while calls := store.call("unpriced_calls_v1", **after, batch_size=_BATCH):
             after = {"after_created_at": calls[-1]["created_at"], "after_id": calls[-1]["id"]}
             updates = []
             for call in calls:
@@ -56,10 +56,6 @@ def reprice(
         say(
             "Run: vital-tracking prices set MODEL --input USD --output USD   (per million tokens; --from DATE for older calls)"
         )
-
-
-def _load(answer: Any) -> list[dict[str, Any]]:
-    return json.loads(answer) if isinstance(answer, str) else answer or []
 
 
 def _cost(book: PriceBook, call: dict[str, Any]) -> Cost | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -68,10 +67,6 @@ class Stats:
     estimated: int = 0
     abandoned: int = 0
     faults: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """The counts by name."""
-        return asdict(self)
 
 
 @dataclass(slots=True)
@@ -179,7 +174,6 @@ class Recorder:
                 continue
             try:
                 report = self.store.call(function, **{argument: f"[{','.join(texts)}]"})
-                report = json.loads(report) if isinstance(report, str) else report
                 inserted, duplicate, rejected = report["inserted"], report["duplicate"], report["rejected"]
             except StoreError:
                 raise
@@ -245,7 +239,7 @@ class Recorder:
 def team_prices(rows: Any) -> list[Price]:
     """Prices from the JSON of `model_prices_v1`, oldest first; an entry that cannot be read is left out and logged."""
     prices: list[Price] = []
-    for row in reversed(json.loads(rows) if isinstance(rows, str) else rows or []):
+    for row in reversed(rows or []):
         try:
             prices.append(Price.from_row(row))
         except (ValueError, KeyError, TypeError) as error:

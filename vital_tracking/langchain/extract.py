@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from vital_tracking.usage import TokenUsage, estimate_tokens
+from vital_tracking.usage import HUNG_UP, TokenUsage, estimate_tokens
 
 # `invocation_params["_type"]` of completion models, which carry no `ls_provider`, begins with the provider's name.
 _COMPLETION_TYPES: Final[Mapping[str, str]] = {
@@ -35,7 +35,6 @@ _PERHAPS_BILLED: Final = frozenset(
         "TimeoutError",
     }
 )
-_HUNG_UP: Final = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt"})
 
 # Codes of errors that say something without quoting anybody.
 ERROR_CODES: Final = frozenset(
@@ -217,7 +216,7 @@ class ErrorFacts:
     def __init__(self, error: BaseException) -> None:
         names = {cls.__name__ for cls in type(error).__mro__}
         self.name = type(error).__name__
-        self.hung_up = bool(names & _HUNG_UP)
+        self.hung_up = bool(names & HUNG_UP)
         self.status = _http_status(error)
         self.perhaps_billed = bool(names & _PERHAPS_BILLED)
         self.refused = self.status is not None and self.status >= 400

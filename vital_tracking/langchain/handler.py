@@ -30,12 +30,11 @@ from vital_tracking.delivery import Recorder
 from vital_tracking.langchain.calls import OpenCall, Run
 from vital_tracking.langchain.extract import request_hash, text_size
 from vital_tracking.langchain.records import ALLOWED_METADATA, run_key_of_message
-from vital_tracking.usage import CallType, Status
+from vital_tracking.usage import HUNG_UP, CallType, Status
 
 _MAX_OPEN: Final = 100_000
 _MAX_GIVEN_UP: Final = 1024
 _ORPHAN_GRACE_S: Final = 10.0
-_CANCELLED: Final = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt"})
 
 
 class VitalHandler(BaseCallbackHandler):
@@ -240,7 +239,7 @@ class VitalHandler(BaseCallbackHandler):
             key = _key(run_id)
             self._runs.pop(key, None)
             if key in self._children:
-                self._orphan(key, "cancelled" if type(error).__name__ in _CANCELLED else "abandoned")
+                self._orphan(key, "cancelled" if type(error).__name__ in HUNG_UP else "abandoned")
         except Exception as fault:  # noqa: BLE001
             self._recorder.fault(fault)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -53,7 +54,8 @@ class SupabaseStore:
     def call(self, function: str, /, **arguments: object) -> Any:
         """Call a function of ours through the API; its JSON result."""
         values = {name: _argument(value) for name, value in arguments.items()}
-        return self._run(lambda client: client.rpc(function, values).execute().data)
+        answer = self._run(lambda client: client.rpc(function, values).execute().data)
+        return json.loads(answer) if isinstance(answer, str) else answer  # some servers hand JSON over as a string
 
     def read(
         self,
