@@ -53,6 +53,7 @@ create table public.token_usage_logs (
   potential_cost numeric,
   price_version text,
   priced boolean not null,
+  ceiling_cost numeric,
   latency_ms double precision,
   ttft_ms double precision,
   cache_hit boolean not null default false,
@@ -90,6 +91,7 @@ create table public.token_usage_logs (
     and output_cost >= 0 and output_cost < 'Infinity'
     and total_cost >= 0 and total_cost < 'Infinity'
     and potential_cost >= 0 and potential_cost < 'Infinity'
+    and ceiling_cost >= 0 and ceiling_cost < 'Infinity'
   ),
   constraint token_usage_logs_total_cost check (total_cost >= input_cost + output_cost),
   constraint token_usage_logs_priced check (
@@ -119,8 +121,11 @@ comment on column public.token_usage_logs.usage_estimated is 'True where nobody 
 comment on column public.token_usage_logs.potential_cost is 'What the call would have cost without any cache.';
 comment on column public.token_usage_logs.price_version is 'The price entry that priced this row.';
 comment on column public.token_usage_logs.priced is 'False where no price is known: the costs are NULL, never 0, until the row is repriced.';
+comment on column public.token_usage_logs.ceiling_cost is 'What budgets count for a call without a price, until it is repriced; no part of the bill.';
 comment on column public.token_usage_logs.ttft_ms is 'Milliseconds to the first token that was not empty.';
 comment on column public.token_usage_logs.cache_hit is 'True where LangChain answered from its own cache: nothing was billed.';
+comment on column public.token_usage_logs.budget_action is 'The strictest action of a budget on this call: throttle, downgrade, block; shadow_... where it was only noted.';
+comment on column public.token_usage_logs.throttled_ms is 'Milliseconds that a budget made the call wait.';
 comment on column public.token_usage_logs.error_type is 'Class name of the error only; its text is never stored.';
 
 create table vital_private.token_usage_logs_default partition of public.token_usage_logs default;

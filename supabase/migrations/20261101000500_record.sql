@@ -2,58 +2,107 @@
 -- through PostgREST, psycopg and psql. The whole batch goes in as one statement; only where that fails is it taken row by
 -- row, so that a bad row is set aside alone and its neighbours stay.
 
--- Insert calls; returns how many were new. Rows come sorted by id, so that two writers that send the same rows wait for each
--- other in one order and cannot deadlock.
-create function vital_private.insert_calls(batch json) returns bigint
+-- A call as it is sent: a row, and what goes with it. This table holds no rows; it is the row type of json_populate_recordset.
+--   replaces_abandoned: the true end of a call that had been given up
+--   draws: [[window id, amount], ...], what of the call had been granted to its process by these windows
+create table vital_private.incoming_calls (
+  like public.token_usage_logs,
+  replaces_abandoned boolean,
+  draws json
+);
+alter table vital_private.incoming_calls enable row level security;
+
+-- Insert calls and post them to the windows of the budgets; returns how many were new. Rows come sorted by id, so that two
+-- writers that send the same rows wait for each other in one order and cannot deadlock.
+create function vital_private.insert_calls(batch json, holder text) returns bigint
 language plpgsql
 set search_path = ''
 as $$
 declare
+  budgeted boolean := exists (select from public.budget_limits);
   inserted bigint;
+  counted vital_private.counted_call[];
+  replaced vital_private.counted_call[];
+  drawn json;
 begin
   -- The true end of a call that had been given up, as `abandoned` or `cancelled`, takes the place of its row. Rare, so look
   -- before reading twice.
   if strpos(batch::text, '"replaces_abandoned"') > 0 then
-    delete from public.token_usage_logs as given_up
-    using json_to_recordset(batch) as late (id uuid, created_at timestamptz, replaces_abandoned boolean)
-    where late.replaces_abandoned and given_up.status in ('abandoned', 'cancelled')
-      and given_up.id = late.id and given_up.created_at = late.created_at;
+    with given_up as (
+      delete from public.token_usage_logs as given_up
+      using json_to_recordset(batch) as late (id uuid, created_at timestamptz, replaces_abandoned boolean)
+      where late.replaces_abandoned and given_up.status in ('abandoned', 'cancelled')
+        and given_up.id = late.id and given_up.created_at = late.created_at
+      returning given_up as call
+    )
+
+    select array_agg(vital_private.counted(given_up.call, -1)) into replaced from given_up;
   end if;
-  insert into public.token_usage_logs (
-    id, created_at, organization_id, user_id, session_id, service_type, service_id, service_name, service_run_id,
-    agent_id, agent_name, agent_tier, agent_role, workflow_id, workflow_step, workflow_step_name,
-    panel_id, panel_position, panel_size, solution_id, framework, provider, model, requested_model, call_type, message_type,
-    run_id, parent_run_id, trace_id, langsmith_project,
-    prompt_tokens, completion_tokens, total_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens,
-    reasoning_tokens, audio_tokens, audio_output_tokens, usage_estimated,
-    input_cost, output_cost, total_cost, potential_cost, price_version, priced,
-    latency_ms, ttft_ms, cache_hit, status, error_type, budget_action, throttled_ms, request_hash, tags, metadata
+  with incoming as materialized (
+    select distinct on (c.id, c.created_at) c.*
+    from json_populate_recordset(null::vital_private.incoming_calls, batch) as c
+    -- Where a batch holds both ends of one call, the true one comes first and stays.
+    order by c.id, c.created_at, c.status is not distinct from 'abandoned'
+  ),
+
+  added as (
+    insert into public.token_usage_logs (
+      id, created_at, organization_id, user_id, session_id, service_type, service_id, service_name, service_run_id,
+      agent_id, agent_name, agent_tier, agent_role, workflow_id, workflow_step, workflow_step_name,
+      panel_id, panel_position, panel_size, solution_id, framework, provider, model, requested_model, call_type, message_type,
+      run_id, parent_run_id, trace_id, langsmith_project,
+      prompt_tokens, completion_tokens, total_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens,
+      reasoning_tokens, audio_tokens, audio_output_tokens, usage_estimated,
+      input_cost, output_cost, total_cost, potential_cost, price_version, priced, ceiling_cost,
+      latency_ms, ttft_ms, cache_hit, status, error_type, budget_action, throttled_ms, request_hash, tags, metadata
+    )
+    select
+      c.id, c.created_at, c.organization_id, c.user_id, c.session_id, c.service_type, c.service_id, c.service_name, c.service_run_id,
+      c.agent_id, c.agent_name, c.agent_tier, c.agent_role, c.workflow_id, c.workflow_step, c.workflow_step_name,
+      c.panel_id, c.panel_position, c.panel_size, c.solution_id, c.framework, c.provider, c.model, c.requested_model,
+      coalesce(c.call_type, 'chat'), c.message_type,
+      c.run_id, c.parent_run_id, c.trace_id, c.langsmith_project,
+      coalesce(c.prompt_tokens, 0), coalesce(c.completion_tokens, 0), coalesce(c.total_tokens, 0),
+      coalesce(c.cache_read_tokens, 0), coalesce(c.cache_write_tokens, 0), coalesce(c.cache_write_1h_tokens, 0),
+      coalesce(c.reasoning_tokens, 0), coalesce(c.audio_tokens, 0), coalesce(c.audio_output_tokens, 0),
+      coalesce(c.usage_estimated, false),
+      c.input_cost, c.output_cost, c.total_cost, c.potential_cost, c.price_version, c.priced, c.ceiling_cost,
+      c.latency_ms, c.ttft_ms, coalesce(c.cache_hit, false), coalesce(c.status, 'ok'), c.error_type, c.budget_action,
+      c.throttled_ms, c.request_hash, coalesce(c.tags, '{}'), coalesce(c.metadata, '{}')
+    from incoming as c
+    order by c.id
+    on conflict (id, created_at) do nothing
+    returning id, created_at
   )
+
   select
-    c.id, c.created_at, c.organization_id, c.user_id, c.session_id, c.service_type, c.service_id, c.service_name, c.service_run_id,
-    c.agent_id, c.agent_name, c.agent_tier, c.agent_role, c.workflow_id, c.workflow_step, c.workflow_step_name,
-    c.panel_id, c.panel_position, c.panel_size, c.solution_id, c.framework, c.provider, c.model, c.requested_model,
-    coalesce(c.call_type, 'chat'), c.message_type,
-    c.run_id, c.parent_run_id, c.trace_id, c.langsmith_project,
-    coalesce(c.prompt_tokens, 0), coalesce(c.completion_tokens, 0), coalesce(c.total_tokens, 0),
-    coalesce(c.cache_read_tokens, 0), coalesce(c.cache_write_tokens, 0), coalesce(c.cache_write_1h_tokens, 0),
-    coalesce(c.reasoning_tokens, 0), coalesce(c.audio_tokens, 0), coalesce(c.audio_output_tokens, 0),
-    coalesce(c.usage_estimated, false),
-    c.input_cost, c.output_cost, c.total_cost, c.potential_cost, c.price_version, c.priced,
-    c.latency_ms, c.ttft_ms, coalesce(c.cache_hit, false), coalesce(c.status, 'ok'), c.error_type, c.budget_action,
-    c.throttled_ms, c.request_hash, coalesce(c.tags, '{}'), coalesce(c.metadata, '{}')
-  from json_populate_recordset(null::public.token_usage_logs, batch) as c
-  -- Where a batch holds both ends of one call, the true one comes first and stays.
-  order by c.id, c.status is not distinct from 'abandoned'
-  on conflict (id, created_at) do nothing;
-  get diagnostics inserted = row_count;
+    count(*),
+    array_agg(
+      row(
+        c.created_at, c.organization_id, c.service_type, c.agent_tier, c.user_id, c.session_id, c.agent_id, c.workflow_id,
+        c.panel_id, c.solution_id, vital_private.budget_model(c.model, c.requested_model, c.budget_action),
+        coalesce(c.total_cost, c.ceiling_cost, 0), case when c.cache_hit then 0 else coalesce(c.total_tokens, 0) end,
+        case when c.cache_hit or c.status = 'blocked' then 0 else 1 end
+      )::vital_private.counted_call
+    ) filter (where budgeted),
+    json_agg(c.draws) filter (where budgeted and c.draws is not null)
+  into inserted, counted, drawn
+  from added
+  join incoming as c using (id, created_at);
+
+  if counted is not null or replaced is not null then
+    perform vital_private.post_spend(
+      counted || replaced, holder,
+      (select json_agg(d.value) from json_array_elements(drawn) as c (value) cross join json_array_elements(c.value) as d (value))
+    );
+  end if;
   return inserted;
 end;
 $$;
 
 -- Insert service runs or bring them to their end; returns how many rows were new or changed. An end is final: a start that
--- arrives after it changes nothing.
-create function vital_private.upsert_runs(batch json) returns bigint
+-- arrives after it changes nothing. (`holder` is of use to calls only.)
+create function vital_private.upsert_runs(batch json, holder text) returns bigint
 language plpgsql
 set search_path = ''
 as $$
@@ -81,7 +130,7 @@ $$;
 -- Run one of the two over a batch, whole where that works, else row by row, in the same order of ids. Only errors of the data
 -- (SQLSTATE classes 22, 23 and 54) set a row aside; any other error fails the batch, which the client sends again. The report
 -- names no values but the row's id, only which rule was broken.
-create function vital_private.record_batch(batch_text text, insert_rows regproc) returns json
+create function vital_private.record_batch(batch_text text, insert_rows regproc, holder text) returns jsonb
 language plpgsql
 set search_path = ''
 as $$
@@ -105,14 +154,14 @@ begin
     raise exception 'The batch must be text that holds a JSON array of objects.' using errcode = '22023';
   end if;
   begin
-    execute format('select %s($1)', insert_rows) into inserted using batch;
-    return json_build_object('inserted', inserted, 'duplicate', total - inserted, 'rejected', json_build_array());
+    execute format('select %s($1, $2)', insert_rows) into inserted using batch, holder;
+    return jsonb_build_object('inserted', inserted, 'duplicate', total - inserted, 'rejected', jsonb_build_array());
   exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
     inserted := 0;
   end;
   for element in select value from json_array_elements(batch) order by vital_private.row_id(value) loop
     begin
-      execute format('select %s($1)', insert_rows) into added using json_build_array(element);
+      execute format('select %s($1, $2)', insert_rows) into added using json_build_array(element), holder;
       inserted := inserted + added;
     exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
       get stacked diagnostics broken_constraint = constraint_name, broken_column = column_name;
@@ -122,7 +171,7 @@ begin
       );
     end;
   end loop;
-  return json_build_object(
+  return jsonb_build_object(
     'inserted', inserted, 'duplicate', total - inserted - jsonb_array_length(rejected), 'rejected', rejected
   );
 end;
@@ -141,29 +190,37 @@ exception when others then
 end;
 $$;
 
--- Record a batch of calls: {"inserted": n, "duplicate": n, "rejected": [{"id", "sqlstate", "rule"}]}. Idempotent by id.
-create function public.record_calls_v1(calls text) returns json
-language sql
+-- Record a batch of calls: {"inserted": n, "duplicate": n, "rejected": [{"id", "sqlstate", "rule"}], "alerts": [...]}. Idempotent
+-- by id. In the same transaction the calls are posted to the windows of the budgets, what `holder` had been granted for them
+-- is taken out of its grants, and alerts that became due are written.
+create function public.record_calls_v1(calls text, holder text default null) returns json
+language plpgsql
 security definer
 set search_path = ''
 as $$
-  select vital_private.record_batch(calls, 'vital_private.insert_calls'::regproc)
+declare
+  report jsonb;
+begin
+  perform vital_private.lock_budgets(alone => false);
+  report := vital_private.record_batch(calls, 'vital_private.insert_calls'::regproc, holder);
+  return report || jsonb_build_object('now', clock_timestamp(), 'alerts', vital_private.alerts_of_this_transaction());
+end;
 $$;
 
--- Record a batch of service runs, each at its start and again at its end; the same report.
+-- Record a batch of service runs, each at its start and again at its end; the same report, without alerts.
 create function public.record_runs_v1(runs text) returns json
 language sql
 security definer
 set search_path = ''
 as $$
-  select vital_private.record_batch(runs, 'vital_private.upsert_runs'::regproc)
+  select vital_private.record_batch(runs, 'vital_private.upsert_runs'::regproc, null)::json
 $$;
 
-revoke execute on function vital_private.insert_calls(json) from public;
-revoke execute on function vital_private.upsert_runs(json) from public;
-revoke execute on function vital_private.record_batch(text, regproc) from public;
+revoke execute on function vital_private.insert_calls(json, text) from public;
+revoke execute on function vital_private.upsert_runs(json, text) from public;
+revoke execute on function vital_private.record_batch(text, regproc, text) from public;
 revoke execute on function vital_private.row_id(json) from public;
-revoke execute on function public.record_calls_v1(text) from public, anon, authenticated;
+revoke execute on function public.record_calls_v1(text, text) from public, anon, authenticated;
 revoke execute on function public.record_runs_v1(text) from public, anon, authenticated;
-grant execute on function public.record_calls_v1(text) to service_role;
+grant execute on function public.record_calls_v1(text, text) to service_role;
 grant execute on function public.record_runs_v1(text) to service_role;

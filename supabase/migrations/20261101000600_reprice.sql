@@ -25,7 +25,8 @@ as $$
 $$;
 
 -- Put prices on unpriced calls: a JSON array of {id, created_at, input_cost, output_cost, total_cost, potential_cost,
--- price_version}. A call that has a price keeps it, so running this twice changes nothing. Returns how many were priced.
+-- price_version}. A call that has a price keeps it, so running this twice changes nothing. Budgets, which had counted the call
+-- at its ceiling cost, count what it truly cost from now on. Returns how many were priced.
 create function public.reprice_calls_v1(prices text) returns bigint
 language plpgsql
 security definer
@@ -33,14 +34,34 @@ set search_path = ''
 as $$
 declare
   repriced bigint;
+  before vital_private.counted_call[];
+  after vital_private.counted_call[];
 begin
-  update public.token_usage_logs as call
-  set
-    input_cost = p.input_cost, output_cost = p.output_cost, total_cost = p.total_cost, potential_cost = p.potential_cost,
-    price_version = p.price_version, priced = true
-  from json_populate_recordset(null::public.token_usage_logs, prices::json) as p
-  where call.id = p.id and call.created_at = p.created_at and not call.priced;
-  get diagnostics repriced = row_count;
+  perform vital_private.lock_budgets(alone => false);
+  with waiting as (
+    select call.id, call.created_at, call as old
+    from public.token_usage_logs as call
+    join json_populate_recordset(null::public.token_usage_logs, prices::json) as p using (id, created_at)
+    where not call.priced
+    order by call.id
+    for update of call
+  ),
+
+  priced as (
+    update public.token_usage_logs as call
+    set
+      input_cost = p.input_cost, output_cost = p.output_cost, total_cost = p.total_cost, potential_cost = p.potential_cost,
+      price_version = p.price_version, priced = true
+    from waiting
+    join json_populate_recordset(null::public.token_usage_logs, prices::json) as p using (id, created_at)
+    where call.id = waiting.id and call.created_at = waiting.created_at
+    returning vital_private.counted(waiting.old, -1) as before, vital_private.counted(call, 1) as after
+  )
+
+  select count(*), array_agg(priced.before), array_agg(priced.after) into repriced, before, after from priced;
+  if exists (select from public.budget_limits) then
+    perform vital_private.post_spend(before || after, null, null);
+  end if;
   return repriced;
 end;
 $$;

@@ -1,0 +1,313 @@
+-- What admins allow: a limit in a metric on an entity over up to four periods, and what happens when it is reached.
+--
+-- `organization_id` NULL means the calls of all organizations, counted together. `entity_id` '*' gives each entity of that type
+-- its own windows. Several rows for one entity with different actions make a ladder: throttle at 4, block at 5. Rows may be
+-- changed with plain SQL: triggers check them and keep the windows right.
+
+create table public.budget_limits (
+  id bigint generated always as identity primary key,
+  organization_id text,
+  entity_type text not null,
+  entity_id text not null default '*',
+  metric text not null default 'cost_usd',
+  minute_limit numeric,
+  daily_limit numeric,
+  monthly_limit numeric,
+  total_limit numeric,
+  action text not null default 'alert',
+  alert_thresholds numeric[] not null default '{0.5,0.8,1.0}',
+  throttle_interval interval not null default '10 seconds',
+  downgrade_to text,
+  timezone text not null default 'UTC',
+  enforce boolean not null default true,
+  strict boolean not null default false,
+  when_unavailable text not null default 'allow',
+  counting_since timestamptz not null default date_trunc('minute', now(), 'UTC'),
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint budget_limits_one_an_action unique nulls not distinct (organization_id, entity_type, entity_id, metric, action)
+);
+
+comment on table public.budget_limits is 'Budgets: limits on what an organization, service, tier, user, session and the like may spend.';
+comment on column public.budget_limits.organization_id is 'Whose calls count; NULL: those of all organizations together.';
+comment on column public.budget_limits.entity_id is 'Which one; * gives each of them its own windows.';
+comment on column public.budget_limits.metric is 'What is limited: cost_usd (US dollars), tokens or calls.';
+comment on column public.budget_limits.total_limit is 'Counts from counting_since on and never starts anew.';
+comment on column public.budget_limits.action is 'What happens at the limit: alert, throttle, downgrade or block.';
+comment on column public.budget_limits.alert_thresholds is 'Shares of the limit at which an alert is recorded, once a window each.';
+comment on column public.budget_limits.throttle_interval is 'Over the limit, calls pass one per interval, across all processes.';
+comment on column public.budget_limits.downgrade_to is 'Over the limit, only models no dearer than this one pass; NULL: those that the code offers as a downgrade.';
+comment on column public.budget_limits.timezone is 'IANA zone in which days and months begin.';
+comment on column public.budget_limits.enforce is 'False: nothing is stopped; what would have been is only noted.';
+comment on column public.budget_limits.strict is 'Hold one token a byte of the prompt, and ask that the answer be limited.';
+comment on column public.budget_limits.when_unavailable is 'What to do with a call when the database cannot be asked: allow or deny.';
+comment on column public.budget_limits.counting_since is 'When this budget began to count; the windows then running were filled from the calls.';
+
+-- Those who record or admit calls hold this lock shared until they commit; a change of budgets holds it alone. So nobody
+-- records by an old budget while a new one's windows are filled.
+create function vital_private.lock_budgets(alone boolean) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if alone then
+    perform pg_catalog.pg_advisory_xact_lock(hashtext('vital_tracking.budgets'));
+  else
+    perform pg_catalog.pg_advisory_xact_lock_shared(hashtext('vital_tracking.budgets'));
+  end if;
+end;
+$$;
+
+create function vital_private.before_budgets_change() returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform vital_private.lock_budgets(alone => true);
+  return null;
+end;
+$$;
+
+-- Whether a changed budget counts other calls, or counts them otherwise: then its windows begin anew.
+create function vital_private.counts_otherwise(changed public.budget_limits, before public.budget_limits) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select (changed.organization_id, changed.entity_type, changed.entity_id, changed.metric, changed.timezone)
+    is distinct from (before.organization_id, before.entity_type, before.entity_id, before.metric, before.timezone)
+$$;
+
+create function vital_private.check_budget_limit() returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  problem text;
+  fix text;
+begin
+  if new.entity_type is null or new.entity_type not in (
+    'organization', 'service', 'tier', 'user', 'session', 'agent', 'workflow', 'panel', 'solution', 'model'
+  ) then
+    problem := format('entity_type %L is unknown.', new.entity_type);
+    fix := 'One of: organization, service, tier, user, session, agent, workflow, panel, solution, model.';
+  elsif coalesce(new.entity_id, '') = '' then
+    problem := 'entity_id is empty.';
+    fix := 'Name the entity, or write * to give each of them its own window.';
+  elsif new.metric is null or new.metric not in ('cost_usd', 'tokens', 'calls') then
+    problem := format('metric %L is unknown.', new.metric);
+    fix := 'One of: cost_usd, tokens, calls.';
+  elsif new.action is null or new.action not in ('alert', 'throttle', 'downgrade', 'block') then
+    problem := format('action %L is unknown.', new.action);
+    fix := 'One of: alert, throttle, downgrade, block.';
+  elsif num_nonnulls(new.minute_limit, new.daily_limit, new.monthly_limit, new.total_limit) = 0 then
+    problem := 'A budget needs a limit.';
+    fix := 'Set minute_limit, daily_limit, monthly_limit or total_limit.';
+  elsif exists (
+    select from unnest(array[new.minute_limit, new.daily_limit, new.monthly_limit, new.total_limit]) as amount
+    -- NaN sorts above every number: the upper bound keeps it out.
+    where amount is not null and not (amount >= 0 and amount < 'Infinity')
+  ) then
+    problem := 'A limit must be a finite number, 0 or more.';
+    fix := 'Write 5 or 0.50; to lift a limit, set it to NULL.';
+  elsif new.alert_thresholds is null or cardinality(new.alert_thresholds) > 10 or exists (
+    select from unnest(new.alert_thresholds) as share where share is null or not (share > 0 and share <= 10)
+  ) then
+    problem := 'alert_thresholds must be at most ten shares of the limit, above 0 and up to 10.';
+    fix := 'For alerts at half, four fifths and the whole: {0.5,0.8,1.0}.';
+  elsif not coalesce(new.throttle_interval > '0' and new.throttle_interval <= '1 day', false) then
+    problem := 'throttle_interval must be longer than nothing and at most a day.';
+    fix := 'For one call every ten seconds: 10 seconds.';
+  elsif new.downgrade_to = '' then
+    problem := 'downgrade_to is empty.';
+    fix := 'Name a model, or set it to NULL.';
+  elsif new.when_unavailable is null or new.when_unavailable not in ('allow', 'deny') then
+    problem := format('when_unavailable %L is unknown.', new.when_unavailable);
+    fix := 'One of: allow, deny.';
+  elsif not exists (select from pg_catalog.pg_timezone_names where name = new.timezone) then
+    problem := format('timezone %L is no IANA time zone that this database knows.', new.timezone);
+    fix := 'For example UTC, Europe/Berlin, Asia/Kolkata.';
+  end if;
+  if problem is not null then
+    raise exception '%', problem using errcode = '23514', hint = fix, table = 'budget_limits';
+  end if;
+  new.updated_at := clock_timestamp();
+  if tg_op = 'INSERT' then
+    new.created_at := now();
+  end if;
+  -- Every window begins at a whole minute, a total too.
+  if tg_op = 'INSERT' or vital_private.counts_otherwise(new, old) then
+    new.counting_since := date_trunc('minute', now(), 'UTC');
+  else
+    new.counting_since := old.counting_since;
+  end if;
+  return new;
+end;
+$$;
+
+create trigger budget_limits_lock
+before insert or update or delete on public.budget_limits
+for each statement execute function vital_private.before_budgets_change();
+
+create trigger budget_limits_check
+before insert or update on public.budget_limits
+for each row execute function vital_private.check_budget_limit();
+
+alter table public.budget_limits enable row level security;
+revoke all on public.budget_limits from anon, authenticated, service_role;
+grant select on public.budget_limits to authenticated;
+grant select, insert, update, delete on public.budget_limits to service_role;
+
+create policy "Organization admins see their organization's budgets" on public.budget_limits
+for select to authenticated
+using (
+  organization_id = any((select vital_private.administered_organizations())::text[])
+  or (entity_type = 'organization' and entity_id = any((select vital_private.administered_organizations())::text[]))
+);
+
+create policy "Users see the budgets of users that are theirs" on public.budget_limits
+for select to authenticated
+using (
+  entity_type = 'user' and entity_id in ('*', (select auth.jwt()) ->> 'sub')
+  and (
+    organization_id is null
+    or organization_id in (
+      select m.organization_id from public.organization_members as m where m.user_id = (select auth.jwt()) ->> 'sub'
+    )
+  )
+);
+
+create policy "The service role manages budgets" on public.budget_limits
+for all to service_role
+using (true)
+with check (true);
+
+-- A budget as JSON: amounts as text, so that no reader turns them into a float; the interval in seconds.
+create function vital_private.budget_json(budget public.budget_limits) returns json
+language sql
+stable
+set search_path = ''
+as $$
+  select json_build_object(
+    'id', budget.id, 'organization_id', budget.organization_id, 'entity_type', budget.entity_type,
+    'entity_id', budget.entity_id, 'metric', budget.metric, 'minute_limit', budget.minute_limit::text,
+    'daily_limit', budget.daily_limit::text, 'monthly_limit', budget.monthly_limit::text,
+    'total_limit', budget.total_limit::text, 'action', budget.action, 'alert_thresholds', budget.alert_thresholds::text[],
+    'throttle_interval_s', (extract(epoch from budget.throttle_interval))::text, 'downgrade_to', budget.downgrade_to,
+    'timezone', budget.timezone, 'enforce', budget.enforce, 'strict', budget.strict,
+    'when_unavailable', budget.when_unavailable, 'counting_since', budget.counting_since,
+    'created_at', budget.created_at, 'updated_at', budget.updated_at
+  )
+$$;
+
+-- Changes whenever a budget does.
+create function vital_private.budgets_version() returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select md5(coalesce(string_agg(id || ' ' || extract(epoch from updated_at), ',' order by id), ''))
+  from public.budget_limits
+$$;
+
+-- All budgets, the database's clock, and a version that changes whenever a budget does.
+create function public.budgets_v1() returns json
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select json_build_object(
+    'now', clock_timestamp(),
+    'version', vital_private.budgets_version(),
+    'budgets', (
+      select coalesce(json_agg(vital_private.budget_json(b) order by b.entity_type, b.entity_id, b.id), '[]')
+      from public.budget_limits as b
+    )
+  )
+$$;
+
+-- Make a budget, or change the one of the same organization, entity, metric and action: a JSON object of columns. Columns
+-- that are not named keep their value. `throttle_interval_s` gives the interval in seconds.
+create function public.set_budget_v1(budget text) returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  given jsonb := budget::jsonb;
+  stored public.budget_limits;
+begin
+  if jsonb_typeof(given) <> 'object' then
+    raise exception 'A budget is a JSON object of columns of budget_limits.' using errcode = '22023';
+  end if;
+  if given ? 'throttle_interval_s' then
+    given := (given - 'throttle_interval_s')
+      || jsonb_build_object('throttle_interval', (given ->> 'throttle_interval_s') || ' seconds');
+  end if;
+  given := given - array['id', 'counting_since', 'created_at', 'updated_at'];
+  perform vital_private.lock_budgets(alone => true);
+  select b.* into stored
+  from public.budget_limits as b
+  where b.organization_id is not distinct from given ->> 'organization_id'
+    and b.entity_type = given ->> 'entity_type'
+    and b.entity_id = coalesce(given ->> 'entity_id', '*')
+    and b.metric = coalesce(given ->> 'metric', 'cost_usd')
+    and b.action = coalesce(given ->> 'action', 'alert');
+  if found then
+    update public.budget_limits as b
+    set
+      minute_limit = wanted.minute_limit, daily_limit = wanted.daily_limit, monthly_limit = wanted.monthly_limit,
+      total_limit = wanted.total_limit, alert_thresholds = wanted.alert_thresholds,
+      throttle_interval = wanted.throttle_interval, downgrade_to = wanted.downgrade_to, timezone = wanted.timezone,
+      enforce = wanted.enforce, strict = wanted.strict, when_unavailable = wanted.when_unavailable
+    from jsonb_populate_record(stored, given) as wanted
+    where b.id = stored.id
+    returning b.* into stored;
+  else
+    insert into public.budget_limits as b (
+      organization_id, entity_type, entity_id, metric, minute_limit, daily_limit, monthly_limit, total_limit, action,
+      alert_thresholds, throttle_interval, downgrade_to, timezone, enforce, strict, when_unavailable
+    )
+    select
+      wanted.organization_id, wanted.entity_type, coalesce(wanted.entity_id, '*'), coalesce(wanted.metric, 'cost_usd'),
+      wanted.minute_limit, wanted.daily_limit, wanted.monthly_limit, wanted.total_limit, coalesce(wanted.action, 'alert'),
+      coalesce(wanted.alert_thresholds, '{0.5,0.8,1.0}'), coalesce(wanted.throttle_interval, '10 seconds'),
+      wanted.downgrade_to, coalesce(wanted.timezone, 'UTC'), coalesce(wanted.enforce, true), coalesce(wanted.strict, false),
+      coalesce(wanted.when_unavailable, 'allow')
+    from jsonb_populate_record(null::public.budget_limits, given) as wanted
+    returning b.* into stored;
+  end if;
+  return vital_private.budget_json(stored);
+end;
+$$;
+
+-- Remove a budget with its windows; its alerts stay.
+create function public.remove_budget_v1(budget_id bigint) returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  removed bigint;
+begin
+  delete from public.budget_limits where id = budget_id;
+  get diagnostics removed = row_count;
+  return json_build_object('removed', removed);
+end;
+$$;
+
+revoke execute on function vital_private.lock_budgets(boolean) from public;
+revoke execute on function vital_private.before_budgets_change() from public;
+revoke execute on function vital_private.counts_otherwise(public.budget_limits, public.budget_limits) from public;
+revoke execute on function vital_private.check_budget_limit() from public;
+revoke execute on function vital_private.budget_json(public.budget_limits) from public;
+revoke execute on function vital_private.budgets_version() from public;
+revoke execute on function public.budgets_v1() from public, anon, authenticated;
+revoke execute on function public.set_budget_v1(text) from public, anon, authenticated;
+revoke execute on function public.remove_budget_v1(bigint) from public, anon, authenticated;
+grant execute on function public.budgets_v1() to service_role;
+grant execute on function public.set_budget_v1(text) to service_role;
+grant execute on function public.remove_budget_v1(bigint) to service_role;

@@ -1,0 +1,443 @@
+-- A window is one period of one budget for one entity: the day of a user, the month of an organization. Windows are keys, not
+-- jobs: nothing ever has to be reset. The database's clock and the budget's time zone say which window a moment is in.
+--
+--   spent   = the sum of the recorded calls in the window
+--   granted = the sum of its grants: what processes hold for calls under way and to come
+--
+-- Both are kept by the transactions that record calls and hand out grants, and audit_budgets_v1 proves them.
+
+create table public.budget_windows (
+  id bigint generated always as identity primary key,
+  budget_id bigint not null references public.budget_limits (id) on delete cascade,
+  entity_id text not null,
+  period text not null,
+  starts_at timestamptz not null,
+  ends_at timestamptz,
+  limit_amount numeric not null,
+  spent numeric not null default 0,
+  granted numeric not null default 0,
+  next_slot_at timestamptz,
+  constraint budget_windows_key unique (budget_id, entity_id, period, starts_at),
+  constraint budget_windows_period check (period in ('minute', 'day', 'month', 'total')),
+  constraint budget_windows_amounts check (granted >= 0 and spent < 'Infinity' and granted < 'Infinity')
+);
+
+comment on table public.budget_windows is 'One row a window: the period of a budget for one entity, with what is spent and granted in it.';
+comment on column public.budget_windows.ends_at is 'The first instant after the window; NULL where it never ends.';
+comment on column public.budget_windows.limit_amount is 'The limit in force, in the metric of the budget.';
+comment on column public.budget_windows.spent is 'Sum of the recorded calls of the window.';
+comment on column public.budget_windows.granted is 'What processes hold for calls under way and to come.';
+comment on column public.budget_windows.next_slot_at is 'When the next throttled call may pass.';
+
+create index budget_windows_running on public.budget_windows (ends_at);
+
+create table public.budget_grants (
+  window_id bigint not null references public.budget_windows (id) on delete cascade,
+  holder text not null,
+  amount numeric not null,
+  expires_at timestamptz not null,
+  primary key (window_id, holder),
+  constraint budget_grants_amount check (amount >= 0 and amount < 'Infinity')
+);
+
+comment on table public.budget_grants is 'Parts of windows that single processes may spend without asking; they lapse when a process stops renewing them.';
+comment on column public.budget_grants.holder is 'The process.';
+
+create index budget_grants_holder on public.budget_grants (holder);
+create index budget_grants_expiry on public.budget_grants (expires_at);
+
+alter table public.budget_windows enable row level security;
+alter table public.budget_grants enable row level security;
+revoke all on public.budget_windows, public.budget_grants from anon, authenticated, service_role;
+grant select on public.budget_windows to authenticated, service_role;
+grant select on public.budget_grants to service_role;
+
+create policy "Users see their own windows" on public.budget_windows
+for select to authenticated
+using (
+  entity_id = (select auth.jwt()) ->> 'sub'
+  and budget_id in (select b.id from public.budget_limits as b where b.entity_type = 'user')
+);
+
+create policy "Organization admins see their organization's windows" on public.budget_windows
+for select to authenticated
+using (
+  budget_id in (
+    select b.id from public.budget_limits as b
+    where b.organization_id = any((select vital_private.administered_organizations())::text[])
+      or (b.entity_type = 'organization' and b.entity_id = any((select vital_private.administered_organizations())::text[]))
+  )
+);
+
+create policy "The service role sees every window" on public.budget_windows
+for select to service_role
+using (true);
+
+create policy "The service role sees every grant" on public.budget_grants
+for select to service_role
+using (true);
+
+-- The first instant of a local day. Where clocks go forward at midnight it is the instant they jump to; where midnight comes
+-- twice, the first.
+create function vital_private.local_midnight(day timestamp, zone text) returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when date_trunc('day', ((day at time zone zone) - interval '1 hour') at time zone zone) = day
+      then (day at time zone zone) - interval '1 hour'
+    else day at time zone zone
+  end
+$$;
+
+-- When the window of a moment starts and ends; NULL: never.
+create function vital_private.window_start(period text, moment timestamptz, zone text, since timestamptz)
+returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  select case period
+    when 'minute' then date_trunc('minute', moment, 'UTC')
+    when 'day' then vital_private.local_midnight(date_trunc('day', moment at time zone zone), zone)
+    when 'month' then vital_private.local_midnight(date_trunc('month', moment at time zone zone), zone)
+    when 'total' then since
+  end
+$$;
+
+create function vital_private.window_end(period text, moment timestamptz, zone text) returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  select case period
+    when 'minute' then date_trunc('minute', moment, 'UTC') + interval '1 minute'
+    when 'day' then
+      vital_private.local_midnight(date_trunc('day', moment at time zone zone) + interval '1 day', zone)
+    when 'month' then
+      vital_private.local_midnight(date_trunc('month', moment at time zone zone) + interval '1 month', zone)
+  end
+$$;
+
+-- The periods for which a budget has a limit.
+create function vital_private.limits_of(budget public.budget_limits)
+returns table (period text, limit_amount numeric)
+language sql
+immutable
+set search_path = ''
+as $$
+  select p.period, p.limit_amount
+  from (
+    values
+      ('minute', budget.minute_limit), ('day', budget.daily_limit), ('month', budget.monthly_limit),
+      ('total', budget.total_limit)
+  ) as p (period, limit_amount)
+  where p.limit_amount is not null
+$$;
+
+-- The model that a budget counts a call for: the one asked for, whatever dated name answered; after a downgrade the one that
+-- answered, without its date.
+create function vital_private.budget_model(model text, requested_model text, budget_action text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case
+    when budget_action = 'downgrade' then regexp_replace(model, '-([0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2})$', '')
+    else coalesce(requested_model, model)
+  end
+$$;
+
+-- What a budget's windows from `since` on hold by the calls themselves. `since` must be the start of a window.
+create function vital_private.sums_of(budget public.budget_limits, since timestamptz)
+returns table (entity_id text, period text, starts_at timestamptz, ends_at timestamptz, amount numeric)
+language sql
+stable
+set search_path = ''
+as $$
+  select
+    minutes.entity_id, p.period,
+    vital_private.window_start(p.period, minutes.minute, budget.timezone, budget.counting_since) as starts_at,
+    vital_private.window_end(p.period, minutes.minute, budget.timezone) as ends_at,
+    sum(minutes.amount)
+  from (
+    select
+      e.entity_id, date_trunc('minute', c.created_at, 'UTC') as minute,
+      sum(case budget.metric
+        when 'cost_usd' then coalesce(c.total_cost, c.ceiling_cost, 0)
+        when 'tokens' then case when c.cache_hit then 0 else c.total_tokens end
+        when 'calls' then case when c.cache_hit or c.status = 'blocked' then 0 else 1 end
+      end) as amount
+    from public.token_usage_logs as c
+    cross join lateral (
+      select case budget.entity_type
+        when 'organization' then c.organization_id
+        when 'service' then c.service_type
+        when 'tier' then c.agent_tier
+        when 'user' then c.user_id
+        when 'session' then c.session_id
+        when 'agent' then c.agent_id
+        when 'workflow' then c.workflow_id
+        when 'panel' then c.panel_id
+        when 'solution' then c.solution_id
+        when 'model' then vital_private.budget_model(c.model, c.requested_model, c.budget_action)
+      end
+    ) as e (entity_id)
+    where c.created_at >= since
+      and e.entity_id is not null
+      and budget.entity_id in ('*', e.entity_id)
+      and (budget.organization_id is null or c.organization_id = budget.organization_id)
+    group by 1, 2
+  ) as minutes
+  cross join vital_private.limits_of(budget) as p
+  where p.period <> 'total' or minutes.minute >= budget.counting_since
+  group by 1, 2, 3, 4
+$$;
+
+-- Bring a budget's windows in line with it after it was made or changed: limits in force now, windows of lifted limits gone,
+-- and running windows that it had not filled from the calls recorded so far.
+create function vital_private.open_windows() returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  since timestamptz := (
+    select min(vital_private.window_start(p.period, now(), new.timezone, new.counting_since))
+    from vital_private.limits_of(new) as p
+  );
+begin
+  if tg_op = 'UPDATE' then
+    if vital_private.counts_otherwise(new, old) then
+      delete from public.budget_windows where budget_id = new.id;
+    end if;
+    delete from public.budget_windows as w
+    where w.budget_id = new.id and coalesce(w.ends_at, 'infinity') > now()
+      and not exists (select from vital_private.limits_of(new) as p where p.period = w.period);
+    update public.budget_windows as w
+    set limit_amount = p.limit_amount
+    from vital_private.limits_of(new) as p
+    where w.budget_id = new.id and coalesce(w.ends_at, 'infinity') > now() and p.period = w.period and w.limit_amount <> p.limit_amount;
+  end if;
+  insert into public.budget_windows as w (budget_id, entity_id, period, starts_at, ends_at, limit_amount, spent)
+  select new.id, s.entity_id, s.period, s.starts_at, s.ends_at, p.limit_amount, s.amount
+  from vital_private.sums_of(new, since) as s
+  join vital_private.limits_of(new) as p on p.period = s.period
+  where coalesce(s.ends_at, 'infinity') > now()
+  order by s.entity_id, s.period, s.starts_at
+  on conflict do nothing;
+  return null;
+end;
+$$;
+
+create trigger budget_limits_open_windows
+after insert or update on public.budget_limits
+for each row execute function vital_private.open_windows();
+
+-- A call as budgets count it: who it is for, and how much in each metric.
+create type vital_private.counted_call as (
+  created_at timestamptz,
+  organization_id text,
+  service_type text,
+  agent_tier text,
+  user_id text,
+  session_id text,
+  agent_id text,
+  workflow_id text,
+  panel_id text,
+  solution_id text,
+  model text,
+  cost numeric,
+  tokens numeric,
+  calls numeric
+);
+
+-- A recorded call as budgets count it; `sign` -1 takes it back.
+create function vital_private.counted(call public.token_usage_logs, sign integer) returns vital_private.counted_call
+language sql
+immutable
+set search_path = ''
+as $$
+  select row(
+    call.created_at, call.organization_id, call.service_type, call.agent_tier, call.user_id, call.session_id, call.agent_id,
+    call.workflow_id, call.panel_id, call.solution_id,
+    vital_private.budget_model(call.model, call.requested_model, call.budget_action),
+    sign * coalesce(call.total_cost, call.ceiling_cost, 0),
+    case when call.cache_hit then 0 else sign * call.total_tokens end,
+    case when call.cache_hit or call.status = 'blocked' then 0 else sign end
+  )::vital_private.counted_call
+$$;
+
+-- An amount of one window.
+create type vital_private.posting as (
+  budget_id bigint,
+  entity_id text,
+  period text,
+  starts_at timestamptz,
+  ends_at timestamptz,
+  limit_amount numeric,
+  amount numeric
+);
+
+-- The windows that calls count in, in the order of their keys, with the sum of the calls in each.
+create function vital_private.postings_of(calls vital_private.counted_call[]) returns vital_private.posting[]
+language sql
+stable
+set search_path = ''
+as $$
+  with grouped as (
+    select
+      c.organization_id, c.service_type, c.agent_tier, c.user_id, c.session_id, c.agent_id, c.workflow_id, c.panel_id,
+      c.solution_id, c.model, date_trunc('minute', c.created_at, 'UTC') as minute,
+      sum(c.cost) as cost, sum(c.tokens) as tokens, sum(c.calls) as calls
+    from unnest(calls) as c
+    group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+  ),
+
+  matched as (
+    select
+      b.id as budget_id, e.entity_id, g.minute,
+      sum(case b.metric when 'cost_usd' then g.cost when 'tokens' then g.tokens else g.calls end) as amount
+    from grouped as g
+    cross join lateral (
+      values
+        ('organization', g.organization_id), ('service', g.service_type), ('tier', g.agent_tier), ('user', g.user_id),
+        ('session', g.session_id), ('agent', g.agent_id), ('workflow', g.workflow_id), ('panel', g.panel_id),
+        ('solution', g.solution_id), ('model', g.model)
+    ) as e (entity_type, entity_id)
+    join public.budget_limits as b
+      on b.entity_type = e.entity_type
+      and b.entity_id in ('*', e.entity_id)
+      and (b.organization_id is null or b.organization_id = g.organization_id)
+    where e.entity_id is not null
+    group by 1, 2, 3
+  ),
+
+  posted as (
+    select
+      m.budget_id, m.entity_id, p.period,
+      vital_private.window_start(p.period, m.minute, b.timezone, b.counting_since) as starts_at,
+      vital_private.window_end(p.period, m.minute, b.timezone) as ends_at,
+      p.limit_amount, sum(m.amount) as amount
+    from matched as m
+    join public.budget_limits as b on b.id = m.budget_id
+    cross join vital_private.limits_of(b) as p
+    -- Windows that had ended when the budget was made never were its own, and a total counts only calls from then on.
+    where coalesce(vital_private.window_end(p.period, m.minute, b.timezone), 'infinity') > b.counting_since
+      and (p.period <> 'total' or m.minute >= b.counting_since)
+    group by 1, 2, 3, 4, 5, 6
+  )
+
+  select array_agg(
+    row(budget_id, entity_id, period, starts_at, ends_at, limit_amount, amount)::vital_private.posting
+    order by budget_id, entity_id, period, starts_at
+  )
+  from posted
+$$;
+
+-- Make the windows that are missing, in the order of their keys: so two who make the same ones wait for each other in one
+-- order. Nobody makes a window while holding the lock of another.
+create function vital_private.make_windows(wanted vital_private.posting[]) returns void
+language sql
+set search_path = ''
+as $$
+  insert into public.budget_windows (budget_id, entity_id, period, starts_at, ends_at, limit_amount)
+  select p.budget_id, p.entity_id, p.period, p.starts_at, p.ends_at, p.limit_amount
+  from unnest(wanted) as p
+  where not exists (
+    select from public.budget_windows as w
+    where w.budget_id = p.budget_id and w.entity_id = p.entity_id and w.period = p.period and w.starts_at = p.starts_at
+  )
+  order by p.budget_id, p.entity_id, p.period, p.starts_at
+  on conflict do nothing
+$$;
+
+-- Post what calls have spent to their windows, and take what they had been granted out of the grants of `holder`: `draws` is a
+-- JSON array of [window id, amount]. Windows are locked in the order of their ids, by everybody.
+create function vital_private.post_spend(calls vital_private.counted_call[], holder text, draws json) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  postings vital_private.posting[] := vital_private.postings_of(calls);
+begin
+  if postings is null and draws is null then
+    return;
+  end if;
+  perform vital_private.make_windows(postings);
+  perform from public.budget_windows as w
+  where w.id in (
+    select k.id
+    from unnest(postings) as p
+    join public.budget_windows as k
+      on k.budget_id = p.budget_id and k.entity_id = p.entity_id and k.period = p.period and k.starts_at = p.starts_at
+    union all
+    select (d.value ->> 0)::bigint from json_array_elements(draws) as d (value)
+  )
+  order by w.id
+  for update;
+  with drawn as (
+    select g.window_id, least(g.amount, sum((d.value ->> 1)::numeric)) as amount
+    from json_array_elements(draws) as d (value)
+    join public.budget_grants as g on g.window_id = (d.value ->> 0)::bigint and g.holder = post_spend.holder
+    group by g.window_id, g.amount
+  ),
+
+  lowered as (
+    update public.budget_grants as g
+    set amount = g.amount - drawn.amount
+    from drawn
+    where g.window_id = drawn.window_id and g.holder = post_spend.holder
+  ),
+
+  changes as (
+    select coalesce(k.id, drawn.window_id) as window_id, coalesce(k.amount, 0) as spent, coalesce(drawn.amount, 0) as drawn
+    from (
+      select w.id, p.amount
+      from unnest(postings) as p
+      join public.budget_windows as w
+        on w.budget_id = p.budget_id and w.entity_id = p.entity_id and w.period = p.period and w.starts_at = p.starts_at
+    ) as k
+    full join drawn on drawn.window_id = k.id
+  ),
+
+  posted as (
+    update public.budget_windows as w
+    set spent = w.spent + changes.spent, granted = w.granted - changes.drawn
+    from changes
+    where w.id = changes.window_id
+    returning w.id, w.spent as spent, w.spent - changes.spent as spent_before
+  )
+
+  insert into public.cost_alerts (
+    budget_id, organization_id, entity_type, entity_id, metric, action, enforce, period, window_starts_at, window_ends_at,
+    threshold, limit_amount, spent, superseded
+  )
+  select
+    b.id, b.organization_id, b.entity_type, w.entity_id, b.metric, b.action, b.enforce, w.period, w.starts_at, w.ends_at,
+    t.threshold, w.limit_amount, posted.spent,
+    -- Where one batch crosses several thresholds, the highest says it all.
+    t.threshold < max(t.threshold) over (partition by w.id)
+  from posted
+  join public.budget_windows as w on w.id = posted.id
+  join public.budget_limits as b on b.id = w.budget_id
+  cross join unnest(b.alert_thresholds) as t (threshold)
+  where posted.spent > posted.spent_before
+    and posted.spent >= t.threshold * w.limit_amount
+    and (posted.spent_before < t.threshold * w.limit_amount or posted.spent_before = 0)
+  on conflict do nothing;
+end;
+$$;
+
+revoke execute on function vital_private.local_midnight(timestamp, text) from public;
+revoke execute on function vital_private.window_start(text, timestamptz, text, timestamptz) from public;
+revoke execute on function vital_private.window_end(text, timestamptz, text) from public;
+revoke execute on function vital_private.limits_of(public.budget_limits) from public;
+revoke execute on function vital_private.budget_model(text, text, text) from public;
+revoke execute on function vital_private.sums_of(public.budget_limits, timestamptz) from public;
+revoke execute on function vital_private.open_windows() from public;
+revoke execute on function vital_private.counted(public.token_usage_logs, integer) from public;
+revoke execute on function vital_private.postings_of(vital_private.counted_call[]) from public;
+revoke execute on function vital_private.make_windows(vital_private.posting[]) from public;
+revoke execute on function vital_private.post_spend(vital_private.counted_call[], text, json) from public;

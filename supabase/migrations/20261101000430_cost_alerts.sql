@@ -1,0 +1,151 @@
+-- Alerts: once per budget, entity, window and threshold, whoever crosses it. Their text fields are copies, so that they outlive
+-- their budget.
+
+create table public.cost_alerts (
+  id bigint generated always as identity primary key,
+  created_at timestamptz not null default now(),
+  budget_id bigint not null,
+  organization_id text,
+  entity_type text not null,
+  entity_id text not null,
+  metric text not null,
+  action text not null,
+  enforce boolean not null,
+  period text not null,
+  window_starts_at timestamptz not null,
+  window_ends_at timestamptz,
+  threshold numeric not null,
+  limit_amount numeric not null,
+  spent numeric not null,
+  superseded boolean not null default false,
+  delivered_at timestamptz,
+  claimed_by text,
+  claimed_until timestamptz,
+  constraint cost_alerts_once unique (budget_id, entity_id, period, window_starts_at, threshold)
+);
+
+comment on table public.cost_alerts is 'Thresholds of budgets that were crossed, once a window each.';
+comment on column public.cost_alerts.threshold is 'Share of the limit: 0.8 is four fifths. 1.0 also where a call no longer fits under the limit.';
+comment on column public.cost_alerts.spent is 'What was spent when the threshold was crossed.';
+comment on column public.cost_alerts.superseded is 'True where a higher threshold was crossed at the same moment, which says it all.';
+comment on column public.cost_alerts.delivered_at is 'When a callback or an alert URL took it.';
+
+create index cost_alerts_time on public.cost_alerts (created_at);
+create index cost_alerts_undelivered on public.cost_alerts (id) where delivered_at is null and not superseded;
+
+alter table public.cost_alerts enable row level security;
+revoke all on public.cost_alerts from anon, authenticated, service_role;
+grant select on public.cost_alerts to authenticated, service_role;
+
+create policy "Users see alerts about themselves" on public.cost_alerts
+for select to authenticated
+using (entity_type = 'user' and entity_id = (select auth.jwt()) ->> 'sub');
+
+create policy "Organization admins see their organization's alerts" on public.cost_alerts
+for select to authenticated
+using (
+  organization_id = any((select vital_private.administered_organizations())::text[])
+  or (entity_type = 'organization' and entity_id = any((select vital_private.administered_organizations())::text[]))
+);
+
+create policy "The service role sees every alert" on public.cost_alerts
+for select to service_role
+using (true);
+
+-- An alert as JSON: amounts as text.
+create function vital_private.alert_json(alert public.cost_alerts) returns json
+language sql
+immutable
+set search_path = ''
+as $$
+  select json_build_object(
+    'id', alert.id, 'created_at', alert.created_at, 'budget_id', alert.budget_id, 'organization_id', alert.organization_id,
+    'entity_type', alert.entity_type, 'entity_id', alert.entity_id, 'metric', alert.metric, 'action', alert.action,
+    'enforce', alert.enforce, 'period', alert.period, 'window_starts_at', alert.window_starts_at,
+    'window_ends_at', alert.window_ends_at, 'threshold', alert.threshold::text,
+    'limit_amount', alert.limit_amount::text, 'spent', alert.spent::text, 'superseded', alert.superseded,
+    'delivered_at', alert.delivered_at
+  )
+$$;
+
+-- The alerts of this transaction that are worth telling, or null.
+create function vital_private.alerts_of_this_transaction() returns json
+language sql
+stable
+set search_path = ''
+as $$
+  select json_agg(vital_private.alert_json(a) order by a.id)
+  from public.cost_alerts as a
+  where a.created_at = now() and not a.superseded
+$$;
+
+-- The newest alerts.
+create function public.cost_alerts_v1(since timestamptz default null, max_rows integer default 100) returns json
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(json_agg(vital_private.alert_json(newest.alert) order by (newest.alert).id desc), '[]')
+  from (
+    select a as alert
+    from public.cost_alerts as a
+    where a.created_at >= coalesce(since, '-infinity')
+    order by a.id desc
+    limit least(greatest(max_rows, 1), 1000)
+  ) as newest
+$$;
+
+-- Take alerts to deliver, for a minute: those that nobody has delivered or is delivering. A day old they are news no more.
+create function public.claim_alerts_v1(holder text, max_rows integer default 100) returns json
+language sql
+security definer
+set search_path = ''
+as $$
+  with due as (
+    select a.id
+    from public.cost_alerts as a
+    where a.delivered_at is null and not a.superseded
+      and a.created_at > now() - interval '1 day'
+      and coalesce(a.claimed_until, '-infinity') < now()
+    order by a.id
+    limit least(greatest(max_rows, 1), 1000)
+    for update skip locked
+  ),
+
+  claimed as (
+    update public.cost_alerts as a
+    set claimed_by = holder, claimed_until = now() + interval '1 minute'
+    from due
+    where a.id = due.id
+    returning a as alert
+  )
+
+  select coalesce(json_agg(vital_private.alert_json(claimed.alert) order by (claimed.alert).id), '[]') from claimed
+$$;
+
+-- Say whether claimed alerts were delivered; those that were not may be claimed again at once. `ids` is a JSON array.
+create function public.settle_alerts_v1(ids text, delivered boolean) returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  settled bigint;
+begin
+  update public.cost_alerts as a
+  set delivered_at = case when delivered then now() end, claimed_by = null, claimed_until = null
+  where a.id in (select i.value::bigint from json_array_elements_text(ids::json) as i (value)) and a.delivered_at is null;
+  get diagnostics settled = row_count;
+  return json_build_object('settled', settled);
+end;
+$$;
+
+revoke execute on function vital_private.alert_json(public.cost_alerts) from public;
+revoke execute on function vital_private.alerts_of_this_transaction() from public;
+revoke execute on function public.cost_alerts_v1(timestamptz, integer) from public, anon, authenticated;
+revoke execute on function public.claim_alerts_v1(text, integer) from public, anon, authenticated;
+revoke execute on function public.settle_alerts_v1(text, boolean) from public, anon, authenticated;
+grant execute on function public.cost_alerts_v1(timestamptz, integer) to service_role;
+grant execute on function public.claim_alerts_v1(text, integer) to service_role;
+grant execute on function public.settle_alerts_v1(text, boolean) to service_role;

@@ -1,0 +1,301 @@
+-- Grants: a process asks for what a call needs and what it would like; it gets a small share of what is left, so that far from
+-- the limit most admissions are its own affair, and near it every one is asked for and exact.
+--
+--   at every commit, for every window of an enforcing budget: spent + granted <= limit + X,
+--   where X is what calls cost beyond what was held for them, late arrivals after a crash, and limits lowered meanwhile.
+
+-- The share of what is left that one process may be granted beyond its need.
+create function vital_private.grant_share() returns numeric
+language sql
+immutable
+set search_path = ''
+as $$
+  select 0.05
+$$;
+
+-- Take lapsed grants of these windows back. The caller holds the windows' locks.
+create function vital_private.take_back_lapsed(windows bigint[]) returns void
+language sql
+set search_path = ''
+as $$
+  with lapsed as (
+    delete from public.budget_grants where window_id = any(windows) and expires_at <= clock_timestamp()
+    returning window_id, amount
+  )
+
+  update public.budget_windows as w
+  set granted = w.granted - sums.amount
+  from (select window_id, sum(amount) as amount from lapsed group by window_id) as sums
+  where w.id = sums.window_id
+$$;
+
+-- Ask for grants. `asks` is a JSON array, one element for each call (or each kind of call) that waits:
+--   {"max_wait": seconds, "ahead": boolean, "windows": [{
+--      "budget": id, "entity": "u-1",
+--      "unit":  what the call needs, in the budget's metric,
+--      "want":  what the process would like, for calls to come,
+--      "pass":  whether the call's model may pass a downgrading budget that is over its limit,
+--      "have":  {"<window id>": what the process has left in its hands}
+--   }]}
+-- All windows of an ask or none. `ahead`: nobody waits; whole units only, and nothing is refused.
+--
+-- Answers {"now", "answers": [{"admitted", "wait", "again", "windows": [{"id", "budget", "entity", "period", "starts_at", "ends_at",
+-- "limit", "spent", "granted", "amount", "over"}]}]}. `amount` is added to what the process may spend. `wait` is when a throttled
+-- call's slot comes, in seconds; `again`: its window ends first, so ask again then. `over`: the window cannot pay for the call;
+-- where the ask was admitted all the same, the budget's action lets it pass.
+create function public.acquire_grants_v1(holder text, asks text, lifetime_s double precision default 60) returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  asked json := asks::json;
+  moment timestamptz;
+  wanted vital_private.posting[];
+  window_ids bigint[];
+  answers jsonb := '[]';
+  ask json;
+begin
+  perform vital_private.lock_budgets(alone => false);
+  moment := clock_timestamp();
+  select array_agg(
+    row(k.budget_id, k.entity_id, p.period, s.starts_at, vital_private.window_end(p.period, moment, b.timezone),
+      p.limit_amount, 0)::vital_private.posting
+    order by k.budget_id, k.entity_id, p.period, s.starts_at
+  )
+  into wanted
+  from (
+    select distinct (w.value ->> 'budget')::bigint as budget_id, w.value ->> 'entity' as entity_id
+    from json_array_elements(asked) as a (value)
+    cross join lateral json_array_elements(a.value -> 'windows') as w (value)
+  ) as k
+  join public.budget_limits as b on b.id = k.budget_id
+  cross join lateral vital_private.limits_of(b) as p
+  cross join lateral vital_private.window_start(p.period, moment, b.timezone, b.counting_since) as s (starts_at);
+  if wanted is not null then
+    perform vital_private.make_windows(wanted);
+    with locked as materialized (
+      select w.id
+      from public.budget_windows as w
+      where w.id in (
+        select k.id
+        from unnest(wanted) as p
+        join public.budget_windows as k
+          on k.budget_id = p.budget_id and k.entity_id = p.entity_id and k.period = p.period and k.starts_at = p.starts_at
+      )
+      order by w.id
+      for update
+    )
+
+    select array_agg(id) into window_ids from locked;
+    perform vital_private.take_back_lapsed(window_ids);
+  end if;
+  for ask in select value from json_array_elements(asked) loop
+    answers := answers || vital_private.answer_ask(holder, ask, window_ids, lifetime_s);
+  end loop;
+  return json_build_object('now', clock_timestamp(), 'answers', answers);
+end;
+$$;
+
+-- Answer one ask. The caller holds the locks of all its windows, which are among `window_ids`.
+create function vital_private.answer_ask(holder text, ask json, window_ids bigint[], lifetime_s double precision)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  ahead constant boolean := coalesce((ask ->> 'ahead')::boolean, false);
+  moment constant timestamptz := clock_timestamp();
+  states jsonb;
+  refused boolean;
+  slot_at timestamptz;
+  throttled boolean;
+  ends_first timestamptz;
+  again boolean := false;
+  wait_s double precision := 0;
+begin
+  -- For every window: what is left, what this call still needs of it, and what the process gets on top.
+  with wished as (
+    select
+      (w.value ->> 'budget')::bigint as budget_id, w.value ->> 'entity' as entity_id, (w.value ->> 'unit')::numeric as unit,
+      (w.value ->> 'want')::numeric as want, coalesce((w.value ->> 'pass')::boolean, false) as may_pass, w.value -> 'have' as have
+    from json_array_elements(ask -> 'windows') as w (value)
+  ),
+
+  needs as (
+    select
+      w.id, w.budget_id, w.entity_id, w.period, w.starts_at, w.ends_at, w.limit_amount, w.spent, w.granted, w.next_slot_at,
+      b.action, b.enforce, b.throttle_interval, wished.unit, wished.want, wished.may_pass,
+      w.limit_amount - w.spent - w.granted as room,
+      case
+        when ahead then 0 else greatest(wished.unit - coalesce((wished.have ->> w.id::text)::numeric, 0), 0)
+      end as need
+    from wished
+    join public.budget_windows as w on w.budget_id = wished.budget_id and w.entity_id = wished.entity_id
+    join public.budget_limits as b on b.id = w.budget_id
+    where w.id = any(window_ids)
+  ),
+
+  sized as (
+    select
+      n.*,
+      not (n.need = 0 or n.room >= n.need) as over,
+      case when n.room > n.need and n.unit > 0 then
+        greatest(floor((least(n.want, n.room * vital_private.grant_share()) - n.need) / n.unit), 0) * n.unit
+      else 0 end as extra
+    from needs as n
+  )
+
+  select
+    coalesce(jsonb_agg(to_jsonb(s) || jsonb_build_object(
+      'stops', s.over and s.enforce and (s.action = 'block' or (s.action = 'downgrade' and not s.may_pass))
+    )), '[]'),
+    coalesce(bool_or(s.over and s.enforce and (s.action = 'block' or (s.action = 'downgrade' and not s.may_pass))), false),
+    coalesce(bool_or(s.over and s.enforce and s.action = 'throttle'), false),
+    max(greatest(coalesce(s.next_slot_at, moment), moment)) filter (where s.over and s.enforce and s.action = 'throttle'),
+    min(s.ends_at) filter (where s.over and s.enforce and s.action = 'throttle')
+  into states, refused, throttled, slot_at, ends_first
+  from sized as s;
+
+  if throttled and not refused then
+    wait_s := greatest(extract(epoch from least(slot_at, ends_first) - moment), 0);
+    refused := wait_s > coalesce((ask ->> 'max_wait')::double precision, 0);
+    again := not refused and coalesce(slot_at >= ends_first, false);
+  end if;
+
+  if not refused and not again then
+    with wins as (
+      select
+        (s.value ->> 'id')::bigint as id, (s.value ->> 'over')::boolean as over, (s.value ->> 'enforce')::boolean as enforce,
+        s.value ->> 'action' as action, (s.value ->> 'throttle_interval')::interval as throttle_interval,
+        case when (s.value ->> 'over')::boolean then 0
+          else (s.value ->> 'need')::numeric + (s.value ->> 'extra')::numeric end as amount
+      from jsonb_array_elements(states) as s (value)
+    ),
+
+    raised as (
+      insert into public.budget_grants as g (window_id, holder, amount, expires_at)
+      select wins.id, answer_ask.holder, wins.amount, moment + lifetime_s * interval '1 second'
+      from wins
+      where wins.amount > 0
+      order by wins.id
+      on conflict on constraint budget_grants_pkey do update
+        set amount = g.amount + excluded.amount, expires_at = excluded.expires_at
+    )
+
+    update public.budget_windows as w
+    set
+      granted = w.granted + wins.amount,
+      next_slot_at = case
+        when wins.over and wins.enforce and wins.action = 'throttle' then slot_at + wins.throttle_interval else w.next_slot_at
+      end
+    from wins
+    where w.id = wins.id and (wins.amount > 0 or wins.over);
+  end if;
+
+  -- A call that no longer fits under a limit has reached it, whatever is spent so far.
+  insert into public.cost_alerts (
+    budget_id, organization_id, entity_type, entity_id, metric, action, enforce, period, window_starts_at, window_ends_at,
+    threshold, limit_amount, spent
+  )
+  select
+    b.id, b.organization_id, b.entity_type, w.entity_id, b.metric, b.action, b.enforce, w.period, w.starts_at, w.ends_at,
+    1.0, w.limit_amount, w.spent
+  from jsonb_array_elements(states) as s (value)
+  join public.budget_windows as w on w.id = (s.value ->> 'id')::bigint
+  join public.budget_limits as b on b.id = w.budget_id
+  where (s.value ->> 'over')::boolean
+  on conflict do nothing;
+
+  return (
+    select jsonb_build_object(
+      'admitted', not refused and not again,
+      'wait', wait_s,
+      'again', again,
+      'windows', coalesce(jsonb_agg(jsonb_build_object(
+        'id', s.value -> 'id', 'budget', s.value -> 'budget_id', 'entity', s.value -> 'entity_id', 'period', s.value -> 'period',
+        'starts_at', s.value -> 'starts_at', 'ends_at', s.value -> 'ends_at',
+        'limit', s.value ->> 'limit_amount', 'spent', s.value ->> 'spent', 'granted', s.value ->> 'granted',
+        'amount', case
+          when refused or again or (s.value ->> 'over')::boolean then '0'
+          else ((s.value ->> 'need')::numeric + (s.value ->> 'extra')::numeric)::text
+        end,
+        'over', s.value -> 'over', 'stops', s.value -> 'stops'
+      )), '[]')
+    )
+    from jsonb_array_elements(states) as s (value)
+  );
+end;
+$$;
+
+-- Renew a holder's grants: `kept` is a JSON object of window id -> amount that it still needs; the rest, and every window not
+-- named, goes back. Lapsed grants of anybody are taken back too. Answers with what the holder has: {"now", "version",
+-- "grants": {"<window id>": amount}}.
+create function public.renew_grants_v1(holder text, kept text default '{}', lifetime_s double precision default 60)
+returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  wanted json := kept::json;
+  window_ids bigint[];
+begin
+  perform vital_private.lock_budgets(alone => false);
+  with locked as materialized (
+    select w.id
+    from public.budget_windows as w
+    where w.id in (
+      select g.window_id from public.budget_grants as g
+      where g.holder = renew_grants_v1.holder or g.expires_at <= clock_timestamp()
+    )
+    order by w.id
+    for update
+  )
+
+  select array_agg(id) into window_ids from locked;
+  if window_ids is not null then
+    perform vital_private.take_back_lapsed(window_ids);
+    with mine as (
+      select g.window_id, g.amount, least(g.amount, coalesce((wanted ->> g.window_id::text)::numeric, 0)) as keep
+      from public.budget_grants as g
+      where g.holder = renew_grants_v1.holder and g.window_id = any(window_ids)
+    ),
+
+    renewed as (
+      update public.budget_grants as g
+      set amount = mine.keep, expires_at = clock_timestamp() + lifetime_s * interval '1 second'
+      from mine
+      where g.window_id = mine.window_id and g.holder = renew_grants_v1.holder and mine.keep > 0
+    ),
+
+    dropped as (
+      delete from public.budget_grants as g
+      using mine
+      where g.window_id = mine.window_id and g.holder = renew_grants_v1.holder and mine.keep = 0
+    )
+
+    update public.budget_windows as w
+    set granted = w.granted - (mine.amount - mine.keep)
+    from mine
+    where w.id = mine.window_id and mine.amount > mine.keep;
+  end if;
+  return json_build_object(
+    'now', clock_timestamp(),
+    'version', vital_private.budgets_version(),
+    'grants', (
+      select coalesce(json_object_agg(g.window_id, g.amount::text), '{}')
+      from public.budget_grants as g
+      where g.holder = renew_grants_v1.holder
+    )
+  );
+end;
+$$;
+
+revoke execute on function vital_private.grant_share() from public;
+revoke execute on function vital_private.take_back_lapsed(bigint[]) from public;
+revoke execute on function vital_private.answer_ask(text, json, bigint[], double precision) from public;
+revoke execute on function public.acquire_grants_v1(text, text, double precision) from public, anon, authenticated;
+revoke execute on function public.renew_grants_v1(text, text, double precision) from public, anon, authenticated;
+grant execute on function public.acquire_grants_v1(text, text, double precision) to service_role;
+grant execute on function public.renew_grants_v1(text, text, double precision) to service_role;
