@@ -1,8 +1,12 @@
 """What every LangChain and LangGraph call costs, to the last decimal, in a PostgreSQL or Supabase that you own."""
 
+from vital_tracking.admitted import AdmittedCall
 from vital_tracking.context import Agent, CallContext, step
 from vital_tracking.delivery import Delivered, Stats
 from vital_tracking.errors import (
+    BudgetExceeded,
+    BudgetThrottled,
+    BudgetUnavailable,
     MissingExtra,
     SettingsError,
     StoreError,
@@ -20,7 +24,11 @@ from vital_tracking.usage import TokenUsage
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdmittedCall",
     "Agent",
+    "BudgetExceeded",
+    "BudgetThrottled",
+    "BudgetUnavailable",
     "CallContext",
     "Delivered",
     "MissingExtra",

@@ -3,17 +3,24 @@
     VitalError
     ├── SettingsError       a setting is missing or wrong
     ├── MissingExtra        an optional part is not installed
-    └── StoreError          the database did not take what it was given
-        ├── StoreUnavailable    try again later
-        ├── StoreNotReady       the migrations are missing, or the role may not use them
-        └── StoreRejected       the data are wrong; trying again will not help
+    ├── StoreError          the database did not take what it was given
+    │   ├── StoreUnavailable    try again later
+    │   ├── StoreNotReady       the migrations are missing, or the role may not use them
+    │   └── StoreRejected       the data are wrong; trying again will not help
+    └── BudgetExceeded      a budget stops a call before it is made
+        ├── BudgetThrottled     it may be made later: retry_after
+        └── BudgetUnavailable   nobody can say, and the budget denies what it cannot check
 
-None of them reaches the code that calls a model: they leave the set-up, the command line and direct calls only.
+Only BudgetExceeded and its kin reach the code that calls a model; the others leave the set-up, the command line and direct
+calls only.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 
 
 class VitalError(Exception):
@@ -61,6 +68,135 @@ class StoreNotReady(StoreError):
 
 class StoreRejected(StoreError):
     """The database refused the data; the same request will fail again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Why a budget stops a call: which budget, its window, and what may be done.
+
+    `limit`, `spent`, `granted` and `needed` are in the budget's `metric` (US dollars, tokens or calls); `granted` is what
+    processes hold for calls under way. `ends_at` is None where the window never ends, or is unknown.
+    """
+
+    action: str
+    entity_type: str
+    entity_id: str
+    metric: str = "cost_usd"
+    period: str | None = None
+    budget_id: int | None = None
+    organization_id: str | None = None
+    limit: Decimal | None = None
+    spent: Decimal | None = None
+    granted: Decimal | None = None
+    needed: Decimal | None = None
+    ends_at: datetime | None = None
+    downgrade_to: str | None = None
+    retry_after: float | None = None
+    reason: str | None = None
+
+
+class BudgetExceeded(VitalError):
+    """A budget stops this call before it is made; no request was sent.
+
+    `stop` holds all there is to know; its fields can be read from the error itself: `error.entity_type`, `error.entity_id`,
+    `error.period`, `error.limit`, `error.spent`, `error.ends_at`, `error.action`, `error.retry_after` (seconds).
+    """
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
+        super().__init__(_stopped(stop))
+
+    def __reduce__(self) -> tuple[type[BudgetExceeded], tuple[Stop]]:
+        return type(self), (self.stop,)
+
+    @property
+    def action(self) -> str:
+        """The budget's action: block, downgrade or throttle."""
+        return self.stop.action
+
+    @property
+    def entity_type(self) -> str:
+        """What the budget is for: organization, service, tier, user, session, and the like."""
+        return self.stop.entity_type
+
+    @property
+    def entity_id(self) -> str:
+        """Which one of them."""
+        return self.stop.entity_id
+
+    @property
+    def period(self) -> str | None:
+        """minute, day, month or total."""
+        return self.stop.period
+
+    @property
+    def limit(self) -> Decimal | None:
+        """The limit in force, in the budget's metric."""
+        return self.stop.limit
+
+    @property
+    def spent(self) -> Decimal | None:
+        """What had been spent when the database was last asked."""
+        return self.stop.spent
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When the window ends and money is there again; None where it never does."""
+        return self.stop.ends_at
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which to try again, where that is known."""
+        return self.stop.retry_after
+
+
+class BudgetThrottled(BudgetExceeded):
+    """The budget's limit is reached and calls pass one by one; the next free slot is later than the caller would wait."""
+
+
+class BudgetUnavailable(BudgetExceeded):
+    """The database cannot be asked, and the budget denies what it cannot check (`when_unavailable = 'deny'`)."""
+
+
+def _stopped(stop: Stop) -> str:
+    """One message for people: the budget, its window, how far it is spent, and what to do."""
+    whose = f"{stop.entity_type} {stop.entity_id}"
+    period = {"minute": "this minute", "day": "today", "month": "this month", "total": "in all"}.get(stop.period or "")
+    numbers = ""
+    if stop.limit is not None and stop.spent is not None:
+        numbers = f": {_number(stop.spent, stop.metric)} of {_quantity(stop.limit, stop.metric)} spent"
+        if stop.granted:
+            numbers += f", {_number(stop.granted, stop.metric)} set aside for calls under way"
+        if stop.needed is not None:
+            numbers += f", this call may take {_number(stop.needed, stop.metric)}"
+    what = {
+        "block": "is used up",
+        "downgrade": "is used up for this model",
+        "throttle": "lets calls pass only one by one",
+    }.get(stop.action, "is used up")
+    parts = [f"The budget of {whose}{f' {period}' if period else ''} {what}{numbers}."]
+    if stop.reason:
+        parts = [f"The budget of {whose} stops this call: {stop.reason}"]
+    if stop.action == "downgrade" and not stop.reason:
+        cheaper = f"no dearer than {stop.downgrade_to}" if stop.downgrade_to else "given to guard() as downgrade_to"
+        parts.append(f"Only models {cheaper} pass now.")
+    if stop.retry_after is not None:
+        parts.append(f"Try again in {stop.retry_after:.1f} s.")
+    elif stop.ends_at is not None:
+        parts.append(f"The window ends at {stop.ends_at.isoformat(timespec='seconds')}.")
+    if not stop.reason:
+        parts.append(f"See: vital-tracking budgets windows --entity {stop.entity_id!r}")
+    return " ".join(parts)
+
+
+def _number(amount: Decimal, metric: str) -> str:
+    text = format(amount, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return f"${text}" if metric == "cost_usd" else text
+
+
+def _quantity(amount: Decimal, metric: str) -> str:
+    return _number(amount, metric) + ("" if metric == "cost_usd" else f" {metric}")
 
 
 # SQLSTATE classes (PostgreSQL documentation, appendix A) that blame the data or the set-up. Every other one, a read-only

@@ -203,6 +203,16 @@ class Rates:
         return total
 
 
+def ceiling_rates(text: str) -> Rates:
+    """The price that budgets assume where none is known, from `input/output` in dollars per million tokens, such as "15/75"."""
+    prompt, slash, answer = text.partition("/")
+    if not slash:
+        raise ValueError('a ceiling price is two amounts, dollars per million tokens in and out, such as "15/75"')
+    return Rates(
+        version="ceiling", input=amount(prompt.strip(), "ceiling price"), output=amount(answer.strip(), "ceiling price")
+    )
+
+
 _LookUp: TypeAlias = Callable[[str | None, str, datetime, str | None], Rates | None]
 
 FREE_VERSION: Final = "not billed"

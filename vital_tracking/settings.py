@@ -12,6 +12,7 @@ from dotenv import dotenv_values, find_dotenv
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from vital_tracking.errors import SettingsError
+from vital_tracking.pricing import ceiling_rates
 
 PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 """Keys that the demonstration uses, when they are there, to speak to real models."""
@@ -33,6 +34,13 @@ class Settings(BaseModel):
     flush_interval_s: float = 5.0
     queue_size: int = 10_000
     call_timeout_s: float = 900.0
+    budgets: bool = True
+    budget_deadline_s: float = 1.5
+    budget_refresh_s: float = 15.0
+    grant_lifetime_s: float = 60.0
+    when_unavailable: str = "allow"
+    ceiling_price: str = "15/75"
+    alert_urls: tuple[SecretStr, ...] = ()
     metadata_keys: frozenset[str] = frozenset()
     hash_key: SecretStr | None = None
     provider_keys: Mapping[str, SecretStr] = {}
@@ -98,6 +106,13 @@ def _read(env: Mapping[str, str]) -> Settings:
         flush_interval_s=_seconds(env, "VITAL_FLUSH_INTERVAL", 5.0, 0.05, 3600),
         queue_size=_integer(env, "VITAL_QUEUE_SIZE", 10_000, 100, 10_000_000),
         call_timeout_s=_seconds(env, "VITAL_CALL_TIMEOUT", 900.0, 1, 86_400),
+        budgets=_one_of(env, "VITAL_BUDGETS", "on", ("on", "off")) == "on",
+        budget_deadline_s=_seconds(env, "VITAL_BUDGET_DEADLINE", 1.5, 0.05, 60),
+        budget_refresh_s=_seconds(env, "VITAL_BUDGET_REFRESH", 15.0, 0.1, 3600),
+        grant_lifetime_s=_seconds(env, "VITAL_GRANT_LIFETIME", 60.0, 3, 3600),
+        when_unavailable=_one_of(env, "VITAL_WHEN_UNAVAILABLE", "allow", ("allow", "deny")),
+        ceiling_price=_ceiling_price(env),
+        alert_urls=tuple(SecretStr(url) for url in env.get("VITAL_ALERT_URLS", "").split()),
         metadata_keys=frozenset(part.strip() for part in env.get("VITAL_METADATA_KEYS", "").split(",") if part.strip()),
         hash_key=SecretStr(env["VITAL_HASH_KEY"]) if env.get("VITAL_HASH_KEY") else None,
         provider_keys={name: SecretStr(env[name]) for name in PROVIDER_KEYS if env.get(name)},
@@ -119,6 +134,26 @@ def _choice(env: Mapping[str, str], name: str, default: int, choices: tuple[int,
     if value not in choices:
         raise SettingsError(name, "is not one of its values", f"Choose one of {', '.join(map(str, choices))}.")
     return value
+
+
+def _one_of(env: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:
+    value = env.get(name, default).strip().lower()
+    if value not in choices:
+        raise SettingsError(name, "is not one of its values", f"Choose one of {', '.join(choices)}.")
+    return value
+
+
+def _ceiling_price(env: Mapping[str, str]) -> str:
+    text = env.get("VITAL_CEILING_PRICE", "15/75")
+    try:
+        ceiling_rates(text)
+    except ValueError:
+        raise SettingsError(
+            "VITAL_CEILING_PRICE",
+            "is not a price",
+            "Give US dollars per million tokens in and out, such as 15/75.",
+        ) from None
+    return text
 
 
 def _seconds(env: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:

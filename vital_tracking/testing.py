@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from vital_tracking.errors import StoreNotReady
@@ -40,9 +40,15 @@ class MemoryStore:
         self.runs: list[Row] = []
 
     def call(self, function: str, /, **arguments: object) -> Any:
-        """The recording functions and the price list; StoreNotReady for anything else."""
+        """The recording functions; no own prices and no budgets; StoreNotReady for anything else."""
         if function == "model_prices_v1":
             return []
+        if function == "database_time_v1":
+            return datetime.now(UTC).isoformat()
+        if function == "budgets_v1":
+            return {"version": "", "budgets": []}
+        if function == "renew_grants_v1":
+            return {"version": "", "grants": {}}
         if function == "record_calls_v1":
             return _add(self.calls, json.loads(str(arguments["calls"])))
         if function == "record_runs_v1":

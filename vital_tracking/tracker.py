@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
 import logging
 import os
-import re
 import sys
 import threading
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from vital_tracking.context import Agent, CallContext, current_frame, locate, resolve
+from vital_tracking.budgets.gate import Gate
+from vital_tracking.context import CallContext
 from vital_tracking.delivery import Delivered, Recorder, Stats
-from vital_tracking.ids import new_id
+from vital_tracking.direct import DirectCalls
 from vital_tracking.pricing import Price, PriceBook
 from vital_tracking.scopes import Host, Services
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
-from vital_tracking.usage import STATUSES, CallRecord, CallType, RunRecord, Status, TokenUsage, clean_text
+from vital_tracking.usage import RunRecord
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
+    from langchain_core.language_models import BaseChatModel
 
     from vital_tracking.langchain.embeddings import VitalEmbeddings
     from vital_tracking.langchain.handler import VitalHandler
 
 logger = logging.getLogger("vital_tracking")
 
-_CLASS_NAME: Final = re.compile(r"[A-Za-z_][\w.]{0,79}")
+Model = TypeVar("Model", bound="BaseChatModel")
 
 
-class VitalTracker(Services):
+class VitalTracker(Services, DirectCalls):
     """Records every model call of this process in a database that you own. Make one per process and keep it.
 
     `store` is where rows go; `organization_id` and `default` describe calls outside any scope; `prices` are the team's own;
@@ -64,6 +64,7 @@ class VitalTracker(Services):
         )
         self._metadata_keys = self.settings.metadata_keys | frozenset(metadata_keys)
         self._recorder = Recorder(store, self.prices, self.settings)
+        self.gate = Gate(self._recorder, self.settings)
         self._handler: VitalHandler | None = None
         self._host: Host = self
         self._closed: Delivered | None = None
@@ -130,7 +131,9 @@ class VitalTracker(Services):
                     metadata_keys=self._metadata_keys,
                     hash_key=key.get_secret_value().encode() if key else None,
                     call_timeout_s=self.settings.call_timeout_s,
+                    gate=self.gate,
                 )
+            self.gate.start()
         return self._handler
 
     def install(self) -> None:
@@ -164,108 +167,23 @@ class VitalTracker(Services):
             metadata_keys=self._metadata_keys,
         )
 
-    # Calls that LangChain did not make
-
-    def record(
+    def guard(
         self,
+        model: Model,
         *,
-        provider: str | None = None,
-        model: str | None = None,
-        prompt_tokens: int | None = None,
-        completion_tokens: int | None = None,
-        cache_read_tokens: int = 0,
-        cache_write_tokens: int = 0,
-        reasoning_tokens: int = 0,
-        audio_input_tokens: int = 0,
-        audio_output_tokens: int = 0,
-        response_time_ms: float | None = None,
-        ttft_ms: float | None = None,
-        success: bool = True,
-        error: BaseException | type[BaseException] | str | None = None,
-        status: Status | None = None,
-        user_id: str | None = None,
-        session_id: str | None = None,
-        organization_id: str | None = None,
-        agent: Agent | str | None = None,
-        framework: str | None = None,
-        message_type: str | None = None,
-        call_type: CallType = "chat",
-        service_tier: str | None = None,
-        started_at: datetime | None = None,
-        tags: Iterable[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-    ) -> str:
-        """Record a call that no LangChain object made (AutoGen, a raw SDK, Perplexity), and return its id.
+        downgrade_to: str | BaseChatModel | Sequence[str | BaseChatModel] | None = None,
+        max_wait: float = 30.0,
+    ) -> Model:
+        """A chat model like this one whose calls are recorded, and are made only as budgets allow.
 
-        Tokens are counts as the provider reports them, `prompt_tokens` with the cached ones; times are milliseconds;
-        `framework` and `message_type` are free words (langchain, autogen, perplexity, hybrid; chat, preset_action,
-        tool_execution). Inside a scope the call belongs to it. With a provider and no model, the provider's default model
-        prices the call and the row says so. Of an error only the class name is kept. Never raises for what it is given:
-        what cannot be stored is left out and named in the row's metadata.
+        It waits for a throttle, at most `max_wait` seconds and without blocking an event loop, and where a budget asks for
+        a cheaper model it takes one of `downgrade_to`, best first: names of the same provider's models, or chat models of
+        any provider. It stays an instance of the model's class, for `bind_tools`, `with_structured_output`, LCEL, LangGraph
+        and `create_agent`.
         """
-        call_id = new_id()
-        try:
-            notes: list[str] = []
-            extra: dict[str, Any] = {}
-            provider, model, service_tier = map(clean_text, (provider, model, service_tier))
-            if model is None and (assumed := self.prices.default_model(provider)) is not None:
-                model = assumed
-                extra["model_assumed"] = True
-            changes: dict[str, Any] = {
-                "user_id": user_id,
-                "session_id": session_id,
-                "organization_id": organization_id,
-                "framework": framework,
-                "message_type": message_type,
-            }
-            if agent is not None:
-                changes |= (agent if isinstance(agent, Agent) else Agent(clean_text(agent) or "")).fields()
-            around = self.inherited_config().get("metadata") or {}
-            frame, marked = locate(current_frame.get(), around)
-            base = resolve(self._default, frame, marked, around).replace(changes)
-            if base.message_type is None:
-                base = base.replace({"message_type": "chat"})
-            failed = not success or error is not None
-            state: Status = status if status in STATUSES else ("error" if failed else "ok")
-            usage = TokenUsage.reported(
-                input_tokens=prompt_tokens,
-                output_tokens=0 if completion_tokens is None and call_type == "embedding" else completion_tokens,
-                cache_read=cache_read_tokens,
-                cache_write=cache_write_tokens,
-                reasoning=reasoning_tokens,
-                audio_input=audio_input_tokens,
-                audio_output=audio_output_tokens,
-            )
-            billed = usage is not None or state == "ok"
-            if usage is None:
-                usage = TokenUsage(estimated=billed)
-                if billed:
-                    notes.append("usage_missing")
-            elif "token_total_missing" in usage.notes:
-                usage = dataclasses.replace(usage, estimated=True)
-            self._recorder.put(
-                CallRecord(
-                    id=call_id,
-                    created_at=started_at if isinstance(started_at, datetime) else _start(response_time_ms),
-                    context=base,
-                    provider=provider,
-                    model=model,
-                    call_type=call_type if call_type in ("chat", "completion", "embedding") else "chat",
-                    usage=usage,
-                    billed=billed,
-                    status=state,
-                    error_type=_class_name(error) if state != "ok" else None,
-                    latency_ms=response_time_ms,
-                    ttft_ms=ttft_ms,
-                    service_tier=service_tier,
-                    tags=[tags] if isinstance(tags, str) else list(tags),
-                    metadata={**(frame.metadata if frame else {}), **(metadata or {}), **extra},
-                    notes=tuple(notes),
-                )
-            )
-        except Exception as fault:  # noqa: BLE001 - recording must not break what it records
-            self._recorder.fault(fault)
-        return call_id
+        from vital_tracking.langchain.guard import guard
+
+        return guard(model, gate=self.gate, handler=self.handler, downgrade_to=downgrade_to, max_wait=max_wait)
 
     # Delivery
 
@@ -283,7 +201,9 @@ class VitalTracker(Services):
             self.uninstall()
             if self._handler is not None:
                 self._handler.close_all()
+            deadline = time.monotonic() + timeout
             self._closed = self._recorder.close(timeout)
+            self.gate.close(max(deadline - time.monotonic(), 0.5))
             with contextlib.suppress(Exception):
                 self.store.close()
             _live.discard(self)
@@ -293,6 +213,7 @@ class VitalTracker(Services):
         """Counts of what was recorded, what waits, and what went wrong."""
         stats = self._recorder.stats()
         stats.in_flight = self._handler.in_flight if self._handler is not None else 0
+        stats.unchecked = self.gate.unchecked
         return stats
 
     def __enter__(self) -> VitalTracker:
@@ -341,27 +262,9 @@ class VitalTracker(Services):
         """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""
         self._lock = threading.Lock()
         self._recorder.reset_after_fork()
+        self.gate.reset_after_fork()
         if self._handler is not None:
             self._handler.reset_after_fork()
-
-
-def _start(response_time_ms: object) -> datetime:
-    """When a call began that has just ended after so many milliseconds."""
-    now = datetime.now(UTC)
-    if isinstance(response_time_ms, (int, float)) and 0 < response_time_ms < 86_400_000:
-        return now - timedelta(milliseconds=response_time_ms)
-    return now
-
-
-def _class_name(error: object) -> str | None:
-    """The class name of an error given as itself, its class, or its name; a text that is no name is not kept."""
-    if error is None:
-        return None
-    if isinstance(error, type):
-        return error.__name__
-    if isinstance(error, BaseException):
-        return type(error).__name__
-    return error if isinstance(error, str) and _CLASS_NAME.fullmatch(error) else "Error"
 
 
 # Trackers that are not closed. Held, so that calls still queued are sent at exit whatever became of the tracker's name.

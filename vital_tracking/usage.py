@@ -139,7 +139,8 @@ class CallRecord:
 
     `latency_ms` and `ttft_ms` are milliseconds on a monotonic clock, `created_at` is the call's start. `notes` says what is
     not as reported, in fixed words; `service_tier` is the provider's (`priority`, `flex`), which has prices of its own;
-    `billed` is False where the provider refused the request; `replaces_abandoned` marks the true end of a call given up before.
+    `billed` is False where the provider refused the request; `hold` is what its budgets had set aside for it; `clocked` says
+    that `created_at` was read from this machine's clock, not given; `replaces_abandoned` marks the true end of a call given up.
     """
 
     id: str
@@ -167,6 +168,8 @@ class CallRecord:
     tags: Iterable[str] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    hold: Any = None
+    clocked: bool = True
     replaces_abandoned: bool = False
 
 
@@ -223,10 +226,10 @@ _USAGE_COLUMNS: Final = (
 _INTEGER_FIELDS: Final = frozenset({"panel_position", "panel_size"})
 
 
-def call_row(record: CallRecord, cost: Cost | None) -> dict[str, Any]:
+def call_row(record: CallRecord, cost: Cost | None, ceiling: Decimal | None = None) -> dict[str, Any]:
     """The row of `token_usage_logs` for a record: every value clean, bounded and ready for JSON; money as text.
 
-    What is NULL or the column's default is left out.
+    `ceiling` is what budgets count where no price is known. What is NULL or the column's default is left out.
     """
     usage = record.usage
     columns, context_notes = context_columns(record.context)
@@ -254,6 +257,8 @@ def call_row(record: CallRecord, cost: Cost | None) -> dict[str, Any]:
         row["total_cost"] = money(cost.total)
         row["potential_cost"] = money(cost.potential)
         row["price_version"] = clean_text(cost.version)
+    elif ceiling is not None:
+        row["ceiling_cost"] = money(ceiling)
     for name in _DURATION_FIELDS:
         value = getattr(record, name)
         if value is not None and (duration := _duration(value)) is not None:

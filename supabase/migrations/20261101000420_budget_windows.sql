@@ -77,47 +77,83 @@ create policy "The service role sees every grant" on public.budget_grants
 for select to service_role
 using (true);
 
--- The first instant of a local day. Where clocks go forward at midnight it is the instant they jump to; where midnight comes
+-- The limits of budgets, one row a period. Windows that had ended by `since` never were the limit's own; a total counts from
+-- then on.
+create table vital_private.budget_periods (
+  budget_id bigint not null references public.budget_limits (id) on delete cascade,
+  period text not null,
+  limit_amount numeric not null,
+  since timestamptz not null,
+  primary key (budget_id, period)
+);
+alter table vital_private.budget_periods enable row level security;
+
+-- The first instant of a local day. Where clocks go forward over midnight it is the instant they jump; where midnight comes
 -- twice, the first.
 create function vital_private.local_midnight(day timestamp, zone text) returns timestamptz
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select case
-    when date_trunc('day', ((day at time zone zone) - interval '1 hour') at time zone zone) = day
-      then (day at time zone zone) - interval '1 hour'
-    else day at time zone zone
-  end
+declare
+  last_one constant timestamptz := day at time zone zone;
+  day_before constant timestamptz := last_one - interval '24 hours';
+  -- Midnight by the clock of the day before.
+  first_one constant timestamptz := (day - ((day_before at time zone zone) - (day_before at time zone 'UTC'))) at time zone 'UTC';
+begin
+  if first_one < last_one and first_one at time zone zone = day then
+    return first_one;
+  end if;
+  return last_one;
+end;
+$$;
+
+-- The local day of a moment. Where clocks go back over midnight, the day that had begun goes on.
+create function vital_private.local_day(moment timestamptz, zone text) returns timestamp
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  today constant timestamp := date_trunc('day', moment at time zone zone);
+begin
+  if vital_private.local_midnight(today + interval '1 day', zone) <= moment then
+    return today + interval '1 day';
+  end if;
+  return today;
+end;
 $$;
 
 -- When the window of a moment starts and ends; NULL: never.
 create function vital_private.window_start(period text, moment timestamptz, zone text, since timestamptz)
 returns timestamptz
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select case period
+begin
+  return case period
     when 'minute' then date_trunc('minute', moment, 'UTC')
-    when 'day' then vital_private.local_midnight(date_trunc('day', moment at time zone zone), zone)
-    when 'month' then vital_private.local_midnight(date_trunc('month', moment at time zone zone), zone)
+    when 'day' then vital_private.local_midnight(vital_private.local_day(moment, zone), zone)
+    when 'month' then vital_private.local_midnight(date_trunc('month', vital_private.local_day(moment, zone)), zone)
     when 'total' then since
-  end
+  end;
+end;
 $$;
 
 create function vital_private.window_end(period text, moment timestamptz, zone text) returns timestamptz
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select case period
+begin
+  return case period
     when 'minute' then date_trunc('minute', moment, 'UTC') + interval '1 minute'
-    when 'day' then
-      vital_private.local_midnight(date_trunc('day', moment at time zone zone) + interval '1 day', zone)
+    when 'day' then vital_private.local_midnight(vital_private.local_day(moment, zone) + interval '1 day', zone)
     when 'month' then
-      vital_private.local_midnight(date_trunc('month', moment at time zone zone) + interval '1 month', zone)
-  end
+      vital_private.local_midnight(date_trunc('month', vital_private.local_day(moment, zone)) + interval '1 month', zone)
+  end;
+end;
 $$;
 
 -- The periods for which a budget has a limit.
@@ -139,29 +175,34 @@ $$;
 -- The model that a budget counts a call for: the one asked for, whatever dated name answered; after a downgrade the one that
 -- answered, without its date.
 create function vital_private.budget_model(model text, requested_model text, budget_action text) returns text
-language sql
+language plpgsql
 immutable
 set search_path = ''
 as $$
-  select case
+begin
+  return case
     when budget_action = 'downgrade' then regexp_replace(model, '-([0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2})$', '')
     else coalesce(requested_model, model)
-  end
+  end;
+end;
 $$;
 
--- What a budget's windows from `since` on hold by the calls themselves. `since` must be the start of a window.
-create function vital_private.sums_of(budget public.budget_limits, since timestamptz)
-returns table (entity_id text, period text, starts_at timestamptz, ends_at timestamptz, amount numeric)
+-- What a budget's windows of these periods hold by the calls themselves.
+create function vital_private.sums_of(budget public.budget_limits, periods text[])
+returns table (entity_id text, period text, starts_at timestamptz, ends_at timestamptz, limit_amount numeric, amount numeric)
 language sql
 stable
 set search_path = ''
 as $$
-  select
-    minutes.entity_id, p.period,
-    vital_private.window_start(p.period, minutes.minute, budget.timezone, budget.counting_since) as starts_at,
-    vital_private.window_end(p.period, minutes.minute, budget.timezone) as ends_at,
-    sum(minutes.amount)
-  from (
+  with counted as (
+    select
+      p.period, p.limit_amount,
+      vital_private.window_start(p.period, p.since, budget.timezone, p.since) as first_start
+    from vital_private.budget_periods as p
+    where p.budget_id = budget.id and p.period = any(periods)
+  ),
+
+  minutes as (
     select
       e.entity_id, date_trunc('minute', c.created_at, 'UTC') as minute,
       sum(case budget.metric
@@ -184,49 +225,88 @@ as $$
         when 'model' then vital_private.budget_model(c.model, c.requested_model, c.budget_action)
       end
     ) as e (entity_id)
-    where c.created_at >= since
+    where c.created_at >= (select min(counted.first_start) from counted)
       and e.entity_id is not null
       and budget.entity_id in ('*', e.entity_id)
       and (budget.organization_id is null or c.organization_id = budget.organization_id)
     group by 1, 2
-  ) as minutes
-  cross join vital_private.limits_of(budget) as p
-  where p.period <> 'total' or minutes.minute >= budget.counting_since
-  group by 1, 2, 3, 4
+  ),
+
+  -- In every zone days begin at a quarter of an hour, so not every minute has to be looked up.
+  parts as (
+    select
+      counted.period, counted.limit_amount, minutes.entity_id, minutes.amount,
+      case counted.period
+        when 'minute' then minutes.minute
+        when 'total' then counted.first_start
+        else date_bin('15 minutes', minutes.minute, '2000-01-01 00:00:00+00')
+      end as part
+    from minutes
+    join counted on minutes.minute >= counted.first_start
+  ),
+
+  frames as (
+    select
+      p.period, p.part, vital_private.window_start(p.period, p.part, budget.timezone, p.part) as starts_at,
+      vital_private.window_end(p.period, p.part, budget.timezone) as ends_at
+    from (select distinct parts.period, parts.part from parts) as p
+  )
+
+  select parts.entity_id, parts.period, frames.starts_at, frames.ends_at, parts.limit_amount, sum(parts.amount)
+  from parts
+  join frames on frames.period = parts.period and frames.part = parts.part
+  group by 1, 2, 3, 4, 5
 $$;
 
 -- Bring a budget's windows in line with it after it was made or changed: limits in force now, windows of lifted limits gone,
--- and running windows that it had not filled from the calls recorded so far.
+-- the windows that run under a new limit filled from the calls recorded so far.
 create function vital_private.open_windows() returns trigger
 language plpgsql
 security definer
 set search_path = ''
 as $$
 declare
-  since timestamptz := (
-    select min(vital_private.window_start(p.period, now(), new.timezone, new.counting_since))
-    from vital_private.limits_of(new) as p
-  );
+  anew constant boolean := tg_op = 'UPDATE' and vital_private.counts_otherwise(new, old);
+  opened text[];
 begin
-  if tg_op = 'UPDATE' then
-    if vital_private.counts_otherwise(new, old) then
-      delete from public.budget_windows where budget_id = new.id;
-    end if;
-    delete from public.budget_windows as w
-    where w.budget_id = new.id and coalesce(w.ends_at, 'infinity') > now()
-      and not exists (select from vital_private.limits_of(new) as p where p.period = w.period);
-    update public.budget_windows as w
-    set limit_amount = p.limit_amount
-    from vital_private.limits_of(new) as p
-    where w.budget_id = new.id and coalesce(w.ends_at, 'infinity') > now() and p.period = w.period and w.limit_amount <> p.limit_amount;
+  with lifted as (
+    delete from vital_private.budget_periods as p
+    where p.budget_id = new.id and (anew or p.period not in (select l.period from vital_private.limits_of(new) as l))
+    returning p.period
+  )
+
+  delete from public.budget_windows as w using lifted where w.budget_id = new.id and w.period = lifted.period;
+
+  with changed as (
+    update vital_private.budget_periods as p
+    set limit_amount = l.limit_amount
+    from vital_private.limits_of(new) as l
+    where p.budget_id = new.id and p.period = l.period and p.limit_amount <> l.limit_amount
+    returning p.period, p.limit_amount
+  )
+
+  update public.budget_windows as w
+  set limit_amount = changed.limit_amount
+  from changed
+  where w.budget_id = new.id and w.period = changed.period and coalesce(w.ends_at, 'infinity') > now();
+
+  with added as (
+    insert into vital_private.budget_periods as p (budget_id, period, limit_amount, since)
+    select
+      new.id, l.period, l.limit_amount,
+      case l.period when 'total' then new.counting_since else date_trunc('minute', now(), 'UTC') end
+    from vital_private.limits_of(new) as l
+    on conflict on constraint budget_periods_pkey do nothing
+    returning p.period
+  )
+
+  select array_agg(added.period) into opened from added;
+  if opened is not null then
+    insert into public.budget_windows (budget_id, entity_id, period, starts_at, ends_at, limit_amount, spent)
+    select new.id, s.entity_id, s.period, s.starts_at, s.ends_at, s.limit_amount, s.amount
+    from vital_private.sums_of(new, opened) as s
+    where s.amount <> 0;
   end if;
-  insert into public.budget_windows as w (budget_id, entity_id, period, starts_at, ends_at, limit_amount, spent)
-  select new.id, s.entity_id, s.period, s.starts_at, s.ends_at, p.limit_amount, s.amount
-  from vital_private.sums_of(new, since) as s
-  join vital_private.limits_of(new) as p on p.period = s.period
-  where coalesce(s.ends_at, 'infinity') > now()
-  order by s.entity_id, s.period, s.starts_at
-  on conflict do nothing;
   return null;
 end;
 $$;
@@ -280,68 +360,78 @@ create type vital_private.posting as (
   amount numeric
 );
 
--- The windows that calls count in, in the order of their keys, with the sum of the calls in each.
+-- The windows that calls count in, in the order of their keys, with the sum of the calls in each where it is not nothing.
 create function vital_private.postings_of(calls vital_private.counted_call[]) returns vital_private.posting[]
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  with grouped as (
-    select
-      c.organization_id, c.service_type, c.agent_tier, c.user_id, c.session_id, c.agent_id, c.workflow_id, c.panel_id,
-      c.solution_id, c.model, date_trunc('minute', c.created_at, 'UTC') as minute,
-      sum(c.cost) as cost, sum(c.tokens) as tokens, sum(c.calls) as calls
-    from unnest(calls) as c
-    group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-  ),
+begin
+  return (
+    with grouped as (
+      select
+        c.organization_id, c.service_type, c.agent_tier, c.user_id, c.session_id, c.agent_id, c.workflow_id, c.panel_id,
+        c.solution_id, c.model, date_trunc('minute', c.created_at, 'UTC') as minute,
+        sum(c.cost) as cost, sum(c.tokens) as tokens, sum(c.calls) as calls
+      from unnest(calls) as c
+      group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+    ),
 
-  matched as (
-    select
-      b.id as budget_id, e.entity_id, g.minute,
-      sum(case b.metric when 'cost_usd' then g.cost when 'tokens' then g.tokens else g.calls end) as amount
-    from grouped as g
-    cross join lateral (
-      values
-        ('organization', g.organization_id), ('service', g.service_type), ('tier', g.agent_tier), ('user', g.user_id),
-        ('session', g.session_id), ('agent', g.agent_id), ('workflow', g.workflow_id), ('panel', g.panel_id),
-        ('solution', g.solution_id), ('model', g.model)
-    ) as e (entity_type, entity_id)
-    join public.budget_limits as b
-      on b.entity_type = e.entity_type
-      and b.entity_id in ('*', e.entity_id)
-      and (b.organization_id is null or b.organization_id = g.organization_id)
-    where e.entity_id is not null
-    group by 1, 2, 3
-  ),
+    matched as (
+      select
+        b.id as budget_id, b.timezone, e.entity_id, g.minute,
+        sum(case b.metric when 'cost_usd' then g.cost when 'tokens' then g.tokens else g.calls end) as amount
+      from grouped as g
+      cross join lateral (
+        values
+          ('organization', g.organization_id), ('service', g.service_type), ('tier', g.agent_tier), ('user', g.user_id),
+          ('session', g.session_id), ('agent', g.agent_id), ('workflow', g.workflow_id), ('panel', g.panel_id),
+          ('solution', g.solution_id), ('model', g.model)
+      ) as e (entity_type, entity_id)
+      join public.budget_limits as b
+        on b.entity_type = e.entity_type
+        and b.entity_id in ('*', e.entity_id)
+        and (b.organization_id is null or b.organization_id = g.organization_id)
+      where e.entity_id is not null
+      group by 1, 2, 3, 4
+    ),
 
-  posted as (
-    select
-      m.budget_id, m.entity_id, p.period,
-      vital_private.window_start(p.period, m.minute, b.timezone, b.counting_since) as starts_at,
-      vital_private.window_end(p.period, m.minute, b.timezone) as ends_at,
-      p.limit_amount, sum(m.amount) as amount
-    from matched as m
-    join public.budget_limits as b on b.id = m.budget_id
-    cross join vital_private.limits_of(b) as p
-    -- Windows that had ended when the budget was made never were its own, and a total counts only calls from then on.
-    where coalesce(vital_private.window_end(p.period, m.minute, b.timezone), 'infinity') > b.counting_since
-      and (p.period <> 'total' or m.minute >= b.counting_since)
-    group by 1, 2, 3, 4, 5, 6
-  )
+    frames as materialized (
+      select
+        m.timezone, m.minute, p.period, vital_private.window_start(p.period, m.minute, m.timezone, null) as starts_at,
+        vital_private.window_end(p.period, m.minute, m.timezone) as ends_at
+      from (select distinct matched.timezone, matched.minute from matched) as m
+      cross join (values ('minute'), ('day'), ('month')) as p (period)
+    ),
 
-  select array_agg(
-    row(budget_id, entity_id, period, starts_at, ends_at, limit_amount, amount)::vital_private.posting
-    order by budget_id, entity_id, period, starts_at
-  )
-  from posted
+    posted as (
+      select
+        m.budget_id, m.entity_id, p.period, coalesce(f.starts_at, p.since) as starts_at, f.ends_at, p.limit_amount,
+        sum(m.amount) as amount
+      from matched as m
+      join vital_private.budget_periods as p on p.budget_id = m.budget_id
+      left join frames as f on f.timezone = m.timezone and f.minute = m.minute and f.period = p.period
+      where case p.period when 'total' then m.minute >= p.since else f.ends_at > p.since end
+      group by 1, 2, 3, 4, 5, 6
+      having sum(m.amount) <> 0
+    )
+
+    select array_agg(
+      row(p.budget_id, p.entity_id, p.period, p.starts_at, p.ends_at, p.limit_amount, p.amount)::vital_private.posting
+      order by p.budget_id, p.entity_id, p.period, p.starts_at
+    )
+    from posted as p
+  );
+end;
 $$;
 
 -- Make the windows that are missing, in the order of their keys: so two who make the same ones wait for each other in one
 -- order. Nobody makes a window while holding the lock of another.
 create function vital_private.make_windows(wanted vital_private.posting[]) returns void
-language sql
+language plpgsql
 set search_path = ''
 as $$
+begin
   insert into public.budget_windows (budget_id, entity_id, period, starts_at, ends_at, limit_amount)
   select p.budget_id, p.entity_id, p.period, p.starts_at, p.ends_at, p.limit_amount
   from unnest(wanted) as p
@@ -350,11 +440,13 @@ as $$
     where w.budget_id = p.budget_id and w.entity_id = p.entity_id and w.period = p.period and w.starts_at = p.starts_at
   )
   order by p.budget_id, p.entity_id, p.period, p.starts_at
-  on conflict do nothing
+  on conflict do nothing;
+end;
 $$;
 
 -- Post what calls have spent to their windows, and take what they had been granted out of the grants of `holder`: `draws` is a
--- JSON array of [window id, amount]. Windows are locked in the order of their ids, by everybody.
+-- JSON array of [window id, amount]. Windows are locked in the order of their ids, by everybody, and by each only once in a
+-- transaction.
 create function vital_private.post_spend(calls vital_private.counted_call[], holder text, draws json) returns void
 language plpgsql
 set search_path = ''
@@ -378,7 +470,7 @@ begin
   order by w.id
   for update;
   with drawn as (
-    select g.window_id, least(g.amount, sum((d.value ->> 1)::numeric)) as amount
+    select g.window_id, least(g.amount, greatest(sum((d.value ->> 1)::numeric), 0)) as amount
     from json_array_elements(draws) as d (value)
     join public.budget_grants as g on g.window_id = (d.value ->> 0)::bigint and g.holder = post_spend.holder
     group by g.window_id, g.amount
@@ -404,7 +496,8 @@ begin
 
   posted as (
     update public.budget_windows as w
-    set spent = w.spent + changes.spent, granted = w.granted - changes.drawn
+    -- A sum that somebody has tampered with must not keep calls from being recorded.
+    set spent = w.spent + changes.spent, granted = greatest(w.granted - changes.drawn, 0)
     from changes
     where w.id = changes.window_id
     returning w.id, w.spent as spent, w.spent - changes.spent as spent_before
@@ -423,19 +516,25 @@ begin
   join public.budget_windows as w on w.id = posted.id
   join public.budget_limits as b on b.id = w.budget_id
   cross join unnest(b.alert_thresholds) as t (threshold)
+  -- Not what was crossed just now, but what nobody has told: a limit may have been lowered, or a budget made in mid-window.
   where posted.spent > posted.spent_before
     and posted.spent >= t.threshold * w.limit_amount
-    and (posted.spent_before < t.threshold * w.limit_amount or posted.spent_before = 0)
+    and not exists (
+      select from public.cost_alerts as a
+      where a.budget_id = w.budget_id and a.entity_id = w.entity_id and a.period = w.period
+        and a.window_starts_at = w.starts_at and a.threshold = t.threshold
+    )
   on conflict do nothing;
 end;
 $$;
 
 revoke execute on function vital_private.local_midnight(timestamp, text) from public;
+revoke execute on function vital_private.local_day(timestamptz, text) from public;
 revoke execute on function vital_private.window_start(text, timestamptz, text, timestamptz) from public;
 revoke execute on function vital_private.window_end(text, timestamptz, text) from public;
 revoke execute on function vital_private.limits_of(public.budget_limits) from public;
 revoke execute on function vital_private.budget_model(text, text, text) from public;
-revoke execute on function vital_private.sums_of(public.budget_limits, timestamptz) from public;
+revoke execute on function vital_private.sums_of(public.budget_limits, text[]) from public;
 revoke execute on function vital_private.open_windows() from public;
 revoke execute on function vital_private.counted(public.token_usage_logs, integer) from public;
 revoke execute on function vital_private.postings_of(vital_private.counted_call[]) from public;

@@ -24,7 +24,7 @@ as $$
   )
 
   update public.budget_windows as w
-  set granted = w.granted - sums.amount
+  set granted = greatest(w.granted - sums.amount, 0)
   from (select window_id, sum(amount) as amount from lapsed group by window_id) as sums
   where w.id = sums.window_id
 $$;
@@ -35,7 +35,7 @@ $$;
 --      "unit":  what the call needs, in the budget's metric,
 --      "want":  what the process would like, for calls to come,
 --      "pass":  whether the call's model may pass a downgrading budget that is over its limit,
---      "have":  {"<window id>": what the process has left in its hands}
+--      "have":  {"<window id>": what the process has left in its hands; what it held of lapsed grants counts no more}
 --   }]}
 -- All windows of an ask or none. `ahead`: nobody waits; whole units only, and nothing is refused.
 --
@@ -128,11 +128,13 @@ begin
       b.action, b.enforce, b.throttle_interval, wished.unit, wished.want, wished.may_pass,
       w.limit_amount - w.spent - w.granted as room,
       case
-        when ahead then 0 else greatest(wished.unit - coalesce((wished.have ->> w.id::text)::numeric, 0), 0)
+        when ahead then 0
+        else greatest(wished.unit - least(coalesce((wished.have ->> w.id::text)::numeric, 0), coalesce(g.amount, 0)), 0)
       end as need
     from wished
     join public.budget_windows as w on w.budget_id = wished.budget_id and w.entity_id = wished.entity_id
     join public.budget_limits as b on b.id = w.budget_id
+    left join public.budget_grants as g on g.window_id = w.id and g.holder = answer_ask.holder
     where w.id = any(window_ids)
   ),
 
@@ -257,7 +259,7 @@ begin
   if window_ids is not null then
     perform vital_private.take_back_lapsed(window_ids);
     with mine as (
-      select g.window_id, g.amount, least(g.amount, coalesce((wanted ->> g.window_id::text)::numeric, 0)) as keep
+      select g.window_id, g.amount, least(g.amount, greatest((wanted ->> g.window_id::text)::numeric, 0)) as keep
       from public.budget_grants as g
       where g.holder = renew_grants_v1.holder and g.window_id = any(window_ids)
     ),
@@ -276,7 +278,7 @@ begin
     )
 
     update public.budget_windows as w
-    set granted = w.granted - (mine.amount - mine.keep)
+    set granted = greatest(w.granted - (mine.amount - mine.keep), 0)
     from mine
     where w.id = mine.window_id and mine.amount > mine.keep;
   end if;

@@ -1,6 +1,6 @@
 -- How rows get in. One call takes a batch, as text holding a JSON array of objects with the columns' names: text arrives alike
--- through PostgREST, psycopg and psql. The whole batch goes in as one statement; only where that fails is it taken row by
--- row, so that a bad row is set aside alone and its neighbours stay.
+-- through PostgREST, psycopg and psql. The whole batch goes in as one statement; only where that fails is every row tried alone,
+-- so that the bad ones are set aside and their neighbours stay.
 
 -- A call as it is sent: a row, and what goes with it. This table holds no rows; it is the row type of json_populate_recordset.
 --   replaces_abandoned: the true end of a call that had been given up
@@ -28,12 +28,20 @@ begin
   -- The true end of a call that had been given up, as `abandoned` or `cancelled`, takes the place of its row. Rare, so look
   -- before reading twice.
   if strpos(batch::text, '"replaces_abandoned"') > 0 then
-    with given_up as (
-      delete from public.token_usage_logs as given_up
-      using json_to_recordset(batch) as late (id uuid, created_at timestamptz, replaces_abandoned boolean)
-      where late.replaces_abandoned and given_up.status in ('abandoned', 'cancelled')
-        and given_up.id = late.id and given_up.created_at = late.created_at
-      returning given_up as call
+    with waiting as (
+      select c.id, c.created_at
+      from public.token_usage_logs as c
+      join json_to_recordset(batch) as late (id uuid, created_at timestamptz, replaces_abandoned boolean) using (id, created_at)
+      where late.replaces_abandoned and c.status in ('abandoned', 'cancelled')
+      order by c.id
+      for update of c
+    ),
+
+    given_up as (
+      delete from public.token_usage_logs as c
+      using waiting
+      where c.id = waiting.id and c.created_at = waiting.created_at
+      returning c as call
     )
 
     select array_agg(vital_private.counted(given_up.call, -1)) into replaced from given_up;
@@ -127,9 +135,10 @@ begin
 end;
 $$;
 
--- Run one of the two over a batch, whole where that works, else row by row, in the same order of ids. Only errors of the data
--- (SQLSTATE classes 22, 23 and 54) set a row aside; any other error fails the batch, which the client sends again. The report
--- names no values but the row's id, only which rule was broken.
+-- Run one of the two over a batch, whole where that works. Else every row is tried alone and taken back, and then the good ones
+-- go in as a whole: a writer that kept the rows and windows of one row while it takes the next would lock them out of order.
+-- Only errors of the data (SQLSTATE classes 22, 23 and 54) set a row aside; any other error fails the batch, which the client
+-- sends again. The report names no values but the row's id, only which rule was broken.
 create function vital_private.record_batch(batch_text text, insert_rows regproc, holder text) returns jsonb
 language plpgsql
 set search_path = ''
@@ -137,9 +146,10 @@ as $$
 declare
   batch json;
   element json;
+  place bigint;
+  bad bigint[] := '{}';
   total bigint;
-  inserted bigint := 0;
-  added bigint;
+  inserted bigint;
   rejected jsonb := '[]';
   broken_constraint text;
   broken_column text;
@@ -157,20 +167,27 @@ begin
     execute format('select %s($1, $2)', insert_rows) into inserted using batch, holder;
     return jsonb_build_object('inserted', inserted, 'duplicate', total - inserted, 'rejected', jsonb_build_array());
   exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
-    inserted := 0;
+    null;
   end;
-  for element in select value from json_array_elements(batch) order by vital_private.row_id(value) loop
+  for element, place in select * from json_array_elements(batch) with ordinality loop
     begin
-      execute format('select %s($1, $2)', insert_rows) into added using json_build_array(element), holder;
-      inserted := inserted + added;
-    exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
-      get stacked diagnostics broken_constraint = constraint_name, broken_column = column_name;
-      rejected := rejected || jsonb_build_object(
-        'id', vital_private.row_id(element), 'sqlstate', sqlstate,
-        'rule', coalesce(nullif(broken_constraint, ''), nullif(broken_column, ''))
-      );
+      execute format('select %s($1, $2)', insert_rows) using json_build_array(element), holder;
+      raise exception using errcode = 'VT000'; -- a good one: take back what was tried
+    exception
+      when sqlstate 'VT000' then null;
+      when data_exception or integrity_constraint_violation or program_limit_exceeded then
+        get stacked diagnostics broken_constraint = constraint_name, broken_column = column_name;
+        bad := bad || place;
+        rejected := rejected || jsonb_build_object(
+          'id', vital_private.row_id(element), 'sqlstate', sqlstate,
+          'rule', coalesce(nullif(broken_constraint, ''), nullif(broken_column, ''))
+        );
     end;
   end loop;
+  select coalesce(json_agg(e.value order by e.ordinality), '[]') into batch
+  from json_array_elements(batch) with ordinality as e
+  where e.ordinality <> all(bad);
+  execute format('select %s($1, $2)', insert_rows) into inserted using batch, holder;
   return jsonb_build_object(
     'inserted', inserted, 'duplicate', total - inserted - jsonb_array_length(rejected), 'rejected', rejected
   );
@@ -224,3 +241,15 @@ revoke execute on function public.record_calls_v1(text, text) from public, anon,
 revoke execute on function public.record_runs_v1(text) from public, anon, authenticated;
 grant execute on function public.record_calls_v1(text, text) to service_role;
 grant execute on function public.record_runs_v1(text) to service_role;
+
+-- The database's clock: rows and windows go by it, whatever the clock of the machine that sends them says.
+create function public.database_time_v1() returns json
+language sql
+volatile
+set search_path = ''
+as $$
+  select to_json(clock_timestamp())
+$$;
+
+revoke execute on function public.database_time_v1() from public, anon, authenticated;
+grant execute on function public.database_time_v1() to service_role;

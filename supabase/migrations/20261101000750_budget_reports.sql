@@ -79,7 +79,7 @@ as $$
     'spent', c.spent::text, 'granted', c.granted::text, 'left', c.remaining::text
   )), '[]')
   from public.check_budget(
-    organization_id => entities::json ->> 'organization',
+    organization_id => coalesce(entities::json ->> 'organization', entities::json ->> 'organization_id'),
     user_id => entities::json ->> 'user',
     session_id => entities::json ->> 'session',
     service_type => entities::json ->> 'service',
@@ -123,30 +123,30 @@ as $$
 $$;
 
 -- Prove the sums: for every window, spent must be the sum of its calls and granted the sum of its grants. Lists the windows
--- that differ, and those of enforcing, blocking budgets that are over their limit, by how much.
+-- that differ, and those of enforcing, blocking budgets that are over their limit, by how much. All in one statement, which
+-- sees one state of the database: so nobody has to wait.
 create function public.audit_budgets_v1() returns json
-language plpgsql
+language sql
+stable
 security definer
 set search_path = ''
 as $$
-declare
-  differences json;
-  overshoot json;
-begin
-  perform vital_private.lock_budgets(alone => true);
   with sums as (
     select b.id as budget_id, s.entity_id, s.period, s.starts_at, s.amount
     from public.budget_limits as b
-    cross join lateral (
-      select min(w.starts_at) as since from public.budget_windows as w where w.budget_id = b.id
-    ) as first
-    cross join lateral vital_private.sums_of(b, first.since) as s
-    where coalesce(s.ends_at, 'infinity') > b.counting_since and s.starts_at >= first.since
+    cross join lateral vital_private.sums_of(b, '{minute,day,month,total}') as s
+  ),
+
+  held as (
+    select g.window_id, sum(g.amount) as amount
+    from public.budget_grants as g
+    group by g.window_id
   ),
 
   windows as (
-    select w.*, coalesce((select sum(g.amount) from public.budget_grants as g where g.window_id = w.id), 0) as held
+    select w.*, coalesce(held.amount, 0) as held
     from public.budget_windows as w
+    left join held on held.window_id = w.id
   ),
 
   compared as (
@@ -158,32 +158,33 @@ begin
     from windows as w
     full join sums as s
       on s.budget_id = w.budget_id and s.entity_id = w.entity_id and s.period = w.period and s.starts_at = w.starts_at
+  ),
+
+  differences as (
+    select json_agg(json_build_object(
+      'window_id', c.id, 'entity_type', b.entity_type, 'entity_id', c.entity_id, 'period', c.period, 'starts_at', c.starts_at,
+      'kind', k.kind, 'found', k.found::text, 'expected', k.expected::text
+    ) order by c.budget_id, c.entity_id, c.period, c.starts_at) as list
+    from compared as c
+    join public.budget_limits as b on b.id = c.budget_id
+    cross join lateral (values ('spent', c.spent, c.summed), ('granted', c.granted, c.held)) as k (kind, found, expected)
+    where k.found <> k.expected
+  ),
+
+  overshoot as (
+    select json_agg(json_build_object(
+      'window_id', s.id, 'entity_type', s.entity_type, 'entity_id', s.entity_id, 'period', s.period, 'starts_at', s.starts_at,
+      'metric', s.metric, 'limit_amount', s.limit_amount::text, 'spent', s.spent::text, 'granted', s.granted::text,
+      'overshoot', (-s.remaining)::text
+    ) order by -s.remaining desc) as list
+    from public.budget_status as s
+    where s.enforce and s.action = 'block' and s.remaining < 0
   )
 
-  select json_agg(json_build_object(
-    'window_id', c.id, 'entity_type', b.entity_type, 'entity_id', c.entity_id, 'period', c.period, 'starts_at', c.starts_at,
-    'kind', k.kind, 'found', k.found::text, 'expected', k.expected::text
-  ) order by c.budget_id, c.entity_id, c.period, c.starts_at)
-  into differences
-  from compared as c
-  join public.budget_limits as b on b.id = c.budget_id
-  cross join lateral (values ('spent', c.spent, c.summed), ('granted', c.granted, c.held)) as k (kind, found, expected)
-  where k.found <> k.expected;
-
-  select json_agg(json_build_object(
-    'window_id', s.id, 'entity_type', s.entity_type, 'entity_id', s.entity_id, 'period', s.period, 'starts_at', s.starts_at,
-    'metric', s.metric, 'limit_amount', s.limit_amount::text, 'spent', s.spent::text, 'granted', s.granted::text,
-    'overshoot', (-s.remaining)::text
-  ) order by -s.remaining desc)
-  into overshoot
-  from public.budget_status as s
-  where s.enforce and s.action = 'block' and s.remaining < 0;
-
-  return json_build_object(
+  select json_build_object(
     'windows', (select count(*) from public.budget_windows),
-    'differences', coalesce(differences, '[]'), 'overshoot', coalesce(overshoot, '[]')
-  );
-end;
+    'differences', coalesce((select list from differences), '[]'), 'overshoot', coalesce((select list from overshoot), '[]')
+  )
 $$;
 
 revoke execute on function public.check_budget(text, text, text, text, text, text, text, text, text, text) from public, anon;
@@ -193,8 +194,37 @@ revoke execute on function public.audit_budgets_v1() from public, anon, authenti
 grant execute on function vital_private.window_start(text, timestamptz, text, timestamptz) to authenticated, service_role;
 grant execute on function vital_private.window_end(text, timestamptz, text) to authenticated, service_role;
 grant execute on function vital_private.local_midnight(timestamp, text) to authenticated, service_role;
+grant execute on function vital_private.local_day(timestamptz, text) to authenticated, service_role;
 grant execute on function public.check_budget(text, text, text, text, text, text, text, text, text, text)
 to authenticated, service_role;
 grant execute on function public.check_budget_v1(text) to service_role;
 grant execute on function public.budget_windows_v1(text, boolean, integer) to service_role;
 grant execute on function public.audit_budgets_v1() to service_role;
+
+-- How long the answers of each model to each agent have been lately: a start for estimating the next ones.
+create function public.usage_history_v1() returns json
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(json_agg(h), '[]')
+  from (
+    select
+      coalesce(c.requested_model, c.model) as model, c.agent_id,
+      percentile_disc(0.99) within group (order by c.completion_tokens) as completion_tokens
+    from (
+      select model, requested_model, agent_id, completion_tokens
+      from public.token_usage_logs
+      where created_at > now() - interval '30 days' and status = 'ok' and not usage_estimated and call_type = 'chat'
+      order by id desc
+      limit 5000
+    ) as c
+    where coalesce(c.requested_model, c.model) is not null
+    group by 1, 2
+    having count(*) >= 8
+  ) as h
+$$;
+
+revoke execute on function public.usage_history_v1() from public, anon, authenticated;
+grant execute on function public.usage_history_v1() to service_role;

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vital_tracking import __version__
-from vital_tracking.cli import calls, demo, doctor, embedded, migrate, prices, reprice
+from vital_tracking.cli import alerts, budgets, calls, demo, doctor, embedded, migrate, prices, reprice
 
 app = typer.Typer(
     name="vital-tracking",
@@ -24,6 +24,8 @@ app.command("migrate")(migrate.migrate)
 app.command("calls")(calls.calls)
 app.command("reprice")(reprice.reprice)
 app.add_typer(prices.app, name="prices")
+app.add_typer(budgets.app, name="budgets")
+app.add_typer(alerts.app, name="alerts")
 app.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(embedded.psql)
 app.command("stop")(embedded.stop)
 

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 # In a terminal as wide as that; into a pipe or a file wide enough that nothing is folded.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
@@ -48,14 +49,34 @@ def bar(value: Decimal | int, largest: Decimal | int) -> str:
     return "█" * full + ("▏" if not full and value else "")
 
 
-def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> Table:
-    """A table; each column is its heading and whether it is a number, set to the right."""
+def share_bar(spent: Decimal, granted: Decimal, limit: Decimal) -> Text:
+    """A bar of a limit: what is spent (green, from four fifths on yellow, at the limit red), what is granted, and the rest."""
+    share = spent / limit if limit else Decimal(1)
+    colour = "red" if share >= 1 else "yellow" if share >= Decimal("0.8") else "green"
+    full = min(max(int(share * _BAR), 0), _BAR)
+    held = min(max(round((spent + granted) / limit * _BAR), 0) if limit else 0, _BAR) - full
+    made = Text("█" * full, style=colour)
+    made.append("▒" * held, style="cyan")
+    return made.append("·" * (_BAR - full - max(held, 0)), style="dim")
+
+
+def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table; each column is its heading and whether it is a number, set to the right. Text in cells is shown as it is."""
     made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for heading, number in columns:
         made.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(_shown(cell) for cell in row))
     return made
+
+
+def _shown(cell: str | Text) -> Text:
+    """A cell's text: no word of it taken for markup, nor a control character in somebody's id for one of the terminal's."""
+    if isinstance(cell, Text):
+        return cell
+    return Text(
+        "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in cell)
+    )
 
 
 def as_json(rows: object) -> None:

@@ -9,18 +9,24 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Final
 from uuid import UUID
 from weakref import ref
 
 import uuid_utils
 
+from vital_tracking.budgets.admission import Admission
 from vital_tracking.context import CallContext, Frame
+from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.extract import ErrorFacts, text_size
 from vital_tracking.langchain.records import ALLOWED_METADATA, record_of, shortest_record_of
 from vital_tracking.usage import MAX_TOKENS, CallRecord, CallType, Status
 
 _EMPTY: Final[Mapping[str, Any]] = {}
+
+# What a guard took for the calls that it is about to start in this context, in their order.
+admitted: ContextVar[deque[Admission] | None] = ContextVar("vital_tracking_admitted", default=None)
 
 # Of a result's and a request's fields these go on; others may hold text, such as the tokens of `logprobs`.
 _RESPONSE_FIELDS: Final = ("model_name", "model", "model_id", "finish_reason", "stop_reason", "service_tier")
@@ -41,12 +47,14 @@ class OpenCall:
     """The state of one call by its run. Times: `started` is wall time in seconds, the others a monotonic clock's seconds."""
 
     __slots__ = (
+        "admission",
         "allowed",
         "attempt",
         "batch_reported",
         "batch_size",
         "below",
         "call_type",
+        "context",
         "default",
         "echoes",
         "ended",
@@ -115,6 +123,8 @@ class OpenCall:
         self.tree: tuple[Any, Any] | None = None  # LangSmith's trace id and project
         self.attempt: int | None = None
         self.below: OpenCall | None = None
+        self.admission: Admission | None = None
+        self.context: CallContext | None = None
         self.echoes = 0
         self.ref: ref[UUID] | None = None
         self.vanished: deque[int]
@@ -136,6 +146,11 @@ class OpenCall:
         self.ended: float | None = None
         self.started = time.time()
         self.started_clock = self.touched = time.perf_counter()
+
+    @property
+    def hold(self) -> Any:
+        """What its budgets had set aside for it, or None."""
+        return self.admission.hold if self.admission is not None else None
 
     def vanish(self, _gone: object) -> None:
         """The run's id object was collected, perhaps in the middle of anything: only note when, and leave word."""
@@ -193,6 +208,13 @@ class OpenCall:
             self.status = "ok"
             return  # a v3 stream whose loop closed right after its message was complete
         self._measure(response)
+
+    def stop(self, error: BudgetExceeded) -> None:
+        """End a call that a budget stopped before it was made."""
+        self.ended = self.started_clock
+        self.status = "blocked"
+        self.error = ErrorFacts(error)
+        self.admission = Admission(action=error.action)
 
     def give_up(self, status: Status) -> None:
         """End a call of which no end will come."""

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from vital_tracking.usage import HUNG_UP, TokenUsage, estimate_tokens
+from vital_tracking.usage import HUNG_UP, TokenUsage, estimate_tokens, token_count
 
 # `invocation_params["_type"]` of completion models, which carry no `ls_provider`, begins with the provider's name.
 _COMPLETION_TYPES: Final[Mapping[str, str]] = {
@@ -22,6 +22,8 @@ _COMPLETION_TYPES: Final[Mapping[str, str]] = {
     "together": "together",
     "vertexai": "google_vertexai",
 }
+
+_ANSWER_LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample")
 
 # Errors that leave open whether the provider has billed: it may have been working when we stopped listening.
 _PERHAPS_BILLED: Final = frozenset(
@@ -159,6 +161,12 @@ def provider_of(
                 if isinstance(part, str) and part.startswith(start):
                     return provider
     return None
+
+
+def longest_answer(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> int | None:
+    """What limits the answer of a call, in tokens, by whatever name; None where nothing does."""
+    limits = (metadata.get("ls_max_tokens"), *(params.get(name) for name in _ANSWER_LIMITS))
+    return next((limit for limit in map(token_count, limits) if limit), None)
 
 
 def _first_text(*values: object) -> str | None:

@@ -12,12 +12,14 @@ something else holds the id (LangSmith's tracer does), the end of the parent run
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 from weakref import ref
@@ -25,12 +27,23 @@ from weakref import ref
 from langchain_core.callbacks import BaseCallbackHandler
 from langsmith.run_helpers import get_current_run_tree
 
+from vital_tracking.budgets.admission import Admission, Request
+from vital_tracking.budgets.gate import Gate
 from vital_tracking.context import CallContext, current_frame, locate
 from vital_tracking.delivery import Recorder
-from vital_tracking.langchain.calls import OpenCall, Run
+from vital_tracking.errors import BudgetExceeded
+from vital_tracking.ids import new_id
+from vital_tracking.langchain.calls import OpenCall, Run, admitted
 from vital_tracking.langchain.extract import request_hash, text_size
-from vital_tracking.langchain.records import ALLOWED_METADATA, run_key_of_message
-from vital_tracking.usage import HUNG_UP, CallType, Status
+from vital_tracking.langchain.records import (
+    ALLOWED_METADATA,
+    call_context,
+    context_of,
+    request_of,
+    run_key_of_message,
+)
+from vital_tracking.langchain.stops import stopped
+from vital_tracking.usage import HUNG_UP, CallRecord, CallType, Status
 
 _MAX_OPEN: Final = 100_000
 _MAX_GIVEN_UP: Final = 1024
@@ -54,9 +67,11 @@ class VitalHandler(BaseCallbackHandler):
         hash_key: bytes | None = None,
         call_timeout_s: float = 900.0,
         orphan_grace_s: float = _ORPHAN_GRACE_S,
+        gate: Gate | None = None,
     ) -> None:
         super().__init__()
         self._recorder = recorder
+        self._gate = gate
         self._default = default or CallContext()
         self._allowed = ALLOWED_METADATA | metadata_keys
         self._hash_key = hash_key
@@ -106,6 +121,8 @@ class VitalHandler(BaseCallbackHandler):
         """Note the start of a chat call."""
         try:
             self._start("chat", serialized, messages, run_id, parent_run_id, tags, metadata, kwargs)
+        except BudgetExceeded:
+            raise  # the only errors that leave this handler: they stop the call
         except Exception as error:  # noqa: BLE001 - see the module's first lines
             self._recorder.fault(error)
 
@@ -123,6 +140,8 @@ class VitalHandler(BaseCallbackHandler):
         """Note the start of a completion call."""
         try:
             self._start("completion", serialized, prompts, run_id, parent_run_id, tags, metadata, kwargs)
+        except BudgetExceeded:
+            raise
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
 
@@ -192,6 +211,49 @@ class VitalHandler(BaseCallbackHandler):
                 self._put(call)
         except Exception as fault:  # noqa: BLE001
             self._recorder.fault(fault)
+
+    # For guards
+
+    @property
+    def recorder(self) -> Recorder:
+        """Where calls go, and faults are counted."""
+        return self._recorder
+
+    def context_of(self, metadata: Mapping[str, Any]) -> CallContext:
+        """Who and what a call with such metadata, merged as LangChain merges them, would be for."""
+        frame, marked = locate(current_frame.get(), metadata)
+        return context_of(self._default, frame, marked, metadata, in_tool=False)
+
+    def blocked(
+        self,
+        request: Request,
+        error: BudgetExceeded,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Sequence[str] | None = None,
+        parent_run_id: UUID | None = None,
+        call_type: CallType = "chat",
+        requested_model: str | None = None,
+    ) -> None:
+        """Record a call that a guard stopped before it began."""
+        self._recorder.put(
+            CallRecord(
+                id=new_id(),
+                created_at=datetime.now(UTC),
+                context=request.context,
+                provider=request.provider,
+                model=request.model,
+                requested_model=requested_model if requested_model != request.model else None,
+                call_type=call_type,
+                parent_run_id=str(parent_run_id) if parent_run_id else None,
+                billed=False,
+                status="blocked",
+                error_type=type(error).__name__,
+                budget_action=error.action,
+                tags=list(tags or ()),
+                metadata={key: metadata[key] for key in metadata.keys() & self._allowed} if metadata else {},
+            )
+        )
 
     # Runs around calls: chains, graphs, tools and retrievers are followed for parentage, and for calls they leave behind.
 
@@ -285,9 +347,7 @@ class VitalHandler(BaseCallbackHandler):
             call.tree = (tree.trace_id, tree.session_name)
         call.below = known  # a run id that the user gave to two calls at once
         if parent_run_id is not None:
-            parent = _key(parent_run_id)
-            call.run = self._runs.get(parent)
-            self._children.setdefault(parent, {})[key] = call
+            call.run = self._runs.get(_key(parent_run_id))
         if metadata is not None and "langgraph_node" in metadata:
             call.attempt = _attempt()
         if self._hash_key is not None:
@@ -295,8 +355,39 @@ class VitalHandler(BaseCallbackHandler):
         if type(run_id) is UUID:
             call.vanished = self._vanished
             call.ref = ref(run_id, call.vanish)
+        self._admit(call)
+        if parent_run_id is not None:
+            self._children.setdefault(_key(parent_run_id), {})[key] = call
         self._open[key] = call
         self._recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded
+
+    def _admit(self, call: OpenCall) -> None:
+        """Ask the budgets, unless a guard has done so; a stopped call is recorded and raises BudgetExceeded or its kin."""
+        taken = admitted.get()
+        if taken:
+            call.admission = taken.popleft()
+            return
+        gate = self._gate
+        if gate is None or not gate.active:
+            return
+        call.context = call_context(call)
+        try:
+            call.admission = gate.admit(request_of(call))
+        except BudgetExceeded as error:
+            for sibling in self._siblings(call):
+                self._leave(sibling)
+                gate.release(sibling.admission or Admission())
+                sibling.stop(error)
+                self._put(sibling)
+            call.stop(error)
+            self._put(call)
+            raise stopped(error) from None
+
+    def _siblings(self, call: OpenCall) -> list[OpenCall]:
+        """Calls of the same `generate` that have started: LangChain gives them one parameters object. None of them is made."""
+        if call.batch_size == 1:
+            return []
+        return [other for other in list(self._open.values()) if other.params is call.params and other.ended is None]
 
     def _finish(self, run_id: UUID, parent_run_id: UUID | None, tags: list[str] | None) -> OpenCall | None:
         """Take the call of a run out of the books; a new one where an end comes without a start; None for an echo."""
@@ -344,9 +435,21 @@ class VitalHandler(BaseCallbackHandler):
                 if not siblings:
                     self._children.pop(parent, None)
 
+    def _leave(self, call: OpenCall) -> None:
+        """Take a call out of the books."""
+        self._open.pop(call.key, None)
+        if call.below is not None:
+            self._open[call.key] = call.below
+            call.below = None
+        self._leave_parent(call)
+        call.ref = None
+
     def _put(self, call: OpenCall) -> None:
         call.forget()
-        self._recorder.put(call)
+        if call.hold is None:
+            self._recorder.put(call)
+        elif not self._recorder.put_held(call) and self._gate is not None and call.admission is not None:
+            self._gate.release(call.admission)
 
     def _unreadable(self, call: OpenCall, error: BaseException) -> None:
         self._recorder.fault(error)
@@ -410,16 +513,14 @@ class VitalHandler(BaseCallbackHandler):
         if self._open.pop(call.key, None) is None:
             self._given_up.pop(call.key, None)
             return
-        if call.below is not None:
-            self._open[call.key] = call.below
-            call.below = None
-        self._leave_parent(call)
-        call.ref = None
+        self._leave(call)
         call.give_up(status)
         call.forget()
         # Its end may still come, even where its id is gone (the interpreter tells weak references before it closes
-        # generators): then it takes this record's place.
-        self._given_up[call.key] = copy.copy(call)
+        # generators): then it takes this record's place. What was held is settled with this one.
+        self._given_up[call.key] = late = copy.copy(call)
+        if late.admission is not None:
+            late.admission = dataclasses.replace(late.admission, hold=None)
         self._put(call)
 
 

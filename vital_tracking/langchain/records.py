@@ -11,15 +11,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
-from vital_tracking.context import METADATA_KEY, CallContext, resolve, unknown_keys
+from vital_tracking.budgets.admission import Request
+from vital_tracking.context import METADATA_KEY, CallContext, Frame, resolve, unknown_keys
 from vital_tracking.langchain.extract import (
     estimated_usage,
+    longest_answer,
     model_of,
     provider_of,
+    text_size,
     usage_from_metadata,
     usage_from_token_usage,
 )
-from vital_tracking.usage import CallRecord, TokenUsage, clean_text
+from vital_tracking.usage import CallRecord, TokenUsage, clean_text, token_count
 
 if TYPE_CHECKING:
     from vital_tracking.langchain.calls import OpenCall
@@ -54,10 +57,13 @@ def record_of(call: OpenCall) -> CallRecord:
     bill = _bill(call)
     error = call.error
     ended = call.ended if call.ended is not None else call.touched
+    admission = call.admission
+    if admission is not None and admission.requested_model is not None:
+        requested = admission.requested_model
     return CallRecord(
         id=str(call.id),
         created_at=datetime.fromtimestamp(call.started, UTC),
-        context=_context(call),
+        context=call.context or call_context(call),
         provider=provider_of(metadata, call.params, call.serialized),
         model=model,
         requested_model=requested if requested != model else None,
@@ -74,11 +80,28 @@ def record_of(call: OpenCall) -> CallRecord:
         ttft_ms=None if call.first_token is None else (call.first_token - call.started_clock) * 1000,
         cache_hit=bill.cache_hit,
         service_tier=_text(call.response.get("service_tier")),
+        budget_action=admission.action if admission is not None else None,
+        throttled_ms=admission.throttled_ms if admission is not None else None,
+        hold=call.hold,
         request_hash=call.hash,
         tags=[tag for tag in call.tags or () if isinstance(tag, str) and not tag.startswith(_INTERNAL_TAGS)],
         metadata=_metadata(call),
         notes=bill.notes,
         replaces_abandoned=call.replaces_abandoned,
+    )
+
+
+def request_of(call: OpenCall) -> Request:
+    """What a call asks of the budgets before it is made."""
+    metadata, params = call.metadata, call.params
+    return Request(
+        context=call.context or call_context(call),
+        provider=provider_of(metadata, params, call.serialized),
+        model=model_of(metadata, params, {})[1],
+        prompt_bytes=text_size(call.messages),
+        max_tokens=longest_answer(metadata, params),
+        answers=token_count(params.get("n")) or 1,
+        tools=params.get("tools"),
     )
 
 
@@ -96,8 +119,9 @@ def shortest_record_of(call: OpenCall) -> CallRecord:
         call_type=call.call_type,
         run_id=run_id_of(call),
         usage=usage or estimated_usage(*(call.estimate or (0, 0))),
-        billed=call.error is None or not call.error.refused,
+        billed=call.status != "blocked" and (call.error is None or not call.error.refused),
         status=call.status,
+        hold=call.hold,
         cache_hit=_from_cache(call),
         notes=("shortened",) if usage or call.estimate else ("shortened", "usage_missing"),
         replaces_abandoned=call.replaces_abandoned,
@@ -121,6 +145,8 @@ def run_key_of_message(message_id: str | None) -> int | None:
 
 def _bill(call: OpenCall) -> _Bill:
     """What was used, whether the provider billed it, whether a cache answered, and notes."""
+    if call.status == "blocked":
+        return _Bill(TokenUsage(), billed=False, notes=call.notes)
     known = usage_from_metadata(call.usage)
     if known is None and call.error is not None:
         known = call.error.usage
@@ -159,12 +185,20 @@ def _bill_of_success(call: OpenCall, known: TokenUsage | None, notes: tuple[str,
     return _Bill(usage, cache_hit=cached or replayed, notes=notes)
 
 
-def _context(call: OpenCall) -> CallContext:
-    metadata = call.metadata
-    context = resolve(call.default or CallContext(), call.frame, call.marked, metadata)
+def call_context(call: OpenCall) -> CallContext:
+    """Who and what a call is for."""
+    in_tool = call.run is not None and call.run.tool is not None
+    return context_of(call.default or CallContext(), call.frame, call.marked, call.metadata, in_tool=in_tool)
+
+
+def context_of(
+    default: CallContext, frame: Frame | None, marked: Frame | None, metadata: Mapping[str, Any], *, in_tool: bool
+) -> CallContext:
+    """Who and what a call with such metadata is for: see `context.resolve`, and what LangGraph and LangChain say."""
+    context = resolve(default, frame, marked, metadata)
     node = metadata.get("langgraph_node")
     framework = "langgraph" if node is not None else "langchain"
-    message_type = "tool_execution" if call.run is not None and call.run.tool is not None else "chat"
+    message_type = "tool_execution" if in_tool else "chat"
     thread, agent = clean_text(metadata.get("thread_id")), clean_text(metadata.get("lc_agent_name"))
     gaps = (clean_text(node), thread, agent, framework, message_type)
     try:

@@ -1,0 +1,150 @@
+"""What a call may cost before it is made: an upper estimate, learned from the team's own calls of the same model and agent.
+
+Amounts are whole numbers: picodollars (10^-12 US dollars), tokens, calls. Whole numbers are exact, fast, and no caller's
+Decimal context can round them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from vital_tracking.pricing import MONEY, Rates, RateValue
+from vital_tracking.usage import TokenUsage
+
+PICO: Final = 10**12
+_PICO_PER_TOKEN: Final = 10**6  # of a price in dollars per million tokens
+
+# Until a model's own calls have taught better: two bytes a token is a token more than most text takes, and 4,096 tokens is
+# what most providers answer at most where nobody sets a limit.
+_BYTES_PER_TOKEN: Final = 2
+_ANSWER_TOKENS: Final = 4096
+_OVERHEAD_TOKENS: Final = 16
+
+_REMEMBERED: Final = 64
+_ENOUGH: Final = 8
+_LARGEST_SLOPE: Final = 1.0
+_SMALLEST_SLOPE: Final = 0.2
+
+
+class Amounts(NamedTuple):
+    """How much a call takes, by metric: picodollars, tokens, calls."""
+
+    cost: int
+    tokens: int
+    calls: int
+
+    def as_decimals(self) -> tuple[Decimal, Decimal, Decimal]:
+        """US dollars, tokens, calls."""
+        return in_dollars(self.cost), Decimal(self.tokens), Decimal(self.calls)
+
+
+def in_dollars(pico: int) -> Decimal:
+    """Picodollars as US dollars, exactly."""
+    return MONEY.scaleb(Decimal(pico), -12)
+
+
+def in_pico(dollars: Decimal) -> int:
+    """US dollars as picodollars, rounded up."""
+    return _ceil(dollars, PICO)
+
+
+def _ceil(value: Decimal, factor: int) -> int:
+    # By way of the exact ratio: arithmetic on Decimals would round in the caller's context.
+    numerator, denominator = value.as_integer_ratio()
+    return -(-numerator * factor // denominator)
+
+
+class History:
+    """The last calls of one model and agent: how long prompts and answers were, beside the bytes of their text.
+
+    The estimate is one that would have been enough for every remembered call: the bytes times a slope, and what the call that
+    took most beyond that took (tools and images have tokens but no text).
+    """
+
+    __slots__ = ("_answers", "_prompts", "answer", "overhead", "slope")
+
+    def __init__(self, answer_seen: int | None = None) -> None:
+        self._prompts: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
+        self._answers: deque[int] = deque(maxlen=_REMEMBERED)
+        self.slope = 1 / _BYTES_PER_TOKEN
+        self.overhead = _OVERHEAD_TOKENS
+        self.answer = _ANSWER_TOKENS if answer_seen is None else _with_margin(answer_seen)
+
+    def observe(self, prompt_bytes: int, usage: TokenUsage) -> None:
+        """Learn from a call whose usage its provider reported."""
+        if usage.estimated or not usage.prompt_tokens:
+            return
+        self._prompts.append((prompt_bytes, usage.prompt_tokens))
+        self._answers.append(usage.completion_tokens)
+        enough = len(self._prompts) >= _ENOUGH
+        if enough:
+            longest = sorted(self._prompts)[-len(self._prompts) // 2 :]
+            steepest = max((tokens / size for size, tokens in longest if size), default=_LARGEST_SLOPE)
+            self.slope = min(max(steepest * 1.1, _SMALLEST_SLOPE), _LARGEST_SLOPE)
+        beyond = max(tokens - int(size * self.slope) for size, tokens in self._prompts)
+        self.overhead = max(_with_margin(beyond), _OVERHEAD_TOKENS)
+        longest_answer = _with_margin(max(self._answers))
+        self.answer = longest_answer if enough else max(self.answer, longest_answer)
+
+    def prompt_tokens(self, prompt_bytes: int) -> int:
+        """An upper estimate of a prompt's tokens by the bytes of its text."""
+        return int(prompt_bytes * self.slope) + self.overhead
+
+
+def _with_margin(tokens: int) -> int:
+    return tokens + tokens // 4 + 1
+
+
+class Tariff:
+    """Upper prices of one model, as whole picodollars a token.
+
+    The dearest way that tokens can be billed: a prompt that is written to the provider's cache, an answer of reasoning.
+    """
+
+    __slots__ = ("_rates", "answer", "priced", "prompt", "request")
+
+    def __init__(self, rates: Rates | None, ceiling: Rates) -> None:
+        self.priced = rates is not None
+        self._rates = rates or ceiling
+        self.prompt, self.answer, self.request = self._at(0)
+
+    def cost(self, prompt_tokens: int, answer_tokens: int) -> int:
+        """Picodollars for so many tokens."""
+        if self.prompt < 0:  # a price in tiers: the prompt decides which
+            prompt, answer, request = self._at(prompt_tokens)
+            return prompt * prompt_tokens + answer * answer_tokens + request
+        return self.prompt * prompt_tokens + self.answer * answer_tokens + self.request
+
+    def affordable_answer(self, pico: int, prompt_tokens: int) -> int:
+        """The longest answer, in tokens, that so many picodollars pay for beside the prompt; 0 where there is none."""
+        prompt, answer, request = self._at(prompt_tokens)
+        left = pico - prompt * prompt_tokens - request
+        return 0 if left <= 0 else left // answer if answer else 10**9
+
+    def no_dearer_than(self, other: Tariff) -> bool:
+        """Whether this model's prompts and answers both cost no more than the other's."""
+        mine, its = self._at(1), other._at(1)
+        return self.priced and other.priced and mine[0] <= its[0] and mine[1] <= its[1]
+
+    def _at(self, prompt_tokens: int) -> tuple[int, int, int]:
+        rates = self._rates
+        tiered = [value for value in _prices(rates) if not isinstance(value, Decimal)]
+        if tiered and prompt_tokens == 0:
+            return -1, -1, 0
+        prompt = max(_per_token(rates.input, prompt_tokens), _per_token(rates.cache_write, prompt_tokens))
+        answer = max(_per_token(rates.output, prompt_tokens), _per_token(rates.reasoning, prompt_tokens))
+        return prompt, answer, _ceil(rates.per_request, PICO) if rates.per_request else 0
+
+
+def _prices(rates: Rates) -> list[RateValue]:
+    return [value for value in (rates.input, rates.cache_write, rates.output, rates.reasoning) if value is not None]
+
+
+def _per_token(rate: RateValue | None, prompt_tokens: int) -> int:
+    if rate is None:
+        return 0
+    if not isinstance(rate, Decimal):
+        rate = next((tier.price for tier in reversed(rate.tiers) if prompt_tokens > tier.start), rate.base)
+    return _ceil(rate, _PICO_PER_TOKEN)

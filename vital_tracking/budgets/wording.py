@@ -1,0 +1,209 @@
+"""Budgets in words for people: amounts, periods, what a budget does. Values in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from decimal import ROUND_DOWN, Decimal
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+ENTITY_TYPES: Final = (
+    "organization",
+    "service",
+    "tier",
+    "user",
+    "session",
+    "agent",
+    "workflow",
+    "panel",
+    "solution",
+    "model",
+)
+METRICS: Final = ("cost_usd", "tokens", "calls")
+ACTIONS: Final = ("alert", "throttle", "downgrade", "block")
+"""What a budget does at its limit, from the mildest to the strictest."""
+PERIODS: Final = {"minute": "minute_limit", "day": "daily_limit", "month": "monthly_limit", "total": "total_limit"}
+"""The periods, and the column of `budget_limits` that holds the limit of each."""
+
+_NOW: Final = {"minute": "this minute", "day": "today", "month": "this month", "total": "in all"}
+_EACH: Final = {"minute": "a minute", "day": "a day", "month": "a month", "total": "in all"}
+_VERBS: Final = {"cost_usd": ("spent", "spend"), "tokens": ("used", "use"), "calls": ("made", "make")}
+
+
+def amount_text(value: Decimal, metric: str, *, exact: bool = False) -> str:
+    """An amount of a budget's metric, without its unit: $4.02, 4,020.
+
+    Cents, for less than ten cents two digits that count, rounded towards zero: what is not yet at a limit never reads as if it
+    were. `exact` keeps every digit.
+    """
+    sign, value = ("-" if value < 0 else ""), abs(value)
+    if not exact:
+        places = max(2, 1 - value.adjusted()) if value and metric == "cost_usd" else 2
+        value = value.quantize(Decimal(1).scaleb(-min(places, 12)), rounding=ROUND_DOWN)
+    whole, _, fraction = format(value, ",f").partition(".")
+    fraction = fraction.rstrip("0")
+    if metric == "cost_usd":
+        return f"{sign}${whole}.{fraction:0<2}"
+    return f"{sign}{whole}.{fraction}" if fraction else sign + whole
+
+
+def limit_text(limit: Decimal, metric: str) -> str:
+    """A limit with its unit, exact: $5, $0.50, 1,000 tokens, 1 call."""
+    text = amount_text(limit, metric, exact=True).removesuffix(".00")
+    if metric == "cost_usd":
+        return text
+    return f"{text} {metric.removesuffix('s') if limit == 1 else metric}"
+
+
+def spent_text(spent: Decimal, limit: Decimal, metric: str) -> str:
+    """How much of a limit is gone: $4.02 of $5.00, 4,020 of 5,000 tokens."""
+    unit = "" if metric == "cost_usd" else f" {metric}"
+    return f"{amount_text(spent, metric)} of {amount_text(limit, metric, exact=True)}{unit}"
+
+
+def percent(spent: Decimal, limit: Decimal) -> int:
+    """Share of a limit in per cent, rounded down; of a limit of nothing, 100."""
+    return int(spent * 100 / limit) if limit else 100
+
+
+def period_now(period: str) -> str:
+    """A running window: today, this month, in all."""
+    return _NOW.get(period, period)
+
+
+def used(metric: str) -> str:
+    """What was done with an amount: spent, used, made."""
+    return _VERBS.get(metric, _VERBS["tokens"])[0]
+
+
+def one_line(text: str, length: int = 100) -> str:
+    """A name that others chose, fit for a line of a log or a message: no line breaks or control characters, not endless."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def entity(entity_type: str, entity_id: str, organization: str | None = None) -> str:
+    """What a budget or window is for: user u-1, each user, user u-1 of organization acme."""
+    whose = f" of organization {one_line(organization)}" if organization and entity_type != "organization" else ""
+    return f"{f'each {entity_type}' if entity_id == '*' else f'{entity_type} {one_line(entity_id)}'}{whose}"
+
+
+def at_the_limit(action: str, *, enforce: bool, reached: bool) -> str:
+    """How a message about a threshold ends: what happens, or will happen, at the limit."""
+    if not reached:
+        return f"at the limit: {action}{'' if enforce else ' (shadow: nothing is stopped)'}."
+    would = {
+        "throttle": ("calls pass one by one", "calls would pass one by one"),
+        "downgrade": ("only cheaper models pass", "only cheaper models would pass"),
+        "block": ("calls are blocked", "calls would be blocked"),
+    }.get(action)
+    if would is None:
+        return "the limit is reached."
+    return f"the limit is reached: {would[0]}." if enforce else f"the limit is reached: {would[1]} (shadow)."
+
+
+def limits(budget: Mapping[str, Any]) -> list[tuple[str, Decimal]]:
+    """The periods of a budget's row that have a limit, the shortest first."""
+    return [(period, Decimal(budget[column])) for period, column in PERIODS.items() if budget[column] is not None]
+
+
+def limits_text(budget: Mapping[str, Any]) -> str:
+    """The limits of a budget's row: $5 a day and $100 a month."""
+    said: list[str] = []
+    for period, limit in limits(budget):
+        # The unit is said once: 100 calls a day and 1,000 a month.
+        text = limit_text(limit, budget["metric"])
+        said.append(f"{text.partition(' ')[0] if said else text} {_EACH[period]}")
+    return _listed(said)
+
+
+def over_it(budget: Mapping[str, Any]) -> str:
+    """What a budget's row does over its limit, in a few words for a table."""
+    words = {
+        "throttle": f"throttle: one in {seconds_text(Decimal(budget['throttle_interval_s']))}",
+        "downgrade": f"downgrade to {one_line(budget['downgrade_to'])}" if budget["downgrade_to"] else "downgrade",
+    }.get(budget["action"], budget["action"])
+    return words if budget["enforce"] else f"{words} (shadow)"
+
+
+def sentence(budget: Mapping[str, Any]) -> str:
+    """What a budget's row does, in one plain sentence: "Each user may spend $5 a day; over that, calls are blocked." """
+    noun = "agent tier" if budget["entity_type"] == "tier" else budget["entity_type"]
+    everyone = budget["entity_id"] == "*"
+    subject = f"Each {noun}" if everyone else f"{noun.capitalize()} {one_line(budget['entity_id'])}"
+    if budget["organization_id"] and budget["entity_type"] != "organization":
+        subject += f" of organization {one_line(budget['organization_id'])}"
+    verb = _VERBS[budget["metric"]][1]
+    return f"{subject} may {verb} {limits_text(budget)}; {_consequence(budget)}."
+
+
+def _consequence(budget: Mapping[str, Any]) -> str:
+    raised = thresholds_text(budget["alert_thresholds"])
+    if budget["action"] == "alert":
+        return (
+            f"an alert is raised at {raised}, and nothing is stopped"
+            if raised
+            else "nothing is stopped, nobody is told"
+        )
+    would = not budget["enforce"]
+    if budget["action"] == "throttle":
+        every = seconds_text(Decimal(budget["throttle_interval_s"]))
+        what = f"calls {'would pass' if would else 'pass'} one every {every}"
+    elif budget["action"] == "downgrade":
+        what = (
+            f"only models no dearer than {one_line(budget['downgrade_to'])} {'would pass' if would else 'pass'}"
+            if (budget["downgrade_to"])
+            else f"only the cheaper models that the code offers {'would pass' if would else 'pass'}"
+        )
+    else:
+        what = f"calls {'would be' if would else 'are'} blocked"
+    return f"over that, {what}" + (", but it only watches (shadow): nothing is stopped" if would else "")
+
+
+def thresholds_text(thresholds: Sequence[str]) -> str:
+    """Shares of a limit in per cent: 50 %, 80 % and 100 %."""
+    return _listed([f"{(Decimal(share) * 100).normalize():f} %" for share in thresholds])
+
+
+def seconds_text(seconds: Decimal) -> str:
+    """A span as people write it: 500 ms, 10 s, 2 min, 1 h."""
+    for size, unit in ((Decimal(3600), "h"), (Decimal(60), "min")):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds // size:f} {unit}"
+    if seconds < 1:
+        return f"{(seconds * 1000).normalize():f} ms"
+    return f"{seconds.normalize():f} s"
+
+
+def time_left(ends_at: datetime | None, now: datetime) -> str:
+    """How long a window still runs: in 5 h 12 min."""
+    if ends_at is None:
+        return "never"
+    left = int((ends_at - now).total_seconds())
+    if left < 0:
+        return "over"
+    days, hours, minutes = left // 86_400, left // 3600 % 24, left // 60 % 60
+    if days:
+        return f"in {days} d {hours} h"
+    if hours:
+        return f"in {hours} h {minutes} min"
+    return f"in {minutes} min" if minutes else f"in {left} s"
+
+
+def local_time(moment: datetime | None, zone: str) -> str:
+    """An instant in a budget's time zone: 24 Nov 00:00 CET; UTC where this machine does not know the zone."""
+    if moment is None:
+        return ""
+    return f"{moment.astimezone(_zone(zone)):%d %b %H:%M %Z}"
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return UTC
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)

@@ -1,0 +1,337 @@
+"""Guards a chat model: asks the budgets before each call, waits for a slot, and goes down to a cheaper model.
+
+The guarded model is of a class of its own below the model's: whatever the model can do it can, and copies of it are guarded
+too. What it adds happens before the call; the call itself is the plain model's.
+"""
+
+# ruff: noqa: A002, SLF001 - names that LangChain gives, and a class whose instances are another class's
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import ensure_config
+
+from vital_tracking.budgets.admission import Admission, Request
+from vital_tracking.errors import BudgetExceeded
+from vital_tracking.langchain.attach import joined
+from vital_tracking.langchain.calls import admitted
+from vital_tracking.langchain.ladder import Call, Rung, in_class, named, note_tools
+from vital_tracking.langchain.stops import stopped
+
+if TYPE_CHECKING:
+    from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
+
+    from vital_tracking.budgets.gate import Gate
+    from vital_tracking.langchain.handler import VitalHandler
+
+    _Base = BaseChatModel
+else:
+    _Base = object
+
+Model = TypeVar("Model", bound=BaseChatModel)
+
+
+def guard(
+    model: Model,
+    *,
+    gate: Gate,
+    handler: VitalHandler,
+    downgrade_to: Rung | Sequence[Rung] | None = None,
+    max_wait: float = 30.0,
+) -> Model:
+    """A copy of `model` whose calls are recorded, and are made only as budgets allow; it is of the model's own class.
+
+    `downgrade_to`: the name of a cheaper model of the same provider, another chat model, or several of these, best first.
+    `max_wait`: the longest wait for a throttle's slot, in seconds. Calls that may not be made raise BudgetExceeded. Raises
+    TypeError for what is no chat model, and for a name where the model's field for it is not known.
+    """
+    if not isinstance(model, BaseChatModel):
+        raise TypeError(f"guard() takes a chat model, not {type(model).__name__}: guard first, then bind and compose.")
+    listed = [downgrade_to] if isinstance(downgrade_to, (str, BaseChatModel)) else list(downgrade_to or ())
+    if isinstance(model, _Guarded):
+        if not listed and model._vital_guard.gate is gate:
+            return model
+        model = cast("Model", model._plain())
+    ladder: list[Rung] = []
+    for rung in listed:
+        if isinstance(rung, _Guarded):  # its own way down goes on from there
+            plain = rung._plain()
+            ladder += [plain, *(named(plain, one) if isinstance(one, str) else one for one in rung._vital_guard.ladder)]
+        elif isinstance(rung, (str, BaseChatModel)):
+            ladder.append(rung)
+        else:
+            raise TypeError(f"downgrade_to takes names of models and chat models, not {type(rung).__name__}.")
+    for name in ladder:
+        if isinstance(name, str):
+            named(model, name)  # now rather than on the day when the money is gone
+    base: Any = type(model)
+    names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    guarded = type(base)(base.__name__, (_Guarded, base), names)
+    guarded._vital_guard = _Guard(gate, handler, base, tuple(ladder), max(float(max_wait), 0.0))
+    return cast("Model", in_class(guarded, model, dict(model.__dict__)))
+
+
+class _Guarded(_Base):
+    """Stands before the model's own class in the ancestry of a guarded model."""
+
+    _vital_guard: ClassVar[_Guard]
+
+    def generate(self, messages: Any, stop: Any = None, callbacks: Any = None, **kwargs: Any) -> Any:
+        run = {name: kwargs.pop(name) for name in ("run_name", "run_id") if name in kwargs}
+        call = self._vital_guard.ask(self._call(kwargs, stop, {"callbacks": callbacks, **kwargs}), messages)
+        with self._vital_guard.starting(call):
+            return call.model.generate(messages, stop, **call.given(), **run)
+
+    async def agenerate(self, messages: Any, stop: Any = None, callbacks: Any = None, **kwargs: Any) -> Any:
+        run = {name: kwargs.pop(name) for name in ("run_name", "run_id") if name in kwargs}
+        call = await self._vital_guard.aask(self._call(kwargs, stop, {"callbacks": callbacks, **kwargs}), messages)
+        with self._vital_guard.starting(call):
+            return await call.model.agenerate(messages, stop, **call.given(), **run)
+
+    def stream(self, input: Any, config: Any = None, *, stop: Any = None, **kwargs: Any) -> Iterator[Any]:
+        config, messages = ensure_config(config), self._convert_input(input).to_messages()
+        call = self._vital_guard.ask(self._call(kwargs, stop, config), [messages])
+        with closing(cast("Generator[Any]", call.model.stream(input, **call.streamed(config)))) as chunks:
+            with self._vital_guard.starting(call):  # to the first chunk: between chunks the context is the caller's own
+                first = next(chunks, None)
+            if first is not None:
+                yield first
+                yield from chunks
+
+    async def astream(self, input: Any, config: Any = None, *, stop: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
+        config, messages = ensure_config(config), self._convert_input(input).to_messages()
+        call = await self._vital_guard.aask(self._call(kwargs, stop, config), [messages])
+        async with aclosing(cast("Any", call.model.astream(input, **call.streamed(config)))) as chunks:
+            with self._vital_guard.starting(call):
+                first = await anext(chunks, None)
+            if first is not None:
+                yield first
+                async for chunk in chunks:
+                    yield chunk
+
+    def _chat_model_stream_v3(
+        self, input: Any, config: Any = None, *, stop: Any = None, **kwargs: Any
+    ) -> ChatModelStream:
+        from langchain_core.language_models.chat_model_stream import ChatModelStream
+
+        config, messages = ensure_config(config), self._convert_input(input).to_messages()
+        stream: Any = ChatModelStream()
+
+        def start() -> None:
+            if stream.done:
+                return
+            try:
+                call = self._vital_guard.ask(self._call(kwargs, stop, config), [messages])
+            except BudgetExceeded as error:
+                stream.fail(error)
+                raise
+            begin = _become(stream, call.model.stream_events(input, version="v3", **call.streamed(config)))
+            with self._vital_guard.starting(call):
+                begin()
+
+        def more() -> bool:
+            start()
+            return not stream.done and bool(stream._request_more())
+
+        stream.set_start(start)
+        stream.set_request_more(more)
+        return cast("ChatModelStream", stream)
+
+    async def _achat_model_stream_v3(
+        self, input: Any, config: Any = None, *, stop: Any = None, **kwargs: Any
+    ) -> AsyncChatModelStream:
+        from langchain_core.language_models.chat_model_stream import AsyncChatModelStream
+
+        config, messages = ensure_config(config), self._convert_input(input).to_messages()
+        stream: Any = AsyncChatModelStream()
+        starting = asyncio.Lock()
+
+        async def start() -> None:
+            async with starting:
+                if stream.done or stream._producer_task is not None:
+                    return
+                try:
+                    call = await self._vital_guard.aask(self._call(kwargs, stop, config), [messages])
+                except BudgetExceeded as error:
+                    stream.fail(error)
+                    raise
+                inner = await call.model.astream_events(input, version="v3", **call.streamed(config))
+                begin = _become(stream, inner)
+                with self._vital_guard.starting(call):
+                    await begin()
+
+        stream.set_start(start)
+        return cast("AsyncChatModelStream", stream)
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        """The model with tools bound; a model further down the ladder gets them bound in its own way."""
+        if not self._vital_guard.ladder:
+            return super().bind_tools(tools, **kwargs)
+        bearer = in_class(type(self), self, dict(self.__dict__))
+        binding = super(_Guarded, bearer).bind_tools(tools, **kwargs)
+        note_tools(bearer, tools, kwargs, binding)
+        return binding
+
+    def with_structured_output(self, schema: Any = None, *, include_raw: bool = False, **kwargs: Any) -> Any:
+        """The model with structured answers: where another provider's model may give them, by a tool call, which all can read."""
+        if self._vital_guard.foreign:
+            return BaseChatModel.with_structured_output(self, schema, include_raw=include_raw, **kwargs)
+        return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+
+    def _plain(self) -> BaseChatModel:
+        """The same model without the guard: of its plain class, with one and the same state."""
+        return cast("BaseChatModel", in_class(self._vital_guard.base, self, self.__dict__))
+
+    def _call(self, kwargs: dict[str, Any], stop: Any, config: Any) -> Call:
+        """A call of the plain model with the callbacks, tags and metadata of a config, or of generate()'s arguments."""
+        kept = {name: value for name, value in kwargs.items() if name not in ("tags", "metadata")}
+        return Call(self._plain(), config.get("callbacks"), config.get("tags"), config.get("metadata"), kept, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    """What a guard was given, and how it asks."""
+
+    gate: Gate
+    handler: VitalHandler
+    base: type[BaseChatModel]
+    ladder: tuple[Rung, ...]
+    max_wait: float
+
+    @property
+    def foreign(self) -> bool:
+        """Whether models of another class are on the ladder."""
+        return any(isinstance(rung, BaseChatModel) and type(rung) is not self.base for rung in self.ladder)
+
+    def ask(self, call: Call, prompts: Sequence[Any]) -> Call:
+        """The call that may be made, perhaps after a wait in this thread; raises BudgetExceeded where none may."""
+        call = self._attached(call)
+        if not self.gate.active or admitted.get():  # nothing to ask, or a guard around this one has asked
+            return call
+        until = time.monotonic() + self.max_wait
+        reply: Admission | BudgetExceeded | None = None
+        with closing(self._asking(call, prompts)) as steps:
+            try:
+                while isinstance(step := _next(steps, reply), Request):
+                    try:
+                        reply = self.gate.admit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
+                    except BudgetExceeded as error:
+                        reply = error
+            except BudgetExceeded:
+                raise
+            except Exception as fault:  # noqa: BLE001 - a fault of ours must not break the call: the handler asks for it
+                self.handler.recorder.fault(fault)
+                return call
+        return step
+
+    async def aask(self, call: Call, prompts: Sequence[Any]) -> Call:
+        """The same; a wait does not hold up the event loop."""
+        call = self._attached(call)
+        if not self.gate.active or admitted.get():
+            return call
+        until = time.monotonic() + self.max_wait
+        reply: Admission | BudgetExceeded | None = None
+        with closing(self._asking(call, prompts)) as steps:
+            try:
+                while isinstance(step := _next(steps, reply), Request):
+                    try:
+                        reply = await self.gate.aadmit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
+                    except BudgetExceeded as error:
+                        reply = error
+            except BudgetExceeded:
+                raise
+            except Exception as fault:  # noqa: BLE001 - as above
+                self.handler.recorder.fault(fault)
+                return call
+        return step
+
+    def _asking(self, call: Call, prompts: Sequence[Any]) -> Generator[Request | Call, Admission]:
+        """Down the ladder: gives the requests to be asked for, takes the answers, and gives the call to be made at last.
+
+        It asks nobody itself, so that it serves both ways of waiting. Of several prompts all are admitted, or none.
+        """
+        wanted: str | None = None
+        for number, rung in enumerate((None, *self.ladder)):
+            attempt = call if rung is None else call.downgraded(rung)
+            metadata, taken = attempt.merged(), attempt.admissions
+            context = self.handler.context_of(metadata)
+            requests = attempt.requests(prompts, context, metadata, downgraded=rung is not None)
+            try:
+                for request in requests:
+                    admission = yield request
+                    taken.append(admission)
+                    if rung is not None:
+                        admission.requested_model = wanted
+            except BudgetExceeded as error:
+                self._release(taken)
+                if error.action == "downgrade" and number < len(self.ladder):
+                    wanted = wanted or request.model
+                    continue
+                self._blocked(attempt, request, error, metadata, wanted)
+                raise stopped(error) from None
+            except BaseException:
+                self._release(taken)
+                raise
+            yield attempt.clamped()
+            return
+
+    @contextmanager
+    def starting(self, call: Call) -> Iterator[None]:
+        """While the call starts the handler finds its admissions; what it has not taken by then goes back."""
+        if not call.admissions:
+            yield
+            return
+        token = admitted.set(call.admissions)
+        try:
+            yield
+        finally:
+            with suppress(ValueError):  # a generator that is closed in another context
+                admitted.reset(token)
+            self._release(call.admissions)
+
+    def _attached(self, call: Call) -> Call:
+        """The call with the handler among its callbacks, once."""
+        if self.handler in (getattr(call.callbacks, "handlers", call.callbacks) or ()):
+            return call
+        return replace(call, callbacks=joined(call.callbacks, [self.handler]))
+
+    def _blocked(
+        self, call: Call, request: Request, error: BudgetExceeded, metadata: dict[str, Any], wanted: str | None
+    ) -> None:
+        try:
+            parent = getattr(call.callbacks, "parent_run_id", None)
+            tags = call.all_tags()
+            self.handler.blocked(
+                request, error, metadata=metadata, tags=tags, parent_run_id=parent, requested_model=wanted
+            )
+        except Exception as fault:  # noqa: BLE001 - the stop counts for more than its record
+            self.handler.recorder.fault(fault)
+
+    def _release(self, admissions: deque[Admission]) -> None:
+        """Give back what was admitted and not used."""
+        while admissions:
+            self.gate.release(admissions.popleft())
+
+
+def _next(steps: Generator[Request | Call, Any], reply: Admission | BudgetExceeded | None) -> Request | Call:
+    return steps.throw(reply) if isinstance(reply, BudgetExceeded) else steps.send(reply)
+
+
+def _become(stream: Any, inner: Any) -> Any:
+    """Have a v3 stream that was handed out go on as another one, by sharing its state; gives what starts that one."""
+    begin = inner._ensure_started
+    stream.set_start(begin)
+    if hasattr(inner, "_on_aclose_fail"):
+        stream._on_aclose_fail = inner._on_aclose_fail
+    else:
+        stream.set_request_more(inner._request_more)
+    inner.__dict__ = stream.__dict__
+    return begin

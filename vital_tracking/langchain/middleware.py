@@ -1,0 +1,63 @@
+"""Guards the model of an agent made with LangChain's `create_agent`."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.language_models import BaseChatModel
+
+from vital_tracking.errors import MissingExtra
+
+try:
+    from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+except ImportError as error:
+    raise MissingExtra("agents", "VitalMiddleware") from error
+
+if TYPE_CHECKING:
+    from vital_tracking.tracker import VitalTracker
+
+
+class VitalMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+    """Records the calls of an agent's model, and asks the budgets before each: `create_agent(..., middleware=[...])`.
+
+    `downgrade_to` and `max_wait` (seconds) are those of `tracker.guard`. Put it last, so that what other middleware makes of
+    the model is guarded too. Models that tools call are their own: guard them, or open a scope around the agent.
+    """
+
+    def __init__(
+        self,
+        tracker: VitalTracker,
+        *,
+        downgrade_to: str | BaseChatModel | Sequence[str | BaseChatModel] | None = None,
+        max_wait: float = 30.0,
+    ) -> None:
+        super().__init__()
+        self._tracker = tracker
+        self._downgrade_to = downgrade_to
+        self._max_wait = max_wait
+        self._guarded: dict[int, tuple[weakref.ref[BaseChatModel], BaseChatModel]] = {}
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
+        """Have the guarded model make the call."""
+        return handler(request.override(model=self._guard(request.model)))
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any]:
+        """Have the guarded model make the call."""
+        return await handler(request.override(model=self._guard(request.model)))
+
+    def _guard(self, model: BaseChatModel) -> BaseChatModel:
+        """The guarded copy of a model: made once, and forgotten with the model."""
+        key = id(model)
+        known = self._guarded.get(key)
+        if known is not None and known[0]() is model:
+            return known[1]
+        guarded = self._tracker.guard(model, downgrade_to=self._downgrade_to, max_wait=self._max_wait)
+        if guarded is not model:  # else it would be kept alive by itself
+            self._guarded[key] = (weakref.ref(model, lambda _: self._guarded.pop(key, None)), guarded)
+        return guarded
