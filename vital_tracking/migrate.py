@@ -1,4 +1,4 @@
-"""Finds the migrations: inside the installed package, or beside it in the repository."""
+"""Finds the migrations and the default budgets: inside the installed package, or beside it in the repository."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def migrations_dir() -> Path:
     package = Path(str(files("vital_tracking")))
     packaged = package / "supabase" / "migrations"
     return packaged if packaged.is_dir() else package.parent / "supabase" / "migrations"
+
+
+def seed_sql() -> str:
+    """The default budgets, as SQL."""
+    return (migrations_dir().parent / "seed.sql").read_text(encoding="utf-8")
 
 
 def _read(path: Path) -> Migration:

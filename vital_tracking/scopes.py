@@ -24,7 +24,7 @@ from vital_tracking.context import (
     resolve,
     same,
 )
-from vital_tracking.errors import VitalError
+from vital_tracking.errors import BudgetExceeded, VitalError
 from vital_tracking.ids import new_id
 from vital_tracking.usage import HUNG_UP, RunRecord, RunStatus
 
@@ -371,7 +371,8 @@ def _ancestors(around: Frame | None, parent_run_id: str | None) -> tuple[str, ..
 def _ended(record: RunRecord, kind: type[BaseException] | None) -> RunRecord:
     names = {cls.__name__ for cls in kind.__mro__} if kind is not None else set()
     status: RunStatus = "ok"
-    if names and not names & _CONTROL_FLOW:
+    # A budget's stop travels as control flow too, past retries and fallbacks, and is a failure all the same.
+    if names and (not names & _CONTROL_FLOW or (kind is not None and issubclass(kind, BudgetExceeded))):
         status = "cancelled" if names & HUNG_UP else "error"
     return dataclasses.replace(
         record,

@@ -9,15 +9,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vital_tracking.budgets.alerts import Alerts, BudgetAlert, log
 from vital_tracking.budgets.gate import Gate
 from vital_tracking.context import CallContext
 from vital_tracking.delivery import Delivered, Recorder, Stats
 from vital_tracking.direct import DirectCalls
+from vital_tracking.ids import new_id
 from vital_tracking.pricing import Price, PriceBook
 from vital_tracking.scopes import Host, Services
 from vital_tracking.settings import Settings
@@ -41,7 +43,8 @@ class VitalTracker(Services, DirectCalls):
 
     `store` is where rows go; `organization_id` and `default` describe calls outside any scope; `prices` are the team's own;
     `default_models` names, by provider, the model that prices a call of which only the provider is known; `metadata_keys`
-    are further keys of LangChain's metadata that may be stored.
+    are further keys of LangChain's metadata that may be stored; `on_alert` is called, on a background thread, with each
+    BudgetAlert that is due.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class VitalTracker(Services, DirectCalls):
         prices: Iterable[Price] = (),
         default_models: Mapping[str, str] | None = None,
         metadata_keys: Iterable[str] = (),
+        on_alert: Callable[[BudgetAlert], None] | Sequence[Callable[[BudgetAlert], None]] = (),
     ) -> None:
         self.settings = settings or Settings()
         self.store = store
@@ -65,6 +69,12 @@ class VitalTracker(Services, DirectCalls):
         self._metadata_keys = self.settings.metadata_keys | frozenset(metadata_keys)
         self._recorder = Recorder(store, self.prices, self.settings)
         self.gate = Gate(self._recorder, self.settings)
+        self._alerts = Alerts(
+            store, [on_alert] if callable(on_alert) else list(on_alert), self.settings.alert_urls, new_id()
+        )
+        self._recorder.on_alerts = self._alerts_due
+        if self._alerts.active:
+            self.gate.desk.deliver_alerts = self._alerts.deliver
         self._handler: VitalHandler | None = None
         self._host: Host = self
         self._closed: Delivered | None = None
@@ -85,6 +95,7 @@ class VitalTracker(Services, DirectCalls):
         prices: Iterable[Price] = (),
         default_models: Mapping[str, str] | None = None,
         metadata_keys: Iterable[str] = (),
+        on_alert: Callable[[BudgetAlert], None] | Sequence[Callable[[BudgetAlert], None]] = (),
     ) -> VitalTracker:
         """A tracker by the environment and `.env`: Supabase, else PostgreSQL, else the embedded PostgreSQL.
 
@@ -105,6 +116,7 @@ class VitalTracker(Services, DirectCalls):
             prices=prices,
             default_models=default_models,
             metadata_keys=metadata_keys,
+            on_alert=on_alert,
         )
 
     def __repr__(self) -> str:
@@ -158,9 +170,11 @@ class VitalTracker(Services, DirectCalls):
 
         if isinstance(embeddings, VitalEmbeddings):
             embeddings = embeddings.embeddings  # wrapped twice it would be recorded twice
+        self.gate.start()
         return VitalEmbeddings(
             embeddings,
             self._recorder,
+            gate=self.gate,
             provider=provider,
             model=model,
             default=self._default,
@@ -204,6 +218,8 @@ class VitalTracker(Services, DirectCalls):
             deadline = time.monotonic() + timeout
             self._closed = self._recorder.close(timeout)
             self.gate.close(max(deadline - time.monotonic(), 0.5))
+            if self._closed.complete:
+                self._alerts.deliver(max(deadline - time.monotonic(), 0.5))
             with contextlib.suppress(Exception):
                 self.store.close()
             _live.discard(self)
@@ -258,11 +274,18 @@ class VitalTracker(Services, DirectCalls):
         except Exception as error:  # noqa: BLE001 - a scope must open whatever LangChain's version has become
             self._recorder.fault(error)
 
+    def _alerts_due(self, rows: list[dict[str, Any]]) -> None:
+        """Log the alerts that this process's calls have raised, and have them delivered."""
+        log(rows)
+        if self._alerts.active:
+            self.gate.desk.wake(alerts=True)
+
     def reset_after_fork(self) -> None:
         """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""
         self._lock = threading.Lock()
         self._recorder.reset_after_fork()
         self.gate.reset_after_fork()
+        self._alerts.reset_after_fork()
         if self._handler is not None:
             self._handler.reset_after_fork()
 

@@ -197,14 +197,18 @@ as $$
   with counted as (
     select
       p.period, p.limit_amount,
+      case when p.period = 'minute' then interval '1 minute' else interval '15 minutes' end as step,
       vital_private.window_start(p.period, p.since, budget.timezone, p.since) as first_start
     from vital_private.budget_periods as p
     where p.budget_id = budget.id and p.period = any(periods)
   ),
 
-  minutes as (
+  -- In every zone days begin at a quarter of an hour, so not every minute has to be looked up.
+  parts as materialized (
     select
-      e.entity_id, date_trunc('minute', c.created_at, 'UTC') as minute,
+      e.entity_id,
+      date_bin((select min(counted.step) from counted), c.created_at, '2000-01-01 00:00:00+00') as part,
+      c.created_at >= (select counted.first_start from counted where counted.period = 'total') as in_total,
       sum(case budget.metric
         when 'cost_usd' then coalesce(c.total_cost, c.ceiling_cost, 0)
         when 'tokens' then case when c.cache_hit then 0 else c.total_tokens end
@@ -229,32 +233,25 @@ as $$
       and e.entity_id is not null
       and budget.entity_id in ('*', e.entity_id)
       and (budget.organization_id is null or c.organization_id = budget.organization_id)
-    group by 1, 2
+    group by 1, 2, 3
   ),
 
-  -- In every zone days begin at a quarter of an hour, so not every minute has to be looked up.
-  parts as (
-    select
-      counted.period, counted.limit_amount, minutes.entity_id, minutes.amount,
-      case counted.period
-        when 'minute' then minutes.minute
-        when 'total' then counted.first_start
-        else date_bin('15 minutes', minutes.minute, '2000-01-01 00:00:00+00')
-      end as part
-    from minutes
-    join counted on minutes.minute >= counted.first_start
+  times as materialized (
+    select distinct parts.part from parts
   ),
 
-  frames as (
+  frames as materialized (
     select
-      p.period, p.part, vital_private.window_start(p.period, p.part, budget.timezone, p.part) as starts_at,
-      vital_private.window_end(p.period, p.part, budget.timezone) as ends_at
-    from (select distinct parts.period, parts.part from parts) as p
+      counted.period, counted.limit_amount, times.part,
+      vital_private.window_start(counted.period, times.part, budget.timezone, counted.first_start) as starts_at,
+      vital_private.window_end(counted.period, times.part, budget.timezone) as ends_at
+    from times
+    join counted on counted.period = 'total' or times.part >= counted.first_start
   )
 
-  select parts.entity_id, parts.period, frames.starts_at, frames.ends_at, parts.limit_amount, sum(parts.amount)
+  select parts.entity_id, frames.period, frames.starts_at, frames.ends_at, frames.limit_amount, sum(parts.amount)
   from parts
-  join frames on frames.period = parts.period and frames.part = parts.part
+  join frames on frames.part = parts.part and (frames.period <> 'total' or parts.in_total)
   group by 1, 2, 3, 4, 5
 $$;
 

@@ -15,9 +15,10 @@ $$;
 
 -- Take lapsed grants of these windows back. The caller holds the windows' locks.
 create function vital_private.take_back_lapsed(windows bigint[]) returns void
-language sql
+language plpgsql
 set search_path = ''
 as $$
+begin
   with lapsed as (
     delete from public.budget_grants where window_id = any(windows) and expires_at <= clock_timestamp()
     returning window_id, amount
@@ -26,7 +27,8 @@ as $$
   update public.budget_windows as w
   set granted = greatest(w.granted - sums.amount, 0)
   from (select window_id, sum(amount) as amount from lapsed group by window_id) as sums
-  where w.id = sums.window_id
+  where w.id = sums.window_id;
+end;
 $$;
 
 -- Ask for grants. `asks` is a JSON array, one element for each call (or each kind of call) that waits:
@@ -47,6 +49,7 @@ create function public.acquire_grants_v1(holder text, asks text, lifetime_s doub
 language plpgsql
 security definer
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- planning anew takes longer than all the rest
 as $$
 declare
   asked json := asks::json;
@@ -93,9 +96,29 @@ begin
   for ask in select value from json_array_elements(asked) loop
     answers := answers || vital_private.answer_ask(holder, ask, window_ids, lifetime_s);
   end loop;
-  return json_build_object('now', clock_timestamp(), 'answers', answers);
+  return json_build_object(
+    'now', clock_timestamp(), 'answers', answers, 'alerts', vital_private.alerts_of_this_transaction()
+  );
 end;
 $$;
+
+-- A window as an ask finds it, and what the ask gets of it. `stops`: the call must not be made; `paces`: it waits for a slot.
+create type vital_private.asked_window as (
+  id bigint,
+  budget_id bigint,
+  entity_id text,
+  period text,
+  starts_at timestamptz,
+  ends_at timestamptz,
+  limit_amount numeric,
+  spent numeric,
+  granted numeric,
+  throttle_interval interval,
+  amount numeric,
+  "over" boolean,
+  stops boolean,
+  paces boolean
+);
 
 -- Answer one ask. The caller holds the locks of all its windows, which are among `window_ids`.
 create function vital_private.answer_ask(holder text, ask json, window_ids bigint[], lifetime_s double precision)
@@ -105,13 +128,16 @@ set search_path = ''
 as $$
 declare
   ahead constant boolean := coalesce((ask ->> 'ahead')::boolean, false);
+  share constant numeric := vital_private.grant_share();
   moment constant timestamptz := clock_timestamp();
-  states jsonb;
+  windows vital_private.asked_window[];
+  short boolean;
   refused boolean;
-  slot_at timestamptz;
   throttled boolean;
+  slot_at timestamptz;
   ends_first timestamptz;
   again boolean := false;
+  admitted boolean;
   wait_s double precision := 0;
 begin
   -- For every window: what is left, what this call still needs of it, and what the process gets on top.
@@ -124,8 +150,7 @@ begin
 
   needs as (
     select
-      w.id, w.budget_id, w.entity_id, w.period, w.starts_at, w.ends_at, w.limit_amount, w.spent, w.granted, w.next_slot_at,
-      b.action, b.enforce, b.throttle_interval, wished.unit, wished.want, wished.may_pass,
+      w.*, b.action, b.enforce, b.throttle_interval, wished.unit, wished.want, wished.may_pass,
       w.limit_amount - w.spent - w.granted as room,
       case
         when ahead then 0
@@ -141,91 +166,86 @@ begin
   sized as (
     select
       n.*,
-      not (n.need = 0 or n.room >= n.need) as over,
+      not (n.need = 0 or n.room >= n.need) as is_short,
       case when n.room > n.need and n.unit > 0 then
-        greatest(floor((least(n.want, n.room * vital_private.grant_share()) - n.need) / n.unit), 0) * n.unit
+        greatest(floor((least(n.want, n.room * share) - n.need) / n.unit), 0) * n.unit
       else 0 end as extra
     from needs as n
+  ),
+
+  judged as (
+    select
+      s.*,
+      s.is_short and s.enforce and (s.action = 'block' or (s.action = 'downgrade' and not s.may_pass)) as stops,
+      s.is_short and s.enforce and s.action = 'throttle' as paces
+    from sized as s
   )
 
   select
-    coalesce(jsonb_agg(to_jsonb(s) || jsonb_build_object(
-      'stops', s.over and s.enforce and (s.action = 'block' or (s.action = 'downgrade' and not s.may_pass))
-    )), '[]'),
-    coalesce(bool_or(s.over and s.enforce and (s.action = 'block' or (s.action = 'downgrade' and not s.may_pass))), false),
-    coalesce(bool_or(s.over and s.enforce and s.action = 'throttle'), false),
-    max(greatest(coalesce(s.next_slot_at, moment), moment)) filter (where s.over and s.enforce and s.action = 'throttle'),
-    min(s.ends_at) filter (where s.over and s.enforce and s.action = 'throttle')
-  into states, refused, throttled, slot_at, ends_first
-  from sized as s;
+    array_agg(row(
+      j.id, j.budget_id, j.entity_id, j.period, j.starts_at, j.ends_at, j.limit_amount, j.spent, j.granted,
+      j.throttle_interval, case when j.is_short then 0 else j.need + j.extra end, j.is_short, j.stops, j.paces
+    )::vital_private.asked_window),
+    coalesce(bool_or(j.is_short), false),
+    coalesce(bool_or(j.stops), false),
+    coalesce(bool_or(j.paces), false),
+    max(greatest(j.next_slot_at, moment)) filter (where j.paces),
+    min(j.ends_at) filter (where j.paces)
+  into windows, short, refused, throttled, slot_at, ends_first
+  from judged as j;
 
   if throttled and not refused then
     wait_s := greatest(extract(epoch from least(slot_at, ends_first) - moment), 0);
     refused := wait_s > coalesce((ask ->> 'max_wait')::double precision, 0);
     again := not refused and coalesce(slot_at >= ends_first, false);
   end if;
+  admitted := not refused and not again;
 
-  if not refused and not again then
-    with wins as (
-      select
-        (s.value ->> 'id')::bigint as id, (s.value ->> 'over')::boolean as over, (s.value ->> 'enforce')::boolean as enforce,
-        s.value ->> 'action' as action, (s.value ->> 'throttle_interval')::interval as throttle_interval,
-        case when (s.value ->> 'over')::boolean then 0
-          else (s.value ->> 'need')::numeric + (s.value ->> 'extra')::numeric end as amount
-      from jsonb_array_elements(states) as s (value)
-    ),
-
-    raised as (
+  if admitted then
+    with raised as (
       insert into public.budget_grants as g (window_id, holder, amount, expires_at)
-      select wins.id, answer_ask.holder, wins.amount, moment + lifetime_s * interval '1 second'
-      from wins
-      where wins.amount > 0
-      order by wins.id
+      select w.id, answer_ask.holder, w.amount, moment + lifetime_s * interval '1 second'
+      from unnest(windows) as w
+      where w.amount > 0
       on conflict on constraint budget_grants_pkey do update
         set amount = g.amount + excluded.amount, expires_at = excluded.expires_at
     )
 
-    update public.budget_windows as w
+    update public.budget_windows as k
     set
-      granted = w.granted + wins.amount,
-      next_slot_at = case
-        when wins.over and wins.enforce and wins.action = 'throttle' then slot_at + wins.throttle_interval else w.next_slot_at
-      end
-    from wins
-    where w.id = wins.id and (wins.amount > 0 or wins.over);
+      granted = k.granted + w.amount,
+      next_slot_at = case when w.paces then slot_at + w.throttle_interval else k.next_slot_at end
+    from unnest(windows) as w
+    where k.id = w.id and (w.amount > 0 or w.paces);
   end if;
 
-  -- A call that no longer fits under a limit has reached it, whatever is spent so far.
-  insert into public.cost_alerts (
-    budget_id, organization_id, entity_type, entity_id, metric, action, enforce, period, window_starts_at, window_ends_at,
-    threshold, limit_amount, spent
-  )
-  select
-    b.id, b.organization_id, b.entity_type, w.entity_id, b.metric, b.action, b.enforce, w.period, w.starts_at, w.ends_at,
-    1.0, w.limit_amount, w.spent
-  from jsonb_array_elements(states) as s (value)
-  join public.budget_windows as w on w.id = (s.value ->> 'id')::bigint
-  join public.budget_limits as b on b.id = w.budget_id
-  where (s.value ->> 'over')::boolean
-  on conflict do nothing;
+  if short then
+    -- A call that no longer fits under a limit has reached it, whatever is spent so far.
+    insert into public.cost_alerts (
+      budget_id, organization_id, entity_type, entity_id, metric, action, enforce, period, window_starts_at, window_ends_at,
+      threshold, limit_amount, spent
+    )
+    select
+      b.id, b.organization_id, b.entity_type, w.entity_id, b.metric, b.action, b.enforce, w.period, w.starts_at, w.ends_at,
+      1.0, w.limit_amount, w.spent
+    from unnest(windows) as w
+    join public.budget_limits as b on b.id = w.budget_id
+    where w.over
+    on conflict do nothing;
+  end if;
 
   return (
     select jsonb_build_object(
-      'admitted', not refused and not again,
+      'admitted', admitted,
       'wait', wait_s,
       'again', again,
       'windows', coalesce(jsonb_agg(jsonb_build_object(
-        'id', s.value -> 'id', 'budget', s.value -> 'budget_id', 'entity', s.value -> 'entity_id', 'period', s.value -> 'period',
-        'starts_at', s.value -> 'starts_at', 'ends_at', s.value -> 'ends_at',
-        'limit', s.value ->> 'limit_amount', 'spent', s.value ->> 'spent', 'granted', s.value ->> 'granted',
-        'amount', case
-          when refused or again or (s.value ->> 'over')::boolean then '0'
-          else ((s.value ->> 'need')::numeric + (s.value ->> 'extra')::numeric)::text
-        end,
-        'over', s.value -> 'over', 'stops', s.value -> 'stops'
+        'id', w.id, 'budget', w.budget_id, 'entity', w.entity_id, 'period', w.period, 'starts_at', w.starts_at,
+        'ends_at', w.ends_at, 'limit', w.limit_amount::text, 'spent', w.spent::text, 'granted', w.granted::text,
+        'amount', case when admitted then w.amount::text else '0' end, 'over', w.over, 'stops', w.stops
       )), '[]')
     )
-    from jsonb_array_elements(states) as s (value)
+    from unnest(windows) as w
   );
 end;
 $$;

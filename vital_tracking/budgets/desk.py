@@ -167,6 +167,8 @@ class Desk:
             self._rules_due = 0.0
         if self._running:
             self._queue.put(None)
+        else:
+            self.start()
 
     def close(self, timeout: float) -> None:
         """Give back what is not needed, for at most `timeout` seconds, and stop."""
@@ -296,6 +298,8 @@ class Desk:
             for aside in asides:
                 ledger.put_back(aside)
             raise
+        if self._recorder.on_alerts is not None and (alerts := answer.get("alerts")):
+            self._recorder.on_alerts(alerts)
         again: list[Ask] = []
         settled = False
         for ask, aside, one in zip(asks, asides, answer["answers"], strict=True):

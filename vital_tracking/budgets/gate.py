@@ -44,8 +44,6 @@ class Gate:
         self.ledger = Ledger()
         self.desk = Desk(self, recorder, settings)
         recorder.holds = self
-        if getattr(recorder.store, "is_new", False):
-            self._rules = Rules()  # a database that does not exist yet has no budgets
 
     # Asking
 

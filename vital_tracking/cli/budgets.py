@@ -75,7 +75,7 @@ def set_budget(
         str,
         typer.Argument(help="organization, service, tier, user, session, agent, workflow, panel, solution or model."),
     ],
-    entity_id: Annotated[str, typer.Argument(help="Which one; * gives each of them its own.")] = "*",
+    entity_id: Annotated[str, typer.Argument(help="Which one; by default (*) each of them has its own.")] = "*",
     minute: Annotated[str | None, typer.Option(help="Limit a minute; `none` lifts it.")] = None,
     daily: Annotated[str | None, typer.Option(help="Limit a day.")] = None,
     monthly: Annotated[str | None, typer.Option(help="Limit a month.")] = None,
@@ -181,9 +181,7 @@ def _store(key: dict[str, Any], given: dict[str, Any]) -> tuple[Budget, bool, li
 
 @app.command("remove")
 def remove_budgets(
-    ids: Annotated[
-        list[int], typer.Argument(metavar="ID...", help="The budgets' ids; see vital-tracking budgets list.")
-    ],
+    ids: Annotated[list[int], typer.Argument(metavar="ID", help="The budgets' ids; see vital-tracking budgets list.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove budgets with their windows; their alerts stay. Asks first. Exit code 1 where there is no such budget."""

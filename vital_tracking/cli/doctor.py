@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
 
@@ -67,6 +67,8 @@ def examine() -> Iterator[Finding]:
     )
     try:
         status = store.call("tracking_status_v1")
+        budgets, audit = store.call("budgets_v1")["budgets"], store.call("audit_budgets_v1")
+        waiting = store.call("cost_alerts_v1", since=datetime.now(UTC) - timedelta(days=1), max_rows=1000)
     except StoreNotReady as error:
         yield Finding("fail", "the database is not ready", str(error))
         return
@@ -77,6 +79,7 @@ def examine() -> Iterator[Finding]:
         store.close()
     yield from _database(status)
     yield from _calls(status)
+    yield from _budgets(settings, budgets, audit, waiting)
 
 
 def _langchain() -> str:
@@ -150,3 +153,42 @@ def _calls(status: dict[str, Any]) -> Iterator[Finding]:
             f"{counted(status['runs_still_open'], 'service run')} open for more than a day",
             "Their processes ended without closing them; their calls are complete.",
         )
+
+
+def _budgets(
+    settings: Settings, budgets: list[dict[str, Any]], audit: dict[str, Any], alerts: list[dict[str, Any]]
+) -> Iterator[Finding]:
+    if not budgets:
+        yield Finding("ok", "no budgets: nothing limits what is spent", "To set one: vital-tracking budgets set --help")
+        return
+    windows = counted(audit["windows"], "window")
+    if audit["differences"]:
+        for row in audit["differences"]:
+            yield Finding(
+                "fail",
+                f"{_window(row)}: {row['kind']} is {row['found']}, its {'calls' if row['kind'] == 'spent' else 'grants'} "
+                f"sum up to {row['expected']}",
+                "Somebody changed the tables by hand. Change a limit of that budget by a cent and back to fill it anew.",
+            )
+    else:
+        yield Finding(
+            "ok", f"{counted(len(budgets), 'budget')}, {windows}: spent and granted are the sums of their rows"
+        )
+    for row in audit["overshoot"]:
+        yield Finding(
+            "warn",
+            f"{_window(row)} is over its limit by {row['overshoot']} ({row['spent']} spent and {row['granted']} granted "
+            f"of {row['limit_amount']})",
+            "Calls that cost more than was held for them, that came late after a crash, or a limit that was lowered.",
+        )
+    late = [alert for alert in alerts if not alert["delivered_at"] and not alert["superseded"]]
+    if late and not settings.alert_urls:
+        yield Finding(
+            "warn",
+            f"{counted(len(late), 'alert')} of the last day went to the log only",
+            "Set VITAL_ALERT_URLS, or give VitalTracker an on_alert.",
+        )
+
+
+def _window(row: dict[str, Any]) -> str:
+    return f"budget of {row['entity_type']} {row['entity_id']}, {row['period']} from {row['starts_at'][:16]}"

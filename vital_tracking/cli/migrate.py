@@ -9,7 +9,7 @@ import typer
 
 from vital_tracking.cli.output import counted, say
 from vital_tracking.errors import SettingsError
-from vital_tracking.migrate import find_migrations
+from vital_tracking.migrate import find_migrations, seed_sql
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 from vital_tracking.stores.postgres import PostgresStore
@@ -23,6 +23,9 @@ def migrate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List this version's migrations and change nothing.")
     ] = False,
+    seed: Annotated[
+        bool, typer.Option("--seed", help="Set the default budgets too; those that are there stay as they are.")
+    ] = False,
 ) -> None:
     """Apply the migrations that the database has not seen. Safe to run again, and beside `supabase db push`."""
     migrations = find_migrations()
@@ -35,6 +38,9 @@ def migrate(
     made = store.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
     for migration in applied:
         say(f"applied {migration.version} {migration.name}")
+    if seed:
+        store.seed(seed_sql())
+        say("set the default budgets; see: vital-tracking budgets list")
     partitions = counted(made, "new partition")
     say(f"{store.description} is up to date: {len(migrations)} migrations, {partitions}")
     store.close()

@@ -54,10 +54,11 @@ def share_bar(spent: Decimal, granted: Decimal, limit: Decimal) -> Text:
     share = spent / limit if limit else Decimal(1)
     colour = "red" if share >= 1 else "yellow" if share >= Decimal("0.8") else "green"
     full = min(max(int(share * _BAR), 0), _BAR)
-    held = min(max(round((spent + granted) / limit * _BAR), 0) if limit else 0, _BAR) - full
-    made = Text("█" * full, style=colour)
+    made = Text("█" * full or ("▏" if spent > 0 else ""), style=colour)
+    reach = int((spent + granted) / limit * _BAR) if limit else _BAR
+    held = max(min(reach, _BAR) - len(made), int(len(made) < _BAR)) if granted > 0 else 0
     made.append("▒" * held, style="cyan")
-    return made.append("·" * (_BAR - full - max(held, 0)), style="dim")
+    return made.append("·" * (_BAR - len(made)), style="dim")
 
 
 def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:

@@ -12,12 +12,16 @@ from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
-from vital_tracking.context import METADATA_KEY, CallContext, current_frame, locate, resolve
+from vital_tracking.budgets.admission import Admission, Request
+from vital_tracking.budgets.gate import Gate
+from vital_tracking.context import METADATA_KEY, CallContext, Frame, current_frame, locate, resolve
 from vital_tracking.delivery import Recorder
+from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
 from vital_tracking.langchain.attach import inherited_config
 from vital_tracking.langchain.extract import ErrorFacts, estimated_usage, text_size
 from vital_tracking.langchain.records import ALLOWED_METADATA
+from vital_tracking.langchain.stops import stopped
 from vital_tracking.usage import CallRecord, Status, TokenUsage, token_count
 
 # Requests and reported tokens of the embedding call that runs now in this task or thread.
@@ -51,6 +55,7 @@ class VitalEmbeddings(Embeddings):
         embeddings: Embeddings,
         recorder: Recorder,
         *,
+        gate: Gate,
         provider: str | None = None,
         model: str | None = None,
         default: CallContext | None = None,
@@ -58,6 +63,7 @@ class VitalEmbeddings(Embeddings):
     ) -> None:
         self.embeddings = _probed(embeddings)
         self._recorder = recorder
+        self._gate = gate
         self._default = default or CallContext()
         self._allowed = ALLOWED_METADATA | metadata_keys
         self._provider = provider or _provider_of(embeddings)
@@ -65,22 +71,22 @@ class VitalEmbeddings(Embeddings):
 
     def embed_documents(self, texts: list[str], **options: Any) -> list[list[float]]:
         """Embed documents, and record the call; `options` are the wrapped one's own, such as `chunk_size`."""
-        with self._recorded(texts):
+        with self._recorded(texts, self._admit(texts)):
             return self.embeddings.embed_documents(texts, **options)
 
     def embed_query(self, text: str, **options: Any) -> list[float]:
         """Embed a query, and record the call."""
-        with self._recorded([text]):
+        with self._recorded([text], self._admit([text])):
             return self.embeddings.embed_query(text, **options)
 
     async def aembed_documents(self, texts: list[str], **options: Any) -> list[list[float]]:
         """Embed documents, and record the call; `options` are the wrapped one's own, such as `chunk_size`."""
-        with self._recorded(texts):
+        with self._recorded(texts, await self._aadmit(texts)):
             return await self.embeddings.aembed_documents(texts, **options)
 
     async def aembed_query(self, text: str, **options: Any) -> list[float]:
         """Embed a query, and record the call."""
-        with self._recorded([text]):
+        with self._recorded([text], await self._aadmit([text])):
             return await self.embeddings.aembed_query(text, **options)
 
     def __getattr__(self, name: str) -> Any:
@@ -88,8 +94,57 @@ class VitalEmbeddings(Embeddings):
             raise AttributeError(name)
         return getattr(self.embeddings, name)
 
+    def _admit(self, texts: list[str]) -> Admission:
+        if not texts or not self._gate.active:
+            return Admission()
+        request = self._request(texts)
+        try:
+            return self._gate.admit(request)
+        except BudgetExceeded as error:
+            raise self._stopped(request, error) from None
+
+    async def _aadmit(self, texts: list[str]) -> Admission:
+        if not texts or not self._gate.active:
+            return Admission()
+        request = self._request(texts)
+        try:
+            return await self._gate.aadmit(request)
+        except BudgetExceeded as error:
+            raise self._stopped(request, error) from None
+
+    def _request(self, texts: list[str]) -> Request:
+        return Request(self._context()[0], self._provider, self._model, prompt_bytes=text_size(texts), max_tokens=0)
+
+    def _stopped(self, request: Request, error: BudgetExceeded) -> BudgetExceeded:
+        """Record the call that a budget stopped; the error to raise."""
+        self._recorder.put(
+            CallRecord(
+                id=new_id(),
+                created_at=datetime.now(UTC),
+                context=request.context,
+                provider=self._provider,
+                model=self._model,
+                call_type="embedding",
+                billed=False,
+                status="blocked",
+                error_type=type(error).__name__,
+                budget_action=error.action,
+            )
+        )
+        return stopped(error)
+
+    def _context(self) -> tuple[CallContext, Frame | None, Mapping[str, Any]]:
+        """Who and what a call made here is for, the scope that it is in, and the metadata of the run around it."""
+        metadata = inherited_config().get("metadata") or {}
+        frame, marked = locate(current_frame.get(), metadata)
+        context = resolve(self._default, frame, marked, metadata)
+        gaps = {"framework": context.framework or "langchain", "message_type": context.message_type or "embedding"}
+        if context.workflow_step is None and "langgraph_node" in metadata:
+            gaps["workflow_step"] = metadata["langgraph_node"]
+        return context.replace(gaps), frame, metadata
+
     @contextmanager
-    def _recorded(self, texts: list[str]) -> Iterator[None]:
+    def _recorded(self, texts: list[str], admission: Admission) -> Iterator[None]:
         started, clock = datetime.now(UTC), time.perf_counter()
         reported: list[int | None] = []
         token = _reported.set(reported)
@@ -102,7 +157,7 @@ class VitalEmbeddings(Embeddings):
         finally:
             _reported.reset(token)
             try:
-                self._record(texts, started, (time.perf_counter() - clock) * 1000, reported, failure)
+                self._record(texts, started, (time.perf_counter() - clock) * 1000, reported, failure, admission)
             except Exception as fault:  # noqa: BLE001 - no fault of ours reaches the caller
                 self._recorder.fault(fault)
 
@@ -113,6 +168,7 @@ class VitalEmbeddings(Embeddings):
         latency_ms: float,
         reported: list[int | None],
         failure: BaseException | None,
+        admission: Admission,
     ) -> None:
         if not texts:
             return  # nothing was asked of anybody
@@ -125,22 +181,18 @@ class VitalEmbeddings(Embeddings):
         elif not counts or len(counts) < len(reported) or (facts is not None and facts.perhaps_billed):
             # Of several requests those that were answered count; one that was refused costs nothing.
             usage = estimated_usage(text_size(texts), 0)
-        metadata = inherited_config().get("metadata") or {}
-        frame, marked = locate(current_frame.get(), metadata)
-        context = resolve(self._default, frame, marked, metadata)
-        gaps = {"framework": context.framework or "langchain", "message_type": context.message_type or "embedding"}
-        if context.workflow_step is None and "langgraph_node" in metadata:
-            gaps["workflow_step"] = metadata["langgraph_node"]
+        context, frame, metadata = self._context()
         kept = dict(frame.metadata) if frame is not None else {}
         kept |= {key: metadata[key] for key in metadata.keys() & self._allowed}
         if isinstance(own := metadata.get(METADATA_KEY), Mapping):
             kept |= own
         kept |= {"texts": len(texts)} | ({"requests": len(reported)} if len(reported) > 1 else {})
-        self._recorder.put(
+        put = self._recorder.put if admission.hold is None else self._recorder.put_held
+        put(
             CallRecord(
                 id=new_id(),
                 created_at=started,
-                context=context.replace(gaps),
+                context=context,
                 provider=self._provider,
                 model=self._model,
                 call_type="embedding",
@@ -149,6 +201,9 @@ class VitalEmbeddings(Embeddings):
                 status=status,
                 error_type=facts.name if facts is not None else None,
                 latency_ms=latency_ms,
+                budget_action=admission.action,
+                throttled_ms=admission.throttled_ms,
+                hold=admission.hold,
                 metadata=kept,
             )
         )

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from contextlib import aclosing, closing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -76,7 +76,8 @@ def guard(
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
     guarded = type(base)(base.__name__, (_Guarded, base), names)
     guarded._vital_guard = _Guard(gate, handler, base, tuple(ladder), max(float(max_wait), 0.0))
-    return cast("Model", in_class(guarded, model, dict(model.__dict__)))
+    copied = model.model_copy()
+    return cast("Model", in_class(guarded, copied, copied.__dict__))
 
 
 class _Guarded(_Base):
@@ -99,7 +100,8 @@ class _Guarded(_Base):
     def stream(self, input: Any, config: Any = None, *, stop: Any = None, **kwargs: Any) -> Iterator[Any]:
         config, messages = ensure_config(config), self._convert_input(input).to_messages()
         call = self._vital_guard.ask(self._call(kwargs, stop, config), [messages])
-        with closing(cast("Generator[Any]", call.model.stream(input, **call.streamed(config)))) as chunks:
+        chunks = iter(call.model.stream(input, **call.streamed(config)))
+        with closing(chunks) if isinstance(chunks, Generator) else nullcontext():
             with self._vital_guard.starting(call):  # to the first chunk: between chunks the context is the caller's own
                 first = next(chunks, None)
             if first is not None:
@@ -109,7 +111,8 @@ class _Guarded(_Base):
     async def astream(self, input: Any, config: Any = None, *, stop: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
         config, messages = ensure_config(config), self._convert_input(input).to_messages()
         call = await self._vital_guard.aask(self._call(kwargs, stop, config), [messages])
-        async with aclosing(cast("Any", call.model.astream(input, **call.streamed(config)))) as chunks:
+        chunks = aiter(call.model.astream(input, **call.streamed(config)))
+        async with aclosing(chunks) if isinstance(chunks, AsyncGenerator) else nullcontext():
             with self._vital_guard.starting(call):
                 first = await anext(chunks, None)
             if first is not None:
@@ -124,12 +127,15 @@ class _Guarded(_Base):
 
         config, messages = ensure_config(config), self._convert_input(input).to_messages()
         stream: Any = ChatModelStream()
+        unasked = self._vital_guard.attached(self._call(kwargs, stop, config))
+        if not self._vital_guard.adopts(stream):
+            return unasked.model.stream_events(input, version="v3", **unasked.streamed(config))
 
         def start() -> None:
             if stream.done:
                 return
             try:
-                call = self._vital_guard.ask(self._call(kwargs, stop, config), [messages])
+                call = self._vital_guard.ask(unasked, [messages])
             except BudgetExceeded as error:
                 stream.fail(error)
                 raise
@@ -152,6 +158,9 @@ class _Guarded(_Base):
 
         config, messages = ensure_config(config), self._convert_input(input).to_messages()
         stream: Any = AsyncChatModelStream()
+        unasked = self._vital_guard.attached(self._call(kwargs, stop, config))
+        if not self._vital_guard.adopts(stream):
+            return await unasked.model.astream_events(input, version="v3", **unasked.streamed(config))
         starting = asyncio.Lock()
 
         async def start() -> None:
@@ -159,7 +168,7 @@ class _Guarded(_Base):
                 if stream.done or stream._producer_task is not None:
                     return
                 try:
-                    call = await self._vital_guard.aask(self._call(kwargs, stop, config), [messages])
+                    call = await self._vital_guard.aask(unasked, [messages])
                 except BudgetExceeded as error:
                     stream.fail(error)
                     raise
@@ -175,7 +184,7 @@ class _Guarded(_Base):
         """The model with tools bound; a model further down the ladder gets them bound in its own way."""
         if not self._vital_guard.ladder:
             return super().bind_tools(tools, **kwargs)
-        bearer = in_class(type(self), self, dict(self.__dict__))
+        bearer = self.model_copy()
         binding = super(_Guarded, bearer).bind_tools(tools, **kwargs)
         note_tools(bearer, tools, kwargs, binding)
         return binding
@@ -213,7 +222,7 @@ class _Guard:
 
     def ask(self, call: Call, prompts: Sequence[Any]) -> Call:
         """The call that may be made, perhaps after a wait in this thread; raises BudgetExceeded where none may."""
-        call = self._attached(call)
+        call = self.attached(call)
         if not self.gate.active or admitted.get():  # nothing to ask, or a guard around this one has asked
             return call
         until = time.monotonic() + self.max_wait
@@ -234,7 +243,7 @@ class _Guard:
 
     async def aask(self, call: Call, prompts: Sequence[Any]) -> Call:
         """The same; a wait does not hold up the event loop."""
-        call = self._attached(call)
+        call = self.attached(call)
         if not self.gate.active or admitted.get():
             return call
         until = time.monotonic() + self.max_wait
@@ -269,7 +278,7 @@ class _Guard:
                     admission = yield request
                     taken.append(admission)
                     if rung is not None:
-                        admission.requested_model = wanted
+                        admission.action, admission.requested_model = "downgrade", wanted
             except BudgetExceeded as error:
                 self._release(taken)
                 if error.action == "downgrade" and number < len(self.ladder):
@@ -297,7 +306,11 @@ class _Guard:
                 admitted.reset(token)
             self._release(call.admissions)
 
-    def _attached(self, call: Call) -> Call:
+    def adopts(self, stream: Any) -> bool:
+        """Whether a v3 stream can be handed out before anything is asked; else the handler asks when it starts."""
+        return self.gate.active and hasattr(stream, "_ensure_started")
+
+    def attached(self, call: Call) -> Call:
         """The call with the handler among its callbacks, once."""
         if self.handler in (getattr(call.callbacks, "handlers", call.callbacks) or ()):
             return call

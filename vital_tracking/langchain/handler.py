@@ -11,14 +11,8 @@ something else holds the id (LangSmith's tracer does), the end of the parent run
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import itertools
 import sys
-import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -33,6 +27,7 @@ from vital_tracking.context import CallContext, current_frame, locate
 from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
+from vital_tracking.langchain.books import CallBooks, key_of
 from vital_tracking.langchain.calls import OpenCall, Run, admitted
 from vital_tracking.langchain.extract import request_hash, text_size
 from vital_tracking.langchain.records import (
@@ -43,14 +38,12 @@ from vital_tracking.langchain.records import (
     run_key_of_message,
 )
 from vital_tracking.langchain.stops import stopped
-from vital_tracking.usage import HUNG_UP, CallRecord, CallType, Status
+from vital_tracking.usage import HUNG_UP, CallRecord, CallType
 
-_MAX_OPEN: Final = 100_000
-_MAX_GIVEN_UP: Final = 1024
 _ORPHAN_GRACE_S: Final = 10.0
 
 
-class VitalHandler(BaseCallbackHandler):
+class VitalHandler(CallBooks, BaseCallbackHandler):
     """Records every model call. One handler serves any number of threads, tasks and runs at once; state is kept by run."""
 
     run_inline = True
@@ -69,25 +62,12 @@ class VitalHandler(BaseCallbackHandler):
         orphan_grace_s: float = _ORPHAN_GRACE_S,
         gate: Gate | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(call_timeout_s=call_timeout_s, orphan_grace_s=orphan_grace_s)
         self._recorder = recorder
         self._gate = gate
         self._default = default or CallContext()
         self._allowed = ALLOWED_METADATA | metadata_keys
         self._hash_key = hash_key
-        self._call_timeout_s = call_timeout_s
-        self._orphan_grace_s = orphan_grace_s
-        self._open: dict[int, OpenCall] = {}
-        self._runs: dict[int, Run] = {}
-        self._children: dict[int, dict[int, OpenCall]] = {}
-        self._given_up: dict[int, OpenCall] = {}
-        self._echoes: dict[int, int] = {}
-        self._batches: dict[int, tuple[Mapping[str, Any], bool]] = {}
-        # Calls that have ended lately: a v3 stream that is cancelled during its end event reports an error as well.
-        self._ended: dict[int, float] = {}
-        self._closed = False
-        # A deque, not a set under a lock: garbage collection appends to it at any moment, in any thread.
-        self._vanished: deque[int] = deque()
         recorder.on_tick.append(self.close_stale)
 
     def __repr__(self) -> str:
@@ -99,11 +79,6 @@ class VitalHandler(BaseCallbackHandler):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VitalHandler:
         return self
-
-    @property
-    def in_flight(self) -> int:
-        """Calls that have started and not ended."""
-        return len(self._open)
 
     # Models
 
@@ -149,7 +124,7 @@ class VitalHandler(BaseCallbackHandler):
     def on_llm_new_token(self, token: str | list[str | dict[str, Any]], *, run_id: UUID, **kwargs: Any) -> None:
         """Note a streamed token."""
         try:
-            call = self._open.get(_key(run_id))
+            call = self._open.get(key_of(run_id))
             if call is not None:
                 call.token(token, kwargs.get("chunk"))
         except Exception as error:  # noqa: BLE001
@@ -158,7 +133,7 @@ class VitalHandler(BaseCallbackHandler):
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Note an event of a v3 stream."""
         try:
-            call = self._open.get(_key(run_id))
+            call = self._open.get(key_of(run_id))
             if call is not None:
                 call.stream_event(event)
         except Exception as error:  # noqa: BLE001
@@ -262,8 +237,8 @@ class VitalHandler(BaseCallbackHandler):
     ) -> None:
         """Note a run and its place in the tree."""
         try:
-            parent = self._runs.get(_key(parent_run_id)) if parent_run_id is not None else None
-            self._runs[_key(run_id)] = parent if parent is not None else Run(parent_run_id or run_id, None)
+            parent = self._runs.get(key_of(parent_run_id)) if parent_run_id is not None else None
+            self._runs[key_of(run_id)] = parent if parent is not None else Run(parent_run_id or run_id, None)
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
 
@@ -278,17 +253,17 @@ class VitalHandler(BaseCallbackHandler):
     ) -> None:
         """Note a tool's run and name: calls inside it are its own."""
         try:
-            parent = self._runs.get(_key(parent_run_id)) if parent_run_id is not None else None
+            parent = self._runs.get(key_of(parent_run_id)) if parent_run_id is not None else None
             root = parent.root if parent is not None else parent_run_id or run_id
             name = kwargs.get("name") or (serialized or {}).get("name")
-            self._runs[_key(run_id)] = Run(root, str(name) if name else "tool")
+            self._runs[key_of(run_id)] = Run(root, str(name) if name else "tool")
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget a run; calls that it leaves open are given a little time."""
         try:
-            key = _key(run_id)
+            key = key_of(run_id)
             self._runs.pop(key, None)
             if key in self._children:
                 self._orphan(key, "abandoned")
@@ -298,7 +273,7 @@ class VitalHandler(BaseCallbackHandler):
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget a run that failed; a cancelled one has cancelled the calls in it."""
         try:
-            key = _key(run_id)
+            key = key_of(run_id)
             self._runs.pop(key, None)
             if key in self._children:
                 self._orphan(key, "cancelled" if type(error).__name__ in HUNG_UP else "abandoned")
@@ -324,7 +299,7 @@ class VitalHandler(BaseCallbackHandler):
         if self._closed:
             self._recorder.refuse()
             return
-        key = _key(run_id)
+        key = key_of(run_id)
         known = self._open.get(key)
         if known is not None and known.metadata is metadata:
             known.echoes += 1  # the handler is listed twice: LangChain passes both the same metadata object
@@ -347,7 +322,7 @@ class VitalHandler(BaseCallbackHandler):
             call.tree = (tree.trace_id, tree.session_name)
         call.below = known  # a run id that the user gave to two calls at once
         if parent_run_id is not None:
-            call.run = self._runs.get(_key(parent_run_id))
+            call.run = self._runs.get(key_of(parent_run_id))
         if metadata is not None and "langgraph_node" in metadata:
             call.attempt = _attempt()
         if self._hash_key is not None:
@@ -357,7 +332,7 @@ class VitalHandler(BaseCallbackHandler):
             call.ref = ref(run_id, call.vanish)
         self._admit(call)
         if parent_run_id is not None:
-            self._children.setdefault(_key(parent_run_id), {})[key] = call
+            self._children.setdefault(key_of(parent_run_id), {})[key] = call
         self._open[key] = call
         self._recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded
 
@@ -379,6 +354,7 @@ class VitalHandler(BaseCallbackHandler):
                 gate.release(sibling.admission or Admission())
                 sibling.stop(error)
                 self._put(sibling)
+            call.ref = None  # the end of the run's id says nothing of a call that was not made
             call.stop(error)
             self._put(call)
             raise stopped(error) from None
@@ -388,61 +364,6 @@ class VitalHandler(BaseCallbackHandler):
         if call.batch_size == 1:
             return []
         return [other for other in list(self._open.values()) if other.params is call.params and other.ended is None]
-
-    def _finish(self, run_id: UUID, parent_run_id: UUID | None, tags: list[str] | None) -> OpenCall | None:
-        """Take the call of a run out of the books; a new one where an end comes without a start; None for an echo."""
-        key = _key(run_id)
-        call = self._open.pop(key, None)
-        if self._closed:
-            return None
-        if call is None:
-            echoes = self._echoes.get(key, 0)
-            if echoes:
-                if echoes > 1:
-                    self._echoes[key] = echoes - 1
-                else:
-                    self._echoes.pop(key, None)
-                return None
-            late = self._given_up.pop(key, None)
-            if late is None and key in self._ended:
-                return None
-            self._ended[key] = 0.0
-            if late is not None:
-                late.replaces_abandoned = True
-                return late
-            call = OpenCall(key, "chat", None, None, parent_run_id, tags, None, None, 1)
-            call.default = self._default
-            call.frame = current_frame.get()
-            call.run = self._runs.get(_key(parent_run_id)) if parent_run_id is not None else None
-            call.notes = ("start_missed",)
-            return call
-        call.ref = None  # the id's end says nothing any more
-        self._ended[key] = call.started_clock
-        if call.below is not None:
-            self._open[key] = call.below
-            call.below = None
-        if call.echoes:
-            self._echoes[key] = call.echoes
-        self._leave_parent(call)
-        return call
-
-    def _leave_parent(self, call: OpenCall) -> None:
-        if call.parent_run_id is not None:
-            parent = _key(call.parent_run_id)
-            siblings = self._children.get(parent)
-            if siblings is not None:
-                siblings.pop(call.key, None)
-                if not siblings:
-                    self._children.pop(parent, None)
-
-    def _leave(self, call: OpenCall) -> None:
-        """Take a call out of the books."""
-        self._open.pop(call.key, None)
-        if call.below is not None:
-            self._open[call.key] = call.below
-            call.below = None
-        self._leave_parent(call)
-        call.ref = None
 
     def _put(self, call: OpenCall) -> None:
         call.forget()
@@ -463,80 +384,6 @@ class VitalHandler(BaseCallbackHandler):
         if first is None or first[0] is not call.params:
             self._batches[key] = first = (call.params, bool(call.token_usage))
         call.batch_reported = first[1]
-
-    def _orphan(self, parent: int, status: Status) -> None:
-        now = time.perf_counter()
-        for call in list(self._children.pop(parent, {}).values()):
-            if call.ended is None:
-                call.orphaned = now
-                call.status = status
-
-    def close_stale(self) -> None:
-        """Record the calls of which no end will come: their run is gone, their parent has ended, or their time is up."""
-        vanished: list[int] = []
-        for _ in range(len(self._vanished)):
-            with suppress(IndexError):  # another thread is at it too
-                vanished.append(self._vanished.popleft())
-        for key in vanished:
-            call = self._open.get(key)
-            if call is not None and call.ref is not None and call.ref() is None:
-                self._give_up(call, "cancelled")
-        now = time.perf_counter()
-        crowded = len(self._open) - _MAX_OPEN
-        for call in list(self._open.values()):
-            if call.orphaned is not None and now - call.orphaned >= self._orphan_grace_s:
-                self._give_up(call, call.status)
-            elif now - call.touched >= self._call_timeout_s or crowded > 0:
-                crowded -= 1
-                self._give_up(call, "abandoned")
-        _trim(self._runs, _MAX_OPEN)
-        for book in (self._ended, self._given_up, self._echoes, self._batches):
-            _trim(book, _MAX_GIVEN_UP)
-
-    def close_all(self) -> None:
-        """Record every call still open as abandoned: the process or the tracker is ending."""
-        self.close_stale()
-        self._closed = True
-        for call in list(self._open.values()):
-            self._give_up(call, "abandoned")
-
-    def reset_after_fork(self) -> None:
-        """In a forked child: the calls in flight are the parent's."""
-        for books in (self._open, self._runs, self._children, self._given_up, self._echoes, self._batches):
-            books.clear()
-        self._vanished.clear()
-        self._ended.clear()
-
-    def _give_up(self, call: OpenCall, status: Status) -> None:
-        # Remembered before it leaves the open ones: an end that comes at this very moment must find it in one of the two.
-        self._given_up[call.key] = call
-        if self._open.pop(call.key, None) is None:
-            self._given_up.pop(call.key, None)
-            return
-        self._leave(call)
-        call.give_up(status)
-        call.forget()
-        # Its end may still come, even where its id is gone (the interpreter tells weak references before it closes
-        # generators): then it takes this record's place. What was held is settled with this one.
-        self._given_up[call.key] = late = copy.copy(call)
-        if late.admission is not None:
-            late.admission = dataclasses.replace(late.admission, hold=None)
-        self._put(call)
-
-
-def _trim(book: dict[int, Any], limit: int) -> None:
-    """Forget the oldest entries above the limit. Other threads go on writing: what they disturb is left to the next time."""
-    with suppress(RuntimeError):
-        for key in list(itertools.islice(book, max(len(book) - limit, 0))):
-            book.pop(key, None)
-
-
-def _key(run_id: Any) -> int:
-    """A run's key: its number, so that the books do not keep the id object itself alive; of any other id, its text."""
-    try:
-        return run_id.int  # type: ignore[no-any-return]
-    except AttributeError:
-        return str(run_id)  # type: ignore[return-value]
 
 
 def _attempt() -> int | None:

@@ -69,8 +69,9 @@ class Call:
     ) -> list[Request]:
         """What is to be asked for each of the prompts."""
         limits = [self.kwargs.get(name) for name in _LIMITS] + [metadata.get("ls_max_tokens")]
-        limits += [getattr(self.model, name, None) for name in _LIMITS]
-        answers = self.kwargs.get("n") or getattr(self.model, "n", None)
+        fields = self.model.__dict__  # pydantic takes its time to say that a model has no such attribute
+        limits += [fields.get(name) for name in _LIMITS]
+        answers = self.kwargs.get("n") or fields.get("n")
         request = Request(
             context=context,
             provider=metadata.get("ls_provider"),

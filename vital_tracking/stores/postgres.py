@@ -115,6 +115,10 @@ class PostgresStore:
         """
         return self._run(lambda connection: _migrate(connection, migrations))
 
+    def seed(self, sql_text: str) -> None:
+        """Run the default budgets' SQL."""
+        self._run(lambda connection: connection.execute(sql_text.encode()))
+
     def after_fork(self) -> None:
         """Let go of the parent's connections: this process's copies of their sockets lead nowhere from now on.
 
