@@ -23,6 +23,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from vital_tracking import Settings, VitalTracker
+from vital_tracking.testing import MemoryStore
 
 CHUNKS = 100
 CONCURRENT = 100
@@ -83,23 +84,15 @@ class EmptyHandler(BaseCallbackHandler):
     def on_llm_error(self, *args: Any, **kwargs: Any) -> None: ...
 
 
-class SinkStore:
+class SinkStore(MemoryStore):
     """Accepts and discards."""
 
     description = "a sink"
 
     def call(self, function: str, /, **arguments: object) -> Any:
-        return [] if function == "model_prices_v1" else {"inserted": 0, "duplicate": 0, "rejected": []}
-
-    def read(self, relation: str, **options: Any) -> list[dict[str, Any]]:
-        return []
-
-    def breakdown(self, by: str, **options: Any) -> list[dict[str, Any]]:
-        return []
-
-    def after_fork(self) -> None: ...
-
-    def close(self) -> None: ...
+        if function.startswith("record_"):
+            return {"inserted": 0, "duplicate": 0, "rejected": []}
+        return super().call(function, **arguments)
 
 
 model = InstantModel()

@@ -93,6 +93,9 @@ begin
   ) then
     problem := format('entity_type %L is unknown.', new.entity_type);
     fix := 'One of: organization, service, tier, user, session, agent, workflow, panel, solution, model.';
+  elsif new.organization_id = '' then
+    problem := 'organization_id is empty.';
+    fix := 'Name the organization, or set it to NULL for all of them together.';
   elsif coalesce(new.entity_id, '') = '' then
     problem := 'entity_id is empty.';
     fix := 'Name the entity, or write * to give each of them its own window.';

@@ -493,7 +493,10 @@ def test_the_bar_is_never_full_before_the_limit(spent: str, granted: str, limit:
     """Somebody with a cent left would look stopped, or somebody over the limit would look fine."""
     made = share_bar(Decimal(spent), Decimal(granted), Decimal(limit))
     assert made.plain == plain
-    assert colour in [str(span.style) for span in made.spans] or str(made.style) == colour
+    assert all(span.style == colour for span in made.spans if "█" in made.plain[span.start : span.end])
+    assert [span.style for span in made.spans][-1:] == (
+        ["dim"] if "·" in plain else ["cyan"] if "▒" in plain else [colour]
+    )
 
 
 # Checking

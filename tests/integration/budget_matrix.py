@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import json
 import operator
 import re
@@ -39,6 +40,7 @@ ANSWER = "Hello there."
 DEAR, CHEAP, OTHER = "gpt-4o", "gpt-4o-mini", "claude-haiku-4-5"  # OTHER is another provider's, and cheap as well
 PRICES = {DEAR: ("2.5", "10"), CHEAP: ("0.15", "0.6"), OTHER: ("1", "5")}  # dollars per million tokens in and out
 INTERVAL_S = 0.2
+AUDIT_EVERY = 20
 
 # Organization -> the budgets of each of its users. One call is the limit, but for `none`, where nothing is ever near one.
 BUDGETS: dict[str, Sequence[dict[str, Any]]] = {
@@ -56,6 +58,17 @@ BUDGETS: dict[str, Sequence[dict[str, Any]]] = {
     "downgrade": [{"action": "downgrade", "downgrade_to": CHEAP}],
     "across": [{"action": "downgrade", "downgrade_to": OTHER}],
 }
+
+# A user's windows, each with what must be in it by the calls and by the grants.
+_SUMS = """
+select
+  w.spent, w.granted, w.limit_amount, b.action, b.enforce,
+  (select count(*) from token_usage_logs as c where c.user_id = w.entity_id and c.status <> 'blocked') as calls,
+  (select coalesce(sum(g.amount), 0) from budget_grants as g where g.window_id = w.id) as grants
+from budget_windows as w
+join budget_limits as b on b.id = w.budget_id
+where w.entity_id = %s
+"""
 
 _USER = re.compile(r"user <([^<>]+)>")
 
@@ -120,7 +133,12 @@ def _batch(made: Any, given: Any, config: Any, thing: Thing) -> list[str]:
 
 
 async def _abatch(made: Any, given: Any, config: Any, thing: Thing) -> list[str]:
-    return [answer for result in await made.abatch([given, given], config) for answer in thing.answers(result)]
+    # Where one question fails, the others would go on behind our back.
+    results = await made.abatch([given, given], config, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [answer for result in results for answer in thing.answers(result)]
 
 
 def _stream(made: Any, given: Any, config: Any, thing: Thing) -> list[str]:
@@ -284,7 +302,8 @@ PATHS = [Path(f"{name}-{mode}", mode, thing) for name, thing in THINGS.items() f
 
 
 HANDLER = ("config", "scope")  # the plain handler, by the caller's config and by the scope that is open
-GUARD = ("guard", "guard_in_scope", "middleware")
+GUARD = ("guard", "middleware")
+EVERY = (*HANDLER, *GUARD)
 
 
 def cases(attachments: Iterable[str], *, where: Callable[[Path], bool] = lambda path: True) -> list[tuple[str, Path]]:
@@ -304,6 +323,7 @@ class World:
         self.server = server
         self.requests: defaultdict[str, list[Request]] = defaultdict(list)
         self.failing: Counter[str] = Counter()
+        self.settled = itertools.count(1)
         self.connection = psycopg.connect(url, row_factory=dict_row, autocommit=True)
         store = PostgresStore(url)
         for organization, budgets in BUDGETS.items():
@@ -344,17 +364,31 @@ class World:
         """What a query finds."""
         return self.connection.execute(sql, arguments or None).fetchall()
 
-    def settle(self) -> None:
-        """Deliver all; every sum must be right, nothing may be left open, and nothing may have gone wrong on our side."""
+    def settle(self, case: Case) -> None:
+        """Deliver all; the sums must be right, nothing may be left open, and nothing may have gone wrong on our side.
+
+        All sums of all budgets are proved every now and then, as that takes longer than a case, and at the end: what a case
+        has made wrong stays wrong.
+        """
         assert self.tracker.flush().complete
         stats = self.tracker.stats()
         assert (stats.faults, stats.rejected, stats.dropped, stats.unchecked, stats.in_flight) == (0, 0, 0, 0, 0)
+        for window in self.rows(_SUMS, case.user):
+            assert (window["spent"], window["granted"]) == (window["calls"], window["grants"])
+            assert window["action"] != "block" or not window["enforce"] or window["spent"] <= window["limit_amount"]
+        if next(self.settled) % AUDIT_EVERY == 0:
+            self.audit()
+
+    def audit(self) -> None:
+        """Prove all sums of all budgets."""
         audit = self.tracker.store.call("audit_budgets_v1")
         assert (audit["differences"], audit["overshoot"]) == ([], [])
 
     def close(self) -> None:
         """Close the tracker; nothing may be left set aside for any call."""
         try:
+            assert self.tracker.flush().complete
+            self.audit()
             assert self.tracker.close().complete
             assert self.rows("select entity_id, granted from budget_windows where granted <> 0") == []
         finally:

@@ -76,6 +76,15 @@ def limit(store: PostgresStore) -> Limit:
     return set_budget
 
 
+class Refuses(BaseCallbackHandler):
+    """A handler of the team's own that lets no call begin."""
+
+    raise_error = True
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+        raise PermissionError
+
+
 def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
     assert tracker.flush().complete
     stats = tracker.stats()
@@ -411,6 +420,38 @@ async def test_a_model_of_another_provider_answers(
     assert cheaper.callbacks is None
 
 
+@pytest.mark.parametrize("downgraded", [False, True])
+async def test_v3_streams_show_what_they_show_unguarded(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit, downgraded: bool
+) -> None:
+    """Text as it comes, tool calls, every event, and the message: also read twice, and by readers that wait side by side."""
+    limit("downgrade", "0" if downgraded else "1000")
+    plain = provider.chat_anthropic() if downgraded else provider.chat_openai(model="gpt-4o")
+    dear = tracker.guard(provider.chat_openai(model="gpt-4o"), downgrade_to=provider.chat_anthropic())
+    guarded: Any = dear.bind_tools([add])
+    provider.reply(Reply(text="One two three.", tool_calls=[("add", {"a": 1, "b": 2})]))
+
+    def shown(events: Any) -> list[Any]:
+        return [{key: value for key, value in event.items() if key in ("event", "index", "delta")} for event in events]
+
+    expected = shown(plain.bind_tools([add]).stream_events("Hi", version="v3"))
+    stream = guarded.stream_events("Hi", USER, version="v3")
+    assert "".join(stream.text) == str(stream.text) == "One two three."
+    assert shown(stream) == shown(stream) == expected
+    assert [call["name"] for call in stream.tool_calls.get()] == ["add"]
+    assert stream.output.id is not None
+    astream = await guarded.astream_events("Hi", USER, version="v3")
+    text, calls, message = await asyncio.gather(astream.text, astream.tool_calls, astream)
+    assert (text, [call["name"] for call in calls], message.text) == ("One two three.", ["add"], "One two three.")
+    assert shown([event async for event in astream]) == expected
+    found = stored(tracker, rows)
+    assert len(found) == 2
+    assert len(provider.requests) == 3
+    for row, output in zip(found, (stream.output, message), strict=True):
+        assert row["run_id"] in output.id
+        assert row["ttft_ms"] is not None
+
+
 def test_a_ladder_is_climbed_down_one_rung_at_a_time(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
 ) -> None:
@@ -562,20 +603,22 @@ async def test_a_throttled_call_waits_for_its_slot(
     limit("throttle", throttle_interval_s="0.2")
     guarded = tracker.guard(provider.chat_openai())
     begun = time.monotonic()
-    for mode in MODES:
-        await asked(guarded, mode, USER)
+    await asyncio.gather(*(asked(guarded, mode, USER) for mode in MODES))
     assert time.monotonic() - begun > 0.2 * (len(MODES) - 1) * 0.9
     found = stored(tracker, rows)
     assert len(found) == len(provider.requests) == len(MODES)
-    assert {(row["status"], row["budget_action"]) for row in found} == {("ok", "throttle")}
-    assert all(row["throttled_ms"] > 50 for row in found[1:])
+    assert {row["status"] for row in found} == {"ok"}
+    waited = [row for row in found if row["throttled_ms"]]
+    assert len(waited) >= len(MODES) // 2  # a slow machine may bring one of them just when its slot has come
+    assert {row["budget_action"] for row in waited} == {"throttle"}
+    assert max(row["throttled_ms"] for row in waited) > 1000
 
 
 async def test_waiting_calls_do_not_hold_up_the_event_loop(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
 ) -> None:
     """Everything else in the process goes on while calls wait for their slots."""
-    limit("throttle", throttle_interval_s="0.1")
+    limit("throttle", throttle_interval_s="0.4")
     guarded = tracker.guard(provider.chat_openai())
     await guarded.ainvoke("Hi", USER)
     lags: list[float] = []
@@ -588,11 +631,11 @@ async def test_waiting_calls_do_not_hold_up_the_event_loop(
 
     watcher = asyncio.create_task(watch())
     begun = time.monotonic()
-    await asyncio.gather(*(guarded.ainvoke("Hi", USER) for _ in range(6)))
-    assert time.monotonic() - begun > 0.5
+    await asyncio.gather(*(guarded.ainvoke("Hi", USER) for _ in range(4)))
+    assert time.monotonic() - begun > 1.2
     watcher.cancel()
-    assert max(lags) < 0.09  # less than any wait for a slot
-    assert len(stored(tracker, rows)) == 7
+    assert max(lags) < 0.3  # less than any wait for a slot
+    assert len(stored(tracker, rows)) == 5
 
 
 async def test_a_slot_that_is_too_far_off_stops_the_call(
@@ -769,14 +812,7 @@ def test_money_goes_back_where_another_handler_stops_the_call(
 ) -> None:
     """A handler of the team that refuses the call before ours has seen it: what was admitted is free again."""
 
-    class Refuses(BaseCallbackHandler):
-        raise_error = True
-
-        def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
-            raise PermissionError
-
     limit("block", "1")
-    guarded = tracker.guard(provider.chat_openai(callbacks=[Refuses()]))
     refusing = {**USER, "callbacks": [Refuses()]}
     for _ in range(3):
         with pytest.raises(PermissionError):
@@ -785,7 +821,6 @@ def test_money_goes_back_where_another_handler_stops_the_call(
             list(tracker.guard(provider.chat_openai()).stream("Hi", refusing))
     assert provider.requests == []
     assert tracker.guard(provider.chat_openai()).invoke("Hi", USER).text == "Hello there."
-    del guarded
 
 
 # Faults
@@ -815,6 +850,10 @@ async def test_a_fault_of_ours_breaks_no_call(tracker: VitalTracker, provider: P
     assert tracker.flush().complete
     assert len(rows()) == len(provider.requests) == len(MODES)
     assert tracker.stats().faults == len(MODES)
+    broken.admit = lambda request, **options: Admission()
+    with pytest.raises(PermissionError):  # not what releasing raises
+        guarded.invoke("Hi", {**USER, "callbacks": [Refuses()]})
+    assert tracker.stats().faults == len(MODES) + 1
 
 
 async def test_a_question_that_is_none_fails_as_it_does_unguarded(

@@ -23,6 +23,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from tests.integration.helpers import Rows, dollars
 from tests.support.provider_server import ProviderServer, Reply, Request
 from vital_tracking import Settings, VitalTracker
+from vital_tracking.testing import MemoryStore
 
 AT_ONCE = 200
 NUMBERS = range(1, AT_ONCE + 1)
@@ -103,30 +104,26 @@ async def test_two_hundred_tasks_at_once(
     check_nothing_is_mixed_up(tracker, rows)
 
 
-class CountingStore:
+class CountingStore(MemoryStore):
     """Takes rows, counts them by status, and keeps none."""
 
     description = "a counter"
 
     def __init__(self) -> None:
+        super().__init__()
         self.counts: dict[str, int] = {}
         self.tokens = 0
 
-    def call(self, function: str, /, **arguments: str) -> Any:
-        if function == "model_prices_v1":
-            return []
-        batch = json.loads(next(iter(arguments.values())))
+    def call(self, function: str, /, **arguments: object) -> Any:
+        if not function.startswith("record_"):
+            return super().call(function, **arguments)
+        batch = json.loads(str(next(iter(arguments.values()))))
         if function == "record_calls_v1":
             for row in batch:
                 status = row.get("status", "ok")
                 self.counts[status] = self.counts.get(status, 0) + 1
                 self.tokens += row.get("total_tokens", 0) * (not row.get("usage_estimated"))
         return {"inserted": len(batch), "duplicate": 0, "rejected": []}
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    after_fork = close
 
 
 ANSWER = LLMResult(
@@ -200,7 +197,7 @@ def test_a_hundred_thousand_calls_leave_memory_where_it_was() -> None:
 
 def test_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch, rows: Rows, tracker: VitalTracker) -> None:
     """Calls that never end, by the thousand: the oldest are closed, and recorded, before memory is full."""
-    from vital_tracking.langchain import handler as module
+    from vital_tracking.langchain import books as module
 
     monkeypatch.setattr(module, "_MAX_OPEN", 50)
     held = [uuid.uuid4() for _ in range(80)]

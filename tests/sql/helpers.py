@@ -1,10 +1,12 @@
-"""What the SQL tests share: rows as the library sends them, and a way to be somebody else."""
+"""What the SQL tests share: rows as the library sends them, budgets, and a way to be somebody else."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -75,8 +77,9 @@ def connect(url: str) -> Connection:
 
 
 def record(connection: Connection, *calls: object) -> Row:
-    """Send a batch of calls; the report."""
-    return report(connection, "record_calls_v1", json.dumps(calls))
+    """Send a batch of calls; how the report counts them."""
+    answer = report(connection, "record_calls_v1", json.dumps(calls))
+    return {name: answer[name] for name in ("inserted", "duplicate", "rejected")}
 
 
 def record_runs(connection: Connection, *runs: object) -> Row:
@@ -96,6 +99,103 @@ def report(connection: Connection, function: str, batch: str | None) -> Row:
 def rejections(batch_report: Row) -> list[tuple[str | None, str, str | None]]:
     """A report's rejected rows as (id, sqlstate, rule), sorted."""
     return sorted(((bad["id"], bad["sqlstate"], bad["rule"]) for bad in batch_report["rejected"]), key=str)
+
+
+# Budgets. Their tests live in a future noon, where no window ends while they run; windows do not care.
+NOON = "2033-05-10T12:00:00+00:00"
+
+Amount = int | str | Decimal
+
+
+def a_cost(number: int = 1, cost: Amount = 1, **changes: Any) -> Row:
+    """A call at NOON of user u-1 that cost so much; 120 tokens."""
+    money = {"input_cost": str(cost), "output_cost": "0", "total_cost": str(cost), "potential_cost": str(cost)}
+    return a_call(number, **{"created_at": NOON, "user_id": "u-1", **money, **changes})
+
+
+def call(connection: Connection, function: str, **arguments: Any) -> Any:
+    """Call a function of the schema public with named arguments; its result."""
+    named = sql.SQL(", ").join(
+        sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in arguments
+    )
+    query = sql.SQL("select public.{}({}) as result").format(sql.Identifier(function), named)
+    with connection.transaction():
+        found = connection.execute(query, arguments).fetchone()
+    assert found is not None
+    return found["result"]
+
+
+def set_budget(connection: Connection, **columns: Any) -> Row:
+    """Make or change a budget, by default of each user with the action block; the budget."""
+    budget = {"entity_type": "user", "action": "block", **columns}
+    return dict(call(connection, "set_budget_v1", budget=json.dumps(budget, default=str)))
+
+
+def windows(connection: Connection, **wanted: Any) -> list[Row]:
+    """The windows with these columns, in the order of budgets, entities and time."""
+    found = connection.execute(
+        "select w.*, b.entity_type, b.metric, b.action from budget_windows as w join budget_limits as b on b.id = w.budget_id"
+        " order by w.budget_id, w.entity_id, w.period, w.starts_at"
+    ).fetchall()
+    return [row for row in found if all(row[name] == value for name, value in wanted.items())]
+
+
+def spent(connection: Connection, **wanted: Any) -> dict[str, Decimal]:
+    """What is spent in the windows with these columns, by entity; there must be one window an entity."""
+    found = windows(connection, **wanted)
+    amounts = {row["entity_id"]: row["spent"] for row in found}
+    assert len(amounts) == len(found)
+    return amounts
+
+
+def the_window(connection: Connection, **wanted: Any) -> Row:
+    """The one window with these columns."""
+    [found] = windows(connection, **wanted)
+    return found
+
+
+def wish(budget: int, entity: str = "u-1", unit: Amount = 1, want: Amount = 0, **more: Any) -> Row:
+    """What a call asks of the windows of one budget."""
+    return {"budget": budget, "entity": entity, "unit": str(unit), "want": str(want), "have": {}, **more}
+
+
+def acquire(connection: Connection, holder: str, *asks: list[Row] | Row, lifetime_s: float = 60) -> list[Row]:
+    """Ask for grants: a list of wishes for each ask, or an ask as it is sent; the answers."""
+    sent = [{"max_wait": 0, "windows": ask} if isinstance(ask, list) else ask for ask in asks]
+    answer = call(connection, "acquire_grants_v1", holder=holder, asks=json.dumps(sent), lifetime_s=lifetime_s)
+    return list(answer["answers"])
+
+
+def renew(connection: Connection, holder: str, kept: Mapping[int, Amount] | None = None, lifetime_s: float = 60) -> Row:
+    """Renew what a holder keeps of its grants and give the rest back; what it has then, by window."""
+    sent = json.dumps({str(window): str(amount) for window, amount in (kept or {}).items()})
+    answer = call(connection, "renew_grants_v1", holder=holder, kept=sent, lifetime_s=lifetime_s)
+    return {int(window): Decimal(amount) for window, amount in answer["grants"].items()}
+
+
+def alerts(connection: Connection) -> list[tuple[str, str, str, bool]]:
+    """All alerts as (entity, period, threshold, superseded), in the order of thresholds."""
+    found = connection.execute("select * from cost_alerts order by entity_id, period, threshold").fetchall()
+    return [(row["entity_id"], row["period"], f"{row['threshold']:.1f}", row["superseded"]) for row in found]
+
+
+def audit(connection: Connection) -> list[Row]:
+    """The windows whose sums are not those of their calls and grants: none, or something is wrong."""
+    return list(call(connection, "audit_budgets_v1")["differences"])
+
+
+def assert_waits_for_lock(connection: Connection) -> None:
+    """Return as soon as another session of this database waits for a lock."""
+    waits = (
+        "select from pg_stat_activity where datname = current_database()"
+        " and wait_event_type = 'Lock' and pid <> pg_backend_pid()"
+    )
+    late = threading.Event()
+    timer = threading.Timer(30, late.set)
+    timer.start()
+    while not connection.execute(waits).fetchall():
+        assert not late.is_set(), "nobody waits"
+    timer.cancel()
 
 
 @contextmanager

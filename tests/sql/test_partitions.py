@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from tests.sql.helpers import Connection, a_call, an_unpriced_call, call_id, connect, record
-from tests.sql.test_record import assert_waits_for_lock
+from tests.sql.helpers import Connection, a_call, an_unpriced_call, assert_waits_for_lock, call_id, connect, record
 
 WHERE = "select id::text, tableoid::regclass::text as partition from token_usage_logs order by id"
 DEFAULT = "vital_private.token_usage_logs_default"

@@ -9,8 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.sql.helpers import Connection, Row, a_call, an_unpriced_call, call_id, connect, record
-from tests.sql.test_record import assert_waits_for_lock
+from tests.sql.helpers import Connection, Row, a_call, an_unpriced_call, assert_waits_for_lock, call_id, connect, record
 
 PRICE: Row = {"provider": "openai", "model": "m", "valid_from": "2026-01-01T00:00:00Z", "input_usd_per_mtok": "0.15"}
 

@@ -20,6 +20,7 @@ from tests.sql.helpers import (
     a_run,
     an_end,
     an_unpriced_call,
+    assert_waits_for_lock,
     call_id,
     connect,
     record,
@@ -251,20 +252,6 @@ def test_a_call_is_stored_by_the_second_where_the_first_gives_up(own_db: Connect
             waiting = pool.submit(record, second, a_call(1))
             assert_waits_for_lock(own_db)
         assert waiting.result(30) == {"inserted": 1, "duplicate": 0, **NONE_REJECTED}
-
-
-def assert_waits_for_lock(db: Connection) -> None:
-    """Return as soon as a session of this database waits for another's transaction."""
-    waits = (
-        "select from pg_stat_activity where datname = current_database()"
-        " and wait_event_type = 'Lock' and pid <> pg_backend_pid()"
-    )
-    deadline = threading.Event()
-    timer = threading.Timer(30, deadline.set)
-    timer.start()
-    while not db.execute(waits).fetchall():
-        assert not deadline.is_set(), "nobody waits"
-    timer.cancel()
 
 
 @pytest.mark.parametrize("poisoned", [False, True], ids=["clean", "with bad rows"])

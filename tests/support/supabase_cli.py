@@ -11,7 +11,7 @@ from tests.support.node import ensure_node_packages, node_binary, node_environme
 PUSH_TIMEOUT_SECONDS = 120
 
 
-def db_push(database_url: str, project_dir: Path) -> subprocess.CompletedProcess[str]:
+def db_push(database_url: str, project_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Apply the pending migrations of `project_dir/supabase` with `supabase db push`; the URL must be a TCP one.
 
     The CLI works on a copy, because it leaves files of its own in the project.
@@ -22,7 +22,7 @@ def db_push(database_url: str, project_dir: Path) -> subprocess.CompletedProcess
         shutil.copytree(project_dir / "supabase", project / "supabase", ignore=shutil.ignore_patterns(".temp"))
         command = [str(node_binary()), str(cli), "db", "push", f"--remote={database_url}", "--skip-vault", "--yes"]
         return subprocess.run(
-            [*command, "--agent=no", "--workdir", str(project)],
+            [*command, "--agent=no", "--workdir", str(project), *options],
             cwd=project,
             env=_environment(Path(scratch)),
             stdin=subprocess.DEVNULL,

@@ -211,7 +211,7 @@ class Desk:
             self._away(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours lets calls go
             self._recorder.fault(error)
-            self._down_until = time.monotonic() + _FIRST_PAUSE_S
+            self._rest()
         finally:
             for ask in asks:
                 self._unanswered(ask)
@@ -271,7 +271,7 @@ class Desk:
         now = time.monotonic()
         for account in ask.plan.accounts:
             known = account.refused
-            if known is None or now >= account.refused_until or ask.clamp:
+            if known is None or now >= account.refused_until or (ask.clamp and ask.plan.strict):
                 continue
             same = known(ask, now)
             if same is not None:
@@ -452,6 +452,7 @@ class Desk:
         self._rules_due = time.monotonic() + self._settings.budget_refresh_s
         rules = Rules.from_answer(self._call("budgets_v1"))
         if self._gate.rules is None and rules.budgets:
+            self._recorder.refresh_prices()
             for row in self._call("usage_history_v1"):
                 self._gate.remember(row["model"], row["agent_id"], int(row["completion_tokens"]))
         self._gate.rules_are(rules)
@@ -475,10 +476,7 @@ class Desk:
 
     def _away(self, error: StoreError) -> None:
         """The database cannot be asked: do not try again for a moment, and let budgets decide by `when_unavailable`."""
-        now = time.monotonic()
-        self._down_until = now + self._pause_s
-        self._rules_due = max(self._rules_due, self._down_until)
-        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+        self._rest()
         if not self._troubled:
             self._troubled = True
             ready = not isinstance(error, StoreNotReady)
@@ -487,3 +485,9 @@ class Desk:
                 error,
                 "" if ready else " Budgets are not checked.",
             )
+
+    def _rest(self) -> None:
+        """Leave the database alone for a moment, longer every time."""
+        self._down_until = time.monotonic() + self._pause_s
+        self._rules_due = max(self._rules_due, self._down_until)
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)

@@ -113,13 +113,13 @@ class Tariff:
     def cost(self, prompt_tokens: int, answer_tokens: int) -> int:
         """Picodollars for so many tokens."""
         if self.prompt < 0:  # a price in tiers: the prompt decides which
-            prompt, answer, request = self._at(prompt_tokens)
+            prompt, answer, request = self._at(prompt_tokens or 1)
             return prompt * prompt_tokens + answer * answer_tokens + request
         return self.prompt * prompt_tokens + self.answer * answer_tokens + self.request
 
     def affordable_answer(self, pico: int, prompt_tokens: int) -> int:
         """The longest answer, in tokens, that so many picodollars pay for beside the prompt; 0 where there is none."""
-        prompt, answer, request = self._at(prompt_tokens)
+        prompt, answer, request = self._at(prompt_tokens or 1)
         left = pico - prompt * prompt_tokens - request
         return 0 if left <= 0 else left // answer if answer else 10**9
 

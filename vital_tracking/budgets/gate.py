@@ -23,7 +23,7 @@ from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded, BudgetUnavailable, Stop
 from vital_tracking.pricing import Rates, ceiling_rates
 from vital_tracking.settings import Settings
-from vital_tracking.usage import CallRecord
+from vital_tracking.usage import CallRecord, clean_text
 
 _MAX_PLANS: Final = 10_000
 _SHORTEST_ANSWER: Final = 16
@@ -68,8 +68,12 @@ class Gate:
             while True:
                 ask = Ask(request, max_wait - waited, clamp)
                 self.desk.submit(ask)
-                if not ask.done.wait(max(until - time.monotonic(), 0)):
-                    self.desk.give_up(ask)
+                try:
+                    if not ask.done.wait(max(until - time.monotonic(), 0)):
+                        self.desk.give_up(ask)
+                except BaseException:  # interrupted at the keyboard
+                    self.desk.cancel(ask)
+                    raise
                 admission, again = self._answered(ask)
                 waited += ask.wait_s
                 if ask.wait_s:
@@ -140,6 +144,10 @@ class Gate:
         """Rows with these draws are in the database, or never will be."""
         self.ledger.posted(holder, draws)
 
+    def give_back(self, hold: Hold) -> None:
+        """There will be no record of the call."""
+        self.ledger.release(hold)
+
     # Plans
 
     def rules_are(self, rules: Rules) -> None:
@@ -165,8 +173,7 @@ class Gate:
     def reset_after_fork(self) -> None:
         """In a forked child: grants are the parent's."""
         self._plans = {}
-        self.ledger.start_anew()
-        self.ledger.forget_accounts()
+        self.ledger.reset_after_fork()
         self.desk.reset_after_fork()
 
     def _at_once(self, request: Request, clamp: bool) -> Admission | None:
@@ -197,12 +204,21 @@ class Gate:
         try:
             return self._plans[key]
         except KeyError:
-            return self._make_plan(rules, request, key)
+            plan = self._make_plan(rules, request)
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans = {}
+                self.ledger.trim(_MAX_PLANS)
+            self._plans[key] = plan
+            if rules is not self._rules:  # they have changed meanwhile: the plan serves this call, and no other
+                self._plans.pop(key, None)
+            return plan
+        except TypeError:  # an id that cannot be hashed, so no text: it is one in the row
+            return self._make_plan(rules, request)
 
-    def _make_plan(self, rules: Rules, request: Request, key: object) -> Plan:
+    def _make_plan(self, rules: Rules, request: Request) -> Plan:
         matching = rules.matching(request.context, request.model)
         tariff = self.tariff(request.provider, request.model)
-        agent = request.context.agent_id
+        agent = clean_text(request.context.agent_id)
         history = self._histories.get((request.model, agent))
         if history is None:
             if len(self._histories) >= _MAX_PLANS:
@@ -216,10 +232,6 @@ class Gate:
         accounts = [self.ledger.account(budget, entity) for budget, entity in matching]
         plan = Plan(accounts, tariff, history, passing)
         self.ledger.refresh(plan)
-        if len(self._plans) >= _MAX_PLANS:
-            self._plans = {}
-            self.ledger.trim(_MAX_PLANS)
-        self._plans[key] = plan
         return plan
 
     def tariff(self, provider: str | None, model: str | None) -> Tariff:
@@ -235,9 +247,12 @@ class Gate:
         """Whether a model may be used over the limit of a budget that downgrades."""
         if budget.downgrade_to is None:
             return request.downgraded
-        return request.model == budget.downgrade_to or tariff.no_dearer_than(
-            self.tariff(request.provider, budget.downgrade_to)
-        )
+        if request.model == budget.downgrade_to:
+            return True
+        limit = self.tariff(request.provider, budget.downgrade_to)
+        if not limit.priced:  # another provider's model
+            limit = self.tariff(None, budget.downgrade_to)
+        return tariff.no_dearer_than(limit)
 
     def _amounts(self, plan: Plan, request: Request, clamp: bool) -> tuple[Amounts, int | None]:
         """What a call may take, and what its answer must be limited to for that, if to anything."""

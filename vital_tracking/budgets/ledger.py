@@ -1,7 +1,9 @@
 """What this process may spend without asking: the grants of its windows, and the holds of its calls. No I/O.
 
 For every window, at any time, what the database has granted to this process is
-    free + held (by calls under way) + unposted (by calls that have ended and are not yet acknowledged).
+    free + what is held (by calls under way) + what is unposted (by calls that have ended and are not yet acknowledged).
+Of these only `free` and the sum are kept.
+
 A call's hold goes over into what it truly cost when its record is made: the unused part is free again at once, the used part
 is posted by the recording transaction, which takes it out of the grant. What a call costs beyond its hold is spent all the
 same; it is the X of the promise.
@@ -33,6 +35,9 @@ _TRIM_AFTER_S: Final = 60.0
 _FOREVER: Final = float("inf")
 
 Entry: TypeAlias = "tuple[Window, int]"
+"""A window and its metric."""
+
+Part: TypeAlias = "tuple[Window, int]"
 """A window and an amount of it."""
 
 Draw: TypeAlias = tuple[int, str]
@@ -55,22 +60,21 @@ class Asked(NamedTuple):
 class Window:
     """One window, as far as this process has a part in it."""
 
-    __slots__ = ("account", "ends", "free", "held", "id", "low", "unposted", "used_at")
+    __slots__ = ("account", "ends", "free", "granted", "id", "low", "used_at")
 
     def __init__(self, account: Account, window_id: int) -> None:
         self.account = account
         self.id = window_id
         self.ends = _FOREVER
+        self.granted = 0
         self.free = 0
-        self.held = 0
-        self.unposted = 0
-        self.low = -1  # below it more is asked for ahead of need; not near the limit
+        self.low = -1  # below it more is asked for ahead of need, once; not near the limit
         self.used_at = 0.0
 
-    @property
-    def kept(self) -> int:
-        """What this process must keep of its grant."""
-        return self.free + self.held + self.unposted
+    def let_go(self) -> None:
+        """Count what is free as granted no more."""
+        self.granted -= self.free
+        self.free = 0
 
 
 class Account:
@@ -100,7 +104,7 @@ class Plan:
         self.history = history
         self.may_pass = may_pass  # budgets that downgrade, and let this model pass
         self.strict = any(account.budget.strict and account.budget.enforce for account in accounts)
-        self.entries: tuple[tuple[Window, int], ...] = ()
+        self.entries: tuple[Entry, ...] = ()
         self.until = 0.0
         self.note: str | None = None
         self.low = False  # a window should be refilled before it is empty
@@ -111,12 +115,15 @@ class Plan:
 
 
 class Hold:
-    """What is set aside for one call, until its record is made or it is given back."""
+    """What is set aside for one call, until its record is made or it is given back: of each window the amount of its metric."""
 
-    __slots__ = ("entries", "history", "holder", "prompt_bytes", "settled")
+    __slots__ = ("amounts", "entries", "history", "holder", "prompt_bytes", "settled")
 
-    def __init__(self, entries: Sequence[tuple[Window, int]], holder: str, history: History, prompt_bytes: int) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], amounts: Amounts, holder: str, history: History, prompt_bytes: int
+    ) -> None:
         self.entries = entries
+        self.amounts = amounts
         self.holder = holder
         self.history = history
         self.prompt_bytes = prompt_bytes
@@ -132,25 +139,34 @@ class Ledger:
         self._released: deque[Hold] = deque()
         self._windows: dict[int, Window] = {}
         self._accounts: dict[tuple[int, str], Account] = {}
-        self.start_anew()
+        self.holder = new_id()
+        self.valid_until = _FOREVER
 
     def start_anew(self) -> None:
         """Forget every grant: the database has taken them back, or they are another process's."""
+        with self._lock:
+            for window in self._windows.values():
+                window.free = 0  # plans still know the window
+            # Under a new name nothing that is still on its way can draw on grants to come.
+            self.holder = new_id()
+            self.valid_until = _FOREVER
+            self._windows = {}
+            for account in list(self._accounts.values()):
+                account.windows = ()
+                account.refused = None
+            self._released.clear()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: grants are the parent's, and so is whoever held the lock."""
         self._lock = threading.Lock()
-        # Under a new name nothing that is still on its way can draw on grants to come.
-        self.holder = new_id()
-        self.valid_until = _FOREVER
-        self._windows = {}
-        for account in self._accounts.values():
-            account.windows = ()
-            account.refused = None
-        self._released.clear()
+        self.start_anew()
+        self._accounts = {}
 
     def account(self, budget: Budget, entity: str) -> Account:
-        """The account of a budget and an entity."""
+        """The account of a budget, as it is now, and an entity."""
         key = (budget.id, entity)
         known = self._accounts.get(key)
-        if known is None:
+        if known is None or known.budget is not budget:
             known = self._accounts[key] = Account(budget, entity)
         return known
 
@@ -159,7 +175,7 @@ class Ledger:
         with self._lock:
             self._accounts = {}
             for window in self._windows.values():
-                window.free = 0
+                window.let_go()
 
     # The common path
 
@@ -176,35 +192,33 @@ class Ledger:
                 if window.free < amounts[metric]:
                     return None
             for window, metric in entries:
-                need = amounts[metric]
-                window.free = free = window.free - need
-                window.held += need
+                window.free = free = window.free - amounts[metric]
                 window.used_at = now
                 if free < window.low:
+                    window.low = -1
                     plan.low = True
-            return Hold(
-                [(window, amounts[metric]) for window, metric in entries], self.holder, plan.history, prompt_bytes
-            )
+            return Hold(entries, amounts, self.holder, plan.history, prompt_bytes)
 
     def take_what_there_is(self, plan: Plan, amounts: Amounts, prompt_bytes: int) -> tuple[Hold | None, list[Account]]:
         """Set aside what a call needs where there is enough; the accounts where there is not."""
-        self.refresh(plan)
         now = time.monotonic()
+        lapsed = now >= self.valid_until
         short: list[Account] = []
         with self._lock:
             self._give_back()
-            entries: list[tuple[Window, int]] = []
+            entries: list[Entry] = []
             for account in plan.accounts:
-                need = amounts[account.budget.metric]
-                if not account.windows or any(window.ends <= now or window.free < need for window in account.windows):
+                metric = account.budget.metric
+                need = amounts[metric]
+                enough = all(now < window.ends and window.free >= need for window in account.windows)
+                if lapsed or not account.windows or not enough:
                     short.append(account)
                     continue
                 for window in account.windows:
                     window.free -= need
-                    window.held += need
                     window.used_at = now
-                    entries.append((window, need))
-            return Hold(entries, self.holder, plan.history, prompt_bytes) if entries else None, short
+                    entries.append((window, metric))
+            return Hold(entries, amounts, self.holder, plan.history, prompt_bytes) if entries else None, short
 
     def release(self, hold: Hold) -> None:
         """Give a hold back whole: its call was not made. May be called from anywhere, also while the lock is held."""
@@ -216,14 +230,13 @@ class Ledger:
             if hold.settled is None:
                 draws: list[Draw] = []
                 current = hold.holder == self.holder
-                for window, amount in hold.entries:
-                    drawn = min(amount, used[window.account.budget.metric])
+                for window, metric in hold.entries:
+                    amount = hold.amounts[metric]
+                    drawn = min(amount, used[metric])
                     if current:
-                        window.held -= amount
                         window.free += amount - drawn
-                        window.unposted += drawn
                     if drawn:
-                        draws.append((window.id, _as_text(drawn, window.account.budget.metric)))
+                        draws.append((window.id, _as_text(drawn, metric)))
                 hold.settled = draws
                 if usage is not None:
                     hold.history.observe(hold.prompt_bytes, usage)
@@ -237,14 +250,14 @@ class Ledger:
             for window_id, amount in draws:
                 window = self._windows.get(window_id)
                 if window is not None:
-                    window.unposted -= _as_whole(amount, window.account.budget.metric)
+                    window.granted -= _as_whole(amount, window.account.budget.metric)
 
     # With the database's answers
 
     def refresh(self, plan: Plan) -> bool:
         """Take over what the accounts of a plan have by now; whether all of them know their windows."""
         now = time.monotonic()
-        entries: list[tuple[Window, int]] = []
+        entries: list[Entry] = []
         until = _FOREVER
         note: str | None = None
         for account in plan.accounts:
@@ -265,11 +278,11 @@ class Ledger:
 
     def wish(
         self, plan: Plan, amounts: Amounts, waiting: int, *, ahead: bool
-    ) -> tuple[list[dict[str, Any]], list[Entry]]:
+    ) -> tuple[list[dict[str, Any]], list[Part]]:
         """The windows of one ask, as `acquire_grants_v1` wants them, and what of our own is set aside for it meanwhile."""
         now = time.monotonic()
         wishes: list[dict[str, Any]] = []
-        aside: list[Entry] = []
+        aside: list[Part] = []
         with self._lock:
             self._give_back()
             for account in plan.accounts:
@@ -283,7 +296,6 @@ class Ledger:
                     part = min(window.free, unit)
                     if part > 0 and now < window.ends:
                         window.free -= part
-                        window.held += part
                         aside.append((window, part))
                         have[str(window.id)] = _as_text(part, metric)
                 wishes.append(
@@ -298,7 +310,7 @@ class Ledger:
                 )
         return wishes, aside
 
-    def put_back(self, aside: Sequence[Entry]) -> None:
+    def put_back(self, aside: Sequence[Part]) -> None:
         """Undo what `wish` set aside."""
         with self._lock:
             self._undo(aside)
@@ -307,7 +319,7 @@ class Ledger:
         self,
         plan: Plan,
         answer: Mapping[str, Any],
-        aside: Sequence[Entry],
+        aside: Sequence[Part],
         amounts: Amounts | None,
         prompt_bytes: int,
         clock: Asked,
@@ -329,14 +341,13 @@ class Ledger:
                 elif not over:
                     account.over_until = account.refused_until = 0.0
                 if amounts is not None:
-                    need = amounts[account.budget.metric]
+                    metric = account.budget.metric
                     for window, row in zip(account.windows, rows, strict=True):
                         if not row["over"]:
-                            window.free -= need
-                            window.held += need
-                            entries.append((window, need))
+                            window.free -= amounts[metric]
+                            entries.append((window, metric))
         self.refresh(plan)
-        return None if amounts is None else Hold(entries, self.holder, plan.history, prompt_bytes)
+        return None if amounts is None else Hold(entries, amounts, self.holder, plan.history, prompt_bytes)
 
     def _update(self, account: Account, row: Mapping[str, Any], clock: Asked) -> Window:
         metric = account.budget.metric
@@ -348,6 +359,7 @@ class Ledger:
         window.used_at = clock.asked_at
         granted = _as_whole(row["amount"], metric)
         if granted:
+            window.granted += granted
             window.free += granted
             # Far from the limit the next grant is fetched when three fourths of this one are gone; near it every call asks.
             left = _as_whole(row["limit"], metric) - _as_whole(row["spent"], metric) - _as_whole(row["granted"], metric)
@@ -359,20 +371,20 @@ class Ledger:
     def keeps(self, *, idle_back: bool = True, all_back: bool = False) -> tuple[dict[str, str], bool]:
         """What of every window must be kept, and whether anything goes back: free money that nobody has used for a while."""
         now = time.monotonic()
-        kept: dict[str, str] = {}
+        kept: list[tuple[int, int, int]] = []
         returned = False
         with self._lock:
             self._give_back()
             for window_id, window in list(self._windows.items()):
                 idle = now - window.used_at >= _IDLE_S or now >= window.ends
                 if window.free > 0 and (all_back or (idle_back and idle)):
-                    window.free = 0
+                    window.let_go()
                     returned = True
-                if window.kept > 0:
-                    kept[str(window_id)] = _as_text(window.kept, window.account.budget.metric)
+                if window.granted > 0:
+                    kept.append((window_id, window.granted, window.account.budget.metric))
                 elif now >= window.ends or window not in window.account.windows:
                     del self._windows[window_id]
-        return kept, returned
+        return {str(window_id): _as_text(amount, metric) for window_id, amount, metric in kept}, returned
 
     def renewed(self, kept: Mapping[str, str], lapses: float) -> None:
         """The database has renewed what we keep."""
@@ -381,7 +393,7 @@ class Ledger:
     @property
     def has_grants(self) -> bool:
         """Whether there is anything to renew or to give back."""
-        return any(window.kept > 0 for window in list(self._windows.values()))
+        return any(window.granted > 0 for window in list(self._windows.values()))
 
     def trim(self, limit: int) -> None:
         """Forget accounts that nothing was asked for lately, where there are more than `limit`."""
@@ -389,7 +401,7 @@ class Ledger:
             with self._lock:
                 idle = time.monotonic() - _TRIM_AFTER_S
                 for key, account in list(self._accounts.items()):
-                    if account.asked_at < idle and not any(window.kept for window in account.windows):
+                    if account.asked_at < idle and not any(window.granted for window in account.windows):
                         account.windows = ()
                         del self._accounts[key]
 
@@ -399,12 +411,11 @@ class Ledger:
             if hold.settled is None:
                 hold.settled = []
                 if hold.holder == self.holder:
-                    self._undo(hold.entries)
+                    self._undo((window, hold.amounts[metric]) for window, metric in hold.entries)
 
     @staticmethod
-    def _undo(entries: Iterable[Entry]) -> None:
-        for window, amount in entries:
-            window.held -= amount
+    def _undo(parts: Iterable[Part]) -> None:
+        for window, amount in parts:
             window.free += amount
 
 

@@ -9,8 +9,9 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, Final
 
-from vital_tracking.context import CallContext
+from vital_tracking.context import SERVICE_TYPES, CallContext
 from vital_tracking.errors import BudgetExceeded, BudgetThrottled, Stop
+from vital_tracking.usage import clean_text
 
 # Entity of a budget -> field of a call's context that names it. A model is no part of the context.
 ENTITY_FIELDS: Final[Mapping[str, str]] = {
@@ -93,10 +94,13 @@ class Rules:
         """The budgets that a call meets, each with the id of its entity."""
         found: list[tuple[Budget, str]] = []
         for kind in self._types:
-            entity = model if kind == "model" else getattr(context, ENTITY_FIELDS[kind])
+            named = model if kind == "model" else getattr(context, ENTITY_FIELDS[kind])
+            if named is None or (kind == "service" and named not in SERVICE_TYPES):
+                continue
+            entity = clean_text(named)  # as it stands in the row, by which the database counts
             if entity is None:
                 continue
-            for name in (entity, "*"):
+            for name in dict.fromkeys((entity, "*")):
                 found += [
                     (budget, entity)
                     for budget in self._by_entity.get((kind, name), ())
@@ -116,11 +120,13 @@ def refusal(
     `windows` are those of the answer of `acquire_grants_v1`; `needed` is what the call needs, by metric.
     """
     over = [window for window in windows if window["over"] and window["budget"] in budgets]
-    binding = [window for window in over if budgets[window["budget"]].enforce]
-    chosen = min(
-        (window for window in binding if window.get("stops") or budgets[window["budget"]].action == "throttle"),
-        key=lambda window: ACTIONS.index(budgets[window["budget"]].action),
-    )
+    binding = [
+        window
+        for window in over
+        if window.get("stops") or (budgets[window["budget"]].enforce and budgets[window["budget"]].action == "throttle")
+    ]
+    # Where a budget has just been changed, by what we know of it none may bind: then any that is over.
+    chosen = min(binding or over, key=lambda window: ACTIONS.index(budgets[window["budget"]].action))
     budget = budgets[chosen["budget"]]
     throttled = budget.action == "throttle"
     stop = Stop(

@@ -54,11 +54,10 @@ def share_bar(spent: Decimal, granted: Decimal, limit: Decimal) -> Text:
     share = spent / limit if limit else Decimal(1)
     colour = "red" if share >= 1 else "yellow" if share >= Decimal("0.8") else "green"
     full = min(max(int(share * _BAR), 0), _BAR)
-    made = Text("█" * full or ("▏" if spent > 0 else ""), style=colour)
+    gone = "█" * full or ("▏" if spent > 0 else "")
     reach = int((spent + granted) / limit * _BAR) if limit else _BAR
-    held = max(min(reach, _BAR) - len(made), int(len(made) < _BAR)) if granted > 0 else 0
-    made.append("▒" * held, style="cyan")
-    return made.append("·" * (_BAR - len(made)), style="dim")
+    held = max(min(reach, _BAR) - len(gone), int(len(gone) < _BAR)) if granted > 0 else 0
+    return Text.assemble((gone, colour), ("▒" * held, "cyan"), ("·" * (_BAR - len(gone) - held), "dim"))
 
 
 def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:

@@ -52,6 +52,12 @@ class Holds(Protocol):
     def posted(self, holder: str, draws: list[tuple[int, str]]) -> None:
         """Rows that said so are in the database, or never will be."""
 
+    def give_back(self, hold: Any) -> None:
+        """There will be no record of the call. May be called from anywhere, in the middle of anything."""
+
+    def prices_changed(self) -> None:
+        """The team's prices were read anew."""
+
 
 Recordable: TypeAlias = CallRecord | RunRecord | Unrecorded
 _Clocked = TypeVar("_Clocked", CallRecord, RunRecord)
@@ -168,9 +174,13 @@ class Recorder:
             )
 
     def put_held(self, item: CallRecord | Unrecorded) -> bool:
-        """Queue a call for which budgets hold something; False where it had to be dropped."""
-        self._held.append(item)
-        return self.put(item)
+        """Queue a call for which budgets hold something; False where it had to be dropped, and its hold was given back."""
+        if self.put(item):
+            self._held.append(item)
+            return True
+        if self.holds is not None:
+            self.holds.give_back(item.hold)
+        return False
 
     def settle_held(self) -> bool:
         """Settle the holds of calls that have ended and wait in the queue; whether there were any."""
@@ -200,7 +210,7 @@ class Recorder:
 
     def encode(self, items: Sequence[Recordable]) -> list[_Row]:
         """Price the items and turn them into rows. One that cannot be turned is kept in its shortest form, and flagged."""
-        self._refresh_prices()
+        self.refresh_prices()
         calls: dict[str, _Row] = {}
         runs: dict[str, RunRecord] = {}
         for item in items:
@@ -266,6 +276,7 @@ class Recorder:
         for row in rows:
             if self.holds is not None and row.draws and row.holder is not None:
                 self.holds.posted(row.holder, row.draws)
+                row.draws = []  # said once, though the batch may be sent again for its other rows
 
     def _log_rejection(self, sqlstate: str | None, rule: str | None) -> None:
         if not self._rejection_logged:
@@ -330,7 +341,7 @@ class Recorder:
             return record
         return dataclasses.replace(record, created_at=self.clock.corrected(_aware(record.created_at)))
 
-    def _refresh_prices(self) -> None:
+    def refresh_prices(self) -> None:
         """Take the team's prices from the store before the first batch and every five minutes."""
         now = time.monotonic()
         if now < self._prices_due:
@@ -339,6 +350,8 @@ class Recorder:
             before = datetime.now(UTC)
             self.clock.sample(datetime.fromisoformat(self.store.call("database_time_v1")), before, datetime.now(UTC))
             self.prices.set_team_prices(team_prices(self.store.call("model_prices_v1")))
+            if self.holds is not None:
+                self.holds.prices_changed()
         except (StoreUnavailable, StoreNotReady):
             raise  # without the team's prices the rows would be priced wrongly; without the store they cannot go anyway
         except Exception as error:  # noqa: BLE001 - an answer nobody foresaw must not stop delivery

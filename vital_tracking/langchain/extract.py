@@ -23,7 +23,15 @@ _COMPLETION_TYPES: Final[Mapping[str, str]] = {
     "vertexai": "google_vertexai",
 }
 
-_ANSWER_LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample")
+# What integrations call the limit of an answer, in tokens.
+ANSWER_LIMITS: Final = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
+    "max_tokens_to_sample",
+    "num_predict",
+)
 
 # Errors that leave open whether the provider has billed: it may have been working when we stopped listening.
 _PERHAPS_BILLED: Final = frozenset(
@@ -165,7 +173,7 @@ def provider_of(
 
 def longest_answer(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> int | None:
     """What limits the answer of a call, in tokens, by whatever name; None where nothing does."""
-    limits = (metadata.get("ls_max_tokens"), *(params.get(name) for name in _ANSWER_LIMITS))
+    limits = (metadata.get("ls_max_tokens"), *(params.get(name) for name in ANSWER_LIMITS))
     return next((limit for limit in map(token_count, limits) if limit), None)
 
 
@@ -185,11 +193,12 @@ def text_size(value: object) -> int:
         return 0
     if isinstance(value, (int, float)):
         return 4
-    size = 0
-    for name in ("message", "content", "tool_calls"):
-        if (part := getattr(value, name, None)) is not None:
-            size += text_size(part)
-    return size or text_size(getattr(value, "text", None) if isinstance(getattr(value, "text", None), str) else None)
+    # Messages and generations are pydantic's, which take long to say that they have no such attribute.
+    fields = getattr(value, "__dict__", None)
+    if fields is None:
+        return 0
+    size = sum(text_size(fields[name]) for name in ("message", "content", "tool_calls") if name in fields)
+    return size or text_size(fields.get("text") if isinstance(fields.get("text"), str) else None)
 
 
 def estimated_usage(

@@ -37,6 +37,7 @@ else:
     _Base = object
 
 Model = TypeVar("Model", bound=BaseChatModel)
+Steps = Generator[Request | Call, Any]
 
 
 def guard(
@@ -100,10 +101,10 @@ class _Guarded(_Base):
     def stream(self, input: Any, config: Any = None, *, stop: Any = None, **kwargs: Any) -> Iterator[Any]:
         config, messages = ensure_config(config), self._convert_input(input).to_messages()
         call = self._vital_guard.ask(self._call(kwargs, stop, config), [messages])
-        chunks = iter(call.model.stream(input, **call.streamed(config)))
+        with self._vital_guard.starting(call):  # to the first chunk: between chunks the context is the caller's own
+            chunks = iter(call.model.stream(input, **call.streamed(config)))
+            first = next(chunks, None)
         with closing(chunks) if isinstance(chunks, Generator) else nullcontext():
-            with self._vital_guard.starting(call):  # to the first chunk: between chunks the context is the caller's own
-                first = next(chunks, None)
             if first is not None:
                 yield first
                 yield from chunks
@@ -111,10 +112,10 @@ class _Guarded(_Base):
     async def astream(self, input: Any, config: Any = None, *, stop: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
         config, messages = ensure_config(config), self._convert_input(input).to_messages()
         call = await self._vital_guard.aask(self._call(kwargs, stop, config), [messages])
-        chunks = aiter(call.model.astream(input, **call.streamed(config)))
+        with self._vital_guard.starting(call):
+            chunks = aiter(call.model.astream(input, **call.streamed(config)))
+            first = await anext(chunks, None)
         async with aclosing(chunks) if isinstance(chunks, AsyncGenerator) else nullcontext():
-            with self._vital_guard.starting(call):
-                first = await anext(chunks, None)
             if first is not None:
                 yield first
                 async for chunk in chunks:
@@ -139,9 +140,9 @@ class _Guarded(_Base):
             except BudgetExceeded as error:
                 stream.fail(error)
                 raise
-            begin = _become(stream, call.model.stream_events(input, version="v3", **call.streamed(config)))
             with self._vital_guard.starting(call):
-                begin()
+                _become(stream, call.model.stream_events(input, version="v3", **call.streamed(config)))
+                stream._ensure_started()
 
         def more() -> bool:
             start()
@@ -172,10 +173,9 @@ class _Guarded(_Base):
                 except BudgetExceeded as error:
                     stream.fail(error)
                     raise
-                inner = await call.model.astream_events(input, version="v3", **call.streamed(config))
-                begin = _become(stream, inner)
                 with self._vital_guard.starting(call):
-                    await begin()
+                    _become(stream, await call.model.astream_events(input, version="v3", **call.streamed(config)))
+                    await stream._ensure_started()
 
         stream.set_start(start)
         return cast("AsyncChatModelStream", stream)
@@ -226,19 +226,13 @@ class _Guard:
         if not self.gate.active or admitted.get():  # nothing to ask, or a guard around this one has asked
             return call
         until = time.monotonic() + self.max_wait
-        reply: Admission | BudgetExceeded | None = None
+        reply: Admission | Exception | None = None
         with closing(self._asking(call, prompts)) as steps:
-            try:
-                while isinstance(step := _next(steps, reply), Request):
-                    try:
-                        reply = self.gate.admit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
-                    except BudgetExceeded as error:
-                        reply = error
-            except BudgetExceeded:
-                raise
-            except Exception as fault:  # noqa: BLE001 - a fault of ours must not break the call: the handler asks for it
-                self.handler.recorder.fault(fault)
-                return call
+            while isinstance(step := self._next(steps, reply, call), Request):
+                try:
+                    reply = self.gate.admit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
+                except Exception as error:  # noqa: BLE001 - it decides what comes next
+                    reply = error
         return step
 
     async def aask(self, call: Call, prompts: Sequence[Any]) -> Call:
@@ -247,22 +241,26 @@ class _Guard:
         if not self.gate.active or admitted.get():
             return call
         until = time.monotonic() + self.max_wait
-        reply: Admission | BudgetExceeded | None = None
+        reply: Admission | Exception | None = None
         with closing(self._asking(call, prompts)) as steps:
-            try:
-                while isinstance(step := _next(steps, reply), Request):
-                    try:
-                        reply = await self.gate.aadmit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
-                    except BudgetExceeded as error:
-                        reply = error
-            except BudgetExceeded:
-                raise
-            except Exception as fault:  # noqa: BLE001 - as above
-                self.handler.recorder.fault(fault)
-                return call
+            while isinstance(step := self._next(steps, reply, call), Request):
+                try:
+                    reply = await self.gate.aadmit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
+                except Exception as error:  # noqa: BLE001 - as above
+                    reply = error
         return step
 
-    def _asking(self, call: Call, prompts: Sequence[Any]) -> Generator[Request | Call, Admission]:
+    def _next(self, steps: Steps, reply: Admission | Exception | None, call: Call) -> Request | Call:
+        """The next step; after a fault of ours the call as it was, so that it is made all the same: the handler asks for it."""
+        try:
+            return steps.throw(reply) if isinstance(reply, Exception) else steps.send(reply)
+        except BudgetExceeded:
+            raise
+        except Exception as fault:  # noqa: BLE001 - see above
+            self.handler.recorder.fault(fault)
+            return call
+
+    def _asking(self, call: Call, prompts: Sequence[Any]) -> Steps:
         """Down the ladder: gives the requests to be asked for, takes the answers, and gives the call to be made at last.
 
         It asks nobody itself, so that it serves both ways of waiting. Of several prompts all are admitted, or none.
@@ -279,6 +277,7 @@ class _Guard:
                     taken.append(admission)
                     if rung is not None:
                         admission.action, admission.requested_model = "downgrade", wanted
+                admitted_call = attempt.clamped()
             except BudgetExceeded as error:
                 self._release(taken)
                 if error.action == "downgrade" and number < len(self.ladder):
@@ -289,7 +288,7 @@ class _Guard:
             except BaseException:
                 self._release(taken)
                 raise
-            yield attempt.clamped()
+            yield admitted_call
             return
 
     @contextmanager
@@ -331,20 +330,17 @@ class _Guard:
     def _release(self, admissions: deque[Admission]) -> None:
         """Give back what was admitted and not used."""
         while admissions:
-            self.gate.release(admissions.popleft())
+            try:
+                self.gate.release(admissions.popleft())
+            except Exception as fault:  # noqa: BLE001 - what is not given back lapses
+                self.handler.recorder.fault(fault)
 
 
-def _next(steps: Generator[Request | Call, Any], reply: Admission | BudgetExceeded | None) -> Request | Call:
-    return steps.throw(reply) if isinstance(reply, BudgetExceeded) else steps.send(reply)
-
-
-def _become(stream: Any, inner: Any) -> Any:
-    """Have a v3 stream that was handed out go on as another one, by sharing its state; gives what starts that one."""
-    begin = inner._ensure_started
-    stream.set_start(begin)
+def _become(stream: Any, inner: Any) -> None:
+    """Have a v3 stream that was handed out go on as another one, by sharing its state."""
+    stream.set_start(inner._ensure_started)
     if hasattr(inner, "_on_aclose_fail"):
         stream._on_aclose_fail = inner._on_aclose_fail
     else:
         stream.set_request_more(inner._request_more)
     inner.__dict__ = stream.__dict__
-    return begin

@@ -16,13 +16,12 @@ from langchain_core.language_models import BaseChatModel
 from vital_tracking.budgets.admission import Admission, Request
 from vital_tracking.context import CallContext
 from vital_tracking.langchain.attach import joined
-from vital_tracking.langchain.extract import text_size
+from vital_tracking.langchain.extract import ANSWER_LIMITS, text_size
 
 Rung = str | BaseChatModel
 
-# What integrations call their model, and the limit of an answer: as field and as keyword argument.
+# What integrations call their model, as field and as keyword argument.
 _NAMES: Final = ("model_name", "model", "model_id")
-_LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 
 # Keyword arguments that every provider's models take; what else was bound for one provider another one would refuse.
 _SHARED: Final = frozenset(
@@ -68,9 +67,9 @@ class Call:
         self, prompts: Sequence[Any], context: CallContext, metadata: Mapping[str, Any], *, downgraded: bool
     ) -> list[Request]:
         """What is to be asked for each of the prompts."""
-        limits = [self.kwargs.get(name) for name in _LIMITS] + [metadata.get("ls_max_tokens")]
+        limits = [self.kwargs.get(name) for name in ANSWER_LIMITS] + [metadata.get("ls_max_tokens")]
         fields = self.model.__dict__  # pydantic takes its time to say that a model has no such attribute
-        limits += [fields.get(name) for name in _LIMITS]
+        limits += [fields.get(name) for name in ANSWER_LIMITS]
         answers = self.kwargs.get("n") or fields.get("n")
         request = Request(
             context=context,
@@ -88,8 +87,8 @@ class Call:
         limits = [admission.max_tokens for admission in self.admissions if admission.max_tokens is not None]
         if not limits:
             return self
-        own: dict[str, Any] = {name: min(limits) for name in _LIMITS if name in type(self.model).model_fields}
-        given = {name: min(limits) for name in _LIMITS if name in self.kwargs}
+        own: dict[str, Any] = {name: min(limits) for name in ANSWER_LIMITS if name in type(self.model).model_fields}
+        given = {name: min(limits) for name in ANSWER_LIMITS if name in self.kwargs}
         if not own and not given:
             given = {"max_tokens": min(limits)}
         return replace(self, model=_variant(self.model, own), kwargs=self.kwargs | given)
@@ -133,7 +132,7 @@ def named(model: BaseChatModel, name: str) -> BaseChatModel:
     with suppress(Exception):  # what is known of models differs by version and provider
         made.__dict__["profile"] = profile = made._resolve_model_profile()
         most = (profile or {}).get("max_output_tokens")
-        for limit in _LIMITS:
+        for limit in ANSWER_LIMITS:
             if most and type(asked := made.__dict__.get(limit)) is int and asked > most:
                 made.__dict__[limit] = most  # Anthropic's default limit is the dearer model's
     return made
@@ -154,7 +153,7 @@ def _translated(model: BaseChatModel, other: BaseChatModel, kwargs: dict[str, An
         bound = {"tools": ..., "tool_choice": ...}
     rest = {name: value for name, value in kwargs.items() if name not in bound}
     if type(other) is not type(model):
-        limit = next((rest[name] for name in _LIMITS if name in rest), None)
+        limit = next((rest[name] for name in ANSWER_LIMITS if name in rest), None)
         rest = {name: value for name, value in rest.items() if name in _SHARED}
         rest |= {} if limit is None else {"max_tokens": limit}
     choice = _choice(options.get("tool_choice"))
