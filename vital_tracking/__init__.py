@@ -1,6 +1,7 @@
 """What every LangChain and LangGraph call costs, to the last decimal, in a PostgreSQL or Supabase that you own."""
 
 from vital_tracking.admitted import AdmittedCall
+from vital_tracking.budgets.alerts import BudgetAlert
 from vital_tracking.context import Agent, CallContext, step
 from vital_tracking.delivery import Delivered, Stats
 from vital_tracking.errors import (
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdmittedCall",
     "Agent",
+    "BudgetAlert",
     "BudgetExceeded",
     "BudgetThrottled",
     "BudgetUnavailable",

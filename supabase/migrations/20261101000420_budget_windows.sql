@@ -49,6 +49,7 @@ create index budget_grants_expiry on public.budget_grants (expires_at);
 alter table public.budget_windows enable row level security;
 alter table public.budget_grants enable row level security;
 revoke all on public.budget_windows, public.budget_grants from anon, authenticated, service_role;
+revoke all on sequence public.budget_windows_id_seq from anon, authenticated, service_role;
 grant select on public.budget_windows to authenticated, service_role;
 grant select on public.budget_grants to service_role;
 

@@ -35,6 +35,7 @@ create index cost_alerts_undelivered on public.cost_alerts (id) where delivered_
 
 alter table public.cost_alerts enable row level security;
 revoke all on public.cost_alerts from anon, authenticated, service_role;
+revoke all on sequence public.cost_alerts_id_seq from anon, authenticated, service_role;
 grant select on public.cost_alerts to authenticated, service_role;
 
 create policy "Users see alerts about themselves" on public.cost_alerts

@@ -185,7 +185,7 @@ begin
     array_agg(row(
       j.id, j.budget_id, j.entity_id, j.period, j.starts_at, j.ends_at, j.limit_amount, j.spent, j.granted,
       j.throttle_interval, case when j.is_short then 0 else j.need + j.extra end, j.is_short, j.stops, j.paces
-    )::vital_private.asked_window),
+    )::vital_private.asked_window order by j.id),
     coalesce(bool_or(j.is_short), false),
     coalesce(bool_or(j.stops), false),
     coalesce(bool_or(j.paces), false),

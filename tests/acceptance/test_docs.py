@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -22,6 +23,7 @@ from vital_tracking.context import CONTEXT_FIELDS, CallContext
 from vital_tracking.langchain.demo import fake_models, run_demo
 from vital_tracking.langchain.records import ALLOWED_METADATA
 from vital_tracking.pricing import DEFAULT_MODELS
+from vital_tracking.stores.postgres import PostgresStore
 
 PAGES = {
     path.name: path.read_text(encoding="utf-8")
@@ -42,6 +44,7 @@ from vital_tracking.testing import fake_chat_model
 
 question = "What slows the heart?"
 model = fake_chat_model()
+other_model = fake_chat_model(provider="anthropic", model="claude-haiku-4-5")
 chain = RunnablePassthrough() | model
 chains = {"cardio": chain, "legal": chain}
 embedding_model = DeterministicFakeEmbedding(size=8)
@@ -102,6 +105,40 @@ def test_python_blocks_run_in_order(page: str, database_url: str, tmp_path: Path
         assert calls
         assert {call["success"] or call["error_type"] == "TimeoutError" for call in calls} == {True}
         assert "never stored" not in str(calls)
+
+
+@pytest.mark.parametrize(
+    ("action", "settings", "said"),
+    [
+        ("block", {}, "user u-1: 0 of 0 spent, more from None"),
+        ("throttle", {}, "Try again in 60 s"),
+        (
+            "deny",
+            {"VITAL_DATABASE_URL": "postgresql://127.0.0.1:1/away", "VITAL_WHEN_UNAVAILABLE": "deny"},
+            "The database is away",
+        ),
+    ],
+)
+def test_a_stopped_call_is_caught_as_the_page_says(
+    action: str, settings: dict[str, str], said: str, store: PostgresStore, database_url: str, tmp_path: Path
+) -> None:
+    if action != "deny":
+        budget = {
+            "entity_type": "user",
+            "metric": "calls",
+            "total_limit": "0",
+            "action": action,
+            "throttle_interval_s": 60,
+        }
+        store.call("set_budget_v1", budget=json.dumps(budget))
+    block = next(block for block in blocks("budgets.md", "python") if "except BudgetExceeded" in block)
+    program = tmp_path / "page.py"
+    opened = "from vital_tracking import VitalTracker\ntracker = VitalTracker.from_env()"
+    # The first throttled call takes the free turn.
+    program.write_text("\n".join([PREAMBLE, opened, *[block] * (2 if action == "throttle" else 1)]), encoding="utf-8")
+    done = run([sys.executable, str(program)], tmp_path, **{"VITAL_DATABASE_URL": database_url} | settings)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
 
 
 @pytest.fixture
@@ -219,7 +256,8 @@ def test_every_public_part_of_the_tracker_has_a_docstring(name: str) -> None:
 
 
 def test_the_pages_show_every_way_to_record() -> None:
-    for use in ("handler", "install()", "uninstall()", "embeddings(", "record(", "flush(", "close(", "stats()"):
+    uses = ("handler", "install()", "uninstall()", "embeddings(", "record(", "guard(", "admit(", "aadmit(")
+    for use in (*uses, "flush(", "close(", "stats()"):
         assert f"tracker.{use}" in ALL_PAGES
     for scope in ("conversation(", "panel(", "workflow(", "solution("):
         assert f"tracker.{scope}" in ALL_PAGES
@@ -275,6 +313,14 @@ def test_the_picture_shows_what_the_demonstration_costs() -> None:
     picture = (REPOSITORY / "docs" / "demo.svg").read_text(encoding="utf-8")
     for amount in ("$0.0276798", "$0.0203523", "$0.0189597", "$0.00528", "$0.04704"):
         assert amount in picture
+    assert not re.search(r"/(home|root|Users|tmp|var)/", picture)
+
+
+def test_the_picture_of_windows_shows_every_action_and_what_is_left() -> None:
+    picture = (REPOSITORY / "docs" / "budgets.svg").read_text(encoding="utf-8").replace("&#160;", " ")
+    shown = ("throttle", "downgrade", "block", "block (shadow)", "alert", "$0.047 of $0.045", "$0.082 of $0.50")
+    for text in (*shown, "user demo-user, day", "organization demo, month"):
+        assert text in picture
     assert not re.search(r"/(home|root|Users|tmp|var)/", picture)
 
 

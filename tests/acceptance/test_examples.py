@@ -45,7 +45,7 @@ def test_each_example_has_a_test_and_says_what_it_shows() -> None:
     for path in EXAMPLES.glob("*.py"):
         source = path.read_text(encoding="utf-8")
         assert source.startswith('"""'), path
-        if path.stem == "models":
+        if path.stem in ("models", "limits"):  # what the examples share
             continue
         assert f'@example("{path.stem}")' in tested, path
         assert "def main() -> None:" in source, path
@@ -202,3 +202,83 @@ def test_calls_recorded_by_hand_are_priced_like_any_other(said: str, rows: Rows)
         "llama-3.1-sonar-small-128k-online: 1 calls, 0 failed, $0.0001500",
         "claude-haiku-4-5: 1 calls, 1 failed, $0",
     ]
+
+
+def tidy(rows: Rows) -> bool:
+    """Whether the example has removed its budgets, and nothing is left of them but the alerts."""
+    return rows("select id from budget_limits") == rows("select id from budget_windows") == []
+
+
+@example("budget_alert")
+def test_an_alert_is_told_at_each_threshold_and_stops_nothing(said: str, rows: Rows) -> None:
+    assert columns(rows(), "status", "budget_action", "total_cost") == [("ok", None, GPT_4O)] * 4
+    told = [line for line in said.splitlines() if line.startswith("user u-")]
+    assert [line.partition(" has ")[2] for line in told] == [
+        "spent $0.013 of $0.02 today (67 %); at the limit: alert.",
+        "spent $0.026 of $0.02 today (134 %); the limit is reached.",
+    ]
+    alerts = rows("select threshold, spent, superseded from cost_alerts order by threshold")
+    assert [tuple(alert.values()) for alert in alerts] == [
+        (Decimal("0.5"), 2 * GPT_4O, False),
+        (Decimal("0.8"), 4 * GPT_4O, True),
+        (Decimal("1.0"), 4 * GPT_4O, False),
+    ]
+    assert tidy(rows)
+
+
+@example("budget_throttle")
+def test_throttled_calls_pass_one_by_one(said: str, rows: Rows) -> None:
+    calls = rows()
+    assert columns(calls, "status", "budget_action", "total_cost") == [
+        *[("ok", None, GPT_4O_MINI)] * 2,
+        *[("ok", "throttle", GPT_4O_MINI)] * 5,
+        ("blocked", "throttle", Decimal(0)),
+    ]
+    assert [call["throttled_ms"] is not None for call in calls] == [False] * 3 + [True] * 4 + [False]
+    starts = [call["created_at"] for call in calls[2:7]]
+    assert (starts[-1] - starts[0]).total_seconds() > 1.9, "four slots of half a second"
+    assert calls[7]["error_type"] == "BudgetThrottled"
+    assert "not now: come again in 0." in said
+    assert tidy(rows)
+
+
+@example("budget_downgrade")
+def test_over_the_limit_a_cheaper_model_answers(said: str, rows: Rows) -> None:
+    assert columns(rows(), "status", "model", "requested_model", "budget_action", "total_cost") == [
+        ("ok", "gpt-4o", None, None, GPT_4O),
+        ("ok", "gpt-4o", None, None, GPT_4O),
+        ("ok", "gpt-4o-mini", "gpt-4o", "downgrade", dollars((1840, "0.15"), (212, "0.60"))),
+        ("ok", "claude-haiku-4-5", "gpt-4o", "downgrade", CLAUDE_HAIKU_4_5),
+        ("blocked", "gpt-4o", None, "downgrade", Decimal(0)),
+        ("ok", "gpt-4o-mini", None, None, GPT_4O_MINI),
+    ]
+    assert "Only models no dearer than claude-haiku-4-5 pass now." in said
+    assert tidy(rows)
+
+
+@example("budget_block")
+def test_a_budget_is_spent_to_the_end_and_not_beyond(said: str, rows: Rows) -> None:
+    # What is set aside for a call is learned from those before it: 0.0084. 13 calls and that fit into 0.10, 14 and that do not.
+    *calls, stopped = rows()
+    assert columns(calls, "status", "budget_action", "total_cost") == [("ok", None, GPT_4O)] * 14
+    assert columns([stopped], "status", "budget_action", "total_cost", "total_tokens", "error_type") == [
+        ("blocked", "block", Decimal(0), 0, "BudgetExceeded")
+    ]
+    assert "14 answers, then: The budget of session s-" in said
+    assert f"spent ${14 * GPT_4O:.7f} of $0.10" in said
+    assert tidy(rows)
+
+
+@example("budget_admit")
+def test_code_that_calls_a_provider_by_itself_goes_by_the_budgets(said: str, rows: Rows) -> None:
+    gpt_4o = dollars((420, "2.50"), (60, "10"))
+    calls = rows()
+    assert columns(calls, "status", "model", "requested_model", "budget_action", "total_cost") == [
+        ("ok", "gpt-4o", None, None, gpt_4o),
+        ("ok", "gpt-4o", None, None, gpt_4o),
+        ("ok", "gpt-4o-mini", "gpt-4o", "downgrade", dollars((420, "0.15"), (60, "0.60"))),
+        ("blocked", "gpt-4o-mini", None, "block", Decimal(0)),
+    ]
+    assert len({call["session_id"] for call in calls}) == 1
+    assert "gpt-4o-mini, downgrade: gpt-4o-mini would answer" in said
+    assert tidy(rows)

@@ -63,7 +63,8 @@ async def ask(model: Any, mode: str, config: Any, question: Any = "Hi", /, **kw:
     try:
         return await stream.output
     finally:
-        await asyncio.wait([stream._producer_task])  # it fires the end a moment after the output is there
+        if stream._producer_task is not None:  # a stopped one never began
+            await asyncio.wait([stream._producer_task])  # it fires the end a moment after the output is there
 
 
 def collect() -> None:

@@ -97,7 +97,8 @@ def test_amounts_come_back_to_the_last_decimal(api: SupabaseStore) -> None:
     """If this failed, a large sum would be rounded as a float is."""
     exact = "123456789.123456789012345678901234567890"
     batch = json.dumps([a_call(1, total_cost=exact, user_id="u"), an_unpriced_call(2, user_id="u")])
-    assert api.call("record_calls_v1", calls=batch) == {"inserted": 2, "duplicate": 0, "rejected": []}
+    report = api.call("record_calls_v1", calls=batch)
+    assert (report["inserted"], report["duplicate"], report["rejected"], report["alerts"]) == (2, 0, [], None)
     columns = ["id", "created_at", "total_cost", "tags", "success"]
     second, first = api.read("agent_usage_detailed", columns=columns, equals={"user_id": "u"})
     assert (first["id"], first["total_cost"]) == (call_id(1), Decimal(exact))

@@ -471,3 +471,64 @@ def test_eight_connections_with_overlapping_batches_post_each_call_once(own_db: 
     assert own_db.execute("select deadlocks from pg_stat_database where datname = current_database()").fetchone() == {
         "deadlocks": 0
     }
+
+
+# What people read
+
+
+def test_check_budget_shows_every_window_that_a_call_would_meet(db: Connection) -> None:
+    """If this failed, an admin could not see why a call is stopped, or what is left before it is."""
+    user = set_budget(db, total_limit=10, daily_limit=50, timezone="Asia/Kolkata")["id"]
+    model = set_budget(db, entity_type="model", entity_id="gpt-5", total_limit=3, action="downgrade", enforce=False)[
+        "id"
+    ]
+    acme = set_budget(db, organization_id="acme", total_limit=100)["id"]
+    set_budget(db, organization_id="other", total_limit=1)
+    set_budget(db, entity_id="u-2", total_limit=1)
+    set_budget(db, entity_type="session", total_limit=1)
+    record(db, a_cost(1, 4, model="gpt-5", organization_id="acme"))
+    acquire(db, "h", [wish(acme, unit=2)])
+    for asked in ({"organization": "acme"}, {"organization_id": "acme"}):
+        met = call(db, "check_budget_v1", entities=json.dumps({**asked, "user": "u-1", "model": "gpt-5"}))
+        shown = [(row["budget_id"], row["period"], row["spent"], row["granted"], row["left"]) for row in met]
+        assert shown == [
+            (model, "total", "4", "0", "-1"),
+            (user, "total", "4", "0", "6"),
+            (user, "day", "0", "0", "50"),
+            (acme, "total", "4", "2", "94"),
+        ]
+    day = met[2]
+    assert (day["entity_type"], day["entity_id"], day["metric"], day["action"]) == ("user", "u-1", "cost_usd", "block")
+    assert (day["organization_id"], day["timezone"], day["enforce"]) == (None, "Asia/Kolkata", True)
+    starts, ends = datetime.fromisoformat(day["starts_at"]), datetime.fromisoformat(day["ends_at"])
+    assert (ends - starts, starts.minute, starts.hour) == (timedelta(days=1), 30, 18)
+    assert (met[0]["enforce"], met[1]["ends_at"]) == (False, None)
+    assert call(db, "check_budget_v1", entities="{}") == []
+    [row] = db.execute("select * from check_budget(user_id => 'u-9') where period = 'total'").fetchall()
+    assert (row["spent"], row["remaining"]) == (0, 10)
+
+
+def test_windows_are_listed_with_the_fullest_first(db: Connection) -> None:
+    """If this failed, what is about to stop calls would drown among what is not."""
+    users = set_budget(db, total_limit=10)["id"]
+    nothing = set_budget(db, total_limit=0, entity_type="agent")["id"]
+    record(
+        db,
+        a_cost(1, 4),
+        a_cost(2, 6, user_id="u-2"),
+        a_cost(3, 1, user_id="u-3"),
+        a_cost(4, 1, user_id="u-4", agent_id="a"),
+    )
+    acquire(db, "h", [wish(users, "u-3", unit=4)])
+    listed = call(db, "budget_windows_v1")
+    assert [(row["budget_id"], row["entity_id"]) for row in listed] == [
+        (nothing, "a"), (users, "u-2"), (users, "u-3"), (users, "u-1"), (users, "u-4"),
+    ]  # fmt: skip
+    assert {name: listed[2][name] for name in ("spent", "granted", "limit_amount", "period", "ends_at", "timezone")} == {
+        "spent": "1", "granted": "4", "limit_amount": "10", "period": "total", "ends_at": None, "timezone": "UTC",
+    }  # fmt: skip
+    assert [row["entity_id"] for row in call(db, "budget_windows_v1", max_rows=2)] == ["a", "u-2"]
+    assert [row["entity_id"] for row in call(db, "budget_windows_v1", entity="u-1")] == ["u-1"]
+    db.execute("update budget_windows set ends_at = now() where entity_id = 'u-1'")
+    assert call(db, "budget_windows_v1", entity="u-1") == []
+    assert len(call(db, "budget_windows_v1", entity="u-1", running_only=False)) == 1

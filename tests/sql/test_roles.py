@@ -19,11 +19,18 @@ from tests.sql.helpers import (
     Connection,
     Row,
     a_call,
+    a_cost,
     a_run,
+    acquire,
     acting_as,
+    audit,
+    call,
     call_id,
     record,
     record_runs,
+    renew,
+    set_budget,
+    wish,
 )
 
 # Calls 1 to 5 and runs r-1 to r-5: Alice and Bob for acme, Carol for another, Alice for herself, and nobody for nobody.
@@ -45,9 +52,14 @@ READERS: dict[str, tuple[str, Row, set[int]]] = {
 CALL_RELATIONS = ("token_usage_logs", "agent_usage_detailed")
 RUN_RELATIONS = (("service_runs", "id"), ("workflow_analytics", "service_run_id"))
 
-# Who may read. Nobody may write anywhere, but for the members that the service role manages.
+# Who may read. Nobody may write anywhere, but for the members and the budgets that the service role manages.
 READABLE = {
     "public.agent_usage_detailed": {"authenticated", "service_role"},
+    "public.budget_grants": {"service_role"},
+    "public.budget_limits": {"authenticated", "service_role"},
+    "public.budget_status": {"authenticated", "service_role"},
+    "public.budget_windows": {"authenticated", "service_role"},
+    "public.cost_alerts": {"authenticated", "service_role"},
     "public.model_prices": {"authenticated", "service_role"},
     "public.organization_members": {"authenticated", "service_role"},
     "public.service_runs": {"authenticated", "service_role"},
@@ -56,21 +68,94 @@ READABLE = {
 }
 
 EXECUTABLE = {
+    "public.acquire_grants_v1": {"service_role"},
     "public.add_model_price_v1": {"service_role"},
+    "public.audit_budgets_v1": {"service_role"},
+    "public.budget_windows_v1": {"service_role"},
+    "public.budgets_v1": {"service_role"},
+    "public.check_budget": {"authenticated", "service_role"},
+    "public.check_budget_v1": {"service_role"},
+    "public.claim_alerts_v1": {"service_role"},
+    "public.cost_alerts_v1": {"service_role"},
     "public.cost_breakdown": {"authenticated", "service_role"},
+    "public.database_time_v1": {"service_role"},
     "public.ensure_partitions_v1": {"service_role"},
     "public.model_prices_v1": {"service_role"},
     "public.record_calls_v1": {"service_role"},
     "public.record_runs_v1": {"service_role"},
+    "public.remove_budget_v1": {"service_role"},
+    "public.renew_grants_v1": {"service_role"},
     "public.reprice_calls_v1": {"service_role"},
+    "public.set_budget_v1": {"service_role"},
+    "public.settle_alerts_v1": {"service_role"},
     "public.tracking_status_v1": {"service_role"},
     "public.unpriced_calls_v1": {"service_role"},
+    "public.usage_history_v1": {"service_role"},
     "vital_private.administered_organizations": {"authenticated", "service_role"},
-    "vital_private.insert_calls": set(),
-    "vital_private.move_default_rows": set(),
-    "vital_private.record_batch": set(),
-    "vital_private.row_id": set(),
-    "vital_private.upsert_runs": set(),
+    # What check_budget, which runs with the rights of its caller, needs of a calendar.
+    "vital_private.local_day": {"authenticated", "service_role"},
+    "vital_private.local_midnight": {"authenticated", "service_role"},
+    "vital_private.window_end": {"authenticated", "service_role"},
+    "vital_private.window_start": {"authenticated", "service_role"},
+    **dict.fromkeys(
+        (
+            "vital_private.alert_json",
+            "vital_private.alerts_of_this_transaction",
+            "vital_private.answer_ask",
+            "vital_private.before_budgets_change",
+            "vital_private.budget_json",
+            "vital_private.budget_model",
+            "vital_private.budgets_version",
+            "vital_private.check_budget_limit",
+            "vital_private.counted",
+            "vital_private.counts_otherwise",
+            "vital_private.grant_share",
+            "vital_private.insert_calls",
+            "vital_private.limits_of",
+            "vital_private.lock_budgets",
+            "vital_private.make_windows",
+            "vital_private.move_default_rows",
+            "vital_private.open_windows",
+            "vital_private.post_spend",
+            "vital_private.postings_of",
+            "vital_private.record_batch",
+            "vital_private.row_id",
+            "vital_private.sums_of",
+            "vital_private.take_back_lapsed",
+            "vital_private.upsert_runs",
+        ),
+        frozenset[str](),
+    ),
+}
+
+# Budgets 1 to 9: of each user for all, for acme and for another; of organizations; of a service; of Alice and Bob themselves.
+BUDGETS: list[Row] = [
+    {"entity_type": "user"},
+    {"entity_type": "user", "organization_id": "acme"},
+    {"entity_type": "user", "organization_id": "other"},
+    {"entity_type": "organization", "entity_id": "acme"},
+    {"entity_type": "organization", "entity_id": "other"},
+    {"entity_type": "service", "organization_id": "acme"},
+    {"entity_type": "service"},
+    {"entity_type": "user", "entity_id": ALICE},
+    {"entity_type": "user", "entity_id": BOB},
+]
+# Which budgets a reader sees, and of which of them the windows and alerts, by the names of their entities.
+BUDGET_READERS: dict[str, tuple[set[int], set[tuple[int, str]]]] = {
+    "owner of rows": ({1, 2, 8}, {(1, ALICE), (2, ALICE), (8, ALICE)}),
+    "plain member": ({1, 2, 9}, {(1, BOB), (2, BOB), (9, BOB)}),
+    "organization admin": ({1, 2, 4, 6}, {(2, ALICE), (2, BOB), (4, "acme"), (6, "workflow")}),
+    "admin of another": ({1, 3, 5}, {(1, CAROL), (3, CAROL), (5, "other")}),
+    "stranger": ({1}, set()),
+    "signed in without a subject": ({1}, set()),
+    "subject that is no uuid": ({1}, set()),
+    "subject of another type": ({1}, set()),
+    "subject null": ({1}, set()),
+    "service role": (
+        set(range(1, 10)),
+        {(1, ALICE), (1, BOB), (1, CAROL), (2, ALICE), (2, BOB), (3, CAROL), (4, "acme"), (5, "other")}
+        | {(6, "workflow"), (7, "workflow"), (8, ALICE), (9, BOB)},
+    ),
 }
 
 RELATIONS = """
@@ -124,6 +209,87 @@ def test_everyone_sees_exactly_the_calls_and_runs_that_are_theirs(anywhere: Conn
             assert {row["id"] for row in anywhere.execute(query)} == {f"r-{number}" for number in mine}, relation
         breakdown = anywhere.execute("select label, calls from cost_breakdown('agent')").fetchall()
         assert {row["label"]: row["calls"] for row in breakdown} == {f"agent-{number}": 1 for number in mine}
+
+
+@contextmanager
+def budgeted(connection: Connection) -> Iterator[dict[int, int]]:
+    """The BUDGETS, each with what Alice, Bob and Carol have spent and an alert of it; their ids by their numbers."""
+    with populated(connection):
+        ids = {
+            number: set_budget(connection, total_limit=1, alert_thresholds=["1"], **budget)["id"]
+            for number, budget in enumerate(BUDGETS, start=1)
+        }
+        for number, (user, organization) in enumerate(OWNERS[:3], start=21):
+            record(connection, a_cost(number, 2, user_id=user, organization_id=organization, service_type="workflow"))
+        acquire(connection, "h", [wish(ids[1], ALICE, unit=0, want=0)])
+        yield ids
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_everyone_sees_exactly_the_budgets_windows_and_alerts_that_are_theirs(
+    anywhere: Connection, reader: str
+) -> None:
+    """If this failed, a customer would read what another may spend and has spent, or not see their own limits."""
+    role, claims, _ = READERS[reader]
+    budgets, windows = BUDGET_READERS[reader]
+    with budgeted(anywhere) as ids, acting_as(anywhere, role, claims):
+        numbers = {budget_id: number for number, budget_id in ids.items()}
+        seen = anywhere.execute("select id from budget_limits").fetchall()
+        assert {numbers[row["id"]] for row in seen} == budgets
+        for relation in ("budget_windows", "budget_status", "cost_alerts"):
+            query = sql.SQL("select budget_id, entity_id from {}").format(sql.Identifier(relation))
+            assert {(numbers[row["budget_id"]], row["entity_id"]) for row in anywhere.execute(query)} == windows, (
+                relation
+            )
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_asking_what_a_call_would_meet_shows_no_more_than_the_tables(anywhere: Connection, reader: str) -> None:
+    """If this failed, naming another user would show what they have spent."""
+    role, claims, _ = READERS[reader]
+    budgets, windows = BUDGET_READERS[reader]
+    met = {1: ALICE, 2: ALICE, 4: "acme", 6: "workflow", 7: "workflow", 8: ALICE}
+    with budgeted(anywhere) as ids, acting_as(anywhere, role, claims):
+        numbers = {budget_id: number for number, budget_id in ids.items()}
+        found = anywhere.execute(
+            "select * from check_budget(organization_id => 'acme', user_id => %s, service_type => 'workflow')", [ALICE]
+        ).fetchall()
+    shown = {numbers[row["budget_id"]]: (row["entity_id"], row["spent"] > 0) for row in found}
+    assert shown == {
+        number: (entity, (number, entity) in windows) for number, entity in met.items() if number in budgets
+    }
+
+
+def test_grants_are_for_the_service_role_alone(anywhere: Connection) -> None:
+    """If this failed, users would see which processes run and what they hold."""
+    with budgeted(anywhere) as ids:
+        acquire(anywhere, "h", [wish(ids[1], "u-9", unit="0.5")])
+        with acting_as(anywhere, "service_role"):
+            assert len(anywhere.execute("select from budget_grants").fetchall()) == 1
+        for role in ("authenticated", "anon"):
+            with acting_as(anywhere, role, {"sub": ADMIN}), pytest.raises(InsufficientPrivilege):
+                anywhere.execute("select from budget_grants")
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into budget_limits (entity_type, daily_limit) values ('user', 5)",
+        "update budget_limits set daily_limit = 1000",
+        "delete from budget_limits",
+    ],
+)
+def test_no_user_changes_a_budget(anywhere: Connection, role: str, statement: str) -> None:
+    """If this failed, users would lift their own limits."""
+    with budgeted(anywhere), acting_as(anywhere, role, {"sub": ADMIN}), pytest.raises(InsufficientPrivilege):
+        anywhere.execute(statement)
+
+
+def test_anonymous_visitors_cannot_ask_what_a_call_would_meet(anywhere: Connection) -> None:
+    """If this failed, the publishable key would show budgets."""
+    with budgeted(anywhere), acting_as(anywhere, "anon"), pytest.raises(InsufficientPrivilege):
+        anywhere.execute("select * from check_budget(user_id => %s)", [ALICE])
 
 
 def test_a_breakdown_of_an_organization_one_does_not_administer_is_empty(anywhere: Connection) -> None:
@@ -232,7 +398,9 @@ def test_no_client_can_write_to_anything(anywhere: Connection) -> None:
         """
     ).fetchall()
     assert {(row["name"], row["role"], row["privilege"]) for row in writable} == {
-        ("public.organization_members", "service_role", privilege) for privilege in ("insert", "update", "delete")
+        (relation, "service_role", privilege)
+        for relation in ("public.budget_limits", "public.organization_members")
+        for privilege in ("insert", "update", "delete")
     }
     sequences = anywhere.execute(
         """
@@ -256,6 +424,15 @@ def test_no_client_can_write_to_anything(anywhere: Connection) -> None:
         "delete from vital_private.token_usage_logs_default",
         "update model_prices set input_usd_per_mtok = 0",
         "truncate token_usage_logs",
+        "update budget_windows set spent = 0",
+        "delete from budget_windows",
+        "update budget_grants set amount = 0",
+        "insert into budget_grants select id, 'me', 1, now() from budget_windows",
+        "update cost_alerts set delivered_at = now()",
+        "delete from cost_alerts",
+        "update vital_private.budget_periods set limit_amount = 0",
+        "insert into vital_private.incoming_calls (id) values (gen_random_uuid())",
+        "truncate budget_limits cascade",
     ],
 )
 def test_writing_fails_for_every_client(anywhere: Connection, role: str, statement: str) -> None:
@@ -272,6 +449,17 @@ def test_the_service_role_manages_members(anywhere: Connection) -> None:
         assert anywhere.execute(
             "delete from organization_members where user_id = 'dave' returning role"
         ).fetchall() == [{"role": "admin"}]
+
+
+def test_the_service_role_manages_budgets(anywhere: Connection) -> None:
+    """If this failed, budgets could be set with our command line only, and not from Supabase's own table editor."""
+    with acting_as(anywhere, "service_role"):
+        anywhere.execute("insert into budget_limits (entity_type, daily_limit) values ('user', 5)")
+        assert record(anywhere, a_cost(1))["inserted"] == 1
+        anywhere.execute("update budget_limits set daily_limit = 6")
+        assert [row["limit_amount"] for row in anywhere.execute("select limit_amount from budget_windows")] == [6]
+        assert len(anywhere.execute("delete from budget_limits returning id").fetchall()) == 1
+        assert anywhere.execute("select from budget_windows").fetchall() == []
 
 
 def test_no_user_makes_themselves_an_admin(anywhere: Connection) -> None:
@@ -309,7 +497,22 @@ def test_functions_may_be_called_as_written_here_and_by_nobody_else(anywhere: Co
         "unpriced_calls_v1(null, null, 10)",
         "tracking_status_v1()",
         "ensure_partitions_v1('2026-01-01', 1)",
-        "vital_private.insert_calls('[]')",
+        "budgets_v1()",
+        "set_budget_v1('{}')",
+        "remove_budget_v1(1)",
+        "acquire_grants_v1('h', '[]')",
+        "renew_grants_v1('h')",
+        "check_budget_v1('{}')",
+        "budget_windows_v1()",
+        "cost_alerts_v1()",
+        "claim_alerts_v1('h')",
+        "settle_alerts_v1('[]', true)",
+        "audit_budgets_v1()",
+        "usage_history_v1()",
+        "database_time_v1()",
+        "vital_private.insert_calls('[]', 'h')",
+        "vital_private.answer_ask('h', '{}', '{}', 60)",
+        "vital_private.post_spend(null, 'h', null)",
     ],
 )
 def test_clients_cannot_call_what_writes_or_reads_past_the_policies(anywhere: Connection, role: str, call: str) -> None:
@@ -323,8 +526,26 @@ def test_the_service_role_can_do_its_work_through_functions(anywhere: Connection
     with acting_as(anywhere, "service_role", {"role": "service_role"}):
         assert record(anywhere, a_call(9))["inserted"] == 1
         assert record_runs(anywhere, a_run("r-9"))["inserted"] == 1
-        for call in ("model_prices_v1()", "unpriced_calls_v1(null, null, 10)", "reprice_calls_v1('[]')"):
-            anywhere.execute(f"select {call}")
+        for asked in ("model_prices_v1()", "unpriced_calls_v1(null, null, 10)", "reprice_calls_v1('[]')"):
+            anywhere.execute(f"select {asked}")
+        budget = set_budget(anywhere, total_limit=5)["id"]
+        [answer] = acquire(anywhere, "h", [wish(budget)])
+        assert answer["admitted"]
+        assert record(anywhere, a_cost(10, 5))["inserted"] == 1
+        assert len(call(anywhere, "claim_alerts_v1", holder="h")) == 1
+        assert call(anywhere, "settle_alerts_v1", ids="[]", delivered=True) == {"settled": 0}
+        assert len(call(anywhere, "budget_windows_v1")) == 1
+        assert audit(anywhere) == []
+        renew(anywhere, "h")
+        for asked in (
+            "budgets_v1()",
+            "usage_history_v1()",
+            "database_time_v1()",
+            "cost_alerts_v1()",
+            "check_budget_v1('{}')",
+        ):
+            anywhere.execute(f"select {asked}")
+        assert call(anywhere, "remove_budget_v1", budget_id=budget) == {"removed": 1}
         status = anywhere.execute("select tracking_status_v1() as status").fetchone()
         assert status is not None
         assert status["status"]["migrations"]
@@ -360,7 +581,11 @@ def test_every_function_pins_its_search_path(anywhere: Connection) -> None:
 def test_every_view_reads_with_the_rights_of_its_reader(anywhere: Connection) -> None:
     """If this failed, a view would show every organization's rows to everyone."""
     views = [row for row in anywhere.execute(RELATIONS).fetchall() if row["relkind"] == "v"]
-    assert {row["name"] for row in views} == {"public.agent_usage_detailed", "public.workflow_analytics"}
+    assert {row["name"] for row in views} == {
+        "public.agent_usage_detailed",
+        "public.budget_status",
+        "public.workflow_analytics",
+    }
     assert [row["name"] for row in views if "security_invoker=true" not in (row["reloptions"] or [])] == []
 
 
@@ -379,7 +604,7 @@ def test_policies_ask_who_is_asking_once_a_statement(anywhere: Connection) -> No
         "select policyname, coalesce(qual, '') || coalesce(with_check, '') as expression from pg_policies"
         " where schemaname in ('public', 'vital_private')"
     ).fetchall()
-    assert len(policies) == 11
+    assert len(policies) == 21
     for policy in policies:
         lowered = policy["expression"].lower()
         for function in ("auth.uid()", "auth.jwt()", "auth.role()", "vital_private.administered_organizations()"):
@@ -393,7 +618,8 @@ def test_no_policy_is_for_everybody_or_for_writing(anywhere: Connection) -> None
     ).fetchall()
     assert {role for policy in policies for role in policy["roles"]} == {"authenticated", "service_role"}
     assert {(p["tablename"], tuple(p["roles"])) for p in policies if p["cmd"] != "SELECT"} == {
-        ("organization_members", ("service_role",))
+        ("budget_limits", ("service_role",)),
+        ("organization_members", ("service_role",)),
     }
 
 

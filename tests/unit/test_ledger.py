@@ -5,6 +5,7 @@ If one of these fails, a process spends money that it was never given, or sits o
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -294,12 +295,16 @@ def test_threads_take_no_more_than_there_is(ledger: Ledger, granted: Callable[..
     taken: list[list[Hold]] = [[] for _ in range(16)]
 
     def take(mine: list[Hold]) -> None:
-        while (hold := ledger.take(plan, ONE, 0)) is not None:
-            mine.append(hold)
-            if len(mine) % 3 == 0:
-                ledger.release(mine.pop())
-            elif len(mine) % 7 == 0:
-                ledger.settle(mine.pop(), Amounts(0, 0, 0))
+        for number in itertools.count():
+            hold = ledger.take(plan, ONE, 0)
+            if hold is None:
+                return
+            if number % 3 == 0:
+                ledger.release(hold)
+            elif number % 7 == 0:
+                ledger.settle(hold, Amounts(0, 0, 0))
+            else:
+                mine.append(hold)
 
     threads = [threading.Thread(target=take, args=(mine,)) for mine in taken]
     for thread in threads:

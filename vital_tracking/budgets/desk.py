@@ -15,11 +15,12 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from vital_tracking.budgets.admission import Admission, Request
+from vital_tracking.budgets.ask import Ask
 from vital_tracking.budgets.estimate import Amounts, in_pico
-from vital_tracking.budgets.ledger import Asked, Entry, Plan
+from vital_tracking.budgets.ledger import Asked, Part, Plan
 from vital_tracking.budgets.rules import Rules
 from vital_tracking.context import CallContext
-from vital_tracking.errors import BudgetExceeded, StoreError, StoreNotReady
+from vital_tracking.errors import BudgetExceeded, StoreError, StoreNotReady, StoreRejected
 from vital_tracking.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,52 +39,6 @@ _LONGEST_PAUSE_S: Final = 5.0  # grants in hand must be renewed as soon as that 
 _ALERTS_EVERY_S: Final = 30.0
 
 
-class Ask:
-    """A call that waits for the database's answer. Who asks waits for `done`, or is told by `on_done`."""
-
-    __slots__ = (
-        "admission",
-        "again",
-        "ahead",
-        "amounts",
-        "answered",
-        "clamp",
-        "done",
-        "error",
-        "gone",
-        "limited",
-        "lock",
-        "max_wait",
-        "on_done",
-        "plan",
-        "prepared",
-        "request",
-        "retried",
-        "shortened",
-        "wait_s",
-    )
-
-    def __init__(self, request: Request, max_wait: float = 0.0, clamp: bool = False) -> None:
-        self.request = request
-        self.max_wait = max_wait
-        self.clamp = clamp
-        self.ahead = False
-        self.plan: Plan  # both are there once it is prepared
-        self.amounts: Amounts
-        self.prepared = False
-        self.limited: int | None = None
-        self.shortened = self.retried = False
-        self.lock = threading.Lock()
-        self.done = threading.Event()
-        self.on_done: Callable[[], object] | None = None
-        self.gone = False
-        self.answered = False
-        self.again = False
-        self.wait_s = 0.0
-        self.admission: Admission | None = None
-        self.error: BudgetExceeded | None = None
-
-
 class Desk:
     """Serves asks in their order; never raises at those who ask."""
 
@@ -92,8 +47,7 @@ class Desk:
         self._recorder = recorder
         self._settings = settings
         self._lifetime_s = settings.grant_lifetime_s
-        self._pause_s = _FIRST_PAUSE_S
-        self._troubled = False
+        self._deadline_s = settings.budget_deadline_s
         self.deliver_alerts: Callable[[], object] | None = None
         self.reset_after_fork()
 
@@ -105,21 +59,21 @@ class Desk:
         self._running = False
         self._closing = False
         self._busy_since: float | None = None
+        self._troubled = False  # away, or too slow: until it answers in time again only this thread asks it
+        self._pause_s = _FIRST_PAUSE_S
         self._down_until = 0.0
+        self._look_due = 0.0
         self._renew_due = 0.0
-        self._rules_due = 0.0
+        self._rules_due = 0.0 if self._settings.budgets else float("inf")
         self._alerts_due = 0.0
         self._delivering: threading.Thread | None = None
 
     # For those who ask
 
     def submit(self, ask: Ask) -> None:
-        """Have an ask served; at once unanswered where the database is known to be away or stuck."""
-        busy = self._busy_since
-        now = time.monotonic()
-        stuck = busy is not None and now - busy > self._settings.budget_deadline_s
-        if self._closing or stuck or now < self._down_until:
-            self._unanswered(ask)
+        """Have an ask served; at once unanswered where the database is known to be away or too slow to be waited for."""
+        if self._closing or self._troubled or self._busy_for() > self._deadline_s:
+            ask.leave()
             return
         self._queue.put(ask)
         if not self._running:
@@ -133,16 +87,13 @@ class Desk:
 
     def give_up(self, ask: Ask) -> None:
         """The asker's time is over; an answer that has just come still counts."""
-        with ask.lock:
-            if not ask.answered:
-                ask.gone = True
+        # Where an answer of the database is what took the time, nobody else need wait for it.
+        if ask.give_up() and self._busy_for() > self._deadline_s / 2:
+            self._say_troubled(f"The database did not answer within {self._deadline_s:g} s.")
 
     def cancel(self, ask: Ask) -> None:
         """The asker wants the answer no more."""
-        with ask.lock:
-            ask.gone = True
-            admission = ask.admission
-        if admission is not None:
+        if (admission := ask.cancel()) is not None:
             self._gate.release(admission)
 
     def start(self) -> None:
@@ -184,7 +135,8 @@ class Desk:
             while not self._closing:
                 self._once()
             if self._gate.ledger.has_grants:
-                self._renew(all_back=True)
+                with suppress(StoreError):  # then they lapse
+                    self._renew(all_back=True)
         except Exception as error:  # noqa: BLE001 - the next ask starts another thread
             self._recorder.fault(error)
         finally:
@@ -192,10 +144,12 @@ class Desk:
             while not self._queue.empty():
                 left = self._queue.get_nowait()
                 if left is not None:
-                    self._unanswered(left)
+                    left.leave()
 
     def _once(self) -> None:
-        pause = _TICK_S if self._gate.ledger.has_grants else max(self._rules_due - time.monotonic(), 0.001)
+        now = time.monotonic()
+        due = self._down_until if self._troubled else self._rules_due
+        pause = _TICK_S if self._gate.ledger.has_grants and not self._troubled else max(due - now, 0.001)
         asks: list[Ask] = []
         try:
             first = self._queue.get(timeout=min(pause, self._settings.budget_refresh_s))
@@ -214,7 +168,7 @@ class Desk:
             self._rest()
         finally:
             for ask in asks:
-                self._unanswered(ask)
+                ask.leave()
 
     def _drain(self) -> list[Ask]:
         asks: list[Ask] = []
@@ -229,27 +183,31 @@ class Desk:
             self._read_rules()
         self._check_grants()
         waiting = list(asks)
+        together = False
         while waiting:
-            now, later = self._sort(waiting)
+            now, later = self._sort(waiting, together=together)
             if now:
                 later += self._ask_database(now)
-            waiting = later
+            waiting, together = later, True
 
-    def _sort(self, waiting: Sequence[Ask]) -> tuple[list[Ask], list[Ask]]:
-        """Answer what can be answered here; of the rest, one ask of a kind now, the others after it."""
+    def _sort(self, waiting: Sequence[Ask], *, together: bool) -> tuple[list[Ask], list[Ask]]:
+        """Answer what can be answered here; of the rest, who asks now, and who after it.
+
+        First one ask of a kind asks for all: far from the limit it is given enough. Where it was not, all ask `together`.
+        """
         now: list[Ask] = []
         later: list[Ask] = []
-        kinds: set[int] = set()
+        kinds: dict[int, Ask] = {}
         for ask in waiting:
             if ask.gone or self._answer_here(ask):
                 continue
-            throttled = any(account.budget.action == "throttle" for account in ask.plan.accounts)
-            # A throttled call needs a slot of its own; others wait for what the first of their kind is given.
-            if len(now) >= _AT_ONCE or (id(ask.plan) in kinds and not throttled):
-                later.append(ask)
-            else:
-                kinds.add(id(ask.plan))
-                now.append(ask)
+            first = kinds.setdefault(id(ask.plan), ask)
+            ask.waiting = int(first is ask)
+            # A throttled call needs a slot of its own.
+            alone = together or any(account.budget.action == "throttle" for account in ask.plan.accounts)
+            if first is not ask and not alone:
+                first.waiting += 1
+            (now if len(now) < _AT_ONCE and (alone or first is ask) else later).append(ask)
         return now, later
 
     def _answer_here(self, ask: Ask) -> bool:
@@ -263,11 +221,8 @@ class Desk:
         except BudgetExceeded as error:
             self._resolve(ask, error=error)
             return True
-        if gate.ledger.refresh(ask.plan):
-            hold = gate.ledger.take(ask.plan, ask.amounts, ask.request.prompt_bytes)
-            if hold is not None:
-                self._resolve(ask, Admission(hold, ask.plan.note, None, ask.limited))
-                return True
+        if self._take(ask):
+            return True
         now = time.monotonic()
         for account in ask.plan.accounts:
             known = account.refused
@@ -275,17 +230,27 @@ class Desk:
                 continue
             same = known(ask, now)
             if same is not None:
+                if self._recorder.settle_held():  # calls that have ended since may have left enough
+                    return self._take(ask)
                 self._resolve(ask, error=same)
                 return True
         return False
+
+    def _take(self, ask: Ask) -> bool:
+        """Answer an ask from the grants in hand; False where they do not cover it."""
+        ledger = self._gate.ledger
+        hold = ledger.take(ask.plan, ask.amounts, ask.request.prompt_bytes) if ledger.refresh(ask.plan) else None
+        if hold is not None:
+            self._resolve(ask, Admission(hold, ask.plan.note, None, ask.limited))
+        return hold is not None
 
     def _ask_database(self, asks: Sequence[Ask]) -> list[Ask]:
         """Ask for all of them in one round trip; those that must ask once more."""
         ledger = self._gate.ledger
         wishes: list[dict[str, Any]] = []
-        asides: list[list[Entry]] = []
+        asides: list[list[Part]] = []
         for ask in asks:
-            windows, aside = ledger.wish(ask.plan, ask.amounts, len(asks), ahead=ask.ahead)
+            windows, aside = ledger.wish(ask.plan, ask.amounts, ask.waiting, ahead=ask.ahead)
             asides.append(aside)
             wishes.append({"max_wait": ask.max_wait, "ahead": ask.ahead, "windows": windows})
         asked_at = time.monotonic()
@@ -294,9 +259,11 @@ class Desk:
                 "acquire_grants_v1", holder=ledger.holder, asks=json.dumps(wishes), lifetime_s=self._lifetime_s
             )
             clock = self._clock(asked_at, answer["now"])
-        except BaseException:
+        except BaseException as error:
             for aside in asides:
                 ledger.put_back(aside)
+            if isinstance(error, StoreRejected):
+                return self._ask_one_by_one(asks, error)
             raise
         if self._recorder.on_alerts is not None and (alerts := answer.get("alerts")):
             self._recorder.on_alerts(alerts)
@@ -324,6 +291,14 @@ class Desk:
                 self._refuse(ask, one)
         return again
 
+    def _ask_one_by_one(self, asks: Sequence[Ask], error: StoreRejected) -> list[Ask]:
+        """One of them holds what the database cannot take: the others must not suffer for it."""
+        if len(asks) > 1:
+            return [again for ask in asks for again in self._ask_database([ask])]
+        self._recorder.fault(error)
+        asks[0].leave()
+        return []
+
     def _refuse(self, ask: Ask, answer: Mapping[str, Any]) -> None:
         windows, wait_s = answer["windows"], answer["wait"]
         error = self._gate.refused(ask, windows, wait_s)
@@ -341,7 +316,8 @@ class Desk:
 
         for account in ask.plan.accounts:
             if account.budget.id == error.stop.budget_id:
-                account.refused, account.refused_until = known, asked_at + _REFUSED_S
+                account.refused = known
+                account.refused_until = min([asked_at + _REFUSED_S, *(window.ends for window in account.windows)])
         self._resolve(ask, error=error)
 
     def shorten(self, ask: Ask, prompt: int, windows: Sequence[Mapping[str, Any]], shortest: int) -> bool:
@@ -386,28 +362,8 @@ class Desk:
         wait_s: float = 0.0,
         again: bool = False,
     ) -> None:
-        with ask.lock:
-            gone = ask.gone
-            if not gone:
-                ask.admission, ask.error, ask.wait_s, ask.again = admission, error, wait_s, again
-                ask.answered = True
-        if gone:
-            if admission is not None:
-                self._gate.release(admission)
-            return
-        self._tell(ask)
-
-    def _unanswered(self, ask: Ask) -> None:
-        """Let whoever asked decide alone; nothing where there is an answer already."""
-        if not ask.answered and not ask.done.is_set():
-            self._tell(ask)
-
-    @staticmethod
-    def _tell(ask: Ask) -> None:
-        ask.done.set()
-        if ask.on_done is not None:
-            with suppress(RuntimeError):  # its event loop is closed
-                ask.on_done()
+        if not ask.answer(admission, error, wait_s, again=again) and admission is not None:
+            self._gate.release(admission)
 
     # Housekeeping
 
@@ -416,7 +372,8 @@ class Desk:
         if now < self._down_until:
             return
         self._check_grants()
-        if self._gate.ledger.has_grants or now >= self._rules_due:
+        if self._troubled or now >= min(self._rules_due, self._look_due):
+            self._look_due = now + _TICK_S
             self._renew()
         if self.deliver_alerts is not None and now >= self._alerts_due:
             self._alerts_due = now + _ALERTS_EVERY_S
@@ -436,7 +393,8 @@ class Desk:
         now = time.monotonic()
         ledger = self._gate.ledger
         kept, returned = ledger.keeps(all_back=all_back)
-        if not (all_back or returned or now >= self._renew_due or now >= self._rules_due):
+        due = kept and now >= self._renew_due
+        if not (all_back or returned or due or self._troubled or now >= self._rules_due):
             return
         answer = self._call("renew_grants_v1", holder=ledger.holder, kept=json.dumps(kept), lifetime_s=self._lifetime_s)
         ledger.renewed(kept, now + self._lifetime_s * _SAFE_PART)
@@ -452,22 +410,35 @@ class Desk:
         self._rules_due = time.monotonic() + self._settings.budget_refresh_s
         rules = Rules.from_answer(self._call("budgets_v1"))
         if self._gate.rules is None and rules.budgets:
-            self._recorder.refresh_prices()
+            self._timed(self._recorder.refresh_prices)
             for row in self._call("usage_history_v1"):
                 self._gate.remember(row["model"], row["agent_id"], int(row["completion_tokens"]))
         self._gate.rules_are(rules)
 
     def _call(self, function: str, **arguments: object) -> Any:
+        return self._timed(lambda: self._recorder.store.call(function, **arguments))
+
+    def _timed(self, work: Callable[[], Any]) -> Any:
+        """Work for which the database is waited for; what it takes decides whether anybody else waits."""
         self._busy_since = time.monotonic()
         try:
-            answer = self._recorder.store.call(function, **arguments)
+            answer = work()
+            slow = self._busy_for() > self._deadline_s / 2
         finally:
             self._busy_since = None
-        if self._troubled:
-            self._troubled = False
-            logger.warning("The database answers again; budgets are checked.")
-        self._pause_s = _FIRST_PAUSE_S
+        if slow and self._troubled:
+            self._rest()
+        elif not slow:
+            self._pause_s = _FIRST_PAUSE_S
+            if self._troubled:
+                self._troubled = False
+                logger.warning("The database answers in time again; budgets are checked.")
         return answer
+
+    def _busy_for(self) -> float:
+        """For how many seconds the database has been owing an answer."""
+        busy = self._busy_since
+        return 0.0 if busy is None else time.monotonic() - busy
 
     def _clock(self, asked_at: float, now: str) -> Asked:
         return Asked(
@@ -477,13 +448,13 @@ class Desk:
     def _away(self, error: StoreError) -> None:
         """The database cannot be asked: do not try again for a moment, and let budgets decide by `when_unavailable`."""
         self._rest()
+        self._say_troubled(f"{error}{' Budgets are not checked.' if isinstance(error, StoreNotReady) else ''}")
+
+    def _say_troubled(self, problem: str) -> None:
         if not self._troubled:
             self._troubled = True
-            ready = not isinstance(error, StoreNotReady)
             logger.warning(
-                "%s Calls go on by the grants in hand, then as each budget's when_unavailable says.%s",
-                error,
-                "" if ready else " Budgets are not checked.",
+                "%s Calls go on by the grants in hand, then as each budget's when_unavailable says.", problem
             )
 
     def _rest(self) -> None:

@@ -15,7 +15,8 @@ from decimal import Decimal
 from typing import Final
 
 from vital_tracking.budgets.admission import Admission, Request
-from vital_tracking.budgets.desk import Ask, Desk
+from vital_tracking.budgets.ask import Ask
+from vital_tracking.budgets.desk import Desk
 from vital_tracking.budgets.estimate import Amounts, History, Tariff, in_pico
 from vital_tracking.budgets.ledger import Account, Draw, Hold, Ledger, Plan
 from vital_tracking.budgets.rules import METRICS, Budget, Rules, refusal
@@ -39,7 +40,7 @@ class Gate:
         self._ceiling: Rates = ceiling_rates(settings.ceiling_price)
         self._histories: dict[tuple[str | None, str | None], History] = {}
         self._plans: dict[object, Plan] = {}
-        self._rules: Rules | None = None
+        self._rules: Rules | None = None if settings.budgets else Rules()
         self.unchecked = 0
         self.ledger = Ledger()
         self.desk = Desk(self, recorder, settings)

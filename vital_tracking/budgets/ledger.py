@@ -287,10 +287,15 @@ class Ledger:
             self._give_back()
             for account in plan.accounts:
                 metric = account.budget.metric
-                hurried = now - account.asked_at < _HURRY_S
-                account.want = min(account.want * 2, _LARGEST_WANT) if hurried else max(account.want // 2, _FIRST_WANT)
-                account.asked_at = now
                 unit = amounts[metric]
+                more = waiting
+                if waiting:  # else another call asks for more on behalf of all
+                    hurried = now - account.asked_at < _HURRY_S
+                    account.want = (
+                        min(account.want * 2, _LARGEST_WANT) if hurried else max(account.want // 2, _FIRST_WANT)
+                    )
+                    account.asked_at = now
+                    more += account.want
                 have: dict[str, str] = {}
                 for window in account.windows if not ahead else ():
                     part = min(window.free, unit)
@@ -303,7 +308,7 @@ class Ledger:
                         "budget": account.budget.id,
                         "entity": account.entity,
                         "unit": _as_text(unit, metric),
-                        "want": _as_text(unit * (account.want + waiting), metric),
+                        "want": _as_text(unit * more, metric),
                         "pass": account.budget.id in plan.may_pass,
                         "have": have,
                     }

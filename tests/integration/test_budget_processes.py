@@ -1,0 +1,246 @@
+"""Eight processes with sixty-four threads each on the same budgets: exactly what the limit allows, whoever dies.
+
+If one of these fails, a budget shared by several processes is overspent, or money is lost that a dead process had in hand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.budget_helpers import CALL, COST, USAGE, check_sums, granted, set_budget, until
+from tests.integration.helpers import Rows
+from vital_tracking import BudgetExceeded, VitalTracker
+from vital_tracking.stores.postgres import PostgresStore
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROCESSES, THREADS = 8, 64
+USERS = ["u-1", "u-2", "u-3"]
+
+
+class Worker:
+    """A process of tests.support.budget_worker."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.budget_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+
+    def tell(self, **job: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> dict[str, Any] | None:
+        """The answer to what it was told; None where it died over it."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        return dict(json.loads(line)) if line.endswith("\n") else None
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+
+    def end(self) -> None:
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self.process.kill()
+        self.process.wait()
+
+
+class Workers:
+    """Eight of them, started anew where they have died."""
+
+    def __init__(self) -> None:
+        self.all: list[Worker] = []
+
+    def open(self, database: str, **settings: Any) -> list[Worker]:
+        """All of them with a tracker each that knows the budgets."""
+        alive = [worker for worker in self.all if worker.process.poll() is None]
+        for worker in self.all:
+            if worker not in alive:
+                worker.end()
+        self.all = alive + [Worker() for _ in range(PROCESSES - len(alive))]
+        # On a busy machine an answer may take its time; here nobody goes on without one.
+        settings = {"budget_deadline_s": 60, **settings}
+        self.tell(do="open", database=database, settings=settings)
+        assert self.answers() == [{}] * PROCESSES
+        return self.all
+
+    def tell(self, **job: Any) -> None:
+        for worker in self.all:
+            worker.tell(**job)
+
+    def answers(self) -> list[dict[str, Any] | None]:
+        return [worker.answer() for worker in self.all]
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    """Processes that serve all tests of this file."""
+    made = Workers()
+    yield made
+    for worker in made.all:
+        worker.end()
+
+
+@pytest.fixture
+def spending(tmp_path: Path) -> Callable[[int], dict[str, Any]]:
+    """A job that spends until the budgets stop it; each worker writes a journal of its own."""
+
+    def job(number: int) -> dict[str, Any]:
+        journal = str(tmp_path / f"journal-{number}")
+        return {"do": "spend", "threads": THREADS, "users": USERS, "call": CALL, "usage": USAGE, "journal": journal}
+
+    return job
+
+
+def made(tmp_path: Path, number: int) -> int:
+    """Calls that a worker was let make, also one that is dead."""
+    path = tmp_path / f"journal-{number}"
+    return path.stat().st_size if path.exists() else 0
+
+
+# The budgets, each with the most calls of all users that they allow together. Windows of several periods and entities are
+# asked for at once; one of them is the tightest.
+CASES: dict[str, tuple[list[dict[str, Any]], int]] = {
+    "calls, the organization's day": (
+        [
+            {"entity_type": "organization", "entity_id": "acme", "daily_limit": "700", "monthly_limit": "5000"},
+            {"daily_limit": "600", "monthly_limit": "650"},
+        ],
+        700,
+    ),
+    "calls, each user's month": (
+        [
+            {"entity_type": "organization", "entity_id": "acme", "daily_limit": "5000", "total_limit": "6000"},
+            {"daily_limit": "5000", "monthly_limit": "200"},
+        ],
+        600,
+    ),
+    "dollars": (
+        [
+            {
+                "entity_type": "organization",
+                "entity_id": "acme",
+                "metric": "cost_usd",
+                "daily_limit": str(COST * 2000),
+                "monthly_limit": str(COST * 600),
+            },
+            {"metric": "cost_usd", "daily_limit": str(COST * 1000), "monthly_limit": str(COST * 1000)},
+            {"entity_type": "model", "metric": "tokens", "daily_limit": str(120 * 2000)},
+        ],
+        600,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_as_many_calls_as_the_limit_allows_and_not_one_more(
+    case: str,
+    workers: Workers,
+    spending: Callable[[int], dict[str, Any]],
+    tmp_path: Path,
+    database_url: str,
+    store: PostgresStore,
+    rows: Rows,
+) -> None:
+    """If this failed, the promise of the whole thing would be broken: everybody spends at once, to the last call."""
+    budgets, allowed = CASES[case]
+    for columns in budgets:
+        set_budget(store, **columns)
+    workers.open(database_url, organization_id="acme", flush_interval_s=0.2)
+    for number, worker in enumerate(workers.all):
+        worker.tell(**spending(number))
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(workers.answers)
+        while not answers.done():
+            check_sums(store)  # at every commit, not only at the end
+    ended = [answer for answer in answers.result() if answer is not None]
+    assert [answer["stopped"] for answer in ended] == [{"BudgetExceeded": THREADS}] * PROCESSES
+    assert [(answer["unchecked"], answer["faults"]) for answer in ended] == [(0, 0)] * PROCESSES
+    assert sum(answer["admitted"] for answer in ended) == allowed
+    workers.tell(do="close")
+    assert workers.answers() == [{"complete": True}] * PROCESSES
+    check_sums(store)
+    assert granted(rows) == 0
+    count = "select count(*) filter (where status = 'ok') as ok, sum(total_cost) as cost from token_usage_logs"
+    assert rows(count) == [{"ok": allowed, "cost": COST * allowed}]
+    assert rows("select 1 from budget_windows where spent > limit_amount") == []
+
+
+@pytest.mark.parametrize("metric", ["calls", "cost_usd"])
+def test_what_dead_processes_had_in_hand_is_there_again(
+    metric: str,
+    workers: Workers,
+    spending: Callable[[int], dict[str, Any]],
+    tmp_path: Path,
+    database_url: str,
+    store: PostgresStore,
+    rows: Rows,
+    make_tracker: Callable[..., VitalTracker],
+) -> None:
+    """Half of them are killed as they spend: their grants lapse, and the rest can be spent to the last call, no more."""
+    allowed, lifetime_s = 3000, 3
+    unit = COST if metric == "cost_usd" else 1
+    set_budget(store, entity_type="organization", entity_id="acme", metric=metric, monthly_limit=str(unit * allowed))
+    set_budget(store, metric=metric, daily_limit=str(unit * allowed), monthly_limit=str(unit * allowed))
+    workers.open(database_url, organization_id="acme", flush_interval_s=0.05, grant_lifetime_s=lifetime_s)
+    for number, worker in enumerate(workers.all):
+        worker.tell(**spending(number))
+    dying = range(0, PROCESSES, 2)
+    moments = {number: random.randrange(1, allowed // PROCESSES // 2) for number in dying}
+    while moments:
+        calls_made = [made(tmp_path, number) for number in range(PROCESSES)]
+        late = sum(calls_made) > allowed * 0.7  # on a busy machine some have hardly begun by then
+        for number in [number for number, calls in moments.items() if late or calls_made[number] >= calls]:
+            workers.all[number].kill()
+            del moments[number]
+        check_sums(store)
+    last_death = time.monotonic()
+    answers = workers.answers()
+    assert [answers[number] for number in dying] == [None] * len(dying)
+    survivors = [worker for worker, answer in zip(workers.all, answers, strict=True) if answer is not None]
+    assert len(survivors) == PROCESSES // 2
+    # Those who live stop at what the dead still hold.
+    for worker in survivors:
+        worker.tell(do="close")
+    assert [worker.answer() for worker in survivors] == [{"complete": True}] * len(survivors)
+
+    living = make_tracker(organization_id="acme", budget_refresh_s=0.1, grant_lifetime_s=lifetime_s)
+    living.gate.start()
+    until(lambda: granted(rows) == 0, lifetime_s + 5)
+    assert time.monotonic() - last_death < lifetime_s + 3
+    check_sums(store)
+    spent = rows("select count(*) as calls from token_usage_logs where status = 'ok'")[0]["calls"]
+    assert spent < allowed  # somebody died with money in hand
+    admitted = 0
+    with pytest.raises(BudgetExceeded):
+        for admitted in itertools.count():  # noqa: B007
+            living.admit(user_id=USERS[0], **CALL).record(**USAGE)
+    assert admitted == allowed - spent
+    assert living.flush().complete
+    check_sums(store)
+    assert rows("select sum(spent) as spent from budget_windows where entity_id = 'acme'") == [
+        {"spent": unit * allowed}
+    ]
+    # What was lost with the dead are calls that they were let make and of which nobody heard again.
+    lost = sum(made(tmp_path, number) for number in range(PROCESSES)) + admitted - allowed
+    assert 0 <= lost < allowed
+    assert os.getpid() not in {worker.process.pid for worker in workers.all}
