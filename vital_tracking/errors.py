@@ -164,19 +164,21 @@ def _stopped(stop: Stop) -> str:
     period = {"minute": "this minute", "day": "today", "month": "this month", "total": "in all"}.get(stop.period or "")
     numbers = ""
     if stop.limit is not None and stop.spent is not None:
-        numbers = f": {_number(stop.spent, stop.metric)} of {_quantity(stop.limit, stop.metric)} spent"
+        mark = ";" if stop.action == "throttle" else ":"
+        numbers = f"{mark} {_number(stop.spent, stop.metric)} of {_quantity(stop.limit, stop.metric)} spent"
         if stop.granted:
-            numbers += f", {_number(stop.granted, stop.metric)} set aside for calls under way"
+            numbers += f", {_number(stop.granted, stop.metric)} set aside for other calls"
         if stop.needed is not None:
             numbers += f", this call may take {_number(stop.needed, stop.metric)}"
     what = {
-        "block": "is used up",
-        "downgrade": "is used up for this model",
-        "throttle": "lets calls pass only one by one",
-    }.get(stop.action, "is used up")
+        "downgrade": "cannot pay for a call of this model",
+        "throttle": "is used up: calls pass one by one",
+    }.get(stop.action, "cannot pay for this call")
     parts = [f"The budget of {whose}{f' {period}' if period else ''} {what}{numbers}."]
     if stop.reason:
-        parts = [f"The budget of {whose} stops this call: {stop.reason}"]
+        parts = [
+            f"{f'The budget of {whose} stops this call' if stop.budget_id else 'This call is stopped'}: {stop.reason}"
+        ]
     if stop.action == "downgrade" and not stop.reason:
         cheaper = f"no dearer than {stop.downgrade_to}" if stop.downgrade_to else "given to guard() as downgrade_to"
         parts.append(f"Only models {cheaper} pass now.")
@@ -196,7 +198,8 @@ def _number(amount: Decimal, metric: str) -> str:
 
 
 def _quantity(amount: Decimal, metric: str) -> str:
-    return _number(amount, metric) + ("" if metric == "cost_usd" else f" {metric}")
+    unit = {"cost_usd": "", "calls": " call" if amount == 1 else " calls"}.get(metric, f" {metric}")
+    return _number(amount, metric) + unit
 
 
 # SQLSTATE classes (PostgreSQL documentation, appendix A) that blame the data or the set-up. Every other one, a read-only

@@ -75,6 +75,7 @@ class VitalTracker(Services, DirectCalls):
         self._recorder.on_alerts = self._alerts_due
         if self._alerts.active:
             self.gate.desk.deliver_alerts = self._alerts.deliver
+            self.gate.desk.start()  # other processes' alerts are delivered too, whatever this one does
         self._handler: VitalHandler | None = None
         self._host: Host = self
         self._closed: Delivered | None = None

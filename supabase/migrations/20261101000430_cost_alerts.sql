@@ -25,7 +25,7 @@ create table public.cost_alerts (
 );
 
 comment on table public.cost_alerts is 'Thresholds of budgets that were crossed, once a window each.';
-comment on column public.cost_alerts.threshold is 'Share of the limit: 0.8 is four fifths. 1.0 also where a call no longer fits under the limit.';
+comment on column public.cost_alerts.threshold is 'Share of the limit: 0.8 is four fifths. 0: a call did not fit under the limit any more.';
 comment on column public.cost_alerts.spent is 'What was spent when the threshold was crossed.';
 comment on column public.cost_alerts.superseded is 'True where a higher threshold was crossed at the same moment, which says it all.';
 comment on column public.cost_alerts.delivered_at is 'When a callback or an alert URL took it.';
@@ -125,8 +125,9 @@ as $$
   select coalesce(json_agg(vital_private.alert_json(claimed.alert) order by (claimed.alert).id), '[]') from claimed
 $$;
 
--- Say whether claimed alerts were delivered; those that were not may be claimed again at once. `ids` is a JSON array.
-create function public.settle_alerts_v1(ids text, delivered boolean) returns json
+-- Say whether alerts that `holder` had claimed were delivered; those that were not may be claimed again at once, unless somebody
+-- else has them by now. `ids` is a JSON array.
+create function public.settle_alerts_v1(ids text, delivered boolean, holder text default null) returns json
 language plpgsql
 security definer
 set search_path = ''
@@ -136,7 +137,8 @@ declare
 begin
   update public.cost_alerts as a
   set delivered_at = case when delivered then now() end, claimed_by = null, claimed_until = null
-  where a.id in (select i.value::bigint from json_array_elements_text(ids::json) as i (value)) and a.delivered_at is null;
+  where a.id in (select i.value::bigint from json_array_elements_text(ids::json) as i (value)) and a.delivered_at is null
+    and (delivered or holder is null or a.claimed_by = holder);
   get diagnostics settled = row_count;
   return json_build_object('settled', settled);
 end;
@@ -146,7 +148,7 @@ revoke execute on function vital_private.alert_json(public.cost_alerts) from pub
 revoke execute on function vital_private.alerts_of_this_transaction() from public;
 revoke execute on function public.cost_alerts_v1(timestamptz, integer) from public, anon, authenticated;
 revoke execute on function public.claim_alerts_v1(text, integer) from public, anon, authenticated;
-revoke execute on function public.settle_alerts_v1(text, boolean) from public, anon, authenticated;
+revoke execute on function public.settle_alerts_v1(text, boolean, text) from public, anon, authenticated;
 grant execute on function public.cost_alerts_v1(timestamptz, integer) to service_role;
 grant execute on function public.claim_alerts_v1(text, integer) to service_role;
-grant execute on function public.settle_alerts_v1(text, boolean) to service_role;
+grant execute on function public.settle_alerts_v1(text, boolean, text) to service_role;

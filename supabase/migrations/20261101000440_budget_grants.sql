@@ -220,17 +220,17 @@ begin
   end if;
 
   if short then
-    -- A call that no longer fits under a limit has reached it, whatever is spent so far.
+    -- That a call no longer fits is worth telling too, whatever is spent so far: as threshold 0.
     insert into public.cost_alerts (
       budget_id, organization_id, entity_type, entity_id, metric, action, enforce, period, window_starts_at, window_ends_at,
       threshold, limit_amount, spent
     )
     select
       b.id, b.organization_id, b.entity_type, w.entity_id, b.metric, b.action, b.enforce, w.period, w.starts_at, w.ends_at,
-      1.0, w.limit_amount, w.spent
+      0, w.limit_amount, w.spent
     from unnest(windows) as w
     join public.budget_limits as b on b.id = w.budget_id
-    where w.over
+    where w.over and cardinality(b.alert_thresholds) > 0
     on conflict do nothing;
   end if;
 

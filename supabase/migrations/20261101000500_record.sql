@@ -220,7 +220,7 @@ declare
 begin
   perform vital_private.lock_budgets(alone => false);
   report := vital_private.record_batch(calls, 'vital_private.insert_calls'::regproc, holder);
-  return report || jsonb_build_object('now', clock_timestamp(), 'alerts', vital_private.alerts_of_this_transaction());
+  return report || jsonb_build_object('alerts', vital_private.alerts_of_this_transaction());
 end;
 $$;
 

@@ -234,7 +234,7 @@ THINGS = {
     ),
     "subgraph": _of_graph(lambda case: _graph(_graph(node(case.model))), "invoke ainvoke v3 av3"),
     "retried_node": _of_graph(
-        lambda case: _graph(node(case.model), retry_policy=_POLICY), "invoke ainvoke", asks=2, repairs=True
+        lambda case: _graph(node(case.model), retry_policy=_POLICY), "invoke ainvoke", repairs=True
     ),
     "sends": Thing(
         sends, "invoke ainvoke", lambda case: {"question": case.question}, operator.itemgetter("done"), calls=3

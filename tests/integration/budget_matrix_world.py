@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.integration.budget_matrix_paths import ANSWER, Path
+from tests.integration.budget_matrix_paths import ANSWER, PATHS, Path
 from tests.support.provider_server import ProviderServer, Reply, Request
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.langchain.middleware import VitalMiddleware
@@ -31,7 +31,7 @@ DEAR, CHEAP, OTHER = "gpt-4o", "gpt-4o-mini", "claude-haiku-4-5"  # OTHER is ano
 COMPLETION_MODEL = "gpt-3.5-turbo-instruct"
 PRICES = {DEAR: ("2.5", "10"), CHEAP: ("0.15", "0.6"), OTHER: ("1", "5")}  # dollars per million tokens in and out
 INTERVAL_S = 0.2
-AUDIT_EVERY = 20
+AUDIT_EVERY = 50
 
 # Organization -> the budgets of each of its users. One call is the limit, but for `none`, where nothing is ever near one.
 BUDGETS: dict[str, Sequence[dict[str, Any]]] = {
@@ -44,6 +44,7 @@ BUDGETS: dict[str, Sequence[dict[str, Any]]] = {
     "alert": [{"action": "alert"}],
     "shadow": [{"action": "block", "enforce": False}],
     "block": [{"action": "block"}],
+    "ten": [{"action": "block", "monthly_limit": "10"}],
     "throttle": [{"action": "throttle", "throttle_interval_s": str(INTERVAL_S)}],
     "slow": [{"action": "throttle", "throttle_interval_s": "60"}],
     "downgrade": [{"action": "downgrade", "downgrade_to": CHEAP}],
@@ -75,7 +76,10 @@ GUARD = ("guard", "middleware")
 EVERY = (*HANDLER, *GUARD)
 
 
-def cells(attachments: Iterable[str], paths: Sequence[Path]) -> list[tuple[str, Path]]:
+Cell = tuple[str, Path]
+
+
+def cells(attachments: Iterable[str], paths: Sequence[Path] = PATHS) -> list[Cell]:
     """Each path with each attachment that it can have: only an agent's own model is seen by a middleware."""
     return [
         (attachment, path)
@@ -83,6 +87,15 @@ def cells(attachments: Iterable[str], paths: Sequence[Path]) -> list[tuple[str, 
         for path in paths
         if path.thing.agent or attachment != "middleware"
     ]
+
+
+def in_turn(attachments: Sequence[str], paths: Sequence[Path] = PATHS) -> list[Cell]:
+    """Each path with one attachment, by turns."""
+    found = []
+    for number, path in enumerate(paths):
+        possible = cells(attachments, [path])
+        found.append(possible[number % len(possible)])
+    return found
 
 
 def _reply(body: dict[str, Any]) -> Reply:
@@ -276,6 +289,16 @@ class Case:
         """How the service runs of this case have ended."""
         found = self.world.rows("select status, error_type from service_runs where user_id = %s order by id", self.user)
         return [(run["status"], run["error_type"]) for run in found]
+
+    def windows(self) -> list[tuple[int, int]]:
+        """What is spent and granted in the case's windows."""
+        found = self.world.rows("select spent, granted from budget_windows where entity_id = %s", self.user)
+        return [(int(window["spent"]), int(window["granted"])) for window in found]
+
+    def alerts(self) -> int:
+        """How often it was told that the limit is reached."""
+        found = self.world.rows("select from cost_alerts where entity_id = %s and threshold = 1", self.user)
+        return len(found)
 
     def ended(self, *expected: tuple[str, str | None]) -> bool:
         """Whether the case's scopes ended so; where there are none there is nothing to ask."""

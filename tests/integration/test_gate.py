@@ -43,16 +43,17 @@ MakeTracker = Callable[..., VitalTracker]
 @pytest.fixture
 def watched(database_url: str) -> Iterator[Callable[..., tuple[VitalTracker, WatchedStore]]]:
     """Makes trackers whose round trips are counted."""
-    made: list[VitalTracker] = []
+    made: list[tuple[VitalTracker, WatchedStore]] = []
 
     def make(**settings: Any) -> tuple[VitalTracker, WatchedStore]:
         store = WatchedStore(database_url)
         tracker = VitalTracker(store, settings=Settings(**{"flush_interval_s": 60.0, **settings}))
-        made.append(tracker)
+        made.append((tracker, store))
         return tracker, store
 
     yield make
-    for tracker in made:
+    for tracker, store in made:
+        store.go.set()
         tracker.close()
 
 
@@ -81,7 +82,7 @@ def test_one_round_trip_serves_all_threads_at_a_cold_gate(store: PostgresStore, 
     with ThreadPoolExecutor(64) as pool:
         admitted = [pool.submit(tracker.gate.admit, request_for()) for _ in range(64)]
         watch.waiting.acquire(timeout=10)  # the first has asked; the others gather meanwhile
-        until(lambda: tracker.gate.desk._queue.qsize() == 63)
+        until(lambda: tracker.gate.desk._queue.qsize() > 50)
         watch.go.set()
         assert all(one.result().hold for one in admitted)
     assert len(watch.misses) <= 2
@@ -101,7 +102,7 @@ def test_near_the_limit_calls_ask_together(store: PostgresStore, watched: Watche
     with ThreadPoolExecutor(120) as pool:
         asked = [pool.submit(tracker.gate.admit, request_for()) for _ in range(120)]
         watch.waiting.acquire(timeout=10)
-        until(lambda: tracker.gate.desk._queue.qsize() == 119)
+        until(lambda: tracker.gate.desk._queue.qsize() > 100)
         watch.go.set()
         outcomes = [type(one.exception()) for one in asked]
     assert outcomes.count(type(None)) == 100
@@ -653,7 +654,7 @@ def test_a_strict_budget_holds_a_token_for_every_byte(store: PostgresStore, make
     request = Request(CallContext(user_id="u-1"), "openai", "gpt-4o-mini", 1000, max_tokens=50, answers=3)
     hold = tracker.gate.admit(request).hold
     assert hold is not None
-    assert hold.amounts.tokens == 1000 + 3 * 50
+    assert hold.amounts.tokens == 1000 + 8 + 3 * 50  # eight for what frames a message
     request.tools = [{"name": "x" * 100}]
     hold = tracker.gate.admit(request).hold
     assert hold is not None

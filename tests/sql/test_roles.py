@@ -83,6 +83,7 @@ EXECUTABLE = {
     "public.model_prices_v1": {"service_role"},
     "public.record_calls_v1": {"service_role"},
     "public.record_runs_v1": {"service_role"},
+    "public.recount_budgets_v1": {"service_role"},
     "public.remove_budget_v1": {"service_role"},
     "public.renew_grants_v1": {"service_role"},
     "public.reprice_calls_v1": {"service_role"},

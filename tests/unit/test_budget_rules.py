@@ -22,8 +22,7 @@ from tests.support.postgres import PostgresServer
 from vital_tracking.budgets.rules import ACTIONS, ENTITY_FIELDS, METRICS, Budget, Rules, refusal
 from vital_tracking.context import SERVICE_TYPES, CallContext
 from vital_tracking.errors import BudgetExceeded, BudgetThrottled
-from vital_tracking.usage import call_row, clean_text
-from vital_tracking.usage import CallRecord
+from vital_tracking.usage import CallRecord, call_row, clean_text
 
 Connection = psycopg.Connection[dict[str, Any]]
 
@@ -34,7 +33,7 @@ GIVEN = (*NAMES, None, 42)
 entity_types = st.sampled_from([*ENTITY_FIELDS, "model"])
 budgets = st.lists(
     st.tuples(
-        st.sampled_from([None, "a", "b"]),
+        st.sampled_from([None, "a", "42", "tail"]),
         entity_types,
         st.sampled_from(["a", "b", "*", clean_text("x" * 300), "tail", "42", *SERVICE_TYPES[:2]]),
         st.sampled_from(METRICS),

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 class Request:
     """A call that would be made: for whom, with which model, and how large it may get.
 
-    `prompt_bytes` is the size of the prompt's text in UTF-8, `prompt_tokens` its tokens where they are known; `max_tokens` the
-    limit of the answer where one is set; `answers` how many answers are asked for; `tools` is what goes with the prompt, of
-    which strict budgets take the size. `downgraded`: the caller offers this model in place of a dearer one.
+    `prompt_bytes` is the size of the prompt's text in UTF-8, in so many `messages`; `prompt_tokens` its tokens where they are
+    known; `max_tokens` the limit of the answer where one is set; `answers` how many answers are asked for; `tools` is what goes
+    with the prompt, of which strict budgets take the size. `downgraded`: the caller offers this model in place of a dearer one.
     """
 
     context: CallContext
     provider: str | None = None
     model: str | None = None
     prompt_bytes: int = 0
+    messages: int = 1
     prompt_tokens: int | None = None
     max_tokens: int | None = None
     answers: int = 1

@@ -37,7 +37,7 @@ class BudgetAlert:
     """A threshold of a budget that was crossed in one of its windows.
 
     `limit` and `spent` are in the budget's `metric` (US dollars, tokens or calls); `spent` is what it was at that moment.
-    `threshold` is the share of the limit: 0.8 is four fifths; 1 comes too where a call no longer fits under the limit.
+    `threshold` is the share of the limit: 0.8 is four fifths; 0 tells that a call did not fit under the limit any more.
     `enforce` is False for a budget that only watches. `window_ends_at` is None where the window never ends.
     """
 
@@ -77,7 +77,12 @@ class BudgetAlert:
     @property
     def reached(self) -> bool:
         """Whether the limit itself is reached, and not only a share of it."""
-        return self.threshold >= 1 or self.spent >= self.limit
+        return self.threshold >= 1 or self.refused or self.spent >= self.limit
+
+    @property
+    def refused(self) -> bool:
+        """Whether this tells of a call that did not fit under the limit any more (`threshold` 0)."""
+        return not self.threshold
 
     @property
     def message(self) -> str:
@@ -86,7 +91,7 @@ class BudgetAlert:
         share = f" ({percent(self.spent, self.limit)} %)" if self.limit else ""
         return (
             f"{whose} has {used(self.metric)} {spent_text(self.spent, self.limit, self.metric)} {period_now(self.period)}"
-            f"{share}; {at_the_limit(self.action, enforce=self.enforce, reached=self.reached)}"
+            f"{share}; {at_the_limit(self.action, enforce=self.enforce, reached=self.reached, fits=not self.refused)}"
         )
 
 
@@ -236,4 +241,4 @@ class Alerts:
             self._unsettled = set()
 
     def _settle(self, numbers: Iterable[int], *, delivered: bool) -> None:
-        self._store.call("settle_alerts_v1", ids=json.dumps(sorted(numbers)), delivered=delivered)
+        self._store.call("settle_alerts_v1", ids=json.dumps(sorted(numbers)), delivered=delivered, holder=self._holder)

@@ -31,6 +31,7 @@ logger = logging.getLogger("vital_tracking.budgets")
 
 _AT_ONCE: Final = 64
 _TICK_S: Final = 1.0
+_GLANCE_S: Final = 0.1
 _REFUSED_S: Final = 0.25
 _OVER_S: Final = 1.0
 _SAFE_PART: Final = 0.9
@@ -122,11 +123,13 @@ class Desk:
             self.start()
 
     def close(self, timeout: float) -> None:
-        """Give back what is not needed, for at most `timeout` seconds, and stop."""
+        """Give back what is not needed, let alerts be delivered, for at most `timeout` seconds, and stop."""
+        deadline = time.monotonic() + timeout
         self._closing = True
         self._queue.put(None)
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+        for thread in (self._thread, self._delivering):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(max(deadline - time.monotonic(), 0))
 
     # On the thread
 
@@ -150,6 +153,8 @@ class Desk:
         now = time.monotonic()
         due = self._down_until if self._troubled else self._rules_due
         pause = _TICK_S if self._gate.ledger.has_grants and not self._troubled else max(due - now, 0.001)
+        if self.deliver_alerts is not None and not self._troubled:
+            pause = min(pause, max(self._alerts_due - now, _GLANCE_S))
         asks: list[Ask] = []
         try:
             first = self._queue.get(timeout=min(pause, self._settings.budget_refresh_s))
@@ -375,13 +380,12 @@ class Desk:
         if self._troubled or now >= min(self._rules_due, self._look_due):
             self._look_due = now + _TICK_S
             self._renew()
-        if self.deliver_alerts is not None and now >= self._alerts_due:
+        # While one delivery is on its way, what has come since waits for the next.
+        delivering = self._delivering is not None and self._delivering.is_alive()
+        if self.deliver_alerts is not None and now >= self._alerts_due and not delivering:
             self._alerts_due = now + _ALERTS_EVERY_S
-            if self._delivering is None or not self._delivering.is_alive():
-                self._delivering = threading.Thread(
-                    target=self.deliver_alerts, name="vital-tracking-alerts", daemon=True
-                )
-                self._delivering.start()
+            self._delivering = threading.Thread(target=self.deliver_alerts, name="vital-tracking-alerts", daemon=True)
+            self._delivering.start()
 
     def _check_grants(self) -> None:
         """Forget grants that we could not renew in time: the database may have given them to others."""
@@ -403,8 +407,9 @@ class Desk:
         rules = self._gate.rules
         if not all_back and (rules is None or answer["version"] != rules.version):
             self._read_rules()
-            kept, _ = ledger.keeps()
-            self._call("renew_grants_v1", holder=ledger.holder, kept=json.dumps(kept), lifetime_s=self._lifetime_s)
+            if kept:  # free money of budgets as they were goes back
+                kept, _ = ledger.keeps()
+                self._call("renew_grants_v1", holder=ledger.holder, kept=json.dumps(kept), lifetime_s=self._lifetime_s)
 
     def _read_rules(self) -> None:
         self._rules_due = time.monotonic() + self._settings.budget_refresh_s

@@ -19,7 +19,7 @@ _PICO_PER_TOKEN: Final = 10**6  # of a price in dollars per million tokens
 # Until a model's own calls have taught better: two bytes a token is a token more than most text takes, and 4,096 tokens is
 # what most providers answer at most where nobody sets a limit.
 _BYTES_PER_TOKEN: Final = 2
-_ANSWER_TOKENS: Final = 4096
+ANSWER_TOKENS: Final = 4096
 _OVERHEAD_TOKENS: Final = 16
 
 _REMEMBERED: Final = 64
@@ -70,7 +70,7 @@ class History:
         self._answers: deque[int] = deque(maxlen=_REMEMBERED)
         self.slope = 1 / _BYTES_PER_TOKEN
         self.overhead = _OVERHEAD_TOKENS
-        self.answer = _ANSWER_TOKENS if answer_seen is None else _with_margin(answer_seen)
+        self.answer = ANSWER_TOKENS if answer_seen is None else _with_margin(answer_seen)
 
     def observe(self, prompt_bytes: int, usage: TokenUsage) -> None:
         """Learn from a call whose usage its provider reported."""

@@ -17,7 +17,7 @@ from typing import Final
 from vital_tracking.budgets.admission import Admission, Request
 from vital_tracking.budgets.ask import Ask
 from vital_tracking.budgets.desk import Desk
-from vital_tracking.budgets.estimate import Amounts, History, Tariff, in_pico
+from vital_tracking.budgets.estimate import ANSWER_TOKENS, Amounts, History, Tariff, in_pico
 from vital_tracking.budgets.ledger import Account, Draw, Hold, Ledger, Plan
 from vital_tracking.budgets.rules import METRICS, Budget, Rules, refusal
 from vital_tracking.delivery import Recorder
@@ -28,6 +28,7 @@ from vital_tracking.usage import CallRecord, clean_text
 
 _MAX_PLANS: Final = 10_000
 _SHORTEST_ANSWER: Final = 16
+_FRAME_TOKENS: Final = 8
 
 
 class Gate:
@@ -264,6 +265,9 @@ class Gate:
         else:
             prompt = plan.history.prompt_tokens(request.prompt_bytes)
         answer, limited = request.max_tokens, None
+        if answer is not None and not plan.strict:
+            # Integrations set limits that no answer comes near (64,000): such a hold would starve every small budget.
+            answer = min(answer, max(plan.history.answer, ANSWER_TOKENS))
         if answer is None:
             answer = plan.history.answer
             if plan.strict:
@@ -345,9 +349,10 @@ def _waited(admission: Admission, seconds: float) -> Admission:
 
 
 def strict_prompt(request: Request) -> int:
-    """A prompt's tokens as strict budgets count them: one a byte, tools included. No tokenizer makes more of them."""
+    """A prompt's tokens as strict budgets count them: one a byte, tools and what frames a message included. No tokenizer makes
+    more of a text; pictures and sounds are not counted."""
     tools = len(repr(request.tools).encode("utf-8", "replace")) if request.tools else 0
-    return request.prompt_bytes + tools
+    return request.prompt_bytes + tools + _FRAME_TOKENS * request.messages
 
 
 def _unlimited(plan: Plan) -> Stop:

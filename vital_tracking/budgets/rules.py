@@ -91,8 +91,9 @@ class Rules:
         return cls(answer["version"], [Budget.from_row(row) for row in answer["budgets"]])
 
     def matching(self, context: CallContext, model: str | None) -> list[tuple[Budget, str]]:
-        """The budgets that a call meets, each with the id of its entity."""
+        """The budgets that a call meets, the strictest first, each with the id of its entity."""
         found: list[tuple[Budget, str]] = []
+        organization = clean_text(context.organization_id)
         for kind in self._types:
             named = model if kind == "model" else getattr(context, ENTITY_FIELDS[kind])
             if named is None or (kind == "service" and named not in SERVICE_TYPES):
@@ -104,9 +105,9 @@ class Rules:
                 found += [
                     (budget, entity)
                     for budget in self._by_entity.get((kind, name), ())
-                    if budget.organization_id is None or budget.organization_id == context.organization_id
+                    if budget.organization_id is None or budget.organization_id == organization
                 ]
-        return found
+        return sorted(found, key=lambda one: ACTIONS.index(one[0].action))
 
 
 def refusal(

@@ -89,8 +89,8 @@ def entity(entity_type: str, entity_id: str, organization: str | None = None) ->
     return f"{f'each {entity_type}' if entity_id == '*' else f'{entity_type} {one_line(entity_id)}'}{whose}"
 
 
-def at_the_limit(action: str, *, enforce: bool, reached: bool) -> str:
-    """How a message about a threshold ends: what happens, or will happen, at the limit."""
+def at_the_limit(action: str, *, enforce: bool, reached: bool, fits: bool = True) -> str:
+    """How a message about a threshold ends: what happens, or will happen, at the limit, or to a call that did not fit."""
     if not reached:
         return f"at the limit: {action}{'' if enforce else ' (shadow: nothing is stopped)'}."
     would = {
@@ -98,9 +98,12 @@ def at_the_limit(action: str, *, enforce: bool, reached: bool) -> str:
         "downgrade": ("only cheaper models pass", "only cheaper models would pass"),
         "block": ("calls are blocked", "calls would be blocked"),
     }.get(action)
+    if not fits and action == "block":
+        would = ("it is blocked, and all that need as much", "it would be blocked")
     if would is None:
         return "the limit is reached."
-    return f"the limit is reached: {would[0]}." if enforce else f"the limit is reached: {would[1]} (shadow)."
+    why = "the limit is reached" if fits else "a call did not fit"
+    return f"{why}: {would[0]}." if enforce else f"{why}: {would[1]} (shadow)."
 
 
 def limits(budget: Mapping[str, Any]) -> list[tuple[str, Decimal]]:

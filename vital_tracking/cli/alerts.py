@@ -99,7 +99,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row["created_at"][5:19].replace("T", " "),
         str(row["budget_id"]),
         f"{entity(alert.entity_type, alert.entity_id, alert.organization_id)}, {period_name(row)}",
-        f"{(alert.threshold * 100).normalize():f} %",
+        "call refused" if alert.refused else f"{(alert.threshold * 100).normalize():f} %",
         f"{spent_text(alert.spent, alert.limit, alert.metric)}, {percent(alert.spent, alert.limit)} %",
         f"{alert.action}{'' if alert.enforce else ' (shadow)'}",
         "superseded" if row["superseded"] else "yes" if row["delivered_at"] else "no",

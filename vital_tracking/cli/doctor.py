@@ -168,7 +168,7 @@ def _budgets(
                 "fail",
                 f"{_window(row)}: {row['kind']} is {row['found']}, its {'calls' if row['kind'] == 'spent' else 'grants'} "
                 f"sum up to {row['expected']}",
-                "Somebody changed the tables by hand. Change a limit of that budget by a cent and back to fill it anew.",
+                "Calls were deleted, or the tables changed by hand. To count anew, in SQL: select recount_budgets_v1();",
             )
     else:
         yield Finding(

@@ -80,7 +80,7 @@ class Call:
             downgraded=downgraded,
             tools=self.kwargs.get("tools"),
         )
-        return [replace(request, prompt_bytes=text_size(prompt)) for prompt in prompts]
+        return [replace(request, prompt_bytes=text_size(prompt), messages=len(prompt)) for prompt in prompts]
 
     def clamped(self) -> Call:
         """The call with its answers limited to what was admitted."""

@@ -99,6 +99,7 @@ def request_of(call: OpenCall) -> Request:
         provider=provider_of(metadata, params, call.serialized),
         model=model_of(metadata, params, {})[1],
         prompt_bytes=text_size(call.messages),
+        messages=sum(len(part) if isinstance(part, list) else 1 for part in call.messages or ()),
         max_tokens=longest_answer(metadata, params),
         answers=token_count(params.get("n")) or 1,
         tools=params.get("tools"),
