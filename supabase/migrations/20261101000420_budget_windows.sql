@@ -386,9 +386,11 @@ begin
           ('session', g.session_id), ('agent', g.agent_id), ('workflow', g.workflow_id), ('panel', g.panel_id),
           ('solution', g.solution_id), ('model', g.model)
       ) as e (entity_type, entity_id)
+      -- Equality, so that thousands of budgets cost no more than a few.
+      cross join lateral (values ('*'), (nullif(e.entity_id, '*'))) as n (name)
       join public.budget_limits as b
         on b.entity_type = e.entity_type
-        and b.entity_id in ('*', e.entity_id)
+        and b.entity_id = n.name
         and (b.organization_id is null or b.organization_id = g.organization_id)
       where e.entity_id is not null
       group by 1, 2, 3, 4

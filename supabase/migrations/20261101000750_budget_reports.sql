@@ -187,7 +187,7 @@ as $$
   )
 $$;
 
--- Set windows right that differ from their calls or grants, as they do after somebody has changed rows by hand: {"mended": n}.
+-- Set windows right that differ from their calls or grants, or are missing, as after somebody has changed rows by hand: {"mended": n}.
 create function public.recount_budgets_v1() returns json
 language plpgsql
 security definer
@@ -195,8 +195,16 @@ set search_path = ''
 as $$
 declare
   wrong json;
+  missing bigint;
 begin
   perform vital_private.lock_budgets(alone => true);
+  insert into public.budget_windows (budget_id, entity_id, period, starts_at, ends_at, limit_amount, spent)
+  select b.id, s.entity_id, s.period, s.starts_at, s.ends_at, s.limit_amount, s.amount
+  from public.budget_limits as b
+  cross join lateral vital_private.sums_of(b, '{minute,day,month,total}') as s
+  where s.amount <> 0
+  on conflict do nothing;
+  get diagnostics missing = row_count;
   wrong := public.audit_budgets_v1() -> 'differences';
   update public.budget_windows as w
   set
@@ -210,7 +218,7 @@ begin
     group by 1
   ) as mended
   where w.id = mended.id;
-  return json_build_object('mended', json_array_length(wrong));
+  return json_build_object('mended', missing + json_array_length(wrong));
 end;
 $$;
 

@@ -11,7 +11,6 @@ import asyncio
 import dataclasses
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
@@ -276,7 +275,7 @@ def test_the_handler_lets_a_throttled_call_go_where_its_slot_is_free(world: Worl
     if path.calls == 1:
         assert case.ask() == [ANSWER]
     else:
-        with suppress(BudgetThrottled):
+        with pytest.raises(BudgetThrottled):
             case.ask()
     assert len(case.requests) == 1
     with pytest.raises(BudgetThrottled) as caught:
@@ -349,7 +348,7 @@ def test_the_handler_stops_a_dear_model(world: World, attachment: str, path: Pat
     assert case.ended(("error", "BudgetExceeded"))
 
 
-@matrix(cells(HANDLER))
+@matrix([*cells(["config"]), *cells(["scope"], FEW)])
 def test_the_handler_lets_a_cheap_model_pass(world: World, attachment: str, path: Path) -> None:
     """Over the limit a model that is cheap enough goes on; also where the budget names another provider's model."""
     organization = "downgrade" if attachment == "scope" else "across"
@@ -426,11 +425,11 @@ def test_a_stopped_graph_goes_on_where_it_stopped(world: World, attachment: str,
     if fan_out:  # one of the three was made, the two others are left: one more than there is money for
         with pytest.raises(BudgetExceeded):
             run(None, other)
-        assert len(case.requests) == 2
-        return
-    run(None, other)
+    else:
+        run(None, other)
     world.settle(case)
     world.settle(other)
     assert len(case.requests) == 2
-    assert [(row["status"], row["workflow_step"]) for row in case.rows()] == [("ok", "one"), ("blocked", "two")]
-    assert [(row["status"], row["workflow_step"]) for row in other.rows()] == [("ok", "two")]
+    if not fan_out:
+        assert [(row["status"], row["workflow_step"]) for row in case.rows()] == [("ok", "one"), ("blocked", "two")]
+        assert [(row["status"], row["workflow_step"]) for row in other.rows()] == [("ok", "two")]

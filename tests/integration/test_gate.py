@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -216,9 +217,7 @@ def test_a_refused_call_holds_nothing_of_the_other_budgets(
     check_sums(store)
 
 
-def test_two_trackers_in_one_process_share_as_two_processes_do(
-    store: PostgresStore, make_tracker: MakeTracker
-) -> None:
+def test_two_trackers_in_one_process_share_as_two_processes_do(store: PostgresStore, make_tracker: MakeTracker) -> None:
     """Each has its own part, and none spends the other's."""
     set_budget(store, total_limit="200")
     trackers = [make_tracker(), make_tracker()]
@@ -271,6 +270,77 @@ def test_a_forked_child_spends_its_own_money(store: PostgresStore, make_tracker:
     tracker.close()
     assert granted(rows) == 0
     check_sums(store)
+
+
+def test_grants_that_the_database_has_lost_are_not_spent(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
+    """After a restore from yesterday's backup, or an hour's sleep of the machine, nobody else knows of them."""
+    set_budget(store, total_limit="1000")
+    tracker = make_tracker(budget_refresh_s=0.1)
+    held = tracker.gate.admit(request_for())
+    assert rows("delete from budget_grants returning 1")
+    rows("update budget_windows set granted = 0 returning 1")
+    ledger = tracker.gate.ledger
+    until(lambda: all(window.free == 0 for window in ledger._windows.values()))
+    tracker.gate.release(held)
+    assert admit_all(tracker, 1) == 1
+    tracker.close()
+    assert granted(rows) == 0
+    check_sums(store)
+
+
+def test_whatever_many_threads_do_no_budget_is_passed(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
+    """Calls of all sizes under budgets that overlap: made, given up, cheaper than thought, in three trackers at once."""
+    set_budget(store, entity_type="organization", entity_id="acme", metric="cost_usd", daily_limit="0.08")
+    set_budget(store, metric="tokens", daily_limit="80000", monthly_limit="90000")
+    set_budget(store, entity_type="session", metric="calls", total_limit="25")
+    set_budget(store, entity_type="model", metric="cost_usd", monthly_limit="0.06")
+    trackers = [make_tracker(organization_id="acme", flush_interval_s=0.05, budget_deadline_s=60) for _ in range(3)]
+    stopped = threading.Event()
+
+    def spend(number: int) -> int:
+        choose, made = random.Random(number), 0
+        for _ in range(60):
+            prompt, answer = choose.randrange(1, 3000), choose.randrange(1, 3000)
+            who = {"user_id": f"u-{choose.randrange(3)}", "session_id": f"s-{choose.randrange(8)}"}
+            model = choose.choice(["gpt-4o-mini", "gpt-4.1-nano"])
+            try:
+                call = trackers[number % 3].admit(
+                    provider="openai", model=model, prompt_tokens=prompt, max_tokens=answer, **who
+                )
+            except BudgetExceeded:
+                continue
+            if choose.random() < 0.2:
+                call.release()
+            else:
+                call.record(prompt_tokens=choose.randrange(prompt + 1), completion_tokens=choose.randrange(answer + 1))
+                made += 1
+        return made
+
+    def watch() -> None:
+        while not stopped.is_set():
+            check_sums(store)
+
+    with ThreadPoolExecutor(25) as pool:
+        watching = pool.submit(watch)
+        made = sum(pool.map(spend, range(24)))
+        stopped.set()
+        watching.result()
+    for tracker in trackers:
+        assert tracker.close().complete
+        assert (tracker.stats().faults, tracker.stats().unchecked) == (0, 0)
+    check_sums(store)
+    assert granted(rows) == 0
+    assert rows("select count(*) as calls from token_usage_logs where status = 'ok'") == [{"calls": made}]
+    shares = rows(
+        "select b.entity_type, max(w.spent / w.limit_amount) as spent from budget_windows as w"
+        " join budget_limits as b on b.id = w.budget_id group by 1"
+    )
+    print(shares)
+    assert min(row["spent"] for row in shares) > 0.5
 
 
 # Budgets that change
@@ -373,6 +443,28 @@ def test_a_minute_ends(
     assert granted(rows) == 0
     minutes = rows("select spent from budget_windows where period = 'minute' order by starts_at")
     assert [row["spent"] for row in minutes] == [3, 3, 0, 3]
+
+
+def test_a_slot_that_comes_after_the_window_has_ended_is_not_waited_for(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows, a_minute_passes: Callable[[VitalTracker], None]
+) -> None:
+    """With the next minute there is money again: the call asks once more then, and goes."""
+    away_from_the_end_of_a_minute()
+    set_budget(store, action="throttle", minute_limit="1", throttle_interval_s="3600")
+    tracker = make_tracker()
+    assert admit_all(tracker, 2) == 2  # the second one takes the only slot of the hour
+    tracker.flush()
+    rows("update budget_windows set ends_at = clock_timestamp() + interval '0.4 seconds' returning 1")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(tracker.admit, user_id="u-1", max_wait=100, **CALL)
+        until(lambda: rows("select 1 from budget_windows where ends_at < clock_timestamp() + interval '0.2 seconds'"))
+        a_minute_passes(tracker)
+        call = waiting.result()
+    assert call.waited == pytest.approx(0.4, abs=0.15)
+    assert call.action == "throttle"
+    call.record(**USAGE)
+    tracker.close()
+    assert rows("select spent from budget_windows order by starts_at") == [{"spent": 2}, {"spent": 1}]
 
 
 def test_a_call_across_the_end_of_its_minute_counts_where_it_began(
@@ -530,15 +622,16 @@ async def test_a_call_cancelled_while_it_waits_gives_back_what_it_held(
 
 async def test_an_endless_patience_is_no_garbage(store: PostgresStore, make_tracker: MakeTracker) -> None:
     """max_wait=inf is what somebody writes who would wait for ever."""
-    set_budget(store, action="throttle", total_limit="0", throttle_interval_s="0.01")
+    set_budget(store, action="throttle", entity_id="quick", total_limit="0", throttle_interval_s="0.01")
+    set_budget(store, action="throttle", entity_id="slow", total_limit="0", throttle_interval_s="60")
     tracker = make_tracker()
     for patience in (float("inf"), 1e300, 1):
-        tracker.admit(user_id="u-1", max_wait=patience, **CALL).release()
-        (await tracker.aadmit(user_id="u-1", max_wait=patience, **CALL)).release()
+        tracker.admit(user_id="quick", max_wait=patience, **CALL).release()
+        (await tracker.aadmit(user_id="quick", max_wait=patience, **CALL)).release()
+    tracker.admit(user_id="slow", **CALL).release()
     for patience in (float("nan"), -1.0):
         with pytest.raises(BudgetThrottled):
-            for _ in range(3):
-                tracker.admit(user_id="u-1", max_wait=patience, **CALL).release()
+            tracker.admit(user_id="slow", max_wait=patience, **CALL)
     assert (tracker.stats().unchecked, tracker.stats().faults) == (0, 0)
 
 

@@ -238,6 +238,23 @@ def test_the_audit_finds_what_somebody_has_tampered_with(db: Connection) -> None
             assert sorted(differences) == found, change
 
 
+def test_a_recount_sets_everything_right_again(db: Connection) -> None:
+    """If this failed, wrong sums would stay until their windows end."""
+    budget = set_budget(db, total_limit=100, daily_limit=100, minute_limit=100, timezone="Asia/Tokyo")["id"]
+    set_budget(db, entity_type="service", total_limit=9)
+    record(db, a_cost(1, 2), a_cost(2, 4, user_id="u-2"))
+    acquire(db, "h", [wish(budget, unit=3)])
+    right = [{**row, "id": None} for row in windows(db)]
+    db.execute("update budget_windows set spent = spent + 1 where period = 'minute' and spent > 0")
+    db.execute("update budget_windows set granted = 5 where period = 'total' and entity_id = 'u-1'")
+    db.execute("delete from budget_windows where period = 'day' and entity_id = 'u-2'")
+    assert len(audit(db)) == 4
+    assert call(db, "recount_budgets_v1") == {"mended": 4}
+    assert audit(db) == []
+    assert [{**row, "id": None} for row in windows(db)] == right
+    assert call(db, "recount_budgets_v1") == {"mended": 0}
+
+
 def test_a_sum_that_was_tampered_with_keeps_no_call_out(db: Connection) -> None:
     """If this failed, one wrong sum would have every call of a window refused, and money would be lost from the books."""
     budget = set_budget(db, total_limit=100)["id"]

@@ -137,20 +137,24 @@ def test_a_budget_made_after_the_money_was_spent_is_told_with_the_next_call(db: 
     assert alerts(db) == [superseded(HALF), superseded(MOST), ALL]
 
 
-def test_a_refusal_and_the_spending_that_follows_tell_the_limit_once(db: Connection) -> None:
-    """If this failed, the limit would be told twice: as the call no longer fitted, and as it was reached."""
+def test_that_a_call_no_longer_fits_is_told_once_beside_what_is_spent(db: Connection) -> None:
+    """If this failed, nobody would hear of calls that are refused while some money is left, or with every one of them."""
     budget = set_budget(db, total_limit=10)["id"]
     record(db, a_cost(1, 9))
-    acquire(db, "h", [wish(budget, unit=2)])
-    assert alerts(db) == [superseded(HALF), MOST, ALL]
+    refused = ("u-1", "total", "0.0", False)
+    for _ in range(2):
+        answer = call(db, "acquire_grants_v1", holder="h", asks=json.dumps([{"windows": [wish(budget, unit=2)]}]))
+        assert answer["alerts"]
+        assert alerts(db) == [refused, superseded(HALF), MOST]
     record(db, a_cost(2, 1))
-    assert alerts(db) == [superseded(HALF), MOST, ALL]
+    assert alerts(db) == [refused, superseded(HALF), MOST, ALL]
 
 
 def test_a_budget_without_thresholds_is_silent(db: Connection) -> None:
     """If this failed, alerts could not be switched off."""
-    set_budget(db, total_limit=10, alert_thresholds=[])
+    budget = set_budget(db, total_limit=10, alert_thresholds=[])["id"]
     record(db, a_cost(1, 50))
+    assert not acquire(db, "h", [wish(budget)])[0]["admitted"]
     assert alerts(db) == []
 
 
@@ -179,8 +183,8 @@ def claim(db: Connection, holder: str = "h", **options: Any) -> list[int]:
     return [alert["id"] for alert in call(db, "claim_alerts_v1", holder=holder, **options)]
 
 
-def settle(db: Connection, ids: list[int], *, delivered: bool) -> int:
-    return int(call(db, "settle_alerts_v1", ids=json.dumps(ids), delivered=delivered)["settled"])
+def settle(db: Connection, ids: list[int], *, delivered: bool, **holder: str) -> int:
+    return int(call(db, "settle_alerts_v1", ids=json.dumps(ids), delivered=delivered, **holder)["settled"])
 
 
 @pytest.fixture
@@ -222,6 +226,11 @@ def test_a_claim_that_lapses_may_be_taken_by_another(db: Connection, three: list
     claim(db, "dead")
     db.execute("update cost_alerts set claimed_until = now() - interval '1 second' where claimed_by = 'dead'")
     assert claim(db, "other") == three
+    assert settle(db, three[:1], delivered=False, holder="dead") == 0
+    assert claim(db, "third") == []
+    assert settle(db, three[:1], delivered=True, holder="dead") == 1
+    assert settle(db, three[1:2], delivered=False, holder="other") == 1
+    assert claim(db, "third") == three[1:2]
 
 
 def test_what_is_a_day_old_is_no_news(db: Connection, three: list[int]) -> None:

@@ -509,6 +509,7 @@ def test_functions_may_be_called_as_written_here_and_by_nobody_else(anywhere: Co
         "claim_alerts_v1('h')",
         "settle_alerts_v1('[]', true)",
         "audit_budgets_v1()",
+        "recount_budgets_v1()",
         "usage_history_v1()",
         "database_time_v1()",
         "vital_private.insert_calls('[]', 'h')",

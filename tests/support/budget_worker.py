@@ -61,7 +61,9 @@ def main() -> None:
         answer: dict[str, Any] = {}
         if job["do"] == "open":
             tracker = VitalTracker(PostgresStore(job["database"]), settings=Settings(**job["settings"]))
-            tracker.admit(prompt_tokens=0, max_tokens=1).release()  # waits for the budgets; for nobody, so it meets none
+            tracker.admit(
+                prompt_tokens=0, max_tokens=1
+            ).release()  # waits for the budgets; for nobody, so it meets none
         elif tracker is not None and job["do"] == "spend":
             answer = spend(tracker, job)
         elif tracker is not None:

@@ -51,9 +51,7 @@ def tier_of(rate: RateValue, prompt: int) -> Decimal:
 
 @given(rates=all_rates, prompt=counts, answer=counts)
 @example(rates=Rates("t", input=Decimal("0.15"), output=Decimal("0.60")), prompt=100, answer=20)
-@example(
-    rates=Rates("t", input=TieredPrices(Decimal(1), [Tier(1, Decimal(2))]), output=Decimal(3)), prompt=0, answer=7
-)
+@example(rates=Rates("t", input=TieredPrices(Decimal(1), [Tier(1, Decimal(2))]), output=Decimal(3)), prompt=0, answer=7)
 def test_the_dearest_way_a_call_can_be_billed_is_its_hold(rates: Rates, prompt: int, answer: int) -> None:
     """Not a picodollar less than the price book makes of it, and at most one a token and one a request more."""
     written = rates.cache_write is not None and tier_of(rates.cache_write, prompt) > tier_of(rates.input, prompt)  # type: ignore[arg-type]

@@ -93,12 +93,15 @@ class Bank:
             assert 0 < drawn <= self.grants[holder, window]
             self.grants[holder, window] -= drawn
 
-    def renew(self, holder: str, kept: dict[str, str]) -> None:
+    def renew(self, holder: str, kept: dict[str, str]) -> dict[str, str]:
         for key in [key for key in self.grants if key[0] == holder]:
             window = key[1]
             keep = whole(kept.get(str(window), "0"), METRIC[window])
             assert keep <= self.grants[key]  # nobody keeps what it was not given
             self.grants[key] = keep
+        return {
+            str(window): text(amount, METRIC[window]) for (who, window), amount in self.grants.items() if who == holder
+        }
 
 
 METRIC = {window: BUDGETS[budget].metric for budget, windows in WINDOWS.items() for window in windows}
@@ -219,8 +222,8 @@ class Books(RuleBasedStateMachine):
     def renew(self, all_back: bool) -> None:
         """What is kept is renewed, the rest goes back."""
         kept, _ = self.ledger.keeps(all_back=all_back)
-        self.bank.renew(self.ledger.holder, kept)
-        self.ledger.renewed(kept, time.monotonic() + 1e9)
+        grants = self.bank.renew(self.ledger.holder, kept)
+        self.ledger.renewed(kept, grants, time.monotonic() + 1e9)
 
     @rule()
     def change_budgets(self) -> None:
@@ -387,6 +390,19 @@ def test_what_nobody_uses_goes_back_and_what_is_used_stays(
     ledger.posted(hold.holder, draws)
     assert ledger.keeps() == ({}, False)
     assert not ledger.has_grants
+
+
+def test_what_the_database_does_not_know_of_is_not_spent(ledger: Ledger, granted: Callable[..., Plan]) -> None:
+    """A laptop that has slept for an hour finds its grants lapsed, though by its own clock no time has passed."""
+    plan = granted(10)
+    held = [ledger.take(plan, ONE, 0) for _ in range(3)]
+    assert all(held)
+    kept, _ = ledger.keeps()
+    ledger.renewed(kept, {"11": "0.000000000010", "12": "0.000000000005", "21": "2"}, time.monotonic() + 60)
+    # Of ten, three are held; the rest is ours as far as the database has it.
+    assert {window.id: window.free for window in ledger._windows.values()} == {11: 7, 12: 5, 21: 2, 31: 0}
+    assert {window.id: window.granted for window in ledger._windows.values()} == {11: 10, 12: 8, 21: 5, 31: 3}
+    assert ledger.take(plan, ONE, 0) is None
 
 
 def test_a_forked_child_has_nothing(ledger: Ledger, granted: Callable[..., Plan]) -> None:

@@ -35,6 +35,7 @@ _GLANCE_S: Final = 0.1
 _REFUSED_S: Final = 0.25
 _OVER_S: Final = 1.0
 _SAFE_PART: Final = 0.9
+_SLOW_PART: Final = 0.8
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 5.0  # grants in hand must be renewed as soon as that works again
 _ALERTS_EVERY_S: Final = 30.0
@@ -401,7 +402,7 @@ class Desk:
         if not (all_back or returned or due or self._troubled or now >= self._rules_due):
             return
         answer = self._call("renew_grants_v1", holder=ledger.holder, kept=json.dumps(kept), lifetime_s=self._lifetime_s)
-        ledger.renewed(kept, now + self._lifetime_s * _SAFE_PART)
+        ledger.renewed(kept, answer["grants"], now + self._lifetime_s * _SAFE_PART)
         self._renew_due = now + self._lifetime_s / 3
         self._rules_due = now + self._settings.budget_refresh_s
         rules = self._gate.rules
@@ -428,7 +429,7 @@ class Desk:
         self._busy_since = time.monotonic()
         try:
             answer = work()
-            slow = self._busy_for() > self._deadline_s / 2
+            slow = self._busy_for() > self._deadline_s * _SLOW_PART
         finally:
             self._busy_since = None
         if slow and self._troubled:

@@ -78,14 +78,15 @@ class History:
             return
         self._prompts.append((prompt_bytes, usage.prompt_tokens))
         self._answers.append(usage.completion_tokens)
-        enough = len(self._prompts) >= _ENOUGH
+        prompts = list(self._prompts)  # another thread may be at it too
+        enough = len(prompts) >= _ENOUGH
         if enough:
-            longest = sorted(self._prompts)[-len(self._prompts) // 2 :]
+            longest = sorted(prompts)[-len(prompts) // 2 :]
             steepest = max((tokens / size for size, tokens in longest if size), default=_LARGEST_SLOPE)
             self.slope = min(max(steepest * 1.1, _SMALLEST_SLOPE), _LARGEST_SLOPE)
-        beyond = max(tokens - int(size * self.slope) for size, tokens in self._prompts)
+        beyond = max(tokens - int(size * self.slope) for size, tokens in prompts)
         self.overhead = max(_with_margin(beyond), _OVERHEAD_TOKENS)
-        longest_answer = _with_margin(max(self._answers))
+        longest_answer = _with_margin(max(list(self._answers)))
         self.answer = longest_answer if enough else max(self.answer, longest_answer)
 
     def prompt_tokens(self, prompt_bytes: int) -> int:

@@ -238,9 +238,11 @@ class Ledger:
                     if drawn:
                         draws.append((window.id, _as_text(drawn, metric)))
                 hold.settled = draws
-                if usage is not None:
-                    hold.history.observe(hold.prompt_bytes, usage)
-            return hold.settled
+            else:
+                usage = None
+        if usage is not None:
+            hold.history.observe(hold.prompt_bytes, usage)
+        return hold.settled
 
     def posted(self, holder: str, draws: Iterable[Draw]) -> None:
         """Rows with these draws have left our hands: the database has them, or will never."""
@@ -391,9 +393,18 @@ class Ledger:
                     del self._windows[window_id]
         return {str(window_id): _as_text(amount, metric) for window_id, amount, metric in kept}, returned
 
-    def renewed(self, kept: Mapping[str, str], lapses: float) -> None:
-        """The database has renewed what we keep."""
-        self.valid_until = lapses if kept else _FOREVER
+    def renewed(self, kept: Mapping[str, str], grants: Mapping[str, str], lapses: float) -> None:
+        """The database has renewed what we keep; of free money it may know less, after a machine has slept or a restore."""
+        with self._lock:
+            for window_id in kept:
+                window = self._windows.get(int(window_id))
+                if window is None or window.free <= 0:
+                    continue
+                excess = window.free - _as_whole(grants.get(window_id, "0"), window.account.budget.metric)
+                if excess > 0:
+                    window.free -= excess
+                    window.granted -= excess
+            self.valid_until = lapses if kept else _FOREVER
 
     @property
     def has_grants(self) -> bool:
