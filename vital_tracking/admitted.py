@@ -49,6 +49,9 @@ class AdmittedCall:
         if admission is not None:
             self._release(admission)
 
+    def __del__(self) -> None:
+        self.release()  # dropped without a word; releasing takes no lock
+
     def __enter__(self) -> AdmittedCall:
         return self
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict, Unpack, cast
 
 from vital_tracking.admitted import AdmittedCall
-from vital_tracking.budgets.admission import Admission, Request
+from vital_tracking.budgets.admission import UNKNOWN_SIZE, Admission, Request
 from vital_tracking.budgets.gate import Gate
 from vital_tracking.context import Agent, CallContext, Frame, current_frame, locate, resolve
 from vital_tracking.delivery import Recorder
@@ -156,6 +156,8 @@ class DirectCalls:
             )
         except Exception as fault:  # noqa: BLE001 - recording must not break what it records
             self._recorder.fault(fault)
+            if admission is not None:
+                self.gate.release(admission)
         return call_id
 
     def admit(self, **call: Unpack[AdmitOptions]) -> AdmittedCall:
@@ -205,7 +207,7 @@ class DirectCalls:
                 context,
                 provider=call.get("provider"),
                 model=model,
-                prompt_bytes=size,
+                prompt_bytes=size if call.get("prompt_tokens") is None else UNKNOWN_SIZE,
                 prompt_tokens=token_count(call.get("prompt_tokens")),
                 max_tokens=token_count(call.get("max_tokens")),
                 downgraded=model is not rungs[0],

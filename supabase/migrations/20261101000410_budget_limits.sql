@@ -130,7 +130,8 @@ begin
     problem := format('when_unavailable %L is unknown.', new.when_unavailable);
     fix := 'One of: allow, deny.';
   -- Reading the names takes 20 ms, so only where there is something new.
-  elsif (tg_op = 'INSERT' or new.timezone is distinct from old.timezone)
+  elsif new.timezone is distinct from 'UTC'
+    and (tg_op = 'INSERT' or new.timezone is distinct from old.timezone)
     and not exists (select from pg_catalog.pg_timezone_names where name = new.timezone) then
     problem := format('timezone %L is no IANA time zone that this database knows.', new.timezone);
     fix := 'For example UTC, Europe/Berlin, Asia/Kolkata.';

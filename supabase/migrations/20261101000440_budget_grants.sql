@@ -190,7 +190,8 @@ begin
     coalesce(bool_or(j.stops), false),
     coalesce(bool_or(j.paces), false),
     max(greatest(j.next_slot_at, moment)) filter (where j.paces),
-    min(j.ends_at) filter (where j.paces)
+    -- A wait must not outlive another window either in which something was granted: ask again when that has ended.
+    min(j.ends_at) filter (where j.enforce or j.paces)
   into windows, short, refused, throttled, slot_at, ends_first
   from judged as j;
 

@@ -62,6 +62,13 @@ as $$
   left join public.budget_windows as w
     on w.budget_id = b.id and w.entity_id = e.entity_id and w.period = p.period and w.starts_at = t.starts_at
   where e.entity_id is not null and p.limit_amount is not null
+    -- A window that the caller may not see would show as unspent.
+    and (
+      current_user <> 'authenticated'
+      or (b.entity_type = 'user' and e.entity_id = (select auth.jwt()) ->> 'sub')
+      or b.organization_id = any((select vital_private.administered_organizations())::text[])
+      or (b.entity_type = 'organization' and e.entity_id = any((select vital_private.administered_organizations())::text[]))
+    )
   order by p.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0)
 $$;
 

@@ -58,6 +58,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
     # LangChain's asynchronous manager drops the other handlers' coroutines where one handler stops the call.
     pytest.mark.filterwarnings("ignore:coroutine 'ahandle_event' was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <coroutine object ahandle_event:pytest.PytestUnraisableExceptionWarning"
+    ),
 ]
 
 OK: tuple[str, str | None] = ("ok", None)

@@ -339,7 +339,6 @@ def test_whatever_many_threads_do_no_budget_is_passed(
         "select b.entity_type, max(w.spent / w.limit_amount) as spent from budget_windows as w"
         " join budget_limits as b on b.id = w.budget_id group by 1"
     )
-    print(shares)
     assert min(row["spent"] for row in shares) > 0.5
 
 

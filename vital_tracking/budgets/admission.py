@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vital_tracking.context import CallContext
 
 if TYPE_CHECKING:
     from vital_tracking.budgets.ledger import Hold
+
+
+UNKNOWN_SIZE: Final = -1
+"""The size of a prompt of which only the tokens are known: nothing can be learned from it for others."""
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ from vital_tracking.stores.protocol import Store
 logger = logging.getLogger("vital_tracking.budgets")
 
 _CLAIM: Final = 1000  # as many as the database gives at once: a storm is one notification
+_CLAIM_TO_CALL_BACK: Final = 100  # a claim lasts a minute, in which all callbacks must have been called
 _LISTED: Final = 20
 _TIMEOUT_S: Final = 10.0
 
@@ -147,6 +148,7 @@ class Alerts:
         self._callbacks = tuple(callbacks)
         self._holder = holder
         self._channels = [Channel(url, number, len(urls)) for number, url in enumerate(urls, 1)]
+        self._claim = _CLAIM_TO_CALL_BACK if self._callbacks else _CLAIM
         self._faults = 0
         self.reset_after_fork()
 
@@ -190,7 +192,7 @@ class Alerts:
         ready = [channel for channel in self._channels if channel.ready]
         if not ready and (self._channels or not self._pause.over):
             return 0
-        claimed = read(self._store.call("claim_alerts_v1", holder=self._holder, max_rows=_CLAIM))
+        claimed = read(self._store.call("claim_alerts_v1", holder=self._holder, max_rows=self._claim))
         told = {number for number, alert in claimed.items() if self._call_back(number, alert)}
         if self._channels:
             done = set(claimed) if self._send(ready, claimed, timeout_s) else set()

@@ -100,6 +100,8 @@ class Desk:
 
     def start(self) -> None:
         """Have the thread run."""
+        if self._running:
+            return
         with self._lock:
             if self._running or self._closing:
                 return
@@ -306,16 +308,16 @@ class Desk:
         return []
 
     def _refuse(self, ask: Ask, answer: Mapping[str, Any]) -> None:
-        windows, wait_s = answer["windows"], answer["wait"]
+        windows, wait_s, plan, amounts = answer["windows"], answer["wait"], ask.plan, ask.amounts
         error = self._gate.refused(ask, windows, wait_s)
         asked_at = time.monotonic()
 
         def known(other: Ask, now: float) -> BudgetExceeded | None:
             """The same answer for a call of the same kind that takes no less, for a moment."""
-            if other.plan is not ask.plan:
+            if other.plan is not plan:
                 return None
             wait = max(wait_s - (now - asked_at), 0.0)
-            less = any(mine < its for mine, its in zip(other.amounts, ask.amounts, strict=True))
+            less = any(mine < its for mine, its in zip(other.amounts, amounts, strict=True))
             if less or (wait_s and other.max_wait >= wait):
                 return None
             return self._gate.refused(other, windows, wait)
@@ -402,6 +404,9 @@ class Desk:
         if not (all_back or returned or due or self._troubled or now >= self._rules_due):
             return
         answer = self._call("renew_grants_v1", holder=ledger.holder, kept=json.dumps(kept), lifetime_s=self._lifetime_s)
+        if time.monotonic() >= ledger.valid_until:  # the answer came too late: others may have what we kept
+            ledger.start_anew()
+            return
         ledger.renewed(kept, answer["grants"], now + self._lifetime_s * _SAFE_PART)
         self._renew_due = now + self._lifetime_s / 3
         self._rules_due = now + self._settings.budget_refresh_s

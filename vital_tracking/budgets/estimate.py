@@ -73,21 +73,23 @@ class History:
         self.answer = ANSWER_TOKENS if answer_seen is None else _with_margin(answer_seen)
 
     def observe(self, prompt_bytes: int, usage: TokenUsage) -> None:
-        """Learn from a call whose usage its provider reported."""
+        """Learn from a call whose usage its provider reported; of its answer only, where its prompt's size is not known."""
         if usage.estimated or not usage.prompt_tokens:
             return
-        self._prompts.append((prompt_bytes, usage.prompt_tokens))
         self._answers.append(usage.completion_tokens)
-        prompts = list(self._prompts)  # another thread may be at it too
-        enough = len(prompts) >= _ENOUGH
-        if enough:
+        answers = list(self._answers)  # another thread may be at it too
+        longest_answer = _with_margin(max(answers))
+        self.answer = longest_answer if len(answers) >= _ENOUGH else max(self.answer, longest_answer)
+        if prompt_bytes < 0:
+            return
+        self._prompts.append((prompt_bytes, usage.prompt_tokens))
+        prompts = list(self._prompts)
+        if len(prompts) >= _ENOUGH:
             longest = sorted(prompts)[-len(prompts) // 2 :]
             steepest = max((tokens / size for size, tokens in longest if size), default=_LARGEST_SLOPE)
             self.slope = min(max(steepest * 1.1, _SMALLEST_SLOPE), _LARGEST_SLOPE)
         beyond = max(tokens - int(size * self.slope) for size, tokens in prompts)
         self.overhead = max(_with_margin(beyond), _OVERHEAD_TOKENS)
-        longest_answer = _with_margin(max(list(self._answers)))
-        self.answer = longest_answer if enough else max(self.answer, longest_answer)
 
     def prompt_tokens(self, prompt_bytes: int) -> int:
         """An upper estimate of a prompt's tokens by the bytes of its text."""

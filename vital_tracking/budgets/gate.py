@@ -175,6 +175,8 @@ class Gate:
     def reset_after_fork(self) -> None:
         """In a forked child: grants are the parent's."""
         self._plans = {}
+        if self._settings.budgets:
+            self._rules = None  # nobody reads them here yet: the first call does
         self.ledger.reset_after_fork()
         self.desk.reset_after_fork()
 
@@ -379,7 +381,7 @@ def _away(account: Account, deadline_s: float) -> Stop:
         entity_id=account.entity,
         metric=METRICS[budget.metric],
         budget_id=budget.id,
-        reason=f"the database did not answer within {deadline_s:g} s, and the budget denies what it cannot check.",
+        reason=f"the database is away or did not answer within {deadline_s:g} s, and the budget denies what it cannot check.",
     )
 
 

@@ -118,7 +118,7 @@ class Recorder:
         self.on_tick: list[Callable[[], None]] = []
         self.on_alerts: Callable[[list[dict[str, Any]]], None] | None = None
         self._ceiling = ceiling_rates(settings.ceiling_price)
-        self._held: deque[CallRecord | Unrecorded] = deque()
+        self._held: deque[CallRecord | Unrecorded] = deque(maxlen=100_000)
         self._stats = Stats()
         self._prices_due = 0.0
         self._unforeseen = 0
@@ -218,6 +218,8 @@ class Recorder:
                 runs[item.id] = item  # a run that began and ended in one batch is sent once
                 continue
             record = item if isinstance(item, CallRecord) else self._record(item)
+            if record.id in calls:
+                record.replaces_abandoned = False  # what it would replace has not been sent
             # The true end of a call given up in the same batch takes its place.
             calls[record.id] = self._call(record, calls.get(record.id))
         while self._held and (hold := self._held[0].hold) is not None and hold.settled is not None:

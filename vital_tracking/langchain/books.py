@@ -156,7 +156,7 @@ class CallBooks(ABC):
 
     def _give_up(self, call: OpenCall, status: Status) -> None:
         # Remembered before it leaves the open ones: an end that comes at this very moment must find it in one of the two.
-        self._given_up[call.key] = call
+        self._given_up[call.key] = _without_hold(call)
         if self._open.pop(call.key, None) is None:
             self._given_up.pop(call.key, None)
             return
@@ -165,10 +165,17 @@ class CallBooks(ABC):
         call.forget()
         # Its end may still come, even where its id is gone (the interpreter tells weak references before it closes
         # generators): then it takes this record's place. What was held is settled with this one.
-        self._given_up[call.key] = late = copy.copy(call)
-        if late.admission is not None:
-            late.admission = dataclasses.replace(late.admission, hold=None)
+        if call.key in self._given_up:
+            self._given_up[call.key] = _without_hold(call)
         self._put(call)
+
+
+def _without_hold(call: OpenCall) -> OpenCall:
+    """A copy for the end that may still come: what was held is settled with the call that was given up."""
+    late = copy.copy(call)
+    if late.admission is not None:
+        late.admission = dataclasses.replace(late.admission, hold=None)
+    return late
 
 
 def _trim(book: dict[int, Any], limit: int) -> None:

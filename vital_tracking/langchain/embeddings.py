@@ -160,6 +160,7 @@ class VitalEmbeddings(Embeddings):
                 self._record(texts, started, (time.perf_counter() - clock) * 1000, reported, failure, admission)
             except Exception as fault:  # noqa: BLE001 - no fault of ours reaches the caller
                 self._recorder.fault(fault)
+                self._gate.release(admission)
 
     def _record(
         self,

@@ -12,6 +12,7 @@ something else holds the id (LangSmith's tracer does), the end of the parent run
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -334,6 +335,8 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
         if parent_run_id is not None:
             self._children.setdefault(key_of(parent_run_id), {})[key] = call
         self._open[key] = call
+        if self._gate is not None:
+            self._gate.start()
         self._recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded
 
     def _admit(self, call: OpenCall) -> None:
@@ -348,6 +351,11 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
         call.context = call_context(call)
         try:
             call.admission = gate.admit(request_of(call))
+            call.started, call.started_clock = (
+                time.time(),
+                time.perf_counter(),
+            )  # the wait for an answer is not the model's
+            call.touched = call.started_clock
         except BudgetExceeded as error:
             for sibling in self._siblings(call):
                 self._leave(sibling)

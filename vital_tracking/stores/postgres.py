@@ -27,6 +27,14 @@ from vital_tracking.stores.protocol import Row
 _Result = TypeVar("_Result")
 
 _CONNECT_TIMEOUT_S: Final = 5
+
+# A line that a firewall has cut in silence is noticed after half a minute, not after Linux's quarter of an hour.
+_NOTICE_A_DEAD_LINE: Final = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
 _POOL_NAME: Final = "vital_tracking"
 
 
@@ -56,6 +64,7 @@ class PostgresStore:
                 "It looks like postgresql://user:password@host:5432/database; write special characters as %XX.",
             ) from None
         self._conninfo = conninfo
+        self._parts = frozenset(parts)
         place = f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
         self._description = description or f"PostgreSQL at {place}"
         self._lock = threading.Lock()
@@ -156,6 +165,7 @@ class PostgresStore:
                     reconnect_timeout=_CONNECT_TIMEOUT_S,
                     configure=self._connections.add,
                     kwargs={
+                        **{name: value for name, value in _NOTICE_A_DEAD_LINE.items() if name not in self._parts},
                         "row_factory": dict_row,
                         "prepare_threshold": None,
                         "connect_timeout": _CONNECT_TIMEOUT_S,
