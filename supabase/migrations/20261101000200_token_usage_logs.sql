@@ -124,7 +124,7 @@ comment on column public.token_usage_logs.priced is 'False where no price is kno
 comment on column public.token_usage_logs.ceiling_cost is 'What budgets count for a call without a price, until it is repriced; no part of the bill.';
 comment on column public.token_usage_logs.ttft_ms is 'Milliseconds to the first token that was not empty.';
 comment on column public.token_usage_logs.cache_hit is 'True where LangChain answered from its own cache: nothing was billed.';
-comment on column public.token_usage_logs.budget_action is 'The strictest action of a budget on this call: throttle, downgrade, block; shadow_... where it was only noted.';
+comment on column public.token_usage_logs.budget_action is 'Strictest budget action: throttle, downgrade, block; shadow_... if only noted.';
 comment on column public.token_usage_logs.throttled_ms is 'Milliseconds that a budget made the call wait.';
 comment on column public.token_usage_logs.error_type is 'Class name of the error only; its text is never stored.';
 

@@ -36,7 +36,7 @@ comment on column public.budget_limits.total_limit is 'Counts from counting_sinc
 comment on column public.budget_limits.action is 'What happens at the limit: alert, throttle, downgrade or block.';
 comment on column public.budget_limits.alert_thresholds is 'Shares of the limit at which an alert is recorded, once a window each.';
 comment on column public.budget_limits.throttle_interval is 'Over the limit, calls pass one per interval, across all processes.';
-comment on column public.budget_limits.downgrade_to is 'Over the limit, only models no dearer than this one pass; NULL: those that the code offers as a downgrade.';
+comment on column public.budget_limits.downgrade_to is 'Over the limit, only models no dearer than this pass; NULL: those that the code offers.';
 comment on column public.budget_limits.timezone is 'IANA zone in which days and months begin.';
 comment on column public.budget_limits.enforce is 'False: nothing is stopped; what would have been is only noted.';
 comment on column public.budget_limits.strict is 'Hold one token a byte of the prompt, and ask that the answer be limited.';

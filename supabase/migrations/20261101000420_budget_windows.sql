@@ -40,7 +40,7 @@ create table public.budget_grants (
   constraint budget_grants_amount check (amount >= 0 and amount < 'Infinity')
 );
 
-comment on table public.budget_grants is 'Parts of windows that single processes may spend without asking; they lapse when a process stops renewing them.';
+comment on table public.budget_grants is 'Parts of windows that single processes may spend without asking; they lapse unless renewed.';
 comment on column public.budget_grants.holder is 'The process.';
 
 create index budget_grants_holder on public.budget_grants (holder);
@@ -64,8 +64,10 @@ create policy "Organization admins see their organization's windows" on public.b
 for select to authenticated
 using (
   budget_id in (
-    select b.id from public.budget_limits as b
-    where b.organization_id = any((select vital_private.administered_organizations())::text[])
+    select b.id
+    from public.budget_limits as b
+    where
+      b.organization_id = any((select vital_private.administered_organizations())::text[])
       or (b.entity_type = 'organization' and b.entity_id = any((select vital_private.administered_organizations())::text[]))
   )
 );

@@ -3,14 +3,27 @@
 -- A window with its budget, as people and the command line read it. Row level security of the tables holds in it.
 create view public.budget_status with (security_invoker = true) as
 select
-  w.id, w.budget_id, b.organization_id, b.entity_type, w.entity_id, b.metric, b.action, b.enforce, w.period,
-  w.starts_at, w.ends_at, b.timezone, w.limit_amount, w.spent, w.granted,
+  w.id,
+  w.budget_id,
+  b.organization_id,
+  b.entity_type,
+  w.entity_id,
+  b.metric,
+  b.action,
+  b.enforce,
+  w.period,
+  w.starts_at,
+  w.ends_at,
+  b.timezone,
+  w.limit_amount,
+  w.spent,
+  w.granted,
   w.limit_amount - w.spent - w.granted as remaining,
   round(100 * w.spent / nullif(w.limit_amount, 0), 1) as spent_percent
 from public.budget_windows as w
-join public.budget_limits as b on b.id = w.budget_id;
+inner join public.budget_limits as b on w.budget_id = b.id;
 
-comment on view public.budget_status is 'Windows of budgets with what is spent, granted to processes and remaining, in the metric of the budget. ends_at NULL: never.';
+comment on view public.budget_status is 'Windows of budgets: spent, granted to processes and remaining, in the metric of the budget.';
 
 revoke all on public.budget_status from public, anon, authenticated, service_role;
 grant select on public.budget_status to authenticated, service_role;

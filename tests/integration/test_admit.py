@@ -20,6 +20,12 @@ from vital_tracking.admitted import AdmittedCall
 from vital_tracking.stores.postgres import PostgresStore
 
 
+@pytest.fixture
+def database_url(reused_database: str) -> str:
+    """One database for all tests of this file."""
+    return reused_database
+
+
 async def admit(tracker: VitalTracker, in_loop: bool, **call: Any) -> AdmittedCall:
     """By either door."""
     return await tracker.aadmit(**call) if in_loop else await asyncio.to_thread(tracker.admit, **call)

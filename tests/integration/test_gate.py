@@ -42,6 +42,12 @@ MakeTracker = Callable[..., VitalTracker]
 
 
 @pytest.fixture
+def database_url(reused_database: str) -> str:
+    """One database for all tests of this file."""
+    return reused_database
+
+
+@pytest.fixture
 def watched(database_url: str) -> Iterator[Callable[..., tuple[VitalTracker, WatchedStore]]]:
     """Makes trackers whose round trips are counted."""
     made: list[tuple[VitalTracker, WatchedStore]] = []

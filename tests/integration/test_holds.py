@@ -32,6 +32,12 @@ pytestmark = pytest.mark.filterwarnings(
 WORDS = "aaa bbb ccc ddd eee fff ggg hhh"
 
 
+@pytest.fixture
+def database_url(reused_database: str) -> str:
+    """One database for all tests of this file."""
+    return reused_database
+
+
 @dataclass
 class Scene:
     """What an ending has to do with."""
@@ -189,6 +195,8 @@ async def is_refused_by_the_database(scene: Scene) -> None:
         scene.provider.reply(Reply(output_tokens=tokens))
         scene.provider.chat_openai().invoke("Hi", scene.config)
     scene.tracker.flush()
+    with psycopg.connect(scene.store.conninfo, autocommit=True) as owner:
+        owner.execute("alter table token_usage_logs drop constraint odd")
     assert scene.tracker.stats().rejected == 1
     assert len(scene.rows("select 1 from token_usage_logs")) == 2
 
