@@ -107,6 +107,22 @@ async def test_a_stopped_agent_makes_no_request(
     assert [row["status"] for row in stored(tracker, rows)] == ["ok", "blocked", "blocked"]
 
 
+async def test_a_fallback_behind_the_middleware_meets_the_budget_too(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
+) -> None:
+    """If this failed, listing the middleware first would let a fallback's calls go unasked and unrecorded."""
+    limit("block", "1")
+    behind = ModelFallbackMiddleware(provider.chat_anthropic())
+    agent = create_agent(provider.chat_openai(), middleware=[VitalMiddleware(tracker), behind])
+    provider.script([Reply(status=500)])
+    with pytest.raises(BudgetExceeded):
+        agent.invoke(QUESTION, USER)
+    with pytest.raises(BudgetExceeded):
+        await agent.ainvoke(QUESTION, USER)
+    assert len(provider.requests) == 1
+    assert [row["status"] for row in stored(tracker, rows)] == ["error", "blocked", "blocked"]
+
+
 @pytest.mark.parametrize("other", [False, True])
 async def test_an_agent_goes_on_with_a_cheaper_model(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit, other: bool

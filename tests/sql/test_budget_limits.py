@@ -261,6 +261,22 @@ def test_a_limit_added_later_counts_from_then_on(db: Connection) -> None:
     assert audit(db) == []
 
 
+def test_a_total_limit_added_later_counts_from_the_budget_s_beginning(db: Connection) -> None:
+    """If this failed, what the budget counts from, as it says itself, and what its total holds would differ."""
+    moment = now(db)
+    budget = set_budget(db, daily_limit=50, timezone="UTC")["id"]
+    record(db, a_cost(1, 1, created_at=moment.isoformat()))
+    make_older(db, days=70)
+    record(db, a_cost(2, 2, created_at=moment.isoformat()))
+    since = datetime.fromisoformat(set_budget(db, total_limit=50)["counting_since"])
+    [answer] = acquire(db, "h", [wish(budget, unit=4)])
+    assert answer["admitted"]
+    total = the_window(db, period="total")
+    assert (total["starts_at"], total["spent"], total["granted"]) == (since, 3, 4)
+    assert moment - since > timedelta(days=69)
+    assert audit(db) == []
+
+
 def test_windows_that_have_ended_stay_true_whatever_becomes_of_the_budget(db: Connection) -> None:
     """If this failed, the audit would find differences where nothing is wrong, and nobody would believe it any more."""
     moment = now(db)
@@ -355,14 +371,24 @@ def test_plain_sql_cannot_backdate_a_budget(db: Connection) -> None:
     assert datetime.fromisoformat(budget["counting_since"]) == minute
 
 
+@pytest.mark.parametrize("by", ["function", "plain SQL"])
 def test_a_call_recorded_while_a_budget_is_made_is_neither_missed_nor_doubled(
-    own_db: Connection, database_url: str
+    own_db: Connection, database_url: str, by: str
 ) -> None:
     """If this failed, a budget made under load would start with wrong sums, and keep them."""
+
+    def make(connection: Connection) -> None:
+        if by == "function":
+            set_budget(connection, total_limit=50, daily_limit=50)
+        else:
+            connection.execute(
+                "insert into budget_limits (entity_type, total_limit, daily_limit) values ('user', 50, 50)"
+            )
+
     with connect(database_url) as recorder, connect(database_url) as admin, ThreadPoolExecutor(1) as pool:
         with recorder.transaction():
             record(recorder, a_cost(1, 1))
-            made = pool.submit(set_budget, admin, total_limit=50, daily_limit=50)
+            made = pool.submit(make, admin)
             assert_waits_for_lock(own_db)
         made.result(30)
         with admin.transaction():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, Final
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -48,8 +49,13 @@ class _Ours(metaclass=_IsOurs):
     """Stands for VitalHandler where LangChain looks for one among the callbacks."""
 
 
+# The handler of the middleware whose agent is calling a model in this context.
+in_agent: ContextVar[VitalHandler | None] = ContextVar("vital_tracking_in_agent", default=None)
+
+
 class _Ambient:
-    """Stands where LangChain expects a ContextVar: the handler of the open scope's tracker, else the installed one.
+    """Stands where LangChain expects a ContextVar: the handler of the open scope's tracker, else of the agent's middleware, else
+    the installed one.
 
     LangChain asks it whenever it configures callbacks, in whatever thread, and adds what it answers where no handler of this
     class is among them yet.
@@ -63,7 +69,7 @@ class _Ambient:
         if frame is not None and frame.owner is not None and not frame.owner.closed:
             handler: VitalHandler = frame.owner.handler
             return handler
-        return self.installed
+        return in_agent.get() or self.installed
 
     def register(self) -> None:
         if not self.registered:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.language_models import BaseChatModel
 
 from vital_tracking.errors import MissingExtra
+from vital_tracking.langchain.attach import in_agent, watch_scopes
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
@@ -34,6 +35,7 @@ class VitalMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         max_wait: float = 30.0,
     ) -> None:
         super().__init__()
+        watch_scopes()
         self._tracker = tracker
         self._downgrade_to = downgrade_to
         self._max_wait = max_wait
@@ -42,14 +44,22 @@ class VitalMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
-        """Have the guarded model make the call."""
-        return handler(request.override(model=self._guard(request.model)))
+        """Have the guarded model make the call; other models that middleware behind this one calls are recorded, and stopped."""
+        token = in_agent.set(self._tracker.handler)
+        try:
+            return handler(request.override(model=self._guard(request.model)))
+        finally:
+            in_agent.reset(token)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
-        """Have the guarded model make the call."""
-        return await handler(request.override(model=self._guard(request.model)))
+        """Have the guarded model make the call; other models that middleware behind this one calls are recorded, and stopped."""
+        token = in_agent.set(self._tracker.handler)
+        try:
+            return await handler(request.override(model=self._guard(request.model)))
+        finally:
+            in_agent.reset(token)
 
     def _guard(self, model: BaseChatModel) -> BaseChatModel:
         """The guarded copy of a model: made once, and forgotten with the model."""
