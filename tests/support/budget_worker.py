@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -61,9 +62,9 @@ def main() -> None:
         answer: dict[str, Any] = {}
         if job["do"] == "open":
             tracker = VitalTracker(PostgresStore(job["database"]), settings=Settings(**job["settings"]))
-            tracker.admit(
-                prompt_tokens=0, max_tokens=1
-            ).release()  # waits for the budgets; for nobody, so it meets none
+            tracker.gate.start()
+            while tracker.gate.rules is None:
+                time.sleep(0.005)
         elif tracker is not None and job["do"] == "spend":
             answer = spend(tracker, job)
         elif tracker is not None:
