@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
 PARALLEL := -n auto --dist worksteal
 # What depends on the version of the server runs on the oldest that the extra `local` brings, too.
-ON_POSTGRES_16 := tests/sql $(addprefix tests/integration/test_,store_postgres.py writer_database.py record.py gate.py)
+ON_POSTGRES_16 := tests/sql tests/integration/test_store_postgres.py
 
 .PHONY: demo test check bench format clean
 

@@ -345,7 +345,7 @@ async def test_no_fault_of_ours_reaches_the_user(
     elif broken == "handler":
         monkeypatch.setattr(handler, "OpenCall", fail)
         monkeypatch.setattr(handler, "Run", fail)
-        monkeypatch.setattr(handler, "_key", fail)
+        monkeypatch.setattr(handler, "key_of", fail)
     elif broken == "record":
         monkeypatch.setattr(calls.OpenCall, "record", fail)
     else:
