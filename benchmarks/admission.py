@@ -2,7 +2,8 @@
 
     python -m benchmarks.admission [--rounds 15] [--seconds 0.2] [--json FILE]
 
-Interleaved rounds, medians, one run on one throw-away PostgreSQL on this machine. Machines are noisy: read the ratios.
+Interleaved rounds, medians, one run on one throw-away PostgreSQL on this machine, which does not wait for its disk: that
+favours whoever asks it for every call. Machines are noisy: read the ratios.
 
   in hand   admissions that the grants of this process cover: microseconds in the calling thread, by windows
   miss      admissions that ask the database: milliseconds until the answer, of a user who has never called before, and of one
