@@ -409,10 +409,12 @@ def a_minute_passes(rows: Rows) -> Callable[[VitalTracker], None]:
     def move(tracker: VitalTracker) -> None:
         tracker.flush()
         rows("update token_usage_logs set created_at = created_at - interval '1 minute' returning 1")
-        rows(
-            "update budget_windows set starts_at = starts_at - interval '1 minute', ends_at = ends_at - interval '1 minute'"
-            " where period = 'minute' returning 1"
-        )
+        for window in rows("select id from budget_windows where period = 'minute' order by starts_at"):
+            rows(
+                "update budget_windows set starts_at = starts_at - interval '1 minute',"
+                " ends_at = ends_at - interval '1 minute' where id = %s returning 1",
+                window["id"],
+            )
         rows("update vital_private.budget_periods set since = since - interval '1 minute' returning 1")
         for window in tracker.gate.ledger._windows.values():
             window.ends -= 60
