@@ -57,6 +57,15 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def spool_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the trackers of this test, and of the processes it starts, spool to where nothing else is said."""
+    folder = tmp_path_factory.mktemp("spool")
+    monkeypatch.setattr("vital_tracking.delivery.recorder.default_data_dir", lambda: folder)
+    monkeypatch.setenv("VITAL_SPOOL_DIR", str(folder / "spool"))
+    return folder / "spool"
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL of the version under test, on a socket and a loopback port."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import platformdirs
 from dotenv import dotenv_values, find_dotenv
 from pydantic import BaseModel, ConfigDict, SecretStr
 
@@ -32,7 +33,13 @@ class Settings(BaseModel):
     batch_size: int = 100
     max_batch_size: int = 1000
     flush_interval_s: float = 5.0
-    queue_size: int = 10_000
+    queue_bytes: int = 16 << 20
+    spool: bool = True
+    spool_dir: Path | None = None
+    spool_bytes: int = 256 << 20
+    segment_bytes: int = 8 << 20
+    sync_interval_s: float = 0.05
+    background: bool = True
     call_timeout_s: float = 900.0
     budgets: bool = True
     budget_deadline_s: float = 1.5
@@ -94,17 +101,21 @@ def _read(env: Mapping[str, str]) -> Settings:
             "is not a PostgreSQL URL",
             "It looks like postgresql://user:password@host:5432/database.",
         )
-    data_dir = env.get("VITAL_DATA_DIR")
     return Settings(
         supabase_url=url.strip().rstrip("/") if url else None,
         supabase_service_key=SecretStr(key.strip()) if key else None,
         database_url=SecretStr(database_url.strip()) if database_url else None,
-        data_dir=Path(data_dir).expanduser() if data_dir else None,
+        data_dir=_folder(env, "VITAL_DATA_DIR"),
         postgres_version=_choice(env, "VITAL_POSTGRES_VERSION", 18, (16, 18)),
         organization_id=env.get("VITAL_ORGANIZATION_ID"),
         batch_size=_integer(env, "VITAL_BATCH_SIZE", 100, 1, 1000),
         flush_interval_s=_seconds(env, "VITAL_FLUSH_INTERVAL", 5.0, 0.05, 3600),
-        queue_size=_integer(env, "VITAL_QUEUE_SIZE", 10_000, 100, 10_000_000),
+        queue_bytes=_integer(env, "VITAL_QUEUE_MIB", 16, 1, 1 << 20) << 20,
+        spool=_one_of(env, "VITAL_SPOOL", "on", ("on", "off")) == "on",
+        spool_dir=_folder(env, "VITAL_SPOOL_DIR"),
+        spool_bytes=_integer(env, "VITAL_SPOOL_MIB", 256, 1, 1 << 20) << 20,
+        sync_interval_s=_seconds(env, "VITAL_SPOOL_SYNC", 0.05, 0, 60),
+        background=_one_of(env, "VITAL_BACKGROUND", "on", ("on", "off")) == "on",
         call_timeout_s=_seconds(env, "VITAL_CALL_TIMEOUT", 900.0, 1, 86_400),
         budgets=_one_of(env, "VITAL_BUDGETS", "on", ("on", "off")) == "on",
         budget_deadline_s=_seconds(env, "VITAL_BUDGET_DEADLINE", 1.5, 0.05, 60),
@@ -117,6 +128,18 @@ def _read(env: Mapping[str, str]) -> Settings:
         hash_key=SecretStr(env["VITAL_HASH_KEY"]) if env.get("VITAL_HASH_KEY") else None,
         provider_keys={name: SecretStr(env[name]) for name in PROVIDER_KEYS if env.get(name)},
     )
+
+
+def default_data_dir() -> Path:
+    """The user's data folder. The superuser's is one that the server's own user can pass through: it never runs as root."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/vital_tracking")
+    return Path(platformdirs.user_data_dir("vital_tracking", appauthor=False))
+
+
+def _folder(env: Mapping[str, str], name: str) -> Path | None:
+    folder = env.get(name)
+    return Path(folder).expanduser() if folder else None
 
 
 def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -18,6 +18,8 @@ from vital_tracking.budgets.alerts import Alerts, BudgetAlert, log
 from vital_tracking.budgets.gate import Gate
 from vital_tracking.context import CallContext
 from vital_tracking.delivery import Delivered, Recorder, Stats
+from vital_tracking.delivery.courier import Decoder, Unrecorded
+from vital_tracking.delivery.frames import Kind
 from vital_tracking.direct import DirectCalls
 from vital_tracking.ids import new_id
 from vital_tracking.pricing import Price, PriceBook
@@ -67,7 +69,8 @@ class VitalTracker(Services, DirectCalls):
             {"organization_id": organization_id or context.organization_id or self.settings.organization_id}
         )
         self._metadata_keys = self.settings.metadata_keys | frozenset(metadata_keys)
-        self._recorder = Recorder(store, self.prices, self.settings)
+        decoders: dict[int, Decoder] = {Kind.CALL: _ended_call, Kind.OPENED: _begun_call}
+        self._recorder = Recorder(store, self.prices, self.settings, decoders=decoders)
         self.gate = Gate(self._recorder, self.settings)
         self._alerts = Alerts(
             store, [on_alert] if callable(on_alert) else list(on_alert), self.settings.alert_urls, new_id()
@@ -289,6 +292,18 @@ class VitalTracker(Services, DirectCalls):
         self._alerts.reset_after_fork()
         if self._handler is not None:
             self._handler.reset_after_fork()
+
+
+def _ended_call(key: bytes, payload: bytes, skew_s: float) -> Unrecorded:
+    from vital_tracking.langchain.packing import unpack_call
+
+    return unpack_call(key, payload, skew_s)
+
+
+def _begun_call(key: bytes, payload: bytes, skew_s: float) -> Unrecorded:
+    from vital_tracking.langchain.packing import unpack_opening
+
+    return unpack_opening(key, payload, skew_s)
 
 
 # Trackers that are not closed. Held, so that calls still queued are sent at exit whatever became of the tracker's name.

@@ -141,6 +141,7 @@ class CallRecord:
     not as reported, in fixed words; `service_tier` is the provider's (`priority`, `flex`), which has prices of its own;
     `billed` is False where the provider refused the request; `hold` is what its budgets had set aside for it; `clocked` says
     that `created_at` was read from this machine's clock, not given; `replaces_abandoned` marks the true end of a call given up.
+    `calls` is more than 1 where calls were merged because there was room for nothing but their money; `cost` is then their cost.
     """
 
     id: str
@@ -171,6 +172,8 @@ class CallRecord:
     hold: Any = None
     clocked: bool = True
     replaces_abandoned: bool = False
+    calls: int = 1
+    cost: Cost | None = None
 
 
 @dataclass(slots=True)
@@ -265,6 +268,8 @@ def call_row(record: CallRecord, cost: Cost | None, ceiling: Decimal | None = No
             row[name] = duration
     if record.cache_hit:
         row["cache_hit"] = True
+    if record.calls > 1:
+        row["calls"] = record.calls
     if record.tags and (tags := [tag for tag in map(clean_text, list(record.tags)[:32]) if tag]):
         row["tags"] = tags
     metadata = dict(record.metadata)

@@ -4,6 +4,9 @@
 --   prompt_tokens     = uncached text + cache_read_tokens + cache_write_tokens + audio
 --   completion_tokens = text + reasoning_tokens + audio
 -- `value < 'Infinity'` keeps NaN out too, which PostgreSQL sorts above every number and lets through `value >= 0`.
+--
+-- `calls` is more than 1 only where calls were merged because there was room for nothing but their money: one row, with the
+-- sums, no latency, and 'merged' in the notes of its metadata.
 
 create table public.token_usage_logs (
   id uuid not null,
@@ -33,6 +36,7 @@ create table public.token_usage_logs (
   requested_model text,
   call_type text not null default 'chat',
   message_type text,
+  calls integer not null default 1,
   run_id text,
   parent_run_id text,
   trace_id text,
@@ -72,6 +76,7 @@ create table public.token_usage_logs (
     service_type in ('1:1_conversation', 'virtual_panel', 'workflow', 'solution_builder')
   ),
   constraint token_usage_logs_call_type check (call_type in ('chat', 'completion', 'embedding')),
+  constraint token_usage_logs_calls check (calls >= 1),
   constraint token_usage_logs_status check (status in ('ok', 'error', 'cancelled', 'abandoned', 'blocked')),
   constraint token_usage_logs_tokens_not_negative check (
     least(
@@ -115,6 +120,7 @@ comment on column public.token_usage_logs.created_at is 'When the call started.'
 comment on column public.token_usage_logs.recorded_at is 'When the row was written, by the database clock.';
 comment on column public.token_usage_logs.requested_model is 'The model that was asked for, where another one answered.';
 comment on column public.token_usage_logs.workflow_step is 'The step as its author named it, else the LangGraph node.';
+comment on column public.token_usage_logs.calls is 'How many calls the row stands for: 1, or more where they were merged.';
 comment on column public.token_usage_logs.cache_write_1h_tokens is 'The part of cache_write_tokens kept for an hour, which is priced apart.';
 comment on column public.token_usage_logs.audio_output_tokens is 'The part of audio_tokens that the model spoke, which is priced apart.';
 comment on column public.token_usage_logs.usage_estimated is 'True where nobody reported token counts and they were estimated.';

@@ -215,7 +215,7 @@ as $$
       sum(case budget.metric
         when 'cost_usd' then coalesce(c.total_cost, c.ceiling_cost, 0)
         when 'tokens' then case when c.cache_hit then 0 else c.total_tokens end
-        when 'calls' then case when c.cache_hit or c.status = 'blocked' then 0 else 1 end
+        when 'calls' then case when c.cache_hit or c.status = 'blocked' then 0 else c.calls end
       end) as amount
     from public.token_usage_logs as c
     cross join lateral (
@@ -345,7 +345,7 @@ as $$
     vital_private.budget_model(call.model, call.requested_model, call.budget_action),
     sign * coalesce(call.total_cost, call.ceiling_cost, 0),
     case when call.cache_hit then 0 else sign * call.total_tokens end,
-    case when call.cache_hit or call.status = 'blocked' then 0 else sign end
+    case when call.cache_hit or call.status = 'blocked' then 0 else sign * call.calls end
   )::vital_private.counted_call
 $$;
 

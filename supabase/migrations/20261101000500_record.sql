@@ -25,14 +25,14 @@ declare
   replaced vital_private.counted_call[];
   drawn json;
 begin
-  -- The true end of a call that had been given up, as `abandoned` or `cancelled`, takes the place of its row. Rare, so look
-  -- before reading twice.
+  -- The true end of a call that had been given up, as `abandoned` or `cancelled`, takes the place of its row, but never of one
+  -- that stands for other calls too. Rare, so look before reading twice.
   if strpos(batch::text, '"replaces_abandoned"') > 0 then
     with waiting as (
       select c.id, c.created_at
       from public.token_usage_logs as c
       join json_to_recordset(batch) as late (id uuid, created_at timestamptz, replaces_abandoned boolean) using (id, created_at)
-      where late.replaces_abandoned and c.status in ('abandoned', 'cancelled')
+      where late.replaces_abandoned and c.status in ('abandoned', 'cancelled') and c.calls = 1
       order by c.id
       for update of c
     ),
@@ -58,7 +58,7 @@ begin
       id, created_at, organization_id, user_id, session_id, service_type, service_id, service_name, service_run_id,
       agent_id, agent_name, agent_tier, agent_role, workflow_id, workflow_step, workflow_step_name,
       panel_id, panel_position, panel_size, solution_id, framework, provider, model, requested_model, call_type, message_type,
-      run_id, parent_run_id, trace_id, langsmith_project,
+      calls, run_id, parent_run_id, trace_id, langsmith_project,
       prompt_tokens, completion_tokens, total_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens,
       reasoning_tokens, audio_tokens, audio_output_tokens, usage_estimated,
       input_cost, output_cost, total_cost, potential_cost, price_version, priced, ceiling_cost,
@@ -69,7 +69,7 @@ begin
       c.agent_id, c.agent_name, c.agent_tier, c.agent_role, c.workflow_id, c.workflow_step, c.workflow_step_name,
       c.panel_id, c.panel_position, c.panel_size, c.solution_id, c.framework, c.provider, c.model, c.requested_model,
       coalesce(c.call_type, 'chat'), c.message_type,
-      c.run_id, c.parent_run_id, c.trace_id, c.langsmith_project,
+      coalesce(c.calls, 1), c.run_id, c.parent_run_id, c.trace_id, c.langsmith_project,
       coalesce(c.prompt_tokens, 0), coalesce(c.completion_tokens, 0), coalesce(c.total_tokens, 0),
       coalesce(c.cache_read_tokens, 0), coalesce(c.cache_write_tokens, 0), coalesce(c.cache_write_1h_tokens, 0),
       coalesce(c.reasoning_tokens, 0), coalesce(c.audio_tokens, 0), coalesce(c.audio_output_tokens, 0),
@@ -90,7 +90,7 @@ begin
         c.created_at, c.organization_id, c.service_type, c.agent_tier, c.user_id, c.session_id, c.agent_id, c.workflow_id,
         c.panel_id, c.solution_id, vital_private.budget_model(c.model, c.requested_model, c.budget_action),
         coalesce(c.total_cost, c.ceiling_cost, 0), case when c.cache_hit then 0 else coalesce(c.total_tokens, 0) end,
-        case when c.cache_hit or c.status = 'blocked' then 0 else 1 end
+        case when c.cache_hit or c.status = 'blocked' then 0 else coalesce(c.calls, 1) end
       )::vital_private.counted_call
     ) filter (where budgeted),
     json_agg(c.draws) filter (where budgeted and c.draws is not null)

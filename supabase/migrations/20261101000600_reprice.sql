@@ -10,7 +10,7 @@ as $$
   select coalesce(json_agg(call order by call.created_at, call.id), '[]')
   from (
     select
-      id, created_at, provider, model, requested_model, cache_hit, prompt_tokens, completion_tokens, cache_read_tokens,
+      id, created_at, calls, provider, model, requested_model, cache_hit, prompt_tokens, completion_tokens, cache_read_tokens,
       cache_write_tokens, cache_write_1h_tokens, reasoning_tokens, audio_tokens, audio_output_tokens,
       metadata ->> 'service_tier' as service_tier
     from public.token_usage_logs
@@ -26,7 +26,7 @@ $$;
 
 -- Put prices on unpriced calls: a JSON array of {id, created_at, input_cost, output_cost, total_cost, potential_cost,
 -- price_version}. A call that has a price keeps it, so running this twice changes nothing. Budgets, which had counted the call
--- at its ceiling cost, count what it truly cost from now on. Returns how many were priced.
+-- at its ceiling cost, count what it truly cost from now on. Returns how many rows were priced.
 create function public.reprice_calls_v1(prices text) returns bigint
 language plpgsql
 security definer

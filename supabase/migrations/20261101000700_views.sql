@@ -30,6 +30,7 @@ select
   requested_model,
   call_type,
   message_type,
+  calls,
   prompt_tokens,
   completion_tokens,
   total_tokens,
@@ -95,14 +96,14 @@ cross join
   lateral (
     select
       count(distinct row(call.workflow_id, call.workflow_step)) filter (where call.workflow_step is not null) as steps,
-      count(*) as calls,
-      count(*) filter (where not call.success) as failed_calls,
+      coalesce(sum(call.calls), 0) as calls,
+      coalesce(sum(call.calls) filter (where not call.success), 0) as failed_calls,
       coalesce(sum(call.prompt_tokens), 0) as prompt_tokens,
       coalesce(sum(call.completion_tokens), 0) as completion_tokens,
       coalesce(sum(call.total_tokens), 0) as total_tokens,
       coalesce(sum(call.total_cost), 0) as total_cost,
       coalesce(sum(call.potential_cost), 0) as potential_cost,
-      count(*) filter (where not call.priced) as unpriced_calls
+      coalesce(sum(call.calls) filter (where not call.priced), 0) as unpriced_calls
     from public.token_usage_logs as call
     where
       call.service_run_id in (
@@ -173,10 +174,10 @@ begin
     $query$
       select
         %1$s as label,
-        count(*),
-        count(*) filter (where not success),
-        count(*) filter (where cache_hit),
-        count(*) filter (where not priced),
+        sum(calls),
+        coalesce(sum(calls) filter (where not success), 0),
+        coalesce(sum(calls) filter (where cache_hit), 0),
+        coalesce(sum(calls) filter (where not priced), 0),
         sum(prompt_tokens),
         sum(completion_tokens),
         coalesce(sum(total_cost), 0),
@@ -211,14 +212,16 @@ begin
     'server_version', current_setting('server_version'),
     'database_time', now(),
     'migrations', applied,
-    'calls_last_day', (select count(*) from public.token_usage_logs where created_at >= now() - interval '1 day'),
+    'calls_last_day', (
+      select coalesce(sum(calls), 0) from public.token_usage_logs where created_at >= now() - interval '1 day'
+    ),
     'last_call_at', (select max(created_at) from public.token_usage_logs where created_at >= now() - interval '31 days'),
-    'unpriced_calls', (select count(*) from public.token_usage_logs where not priced),
+    'unpriced_calls', (select coalesce(sum(calls), 0) from public.token_usage_logs where not priced),
     'unpriced_models', (
       select coalesce(json_agg(model order by model), '[]')
       from (select distinct coalesce(model, '(no model)') as model from public.token_usage_logs where not priced limit 20) as names
     ),
-    'calls_in_default_partition', (select count(*) from vital_private.token_usage_logs_default),
+    'calls_in_default_partition', (select coalesce(sum(calls), 0) from vital_private.token_usage_logs_default),
     'partitions_until', (
       select max(to_date(right(child.relname, 7), 'YYYY_MM') + interval '1 month')
       from pg_catalog.pg_inherits as i

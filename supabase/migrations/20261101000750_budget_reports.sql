@@ -274,6 +274,7 @@ as $$
       select model, requested_model, agent_id, completion_tokens
       from public.token_usage_logs
       where created_at > now() - interval '30 days' and status = 'ok' and not usage_estimated and call_type = 'chat'
+        and calls = 1 -- the tokens of several calls say nothing of one answer
       order by id desc
       limit 5000
     ) as c

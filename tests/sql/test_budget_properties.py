@@ -345,12 +345,12 @@ class Books(RuleBasedStateMachine):
 
     @rule(
         data=st.data(),
-        what=st.sampled_from(["unasked", "true end", "price", "again"]),
+        what=st.sampled_from(["unasked", "merged", "true end", "price", "again"]),
         share=st.sampled_from(["0.5", "0", "3"]),
         user=st.sampled_from(USERS),
     )
     def afterwards(self, data: st.DataObject, what: str, share: str, user: str) -> None:
-        """A true end comes late, a price becomes known, a batch is sent again; or a call that nobody was asked about."""
+        """A true end comes late, a price becomes known, a batch is sent again; or calls that nobody was asked about."""
         if what == "again" and self.sent:
             text, holder = data.draw(st.sampled_from(self.sent))
             assert call(self.db, "record_calls_v1", calls=text, holder=holder)["inserted"] == 0
@@ -368,8 +368,10 @@ class Books(RuleBasedStateMachine):
             assert call(self.db, "reprice_calls_v1", prices=json.dumps(prices)) == 1
             self.spend(row["user_id"], truly - cost, 0)
         else:
-            self.record([a_cost(self.next_number(), share, user_id=user, organization_id="acme")], None)
-            self.spend(user, Decimal(share), 1)
+            calls = 3 if what == "merged" else 1
+            row = a_cost(self.next_number(), share, user_id=user, organization_id="acme", calls=calls)
+            self.record([row], None)
+            self.spend(user, Decimal(share), calls)
 
     # Grants come and go
 

@@ -111,6 +111,39 @@ def test_each_metric_counts_what_is_billed(db: Connection) -> None:
     assert audit(db) == []
 
 
+@pytest.mark.parametrize("poison", [[], [{"id": "garbage"}]], ids=["whole", "row by row"])
+def test_a_merged_row_counts_its_calls_and_its_money_once(db: Connection, poison: list[Row]) -> None:
+    """If this failed, calls that were merged in need would slip past a budget of calls, or be charged more than they cost."""
+    limits = dict.fromkeys(("minute_limit", "daily_limit", "monthly_limit", "total_limit"), 1000)
+    for metric in ("cost_usd", "tokens", "calls"):
+        set_budget(db, metric=metric, **limits)
+    merged = a_cost(1, 21, calls=7, prompt_tokens=700, completion_tokens=140, total_tokens=840)
+    free = {"input_cost": "0", "output_cost": "0", "total_cost": "0", "potential_cost": "0"}
+    record(
+        db,
+        merged,
+        a_cost(2, 2),
+        a_cost(3, 0, cache_hit=True, calls=5),
+        a_cost(4, calls=3, status="blocked", **free),
+        *poison,
+    )
+    record(db, merged, *poison)
+    # A blocked row has no tokens; here it pretends to.
+    amounts = {"cost_usd": 23, "tokens": 840 + 2 * 120, "calls": 8}
+    right = {(row["metric"], row["period"]): row["spent"] for row in windows(db)}
+    assert right == {
+        (metric, period): amounts[metric] for metric in amounts for period in ("minute", "day", "month", "total")
+    }
+    assert audit(db) == []
+    filled = set_budget(db, metric="calls", action="throttle", total_limit=1000)["id"]
+    assert spent(db, budget_id=filled) == {"u-1": 8}
+    db.execute("delete from budget_windows where period = 'day'")
+    db.execute("update budget_windows set spent = 1 where period = 'month'")
+    assert call(db, "recount_budgets_v1") == {"mended": 6}
+    assert {(row["metric"], row["period"]): row["spent"] for row in windows(db, action="block")} == right
+    assert audit(db) == []
+
+
 def test_cost_is_exact_to_the_last_decimal(db: Connection) -> None:
     """If this failed, a month of small calls would not add up."""
     set_budget(db, total_limit=1)
@@ -188,7 +221,7 @@ def test_a_price_that_becomes_known_replaces_the_ceiling(db: Connection) -> None
     for metric in ("cost_usd", "tokens", "calls"):
         set_budget(db, metric=metric, total_limit=1000, daily_limit=1000)
     who = {"created_at": NOON, "user_id": "u-1"}
-    record(db, an_unpriced_call(1, **who, ceiling_cost="7"), an_unpriced_call(2, **who), a_cost(3, 1))
+    record(db, an_unpriced_call(1, **who, ceiling_cost="7", calls=4), an_unpriced_call(2, **who), a_cost(3, 1))
     assert [row["spent"] for row in windows(db, metric="cost_usd")] == [8, 8]
     price = {
         "input_cost": "0.5",
@@ -201,7 +234,7 @@ def test_a_price_that_becomes_known_replaces_the_ceiling(db: Connection) -> None
     assert call(db, "reprice_calls_v1", prices=prices) == 2
     assert call(db, "reprice_calls_v1", prices=prices) == 0
     assert [row["spent"] for row in windows(db, metric="cost_usd")] == [2, 2]
-    assert [row["spent"] for row in windows(db, metric="calls")] == [3, 3]
+    assert [row["spent"] for row in windows(db, metric="calls")] == [6, 6]
     assert audit(db) == []
 
 

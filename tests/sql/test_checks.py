@@ -65,6 +65,13 @@ def test_tokens_are_never_negative(db: Connection, column: str) -> None:
         insert(db, "token_usage_logs", a_call(**{column: -1}))
 
 
+@pytest.mark.parametrize("calls", [0, -1])
+def test_a_row_stands_for_at_least_one_call(db: Connection, calls: int) -> None:
+    """If this failed, a row would lower the number of calls."""
+    refuses(db, "token_usage_logs", a_call(calls=calls), "token_usage_logs_calls")
+    insert(db, "token_usage_logs", a_call(calls=2**31 - 1))
+
+
 BUCKETS: list[tuple[Row, bool]] = [
     ({"cache_read_tokens": 100}, True),
     ({"cache_read_tokens": 60, "cache_write_tokens": 30, "audio_tokens": 10}, True),

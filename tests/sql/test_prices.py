@@ -151,9 +151,11 @@ def test_unpriced_calls_come_page_by_page_in_order_and_each_once(db: Connection)
 
 def test_an_unpriced_call_carries_what_a_price_needs_and_no_more(db: Connection) -> None:
     """If this failed, calls would be repriced wrongly, or a user's data would leave the database for it."""
-    record(db, an_unpriced_call(1, model="m", user_id="secret", metadata={"service_tier": "flex", "note": "secret"}))
+    noted = {"service_tier": "flex", "note": "secret"}
+    record(db, an_unpriced_call(1, model="m", user_id="secret", metadata=noted, calls=7))
     [row] = unpriced(db)
     assert (row["model"], row["service_tier"], row["prompt_tokens"], row["completion_tokens"]) == ("m", "flex", 100, 20)
+    assert row["calls"] == 7
     assert "secret" not in json.dumps(row)
 
 

@@ -112,6 +112,40 @@ def test_failed_cached_and_unpriced_calls_are_told_apart(db: Connection) -> None
     assert (row["total_cost"], row["potential_cost"]) == (Decimal("0.84"), Decimal("1.26"))
 
 
+def test_a_row_that_stands_for_several_calls_counts_as_them_all(db: Connection) -> None:
+    """If this failed, calls that were merged in need would be missing from reports, or seem slower than they were."""
+    run = {"user_id": "u", "service_run_id": "r-1"}
+    record_runs(db, an_end())
+    record(
+        db,
+        a_call(1, latency_ms=100, **run),
+        a_call(2, latency_ms=300, **run),
+        a_call(3, calls=7, total_cost="2.94", potential_cost="2.94", **run),
+        a_call(4, calls=3, status="error", **run),
+        an_unpriced_call(5, calls=5, cache_hit=True, **run),
+    )
+    [row] = breakdown(db, "user")
+    assert (row["calls"], row["failed_calls"], row["cached_calls"], row["unpriced_calls"]) == (17, 3, 5, 5)
+    assert (row["total_cost"], row["average_latency_ms"]) == (Decimal("4.20"), 200.0)
+    run_s = analytics(db)["r-1"]
+    assert (run_s["calls"], run_s["failed_calls"], run_s["unpriced_calls"]) == (17, 3, 5)
+    assert run_s["total_cost"] == Decimal("4.20")
+    detailed = db.execute("select calls from agent_usage_detailed order by id").fetchall()
+    assert [row["calls"] for row in detailed] == [1, 1, 7, 3, 5]
+
+
+def test_counts_of_calls_are_whole_numbers_to_every_client(db: Connection) -> None:
+    """If this failed, a client would read a number of calls as text or as a fraction."""
+    kinds = db.execute(
+        "select distinct format_type(atttypid, null) as kind from pg_attribute"
+        " where attrelid = 'workflow_analytics'::regclass and attname like '%calls'"
+    ).fetchall()
+    assert kinds == [{"kind": "bigint"}]
+    record(db, a_call(1, user_id="u", calls=2**31 - 1), a_call(2, user_id="u", calls=2**31 - 1))
+    [row] = breakdown(db, "user")
+    assert (type(row["calls"]), row["calls"]) == (int, 2**32 - 2)
+
+
 def test_the_dearest_comes_first_and_only_unpriced_costs_zero(db: Connection) -> None:
     """If this failed, the list would not show first what matters most."""
     record(db, a_call(1, user_id="a"), a_call(2, user_id="b"), a_call(3, user_id="b"), an_unpriced_call(4, user_id="c"))
@@ -239,3 +273,26 @@ def test_the_status_counts_what_needs_a_hand(db: Connection) -> None:
     assert (found["unpriced_calls"], found["unpriced_models"]) == (3, ["(no model)", "new-model"])
     assert (found["calls_in_default_partition"], found["runs_still_open"]) == (1, 1)
     assert found["calls_last_day"] == 3  # the two of now, and the one dated ahead
+    record(db, an_unpriced_call(5, created_at="2050-01-01T00:00:00Z", calls=7))
+    more = status(db)
+    assert [more[name] - found[name] for name in ("calls_last_day", "unpriced_calls", "calls_in_default_partition")] == [
+        7, 7, 7,
+    ]  # fmt: skip
+
+
+def history(db: Connection) -> list[Row]:
+    row = db.execute("select usage_history_v1() as history").fetchone()
+    assert row is not None
+    return list(row["history"])
+
+
+def test_the_history_of_answers_knows_single_calls_only(db: Connection) -> None:
+    """If this failed, the next answers would be estimated as long as many together, and held to cost as much."""
+    row = db.execute("select now()::text as now").fetchone()
+    assert row is not None
+    known: Row = {"created_at": row["now"], "model": "m", "agent_id": "a"}
+    many = {"calls": 7, "completion_tokens": 140, "total_tokens": 240}
+    record(db, *[a_call(number, **known) for number in range(7)], *[a_call(10 + n, **known, **many) for n in range(9)])
+    assert history(db) == []
+    record(db, a_call(9, **known))
+    assert history(db) == [{"model": "m", "agent_id": "a", "completion_tokens": 20}]

@@ -61,6 +61,20 @@ def test_a_batch_is_stored_as_it_was_sent(db: Connection) -> None:
     assert first["recorded_at"] == second["recorded_at"]
 
 
+def test_a_row_stands_for_one_call_unless_it_says_more(db: Connection) -> None:
+    """If this failed, calls that were merged would count as one, or rows of an older library would be refused."""
+    merged = {
+        "prompt_tokens": 10**12,
+        "completion_tokens": 10**11,
+        "total_tokens": 11 * 10**11,
+        "total_cost": "98765.43",
+    }
+    record(db, a_call(1), a_call(2, calls=None), a_call(3, calls=7, metadata={"notes": ["merged"]}, **merged))
+    rows = db.execute("select calls, total_tokens, total_cost from token_usage_logs order by id").fetchall()
+    assert [row["calls"] for row in rows] == [1, 1, 7]
+    assert (rows[2]["total_tokens"], rows[2]["total_cost"]) == (11 * 10**11, Decimal("98765.43"))
+
+
 def test_an_empty_batch_is_nothing(db: Connection) -> None:
     """If this failed, a writer with nothing to send would stumble."""
     assert record(db) == {"inserted": 0, "duplicate": 0, **NONE_REJECTED}
@@ -96,6 +110,10 @@ BAD: list[tuple[str, Any, str, str | None]] = [
     ("tokens overflow", a_call(50, prompt_tokens=10**30), "22003", None),
     ("tokens sum overflows", a_call(50, prompt_tokens=2**63 - 1, completion_tokens=5), "22003", None),
     ("tokens are a fraction", a_call(50, prompt_tokens=1.5), "22P02", None),
+    ("stands for no call", a_call(50, calls=0), "23514", "token_usage_logs_calls"),
+    ("stands for less than none", a_call(50, calls=-1), "23514", "token_usage_logs_calls"),
+    ("calls are a fraction", a_call(50, calls=1.5), "22P02", None),
+    ("calls overflow", a_call(50, calls=2**31), "22003", None),
     ("seat overflows", a_call(50, panel_position=99999), "22003", None),
     ("cost overflows", a_call(50, total_cost="1e999999"), "22003", None),
     ("cost is NaN", a_call(50, potential_cost="NaN"), "23514", "token_usage_logs_costs_not_negative"),
@@ -216,6 +234,13 @@ def test_only_abandoned_rows_are_replaced(db: Connection) -> None:
     record(db, a_call(1))
     assert record(db, late())["duplicate"] == 1
     assert the_row(db) == ("ok", "0.42")
+
+
+def test_a_row_that_stands_for_several_calls_is_not_replaced(db: Connection) -> None:
+    """If this failed, the end of one call would take the money of the others off the books."""
+    record(db, a_call(1, status="abandoned", calls=7))
+    assert record(db, late())["duplicate"] == 1
+    assert the_row(db) == ("abandoned", "0.42")
 
 
 def test_a_replacement_that_is_refused_leaves_the_abandoned_row(db: Connection) -> None:

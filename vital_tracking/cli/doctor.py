@@ -62,7 +62,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("ok", f"store: {store.description}")
     yield Finding(
         "ok",
-        f"queue: at most {settings.queue_size:,} calls wait in memory; sent when {settings.batch_size} wait "
+        f"queue: at most {settings.queue_bytes >> 20:,} MiB of calls wait in memory; sent when {settings.batch_size} wait "
         f"or after {settings.flush_interval_s:g} s (a process's own queue: tracker.stats())",
     )
     try:

@@ -12,7 +12,7 @@ import typer
 from rich.progress import Progress
 
 from vital_tracking.cli.output import console, counted, say, usd
-from vital_tracking.delivery.recorder import team_prices
+from vital_tracking.delivery.courier import team_prices
 from vital_tracking.pricing import PriceBook
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from vital_tracking.delivery.recorder import Delivered, Recorder, Stats
+from vital_tracking.delivery.recorder import Recorder
+from vital_tracking.delivery.stats import Delivered, Stats
 
 __all__ = ["Delivered", "Recorder", "Stats"]

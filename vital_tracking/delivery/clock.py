@@ -9,17 +9,25 @@ _AGREES: Final = timedelta(seconds=1)
 
 
 class DatabaseClock:
-    """How far this machine's clock is from the database's. Clocks within a second of each other are taken to agree."""
+    """How far this machine's clock is from the database's. Clocks within a second of each other are taken to agree.
+
+    `skew_s` is what was found last, in seconds, None until it is known; `first_s` what was found first. A call's time is
+    corrected once, by what was known when it began, and calls that began before anything was by the first: so a call that is sent
+    twice, or by two processes, has one time.
+    """
 
     def __init__(self) -> None:
-        self.skew = timedelta()
+        self.skew_s: float | None = None
+        self.first_s: float | None = None
 
     def sample(self, database_now: datetime, before: datetime, after: datetime) -> None:
         """Compare: the database answered with its time, between two readings of our own."""
         skew = database_now - (before + (after - before) / 2)
         # What the answer was under way for is unknown, so a difference smaller than that says nothing.
-        self.skew = skew if abs(skew) > max(_AGREES, after - before) else timedelta()
+        self.skew_s = skew.total_seconds() if abs(skew) > max(_AGREES, after - before) else 0.0
+        if self.first_s is None:
+            self.first_s = self.skew_s
 
     def corrected(self, moment: datetime) -> datetime:
         """A reading of our clock as the database's would have been."""
-        return moment + self.skew if self.skew else moment
+        return moment + timedelta(seconds=self.skew_s) if self.skew_s else moment

@@ -1,407 +1,397 @@
-"""The one way in: takes finished calls and service runs, prices them, and has the writer deliver them to the store."""
+"""The one way in: notes calls that begin, takes calls and service runs that have ended, and sees to it that none is lost.
+
+A frame goes to the spool; where the spool takes no more, to memory; where memory is full, the call's money alone is kept. The
+writer empties all three.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import logging
+import os
+import tempfile
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias
 
-import orjson
-
-from vital_tracking.context import CallContext
-from vital_tracking.delivery.clock import DatabaseClock
+from vital_tracking.delivery.codec import LONGEST, id_bytes, pack_record, pack_run
+from vital_tracking.delivery.courier import Decoder, Row, StoreCourier, Unrecorded, by_clock
+from vital_tracking.delivery.estates import Estate, claim
+from vital_tracking.delivery.frames import MAX_BODY, Frame, Kind
+from vital_tracking.delivery.losses import Losses
+from vital_tracking.delivery.queue import Queue
+from vital_tracking.delivery.segments import CAN_LOCK
+from vital_tracking.delivery.spool import Spool
+from vital_tracking.delivery.stats import Counts, Delivered, Stats
 from vital_tracking.delivery.writer import Writer
-from vital_tracking.errors import StoreError, StoreNotReady, StoreRejected, StoreUnavailable
-from vital_tracking.pricing import Price, PriceBook, ceiling_rates
-from vital_tracking.settings import Settings
+from vital_tracking.pricing import PriceBook
+from vital_tracking.settings import Settings, default_data_dir
 from vital_tracking.stores.protocol import Store
-from vital_tracking.usage import CallRecord, Cost, RunRecord, call_row, clean_text, run_row
+from vital_tracking.usage import CallRecord, RunRecord
 
 logger = logging.getLogger("vital_tracking.delivery")
 
-_PRICES_EVERY_S: Final = 300.0
-_UNFORESEEN_TRIES: Final = 4
+_DROPPED: Final = "Calls are being dropped: %s. See what `vital-tracking doctor` says."
+_LEFT: Final = (
+    "%d calls wait in the spool (%s) until the database takes them: the next process delivers them, "
+    "or run: vital-tracking spool replay"
+)
+_OVERHEAD: Final = 200  # bytes of a queued frame beside its JSON
+_HOPELESS_S: Final = 1.0
 
 
-class Unrecorded(Protocol):
-    """A finished call that still has to be made a record of: done on the writer's thread, not the caller's."""
+class Call(Unrecorded, Protocol):
+    """A call in a form that is packed in microseconds."""
+
+    id: Any
 
     @property
     def hold(self) -> Any:
         """What its budgets had set aside for it, or None."""
 
-    def record(self) -> CallRecord:
-        """The record."""
-
-    def shortest(self) -> CallRecord:
-        """The record where `record` failed: what is known for sure, and a note. Must not raise."""
+    def packed(self, *, short: bool = False) -> bytes:
+        """The call as JSON."""
 
 
-class Holds(Protocol):
-    """What budgets have set aside for calls: told what each call used, and when the database knows."""
-
-    def settle(self, hold: Any, record: CallRecord, cost: Decimal | None) -> list[tuple[int, str]]:
-        """Replace a hold by what the call cost; what its row must say of it: [(window id, amount), ...]. Idempotent."""
-
-    def posted(self, holder: str, draws: list[tuple[int, str]]) -> None:
-        """Rows that said so are in the database, or never will be."""
-
-    def give_back(self, hold: Any) -> None:
-        """There will be no record of the call. May be called from anywhere, in the middle of anything."""
-
-    def prices_changed(self) -> None:
-        """The team's prices were read anew."""
-
-
-Recordable: TypeAlias = CallRecord | RunRecord | Unrecorded
-_Clocked = TypeVar("_Clocked", CallRecord, RunRecord)
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """What the store has acknowledged since the tracker was made, and whether everything is settled.
-
-    `duplicate`: rows the store already had. `rejected`: rows it refused for what they hold. `dropped`: lost before they were
-    sent. `waiting`: neither yet. `complete`: nothing waits.
-    """
-
-    inserted: int
-    duplicate: int
-    rejected: int
-    dropped: int
-    waiting: int
-    complete: bool
-
-
-@dataclass(slots=True)
-class Stats:
-    """What a tracker has done since it was made: counts of calls, and what went wrong on our side."""
-
-    inserted: int = 0
-    duplicate: int = 0
-    rejected: int = 0
-    dropped: int = 0
-    waiting: int = 0
-    in_flight: int = 0
-    unpriced: int = 0
-    estimated: int = 0
-    abandoned: int = 0
-    blocked: int = 0
-    unchecked: int = 0
-    faults: int = 0
-
-
-@dataclass(slots=True)
-class _Row:
-    """One encoded row: its JSON text and the function it is for."""
-
-    function: str
-    text: str
-    holder: str | None = None
-    draws: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+Recordable: TypeAlias = CallRecord | RunRecord | Call
 
 
 class Recorder:
-    """Prices records and hands them to the writer. `put` costs the caller a queue operation; all else happens behind."""
+    """Takes what was recorded and has it delivered. Everything that a caller's thread passes here is safe from any thread."""
 
-    def __init__(self, store: Store, prices: PriceBook, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        prices: PriceBook,
+        settings: Settings,
+        *,
+        decoders: Mapping[int, Decoder] | None = None,
+    ) -> None:
         self.store = store
         self.prices = prices
-        self.clock = DatabaseClock()
-        self.holds: Holds | None = None
-        self.on_tick: list[Callable[[], None]] = []
-        self.on_alerts: Callable[[list[dict[str, Any]]], None] | None = None
-        self._ceiling = ceiling_rates(settings.ceiling_price)
-        self._held: deque[CallRecord | Unrecorded] = deque(maxlen=100_000)
-        self._stats = Stats()
-        self._prices_due = 0.0
-        self._unforeseen = 0
-        self._rejection_logged = False
-        self._fault_logged = False
-        self._writer: Writer[Recordable, _Row] = Writer(
-            self,
+        self._settings = settings
+        self._counts = Counts()
+        self.fault = self._counts.fault
+        self.folder = spool_folder(settings, store)
+        self._courier = StoreCourier(store, prices, settings, self._counts, folder=self.folder, decoders=decoders or {})
+        self._courier.on_clock = self._tell_clock
+        self.on_tick = self._courier.on_tick
+        self.on_tick.append(self._keep_losses)
+        self.settle_held = self._courier.settle_held
+        self.refresh_prices = self._courier.refresh_prices
+        self.clock = self._courier.clock
+        self._queue: Queue[Frame] = Queue(settings.queue_bytes)
+        self._losses = Losses()
+        self._spilling = threading.RLock()
+        self.spool = self._open_spool()
+        self._writer: Writer[Frame, Row] = Writer(
+            self._courier,
+            [self._queue] if self.spool is None else [self.spool, self._queue],
             batch_size=settings.batch_size,
             max_batch=max(settings.max_batch_size, settings.batch_size),
             interval_s=settings.flush_interval_s,
-            capacity=settings.queue_size,
+            background=settings.background,
         )
-        self.put = self._writer.put
+        self._notice = self._writer.notice
         self.start = self._writer.start
-        self.refuse = self._writer.refuse
+
+    def _open_spool(self) -> Spool | None:
+        if self.folder is None:
+            return None
+        settings = self._settings
+        spool = Spool(
+            self.folder,
+            root=self.folder.parent,
+            about=self.store.description,
+            segment_bytes=settings.segment_bytes,
+            limit_bytes=settings.spool_bytes,
+            sync_s=settings.sync_interval_s,
+            background=settings.background,
+        )
+        self._courier.own_path = lambda: spool.path
+        return spool
+
+    # What the others hang on here
+
+    @property
+    def holds(self) -> Any:
+        """What budgets hold; see `courier.Holds`."""
+        return self._courier.holds
+
+    @holds.setter
+    def holds(self, holds: Any) -> None:
+        self._courier.holds = holds
+
+    @property
+    def on_alerts(self) -> Callable[[list[dict[str, Any]]], None] | None:
+        """Told of alerts that became due."""
+        return self._courier.on_alerts
+
+    @on_alerts.setter
+    def on_alerts(self, told: Callable[[list[dict[str, Any]]], None] | None) -> None:
+        self._courier.on_alerts = told
+
+    # Calls that begin
+
+    @property
+    def spools(self) -> bool:
+        """Whether it is worth telling when a call begins."""
+        return self.spool is not None
+
+    def opened(self, kind: Kind, key: bytes, payload: bytes) -> None:
+        """A call has begun: if this process dies before its end, it is recorded as abandoned."""
+        if self.spool is not None and len(payload) < LONGEST:
+            self.spool.append(kind, key, payload)
+
+    def begun(self, record: CallRecord) -> None:
+        """The same for a call that LangChain does not make, with the record that it becomes if no end comes."""
+        if self.spool is not None:
+            try:
+                record = by_clock(record, self.clock.skew_s)
+                self.opened(Kind.BEGUN, id_bytes(record.id), pack_record(record))
+            except Exception as error:  # noqa: BLE001 - only its beginning is lost
+                self.fault(error)
+
+    def void(self, call_id: str) -> None:
+        """A call that had begun was not made after all."""
+        if self.spool is not None:
+            self.spool.append(Kind.VOID, id_bytes(call_id), b"", vital=True)
+
+    # Calls and runs that have ended
+
+    def put(self, item: Recordable) -> bool:
+        """Record a call or one state of a service run; False where it was lost, which is counted and logged."""
+        if self._writer.closing:
+            self.refuse()
+            return False
+        try:
+            short = self.spool.pressed if self.spool is not None else self._queue.pressed
+            kind, key, payload = self._packed(item, short=short)
+        except Exception as error:  # noqa: BLE001 - what cannot be packed is kept as what is known for sure
+            self.fault(error)
+            return self._merge(item)
+        spool = self.spool
+        if spool is not None and spool.append(kind, key, payload):
+            self._notice(len(spool.waiting))
+            return True
+        if self._queue.put(Frame(kind, key, payload), len(payload) + _OVERHEAD):
+            self._notice(len(self._queue.waiting))
+            return True
+        return self._merge(item)
+
+    def put_held(self, item: CallRecord | Call) -> bool:
+        """Record a call for which budgets hold something; where it is lost, its hold is given back."""
+        hold = item.hold
+        key = id_bytes(item.id) if isinstance(item.id, str) else item.id.bytes
+        self._courier.hold(key, hold, item)
+        if self.put(item):
+            return True
+        self._courier.held.pop(key, None)
+        if self._courier.holds is not None:
+            self._courier.holds.give_back(hold)
+        return False
+
+    def refuse(self) -> None:
+        """Count a call that came after the end."""
+        self._drop(1, "the tracker is closed")
+
+    def _packed(self, item: Recordable, *, short: bool) -> tuple[Kind, bytes, bytes]:
+        if isinstance(item, RunRecord):
+            return Kind.RUN, os.urandom(16), pack_run(item)
+        if isinstance(item, CallRecord):
+            record = by_clock(item, self.clock.skew_s)
+            payload = pack_record(record, short=short)
+            if len(payload) > LONGEST and not short:
+                short, payload = True, pack_record(record, short=True)
+            kind, key = Kind.RECORD, id_bytes(item.id)
+        else:
+            payload = item.packed(short=short)
+            if len(payload) > LONGEST and not short:
+                short, payload = True, item.packed(short=True)
+            kind, key = Kind.CALL, item.id.bytes
+        if len(payload) >= MAX_BODY:
+            raise ValueError("The record is too long.")
+        self._counts.stats.shortened += short
+        return kind, key, payload
+
+    def _merge(self, item: Recordable) -> bool:
+        """Keep a call's money, where there is no room for more."""
+        if isinstance(item, RunRecord):
+            self._drop(1, "neither disk nor memory has room")
+            return False
+        try:
+            courier = self._courier
+            record = by_clock(courier.recorded(item), self.clock.skew_s)
+            hold = item.hold
+            cost = courier.cost_of(record)
+            draws = (
+                []
+                if hold is None or courier.holds is None
+                else courier.holds.settle(hold, record, courier.counted(record, cost))
+            )
+            self._losses.add(record, cost, None if hold is None else hold.holder, draws)
+            key = id_bytes(record.id)
+            courier.held.pop(key, None)
+            if self.spool is not None:
+                self.spool.append(Kind.VOID, key, b"", vital=True)
+                self.spool.ended(key)
+        except Exception as error:  # noqa: BLE001 - nothing is left to try
+            self.fault(error)
+            self._drop(1, "a fault of ours")
+            return False
+        self._counts.stats.merged += 1
+        self._counts.say_once(
+            "Neither disk nor memory has room for more calls: of those that come now only the money is kept, in sums. "
+            "Mend the database, or raise VITAL_SPOOL_MIB."
+        )
+        self._notice(0)
+        return True
+
+    def _keep_losses(self) -> None:
+        """Turn the sums into rows as soon as there is room for them."""
+        with self._spilling:
+            spool = self.spool
+            if self._losses and ((spool is not None and spool.healthy) or not self._queue.pressed):
+                self._spill_losses()
+
+    def _spill_losses(self, *, vital: bool = False) -> None:
+        with self._spilling:  # so that nobody finds neither the sums nor their rows
+            for record, draws, holder in self._losses.take():
+                key, payload = id_bytes(record.id), pack_record(record, short=True)
+                if draws:
+                    self._courier.drawn[key] = (holder, draws)
+                if self.spool is not None and self.spool.append(Kind.RECORD, key, payload, vital=vital):
+                    continue
+                if not self._queue.put(Frame(Kind.RECORD, key, payload), len(payload) + _OVERHEAD):
+                    self._courier.drawn.pop(key, None)
+                    self._losses.add(record, record.cost, holder, draws)
+
+    def _drop(self, count: int, why: str) -> None:
+        self._counts.stats.dropped += count
+        if count:
+            self._counts.say_once(_DROPPED, why)
+
+    def _tell_clock(self, skew_s: float) -> None:
+        """Before the first rows are sent: whoever delivers the rest of them must give them the same times."""
+        if self.spool is not None:
+            self.spool.append(Kind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s)
+
+    # The end, and what is left
+
+    def tick(self) -> None:
+        """Do what is due now."""
+        self._courier.tick()
 
     def flush(self, timeout: float | None = None) -> Delivered:
         """Send what waits and wait for the store's acknowledgement, at most `timeout` seconds."""
-        complete = self._writer.flush(timeout)
+        complete = self._writer.flush(timeout) and not self._losses
+        if self.spool is not None and not self._settings.background:
+            self.spool.sync()
         return self.delivered(complete)
 
     def close(self, timeout: float = 5.0) -> Delivered:
-        """Send what waits, for at most `timeout` seconds, and stop."""
-        return self.delivered(self._writer.close(timeout))
+        """Send what waits, for at most `timeout` seconds, and stop. What is left stays in the spool."""
+        spool = self.spool
+        if spool is not None and spool.healthy and self._writer.troubled:
+            timeout = min(timeout, _HOPELESS_S)  # it is safe where it is
+        idle = self._writer.close(timeout)
+        self._spill_losses(vital=True)
+        if spool is not None:
+            self._rescue(spool)
+            spool.close(idle=idle)
+        for estate in self._courier.estates:
+            estate.let_go()
+        waiting = 0 if spool is None else len(spool.waiting)
+        in_memory = len(self._queue.waiting)
+        if in_memory and not idle:
+            logger.warning("Time is over with %d calls on their way; whether they are stored is unknown.", in_memory)
+        elif in_memory:
+            self._drop(in_memory, "the process is ending")
+            self._queue.reset()
+        if waiting:
+            logger.warning(_LEFT, waiting, self.folder)
+        return self.delivered(not (waiting or in_memory or self._losses))
+
+    def _rescue(self, spool: Spool) -> None:
+        """Move to the spool what waits in memory, if there is room now. What is on its way may be sent twice, and counts once."""
+        frames = self._queue.take(len(self._queue.waiting))
+        if frames and all(spool.append(frame.kind, frame.id, frame.payload) for frame in frames):
+            self._queue.settle()
+        else:
+            self._queue.rewind()
 
     def delivered(self, complete: bool) -> Delivered:
         """The counts as they stand."""
         stats = self.stats()
-        return Delivered(stats.inserted, stats.duplicate, stats.rejected, stats.dropped, stats.waiting, complete)
+        return Delivered(
+            stats.inserted, stats.duplicate, stats.rejected, stats.dropped, stats.waiting, stats.spooled, complete
+        )
 
     def stats(self) -> Stats:
         """A copy of the counts."""
-        stats = Stats(**asdict(self._stats))
+        stats = self._counts.stats.copy()
         stats.waiting = self._writer.waiting
-        stats.dropped = self._writer.dropped
+        if self.spool is not None:
+            stats.spooled = len(self.spool.waiting)
+            stats.spool_bytes = self.spool.size
+            stats.damaged = self.spool.damaged + sum(estate.damaged for estate in self._courier.estates)
         return stats
 
+    def replay(self, timeout: float, on_progress: Callable[[Estate, int], None] = lambda _estate, _calls: None) -> bool:
+        """Deliver now what dead processes have left, for at most `timeout` seconds; whether all of it is delivered."""
+        if self.folder is None:
+            return True
+        deadline = time.monotonic() + timeout
+        for estate in claim(self.folder, self.spool.path if self.spool is not None else None):
+            try:
+                self._writer.empty(estate, deadline, partial(on_progress, estate))
+            finally:
+                if not estate.finished:
+                    estate.let_go()
+            if not estate.finished:
+                return False
+        return True
+
     def reset_after_fork(self) -> None:
-        """In a forked child: no queue, no counts, no connections of the parent's."""
-        self._stats = Stats()
-        self._prices_due = 0.0
-        self._held.clear()
+        """In a forked child: no queue, no spool, no counts, no connections of the parent's."""
+        self._counts.reset()
+        self._queue.reset()
+        self._losses.reset()
+        self._spilling = threading.RLock()
+        if self.spool is not None:
+            self.spool.reset_after_fork()
+        self._courier.reset_after_fork()
         self._writer.reset_after_fork()
         self.store.after_fork()
 
-    def fault(self, error: BaseException) -> None:
-        """Count a fault of ours; the first is logged by its class alone, since its text might hold a user's."""
-        self._stats.faults += 1
-        if not self._fault_logged:
-            self._fault_logged = True
-            logger.warning(
-                "vital_tracking met a fault of its own (%s); calls go on. See tracker.stats().", type(error).__name__
-            )
 
-    def put_held(self, item: CallRecord | Unrecorded) -> bool:
-        """Queue a call for which budgets hold something; False where it had to be dropped, and its hold was given back."""
-        if self.put(item):
-            self._held.append(item)
-            return True
-        if self.holds is not None:
-            self.holds.give_back(item.hold)
-        return False
+def spool_root(settings: Settings) -> Path:
+    """Where the spools of all databases lie."""
+    return settings.spool_dir or (settings.data_dir or default_data_dir()) / "spool"
 
-    def settle_held(self) -> bool:
-        """Settle the holds of calls that have ended and wait in the queue; whether there were any."""
-        found = False
-        while self._held:
-            try:
-                item = self._held.popleft()
-                record = item if isinstance(item, CallRecord) else self._record(item)
-                if self.holds is not None and record.hold is not None and record.hold.settled is None:
-                    self.holds.settle(record.hold, record, self._counted(record, self.prices.cost_of(record)))
-                    found = True
-            except IndexError:  # another thread is at it too
-                break
-            except Exception as error:  # noqa: BLE001 - its row will be made all the same
-                self.fault(error)
-        return found
 
-    # What the writer asks of its courier, on the writer's thread.
-
-    def tick(self) -> None:
-        """Let the others do what is due: close calls that never ended, and the like."""
-        for work in self.on_tick:
-            try:
-                work()
-            except Exception as error:  # noqa: BLE001 - housekeeping must not stop delivery
-                self.fault(error)
-
-    def encode(self, items: Sequence[Recordable]) -> list[_Row]:
-        """Price the items and turn them into rows. One that cannot be turned is kept in its shortest form, and flagged."""
-        self.refresh_prices()
-        calls: dict[str, _Row] = {}
-        runs: dict[str, RunRecord] = {}
-        for item in items:
-            if isinstance(item, RunRecord):
-                runs[item.id] = item  # a run that began and ended in one batch is sent once
-                continue
-            record = item if isinstance(item, CallRecord) else self._record(item)
-            if record.id in calls:
-                record.replaces_abandoned = False  # what it would replace has not been sent
-            # The true end of a call given up in the same batch takes its place.
-            calls[record.id] = self._call(record, calls.get(record.id))
-        while self._held and (hold := self._held[0].hold) is not None and hold.settled is not None:
-            self._held.popleft()
-        rows = list(calls.values())
-        for run in runs.values():
-            try:
-                rows.append(_Row("record_runs_v1", orjson.dumps(run_row(self._by_database_clock(run))).decode()))
-            except Exception as error:  # noqa: BLE001 - as above
-                self.fault(error)
-        return rows
-
-    def send(self, batch: Sequence[_Row]) -> bool:
-        """Call the recording functions, one request each for the batch's calls and runs."""
-        holders = dict.fromkeys(row.holder for row in batch if row.function == "record_calls_v1")
-        for function, argument, holder in (
-            ("record_runs_v1", "runs", None),
-            *(("record_calls_v1", "calls", holder) for holder in holders),
-        ):
-            rows = [row for row in batch if row.function == function and row.holder == holder]
-            if not rows:
-                continue
-            named: dict[str, object] = {argument: f"[{','.join(row.text for row in rows)}]"}
-            if holder is not None:
-                named["holder"] = holder
-            try:
-                report = self.store.call(function, **named)
-                inserted, duplicate, rejected = report["inserted"], report["duplicate"], report["rejected"]
-            except StoreError:
-                raise
-            except Exception as error:  # noqa: BLE001 - nobody foresaw it: tried again, then split to find what it is
-                self.fault(error)
-                self._unforeseen += 1
-                failed = StoreUnavailable if self._unforeseen % _UNFORESEEN_TRIES else StoreRejected
-                raise failed(f"The store failed ({type(error).__name__}).") from None
-            self._unforeseen = 0
-            self._gone(rows)
-            if function == "record_calls_v1":
-                self._stats.inserted += inserted
-                self._stats.duplicate += duplicate
-            self._stats.rejected += len(rejected)
-            if rejected:
-                self._log_rejection(rejected[0].get("sqlstate"), rejected[0].get("rule"))
-            if self.on_alerts is not None and (alerts := report.get("alerts")):
-                self.on_alerts(alerts)
-        return True
-
-    def refused(self, row: _Row, error: StoreError) -> None:
-        """Count a row that the store refused alone."""
-        self._stats.rejected += 1
-        self._gone([row])
-        self._log_rejection(error.sqlstate, row.function)
-
-    def _gone(self, rows: Sequence[_Row]) -> None:
-        """These rows have left our hands: what they drew is the database's affair now."""
-        for row in rows:
-            if self.holds is not None and row.draws and row.holder is not None:
-                self.holds.posted(row.holder, row.draws)
-                row.draws = []  # said once, though the batch may be sent again for its other rows
-
-    def _log_rejection(self, sqlstate: str | None, rule: str | None) -> None:
-        if not self._rejection_logged:
-            self._rejection_logged = True
-            logger.warning("The database refused a row (SQLSTATE %s, %s); its neighbours were stored.", sqlstate, rule)
-
-    def _record(self, item: Unrecorded) -> CallRecord:
-        try:
-            return item.record()
-        except Exception as error:  # noqa: BLE001 - one bad item must not be lost, nor sink its neighbours
-            self.fault(error)
-            return item.shortest()
-
-    def _call(self, record: CallRecord, before: _Row | None = None) -> _Row:
-        row = _Row("record_calls_v1", "")
-        hold = record.hold
-        try:
-            record = self._by_database_clock(record)
-            cost = self.prices.cost_of(record)
-        except Exception as error:  # noqa: BLE001 - a value nobody foresaw: the money is kept, the detail goes
-            self.fault(error)
-            record = _shortened(record)
-            cost = self.prices.cost_of(record)
-        counted = self._counted(record, cost)
-        if hold is not None and self.holds is not None:
-            row.draws, row.holder = self.holds.settle(hold, record, counted), hold.holder
-        elif before is not None:
-            row.draws, row.holder = before.draws, before.holder
-        ceiling = counted if cost is None else None
-        try:
-            row.text = _encoded(record, cost, ceiling, row.draws)
-        except Exception as error:  # noqa: BLE001 - as above
-            self.fault(error)
-            record = _shortened(record)
-            row.text = _encoded(record, cost, ceiling, row.draws)
-        self._stats.blocked += record.status == "blocked"
-        self._stats.unpriced += cost is None
-        self._stats.estimated += record.usage.estimated
-        self._stats.abandoned += record.status == "abandoned"
-        return row
-
-    def _counted(self, record: CallRecord, cost: Cost | None) -> Decimal | None:
-        """What budgets count of a call, in US dollars: its cost, else what it costs at the ceiling price."""
-        if cost is not None:
-            return cost.total
-        if "usage_missing" in record.notes or record.cache_hit:
+def spool_folder(settings: Settings, store: Store) -> Path | None:
+    """The folder of a store's spool, apart from those of other databases; None where there is none, or can be none."""
+    if not settings.spool or not CAN_LOCK:
+        return None
+    name = hashlib.sha256(store.description.encode()).hexdigest()[:16]
+    root = spool_root(settings)
+    if settings.spool_dir is None and not _usable(root):
+        root = Path(tempfile.gettempdir()) / f"vital_tracking-{os.getuid() if hasattr(os, 'getuid') else 0}" / "spool"
+        if not _usable(root):
+            logger.warning("There is no folder for the spool; name one: VITAL_SPOOL_DIR. Calls wait in memory alone.")
             return None
-        ceiling = self._ceiling.cost(record.usage)
-        return None if ceiling is None else ceiling.total
-
-    def _by_database_clock(self, record: _Clocked) -> _Clocked:
-        if not self.clock.skew:
-            return record
-        if isinstance(record, RunRecord):
-            ended = record.ended_at
-            return dataclasses.replace(
-                record,
-                started_at=self.clock.corrected(record.started_at),
-                ended_at=None if ended is None else self.clock.corrected(ended),
-            )
-        if not record.clocked:
-            return record
-        return dataclasses.replace(record, created_at=self.clock.corrected(_aware(record.created_at)))
-
-    def refresh_prices(self) -> None:
-        """Take the team's prices from the store before the first batch and every five minutes."""
-        now = time.monotonic()
-        if now < self._prices_due:
-            return
-        try:
-            before = datetime.now(UTC)
-            self.clock.sample(datetime.fromisoformat(self.store.call("database_time_v1")), before, datetime.now(UTC))
-            self.prices.set_team_prices(team_prices(self.store.call("model_prices_v1")))
-            if self.holds is not None:
-                self.holds.prices_changed()
-        except (StoreUnavailable, StoreNotReady):
-            raise  # without the team's prices the rows would be priced wrongly; without the store they cannot go anyway
-        except Exception as error:  # noqa: BLE001 - an answer nobody foresaw must not stop delivery
-            self.fault(error)
-        self._prices_due = now + _PRICES_EVERY_S
+        logger.warning("The spool is in %s, which may not last; name a better folder: VITAL_SPOOL_DIR.", root)
+    return root / name
 
 
-def team_prices(rows: Any) -> list[Price]:
-    """Prices from the JSON of `model_prices_v1`, oldest first; an entry that cannot be read is left out and logged."""
-    prices: list[Price] = []
-    for row in reversed(rows or []):
-        try:
-            prices.append(Price.from_row(row))
-        except (ValueError, KeyError, TypeError) as error:
-            logger.warning("Entry %s of model_prices cannot be used (%s).", row.get("id"), type(error).__name__)
-    return prices
-
-
-def _encoded(record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: list[tuple[int, str]]) -> str:
-    row = call_row(record, cost, ceiling)
-    if draws:
-        row["draws"] = draws
-    return orjson.dumps(row).decode()
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _shortened(record: CallRecord) -> CallRecord:
-    context = CallContext().replace(
-        {
-            name: value
-            for name in ("organization_id", "user_id", "session_id", "service_run_id")
-            if isinstance(value := getattr(record.context, name), str)
-        }
-    )
-    return CallRecord(
-        id=record.id,
-        created_at=record.created_at,
-        context=context,
-        provider=clean_text(record.provider),
-        model=clean_text(record.model),
-        call_type=record.call_type,
-        usage=record.usage,
-        billed=record.billed,
-        status=record.status,
-        cache_hit=record.cache_hit,
-        notes=("shortened",),
-        clocked=record.clocked,
-    )
+def _usable(root: Path) -> bool:
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mine = not hasattr(os, "getuid") or root.stat().st_uid == os.getuid()
+        return mine and os.access(root, os.W_OK | os.X_OK)
+    except OSError:
+        return False

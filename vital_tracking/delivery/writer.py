@@ -1,29 +1,25 @@
-"""A bounded queue and one daemon thread that delivers it in batches. It knows queue, clock and courier, nothing of calls.
+"""One daemon thread that takes items from their sources and delivers them in batches. It knows sources, clock and courier, and
+nothing of calls.
 
-`put` never blocks, takes no lock in its common path, and may be entered again while it runs: garbage collection can end a
-call, and so put an item, in the middle of another put on the same thread.
+An item leaves its source when the store has it, or will never take it: a thread that dies loses nothing, the next one goes on.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from contextlib import suppress
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from vital_tracking.errors import StoreError, StoreNotReady, StoreRejected, StoreUnavailable
 
 logger = logging.getLogger("vital_tracking.delivery")
 
 Item = TypeVar("Item")
-_Item_contra = TypeVar("_Item_contra", contravariant=True)
 Encoded = TypeVar("Encoded")
 _Result = TypeVar("_Result")
 
@@ -31,232 +27,260 @@ _FIRST_DELAY_S: Final = 0.25
 _LONGEST_DELAY_S: Final = 30.0
 
 
-class Courier(Protocol[_Item_contra, Encoded]):
+class Source(Protocol[Item]):
+    """Where items wait. Taken by one thread; `settle` or `rewind` comes before the next `take`."""
+
+    def take(self, limit: int) -> list[Item]:
+        """The next items, at most `limit`."""
+
+    def settle(self) -> None:
+        """What was taken last is done with."""
+
+    def rewind(self) -> None:
+        """What was taken last is to be taken again."""
+
+
+class OwnSource(Source[Item], Protocol[Item]):
+    """A source that goes on being filled."""
+
+    @property
+    def waiting(self) -> Sized:
+        """What is not settled."""
+
+    def end(self) -> Any:
+        """The place behind everything that was put before; comparable with `settled`."""
+
+    @property
+    def settled(self) -> Any:
+        """The place before which everything is settled."""
+
+
+class Courier(Protocol[Item, Encoded]):
     """Encodes items and sends them. Raises StoreUnavailable or StoreNotReady to be asked again, StoreRejected to be split."""
 
-    def encode(self, items: Sequence[_Item_contra]) -> list[Encoded]:
+    def encode(self, items: Sequence[Item]) -> list[Encoded]:
         """Turn items into what is sent; called once for a batch, again only where it raised."""
 
-    def send(self, batch: Sequence[Encoded]) -> bool:
-        """Send a batch whole; True when the store has acknowledged it."""
+    def send(self, batch: Sequence[Encoded]) -> None:
+        """Send a batch whole; returns when the store has acknowledged it."""
 
     def refused(self, row: Encoded, error: StoreError) -> None:
-        """Take note of one row that the store will never take."""
+        """Set aside one row that the store will never take."""
+
+    def unreadable(self, item: Item, error: Exception) -> None:
+        """Set aside one item that cannot be encoded."""
 
     def tick(self) -> None:
         """Do what is due from time to time; called on the writer's thread at least once an interval."""
 
-
-@dataclass(slots=True)
-class _Marker:
-    """Put behind items by `flush`: reached when everything before it is settled, or will never be."""
-
-    reached: threading.Event = field(default_factory=threading.Event)
-    settled: bool = False
-
-    def reach(self, *, settled: bool) -> None:
-        self.settled = settled
-        self.reached.set()
+    def legacies(self) -> Sequence[Source[Item]]:
+        """Further sources that are only emptied, taken after the others; not while the process is ending."""
 
 
 class Writer(Generic[Item, Encoded]):
     """Delivers items in the background: as soon as `batch_size` wait or `interval_s` have passed, up to `max_batch` at once.
 
-    At most `capacity` items wait; what comes on top is dropped, counted and logged once an outage.
+    Without `background` there is no thread but while somebody waits in `flush`.
     """
 
     def __init__(
         self,
         courier: Courier[Item, Encoded],
+        sources: Sequence[OwnSource[Item]],
         *,
         batch_size: int = 100,
         max_batch: int = 1000,
         interval_s: float = 5.0,
-        capacity: int = 10_000,
+        background: bool = True,
     ) -> None:
         self._courier = courier
+        self._sources = sources
         self._batch_size = batch_size
         self._max_batch = max_batch
         self._interval_s = interval_s
-        self._capacity = capacity
-        self._dropped = 0
-        self._reset()
+        self._background = background
+        self.reset_after_fork()
 
-    def _reset(self) -> None:
-        self._items: deque[Item | _Marker] = deque()
+    def reset_after_fork(self) -> None:
+        """In a forked child: the thread is the parent's."""
         self._wake: SimpleQueue[None] = SimpleQueue()
-        # Reentrant: see the module's first lines.
+        # Reentrant: garbage collection may end a call, and that wake the writer, in the middle of anything.
         self._lock = threading.RLock()
         self._working = threading.RLock()
+        self._moved = threading.Condition()
         self._thread: threading.Thread | None = None
         self._running = False
         self._signalled = False
         self._closing = False
+        self._flushing = 0
         self._deadline: float | None = None
-        self._in_hand = 0
-        self._troubled = False
-        self._drops = itertools.count(1)
-        self._drop_logged = False
+        self.troubled = False
 
     @property
     def waiting(self) -> int:
         """Items that wait or are being sent."""
-        return sum(not isinstance(item, _Marker) for item in self._items.copy()) + self._in_hand
+        return sum(len(source.waiting) for source in self._sources)
 
     @property
-    def dropped(self) -> int:
-        """Items lost because the queue was full or the process ended first."""
-        return self._dropped
+    def closing(self) -> bool:
+        """Whether the end has come: nothing is taken any more."""
+        return self._closing
 
-    def put(self, item: Item) -> bool:
-        """Queue an item; False where it had to be dropped."""
-        items = self._items
-        if self._closing or len(items) >= self._capacity:
-            self._drop(1)
-            return False
-        items.append(item)
-        if len(items) >= self._batch_size and not self._signalled:
+    def notice(self, waiting: int) -> None:
+        """Something was put into a source, where so many wait now."""
+        if waiting >= self._batch_size and not self._signalled:
             self._signalled = True
             self._wake.put(None)
         if not self._running:
-            self._start()
-        return True
+            self.start()
 
     def start(self) -> None:
         """Have the thread run, so that the courier is ticked although nothing is put."""
-        if not self._running:
+        if not self._running and self._background:
             self._start()
-
-    def refuse(self) -> None:
-        """Count an item that came after the end."""
-        self._drop(1)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything put before is settled (stored or refused); False where `timeout` seconds were not enough."""
-        if self._closing or not (self._running or self._items):
+        """Wait until everything put before is settled (stored or set aside); False where `timeout` seconds were not enough."""
+        if self._closing:
             return not self.waiting
-        marker = _Marker()
-        self._items.append(marker)
-        if not self._running:
-            self._start()
-        self._wake.put(None)
-        return marker.reached.wait(timeout) and marker.settled
+        ends = [(source, source.end()) for source in self._sources]
+
+        def settled() -> bool:
+            return all(source.settled >= end for source, end in ends)
+
+        if settled():
+            return True
+        with self._lock:
+            self._flushing += 1
+        try:
+            if not self._running and not self._start():
+                self._work_inline(timeout)
+                return settled()
+            self._wake.put(None)
+            with self._moved:
+                self._moved.wait_for(lambda: settled() or self._closing, timeout)
+            return settled()
+        finally:
+            with self._lock:
+                self._flushing -= 1
+            if not self._background:
+                self._wake.put(None)  # let the thread go
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Deliver what waits, for at most `timeout` seconds, and stop; False where something had to be left behind."""
+        """Deliver what waits, for at most `timeout` seconds, and stop; False where the thread has something in hand."""
         self._deadline = time.monotonic() + timeout
         self._closing = True
-        dropped = self._dropped
         self._wake.put(None)
+        with self._moved:
+            self._moved.notify_all()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
-        if self._items and not (thread and thread.is_alive()):
-            self._work_through()
-        if not (thread and thread.is_alive()):
-            self._drop(self._in_hand)
-            self._in_hand = 0  # else a request is still under way, and may yet be answered
-        while self._items:
-            item = self._items.popleft()
-            if isinstance(item, _Marker):
-                item.reach(settled=False)
-            else:
-                self._drop(1)
-        if self._in_hand:
-            logger.warning(
-                "Time is over with %d calls on their way; whether they are stored is unknown.", self._in_hand
-            )
-        return not (self._in_hand or self._dropped > dropped)
+        if thread is not None and thread.is_alive():
+            return False
+        self._work_through()
+        return True
 
-    def reset_after_fork(self) -> None:
-        """In a forked child: start empty; what the parent had queued is the parent's to send."""
-        self._dropped = 0
-        self._reset()
+    def empty(self, source: Source[Item], deadline: float, on_progress: Callable[[int], None]) -> None:
+        """Deliver what one source holds, on the caller's thread, until it is empty or the deadline comes."""
+        with self._working:
+            self._deadline = deadline
+            try:
+                while not self._late() and (delivered := self._deliver(source)):
+                    on_progress(delivered)
+            finally:
+                self._deadline = None
 
-    def _drop(self, count: int) -> None:
-        for _ in range(count):
-            self._dropped = next(self._drops)
-        if count and not self._drop_logged:
-            self._drop_logged = True
-            logger.warning(
-                "Calls are being dropped: %s. Raise VITAL_QUEUE_SIZE, or see what `vital-tracking doctor` says.",
-                "the tracker is closed or the process is ending" if self._closing else "the queue is full",
-            )
-
-    def _start(self) -> None:
+    def _start(self) -> bool:
         with self._lock:
-            if self._running or self._closing:
-                return
+            if self._running:
+                return True
+            if self._closing:
+                return False
             thread = threading.Thread(target=self._run, name="vital-tracking-writer", daemon=True)
             self._running = True
             try:
                 thread.start()
-            except RuntimeError:  # the interpreter is shutting down; close() delivers inline
+            except RuntimeError:  # the interpreter is shutting down, or has no threads
                 self._running = False
-                return
+                return False
             self._thread = thread
+            return True
 
     def _run(self) -> None:
+        wake = self._wake
         try:
-            while not self._closing:
+            while not self._closing and (self._background or self._flushing):
                 with suppress(Empty):
-                    self._wake.get(timeout=self._interval_s)
-                self._work_through()
+                    wake.get(timeout=self._interval_s)
+                try:
+                    self._work_through()
+                except Exception as error:  # noqa: BLE001 - what it was doing is taken up again by the next turn
+                    logger.warning("The writer met a fault of its own (%s) and goes on.", type(error).__name__)
             self._work_through()
         finally:
             # Dead or done: the next put starts another.
             self._running = False
 
+    def _work_inline(self, timeout: float | None) -> None:
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            self._work_through()
+        finally:
+            self._deadline = None
+
     def _work_through(self) -> None:
         with self._working:
             more = True
-            while more and self._items and not self._late():
+            while more and not self._late():
                 self._courier.tick()
                 self._signalled = False
-                batch, marker = self._take()
-                delivered = not batch or self._deliver(batch)
-                if marker is not None:
-                    marker.reach(settled=delivered)
-                if not delivered:
-                    return
-                self._in_hand = 0
-                more = self._is_due()
+                done = [self._deliver(source) for source in self._sources]
+                if None in done:
+                    return  # the deadline came first
+                if not self._closing:
+                    done += [self._deliver(source) for source in self._courier.legacies()]
+                more = any(done) and (self._is_due() or any(done[len(self._sources) :]))
             self._courier.tick()
 
     def _is_due(self) -> bool:
         """Whether to go on at once: few items wait for company, unless somebody waits for them."""
-        if self._closing or len(self._items) >= self._batch_size:
-            return True
-        return any(isinstance(item, _Marker) for item in self._items.copy())
+        return self._closing or self._flushing > 0 or self.waiting >= self._batch_size
 
     def _late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def _take(self) -> tuple[list[Item], _Marker | None]:
-        batch: list[Item] = []
-        while self._items and len(batch) < self._max_batch:
-            self._in_hand = len(batch) + 1
-            item = self._items.popleft()
-            if isinstance(item, _Marker):
-                self._in_hand = len(batch)
-                return batch, item
-            batch.append(item)
-        return batch, None
+    def _deliver(self, source: Source[Item]) -> int | None:
+        """Deliver one batch of a source: how many items it had, None where a deadline came first."""
+        settled = False
+        try:
+            items = source.take(self._max_batch)
+            settled = not items or self._deliver_items(items)
+        finally:
+            if settled:
+                source.settle()
+                with self._moved:
+                    self._moved.notify_all()
+            else:
+                source.rewind()
+        return len(items) if settled else None
 
-    def _deliver(self, items: list[Item]) -> bool:
-        """Encode and send; False where the deadline of `close` came first."""
+    def _deliver_items(self, items: Sequence[Item]) -> bool:
+        """Encode and send; False where a deadline came first."""
         try:
             encoded = self._persist(lambda: self._courier.encode(items))
             return encoded is not None and self._send(encoded)
         except Exception as error:  # noqa: BLE001 - a courier that breaks its word must not end the delivery of the rest
-            logger.warning("A batch of %d calls was lost to a fault of ours (%s).", len(items), type(error).__name__)
-            self._drop(len(items))
-            return True
+            if len(items) == 1:
+                self._courier.unreadable(items[0], error)
+                return True
+            middle = len(items) // 2
+            return self._deliver_items(items[:middle]) and self._deliver_items(items[middle:])
 
     def _send(self, rows: list[Encoded]) -> bool:
         """Send rows; where the store refuses them whole, halve until the refused ones stand alone."""
         try:
-            return not rows or self._persist(lambda: self._courier.send(rows)) is not None
+            return not rows or self._persist(lambda: self._sent(rows)) is not None
         except StoreRejected as error:
             if len(rows) == 1:
                 self._courier.refused(rows[0], error)
@@ -264,8 +288,12 @@ class Writer(Generic[Item, Encoded]):
             middle = len(rows) // 2
             return self._send(rows[:middle]) and self._send(rows[middle:])
 
+    def _sent(self, rows: list[Encoded]) -> bool:
+        self._courier.send(rows)
+        return True
+
     def _persist(self, attempt: Callable[[], _Result]) -> _Result | None:
-        """Try until it works, backing off from a quarter of a second to half a minute; None once the deadline has come."""
+        """Try until it works, backing off from a quarter of a second to half a minute; None once a deadline has come."""
         delay = _FIRST_DELAY_S
         while True:
             try:
@@ -280,6 +308,8 @@ class Writer(Generic[Item, Encoded]):
                 wait = min(wait, self._deadline - time.monotonic())
                 if wait <= 0:
                     return None
+            if not (self._background or self._flushing):
+                return None  # nobody waits for this thread any more
             self._courier.tick()
             # An exit or a flush cuts the wait short.
             with suppress(Empty):
@@ -287,12 +317,11 @@ class Writer(Generic[Item, Encoded]):
             delay = min(delay * 2, _LONGEST_DELAY_S)
 
     def _say_recovered(self) -> None:
-        if self._troubled:
-            self._troubled = False
-            self._drop_logged = False
+        if self.troubled:
+            self.troubled = False
             logger.warning("The database takes calls again.")
 
     def _say_troubled(self, error: StoreError) -> None:
-        if not self._troubled:
-            self._troubled = True
-            logger.warning("%s Calls wait in memory and are sent again (%d waiting).", error, self.waiting)
+        if not self.troubled:
+            self.troubled = True
+            logger.warning("%s Calls wait and are sent again (%d waiting).", error, self.waiting)

@@ -20,6 +20,7 @@ from vital_tracking.budgets.admission import Admission
 from vital_tracking.context import CallContext, Frame
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.extract import ErrorFacts, text_size
+from vital_tracking.langchain.packing import pack_call
 from vital_tracking.langchain.records import ALLOWED_METADATA, record_of, shortest_record_of
 from vital_tracking.usage import MAX_TOKENS, CallRecord, CallType, Status
 
@@ -54,6 +55,7 @@ class OpenCall:
         "batch_size",
         "below",
         "call_type",
+        "clocked",
         "context",
         "default",
         "echoes",
@@ -67,11 +69,13 @@ class OpenCall:
         "id",
         "inner",
         "key",
+        "lost",
         "marked",
         "message_id",
         "messages",
         "metadata",
         "notes",
+        "opening",
         "orphaned",
         "params",
         "parent_run_id",
@@ -79,7 +83,10 @@ class OpenCall:
         "replaces_abandoned",
         "response",
         "run",
+        "scope",
         "serialized",
+        "size",
+        "skew_s",
         "started",
         "started_clock",
         "status",
@@ -88,6 +95,7 @@ class OpenCall:
         "token_usage",
         "touched",
         "tree",
+        "unknown_keys",
         "usage",
         "vanished",
     )
@@ -119,6 +127,13 @@ class OpenCall:
         self.frame: Frame | None = None
         self.marked: Frame | None = None
         self.allowed: frozenset[str] = ALLOWED_METADATA
+        self.scope: Mapping[str, Any] | None = None  # the scope's own metadata, where the scope itself is not at hand
+        self.unknown_keys: Sequence[str] = ()
+        self.opening: bytes | None = None  # what was known at the start, packed
+        self.size: int | None = None  # of the prompt's text, in bytes
+        self.skew_s: float | None = None  # how far this machine's clock was off, where that was known
+        self.clocked = True
+        self.lost = False  # its process died: nobody knows when it ended
         self.run: Run | None = None
         self.tree: tuple[Any, Any] | None = None  # LangSmith's trace id and project
         self.attempt: int | None = None
@@ -151,6 +166,19 @@ class OpenCall:
     def hold(self) -> Any:
         """What its budgets had set aside for it, or None."""
         return self.admission.hold if self.admission is not None else None
+
+    @property
+    def scope_metadata(self) -> Mapping[str, Any]:
+        """What the scope of the call has given it as metadata."""
+        if self.scope is not None:
+            return self.scope
+        return self.frame.metadata if self.frame is not None else _EMPTY
+
+    def prompt_size(self) -> int:
+        """Bytes of UTF-8 in the prompt's text."""
+        if self.size is None:
+            self.size = text_size(self.messages)
+        return self.size
 
     def vanish(self, _gone: object) -> None:
         """The run's id object was collected, perhaps in the middle of anything: only note when, and leave word."""
@@ -233,6 +261,10 @@ class OpenCall:
         if serialized:
             self.serialized = {"id": serialized.get("id")} if isinstance(serialized, Mapping) else None
 
+    def packed(self, *, short: bool = False) -> bytes:
+        """The call as JSON: what was known at the start, and what became of it."""
+        return pack_call(self, short=short)
+
     def record(self) -> CallRecord:
         """The record of this call; made on the writer's thread."""
         return record_of(self)
@@ -266,7 +298,7 @@ class OpenCall:
     def _measure(self, response: Any) -> None:
         """Take the sizes of texts, for want of counts. A call given up before keeps the size of its prompt."""
         generations = getattr(response, "generations", None) if response is not None else None
-        prompt = text_size(self.messages) if self.messages is not None else (self.estimate or (0, 0))[0]
+        prompt = self.prompt_size() if self.messages is not None else (self.estimate or (0, 0))[0]
         answer = text_size(generations) if generations else 0
         self.estimate = (prompt, max(answer, self.streamed_bytes, self.event_bytes))
 

@@ -26,11 +26,13 @@ from vital_tracking.budgets.admission import Admission, Request
 from vital_tracking.budgets.gate import Gate
 from vital_tracking.context import CallContext, current_frame, locate
 from vital_tracking.delivery import Recorder
+from vital_tracking.delivery.frames import Kind
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
 from vital_tracking.langchain.books import CallBooks, key_of
 from vital_tracking.langchain.calls import OpenCall, Run, admitted
 from vital_tracking.langchain.extract import request_hash, text_size
+from vital_tracking.langchain.packing import pack_opening
 from vital_tracking.langchain.records import (
     ALLOWED_METADATA,
     call_context,
@@ -318,6 +320,7 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
         )
         call.default = self._default
         call.allowed = self._allowed
+        call.skew_s = self._recorder.clock.skew_s
         call.frame, call.marked = locate(current_frame.get(), metadata)
         if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
             call.tree = (tree.trace_id, tree.session_name)
@@ -335,6 +338,9 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
         if parent_run_id is not None:
             self._children.setdefault(key_of(parent_run_id), {})[key] = call
         self._open[key] = call
+        if self._recorder.spools:
+            call.opening = opening = pack_opening(call, run_id)
+            self._recorder.opened(Kind.OPENED, call.id.bytes, opening)
         if self._gate is not None:
             self._gate.start()
         self._recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded

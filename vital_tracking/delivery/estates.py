@@ -1,0 +1,149 @@
+"""What dead processes have left in the spool: claimed by lock, delivered, then removed.
+
+First what they had begun and not ended, then segment by segment what they had recorded. A segment goes when all of it is in the
+store, so that a process which dies over this leaves a smaller estate, of which what comes twice is stored once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from vital_tracking.delivery.frames import BEGINNINGS, ENDS, ROWS, Frame, Kind, frames_in
+from vital_tracking.delivery.segments import CAN_LOCK, OwnerFolder, owners_in, segments_of
+
+_LITTER_S: Final = 3600.0
+
+
+class Estate:
+    """The spool of one dead process, as a source of the writer's."""
+
+    def __init__(self, owner: OwnerFolder) -> None:
+        self._owner = owner
+        self.damaged = 0
+        self.skew_s: float | None = None
+        self._first: list[Frame] = []
+        self._segments = segments_of(owner.path)
+        self._position = 0
+        self._taken = (0, 0, 0)  # how many of the first ones, and how far in which segment
+        self._finished = False
+        self._survey()
+
+    @property
+    def path(self) -> Path:
+        """The folder of the dead process."""
+        return self._owner.path
+
+    def _survey(self) -> None:
+        opened: dict[bytes, Frame] = {}
+        self.calls = self.runs = 0
+        for _, path in self._segments:
+            for frame in _frames_of(path):
+                if frame is None:
+                    self.damaged += 1
+                elif frame.kind in BEGINNINGS:
+                    opened[frame.id] = frame
+                elif frame.kind == Kind.CLOCK and self.skew_s is None:
+                    with contextlib.suppress(ValueError, KeyError, TypeError):
+                        self.skew_s = float(orjson.loads(frame.payload)["skew"])
+                elif frame.kind in (Kind.VOID, *ENDS):
+                    opened.pop(frame.id, None)
+                self.calls += frame is not None and frame.kind in ENDS
+                self.runs += frame is not None and frame.kind == Kind.RUN
+        self.abandoned = len(opened)
+        self._first = [self._of_another(frame) for frame in opened.values()]
+
+    def take(self, limit: int) -> list[Frame]:
+        """The next frames to deliver, at most `limit`; none when all is delivered."""
+        if self._first:
+            frames = self._first[:limit]
+            self._taken = (len(frames), 0, 0)
+            return frames
+        frames = []
+        for index, (_, path) in enumerate(self._segments):
+            position = self._position if index == 0 else 0
+            data = _bytes_of(path)
+            for frame, end in frames_in(data, position):
+                position = end
+                if frame is not None and frame.kind in ROWS:
+                    frames.append(self._of_another(frame))
+                    if len(frames) == limit:
+                        break
+            if frames:
+                self._taken = (0, index, position)
+                break
+        else:
+            self._finished = True
+        return frames
+
+    def _of_another(self, frame: Frame) -> Frame:
+        return frame._replace(skew_s=self.skew_s, legacy=True)
+
+    def settle(self) -> None:
+        """What was taken last is in the store: remove the segments before it, and after the last one the folder."""
+        if self._finished:
+            self._owner.remove()
+            return
+        first, index, position = self._taken
+        del self._first[:first]
+        for _, path in self._segments[:index]:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        del self._segments[:index]
+        if not first:
+            self._position = position
+        self._taken = (0, 0, self._position)
+
+    def rewind(self) -> None:
+        """What was taken last is to be taken again."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of it is delivered."""
+        return self._finished
+
+    def let_go(self) -> None:
+        """Leave the rest to whoever comes next."""
+        self._owner.let_go()
+
+
+def claim(folder: Path, known: Path | None = None) -> Iterator[Estate]:
+    """The estates in the folder of a database that nobody else has claimed; `known` is this process's own."""
+    if not CAN_LOCK:
+        return
+    for path in owners_in(folder):
+        if path == known:
+            continue
+        owner = OwnerFolder.claim(path)
+        if owner is None:
+            continue
+        if segments_of(path):
+            yield Estate(owner)
+        elif _is_litter(path):
+            owner.remove()
+        else:
+            owner.let_go()  # it is only now being made
+
+
+def _is_litter(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _LITTER_S
+    except OSError:
+        return False
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _frames_of(path: Path) -> Iterator[Frame | None]:
+    for frame, _ in frames_in(_bytes_of(path)):
+        yield frame

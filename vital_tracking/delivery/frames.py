@@ -1,0 +1,129 @@
+"""How records lie in a file: one frame each, framed so that damage costs its own frame and no other.
+
+A frame is two bytes 0xFF 0x56, the length of its body and the CRC-32 of its body (both 32 bits, little endian), then the body:
+one byte that says what it is, the 16 bytes of its id, and JSON in UTF-8. The byte 0xFF never occurs in UTF-8, so behind damage
+the next frame is found by its first two bytes, and believed for its CRC.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Final, NamedTuple
+from zlib import crc32
+
+MAGIC: Final = b"\xffV"
+_HEAD: Final = struct.Struct("<2sII")
+HEAD_BYTES: Final = _HEAD.size
+_BODY_START: Final = 17
+MAX_BODY: Final = 1 << 20
+"""Bytes of the longest body; no writer makes longer ones, so a length above it is damage."""
+
+_pack_head = _HEAD.pack
+
+
+class Kind(IntEnum):
+    """What a frame says.
+
+    CALL: a call of LangChain's as it became, RECORD: any other call, RUN: a state of a service run. OPENED and BEGUN: a call of
+    the one and the other sort has begun; VOID: it was not made after all, or what became of it is in no frame. CLOCK: how far the
+    clock of the process was from the database's.
+    """
+
+    OPENED = 1
+    CALL = 2
+    BEGUN = 3
+    RECORD = 4
+    RUN = 5
+    VOID = 6
+    CLOCK = 7
+
+
+BEGINNINGS: Final = frozenset({Kind.OPENED, Kind.BEGUN})
+ENDS: Final = frozenset({Kind.CALL, Kind.RECORD})
+ROWS: Final = frozenset({Kind.CALL, Kind.RECORD, Kind.RUN})
+
+
+class Frame(NamedTuple):
+    """One frame as it was read: what it is, its id's bytes, its JSON.
+
+    `skew_s` is how far the clock that it was written by was from the database's, where it is another process's; `legacy`: it is.
+    """
+
+    kind: int
+    id: bytes
+    payload: bytes
+    skew_s: float | None = None
+    legacy: bool = False
+
+
+def framed(kind: int, id: bytes, payload: bytes) -> bytes:  # noqa: A002 - the word of the format
+    """The bytes of one frame."""
+    body = b"%c%b%b" % (kind, id, payload)
+    return _pack_head(MAGIC, len(body), crc32(body)) + body
+
+
+def frames_in(data: bytes, start: int = 0, *, ended: bool = True) -> Iterator[tuple[Frame | None, int]]:
+    """The frames in `data` from `start` on, each with the position behind it; None for each stretch that cannot be read.
+
+    Where the file is still written to (`ended` false), a last frame that is not complete is left for later, unless a whole one
+    stands behind its beginning: then it never will be.
+    """
+    position, size = start, len(data)
+    while position < size:
+        found = _frame_at(data, position)
+        if found is not None:
+            yield found
+            position = found[1]
+            continue
+        behind = _next_frame(data, position + 1)
+        if behind is None:
+            if ended or not _incomplete(data, position):
+                # Of a file that is written to, only what cannot be the beginning of a frame is given up.
+                end = size if ended else _last_beginning(data, position)
+                if end > position:
+                    yield None, end
+            return
+        yield None, behind
+        position = behind
+
+
+def _frame_at(data: bytes, position: int) -> tuple[Frame, int] | None:
+    head_end = position + HEAD_BYTES
+    if head_end + _BODY_START > len(data):
+        return None
+    magic, length, checksum = _HEAD.unpack_from(data, position)
+    end = head_end + length
+    if magic != MAGIC or not _BODY_START <= length <= MAX_BODY or end > len(data):
+        return None
+    body = data[head_end:end]
+    if crc32(body) != checksum:
+        return None
+    return Frame(body[0], body[1:_BODY_START], body[_BODY_START:]), end
+
+
+def _next_frame(data: bytes, position: int) -> int | None:
+    """Where the next whole frame begins."""
+    while (position := data.find(MAGIC, position)) >= 0:
+        if _frame_at(data, position) is not None:
+            return position
+        position += 1
+    return None
+
+
+def _incomplete(data: bytes, position: int) -> bool:
+    """Whether here may stand the beginning of a frame whose rest is still to come."""
+    rest = data[position : position + HEAD_BYTES]
+    if len(rest) < HEAD_BYTES:
+        return MAGIC.startswith(rest[:2])
+    magic, length, _ = _HEAD.unpack(rest)
+    return bool(magic == MAGIC and length <= MAX_BODY and position + HEAD_BYTES + length > len(data))
+
+
+def _last_beginning(data: bytes, position: int) -> int:
+    """The first place behind `position` where the beginning of a frame may stand; the end where there is none."""
+    while (position := data.find(MAGIC[:1], position + 1)) >= 0:
+        if _incomplete(data, position):
+            return position
+    return len(data)

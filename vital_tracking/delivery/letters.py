@@ -1,0 +1,105 @@
+"""Dead letters: rows that the database will never take as they are, set aside in a file until somebody has looked at them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+FILE: Final = "rejected.jsonl"
+_LIMIT_BYTES: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A row that was refused: when, by which function of the database, for what, and the row's text (JSON)."""
+
+    at: str
+    function: str
+    sqlstate: str | None
+    rule: str | None
+    row: str
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The row's fields; empty where its text is no JSON object."""
+        with contextlib.suppress(ValueError):
+            row = orjson.loads(self.row)
+            if isinstance(row, dict):
+                return row
+        return {}
+
+
+class Letters:
+    """The dead letters of one database, in a folder; at most 16 MiB of them."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None where there is no folder to keep it in."""
+        return self._folder / FILE if self._folder is not None else None
+
+    def add(self, function: str, row: str, sqlstate: str | None, rule: str | None) -> bool:
+        """Set a row aside; False where that cannot be."""
+        path = self.path
+        if path is None:
+            return False
+        letter = {"at": datetime.now(UTC), "function": function, "sqlstate": sqlstate, "rule": rule, "row": row}
+        try:
+            line = orjson.dumps(letter) + b"\n"
+        except TypeError:  # a lone surrogate: why it was refused
+            line = orjson.dumps({**letter, "row": row.encode("utf-8", "replace").decode()}) + b"\n"
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._lock:
+                fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+                try:
+                    if os.fstat(fd).st_size + len(line) > _LIMIT_BYTES:
+                        return False
+                    return os.write(fd, line) == len(line)
+                finally:
+                    os.close(fd)
+        except OSError:
+            return False
+
+
+def letters_in(path: Path) -> Iterator[Letter]:
+    """The letters in a file, oldest first; a line that cannot be read is left out."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                data = orjson.loads(line)
+                yield Letter(data["at"], data["function"], data.get("sqlstate"), data.get("rule"), data["row"])
+
+
+def take_letters(folder: Path) -> list[Letter]:
+    """The letters of a folder, to be sent again: what is refused once more is set aside anew.
+
+    They stay in a file beside until `forget_taken`, so that a process that dies over it loses none; one that was left so is taken
+    too.
+    """
+    taken = folder / f"{FILE}.taken"
+    path = folder / FILE
+    with contextlib.suppress(FileNotFoundError):
+        if taken.exists():
+            with taken.open("ab") as file:
+                file.write(path.read_bytes())
+            path.unlink()
+        else:
+            path.rename(taken)
+    return list(letters_in(taken))
+
+
+def forget_taken(folder: Path) -> None:
+    """What `take_letters` gave is done with."""
+    (folder / f"{FILE}.taken").unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""What waits in memory: everything where there is no spool, else what the spool could not take."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Queue(Generic[Item]):
+    """A queue of at most so many bytes. Items stay in it until they are settled.
+
+    The lock may be entered again by the thread that holds it: garbage collection can end a call, and so put an item, in the
+    middle of anything.
+    """
+
+    def __init__(self, limit_bytes: int = 16 << 20) -> None:
+        self._limit_bytes = limit_bytes
+        self.reset()
+
+    def reset(self) -> None:
+        """Start empty."""
+        self._lock = threading.RLock()
+        self.waiting: deque[tuple[Item, int]] = deque()
+        self.bytes = 0
+        self._done = 0
+        self._taken = 0
+
+    def put(self, item: Item, size: int) -> bool:
+        """Queue an item; False where there is no room for it."""
+        with self._lock:
+            if self.bytes + size > self._limit_bytes:
+                return False
+            self.bytes += size
+            self.waiting.append((item, size))
+        return True
+
+    @property
+    def pressed(self) -> bool:
+        """Whether three quarters of the room are taken."""
+        return self.bytes > 0.75 * self._limit_bytes
+
+    def end(self) -> int:
+        """The place behind everything that was put before."""
+        with self._lock:
+            return self._done + len(self.waiting)
+
+    @property
+    def settled(self) -> int:
+        """The place before which everything is settled."""
+        return self._done
+
+    def take(self, limit: int) -> list[Item]:
+        """The next items, at most `limit`; `settle` or `rewind` comes before the next `take`."""
+        with self._lock:
+            self._taken = min(limit, len(self.waiting))
+            return [self.waiting[index][0] for index in range(self._taken)]
+
+    def settle(self) -> None:
+        """What was taken last is done with."""
+        with self._lock:
+            for _ in range(self._taken):
+                self.bytes -= self.waiting.popleft()[1]
+            self._done += self._taken
+            self._taken = 0
+
+    def rewind(self) -> None:
+        """What was taken last is to be taken again."""
+        self._taken = 0
