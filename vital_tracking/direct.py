@@ -17,7 +17,7 @@ from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
 from vital_tracking.pricing import PriceBook
-from vital_tracking.usage import STATUSES, CallRecord, CallType, Status, TokenUsage, clean_text, token_count
+from vital_tracking.usage import STATUSES, CallRecord, CallType, Status, TokenUsage, clean_text, estimate_tokens, token_count
 
 _CLASS_NAME: Final = re.compile(r"[A-Za-z_][\w.]{0,79}")
 
@@ -92,7 +92,7 @@ class DirectCalls:
         prices the call and the row says so. Of an error only the class name is kept. Never raises for what it is given:
         what cannot be stored is left out and named in the row's metadata. `admission` is for calls that `admit` let go.
         """
-        call_id = new_id()
+        call_id = (admission.call_id if admission is not None else None) or new_id()
         try:
             notes: list[str] = []
             extra: dict[str, Any] = {}
@@ -244,13 +244,36 @@ class DirectCalls:
             admission.requested_model, admission.action = rungs[0], "downgrade"
         given = cast("dict[str, Any]", call)
         whom = {name: given[name] for name in _ADMITTED if name in given}
+        if self._recorder.spools:
+            admission.call_id = new_id()
+            size, tokens = request.prompt_bytes, request.prompt_tokens
+            self._recorder.begun(
+                CallRecord(
+                    id=admission.call_id,
+                    created_at=datetime.now(UTC),
+                    context=request.context,
+                    provider=request.provider,
+                    model=request.model,
+                    requested_model=admission.requested_model,
+                    usage=TokenUsage(estimate_tokens(max(size, 0)) if tokens is None else tokens, estimated=True),
+                    status="abandoned",
+                    budget_action=admission.action,
+                    throttled_ms=admission.throttled_ms,
+                )
+            )
         return AdmittedCall(
             admission,
             functools.partial(self.record, **whom),
-            self.gate.release,
+            self._not_made,
             model=request.model,
             max_tokens=request.max_tokens,
         )
+
+    def _not_made(self, admission: Admission) -> None:
+        """A call that was admitted is not made."""
+        self.gate.release(admission)
+        if admission.call_id is not None:
+            self._recorder.void(admission.call_id)
 
     def _context(self, agent: Agent | str | None, **changes: Any) -> tuple[CallContext, Frame | None]:
         """Who and what a call made here is for, and the scope that it is in."""

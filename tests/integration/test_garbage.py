@@ -382,15 +382,15 @@ async def test_a_bad_row_does_not_sink_its_neighbours(
     tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row that the database refuses is set aside and counted; the rest of the batch is stored."""
-    from vital_tracking.delivery import recorder
+    from vital_tracking.delivery import courier
 
-    call_row = recorder.call_row
+    call_row = courier.call_row
 
     def spoiled(record: Any, cost: Any, *args: Any) -> dict[str, Any]:
         row = call_row(record, cost, *args)
         return row | {"total_tokens": -1} if record.context.user_id == "bad" else row
 
-    monkeypatch.setattr(recorder, "call_row", spoiled)
+    monkeypatch.setattr(courier, "call_row", spoiled)
     for user in ("a", "bad", "b"):
         run(tracker, answer({"input_tokens": 70, "output_tokens": 7}), {"vital_user_id": user})
     delivered = tracker.flush()

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from tests.sql.helpers import a_call, call_id
 from tests.support.postgres import PostgresServer, outage
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.delivery.writer import Writer
+from vital_tracking.delivery.queue import Queue
+from vital_tracking.delivery.writer import Source, Writer
 from vital_tracking.errors import StoreError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.stores.postgres import PostgresStore
@@ -176,21 +178,38 @@ class TextCourier:
     def encode(self, items: Sequence[str]) -> list[str]:
         return list(items)
 
-    def send(self, batch: Sequence[str]) -> bool:
+    def send(self, batch: Sequence[str]) -> None:
         self.requests += 1
         self.store.call("record_calls_v1", calls=f"[{','.join(batch)}]")
-        return True
 
     def refused(self, row: str, error: StoreError) -> None:
         self.refusals.append(row)
 
+    def unreadable(self, item: str, error: Exception) -> None:
+        self.refusals.append(item)
+
+    def legacies(self) -> Sequence[Source[str]]:
+        return ()
+
     def tick(self) -> None: ...
+
+
+class TextWriter(Writer[str, str]):
+    """A writer with a queue of its own."""
+
+    def __init__(self, courier: TextCourier) -> None:
+        self.queue: Queue[str] = Queue()
+        super().__init__(courier, [self.queue], interval_s=NEVER_S)
+
+    def put(self, text: str) -> None:
+        assert self.queue.put(text, len(text))
+        self.notice(len(self.queue.waiting))
 
 
 def test_what_the_database_refuses_whole_is_halved_until_the_bad_stand_alone(watched: WatchedStore, rows: Rows) -> None:
     """If this failed, one poisonous row would hold up every call behind it for ever, or take a batch with it."""
     courier = TextCourier(watched)
-    writer: Writer[str, str] = Writer(courier, interval_s=NEVER_S)
+    writer = TextWriter(courier)
     poison = {7: "{not json", 8: "}", 600: '"\ud800"'}
     for number in range(800):
         writer.put(poison.get(number) or json.dumps(a_call(number)))
@@ -223,7 +242,7 @@ def test_calls_wait_for_the_migrations_and_are_told_once(
     postgres_server.drop_database("migrated_later")
 
 
-def test_a_full_queue_drops_counts_and_says_so_once(
+def test_a_full_queue_keeps_the_money_of_the_rest_and_says_so_once(
     watched: WatchedStore,
     track: Callable[..., VitalTracker],
     postgres_server: PostgresServer,
@@ -231,20 +250,25 @@ def test_a_full_queue_drops_counts_and_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """If this failed, a long outage would fill the memory, or calls would vanish without a word."""
-    tracker = track(queue_size=200)
+    tracker = track(spool=False, queue_bytes=100_000)
     with outage(postgres_server):
         ids = record(tracker, 1000)
         stats = tracker.stats()
-        assert stats.dropped > 0
-        assert stats.dropped + stats.waiting == 1000
-        assert stats.waiting <= 200 + 1000
-        assert said(caplog, "are being dropped: the queue is full") == 1
+        assert (stats.dropped, stats.spooled) == (0, 0)
+        assert 100 < stats.waiting < 400
+        assert stats.merged + stats.waiting == 1000
+        assert 0 < stats.shortened < stats.waiting
+        assert said(caplog, "only the money is kept") == 1
     delivered = tracker.flush(60)
-    assert delivered.complete
-    assert delivered.inserted + delivered.dropped == 1000
-    kept = stored(rows)
-    assert len(kept) == delivered.inserted
-    assert set(kept) < set(ids)
+    assert (delivered.complete, delivered.dropped) == (True, 0)
+    found = rows()
+    merged = [row for row in found if row["calls"] > 1]
+    assert {str(row["id"]) for row in found if row["calls"] == 1} < set(ids)
+    assert [row["metadata"]["notes"] for row in merged] == [["merged", "shortened"]] * len(merged)
+    assert sum(row["calls"] for row in merged) == stats.merged
+    assert sum(row["calls"] for row in found) == 1000
+    assert sum(row["prompt_tokens"] for row in found) == 10_000
+    assert sum(row["total_cost"] for row in found) == 1000 * (10 * Decimal("0.15") + Decimal("0.60")) / 1_000_000
 
 
 def test_flush_tells_the_truth_and_keeps_its_time(
@@ -270,6 +294,7 @@ def test_close_keeps_its_time_while_the_database_is_down_and_counts_what_it_leav
     watched: WatchedStore,
     track: Callable[..., VitalTracker],
     postgres_server: PostgresServer,
+    rows: Rows,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """If this failed, a program would hang at its end, or lose calls without a word."""
@@ -285,10 +310,14 @@ def test_close_keeps_its_time_while_the_database_is_down_and_counts_what_it_leav
         assert time.monotonic() - started < 7
         waiting.join(10)
     assert flushed == [False]
-    assert (delivered.complete, delivered.inserted, delivered.dropped + delivered.waiting) == (False, 0, 30)
-    assert said(caplog, "the process is ending") + said(caplog, "30 calls on their way") == 1
+    assert (delivered.complete, delivered.inserted, delivered.dropped) == (False, 0, 0)
+    assert (delivered.waiting, delivered.spooled) == (30, 30)
+    assert said(caplog, "30 calls wait in the spool") == 1
     record(tracker, 1)
-    assert tracker.stats().dropped == delivered.dropped + 1
+    assert tracker.stats().dropped == 1
+    record(track(), 1)
+    watched.wait_for(30)  # what the last one left is delivered as soon as the next one begins
+    assert len(stored(rows)) >= 30
 
 
 def test_close_sends_what_waits(watched: WatchedStore, track: Callable[..., VitalTracker], rows: Rows) -> None:
@@ -354,12 +383,12 @@ def test_an_item_put_from_within_the_writer_is_sent_too(watched: WatchedStore, r
     """If this failed, a stream collected on the writer's own thread would deadlock delivery."""
 
     class Reentrant(TextCourier):
-        def send(self, batch: Sequence[str]) -> bool:
+        def send(self, batch: Sequence[str]) -> None:
             if self.requests == 0:
                 writer.put(json.dumps(a_call(2)))
-            return super().send(batch)
+            super().send(batch)
 
-    writer: Writer[str, str] = Writer(Reentrant(watched), interval_s=NEVER_S)
+    writer = TextWriter(Reentrant(watched))
     writer.put(json.dumps(a_call(1)))
     assert writer.flush(30)
     assert writer.close()

@@ -59,7 +59,11 @@ def test_empty_variables_count_as_not_set(tmp_path: Path) -> None:
         ({"VITAL_BATCH_SIZE": "many"}, "VITAL_BATCH_SIZE"),
         ({"VITAL_BATCH_SIZE": "0"}, "VITAL_BATCH_SIZE"),
         ({"VITAL_FLUSH_INTERVAL": "nan"}, "VITAL_FLUSH_INTERVAL"),
-        ({"VITAL_QUEUE_SIZE": "-1"}, "VITAL_QUEUE_SIZE"),
+        ({"VITAL_QUEUE_MIB": "-1"}, "VITAL_QUEUE_MIB"),
+        ({"VITAL_SPOOL": "perhaps"}, "VITAL_SPOOL"),
+        ({"VITAL_SPOOL_MIB": "0"}, "VITAL_SPOOL_MIB"),
+        ({"VITAL_SPOOL_SYNC": "-1"}, "VITAL_SPOOL_SYNC"),
+        ({"VITAL_BACKGROUND": "yes"}, "VITAL_BACKGROUND"),
         ({"VITAL_CALL_TIMEOUT": "soon"}, "VITAL_CALL_TIMEOUT"),
     ],
 )

@@ -43,7 +43,7 @@ class Admission:
     `action` is the strictest that was applied (`throttle`, `downgrade`; `shadow_block` and the like where a budget that is not
     enforced would have stopped the call); `throttled_ms` what was waited. `max_tokens` is what the answer must be limited to,
     where the caller asked for clamping and the window cannot pay for more. `requested_model` is the dearer model in whose
-    place this one goes.
+    place this one goes. `call_id` is the call's, where it has one before its record is made.
     """
 
     hold: Hold | None = None
@@ -51,3 +51,4 @@ class Admission:
     throttled_ms: float | None = None
     max_tokens: int | None = None
     requested_model: str | None = None
+    call_id: str | None = None

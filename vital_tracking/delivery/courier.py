@@ -209,10 +209,9 @@ class StoreCourier:
             if record.id in calls:
                 record.replaces_abandoned = False  # what it would replace has not been sent
             # The true end of a call given up in the same batch takes its place.
-            row = calls[record.id] = self._call(record, calls.get(record.id))
+            row = self._call(record, calls.get(record.id), self.drawn.get(frame.id))
             row.key = frame.id
-            if (drawn := self.drawn.get(frame.id)) is not None:
-                row.holder, row.draws = drawn
+            calls[record.id] = row
             self._counts.stats.replayed += frame.legacy
         while self._unsettled and self._unsettled[0][1].settled is not None:
             self._unsettled.popleft()
@@ -297,7 +296,7 @@ class StoreCourier:
         skew_s = frame.skew_s if frame.skew_s is not None else self.clock.first_s
         return self._decoders[frame.kind](frame.id, frame.payload, skew_s or 0.0)
 
-    def _call(self, record: CallRecord, before: Row | None = None) -> Row:
+    def _call(self, record: CallRecord, before: Row | None, drawn: tuple[str | None, Draws] | None) -> Row:
         row = Row("record_calls_v1", record.id)
         hold = record.hold
         try:
@@ -309,6 +308,8 @@ class StoreCourier:
         counted = self.counted(record, cost)
         if hold is not None and self.holds is not None:
             row.draws, row.holder = self.holds.settle(hold, record, counted), hold.holder
+        elif drawn is not None:
+            row.holder, row.draws = drawn
         elif before is not None:
             row.draws, row.holder = before.draws, before.holder
         ceiling = counted if cost is None else None

@@ -29,9 +29,9 @@ class Queue(Generic[Item]):
         self._taken = 0
 
     def put(self, item: Item, size: int) -> bool:
-        """Queue an item; False where there is no room for it."""
+        """Queue an item; False where there is no room for it. There is always room for one."""
         with self._lock:
-            if self.bytes + size > self._limit_bytes:
+            if self.waiting and self.bytes + size > self._limit_bytes:
                 return False
             self.bytes += size
             self.waiting.append((item, size))

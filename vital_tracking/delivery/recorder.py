@@ -169,18 +169,21 @@ class Recorder:
             return False
         try:
             short = self.spool.pressed if self.spool is not None else self._queue.pressed
-            kind, key, payload = self._packed(item, short=short)
+            kind, key, payload, short = self._packed(item, short=short)
         except Exception as error:  # noqa: BLE001 - what cannot be packed is kept as what is known for sure
             self.fault(error)
             return self._merge(item)
         spool = self.spool
         if spool is not None and spool.append(kind, key, payload):
-            self._notice(len(spool.waiting))
-            return True
-        if self._queue.put(Frame(kind, key, payload), len(payload) + _OVERHEAD):
-            self._notice(len(self._queue.waiting))
-            return True
-        return self._merge(item)
+            waiting = len(spool.waiting)
+        elif self._queue.put(Frame(kind, key, payload), len(payload) + _OVERHEAD):
+            waiting = len(self._queue.waiting)
+        else:
+            return self._merge(item)
+        if short:
+            self._counts.stats.shortened += 1
+        self._notice(waiting)
+        return True
 
     def put_held(self, item: CallRecord | Call) -> bool:
         """Record a call for which budgets hold something; where it is lost, its hold is given back."""
@@ -198,9 +201,9 @@ class Recorder:
         """Count a call that came after the end."""
         self._drop(1, "the tracker is closed")
 
-    def _packed(self, item: Recordable, *, short: bool) -> tuple[Kind, bytes, bytes]:
+    def _packed(self, item: Recordable, *, short: bool) -> tuple[Kind, bytes, bytes, bool]:
         if isinstance(item, RunRecord):
-            return Kind.RUN, os.urandom(16), pack_run(item)
+            return Kind.RUN, os.urandom(16), pack_run(item), False
         if isinstance(item, CallRecord):
             record = by_clock(item, self.clock.skew_s)
             payload = pack_record(record, short=short)
@@ -214,8 +217,7 @@ class Recorder:
             kind, key = Kind.CALL, item.id.bytes
         if len(payload) >= MAX_BODY:
             raise ValueError("The record is too long.")
-        self._counts.stats.shortened += short
-        return kind, key, payload
+        return kind, key, payload, short
 
     def _merge(self, item: Recordable) -> bool:
         """Keep a call's money, where there is no room for more."""
@@ -287,7 +289,13 @@ class Recorder:
 
     def flush(self, timeout: float | None = None) -> Delivered:
         """Send what waits and wait for the store's acknowledgement, at most `timeout` seconds."""
-        complete = self._writer.flush(timeout) and not self._losses
+        deadline = None if timeout is None else time.monotonic() + timeout
+        complete = merged = True
+        while complete and merged:  # sums that found no room for their rows find some when others have gone
+            self._keep_losses()
+            with self._spilling:
+                merged = bool(self._losses)
+            complete = self._writer.flush(None if deadline is None else max(deadline - time.monotonic(), 0))
         if self.spool is not None and not self._settings.background:
             self.spool.sync()
         return self.delivered(complete)

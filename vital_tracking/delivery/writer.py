@@ -210,6 +210,8 @@ class Writer(Generic[Item, Encoded]):
     def _run(self) -> None:
         wake = self._wake
         try:
+            if self._courier.legacies():
+                wake.put(None)  # they have waited long enough
             while not self._closing and (self._background or self._flushing):
                 with suppress(Empty):
                     wake.get(timeout=self._interval_s)

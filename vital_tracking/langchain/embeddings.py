@@ -146,6 +146,9 @@ class VitalEmbeddings(Embeddings):
     @contextmanager
     def _recorded(self, texts: list[str], admission: Admission) -> Iterator[None]:
         started, clock = datetime.now(UTC), time.perf_counter()
+        if texts and self._recorder.spools:
+            admission.call_id = new_id()
+            self._begun(admission, texts, started)
         reported: list[int | None] = []
         token = _reported.set(reported)
         failure: BaseException | None = None
@@ -161,6 +164,24 @@ class VitalEmbeddings(Embeddings):
             except Exception as fault:  # noqa: BLE001 - no fault of ours reaches the caller
                 self._recorder.fault(fault)
                 self._gate.release(admission)
+
+    def _begun(self, admission: Admission, texts: list[str], started: datetime) -> None:
+        """Leave word that a call has begun, for the case that no end comes."""
+        try:
+            record = CallRecord(
+                id=admission.call_id or new_id(),
+                created_at=started,
+                context=self._context()[0],
+                provider=self._provider,
+                model=self._model,
+                call_type="embedding",
+                usage=estimated_usage(text_size(texts), 0),
+                status="abandoned",
+                budget_action=admission.action,
+            )
+            self._recorder.begun(record)
+        except Exception as fault:  # noqa: BLE001 - no fault of ours reaches the caller
+            self._recorder.fault(fault)
 
     def _record(
         self,
@@ -191,7 +212,7 @@ class VitalEmbeddings(Embeddings):
         put = self._recorder.put if admission.hold is None else self._recorder.put_held
         put(
             CallRecord(
-                id=new_id(),
+                id=admission.call_id or new_id(),
                 created_at=started,
                 context=context,
                 provider=self._provider,

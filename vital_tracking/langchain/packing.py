@@ -16,7 +16,7 @@ import uuid_utils
 
 from vital_tracking.budgets.admission import Admission
 from vital_tracking.context import METADATA_KEY, CallContext, unknown_keys
-from vital_tracking.delivery.codec import context_fields, context_from, dumps, mended
+from vital_tracking.delivery.codec import LONGEST, context_fields, context_from, dumps, mended
 from vital_tracking.langchain.extract import ErrorFacts
 from vital_tracking.langchain.records import call_context, project_of, run_id_of, trace_id_of
 from vital_tracking.usage import MAX_TEXT, TokenUsage, clean_metadata, clean_text
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _MODEL_PARAMETERS: Final = ("model", "model_name", "model_id", "_type")
 _READ_METADATA: Final = frozenset({"ls_provider", "ls_model_name", "langgraph_checkpoint_ns"})
 _MOST_KNOWN: Final = 1000
+_WHOLE: Final = frozenset({int, type(None)})
 
 _Fragment = orjson.Fragment
 
@@ -56,7 +57,7 @@ def pack_opening(call: OpenCall, run_id: object = None) -> bytes:
         "project": project_of(call),
         "context": _context(context),
         "metadata": {key: _kept(metadata[key]) for key in keys},
-        "params": {name: params[name] for name in _MODEL_PARAMETERS if name in params},
+        "params": {name: _kept(params[name]) for name in _MODEL_PARAMETERS if name in params},
         "size": call.prompt_size(),
     }
     # What most calls have none of.
@@ -82,7 +83,8 @@ def pack_opening(call: OpenCall, run_id: object = None) -> bytes:
     admission = call.admission
     if admission is not None and (admission.action or admission.throttled_ms or admission.requested_model):
         data["admission"] = (admission.action, admission.throttled_ms, admission.requested_model)
-    return dumps(data)
+    packed = dumps(data)
+    return packed if len(packed) <= LONGEST else dumps(mended(data))
 
 
 def pack_call(call: OpenCall, *, short: bool = False) -> bytes:
@@ -98,7 +100,7 @@ def pack_call(call: OpenCall, *, short: bool = False) -> bytes:
     end: dict[str, Any] = {
         "status": call.status,
         "ms": (ended - call.started_clock) * 1000,
-        "usage": call.usage,
+        "usage": call.usage if call.usage is None else _counts(call.usage),
         "response": call.response,
         "message": call.message_id,
     }
@@ -122,7 +124,7 @@ def pack_call(call: OpenCall, *, short: bool = False) -> bytes:
     admission = call.admission
     if call.status == "blocked" and admission is not None:
         end["action"] = admission.action
-    return b'{"opening":%b,"end":%b}' % (opening, dumps(end))
+    return b'{"opening":%b,"end":%b}' % (opening, dumps(mended(end) if short else end))
 
 
 def unpack_call(key: bytes, payload: bytes, skew_s: float) -> OpenCall:
@@ -234,6 +236,24 @@ def _key(run_id: str) -> Any:
         return UUID(run_id).int
     except ValueError:
         return run_id
+
+
+def _counts(usage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Usage as JSON can hold it: what is no whole number goes as text, since NaN would become nothing, which nobody reported."""
+    for value in usage.values():
+        if type(value) is not int and (type(value) is not dict or not _WHOLE.issuperset(map(type, value.values()))):
+            return {name: _count(value) for name, value in usage.items()}
+    return usage
+
+
+def _count(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _count(inner) for name, inner in value.items()}
+    if hasattr(value, "model_dump"):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return value
+    return value if isinstance(value, (bool, int)) or value is None else clean_text(value)
 
 
 def _error_fields(error: ErrorFacts) -> dict[str, Any]:
