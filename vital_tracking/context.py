@@ -86,11 +86,11 @@ CONTEXT_FIELDS: Final = tuple(f.name for f in fields(CallContext))
 
 # Metadata key -> field. A frozenset of the keys is intersected with a call's metadata in C.
 _FIELD_OF: Final = {METADATA_PREFIX + name: name for name in CONTEXT_FIELDS}
-_KEYS: Final = frozenset(_FIELD_OF)
+CONTEXT_KEYS: Final = frozenset(_FIELD_OF)
 
 SCOPE_KEY: Final = "vital_scope"
 METADATA_KEY: Final = "vital_metadata"
-_KNOWN_KEYS: Final = _KEYS | {SCOPE_KEY, METADATA_KEY}
+_KNOWN_KEYS: Final = CONTEXT_KEYS | {SCOPE_KEY, METADATA_KEY}
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -108,6 +108,7 @@ class Frame:
     absorbed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     exported: Mapping[str, Any] = field(init=False)
+    packed: bytes | None = field(init=False, default=None)  # the scope as JSON, once a call in it has been recorded
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exported", MappingProxyType({**self.context.as_metadata(), SCOPE_KEY: self.id}))
@@ -195,7 +196,7 @@ def resolve(
     Metadata that a scope exported, or that was there before the scope was opened, are not the call's own.
     """
     base = default if frame is None else frame.context
-    keys = metadata.keys() & _KEYS
+    keys = metadata.keys() & CONTEXT_KEYS
     if not keys:
         return base
     exported = marked.exported if marked is not None else {}

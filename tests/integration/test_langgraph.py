@@ -391,7 +391,7 @@ class Sink(BaseHTTPRequestHandler):
 def forget_environment() -> None:
     langsmith.utils.get_env_var.cache_clear()
     langsmith.utils.get_tracer_project.cache_clear()
-    records._tracing_project.cache_clear()
+    records._tracing = (float("-inf"), None)
 
 
 @pytest.fixture

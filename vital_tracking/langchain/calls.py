@@ -19,7 +19,7 @@ import uuid_utils
 from vital_tracking.budgets.admission import Admission
 from vital_tracking.context import CallContext, Frame
 from vital_tracking.errors import BudgetExceeded
-from vital_tracking.langchain.extract import ErrorFacts, text_size
+from vital_tracking.langchain.extract import ErrorFacts, prompt_size, text_size
 from vital_tracking.langchain.packing import pack_call
 from vital_tracking.langchain.records import ALLOWED_METADATA, record_of, shortest_record_of
 from vital_tracking.usage import MAX_TOKENS, CallRecord, CallType, Status
@@ -177,7 +177,7 @@ class OpenCall:
     def prompt_size(self) -> int:
         """Bytes of UTF-8 in the prompt's text."""
         if self.size is None:
-            self.size = text_size(self.messages)
+            self.size = prompt_size(self.messages)
         return self.size
 
     def vanish(self, _gone: object) -> None:

@@ -201,6 +201,23 @@ def text_size(value: object) -> int:
     return size or text_size(fields.get("text") if isinstance(fields.get("text"), str) else None)
 
 
+def prompt_size(prompts: Any) -> int:
+    """`text_size` of prompts or lists of messages, in a fifth of the time where messages are plain text."""
+    size = 0
+    for messages in prompts or ():
+        if type(messages) is not list:
+            size += text_size(messages)
+            continue
+        for message in messages:
+            fields = getattr(message, "__dict__", None)
+            content = fields.get("content") if fields is not None else None
+            if type(content) is str and content and "tool_calls" not in fields and "message" not in fields:
+                size += len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
+            else:
+                size += text_size(message)
+    return size
+
+
 def estimated_usage(
     prompt_bytes: int, completion_bytes: int, known: TokenUsage | None = None, *, ended: bool = False
 ) -> TokenUsage:

@@ -1,151 +1,177 @@
-"""A call as JSON: in the caller's thread, so every microsecond counts; and back, on the writer's, perhaps of another process.
+"""A call as JSON: packed in the caller's thread, so every microsecond counts; unpacked on the writer's, perhaps of another process.
 
-What was known at the start is packed once and goes into both frames of a call, its beginning and its end: each can stand alone.
-No text of a prompt or an answer is in there, and of metadata only what may be stored.
+What was known at the start is packed once and goes into both frames of a call, its beginning and its end: each can stand alone. What
+many calls share (their scope, the names of their metadata) is packed once and copied. To whom a call belongs is worked out when it
+is unpacked. No text of a prompt or an answer is in there, and of metadata only what may be stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
 import uuid_utils
 
 from vital_tracking.budgets.admission import Admission
-from vital_tracking.context import METADATA_KEY, CallContext, unknown_keys
+from vital_tracking.context import CONTEXT_KEYS, METADATA_KEY, SCOPE_KEY, CallContext, Frame, unknown_keys
 from vital_tracking.delivery.codec import LONGEST, context_fields, context_from, dumps, mended
 from vital_tracking.langchain.extract import ErrorFacts
-from vital_tracking.langchain.records import call_context, project_of, run_id_of, trace_id_of
-from vital_tracking.usage import MAX_TEXT, TokenUsage, clean_metadata, clean_text
+from vital_tracking.langchain.records import project_of, run_id_of
+from vital_tracking.usage import TokenUsage, clean_metadata, clean_text
 
 if TYPE_CHECKING:
     from vital_tracking.langchain.calls import OpenCall
 
-_MODEL_PARAMETERS: Final = ("model", "model_name", "model_id", "_type")
-_READ_METADATA: Final = frozenset({"ls_provider", "ls_model_name", "langgraph_checkpoint_ns"})
+_READ_KEYS: Final = frozenset({"ls_provider", "ls_model_name", "langgraph_checkpoint_ns", METADATA_KEY}) | CONTEXT_KEYS
 _MOST_KNOWN: Final = 1000
 _WHOLE: Final = frozenset({int, type(None)})
+_NOTHING: Final[Mapping[str, Any]] = {}
 
-_Fragment = orjson.Fragment
+# In this order they stand in an opening's list of values, before those of its metadata; an end's in that of `_END`.
+_OPENING: Final = (
+    "started",
+    "skew_s",
+    "type",
+    "run",
+    "parent",
+    "root",
+    "tool",
+    "trace",
+    "project",
+    "model",
+    "model_name",
+    "model_id",
+    "_type",
+    "size",
+    "batch",
+    "attempt",
+    "hash",
+    "tags",
+    "serialized",
+    "action",
+    "throttled_ms",
+    "requested_model",
+)
+_END: Final = (
+    "status",
+    "ms",
+    "ttft",
+    "message",
+    "response",
+    "usage",
+    "token_usage",
+    "estimate",
+    "error",
+    "inner",
+    "batch_reported",
+    "replaces",
+    "notes",
+    "action",
+)
 
-# Contexts are shared by the calls of a scope, and metadata have the same keys in call after call. Both books are emptied, not
-# trimmed, when they are full; other threads may write to them meanwhile.
-_contexts: dict[int, tuple[CallContext, Any]] = {}
-_key_plans: dict[tuple[frozenset[str], tuple[str, ...]], tuple[tuple[str, ...], list[str]]] = {}
+
+class _Sort(NamedTuple):
+    """What metadata with the same keys have in common: how the values are taken that are kept, and the keys as JSON."""
+
+    values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    keys: bytes
+
+
+# Both are emptied, not trimmed, when they are full; other threads may write to them meanwhile.
+_sorts: dict[tuple[frozenset[str], tuple[str, ...]], _Sort] = {}
+_contexts: dict[int, tuple[CallContext, bytes]] = {}
 
 
 def pack_opening(call: OpenCall, run_id: object = None) -> bytes:
     """What is known of a call at its start; `run_id` is its run's id where that is at hand."""
-    context = call.context
-    if context is None:
-        context = call.context = call_context(call)
-    metadata = call.metadata
-    keys, unknown = _plan(call.allowed, metadata)
-    call.unknown_keys = unknown
-    params = call.params
-    run_id = run_id if type(run_id) is UUID else run_id_of(call)
-    data: dict[str, Any] = {
-        "started": call.started,
-        "skew": call.skew_s,
-        "type": call.call_type,
-        "run": run_id,
-        "parent": _id(call.parent_run_id),
-        "trace": _id(call.tree[0]) if call.tree is not None and call.tree[0] is not None else trace_id_of(call, run_id),  # type: ignore[arg-type]
-        "project": project_of(call),
-        "context": _context(context),
-        "metadata": {key: _kept(metadata[key]) for key in keys},
-        "params": {name: _kept(params[name]) for name in _MODEL_PARAMETERS if name in params},
-        "size": call.prompt_size(),
-    }
-    # What most calls have none of.
-    if call.run is not None and call.run.tool is not None:
-        data["tool"] = call.run.tool
-    if call.tags:
-        data["tags"] = call.tags
-    if call.batch_size != 1:
-        data["batch"] = call.batch_size
-    if call.attempt is not None:
-        data["attempt"] = call.attempt
-    if call.hash is not None:
-        data["hash"] = call.hash
-    if unknown:
-        data["unknown"] = unknown
-    if "ls_provider" not in metadata and isinstance(call.serialized, Mapping):
-        data["serialized"] = call.serialized.get("id")
-    scope = call.scope_metadata
-    if scope:
-        data["scope"] = clean_metadata(scope, ())
-    if METADATA_KEY in metadata and isinstance(own := metadata[METADATA_KEY], Mapping):
-        data["own"] = clean_metadata(own, ())
-    admission = call.admission
-    if admission is not None and (admission.action or admission.throttled_ms or admission.requested_model):
-        data["admission"] = (admission.action, admission.throttled_ms, admission.requested_model)
-    packed = dumps(data)
-    return packed if len(packed) <= LONGEST else dumps(mended(data))
+    metadata, params, tree, run, admission = call.metadata, call.params, call.tree, call.run, call.admission
+    sort = _sort_of(call.allowed, metadata)
+    param = params.get
+    parent = call.parent_run_id
+    values = (
+        call.started,
+        call.skew_s,
+        call.call_type,
+        run_id if type(run_id) is UUID else run_id_of(call),
+        parent if parent is None or type(parent) is UUID else str(parent),
+        None if run is None else _id(run.root),
+        None if run is None else run.tool,
+        None if tree is None else _id(tree[0]),
+        project_of(call),
+        param("model"),
+        param("model_name"),
+        param("model_id"),
+        param("_type"),
+        call.prompt_size(),
+        call.batch_size,
+        call.attempt,
+        call.hash,
+        call.tags,
+        _path(call.serialized) if "ls_provider" not in metadata else None,
+        *(
+            (None, None, None)
+            if admission is None
+            else (admission.action, admission.throttled_ms, admission.requested_model)
+        ),
+        *sort.values(metadata),
+    )
+    packed = b'{"whose":%b,"keys":%b,"values":%b}' % (_whose(call), sort.keys, dumps(values))
+    return packed if len(packed) <= LONGEST else dumps(mended(orjson.loads(packed)))
 
 
 def pack_call(call: OpenCall, *, short: bool = False) -> bytes:
     """A call that has ended; `short` leaves out what says nothing of money or to whom it belongs."""
     opening = call.opening or pack_opening(call)
-    if short:
-        kept = mended(orjson.loads(opening))
-        for name in ("tags", "scope", "own", "unknown", "tool", "serialized", "hash"):
-            kept.pop(name, None)
-        kept["metadata"] = {name: kept["metadata"].get(name) for name in ("ls_provider", "ls_model_name")}
-        opening = orjson.dumps(kept)
     ended = call.ended if call.ended is not None else call.touched
-    end: dict[str, Any] = {
-        "status": call.status,
-        "ms": (ended - call.started_clock) * 1000,
-        "usage": call.usage if call.usage is None else _counts(call.usage),
-        "response": call.response,
-        "message": call.message_id,
-    }
-    if call.first_token is not None:
-        end["ttft"] = (call.first_token - call.started_clock) * 1000
-    if call.token_usage is not None:
-        end["token_usage"] = call.token_usage
-    if call.estimate is not None:
-        end["estimate"] = call.estimate
-    if call.error is not None:
-        end["error"] = _error_fields(call.error)
-    if call.inner:
-        end["inner"] = True
-    if not call.batch_reported:
-        end["batch_unreported"] = True
-    if call.replaces_abandoned:
-        end["replaces"] = True
-    notes = (*call.notes, "shortened") if short else call.notes
-    if notes:
-        end["notes"] = notes
-    admission = call.admission
-    if call.status == "blocked" and admission is not None:
-        end["action"] = admission.action
-    return b'{"opening":%b,"end":%b}' % (opening, dumps(mended(end) if short else end))
+    usage, error, first_token, notes = call.usage, call.error, call.first_token, call.notes
+    if usage is not None and (call.estimate is not None or not _is_whole(usage)):
+        usage = {name: _count(value) for name, value in usage.items()}
+    end = (
+        call.status,
+        (ended - call.started_clock) * 1000,
+        None if first_token is None else (first_token - call.started_clock) * 1000,
+        call.message_id,
+        call.response,
+        usage,
+        call.token_usage,
+        call.estimate,
+        None if error is None else _error_fields(error),
+        call.inner,
+        call.batch_reported,
+        call.replaces_abandoned,
+        (*notes, "shortened") if short else notes,
+        call.admission.action if call.status == "blocked" and call.admission is not None else None,
+    )
+    if short:
+        opening, packed_end = _shortened(opening), dumps(mended(end))
+    else:
+        packed_end = dumps(end)
+    return b'{"opening":%b,"end":%b}' % (opening, packed_end)
 
 
 def unpack_call(key: bytes, payload: bytes, skew_s: float) -> OpenCall:
     """The call that was packed at its end."""
     data = orjson.loads(payload)
     call = _opened(key, data["opening"], skew_s)
-    end = data["end"]
+    end = dict(zip(_END, data["end"], strict=False))
     call.status = end["status"]
     call.ended = end["ms"] / 1000
-    call.usage = end.get("usage")
-    call.response = end.get("response") or {}
-    call.message_id = end.get("message")
-    call.first_token = end["ttft"] / 1000 if end.get("ttft") is not None else None
-    call.token_usage = end.get("token_usage")
-    call.estimate = tuple(end["estimate"]) if end.get("estimate") else None
-    call.error = _error_from(end["error"]) if end.get("error") else None
-    call.inner = end.get("inner", False)
-    call.batch_reported = not end.get("batch_unreported", False)
-    call.replaces_abandoned = end.get("replaces", False)
-    call.notes = tuple(end.get("notes", ()))
-    if end.get("action"):
+    call.first_token = None if end["ttft"] is None else end["ttft"] / 1000
+    call.message_id = end["message"]
+    call.response = end["response"] or {}
+    call.usage = end["usage"]
+    call.token_usage = end["token_usage"]
+    call.estimate = tuple(end["estimate"]) if end["estimate"] else None
+    call.error = _error_from(end["error"]) if end["error"] else None
+    call.inner = end["inner"]
+    call.batch_reported = end["batch_reported"]
+    call.replaces_abandoned = end["replaces"]
+    call.notes = tuple(end["notes"])
+    if end["action"]:
         call.admission = Admission(action=end["action"])
     return call
 
@@ -163,72 +189,148 @@ def unpack_opening(key: bytes, payload: bytes, skew_s: float) -> OpenCall:
 def _opened(key: bytes, data: Mapping[str, Any], skew_s: float) -> OpenCall:
     from vital_tracking.langchain.calls import OpenCall, Run
 
-    run_id, parent = data["run"], data.get("parent")
-    metadata = data["metadata"]
-    if "own" in data:
-        metadata[METADATA_KEY] = data["own"]
+    values, whose = data["values"], data["whose"]
+    start = dict(zip(_OPENING, values, strict=False))
+    metadata = dict(zip(data["keys"]["kept"], values[len(_OPENING) :], strict=False))
+    params = {name: start[name] for name in ("model", "model_name", "model_id", "_type") if start[name] is not None}
     call = OpenCall(
-        _key(run_id), data["type"], None, None, parent, data.get("tags"), metadata, data["params"], data.get("batch", 1)
+        _key(start["run"]), start["type"], None, None, start["parent"], start["tags"], metadata, params, start["batch"]
     )
     call.id = uuid_utils.UUID(bytes=key)
-    known_skew = data.get("skew")
-    call.started = data["started"] + (skew_s if known_skew is None else known_skew)
+    call.started = start["started"] + (skew_s if start["skew_s"] is None else start["skew_s"])
     call.clocked = False
     call.started_clock = call.touched = 0.0
-    call.allowed = frozenset(metadata) - _READ_METADATA - {METADATA_KEY} | (call.allowed & metadata.keys())
-    call.serialized = {"id": data["serialized"]} if data.get("serialized") else None
-    call.context = context_from(data["context"])
-    call.tree = (data.get("trace"), data.get("project") or "")
-    call.run = Run(run_id, data["tool"]) if data.get("tool") else None
-    call.attempt = data.get("attempt")
-    call.hash = data.get("hash")
-    call.size = data.get("size")
-    call.scope = data.get("scope") or {}
-    call.unknown_keys = data.get("unknown") or ()
-    if admission := data.get("admission"):
-        call.admission = Admission(action=admission[0], throttled_ms=admission[1], requested_model=admission[2])
+    call.allowed = frozenset(data["keys"]["allowed"])
+    call.unknown_keys = data["keys"]["unknown"]
+    call.serialized = {"id": start["serialized"]} if start["serialized"] else None
+    call.tree = (start["trace"], start["project"] or "")
+    if start["root"] is not None:
+        call.run = Run(start["root"], start["tool"])
+    call.attempt, call.hash, call.size = start["attempt"], start["hash"], start["size"]
+    if start["action"] or start["throttled_ms"] or start["requested_model"]:
+        call.admission = Admission(None, start["action"], start["throttled_ms"], None, start["requested_model"])
+    scope = whose.get("scope")
+    call.scope = scope["metadata"] if scope else _NOTHING
+    if "context" in whose:
+        call.context = context_from(whose["context"])
+    else:
+        call.default = context_from(whose["default"])
+        call.frame = _Scope.of(scope)  # type: ignore[assignment]
+        call.marked = _Scope.of(whose.get("marked"))  # type: ignore[assignment]
     return call
 
 
-def _plan(allowed: frozenset[str], metadata: Mapping[str, Any]) -> tuple[tuple[str, ...], list[str]]:
-    """Which keys of such metadata are kept, and which name nothing."""
-    try:
-        sort = (allowed, tuple(metadata))
-        plan = _key_plans.get(sort)
-    except TypeError:  # a key that cannot be hashed
-        return (), []
-    if plan is None:
-        kept = allowed | _READ_METADATA
-        plan = tuple(key for key in metadata if isinstance(key, str) and key in kept), unknown_keys(metadata)
-        if len(_key_plans) >= _MOST_KNOWN:
-            _key_plans.clear()
-        _key_plans[sort] = plan
-    return plan
+class _Scope(NamedTuple):
+    """What of a scope says to whom a call belongs; the scope itself may be another process's."""
+
+    context: CallContext
+    absorbed: Mapping[str, Any]
+    exported: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any] | None) -> _Scope | None:
+        """The scope that was packed."""
+        if data is None:
+            return None
+        context = context_from(data["context"])
+        exported = {**context.as_metadata(), SCOPE_KEY: data["id"]}
+        return cls(context, data["absorbed"], exported, data["metadata"])
 
 
-def _kept(value: object) -> Any:
-    """A value of metadata as it may be stored; almost all are."""
-    kind = type(value)
-    if kind is str:
-        return value if len(value) <= MAX_TEXT else clean_text(value)  # type: ignore[arg-type]
-    if kind is int or kind is float or kind is bool or value is None:
-        return value
-    return clean_metadata({"value": value}, ()).get("value")
+def _whose(call: OpenCall) -> bytes:
+    """To whom a call belongs, where budgets have asked that already, or what it follows from."""
+    frame, marked, context = call.frame, call.marked, call.context
+    if context is not None:
+        if frame is None:
+            return b'{"context":%b}' % _context(context)
+        return b'{"context":%b,"scope":%b}' % (_context(context), _scope(frame))
+    default = _context(call.default) if call.default is not None else b"{}"
+    if frame is None and marked is None:
+        return b'{"default":%b}' % default
+    if marked is frame and frame is not None:
+        return b'{"default":%b,"scope":%b,"marked":%b}' % (default, (packed := _scope(frame)), packed)
+    parts = (b"null" if scope is None else _scope(scope) for scope in (frame, marked))
+    return b'{"default":%b,"scope":%b,"marked":%b}' % (default, *parts)
 
 
-def _context(context: CallContext) -> Any:
+def _scope(frame: Frame) -> bytes:
+    packed = frame.packed
+    if packed is None:
+        packed = dumps(
+            mended(
+                {
+                    "id": frame.id,
+                    "context": context_fields(frame.context),
+                    "absorbed": {key: value for key, value in frame.absorbed.items() if key in CONTEXT_KEYS},
+                    "metadata": clean_metadata(frame.metadata, ()),
+                }
+            )
+        )
+        object.__setattr__(frame, "packed", packed)
+    return packed
+
+
+def _context(context: CallContext) -> bytes:
     known = _contexts.get(id(context))
     if known is not None and known[0] is context:
         return known[1]
-    fragment = _Fragment(dumps(context_fields(context)))
+    packed = dumps(mended(context_fields(context)))
     if len(_contexts) >= _MOST_KNOWN:
         _contexts.clear()
-    _contexts[id(context)] = (context, fragment)
-    return fragment
+    _contexts[id(context)] = (context, packed)
+    return packed
+
+
+def _sort_of(allowed: frozenset[str], metadata: Mapping[str, Any]) -> _Sort:
+    names = tuple(metadata)
+    try:
+        sort = _sorts.get((allowed, names))
+    except TypeError:  # a key that cannot be hashed
+        names = tuple(name for name in names if isinstance(name, str))
+        sort = None
+    if sort is None:
+        kept = tuple(name for name in names if isinstance(name, str) and (name in allowed or name in _READ_KEYS))
+        take: Any = itemgetter(*kept) if kept else None
+        one = len(kept) == 1
+        sort = _Sort(
+            (lambda _metadata: ()) if take is None else (lambda values: (take(values),)) if one else take,
+            dumps(
+                {
+                    "kept": kept,
+                    "allowed": [name for name in kept if name in allowed],
+                    "unknown": [clean_text(name) for name in unknown_keys(metadata)],
+                }
+            ),
+        )
+        if len(_sorts) >= _MOST_KNOWN:
+            _sorts.clear()
+        _sorts[allowed, names] = sort
+    return sort
+
+
+def _shortened(opening: bytes) -> bytes:
+    data = mended(orjson.loads(opening))
+    values = dict(zip(_OPENING, data["values"], strict=False))
+    values |= dict.fromkeys(("tool", "tags", "hash", "serialized"))
+    named = zip(data["keys"]["kept"], data["values"][len(_OPENING) :], strict=False)
+    kept = {name: value for name, value in named if name in _READ_KEYS and name != METADATA_KEY}
+    for scope in ("scope", "marked"):
+        if data["whose"].get(scope):
+            data["whose"][scope]["metadata"] = {}
+    data["keys"] = {"kept": list(kept), "allowed": [], "unknown": []}
+    data["values"] = [*values.values(), *kept.values()]
+    return orjson.dumps(data)
 
 
 def _id(value: object) -> object:
     return value if value is None or type(value) in (UUID, str) else str(value)
+
+
+def _path(serialized: Mapping[str, Any] | None) -> Any:
+    """Where the model's class lives, which may tell its provider."""
+    path = serialized.get("id") if isinstance(serialized, Mapping) else None
+    return [part for part in path if isinstance(part, str)] if isinstance(path, list) else None
 
 
 def _key(run_id: str) -> Any:
@@ -238,22 +340,21 @@ def _key(run_id: str) -> Any:
         return run_id
 
 
-def _counts(usage: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Usage as JSON can hold it: what is no whole number goes as text, since NaN would become nothing, which nobody reported."""
-    for value in usage.values():
-        if type(value) is not int and (type(value) is not dict or not _WHOLE.issuperset(map(type, value.values()))):
-            return {name: _count(value) for name, value in usage.items()}
-    return usage
+def _is_whole(usage: Mapping[str, Any]) -> bool:
+    """Whether all details are whole numbers; NaN would become nothing in JSON, and nothing is not what was reported."""
+    inputs, outputs = usage.get("input_token_details"), usage.get("output_token_details")
+    return (inputs is None or (type(inputs) is dict and _WHOLE.issuperset(map(type, inputs.values())))) and (
+        outputs is None or (type(outputs) is dict and _WHOLE.issuperset(map(type, outputs.values())))
+    )
 
 
 def _count(value: object) -> object:
+    """A count as JSON can hold it: what is no whole number goes as text."""
     if isinstance(value, Mapping):
         return {name: _count(inner) for name, inner in value.items()}
-    if hasattr(value, "model_dump"):
+    if hasattr(value, "model_dump") or (isinstance(value, float) and value.is_integer()):
         return value
-    if isinstance(value, float) and value.is_integer():
-        return value
-    return value if isinstance(value, (bool, int)) or value is None else clean_text(value)
+    return value if isinstance(value, int) or value is None else clean_text(value)
 
 
 def _error_fields(error: ErrorFacts) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -272,16 +272,19 @@ def project_of(call: OpenCall) -> str | None:
     """LangSmith's project, where its tracing is on."""
     if call.tree is not None and call.tree[1] is not None:
         return str(call.tree[1]) or None
-    return _tracing_project(int(time.monotonic()))
+    global _tracing  # noqa: PLW0603 - looked up once a second, for all calls
+    now = monotonic()
+    known, project = _tracing
+    if now - known >= 1.0:
+        utils = sys.modules.get("langsmith.utils")
+        on = utils is not None and utils.tracing_is_enabled()
+        project = _text(utils.get_tracer_project()) if on and utils is not None else None
+        _tracing = (now, project)
+    return project
 
 
-@lru_cache(maxsize=1)
-def _tracing_project(_second: int) -> str | None:
-    """The project that LangSmith's environment names while its tracing is on; looked up once a second."""
-    utils = sys.modules.get("langsmith.utils")
-    if utils is None or not utils.tracing_is_enabled():
-        return None
-    return _text(utils.get_tracer_project())
+# When the project that LangSmith's environment names while its tracing is on was looked up, and what it was.
+_tracing: tuple[float, str | None] = (float("-inf"), None)
 
 
 def _from_cache(call: OpenCall) -> bool:
