@@ -1,6 +1,8 @@
 # make demo   what it does, in a minute, on a database of your own
 # make test   everything that is tested
 # make check  style, types, architecture, SQL
+# make bench  what it costs; docs/performance.md has the figures
+# make soak   ten minutes of mixed load, forks and outages: is every call stored once, do memory and files stay flat?
 #
 # Each makes its own virtual environment where none is. PYTHON names the interpreter, 3.11 or newer.
 
@@ -8,11 +10,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
+MINUTES ?= 10
 PARALLEL := -n auto --dist worksteal
 # What depends on the version of the server runs on the oldest that the extra `local` brings, too.
 ON_POSTGRES_16 := tests/sql tests/integration/test_store_postgres.py
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench soak format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vital-tracking demo
@@ -30,7 +33,11 @@ check: $(VENV)/.check
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.spool
 	$(BIN)/python -m benchmarks.admission
+
+soak: $(VENV)/.test
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .

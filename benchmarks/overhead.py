@@ -4,7 +4,8 @@
 
 Interleaved rounds, medians; microseconds a call over the same call without a handler. Machines are noisy: read the ratios.
 The store accepts and discards, so that what is measured is this process. `recorded` has the writer's thread at work beside the
-calls, `queued` has it wait until the end: the difference is what the writer takes of the interpreter.
+calls, `queued` has it wait until the end: the difference is what the writer takes of the interpreter. Each is measured with the
+spool off and on. What the spool adds is the median of the differences within a round; `benchmarks.spool` measures it closer.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import argparse
 import asyncio
 import gc
 import statistics
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -63,10 +66,10 @@ class InstantModel(BaseChatModel):
 
 
 def _chunks() -> Iterator[ChatGenerationChunk]:
-    usage = {"input_tokens": 10, "output_tokens": CHUNKS, "total_tokens": 10 + CHUNKS}
+    usage: Any = {"input_tokens": 10, "output_tokens": CHUNKS, "total_tokens": 10 + CHUNKS}
     for number in range(CHUNKS):
         last = usage if number == CHUNKS - 1 else None
-        yield ChatGenerationChunk(message=AIMessageChunk("x", usage_metadata=last))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="x", usage_metadata=last))
 
 
 class EmptyHandler(BaseCallbackHandler):
@@ -88,6 +91,7 @@ class SinkStore(MemoryStore):
     """Accepts and discards."""
 
     description = "a sink"
+    in_memory = False  # so that there may be a spool
 
     def call(self, function: str, /, **arguments: object) -> Any:
         if function.startswith("record_"):
@@ -132,47 +136,58 @@ def astream(config: Any) -> int:
     return 20
 
 
-def measure(rounds: int) -> None:
-    recorded = VitalTracker(SinkStore(), settings=Settings(queue_size=10**7))
-    queued = VitalTracker(SinkStore(), settings=Settings(queue_size=10**7, flush_interval_s=3600, batch_size=1000))
-    with recorded.conversation(user_id="u-1", session_id="s-1") as conversation:
-        in_scope = conversation.config()
-    with queued.conversation(user_id="u-1", session_id="s-1") as conversation:
-        in_queue = conversation.config()
-    configs: dict[str, Any] = {
-        "none": {},
-        "empty": {"callbacks": [EmptyHandler()], "metadata": dict(in_scope["metadata"])},
-        "queued": in_queue,
-        "recorded": in_scope,
+def measure(rounds: int, folder: Path) -> None:
+    off: dict[str, Any] = {"spool": False, "queue_bytes": 1 << 30}
+    on: dict[str, Any] = {"spool": True, "spool_dir": folder}
+    late: dict[str, Any] = {"flush_interval_s": 3600, "batch_size": 1000}
+    trackers = {
+        "queued": VitalTracker(SinkStore(), settings=Settings(**off, **late)),
+        "queued+spool": VitalTracker(SinkStore(), settings=Settings(**on, **late)),
+        "recorded": VitalTracker(SinkStore(), settings=Settings(**off)),
+        "recorded+spool": VitalTracker(SinkStore(), settings=Settings(**on)),
     }
+    configs: dict[str, Any] = {"none": {}, "empty": {"callbacks": [EmptyHandler()]}}
+    for name, tracker in trackers.items():
+        with tracker.conversation(user_id="u-1", session_id="s-1") as conversation:
+            configs[name] = conversation.config()
+    configs["empty"]["metadata"] = dict(configs["recorded"]["metadata"])
     print(
-        f"{'us a call':<12}"
-        + "".join(f"{name:>12}" for name in configs)
-        + f"{'queued/empty':>16}{'recorded/empty':>16}"
+        f"{'us a call':<10}"
+        + "".join(f"{name:>{max(9, len(name) + 2)}}" for name in configs)
+        + f"{'queued/empty':>15}{'recorded/empty':>16}{'spool adds':>12}{'of empty':>10}"
     )
     works: tuple[Callable[[Any], int], ...] = (invoke, stream, ainvoke, astream)
     for work in works:
         times: dict[str, list[float]] = {name: [] for name in configs}
-        for _ in range(rounds):
+        for number in range(rounds + 1):
             for name, config in configs.items():
                 gc.collect()
                 started = time.perf_counter()
                 calls = work(config)
-                times[name].append((time.perf_counter() - started) / calls * 1e6)
-                for tracker in (recorded, queued):
+                took = (time.perf_counter() - started) / calls * 1e6
+                if number:  # the first round warms everything up
+                    times[name].append(took)
+                for tracker in trackers.values():
                     tracker.flush(60)
         medians = {name: statistics.median(values) for name, values in times.items()}
         added = {name: value - medians["none"] for name, value in medians.items()}
+        spool = statistics.median(
+            on - off for on, off in zip(times["queued+spool"], times["queued"], strict=True)
+        )  # in the queued ones: there the caller's thread is alone
         print(
-            f"{work.__name__:<12}"
-            + "".join(f"{medians[name] if name == 'none' else added[name]:>12.1f}" for name in configs)
-            + f"{added['queued'] / added['empty']:>16.2f}{added['recorded'] / added['empty']:>16.2f}"
+            f"{work.__name__:<10}"
+            + "".join(
+                f"{medians[name] if name == 'none' else added[name]:>{max(9, len(name) + 2)}.1f}" for name in configs
+            )
+            + f"{added['queued'] / added['empty']:>15.2f}{added['recorded'] / added['empty']:>16.2f}"
+            + f"{spool:>12.1f}{spool / added['empty']:>10.2f}"
         )
-    recorded.close()
-    queued.close()
+    for tracker in trackers.values():
+        tracker.close()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    measure(parser.parse_args().rounds)
+    with tempfile.TemporaryDirectory(prefix="vital-bench-") as spool:
+        measure(parser.parse_args().rounds, Path(spool))

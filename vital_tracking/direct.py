@@ -17,7 +17,16 @@ from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
 from vital_tracking.pricing import PriceBook
-from vital_tracking.usage import STATUSES, CallRecord, CallType, Status, TokenUsage, clean_text, estimate_tokens, token_count
+from vital_tracking.usage import (
+    STATUSES,
+    CallRecord,
+    CallType,
+    Status,
+    TokenUsage,
+    clean_text,
+    estimate_tokens,
+    token_count,
+)
 
 _CLASS_NAME: Final = re.compile(r"[A-Za-z_][\w.]{0,79}")
 

@@ -151,10 +151,11 @@ class Rates:
     audio_output: RateValue | None = None
     per_request: Decimal | None = None
 
-    def cost(self, usage: TokenUsage) -> Cost | None:
+    def cost(self, usage: TokenUsage, calls: int = 1) -> Cost | None:
         """The cost of `usage`, exactly; None where a bucket that holds tokens has no rate.
 
-        A price with tiers is chosen by the whole prompt, cache included: providers bill all tokens at the tier reached.
+        A price with tiers is chosen by the whole prompt, cache included: providers bill all tokens at the tier reached. Of
+        several merged `calls` it is the average prompt that chooses, since nobody knows the single ones any more.
         """
         short_writes = usage.cache_write_tokens - usage.cache_write_1h_tokens
         text = usage.prompt_tokens - usage.cache_read_tokens - usage.cache_write_tokens - usage.audio_input_tokens
@@ -162,7 +163,7 @@ class Rates:
         cached = usage.cache_read_tokens + usage.cache_write_tokens
         writes = self.cache_write if self.cache_write is not None else self.input
         heard = (usage.audio_input_tokens, self.audio_input if self.audio_input is not None else self.input)
-        prompt = usage.prompt_tokens
+        prompt = -(-usage.prompt_tokens // calls)
         input_cost = self._sum(
             prompt,
             (text, self.input),
@@ -181,7 +182,7 @@ class Rates:
             return None
         uncached = self._sum(prompt, (text + cached, self.input), heard) if cached else input_cost
         potential_input = input_cost if uncached is None else uncached
-        request = self.per_request or ZERO
+        request = MONEY.multiply(self.per_request or ZERO, Decimal(calls))
         both = MONEY.add(output_cost, request)
         return Cost(
             input_cost, output_cost, MONEY.add(input_cost, both), MONEY.add(potential_input, both), self.version
@@ -250,7 +251,14 @@ class PriceBook:
         if "usage_missing" in record.notes:
             return None
         models = (record.model, record.requested_model)
-        cost = self.cost(record.usage, record.provider, models, record.created_at, service_tier=record.service_tier)
+        cost = self.cost(
+            record.usage,
+            record.provider,
+            models,
+            record.created_at,
+            service_tier=record.service_tier,
+            calls=record.calls,
+        )
         if cost is None or not record.cache_hit:
             return cost
         return Cost(ZERO, ZERO, ZERO, cost.potential, cost.version)
@@ -263,15 +271,17 @@ class PriceBook:
         at: datetime,
         *,
         service_tier: str | None = None,
+        calls: int = 1,
     ) -> Cost | None:
         """What `usage` cost at the instant `at`, by the first of `models` that has a price; None where none has.
 
         `service_tier` is the provider's processing tier as it reports it (`priority`, `flex`), where that has its own price.
+        `calls` is how many calls share the usage.
         """
         names = [model for model in models if model]
         for look_up, model in self._order(names):
             rates = look_up(provider, model, at, service_tier)
-            if rates is not None and (cost := rates.cost(usage)) is not None:
+            if rates is not None and (cost := rates.cost(usage, calls)) is not None:
                 return cost
         self._warn(provider, names[0] if names else None)
         return None

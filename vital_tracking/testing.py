@@ -34,6 +34,7 @@ class MemoryStore:
     """
 
     description = "memory"
+    in_memory = True  # it ends with the process: nothing is spooled for it
 
     def __init__(self) -> None:
         self.calls: list[Row] = []

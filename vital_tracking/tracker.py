@@ -19,6 +19,7 @@ from vital_tracking.budgets.gate import Gate
 from vital_tracking.context import CallContext
 from vital_tracking.delivery import Delivered, Recorder, Stats
 from vital_tracking.delivery.courier import Decoder, Unrecorded
+from vital_tracking.delivery.estates import Estate
 from vital_tracking.delivery.frames import Kind
 from vital_tracking.direct import DirectCalls
 from vital_tracking.ids import new_id
@@ -212,6 +213,16 @@ class VitalTracker(Services, DirectCalls):
         """
         self._recorder.tick()
         return self._recorder.flush(timeout)
+
+    def replay(
+        self, timeout: float = 60.0, on_progress: Callable[[Estate, int], None] = lambda _estate, _calls: None
+    ) -> bool:
+        """Deliver now what dead processes have left in the spool, for at most `timeout` seconds; whether nothing is left.
+
+        The writer does so by itself, in the background, as soon as the first call begins. `on_progress` is told of each batch:
+        whose it was, and of how many calls and runs.
+        """
+        return self._recorder.replay(timeout, on_progress)
 
     def close(self, timeout: float = 5.0) -> Delivered:
         """Send what waits, for at most `timeout` seconds, and stop. Calls still open are recorded as abandoned."""

@@ -22,7 +22,14 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS) and not _KEY.search(name)
     }
-    plain = {"HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "TZ": "UTC"}
+    plain = {
+        "HOME": str(home),
+        "VITAL_DATA_DIR": str(home / "data"),
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+        "TZ": "UTC",
+    }
     return kept | plain | {name: str(value) for name, value in settings.items()}
 
 

@@ -17,6 +17,7 @@ import pytest
 from tests.integration.helpers import Rows, dollars
 from tests.support.spool_worker import PROMPT_TOKENS, Story
 from vital_tracking import VitalTracker
+from vital_tracking.delivery import Stats
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLS = 50
@@ -45,14 +46,16 @@ def finish(process: subprocess.Popen[str], timeout: float = 120) -> str:
     return said
 
 
-def deliver_the_rest(make_tracker: Callable[..., VitalTracker], spool_dir: Path) -> VitalTracker:
-    """A fresh tracker that has delivered all that dead processes have left."""
+def deliver_the_rest(make_tracker: Callable[..., VitalTracker], spool_dir: Path) -> Stats:
+    """Have a fresh tracker deliver all that dead processes have left; what it says it did."""
     heir = make_tracker(spool_dir=spool_dir)
     assert heir._recorder.replay(120)
+    assert heir.close(60).complete
     assert not list(spool_dir.rglob("*.segment"))
-    stats = heir.stats()
+    assert not list(spool_dir.rglob("rejected.jsonl*"))
+    stats: Stats = heir.stats()
     assert (stats.rejected, stats.dropped, stats.damaged, stats.faults, stats.merged) == (0, 0, 0, 0, 0)
-    return heir
+    return stats
 
 
 def compare(story: Story, found: list[dict[str, Any]]) -> Counter[str]:
@@ -95,13 +98,13 @@ def test_kill_9_at_fifty_random_points(
     for process in workers:
         assert finish(process) == f"{KILLS // 2} killed\n"
     before = len(rows())
-    heir = deliver_the_rest(make_tracker, spool_dir)
+    stats = deliver_the_rest(make_tracker, spool_dir)
     story, found = Story.read(log), rows()
     statuses = compare(story, found)
-    print(len(story.started), "started,", before, "delivered before, then", heir.stats().replayed, dict(statuses))
+    print(len(story.started), "started,", before, "delivered before, then", stats.replayed, dict(statuses))
     # Enough has gone on for this to prove something.
     assert before > 0
-    assert heir.stats().replayed > 0
+    assert stats.replayed > 0
     assert {"ok", "error", "cancelled", "abandoned"} <= statuses.keys()
     assert len(story.ended) + len(story.recorded) > 1000
 

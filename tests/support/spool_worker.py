@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +35,7 @@ from vital_tracking.stores.postgres import PostgresStore
 MODEL = "gpt-4o-mini"
 PROMPT = "Forty bytes of question, not one more..."
 PROMPT_TOKENS = 10
+MODELS = 22
 
 
 class Log:
@@ -139,11 +141,13 @@ class SlowModel(FakeUsageModel):
 
 
 def open_tracker(**settings: Any) -> VitalTracker:
-    """A tracker on $DATABASE that spools to $SPOOL."""
+    """A tracker on $DATABASE that spools to $SPOOL; $DESCRIPTION says what it takes that database for."""
     options = {"spool_dir": Path(os.environ["SPOOL"]), **settings}
-    return VitalTracker(PostgresStore(os.environ["DATABASE"]), settings=Settings(**options))
+    store = PostgresStore(os.environ["DATABASE"], description=os.environ.get("DESCRIPTION"))
+    return VitalTracker(store, settings=Settings(**options))
 
 
+@cache
 def model_for(number: int, kind: type[FakeUsageModel] = FakeUsageModel) -> FakeUsageModel:
     """A model whose usage is the call's own, so that its cost tells which call it was."""
     return kind(responses=["Well."], input_tokens=100 + number, output_tokens=1 + number % 50)
@@ -184,6 +188,18 @@ async def ask_many(tracker: VitalTracker, log: Log, numbers: Iterator[int]) -> N
         await asyncio.gather(slow, return_exceptions=True)
 
 
+def warm_up(tracker: VitalTracker, log: Log) -> None:
+    """Make calls of each sort, with all models that `forking` uses.
+
+    A child that is forked while another thread imports a module, or fills a cached property of LangChain's, finds a lock that
+    nobody will ever give back. That is Python's affair and not what is asked here, so both are done before.
+    """
+    for number in range(MODELS):
+        record(tracker, log, number)
+        ask(tracker, log, number)
+    assert tracker.flush(60).complete
+
+
 def live(tracker: VitalTracker, log: Log, seed: int) -> list[threading.Thread]:
     """Make calls of all sorts on several threads, until something ends the process."""
     numbers = random.Random(seed)
@@ -213,8 +229,7 @@ def doomed(*, log: str, seed: int, kills: int, at_once: int, inherited: bool) ->
     settings = {"flush_interval_s": 0.05, "batch_size": 20, "segment_bytes": 32 << 10}
     tracker = open_tracker(**settings) if inherited else None
     if tracker is not None:
-        record(tracker, lines, 1)
-        ask(tracker, lines, 2)
+        warm_up(tracker, lines)
     chance = random.Random(seed)
     for first in range(0, kills, at_once):
         waiting = selectors.DefaultSelector()
@@ -228,7 +243,7 @@ def doomed(*, log: str, seed: int, kills: int, at_once: int, inherited: bool) ->
                     thread.join()
                 os._exit(1)
             os.close(writes)
-            waiting.register(reads, selectors.EVENT_READ, [child, chance.choice((5, 50, 500)) + chance.randrange(100)])
+            waiting.register(reads, selectors.EVENT_READ, [child, chance.choice((5, 50, 300)) + chance.randrange(50)])
         while waiting.get_map():
             for key, _ in waiting.select():
                 said = len(os.read(key.fd, key.data[1]))
@@ -242,32 +257,37 @@ def doomed(*, log: str, seed: int, kills: int, at_once: int, inherited: bool) ->
 
 
 def forking(*, log: str, forks: int, at_once: int, patience_s: float) -> None:
-    """Fork children while threads record; each child records one to three calls and ends in one of three ways."""
+    """Fork children while threads record; each child records one to three calls and ends in one of four ways."""
     lines = Log(Path(log))
     tracker = open_tracker(flush_interval_s=0.05, segment_bytes=64 << 10)
+    warm_up(tracker, lines)
     done = threading.Event()
 
     def load(work: Callable[[VitalTracker, Log, int], None]) -> None:
         number = 0
-        while not done.wait(0.002):
+        while not done.wait(0.005):
             number += 1
-            work(tracker, lines, number)
+            work(tracker, lines, number % MODELS)
 
-    threads = [threading.Thread(target=load, args=(work,)) for work in (record, ask, record)]
+    threads = [threading.Thread(target=load, args=(work,), daemon=True) for work in (record, ask, record)]
     for thread in threads:
         thread.start()
     children: dict[int, tuple[float, int]] = {}
+    # Few end by `sys.exit`: Python takes half a second for it, where LangChain is loaded.
+    ends = random.Random(forks).choices(("_exit", "kill", "close", "exit"), (16, 16, 6, 1), k=forks)
     for number in range(forks):
         child = os.fork()
         if child == 0:
             for call in range(1 + number % 3):
-                (record, ask)[(number + call) % 2](tracker, lines, number + call + 1)
-            if number % 3 == 0:
-                os._exit(0)
-            if number % 3 == 1:
+                (record, ask)[(number + call) % 2](tracker, lines, (number + call) % MODELS)
+            if ends[number] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            sys.exit(0)
-        children[child] = (time.monotonic() + patience_s, -signal.SIGKILL if number % 3 == 1 else 0)
+            if ends[number] == "exit":
+                sys.exit(0)
+            if ends[number] == "close":
+                assert tracker.close(60).complete
+            os._exit(0)
+        children[child] = (time.monotonic() + patience_s, -signal.SIGKILL if ends[number] == "kill" else 0)
         _reap(children, at_once - 1)
     _reap(children, 0)
     done.set()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vital_tracking import __version__
-from vital_tracking.cli import alerts, budgets, calls, demo, doctor, embedded, migrate, prices, reprice
+from vital_tracking.cli import alerts, budgets, calls, demo, doctor, embedded, migrate, prices, reprice, spool
 
 app = typer.Typer(
     name="vital-tracking",
@@ -26,6 +26,7 @@ app.command("reprice")(reprice.reprice)
 app.add_typer(prices.app, name="prices")
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(spool.app, name="spool")
 app.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(embedded.psql)
 app.command("stop")(embedded.stop)
 

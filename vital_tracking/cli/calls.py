@@ -34,6 +34,7 @@ COLUMNS = (
     "model",
     "call_type",
     "message_type",
+    "calls",
     "prompt_tokens",
     "completion_tokens",
     "total_tokens",
@@ -95,7 +96,10 @@ def calls(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.")] = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Show recent calls, the newest first: who, what for, tokens, cost, time, outcome."""
+    """Show recent calls, the newest first: who, what for, tokens, cost, time, outcome.
+
+    Where a row stands for several calls, of which only the money was kept, a column says how many.
+    """
     moment = _since(since)
     filters: dict[str, Any] = {
         "user_id": user,
@@ -123,13 +127,17 @@ def calls(
     elif not rows:
         say("No calls match. Run `vital-tracking demo` for some, or see `vital-tracking doctor`.")
     else:
-        console.print(table("", _HEADINGS, [_cells(row) for row in rows]))
+        merged = any(row["calls"] > 1 for row in rows)
+        headings = [heading for heading in _HEADINGS if merged or heading != _CALLS]
+        console.print(table("", headings, [_cells(row, merged=merged) for row in rows]))
 
 
+_CALLS = ("calls", True)
 _HEADINGS = (
     ("time (UTC)", True),
     ("for", False),
     ("model", False),
+    _CALLS,
     ("tokens", True),
     ("cost", True),
     ("ms", True),
@@ -137,7 +145,7 @@ _HEADINGS = (
 )
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: dict[str, Any], *, merged: bool) -> tuple[str, ...]:
     place = row["workflow_step"] or (f"seat {row['panel_position']}" if row["panel_position"] else None)
     what_for = " / ".join(str(part) for part in (row["service_type"], row["user_id"], row["agent_name"], place) if part)
     marks = "".join(("~" if row["usage_estimated"] else "", " cached" if row["cache_hit"] else ""))
@@ -146,6 +154,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         str(row["created_at"])[5:19].replace("T", " "),
         what_for or "-",
         row["model"] or "-",
+        *([f"{row['calls']:,}"] if merged else []),
         f"{row['total_tokens']:,}{marks}",
         usd(row["total_cost"]),
         f"{time:,.0f}" if time is not None else "-",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -13,12 +16,15 @@ from rich.markup import escape
 
 from vital_tracking import __version__
 from vital_tracking.cli.output import as_json, console, counted
+from vital_tracking.cli.spool_survey import left_by, place_of, size, survey
+from vital_tracking.delivery.recorder import spool_root
 from vital_tracking.errors import StoreNotReady, VitalError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 
 State = Literal["ok", "warn", "fail"]
+_NEARLY_FULL = 0.75
 _MARKS: dict[State, str] = {"ok": "[green]✓[/green]", "warn": "[yellow]![/yellow]", "fail": "[red]✗[/red]"}
 
 
@@ -60,11 +66,7 @@ def examine() -> Iterator[Finding]:
         yield Finding("fail", "no store", str(error))
         return
     yield Finding("ok", f"store: {store.description}")
-    yield Finding(
-        "ok",
-        f"queue: at most {settings.queue_bytes >> 20:,} MiB of calls wait in memory; sent when {settings.batch_size} wait "
-        f"or after {settings.flush_interval_s:g} s (a process's own queue: tracker.stats())",
-    )
+    yield from _delivery(settings)
     try:
         status = store.call("tracking_status_v1")
         budgets, audit = store.call("budgets_v1")["budgets"], store.call("audit_budgets_v1")
@@ -90,6 +92,61 @@ def _langchain() -> str:
         except PackageNotFoundError:
             names.append(f"no {name}")
     return ", ".join(names)
+
+
+def _delivery(settings: Settings) -> Iterator[Finding]:
+    when = f"sent when {settings.batch_size} wait or after {settings.flush_interval_s:g} s"
+    if not settings.background:
+        when = "sent by flush() alone (VITAL_BACKGROUND=off)"
+    memory = f"{settings.queue_bytes >> 20:,} MiB in memory"
+    if not settings.spool:
+        yield Finding(
+            "ok",
+            f"no spool (VITAL_SPOOL=off): calls wait in at most {memory}, {when}",
+            "A process that is killed takes them along; VITAL_SPOOL=on keeps them on disk.",
+        )
+        return
+    try:
+        found = survey(place_of(settings))
+    except VitalError as error:
+        yield Finding("warn", str(error), "A process that is killed takes along what it has not sent.")
+        return
+    root = found.place.root
+    if not _writable(root):
+        yield Finding(
+            "fail",
+            f"spool: {root} cannot be written to by this user",
+            "Calls wait in memory alone, and are lost with their process. Mend the folder's rights, or name another one: "
+            "VITAL_SPOOL_DIR.",
+        )
+        return
+    room = f"{size(found.bytes)} of {size(settings.spool_bytes)} in {root}, then {memory}"
+    full = found.bytes > _NEARLY_FULL * settings.spool_bytes
+    yield Finding(
+        "warn" if full else "ok",
+        f"spool: {room}; {when} (a process's own: tracker.stats())",
+        "Nearly full: calls are shortened, then only their money is kept. See: vital-tracking spool status"
+        if full
+        else None,
+    )
+    if root.is_relative_to(tempfile.gettempdir()) and (settings.spool_dir is not None or root != spool_root(settings)):
+        yield Finding(
+            "warn",
+            f"the spool is in the folder for temporary files: {root}",
+            "What it holds may not last until the next process. Name a folder that does: VITAL_SPOOL_DIR.",
+        )
+    if left := found.left(here=True):
+        yield Finding("warn", f"spool: {left_by(left)}", "Run: vital-tracking spool replay")
+    if others := found.left(here=False):
+        yield Finding("warn", f"spool, for other databases: {left_by(others)}", "See: vital-tracking spool status")
+    if number := found.letters_of(here=True):
+        yield Finding("warn", f"{counted(number, 'row')} refused by the database", "See: vital-tracking spool rejected")
+
+
+def _writable(root: Path) -> bool:
+    """Whether processes like this one may write to a folder, or make it."""
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _database(status: dict[str, Any]) -> Iterator[Finding]:

@@ -34,19 +34,20 @@ def reprice(
         task = progress.add_task("repricing", total=None)
         while calls := store.call("unpriced_calls_v1", **after, batch_size=_BATCH):
             after = {"after_created_at": calls[-1]["created_at"], "after_id": calls[-1]["id"]}
-            updates = []
+            updates, known = [], 0
             for call in calls:
-                cost = _cost(book, call)
+                cost = book.cost_of(record_of_row(call))
                 if cost is None:
-                    left[call["model"] or "(no model)"] += 1
+                    left[call["model"] or "(no model)"] += call["calls"]
                     continue
                 updates.append(_update(call, cost))
+                known += call["calls"]
                 amount += cost.total
+            done = len(updates)
             if updates and not dry_run:
-                priced += store.call("reprice_calls_v1", prices=json.dumps(updates))
-            elif updates:
-                priced += len(updates)
-            total += len(calls)
+                done = store.call("reprice_calls_v1", prices=json.dumps(updates))
+            priced += known if done == len(updates) else done  # fewer where somebody else priced them meanwhile
+            total += sum(call["calls"] for call in calls)
             progress.update(task, advance=len(calls), description=f"repricing: {total} seen")
     store.close()
     say(f"{'would price' if dry_run else 'priced'} {priced} of {counted(total, 'call')}: {usd(amount)}")
@@ -58,7 +59,8 @@ def reprice(
         )
 
 
-def _cost(book: PriceBook, call: dict[str, Any]) -> Cost | None:
+def record_of_row(call: dict[str, Any]) -> CallRecord:
+    """The record of a row of `unpriced_calls_v1`, as far as its price goes."""
     usage = TokenUsage(
         prompt_tokens=call["prompt_tokens"],
         completion_tokens=call["completion_tokens"],
@@ -69,7 +71,7 @@ def _cost(book: PriceBook, call: dict[str, Any]) -> Cost | None:
         audio_input_tokens=call["audio_tokens"] - call["audio_output_tokens"],
         audio_output_tokens=call["audio_output_tokens"],
     )
-    record = CallRecord(
+    return CallRecord(
         id=call["id"],
         created_at=datetime.fromisoformat(call["created_at"]),
         provider=call["provider"],
@@ -78,8 +80,8 @@ def _cost(book: PriceBook, call: dict[str, Any]) -> Cost | None:
         usage=usage,
         cache_hit=call["cache_hit"],
         service_tier=call["service_tier"],
+        calls=call["calls"],
     )
-    return book.cost_of(record)
 
 
 def _update(call: dict[str, Any], cost: Cost) -> dict[str, str]:

@@ -13,17 +13,21 @@ from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
+from vital_tracking.cli.output import counted
 from vital_tracking.delivery.codec import unpack_record, unpack_run
 from vital_tracking.delivery.frames import BEGINNINGS, ENDS, Frame, Kind, frames_in
 from vital_tracking.delivery.letters import FILE, Letter, letters_in
-from vital_tracking.delivery.recorder import spool_folder, spool_root
+from vital_tracking.delivery.recorder import spool_folder
 from vital_tracking.delivery.segments import CAN_LOCK, about_owner, bytes_in, is_alive, owners_in, segments_of
 from vital_tracking.errors import VitalError
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 from vital_tracking.usage import CallRecord, RunRecord
 
-ID_BYTES: Final = 16
+TAIL: Final = -12
+"""Where the part of a folder's name begins that tells it from the others."""
+
+_UNITS: Final = ("B", "KiB", "MiB", "GiB")
 
 
 class Place(NamedTuple):
@@ -37,10 +41,12 @@ class Place(NamedTuple):
 def place_of(settings: Settings) -> Place:
     """Where this configuration spools; where it does not, where it would. Asks no database, and starts none."""
     database = database_of(settings)
-    named = cast(Store, SimpleNamespace(description=database))
+    named = cast("Store", SimpleNamespace(description=database))
     folder = spool_folder(settings.model_copy(update={"spool": True}), named)
     if folder is None:
-        why = "no folder can be used; name one: VITAL_SPOOL_DIR" if CAN_LOCK else "this system has not the locks it needs"
+        why = (
+            "no folder can be used; name one: VITAL_SPOOL_DIR" if CAN_LOCK else "this system has not the locks it needs"
+        )
         raise VitalError(f"There is no spool: {why}. Calls wait in memory alone.")
     root = folder.parent
     if root.exists() and not os.access(root, os.R_OK | os.X_OK):
@@ -242,3 +248,23 @@ def _folders(root: Path) -> list[Path]:
         return sorted(path for path in root.iterdir() if path.is_dir())
     except OSError:
         return []
+
+
+def left_by(processes: Sequence[Process]) -> str:
+    """What dead processes have left, in words."""
+    calls = sum(process.calls for process in processes)
+    begun = sum(process.begun for process in processes)
+    return f"{count_of(processes, 'dead')} left at most {counted(calls, 'call')}, and {begun} begun and not ended"
+
+
+def count_of(processes: Sequence[Process], how: str) -> str:
+    """How many processes of a sort."""
+    return f"1 {how} process" if len(processes) == 1 else f"{len(processes)} {how} processes"
+
+
+def size(number: float) -> str:
+    """A number of bytes."""
+    unit = 0
+    while number >= 1024 and unit < len(_UNITS) - 1:
+        number, unit = number / 1024, unit + 1
+    return f"{number:,.0f} {_UNITS[unit]}" if unit == 0 else f"{number:,.1f} {_UNITS[unit]}"

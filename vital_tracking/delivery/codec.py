@@ -37,7 +37,7 @@ def id_bytes(id: str) -> bytes:  # noqa: A002 - the word of the format
     return bytes.fromhex(id.replace("-", ""))
 
 
-def dumps(value: Mapping[str, Any]) -> bytes:
+def dumps(value: object) -> bytes:
     """JSON of a record's fields; what JSON cannot hold is mended as it will be for the database, or left out."""
     try:
         return orjson.dumps(value, default=_plain)

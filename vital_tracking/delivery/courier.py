@@ -35,6 +35,7 @@ logger = logging.getLogger("vital_tracking.delivery")
 _PRICES_EVERY_S: Final = 300.0
 _ESTATES_EVERY_S: Final = 60.0
 _UNFORESEEN_TRIES: Final = 4
+_MOST_UNSETTLED: Final = 10_000  # what does not fit is settled when its row is made
 _REFUSED: Final = (
     "The database refused a row (SQLSTATE %s, %s); its neighbours were stored. See: vital-tracking spool rejected"
 )
@@ -117,7 +118,7 @@ class StoreCourier:
         """In a forked child: what is held, claimed and known is the parent's."""
         self.held: dict[bytes, Any] = {}
         self.drawn: dict[bytes, tuple[str | None, Draws]] = {}
-        self._unsettled: deque[tuple[CallRecord | Unrecorded, Any]] = deque(maxlen=100_000)
+        self._unsettled: deque[tuple[CallRecord | Unrecorded, Any]] = deque(maxlen=_MOST_UNSETTLED)
         for estate in getattr(self, "estates", ()):
             estate.let_go()
         self.estates: list[Estate] = []
@@ -176,6 +177,8 @@ class StoreCourier:
 
     def tick(self) -> None:
         """Let the others do what is due: close calls that never ended, and the like."""
+        if len(self._unsettled) > _MOST_UNSETTLED // 10:
+            self.settle_held()  # in an outage: what is held for them is of use to others, and they take up memory
         for work in self.on_tick:
             try:
                 work()
@@ -201,7 +204,7 @@ class StoreCourier:
                     run = unpack_run(frame.payload)
                     runs[run.id] = run  # a run that began and ended in one batch is sent once
                     continue
-                record = self.recorded(self._decoded(frame))
+                record = self.recorded(self.decoded(frame))
             except Exception as error:  # noqa: BLE001 - as above
                 self.unreadable(frame, error)
                 continue
@@ -292,7 +295,8 @@ class StoreCourier:
 
     # Within
 
-    def _decoded(self, frame: Frame) -> CallRecord | Unrecorded:
+    def decoded(self, frame: Frame) -> CallRecord | Unrecorded:
+        """The call that a frame holds."""
         skew_s = frame.skew_s if frame.skew_s is not None else self.clock.first_s
         return self._decoders[frame.kind](frame.id, frame.payload, skew_s or 0.0)
 

@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 
 from vital_tracking.delivery.frames import BEGINNINGS, ENDS, ROWS, Frame, Kind, frames_in
-from vital_tracking.delivery.segments import CAN_LOCK, OwnerFolder, owners_in, segments_of
+from vital_tracking.delivery.segments import CAN_LOCK, PASSING, OwnerFolder, owners_in, segments_of
 
 _LITTER_S: Final = 3600.0
 
@@ -65,9 +65,13 @@ class Estate:
             self._taken = (len(frames), 0, 0)
             return frames
         frames = []
+        self._taken = (0, 0, self._position)
         for index, (_, path) in enumerate(self._segments):
             position = self._position if index == 0 else 0
-            data = _bytes_of(path)
+            try:
+                data = _bytes_of(path)
+            except OSError:
+                break  # not now
             for frame, end in frames_in(data, position):
                 position = end
                 if frame is not None and frame.kind in ROWS:
@@ -123,7 +127,12 @@ def claim(folder: Path, known: Path | None = None) -> Iterator[Estate]:
         if owner is None:
             continue
         if segments_of(path):
-            yield Estate(owner)
+            try:
+                estate = Estate(owner)
+            except OSError:
+                owner.let_go()  # not now
+                continue
+            yield estate
         elif _is_litter(path):
             owner.remove()
         else:
@@ -138,9 +147,12 @@ def _is_litter(path: Path) -> bool:
 
 
 def _bytes_of(path: Path) -> bytes:
+    """What a segment holds; OSError where it may be read later."""
     try:
         return path.read_bytes()
-    except OSError:
+    except OSError as error:
+        if error.errno in PASSING:
+            raise
         return b""
 
 

@@ -13,8 +13,14 @@ from typing import Any, Final
 
 import orjson
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 FILE: Final = "rejected.jsonl"
 _LIMIT_BYTES: Final = 16 << 20
+_CAN_LOCK: Final = fcntl is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +68,37 @@ class Letters:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._lock:
-                fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+                fd = _opened(path)
                 try:
-                    if os.fstat(fd).st_size + len(line) > _LIMIT_BYTES:
+                    size = os.fstat(fd).st_size
+                    if size + len(line) > _LIMIT_BYTES:
                         return False
+                    if (
+                        size and os.pread(fd, 1, size - 1) != b"\n"
+                    ):  # the disk was full, or a process died, in the middle of one
+                        line = b"\n" + line
                     return os.write(fd, line) == len(line)
                 finally:
                     os.close(fd)
         except OSError:
             return False
+
+
+def _opened(path: Path) -> int:
+    """The file of letters, to be appended to, and held against `take_letters`."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            if _CAN_LOCK:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(fd), path.stat()):
+                return fd
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # taken between the two steps
 
 
 def letters_in(path: Path) -> Iterator[Letter]:
@@ -90,13 +118,17 @@ def take_letters(folder: Path) -> list[Letter]:
     """
     taken = folder / f"{FILE}.taken"
     path = folder / FILE
-    with contextlib.suppress(FileNotFoundError):
-        if taken.exists():
-            with taken.open("ab") as file:
-                file.write(path.read_bytes())
-            path.unlink()
-        else:
-            path.rename(taken)
+    if path.exists():
+        fd = _opened(path)
+        try:
+            if taken.exists():
+                with taken.open("ab") as file:
+                    file.write(b"\n" + path.read_bytes())
+                path.unlink()
+            else:
+                path.rename(taken)
+        finally:
+            os.close(fd)
     return list(letters_in(taken))
 
 

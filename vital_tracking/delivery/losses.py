@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from vital_tracking.context import CallContext
 from vital_tracking.ids import new_id
-from vital_tracking.usage import CallRecord, Cost, TokenUsage
+from vital_tracking.pricing import MONEY
+from vital_tracking.usage import CallRecord, Cost, TokenUsage, clean_text
 
 # What budgets and aggregates are kept by; everything else is detail.
 _OWNERS: Final = (
@@ -29,7 +30,14 @@ _OWNERS: Final = (
     "solution_id",
 )
 _COUNTED: Final = tuple(f.name for f in fields(TokenUsage) if f.name not in ("estimated", "notes"))
-_MOST: Final = 10_000
+# Past so many sums only these are told apart.
+_TOLD_APART: Final = (
+    (frozenset(_OWNERS) - {"session_id", "agent_id"}, 10_000),
+    (frozenset({"organization_id", "service_type"}), 20_000),
+    (frozenset[str](), 30_000),
+)
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_QUARTER: Final = timedelta(minutes=15)
 
 
 @dataclass(slots=True)
@@ -43,8 +51,8 @@ class _Sum:
 
 
 class Losses:
-    """The sums of calls that could not be kept one by one. Bounded: past ten thousand owners, sessions and agents are no longer
-    told apart."""
+    """The sums of calls that could not be kept one by one. Bounded: past ten thousand, sessions and agents are no longer told
+    apart, past twenty thousand users neither, past thirty thousand nothing but models, prices and times."""
 
     def __init__(self) -> None:
         self.reset()
@@ -60,13 +68,18 @@ class Losses:
     def add(self, record: CallRecord, cost: Cost | None, holder: str | None, draws: list[tuple[int, str]]) -> None:
         """Add a call with its cost, None where it has no price, and what it drew on the grants of `holder`."""
         with self._lock:
-            owners: list[Any] = [getattr(record.context, name) for name in _OWNERS]
-            if len(self._sums) >= _MOST:
-                owners = [owners[0], owners[1], None, owners[3], None, *owners[5:]]
+            # Clean and short, as the row will have them: whoever they are, they can be told apart and take little room.
+            owners: list[Any] = [clean_text(getattr(record.context, name)) for name in _OWNERS]
+            provider, model = clean_text(record.provider), clean_text(record.model)
+            for told, most in _TOLD_APART:
+                if len(self._sums) >= most:
+                    owners = [owner if name in told else None for name, owner in zip(_OWNERS, owners, strict=True)]
             key = (
                 *owners,
-                record.provider,
-                record.model,
+                provider,
+                model,
+                _budget_model(record),
+                clean_text(record.service_tier),
                 record.call_type,
                 record.status == "blocked",
                 record.cache_hit,
@@ -77,7 +90,23 @@ class Losses:
             total = self._sums.get(key)
             if total is None:
                 context = CallContext(**dict(zip(_OWNERS, owners, strict=True)))
-                total = self._sums[key] = _Sum(replace(record, id=new_id(), context=context))
+                first = CallRecord(
+                    id=new_id(),
+                    created_at=record.created_at,
+                    context=context,
+                    provider=provider,
+                    model=model,
+                    requested_model=clean_text(record.requested_model),
+                    call_type=record.call_type,
+                    billed=record.billed,
+                    status=record.status,
+                    cache_hit=record.cache_hit,
+                    service_tier=clean_text(record.service_tier),
+                    budget_action=clean_text(record.budget_action),
+                    notes=("merged",),
+                    clocked=record.clocked,
+                )
+                total = self._sums[key] = _Sum(first)
             total.calls += record.calls
             for name in _COUNTED:
                 total.usage[name] += getattr(record.usage, name)
@@ -85,7 +114,7 @@ class Losses:
             if cost is not None:
                 total.cost = cost if total.cost is None else _added(total.cost, cost)
             for window, amount in draws:
-                total.draws[window] = total.draws.get(window, Decimal(0)) + Decimal(amount)
+                total.draws[window] = MONEY.add(total.draws.get(window, Decimal(0)), Decimal(amount))
 
     def take(self) -> list[tuple[CallRecord, list[tuple[int, str]], str | None]]:
         """The sums as records, with what they drew and on whose grants; nothing is left here."""
@@ -98,34 +127,25 @@ class Losses:
 
 
 def _record(total: _Sum) -> CallRecord:
-    first = total.first
-    return CallRecord(
-        id=first.id,
-        created_at=first.created_at,
-        context=first.context,
-        provider=first.provider,
-        model=first.model,
-        call_type=first.call_type,
-        usage=replace(TokenUsage(**total.usage), estimated=total.estimated),
-        billed=first.billed,
-        status=first.status,
-        cache_hit=first.cache_hit,
-        notes=("merged",),
-        clocked=first.clocked,
-        calls=total.calls,
-        cost=total.cost,
-    )
+    usage = TokenUsage(**total.usage, estimated=total.estimated)
+    return replace(total.first, usage=usage, calls=total.calls, cost=total.cost)
 
 
 def _added(one: Cost, other: Cost) -> Cost:
+    """The sum, exact whatever precision the thread's own decimal context has."""
     return Cost(
-        one.input + other.input,
-        one.output + other.output,
-        one.total + other.total,
-        one.potential + other.potential,
+        MONEY.add(one.input, other.input),
+        MONEY.add(one.output, other.output),
+        MONEY.add(one.total, other.total),
+        MONEY.add(one.potential, other.potential),
         one.version,
     )
 
 
+def _budget_model(record: CallRecord) -> tuple[bool, str | None]:
+    """What beside its model says which model's budget a call is counted for, as the database does."""
+    return record.budget_action == "downgrade", clean_text(record.requested_model)
+
+
 def _quarter(moment: datetime) -> int:
-    return int(moment.timestamp()) // 900
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _BEGINNING) // _QUARTER

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 from vital_tracking.delivery.codec import LONGEST, id_bytes, pack_record, pack_run
-from vital_tracking.delivery.courier import Decoder, Row, StoreCourier, Unrecorded, by_clock
+from vital_tracking.delivery.courier import Decoder, Draws, Row, StoreCourier, Unrecorded, by_clock
 from vital_tracking.delivery.estates import Estate, claim
 from vital_tracking.delivery.frames import MAX_BODY, Frame, Kind
 from vital_tracking.delivery.losses import Losses
@@ -167,14 +167,19 @@ class Recorder:
         if self._writer.closing:
             self.refuse()
             return False
+        spool = self.spool
         try:
-            short = self.spool.pressed if self.spool is not None else self._queue.pressed
+            short = spool.pressed if spool is not None else self._queue.pressed
             kind, key, payload, short = self._packed(item, short=short)
         except Exception as error:  # noqa: BLE001 - what cannot be packed is kept as what is known for sure
             self.fault(error)
             return self._merge(item)
-        spool = self.spool
-        if spool is not None and spool.append(kind, key, payload):
+        try:
+            spooled = spool is not None and spool.append(kind, key, payload)
+        except Exception as error:  # noqa: BLE001 - there is memory still
+            self.fault(error)
+            spooled = False
+        if spool is not None and spooled:
             waiting = len(spool.waiting)
         elif self._queue.put(Frame(kind, key, payload), len(payload) + _OVERHEAD):
             waiting = len(self._queue.waiting)
@@ -225,21 +230,7 @@ class Recorder:
             self._drop(1, "neither disk nor memory has room")
             return False
         try:
-            courier = self._courier
-            record = by_clock(courier.recorded(item), self.clock.skew_s)
-            hold = item.hold
-            cost = courier.cost_of(record)
-            draws = (
-                []
-                if hold is None or courier.holds is None
-                else courier.holds.settle(hold, record, courier.counted(record, cost))
-            )
-            self._losses.add(record, cost, None if hold is None else hold.holder, draws)
-            key = id_bytes(record.id)
-            courier.held.pop(key, None)
-            if self.spool is not None:
-                self.spool.append(Kind.VOID, key, b"", vital=True)
-                self.spool.ended(key)
+            self._lose(self._courier.recorded(item), item.hold)
         except Exception as error:  # noqa: BLE001 - nothing is left to try
             self.fault(error)
             self._drop(1, "a fault of ours")
@@ -251,6 +242,21 @@ class Recorder:
         )
         self._notice(0)
         return True
+
+    def _lose(self, record: CallRecord, hold: Any) -> None:
+        """Add a call to the sums."""
+        courier = self._courier
+        record = by_clock(record, self.clock.skew_s)
+        cost = courier.cost_of(record)
+        draws: Draws = []
+        if hold is not None and courier.holds is not None:
+            draws = courier.holds.settle(hold, record, courier.counted(record, cost))
+        self._losses.add(record, cost, None if hold is None else hold.holder, draws)
+        key = id_bytes(record.id)
+        courier.held.pop(key, None)
+        if self.spool is not None:
+            self.spool.append(Kind.VOID, key, b"", vital=True)
+            self.spool.ended(key)
 
     def _keep_losses(self) -> None:
         """Turn the sums into rows as soon as there is room for them."""
@@ -306,10 +312,13 @@ class Recorder:
         if spool is not None and spool.healthy and self._writer.troubled:
             timeout = min(timeout, _HOPELESS_S)  # it is safe where it is
         idle = self._writer.close(timeout)
-        self._spill_losses(vital=True)
-        if spool is not None:
-            self._rescue(spool)
-            spool.close(idle=idle)
+        try:
+            if spool is not None:
+                self._rescue(spool, idle)
+                self._spill_losses(vital=True)
+                spool.close(idle=idle)
+        except Exception as error:  # noqa: BLE001 - a process must be able to end
+            self.fault(error)
         for estate in self._courier.estates:
             estate.let_go()
         waiting = 0 if spool is None else len(spool.waiting)
@@ -323,13 +332,24 @@ class Recorder:
             logger.warning(_LEFT, waiting, self.folder)
         return self.delivered(not (waiting or in_memory or self._losses))
 
-    def _rescue(self, spool: Spool) -> None:
-        """Move to the spool what waits in memory, if there is room now. What is on its way may be sent twice, and counts once."""
-        frames = self._queue.take(len(self._queue.waiting))
-        if frames and all(spool.append(frame.kind, frame.id, frame.payload) for frame in frames):
-            self._queue.settle()
-        else:
-            self._queue.rewind()
+    def _rescue(self, spool: Spool, idle: bool) -> None:
+        """Move to the spool what waits in memory: whole where there is room, else its money.
+
+        What is on its way at this moment may be sent twice, and counts once; so of that nothing is merged.
+        """
+        for frame in self._queue.take(len(self._queue.waiting)):
+            if spool.append(frame.kind, frame.id, frame.payload):
+                continue
+            if not idle:
+                self._queue.rewind()
+                return
+            if frame.kind == Kind.RUN:
+                self._drop(1, "neither disk nor memory has room")
+            else:
+                record = self._courier.recorded(self._courier.decoded(frame))
+                self._lose(record, self._courier.held.get(frame.id))
+                self._counts.stats.merged += 1
+        self._queue.settle()
 
     def delivered(self, complete: bool) -> Delivered:
         """The counts as they stand."""
@@ -383,7 +403,7 @@ def spool_root(settings: Settings) -> Path:
 
 def spool_folder(settings: Settings, store: Store) -> Path | None:
     """The folder of a store's spool, apart from those of other databases; None where there is none, or can be none."""
-    if not settings.spool or not CAN_LOCK:
+    if not settings.spool or not CAN_LOCK or getattr(store, "in_memory", False):
         return None
     name = hashlib.sha256(store.description.encode()).hexdigest()[:16]
     root = spool_root(settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import socket
@@ -25,7 +26,11 @@ except ImportError:  # Windows
 CAN_LOCK: Final = fcntl is not None
 """Whether this system has the locks that tell the living from the dead; without them there is no spool."""
 
+PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
+"""Why a file cannot be read now, though it can be later; what cannot be read for another reason is damaged."""
+
 _LOCK: Final = "lock"
+_RESERVE: Final = "reserve"
 _SUFFIX: Final = ".segment"
 _READ_BYTES: Final = 2 << 20
 
@@ -34,23 +39,18 @@ def _writer() -> Callable[[int, bytes, int], int]:
     """write(2) of the C library, called without letting go of the interpreter's lock.
 
     `os.write` lets go of it for each microsecond that the page cache takes, and has to wait for whatever thread computes
-    meanwhile: up to 5 ms, on an event loop, for each call.
+    meanwhile: up to 5 ms, on an event loop, for each call. It is asked only where the other one fails, for the reason.
     """
     try:
         import ctypes
 
-        write = ctypes.PyDLL(None, use_errno=True).write
-        write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
-        write.restype = ctypes.c_ssize_t
+        write = ctypes.PyDLL(None).write
     except (ImportError, OSError, AttributeError):
         return lambda fd, data, _size: os.write(fd, data)
 
     def written(fd: int, data: bytes, size: int) -> int:
         count: int = write(fd, data, size)
-        if count < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        return count
+        return count if count >= 0 else os.write(fd, data)
 
     return written
 
@@ -64,13 +64,16 @@ class Segment:
     def __init__(self, path: Path, number: int, *, create: bool = False) -> None:
         self.path = path
         self.number = number
-        self.opened = 0
+        self.opened: set[bytes] = set()
         """Calls whose beginning lies here and whose end was not read yet."""
         self.torn = False
         self.fd = -1
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL if create else os.O_RDONLY
         self.fd = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
+        self._identity = _identity(self.fd)
         self.size = os.fstat(self.fd).st_size
+        self.passed = 0
+        """How far it was read when it was left for the next one."""
 
     def __del__(self) -> None:
         # Never closed by hand while threads may write: one of them would write to whatever file took its number.
@@ -80,8 +83,7 @@ class Segment:
         """Close the file; for when nobody else can use it."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+            _close_ours(fd, self._identity)
 
     def append(self, frame: bytes) -> None:
         """Append one frame in one write, which other threads' writes cannot come into. OSError where it does not fit."""
@@ -94,19 +96,33 @@ class Segment:
 
     def read(self, position: int) -> bytes:
         """Up to 2 MiB from a position on, which is more than the longest frame."""
-        try:
+        if _is_ours(self.fd, self._identity):
             return os.pread(self.fd, _READ_BYTES, position)
-        except OSError:  # somebody has closed all files of this process: what was written is there all the same
-            fd = os.open(self.path, os.O_RDONLY)
-            try:
-                return os.pread(fd, _READ_BYTES, position)
-            finally:
-                os.close(fd)
+        # Somebody has closed all files of this process: what was written is there all the same.
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            return os.pread(fd, _READ_BYTES, position)
+        finally:
+            os.close(fd)
 
     @property
     def bytes_written(self) -> int:
         """The size of the file as it is now."""
-        return os.fstat(self.fd).st_size
+        with contextlib.suppress(OSError):
+            return os.fstat(self.fd).st_size if _is_ours(self.fd, self._identity) else self.path.stat().st_size
+        return self.size
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file was deleted or closed by somebody else: the next process would not find what is appended."""
+        return not _is_ours(self.fd, self._identity) or not os.fstat(self.fd).st_nlink
+
+    def was_read(self, frame: bytes) -> bool:
+        """Whether a frame lies in what was read of this file before it was left."""
+        try:
+            return frame in os.pread(self.fd, self.passed, 0) if _is_ours(self.fd, self._identity) else False
+        except OSError:
+            return False
 
     def sync(self) -> None:
         """Have what was written survive a power cut."""
@@ -123,7 +139,11 @@ class OwnerFolder:
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
-        self._lock = lock
+        self._reserved = False
+        self._keep(lock)
+
+    def _keep(self, lock: int) -> None:
+        self._lock, self._identity = lock, _identity(lock)
 
     @classmethod
     def create(cls, parent: Path, store: str) -> OwnerFolder:
@@ -149,19 +169,8 @@ class OwnerFolder:
     @classmethod
     def claim(cls, path: Path) -> OwnerFolder | None:
         """The folder of a dead process, for this one to deliver; None where its process lives or another one was first."""
-        try:
-            lock = os.open(path / _LOCK, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
-        except OSError:
-            return None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it before may have delivered and removed it between the two steps.
-            if os.fstat(lock).st_nlink:
-                return cls(path, lock)
-        except OSError:
-            pass
-        os.close(lock)
-        return None
+        lock = _locked(path)
+        return cls(path, lock) if lock is not None else None
 
     def remove(self) -> None:
         """Delete the folder with all that is in it, and let go."""
@@ -173,16 +182,84 @@ class OwnerFolder:
             self.path.rmdir()
         self.let_go()
 
+    def hold(self) -> bool:
+        """Whether the folder is there and its lock is held, or taken again after somebody has closed its file."""
+        if _is_ours(self._lock, self._identity):
+            return os.fstat(self._lock).st_nlink > 0
+        lock = _locked(self.path)
+        if lock is None:
+            return False
+        self._keep(lock)
+        return True
+
     def let_go(self) -> None:
         """Give up the lock: the folder is a dead process's from now on."""
         lock, self._lock = self._lock, -1
         if lock >= 0:
+            _close_ours(lock, self._identity)
+
+    def reserve(self, size: int) -> None:
+        """Set room aside for what must be kept when the disk is full, where there is none yet."""
+        if not self._reserved:
             with contextlib.suppress(OSError):
-                os.close(lock)
+                (self.path / _RESERVE).write_bytes(bytes(size))
+                self._reserved = True
+
+    def spend_reserve(self) -> bool:
+        """Give up that room; whether there was any."""
+        reserved, self._reserved = self._reserved, False
+        with contextlib.suppress(OSError):
+            (self.path / _RESERVE).unlink()
+        return reserved
 
     def segment_path(self, number: int) -> Path:
         """Where the segment of that number lies."""
         return self.path / f"{number:08d}{_SUFFIX}"
+
+
+def _locked(folder: Path) -> int | None:
+    """The open lock of a folder, held from now on; None where it is another's or the folder is gone."""
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had it before may have delivered and removed it between the two steps.
+        if os.fstat(lock).st_nlink:
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    return None
+
+
+# Who closes all files of a process closes ours too, and the next files get their numbers; a deleted file's identity is soon
+# another's as well. So beside that we keep who of us has opened a number last.
+_numbers: Final = itertools.count()
+_openers: Final[dict[int, int]] = {}
+
+
+def _identity(fd: int) -> tuple[int, int, int]:
+    """What a file that was opened just now is known by."""
+    stat = os.fstat(fd)
+    number = _openers[fd] = next(_numbers)
+    return stat.st_dev, stat.st_ino, number
+
+
+def _is_ours(fd: int, identity: tuple[int, int, int]) -> bool:
+    """Whether an open file is still the one that was opened."""
+    try:
+        stat = os.fstat(fd)
+    except OSError:
+        return False
+    return (stat.st_dev, stat.st_ino, _openers.get(fd)) == identity
+
+
+def _close_ours(fd: int, identity: tuple[int, int, int]) -> None:
+    if _is_ours(fd, identity):
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def segments_of(folder: Path) -> list[tuple[int, Path]]:

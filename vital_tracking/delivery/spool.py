@@ -17,14 +17,15 @@ from queue import SimpleQueue
 from typing import Final
 
 from vital_tracking.delivery.frames import BEGINNINGS, ROWS, Frame, Kind, framed, frames_in
-from vital_tracking.delivery.segments import CAN_LOCK, OwnerFolder, Segment, bytes_in
+from vital_tracking.delivery.segments import CAN_LOCK, PASSING, OwnerFolder, Segment, bytes_in
 
 logger = logging.getLogger("vital_tracking.delivery")
 
 _TRY_AGAIN_S: Final = 1.0
+_PATIENCE_S: Final = 0.25  # for another thread that opens a segment
 _PRESSED: Final = 0.75
+_VOID: Final = int(Kind.VOID)
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_RESERVE: Final = "reserve"
 _RESERVE_BYTES: Final = 256 << 10
 
 Position = tuple[int, int]
@@ -57,26 +58,31 @@ class Spool:
         self._segment_bytes = max(min(segment_bytes, limit_bytes // 8), 4096)
         self._sync_s = sync_s
         self._background = background
-        self.damaged = 0
         self._reset()
 
     def _reset(self) -> None:
         self._owner: OwnerFolder | None = None
         self._segment: Segment | None = None
         self._segments: dict[int, Segment] = {}
+        self._last = 0  # the number of the newest segment
         self._retired: deque[Segment] = deque()
         self._opening = threading.RLock()
+        self._busy = False  # what the lock is for is being done
         self._closed = False
+        self._clock: bytes | None = None
         self._trouble: int | None = None
         self._trouble_logged = False
         self._try_again_at = 0.0
         self.pressed = False
-        self._reserved = False
         # Ends that wait: one entry each, since a deque's length is exact where a counter of many threads is not.
         self.waiting: deque[None] = deque()
+        self._begun: set[bytes] = set()
+        self.damaged = 0
         self._read: Position = (1, 0)
         self._settled: Position = (1, 0)
+        self._surveyed: Position = (1, 0)
         self._taken = 0
+        self._uncounted = 0
         self._opened: dict[bytes, Segment] = {}
         self._dirty = False
         self._wake: SimpleQueue[bool] = SimpleQueue()
@@ -101,41 +107,67 @@ class Spool:
 
     def append(self, kind: int, id: bytes, payload: bytes, *, vital: bool = False) -> bool:  # noqa: A002 - the format's word
         """Append one frame; False where that cannot be, now. A `vital` one is small, and may go over the limit."""
+        if kind >= _VOID and self._is_needless(kind, id, payload):
+            return True
         segment = self._segment
         if segment is None or self._trouble is not None:
-            segment = self._ready(vital)
-            if segment is None:
+            segment = self._ready()
+            if segment is None and not vital:
                 return False
         frame = framed(kind, id, payload)
-        try:
-            segment.append(frame)
-            # Whoever has opened another segment meanwhile may have read this one to its end.
-            while segment is not self._segment:
-                current = self._segment
-                if current is None:
-                    return False
-                segment = current
+        appended = False
+        if segment is not None:
+            try:
                 segment.append(frame)
-        except OSError as error:
-            self._failed(error, segment)
-            if not (vital and self._from_reserve(frame)):
-                return False
+            except OSError as error:
+                self._failed(error, segment)
+            else:
+                # Whoever has opened another segment meanwhile may have read this one to its end.
+                appended = segment is self._segment or self._arrived(segment, frame)
+        if not appended and not (vital and self._from_reserve(frame)):
+            return False
         if kind in ROWS:
             self.waiting.append(None)
+            self._begun.discard(id)
+        elif kind in BEGINNINGS:
+            self._begun.add(id)
+        elif kind == _VOID:
+            self._begun.discard(id)
         if not self._dirty:
             self._dirty = True
             self._wake.put(True)
-        if segment.size >= self._segment_bytes and self._trouble is None:
+        if segment is not None and segment.size >= self._segment_bytes and self._trouble is None:
             self._rotate(segment)
         return True
+
+    def _is_needless(self, kind: int, id: bytes, payload: bytes) -> bool:  # noqa: A002
+        """Whether nobody would miss this: the end of what has no beginning here, or has an end. The clock's goes everywhere."""
+        if kind == Kind.CLOCK:  # into every segment from now on, since each may be the last that is left
+            self._clock = framed(kind, id, payload)
+            return self._segment is None
+        return kind == _VOID and id not in self._begun
+
+    def _arrived(self, segment: Segment, frame: bytes) -> bool:
+        """Whether a frame in a segment that is no longer the newest will be read; where it was too late, it is appended anew."""
+        with self._opening:
+            if segment.number in self._segments and self._read[0] <= segment.number:
+                return True
+            if segment.was_read(frame):
+                return True
+            newest = self._segment
+            if newest is None:
+                return False
+            try:
+                newest.append(frame)
+            except OSError as error:
+                self._failed(error, newest)
+                return False
+            return True
 
     def end(self) -> Position:
         """The place behind everything that was appended before."""
         segment = self._segment
-        if segment is None:
-            last = max(self._segments.copy(), default=None)
-            segment = self._segments.get(last) if last is not None else None
-        return (segment.number, segment.bytes_written) if segment is not None else self._settled
+        return (segment.number, segment.bytes_written) if segment is not None else (self._last + 1, 0)
 
     # For the writer
 
@@ -148,39 +180,59 @@ class Spool:
         """The next frames to deliver, at most `limit`; `settle` or `rewind` comes before the next `take`."""
         frames: list[Frame] = []
         while len(frames) < limit:
-            segment = self._segments.get(self._read[0])
+            number, position = self._read
+            last = self._last  # before the look: one that comes between the two is not gone
+            segment = self._segments.get(number)
             if segment is None:
-                break
-            sealed = segment is not self._segment  # asked before the read: nothing that counts is appended afterwards
-            position = self._read[1]
-            data = segment.read(position)
-            behind = self._through(segment, data, position, frames, limit, ended=False)
-            if behind > position:
-                self._read = (segment.number, behind)
+                if number > last:
+                    break
+                self._read = (number + 1, 0)
                 continue
-            if not sealed:
+            sealed = segment is not self._segment
+            data = self._bytes_of(segment, position)
+            if data is None:
                 break
-            if data:  # a last frame that was never completed
-                self.damaged += 1
-            self._read = (segment.number + 1, 0)
+            behind = self._through(segment, data, position, frames, limit) if data else position
+            if behind > position:
+                self._read = (number, behind)
+            elif not sealed:
+                break
+            else:
+                with self._opening:  # what is appended from now on goes to another segment, see `_arrived`
+                    if self._bytes_of(segment, position) == data:
+                        if data and (number + 1, 0) > self._surveyed:  # a last frame that was never completed
+                            self.damaged += 1
+                        segment.passed = position
+                        self._read = (number + 1, 0)
+        self._surveyed = max(self._surveyed, self._read)
+        self._count()
         self._taken = len(frames)
         if not frames:
             self._settled = self._read
             self._remove_settled()
         return frames
 
-    def _through(
-        self, segment: Segment, data: bytes, position: int, frames: list[Frame], limit: int, *, ended: bool
-    ) -> int:
+    def _bytes_of(self, segment: Segment, position: int) -> bytes | None:
+        """What a segment holds from a position on; nothing where it can never be read again, None where it cannot be now."""
+        try:
+            return segment.read(position)
+        except OSError as error:
+            if error.errno in PASSING:
+                return None
+            self._failed(error, segment)  # nor can it be written to
+            return b""
+
+    def _through(self, segment: Segment, data: bytes, position: int, frames: list[Frame], limit: int) -> int:
         """Sort the frames of `data` into what is delivered and what is only noted; the place behind the last one."""
         behind = position
-        for frame, end in frames_in(data, ended=ended):
+        for frame, end in frames_in(data, ended=False):
             behind = position + end
             if frame is None:
-                self.damaged += 1
+                self.damaged += (segment.number, behind) > self._surveyed
             elif frame.kind in BEGINNINGS:
-                self._opened[frame.id] = segment
-                segment.opened += 1
+                if frame.id not in self._opened:
+                    self._opened[frame.id] = segment
+                    segment.opened.add(frame.id)
             elif frame.kind == Kind.VOID:
                 self.ended(frame.id)
             elif frame.kind in ROWS:
@@ -194,16 +246,22 @@ class Spool:
         """The call of that id has an end: its beginning holds up nothing any more."""
         segment = self._opened.pop(id, None)
         if segment is not None:
-            segment.opened -= 1
+            segment.opened.discard(id)
+        self._begun.discard(id)
 
     def settle(self) -> None:
         """What was taken last is in the store, or will never be: forget it."""
-        for _ in range(self._taken):
-            if self.waiting:
-                self.waiting.popleft()
+        self._uncounted += self._taken
         self._taken = 0
+        self._count()
         self._settled = self._read
         self._remove_settled()
+
+    def _count(self) -> None:
+        """Settled ends wait no longer. A thread may come to say that its one waits only when it is settled already."""
+        while self._uncounted and self.waiting:
+            self.waiting.popleft()
+            self._uncounted -= 1
 
     def rewind(self) -> None:
         """What was taken last is to be taken again."""
@@ -211,24 +269,34 @@ class Spool:
         self._read = self._settled
 
     def _remove_settled(self) -> None:
+        removed = False
         for number, segment in list(self._segments.items()):
             if number >= self._settled[0]:
                 break
-            if segment.opened <= 0:
+            if not segment.opened and segment is not self._segment:
                 del self._segments[number]
                 segment.remove()
-                if self._trouble is not None:
-                    self._try_again_at = 0.0  # there is room again
+                removed = True
+        if removed:  # there is room again
+            if self._trouble is not None:
+                self._try_again_at = 0.0
+            elif self.pressed:
+                self._measure()
 
     def sync(self) -> None:
-        """Have everything that was appended survive a power cut."""
+        """Have everything that was appended survive a power cut, and go on elsewhere where the file was taken from us."""
         self._dirty = False
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, IndexError):
             while self._retired:
                 self._retired.popleft().sync()
-            segment = self._segment
-            if segment is not None:
+        segment = self._segment
+        if segment is not None:
+            with contextlib.suppress(OSError):
                 segment.sync()
+            if segment.is_lost:
+                with self._opening:
+                    if self._segment is segment:
+                        self._segment = None
 
     def close(self, *, idle: bool = True) -> bool:
         """Stop, and let others deliver what is left; whether nothing is. `idle`: the writer has nothing in hand."""
@@ -239,15 +307,15 @@ class Spool:
         if segment is not None:
             self._retired.append(segment)
         self.sync()
-        empty = idle and not self.take(1) and not self._opened
+        with self._opening:
+            empty = idle and not self.take(1) and not self._opened
+            self._segments.clear()  # whoever appends only now is told that it was in vain
         if self._owner is not None:
             if empty:
                 self._owner.remove()
             else:
-                with contextlib.suppress(OSError):
-                    (self._owner.path / _RESERVE).unlink()
+                self._owner.spend_reserve()
                 self._owner.let_go()
-        self._segments.clear()
         return empty
 
     def reset_after_fork(self) -> None:
@@ -260,35 +328,46 @@ class Spool:
 
     # Opening, rotating, failing
 
-    def _ready(self, vital: bool) -> Segment | None:
+    def _ready(self) -> Segment | None:
         """The segment to append to, made where there is none; None where that cannot be now."""
-        if self._closed or not CAN_LOCK:
+        if self._closed or not CAN_LOCK or (self._trouble is not None and time.monotonic() < self._try_again_at):
             return None
-        if self._trouble is not None and time.monotonic() < self._try_again_at:
-            return self._segment if vital else None
-        with self._opening:
-            try:
-                if self._segment is None and not self._closed:
-                    self._open()
-                elif (
-                    self._trouble in _NO_ROOM
-                    and self._segment is not None
-                    and self._segment.size >= self._segment_bytes
-                ):
-                    self._check_room()
-                    self._next(self._segment)
-            except OSError as error:
-                self._failed(error, None)
-                return self._segment if vital else None
-            if self._trouble is not None:
-                self._trouble = None
+        if not self._enter(_PATIENCE_S):
+            return None
+        try:
+            segment = self._segment
+            if segment is None:
+                self._open()
+            elif self._trouble in _NO_ROOM and segment.size >= self._segment_bytes:
+                self._check_room()
+                self._next(segment)
+            elif self._trouble is not None:
+                self._measure()
+            self._trouble = None
+        except OSError as error:
+            self._failed(error, None)
+            return None
+        finally:
+            self._leave()
         return self._segment
 
+    def _enter(self, timeout: float) -> bool:
+        """Take the lock; False where another thread keeps it, or where this one is in the middle of such work already, as when
+        garbage collection has ended a call there."""
+        if not (self._opening.acquire(timeout=timeout) if timeout else self._opening.acquire(blocking=False)):
+            return False
+        if self._busy or self._closed:
+            self._opening.release()
+            return False
+        self._busy = True
+        return True
+
+    def _leave(self) -> None:
+        self._busy = False
+        self._opening.release()
+
     def _open(self) -> None:
-        if self._owner is None:
-            self._check_room()
-            self._owner = OwnerFolder.create(self.folder, self._about)
-            self._reserve(self._owner)
+        self._check_room()
         self._next(None)
         if self._background and self._sync_s > 0 and not self._syncing:
             self._syncing = True
@@ -298,34 +377,47 @@ class Spool:
                 self._syncing = False
 
     def _next(self, sealed: Segment | None) -> None:
-        if self._owner is None:
-            raise OSError(errno.ENOENT, "there is no folder")
-        number = max(self._segments, default=self._read[0] - 1) + 1
-        segment = Segment(self._owner.segment_path(number), number, create=True)
+        """Open the next segment, in another folder where somebody has taken this one from us."""
+        owner = self._owner
+        if owner is None or not owner.hold():
+            if owner is not None:
+                owner.let_go()
+            owner = self._owner = OwnerFolder.create(self.folder, self._about)
+        number = self._last + 1
+        segment = Segment(owner.segment_path(number), number, create=True)
+        if self._clock is not None:
+            with contextlib.suppress(OSError):
+                segment.append(self._clock)
         self._segments[number] = segment
-        if sealed is not None:
+        self._last = number
+        if sealed is not None and self._sync_s > 0:
             self._retired.append(sealed)
         self._segment = segment
+        if self._trouble is None:
+            owner.reserve(min(_RESERVE_BYTES, self._limit_bytes // 64))
 
     def _rotate(self, segment: Segment) -> None:
         """Open the next segment. Where another thread is at it, or this one in the middle of it, it is done already."""
-        if not self._opening.acquire(blocking=False):
+        if not self._enter(0):
             return
         try:
-            if self._segment is segment and not self._closed:
+            if self._segment is segment:
                 self._check_room()
                 self._next(segment)
         except OSError as error:
             self._failed(error, None)
         finally:
-            self._opening.release()
+            self._leave()
 
     def _check_room(self) -> None:
         """OSError where the spool has reached its limit."""
+        if self._measure() + self._segment_bytes > self._limit_bytes:
+            raise OSError(errno.ENOSPC, "the spool's limit is reached")
+
+    def _measure(self) -> int:
         used = bytes_in(self._root)
         self.pressed = used > _PRESSED * self._limit_bytes
-        if used + self._segment_bytes > self._limit_bytes:
-            raise OSError(errno.ENOSPC, "the spool's limit is reached")
+        return used
 
     def _failed(self, error: OSError, segment: Segment | None) -> None:
         code = error.errno or errno.EIO
@@ -336,6 +428,9 @@ class Spool:
             with self._opening:
                 if self._segment is segment:  # whatever has become of this file, the next one may fare better
                     self._segment = None
+                if not segment.size and segment.number in self._segments:
+                    del self._segments[segment.number]
+                    segment.remove()
         if not self._trouble_logged:
             self._trouble_logged = True
             logger.warning(
@@ -344,26 +439,24 @@ class Spool:
                 errno.errorcode.get(code, code),
             )
 
-    # The reserve: room set aside for what must be kept when the disk is full.
-
-    def _reserve(self, owner: OwnerFolder) -> None:
-        with contextlib.suppress(OSError):
-            (owner.path / _RESERVE).write_bytes(bytes(min(_RESERVE_BYTES, self._limit_bytes // 64)))
-            self._reserved = True
-
     def _from_reserve(self, frame: bytes) -> bool:
-        owner = self._owner
-        if owner is None or self._closed:
+        """Append where the limit is reached or the disk is full: the room set aside for this is given up."""
+        if not CAN_LOCK or not self._enter(_PATIENCE_S):
             return False
-        with self._opening, contextlib.suppress(OSError):
-            if self._reserved:
-                self._reserved = False
-                (owner.path / _RESERVE).unlink()
-            if self._segment is None:
-                self._next(None)
-            self._segment.append(frame)  # type: ignore[union-attr]
-            return True
-        return False
+        try:
+            for _ in range(2):
+                try:
+                    if self._segment is None:
+                        self._next(None)
+                    self._segment.append(frame)  # type: ignore[union-attr]
+                    return True
+                except OSError as error:
+                    self._failed(error, self._segment)
+                    if self._owner is None or not self._owner.spend_reserve():
+                        break
+            return False
+        finally:
+            self._leave()
 
     def _sync_always(self) -> None:
         wake = self._wake

@@ -111,10 +111,12 @@ class Writer(Generic[Item, Encoded]):
         self._thread: threading.Thread | None = None
         self._running = False
         self._signalled = False
+        self._in_hand = 0
         self._closing = False
         self._flushing = 0
         self._deadline: float | None = None
         self.troubled = False
+        self._faulty = False
 
     @property
     def waiting(self) -> int:
@@ -128,7 +130,7 @@ class Writer(Generic[Item, Encoded]):
 
     def notice(self, waiting: int) -> None:
         """Something was put into a source, where so many wait now."""
-        if waiting >= self._batch_size and not self._signalled:
+        if waiting - self._in_hand >= self._batch_size and not self._signalled:
             self._signalled = True
             self._wake.put(None)
         if not self._running:
@@ -178,7 +180,7 @@ class Writer(Generic[Item, Encoded]):
             thread.join(timeout)
         if thread is not None and thread.is_alive():
             return False
-        self._work_through()
+        self._turn()
         return True
 
     def empty(self, source: Source[Item], deadline: float, on_progress: Callable[[int], None]) -> None:
@@ -215,19 +217,24 @@ class Writer(Generic[Item, Encoded]):
             while not self._closing and (self._background or self._flushing):
                 with suppress(Empty):
                     wake.get(timeout=self._interval_s)
-                try:
-                    self._work_through()
-                except Exception as error:  # noqa: BLE001 - what it was doing is taken up again by the next turn
-                    logger.warning("The writer met a fault of its own (%s) and goes on.", type(error).__name__)
-            self._work_through()
+                self._turn()
+            self._turn()
         finally:
             # Dead or done: the next put starts another.
             self._running = False
 
+    def _turn(self) -> None:
+        try:
+            self._work_through()
+        except Exception as error:  # noqa: BLE001 - what it was doing is taken up again by the next turn
+            if not self._faulty:
+                self._faulty = True
+                logger.warning("The writer met a fault of its own (%s) and goes on.", type(error).__name__)
+
     def _work_inline(self, timeout: float | None) -> None:
         self._deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            self._work_through()
+            self._turn()
         finally:
             self._deadline = None
 
@@ -257,6 +264,7 @@ class Writer(Generic[Item, Encoded]):
         settled = False
         try:
             items = source.take(self._max_batch)
+            self._in_hand = len(items) if source in self._sources else 0
             settled = not items or self._deliver_items(items)
         finally:
             if settled:
@@ -265,6 +273,7 @@ class Writer(Generic[Item, Encoded]):
                     self._moved.notify_all()
             else:
                 source.rewind()
+            self._in_hand = 0
         return len(items) if settled else None
 
     def _deliver_items(self, items: Sequence[Item]) -> bool:

@@ -46,6 +46,8 @@ _PERHAPS_BILLED: Final = frozenset(
     }
 )
 
+_NO_FIELDS: Final[Mapping[str, Any]] = {}
+
 # Codes of errors that say something without quoting anybody.
 ERROR_CODES: Final = frozenset(
     {
@@ -209,8 +211,8 @@ def prompt_size(prompts: Any) -> int:
             size += text_size(messages)
             continue
         for message in messages:
-            fields = getattr(message, "__dict__", None)
-            content = fields.get("content") if fields is not None else None
+            fields = getattr(message, "__dict__", _NO_FIELDS)
+            content = fields.get("content")
             if type(content) is str and content and "tool_calls" not in fields and "message" not in fields:
                 size += len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
             else:

@@ -1,8 +1,8 @@
-"""A call as JSON: packed in the caller's thread, so every microsecond counts; unpacked on the writer's, perhaps of another process.
+"""A call as JSON: packed in the caller's thread, so every microsecond counts; unpacked on the writer's, or in another process.
 
-What was known at the start is packed once and goes into both frames of a call, its beginning and its end: each can stand alone. What
-many calls share (their scope, the names of their metadata) is packed once and copied. To whom a call belongs is worked out when it
-is unpacked. No text of a prompt or an answer is in there, and of metadata only what may be stored.
+What was known at the start is packed once and goes into both frames of a call, its beginning and its end: each can stand alone.
+What many calls share (their scope, the names of their metadata) is packed once and copied. To whom a call belongs is worked out
+when it is unpacked. No text of a prompt or an answer is in there, and of metadata only what may be stored.
 """
 
 from __future__ import annotations
