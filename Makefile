@@ -4,13 +4,13 @@
 # make bench  what it costs; docs/performance.md has the figures
 # make soak   ten minutes of mixed load, forks and outages: is every call stored once, do memory and files stay flat?
 #
-# Each makes its own virtual environment where none is. PYTHON names the interpreter, 3.11 or newer.
+# Each makes its own virtual environment where none is. PYTHON names the interpreter, 3.11 or newer; MINUTES how long to soak.
 
 PYTHON ?= python3
+MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
-MINUTES ?= 10
 PARALLEL := -n auto --dist worksteal
 # What depends on the version of the server runs on the oldest that the extra `local` brings, too.
 ON_POSTGRES_16 := tests/sql tests/integration/test_store_postgres.py

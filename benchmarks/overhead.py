@@ -2,10 +2,14 @@
 
     python -m benchmarks.overhead [--rounds 15]
 
-Interleaved rounds, medians; microseconds a call over the same call without a handler. Machines are noisy: read the ratios.
-The store accepts and discards, so that what is measured is this process. `recorded` has the writer's thread at work beside the
-calls, `queued` has it wait until the end: the difference is what the writer takes of the interpreter. Each is measured with the
-spool off and on. What the spool adds is the median of the differences within a round; `benchmarks.spool` measures it closer.
+Interleaved rounds; microseconds a call over the same call without a handler, medians of the differences within a round. Machines
+are noisy: read the ratios. The store accepts and discards, so that what is measured is this process.
+
+  own time   of the calling thread (time.thread_time): what recording does there
+  wall time  with what the thread waits for: the interpreter, the processor
+  queued     the writer's thread waits until the end; `recorded` has it at work beside the calls: the difference is what it takes
+             of the interpreter. Both with the spool off and on; what the spool adds is told of the queued ones, and measured
+             closer by `benchmarks.spool`
 """
 
 from __future__ import annotations
@@ -151,39 +155,53 @@ def measure(rounds: int, folder: Path) -> None:
         with tracker.conversation(user_id="u-1", session_id="s-1") as conversation:
             configs[name] = conversation.config()
     configs["empty"]["metadata"] = dict(configs["recorded"]["metadata"])
-    print(
-        f"{'us a call':<10}"
-        + "".join(f"{name:>{max(9, len(name) + 2)}}" for name in configs)
-        + f"{'queued/empty':>15}{'recorded/empty':>16}{'spool adds':>12}{'of empty':>10}"
-    )
+    tables: dict[str, list[str]] = {"own time": [], "wall time": []}
     works: tuple[Callable[[Any], int], ...] = (invoke, stream, ainvoke, astream)
     for work in works:
-        times: dict[str, list[float]] = {name: [] for name in configs}
+        times: dict[str, dict[str, list[float]]] = {table: {name: [] for name in configs} for table in tables}
         for number in range(rounds + 1):
             for name, config in configs.items():
                 gc.collect()
-                started = time.perf_counter()
+                own, wall = time.thread_time(), time.perf_counter()
                 calls = work(config)
-                took = (time.perf_counter() - started) / calls * 1e6
+                own, wall = time.thread_time() - own, time.perf_counter() - wall
                 if number:  # the first round warms everything up
-                    times[name].append(took)
+                    times["own time"][name].append(own / calls * 1e6)
+                    times["wall time"][name].append(wall / calls * 1e6)
                 for tracker in trackers.values():
                     tracker.flush(60)
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        added = {name: value - medians["none"] for name, value in medians.items()}
-        spool = statistics.median(
-            on - off for on, off in zip(times["queued+spool"], times["queued"], strict=True)
-        )  # in the queued ones: there the caller's thread is alone
+        for table, lines in tables.items():
+            lines.append(line(work.__name__, times[table]))
+    for table, lines in tables.items():
         print(
-            f"{work.__name__:<10}"
-            + "".join(
-                f"{medians[name] if name == 'none' else added[name]:>{max(9, len(name) + 2)}.1f}" for name in configs
-            )
-            + f"{added['queued'] / added['empty']:>15.2f}{added['recorded'] / added['empty']:>16.2f}"
-            + f"{spool:>12.1f}{spool / added['empty']:>10.2f}"
+            f"{table:<10}"
+            + "".join(f"{name:>{width(name)}}" for name in configs)
+            + f"{'queued/empty':>15}{'recorded/empty':>16}{'spool adds':>12}{'spool/empty':>13}"
         )
+        print("\n".join(lines), end="\n\n")
     for tracker in trackers.values():
         tracker.close()
+
+
+def line(work: str, times: dict[str, list[float]]) -> str:
+    """Of the call itself its microseconds, of the others what they add, as medians of the differences within a round."""
+
+    def more(name: str, than: str) -> float:
+        return statistics.median(one - other for one, other in zip(times[name], times[than], strict=True))
+
+    shown = {"none": statistics.median(times["none"]), **{name: more(name, "none") for name in times if name != "none"}}
+    spool = more("queued+spool", "queued")  # there the caller's thread is alone
+    return (
+        f"{work:<10}"
+        + "".join(f"{value:>{width(name)}.1f}" for name, value in shown.items())
+        + f"{shown['queued'] / shown['empty']:>15.2f}{shown['recorded'] / shown['empty']:>16.2f}"
+        + f"{spool:>12.1f}{spool / shown['empty']:>13.2f}"
+    )
+
+
+def width(name: str) -> int:
+    """Of a column."""
+    return max(9, len(name) + 2)
 
 
 if __name__ == "__main__":

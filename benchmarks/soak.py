@@ -468,8 +468,8 @@ def run(minutes: float, rate: float, folder: Path) -> int:
                 wrong.append("what the children have left is not delivered in two minutes")
             replayed = stats.replayed + heir.stats().replayed
         wrong += compare(url, notes, strays=bool(wrong))
-        if left := bytes_in(spool):
-            wrong.append(f"{left} bytes are left in the spool")
+        if left := list(spool.rglob("*.segment")):
+            wrong.append(f"{len(left)} segments are left in the spool, such as {left[0]}")
         if stats.faults or stats.dropped or stats.rejected or stats.merged or stats.damaged:
             wrong.append(f"not everything went well: {stats}")
         print(f"\n{len(notes)} calls, {rows_in(url)} rows, {children.made} children, {replayed} rows of dead ones;")

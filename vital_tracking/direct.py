@@ -137,12 +137,16 @@ class DirectCalls:
                     notes.append("usage_missing")
             elif "token_total_missing" in usage.notes:
                 usage = dataclasses.replace(usage, estimated=True)
+            given = started_at if isinstance(started_at, datetime) else None
+            began = given or _start(response_time_ms), given is None
+            if admission is not None and admission.began is not None:
+                began = admission.began  # its beginning says so too, and the two must be known for one
             put = self._recorder.put if admission is None or admission.hold is None else self._recorder.put_held
             put(
                 CallRecord(
                     id=call_id,
-                    created_at=started_at if isinstance(started_at, datetime) else _start(response_time_ms),
-                    clocked=not isinstance(started_at, datetime),
+                    created_at=began[0],
+                    clocked=began[1],
                     context=base,
                     provider=provider,
                     model=model,
@@ -256,7 +260,7 @@ class DirectCalls:
         if self._recorder.spools:
             admission.call_id = new_id()
             size, tokens = request.prompt_bytes, request.prompt_tokens
-            self._recorder.begun(
+            begun = self._recorder.begun(
                 CallRecord(
                     id=admission.call_id,
                     created_at=datetime.now(UTC),
@@ -270,6 +274,7 @@ class DirectCalls:
                     throttled_ms=admission.throttled_ms,
                 )
             )
+            admission.began = begun.created_at, begun.clocked
         return AdmittedCall(
             admission,
             functools.partial(self.record, **whom),

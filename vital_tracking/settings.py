@@ -139,7 +139,7 @@ def default_data_dir() -> Path:
 
 def _folder(env: Mapping[str, str], name: str) -> Path | None:
     folder = env.get(name)
-    return Path(folder).expanduser() if folder else None
+    return Path(folder).expanduser().absolute() if folder else None  # the working folder may change
 
 
 def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -86,11 +86,12 @@ def _add(kept: list[Row], rows: list[Row], *, replace: bool = False) -> Row:
     known = {row["id"]: position for position, row in enumerate(kept)}
     inserted = 0
     for row in rows:
+        replaces = row.pop("replaces_abandoned", False)
         if row["id"] not in known:
             known[row["id"]] = len(kept)
             kept.append(row)
             inserted += 1
-        elif replace or (row.pop("replaces_abandoned", False) and kept[known[row["id"]]]["status"] in _GIVEN_UP):
+        elif replace or (replaces and kept[known[row["id"]]]["status"] in _GIVEN_UP):
             kept[known[row["id"]]] |= row
             inserted += 1
     return {"inserted": inserted, "duplicate": len(rows) - inserted, "rejected": []}

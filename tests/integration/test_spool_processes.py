@@ -103,7 +103,9 @@ def check_all_is_there(story: Story, rows: Rows, *more: str) -> None:
     assert len(found) == len(rows())
     ended = {**story.ended, **story.recorded}
     assert {
-        key: (row["status"], row["prompt_tokens"], row["completion_tokens"]) for key, row in found.items() if key in ended
+        key: (row["status"], row["prompt_tokens"], row["completion_tokens"])
+        for key, row in found.items()
+        if key in ended
     } == ended
     assert found.keys() - ended.keys() == story.started - ended.keys()
     assert sorted(found[key]["status"] for key in found.keys() - ended.keys()) == sorted(more)
@@ -136,7 +138,10 @@ def test_sigterm_while_the_database_is_down(
     script = f"{BEGINNING}{handler}\n{begun}\nprint('ready', flush=True)\nwhile True: signal.pause()"
     # Nobody listens at this port; the description, and so the spool, is that of the database that comes back.
     away = f"postgresql://postgres@127.0.0.1:{free_port()}/absent"
-    environment |= {"DATABASE": away, "DESCRIPTION": f"PostgreSQL at 127.0.0.1:{postgres_server.port}/{database_url.rpartition('/')[2]}"}
+    environment |= {
+        "DATABASE": away,
+        "DESCRIPTION": f"PostgreSQL at 127.0.0.1:{postgres_server.port}/{database_url.rpartition('/')[2]}",
+    }
     process = subprocess.Popen(
         [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -294,7 +299,12 @@ def test_gunicorn_with_a_preloaded_tracker(
     master, port = gunicorn
     until(lambda: is_up(port), 60)
     until(lambda: len({get(port, "/call") for _ in range(8)}) == 2, 60)  # both workers are at it
-    hanging = threading.Thread(target=lambda: pytest.raises((OSError, http.client.HTTPException), get, port, "/hang", 120))
+
+    def hang() -> None:
+        with pytest.raises((OSError, http.client.HTTPException)):
+            get(port, "/hang", 120)
+
+    hanging = threading.Thread(target=hang)
     hanging.start()
 
     def hangs() -> bool:
@@ -310,9 +320,7 @@ def test_gunicorn_with_a_preloaded_tracker(
     hanging.join(30)
     # The one that takes its place finds what it has left.
     query = "select status, count(*) as calls from token_usage_logs group by 1"
-    until(
-        lambda: get(port, "/call") and {row["status"]: row["calls"] for row in rows(query)}.get("abandoned") == 1, 60
-    )
+    until(lambda: get(port, "/call") and {row["status"]: row["calls"] for row in rows(query)}.get("abandoned") == 1, 60)
     for _ in range(20):
         get(port, "/call")
     master.terminate()
@@ -382,7 +390,8 @@ def stored(rows: Rows) -> list[str]:
 
 
 def our_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("vital", "pool"))]
+    """Threads of ours; the driver's pool has its own, which wait for nothing but its connections."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("vital-tracking")]
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -413,21 +422,21 @@ def test_without_background_there_is_no_thread_of_ours(
     make_tracker: Callable[..., VitalTracker], rows: Rows, spool_dir: Path
 ) -> None:
     """If this failed, a serverless function would be frozen in the middle of what a thread of ours does."""
-    before = our_threads()
-    tracker = make_tracker(background=False, spool_dir=spool_dir, flush_interval_s=0.01, batch_size=1)
+    assert our_threads() == []
+    tracker = make_tracker(background=False, budgets=False, spool_dir=spool_dir, flush_interval_s=0.01, batch_size=1)
     ids: list[str] = []
     model = FakeUsageModel(responses=["Well."])
     for _ in range(3):
         ids += record(tracker, 150)
         model.invoke("Hi", {"callbacks": [tracker.handler]})
-        assert [name for name in our_threads() if name.startswith("vital")] == []
+        assert our_threads() == []
         assert tracker.flush(30).complete
-        until(lambda: not [name for name in our_threads() if name.startswith("vital")], 10)
+        until(lambda: our_threads() == [], 10)
     found = rows()
     assert {str(row["id"]) for row in found if row["run_id"] is None} == set(ids)
     assert len(found) == 453
     tracker.close()
-    assert our_threads() == before
+    assert our_threads() == []
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -441,7 +450,7 @@ def test_flush_delivers_where_no_thread_can_be_started(
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
-        if thread.name.startswith("vital"):
+        if thread.name.startswith("vital-tracking"):
             raise RuntimeError("can't start new thread")
         start(thread)
 
@@ -466,6 +475,10 @@ def end_abruptly(thread: threading.Thread) -> None:
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)) == 1
 
 
+DIES = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+@DIES
 @pytest.mark.parametrize("then", ["put", "flush"])
 def test_a_dead_writer_is_replaced(then: str, track: Track, gated: GatedStore, rows: Rows) -> None:
     """If this failed, a writer that dies of anything would be the end of delivery until the program is restarted."""
@@ -482,14 +495,15 @@ def test_a_dead_writer_is_replaced(then: str, track: Track, gated: GatedStore, r
         thread.join(30)
         assert not thread.is_alive()
         if then == "put":
-            ids += record(tracker, 10)
-            until(lambda: len(stored(rows)) == len(ids), 30)
+            ids += record(tracker, 1)
+            until(lambda: stored(rows) == sorted(ids), 30)  # noqa: B023 - asked at once
         assert tracker.flush(30).complete
         assert writer_thread(tracker).is_alive()
         assert writer_thread(tracker) is not thread
     assert stored(rows) == sorted(ids)
 
 
+@DIES
 def test_a_writer_that_dies_as_it_is_woken_is_replaced(track: Track, rows: Rows) -> None:
     """If this failed, a flush would wait to its end for a thread that is no more."""
     tracker = track()
@@ -510,8 +524,9 @@ def test_a_writer_that_dies_as_it_is_woken_is_replaced(track: Track, rows: Rows)
 # A recorder that breaks
 
 
+# What breaks, and for what no exception can be let out: everything that the paths of a model call come by.
 BREAKABLE = {
-    "what is called": (Recorder, ("put", "put_held", "opened", "begun", "void", "start")),
+    "what is called": (Recorder, ("put", "put_held", "opened", "begun", "refuse")),
     "spool": (Spool, ("append", "_ready", "end", "take", "settle")),
     "spool and queue": (Spool, ("append",)),
     "writer": (Writer, ("notice", "start", "_start")),
@@ -544,7 +559,8 @@ async def test_a_recorder_that_breaks_changes_no_answer(
     assert "".join(str(chunk.content) for chunk in model.stream("Hi", config)) == "Well."
     assert "".join([str(chunk.content) async for chunk in model.astream("Hi", config)]) == "Well."
     assert await asyncio.to_thread(tracker.record, provider="openai", model="gpt-4o-mini", prompt_tokens=1)
-    tracker.admit(provider="openai", model="gpt-4o-mini", prompt="Hi").record(prompt_tokens=1, completion_tokens=1)
-    tracker.admit(provider="openai", model="gpt-4o-mini", prompt="Hi").release()
+    if part != "what is called":
+        tracker.admit(provider="openai", model="gpt-4o-mini", prompt="Hi").record(prompt_tokens=1, completion_tokens=1)
+        tracker.admit(provider="openai", model="gpt-4o-mini", prompt="Hi").release()
     assert tracker.stats().faults > 0
     monkeypatch.undo()

@@ -1,7 +1,7 @@
 """A web application that asks a model, as gunicorn preloads it: the tracker and its handler are made at import.
 
-    /call   asks once, and answers with the process's id
-    /hang   begins a call that no answer comes to
+/call   asks once, and answers with the process's id
+/hang   begins a call that no answer comes to
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def model_for(number: int, kind: type[FakeUsageModel] = FakeUsageModel) -> FakeU
 
 def record(tracker: VitalTracker, log: Log, number: int) -> None:
     """Record one call that nobody watched, by itself or after asking for it."""
-    usage = {"prompt_tokens": 100 + number, "completion_tokens": 1 + number % 50}
+    usage: dict[str, Any] = {"prompt_tokens": 100 + number, "completion_tokens": 1 + number % 50}
     if number % 3:
         call_id = tracker.record(provider="openai", model=MODEL, **usage)
     else:
@@ -181,7 +181,10 @@ async def ask_many(tracker: VitalTracker, log: Log, numbers: Iterator[int]) -> N
     """Make LangChain calls on an event loop, of which some are cancelled."""
     config: Any = {"callbacks": [tracker.handler, Witness(log)]}
     while True:
-        tasks = [asyncio.ensure_future(model_for(number).ainvoke(PROMPT, config)) for number in (next(numbers), next(numbers))]
+        tasks = [
+            asyncio.ensure_future(model_for(number).ainvoke(PROMPT, config))
+            for number in (next(numbers), next(numbers))
+        ]
         slow = asyncio.ensure_future(model_for(next(numbers), SlowModel).ainvoke(PROMPT, config))
         await asyncio.gather(*tasks)
         slow.cancel()
@@ -313,7 +316,8 @@ def _reap(children: dict[int, tuple[float, int]], left: int) -> None:
 def main() -> None:
     """Do one job."""
     job, options = sys.argv[1], json.loads(sys.argv[2])
-    {"doomed": doomed, "forking": forking}[job](**options)
+    jobs: dict[str, Callable[..., None]] = {"doomed": doomed, "forking": forking}
+    jobs[job](**options)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from vital_tracking.delivery import letters as letters_module
 from vital_tracking.delivery.letters import FILE, Letters, forget_taken, letters_in, take_letters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TRIES = settings(max_examples=40, deadline=None)
+TRIES = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 def rows_in(path: Path) -> list[str]:

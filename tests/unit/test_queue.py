@@ -65,7 +65,7 @@ class Waiting(RuleBasedStateMachine):
 
 
 TestWaiting = Waiting.TestCase
-TestWaiting.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestWaiting.settings = settings(max_examples=40, stateful_step_count=25, deadline=None, derandomize=True)
 
 
 def test_eight_threads_and_a_reader_lose_nothing() -> None:

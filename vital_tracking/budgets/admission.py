@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from vital_tracking.context import CallContext
@@ -43,7 +44,8 @@ class Admission:
     `action` is the strictest that was applied (`throttle`, `downgrade`; `shadow_block` and the like where a budget that is not
     enforced would have stopped the call); `throttled_ms` what was waited. `max_tokens` is what the answer must be limited to,
     where the caller asked for clamping and the window cannot pay for more. `requested_model` is the dearer model in whose
-    place this one goes. `call_id` is the call's, where it has one before its record is made.
+    place this one goes. `call_id` is the call's, where it has one before its record is made, and
+    `began` when it began and whether by a clock that is still to be corrected.
     """
 
     hold: Hold | None = None
@@ -52,3 +54,4 @@ class Admission:
     max_tokens: int | None = None
     requested_model: str | None = None
     call_id: str | None = None
+    began: tuple[datetime, bool] | None = None

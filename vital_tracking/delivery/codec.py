@@ -27,6 +27,7 @@ _RUN_FIELDS: Final = frozenset(f.name for f in fields(RunRecord)) - {"context", 
 _USAGE_FIELDS: Final = frozenset(f.name for f in fields(TokenUsage))
 _COST_FIELDS: Final = tuple(f.name for f in fields(Cost))
 _DEEPEST: Final = 6
+_AS_THEY_ARE: Final = frozenset({str, int, bool})
 
 LONGEST: Final = 32 << 10
 """Bytes of JSON past which a record is shortened."""
@@ -49,6 +50,10 @@ def _plain(value: object) -> Any:
     """What JSON has no word for: amounts and ids as text, models as what they dump, anything else not at all."""
     if isinstance(value, (Decimal, UUID)):
         return str(value)
+    if isinstance(value, datetime):  # somebody's own: pandas', pendulum's, a test's
+        return value.isoformat()
+    if isinstance(value, float):
+        return float(value)
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (set, frozenset)):
@@ -85,7 +90,11 @@ def mended(value: object, depth: int = _DEEPEST) -> Any:
 
 def context_fields(context: CallContext) -> dict[str, Any]:
     """What a context says, without what it leaves open."""
-    return {name: value for name in CONTEXT_FIELDS if (value := getattr(context, name)) is not None}
+    return {
+        name: value if type(value) in _AS_THEY_ARE else clean_text(value)
+        for name in CONTEXT_FIELDS
+        if (value := getattr(context, name)) is not None
+    }
 
 
 def context_from(data: Mapping[str, Any]) -> CallContext:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
@@ -34,6 +35,7 @@ logger = logging.getLogger("vital_tracking.delivery")
 
 _PRICES_EVERY_S: Final = 300.0
 _ESTATES_EVERY_S: Final = 60.0
+_MOST_ESTATES: Final = 16  # at once: each takes a file descriptor
 _UNFORESEEN_TRIES: Final = 4
 _MOST_UNSETTLED: Final = 10_000  # what does not fit is settled when its row is made
 _REFUSED: Final = (
@@ -102,11 +104,11 @@ class StoreCourier:
         self.store = store
         self.prices = prices
         self.clock = DatabaseClock()
-        self.letters = Letters(folder)
         self.holds: Holds | None = None
         self.on_tick: list[Callable[[], None]] = []
         self.on_alerts: Callable[[list[dict[str, Any]]], None] | None = None
         self.on_clock: Callable[[float], None] = lambda _skew_s: None
+        self.on_gone: Callable[[bytes], None] = lambda _key: None
         self.own_path: Callable[[], Path | None] = lambda: None
         self._folder = folder
         self._counts = counts
@@ -116,6 +118,7 @@ class StoreCourier:
 
     def reset_after_fork(self) -> None:
         """In a forked child: what is held, claimed and known is the parent's."""
+        self.letters = Letters(self._folder)
         self.held: dict[bytes, Any] = {}
         self.drawn: dict[bytes, tuple[str | None, Draws]] = {}
         self._unsettled: deque[tuple[CallRecord | Unrecorded, Any]] = deque(maxlen=_MOST_UNSETTLED)
@@ -189,13 +192,23 @@ class StoreCourier:
         """What dead processes have left for this database; looked for at the start and once a minute."""
         if self._folder is not None and time.monotonic() >= self._estates_due:
             self._estates_due = time.monotonic() + _ESTATES_EVERY_S
-            self.estates = [estate for estate in self.estates if not estate.finished]
-            self.estates += claim(self._folder, self.own_path())
-        return [estate for estate in self.estates if not estate.finished]
+            try:
+                for estate in islice(claim(self._folder, self.own_path()), _MOST_ESTATES - len(self.estates)):
+                    self._counts.stats.damaged += estate.damaged
+                    self.estates.append(estate)
+            except Exception as error:  # noqa: BLE001 - this process's own calls come first
+                self._counts.fault(error)
+        known, self.estates = len(self.estates), [estate for estate in self.estates if not estate.finished]
+        if known == _MOST_ESTATES and not self.estates:
+            self._estates_due = 0.0  # there may be more
+        return self.estates
 
     def encode(self, items: Sequence[Frame]) -> list[Row]:
         """Price the items and turn them into rows. One that cannot be turned is kept in its shortest form, and flagged."""
         self.refresh_prices()
+        if self.clock.first_s is not None:
+            for estate in self.estates:
+                estate.date(self.clock.first_s)
         calls: dict[str, Row] = {}
         runs: dict[str, RunRecord] = {}
         for frame in items:
@@ -209,8 +222,6 @@ class StoreCourier:
                 self.unreadable(frame, error)
                 continue
             record.hold = self.held.get(frame.id)
-            if record.id in calls:
-                record.replaces_abandoned = False  # what it would replace has not been sent
             # The true end of a call given up in the same batch takes its place.
             row = self._call(record, calls.get(record.id), self.drawn.get(frame.id))
             row.key = frame.id
@@ -270,6 +281,9 @@ class StoreCourier:
         """Set aside a frame of which no row can be made, such as one of a later version's."""
         self._counts.fault(error)
         self._counts.stats.rejected += 1
+        hold = self.held.pop(item.id, None)
+        if hold is not None and self.holds is not None:
+            self.holds.give_back(hold)
         self.letters.add("frame", item.payload.decode("utf-8", "replace"), None, type(error).__name__)
 
     def refresh_prices(self) -> None:
@@ -335,6 +349,7 @@ class StoreCourier:
         for row in rows:
             self.held.pop(row.key, None)
             self.drawn.pop(row.key, None)
+            self.on_gone(row.key)
             if self.holds is not None and row.draws and row.holder is not None:
                 self.holds.posted(row.holder, row.draws)
                 row.draws = []  # said once, though the batch may be sent again for its other rows

@@ -14,8 +14,8 @@ from typing import Final
 
 import orjson
 
-from vital_tracking.delivery.frames import BEGINNINGS, ENDS, ROWS, Frame, Kind, frames_in
-from vital_tracking.delivery.segments import CAN_LOCK, PASSING, OwnerFolder, owners_in, segments_of
+from vital_tracking.delivery.frames import BEGINNINGS, ENDS, ROWS, Frame, Kind, framed, frames_in
+from vital_tracking.delivery.segments import CAN_LOCK, OwnerFolder, owners_in, segments_of
 
 _LITTER_S: Final = 3600.0
 
@@ -88,6 +88,13 @@ class Estate:
     def _of_another(self, frame: Frame) -> Frame:
         return frame._replace(skew_s=self.skew_s, legacy=True)
 
+    def date(self, skew_s: float) -> None:
+        """Its own process never knew the database's time: whoever delivers the rest is to go by what this one found."""
+        if self.skew_s is None:
+            self.skew_s = skew_s
+            with contextlib.suppress(OSError, IndexError), self._segments[-1][1].open("ab") as file:
+                file.write(framed(Kind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s))
+
     def settle(self) -> None:
         """What was taken last is in the store: remove the segments before it, and after the last one the folder."""
         if self._finished:
@@ -151,9 +158,9 @@ def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        if error.errno in PASSING:
-            raise
-        return b""
+        if isinstance(error, FileNotFoundError):
+            return b""
+        raise
 
 
 def _frames_of(path: Path) -> Iterator[Frame | None]:

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import orjson
 
+from vital_tracking.delivery.segments import make_private
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -21,6 +23,7 @@ except ImportError:  # Windows
 FILE: Final = "rejected.jsonl"
 _LIMIT_BYTES: Final = 16 << 20
 _CAN_LOCK: Final = fcntl is not None
+_SAFELY: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Letters:
         except TypeError:  # a lone surrogate: why it was refused
             line = orjson.dumps({**letter, "row": row.encode("utf-8", "replace").decode()}) + b"\n"
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(path.parent)
             with self._lock:
                 fd = _opened(path)
                 try:
@@ -79,7 +82,7 @@ class Letters:
                         line = b"\n" + line
                     return os.write(fd, line) == len(line)
                 finally:
-                    os.close(fd)
+                    _let_go(fd)
         except OSError:
             return False
 
@@ -87,7 +90,7 @@ class Letters:
 def _opened(path: Path) -> int:
     """The file of letters, to be appended to, and held against `take_letters`."""
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _SAFELY, 0o600)
         try:
             if _CAN_LOCK:
                 fcntl.flock(fd, fcntl.LOCK_EX)
@@ -99,6 +102,13 @@ def _opened(path: Path) -> int:
             os.close(fd)
             raise
         os.close(fd)  # taken between the two steps
+
+
+def _let_go(fd: int) -> None:
+    """Unlock and close: a child that was forked meanwhile has a copy, which would keep the lock."""
+    if _CAN_LOCK:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
 
 
 def letters_in(path: Path) -> Iterator[Letter]:
@@ -128,7 +138,7 @@ def take_letters(folder: Path) -> list[Letter]:
             else:
                 path.rename(taken)
         finally:
-            os.close(fd)
+            _let_go(fd)
     return list(letters_in(taken))
 
 

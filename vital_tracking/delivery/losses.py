@@ -48,6 +48,7 @@ class _Sum:
     estimated: bool = False
     cost: Cost | None = None
     draws: dict[int, Decimal] = field(default_factory=dict)
+    ids: list[bytes] = field(default_factory=list)
 
 
 class Losses:
@@ -65,8 +66,10 @@ class Losses:
     def __len__(self) -> int:
         return len(self._sums)
 
-    def add(self, record: CallRecord, cost: Cost | None, holder: str | None, draws: list[tuple[int, str]]) -> None:
-        """Add a call with its cost, None where it has no price, and what it drew on the grants of `holder`."""
+    def add(
+        self, record: CallRecord, cost: Cost | None, holder: str | None, draws: list[tuple[int, str]], *ids: bytes
+    ) -> None:
+        """Add a call with its cost, None where it has no price, what it drew on the grants of `holder`, and its id."""
         with self._lock:
             # Clean and short, as the row will have them: whoever they are, they can be told apart and take little room.
             owners: list[Any] = [clean_text(getattr(record.context, name)) for name in _OWNERS]
@@ -81,7 +84,7 @@ class Losses:
                 _budget_model(record),
                 clean_text(record.service_tier),
                 record.call_type,
-                record.status == "blocked",
+                record.status,
                 record.cache_hit,
                 cost.version if cost is not None else None,
                 holder,
@@ -111,17 +114,23 @@ class Losses:
             for name in _COUNTED:
                 total.usage[name] += getattr(record.usage, name)
             total.estimated |= record.usage.estimated
+            total.ids += ids
             if cost is not None:
                 total.cost = cost if total.cost is None else _added(total.cost, cost)
             for window, amount in draws:
                 total.draws[window] = MONEY.add(total.draws.get(window, Decimal(0)), Decimal(amount))
 
-    def take(self) -> list[tuple[CallRecord, list[tuple[int, str]], str | None]]:
-        """The sums as records, with what they drew and on whose grants; nothing is left here."""
+    def take(self) -> list[tuple[CallRecord, list[tuple[int, str]], str | None, list[bytes]]]:
+        """The sums as records, with what they drew and on whose grants, and the ids of their calls; nothing is left here."""
         with self._lock:
             sums, self._sums = self._sums, {}
         return [
-            (_record(total), [(window, format(amount, "f")) for window, amount in total.draws.items()], key[-2])
+            (
+                _record(total),
+                [(window, format(amount, "f")) for window, amount in total.draws.items()],
+                key[-2],
+                total.ids,
+            )
             for key, total in sums.items()
         ]
 

@@ -41,6 +41,7 @@ _LEFT: Final = (
 )
 _OVERHEAD: Final = 200  # bytes of a queued frame beside its JSON
 _HOPELESS_S: Final = 1.0
+_PATIENCE_S: Final = 3.0
 
 
 class Call(Unrecorded, Protocol):
@@ -112,6 +113,7 @@ class Recorder:
             background=settings.background,
         )
         self._courier.own_path = lambda: spool.path
+        self._courier.on_gone = spool.gone
         return spool
 
     # What the others hang on here
@@ -146,28 +148,35 @@ class Recorder:
         if self.spool is not None and len(payload) < LONGEST:
             self.spool.append(kind, key, payload)
 
-    def begun(self, record: CallRecord) -> None:
-        """The same for a call that LangChain does not make, with the record that it becomes if no end comes."""
+    def begun(self, record: CallRecord) -> CallRecord:
+        """The same for a call that LangChain does not make, with the record that it becomes if no end comes.
+
+        Returned as it was dated: its end must have the same time.
+        """
         if self.spool is not None:
             try:
                 record = by_clock(record, self.clock.skew_s)
                 self.opened(Kind.BEGUN, id_bytes(record.id), pack_record(record))
             except Exception as error:  # noqa: BLE001 - only its beginning is lost
                 self.fault(error)
+        return record
 
     def void(self, call_id: str) -> None:
         """A call that had begun was not made after all."""
         if self.spool is not None:
-            self.spool.append(Kind.VOID, id_bytes(call_id), b"", vital=True)
+            try:
+                self.spool.append(Kind.VOID, id_bytes(call_id), b"", vital=True)
+            except Exception as error:  # noqa: BLE001 - the call will be there as abandoned
+                self.fault(error)
 
     # Calls and runs that have ended
 
     def put(self, item: Recordable) -> bool:
         """Record a call or one state of a service run; False where it was lost, which is counted and logged."""
-        if self._writer.closing:
+        spool = self.spool
+        if self._writer.closing and spool is None:
             self.refuse()
             return False
-        spool = self.spool
         try:
             short = spool.pressed if spool is not None else self._queue.pressed
             kind, key, payload, short = self._packed(item, short=short)
@@ -181,6 +190,9 @@ class Recorder:
             spooled = False
         if spool is not None and spooled:
             waiting = len(spool.waiting)
+        elif self._writer.closing:  # memory has no future
+            self.refuse()
+            return False
         elif self._queue.put(Frame(kind, key, payload), len(payload) + _OVERHEAD):
             waiting = len(self._queue.waiting)
         else:
@@ -245,18 +257,18 @@ class Recorder:
 
     def _lose(self, record: CallRecord, hold: Any) -> None:
         """Add a call to the sums."""
+        if record.replaces_abandoned:  # a row of it is in the database already, or on its way there
+            self._drop(1, "neither disk nor memory has room for a late end")
+            return
         courier = self._courier
         record = by_clock(record, self.clock.skew_s)
         cost = courier.cost_of(record)
         draws: Draws = []
         if hold is not None and courier.holds is not None:
             draws = courier.holds.settle(hold, record, courier.counted(record, cost))
-        self._losses.add(record, cost, None if hold is None else hold.holder, draws)
         key = id_bytes(record.id)
+        self._losses.add(record, cost, None if hold is None else hold.holder, draws, key)
         courier.held.pop(key, None)
-        if self.spool is not None:
-            self.spool.append(Kind.VOID, key, b"", vital=True)
-            self.spool.ended(key)
 
     def _keep_losses(self) -> None:
         """Turn the sums into rows as soon as there is room for them."""
@@ -267,15 +279,21 @@ class Recorder:
 
     def _spill_losses(self, *, vital: bool = False) -> None:
         with self._spilling:  # so that nobody finds neither the sums nor their rows
-            for record, draws, holder in self._losses.take():
+            for record, draws, holder, ids in self._losses.take():
                 key, payload = id_bytes(record.id), pack_record(record, short=True)
                 if draws:
                     self._courier.drawn[key] = (holder, draws)
-                if self.spool is not None and self.spool.append(Kind.RECORD, key, payload, vital=vital):
-                    continue
-                if not self._queue.put(Frame(Kind.RECORD, key, payload), len(payload) + _OVERHEAD):
+                if not (
+                    (self.spool is not None and self.spool.append(Kind.RECORD, key, payload, vital=vital))
+                    or self._queue.put(Frame(Kind.RECORD, key, payload), len(payload) + _OVERHEAD)
+                ):
                     self._courier.drawn.pop(key, None)
-                    self._losses.add(record, record.cost, holder, draws)
+                    self._losses.add(record, record.cost, holder, draws, *ids)
+                elif self.spool is not None:
+                    for (
+                        merged
+                    ) in ids:  # only now: until the sum is safe, each is better there as abandoned than not at all
+                        self.spool.gone(merged)
 
     def _drop(self, count: int, why: str) -> None:
         self._counts.stats.dropped += count
@@ -309,9 +327,12 @@ class Recorder:
     def close(self, timeout: float = 5.0) -> Delivered:
         """Send what waits, for at most `timeout` seconds, and stop. What is left stays in the spool."""
         spool = self.spool
-        if spool is not None and spool.healthy and self._writer.troubled:
-            timeout = min(timeout, _HOPELESS_S)  # it is safe where it is
-        idle = self._writer.close(timeout)
+        patience = None
+        if spool is not None and spool.healthy:  # what waits is safe where it is
+            patience = _PATIENCE_S
+            if self._writer.troubled:
+                timeout = min(timeout, _HOPELESS_S)
+        idle = self._writer.close(timeout, patience=patience)
         try:
             if spool is not None:
                 self._rescue(spool, idle)
@@ -323,14 +344,24 @@ class Recorder:
             estate.let_go()
         waiting = 0 if spool is None else len(spool.waiting)
         in_memory = len(self._queue.waiting)
+        lost = sum(record.calls for record, *_ in self._losses.take())
+        self._drop(lost, "the process is ending")
         if in_memory and not idle:
             logger.warning("Time is over with %d calls on their way; whether they are stored is unknown.", in_memory)
         elif in_memory:
-            self._drop(in_memory, "the process is ending")
+            self._drop(self._calls_in_memory(), "the process is ending")
             self._queue.reset()
         if waiting:
             logger.warning(_LEFT, waiting, self.folder)
-        return self.delivered(not (waiting or in_memory or self._losses))
+        return self.delivered(not (waiting or in_memory or lost))
+
+    def _calls_in_memory(self) -> int:
+        """How many calls wait in memory, merged ones each for itself."""
+        count = 0
+        for frame in self._queue.take(len(self._queue.waiting)):
+            item = self._courier.decoded(frame) if frame.kind == Kind.RECORD else None
+            count += item.calls if isinstance(item, CallRecord) else 1
+        return count
 
     def _rescue(self, spool: Spool, idle: bool) -> None:
         """Move to the spool what waits in memory: whole where there is room, else its money.
@@ -365,7 +396,7 @@ class Recorder:
         if self.spool is not None:
             stats.spooled = len(self.spool.waiting)
             stats.spool_bytes = self.spool.size
-            stats.damaged = self.spool.damaged + sum(estate.damaged for estate in self._courier.estates)
+            stats.damaged += self.spool.damaged
         return stats
 
     def replay(self, timeout: float, on_progress: Callable[[Estate, int], None] = lambda _estate, _calls: None) -> bool:
@@ -374,6 +405,7 @@ class Recorder:
             return True
         deadline = time.monotonic() + timeout
         for estate in claim(self.folder, self.spool.path if self.spool is not None else None):
+            self._courier.estates.append(estate)
             try:
                 self._writer.empty(estate, deadline, partial(on_progress, estate))
             finally:

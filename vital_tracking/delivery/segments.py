@@ -10,6 +10,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -148,7 +149,7 @@ class OwnerFolder:
     @classmethod
     def create(cls, parent: Path, store: str) -> OwnerFolder:
         """A new folder of this process's own, for what goes to that store. OSError where that cannot be."""
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(parent)
         path = parent / new_id()
         path.mkdir(mode=0o700)
         lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
@@ -199,11 +200,17 @@ class OwnerFolder:
             _close_ours(lock, self._identity)
 
     def reserve(self, size: int) -> None:
-        """Set room aside for what must be kept when the disk is full, where there is none yet."""
+        """Set room aside for what must be kept when the disk is full, where there is none yet; little of a disk that is small."""
         if not self._reserved:
-            with contextlib.suppress(OSError):
-                (self.path / _RESERVE).write_bytes(bytes(size))
+            try:
+                fd = os.open(self.path / _RESERVE, os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+                try:
+                    os.write(fd, bytes(min(size, shutil.disk_usage(self.path).free // 8)))
+                finally:
+                    os.close(fd)
                 self._reserved = True
+            except OSError:
+                self.spend_reserve()
 
     def spend_reserve(self) -> bool:
         """Give up that room; whether there was any."""
@@ -262,6 +269,13 @@ def _close_ours(fd: int, identity: tuple[int, int, int]) -> None:
             os.close(fd)
 
 
+def make_private(folder: Path) -> None:
+    """Make the folder of a database's spool, and the spool itself, for this user alone. OSError where that cannot be."""
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    for path in (folder.parent, folder):  # mkdir gives its mode to the last folder alone
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
 def segments_of(folder: Path) -> list[tuple[int, Path]]:
     """The segments in a folder with their numbers, oldest first."""
     found: list[tuple[int, Path]] = []
@@ -273,7 +287,7 @@ def segments_of(folder: Path) -> list[tuple[int, Path]]:
 def owners_in(folder: Path) -> list[Path]:
     """The folders of processes in the folder of one database, oldest first."""
     with contextlib.suppress(OSError):
-        return sorted(path for path in folder.iterdir() if (path / _LOCK).exists())
+        return sorted(path for path in folder.iterdir() if os.path.exists(path / _LOCK))
     return []
 
 
@@ -302,9 +316,11 @@ def about_owner(folder: Path) -> dict[str, Any]:
 
 
 def files_in(folder: Path) -> Iterator[os.stat_result]:
-    """The size and age of every file in a spool, whoever wrote it."""
+    """The size and age of every file in a spool but dead letters, whoever wrote it."""
     for path, _, names in os.walk(folder):
         for name in names:
+            if name.startswith("rejected"):
+                continue  # dead letters have a limit of their own
             with contextlib.suppress(OSError):  # removed meanwhile
                 yield os.stat(os.path.join(path, name))
 

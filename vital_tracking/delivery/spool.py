@@ -249,6 +249,12 @@ class Spool:
             segment.opened.discard(id)
         self._begun.discard(id)
 
+    def gone(self, id: bytes) -> None:  # noqa: A002
+        """The call of that id is in the store: if its end took another way than through here, say so of its beginning."""
+        if id in self._begun:
+            self.append(_VOID, id, b"", vital=True)
+            self.ended(id)
+
     def settle(self) -> None:
         """What was taken last is in the store, or will never be: forget it."""
         self._uncounted += self._taken
@@ -301,6 +307,8 @@ class Spool:
     def close(self, *, idle: bool = True) -> bool:
         """Stop, and let others deliver what is left; whether nothing is. `idle`: the writer has nothing in hand."""
         with self._opening:
+            if self._closed:  # another thread, or what this signal handler has interrupted, is at it or has done it
+                return False
             self._closed = True
             segment, self._segment = self._segment, None
         self._wake.put(False)
@@ -444,7 +452,7 @@ class Spool:
         if not CAN_LOCK or not self._enter(_PATIENCE_S):
             return False
         try:
-            for _ in range(2):
+            for tries in range(3):  # as it is, in another file, in the reserve's room
                 try:
                     if self._segment is None:
                         self._next(None)
@@ -452,8 +460,8 @@ class Spool:
                     return True
                 except OSError as error:
                     self._failed(error, self._segment)
-                    if self._owner is None or not self._owner.spend_reserve():
-                        break
+                    if self._owner is not None and (tries or self._segment is not None):
+                        self._owner.spend_reserve()
             return False
         finally:
             self._leave()

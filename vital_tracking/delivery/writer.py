@@ -25,6 +25,8 @@ _Result = TypeVar("_Result")
 
 _FIRST_DELAY_S: Final = 0.25
 _LONGEST_DELAY_S: Final = 30.0
+_WAITED_FOR_S: Final = 0.5
+_LAST_WORDS_S: Final = 0.5
 
 
 class Source(Protocol[Item]):
@@ -152,15 +154,21 @@ class Writer(Generic[Item, Encoded]):
 
         if settled():
             return True
+        if threading.current_thread() is self._thread:
+            return False  # called from within a delivery: nobody else would do it
         with self._lock:
             self._flushing += 1
         try:
-            if not self._running and not self._start():
-                self._work_inline(timeout)
-                return settled()
-            self._wake.put(None)
-            with self._moved:
-                self._moved.wait_for(lambda: settled() or self._closing, timeout)
+            deadline = None if timeout is None else time.monotonic() + timeout
+            left = timeout
+            while not (settled() or self._closing or (left is not None and left <= 0)):
+                if not self._running and not self._start():
+                    self._work_inline(left)
+                    break
+                self._wake.put(None)
+                with self._moved:  # a thread that dies over it is replaced
+                    self._moved.wait_for(lambda: settled() or self._closing or not self._running, left)
+                left = None if deadline is None else deadline - time.monotonic()
             return settled()
         finally:
             with self._lock:
@@ -168,8 +176,11 @@ class Writer(Generic[Item, Encoded]):
             if not self._background:
                 self._wake.put(None)  # let the thread go
 
-    def close(self, timeout: float = 5.0) -> bool:
-        """Deliver what waits, for at most `timeout` seconds, and stop; False where the thread has something in hand."""
+    def close(self, timeout: float = 5.0, *, patience: float | None = None) -> bool:
+        """Deliver what waits, for at most `timeout` seconds, and stop; False where the thread has something in hand.
+
+        With `patience` it gives up sooner: where nothing was settled for so many seconds.
+        """
         self._deadline = time.monotonic() + timeout
         self._closing = True
         self._wake.put(None)
@@ -177,7 +188,16 @@ class Writer(Generic[Item, Encoded]):
             self._moved.notify_all()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+            before = None
+            while thread.is_alive() and (left := self._deadline - time.monotonic()) > 0:
+                if patience is not None:
+                    settled = [source.settled for source in self._sources]
+                    if settled == before:
+                        break
+                    before, left = settled, min(left, patience)
+                thread.join(left)
+            if self._late():
+                thread.join(_LAST_WORDS_S)  # it notices the deadline no sooner than we do
         if thread is not None and thread.is_alive():
             return False
         self._turn()
@@ -214,14 +234,27 @@ class Writer(Generic[Item, Encoded]):
         try:
             if self._courier.legacies():
                 wake.put(None)  # they have waited long enough
-            while not self._closing and (self._background or self._flushing):
+            while self._goes_on():
                 with suppress(Empty):
                     wake.get(timeout=self._interval_s)
                 self._turn()
-            self._turn()
+            if self._closing:
+                self._turn()
         finally:
-            # Dead or done: the next put starts another.
-            self._running = False
+            # Dead or done: the next put starts another, and so does whoever waits in `flush`.
+            with self._lock:
+                if self._thread is threading.current_thread():
+                    self._signalled = self._running = False
+            with self._moved:
+                self._moved.notify_all()
+
+    def _goes_on(self) -> bool:
+        """Whether the thread has more to do; where not, whoever flushes from now on starts another."""
+        with self._lock:
+            if self._closing or not (self._background or self._flushing):
+                self._running = False
+                return False
+            return True
 
     def _turn(self) -> None:
         try:
@@ -321,6 +354,8 @@ class Writer(Generic[Item, Encoded]):
                     return None
             if not (self._background or self._flushing):
                 return None  # nobody waits for this thread any more
+            if self._flushing:
+                wait = min(wait, _WAITED_FOR_S)
             self._courier.tick()
             # An exit or a flush cuts the wait short.
             with suppress(Empty):

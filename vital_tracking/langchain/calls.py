@@ -22,7 +22,7 @@ from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.extract import ErrorFacts, prompt_size, text_size
 from vital_tracking.langchain.packing import pack_call
 from vital_tracking.langchain.records import ALLOWED_METADATA, record_of, shortest_record_of
-from vital_tracking.usage import MAX_TOKENS, CallRecord, CallType, Status
+from vital_tracking.usage import MAX_TEXT, MAX_TOKENS, CallRecord, CallType, Status, clean_text
 
 _EMPTY: Final[Mapping[str, Any]] = {}
 
@@ -305,8 +305,9 @@ class OpenCall:
 
 def _keep(kept: dict[str, Any], fields: Mapping[str, Any]) -> None:
     for name in _RESPONSE_FIELDS:
-        if name in fields:
-            kept[name] = fields[name]
+        value = fields.get(name)
+        if isinstance(value, str):
+            kept[name] = value if len(value) <= MAX_TEXT else clean_text(value)
 
 
 def _holds_counts(usage: Mapping[str, Any] | None) -> bool:

@@ -179,7 +179,8 @@ class VitalEmbeddings(Embeddings):
                 status="abandoned",
                 budget_action=admission.action,
             )
-            self._recorder.begun(record)
+            begun = self._recorder.begun(record)
+            admission.began = begun.created_at, begun.clocked
         except Exception as fault:  # noqa: BLE001 - no fault of ours reaches the caller
             self._recorder.fault(fault)
 
@@ -209,11 +210,13 @@ class VitalEmbeddings(Embeddings):
         if isinstance(own := metadata.get(METADATA_KEY), Mapping):
             kept |= own
         kept |= {"texts": len(texts)} | ({"requests": len(reported)} if len(reported) > 1 else {})
+        began = admission.began or (started, True)
         put = self._recorder.put if admission.hold is None else self._recorder.put_held
         put(
             CallRecord(
                 id=admission.call_id or new_id(),
-                created_at=started,
+                created_at=began[0],
+                clocked=began[1],
                 context=context,
                 provider=self._provider,
                 model=self._model,

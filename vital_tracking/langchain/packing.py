@@ -8,7 +8,8 @@ when it is unpacked. No text of a prompt or an answer is in there, and of metada
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from decimal import Decimal
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
@@ -18,16 +19,20 @@ import uuid_utils
 
 from vital_tracking.budgets.admission import Admission
 from vital_tracking.context import CONTEXT_KEYS, METADATA_KEY, SCOPE_KEY, CallContext, Frame, unknown_keys
-from vital_tracking.delivery.codec import LONGEST, context_fields, context_from, dumps, mended
+from vital_tracking.delivery.codec import context_fields, context_from, dumps, mended
 from vital_tracking.langchain.extract import ErrorFacts
 from vital_tracking.langchain.records import project_of, run_id_of
-from vital_tracking.usage import TokenUsage, clean_metadata, clean_text
+from vital_tracking.usage import TokenUsage, clean_metadata, clean_text, token_count
 
 if TYPE_CHECKING:
     from vital_tracking.langchain.calls import OpenCall
 
 _READ_KEYS: Final = frozenset({"ls_provider", "ls_model_name", "langgraph_checkpoint_ns", METADATA_KEY}) | CONTEXT_KEYS
+_IDS: Final = CONTEXT_KEYS | {"langgraph_node", "lc_agent_name", "thread_id"}
+_OWNER_KEYS: Final = (_READ_KEYS - {METADATA_KEY}) | _IDS
 _MOST_KNOWN: Final = 1000
+_LONG: Final = 1024
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _WHOLE: Final = frozenset({int, type(None)})
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -79,6 +84,7 @@ class _Sort(NamedTuple):
 
     values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
     keys: bytes
+    names: tuple[str, ...]
 
 
 # Both are emptied, not trimmed, when they are full; other threads may write to them meanwhile.
@@ -110,34 +116,40 @@ def pack_opening(call: OpenCall, run_id: object = None) -> bytes:
         call.batch_size,
         call.attempt,
         call.hash,
-        call.tags,
-        _path(call.serialized) if "ls_provider" not in metadata else None,
+        call.tags and [tag for tag in call.tags[:32] if isinstance(tag, str)],
+        None if type(provider := metadata.get("ls_provider")) is str and provider else _path(call.serialized),
         *(
             (None, None, None)
             if admission is None
             else (admission.action, admission.throttled_ms, admission.requested_model)
         ),
-        *sort.values(metadata),
+        *_stored(sort, metadata),
     )
-    packed = b'{"whose":%b,"keys":%b,"values":%b}' % (_whose(call), sort.keys, dumps(values))
-    return packed if len(packed) <= LONGEST else dumps(mended(orjson.loads(packed)))
+    packed = dumps(values)
+    if len(packed) > _LONG:  # perhaps there is a text among them that will be cut
+        packed = dumps(mended(values))
+    return b'{"whose":%b,"keys":%b,"values":%b}' % (_whose(call), sort.keys, packed)
 
 
 def pack_call(call: OpenCall, *, short: bool = False) -> bytes:
     """A call that has ended; `short` leaves out what says nothing of money or to whom it belongs."""
     opening = call.opening or pack_opening(call)
     ended = call.ended if call.ended is not None else call.touched
+    message_id = call.message_id
     usage, error, first_token, notes = call.usage, call.error, call.first_token, call.notes
-    if usage is not None and (call.estimate is not None or not _is_whole(usage)):
+    if usage is not None and not _are_counts(usage):
         usage = {name: _count(value) for name, value in usage.items()}
+    token_usage = call.token_usage
+    if token_usage is not None and not _are_counts(token_usage):
+        token_usage = {name: _count(value) for name, value in token_usage.items()}
     end = (
         call.status,
         (ended - call.started_clock) * 1000,
         None if first_token is None else (first_token - call.started_clock) * 1000,
-        call.message_id,
+        message_id if isinstance(message_id, str) and message_id.startswith("lc_run--") else None,
         call.response,
         usage,
-        call.token_usage,
+        token_usage,
         call.estimate,
         None if error is None else _error_fields(error),
         call.inner,
@@ -157,7 +169,7 @@ def unpack_call(key: bytes, payload: bytes, skew_s: float) -> OpenCall:
     """The call that was packed at its end."""
     data = orjson.loads(payload)
     call = _opened(key, data["opening"], skew_s)
-    end = dict(zip(_END, data["end"], strict=False))
+    end: dict[str, Any] = {**dict.fromkeys(_END), **dict(zip(_END, data["end"], strict=False))}
     call.status = end["status"]
     call.ended = end["ms"] / 1000
     call.first_token = None if end["ttft"] is None else end["ttft"] / 1000
@@ -190,8 +202,10 @@ def _opened(key: bytes, data: Mapping[str, Any], skew_s: float) -> OpenCall:
     from vital_tracking.langchain.calls import OpenCall, Run
 
     values, whose = data["values"], data["whose"]
-    start = dict(zip(_OPENING, values, strict=False))
-    metadata = dict(zip(data["keys"]["kept"], values[len(_OPENING) :], strict=False))
+    kept = data["keys"]["kept"]
+    named = len(values) - len(kept)  # another version's may be fewer or more
+    start: dict[str, Any] = {**dict.fromkeys(_OPENING), **dict(zip(_OPENING, values[:named], strict=False))}
+    metadata = dict(zip(kept, values[named:], strict=True))
     params = {name: start[name] for name in ("model", "model_name", "model_id", "_type") if start[name] is not None}
     call = OpenCall(
         _key(start["run"]), start["type"], None, None, start["parent"], start["tags"], metadata, params, start["batch"]
@@ -302,6 +316,7 @@ def _sort_of(allowed: frozenset[str], metadata: Mapping[str, Any]) -> _Sort:
                     "unknown": [clean_text(name) for name in unknown_keys(metadata)],
                 }
             ),
+            kept,
         )
         if len(_sorts) >= _MOST_KNOWN:
             _sorts.clear()
@@ -309,12 +324,26 @@ def _sort_of(allowed: frozenset[str], metadata: Mapping[str, Any]) -> _Sort:
     return sort
 
 
+def _stored(sort: _Sort, metadata: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values of metadata that are kept, as the database will have them: flat and not too long."""
+    values = sort.values(metadata)
+    return values if _PLAIN.issuperset(map(type, values)) else tuple(map(_storable, sort.names, values))
+
+
+def _storable(name: str, value: object) -> Any:
+    if name == METADATA_KEY:
+        return clean_metadata(value, ()) if isinstance(value, Mapping) else None
+    if name in _IDS or isinstance(value, str):
+        return clean_text(value)
+    return clean_metadata({name: value}, ()).get(name)
+
+
 def _shortened(opening: bytes) -> bytes:
     data = mended(orjson.loads(opening))
     values = dict(zip(_OPENING, data["values"], strict=False))
-    values |= dict.fromkeys(("tool", "tags", "hash", "serialized"))
+    values |= dict.fromkeys(("tags", "hash"))
     named = zip(data["keys"]["kept"], data["values"][len(_OPENING) :], strict=False)
-    kept = {name: value for name, value in named if name in _READ_KEYS and name != METADATA_KEY}
+    kept = {name: value for name, value in named if name in _OWNER_KEYS}
     for scope in ("scope", "marked"):
         if data["whose"].get(scope):
             data["whose"][scope]["metadata"] = {}
@@ -340,21 +369,29 @@ def _key(run_id: str) -> Any:
         return run_id
 
 
-def _is_whole(usage: Mapping[str, Any]) -> bool:
-    """Whether all details are whole numbers; NaN would become nothing in JSON, and nothing is not what was reported."""
-    inputs, outputs = usage.get("input_token_details"), usage.get("output_token_details")
-    return (inputs is None or (type(inputs) is dict and _WHOLE.issuperset(map(type, inputs.values())))) and (
-        outputs is None or (type(outputs) is dict and _WHOLE.issuperset(map(type, outputs.values())))
-    )
+def _are_counts(usage: Mapping[str, Any]) -> bool:
+    """Whether there is nothing but whole numbers in it, as providers report them."""
+    for value in usage.values():
+        kind = type(value)
+        if kind is int or value is None:
+            continue
+        if kind is not dict or not _WHOLE.issuperset(map(type, value.values())):
+            return False
+    return True
 
 
 def _count(value: object) -> object:
-    """A count as JSON can hold it: what is no whole number goes as text."""
+    """A count as JSON can hold it: NaN would become nothing, which nobody reported; and a text may be somebody's."""
     if isinstance(value, Mapping):
         return {name: _count(inner) for name, inner in value.items()}
-    if hasattr(value, "model_dump") or (isinstance(value, float) and value.is_integer()):
+    if (dump := getattr(value, "model_dump", None)) is not None:
+        return _count(dump())
+    if value is None or isinstance(value, bool):
         return value
-    return value if isinstance(value, int) or value is None else clean_text(value)
+    if isinstance(value, (int, float, Decimal)):
+        whole = token_count(value)
+        return str(value) if whole is None else whole
+    return "no count"
 
 
 def _error_fields(error: ErrorFacts) -> dict[str, Any]:
@@ -368,5 +405,6 @@ def _error_from(data: Mapping[str, Any]) -> ErrorFacts:
         setattr(error, name, data.get(name))
     if error.usage is not None:
         usage: Mapping[str, Any] = data["usage"]
-        error.usage = TokenUsage(**{**usage, "notes": tuple(usage["notes"])})
+        known = {f.name: usage[f.name] for f in fields(TokenUsage) if f.name in usage}
+        error.usage = TokenUsage(**{**known, "notes": tuple(usage.get("notes", ()))})
     return error
