@@ -22,7 +22,7 @@ from vital_tracking.delivery.segments import CAN_LOCK, PASSING, OwnerFolder, Seg
 logger = logging.getLogger("vital_tracking.delivery")
 
 _TRY_AGAIN_S: Final = 1.0
-_PATIENCE_S: Final = 0.25  # for another thread that opens a segment
+_PATIENCE_S: Final = 5.0  # for another thread that opens a segment: what it cannot wait for is not safe from a kill
 _PRESSED: Final = 0.75
 _VOID: Final = int(Kind.VOID)
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
