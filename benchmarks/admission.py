@@ -85,7 +85,7 @@ def request(**context: Any) -> Request:
 def a_tracker(url: str) -> VitalTracker:
     """A tracker that knows its budgets, and tells nobody of their alerts."""
     logging.getLogger("vital_tracking").setLevel(logging.ERROR)
-    settings = Settings(flush_interval_s=3600, budget_deadline_s=60, queue_size=10**7)
+    settings = Settings(flush_interval_s=3600, budget_deadline_s=60, spool=False, queue_bytes=1 << 30)
     tracker = VitalTracker(PostgresStore(url), settings=settings)
     tracker.gate.start()
     while tracker.gate.rules is None:

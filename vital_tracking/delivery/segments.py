@@ -36,7 +36,7 @@ _SUFFIX: Final = ".segment"
 _READ_BYTES: Final = 2 << 20
 
 
-def _writer() -> Callable[[int, bytes, int], int]:
+def _writer() -> Callable[[int, bytes, int], int] | None:
     """write(2) of the C library, called without letting go of the interpreter's lock.
 
     `os.write` lets go of it for each microsecond that the page cache takes, and has to wait for whatever thread computes
@@ -45,18 +45,12 @@ def _writer() -> Callable[[int, bytes, int], int]:
     try:
         import ctypes
 
-        write = ctypes.PyDLL(None).write
+        return ctypes.PyDLL(None).write
     except (ImportError, OSError, AttributeError):
-        return lambda fd, data, _size: os.write(fd, data)
-
-    def written(fd: int, data: bytes, size: int) -> int:
-        count: int = write(fd, data, size)
-        return count if count >= 0 else os.write(fd, data)
-
-    return written
+        return None
 
 
-_write: Final = _writer()
+_write: Final = _writer() or (lambda fd, data, _size: os.write(fd, data))
 
 
 class Segment:
@@ -90,6 +84,8 @@ class Segment:
         """Append one frame in one write, which other threads' writes cannot come into. OSError where it does not fit."""
         size = len(frame)
         written = _write(self.fd, frame, size)
+        if written < 0:
+            written = os.write(self.fd, frame)
         self.size += written
         if written != size:
             self.torn = True
@@ -176,9 +172,11 @@ class OwnerFolder:
     def remove(self) -> None:
         """Delete the folder with all that is in it, and let go."""
         with contextlib.suppress(OSError):
-            for entry in list(self.path.iterdir()):
+            # The segments last: while there is one, whoever comes after a death in here takes the folder up again.
+            for entry in sorted(self.path.iterdir(), key=lambda path: path.suffix == _SUFFIX):
                 if entry.name != _LOCK:
-                    entry.unlink()
+                    with contextlib.suppress(OSError):
+                        entry.unlink()
             (self.path / _LOCK).unlink()
             self.path.rmdir()
         self.let_go()
