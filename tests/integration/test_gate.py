@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -483,7 +484,11 @@ def test_a_call_across_the_end_of_its_minute_counts_where_it_began(
     tracker = make_tracker()
     call = tracker.admit(user_id="u-1", **CALL)
     a_minute_passes(tracker)
-    call.record(**USAGE, response_time_ms=60_000)
+    assert call._admission is not None
+    assert call._admission.began is not None
+    began, clocked = call._admission.began
+    call._admission.began = began - timedelta(minutes=1), clocked
+    call.record(**USAGE)
     assert admit_all(tracker, 1) == 1
     tracker.close()
     check_sums(store)

@@ -108,6 +108,7 @@ class CountingStore(MemoryStore):
     """Takes rows, counts them by status, and keeps none."""
 
     description = "a counter"
+    in_memory = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,7 +166,7 @@ def ten_calls(handler: Any, number: int) -> None:
     tool.on_tool_end("y")
 
 
-def test_a_hundred_thousand_calls_leave_memory_where_it_was() -> None:
+def test_many_thousand_calls_leave_memory_where_it_was() -> None:
     """Not a block a thousand calls may stay behind: a map that never shrinks ends a server after some weeks."""
     store = CountingStore()
     tracker = VitalTracker(store, settings=Settings(flush_interval_s=60))  # type: ignore[arg-type]
@@ -177,10 +178,10 @@ def test_a_hundred_thousand_calls_leave_memory_where_it_was() -> None:
             if number % 500 == 499:
                 assert tracker.flush(30).complete
 
-    serve(0, 2_500)  # caches fill up to their limits
+    serve(0, 1_500)  # caches fill up to their limits
     gc.collect()
     before = sys.getallocatedblocks()
-    serve(2_500, 10_000)
+    serve(1_500, 4_000)
     assert tracker.flush(30).complete
     gc.collect()
     grown = sys.getallocatedblocks() - before
@@ -189,10 +190,10 @@ def test_a_hundred_thousand_calls_leave_memory_where_it_was() -> None:
     assert [len(book) for book in books] == [0] * 5
     assert len(handler._given_up) <= 1024  # those that may still end
     assert (stats.in_flight, stats.waiting, stats.faults, stats.dropped, stats.rejected) == (0, 0, 0, 0, 0)
-    assert store.counts == {"ok": 80_000, "error": 10_000, "cancelled": 10_000}
-    assert store.tokens == 80_000 * 77
+    assert store.counts == {"ok": 32_000, "error": 4_000, "cancelled": 4_000}
+    assert store.tokens == 32_000 * 77
     tracker.close()
-    assert grown < 7_500, f"{grown} blocks more after 75,000 calls"
+    assert grown < 2_500, f"{grown} blocks more after 25,000 calls"
 
 
 def test_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch, rows: Rows, tracker: VitalTracker) -> None:

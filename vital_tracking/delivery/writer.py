@@ -23,6 +23,9 @@ Item = TypeVar("Item")
 Encoded = TypeVar("Encoded")
 _Result = TypeVar("_Result")
 
+# Spreads retries. A generator of our own: the application may have seeded the common one, and count on what it gives.
+_spread: Final = random.Random().uniform  # noqa: S311
+
 _FIRST_DELAY_S: Final = 0.25
 _LONGEST_DELAY_S: Final = 30.0
 _WAITED_FOR_S: Final = 0.5
@@ -347,7 +350,7 @@ class Writer(Generic[Item, Encoded]):
             else:
                 self._say_recovered()
                 return result
-            wait = delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
+            wait = delay * _spread(0.5, 1.0)
             if self._deadline is not None:
                 wait = min(wait, self._deadline - time.monotonic())
                 if wait <= 0:
