@@ -430,7 +430,8 @@ class Recorder:
 
 def spool_root(settings: Settings) -> Path:
     """Where the spools of all databases lie."""
-    return settings.spool_dir or (settings.data_dir or default_data_dir()) / "spool"
+    root = settings.spool_dir or (settings.data_dir or default_data_dir()) / "spool"
+    return root.absolute()  # the working folder may change
 
 
 def spool_folder(settings: Settings, store: Store) -> Path | None:
@@ -441,17 +442,19 @@ def spool_folder(settings: Settings, store: Store) -> Path | None:
     root = spool_root(settings)
     if settings.spool_dir is None and not _usable(root):
         root = Path(tempfile.gettempdir()) / f"vital_tracking-{os.getuid() if hasattr(os, 'getuid') else 0}" / "spool"
-        if not _usable(root):
+        if not (_usable(root.parent) and _usable(root)):  # in a folder that all share, another user may have been first
             logger.warning("There is no folder for the spool; name one: VITAL_SPOOL_DIR. Calls wait in memory alone.")
             return None
         logger.warning("The spool is in %s, which may not last; name a better folder: VITAL_SPOOL_DIR.", root)
     return root / name
 
 
-def _usable(root: Path) -> bool:
+def _usable(folder: Path) -> bool:
+    """Whether a folder is this user's, who alone may write to it; made where it is missing."""
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mine = not hasattr(os, "getuid") or root.stat().st_uid == os.getuid()
-        return mine and os.access(root, os.W_OK | os.X_OK)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stat = os.lstat(folder)
+        mine = not hasattr(os, "getuid") or (stat.st_uid == os.getuid() and not stat.st_mode & 0o022)
+        return mine and os.access(folder, os.W_OK | os.X_OK)
     except OSError:
         return False
