@@ -18,25 +18,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import logging
 import multiprocessing
-import shutil
 import statistics
-import tempfile
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 
+from benchmarks.database import a_database_server
+from benchmarks.figures import with_json, write
 from vital_tracking import BudgetExceeded, Settings, VitalTracker
 from vital_tracking.budgets.admission import Request
 from vital_tracking.context import CallContext
-from vital_tracking.migrate import find_migrations
 from vital_tracking.stores.postgres import PostgresStore
 
 WAYS = ("grants", "row lock", "check, then add")
@@ -62,8 +58,9 @@ $$;
 """
 
 
-def budgets(store: PostgresStore) -> None:
-    """Far from their limits, but for those of the organization `limited` and of users who are named `near-...`."""
+# Far from their limits, but for those of the organization `limited` and of users who are named `near-...`.
+BUDGETS = [
+    {"metric": "calls", "action": "block", **columns}
     for columns in (
         {"entity_type": "session", "entity_id": "one", "daily_limit": ENDLESS},
         {"entity_type": "organization", "entity_id": "five", "daily_limit": ENDLESS, "monthly_limit": ENDLESS},
@@ -74,8 +71,8 @@ def budgets(store: PostgresStore) -> None:
         {"entity_type": "user", "organization_id": "fresh", "daily_limit": ENDLESS},
         {"entity_type": "user", "organization_id": "near", "total_limit": "19"},
         {"entity_type": "user", "organization_id": "limited", "total_limit": str(LIMIT)},
-    ):
-        store.call("set_budget_v1", budget=json.dumps({"metric": "calls", "action": "block", **columns}))
+    )
+]
 
 
 def request(**context: Any) -> Request:
@@ -248,29 +245,9 @@ class Callers:
 # All of it
 
 
-@contextlib.contextmanager
-def a_database() -> Iterator[str]:
-    """The URL of a migrated database on a server of its own."""
-    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR")
-    from tests.support.postgres import PostgresServer
-
-    folder = Path(tempfile.mkdtemp(prefix="vital-bench-"))
-    folder.chmod(0o755)
-    try:
-        with PostgresServer(folder / "data") as server:
-            server.create_database("bench")
-            store = PostgresStore(server.url("bench"))
-            store.migrate(find_migrations())
-            budgets(store)
-            store.close()
-            yield server.url("bench")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def measure(rounds: int, seconds: float) -> dict[str, Any]:
     """All figures, each the median of its rounds."""
-    with a_database() as url, psycopg.connect(url, autocommit=True) as owner:
+    with a_database_server(BUDGETS) as (_, url), psycopg.connect(url, autocommit=True) as owner:
         owner.execute(SQL)
         tracker, callers = a_tracker(url), Callers(url)
         one, five = (
@@ -360,17 +337,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.2, help="of each measurement with many callers")
-    parser.add_argument(
-        "--json", type=Path, help="write the figures to this file, else they are printed after the tables"
-    )
-    options = parser.parse_args()
+    options = with_json(parser).parse_args()
     found = measure(options.rounds, options.seconds)
     show(found)
-    text = json.dumps(found, indent=2)
-    if options.json is None:
-        print(f"\n{text}")
-    else:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    write(found, options.json)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import json
 import logging
 import multiprocessing
 import os
@@ -38,6 +37,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from benchmarks.database import a_database_server
+from benchmarks.figures import with_json, write
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery.frames import Kind, framed
 from vital_tracking.delivery.segments import Segment
@@ -401,17 +401,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=10_000, help="that wait to be delivered, in each round")
-    parser.add_argument(
-        "--json", type=Path, help="write the figures to this file, else they are printed after the tables"
-    )
-    options = parser.parse_args()
+    options = with_json(parser).parse_args()
     found = measure(options.rounds, options.calls)
     show(found)
-    text = json.dumps(found, indent=2)
-    if options.json is None:
-        print(f"\n{text}")
-    else:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    write(found, options.json)
 
 
 if __name__ == "__main__":

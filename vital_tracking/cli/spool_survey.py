@@ -8,8 +8,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -21,7 +20,7 @@ from vital_tracking.delivery.recorder import spool_folder
 from vital_tracking.delivery.segments import CAN_LOCK, about_owner, bytes_in, is_alive, owners_in, segments_of
 from vital_tracking.errors import VitalError
 from vital_tracking.settings import Settings
-from vital_tracking.stores import Store, open_store
+from vital_tracking.stores import open_store
 from vital_tracking.usage import CallRecord, RunRecord
 
 TAIL: Final = -12
@@ -41,8 +40,7 @@ class Place(NamedTuple):
 def place_of(settings: Settings) -> Place:
     """Where this configuration spools; where it does not, where it would. Asks no database, and starts none."""
     database = database_of(settings)
-    named = cast("Store", SimpleNamespace(description=database))
-    folder = spool_folder(settings.model_copy(update={"spool": True}), named)
+    folder = spool_folder(settings.model_copy(update={"spool": True}), database)
     if folder is None:
         why = (
             "no folder can be used; name one: VITAL_SPOOL_DIR" if CAN_LOCK else "this system has not the locks it needs"
@@ -60,10 +58,9 @@ def database_of(settings: Settings) -> str:
         store = open_store(settings)  # connects when it is first asked something
         store.close()
         return store.description
-    from vital_tracking.stores.embedded import server_dir
+    from vital_tracking.stores.embedded import described, server_dir
 
-    folder = server_dir(settings.data_dir, settings.postgres_version)
-    return f"embedded PostgreSQL {settings.postgres_version} in {folder}"
+    return described(settings.postgres_version, server_dir(settings.data_dir, settings.postgres_version))
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Recorder:
         self._settings = settings
         self._counts = Counts()
         self.fault = self._counts.fault
-        self.folder = spool_folder(settings, store)
+        self.folder = None if getattr(store, "in_memory", False) else spool_folder(settings, store.description)
         self._courier = StoreCourier(store, prices, settings, self._counts, folder=self.folder, decoders=decoders or {})
         self._courier.on_clock = self._tell_clock
         self.on_tick = self._courier.on_tick
@@ -205,7 +205,7 @@ class Recorder:
     def put_held(self, item: CallRecord | Call) -> bool:
         """Record a call for which budgets hold something; where it is lost, its hold is given back."""
         hold = item.hold
-        key = id_bytes(item.id) if isinstance(item.id, str) else item.id.bytes
+        key = _key_of(item)
         self._courier.hold(key, hold, item)
         if self.put(item):
             return True
@@ -226,15 +226,15 @@ class Recorder:
             payload = pack_record(record, short=short)
             if len(payload) > LONGEST and not short:
                 short, payload = True, pack_record(record, short=True)
-            kind, key = Kind.RECORD, id_bytes(item.id)
+            kind = Kind.RECORD
         else:
             payload = item.packed(short=short)
             if len(payload) > LONGEST and not short:
                 short, payload = True, item.packed(short=True)
-            kind, key = Kind.CALL, item.id.bytes
+            kind = Kind.CALL
         if len(payload) >= MAX_BODY:
             raise ValueError("The record is too long.")
-        return kind, key, payload, short
+        return kind, _key_of(item), payload, short
 
     def _merge(self, item: Recordable) -> bool:
         """Keep a call's money, where there is no room for more."""
@@ -290,10 +290,9 @@ class Recorder:
                     self._courier.drawn.pop(key, None)
                     self._losses.add(record, record.cost, holder, draws, *ids)
                 elif self.spool is not None:
-                    for (
-                        merged
-                    ) in ids:  # only now: until the sum is safe, each is better there as abandoned than not at all
-                        self.spool.gone(merged)
+                    # Only now: until the sum is safe, each of its calls is better there as abandoned than not at all.
+                    for key in ids:
+                        self.spool.gone(key)
 
     def _drop(self, count: int, why: str) -> None:
         self._counts.stats.dropped += count
@@ -428,17 +427,21 @@ class Recorder:
         self.store.after_fork()
 
 
+def _key_of(item: CallRecord | Call) -> bytes:
+    return id_bytes(item.id) if isinstance(item.id, str) else item.id.bytes
+
+
 def spool_root(settings: Settings) -> Path:
     """Where the spools of all databases lie."""
     root = settings.spool_dir or (settings.data_dir or default_data_dir()) / "spool"
     return root.absolute()  # the working folder may change
 
 
-def spool_folder(settings: Settings, store: Store) -> Path | None:
-    """The folder of a store's spool, apart from those of other databases; None where there is none, or can be none."""
-    if not settings.spool or not CAN_LOCK or getattr(store, "in_memory", False):
+def spool_folder(settings: Settings, database: str) -> Path | None:
+    """The folder of a database's spool, by what its store calls it; None where there is none, or can be none."""
+    if not settings.spool or not CAN_LOCK:
         return None
-    name = hashlib.sha256(store.description.encode()).hexdigest()[:16]
+    name = hashlib.sha256(database.encode()).hexdigest()[:16]
     root = spool_root(settings)
     if settings.spool_dir is None and not _usable(root):
         root = Path(tempfile.gettempdir()) / f"vital_tracking-{os.getuid() if hasattr(os, 'getuid') else 0}" / "spool"

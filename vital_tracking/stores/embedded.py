@@ -32,6 +32,11 @@ def server_dir(data_dir: Path | None, version: int) -> Path:
     return (data_dir or default_data_dir()) / f"postgresql-{version}"
 
 
+def described(version: int, folder: Path) -> str:
+    """What the embedded PostgreSQL in a folder is called."""
+    return f"embedded PostgreSQL {version} in {folder}"
+
+
 class EmbeddedStore(PostgresStore):
     """PostgreSQL of the extra `local`, started and migrated when it is first needed."""
 
@@ -44,7 +49,7 @@ class EmbeddedStore(PostgresStore):
         self.version = version
         self._start_lock = threading.RLock()
         server = self._start()
-        super().__init__(server.get_uri(), description=f"embedded PostgreSQL {version} in {self.data_dir}")
+        super().__init__(server.get_uri(), description=described(version, self.data_dir))
         self.migrate(find_migrations())
         # Partitions reach more than a year ahead; each start renews that.
         self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
