@@ -14,7 +14,8 @@ import orjson
 
 from vital_tracking.cli.output import counted
 from vital_tracking.delivery.codec import unpack_record, unpack_run
-from vital_tracking.delivery.frames import BEGINNINGS, ENDS, Frame, Kind, frames_in
+from vital_tracking.delivery.estates import Tally
+from vital_tracking.delivery.frames import Frame, Kind, frames_in
 from vital_tracking.delivery.letters import FILE, Letter, letters_in
 from vital_tracking.delivery.recorder import spool_folder
 from vital_tracking.delivery.segments import CAN_LOCK, about_owner, bytes_in, is_alive, owners_in, segments_of
@@ -156,22 +157,11 @@ def process_in(folder: Path, database: str, *, here: bool) -> Process:
     """Read what one process has in the spool."""
     alive = is_alive(folder)
     about = about_owner(folder)
-    ended: set[bytes] = set()
-    begun: set[bytes] = set()
-    runs = damaged = 0
+    tally = Tally()
     segments = segments_of(folder)
-    for frame, _, _ in (found for _, path in segments for found in frames_of(path, alive=alive)):
-        if frame is None:
-            damaged += 1
-        elif frame.kind in BEGINNINGS:
-            begun.add(frame.id)
-        elif frame.kind in ENDS:
-            begun.discard(frame.id)
-            ended.add(frame.id)  # a frame stands twice where two threads met at a segment's end
-        elif frame.kind == Kind.VOID:
-            begun.discard(frame.id)
-        elif frame.kind == Kind.RUN:
-            runs += 1
+    for _, path in segments:
+        for frame, _, _ in frames_of(path, alive=alive):
+            tally.add(frame)
     pid, host, since = (about.get(name) for name in ("pid", "host", "since"))
     return Process(
         folder,
@@ -183,10 +173,10 @@ def process_in(folder: Path, database: str, *, here: bool) -> Process:
         alive,
         len(segments),
         bytes_in(folder),
-        len(ended),
-        runs,
-        len(begun),
-        damaged,
+        len(tally.ended),
+        tally.runs,
+        len(tally.begun),
+        tally.damaged,
     )
 
 

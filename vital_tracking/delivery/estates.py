@@ -20,43 +20,56 @@ from vital_tracking.delivery.segments import CAN_LOCK, OwnerFolder, owners_in, s
 _LITTER_S: Final = 3600.0
 
 
+class Tally:
+    """What the frames of one process come to: `begun` are its calls without an end, `ended` the ids of those with one."""
+
+    def __init__(self) -> None:
+        self.begun: dict[bytes, Frame] = {}
+        self.ended: set[bytes] = set()  # not a count: a frame stands twice where two threads met at a segment's end
+        self.runs = 0
+        self.damaged = 0
+        self.skew_s: float | None = None
+
+    def add(self, frame: Frame | None) -> None:
+        """Count a frame, or a stretch that cannot be read."""
+        if frame is None:
+            self.damaged += 1
+        elif frame.kind in BEGINNINGS:
+            self.begun[frame.id] = frame
+        elif frame.kind in ENDS:
+            self.begun.pop(frame.id, None)
+            self.ended.add(frame.id)
+        elif frame.kind == Kind.VOID:
+            self.begun.pop(frame.id, None)
+        elif frame.kind == Kind.RUN:
+            self.runs += 1
+        elif frame.kind == Kind.CLOCK and self.skew_s is None:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self.skew_s = float(orjson.loads(frame.payload)["skew"])
+
+
 class Estate:
     """The spool of one dead process, as a source of the writer's."""
 
     def __init__(self, owner: OwnerFolder) -> None:
         self._owner = owner
-        self.damaged = 0
-        self.skew_s: float | None = None
-        self._first: list[Frame] = []
         self._segments = segments_of(owner.path)
         self._position = 0
         self._taken = (0, 0, 0)  # how many of the first ones, and how far in which segment
         self._finished = False
-        self._survey()
+        tally = Tally()
+        for _, path in self._segments:
+            for frame, _ in frames_in(_bytes_of(path)):
+                tally.add(frame)
+        self.damaged = tally.damaged
+        self.calls, self.runs, self.abandoned = len(tally.ended), tally.runs, len(tally.begun)
+        self.skew_s = tally.skew_s
+        self._first = [self._of_another(frame) for frame in tally.begun.values()]
 
     @property
     def path(self) -> Path:
         """The folder of the dead process."""
         return self._owner.path
-
-    def _survey(self) -> None:
-        opened: dict[bytes, Frame] = {}
-        self.calls = self.runs = 0
-        for _, path in self._segments:
-            for frame in _frames_of(path):
-                if frame is None:
-                    self.damaged += 1
-                elif frame.kind in BEGINNINGS:
-                    opened[frame.id] = frame
-                elif frame.kind == Kind.CLOCK and self.skew_s is None:
-                    with contextlib.suppress(ValueError, KeyError, TypeError):
-                        self.skew_s = float(orjson.loads(frame.payload)["skew"])
-                elif frame.kind in (Kind.VOID, *ENDS):
-                    opened.pop(frame.id, None)
-                self.calls += frame is not None and frame.kind in ENDS
-                self.runs += frame is not None and frame.kind == Kind.RUN
-        self.abandoned = len(opened)
-        self._first = [self._of_another(frame) for frame in opened.values()]
 
     def take(self, limit: int) -> list[Frame]:
         """The next frames to deliver, at most `limit`; none when all is delivered."""
@@ -161,8 +174,3 @@ def _bytes_of(path: Path) -> bytes:
         if isinstance(error, FileNotFoundError):
             return b""
         raise
-
-
-def _frames_of(path: Path) -> Iterator[Frame | None]:
-    for frame, _ in frames_in(_bytes_of(path)):
-        yield frame
