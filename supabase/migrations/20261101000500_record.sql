@@ -12,15 +12,16 @@ create table vital_private.incoming_calls (
 );
 alter table vital_private.incoming_calls enable row level security;
 
--- Insert calls and post them to the windows of the budgets; returns how many were new. Rows come sorted by id, so that two
--- writers that send the same rows wait for each other in one order and cannot deadlock.
-create function vital_private.insert_calls(batch json, holder text) returns bigint
+-- Insert calls and post them to the windows of the budgets; returns how many were new, and how many there were. Rows go in sorted
+-- by id, so that two writers that send the same rows wait for each other in one order and cannot deadlock.
+create function vital_private.insert_calls(batch json, holder text) returns bigint[]
 language plpgsql
 set search_path = ''
 as $$
 declare
   budgeted boolean := exists (select from public.budget_limits);
   inserted bigint;
+  sent bigint;
   counted vital_private.counted_call[];
   replaced vital_private.counted_call[];
   drawn json;
@@ -47,14 +48,14 @@ begin
     select array_agg(vital_private.counted(given_up.call, -1)) into replaced from given_up;
   end if;
   with incoming as materialized (
-    select distinct on (c.id, c.created_at) c.*
+    select c.*
     from json_populate_recordset(null::vital_private.incoming_calls, batch) as c
     -- Where a batch holds both ends of one call, the true one comes first and stays.
     order by c.id, c.created_at, c.status is not distinct from 'abandoned'
   ),
 
   added as (
-    insert into public.token_usage_logs (
+    insert into public.token_usage_logs as added (
       id, created_at, organization_id, user_id, session_id, service_type, service_id, service_name, service_run_id,
       agent_id, agent_name, agent_tier, agent_role, workflow_id, workflow_step, workflow_step_name,
       panel_id, panel_position, panel_size, solution_id, framework, provider, model, requested_model, call_type, message_type,
@@ -78,25 +79,20 @@ begin
       c.latency_ms, c.ttft_ms, coalesce(c.cache_hit, false), coalesce(c.status, 'ok'), c.error_type, c.budget_action,
       c.throttled_ms, c.request_hash, coalesce(c.tags, '{}'), coalesce(c.metadata, '{}')
     from incoming as c
-    order by c.id
     on conflict (id, created_at) do nothing
-    returning id, created_at
+    returning added as call
   )
 
   select
-    count(*),
-    array_agg(
-      row(
-        c.created_at, c.organization_id, c.service_type, c.agent_tier, c.user_id, c.session_id, c.agent_id, c.workflow_id,
-        c.panel_id, c.solution_id, vital_private.budget_model(c.model, c.requested_model, c.budget_action),
-        coalesce(c.total_cost, c.ceiling_cost, 0), case when c.cache_hit then 0 else coalesce(c.total_tokens, 0) end,
-        case when c.cache_hit or c.status = 'blocked' then 0 else coalesce(c.calls, 1) end
-      )::vital_private.counted_call
-    ) filter (where budgeted),
-    json_agg(c.draws) filter (where budgeted and c.draws is not null)
-  into inserted, counted, drawn
-  from added
-  join incoming as c using (id, created_at);
+    (select count(*) from added),
+    (select count(*) from incoming),
+    (select array_agg(vital_private.counted(a.call, 1)) from added as a where budgeted),
+    (
+      select json_agg(c.draws)
+      from (select distinct on (i.id, i.created_at) i.* from incoming as i where budgeted and i.draws is not null) as c
+      inner join added as a on (a.call).id = c.id and (a.call).created_at = c.created_at
+    )
+  into inserted, sent, counted, drawn;
 
   if counted is not null or replaced is not null then
     perform vital_private.post_spend(
@@ -104,13 +100,13 @@ begin
       (select json_agg(d.value) from json_array_elements(drawn) as c (value) cross join json_array_elements(c.value) as d (value))
     );
   end if;
-  return inserted;
+  return array[inserted, sent];
 end;
 $$;
 
--- Insert service runs or bring them to their end; returns how many rows were new or changed. An end is final: a start that
+-- Insert service runs or bring them to their end; returns how many rows were new or changed, and how many there were. An end is final: a start that
 -- arrives after it changes nothing. (`holder` is of use to calls only.)
-create function vital_private.upsert_runs(batch json, holder text) returns bigint
+create function vital_private.upsert_runs(batch json, holder text) returns bigint[]
 language plpgsql
 set search_path = ''
 as $$
@@ -131,7 +127,7 @@ begin
     set status = excluded.status, ended_at = excluded.ended_at, error_type = excluded.error_type, recorded_at = now()
     where known.ended_at is null and excluded.ended_at is not null;
   get diagnostics changed = row_count;
-  return changed;
+  return array[changed, json_array_length(batch)];
 end;
 $$;
 
@@ -148,24 +144,22 @@ declare
   element json;
   place bigint;
   bad bigint[] := '{}';
-  total bigint;
-  inserted bigint;
+  counts bigint[]; -- how many were new, and how many there were
   rejected jsonb := '[]';
   broken_constraint text;
   broken_column text;
 begin
   begin
     batch := batch_text::json;
-    total := json_array_length(batch);
   exception when data_exception then
     null;
   end;
-  if total is null then
+  if json_typeof(batch) is distinct from 'array' then
     raise exception 'The batch must be text that holds a JSON array of objects.' using errcode = '22023';
   end if;
   begin
-    execute format('select %s($1, $2)', insert_rows) into inserted using batch, holder;
-    return jsonb_build_object('inserted', inserted, 'duplicate', total - inserted, 'rejected', jsonb_build_array());
+    execute format('select %s($1, $2)', insert_rows) into counts using batch, holder;
+    return jsonb_build_object('inserted', counts[1], 'duplicate', counts[2] - counts[1], 'rejected', jsonb_build_array());
   exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
     null;
   end;
@@ -187,10 +181,8 @@ begin
   select coalesce(json_agg(e.value order by e.ordinality), '[]') into batch
   from json_array_elements(batch) with ordinality as e
   where e.ordinality <> all(bad);
-  execute format('select %s($1, $2)', insert_rows) into inserted using batch, holder;
-  return jsonb_build_object(
-    'inserted', inserted, 'duplicate', total - inserted - jsonb_array_length(rejected), 'rejected', rejected
-  );
+  execute format('select %s($1, $2)', insert_rows) into counts using batch, holder;
+  return jsonb_build_object('inserted', counts[1], 'duplicate', counts[2] - counts[1], 'rejected', rejected);
 end;
 $$;
 
@@ -218,7 +210,8 @@ as $$
 declare
   report jsonb;
 begin
-  perform vital_private.lock_budgets(alone => false);
+  -- Calls that take the place of others change the sums twice, which only somebody alone can do in one order. It is rare.
+  perform vital_private.lock_budgets(alone => strpos(calls, '"replaces_abandoned"') > 0);
   report := vital_private.record_batch(calls, 'vital_private.insert_calls'::regproc, holder);
   return report || jsonb_build_object('alerts', vital_private.alerts_of_this_transaction());
 end;
