@@ -7,20 +7,19 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
-from uuid import UUID
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vital_tracking.cli.csv_cells import plain, safe_cell
+
 # In a terminal as wide as that; into a pipe or a file wide enough that nothing is folded.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 
 _BAR: Final = 16
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def say(text: str) -> None:
@@ -81,7 +80,7 @@ def _shown(cell: str | Text) -> Text:
 
 def as_json(rows: object) -> None:
     """Print JSON: amounts as text, so that no reader turns them into a float."""
-    json.dump(rows, sys.stdout, default=_plain, indent=2, ensure_ascii=False)
+    json.dump(rows, sys.stdout, default=plain, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
 
 
@@ -90,24 +89,4 @@ def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     writer = csv.writer(sys.stdout)
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_cell(row.get(column)) for column in columns])
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, (dict, list)):
-        value = json.dumps(value, default=_plain, ensure_ascii=False)
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    if value is None or isinstance(value, (bool, int, float)):
-        return "" if value is None else value
-    return _plain(value)
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, (str, UUID)):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} is not expected in a row")
+        writer.writerow([safe_cell(row.get(column)) for column in columns])
