@@ -8,8 +8,6 @@ from __future__ import annotations
 import gc
 import itertools
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from tests.support.folders import quick_temporary
 from tests.support.postgres import PostgresServer
 from tests.support.provider_server import ProviderServer
 from vital_tracking import Settings, VitalTracker
@@ -65,22 +64,21 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def spool_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def spool_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the trackers of this test, and of the processes it starts, spool to where nothing else is said."""
-    folder = tmp_path_factory.mktemp("spool")
-    monkeypatch.setattr("vital_tracking.delivery.recorder.default_data_dir", lambda: folder)
-    monkeypatch.setenv("VITAL_SPOOL_DIR", str(folder / "spool"))
-    return folder / "spool"
+    with quick_temporary("vital-spool-") as folder:
+        monkeypatch.setattr("vital_tracking.delivery.recorder.default_data_dir", lambda: folder)
+        monkeypatch.setenv("VITAL_SPOOL_DIR", str(folder / "spool"))
+        yield folder / "spool"
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL of the version under test, on a socket and a loopback port."""
-    folder = Path(tempfile.mkdtemp(prefix="vital-test-"))
-    folder.chmod(0o755)
-    with PostgresServer(folder / "data", version=POSTGRES_VERSION) as server:
-        yield server
-    shutil.rmtree(folder, ignore_errors=True)
+    with quick_temporary("vital-test-") as folder:
+        folder.chmod(0o755)
+        with PostgresServer(folder / "data", version=POSTGRES_VERSION) as server:
+            yield server
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,8 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -25,6 +23,7 @@ from typer.testing import CliRunner
 
 from tests.acceptance.helpers import COMMAND, run, run_commands
 from tests.integration.helpers import Rows, dollars, only
+from tests.support.folders import quick_temporary
 from tests.support.postgres import PostgresServer
 from vital_tracking import Agent, VitalTracker, __version__
 from vital_tracking.cli.app import app
@@ -164,12 +163,11 @@ def test_without_arguments_it_helps_and_it_knows_its_version(tmp_path: Path) -> 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     """A data folder that the embedded server's own user can reach; the server in it is stopped at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="vital-data-"))
-    folder.chmod(0o755)
-    yield folder
-    if (folder / f"postgresql-{POSTGRES_VERSION}" / "postmaster.pid").exists():
-        run([str(COMMAND), "stop"], tmp_path, VITAL_DATA_DIR=folder, VITAL_POSTGRES_VERSION=POSTGRES_VERSION)
-    shutil.rmtree(folder, ignore_errors=True)
+    with quick_temporary("vital-data-") as folder:
+        folder.chmod(0o755)
+        yield folder
+        if (folder / f"postgresql-{POSTGRES_VERSION}" / "postmaster.pid").exists():
+            run([str(COMMAND), "stop"], tmp_path, VITAL_DATA_DIR=folder, VITAL_POSTGRES_VERSION=POSTGRES_VERSION)
 
 
 def line(label: str, calls: int, tokens: int, cost: Decimal) -> re.Pattern[str]:

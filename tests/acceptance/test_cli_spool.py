@@ -482,8 +482,11 @@ def test_an_outage_while_rows_are_sent_again_loses_none(
 # Doctor
 
 
-def test_doctor_tells_how_the_spool_is(killed: Start, several: Several, tmp_path: Path) -> None:
+def test_doctor_tells_how_the_spool_is(
+    killed: Start, several: Several, settings: dict[str, object], tmp_path: Path
+) -> None:
     """If this failed, nobody would learn that calls wait, or that the folder for them cannot be used."""
+    settings["VITAL_SPOOL_DIR"] = tmp_path / "spool"
     killed("record(2)\nbegin()")
     killed("record(1)", VITAL_DATABASE_URL=UNREACHABLE)
     file = tmp_path / "file"

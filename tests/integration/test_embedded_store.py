@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,6 +17,7 @@ import pytest
 
 from tests.conftest import POSTGRES_VERSION
 from tests.sql.helpers import a_call
+from tests.support.folders import quick_temporary
 from vital_tracking import SettingsError, VitalTracker
 from vital_tracking.stores.embedded import EmbeddedStore
 
@@ -40,12 +39,11 @@ with VitalTracker.from_env() as tracker:
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A folder that the server's own user can pass through; whatever runs in it is stopped at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="vital-embedded-"))
-    folder.chmod(0o755)
-    yield folder
-    if (folder / f"postgresql-{POSTGRES_VERSION}").exists():
-        EmbeddedStore(folder, version=POSTGRES_VERSION).stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with quick_temporary("vital-embedded-") as folder:
+        folder.chmod(0o755)
+        yield folder
+        if (folder / f"postgresql-{POSTGRES_VERSION}").exists():
+            EmbeddedStore(folder, version=POSTGRES_VERSION).stop()
 
 
 def postmaster(data_dir: Path) -> psutil.Process:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.conftest import POSTGRES_VERSION
 from tests.sql.helpers import Connection, connect
+from tests.support.folders import quick_temporary
 from tests.support.postgres import PostgresServer
 from vital_tracking.migrate import find_migrations
 from vital_tracking.stores.postgres import PostgresStore
@@ -40,20 +38,19 @@ def bare_urls() -> Iterator[dict[str, str]]:
 
     So both create the roles that are missing, at the same moment.
     """
-    folder = Path(tempfile.mkdtemp(prefix="vital-bare-"))
-    folder.chmod(0o755)
-    with PostgresServer(folder / "data", version=POSTGRES_VERSION) as server:
-        server.create_database("plain")
-        server.create_database("limited")
-        with psycopg.connect(server.url("limited"), autocommit=True) as superuser:
-            superuser.execute(MIGRATOR)
-            superuser.execute("grant create on schema public to migrator")
-        limited = server.url("limited").replace("postgres@", "migrator@")
-        with ThreadPoolExecutor(2) as pool:
-            done = list(pool.map(migrate, [server.url("plain"), limited]))
-        assert done == [len(find_migrations())] * 2
-        yield {"plain": server.url("plain"), "no superuser": server.url("limited")}
-    shutil.rmtree(folder, ignore_errors=True)
+    with quick_temporary("vital-bare-") as folder:
+        folder.chmod(0o755)
+        with PostgresServer(folder / "data", version=POSTGRES_VERSION) as server:
+            server.create_database("plain")
+            server.create_database("limited")
+            with psycopg.connect(server.url("limited"), autocommit=True) as superuser:
+                superuser.execute(MIGRATOR)
+                superuser.execute("grant create on schema public to migrator")
+            limited = server.url("limited").replace("postgres@", "migrator@")
+            with ThreadPoolExecutor(2) as pool:
+                done = list(pool.map(migrate, [server.url("plain"), limited]))
+            assert done == [len(find_migrations())] * 2
+            yield {"plain": server.url("plain"), "no superuser": server.url("limited")}
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ _SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
+    "max_wal_size": "128MB",  # the data may lie in memory
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -79,7 +80,8 @@ class PostgresServer:
     def create_database(self, name: str, template: str | None = None) -> None:
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
-            statement = sql.SQL("{} TEMPLATE {}").format(statement, sql.Identifier(template))
+            # A copy of its files: nothing is synced here, so the checkpoint before it costs less than logging each page.
+            statement = sql.SQL("{} TEMPLATE {} STRATEGY FILE_COPY").format(statement, sql.Identifier(template))
         self._execute(statement)
 
     def drop_database(self, name: str) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -15,6 +14,7 @@ import pytest
 from postgrest.exceptions import APIError
 
 from supabase import Client, ClientOptions
+from tests.support.folders import quick_temporary
 from tests.support.node import ensure_node_packages, node_binary, node_environment
 from tests.support.postgres import PostgresServer
 from tests.support.supabase_cli import db_push
@@ -56,8 +56,7 @@ grant execute on function public.fail_v1(text) to service_role;
 @pytest.fixture(scope="module")
 def scratch() -> Iterator[Path]:
     # Not pytest's own directory: as root the server runs as another user, who may not pass it.
-    with tempfile.TemporaryDirectory(prefix="servers-") as name:
-        directory = Path(name)
+    with quick_temporary("servers-") as directory:
         directory.chmod(0o755)
         yield directory
 
