@@ -1,5 +1,5 @@
 # make demo   what it does, in a minute, on a database of your own
-# make test   everything that is tested
+# make test   everything that is tested; with VITAL_LONG_TESTS=1 every cell of the budget matrix, and outages of a minute
 # make check  style, types, architecture, SQL
 # make bench  what it costs; docs/performance.md has the figures
 # make soak   ten minutes of mixed load, forks and outages: is every call stored once, do memory and files stay flat?

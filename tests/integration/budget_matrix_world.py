@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import itertools
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +33,7 @@ COMPLETION_MODEL = "gpt-3.5-turbo-instruct"
 PRICES = {DEAR: ("2.5", "10"), CHEAP: ("0.15", "0.6"), OTHER: ("1", "5")}  # dollars per million tokens in and out
 INTERVAL_S = 0.2
 AUDIT_EVERY = 50
+LONG = bool(os.environ.get("VITAL_LONG_TESTS"))
 
 # Organization -> the budgets of each of its users. One call is the limit, but for `none`, where nothing is ever near one.
 BUDGETS: dict[str, Sequence[dict[str, Any]]] = {
@@ -89,13 +91,21 @@ def cells(attachments: Iterable[str], paths: Sequence[Path] = PATHS) -> list[Cel
     ]
 
 
-def in_turn(attachments: Sequence[str], paths: Sequence[Path] = PATHS) -> list[Cell]:
-    """Each path with one attachment, by turns."""
+def in_turn(attachments: Sequence[str], paths: Sequence[Path] = PATHS, turn: int = 0) -> list[Cell]:
+    """Each path with one attachment, by turns; `turn` says who begins."""
     found = []
     for number, path in enumerate(paths):
         possible = cells(attachments, [path])
-        found.append(possible[number % len(possible)])
+        found.append(possible[(number + turn) % len(possible)])
     return found
+
+
+def spread(attachments: Sequence[str], paths: Sequence[Path] = PATHS, *, turn: int) -> list[Cell]:
+    """Each path with one attachment, where other tests of other turns have the others; if LONG, all cells.
+
+    So every path and every attachment is in every test. Every pair of them is in each test that takes all cells.
+    """
+    return cells(attachments, paths) if LONG else in_turn(attachments, paths, turn)
 
 
 def _reply(body: dict[str, Any]) -> Reply:

@@ -46,6 +46,7 @@ from tests.integration.budget_matrix_world import (
     World,
     cells,
     in_turn,
+    spread,
 )
 from tests.integration.helpers import collect, dollars
 from tests.support.postgres import PostgresServer
@@ -135,7 +136,7 @@ def is_unhindered(case: Case, action: str | None) -> bool:
     return is_answered(case, model, action, failed=failed) and case.ended(OK)
 
 
-@matrix(cells(EVERY))
+@matrix(spread(EVERY, turn=0))
 def test_far_from_its_limits_a_budget_is_not_felt(world: World, attachment: str, path: Path) -> None:
     """Budgets of every action, all with money left: a user would miss an answer for nothing."""
     case = Case(world, "none", attachment, path, downgrade_to=CHEAP)
@@ -143,7 +144,7 @@ def test_far_from_its_limits_a_budget_is_not_felt(world: World, attachment: str,
     assert case.alerts() == 0
 
 
-@matrix(in_turn(EVERY))
+@matrix(in_turn(EVERY, turn=1))
 def test_an_alert_stops_nothing(world: World, attachment: str, path: Path) -> None:
     """A budget that only alerts is told of once, and calls go on."""
     case = Case(world, "alert", attachment, path, downgrade_to=CHEAP)
@@ -152,7 +153,7 @@ def test_an_alert_stops_nothing(world: World, attachment: str, path: Path) -> No
     assert case.alerts() == 1
 
 
-@matrix(cells(EVERY))
+@matrix(spread(EVERY, turn=2))
 def test_a_budget_that_is_not_enforced_stops_nothing(world: World, attachment: str, path: Path) -> None:
     """An admin who tries a budget out must not stop anybody; the rows say what would have been."""
     case = Case(world, "shadow", attachment, path, downgrade_to=CHEAP)
@@ -228,7 +229,7 @@ def test_prompts_that_are_one_request_go_together_or_not_at_all(world: World, ki
     assert [row["status"] for row in case.rows()] == ["blocked", "blocked", "ok", "blocked"]
 
 
-@matrix(cells(["config", *GUARD]))
+@matrix(spread(["config", *GUARD], turn=0))
 def test_money_for_one_call_pays_for_one(world: World, attachment: str, path: Path) -> None:
     """Calls made at once, or tried again, must not share what is there for one of them."""
     case = Case(world, "block", attachment, path, more="-last")
@@ -247,7 +248,7 @@ def test_money_for_one_call_pays_for_one(world: World, attachment: str, path: Pa
     assert case.ended(first, ("error", "BudgetExceeded"))
 
 
-@matrix(cells(EVERY, [path for path in PATHS if path.mode in ("batch", "abatch")]))
+@matrix(spread(EVERY, [path for path in PATHS if path.mode in ("batch", "abatch")], turn=0))
 def test_of_fifty_questions_ten_are_answered(world: World, attachment: str, path: Path) -> None:
     """Asked all at once, by threads or tasks: none may slip through beside the ten that there is money for."""
     case = Case(world, "ten", attachment, path)
@@ -270,7 +271,7 @@ def test_of_fifty_questions_ten_are_answered(world: World, attachment: str, path
 # Throttle
 
 
-@matrix(cells(HANDLER))
+@matrix(spread(HANDLER, turn=0))
 def test_the_handler_lets_a_throttled_call_go_where_its_slot_is_free(world: World, attachment: str, path: Path) -> None:
     """It cannot wait: a call without a slot must stop, and say when to come again."""
     case = Case(world, "slow", attachment, path)
@@ -331,7 +332,7 @@ def test_a_guarded_call_waits_for_its_slot(world: World, attachment: str, path: 
 # Downgrade
 
 
-@matrix(cells(HANDLER))
+@matrix(spread(HANDLER, turn=1))
 def test_the_handler_stops_a_dear_model(world: World, attachment: str, path: Path) -> None:
     """It cannot change the model: a dear one must stop. What falls back to a cheap one gets its answer from that."""
     case = Case(world, "across", attachment, path)
