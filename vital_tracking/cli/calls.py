@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from vital_tracking.cli.output import as_csv, as_json, console, say, table, usd
+from vital_tracking.cli.times import moment
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 
@@ -54,8 +53,6 @@ COLUMNS = (
     "error_type",
     "metadata",
 )
-_SPAN = re.compile(r"(\d+)\s*([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Status(StrEnum):
@@ -66,18 +63,6 @@ class Status(StrEnum):
     cancelled = "cancelled"
     abandoned = "abandoned"
     blocked = "blocked"
-
-
-def _since(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        if match := _SPAN.fullmatch(text.strip()):
-            return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
-        moment = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter("--since takes a span such as 30m, 24h or 7d, or a date such as 2026-01-31") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def calls(
@@ -100,7 +85,7 @@ def calls(
 
     Where a row stands for several calls, of which only the money was kept, a column says how many.
     """
-    moment = _since(since)
+    earliest = moment(since, "--since") if since is not None else None
     filters: dict[str, Any] = {
         "user_id": user,
         "session_id": session,
@@ -116,7 +101,7 @@ def calls(
         "agent_usage_detailed",
         columns=COLUMNS,
         equals={name: value for name, value in filters.items() if value is not None},
-        since=moment,
+        since=earliest,
         limit=limit,
     )
     store.close()
