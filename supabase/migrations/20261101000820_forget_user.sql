@@ -1,0 +1,368 @@
+-- Forgetting a user: nobody can tell any more what the person did, and every sum stays what it was.
+--
+-- Calls of a minute that differ in nothing but the person become one row with their sums, without user, session, run ids, trace ids,
+-- request hash, tags and metadata. So rows and aggregations keep their tokens and money, and so does every window of a
+-- budget that is not the user's own or that of his sessions; those go.
+
+-- What was done for a user of whom there is still more to do, under a digest: {rows, calls, merged, runs}.
+create table vital_private.forgettings (
+  digest text not null,
+  organization_id text,
+  done jsonb not null default '{}',
+  begun_at timestamptz not null default now(),
+  constraint forgettings_key unique nulls not distinct (digest, organization_id)
+);
+alter table vital_private.forgettings enable row level security;
+
+comment on table vital_private.forgettings is 'Users of whom a part is forgotten; the rest follows when forget_user is called again.';
+
+-- The user's name in the audit: a digest, by which who knows the name can look it up, and from which nobody can read it.
+create function vital_private.digest_of(name text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select 'sha256:' || encode(sha256(convert_to(name, 'UTF8')), 'hex')
+$$;
+
+-- Replace at most `max_rows` calls of a user by merged ones. The caller holds the lock of the budgets alone, so nobody records
+-- or admits calls meanwhile. Answers {"rows", "calls", "merged", "sessions": [...]}.
+create function vital_private.forget_calls(who text, organization text, max_rows integer) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  answer jsonb;
+  sessions text[];
+  counted vital_private.counted_call[];
+  postings vital_private.posting[];
+begin
+  with picked as materialized (
+    select t.id, t.created_at
+    from public.token_usage_logs as t
+    where t.user_id = who and (organization is null or t.organization_id = organization)
+    order by t.created_at
+    limit max_rows
+  ),
+
+  gone as (
+    delete from public.token_usage_logs as t
+    using picked
+    where t.id = picked.id and t.created_at = picked.created_at
+    returning t.*
+  ),
+
+  merged as (
+    insert into public.token_usage_logs (
+      id, created_at, recorded_at, organization_id, service_type, service_id, service_name, agent_id, agent_name, agent_tier, agent_role,
+      workflow_id, workflow_step, workflow_step_name, panel_id, panel_position, panel_size, solution_id, framework, provider, model,
+      requested_model, call_type, message_type, usage_estimated, price_version, priced, cache_hit, status, error_type, budget_action,
+      metadata,
+      calls, prompt_tokens, completion_tokens, total_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens,
+      reasoning_tokens, audio_tokens, audio_output_tokens, input_cost, output_cost, total_cost, potential_cost, ceiling_cost,
+      latency_ms, ttft_ms, throttled_ms
+    )
+    select
+      vital_private.id_of(g.minute), g.minute, max(date_trunc('minute', g.recorded_at, 'UTC')), g.organization_id, g.service_type,
+      -- Of a conversation these are the session's.
+      case when g.service_type is distinct from '1:1_conversation' then g.service_id end,
+      case when g.service_type is distinct from '1:1_conversation' then g.service_name end,
+      g.agent_id, g.agent_name, g.agent_tier, g.agent_role,
+      g.workflow_id, g.workflow_step, g.workflow_step_name, g.panel_id, g.panel_position, g.panel_size, g.solution_id, g.framework,
+      g.provider, g.model, g.requested_model, g.call_type, g.message_type, g.usage_estimated, g.price_version, g.priced, g.cache_hit,
+      g.status, g.error_type, g.budget_action,
+      jsonb_strip_nulls(jsonb_build_object('service_tier', g.service_tier, 'notes', jsonb_build_array('forgotten'))),
+      sum(g.calls), sum(g.prompt_tokens), sum(g.completion_tokens), sum(g.total_tokens), sum(g.cache_read_tokens),
+      sum(g.cache_write_tokens), sum(g.cache_write_1h_tokens), sum(g.reasoning_tokens), sum(g.audio_tokens),
+      sum(g.audio_output_tokens), sum(g.input_cost), sum(g.output_cost), sum(g.total_cost), sum(g.potential_cost),
+      sum(g.ceiling_cost),
+      case when sum(g.calls) = 1 then max(g.latency_ms) end, case when sum(g.calls) = 1 then max(g.ttft_ms) end,
+      case when sum(g.calls) = 1 then max(g.throttled_ms) end
+    from (
+      select gone.*, date_trunc('minute', gone.created_at, 'UTC') as minute, gone.metadata ->> 'service_tier' as service_tier
+      from gone
+    ) as g
+    group by
+      g.minute, g.organization_id, g.service_type, 6, 7, g.agent_id, g.agent_name, g.agent_tier, g.agent_role, g.workflow_id,
+      g.workflow_step, g.workflow_step_name, g.panel_id, g.panel_position, g.panel_size, g.solution_id, g.framework, g.provider,
+      g.model, g.requested_model, g.call_type, g.message_type, g.usage_estimated, g.price_version, g.priced, g.cache_hit, g.status,
+      g.error_type, g.budget_action, g.service_tier
+    returning 1
+  )
+
+  select
+    jsonb_build_object('rows', count(*), 'calls', coalesce(sum(g.calls), 0), 'merged', (select count(*) from merged)),
+    array_agg(distinct g.session_id) filter (where g.session_id is not null),
+    array_agg(vital_private.counted(g.call, -1))
+  into answer, sessions, counted
+  from (select gone.calls, gone.session_id, gone::public.token_usage_logs as call from gone) as g;
+
+  -- Of all windows only the user's and the sessions' counted the calls by who made them: there they count no more.
+  select array_agg(p order by p.budget_id, p.entity_id, p.period, p.starts_at) into postings
+  from unnest(vital_private.postings_of(counted)) as p
+  join public.budget_limits as b on b.id = p.budget_id
+  where b.entity_type in ('user', 'session');
+  update public.budget_windows as w
+  set spent = w.spent + p.amount
+  from unnest(postings) as p
+  where w.budget_id = p.budget_id and w.entity_id = p.entity_id and w.period = p.period and w.starts_at = p.starts_at;
+  perform vital_private.forget_entity('session', sessions, null);
+  return answer;
+end;
+$$;
+
+-- A fresh id for a row of a minute, a UUIDv7 as all the others.
+create function vital_private.id_of(moment timestamptz) returns uuid
+language sql
+volatile
+set search_path = ''
+as $$
+  select (
+    lpad(to_hex((extract(epoch from moment) * 1000)::bigint), 12, '0') || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14)
+  )::uuid
+$$;
+
+-- Remove what budgets hold under the names of entities: windows with their grants, alerts, and limits of their own. Windows of sessions
+-- stay where others have spent in them too.
+create function vital_private.forget_entity(kind text, names text[], organization text) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  windows bigint;
+  alerts bigint;
+  limits bigint;
+begin
+  delete from public.budget_windows as w
+  using public.budget_limits as b
+  where b.id = w.budget_id and b.entity_type = kind and w.entity_id = any(names)
+    and (organization is null or b.organization_id = organization)
+    and (kind = 'user' or w.spent <= 0 or w.starts_at < vital_private.rows_kept_since());
+  get diagnostics windows = row_count;
+  delete from public.cost_alerts as a
+  where a.entity_type = kind and a.entity_id = any(names) and (organization is null or a.organization_id = organization)
+    and not exists (select from public.budget_windows as w where w.budget_id = a.budget_id and w.entity_id = a.entity_id);
+  get diagnostics alerts = row_count;
+  delete from public.budget_limits as b
+  where b.entity_type = kind and b.entity_id = any(names) and b.entity_id <> '*'
+    and (organization is null or b.organization_id = organization)
+    and not exists (select from public.budget_windows as w where w.budget_id = b.id);
+  get diagnostics limits = row_count;
+  return jsonb_build_object('windows', windows, 'alerts', alerts, 'limits', limits);
+end;
+$$;
+
+-- Strip at most `max_rows` service runs of a user of everything but what ran, when (to the minute), how long and how it ended.
+create function vital_private.forget_runs(who text, organization text, max_rows integer) returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  changed bigint;
+begin
+  update public.service_runs as r
+  set
+    id = 'forgotten-' || gen_random_uuid(), parent_run_id = null, ancestor_run_ids = '{}', user_id = null, session_id = null,
+    service_id = case when r.service_type <> '1:1_conversation' then r.service_id end,
+    service_name = case when r.service_type <> '1:1_conversation' then r.service_name end,
+    metadata = '{}', recorded_at = date_trunc('minute', r.recorded_at, 'UTC'), started_at = date_trunc('minute', r.started_at, 'UTC'),
+    ended_at = date_trunc('minute', r.started_at, 'UTC') + (r.ended_at - r.started_at)
+  where r.ctid = any(array(
+    select k.ctid from public.service_runs as k
+    where k.user_id = who and (organization is null or k.organization_id = organization)
+    limit max_rows
+  ));
+  get diagnostics changed = row_count;
+  return changed;
+end;
+$$;
+
+-- What is left under the user's name in the days whose rows are gone goes to nobody's name, and empty sums go altogether.
+create function vital_private.forget_sums(who text, organization text) returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  measures text[];
+  moved bigint;
+begin
+  select array_agg(attname::text order by attnum) into measures
+  from pg_catalog.pg_attribute
+  where attrelid = 'vital_private.usage_measures'::regclass and attnum > 0 and not attisdropped and attgenerated = '';
+  execute format(
+    'insert into public.usage_aggregations_daily_users as known (organization_id, day, user_id, service_type, %1$s)
+    select u.organization_id, u.day, null, u.service_type, %2$s
+    from public.usage_aggregations_daily_users as u
+    where u.user_id = $1 and ($2 is null or u.organization_id = $2) and u.calls <> 0
+    order by 1, 2, 4
+    on conflict (organization_id, day, user_id, service_type) do update set %3$s',
+    array_to_string(measures, ', '),
+    (select string_agg(format('u.%I', m), ', ' order by place) from unnest(measures) with ordinality as l (m, place)),
+    (
+      select string_agg(format('%1$I = known.%1$I + excluded.%1$I', m), ', ' order by place)
+      from unnest(measures) with ordinality as l (m, place)
+    )
+  ) using who, organization;
+  get diagnostics moved = row_count;
+  delete from public.usage_aggregations_daily_users as u
+  where u.user_id = who and (organization is null or u.organization_id = organization);
+  return moved;
+end;
+$$;
+
+-- A user's name in the audit becomes its digest.
+create function vital_private.forget_in_audit(who text, organization text) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  digest constant text := vital_private.digest_of(who);
+begin
+  perform set_config('vital_tracking.audit_may_change', 'on', true);
+  update public.admin_audit as a
+  set
+    actor = case when a.actor = who then digest else a.actor end,
+    key = a.key || case
+      when a.key ->> 'user_id' = who then jsonb_build_object('user_id', digest)
+      when a.key ->> 'entity_type' = 'user' and a.key ->> 'entity_id' = who then jsonb_build_object('entity_id', digest)
+      else '{}'
+    end,
+    changes = a.changes || coalesce((
+      select jsonb_object_agg(c.key, (
+        select jsonb_agg(case when v.value = to_jsonb(who) then to_jsonb(digest) else v.value end order by v.ordinality)
+        from jsonb_array_elements(c.value) with ordinality as v
+      ))
+      from jsonb_each(a.changes) as c
+      where c.key in ('user_id', 'entity_id') and jsonb_typeof(c.value) = 'array'
+    ), '{}')
+  where (organization is null or a.organization_id = organization)
+    and (
+      a.actor = who or a.key ->> 'user_id' = who or (a.key ->> 'entity_type' = 'user' and a.key ->> 'entity_id' = who)
+      or a.changes -> 'user_id' @> to_jsonb(who) or a.changes -> 'entity_id' @> to_jsonb(who)
+    );
+  perform set_config('vital_tracking.audit_may_change', '', true);
+end;
+$$;
+
+-- Forget a user, in one organization or in all: `max_rows` calls and service runs at a time, since nobody records or admits calls
+-- meanwhile. Call it again until it says {"done": true}; once there is nothing left, that changes nothing. Calls that still lie
+-- in a process's spool come under the user's name after all: then call it once more.
+create function public.forget_user(user_id text, organization_id text default null, max_rows integer default 20000) returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  who constant text := forget_user.user_id;
+  organization constant text := forget_user.organization_id;
+  limit_rows constant integer := greatest(coalesce(max_rows, 20000), 1);
+  calls jsonb;
+  runs bigint;
+  own jsonb := '{}';
+  total jsonb;
+  members bigint := 0;
+  sums bigint := 0;
+  finished boolean;
+begin
+  if coalesce(who, '') = '' then
+    raise exception 'Whom? user_id is empty.' using errcode = '22023';
+  end if;
+  perform vital_private.lock_budgets(alone => true);
+  calls := vital_private.forget_calls(who, organization, limit_rows);
+  runs := vital_private.forget_runs(who, organization, limit_rows);
+  finished := (calls ->> 'rows')::bigint < limit_rows and runs < limit_rows;
+  insert into vital_private.forgettings as known (digest, organization_id, done)
+  values (vital_private.digest_of(who), organization, calls || jsonb_build_object('runs', runs))
+  on conflict on constraint forgettings_key do update set done = (
+    select jsonb_object_agg(d.key, d.value::text::bigint + coalesce((known.done ->> d.key)::bigint, 0))
+    from jsonb_each(excluded.done) as d
+  )
+  returning known.done into total;
+  if finished then
+    own := vital_private.forget_entity('user', array[who], organization);
+    delete from public.organization_members as m
+    where m.user_id = who and (organization is null or m.organization_id = organization);
+    get diagnostics members = row_count;
+    sums := vital_private.forget_sums(who, organization);
+    perform vital_private.forget_in_audit(who, organization);
+    total := total || own || jsonb_build_object('memberships', members, 'sums', sums);
+    if exists (select from jsonb_each_text(total) as t where t.value <> '0') then
+      perform vital_private.note(
+        'token_usage_logs', 'forget_user', organization, jsonb_build_object('user', vital_private.digest_of(who)), total
+      );
+    end if;
+    delete from vital_private.forgettings as f
+    where f.digest = vital_private.digest_of(who) and f.organization_id is not distinct from organization;
+  end if;
+  return json_build_object(
+    'done', finished, 'rows', calls -> 'rows', 'runs', runs, 'total', total, 'digest', vital_private.digest_of(who)
+  );
+end;
+$$;
+
+comment on function public.forget_user(text, text, integer) is
+'Removes a person from calls, runs, sums and budgets; all sums stay. Run it until it answers done.';
+
+create function public.forget_user_v1(user_id text, organization_id text default null, max_rows integer default 5000) returns json
+language sql
+security definer
+set search_path = ''
+as $$
+  select public.forget_user(user_id, organization_id, max_rows)
+$$;
+
+-- What there is of a user: {"rows", "calls", "total_cost", "runs", "windows", "memberships", "days", "first", "last"}.
+create function public.user_traces_v1(user_id text, organization_id text default null) returns json
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select json_build_object(
+    'rows', c.rows, 'calls', c.calls, 'total_cost', c.total_cost::text, 'unpriced_calls', c.unpriced_calls, 'first', c.first, 'last', c.last,
+    'runs', (
+      select count(*) from public.service_runs as r
+      where r.user_id = user_traces_v1.user_id
+        and (user_traces_v1.organization_id is null or r.organization_id = user_traces_v1.organization_id)
+    ),
+    'windows', (
+      select count(*)
+      from public.budget_windows as w
+      join public.budget_limits as b on b.id = w.budget_id
+      where b.entity_type = 'user' and w.entity_id = user_traces_v1.user_id
+        and (user_traces_v1.organization_id is null or b.organization_id = user_traces_v1.organization_id)
+    ),
+    'memberships', (
+      select count(*) from public.organization_members as m
+      where m.user_id = user_traces_v1.user_id
+        and (user_traces_v1.organization_id is null or m.organization_id = user_traces_v1.organization_id)
+    ),
+    'days', (
+      select count(*) from public.usage_aggregations_daily_users as u
+      where u.user_id = user_traces_v1.user_id
+        and (user_traces_v1.organization_id is null or u.organization_id = user_traces_v1.organization_id)
+    )
+  )
+  from (
+    select
+      count(*) as rows, coalesce(sum(t.calls), 0) as calls, coalesce(sum(t.total_cost), 0) as total_cost,
+      coalesce(sum(t.calls) filter (where not t.priced), 0) as unpriced_calls, min(t.created_at) as first, max(t.created_at) as last
+    from public.token_usage_logs as t
+    where t.user_id = user_traces_v1.user_id
+      and (user_traces_v1.organization_id is null or t.organization_id = user_traces_v1.organization_id)
+  ) as c
+$$;
+
+revoke execute on function vital_private.digest_of(text) from public;
+revoke execute on function vital_private.forget_calls(text, text, integer) from public;
+revoke execute on function vital_private.id_of(timestamptz) from public;
+revoke execute on function vital_private.forget_entity(text, text[], text) from public;
+revoke execute on function vital_private.forget_runs(text, text, integer) from public;
+revoke execute on function vital_private.forget_sums(text, text) from public;
+revoke execute on function vital_private.forget_in_audit(text, text) from public;
+revoke execute on function public.forget_user(text, text, integer) from public, anon, authenticated;
+revoke execute on function public.forget_user_v1(text, text, integer) from public, anon, authenticated;
+revoke execute on function public.user_traces_v1(text, text) from public, anon, authenticated;
+grant execute on function public.forget_user(text, text, integer) to service_role;
+grant execute on function public.forget_user_v1(text, text, integer) to service_role;
+grant execute on function public.user_traces_v1(text, text) to service_role;
