@@ -20,8 +20,9 @@ ON_POSTGRES_16 := tests/sql tests/integration/test_store_postgres.py --ignore te
 demo: $(VENV)/.demo
 	@$(BIN)/vital-tracking demo
 
+# The packages of Node.js, which few tests need, come in the meantime; who needs them waits for them.
 test: $(VENV)/.test
-	$(PYTEST) $(PARALLEL)
+	$(BIN)/python -m tests.support.node >/dev/null 2>&1 & $(PYTEST) $(PARALLEL)
 	VITAL_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL) $(ON_POSTGRES_16)
 
 check: $(VENV)/.check

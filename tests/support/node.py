@@ -69,3 +69,7 @@ def _run_npm(*arguments: str) -> None:
     )
     if completed.returncode != 0:
         raise RuntimeError(f"npm {arguments[0]} failed ({completed.returncode}): {completed.stderr.strip()}")
+
+
+if __name__ == "__main__":
+    ensure_node_packages()
