@@ -29,12 +29,10 @@ begin
     create function auth.jwt() returns jsonb
     language sql
     stable
-    as $body$
-      select coalesce(
-        nullif(current_setting('request.jwt.claims', true), ''),
-        nullif(current_setting('request.jwt.claim', true), '')
-      )::jsonb
-    $body$;
+    return coalesce(
+      nullif(current_setting('request.jwt.claims', true), ''),
+      nullif(current_setting('request.jwt.claim', true), '')
+    )::jsonb;
     revoke execute on function auth.jwt() from public;
     grant execute on function auth.jwt() to anon, authenticated, service_role;
     grant usage on schema auth to anon, authenticated, service_role;
@@ -43,12 +41,10 @@ begin
     create function auth.uid() returns uuid
     language sql
     stable
-    as $body$
-      select nullif(coalesce(
-        nullif(current_setting('request.jwt.claim.sub', true), ''),
-        auth.jwt() ->> 'sub'
-      ), '')::uuid
-    $body$;
+    return nullif(coalesce(
+      nullif(current_setting('request.jwt.claim.sub', true), ''),
+      auth.jwt() ->> 'sub'
+    ), '')::uuid;
     revoke execute on function auth.uid() from public;
     grant execute on function auth.uid() to anon, authenticated, service_role;
     grant usage on schema auth to anon, authenticated, service_role;
