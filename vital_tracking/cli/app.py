@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from typing import Annotated
 
 import typer
 
 from vital_tracking import __version__
-from vital_tracking.cli import alerts, budgets, calls, demo, doctor, embedded, migrate, prices, reprice, spool
+from vital_tracking.cli import (
+    alerts,
+    backfill,
+    budgets,
+    calls,
+    demo,
+    doctor,
+    embedded,
+    migrate,
+    prices,
+    refresh,
+    report,
+    reprice,
+    spool,
+)
 
 app = typer.Typer(
     name="vital-tracking",
@@ -22,7 +38,10 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("migrate")(migrate.migrate)
 app.command("calls")(calls.calls)
+app.command("report")(report.report)
 app.command("reprice")(reprice.reprice)
+app.command("refresh")(refresh.refresh)
+app.command("backfill")(backfill.backfill)
 app.add_typer(prices.app, name="prices")
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(alerts.app, name="alerts")
@@ -49,6 +68,9 @@ def options(
     The database is found by the environment or .env: SUPABASE_URL with SUPABASE_SERVICE_KEY, else VITAL_DATABASE_URL, else
     the embedded PostgreSQL.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks is no reason to fall over
+            stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("httpx", "psycopg.pool"):
         logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.CRITICAL)

@@ -41,22 +41,33 @@ def usd(value: Decimal | None) -> str:
     return f"${whole}.{fraction:0<4}"
 
 
-def bar(value: Decimal | int, largest: Decimal | int) -> str:
+def drawable(letters: str) -> bool:
+    """Whether the terminal, pipe or file has these letters."""
+    try:
+        letters.encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def bar(value: Decimal | int, largest: Decimal | int, width: int = _BAR) -> str:
     """A bar as long as `value` is large beside `largest`."""
+    block, sliver = "█▏" if drawable("█▏") else "#|"
     share = float(Decimal(value) / Decimal(largest)) if largest else 0.0
-    full = round(share * _BAR)
-    return "█" * full + ("▏" if not full and value else "")
+    full = min(max(round(share * width), 0), width)
+    return block * full + (sliver if not full and value > 0 else "")
 
 
 def share_bar(spent: Decimal, granted: Decimal, limit: Decimal) -> Text:
     """A bar of a limit: what is spent (green, from four fifths on yellow, at the limit red), what is granted, and the rest."""
     share = spent / limit if limit else Decimal(1)
     colour = "red" if share >= 1 else "yellow" if share >= Decimal("0.8") else "green"
+    block, sliver, shade, dot = "█▏▒·" if drawable("█▏▒·") else "#|=."
     full = min(max(int(share * _BAR), 0), _BAR)
-    gone = "█" * full or ("▏" if spent > 0 else "")
+    gone = block * full or (sliver if spent > 0 else "")
     reach = int((spent + granted) / limit * _BAR) if limit else _BAR
     held = max(min(reach, _BAR) - len(gone), int(len(gone) < _BAR)) if granted > 0 else 0
-    return Text.assemble((gone, colour), ("▒" * held, "cyan"), ("·" * (_BAR - len(gone) - held), "dim"))
+    return Text.assemble((gone, colour), (shade * held, "cyan"), (dot * (_BAR - len(gone) - held), "dim"))
 
 
 def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:
@@ -80,7 +91,8 @@ def _shown(cell: str | Text) -> Text:
 
 def as_json(rows: object) -> None:
     """Print JSON: amounts as text, so that no reader turns them into a float."""
-    json.dump(rows, sys.stdout, default=plain, indent=2, ensure_ascii=False)
+    ascii_only = not console.encoding.startswith("utf")
+    json.dump(rows, sys.stdout, default=plain, indent=2, ensure_ascii=ascii_only)
     sys.stdout.write("\n")
 
 
