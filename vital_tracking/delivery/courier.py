@@ -35,6 +35,7 @@ logger = logging.getLogger("vital_tracking.delivery")
 
 _PRICES_EVERY_S: Final = 300.0
 _ESTATES_EVERY_S: Final = 60.0
+_PARTITIONS_EVERY_S: Final = 86_400.0
 _MOST_ESTATES: Final = 16  # at once: each takes a file descriptor
 _UNFORESEEN_TRIES: Final = 4
 _MOST_UNSETTLED: Final = 10_000  # what does not fit is settled when its row is made
@@ -127,6 +128,7 @@ class StoreCourier:
         self.estates: list[Estate] = []
         self._estates_due = 0.0
         self._prices_due = 0.0
+        self._partitions_due = 0.0
         self._clock_told = False
         self._unforeseen = 0
 
@@ -271,6 +273,7 @@ class StoreCourier:
                 self._counts.stats.duplicate += duplicate
             if self.on_alerts is not None and (alerts := report.get("alerts")):
                 self.on_alerts(alerts)
+        self._keep_partitions()
 
     def refused(self, row: Row, error: StoreError) -> None:
         """Set aside a row that the store refused alone."""
@@ -308,6 +311,17 @@ class StoreCourier:
             self.on_clock(self.clock.first_s)
 
     # Within
+
+    def _keep_partitions(self) -> None:
+        """Have the database make its months ahead, after the first batch and once a day; it asks nothing of anybody else."""
+        if time.monotonic() >= self._partitions_due:
+            self._partitions_due = time.monotonic() + _PARTITIONS_EVERY_S
+            try:
+                self.store.call("maintain_partitions_v1")
+            except StoreError:
+                pass  # an older database has no such function, and where the store has gone a later process tries again
+            except Exception as error:  # noqa: BLE001 - what was sent is stored
+                self._counts.fault(error)
 
     def decoded(self, frame: Frame) -> CallRecord | Unrecorded:
         """The call that a frame holds."""
