@@ -82,6 +82,7 @@ as $body$
       union all
       select %9$s, %10$s from %11$s as u where %12$s
     ) as both_sides
+    where not exists (select from vital_private.usage_backfill as b where b.day = (both_sides.%2$s at time zone 'UTC')::date)
     group by %6$s
   ) as d
   where (%13$s) <> (%14$s)
@@ -140,7 +141,6 @@ begin
         union all
         select * from vital_private.differences_of_usage_aggregations_daily_parts(first_instant, last_instant)
       ) as d
-      where not exists (select from vital_private.usage_backfill as b where b.day = d.bucket::timestamptz::date)
     ),
     'days_to_backfill', (select count(*) from vital_private.usage_backfill)
   );
@@ -195,23 +195,28 @@ begin
 end;
 $$;
 
--- Ask that the days of a time be counted anew, all aggregations of all organizations. Returns how many days wait.
+-- Ask that the days (UTC) of a time be counted anew, all aggregations of all organizations. Returns how many days wait. Only days
+-- with calls, or with sums, are queued: a time may be as long as it likes.
 create function public.queue_backfill_v1(since timestamptz, until timestamptz) returns json
 language plpgsql
 security definer
 set search_path = ''
 set timezone = 'UTC'
 as $$
+declare
+  first_instant timestamptz := greatest(date_trunc('day', since), vital_private.rows_kept_since());
+  last_instant timestamptz := date_trunc('day', until - interval '1 microsecond') + interval '1 day';
 begin
   insert into vital_private.usage_backfill (day)
-  select d::date
-  from generate_series(
-    greatest(date_trunc('day', since), vital_private.rows_kept_since(), (
-      select date_trunc('day', min(c.created_at)) from public.token_usage_logs as c
-    )),
-    least(until - interval '1 microsecond', (select max(c.created_at) from public.token_usage_logs as c)),
-    interval '1 day'
-  ) as d
+  select c.created_at::date from public.token_usage_logs as c where c.created_at >= first_instant and c.created_at < last_instant
+  union
+  select h.hour_start::date from public.usage_aggregations_hourly as h where h.hour_start >= first_instant and h.hour_start < last_instant
+  union
+  select d.day from public.usage_aggregations_daily as d where d.day >= first_instant and d.day < last_instant
+  union
+  select d.day from public.usage_aggregations_daily_users as d where d.day >= first_instant and d.day < last_instant
+  union
+  select d.day from public.usage_aggregations_daily_parts as d where d.day >= first_instant and d.day < last_instant
   on conflict do nothing;
   return json_build_object('left', (select count(*) from vital_private.usage_backfill));
 end;
