@@ -27,6 +27,7 @@ language plpgsql
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set statement_timeout = '15min'
 as $$
 declare
   this_month constant date := date_trunc('month', now())::date;
@@ -238,6 +239,7 @@ language plpgsql
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set statement_timeout = '15min'
 as $$
 declare
   policy record;
@@ -412,27 +414,29 @@ as $$
   left join vital_private.archived_months as a on a.month = h.month
 $$;
 
--- What a month's calls come to, and how many digits their amounts have: {"rows", "total_cost", "bytes", "digits": {column: [before
--- the point, behind it]}}.
-create function public.month_totals_v1(month date) returns json
+-- What the calls from one instant to another come to, in rows and dollars, and how many digits their amounts have before the point
+-- and behind it: {"rows", "calls", "total_cost", "unpriced_calls", "digits": {column: [before, behind]}}.
+create function public.call_totals_v1(
+  since timestamptz default null, until timestamptz default null, organization text default null, user_id text default null
+) returns json
 language plpgsql
 stable
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set statement_timeout = '15min' -- the API, which would stop it after seconds, heeds this
 as $$
 declare
-  first_day constant date := date_trunc('month', month)::date;
   answer json;
 begin
   execute format(
     $query$
     select json_build_object(
-      'rows', count(*), 'total_cost', coalesce(sum(t.total_cost), 0)::text,
-      'digits', json_build_object(%s)
+      'rows', count(*), 'calls', coalesce(sum(t.calls), 0), 'total_cost', coalesce(sum(t.total_cost), 0)::text,
+      'unpriced_calls', coalesce(sum(t.calls) filter (where not t.priced), 0), 'digits', json_build_object(%s)
     )
     from public.token_usage_logs as t
-    where t.created_at >= %L and t.created_at < %L
+    where t.created_at >= %L and t.created_at < %L %s %s
     $query$,
     (
       select string_agg(
@@ -442,7 +446,9 @@ begin
       where c.attrelid = 'public.token_usage_logs'::regclass and c.attnum > 0 and not c.attisdropped
         and c.atttypid = 'pg_catalog.numeric'::regtype
     ),
-    first_day::timestamptz, (first_day + interval '1 month')::timestamptz
+    coalesce(since, '-infinity'), coalesce(until, 'infinity'),
+    case when organization is not null then format('and t.organization_id = %L', organization) end,
+    case when user_id is not null then format('and t.user_id = %L', user_id) end
   ) into answer;
   return answer;
 end;
@@ -458,6 +464,7 @@ language plpgsql
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set statement_timeout = '15min'
 as $$
 declare
   since constant timestamptz := date_trunc('month', archive_month_v1.month)::date;
@@ -531,14 +538,14 @@ revoke execute on function public.maintain_partitions_v1() from public, anon, au
 revoke execute on function public.set_retention_v1(text, text) from public, anon, authenticated;
 revoke execute on function public.apply_retention(boolean, integer) from public, anon, authenticated;
 revoke execute on function public.months_v1() from public, anon, authenticated;
-revoke execute on function public.month_totals_v1(date) from public, anon, authenticated;
+revoke execute on function public.call_totals_v1(timestamptz, timestamptz, text, text) from public, anon, authenticated;
 revoke execute on function public.archive_month_v1(date, bigint, text, text, boolean) from public, anon, authenticated;
 grant execute on function public.maintain_partitions(integer) to service_role;
 grant execute on function public.maintain_partitions_v1() to service_role;
 grant execute on function public.set_retention_v1(text, text) to service_role;
 grant execute on function public.apply_retention(boolean, integer) to service_role;
 grant execute on function public.months_v1() to service_role;
-grant execute on function public.month_totals_v1(date) to service_role;
+grant execute on function public.call_totals_v1(timestamptz, timestamptz, text, text) to service_role;
 grant execute on function public.archive_month_v1(date, bigint, text, text, boolean) to service_role;
 
 -- Where pg_cron is there, it keeps the partitions; else each process that starts does, and `vital-tracking retention`.

@@ -344,7 +344,9 @@ def test_retention_while_calls_come_in(own_db: Connection, database_url: str) ->
 
 
 def totals(db: Connection, months: int) -> Row:
-    return dict(call(db, "month_totals_v1", month=month_ago(months).date()))
+    first = month_ago(months, 1).replace(hour=0)
+    until = month_ago(months - 1, 1).replace(hour=0)
+    return dict(call(db, "call_totals_v1", since=first, until=until))
 
 
 def archive(db: Connection, months: int, held: int, cost: object, *, drop: bool = False) -> Row:
@@ -375,8 +377,12 @@ def test_a_month_is_dropped_only_as_it_was_archived(db: Connection) -> None:
     assert totals(db, 6)["rows"] == 2
     assert totals(db, 6)["total_cost"] == "3"
     assert totals(db, 6)["digits"]["total_cost"] == [1, 0]
-    oldest = call(db, "month_totals_v1", month=month_ago(40, 28).date())
+    oldest = totals(db, 40)
     assert (oldest["rows"], oldest["digits"]["total_cost"]) == (2, [1, 20])
+    everything = call(db, "call_totals_v1")
+    assert (everything["rows"], everything["total_cost"]) == (7, "21.00000000000000000001")
+    assert call(db, "call_totals_v1", user_id="u-1", organization="o")["rows"] == 0
+    assert call(db, "call_totals_v1", user_id="u-1")["rows"] == 7
     for held, cost in ((2, "3.01"), (3, "3")):
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="have changed"), db.transaction():
             archive(db, 6, held, cost)
