@@ -14,7 +14,7 @@ import typer
 from vital_tracking.cli import budget_form as form
 from vital_tracking.cli import report_findings as findings
 from vital_tracking.cli.output import as_csv, as_json, console, say
-from vital_tracking.cli.report_tables import csv_columns, csv_row, footnotes, usage_table
+from vital_tracking.cli.report_tables import csv_columns, csv_row, footnotes, others, usage_table
 from vital_tracking.cli.times import days_text, moment
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
@@ -65,6 +65,8 @@ class Asked:
     exact: bool
     period: str
     timezone: str
+    words: tuple[str, ...]
+    """The options that name the time, as they were given."""
 
     @property
     def range(self) -> Row:
@@ -73,14 +75,10 @@ class Asked:
 
     def again(self, name: str) -> str:
         """The command for another report of the same time and organization."""
-        words = ["vital-tracking", "report", name]
-        if name not in ("", Report.forecast):
-            words += ["--since", f"{self.since:%Y-%m-%d}"]
-            if self.until < datetime.now(UTC) - timedelta(minutes=1):
-                words += ["--until", f"{self.until:%Y-%m-%d}"]
+        words = ["vital-tracking", "report", name, *(() if name == Report.forecast else self.words)]
         if self.organization is not None:
             words += ["--organization", shlex.quote(self.organization)]
-        return " ".join(filter(None, words))
+        return " ".join(words)
 
 
 def report(
@@ -125,7 +123,9 @@ def report(
     first, last = _range(days, since, until)
     shown = _FOR_PROGRAMS if json_ or csv_ else _SHOWN
     chosen = form.chosen(period, "--period", ("day", "month"))
-    asked = Asked(first, last, organization, limit or shown, exact, chosen, form.zone(timezone))
+    given = (("--days", days), ("--since", since), ("--until", until))
+    words = tuple(word for option, value in given if value is not None for word in (option, shlex.quote(str(value))))
+    asked = Asked(first, last, organization, limit or shown, exact, chosen, form.zone(timezone), words)
     store = open_store(Settings.from_env())
     try:
         if name is None:
@@ -172,9 +172,9 @@ def _usage(store: Store, name: Report, asked: Asked, *, json_: bool, csv_: bool)
     else:
         title = f"{_TITLES[name]}, {_when(answer)}"
         console.print(usage_table(answer, title=title, exact=asked.exact, organization=asked.organization))
-        for line in footnotes(answer):
+        for line in footnotes(answer["total"]):
             say(line)
-        if len(answer["rows"]) == asked.rows and asked.rows < _MOST:
+        if others(answer) and asked.rows < _MOST:
             say(f"The first {asked.rows}; for more: {asked.again(name)} --limit {min(10 * asked.rows, _MOST)}")
 
 
@@ -240,7 +240,7 @@ def _overview(store: Store, asked: Asked, *, json_: bool) -> None:
         say("")
         title = _TITLES[name] if len(answer["rows"]) < _OVERVIEW else f"{_TITLES[name]}, the dearest {_OVERVIEW}"
         console.print(usage_table(answer, title=title, exact=asked.exact, organization=asked.organization))
-    for line in footnotes(services):
+    for line in footnotes(services["total"]):
         say(line)
     say("")
     say(f"Next: {asked.again(Report.users)}")

@@ -14,7 +14,6 @@ from vital_tracking.cli.output import drawable
 
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS: Final = "_.:-=+*#"
-_MOST_CELLS: Final = 31
 _CHART_ROWS: Final = 7
 
 
@@ -28,10 +27,10 @@ def sparkline(values: Sequence[Decimal]) -> str:
     return "".join(levels[max(1, round(top * value / largest)) if value > 0 else 0] for value in values)
 
 
-def by_day(days: Mapping[date, Decimal], first: date, last: date) -> list[Decimal]:
-    """The amounts of all days from `first` to `last`, of days without any nothing; over long times of several days together."""
+def by_day(days: Mapping[date, Decimal], first: date, last: date, most: int = 31) -> list[Decimal]:
+    """The amounts of all days from `first` to `last`, nothing where there is none; of several together where they are many."""
     every = [days.get(first + timedelta(days=n), Decimal(0)) for n in range((last - first).days + 1)]
-    together = -(-len(every) // _MOST_CELLS)
+    together = -(-len(every) // most)
     return [sum(every[n : n + together], Decimal(0)) for n in range(0, len(every), together)]
 
 

@@ -52,6 +52,8 @@ MEASURES: Final = (
 )
 _AMOUNTS: Final = ("total_cost", "potential_cost", "cache_savings")
 _BAR: Final = 10
+_SPARKLINES: Final = (31, 16, 10)
+"""How wide the line of days may be, where the terminal has the room."""
 
 
 def csv_columns(report: str) -> tuple[str, ...]:
@@ -92,15 +94,17 @@ def usage_table(answer: Row, *, title: str = "", exact: bool = False, organizati
     report, rows = answer["report"], list(answer["rows"])
     lines: list[Row] = list(rows)
     if len(rows) != 1 or answer["total"]["calls"] != rows[0]["calls"]:
-        lines += [total for total in (_others(answer), answer["total"]) if total]
+        lines += [total for total in (others(answer), answer["total"]) if total]
     labels = _labels(report, rows, organization)
-    columns = labels + _measures(answer, exact=exact)
-    if report == "cache":
-        columns = labels + _caches(rows, exact=exact)
-    return _fitted(title, columns, lines, len(rows))
+    for cells in _SPARKLINES:
+        measures = _caches(rows, exact=exact) if report == "cache" else _measures(answer, exact=exact, cells=cells)
+        made = _fitted(title, labels + measures, lines, len(rows), spare=cells == _SPARKLINES[-1])
+        if _wide(made) <= console.width:
+            break
+    return made
 
 
-def _others(answer: Row) -> Row | None:
+def others(answer: Row) -> Row | None:
     """What the rows that are not shown come to, where there are any."""
     rest: Row = {"label": "(others)"}
     for name in ("calls", "failed_calls", "blocked_calls", "unpriced_calls", "estimated_calls", "total_tokens"):
@@ -112,8 +116,8 @@ def _others(answer: Row) -> Row | None:
     return rest if rest["calls"] else None
 
 
-def _fitted(title: str, columns: list[Column], lines: Sequence[Row], rows: int) -> Table:
-    """A table of the columns that say something; those that can be spared go until it fits the terminal."""
+def _fitted(title: str, columns: list[Column], lines: Sequence[Row], rows: int, *, spare: bool) -> Table:
+    """A table of the columns that say something; where some may be spared, these go until it fits the terminal."""
     cells = {id(column): [column.cell(line) for line in lines] for column in columns}
     kept = [column for column in columns if any(str(cell).strip(" -*~") for cell in cells[id(column)][: max(rows, 1)])]
     while True:
@@ -122,13 +126,18 @@ def _fitted(title: str, columns: list[Column], lines: Sequence[Row], rows: int) 
             [(column.heading, column.number) for column in kept],
             zip(*(cells[id(column)] for column in kept), strict=True),
         )
-        spare = max(kept, key=lambda column: column.goes)
-        if not spare.goes or console.measure(made).maximum <= console.width:
+        least = max(kept, key=lambda column: column.goes)
+        if not spare or not least.goes or _wide(made) <= console.width:
             break
-        kept.remove(spare)
+        kept.remove(least)
     for number in range(rows, len(lines)):
         made.rows[number].style = "bold" if number == len(lines) - 1 else "dim"
     return made
+
+
+def _wide(made: Table) -> int:
+    """How wide a table is where nothing of it is folded."""
+    return console.measure(made, options=console.options.update_width(10_000)).maximum
 
 
 def _labels(report: str, rows: Sequence[Row], organization: str | None) -> list[Column]:
@@ -136,12 +145,12 @@ def _labels(report: str, rows: Sequence[Row], organization: str | None) -> list[
         "services": [Column("service", False, _named("service_type"))],
         "users": [
             Column("user", False, _named("user_id")),
-            Column("services", True, lambda row: str(row.get("services") or ""), 6),
-            Column("last day", True, lambda row: str(row.get("last_day") or ""), 5),
+            Column("services", True, lambda row: str(row.get("services") or ""), 11),
+            Column("last day", True, lambda row: str(row.get("last_day") or ""), 8),
         ],
         "agents": [
             Column("agent", False, lambda row: _first(row, _agent(row))),
-            Column("tier", False, lambda row: row.get("agent_tier") or "", 5),
+            Column("tier", False, lambda row: row.get("agent_tier") or "", 6),
         ],
         "panels": [
             Column("panel", False, _named("panel_id")),
@@ -162,7 +171,7 @@ def _labels(report: str, rows: Sequence[Row], organization: str | None) -> list[
         ],
     }[report]
     if organization is None and any(row.get("organization_id") for row in rows):
-        columns.insert(1, Column("organization", False, lambda row: row.get("organization_id") or "", 4))
+        columns.insert(1, Column("organization", False, lambda row: row.get("organization_id") or "", 1))
     return columns
 
 
@@ -183,14 +192,14 @@ def _agent(row: Row) -> str:
     return f"{name} ({number})" if name and number and name != number else str(name or number or "")
 
 
-def _measures(answer: Row, *, exact: bool) -> list[Column]:
+def _measures(answer: Row, *, exact: bool, cells: int) -> list[Column]:
     rows = answer["rows"]
     largest = max((Decimal(row["total_cost"]) for row in rows), default=Decimal(0))
     first, last = span_of(answer)
     estimated, unpriced = any(row["estimated_calls"] for row in rows), any(row["unpriced_calls"] for row in rows)
 
     def days(row: Row) -> str:
-        return sparkline(by_day(days_of(row), first, last)) if "days" in row else ""
+        return sparkline(by_day(days_of(row), first, last, cells)) if "days" in row else ""
 
     def share(row: Row) -> Text:
         return Text(bar(Decimal(row["total_cost"]), largest, _BAR) if "days" in row else "", "green")
@@ -201,15 +210,15 @@ def _measures(answer: Row, *, exact: bool) -> list[Column]:
             "tokens", True, lambda row: f"{row['total_tokens']:,}{_mark(row['estimated_calls'], '~', estimated)}", 3
         ),
         Column("cost", True, lambda row: _cost(row, "total_cost", exact) + _mark(row["unpriced_calls"], "*", unpriced)),
-        Column("share", True, lambda row: percent(row["share"]) if row.get("share") else "", 2),
-        Column("", False, share, 7),
-        Column("by day", False, days if first != last else lambda _: "", 11),
-        Column("p50", True, lambda row: duration(row["p50_latency_ms"]) if "p50_latency_ms" in row else "", 9),
-        Column("p95", True, lambda row: duration(row["p95_latency_ms"]) if "p95_latency_ms" in row else "", 8),
-        Column("failed", True, lambda row: _count(row["failed_calls"] - row["blocked_calls"]), 10),
-        Column("blocked", True, lambda row: _count(row["blocked_calls"]), 10),
-        Column("saved", True, lambda row: _saved(row, exact), 9),
-        Column("hits", True, lambda row: percent(row["hit_rate"]) if row.get("hit_rate") else "", 10),
+        Column("share", True, lambda row: percent(row["share"]) if row.get("share") else "", 1),
+        Column("", False, share, 9),
+        Column("by day", False, days if first != last else lambda _: "", 7),
+        Column("p50", True, lambda row: duration(row["p50_latency_ms"]) if "p50_latency_ms" in row else "", 10),
+        Column("p95", True, lambda row: duration(row["p95_latency_ms"]) if "p95_latency_ms" in row else "", 4),
+        Column("failed", True, lambda row: _count(row["failed_calls"] - row["blocked_calls"]), 5),
+        Column("blocked", True, lambda row: _count(row["blocked_calls"]), 6),
+        Column("saved", True, lambda row: _saved(row, exact), 6),
+        Column("hit rate", True, lambda row: percent(row["hit_rate"]) if row.get("hit_rate") else "", 12),
     ]
 
 
@@ -233,9 +242,9 @@ def _caches(rows: Sequence[Row], *, exact: bool) -> list[Column]:
         Column("saved", True, lambda row: _saved(row, exact)),
         Column("", True, saved_share),
         Column("", False, saved_bar, 7),
-        Column("hits", True, lambda row: percent(row["hit_rate"]) if row.get("hit_rate") else ""),
+        Column("hit rate", True, lambda row: percent(row["hit_rate"]) if row.get("hit_rate") else ""),
         Column(
-            "prompts cached",
+            "prompt cache",
             True,
             lambda row: percent(row["prompt_cache_rate"]) if row.get("prompt_cache_rate") else "",
         ),
@@ -279,8 +288,10 @@ def footnotes(total: Row) -> list[str]:
     if total["unpriced_calls"]:
         said.append(
             f"* {_number(total['unpriced_calls'], total['calls'])} without a known price, in no amount here. Which: "
-            "vital-tracking calls --unpriced. To price them: vital-tracking reprice, or first: vital-tracking prices set MODEL "
-            "--input USD --output USD"
+            "vital-tracking calls --unpriced"
+        )
+        said.append(
+            "  To price them: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
         )
     if total["estimated_calls"]:
         said.append(
