@@ -1,0 +1,555 @@
+-- Where the day or the month ends: what was spent so far, and what the days that are left will cost by the weekday and the hour.
+--
+-- How it is told. At 14:20 on a Tuesday, what matters of each day of the last eight weeks are two numbers: what it cost before
+-- 14:20, and what it cost from then on. Each weekday has a usual cost of both: the mean of its days, where a day far from their
+-- median counts as the median, so that neither an incident nor an outage is taken for a habit. The last seven days, compared in
+-- the same way with what is usual of them, give the level: what has grown is followed. The rest of this Tuesday, the whole days
+-- that follow, times the level, are the projection. With less than two weeks of history all days count as alike.
+--
+-- How right it is. The same is told for earlier times, at the same time of the day, knowing only what was known then, and
+-- compared with how they ended: the window moved back by whole days (a day) or by whole weeks (a month), 28 and 8 times at most.
+-- The mean of these errors is its error, their spread gives the low and the high end.
+--
+-- What is spent is exact, in every zone and to the microsecond: whole hours from the aggregation, the rest from the calls. The
+-- days of history are made of whole hours (UTC): where a day begins within one of them, as in India, its cost is split by time.
+
+-- Calls of which organizations; NULL: of all. Whoever signs in may ask for those that they administer.
+create function vital_private.organizations_to_read(organization text) returns text[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if current_user = 'authenticated' then
+    if not organization = any(vital_private.administered_organizations()) then
+      raise exception 'Only an admin of organization % may ask what it costs.', organization using errcode = '42501';
+    end if;
+    return coalesce(array[organization], vital_private.administered_organizations());
+  end if;
+  return case when organization is not null then array[organization] end;
+end;
+$$;
+
+create type vital_private.forecast as (
+  zone text,
+  starts_at timestamptz,
+  ends_at timestamptz,
+  today date,
+  -- One each day of the window, up to and including today; in one array the costs, in the other the calls without a price.
+  spent numeric array,
+  unpriced_calls numeric array,
+  -- What is still to come, one each day of the window from today on.
+  rest numeric array,
+  total numeric,
+  projected numeric,
+  low numeric,
+  high numeric,
+  burn_rate_per_day numeric,
+  mape double precision,
+  windows integer,
+  method text
+);
+
+-- A value, or the median where it is too far from it to be a habit: more than three times as much or less than a third, and five
+-- standard deviations away, as the median distance from the median tells them. (Without SET, so that PostgreSQL may inline it.)
+create function vital_private.within_reason(
+  value double precision, median double precision, spread double precision, known bigint
+) returns double precision
+language sql
+immutable
+parallel safe
+return case
+  when known >= 4 and median > 0 and (value > 3 * median or value < median / 3) and abs(value - median) > 7.413 * spread then median
+  else value
+end;
+
+-- What the days of a window have cost until a moment, exactly.
+create function vital_private.spent_by_day(organizations text[], first_day date, today date, zone text, moment timestamptz)
+returns table (day date, spent numeric, unpriced_calls numeric)
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+begin
+  return query
+  with days as materialized (
+    select
+      b.day, b.since, b.until,
+      -- The whole hours of it; where it has none, the first part of the rest tells all.
+      date_trunc('hour', b.since + interval '1 hour' - interval '1 microsecond', 'UTC') as first_hour,
+      date_trunc('hour', b.until, 'UTC') as last_hour
+    from (
+      select
+        d::date as day, vital_private.local_midnight(d, zone) as since,
+        least(vital_private.local_midnight(d + interval '1 day', zone), moment) as until
+      from generate_series(first_day::timestamp, today::timestamp, interval '1 day') as d
+    ) as b
+  )
+
+  select d.day, coalesce(sum(u.total_cost), 0), coalesce(sum(u.unpriced), 0)
+  from days as d
+  left join lateral (
+    select h.total_cost, h.unpriced_calls as unpriced
+    from public.usage_aggregations_hourly as h
+    where (organizations is null or h.organization_id = any(organizations))
+      and h.hour_start >= d.first_hour and h.hour_start < d.last_hour
+    union all
+    select c.total_cost, case when c.priced then 0 else c.calls end
+    from public.token_usage_logs as c
+    where d.since < d.first_hour
+      and (organizations is null or c.organization_id = any(organizations))
+      and c.created_at >= d.since and c.created_at < least(d.first_hour, d.until)
+    union all
+    select c.total_cost, case when c.priced then 0 else c.calls end
+    from public.token_usage_logs as c
+    where d.until > greatest(d.last_hour, d.first_hour)
+      and (organizations is null or c.organization_id = any(organizations))
+      and c.created_at >= greatest(d.last_hour, d.first_hour) and c.created_at < d.until
+  ) as u on true
+  group by d.day
+  order by d.day;
+end;
+$$;
+
+create function vital_private.forecast_of(organizations text[], period text, zone text, moment timestamptz)
+returns vital_private.forecast
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = force_custom_plan
+set jit = off
+set enable_nestloop = off -- of what the steps below hold, the planner knows nothing
+as $$
+declare
+  history_days constant integer := 56;
+  known_well constant integer := 14; -- days, from which on weekdays are told apart
+  answer vital_private.forecast;
+  first_day date;
+  last_day date;
+  days_left integer; -- after today
+  shifts integer[]; -- by how many days the window is moved back: 0 and those that are held back
+  clock double precision; -- seconds of the local day that have passed
+  spent_today double precision;
+  known_since date;
+  low_share double precision;
+  high_share double precision;
+begin
+  if period is null or period not in ('day', 'month') then
+    raise exception 'A forecast is for a day or a month, not for %.', coalesce(quote_literal(period), 'NULL')
+      using errcode = '22023', hint = 'period => ''day'' or ''month''.';
+  end if;
+  if zone is null or moment is null or not isfinite(moment) then
+    raise exception 'A forecast needs a time zone and a moment.' using errcode = '22023';
+  end if;
+  answer.zone := zone;
+  answer.starts_at := vital_private.window_start(period, moment, zone, null);
+  answer.ends_at := vital_private.window_end(period, moment, zone);
+  answer.today := vital_private.local_day(moment, zone);
+  first_day := date_trunc(period, answer.today::timestamp);
+  last_day := first_day + ('1 ' || period)::interval - interval '1 day';
+  days_left := last_day - answer.today;
+  clock := least(greatest(extract(epoch from moment at time zone zone - answer.today), 0), 86400);
+  shifts := case period
+    when 'day' then array(select generate_series(0, 28))
+    else array(select 0 union all select 7 * (days_left / 7 + n) from generate_series(1, 8) as n)
+  end;
+
+  select array_agg(s.spent order by s.day), array_agg(s.unpriced_calls order by s.day), sum(s.spent)
+  into answer.spent, answer.unpriced_calls, answer.total
+  from vital_private.spent_by_day(organizations, first_day, answer.today, zone, moment) as s;
+  spent_today := answer.spent[cardinality(answer.spent)];
+
+  with hours as materialized (
+    select
+      h.hour_start at time zone zone as local_start, sum(h.total_cost)::double precision as cost
+    from public.usage_aggregations_hourly as h
+    where (organizations is null or h.organization_id = any(organizations))
+      and h.hour_start >= moment - make_interval(days => (select max(s) from unnest(shifts) as s) + history_days + 2)
+      and h.hour_start < date_trunc('hour', moment, 'UTC')
+    group by h.hour_start
+    having sum(h.calls) > 0
+  ),
+
+  -- Days have two parts: before this time of the day, and from it on.
+  parts as (
+    select
+      h.local_start::date + o.later as day,
+      sum(h.cost * greatest(least(p.second + 3600, clock) - greatest(p.second, 0), 0) / 3600) as before,
+      sum(h.cost * greatest(least(p.second + 3600, 86400) - greatest(p.second, clock), 0) / 3600) as after
+    from hours as h
+    cross join (values (0), (1)) as o (later)
+    cross join lateral (
+      select extract(epoch from h.local_start - date_trunc('day', h.local_start))::double precision - o.later * 86400 as second
+    ) as p
+    where o.later = 0 or p.second > -3600
+    group by 1
+  ),
+
+  -- The first day of history: from this time of the day to the same of the day after, with the first call in it.
+  beginning as (
+    select
+      min(case
+        when h.local_start + interval '1 hour' <= h.local_start::date + make_interval(secs => clock)
+          then h.local_start::date - 1
+        else h.local_start::date
+      end) as day
+    from hours as h
+  ),
+
+  days as materialized (
+    select
+      d.day, d.before + d.after as cost, d.after,
+      lead(d.before) over (order by d.day) as before_next,
+      sum(d.before + d.after) over (order by d.day) - d.after as cost_until -- this time of the day
+    from (
+      select
+        s::date as day,
+        case when s::date = answer.today then spent_today else coalesce(p.before, 0) end as before,
+        case when s::date = answer.today then 0 else coalesce(p.after, 0) end as after
+      from generate_series((select b.day from beginning as b)::timestamp, answer.today::timestamp, interval '1 day') as s
+      left join parts as p on p.day = s::date
+    ) as d
+  ),
+
+  origins as materialized (
+    select o.shift, o.today, least(history_days, o.today - (select b.day from beginning as b)) as known
+    from (select s as shift, answer.today - s as today from unnest(shifts) as s) as o
+    where o.shift = 0 or o.today - (select b.day from beginning as b) >= 7
+  ),
+
+  history as materialized (
+    select
+      o.shift, o.today - d.day as ago, case when o.known >= known_well then extract(isodow from d.day) else 0 end as kind,
+      case o.known when 1 then (d.after + d.before_next) * (1 - clock / 86400) else d.after end as after,
+      case o.known when 1 then (d.after + d.before_next) * (clock / 86400) else d.before_next end as before_next
+    from origins as o
+    join days as d on d.day >= o.today - o.known and d.day < o.today
+  ),
+
+  medians as (
+    select
+      h.shift, h.kind, count(*) as known,
+      percentile_cont(0.5) within group (order by h.after) as after,
+      percentile_cont(0.5) within group (order by h.before_next) as before_next
+    from history as h
+    group by h.shift, h.kind
+  ),
+
+  spreads as (
+    select
+      m.*,
+      percentile_cont(0.5) within group (order by abs(h.after - m.after)) as after_spread,
+      percentile_cont(0.5) within group (order by abs(h.before_next - m.before_next)) as before_next_spread
+    from history as h
+    join medians as m on m.shift = h.shift and m.kind = h.kind
+    group by m.shift, m.kind, m.known, m.after, m.before_next
+  ),
+
+  usual as materialized (
+    select
+      h.shift, h.kind,
+      avg(vital_private.within_reason(h.after, s.after, s.after_spread, s.known)) as after,
+      avg(vital_private.within_reason(h.before_next, s.before_next, s.before_next_spread, s.known)) as before_next
+    from history as h
+    join spreads as s on s.shift = h.shift and s.kind = h.kind
+    group by h.shift, h.kind
+  ),
+
+  -- The last week by what is usual of it.
+  recent as materialized (
+    select
+      h.shift, h.after + h.before_next as cost, u.after + u.before_next as usual,
+      (h.after + h.before_next) / nullif(u.after + u.before_next, 0) as ratio
+    from history as h
+    join usual as u on u.shift = h.shift and u.kind = h.kind
+    where h.ago <= 7
+  ),
+
+  ratios as (
+    select r.shift, count(r.ratio) as known, percentile_cont(0.5) within group (order by r.ratio) as ratio
+    from recent as r
+    group by r.shift
+  ),
+
+  ratio_spreads as (
+    select
+      m.shift, m.known, m.ratio, percentile_cont(0.5) within group (order by abs(r.ratio - m.ratio)) as spread
+    from recent as r
+    join ratios as m on m.shift = r.shift
+    group by m.shift, m.known, m.ratio
+  ),
+
+  levels as (
+    select
+      r.shift,
+      coalesce(
+        sum(vital_private.within_reason(r.ratio, m.ratio, m.spread, m.known) * r.usual) / nullif(sum(r.usual), 0), 1
+      ) as level,
+      sum(r.cost) / count(*) as burn_rate
+    from recent as r
+    join ratio_spreads as m on m.shift = r.shift
+    group by r.shift
+  ),
+
+  -- The rest of today, and the days that follow.
+  coming as (
+    select
+      o.shift, n.later,
+      l.level * (this.after + case when n.later = 0 then 0 else before.before_next end) as cost
+    from origins as o
+    join levels as l on l.shift = o.shift
+    cross join generate_series(0, days_left) as n (later)
+    join usual as this
+      on this.shift = o.shift
+      and this.kind = case when o.known >= known_well then extract(isodow from o.today + n.later) else 0 end
+    join usual as before
+      on before.shift = o.shift
+      and before.kind = case when o.known >= known_well then extract(isodow from o.today + n.later - 1) else 0 end
+  ),
+
+  -- How earlier windows would have been told, and how they ended.
+  held_back as (
+    select
+      o.shift,
+      coalesce(now_then.cost_until, 0) - coalesce(start.cost_until + start.after - start.cost, 0)
+      + (select sum(c.cost) from coming as c where c.shift = o.shift) as told,
+      coalesce(finish.cost_until + finish.after, 0) - coalesce(start.cost_until + start.after - start.cost, 0) as ended
+    from origins as o
+    left join days as start on start.day = first_day - o.shift
+    left join days as now_then on now_then.day = o.today
+    left join days as finish on finish.day = last_day - o.shift
+    where o.shift > 0
+  ),
+
+  errors as (
+    select
+      count(*)::integer as windows, avg(abs(h.told - h.ended) / h.ended) as mape,
+      max(abs(h.ended - h.told) / h.told) as worst,
+      percentile_cont(0.1) within group (order by (h.ended - h.told) / h.told) as low,
+      percentile_cont(0.9) within group (order by (h.ended - h.told) / h.told) as high
+    from held_back as h
+    where h.told > 0 and h.ended > 0
+  )
+
+  select
+    (select b.day from beginning as b),
+    (select array_agg(round(c.cost::numeric, 6) order by c.later) from coming as c where c.shift = 0),
+    (select round(l.burn_rate::numeric, 6) from levels as l where l.shift = 0),
+    e.windows, round(e.mape::numeric, 4),
+    -- Of a few windows, none tells how far off the next one may be.
+    case when e.windows >= 4 then e.low else -e.worst end,
+    case when e.windows >= 4 then e.high else e.worst end
+  into known_since, answer.rest, answer.burn_rate_per_day, answer.windows, answer.mape, low_share, high_share
+  from errors as e;
+
+  answer.method := case
+    when known_since is null then 'no history'
+    when answer.today - known_since >= known_well then 'weekday and hour'
+    when answer.today - known_since > 1 then 'average day'
+    else 'last day'
+  end;
+  answer.rest := coalesce(answer.rest, array_fill(0::numeric, array[days_left + 1]));
+  answer.burn_rate_per_day := coalesce(answer.burn_rate_per_day, 0);
+  answer.projected := answer.total + (select sum(r) from unnest(answer.rest) as r);
+  answer.low := answer.projected + round((answer.projected::double precision * least(low_share, 0))::numeric, 6);
+  answer.low := greatest(coalesce(answer.low, 0), answer.total);
+  answer.high := answer.projected + round((answer.projected::double precision * greatest(high_share, 0))::numeric, 6);
+  -- Where nothing is known of its errors, the rest may come to nothing, or to twice as much.
+  answer.high := coalesce(answer.high, answer.total + 2 * (answer.projected - answer.total));
+  return answer;
+end;
+$$;
+
+
+-- When a forecast comes to an amount: the hour in which it did, or the moment in which, by the hours of that weekday, it will;
+-- NULL: not in this window.
+create function vital_private.reaches_at(
+  forecast vital_private.forecast, organizations text[], moment timestamptz, amount numeric
+) returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+declare
+  missing numeric := amount - forecast.total;
+  later integer := 0;
+  day date;
+  answer timestamptz;
+begin
+  if missing <= 0 then
+    select greatest(min(s.hour_start), forecast.starts_at) into answer
+    from (
+      select h.hour_start, sum(sum(h.total_cost)) over (order by h.hour_start) as reached
+      from public.usage_aggregations_hourly as h
+      where (organizations is null or h.organization_id = any(organizations))
+        and h.hour_start > forecast.starts_at - interval '1 hour' and h.hour_start < moment
+      group by h.hour_start
+    ) as s
+    where s.reached >= amount;
+    return coalesce(answer, least(moment, forecast.starts_at));
+  end if;
+  while later < cardinality(forecast.rest) and forecast.rest[later + 1] < missing loop
+    missing := missing - forecast.rest[later + 1];
+    later := later + 1;
+  end loop;
+  if later = cardinality(forecast.rest) then
+    return null;
+  end if;
+  day := forecast.today + later;
+  with habits as (
+    select extract(hour from h.hour_start at time zone forecast.zone) as hour, sum(h.total_cost) as cost
+    from public.usage_aggregations_hourly as h
+    where (organizations is null or h.organization_id = any(organizations))
+      and h.hour_start >= moment - interval '56 days' and h.hour_start < moment
+      and extract(isodow from h.hour_start at time zone forecast.zone) = extract(isodow from day)
+    group by 1
+  ),
+
+  hours as (
+    select
+      t.starts_at, least(t.starts_at + interval '1 hour', vital_private.local_midnight(day + interval '1 day', forecast.zone)) as ends_at,
+      -- A little everywhere, so that there always is an hour in which the day's sum is reached.
+      coalesce(h.cost, 0) / (select nullif(sum(a.cost), 0) from habits as a) + 1e-6 as weight
+    from generate_series(
+      greatest(vital_private.local_midnight(day, forecast.zone), moment),
+      vital_private.local_midnight(day + interval '1 day', forecast.zone) - interval '1 microsecond', interval '1 hour'
+    ) as t (starts_at)
+    left join habits as h on h.hour = extract(hour from t.starts_at at time zone forecast.zone)
+  ),
+
+  passed as (
+    select
+      h.starts_at, h.ends_at, coalesce(h.weight, 1) as weight,
+      sum(coalesce(h.weight, 1)) over (order by h.starts_at) as reached, sum(coalesce(h.weight, 1)) over () as whole
+    from hours as h
+  )
+
+  select
+    p.ends_at - (p.ends_at - p.starts_at) * ((p.reached - p.whole * missing / forecast.rest[later + 1]) / p.weight)::double precision
+  into answer
+  from passed as p
+  where p.reached >= p.whole * missing / forecast.rest[later + 1]
+  order by p.starts_at
+  limit 1;
+  return date_trunc('minute', answer);
+end;
+$$;
+
+-- Where the day or the month of an organization (NULL: of all that the caller may see) ends:
+-- select * from cost_forecast('acme', 'month', 'Europe/Berlin')
+create function public.cost_forecast(
+  organization text default null,
+  period text default 'month',
+  timezone text default 'UTC',
+  moment timestamptz default now()
+)
+returns table (
+  starts_at timestamptz,
+  ends_at timestamptz,
+  spent numeric,
+  unpriced_calls numeric,
+  burn_rate_per_day numeric,
+  projected numeric,
+  low numeric,
+  high numeric,
+  mape double precision,
+  windows integer,
+  method text,
+  days json,
+  budgets json
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  organizations constant text[] := vital_private.organizations_to_read(organization);
+  told constant vital_private.forecast := vital_private.forecast_of(organizations, period, timezone, moment);
+  theirs vital_private.forecast;
+  budget record;
+  found json[] := '{}';
+begin
+  for budget in
+    select b.id, b.entity_id, b.action, b.enforce, b.timezone as zone, l.limit_amount
+    from public.budget_limits as b
+    cross join lateral (select case period when 'day' then b.daily_limit else b.monthly_limit end as limit_amount) as l
+    where b.entity_type = 'organization' and b.metric = 'cost_usd' and l.limit_amount is not null
+      and b.entity_id in ('*', organization) and coalesce(b.organization_id, organization) = organization
+    order by b.timezone, l.limit_amount, b.id
+  loop
+    -- Its day and month are those of its own zone.
+    if budget.zone = timezone then
+      theirs := told;
+    elsif theirs is null or theirs.zone <> budget.zone then
+      theirs := vital_private.forecast_of(organizations, period, budget.zone, moment);
+    end if;
+    found := found || json_build_object(
+      'id', budget.id, 'entity', budget.entity_id, 'action', budget.action, 'enforce', budget.enforce, 'timezone', budget.zone,
+      'limit', budget.limit_amount::text, 'spent', theirs.total::text, 'projected', theirs.projected::text,
+      'projected_share', round(theirs.projected / nullif(budget.limit_amount, 0), 4),
+      'runs_out_at', vital_private.reaches_at(theirs, organizations, moment, budget.limit_amount)
+    );
+  end loop;
+  return query
+  select
+    told.starts_at, told.ends_at, told.total, (select sum(u) from unnest(told.unpriced_calls) as u), told.burn_rate_per_day,
+    told.projected, told.low, told.high, told.mape, told.windows, told.method,
+    (
+      select json_agg(json_build_array(d.day, d.spent::text, d.projected::text) order by d.day)
+      from (
+        select
+          told.today + n - cardinality(told.spent) as day, told.spent[n] as spent,
+          told.rest[n + 1 - cardinality(told.spent)]
+          + case when n = cardinality(told.spent) then told.spent[n] else 0 end as projected
+        from generate_series(1, cardinality(told.spent) + cardinality(told.rest) - 1) as n
+      ) as d
+    ),
+    array_to_json(found);
+end;
+$$;
+
+comment on function public.cost_forecast(text, text, text, timestamptz) is
+'Where a day or month ends: US dollars spent, projected by weekday and hour, low and high, mean error (mape) on held-back windows.';
+
+-- The same as JSON for the command line; amounts as text.
+create function public.forecast_v1(
+  organization text default null,
+  period text default 'month',
+  timezone text default 'UTC',
+  moment timestamptz default now()
+) returns json
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select json_build_object(
+    'organization', organization, 'period', period, 'timezone', timezone, 'moment', moment,
+    'starts_at', f.starts_at, 'ends_at', f.ends_at, 'spent', f.spent::text, 'unpriced_calls', f.unpriced_calls,
+    'burn_rate_per_day', f.burn_rate_per_day::text, 'projected', f.projected::text, 'low', f.low::text, 'high', f.high::text,
+    'error', case when f.windows > 0 then json_build_object('mape', f.mape, 'windows', f.windows) end,
+    'method', f.method, 'days', f.days, 'budgets', f.budgets
+  )
+  from public.cost_forecast(organization, period, timezone, moment) as f
+$$;
+
+revoke execute on function vital_private.organizations_to_read(text) from public;
+revoke execute on function vital_private.within_reason(double precision, double precision, double precision, bigint) from public;
+revoke execute on function vital_private.spent_by_day(text[], date, date, text, timestamptz) from public;
+revoke execute on function vital_private.forecast_of(text[], text, text, timestamptz) from public;
+revoke execute on function vital_private.reaches_at(vital_private.forecast, text[], timestamptz, numeric) from public;
+revoke execute on function public.cost_forecast(text, text, text, timestamptz) from public, anon;
+revoke execute on function public.forecast_v1(text, text, text, timestamptz) from public, anon, authenticated;
+grant execute on function vital_private.organizations_to_read(text) to authenticated, service_role;
+grant execute on function vital_private.within_reason(double precision, double precision, double precision, bigint)
+to authenticated, service_role;
+grant execute on function vital_private.spent_by_day(text[], date, date, text, timestamptz) to authenticated, service_role;
+grant execute on function vital_private.forecast_of(text[], text, text, timestamptz) to authenticated, service_role;
+grant execute on function vital_private.reaches_at(vital_private.forecast, text[], timestamptz, numeric)
+to authenticated, service_role;
+grant execute on function public.cost_forecast(text, text, text, timestamptz) to authenticated, service_role;
+grant execute on function public.forecast_v1(text, text, text, timestamptz) to service_role;

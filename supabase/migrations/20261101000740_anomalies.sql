@@ -1,0 +1,394 @@
+-- What is out of the ordinary: days of an agent, a user or a model that cost far more, took far longer or failed far more often than
+-- its days before, and requests that were paid for again and again.
+--
+-- Each day is held against the days of the four weeks before on which the same agent, user or model was in use, at least seven of
+-- them. Usual is their median, or that of the same weekday where it is more. The score counts standard deviations, as the
+-- median distance from the median tells them, and so that a short history or a steady one makes no small thing remarkable:
+--   cost        on a logarithmic scale (what swings by half each day may double), 4 or more, twice the usual and half a dollar above it
+--   latency     likewise by the mean of each day, with 20 calls or more; then the day's median or, of 100 calls or more, its 95th
+--               percentile must be half above that of the days before, which is what is told
+--   error_rate  of the calls that were not blocked, 20 or more of them and 5 failed; what chance makes of so few calls
+--               counts as much as how the days before have differed; 4 or more, twice the usual and 5 % above it
+-- Only what is too much is told, the dearest first: the dollars beyond the usual; of failed calls, what as many usually cost; of slow
+-- ones, the part of their cost that their time was longer.
+
+create function vital_private.usage_by_subject(first_day date, last_day date, organization text)
+returns table (
+  subject text, organization_id text, id text, day date, calls numeric, failed numeric, timed numeric, cost numeric,
+  unpriced numeric, latency_us numeric
+)
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+begin
+  return query
+  select
+    case when grouping(d.agent_id) = 0 then 'agent' else 'model' end, d.organization_id, coalesce(d.agent_id, d.model), d.day,
+    sum(d.calls - d.blocked_calls), sum(d.failed_calls - d.blocked_calls), sum(d.timed_calls), sum(d.total_cost),
+    sum(d.unpriced_calls), sum(d.latency_us)
+  from public.usage_aggregations_daily as d
+  where d.day >= first_day and d.day <= last_day and (organization is null or d.organization_id = organization)
+  group by grouping sets ((d.organization_id, d.day, d.agent_id), (d.organization_id, d.day, d.model))
+  having coalesce(d.agent_id, d.model) is not null and sum(d.calls - d.blocked_calls) > 0
+  union all
+  select
+    'user', u.organization_id, u.user_id, u.day,
+    sum(u.calls - u.blocked_calls), sum(u.failed_calls - u.blocked_calls), sum(u.timed_calls), sum(u.total_cost),
+    sum(u.unpriced_calls), sum(u.latency_us)
+  from public.usage_aggregations_daily_users as u
+  where u.day >= first_day and u.day <= last_day and (organization is null or u.organization_id = organization)
+    and u.user_id is not null
+  group by u.organization_id, u.day, u.user_id
+  having sum(u.calls - u.blocked_calls) > 0;
+end;
+$$;
+
+-- The latencies of a subject's days, as a histogram.
+create function vital_private.latencies_of(subject text, organization text, id text, first_day date, last_day date)
+returns numeric
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = force_custom_plan
+as $$
+begin
+  return case subject
+    when 'agent' then (
+      select sum(d.latency_histogram)
+      from public.usage_aggregations_daily as d
+      where d.organization_id is not distinct from organization and d.agent_id = id and d.day >= first_day and d.day <= last_day
+    )
+    when 'model' then (
+      select sum(d.latency_histogram)
+      from public.usage_aggregations_daily as d
+      where d.organization_id is not distinct from organization and d.model = id and d.day >= first_day and d.day <= last_day
+    )
+    when 'user' then (
+      select sum(u.latency_histogram)
+      from public.usage_aggregations_daily_users as u
+      where u.organization_id is not distinct from organization and u.user_id = id and u.day >= first_day and u.day <= last_day
+    )
+  end;
+end;
+$$;
+
+-- Days (UTC) that are out of the ordinary, the dearest first, with the query that lists their calls:
+-- select * from usage_anomalies(now() - interval '7 days', now(), 'acme')
+create function public.usage_anomalies(
+  since timestamptz default now() - interval '7 days',
+  until timestamptz default now(),
+  organization text default null,
+  max_rows integer default 50
+)
+returns table (
+  subject text,
+  organization_id text,
+  id text,
+  day date,
+  metric text,
+  measure text,
+  value numeric,
+  usual numeric,
+  score numeric,
+  cost_at_stake numeric,
+  calls bigint,
+  unpriced_calls bigint,
+  query text
+)
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = force_custom_plan
+set jit = off
+set enable_nestloop = off -- of what the steps below hold, the planner knows nothing
+as $$
+declare
+  first_day constant date := (since at time zone 'UTC')::date;
+  last_day constant date := ((until - interval '1 microsecond') at time zone 'UTC')::date;
+begin
+  return query
+  with usage as materialized (
+    select
+      u.*, u.failed / u.calls as rate, u.latency_us / 1000 / nullif(u.timed, 0) as latency,
+      -- Five cents more or less are nothing.
+      ln(u.cost::double precision + 0.05) as log_cost, ln(u.latency_us::double precision / 1000 / nullif(u.timed, 0) + 1) as log_latency
+    from vital_private.usage_by_subject(first_day - 28, last_day, organization) as u
+  ),
+
+  judged as materialized (
+    select row_number() over () as number, u.*
+    from usage as u
+    where u.day >= first_day and (u.cost >= 0.5 or u.failed >= 5 or u.timed >= 20)
+  ),
+
+  -- Each with its own days before.
+  history as materialized (
+    select
+      j.number, h.cost, h.calls, h.failed, h.rate, h.log_cost, h.latency,
+      case when h.timed >= 5 then h.log_latency end as log_latency,
+      extract(isodow from h.day) = extract(isodow from j.day) as same_weekday,
+      row_number() over (partition by j.number order by h.failed desc, h.rate desc, h.day) as by_failures
+    from judged as j
+    join usage as h
+      on h.subject = j.subject and h.id = j.id and h.organization_id is not distinct from j.organization_id
+      and h.day >= j.day - 28 and h.day < j.day
+  ),
+
+  medians as (
+    select
+      h.number, count(*) as days, count(h.log_latency) as timed_days,
+      count(*) filter (where h.same_weekday) as weekdays, count(h.log_latency) filter (where h.same_weekday) as timed_weekdays,
+      percentile_cont(0.5) within group (order by h.log_cost) as log_cost,
+      percentile_cont(0.5) within group (order by h.log_cost) filter (where h.same_weekday) as weekday_log_cost,
+      percentile_cont(0.5) within group (order by h.log_latency) as log_latency,
+      percentile_cont(0.5) within group (order by h.log_latency) filter (where h.same_weekday) as weekday_log_latency,
+      percentile_cont(0.5) within group (order by h.rate::double precision) as rate,
+      -- Where calls are few, the median is none; two bad days do not make a habit.
+      sum(h.failed) filter (where h.by_failures > 2) / nullif(sum(h.calls) filter (where h.by_failures > 2), 0) as pooled_rate,
+      sum(h.cost) / sum(h.calls) as cost_a_call
+    from history as h
+    group by h.number
+    having count(*) >= 7
+  ),
+
+  spreads as (
+    select
+      m.number,
+      1.4826 * percentile_cont(0.5) within group (order by abs(h.log_cost - m.log_cost)) as log_cost,
+      1.4826 * percentile_cont(0.5) within group (order by abs(h.log_latency - m.log_latency)) as log_latency,
+      1.4826 * percentile_cont(0.5) within group (order by abs(h.rate::double precision - m.rate)) as rate
+    from medians as m
+    join history as h on h.number = m.number
+    group by m.number
+  ),
+
+  measured as (
+    select
+      j.*, j.timed as timed_calls, m.timed_days, m.cost_a_call,
+      exp(u.log_cost) - 0.05 as usual_cost,
+      exp(u.log_latency) - 1 as usual_latency,
+      u.rate as usual_rate,
+      -- The fewer days, the less is known of how far they go apart.
+      (j.log_cost - u.log_cost) / (greatest(s.log_cost, 0.2) * (1 + 5.0 / m.days)) as cost_score,
+      (j.log_latency - u.log_latency) / (greatest(s.log_latency, 0.1) * (1 + 5.0 / nullif(m.timed_days, 0))) as latency_score,
+      -- Of few calls, the square root tells better how rare so many failures are.
+      least(
+        (j.rate::double precision - u.rate)
+        / sqrt(greatest(u.rate, 0.01) * (1 - least(u.rate, 0.99)) / j.calls::double precision + power(s.rate, 2)),
+        2 * (sqrt(j.failed::double precision + 0.375) - sqrt(u.rate * j.calls::double precision + 0.375))
+      ) as rate_score
+    from judged as j
+    join medians as m on m.number = j.number
+    join spreads as s on s.number = j.number
+    cross join lateral (
+      select
+        case when m.weekdays >= 2 then greatest(m.log_cost, m.weekday_log_cost) else m.log_cost end as log_cost,
+        case when m.timed_weekdays >= 2 then greatest(m.log_latency, m.weekday_log_latency) else m.log_latency end as log_latency,
+        greatest(m.rate, m.pooled_rate::double precision) as rate
+    ) as u
+  ),
+
+  found as (
+    select
+      m.subject, m.organization_id, m.id, m.day, 'cost' as metric, 'sum' as measure, m.cost as value,
+      greatest(round(m.usual_cost::numeric, 6), 0) as usual, m.cost_score as score, m.cost - m.usual_cost::numeric as at_stake,
+      m.calls, m.unpriced
+    from measured as m
+    where m.cost_score >= 4 and m.cost >= 2 * m.usual_cost and m.cost - m.usual_cost >= 0.5
+    union all
+    select
+      m.subject, m.organization_id, m.id, m.day, 'error_rate', 'share', round(m.rate, 4), round(m.usual_rate::numeric, 4),
+      m.rate_score, (m.failed - m.usual_rate::numeric * m.calls) * m.cost_a_call, m.calls, m.unpriced
+    from measured as m
+    where m.rate_score >= 4 and m.calls >= 20 and m.failed >= 5 and m.rate >= 2 * m.usual_rate and m.rate >= m.usual_rate + 0.05
+    union all
+    select
+      l.subject, l.organization_id, l.id, l.day, 'latency', p.measure, p.value, p.usual, l.latency_score,
+      l.cost * (1 - p.usual / p.value), l.calls, l.unpriced
+    from (
+      select m.*
+      from measured as m
+      where m.latency_score >= 4 and m.timed_calls >= 20 and m.timed_days >= 7 and m.latency >= 1.5 * m.usual_latency
+      -- Percentiles take their time: of more than these, none would read the rest.
+      order by m.cost * (1 - m.usual_latency::numeric / m.latency) desc, m.latency_score desc, m.number
+      limit least(greatest(max_rows, 0), 200)
+    ) as l
+    cross join lateral (
+      select
+        public.latency_percentiles(
+          vital_private.latencies_of(l.subject, l.organization_id, l.id, l.day, l.day), '{0.5,0.95}'
+        ) as this_day,
+        public.latency_percentiles(
+          vital_private.latencies_of(l.subject, l.organization_id, l.id, l.day - 28, l.day - 1), '{0.5,0.95}'
+        ) as days_before
+      offset 0
+    ) as h
+    cross join lateral (
+      select
+        v.measure, round(v.value::numeric, 3) as value, round(v.usual::numeric, 3) as usual
+      from (
+        values ('median', h.this_day[1], h.days_before[1]), ('p95', h.this_day[2], h.days_before[2])
+      ) as v (measure, value, usual)
+      where v.value >= 1.5 * v.usual and (v.measure = 'median' or l.timed_calls >= 100)
+      order by v.measure
+      limit 1
+    ) as p
+  )
+
+  select
+    f.subject, f.organization_id, f.id, f.day, f.metric, f.measure, f.value, f.usual, round(f.score::numeric, 1),
+    greatest(round(f.at_stake, 6), 0), f.calls::bigint, f.unpriced::bigint,
+    format(
+      'select * from agent_usage_detailed where %s and %I = %L and created_at >= %L and created_at < %L%s order by %s limit 100',
+      case when f.organization_id is null then 'organization_id is null' else format('organization_id = %L', f.organization_id) end,
+      f.subject || case f.subject when 'model' then '' else '_id' end, f.id,
+      f.day || ' 00:00:00+00', f.day + 1 || ' 00:00:00+00',
+      case f.metric
+        when 'cost' then ' and total_cost > 0'
+        when 'latency' then format(' and response_time_ms > %s', f.usual)
+        else ' and not success and status <> ''blocked'''
+      end,
+      case f.metric when 'cost' then 'total_cost desc' when 'latency' then 'response_time_ms desc' else 'created_at' end
+    )
+  from found as f
+  order by f.at_stake desc, f.score desc, f.day desc, f.subject, f.organization_id, f.id, f.metric
+  limit least(greatest(max_rows, 0), 10000);
+end;
+$$;
+
+comment on function public.usage_anomalies(timestamptz, timestamptz, text, integer) is
+'Days of agents, users and models that cost more, took longer or failed more often than is usual of them, the dearest first.';
+
+-- The same as JSON for the command line; amounts as text.
+create function public.anomalies_v1(
+  since timestamptz, until timestamptz, organization text default null, rows integer default 50
+) returns json
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select json_build_object(
+    'since', since, 'until', until, 'organization', organization,
+    'rows', coalesce(json_agg(json_build_object(
+      'subject', a.subject, 'id', a.id, 'organization_id', a.organization_id, 'day', a.day, 'metric', a.metric,
+      'measure', a.measure, 'value', a.value::text, 'usual', a.usual::text, 'score', a.score,
+      'cost_at_stake', a.cost_at_stake::text, 'calls', a.calls, 'unpriced_calls', a.unpriced_calls, 'query', a.query
+    ) order by a.place), '[]')
+  )
+  from (
+    select f.*, row_number() over () as place from public.usage_anomalies(since, until, organization, rows) as f
+  ) as a
+$$;
+
+-- Requests that were answered more than once, the dearest first: the same organization, messages and parameters, model included. What
+-- a cache would have saved is the cost of all answers but the first. Only calls that were recorded with a request_hash, priced
+-- or not; those that a cache has answered are none. An agent that asks several times on purpose is found too.
+--   select * from duplicate_requests(now() - interval '7 days', now(), 'acme')
+create function public.duplicate_requests(
+  since timestamptz default now() - interval '7 days',
+  until timestamptz default now(),
+  organization text default null,
+  max_rows integer default 50
+)
+returns table (
+  request_hash text,
+  organization_id text,
+  calls bigint,
+  unpriced_calls bigint,
+  model text,
+  agent_id text,
+  first_at timestamptz,
+  last_at timestamptz,
+  cost numeric,
+  saved_by_caching numeric,
+  all_requests bigint,
+  all_repeated_calls bigint,
+  all_saved_by_caching numeric
+)
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = force_custom_plan
+set jit = off
+set enable_nestloop = off -- of how often requests repeat, the planner knows nothing
+as $$
+begin
+  return query
+  with repeated as materialized (
+    select
+      c.organization_id, c.request_hash, count(*) as calls, count(*) filter (where not c.priced) as unpriced,
+      min(c.created_at) as first_at, max(c.created_at) as last_at, coalesce(sum(c.total_cost), 0) as cost
+    from public.token_usage_logs as c
+    where c.created_at >= since and c.created_at < until and (organization is null or c.organization_id = organization)
+      and c.request_hash is not null and c.status = 'ok' and not c.cache_hit
+      and c.calls = 1 -- merged ones are no request
+    group by c.organization_id, c.request_hash
+    having count(*) > 1
+  ),
+
+  firsts as (
+    select distinct on (r.organization_id, r.request_hash) r.*, c.model, c.agent_id, r.cost - coalesce(c.total_cost, 0) as saved
+    from repeated as r
+    join public.token_usage_logs as c
+      on c.request_hash = r.request_hash and c.created_at = r.first_at and c.organization_id is not distinct from r.organization_id
+    where c.created_at >= since and c.created_at < until and (organization is null or c.organization_id = organization)
+      and c.status = 'ok' and not c.cache_hit and c.calls = 1
+    order by r.organization_id, r.request_hash, c.id
+  )
+
+  select
+    f.request_hash, f.organization_id, f.calls, f.unpriced, f.model, f.agent_id, f.first_at, f.last_at, f.cost, f.saved,
+    count(*) over (), (sum(f.calls - 1) over ())::bigint, sum(f.saved) over ()
+  from firsts as f
+  order by f.saved desc, f.calls desc, f.organization_id, f.request_hash
+  limit least(greatest(max_rows, 0), 10000);
+end;
+$$;
+
+comment on function public.duplicate_requests(timestamptz, timestamptz, text, integer) is
+'Requests that were answered and paid for more than once, and what caching them would have saved; all_... is the sum of all such requests.';
+
+-- The same as JSON for the command line; amounts as text.
+create function public.duplicates_v1(
+  since timestamptz default now() - interval '7 days',
+  until timestamptz default now(),
+  organization text default null,
+  rows integer default 50
+) returns json
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select json_build_object(
+    'since', since, 'until', until, 'organization', organization,
+    'requests', coalesce(max(d.all_requests), 0), 'repeated_calls', coalesce(max(d.all_repeated_calls), 0),
+    'saved_by_caching', coalesce(max(d.all_saved_by_caching), 0)::text,
+    'rows', coalesce(json_agg(json_build_object(
+      'request_hash', d.request_hash, 'organization_id', d.organization_id, 'calls', d.calls, 'unpriced_calls', d.unpriced_calls,
+      'model', d.model, 'agent_id', d.agent_id, 'first_at', d.first_at, 'last_at', d.last_at, 'cost', d.cost::text,
+      'saved_by_caching', d.saved_by_caching::text
+    ) order by d.place) filter (where d.place <= rows), '[]')
+  )
+  from (
+    -- One row at least, for the sums.
+    select f.*, row_number() over () as place from public.duplicate_requests(since, until, organization, greatest(rows, 1)) as f
+  ) as d
+$$;
+
+revoke execute on function vital_private.usage_by_subject(date, date, text) from public;
+revoke execute on function vital_private.latencies_of(text, text, text, date, date) from public;
+revoke execute on function public.usage_anomalies(timestamptz, timestamptz, text, integer) from public, anon;
+revoke execute on function public.anomalies_v1(timestamptz, timestamptz, text, integer) from public, anon, authenticated;
+revoke execute on function public.duplicate_requests(timestamptz, timestamptz, text, integer) from public, anon;
+revoke execute on function public.duplicates_v1(timestamptz, timestamptz, text, integer) from public, anon, authenticated;
+grant execute on function vital_private.usage_by_subject(date, date, text) to authenticated, service_role;
+grant execute on function vital_private.latencies_of(text, text, text, date, date) to authenticated, service_role;
+grant execute on function public.usage_anomalies(timestamptz, timestamptz, text, integer) to authenticated, service_role;
+grant execute on function public.anomalies_v1(timestamptz, timestamptz, text, integer) to service_role;
+grant execute on function public.duplicate_requests(timestamptz, timestamptz, text, integer) to authenticated, service_role;
+grant execute on function public.duplicates_v1(timestamptz, timestamptz, text, integer) to service_role;
