@@ -139,7 +139,7 @@ create function vital_private.latency_bucket(latency_ms double precision) return
 language sql
 immutable
 parallel safe
-return case when latency_ms <= 1e-4 then 0 else least(ceil(ln(latency_ms) / ln(1.1::double precision))::integer + 100, 400) end;
+return case when latency_ms <= 7.25e-5 then 0 else least(ceil(ln(latency_ms) / ln(1.1::double precision))::integer + 100, 400) end;
 
 -- Percentiles of a histogram, or of the sum of several, in milliseconds; NULL where it is empty. Between two ranks it interpolates
 -- as percentile_cont does.
@@ -273,7 +273,7 @@ as $$
       sign * coalesce(output_cost, 0) as output_cost,
       sign * coalesce(total_cost, 0) as total_cost,
       sign * coalesce(potential_cost, 0) as potential_cost,
-      case when latency_ms is null then 0 else sign * least(latency_ms * 1000, 1e18)::bigint end as latency_us,
+      case when latency_ms is null then 0 else sign * (least(latency_ms, 1e15) * 1000)::bigint end as latency_us,
       case
         when latency_ms is not null then sign * ('1e' || 12 * vital_private.latency_bucket(latency_ms))::numeric
         else 0

@@ -26,6 +26,31 @@ as $$
   set rows_kept_since = greatest(s.rows_kept_since, date_trunc('day', instant - interval '1 microsecond', 'UTC') + interval '1 day')
 $$;
 
+-- Whoever truncates the calls takes their sums away, too; a truncation hands no rows to the triggers that keep the sums.
+create function vital_private.aggregate_usage_on_truncate() returns trigger
+language plpgsql
+security definer
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  kept_since constant timestamptz := vital_private.rows_kept_since();
+begin
+  if current_setting('vital_tracking.keep_sums', true) = 'on' then
+    return null;
+  end if;
+  delete from public.usage_aggregations_hourly where hour_start >= kept_since;
+  delete from public.usage_aggregations_daily_users where day >= kept_since;
+  delete from public.usage_aggregations_daily_parts where day >= kept_since;
+  delete from public.usage_aggregations_daily where day >= kept_since;
+  return null;
+end;
+$$;
+
+create trigger aggregate_usage_on_truncate
+after truncate on public.token_usage_logs
+for each statement execute function vital_private.aggregate_usage_on_truncate();
+
 -- Days with calls that are older than the aggregations, and are still to be counted.
 create table vital_private.usage_backfill (day date primary key);
 alter table vital_private.usage_backfill enable row level security;
@@ -316,6 +341,7 @@ comment on function public.organization_cost(text, timestamptz, timestamptz) is
 revoke execute on function vital_private.rows_kept_since() from public;
 revoke execute on function vital_private.rows_gone_before(timestamptz) from public;
 revoke execute on function vital_private.check_rows_kept(date) from public;
+revoke execute on function vital_private.aggregate_usage_on_truncate() from public;
 do $$
 declare
   target text;
