@@ -26,6 +26,7 @@ _FOR_PROGRAMS: Final = 1000
 _MOST: Final = 10_000
 _OVERVIEW: Final = 5
 _DAYS: Final = 30
+_NO_HISTORY: Final = "no history"
 
 
 class Report(StrEnum):
@@ -256,9 +257,11 @@ def _forecast(store: Store, asked: Asked, json_: bool, csv_: bool) -> None:
         as_json(answer)
     elif csv_:
         as_csv(findings.forecast_rows(answer), findings.FORECAST_COLUMNS)
+    elif answer["method"] == _NO_HISTORY:
+        _say_nothing(store, asked)
     else:
         for part in findings.forecast(answer, exact=asked.exact):
-            console.print(part, highlight=False, soft_wrap=isinstance(part, str), markup=False)
+            console.print(part, highlight=False, soft_wrap=True)
 
 
 def _anomalies(store: Store, asked: Asked, json_: bool, csv_: bool) -> None:

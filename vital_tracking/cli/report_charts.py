@@ -36,11 +36,16 @@ def by_day(days: Mapping[date, Decimal], first: date, last: date, most: int = 31
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar of a chart: what stands below it, and its parts."""
+    """One bar of a chart: what stands below it, what was spent, and what it may become."""
 
     label: str
     spent: Decimal
     projected: Decimal
+
+    @property
+    def height(self) -> Decimal:
+        """How high it is in all."""
+        return max(self.spent, self.projected)
 
 
 def chart(bars: Sequence[Bar], amount: str, width: int) -> Text:
@@ -48,7 +53,7 @@ def chart(bars: Sequence[Bar], amount: str, width: int) -> Text:
     blocks = drawable(_LEVELS + "░")
     spent_levels = f" {_LEVELS if blocks else '...::::#'}"
     shade = "░" if blocks else "+"
-    largest = max((bar.spent + bar.projected for bar in bars), default=Decimal(0))
+    largest = max((bar.height for bar in bars), default=Decimal(0))
     scale = largest / _CHART_ROWS if largest > 0 else Decimal(1)
     thick = 2 if len(bars) * 3 + len(amount) + 2 <= width else 1
     gap = " " if len(bars) * (thick + 1) + len(amount) + 2 <= width else ""
@@ -56,9 +61,9 @@ def chart(bars: Sequence[Bar], amount: str, width: int) -> Text:
     for row in reversed(range(_CHART_ROWS)):
         drawn.append(f"{amount if row == _CHART_ROWS - 1 else '':>{len(amount)}} ", "dim")
         for bar in bars:
-            full, whole = bar.spent / scale - row, (bar.spent + bar.projected) / scale - row
+            full, whole = bar.spent / scale - row, bar.height / scale - row
             eighths = min(max(round(full * 8), 1 if row == 0 and full > 0 else 0), 8)
-            if eighths == 8 or (eighths and not bar.projected):
+            if eighths == 8 or (eighths and bar.height == bar.spent):
                 drawn.append(spent_levels[eighths] * thick + gap, "green")
             elif whole >= Decimal("0.5") or (whole > 0 and row == 0):
                 drawn.append(shade * thick + gap, "cyan")

@@ -10,9 +10,10 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from vital_tracking.budgets.wording import limit_text, local_time
 from vital_tracking.cli.output import console, counted, table
 from vital_tracking.cli.report_charts import Bar, by_day, chart, sparkline
-from vital_tracking.cli.report_tables import days_of, money, percent, span_of
+from vital_tracking.cli.report_tables import PRICE_THEM, cost_text, days_of, money, percent, span_of
 from vital_tracking.cli.times import duration
 
 Row = dict[str, Any]
@@ -24,15 +25,20 @@ ANOMALY_COLUMNS: Final = (
     "organization_id",
     "day",
     "metric",
+    "measure",
     "value",
     "usual",
     "score",
+    "cost_at_stake",
     "calls",
+    "unpriced_calls",
     "query",
 )
 DUPLICATE_COLUMNS: Final = (
     "request_hash",
+    "organization_id",
     "calls",
+    "unpriced_calls",
     "model",
     "agent_id",
     "first_at",
@@ -40,6 +46,17 @@ DUPLICATE_COLUMNS: Final = (
     "cost",
     "saved_by_caching",
 )
+_METRICS: Final = {
+    ("cost", "sum"): "cost",
+    ("error_rate", "share"): "failed calls",
+    ("latency", "median"): "latency, median",
+    ("latency", "p95"): "latency, 95 %",
+}
+_METHODS: Final = {
+    "weekday and hour": "Told from what the weekdays and hours of the last eight weeks cost.",
+    "average day": "Told from the average of the few days there are; from two weeks on, weekdays are told apart.",
+    "last day": "Told from the last day alone; from two weeks on, weekdays are told apart.",
+}
 
 
 # Totals
@@ -90,38 +107,68 @@ def _amount(text: str | None) -> Decimal | None:
 
 def forecast_line(answer: Row, *, exact: bool = False) -> str:
     """A forecast in a sentence."""
-    spent = f"{money(answer['spent'], exact=exact)} spent this {answer['period']}"
-    if answer["projected"] is None:
-        return f"{spent}; too few days to tell where it ends."
-    between = f"between {money(answer['low'], exact=exact)} and {money(answer['high'], exact=exact)}"
-    return f"{spent}; it ends at about {money(answer['projected'], exact=exact)}, {between}."
+    period = "today" if answer["period"] == "day" else f"in {_first_day(answer):%B}"
+    low, high = money(answer["low"], exact=exact), money(answer["high"], exact=exact)
+    return (
+        f"Spent {period}: {money(answer['spent'], exact=exact)}, and by the end about "
+        f"{money(answer['projected'], exact=exact)}, most likely {low} to {high}."
+    )
 
 
-def forecast(answer: Row, *, exact: bool) -> Iterator[Text | Table | str]:
-    """The whole forecast."""
-    starts_at = datetime.fromisoformat(answer["starts_at"])
-    yield Text(f"Forecast for {starts_at:%B %Y}", "bold")
+def _first_day(answer: Row) -> date:
+    return date.fromisoformat(answer["days"][0][0])
+
+
+def forecast(answer: Row, *, exact: bool) -> Iterator[Text]:
+    """The whole forecast: its days as a chart, and what they mean in words."""
+    first = _first_day(answer)
+    when = f"{first:%B %Y}" if answer["period"] == "month" else f"{first.day} {first:%B %Y}"
+    whose = f", organization {answer['organization']}" if answer["organization"] is not None else ""
+    yield Text(f"Forecast for {when} ({answer['timezone']}){whose}", "bold")
     bars = [
         Bar(str(int(day[8:10])), Decimal(spent or 0), Decimal(projected or 0))
         for day, spent, projected in answer["days"]
     ]
-    largest = max((bar.spent + bar.projected for bar in bars), default=Decimal(0))
-    if largest:
+    largest = max(bar.height for bar in bars)
+    if largest and len(bars) > 1:
         yield chart(bars, money(largest), console.width)
-        yield Text.assemble(("spent", "green"), "  ", ("projected", "cyan"))
-    yield forecast_line(answer, exact=exact)
-    yield f"In the last 7 days {money(answer['burn_rate_per_day'], exact=exact)} a day."
-    yield error_sentence(answer["error"])
+        yield Text.assemble(("spent", "green"), "  ", ("projected", "cyan"), " by day\n")
+    yield Text(forecast_line(answer, exact=exact))
+    yield Text(f"The last 7 days cost {money(answer['burn_rate_per_day'], exact=exact)} a day.")
+    yield Text(f"{_METHODS.get(answer['method'], '')} {error_sentence(answer['error'])}".strip())
+    if answer["unpriced_calls"]:
+        yield Text(f"Not in it: {counted(int(answer['unpriced_calls']), 'call')} without a known price.")
+        yield Text(PRICE_THEM)
+    for budget in answer["budgets"]:
+        yield Text(_budget_sentence(budget, answer))
+    if answer["organization"] is None:
+        yield Text("With --organization ID also: which of its budgets run out, and when.")
 
 
-def error_sentence(error: Row) -> str:
+def error_sentence(error: Row | None) -> str:
     """How far such forecasts were off in the past."""
-    if not error or not error["windows"] or error["mape"] is None:
-        return "How good it is nobody can say yet: no past month is complete enough to try it on."
+    if not error or error["mape"] is None:
+        return "How right it is cannot be told yet: there are too few days to try it on."
     return (
-        f"Tried on {counted(error['windows'], 'past month')} that it had not seen the end of, it was off by "
-        f"{percent(error['mape'])} on average."
+        f"Made in the same way {counted(error['windows'], 'time')} for earlier days, knowing only what was known then, it was "
+        f"off by {percent(error['mape'])} on average."
     )
+
+
+def _budget_sentence(budget: Row, answer: Row) -> str:
+    """What becomes of a budget until its window ends."""
+    limit = Decimal(budget["limit"])
+    each = "a day" if answer["period"] == "day" else "a month"
+    named = f"Budget {budget['id']}, {limit_text(limit, 'cost_usd')} {each} ({_at_limit(budget)})"
+    if budget["runs_out_at"] is None:
+        return f"{named}: lasts, {percent(budget['projected_share'])} of it by the end."
+    when = datetime.fromisoformat(budget["runs_out_at"])
+    verb = "ran" if when <= datetime.fromisoformat(answer["moment"]) else "runs"
+    return f"{named}: {verb} out about {local_time(when, budget['timezone'])}. See: vital-tracking budgets windows"
+
+
+def _at_limit(budget: Row) -> str:
+    return f"{budget['action']}{'' if budget['enforce'] else ', shadow'}"
 
 
 # Anomalies
@@ -134,37 +181,38 @@ def subject(row: Row) -> str:
 
 def anomaly_rows(answer: Row) -> list[Row]:
     """Anomalies for programs."""
-    return [{**row, "value": _number(row["value"]), "usual": _number(row["usual"])} for row in answer["rows"]]
+    return _in_numbers(answer, "value", "usual", "cost_at_stake")
 
 
-def _number(value: object) -> Decimal | None:
-    return Decimal(str(value)) if value is not None else None
+def _in_numbers(answer: Row, *names: str) -> list[Row]:
+    return [{**row, **{name: _amount(row[name]) for name in names}} for row in answer["rows"]]
 
 
-def _found(row: Row, value: object) -> str:
+def _found(row: Row, value: str) -> str:
     """A value of a metric with its unit."""
-    if value is None:
-        return "-"
     if row["metric"] == "cost":
-        return money(str(value))
-    return duration(float(str(value))) if row["metric"] == "latency" else percent(float(str(value)))
+        return money(value)
+    return duration(float(value)) if row["metric"] == "latency" else percent(float(value))
 
 
 def anomalies_table(answer: Row, title: str) -> Table:
     """What was out of the ordinary, when, and what is usual."""
-    headings = [("", True), ("day (UTC)", True), ("what", False), ("organization", False), ("", False), ("found", True)]
-    headings += [("usual", True), ("times", True), ("calls", True)]
+    organizations = any(row["organization_id"] for row in answer["rows"])
+    headings = [("", True), ("day (UTC)", True), ("what", False)]
+    headings += [("organization", False)] if organizations else []
+    headings += [("of", False), ("found", True), ("usual", True), ("times", True), ("calls", True), ("at stake", True)]
     rows = [
         [
             str(number),
             row["day"],
             subject(row),
-            row["organization_id"] or "",
-            row["metric"].replace("_", " "),
+            *([row["organization_id"] or ""] if organizations else []),
+            _METRICS.get((row["metric"], row["measure"]), row["metric"]),
             _found(row, row["value"]),
             _found(row, row["usual"]),
             _times(row),
             f"{row['calls']:,}",
+            money(row["cost_at_stake"]) + ("*" if row["unpriced_calls"] else " "),
         ]
         for number, row in enumerate(answer["rows"], 1)
     ]
@@ -172,8 +220,8 @@ def anomalies_table(answer: Row, title: str) -> Table:
 
 
 def _times(row: Row) -> str:
-    value, usual = _number(row["value"]), _number(row["usual"])
-    return f"{value / usual:,.1f}" if value is not None and usual else ""
+    usual = Decimal(row["usual"])
+    return f"{Decimal(row['value']) / usual:,.1f}" if usual else ""
 
 
 # Duplicates
@@ -181,8 +229,7 @@ def _times(row: Row) -> str:
 
 def duplicate_rows(answer: Row) -> list[Row]:
     """Duplicates for programs."""
-    names = ("cost", "saved_by_caching")
-    return [{**row, **{name: _amount(row[name]) for name in names}} for row in answer["rows"]]
+    return _in_numbers(answer, "cost", "saved_by_caching")
 
 
 def duplicates_table(answer: Row, title: str, *, exact: bool) -> Table:
@@ -204,7 +251,7 @@ def duplicates_table(answer: Row, title: str, *, exact: bool) -> Table:
             row["agent_id"] or "-",
             row["first_at"][:16].replace("T", " "),
             row["last_at"][:16].replace("T", " "),
-            money(row["cost"], exact=exact) if row["cost"] is not None else "unpriced",
+            cost_text(row, "cost", exact=exact) + ("*" if row["unpriced_calls"] else " "),
             money(row["saved_by_caching"], exact=exact),
         )
         for row in answer["rows"]
@@ -215,7 +262,7 @@ def duplicates_table(answer: Row, title: str, *, exact: bool) -> Table:
 def duplicates_sentence(answer: Row, *, exact: bool) -> str:
     """What caching would save, and how to."""
     return (
-        f"{counted(answer['requests'], 'request')} repeated {answer['repeated_calls']:,} times: a cache of answers would have "
-        f"saved {money(answer['saved_by_caching'], exact=exact)}. In the code: "
+        f"{answer['requests']:,} requests were made again, {answer['repeated_calls']:,} times in all: a cache of answers would "
+        f"have saved {money(answer['saved_by_caching'], exact=exact)}. In Python: "
         "langchain_core.globals.set_llm_cache(langchain_core.caches.InMemoryCache())"
     )

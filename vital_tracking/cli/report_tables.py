@@ -51,6 +51,9 @@ MEASURES: Final = (
     "p99_latency_ms",
 )
 _AMOUNTS: Final = ("total_cost", "potential_cost", "cache_savings")
+PRICE_THEM: Final = (
+    "  To price them: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
+)
 _BAR: Final = 10
 _SPARKLINES: Final = (31, 16, 10)
 """How wide the line of days may be, where the terminal has the room."""
@@ -209,7 +212,11 @@ def _measures(answer: Row, *, exact: bool, cells: int) -> list[Column]:
         Column(
             "tokens", True, lambda row: f"{row['total_tokens']:,}{_mark(row['estimated_calls'], '~', estimated)}", 3
         ),
-        Column("cost", True, lambda row: _cost(row, "total_cost", exact) + _mark(row["unpriced_calls"], "*", unpriced)),
+        Column(
+            "cost",
+            True,
+            lambda row: cost_text(row, "total_cost", exact=exact) + _mark(row["unpriced_calls"], "*", unpriced),
+        ),
         Column("share", True, lambda row: percent(row["share"]) if row.get("share") else "", 1),
         Column("", False, share, 9),
         Column("by day", False, days if first != last else lambda _: "", 7),
@@ -238,7 +245,11 @@ def _caches(rows: Sequence[Row], *, exact: bool) -> list[Column]:
     return [
         Column("calls", True, lambda row: f"{row['calls']:,}"),
         Column("without caches", True, lambda row: money(row["potential_cost"], exact=exact), 4),
-        Column("cost", True, lambda row: _cost(row, "total_cost", exact) + _mark(row["unpriced_calls"], "*", unpriced)),
+        Column(
+            "cost",
+            True,
+            lambda row: cost_text(row, "total_cost", exact=exact) + _mark(row["unpriced_calls"], "*", unpriced),
+        ),
         Column("saved", True, lambda row: _saved(row, exact)),
         Column("", True, saved_share),
         Column("", False, saved_bar, 7),
@@ -251,7 +262,7 @@ def _caches(rows: Sequence[Row], *, exact: bool) -> list[Column]:
     ]
 
 
-def _cost(row: Row, name: str, exact: bool) -> str:
+def cost_text(row: Row, name: str, *, exact: bool) -> str:
     """An amount; of rows without a priced call there is none to tell."""
     if row["calls"] and row["unpriced_calls"] == row["calls"]:
         return "unpriced"
@@ -290,9 +301,7 @@ def footnotes(total: Row) -> list[str]:
             f"* {_number(total['unpriced_calls'], total['calls'])} without a known price, in no amount here. Which: "
             "vital-tracking calls --unpriced"
         )
-        said.append(
-            "  To price them: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
-        )
+        said.append(PRICE_THEM)
     if total["estimated_calls"]:
         said.append(
             f"~ tokens of {_number(total['estimated_calls'], total['calls'])} are estimates: nobody reported them."
