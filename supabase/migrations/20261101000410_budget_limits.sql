@@ -172,6 +172,11 @@ for select to authenticated
 using (
   organization_id = any((select vital_private.administered_organizations())::text[])
   or (entity_type = 'organization' and entity_id = any((select vital_private.administered_organizations())::text[]))
+  -- Of each organization: of theirs too.
+  or (
+    entity_type = 'organization' and entity_id = '*' and organization_id is null
+    and cardinality((select vital_private.administered_organizations())) > 0
+  )
 );
 
 create policy "Users see the budgets of users that are theirs" on public.budget_limits

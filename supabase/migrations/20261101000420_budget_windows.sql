@@ -66,9 +66,11 @@ using (
   budget_id in (
     select b.id
     from public.budget_limits as b
-    where
-      b.organization_id = any((select vital_private.administered_organizations())::text[])
-      or (b.entity_type = 'organization' and b.entity_id = any((select vital_private.administered_organizations())::text[]))
+    where b.organization_id = any((select vital_private.administered_organizations())::text[])
+  )
+  or (
+    entity_id = any((select vital_private.administered_organizations())::text[])
+    and budget_id in (select b.id from public.budget_limits as b where b.entity_type = 'organization')
   )
 );
 

@@ -1,0 +1,456 @@
+"""A small world for tests of access: who is who, what each has used, and who must be shown what of it.
+
+Call n costs 10^(n-1) dollars and as many tokens, so the digits of any sum tell which calls went into it. The
+calls are alike in everything but their owner: whatever groups them by agent, model or seat mixes all owners, if it may read them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from tests.sql.helpers import (
+    ADMIN,
+    ALICE,
+    BOB,
+    CAROL,
+    STRANGER,
+    Connection,
+    Row,
+    a_call,
+    acquire,
+    an_end,
+    call,
+    record,
+    record_runs,
+    set_budget,
+    wish,
+)
+
+DORA = "44444444-4444-4444-8444-444444444444"
+OTHERWISE = "user_2abc"  # a subject of another identity provider
+
+# Calls and runs 1 to 7: whose, and for which organization.
+OWNERS = {
+    1: (ALICE, "acme"),
+    2: (BOB, "acme"),
+    3: (CAROL, "other"),
+    4: (ALICE, None),
+    5: (None, None),
+    6: (ADMIN, "other"),
+    7: (OTHERWISE, "acme"),
+}
+MEMBERS = [
+    ("acme", ADMIN, "admin"),
+    ("acme", ALICE, "member"),
+    ("acme", BOB, "member"),
+    ("acme", DORA, "admin"),
+    ("acme", OTHERWISE, "member"),
+    ("other", ADMIN, "member"),
+    ("other", CAROL, "admin"),
+    ("other", DORA, "admin"),
+]
+# Budgets 1 to 10: of each user for all, for acme and for another; of organizations; of a service; of Alice and Bob themselves.
+BUDGETS: dict[int, Row] = {
+    1: {"entity_type": "user"},
+    2: {"entity_type": "user", "organization_id": "acme"},
+    3: {"entity_type": "user", "organization_id": "other"},
+    4: {"entity_type": "organization", "entity_id": "acme"},
+    5: {"entity_type": "organization", "entity_id": "other"},
+    6: {"entity_type": "service", "organization_id": "acme"},
+    7: {"entity_type": "service"},
+    8: {"entity_type": "user", "entity_id": ALICE},
+    9: {"entity_type": "user", "entity_id": BOB},
+    10: {"entity_type": "organization"},
+}
+
+Window = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Somebody who asks, and what is theirs: calls of their own, and those of organizations that they administer."""
+
+    claims: Row | str = field(default_factory=dict)
+    own: frozenset[int] = frozenset()
+    administered: frozenset[int] = frozenset()
+    budgets: frozenset[int] = frozenset({1})
+    windows: frozenset[Window] = frozenset()
+    members: frozenset[tuple[str, str]] = frozenset()
+    role: str = "authenticated"
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether they administer any organization."""
+        return bool(self.administered)
+
+    @property
+    def is_service(self) -> bool:
+        """Whether it is the service role."""
+        return self.role == "service_role"
+
+
+def _members(*organizations: str) -> frozenset[tuple[str, str]]:
+    return frozenset((organization, user) for organization, user, _ in MEMBERS if organization in organizations)
+
+
+_ACME: frozenset[Window] = frozenset({(2, ALICE), (2, BOB), (2, OTHERWISE), (4, "acme"), (6, "workflow"), (10, "acme")})
+_OTHER: frozenset[Window] = frozenset({(3, CAROL), (3, ADMIN), (5, "other"), (10, "other")})
+_USERS: frozenset[Window] = frozenset({(1, user) for user in (ALICE, BOB, CAROL, ADMIN, OTHERWISE)})
+
+READERS: dict[str, Reader] = {
+    "owner of rows": Reader(
+        {"sub": ALICE},
+        own=frozenset({1, 4}),
+        budgets=frozenset({1, 2, 8}),
+        windows=frozenset({(1, ALICE), (2, ALICE), (8, ALICE)}),
+        members=frozenset({("acme", ALICE)}),
+    ),
+    "plain member": Reader(
+        {"sub": BOB},
+        own=frozenset({2}),
+        budgets=frozenset({1, 2, 9}),
+        windows=frozenset({(1, BOB), (2, BOB), (9, BOB)}),
+        members=frozenset({("acme", BOB)}),
+    ),
+    "member with another identity provider": Reader(
+        {"sub": OTHERWISE},
+        own=frozenset({7}),
+        budgets=frozenset({1, 2}),
+        windows=frozenset({(1, OTHERWISE), (2, OTHERWISE)}),
+        members=frozenset({("acme", OTHERWISE)}),
+    ),
+    "organization admin": Reader(
+        {"sub": ADMIN},
+        own=frozenset({6}),
+        administered=frozenset({1, 2, 7}),
+        budgets=frozenset({1, 2, 3, 4, 6, 10}),
+        windows=_ACME | {(1, ADMIN), (3, ADMIN)},
+        members=_members("acme") | {("other", ADMIN)},
+    ),
+    "admin of another": Reader(
+        {"sub": CAROL},
+        own=frozenset({3}),
+        administered=frozenset({3, 6}),
+        budgets=frozenset({1, 3, 5, 10}),
+        windows=_OTHER | {(1, CAROL)},
+        members=_members("other"),
+    ),
+    "admin of two": Reader(
+        {"sub": DORA},
+        administered=frozenset({1, 2, 3, 6, 7}),
+        budgets=frozenset({1, 2, 3, 4, 5, 6, 10}),
+        windows=_ACME | _OTHER,
+        members=_members("acme", "other"),
+    ),
+    "stranger": Reader({"sub": STRANGER}),
+    "signed in without a subject": Reader({}),
+    "signed in without claims": Reader(""),
+    "subject that is no uuid": Reader({"sub": "user_2x'; --"}),
+    "subject that is an organization": Reader({"sub": "acme"}),
+    "subject that is a wildcard": Reader({"sub": "*"}),
+    "subject of another type": Reader({"sub": {"user": ALICE}}),
+    "subject null": Reader({"sub": None}),
+    "service role": Reader(
+        {"role": "service_role"},
+        own=frozenset(OWNERS),
+        administered=frozenset(OWNERS),
+        budgets=frozenset(BUDGETS),
+        windows=_USERS | _ACME | _OTHER | {(7, "workflow"), (8, ALICE), (9, BOB)},
+        members=_members("acme", "other"),
+        role="service_role",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """What make_world has made: the budgets' numbers by their ids, and when the calls were."""
+
+    budgets: Mapping[int, int]
+    moment: datetime
+
+
+def make_world(connection: Connection) -> World:
+    """Members, prices, budgets and a grant, runs and calls of this moment, and a week in which everything was free."""
+    for member in MEMBERS:
+        connection.execute("insert into organization_members values (%s, %s, %s)", member)
+    connection.execute("select add_model_price_v1(%s)", [json.dumps({"model": "m", "input_usd_per_mtok": "1"})])
+    ids = {
+        number: set_budget(connection, total_limit="0.5", alert_thresholds=["1"], **budget)["id"]
+        for number, budget in BUDGETS.items()
+    }
+    now = connection.execute("select now() as moment").fetchone()
+    assert now is not None
+    calls, runs = [], []
+    for number, (user, organization) in OWNERS.items():
+        whose = {"user_id": user, "organization_id": organization, "agent_id": "cardio"}
+        what = {"provider": "own", "model": "m", "latency_ms": 100}
+        part = {"session_id": "s-1", "workflow_id": "intake", "panel_id": "board", "panel_size": 3}
+        seat = {"panel_position": 1, "agent_name": "Cardiologist", "agent_tier": "tier_1", "workflow_step": "triage"}
+        service = {"service_type": "workflow", "service_run_id": f"r-{number}", "request_hash": "the same"}
+        at = now["moment"].isoformat()
+        calls.append(_paid(number, 10 ** (number - 1), **whose, **what, **part, **seat, **service, created_at=at))
+        runs.append(an_end(f"r-{number}", **whose, **part, started_at=at, ended_at=at))
+        for day in range(1, 9):
+            before = (now["moment"] - timedelta(days=day)).isoformat()
+            calls.append(_paid(100 * number + day, 0, **whose, **what, created_at=before))
+    assert record_runs(connection, *runs)["inserted"] == len(runs)
+    assert record(connection, *calls)["inserted"] == len(calls)
+    call(connection, "refresh_analytics")
+    acquire(connection, "h", [wish(ids[1], "somebody", unit="0.1")])
+    return World({budget_id: number for number, budget_id in ids.items()}, now["moment"])
+
+
+def _paid(number: int, dollars: int, **changes: Any) -> Row:
+    money = {"input_cost": str(dollars), "output_cost": "0", "total_cost": str(dollars), "potential_cost": str(dollars)}
+    tokens = {"prompt_tokens": dollars, "completion_tokens": 0, "total_tokens": dollars}
+    return a_call(number, **money, **tokens, **changes)
+
+
+Told = set[Any]
+Answer = Any  # a list of rows, or what a function answers
+
+
+@dataclass(frozen=True)
+class Question:
+    """A relation that is read or a function that is called, what its answer tells, and what it must tell to whom.
+
+    What it must tell is None where it must be refused. A function's `arguments` may be made from the world.
+    """
+
+    name: str
+    told: Callable[[Answer, World], Told]
+    seen: Callable[[Reader], Iterable[Any] | None]
+    arguments: Mapping[str, Any] | Callable[[World], Mapping[str, Any]] | None = None
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is called, and not read."""
+        return self.arguments is not None
+
+    def with_arguments(self, world: World) -> dict[str, Any]:
+        """The arguments by their names."""
+        return dict(self.arguments(world) if callable(self.arguments) else self.arguments or {})
+
+    def expected(self, reader: Reader) -> Told | None:
+        """What this reader must be told; None: nothing but a refusal."""
+        seen = self.seen(reader)
+        return None if seen is None else set(seen)
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.arguments})" if self.is_function else self.name
+
+
+def calls_in(amount: object) -> set[int]:
+    """Which calls went into a sum of dollars."""
+    digits = f"{Decimal(str(amount)):.0f}"[::-1]
+    assert set(digits) <= {"0", "1"}, f"{amount} counts a call twice"
+    return {number for number, digit in enumerate(digits, start=1) if digit == "1"}
+
+
+def cost(column: str = "total_cost") -> Callable[[Answer, World], Told]:
+    """The calls that went into a column of costs."""
+    return lambda rows, _: calls_in(sum(Decimal(str(row[column])) for row in rows if row[column] is not None))
+
+
+def column(name: str) -> Callable[[Answer, World], Told]:
+    """What stands in a column."""
+    return lambda rows, _: {row[name] for row in rows}
+
+
+def windows(rows: Answer, world: World) -> Told:
+    """Windows as the number of their budget and their entity."""
+    return {(world.budgets[row["budget_id"]], row["entity_id"]) for row in rows}
+
+
+def own_and_administered(reader: Reader) -> Iterable[Any]:
+    """Users see what is theirs, admins what is their organization's."""
+    return reader.own | reader.administered
+
+
+def administered(reader: Reader) -> Iterable[Any]:
+    """Admins see what is their organization's; users nothing."""
+    return reader.administered
+
+
+def for_admins(*things: Any) -> Callable[[Reader], Iterable[Any]]:
+    """Admins of any organization see these."""
+    return lambda reader: things if reader.is_admin else ()
+
+
+def for_the_service_role(*things: Any) -> Callable[[Reader], Iterable[Any] | None]:
+    """Only the service role may ask."""
+    return lambda reader: things if reader.is_service else None
+
+
+def audited(rows: Answer, world: World) -> Told:
+    """What was changed: a budget's number, a member, a price."""
+    found: Told = set()
+    for row in rows:
+        key = row["key"]
+        if row["table_name"] == "budget_limits":
+            found.add(world.budgets[int(key["id"])])
+        elif row["table_name"] == "organization_members":
+            found.add((key["organization_id"], key["user_id"]))
+        else:
+            found.add(key["model"])
+    return found
+
+
+def audit_of(reader: Reader) -> Iterable[Any]:
+    """Admins see changes of their organization's budgets and members; those of all are for the service role."""
+    if reader.is_service:
+        return {*BUDGETS, *reader.members, "m"}
+    changes: set[Any] = set()
+    for organization, budgets, inside in (("acme", {2, 4, 6}, 1), ("other", {3, 5}, 3)):
+        if inside in reader.administered:
+            changes |= budgets | _members(organization)
+    return changes
+
+
+def _of_acme(reader: Reader) -> frozenset[int]:
+    return (reader.own | reader.administered) & {1, 2, 7}
+
+
+def lately(**more: Any) -> Callable[[World], Mapping[str, Any]]:
+    """Arguments: the day up to the calls, and more."""
+    return lambda world: {
+        "since": (world.moment - timedelta(days=1)).isoformat(),
+        "until": (world.moment + timedelta(milliseconds=1)).isoformat(),
+        **more,
+    }
+
+
+def at_once(**more: Any) -> Callable[[World], Mapping[str, Any]]:
+    """Arguments: the moment after the calls, and more."""
+    return lambda world: {"moment": (world.moment + timedelta(milliseconds=1)).isoformat(), **more}
+
+
+def if_admin_of_acme(reader: Reader) -> Iterable[Any] | None:
+    """Whoever asks what an organization costs and is no admin of it is refused."""
+    return {1, 2, 7} if 1 in reader.administered else None
+
+
+def anomalies(rows: Answer, _: World) -> Told:
+    """The calls that made the days of agents, users or models dear."""
+    return {number for row in rows for number in calls_in(row["value"])}
+
+
+def repeated(reader: Reader) -> set[Any]:
+    """A request that was made more than once in an organization, by those whose calls one sees."""
+    groups = ({1, 2, 7}, {3, 6}, {4, 5})
+    seen = [group & (reader.own | reader.administered) for group in groups]
+    return set[Any]().union(*(group for group in seen if len(group) > 1))
+
+
+def days(rows: Answer, _: World) -> Told:
+    """The calls in the days of the system, in their agents and providers, and in their users."""
+    told: Told = set()
+    for row in rows:
+        told |= {("day", number) for number in calls_in(row["total_cost"])}
+        told |= {("provider", number) for amount in row["cost_by_provider"].values() for number in calls_in(amount)}
+        for kind, listed in (("agent", row["popular_agents"]), ("user", row["top_users"])):
+            told |= {(kind, number) for one in listed for number in calls_in(one["total_cost"])}
+    return told
+
+
+def days_of(reader: Reader) -> Iterable[Any]:
+    """Admins see their organizations' days, the calls of nobody in no user's sums."""
+    kinds = ("day", "provider", "agent", "user")
+    return {(kind, number) for kind in kinds for number in reader.administered} - {("user", 5)}
+
+
+MATERIALIZED = ("mv_panel_performance", "mv_service_costs", "mv_user_service_usage", "mv_workflow_efficiency")
+
+# Every table and view of the schema public, and every function that signed-in users may call.
+QUESTIONS = [
+    Question("admin_audit", audited, audit_of),
+    Question("agent_performance_metrics", cost(), administered),
+    Question("agent_usage_detailed", cost(), own_and_administered),
+    Question("analytics_freshness", column("name"), for_the_service_role(*MATERIALIZED)),
+    Question("budget_grants", column("holder"), for_the_service_role("h")),
+    Question("budget_limits", lambda rows, world: {world.budgets[row["id"]] for row in rows}, lambda r: r.budgets),
+    # The grant has opened a window for somebody who has not spent.
+    Question("budget_status", windows, lambda r: r.windows | ({(1, "somebody")} if r.is_service else set())),
+    Question("budget_windows", windows, lambda r: r.windows | ({(1, "somebody")} if r.is_service else set())),
+    Question("cost_alerts", windows, lambda r: r.windows),
+    Question("model_prices", column("model"), for_admins("m")),
+    *(Question(name, cost(), for_the_service_role(*OWNERS)) for name in MATERIALIZED),
+    Question(
+        "organization_members",
+        lambda rows, _: {(row["organization_id"], row["user_id"]) for row in rows},
+        lambda reader: reader.members,
+    ),
+    Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {9} if reader.is_admin else {0}),
+    Question("service_performance_metrics", cost(), administered),
+    Question("service_runs", lambda rows, _: {int(row["id"][2:]) for row in rows}, own_and_administered),
+    Question("system_analytics", days, days_of),
+    Question("token_usage_logs", cost(), own_and_administered),
+    Question("usage_aggregations_daily", cost(), administered),
+    Question("usage_aggregations_daily_parts", cost(), administered),
+    Question("usage_aggregations_daily_users", cost(), own_and_administered),
+    Question("usage_aggregations_hourly", cost(), administered),
+    Question("workflow_analytics", cost(), own_and_administered),
+    # Functions.
+    Question("cost_breakdown", cost(), own_and_administered, {"by": "model"}),
+    Question("cost_breakdown", cost(), _of_acme, {"by": "agent", "organization": "acme"}),
+    Question("organization_cost", cost(), if_admin_of_acme, lately(organization="acme")),
+    Question("cost_forecast", cost("spent"), administered, at_once()),
+    Question("cost_forecast", cost("spent"), if_admin_of_acme, at_once(organization="acme", period="day")),
+    Question("usage_anomalies", anomalies, own_and_administered, lately()),
+    Question("usage_anomalies", anomalies, _of_acme, lately(organization="acme")),
+    Question("duplicate_requests", cost("cost"), repeated, lately()),
+    Question("duplicate_requests", cost("cost"), lambda r: repeated(r) & {1, 2, 7}, lately(organization="acme")),
+    Question("agent_success_rate", cost(), administered, {}),
+    Question(
+        "agent_success_rate", cost(), lambda r: r.administered & {3, 6}, {"agent": "cardio", "organization": "other"}
+    ),
+    Question("user_engagement", cost(), lambda r: (r.own | r.administered) - {5}, {}),
+    Question("user_engagement", cost(), _of_acme, {"days": 7, "organization": "acme"}),
+    # What the library and the command line ask, of one organization.
+    Question(
+        "anomalies_v1",
+        lambda answer, world: anomalies(answer["rows"], world),
+        for_the_service_role(1, 2, 7),
+        lately(organization="acme"),
+    ),
+    Question(
+        "duplicates_v1",
+        lambda answer, world: cost("cost")(answer["rows"], world),
+        for_the_service_role(1, 2, 7),
+        lately(organization="acme"),
+    ),
+    Question(
+        "forecast_v1",
+        lambda answer, _: calls_in(answer["spent"]),
+        for_the_service_role(1, 2, 7),
+        at_once(organization="acme"),
+    ),
+    *(
+        Question(
+            "usage_report_v1",
+            lambda answer, _: calls_in(answer["total"]["total_cost"]),
+            for_the_service_role(3, 6),
+            lately(organization="other", report=report),
+        )
+        for report in ("services", "users", "agents", "panels", "workflows", "models", "cache")
+    ),
+    Question(
+        "check_budget",
+        lambda rows, world: {
+            (world.budgets[row["budget_id"]], row["entity_id"]) for row in rows if Decimal(row["spent"])
+        },
+        lambda reader: (
+            reader.windows
+            & {(1, ALICE), (2, ALICE), (4, "acme"), (6, "workflow"), (7, "workflow"), (8, ALICE), (10, "acme")}
+        ),
+        {"organization_id": "acme", "user_id": ALICE, "service_type": "workflow"},
+    ),
+]
+# Functions that signed-in users may call and that read nothing.
+PURE = {"latency_percentile", "latency_percentiles"}
