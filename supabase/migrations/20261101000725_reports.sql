@@ -60,6 +60,30 @@ as $$
   from public.latency_percentiles(m.latency_histogram, '{0.5,0.95,0.99}') as p (latencies)
 $$;
 
+-- The text of a query's column that adds up the measures of an aggregation `u`, as one vital_private.usage_measures.
+create function vital_private.summed_usage() returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select 'row(' || string_agg(format('coalesce(sum(u.%I), 0)', a.attname), ', ' order by a.attnum) || ')::vital_private.usage_measures'
+  from pg_catalog.pg_attribute as a
+  where a.attrelid = 'vital_private.usage_measures'::regclass and a.attnum > 0
+$$;
+
+-- Whoever comes as a user of the API must be an admin of the organization; NULL, which is all of them, is for the service role.
+create function vital_private.check_administered(organization text) returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if current_user = 'authenticated' and not coalesce(organization = any(vital_private.administered_organizations()), false) then
+    raise exception 'Only an admin of organization % may ask for its figures.', coalesce(organization, '(all)') using errcode = '42501';
+  end if;
+end;
+$$;
+
 -- A report of the days (UTC) that a time touches: {"report", "since", "until", "organization", "fresh_at", "total": {...}, "rows": [{...,
 -- "share", "days": [[day, cost], ...]}]}, the dearest rows first. `organization` NULL: all of them.
 create function public.usage_report_v1(
@@ -79,11 +103,7 @@ declare
   first_day date := date_trunc('day', since)::date;
   -- The first day that is not in it.
   last_day date := (date_trunc('day', until - interval '1 microsecond') + interval '1 day')::date;
-  measures constant text := (
-    select string_agg(format('coalesce(sum(u.%I), 0)', a.attname), ', ' order by a.attnum)
-    from pg_catalog.pg_attribute as a
-    where a.attrelid = 'vital_private.usage_measures'::regclass and a.attnum > 0
-  );
+  measures constant text := vital_private.summed_usage();
   kind record;
   period text;
   label text;
@@ -102,7 +122,7 @@ begin
   -- Conditions that tables of days and of hours understand, without a function around their columns.
   period := case when organization is null then 'true' else 'u.organization_id = $3' end || ' and ' || kind.condition;
   execute format(
-    'select %s from public.%I as u where %s and %s',
+    'select (m.sums).* from (select %s as sums from public.%I as u where %s and %s offset 0) as m',
     measures,
     case when kind.condition = 'true' then 'usage_aggregations_hourly' else kind.source end,
     case
@@ -141,7 +161,7 @@ begin
 
       told as materialized (
         select
-          picked.place, jsonb_build_object(%5$s) as label, row(%6$s)::vital_private.usage_measures as sums
+          picked.place, jsonb_build_object(%5$s) as label, %6$s as sums
         from public.%2$I as u
         inner join picked on picked.key = %1$s
         where %3$s
@@ -187,5 +207,10 @@ $$;
 
 revoke execute on function vital_private.report_of(text) from public;
 revoke execute on function vital_private.measures_json(vital_private.usage_measures) from public;
+revoke execute on function vital_private.summed_usage() from public;
+revoke execute on function vital_private.check_administered(text) from public;
 revoke execute on function public.usage_report_v1(text, timestamptz, timestamptz, text, integer) from public, anon, authenticated;
+grant execute on function vital_private.measures_json(vital_private.usage_measures) to authenticated, service_role;
+grant execute on function vital_private.summed_usage() to authenticated, service_role;
+grant execute on function vital_private.check_administered(text) to authenticated, service_role;
 grant execute on function public.usage_report_v1(text, timestamptz, timestamptz, text, integer) to service_role;
