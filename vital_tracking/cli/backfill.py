@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,7 +13,9 @@ from vital_tracking.cli.times import moment
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 
-_INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_END: Final = datetime(9999, 1, 1, tzinfo=UTC)
+_INTERRUPTED: Final = 130  # what a shell says of a command that Ctrl-C ended
 
 
 def backfill(
@@ -36,8 +39,8 @@ def backfill(
     days, calls, left, elsewhere, interrupted = 0, 0, None, False, False
     try:
         if since is not None or until is not None:
-            first = moment(since, "--since") if since is not None else None
-            last = moment(until, "--until") if until is not None else None
+            first = moment(since, "--since") if since is not None else _BEGINNING
+            last = moment(until, "--until") if until is not None else _END
             left = store.call("queue_backfill_v1", since=first, until=last)["left"]
         with _progress() as progress:
             task = progress.add_task("counting", total=left)
