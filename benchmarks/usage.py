@@ -1,0 +1,58 @@
+"""Many calls, as a company makes them, loaded straight into the table of calls or told as JSON and as text for COPY."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+
+CHUNK = 100_000
+LOADERS = 2
+GENERATOR = Path(__file__).with_name("usage.sql")
+
+
+def install(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Make the generator, in the schema bench."""
+    connection.execute(GENERATOR.read_text(encoding="utf-8").encode())
+
+
+def first_day(days: int) -> datetime:
+    """The first of so many days (UTC), the last of which is today."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
+
+
+def hours(connection: psycopg.Connection[tuple[object, ...]], since: datetime, days: int) -> list[float]:
+    """Which part of all calls is made by when, by the hour; none is made in the future."""
+    [(shares,)] = connection.execute("select bench.hours(%s, %s)", [since, days]).fetchall()
+    assert isinstance(shares, list)
+    passed = max(int((datetime.now(UTC) - since).total_seconds() // 3600), 1)
+    return [share / shares[passed] for share in shares[: passed + 1]]
+
+
+def load(url: str, calls: int, days: int) -> float:
+    """Load the calls of the last days past the triggers that keep the sums, and their runs; seconds that the calls took."""
+    since = first_day(days)
+    with psycopg.connect(url, autocommit=True) as connection:
+        install(connection)
+        shares = hours(connection, since, days)
+        connection.execute("select ensure_partitions_v1(%s, %s)", [since.date(), days // 28 + 2])
+        connection.execute("alter table token_usage_logs disable trigger user")
+
+        def load_chunk(first: int) -> None:
+            with psycopg.connect(url, autocommit=True) as loader:
+                loader.execute(
+                    "call bench.load_calls('token_usage_logs', %s, %s, %s, %s, %s)",
+                    [first, min(first + CHUNK, calls) - 1, calls, since, shares],
+                )
+
+        started = time.perf_counter()
+        with ThreadPoolExecutor(LOADERS) as pool:
+            list(pool.map(load_chunk, range(0, calls, CHUNK)))
+        took = time.perf_counter() - started
+        connection.execute("alter table token_usage_logs enable trigger user")
+        connection.execute("call bench.load_runs()")
+        connection.execute("vacuum analyze")
+    return took

@@ -1,0 +1,112 @@
+-- Calls as a company makes them: sessions of eight calls by one user, 300 organizations, 40 agents and 9 models by power laws, busy
+-- days and quiet nights and weekends, 12 workflows of 8 steps, panels of 8 seats. Every call follows from its number alone.
+create schema bench;
+
+-- A number from 0 to 1, made of a call's number and what it is for.
+create function bench.chance(number bigint, what integer) returns double precision
+language sql
+immutable
+parallel safe
+return (hashint8extended(number * 100 + what, 42) & 9223372036854775807)::float8 / 9223372036854775808;
+
+-- Which part of all calls has been made when each hour begins, and at the end.
+create function bench.hours(since timestamptz, days integer) returns double precision[]
+language sql
+as $$
+  with weighed as (
+    select
+      n,
+      (case when extract(isodow from since + n * interval '1 hour') > 5 then 0.25 else 1 end)
+      * (
+        0.08 + exp(-power((extract(hour from since + n * interval '1 hour') - 10) / 3.0, 2))
+        + 0.8 * exp(-power((extract(hour from since + n * interval '1 hour') - 15) / 3.0, 2))
+      )::float8 as weight
+    from generate_series(0, days * 24 - 1) as n
+  )
+
+  select 0::float8 || array_agg(share order by n) from (select n, sum(weight) over (order by n) / sum(weight) over () as share from weighed) as s
+$$;
+
+-- Put the calls from one number to another, of so many in all, into a table like token_usage_logs.
+create procedure bench.load_calls(target regclass, first_number bigint, last_number bigint, total bigint, since timestamptz, hours float8[])
+language plpgsql
+as $procedure$
+begin
+  execute format($query$
+    insert into %s (
+      id, created_at, recorded_at, organization_id, user_id, session_id, service_type, service_id, service_run_id,
+      agent_id, agent_name, agent_tier, workflow_id, workflow_step, workflow_step_name, panel_id, panel_position, panel_size, solution_id,
+      framework, provider, model, call_type, message_type, run_id, trace_id,
+      prompt_tokens, completion_tokens, total_tokens, cache_read_tokens, reasoning_tokens,
+      input_cost, output_cost, total_cost, potential_cost, price_version, priced, ceiling_cost,
+      latency_ms, ttft_ms, cache_hit, status, error_type, request_hash
+    )
+    select
+      (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3)
+        || '8' || substr(md5(n::text), 4, 15))::uuid,
+      at, at + interval '3 seconds', 'org-' || org, 'user-' || org || '-' || usr, 'session-' || n / 8, service,
+      case service when '1:1_conversation' then 'agent-' || ag when 'virtual_panel' then 'panel-' || wf
+        when 'workflow' then 'workflow-' || wf else 'solution-' || wf end,
+      'run-' || n / 4,
+      'agent-' || ag, 'Agent ' || ag, 'tier_' || 1 + ag %% 3,
+      case when service in ('workflow', 'solution_builder') then 'workflow-' || wf end,
+      case when service in ('workflow', 'solution_builder') then 'step-' || part end,
+      case when service in ('workflow', 'solution_builder') then 'Step ' || part end,
+      case when service = 'virtual_panel' then 'panel-' || wf end, case when service = 'virtual_panel' then part end,
+      case when service = 'virtual_panel' then 8 end,
+      case when service = 'solution_builder' then 'solution-' || wf end,
+      'langgraph', case when md %% 3 = 0 then 'anthropic' else 'openai' end, 'model-' || md, 'chat', 'human',
+      'run-of-langchain-' || n, 'trace-' || n / 4,
+      pt, ct, pt + ct, cr, ct / 5,
+      case when unpriced then null when hit then 0 else (pt - cr) * price + cr * price / 10 end,
+      case when unpriced then null when hit then 0 else ct * 4 * price end,
+      case when unpriced then null when hit then 0 else (pt - cr) * price + cr * price / 10 + ct * 4 * price end,
+      case when unpriced then null else pt * price + ct * 4 * price end,
+      case when not unpriced then 'genai-prices 0.2 / 2026-01-01' end, not unpriced, null,
+      latency, latency / 4, hit, case when failed then 'error' else 'ok' end, case when failed then 'RateLimitError' end,
+      md5((case when c9 < 0.1 then n / 50 else n end)::text)
+    from (
+      select
+        *, (seat + case when service = 'virtual_panel' then part when service = '1:1_conversation' then 0 else wf * 8 + part end) %% 40 as ag,
+        (mix + seat) %% 9 as md, 0.15e-6 * (1 + (mix + seat) %% 9) as price, (pt * (case when c6 < 0.3 then 0.5 else 0 end))::int as cr,
+        exp(6.6 + 0.12 * ((mix + seat) %% 9) + 0.7 * sqrt(-2 * ln(1 - c7)) * cos(6.2831853 * c8)) as latency
+      from (
+        select
+          n, $4 + ((hour - 1) + (s - $5[hour]) / ($5[hour + 1] - $5[hour])) * interval '1 hour' + n %% 8 * interval '45 seconds' as at,
+          floor(300 * power(c1, 3))::int as org, floor(400 * power(c2, 2.5))::int as usr,
+          case when c3 < 0.55 then '1:1_conversation' when c3 < 0.7 then 'virtual_panel' when c3 < 0.93 then 'workflow'
+            else 'solution_builder' end as service,
+          floor(40 * power(c4, 2))::int as seat, floor(12 * power(c5, 1.5))::int as wf, (1 + n %% 8)::int as part,
+          case when c10 < 0.8 then 0 else (c10 * 100)::int %% 9 end as mix,
+          (200 + 3000 * c11 * c11)::int as pt, (20 + 700 * c12 * c12)::int as ct,
+          c10 < 0.04 as hit, c9 >= 0.98 as failed, c9 < 0.005 and c10 >= 0.04 as unpriced, c6, c7, c8, c9
+        from (
+          select
+            n, s, width_bucket(s, $5[1:cardinality($5) - 1]) as hour,
+            bench.chance(n / 8, 1) as c1, bench.chance(n / 8, 2) as c2, bench.chance(n / 8, 3) as c3, bench.chance(n / 8, 4) as c4,
+            bench.chance(n / 8, 5) as c5, bench.chance(n, 6) as c6, bench.chance(n, 7) as c7, bench.chance(n, 8) as c8,
+            bench.chance(n, 9) as c9, bench.chance(n, 10) as c10, bench.chance(n, 11) as c11, bench.chance(n, 12) as c12
+          from (select n, (n / 8 * 8)::float8 / $3 as s from generate_series($1, $2) as n) as numbered
+        ) as drawn
+      ) as facts
+    ) as chosen
+  $query$, target)
+  using first_number, last_number, total, since, hours;
+end;
+$procedure$;
+
+-- A run for every four of these calls.
+create procedure bench.load_runs()
+language sql
+as $$
+  insert into public.service_runs (
+    id, organization_id, user_id, session_id, service_type, service_id, agent_id, workflow_id, panel_id, panel_size, solution_id,
+    status, started_at, ended_at
+  )
+  select
+    c.service_run_id, c.organization_id, c.user_id, c.session_id, c.service_type, c.service_id, c.agent_id, c.workflow_id, c.panel_id,
+    c.panel_size, c.solution_id, c.status, c.created_at, c.created_at + interval '3 minutes'
+  from public.token_usage_logs as c
+  where substr(c.run_id, 18)::bigint % 4 = 0 -- the digits of run-of-langchain-...
+  on conflict do nothing
+$$;
