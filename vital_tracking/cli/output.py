@@ -72,7 +72,14 @@ def share_bar(spent: Decimal, granted: Decimal, limit: Decimal) -> Text:
 
 def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:
     """A table; each column is its heading and whether it is a number, set to the right. Text in cells is shown as it is."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    made = Table(
+        title=Text(printable(title)),
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+    )
     for heading, number in columns:
         made.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in rows:
@@ -81,12 +88,13 @@ def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequen
 
 
 def _shown(cell: str | Text) -> Text:
-    """A cell's text: no word of it taken for markup, nor a control character in somebody's id for one of the terminal's."""
-    if isinstance(cell, Text):
-        return cell
-    return Text(
-        "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in cell)
-    )
+    """A cell's text: no word of it taken for markup."""
+    return cell if isinstance(cell, Text) else Text(printable(cell))
+
+
+def printable(text: str) -> str:
+    """Text that others chose: no control character in somebody's id is taken for one of the terminal's."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def as_json(rows: object) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from vital_tracking.cli import budget_form as form
 from vital_tracking.cli import report_findings as findings
-from vital_tracking.cli.output import as_csv, as_json, console, say
+from vital_tracking.cli.output import as_csv, as_json, console, printable, say
 from vital_tracking.cli.report_tables import csv_columns, csv_row, footnotes, others, usage_table
 from vital_tracking.cli.times import days_text, moment
 from vital_tracking.settings import Settings
@@ -183,7 +183,7 @@ def _when(answer: Row) -> str:
     """The days of a report, and whose calls it counts."""
     since, until = (datetime.fromisoformat(answer[name]) for name in ("since", "until"))
     whose = f", organization {answer['organization']}" if answer["organization"] is not None else ""
-    return f"{days_text(since, until)}{whose}"
+    return f"{days_text(since, until)} (UTC){whose}"
 
 
 _NONE_OF: Final = {
@@ -212,7 +212,8 @@ def _say_nothing(store: Store, asked: Asked, name: Report | None = None) -> None
     elif asked.organization is not None:
         say(f"No calls{whose}. All organizations: vital-tracking report")
     else:
-        say("No calls yet. For some: vital-tracking demo. To attach your own: see vital-tracking doctor")
+        say("No calls yet. For some: vital-tracking demo")
+        say('To record your own: model.invoke(question, config={"callbacks": [VitalTracker.from_env().handler]})')
 
 
 def _only(asked: Asked) -> dict[str, Any]:
@@ -274,7 +275,7 @@ def _anomalies(store: Store, asked: Asked, json_: bool, csv_: bool) -> None:
         console.print(findings.anomalies_table(answer, f"Out of the ordinary, {days_text(asked.since, asked.until)}"))
         say("\nThe calls behind each, as a query for psql or Supabase's SQL editor:")
         for number, row in enumerate(answer["rows"], 1):
-            say(f"-- {number}: {findings.subject(row)}, {row['day']}\n{row['query'].strip().rstrip(';')};")
+            say(printable(f"-- {number}: {findings.subject(row)}, {row['day']}\n{row['query']};"))
     elif _ask(store, Report.services, asked, 1)["total"]["calls"]:
         say(f"Nothing out of the ordinary: {days_text(asked.since, asked.until)}.")
     else:
@@ -290,7 +291,8 @@ def _duplicates(store: Store, asked: Asked, json_: bool, csv_: bool) -> None:
     elif answer["rows"]:
         title = f"Requests made more than once, {days_text(asked.since, asked.until)}"
         console.print(findings.duplicates_table(answer, title, exact=asked.exact))
-        say(findings.duplicates_sentence(answer, exact=asked.exact))
+        for line in findings.duplicates_said(answer, exact=asked.exact):
+            say(line)
     elif _ask(store, Report.services, asked, 1)["total"]["calls"]:
         say(
             f"No request was made twice: {days_text(asked.since, asked.until)}. Requests are told apart only where "

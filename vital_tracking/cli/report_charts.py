@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Final
 
 from rich.text import Text
@@ -29,9 +30,17 @@ def sparkline(values: Sequence[Decimal]) -> str:
 
 def by_day(days: Mapping[date, Decimal], first: date, last: date, most: int = 31) -> list[Decimal]:
     """The amounts of all days from `first` to `last`, nothing where there is none; of several together where they are many."""
+    together = days_together(first, last, most)
     every = [days.get(first + timedelta(days=n), Decimal(0)) for n in range((last - first).days + 1)]
-    together = -(-len(every) // most)
-    return [sum(every[n : n + together], Decimal(0)) for n in range(0, len(every), together)]
+    # As many days in each but the first, so that the last one does not seem to fall.
+    odd = len(every) % together
+    starts = [*([0] if odd else []), *range(odd, len(every), together)]
+    return [sum(every[start:end], Decimal(0)) for start, end in pairwise([*starts, len(every)])]
+
+
+def days_together(first: date, last: date, most: int) -> int:
+    """How many days a letter stands for, where there may be so many letters at most."""
+    return -(-((last - first).days + 1) // most)
 
 
 @dataclass(frozen=True, slots=True)

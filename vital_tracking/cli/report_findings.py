@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vital_tracking.budgets.wording import limit_text, local_time
-from vital_tracking.cli.output import console, counted, table
+from vital_tracking.cli.output import console, counted, printable, table
 from vital_tracking.cli.report_charts import Bar, by_day, chart, sparkline
 from vital_tracking.cli.report_tables import PRICE_THEM, cost_text, days_of, money, percent, span_of
 from vital_tracking.cli.times import duration
@@ -259,10 +259,16 @@ def duplicates_table(answer: Row, title: str, *, exact: bool) -> Table:
     return table(title, headings, rows)
 
 
-def duplicates_sentence(answer: Row, *, exact: bool) -> str:
-    """What caching would save, and how to."""
-    return (
-        f"{answer['requests']:,} requests were made again, {answer['repeated_calls']:,} times in all: a cache of answers would "
-        f"have saved {money(answer['saved_by_caching'], exact=exact)}. In Python: "
-        "langchain_core.globals.set_llm_cache(langchain_core.caches.InMemoryCache())"
-    )
+def duplicates_said(answer: Row, *, exact: bool) -> list[str]:
+    """What caching would save, how to, and how to see the calls."""
+    first = answer["rows"][0]
+    said = [
+        f"{counted(answer['requests'], 'request')} made again, {counted(answer['repeated_calls'], 'time')} in all: a cache of "
+        f"answers would have saved {money(answer['saved_by_caching'], exact=exact)}. In Python: "
+        "langchain_core.globals.set_llm_cache(langchain_core.caches.InMemoryCache())",
+        "The calls of the first, in SQL: select * from token_usage_logs "
+        f"where request_hash = '{printable(first['request_hash'])}' order by created_at;",
+    ]
+    if any(row["unpriced_calls"] for row in answer["rows"]):
+        said.insert(0, f"* with calls without a known price, in no amount here.\n{PRICE_THEM}")
+    return said

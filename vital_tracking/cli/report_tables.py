@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vital_tracking.budgets.wording import amount_text
 from vital_tracking.cli.output import bar, console, counted, table
-from vital_tracking.cli.report_charts import by_day, sparkline
+from vital_tracking.cli.report_charts import by_day, days_together, sparkline
 from vital_tracking.cli.times import duration
 
 Row = dict[str, Any]
@@ -199,6 +199,7 @@ def _measures(answer: Row, *, exact: bool, cells: int) -> list[Column]:
     rows = answer["rows"]
     largest = max((Decimal(row["total_cost"]) for row in rows), default=Decimal(0))
     first, last = span_of(answer)
+    together = days_together(first, last, cells)
     estimated, unpriced = any(row["estimated_calls"] for row in rows), any(row["unpriced_calls"] for row in rows)
 
     def days(row: Row) -> str:
@@ -219,7 +220,7 @@ def _measures(answer: Row, *, exact: bool, cells: int) -> list[Column]:
         ),
         Column("share", True, lambda row: percent(row["share"]) if row.get("share") else "", 1),
         Column("", False, share, 9),
-        Column("by day", False, days if first != last else lambda _: "", 7),
+        Column("by day" if together == 1 else f"by {together} days", False, days if first != last else lambda _: "", 7),
         Column("p50", True, lambda row: duration(row["p50_latency_ms"]) if "p50_latency_ms" in row else "", 10),
         Column("p95", True, lambda row: duration(row["p95_latency_ms"]) if "p95_latency_ms" in row else "", 4),
         Column("failed", True, lambda row: _count(row["failed_calls"] - row["blocked_calls"]), 5),
