@@ -266,8 +266,8 @@ def duplicates_said(answer: Row, *, exact: bool) -> list[str]:
         f"{counted(answer['requests'], 'request')} made again, {counted(answer['repeated_calls'], 'time')} in all: a cache of "
         f"answers would have saved {money(answer['saved_by_caching'], exact=exact)}. In Python: "
         "langchain_core.globals.set_llm_cache(langchain_core.caches.InMemoryCache())",
-        "The calls of the first, in SQL: select * from token_usage_logs where request_hash = "
-        f"{_literal(first['request_hash'])} order by created_at;",  # noqa: S608 - shown, not run
+        "The calls of the first, in SQL: select * from token_usage_logs where request_hash = "  # noqa: S608 - shown, not run
+        f"{_literal(first['request_hash'])} order by created_at;",
     ]
     if any(row["unpriced_calls"] for row in answer["rows"]):
         said.insert(0, f"* with calls without a known price, in no amount here.\n{PRICE_THEM}")
