@@ -1,4 +1,4 @@
-"""A database that many tests use one after the other: to empty it costs a tenth of making another one."""
+"""What many tests use one after the other, since to make another one takes long: a database, and Supabase's API over one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from tests.support.folders import quick_temporary
 from tests.support.postgres import PostgresServer
+from tests.support.supabase_lite import SupabaseLite
 
 EMPTY = """
 delete from budget_limits;
@@ -33,3 +35,15 @@ def reused_database(_one_for_many: str) -> Iterator[str]:
     yield _one_for_many
     with psycopg.connect(_one_for_many, autocommit=True) as connection:
         connection.execute(EMPTY)
+
+
+@pytest.fixture(scope="session")
+def lite(postgres_server: PostgresServer, template_database: str) -> Iterator[SupabaseLite]:
+    """Supabase's API over a migrated database. Tests empty what they are not to find."""
+    postgres_server.create_database("behind_api", template=template_database)
+    with (
+        quick_temporary("vital-lite-") as workdir,
+        SupabaseLite(postgres_server.url("behind_api"), workdir) as server,
+    ):
+        yield server
+    postgres_server.drop_database("behind_api")

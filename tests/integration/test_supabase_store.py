@@ -47,18 +47,6 @@ pytestmark = pytest.mark.timeout(300)
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def lite(postgres_server: PostgresServer, template_database: str) -> Iterator[SupabaseLite]:
-    """The API over a migrated database; tests use users and models of their own."""
-    postgres_server.create_database("behind_api", template=template_database)
-    with (
-        tempfile.TemporaryDirectory(prefix="vital-lite-") as workdir,
-        SupabaseLite(postgres_server.url("behind_api"), Path(workdir)) as server,
-    ):
-        yield server
-    postgres_server.drop_database("behind_api")
-
-
 @pytest.fixture
 def api(lite: SupabaseLite) -> Iterator[SupabaseStore]:
     store = SupabaseStore(lite.url, lite.service_key)

@@ -365,6 +365,21 @@ def days_of(reader: Reader) -> Iterable[Any]:
     return {(kind, number) for kind in kinds for number in reader.administered} - {("user", 5)}
 
 
+def dashboard(answer: Answer, _: World) -> Told:
+    """The calls in the parts of a dashboard."""
+    told = {("totals", number) for number in calls_in(answer["totals"]["total_cost"])}
+    for part in ("by_service", "by_model", "by_day", "top_users", "top_agents"):
+        told |= {(part, number) for one in answer[part] for number in calls_in(one["total_cost"])}
+    return told
+
+
+def dashboard_of_acme(reader: Reader) -> Iterable[Any] | None:
+    """All of its parts, for its admins."""
+    parts = ("totals", "by_service", "by_model", "by_day", "top_users", "top_agents")
+    seen = if_admin_of_acme(reader)
+    return None if seen is None else {(part, number) for part in parts for number in seen}
+
+
 MATERIALIZED = ("mv_panel_performance", "mv_service_costs", "mv_user_service_usage", "mv_workflow_efficiency")
 
 # Every table and view of the schema public, and every function that signed-in users may call.
@@ -410,6 +425,20 @@ QUESTIONS = [
     Question(
         "agent_success_rate", cost(), lambda r: r.administered & {3, 6}, {"agent": "cardio", "organization": "other"}
     ),
+    Question("get_dashboard_stats", dashboard, dashboard_of_acme, {"project_id": "acme"}),
+    Question(
+        "get_dashboard_stats",
+        lambda answer, _: calls_in(answer["totals"]["total_cost"]),
+        for_the_service_role(*OWNERS),
+        {"project_id": None, "days": 7},
+    ),
+    *(
+        Question("top_usage", cost(), administered, {"by": by})
+        for by in ("service", "agent", "tier", "provider", "model", "panel", "panel_seat", "workflow", "workflow_step")
+    ),
+    Question("top_usage", cost(), lambda r: r.administered - {4, 5}, {"by": "organization"}),
+    Question("top_usage", cost(), lambda r: (r.own | r.administered) - {5}, {"by": "user"}),
+    Question("top_usage", cost(), _of_acme, {"by": "user", "organization": "acme"}),
     Question("user_engagement", cost(), lambda r: (r.own | r.administered) - {5}, {}),
     Question("user_engagement", cost(), _of_acme, {"days": 7, "organization": "acme"}),
     # What the library and the command line ask, of one organization.
