@@ -20,13 +20,13 @@ stable
 set search_path = ''
 as $$
 begin
-  if current_user = 'authenticated' then
-    if not organization = any(vital_private.administered_organizations()) then
+  if organization is not null then
+    if current_user = 'authenticated' and not organization = any(vital_private.administered_organizations()) then
       raise exception 'Only an admin of organization % may ask what it costs.', organization using errcode = '42501';
     end if;
-    return coalesce(array[organization], vital_private.administered_organizations());
+    return array[organization];
   end if;
-  return case when organization is not null then array[organization] end;
+  return case when current_user = 'authenticated' then vital_private.administered_organizations() end;
 end;
 $$;
 
@@ -326,9 +326,9 @@ begin
   errors as (
     select
       count(*)::integer as windows, avg(abs(h.told - h.ended) / h.ended) as mape,
-      max(abs(h.ended - h.told) / h.told) as worst,
-      percentile_cont(0.1) within group (order by (h.ended - h.told) / h.told) as low,
-      percentile_cont(0.9) within group (order by (h.ended - h.told) / h.told) as high
+      max(abs(h.ended - h.told) / h.told) * (1 + 1.0 / nullif(count(*), 0)) as farthest,
+      percentile_cont(0.05) within group (order by (h.ended - h.told) / h.told) as low,
+      percentile_cont(0.95) within group (order by (h.ended - h.told) / h.told) as high
     from held_back as h
     where h.told > 0 and h.ended > 0
   )
@@ -338,9 +338,9 @@ begin
     (select array_agg(round(c.cost::numeric, 6) order by c.later) from coming as c where c.shift = 0),
     (select round(l.burn_rate::numeric, 6) from levels as l where l.shift = 0),
     e.windows, round(e.mape::numeric, 4),
-    -- Of a few windows, none tells how far off the next one may be.
-    case when e.windows >= 4 then e.low else -e.worst end,
-    case when e.windows >= 4 then e.high else e.worst end
+    -- A few windows, which overlap, are too few for shares of them: a little farther off than any of them, the next one may be.
+    case when e.windows >= 20 then e.low else -e.farthest end,
+    case when e.windows >= 20 then e.high else e.farthest end
   into known_since, answer.rest, answer.burn_rate_per_day, answer.windows, answer.mape, low_share, high_share
   from errors as e;
 
@@ -353,11 +353,14 @@ begin
   answer.rest := coalesce(answer.rest, array_fill(0::numeric, array[days_left + 1]));
   answer.burn_rate_per_day := coalesce(answer.burn_rate_per_day, 0);
   answer.projected := answer.total + (select sum(r) from unnest(answer.rest) as r);
-  answer.low := answer.projected + round((answer.projected::double precision * least(low_share, 0))::numeric, 6);
-  answer.low := greatest(coalesce(answer.low, 0), answer.total);
-  answer.high := answer.projected + round((answer.projected::double precision * greatest(high_share, 0))::numeric, 6);
-  -- Where nothing is known of its errors, the rest may come to nothing, or to twice as much.
-  answer.high := coalesce(answer.high, answer.total + 2 * (answer.projected - answer.total));
+  if answer.windows > 0 then
+    answer.low := answer.projected + round((answer.projected::double precision * least(low_share, 0))::numeric, 6);
+    answer.high := answer.projected + round((answer.projected::double precision * greatest(high_share, 0))::numeric, 6);
+  else
+    -- Where nothing is known of its errors, the rest may come to nothing, or to twice as much.
+    answer.high := answer.projected + (answer.projected - answer.total);
+  end if;
+  answer.low := greatest(answer.low, answer.total);
   return answer;
 end;
 $$;
