@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -11,15 +12,15 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from tests.acceptance.helpers import COMMAND, environment
 from tests.integration.helpers import Rows, only
@@ -131,37 +132,53 @@ def usage(usage_url: str) -> Iterator[PostgresStore]:
     store.close()
 
 
-class Runner(CliRunner):
-    """Runs commands in this process; the command line is put together once, not for every run."""
-
-    command_line = get_command(app)
-
-    def run(self, *words: str) -> Any:
-        """Run a command."""
-        return super(CliRunner, self).invoke(self.command_line, [*words])
+COMMAND_LINE = get_command(app)
+"""Put together once, not for every command: that takes longer than most of them."""
 
 
-def command(url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setenv("VITAL_DATABASE_URL", url)
-    return lambda *words, charset="utf-8": Runner(charset=charset).run(*words)
+@dataclass(frozen=True)
+class Done:
+    """What a command ended with, and what it said."""
+
+    code: int
+    stdout: str
+    stderr: str
 
 
-def fine(done: Any) -> str:
-    assert (done.exit_code, done.exception, done.stderr) == (0, None, ""), done.output
-    return str(done.stdout)
+def execute(*words: str, encoding: str = "utf-8") -> Done:
+    """Run `vital-tracking` in this process, as in a terminal with such an encoding."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    code: Any = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            COMMAND_LINE.main([*words], prog_name="vital-tracking")
+        except SystemExit as end:
+            code = end.code or 0
+    said = []
+    for stream in (out, err):
+        stream.flush()
+        said.append(cast("io.BytesIO", stream.buffer).getvalue().decode(encoding))
+        stream.close()
+    return Done(code, *said)
+
+
+def fine(done: Done) -> str:
+    assert (done.code, done.stderr) == (0, ""), done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture
 def report(usage_url: str, monkeypatch: pytest.MonkeyPatch) -> Report:
     """Runs `vital-tracking report` on the database with some usage; what it printed."""
-    run = command(usage_url, monkeypatch)
-    return lambda *words, **options: fine(run("report", *words, **options))
+    monkeypatch.setenv("VITAL_DATABASE_URL", usage_url)
+    return lambda *words, **options: fine(execute("report", *words, **options))
 
 
 @pytest.fixture
-def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     """Runs `vital-tracking` on this test's database."""
-    return command(database_url, monkeypatch)
+    monkeypatch.setenv("VITAL_DATABASE_URL", database_url)
+    return execute
 
 
 def line_of(said: str, beginning: str) -> str:
@@ -193,12 +210,12 @@ def test_help_names_every_option_with_examples() -> None:
         "doctor": ["--full", "--json"],
     }
     for name, wanted in options.items():
-        said = fine(Runner().run(name, "--help"))
+        said = fine(execute(name, "--help"))
         assert f"  vital-tracking {name}" in said.partition("Examples:")[2]
         assert [option for option in wanted if option not in said] == []
 
 
-def test_what_is_wrong_is_refused_with_what_to_write(run: Callable[..., Any]) -> None:
+def test_what_is_wrong_is_refused_with_what_to_write(run: Callable[..., Done]) -> None:
     """A typing error would become a report of something else."""
     for words, hint in {
         "cost": "services",
@@ -211,11 +228,11 @@ def test_what_is_wrong_is_refused_with_what_to_write(run: Callable[..., Any]) ->
         "forecast --timezone Europe/Berln": "did you mean Europe/Berlin",
     }.items():
         done = run("report", *words.split())
-        assert done.exit_code == 2
+        assert done.code == 2
         assert hint in done.stderr
 
 
-def test_with_nothing_there_it_says_what_to_do(run: Callable[..., Any], store: PostgresStore) -> None:
+def test_with_nothing_there_it_says_what_to_do(run: Callable[..., Done], store: PostgresStore) -> None:
     """An empty table would leave a newcomer with no idea of what comes next; programs get their empty rows."""
     for name in ("", "panels", "forecast", "anomalies", "duplicates"):
         assert "vital-tracking demo" in fine(run("report", *name.split()))
@@ -334,7 +351,7 @@ def test_tables_fit_the_terminal(report: Report, monkeypatch: pytest.MonkeyPatch
         assert max(map(len, table)) <= width
         assert re.search(r"u-1 .*\$1\.26\*", "\n".join(table))
     monkeypatch.setattr(console, "_width", 120)
-    plain = report("services", *DAYS, charset="ascii") + report(*DAYS, charset="ascii")
+    plain = report("services", *DAYS, encoding="ascii") + report(*DAYS, encoding="ascii")
     assert plain.isascii()
     assert "##########" in plain
     assert "__=_#_____" in plain
@@ -413,7 +430,7 @@ def test_repeated_requests_show_what_a_cache_would_save(report: Report, usage_ur
 # refresh, backfill, doctor
 
 
-def test_refresh_says_how_long_each_view_took(run: Callable[..., Any], store: PostgresStore, rows: Rows) -> None:
+def test_refresh_says_how_long_each_view_took(run: Callable[..., Done], store: PostgresStore, rows: Rows) -> None:
     """Views would be of yesterday, and nobody would see which of them is slow."""
     long_ago = f"{datetime.now(UTC) - timedelta(days=400):%Y-%m-%dT%H:%M:%SZ}"
     store.call("record_calls_v1", calls=json.dumps([a_call(created_at=long_ago, **TALK)]))
@@ -464,7 +481,7 @@ def test_refreshing_goes_on_through_an_outage_until_it_is_stopped(
     assert (refreshing.returncode, err, out.splitlines()[-1]) == (0, "", "Stopped.")
 
 
-def test_a_backfill_mends_what_doctor_finds(run: Callable[..., Any], store: PostgresStore, rows: Rows) -> None:
+def test_a_backfill_mends_what_doctor_finds(run: Callable[..., Done], store: PostgresStore, rows: Rows) -> None:
     """Sums that differ from the calls would stay so, or nobody would know how to mend them."""
     today = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
     calls = [
@@ -504,7 +521,7 @@ def test_a_backfill_mends_what_doctor_finds(run: Callable[..., Any], store: Post
 
 
 def test_a_backfill_that_is_interrupted_goes_on(
-    run: Callable[..., Any], store: PostgresStore, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Done], store: PostgresStore, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever stops it would have to begin again."""
     calls = [a_call(n, created_at=f"2026-01-{n}T10:00:00Z", **TALK) for n in (10, 11, 12)]
@@ -519,7 +536,7 @@ def test_a_backfill_that_is_interrupted_goes_on(
 
     monkeypatch.setattr(PostgresStore, "call", interrupted)
     done = run("backfill", "--since", "2026-01-01")
-    assert done.exit_code == 130
+    assert done.code == 130
     assert "counted 1 day anew: 1 call" in done.stdout
     assert "Interrupted. 2 days left. To go on: vital-tracking backfill" in done.stdout
     assert "counted 2 days anew: 2 calls" in fine(run("backfill"))

@@ -26,6 +26,7 @@ _FOR_PROGRAMS: Final = 1000
 _MOST: Final = 10_000
 _OVERVIEW: Final = 5
 _DAYS: Final = 30
+_UTC: Final = "UTC"  # to be found without a look at all zones
 _NO_HISTORY: Final = "no history"
 
 
@@ -99,7 +100,7 @@ def report(
     period: Annotated[str, typer.Option(help="forecast: to the end of this day or month.")] = "month",
     timezone: Annotated[
         str, typer.Option(help="forecast: where days begin at midnight, such as Europe/Berlin.")
-    ] = "UTC",
+    ] = _UTC,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.")] = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
@@ -126,7 +127,16 @@ def report(
     chosen = form.chosen(period, "--period", ("day", "month"))
     given = (("--days", days), ("--since", since), ("--until", until))
     words = tuple(word for option, value in given if value is not None for word in (option, shlex.quote(str(value))))
-    asked = Asked(first, last, organization, limit or shown, exact, chosen, form.zone(timezone), words)
+    asked = Asked(
+        first,
+        last,
+        organization,
+        limit or shown,
+        exact,
+        chosen,
+        timezone if timezone == _UTC else form.zone(timezone),
+        words,
+    )
     store = open_store(Settings.from_env())
     try:
         if name is None:
