@@ -1,5 +1,6 @@
 -- Calls as a company makes them: sessions of eight calls by one user, 300 organizations, 40 agents and 9 models by power laws, busy
--- days and quiet nights and weekends, 12 workflows of 8 steps, panels of 8 seats. Every call follows from its number alone.
+-- days and quiet nights and weekends, 12 workflows of 8 steps, panels of 8 seats. Steps and seats have one agent each, and an agent has
+-- one model, or in one call of five another. Every call follows from its number alone.
 create schema bench;
 
 -- A number from 0 to 1, made of a call's number and what it is for.
@@ -41,6 +42,46 @@ begin
       input_cost, output_cost, total_cost, potential_cost, price_version, priced, ceiling_cost,
       latency_ms, ttft_ms, cache_hit, status, error_type, request_hash
     )
+    with drawn as (
+      select
+        n, (n / 8 * 8)::float8 / $3 as passed, bench.chance(n / 8, 1) as c1, bench.chance(n / 8, 2) as c2,
+        bench.chance(n / 8, 3) as c3, bench.chance(n / 8, 4) as c4, bench.chance(n / 8, 5) as c5, bench.chance(n, 6) as c6,
+        bench.chance(n, 7) as c7, bench.chance(n, 8) as c8, bench.chance(n, 9) as c9, bench.chance(n, 10) as c10,
+        bench.chance(n, 11) as c11, bench.chance(n, 12) as c12
+      from generate_series($1, $2) as n
+    ),
+
+    placed as (
+      select
+        *, width_bucket(passed, $5[1:cardinality($5) - 1]) as hour, floor(300 * power(c1, 3))::int as org,
+        floor(400 * power(c2, 2.5))::int as usr, floor(12 * power(c5, 1.5))::int as wf, (1 + n %% 8)::int as part,
+        case when c3 < 0.55 then '1:1_conversation' when c3 < 0.7 then 'virtual_panel' when c3 < 0.93 then 'workflow'
+          else 'solution_builder' end as service
+      from drawn
+    ),
+
+    staffed as (
+      select
+        *, $4 + ((hour - 1) + (passed - $5[hour]) / ($5[hour + 1] - $5[hour])) * interval '1 hour' + n %% 8 * interval '45 seconds' as at,
+        case service when '1:1_conversation' then floor(40 * power(c4, 2))::int else (org * 7 + wf * 8 + part) %% 40 end as ag
+      from placed
+    ),
+
+    modelled as (
+      select
+        *, least(floor(9 * power(bench.chance(ag, 99), 2))::int + case when c10 < 0.8 then 0 else 1 end, 8) as md,
+        (200 + 3000 * c11 * c11)::int as pt, (20 + 700 * c12 * c12)::int as ct,
+        c10 < 0.04 as hit, c9 >= 0.98 as failed, c9 < 0.005 and c10 >= 0.04 as unpriced
+      from staffed
+    ),
+
+    priced as (
+      select
+        *, 0.15e-6 * (1 + md) as price, case when c6 < 0.3 then pt / 2 else 0 end as cr,
+        exp(6.6 + 0.12 * md + 0.7 * sqrt(-2 * ln(1 - c7)) * cos(6.2831853 * c8)) as latency
+      from modelled
+    )
+
     select
       (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3)
         || '8' || substr(md5(n::text), 4, 15))::uuid,
@@ -58,38 +99,14 @@ begin
       'langgraph', case when md %% 3 = 0 then 'anthropic' else 'openai' end, 'model-' || md, 'chat', 'human',
       'run-of-langchain-' || n, 'trace-' || n / 4,
       pt, ct, pt + ct, cr, ct / 5,
-      case when unpriced then null when hit then 0 else (pt - cr) * price + cr * price / 10 end,
+      case when unpriced then null when hit then 0 else (pt - cr) * price + cr * price * 0.1 end,
       case when unpriced then null when hit then 0 else ct * 4 * price end,
-      case when unpriced then null when hit then 0 else (pt - cr) * price + cr * price / 10 + ct * 4 * price end,
+      case when unpriced then null when hit then 0 else (pt - cr) * price + cr * price * 0.1 + ct * 4 * price end,
       case when unpriced then null else pt * price + ct * 4 * price end,
       case when not unpriced then 'genai-prices 0.2 / 2026-01-01' end, not unpriced, null,
       latency, latency / 4, hit, case when failed then 'error' else 'ok' end, case when failed then 'RateLimitError' end,
       md5((case when c9 < 0.1 then n / 50 else n end)::text)
-    from (
-      select
-        *, (seat + case when service = 'virtual_panel' then part when service = '1:1_conversation' then 0 else wf * 8 + part end) %% 40 as ag,
-        (mix + seat) %% 9 as md, 0.15e-6 * (1 + (mix + seat) %% 9) as price, (pt * (case when c6 < 0.3 then 0.5 else 0 end))::int as cr,
-        exp(6.6 + 0.12 * ((mix + seat) %% 9) + 0.7 * sqrt(-2 * ln(1 - c7)) * cos(6.2831853 * c8)) as latency
-      from (
-        select
-          n, $4 + ((hour - 1) + (s - $5[hour]) / ($5[hour + 1] - $5[hour])) * interval '1 hour' + n %% 8 * interval '45 seconds' as at,
-          floor(300 * power(c1, 3))::int as org, floor(400 * power(c2, 2.5))::int as usr,
-          case when c3 < 0.55 then '1:1_conversation' when c3 < 0.7 then 'virtual_panel' when c3 < 0.93 then 'workflow'
-            else 'solution_builder' end as service,
-          floor(40 * power(c4, 2))::int as seat, floor(12 * power(c5, 1.5))::int as wf, (1 + n %% 8)::int as part,
-          case when c10 < 0.8 then 0 else (c10 * 100)::int %% 9 end as mix,
-          (200 + 3000 * c11 * c11)::int as pt, (20 + 700 * c12 * c12)::int as ct,
-          c10 < 0.04 as hit, c9 >= 0.98 as failed, c9 < 0.005 and c10 >= 0.04 as unpriced, c6, c7, c8, c9
-        from (
-          select
-            n, s, width_bucket(s, $5[1:cardinality($5) - 1]) as hour,
-            bench.chance(n / 8, 1) as c1, bench.chance(n / 8, 2) as c2, bench.chance(n / 8, 3) as c3, bench.chance(n / 8, 4) as c4,
-            bench.chance(n / 8, 5) as c5, bench.chance(n, 6) as c6, bench.chance(n, 7) as c7, bench.chance(n, 8) as c8,
-            bench.chance(n, 9) as c9, bench.chance(n, 10) as c10, bench.chance(n, 11) as c11, bench.chance(n, 12) as c12
-          from (select n, (n / 8 * 8)::float8 / $3 as s from generate_series($1, $2) as n) as numbered
-        ) as drawn
-      ) as facts
-    ) as chosen
+    from priced
   $query$, target)
   using first_number, last_number, total, since, hours;
 end;
