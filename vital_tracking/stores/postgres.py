@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
@@ -23,6 +23,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from vital_tracking.errors import SettingsError, StoreNotReady, StoreRejected, StoreUnavailable, VitalError, store_error
 from vital_tracking.migrate import HISTORY_SQL, Migration
 from vital_tracking.stores.protocol import Row
+from vital_tracking.stores.relations import TEXT_OF, Kind, Relation, Values
 
 _Result = TypeVar("_Result")
 
@@ -110,6 +111,42 @@ class PostgresStore:
             sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(relation), where
         )
         return self._run(lambda connection: connection.execute(query, [*values, limit]).fetchall())
+
+    def stream(
+        self,
+        relation: Relation,
+        *,
+        equals: Mapping[str, object] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        batch: int = 5_000,
+    ) -> Iterator[list[Values]]:
+        """All rows of a relation as one COPY, which is one look at the database, however long it takes."""
+        query = _copy(relation, equals or {}, since, until)
+        shaped = [(place, TEXT_OF[kind]) for place, kind in enumerate(relation.columns.values()) if kind in TEXT_OF]
+        failed: VitalError
+        try:
+            with self._open_pool().connection() as connection, connection.transaction():
+                connection.execute(_AS_TEXT)
+                with connection.cursor().copy(query) as copy:
+                    rows: list[Values] = []
+                    for found in copy.rows():
+                        row = list(found)
+                        for place, shape in shaped:
+                            if row[place] is not None:
+                                row[place] = shape(row[place])
+                        rows.append(tuple(row))
+                        if len(rows) >= batch:
+                            yield rows
+                            rows = []
+                    if rows:
+                        yield rows
+            return
+        except (PoolTimeout, PoolClosed):
+            failed = self._diagnose()
+        except psycopg.Error as error:
+            failed = store_error(error.sqlstate, type(error).__name__)
+        raise failed
 
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """The rows of `cost_breakdown(by)`."""
@@ -236,3 +273,30 @@ def _migrate(connection: psycopg.Connection[Row], migrations: Sequence[Migration
 
 def _named(arguments: Mapping[str, object]) -> sql.Composed:
     return sql.SQL(", ").join(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in arguments)
+
+
+# Times in UTC, numbers with all their digits, whatever the role's settings say; and nobody stops it half-way.
+_AS_TEXT: Final = (
+    "select set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true),"
+    " set_config('extra_float_digits', '1', true), set_config('statement_timeout', '0', true)"
+)
+
+
+def _copy(
+    relation: Relation, equals: Mapping[str, object], since: datetime | None, until: datetime | None
+) -> sql.Composed:
+    """COPY of a relation's columns as text; COPY takes no parameters, so values stand in it, quoted."""
+    columns = [
+        sql.SQL("to_jsonb({})").format(sql.Identifier(name)) if kind is Kind.list else sql.Identifier(name)
+        for name, kind in relation.columns.items()
+    ]
+    conditions = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in equals.items()]
+    for sign, moment in ((">=", since), ("<", until)):
+        if moment is not None:
+            conditions.append(
+                sql.SQL("{} {} {}").format(sql.Identifier(relation.time), sql.SQL(sign), sql.Literal(moment))
+            )
+    where = sql.SQL(" where ") + sql.SQL(" and ").join(conditions) if conditions else sql.SQL("")
+    return sql.SQL("copy (select {} from public.{}{}) to stdout").format(
+        sql.SQL(", ").join(columns), sql.Identifier(relation.name), where
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
+
+from vital_tracking.stores.relations import Relation, Values
 
 Row = dict[str, Any]
 
@@ -33,6 +35,20 @@ class Store(Protocol):
         limit: int = 100,
     ) -> list[Row]:
         """The newest rows (by `created_at`) of one of our views; amounts are Decimal."""
+
+    def stream(
+        self,
+        relation: Relation,
+        *,
+        equals: Mapping[str, object] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        batch: int = 5_000,
+    ) -> Iterator[list[Values]]:
+        """All rows of a relation in batches, each once, in as much memory as a batch takes, however many there are.
+
+        Cut by the relation's time: from `since` up to, and without, `until`.
+        """
 
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """The rows of `cost_breakdown(by)`; amounts are Decimal."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,6 +17,7 @@ from supabase.lib.client_options import SyncClientOptions
 from supabase import Client, ClientOptions, create_client
 from vital_tracking.errors import SettingsError, store_error
 from vital_tracking.stores.protocol import Row
+from vital_tracking.stores.relations import TEXT_OF, Kind, Relation, Values, value_text
 
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
 
@@ -78,6 +79,56 @@ class SupabaseStore:
 
         return [_typed(row) for row in self._run(select)]
 
+    def stream(
+        self,
+        relation: Relation,
+        *,
+        equals: Mapping[str, object] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        batch: int = 5_000,
+    ) -> Iterator[list[Values]]:
+        """All rows of a relation, page by page, each page after the last row of the one before; the API limits a page."""
+        selection = ",".join(
+            f"{name}::text" if kind is Kind.decimal else name for name, kind in relation.columns.items()
+        )
+        cursor: _Cursor | None = None
+        while True:
+            page = self._page(relation, selection, equals or {}, since, until, min(batch, _PAGE), cursor)
+            if not page:
+                return
+            yield [_values(row, relation) for row in page]
+            cursor = _next_cursor(relation, page, cursor)
+
+    def _page(
+        self,
+        relation: Relation,
+        selection: str,
+        equals: Mapping[str, object],
+        since: datetime | None,
+        until: datetime | None,
+        limit: int,
+        cursor: _Cursor | None,
+    ) -> list[Row]:
+        def select(client: Client) -> Any:
+            query = client.table(relation.name).select(selection)
+            for column, value in equals.items():
+                query = query.eq(column, value)
+            if since is not None:
+                query = query.gte(relation.time, _argument(since))
+            if until is not None:
+                query = query.lt(relation.time, _argument(until))
+            skip = 0
+            if cursor is not None:
+                column, value, skip = cursor
+                query = query.gte(column, value)
+            for column in relation.key:
+                query = query.order(column)
+            return query.range(skip, skip + limit - 1).execute().data
+
+        page: list[Row] = self._run(select)
+        return page
+
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """The rows of `cost_breakdown(by)`."""
         arguments = {"by": by, "organization": organization, **({"since": since.isoformat()} if since else {})}
@@ -134,6 +185,30 @@ class SupabaseStore:
             raise store_error("401", self.description)
         if response.is_success and "json" not in response.headers.get("content-type", ""):
             raise store_error(None, f"{self.description}: the answer is no JSON")
+
+
+_PAGE: Final = 1_000  # what a project's API gives at most unless its settings say otherwise
+
+_Cursor: TypeAlias = tuple[str, Any, int]
+"""Where the next page begins: the leading column of the key, its value, and how many rows of that value are known."""
+
+
+def _next_cursor(relation: Relation, page: Sequence[Row], cursor: _Cursor | None) -> _Cursor:
+    """Behind the last row. Counting rows within one value is enough: ids are unique, and a day has but so many sums."""
+    column = relation.key[0]
+    last = page[-1][column]
+    known = sum(row[column] == last for row in page)
+    if cursor is not None and cursor[1] == last and known == len(page):
+        known += cursor[2]
+    return column, last, known
+
+
+def _values(row: Row, relation: Relation) -> Values:
+    values = []
+    for name, kind in relation.columns.items():
+        text = value_text(row[name])
+        values.append(TEXT_OF[kind](text) if text is not None and kind in TEXT_OF else text)
+    return tuple(values)
 
 
 def _options(http: httpx.Client) -> ClientOptions:
