@@ -245,17 +245,18 @@ end;
 $$;
 
 -- Forget a user, in one organization or in all: `max_rows` calls and service runs at a time, since nobody records or admits calls
--- meanwhile. Call it again until it says {"done": true}; once there is nothing left, that changes nothing. Calls that still lie
+-- meanwhile (half a second a thousand). Call it again until it says {"done": true}; once there is nothing left, that changes nothing. Calls that still lie
 -- in a process's spool come under the user's name after all: then call it once more.
-create function public.forget_user(user_id text, organization_id text default null, max_rows integer default 20000) returns json
+create function public.forget_user(user_id text, organization_id text default null, max_rows integer default 5000) returns json
 language plpgsql
 security definer
 set search_path = ''
+set statement_timeout = '15min'
 as $$
 declare
   who constant text := forget_user.user_id;
   organization constant text := forget_user.organization_id;
-  limit_rows constant integer := greatest(coalesce(max_rows, 20000), 1);
+  limit_rows constant integer := greatest(coalesce(max_rows, 5000), 1);
   calls jsonb;
   runs bigint;
   own jsonb := '{}';
@@ -303,7 +304,7 @@ $$;
 comment on function public.forget_user(text, text, integer) is
 'Removes a person from calls, runs, sums and budgets; all sums stay. Run it until it answers done.';
 
-create function public.forget_user_v1(user_id text, organization_id text default null, max_rows integer default 5000) returns json
+create function public.forget_user_v1(user_id text, organization_id text default null, max_rows integer default 500) returns json
 language sql
 security definer
 set search_path = ''
@@ -338,7 +339,7 @@ as $$
         and (user_traces_v1.organization_id is null or m.organization_id = user_traces_v1.organization_id)
     ),
     'days', (
-      select count(*) from public.usage_aggregations_daily_users as u
+      select count(distinct u.day) from public.usage_aggregations_daily_users as u
       where u.user_id = user_traces_v1.user_id
         and (user_traces_v1.organization_id is null or u.organization_id = user_traces_v1.organization_id)
     )
