@@ -12,17 +12,21 @@ import typer
 from vital_tracking import __version__
 from vital_tracking.cli import (
     alerts,
+    archive,
     backfill,
     budgets,
     calls,
     demo,
     doctor,
     embedded,
+    export,
+    forget,
     migrate,
     prices,
     refresh,
     report,
     reprice,
+    retention,
     spool,
 )
 
@@ -42,6 +46,10 @@ app.command("report")(report.report)
 app.command("reprice")(reprice.reprice)
 app.command("refresh")(refresh.refresh)
 app.command("backfill")(backfill.backfill)
+app.command("export")(export.export)
+app.command("archive")(archive.archive)
+app.command("forget-user")(forget.forget_user)
+app.add_typer(retention.app, name="retention")
 app.add_typer(prices.app, name="prices")
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(alerts.app, name="alerts")
