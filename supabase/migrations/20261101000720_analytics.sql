@@ -231,26 +231,33 @@ returns table (
   hit_rate numeric,
   average_latency_ms double precision
 )
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select
-    u.organization_id, u.agent_id,
-    (array_agg(u.agent_name order by u.day desc, u.agent_name desc) filter (where u.agent_name is not null and u.calls > 0))[1],
-    sum(u.calls)::bigint, sum(u.failed_calls)::bigint, sum(u.blocked_calls)::bigint,
-    round((sum(u.calls) - sum(u.failed_calls)) / nullif(sum(u.calls) - sum(u.blocked_calls), 0), 6),
-    sum(u.unpriced_calls)::bigint, sum(u.total_cost), sum(u.potential_cost) - sum(u.total_cost),
-    round(sum(u.cached_calls) / nullif(sum(u.calls), 0), 6),
-    (sum(u.latency_us) / 1000 / nullif(sum(u.timed_calls), 0))::double precision
-  from public.usage_aggregations_daily as u
-  where u.day >= vital_private.first_of_days(days)
-    and u.agent_id is not null
-    and (agent is null or u.agent_id = agent)
-    and (organization is null or u.organization_id = organization)
-  group by u.organization_id, u.agent_id
-  having sum(u.calls) > 0
-  order by 4 desc, 1, 2
+begin
+  return query execute format(
+    $query$
+      select
+        u.organization_id, u.agent_id,
+        (array_agg(u.agent_name order by u.day desc, u.agent_name desc) filter (where u.agent_name is not null and u.calls > 0))[1],
+        sum(u.calls)::bigint, sum(u.failed_calls)::bigint, sum(u.blocked_calls)::bigint,
+        round((sum(u.calls) - sum(u.failed_calls)) / nullif(sum(u.calls) - sum(u.blocked_calls), 0), 6),
+        sum(u.unpriced_calls)::bigint, sum(u.total_cost), sum(u.potential_cost) - sum(u.total_cost),
+        round(sum(u.cached_calls) / nullif(sum(u.calls), 0), 6),
+        (sum(u.latency_us) / 1000 / nullif(sum(u.timed_calls), 0))::double precision
+      from public.usage_aggregations_daily as u
+      where u.day >= $1
+        and u.agent_id is not null
+        and ($3 is null or u.agent_id = $3)
+        and %s
+      group by u.organization_id, u.agent_id
+      having sum(u.calls) > 0
+      order by 4 desc, 1, 2
+    $query$,
+    case when organization is null then 'true' else 'u.organization_id = $2' end
+  ) using vital_private.first_of_days(days), organization, agent;
+end;
 $$;
 
 -- How users use it: select * from user_engagement(organization => 'acme'). A row an organization and user, the busiest first; who is no
@@ -271,32 +278,39 @@ returns table (
   cache_savings numeric,
   hit_rate numeric
 )
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select
-    d.organization_id, d.user_id, count(*), sum(d.calls)::bigint, round(sum(d.calls) / count(*), 2), min(d.day), max(d.day),
-    coalesce((
-      select array_agg(distinct s.service order by s.service) from unnest(string_to_array(string_agg(d.services, ','), ',')) as s (service)
-    ), '{}'),
-    sum(d.failed_calls)::bigint, sum(d.unpriced_calls)::bigint, sum(d.total_cost), sum(d.potential_cost) - sum(d.total_cost),
-    round(sum(d.cached_calls) / nullif(sum(d.calls), 0), 6)
-  from (
-    select
-      u.organization_id, u.user_id, u.day, string_agg(u.service_type, ',') as services,
-      sum(u.calls) as calls, sum(u.failed_calls) as failed_calls, sum(u.unpriced_calls) as unpriced_calls,
-      sum(u.cached_calls) as cached_calls, sum(u.total_cost) as total_cost, sum(u.potential_cost) as potential_cost
-    from public.usage_aggregations_daily_users as u
-    where u.day >= vital_private.first_of_days(days)
-      and u.user_id is not null
-      and u.calls > 0
-      and (organization is null or u.organization_id = organization)
-    group by u.organization_id, u.user_id, u.day
-  ) as d
-  group by d.organization_id, d.user_id
-  order by count(*) desc, sum(d.calls) desc, d.user_id, d.organization_id
-  limit greatest(max_rows, 0)
+begin
+  return query execute format(
+    $query$
+      select
+        d.organization_id, d.user_id, count(*), sum(d.calls)::bigint, round(sum(d.calls) / count(*), 2), min(d.day), max(d.day),
+        coalesce((
+          select array_agg(distinct s.service) from unnest(string_to_array(string_agg(d.services, ','), ',')) as s (service)
+        ), '{}'),
+        sum(d.failed_calls)::bigint, sum(d.unpriced_calls)::bigint, sum(d.total_cost), sum(d.potential_cost) - sum(d.total_cost),
+        round(sum(d.cached_calls) / nullif(sum(d.calls), 0), 6)
+      from (
+        select
+          u.organization_id, u.user_id, u.day, string_agg(u.service_type, ',') as services,
+          sum(u.calls) as calls, sum(u.failed_calls) as failed_calls, sum(u.unpriced_calls) as unpriced_calls,
+          sum(u.cached_calls) as cached_calls, sum(u.total_cost) as total_cost, sum(u.potential_cost) as potential_cost
+        from public.usage_aggregations_daily_users as u
+        where u.day >= $1
+          and u.user_id is not null
+          and u.calls > 0
+          and %s
+        group by u.organization_id, u.user_id, u.day
+      ) as d
+      group by d.organization_id, d.user_id
+      order by count(*) desc, sum(d.calls) desc, d.user_id, d.organization_id
+      limit greatest($3, 0)
+    $query$,
+    case when organization is null then 'true' else 'u.organization_id = $2' end
+  ) using vital_private.first_of_days(days), organization, max_rows;
+end;
 $$;
 
 revoke execute on function vital_private.first_of_days(integer) from public;

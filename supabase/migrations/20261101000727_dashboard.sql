@@ -8,6 +8,7 @@ language plpgsql
 stable
 set search_path = ''
 set timezone = 'UTC'
+set work_mem = '64MB'
 as $$
 declare
   first_day date := vital_private.first_of_days(days);
@@ -17,14 +18,11 @@ begin
   execute format(
     $query$
       with services as materialized (
-        select s.*
-        from (
-          select u.hour_start::date as day, u.service_type, %1$s as sums
-          from public.usage_aggregations_hourly as u
-          where u.hour_start >= ($2 - $3)::timestamptz and u.hour_start < ($2 + $3)::timestamptz and %2$s
-          group by 1, 2
-        ) as s
-        where (s.sums).calls > 0
+        select u.hour_start::date as day, u.service_type, %2$s
+        from public.usage_aggregations_hourly as u
+        where u.hour_start >= ($2 - $3)::timestamptz and u.hour_start < ($2 + $3)::timestamptz and %3$s
+        group by 1, 2
+        having sum(u.calls) > 0
       ),
 
       users as materialized (
@@ -32,41 +30,28 @@ begin
           u.user_id, u.day >= $2 as recent, sum(u.calls) as calls, sum(u.failed_calls) as failed_calls,
           sum(u.unpriced_calls) as unpriced_calls, sum(u.total_cost) as total_cost, sum(u.potential_cost) as potential_cost
         from public.usage_aggregations_daily_users as u
-        where u.day >= $2 - $3 and u.day < $2 + $3 and u.calls > 0 and u.user_id is not null and %2$s
+        where u.day >= $2 - $3 and u.day < $2 + $3 and u.calls > 0 and u.user_id is not null and %3$s
         group by 1, 2
       ),
 
-      models as (
-        select u.provider, u.model, %1$s as sums
-        from public.usage_aggregations_daily as u
-        where u.day >= $2 and u.day < $2 + $3 and %2$s
-        group by 1, 2
-        having sum(u.calls) > 0
-      ),
-
-      agents as (
+      pairs as materialized (
         select
-          u.agent_id, sum(u.calls) as calls, sum(u.failed_calls) as failed_calls, sum(u.blocked_calls) as blocked_calls,
-          sum(u.unpriced_calls) as unpriced_calls, sum(u.total_cost) as total_cost, sum(u.potential_cost) as potential_cost,
-          (array_agg(u.agent_name order by u.day desc, u.agent_name desc) filter (where u.agent_name is not null and u.calls > 0))[1]
-            as agent_name
+          u.provider, u.model, u.agent_id, %2$s,
+          -- The newest name: the one with the greatest day.
+          max(array[u.day::text, u.agent_name] collate "C") filter (where u.agent_name is not null and u.calls > 0) as named
         from public.usage_aggregations_daily as u
-        where u.day >= $2 and u.day < $2 + $3 and u.agent_id is not null and %2$s
-        group by 1
+        where u.day >= $2 and u.day < $2 + $3 and %3$s
+        group by 1, 2, 3
         having sum(u.calls) > 0
-        order by sum(u.total_cost) desc, sum(u.calls) desc, 1
-        limit 10
       ),
 
       totals as (
-        select
-          t.recent, t.sums,
-          vital_private.measures_json(t.sums) || jsonb_build_object('active_users', t.active_users) as told,
-          t.active_users
+        select t.recent, t.sums, t.active_users,
+          vital_private.measures_json(t.sums) || jsonb_build_object('active_users', t.active_users) as told
         from (
           select w.recent, (select count(*) from users as p where p.recent = w.recent) as active_users, %1$s as sums
           from (values (true), (false)) as w (recent)
-          left join (select s.day, (s.sums).* from services as s) as u on (u.day >= $2) = w.recent
+          left join services as u on (u.day >= $2) = w.recent
           group by w.recent
           offset 0
         ) as t
@@ -77,7 +62,7 @@ begin
         'totals', latest.told,
         'previous', previous.told || jsonb_build_object('since', $2 - $3, 'until', $2 - 1),
         'change', json_build_object(
-          'calls', round(((latest.sums).calls - (previous.sums).calls)::numeric / nullif((previous.sums).calls, 0), 4),
+          'calls', round(((latest.sums).calls - (previous.sums).calls) / nullif((previous.sums).calls, 0), 4),
           'total_cost', round(((latest.sums).total_cost - (previous.sums).total_cost) / nullif((previous.sums).total_cost, 0), 4),
           'active_users', round((latest.active_users - previous.active_users)::numeric / nullif(previous.active_users, 0), 4)
         ),
@@ -98,7 +83,8 @@ begin
           ), '[]')
           from (
             select u.service_type, %1$s as sums
-            from (select s.service_type, (s.sums).* from services as s where s.day >= $2) as u
+            from services as u
+            where u.day >= $2
             group by 1
             offset 0
           ) as s
@@ -111,14 +97,14 @@ begin
             ) || vital_private.measures_json(m.sums)
             order by (m.sums).total_cost desc, (m.sums).calls desc, m.provider, m.model
           ), '[]')
-          from models as m
+          from (select u.provider, u.model, %1$s as sums from pairs as u group by 1, 2 offset 0) as m
         ),
         'by_day', (
           select json_agg(jsonb_build_object('day', d.day::date) || vital_private.measures_json(d.sums) order by d.day)
           from (
             select g.day, %1$s as sums
             from generate_series($2::timestamp, ($2 + $3 - 1)::timestamp, interval '1 day') as g (day)
-            left join (select s.day, (s.sums).* from services as s where s.day >= $2) as u on u.day = g.day::date
+            left join services as u on u.day = g.day::date
             group by g.day
             offset 0
           ) as d
@@ -132,19 +118,30 @@ begin
         ),
         'top_agents', (
           select coalesce(json_agg(json_build_object(
-            'agent_id', a.agent_id, 'agent_name', a.agent_name, 'calls', a.calls, 'failed_calls', a.failed_calls,
+            'agent_id', a.agent_id, 'agent_name', a.named[2], 'calls', a.calls, 'failed_calls', a.failed_calls,
             'success_rate', round((a.calls - a.failed_calls) / nullif(a.calls - a.blocked_calls, 0), 6),
             'unpriced_calls', a.unpriced_calls,
             'total_cost', trim_scale(a.total_cost)::text, 'cache_savings', trim_scale(a.potential_cost - a.total_cost)::text
           ) order by a.total_cost desc, a.calls desc, a.agent_id), '[]')
-          from agents as a
+          from (
+            select
+              u.agent_id, sum(u.calls) as calls, sum(u.failed_calls) as failed_calls, sum(u.blocked_calls) as blocked_calls,
+              sum(u.unpriced_calls) as unpriced_calls, sum(u.total_cost) as total_cost, sum(u.potential_cost) as potential_cost,
+              max(u.named collate "C") as named
+            from pairs as u
+            where u.agent_id is not null
+            group by 1
+            order by sum(u.total_cost) desc, sum(u.calls) desc, 1
+            limit 10
+          ) as a
         )
       )
       from totals as latest
       cross join totals as previous
       where latest.recent and not previous.recent
     $query$,
-    vital_private.summed_usage(), case when project_id is null then 'true' else 'u.organization_id = $1' end
+    vital_private.summed_usage(as_one => true), vital_private.summed_usage(as_one => false),
+    case when project_id is null then 'true' else 'u.organization_id = $1' end
   ) into answer using project_id, first_day, days;
   return answer;
 end;
@@ -175,6 +172,7 @@ language plpgsql
 stable
 set search_path = ''
 set timezone = 'UTC'
+set work_mem = '64MB'
 as $$
 declare
   first_day date := vital_private.first_of_days(days);
@@ -212,11 +210,12 @@ begin
   return query execute format(
     $query$
       select
-        s.label, (s.sums).calls, (s.sums).failed_calls, (s.sums).unpriced_calls, (s.sums).total_tokens, (s.sums).total_cost,
+        s.label, (s.sums).calls::bigint, (s.sums).failed_calls::bigint, (s.sums).unpriced_calls::bigint,
+        (s.sums).prompt_tokens + (s.sums).completion_tokens, (s.sums).total_cost,
         round((s.sums).total_cost / nullif(s.whole, 0), 6),
         (s.sums).potential_cost - (s.sums).total_cost,
-        round((s.sums).cached_calls::numeric / nullif((s.sums).calls, 0), 6),
-        round(((s.sums).calls - (s.sums).failed_calls)::numeric / nullif((s.sums).calls - (s.sums).blocked_calls, 0), 6),
+        round((s.sums).cached_calls / nullif((s.sums).calls, 0), 6),
+        round(((s.sums).calls - (s.sums).failed_calls) / nullif((s.sums).calls - (s.sums).blocked_calls, 0), 6),
         ((s.sums).latency_us / 1000 / nullif((s.sums).timed_calls, 0))::double precision,
         (public.latency_percentiles((s.sums).latency_histogram, '{0.95}'))[1]
       from (
@@ -230,7 +229,7 @@ begin
       ) as s
       order by (s.sums).total_cost desc, (s.sums).calls desc, s.label
     $query$,
-    kind.label, vital_private.summed_usage(), kind.source,
+    kind.label, vital_private.summed_usage(as_one => true), kind.source,
     case kind.source when 'hourly' then 'u.hour_start >= $1::timestamptz' else 'u.day >= $1' end,
     case when organization is null then 'true' else 'u.organization_id = $2' end,
     split_part(kind.keys, ',', 1), kind.keys
