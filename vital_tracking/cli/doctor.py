@@ -5,58 +5,74 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from vital_tracking import __version__
-from vital_tracking.cli.output import as_json, console, counted
+from vital_tracking.cli.doctor_sums import FRESHNESS, sums_differ, views_age
+from vital_tracking.cli.finding import Finding, State
+from vital_tracking.cli.output import as_json, console, counted, drawable, say
 from vital_tracking.cli.spool_survey import left_by, place_of, size, survey
 from vital_tracking.delivery.recorder import spool_root
-from vital_tracking.errors import StoreNotReady, VitalError
+from vital_tracking.errors import StoreNotReady, StoreUnavailable, VitalError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.settings import Settings
-from vital_tracking.stores import open_store
+from vital_tracking.stores import Store, open_store
 
-State = Literal["ok", "warn", "fail"]
 _NEARLY_FULL = 0.75
-_MARKS: dict[State, str] = {"ok": "[green]✓[/green]", "warn": "[yellow]![/yellow]", "fail": "[red]✗[/red]"}
+_MARKS: dict[State, tuple[str, str, str]] = {
+    "ok": ("✓", "+", "green"),
+    "warn": ("!", "!", "yellow"),
+    "fail": ("✗", "x", "red"),
+}
 
 
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_AUDITED: Final = timedelta(days=7)
+_AHEAD: Final = timedelta(days=1)  # clocks of processes differ
 _REACH = "Is it running, and may it be reached from here? SUPABASE_URL or VITAL_DATABASE_URL names it."
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at: how it is, and what to do about it."""
-
-    state: State
-    what: str
-    fix: str | None = None
 
 
 def doctor(
     json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Compare the sums of all days with their calls, not only those of the last 7 days."
+        ),
+    ] = False,
 ) -> None:
-    """Check settings, store, migrations, prices and delivery; say what is wrong and how to mend it. Exit code 1 on a failure."""
-    findings = list(examine())
+    """Check settings, store, migrations, prices, delivery and sums; say what is wrong and how to mend it.
+
+    Exit code 1 on a failure.
+
+    \b
+    Examples:
+      vital-tracking doctor
+      vital-tracking doctor --full --json
+    """
+    findings = list(examine(full=full))
     if json_:
         as_json([{"state": f.state, "what": f.what, "fix": f.fix} for f in findings])
     else:
+        arrow = "→" if drawable("→") else "->"
         for finding in findings:
-            console.print(f"{_MARKS[finding.state]} {escape(finding.what)}", highlight=False, soft_wrap=True)
+            mark, plain, colour = _MARKS[finding.state]
+            console.print(
+                Text.assemble((mark if drawable(mark) else plain, colour), f" {finding.what}"), soft_wrap=True
+            )
             if finding.fix:
-                console.print(f"    → {escape(finding.fix)}", highlight=False, soft_wrap=True)
+                say(f"    {arrow} {finding.fix}")
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
-def examine() -> Iterator[Finding]:
+def examine(*, full: bool = False) -> Iterator[Finding]:
     """Look at everything, from the settings to the last call."""
     yield Finding("ok", f"vital-tracking {__version__}, genai-prices {version('genai-prices')}, {_langchain()}")
     try:
@@ -70,7 +86,10 @@ def examine() -> Iterator[Finding]:
     try:
         status = store.call("tracking_status_v1")
         budgets, audit = store.call("budgets_v1")["budgets"], store.call("audit_budgets_v1")
-        waiting = store.call("cost_alerts_v1", since=datetime.now(UTC) - timedelta(days=1), max_rows=1000)
+        now = datetime.fromisoformat(status["database_time"])
+        waiting = store.call("cost_alerts_v1", since=now - timedelta(days=1), max_rows=1000)
+        sums = _compared(store, _BEGINNING if full else now - _AUDITED, now + _AHEAD)
+        views = [row for rows in store.stream(FRESHNESS) for row in rows]
     except StoreNotReady as error:
         yield Finding("fail", "the database is not ready", str(error))
         return
@@ -82,6 +101,17 @@ def examine() -> Iterator[Finding]:
     yield from _database(status)
     yield from _calls(status)
     yield from _budgets(settings, budgets, audit, waiting)
+    yield from sums_differ(sums, full=full)
+    yield from views_age(views, now)
+
+
+def _compared(store: Store, since: datetime, until: datetime) -> dict[str, Any] | None:
+    """Where sums differ from their calls; None where there are so many that the database gives up."""
+    try:
+        answer: dict[str, Any] = store.call("audit_usage_v1", since=since, until=until)
+    except StoreUnavailable:
+        return None
+    return answer
 
 
 def _langchain() -> str:
@@ -181,8 +211,9 @@ def _database(status: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "warn",
             f"{counted(status['calls_in_default_partition'], 'call')} dated outside every monthly partition",
-            "Look at their created_at: a clock was wrong, or calls were imported. select ensure_partitions_v1('YYYY-MM-01', 1) "
-            "makes a month's partition and moves its calls there.",
+            "To make the partitions of their months and move them there: vital-tracking refresh. Those that stay are more than "
+            "ten years old or a year ahead: a clock was wrong, or calls were imported. In SQL, for any month: "
+            "select ensure_partitions_v1('YYYY-MM-01', 1)",
         )
 
 

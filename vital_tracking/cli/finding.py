@@ -1,0 +1,17 @@
+"""What `vital-tracking doctor` finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: how it is, and what to do about it."""
+
+    state: State
+    what: str
+    fix: str | None = None
