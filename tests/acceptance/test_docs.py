@@ -90,7 +90,8 @@ def pages_with(*languages: str) -> list[str]:
 
 def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
     kinds = set(re.findall(r"^ *```(\w*)$", ALL_PAGES, re.MULTILINE)) - {""}
-    assert kinds == {"python", "sql", "bash", "ini"}
+    # test_supabase_access.py runs what is in JavaScript.
+    assert kinds == {"python", "sql", "bash", "ini", "javascript"}
     assert len(re.findall(r"^ *```", ALL_PAGES, re.MULTILINE)) % 2 == 0
 
 
@@ -320,6 +321,13 @@ def test_the_picture_of_windows_shows_every_action_and_what_is_left() -> None:
     picture = (REPOSITORY / "docs" / "budgets.svg").read_text(encoding="utf-8").replace("&#160;", " ")
     shown = ("throttle", "downgrade", "block", "block (shadow)", "alert", "$0.047 of $0.045", "$0.082 of $0.50")
     for text in (*shown, "user demo-user, day", "organization demo, month"):
+        assert text in picture
+    assert not re.search(r"/(home|root|Users|tmp|var)/", picture)
+
+
+def test_the_picture_of_reports_shows_days_savings_and_the_months_end() -> None:
+    picture = (REPOSITORY / "docs" / "reports.svg").read_text(encoding="utf-8").replace("&#160;", " ")
+    for text in ("by day", "p95", "saved", "Caches saved", "Forecast for October 2026", "most likely"):
         assert text in picture
     assert not re.search(r"/(home|root|Users|tmp|var)/", picture)
 

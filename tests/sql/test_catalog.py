@@ -6,11 +6,12 @@ Each rule is a query for what breaks it. Each query is proved by breaking the ru
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from psycopg import sql
 
-from tests.sql.helpers import Connection
+from tests.sql.helpers import Connection, a_call, record
 
 SCHEMAS = "('public', 'vital_private')"
 FUNCTIONS = f"""
@@ -263,15 +264,24 @@ def test_what_is_written_in_sql_s_own_way_counts_as_pinned(anywhere: Connection)
         assert offenders(anywhere, "a function whose names its caller may redirect") == set()
 
 
-def test_partitions_made_later_are_closed_too(anywhere: Connection) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    ["select ensure_partitions_v1('2091-01-01', 1)", "select maintain_partitions()"],
+    ids=["asked", "needed"],
+)
+def test_partitions_made_later_are_closed_too(anywhere: Connection, statement: str) -> None:
     """If this failed, every new month would be open until somebody looked."""
-    count = f"select count(*) as tables {RELATIONS} and c.relkind = 'r'"
+    tables = sql.SQL(f"select {NAME} as name {RELATIONS} and c.relkind = 'r'")
     with anywhere.transaction(force_rollback=True):
-        before = anywhere.execute(sql.SQL(count)).fetchone()
-        anywhere.execute("select ensure_partitions_v1('2091-01-01', 2)")
-        after = anywhere.execute(sql.SQL(count)).fetchone()
-        assert before is not None
-        assert after is not None
-        assert after["tables"] == before["tables"] + 2
+        # A call of two years ago is in the default partition, until its month gets one.
+        assert (
+            record(anywhere, a_call(created_at=(datetime.now(UTC) - timedelta(days=730)).isoformat()))["inserted"] == 1
+        )
+        before = {row["name"] for row in anywhere.execute(tables)}
+        anywhere.execute(statement)
+        [made] = {row["name"] for row in anywhere.execute(tables)} - before
+        assert made.startswith("vital_private.token_usage_logs_20")
         for rule in RULES:
             assert offenders(anywhere, rule) == set(), rule
+        anywhere.execute(sql.SQL("alter table {} disable row level security").format(sql.SQL(made)))
+        assert offenders(anywhere, "a table without row level security") == {made}
