@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
-from itertools import pairwise
 from typing import Final
 
 from rich.text import Text
@@ -31,11 +30,11 @@ def sparkline(values: Sequence[Decimal]) -> str:
 def by_day(days: Mapping[date, Decimal], first: date, last: date, most: int = 31) -> list[Decimal]:
     """The amounts of all days from `first` to `last`, nothing where there is none; of several together where they are many."""
     together = days_together(first, last, most)
-    every = [days.get(first + timedelta(days=n), Decimal(0)) for n in range((last - first).days + 1)]
-    # As many days in each but the first, so that the last one does not seem to fall.
-    odd = len(every) % together
-    starts = [*([0] if odd else []), *range(odd, len(every), together)]
-    return [sum(every[start:end], Decimal(0)) for start, end in pairwise([*starts, len(every)])]
+    # Counted from the end, so that the last ones are as many as the others, and no cost seems to fall.
+    amounts = [Decimal(0)] * -(-((last - first).days + 1) // together)
+    for day, cost in days.items():
+        amounts[-1 - (last - day).days // together] += cost
+    return amounts
 
 
 def days_together(first: date, last: date, most: int) -> int:
