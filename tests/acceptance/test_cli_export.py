@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Generator
-from datetime import UTC, datetime
 from decimal import Context, Decimal
 from itertools import islice
 from pathlib import Path
@@ -25,6 +24,7 @@ from pyarrow import parquet
 from tests.acceptance.helpers import environment
 from tests.acceptance.test_cli import Several, fine, refused, several
 from tests.sql.helpers import a_call, an_unpriced_call, call_id
+from tests.sql.test_retention import NOW
 from vital_tracking.cli.export import write_csv
 from vital_tracking.cli.parquet import ParquetWriter, read_back
 from vital_tracking.errors import MissingExtra, VitalError
@@ -137,10 +137,10 @@ def test_every_relation_can_be_taken_out_in_both_formats(
         "record_runs_v1",
         runs=json.dumps([{"id": "r", "service_type": "workflow", "started_at": "2026-01-01T00:00:00Z"}]),
     )
-    store.call("set_budget_v1", budget='{"entity_type": "user", "total_limit": "0.1"}')
+    store.call("set_budget_v1", budget='{"entity_type": "user", "monthly_limit": "0.1"}')
     store.call(
         "record_calls_v1",
-        calls=json.dumps([a_call(50, user_id="u", workflow_id="w", created_at=datetime.now(UTC).isoformat())]),
+        calls=json.dumps([a_call(50, user_id="u", workflow_id="w", created_at=NOW.isoformat())]),
     )
     # Amounts of 38 digits are for calls to carry; sums of them in files of 38 digits are not.
     with psycopg.connect(store.conninfo) as connection:
@@ -274,7 +274,7 @@ def test_an_amount_that_does_not_fit_is_refused_and_leaves_no_file(tmp_path: Pat
     """If this failed, an amount that came while the file was written would be cut."""
     relation = Relation("r", {"total_cost": Kind.decimal}, time="total_cost", key=("total_cost",))
     with pytest.raises(VitalError, match="more digits"), ParquetWriter(tmp_path / "x.parquet", relation) as writer:
-        writer.write([("0.1",), ("0." + "0" * 20 + "1",)])
+        writer.write([("0.1",), ("0." + "0" * 26 + "1",)])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -20,6 +20,7 @@ from tests.conftest import HOSTED_DEFAULT_PRIVILEGES
 from tests.sql.helpers import (
     ALICE,
     a_call,
+    a_run,
     an_end,
     an_unpriced_call,
     call_id,
@@ -32,6 +33,7 @@ from vital_tracking import Agent, VitalTracker
 from vital_tracking.errors import StoreNotReady, StoreRejected, StoreUnavailable
 from vital_tracking.migrate import find_migrations
 from vital_tracking.stores.postgres import PostgresStore
+from vital_tracking.stores.relations import CALLS, RELATIONS
 from vital_tracking.stores.supabase import SupabaseStore
 
 pytestmark = pytest.mark.timeout(300)
@@ -86,6 +88,34 @@ def test_amounts_come_back_to_the_last_decimal(api: SupabaseStore) -> None:
     assert first["created_at"] == datetime(2026, 1, 15, 10, tzinfo=UTC)
     [row] = api.breakdown("user")
     assert (row["label"], row["total_cost"], row["calls"], row["unpriced_calls"]) == ("u", Decimal(exact), 2, 1)
+
+
+def test_whole_tables_are_streamed_as_from_postgresql(lite: SupabaseLite, api: SupabaseStore) -> None:
+    """If this failed, an archive of a hosted project would miss rows, hold some twice, or write values otherwise."""
+    made = [
+        a_call(n, user_id=f"u-{n % 7}", created_at=f"2026-01-{n % 3 + 1:02}T00:{n % 60:02}:00.5Z", tags=["a"] * (n % 2))
+        for n in range(1, 2302)
+    ]
+    made.append(an_unpriced_call(9000, user_id="=u", latency_ms=0.1, metadata={"k": [1, "ä"]}, cache_hit=False))
+    made.append(a_call(9001, total_cost="12.123456789012345678901234567", workflow_id="w"))
+    assert api.call("record_calls_v1", calls=json.dumps(made))["inserted"] == 2303
+    api.call("record_runs_v1", runs=json.dumps([a_run("r-1"), an_end("r-2", ancestor_run_ids=["r-1"])]))
+    direct = PostgresStore(lite.database_url)
+    since, until = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
+    options: list[dict[str, Any]] = [
+        {},
+        {"since": since, "until": until},
+        {"equals": {"user_id": "u-3"}, "since": since},
+    ]
+    for relation in RELATIONS.values():
+        for wanted in options if relation is CALLS else options[:2]:
+            over_api = [row for batch in api.stream(relation, **wanted) for row in batch]
+            assert sorted(map(repr, over_api)) == sorted(
+                repr(row) for batch in direct.stream(relation, **wanted) for row in batch
+            ), (relation.name, wanted)
+            if relation is CALLS:
+                assert len(over_api) == {0: 2303, 1: 767, 2: 219}[options.index(wanted)]
+    direct.close()
 
 
 def test_reading_filters_orders_and_limits(api: SupabaseStore) -> None:

@@ -190,8 +190,11 @@ def _write(store: Store, path: Path, month: str, since: datetime, until: datetim
                 bar.advance(task, len(batch))
     except OSError as error:
         raise VitalError(f"{path} cannot be written ({error.strerror or type(error).__name__}).") from None
-    if writer.amounts_as_text:
-        say(f"{path}: amounts of more than 38 digits are text: {', '.join(writer.amounts_as_text)}")
+    if writer.odd:
+        typer.echo(
+            f"{path}: amounts have more digits than in other files; read it by itself: {', '.join(writer.odd)}",
+            err=True,
+        )
 
 
 def _span(month: str) -> tuple[datetime, datetime]:

@@ -1,7 +1,8 @@
 """Parquet: rows as text become typed columns, written a row group at a time, compressed with zstd. Needs the extra `parquet`.
 
-Amounts are decimals of 38 digits, 20 of them behind the point, which every reader adds up exactly; where that is too little
-for an amount of the file, its column has the digits it needs, and past 38 digits it is text. Nothing is ever rounded.
+Amounts are decimals of 38 digits, 26 of them behind the point, in every file alike: a reader that takes many files at once takes
+the type of the first. Where that is too little for an amount, its column has the digits it needs, and past 38 digits it is
+text; `odd` tells which. Nothing is ever rounded.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vital_tracking.stores.relations import Kind, Relation, Values
 
 _ROWS_A_GROUP: Final = 100_000
 _DIGITS: Final = 38
-_BEHIND: Final = 20
+_BEHIND: Final = 26
 _EXACT: Final = Context(prec=200)
 
 Digits = Mapping[str, Sequence[int]]
@@ -44,10 +45,10 @@ class ParquetWriter:
         self._sink: Any = target if self._partial is None else self._partial.open("wb")
         self._writer = self._parquet.ParquetWriter(self._sink, self._schema, compression="zstd")
         self.rows = 0
-        self.amounts_as_text = [
-            name
+        self.odd = [
+            f"{name} ({type_})"
             for (name, kind), type_ in zip(relation.columns.items(), self._types, strict=True)
-            if kind is Kind.decimal and type_ == self._arrow.string()
+            if kind is Kind.decimal and type_ != self._arrow.decimal128(_DIGITS, _BEHIND)
         ]
 
     def __enter__(self) -> ParquetWriter:
