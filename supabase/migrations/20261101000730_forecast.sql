@@ -169,7 +169,7 @@ begin
       and h.hour_start >= moment - make_interval(days => (select max(s) from unnest(shifts) as s) + history_days + 2)
       and h.hour_start < date_trunc('hour', moment, 'UTC')
     group by h.hour_start
-    having sum(h.calls) > 0
+    having max(h.calls) > 0
   ),
 
   -- Days have two parts: before this time of the day, and from it on.

@@ -112,23 +112,50 @@ begin
   return query
   with usage as materialized (
     select
-      u.*, u.failed / u.calls as rate, u.latency_us / 1000 / nullif(u.timed, 0) as latency,
-      -- Five cents more or less are nothing.
-      ln(u.cost::double precision + 0.05) as log_cost, ln(u.latency_us::double precision / 1000 / nullif(u.timed, 0) + 1) as log_latency
+      u.*, u.failed / u.calls as rate,
+      case when u.timed >= 5 then u.latency_us / 1000 / u.timed end as latency
     from vital_private.usage_by_subject(first_day - 28, last_day, organization) as u
   ),
 
+  -- All its days in the order of what they cost, and of how long they took.
+  subjects as materialized (
+    select
+      u.subject, u.organization_id, u.id,
+      array_agg(u.day) as days, array_agg(u.day) filter (where u.latency is not null) as timed_days,
+      array_agg(u.cost order by u.cost) as costs, array_agg(u.latency order by u.latency) as latencies
+    from usage as u
+    group by u.subject, u.organization_id, u.id
+    having count(*) >= 8 and max(u.day) >= first_day
+  ),
+
+  -- The days that may be out of the ordinary. Where n days before are known, half of them are not above their median: so the half
+  -- of n-th in order of all days is not above it either, which spares most days the rest.
   judged as materialized (
     select row_number() over () as number, u.*
     from usage as u
-    where u.day >= first_day and (u.cost >= 0.5 or u.failed >= 5 or u.timed >= 20)
+    join subjects as s
+      on s.subject = u.subject and s.id = u.id and s.organization_id is not distinct from u.organization_id
+    cross join lateral (
+      select
+        (select count(*) from unnest(s.days) as d where d >= u.day - 28 and d < u.day) as known,
+        (select count(*) from unnest(s.timed_days) as d where d >= u.day - 28 and d < u.day) as timed_known
+      offset 0
+    ) as b
+    where u.day >= first_day
+      and b.known >= 7
+      and (
+        (u.cost >= 0.5 and u.cost >= 2 * s.costs[(b.known + 1) / 2])
+        or (u.failed >= 5 and u.calls >= 20 and u.rate >= 0.05)
+        or (u.timed >= 20 and u.latency >= 1.5 * s.latencies[(b.timed_known + 1) / 2])
+      )
   ),
 
   -- Each with its own days before.
   history as materialized (
     select
-      j.number, h.cost, h.calls, h.failed, h.rate, h.log_cost, h.latency,
-      case when h.timed >= 5 then h.log_latency end as log_latency,
+      j.number, h.cost, h.calls, h.failed, h.rate,
+      -- Five cents more or less are nothing, nor is a millisecond.
+      ln(h.cost::double precision + 0.05) as log_cost, ln(h.latency::double precision + 1) as log_latency,
       extract(isodow from h.day) = extract(isodow from j.day) as same_weekday,
       row_number() over (partition by j.number order by h.failed desc, h.rate desc, h.day) as by_failures
     from judged as j
@@ -172,8 +199,8 @@ begin
       exp(u.log_latency) - 1 as usual_latency,
       u.rate as usual_rate,
       -- The fewer days, the less is known of how far they go apart.
-      (j.log_cost - u.log_cost) / (greatest(s.log_cost, 0.2) * (1 + 5.0 / m.days)) as cost_score,
-      (j.log_latency - u.log_latency) / (greatest(s.log_latency, 0.1) * (1 + 5.0 / nullif(m.timed_days, 0))) as latency_score,
+      (ln(j.cost::double precision + 0.05) - u.log_cost) / (greatest(s.log_cost, 0.2) * (1 + 5.0 / m.days)) as cost_score,
+      (ln(j.latency::double precision + 1) - u.log_latency) / (greatest(s.log_latency, 0.1) * (1 + 5.0 / nullif(m.timed_days, 0))) as latency_score,
       -- Of few calls, the square root tells better how rare so many failures are.
       least(
         (j.rate::double precision - u.rate)
@@ -314,7 +341,8 @@ stable
 set search_path = ''
 set plan_cache_mode = force_custom_plan
 set jit = off
-set enable_nestloop = off -- of how often requests repeat, the planner knows nothing
+set enable_nestloop = off -- of how often requests repeat, the planner knows nothing: few do
+set enable_mergejoin = off
 as $$
 begin
   return query
