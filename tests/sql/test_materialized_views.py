@@ -49,9 +49,7 @@ def moment(db: Connection, days_ago: int = 0) -> str:
 
 
 def rows_of(db: Connection, view: str, order: str = "1, 2, 3") -> list[Row]:
-    return db.execute(
-        sql.SQL("select * from {} order by {}").format(sql.Identifier(view), sql.SQL(order))  # type: ignore[arg-type]
-    ).fetchall()
+    return db.execute(sql.SQL("select * from {} order by {}").format(sql.Identifier(view), sql.SQL(order))).fetchall()
 
 
 def refreshed(db: Connection) -> Row:
