@@ -548,13 +548,40 @@ grant execute on function public.months_v1() to service_role;
 grant execute on function public.call_totals_v1(timestamptz, timestamptz, text, text) to service_role;
 grant execute on function public.archive_month_v1(date, bigint, text, text, boolean) to service_role;
 
--- Where pg_cron is there, it keeps the partitions; else each process that starts does, and `vital-tracking retention`.
+-- Have pg_cron keep the partitions each night and, only where an admin says so, delete what has had its time. False where pg_cron
+-- is not there, or does not let us; then each process that records keeps the partitions, and so does `vital-tracking refresh`.
+create function public.schedule_maintenance(retention boolean default false) returns boolean
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if to_regprocedure('cron.schedule(text, text, text)') is null then
+    return false;
+  end if;
+  execute 'select cron.schedule($1, $2, $3)'
+  using 'vital_tracking.maintain_partitions', '17 3 * * *', 'select public.maintain_partitions()';
+  if retention then
+    -- Six times a night, since each time so many rows go at most.
+    execute 'select cron.schedule($1, $2, $3)'
+    using 'vital_tracking.apply_retention', '*/10 4 * * *', 'select public.apply_retention(false, 200000)';
+  end if;
+  return true;
+exception
+  when others then
+    raise warning 'pg_cron does not keep the partitions: %', sqlerrm;
+    return false;
+end;
+$$;
+
+comment on function public.schedule_maintenance(boolean) is
+'Has pg_cron keep the partitions, and with true also delete each night what retention_policies no longer keep.';
+
+revoke execute on function public.schedule_maintenance(boolean) from public, anon, authenticated;
+grant execute on function public.schedule_maintenance(boolean) to service_role;
+
 do $$
 begin
-  if exists (select from pg_catalog.pg_extension where extname = 'pg_cron') then
-    perform cron.schedule('vital_tracking_partitions', '17 3 * * *', 'select public.maintain_partitions()');
-  end if;
-exception when insufficient_privilege then
-  raise notice 'pg_cron is there, but this role may not use it: schedule select public.maintain_partitions() daily.';
+  perform public.schedule_maintenance();
 end;
 $$;

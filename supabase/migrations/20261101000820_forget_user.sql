@@ -245,8 +245,8 @@ end;
 $$;
 
 -- Forget a user, in one organization or in all: `max_rows` calls and service runs at a time, since nobody records or admits calls
--- meanwhile (half a second a thousand). Call it again until it says {"done": true}; once there is nothing left, that changes nothing. Calls that still lie
--- in a process's spool come under the user's name after all: then call it once more.
+-- meanwhile (half a second a thousand). Call it again until it says {"done": true}; once there is nothing left, that changes
+-- nothing. Calls that still lie in a process's spool come under the user's name after all: then call it once more.
 create function public.forget_user(user_id text, organization_id text default null, max_rows integer default 5000) returns json
 language plpgsql
 security definer
@@ -320,7 +320,8 @@ security definer
 set search_path = ''
 as $$
   select json_build_object(
-    'rows', c.rows, 'calls', c.calls, 'total_cost', c.total_cost::text, 'unpriced_calls', c.unpriced_calls, 'first', c.first, 'last', c.last,
+    'rows', c.rows, 'calls', c.calls, 'total_cost', c.total_cost::text, 'unpriced_calls', c.unpriced_calls,
+    'first', c.first, 'last', c.last,
     'runs', (
       select count(*) from public.service_runs as r
       where r.user_id = user_traces_v1.user_id

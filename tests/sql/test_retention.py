@@ -424,3 +424,27 @@ def test_a_month_that_grows_after_its_archive_counts_as_not_archived(db: Connect
     assert [row["archived"] for row in of(retain(db, dry_run=True))["months"]] == [False, True]
     record(db, a_cost(9, 1, **at(5)))
     assert [row["archived"] for row in of(retain(db, dry_run=True))["months"]] == [False, False]
+
+
+def test_pg_cron_deletes_only_where_an_admin_says_so(db: Connection) -> None:
+    """If this failed, a hosted database would run out of months, or delete calls that nobody said to delete."""
+    assert call(db, "schedule_maintenance") is False
+    # pg_cron is no part of the test's PostgreSQL: this takes down what it is asked, as pg_cron's own table does.
+    db.execute(
+        """
+        create schema cron;
+        create table cron.job (jobname text primary key, schedule text, command text);
+        create function cron.schedule(job_name text, schedule text, command text) returns bigint language sql as $$
+          insert into cron.job values ($1, $2, $3) on conflict (jobname) do update set command = $3;
+          select 1::bigint;
+        $$
+        """
+    )
+    assert [call(db, "schedule_maintenance") for _ in range(2)] == [True, True]
+    jobs = "select command from cron.job order by jobname"
+    assert [row["command"] for row in db.execute(jobs)] == ["select public.maintain_partitions()"]
+    assert call(db, "schedule_maintenance", retention=True)
+    commands = [row["command"] for row in db.execute(jobs)]
+    assert commands == ["select public.apply_retention(false, 200000)", "select public.maintain_partitions()"]
+    for command in commands:
+        db.execute(command.encode())
