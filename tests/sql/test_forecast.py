@@ -139,29 +139,53 @@ def test_a_window_ends_where_weekdays_and_hours_say_and_not_where_a_line_does(
 def test_nothing_is_told_below_what_is_spent_and_nothing_spent_is_left_out(histories: Connection) -> None:
     """If this failed, a projection could be less than the bill so far, or the bill of a half-hour zone wrong by half an hour."""
     chance = random.Random(5)
-    for number in range(60):
-        organization, zone, period = (
-            chance.choice([*KINDS, "nobody"]),
-            chance.choice(ZONES),
-            chance.choice(["month", "day"]),
-        )
-        moment = datetime(2025, 12, 30, tzinfo=UTC) + timedelta(microseconds=chance.randrange(160 * 86_400_000_000))
-        told = forecast(histories, organization, moment, period, zone)
-        case = (number, organization, zone, period, moment, told)
-        assert told["starts_at"] <= moment < told["ends_at"], case
-        assert 0 <= told["spent"] <= told["low"] <= told["projected"] <= told["high"], case
-        assert told["spent"] == paid(histories, organization, told["starts_at"], moment), case
-        days = [(date.fromisoformat(day), spent, projected) for day, spent, projected in told["days"]]
-        first = told["starts_at"].astimezone(ZoneInfo(zone)).date()
-        assert [day for day, _, _ in days] == [first + timedelta(days=n) for n in range(len(days))], case
-        assert days[-1][0] == (told["ends_at"] - timedelta(microseconds=1)).astimezone(ZoneInfo(zone)).date(), case
-        assert sum(Decimal(spent) for _, spent, _ in days if spent is not None) == told["spent"], case
-        # Today has both: what was spent so far, and what it will come to.
-        assert sum(Decimal(projected or spent) for _, spent, projected in days) == told["projected"], case
-        assert [projected for day, _, projected in days if day < moment.astimezone(ZoneInfo(zone)).date()] == [None] * (
-            sum(1 for _, spent, _ in days if spent is not None) - 1
-        ), case
-        assert (told["mape"] is None) == (told["windows"] == 0), case
+    with undone(histories):
+        for action, limits in {
+            "alert": (0, 0),
+            "throttle": (60, 900),
+            "downgrade": (95, 1500),
+            "block": (130, 2400),
+        }.items():
+            set_budget(
+                histories, entity_type="organization", action=action, timezone=chance.choice(ZONES),
+                daily_limit=limits[0], monthly_limit=limits[1],
+            )  # fmt: skip
+        for number in range(30):
+            organization, zone, period = (
+                chance.choice([*KINDS, "nobody"]),
+                chance.choice(ZONES),
+                chance.choice(["month", "day"]),
+            )
+            moment = datetime(2025, 12, 30, tzinfo=UTC) + timedelta(microseconds=chance.randrange(160 * 86_400_000_000))
+            told = forecast(histories, organization, moment, period, zone)
+            case = (number, organization, zone, period, moment, told)
+            assert told["starts_at"] <= moment < told["ends_at"], case
+            assert 0 <= told["spent"] <= told["low"] <= told["projected"] <= told["high"], case
+            assert told["spent"] == paid(histories, organization, told["starts_at"], moment), case
+            days = [(date.fromisoformat(day), spent, projected) for day, spent, projected in told["days"]]
+            first = told["starts_at"].astimezone(ZoneInfo(zone)).date()
+            assert [day for day, _, _ in days] == [first + timedelta(days=n) for n in range(len(days))], case
+            assert days[-1][0] == (told["ends_at"] - timedelta(microseconds=1)).astimezone(ZoneInfo(zone)).date(), case
+            assert sum(Decimal(spent) for _, spent, _ in days if spent is not None) == told["spent"], case
+            # Today has both: what was spent so far, and what it will come to.
+            assert sum(Decimal(projected or spent) for _, spent, projected in days) == told["projected"], case
+            assert [projected for day, _, projected in days if day < moment.astimezone(ZoneInfo(zone)).date()] == [
+                None
+            ] * (sum(1 for _, spent, _ in days if spent is not None) - 1), case
+            assert (told["mape"] is None) == (told["windows"] == 0), case
+            assert_budgets_run_out_in_time(told["budgets"], moment, case)
+
+
+def assert_budgets_run_out_in_time(budgets: list[Row], moment: datetime, case: object) -> None:
+    """Each runs out before now if it is spent, after now if it will be, and else not."""
+    assert len(budgets) == 4, case
+    for budget in budgets:
+        limit = Decimal(budget["limit"])
+        out = datetime.fromisoformat(budget["runs_out_at"]) if budget["runs_out_at"] is not None else None
+        assert (out is not None) == (Decimal(budget["projected"]) >= limit), case
+        if out is not None:
+            assert (out <= moment) == (Decimal(budget["spent"]) >= limit), case
+            assert moment - timedelta(days=31, hours=1) <= out <= moment + timedelta(days=31, hours=1), case
 
 
 def test_the_days_of_a_half_hour_zone_are_exact(histories: Connection) -> None:
