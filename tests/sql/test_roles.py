@@ -107,6 +107,7 @@ EXECUTABLE = {
             "public.remove_budget_v1",
             "public.renew_grants_v1",
             "public.reprice_calls_v1",
+            "public.schedule_maintenance",
             "public.schedule_refresh",
             "public.set_budget_v1",
             "public.set_retention_v1",
