@@ -30,6 +30,7 @@ begin
 end;
 $$;
 
+-- A window in its zone, what it has cost and what it will.
 create type vital_private.forecast as (
   zone text,
   starts_at timestamptz,
@@ -113,6 +114,7 @@ begin
 end;
 $$;
 
+-- The forecast of the window of a moment, by all that was known then.
 create function vital_private.forecast_of(organizations text[], period text, zone text, moment timestamptz)
 returns vital_private.forecast
 language plpgsql

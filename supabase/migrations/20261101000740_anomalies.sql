@@ -12,6 +12,7 @@
 -- Only what is too much is told, the dearest first: the dollars beyond the usual; of failed calls, what as many usually cost; of slow
 -- ones, the part of their cost that their time was longer.
 
+-- What agents, models and users did each day; blocked calls are none.
 create function vital_private.usage_by_subject(first_day date, last_day date, organization text)
 returns table (
   subject text, organization_id text, id text, day date, calls numeric, failed numeric, timed numeric, cost numeric,
