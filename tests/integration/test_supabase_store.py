@@ -64,6 +64,7 @@ def test_a_conversation_is_recorded_end_to_end(lite: SupabaseLite) -> None:
         call = tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=1000, completion_tokens=100)
         delivered = tracker.flush(30)
     assert (delivered.inserted, delivered.rejected, delivered.complete) == (1, 0, True)
+    assert tracker.stats().faults == 0
     with connect(lite.database_url) as connection:
         row = connection.execute("select * from token_usage_logs").fetchone()
         run = connection.execute("select * from service_runs").fetchone()
@@ -158,6 +159,20 @@ def test_prices_and_repricing_go_through_the_api(api: SupabaseStore) -> None:
     assert api.call("unpriced_calls_v1", **page) == []
     assert api.call("ensure_partitions_v1", first_month=datetime(2042, 5, 1, tzinfo=UTC).date(), months=2) in (0, 2)
     assert api.call("tracking_status_v1")["unpriced_calls"] == 0
+
+
+def test_the_team_s_prices_and_the_database_s_time_reach_the_tracker(lite: SupabaseLite, api: SupabaseStore) -> None:
+    """If this failed, what the team has negotiated would count for nothing on Supabase."""
+    assert datetime.fromisoformat(api.call("database_time_v1")).tzinfo is not None
+    api.call(
+        "add_model_price_v1",
+        price=json.dumps({"model": "own-2", "input_usd_per_mtok": "7", "valid_from": "2026-01-01Z"}),
+    )
+    with VitalTracker(SupabaseStore(lite.url, lite.service_key)) as tracker:
+        tracker.record(model="own-2", prompt_tokens=1_000_000)
+        assert tracker.flush(30).complete
+        assert tracker.stats().faults == 0
+    assert [row["total_cost"] for row in api.read("agent_usage_detailed", columns=["total_cost"])] == [Decimal(7)]
 
 
 def test_bad_rows_are_reported_and_bad_requests_refused(api: SupabaseStore) -> None:

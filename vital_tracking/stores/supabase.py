@@ -56,7 +56,12 @@ class SupabaseStore:
         """Call a function of ours through the API; its JSON result."""
         values = {name: _argument(value) for name, value in arguments.items()}
         answer = self._run(lambda client: client.rpc(function, values).execute().data)
-        return json.loads(answer) if isinstance(answer, str) else answer  # some servers hand JSON over as a string
+        if not isinstance(answer, str):
+            return answer
+        try:
+            return json.loads(answer)  # some servers hand JSON over as a string
+        except ValueError:
+            return answer  # the JSON was a string
 
     def read(
         self,
