@@ -71,6 +71,19 @@ begin
 end;
 $$;
 
+-- The text of a condition: `u` and `p` have the same in these columns, NULL like any other value. First what can be hashed, then
+-- what is right.
+create function vital_private.same_labels(labels text[]) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select string_agg(
+    format('coalesce(u.%1$I::text, '''') = coalesce(p.%1$I::text, '''') and u.%1$I is not distinct from p.%1$I', l), ' and '
+  )
+  from unnest(labels) as l
+$$;
+
 -- How each report groups calls: which table, by which columns; what more it tells of a group, from a column of its days; and whether
 -- it can have so many groups that only those that are shown should be added up in full.
 create function vital_private.report_of(report text)
@@ -92,10 +105,10 @@ as $$
       'jsonb_build_object(''services'', bit_count(coalesce(bit_or(d.detail), 0)::bit(4)), ''last_day'', max(d.day))',
       null, 'true', null, 'always'
     ),
-    ('agents', 'daily', '{organization_id,agent_id,agent_tier}', null, null, 'agent_name', 'true', null, 'never'),
+    ('agents', 'daily', '{organization_id,agent_id,agent_tier}', null, null, 'agent_name', 'true', null, 'over all'),
     (
       'panels', 'daily_parts', '{organization_id,panel_id,panel_position,agent_id}', null, null, 'agent_name',
-      'u.panel_id is not null', null, 'over all'
+      'u.panel_id is not null', null, 'always'
     ),
     (
       'workflows', 'daily_parts', '{organization_id,workflow_id,workflow_step}', null, null, 'workflow_step_name',
@@ -226,13 +239,7 @@ begin
     case kind.source when 'usage_aggregations_hourly' then 'u.hour_start::date' else 'u.day' end,
     kind.detail,
     case when one_pass then 'sum(u.total_cost) as total_cost' else vital_private.summed_usage(as_one => false) end,
-    (
-      select string_agg(
-        -- By what can be hashed, NULL like any other value; then by what is right.
-        format('coalesce(u.%1$I::text, '''') = coalesce(p.%1$I::text, '''') and u.%1$I is not distinct from p.%1$I', l), ' and '
-      )
-      from unnest(labels) as l
-    ),
+    vital_private.same_labels(labels),
     case when one_pass then 'null::vital_private.usage_sums' else vital_private.summed_usage(as_one => true) end,
     kind.more,
     (
@@ -256,8 +263,10 @@ revoke execute on function vital_private.report_of(text) from public;
 revoke execute on function vital_private.measures_json(vital_private.usage_sums) from public;
 revoke execute on function vital_private.summed_usage(boolean) from public;
 revoke execute on function vital_private.check_administered(text) from public;
+revoke execute on function vital_private.same_labels(text[]) from public;
 revoke execute on function public.usage_report_v1(text, timestamptz, timestamptz, text, integer) from public, anon, authenticated;
 grant execute on function vital_private.measures_json(vital_private.usage_sums) to authenticated, service_role;
 grant execute on function vital_private.summed_usage(boolean) to authenticated, service_role;
 grant execute on function vital_private.check_administered(text) to authenticated, service_role;
+grant execute on function vital_private.same_labels(text[]) to authenticated, service_role;
 grant execute on function public.usage_report_v1(text, timestamptz, timestamptz, text, integer) to service_role;

@@ -184,21 +184,21 @@ begin
   select * into kind
   from (
     values
-    ('organization', 'hourly', 'u.organization_id', 'u.organization_id'),
-    ('service', 'hourly', 'u.service_type', 'u.service_type'),
-    ('user', 'daily_users', 'u.user_id', 'u.user_id'),
-    ('agent', 'daily', 'u.agent_id', newest_agent),
-    ('tier', 'daily', 'u.agent_tier', 'u.agent_tier'),
-    ('provider', 'daily', 'u.provider', 'u.provider'),
-    ('model', 'daily', 'u.model', 'u.model'),
-    ('panel', 'daily_parts', 'u.panel_id', 'u.panel_id'),
+    ('organization', 'hourly', '{organization_id}'::text[], 'u.organization_id'),
+    ('service', 'hourly', '{service_type}', 'u.service_type'),
+    ('user', 'daily_users', '{user_id}', 'u.user_id'),
+    ('agent', 'daily', '{agent_id}', newest_agent),
+    ('tier', 'daily', '{agent_tier}', 'u.agent_tier'),
+    ('provider', 'daily', '{provider}', 'u.provider'),
+    ('model', 'daily', '{model}', 'u.model'),
+    ('panel', 'daily_parts', '{panel_id}', 'u.panel_id'),
     (
-      'panel_seat', 'daily_parts', 'u.panel_id, u.panel_position, u.agent_id',
+      'panel_seat', 'daily_parts', '{panel_id,panel_position,agent_id}',
       'concat_ws('' / '', u.panel_id, ''seat '' || u.panel_position, ' || newest_agent || ')'
     ),
-    ('workflow', 'daily_parts', 'u.workflow_id', 'u.workflow_id'),
+    ('workflow', 'daily_parts', '{workflow_id}', 'u.workflow_id'),
     (
-      'workflow_step', 'daily_parts', 'u.workflow_step, u.workflow_id',
+      'workflow_step', 'daily_parts', '{workflow_step,workflow_id}',
       'concat_ws('' / '', u.workflow_id, ' || newest_step || ')'
     )
   ) as k (name, source, keys, label)
@@ -219,20 +219,36 @@ begin
         ((s.sums).latency_us / 1000 / nullif((s.sums).timed_calls, 0))::double precision,
         (public.latency_percentiles((s.sums).latency_histogram, '{0.95}'))[1]
       from (
-        select %1$s as label, %2$s as sums, sum(sum(u.total_cost)) over () as whole
-        from public.usage_aggregations_%3$s as u
-        where %4$s and %5$s and %6$s is not null
-        group by %7$s
-        having sum(u.calls) > 0
-        order by sum(u.total_cost) desc, sum(u.calls) desc, %7$s
-        limit greatest($3, 0)
+        select p.place, p.whole, %3$s as label, %4$s as sums
+        from public.usage_aggregations_%1$s as u
+        inner join (
+          -- First which ones, by the few sums that decide it; then all that is told, of those alone.
+          select %2$s, row_number() over dearest as place, sum(sum(u.total_cost)) over () as whole
+          from public.usage_aggregations_%1$s as u
+          where %5$s
+          group by %2$s
+          having sum(u.calls) > 0
+          window dearest as (order by sum(u.total_cost) desc, sum(u.calls) desc, %2$s)
+          order by place
+          limit greatest($3, 0)
+        ) as p on %6$s
+        where %5$s
+        group by p.place, p.whole, %2$s
+        offset 0
       ) as s
-      order by (s.sums).total_cost desc, (s.sums).calls desc, s.label
+      order by s.place
     $query$,
-    kind.label, vital_private.summed_usage(as_one => true), kind.source,
-    case kind.source when 'hourly' then 'u.hour_start >= $1::timestamptz' else 'u.day >= $1' end,
-    case when organization is null then 'true' else 'u.organization_id = $2' end,
-    split_part(kind.keys, ',', 1), kind.keys
+    kind.source,
+    (select string_agg('u.' || k, ', ') from unnest(kind.keys) as k),
+    kind.label,
+    vital_private.summed_usage(as_one => true),
+    concat_ws(
+      ' and ',
+      case kind.source when 'hourly' then 'u.hour_start >= $1::timestamptz' else 'u.day >= $1' end,
+      case when organization is not null then 'u.organization_id = $2' end,
+      'u.' || kind.keys[1] || ' is not null'
+    ),
+    vital_private.same_labels(kind.keys)
   ) using first_day, organization, max_rows;
 end;
 $$;
