@@ -92,7 +92,7 @@ def test_calls_as_csv_hold_every_row_and_digit(several: Several, calls: list[dic
     every, january, one, user, empty = several(
         ["export", "calls", "-"],
         ["export", "calls", "-", "--since", "2026-01-02", "--until", "2026-01-04T10:00:00.5+00:00"],
-        ["export", "calls", "-", "--organization", "o-1"],
+        ["export", "-", "--organization", "o-1"],
         ["export", "calls", "-", "--user", "-1"],
         ["export", "daily", "-", "--organization", "nobody"],
     )
@@ -176,7 +176,7 @@ def test_parquet_is_read_as_it_was(several: Several, calls: list[dict[str, Any]]
 def test_what_is_asked_wrongly_is_said_in_words(several: Several, calls: list[dict[str, Any]], tmp_path: Path) -> None:
     """If this failed, a slip would overwrite a file, or leave half of one."""
     (tmp_path / "there.csv").write_text("mine")
-    there, forced, folder, user, since, nowhere, what = several(
+    there, forced, folder, user, since, nowhere, what, no_file, twice = several(
         ["export", "calls", "there.csv"],
         ["export", "calls", "there.csv", "--force"],
         ["export", "calls", str(tmp_path)],
@@ -184,14 +184,18 @@ def test_what_is_asked_wrongly_is_said_in_words(several: Several, calls: list[di
         ["export", "calls", "x.csv", "--since", "yesterday"],
         ["export", "calls", "no/such/folder/x.csv"],
         ["export", "everything", "x.csv"],
+        ["export", "daily"],
+        ["export", "x.csv", "--days", "3", "--since", "3d"],
     )
     assert "--force" in refused(there)
-    assert "22 rows" in fine(forced).replace("16 rows", "22 rows")
+    assert f"{len(calls)} rows" in fine(forced)
     assert "folder" in refused(folder)
     assert "--user does not go with daily" in refused(user, code=2)
     assert "--since takes" in refused(since, code=2)
     assert "cannot be written" in refused(nowhere)
     assert "daily-users" in refused(what, code=2)
+    assert "daily.csv" in refused(no_file, code=2)
+    assert "one of them" in refused(twice, code=2)
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"there.csv"}
 
 

@@ -28,8 +28,6 @@ from vital_tracking.stores.relations import RELATIONS, Kind, Relation, Values
 
 STDOUT: Final = "-"
 
-What = StrEnum("What", [(name.replace("-", "_"), name) for name in RELATIONS])  # type: ignore[misc]
-
 
 class Format(StrEnum):
     """How rows are written."""
@@ -39,16 +37,17 @@ class Format(StrEnum):
 
 
 def export(
-    what: Annotated[
-        What,
-        typer.Argument(help="calls and runs; the sums of hourly, daily, daily-users and daily-parts; alerts, audit."),
-    ],
-    file: Annotated[
-        str, typer.Argument(help="Where to, such as calls.parquet or calls.csv; - for the standard output.")
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[WHAT] FILE",
+            help=f"What: {', '.join(RELATIONS)} (by default calls). The file: x.csv, x.parquet; - for the standard output.",
+        ),
     ],
     format_: Annotated[
         Format | None, typer.Option("--format", help="By default what the file's name says, else CSV.")
     ] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Of the last so many days.")] = None,
     since: Annotated[str | None, typer.Option(help="From then on: a span back such as 30d, or a date (UTC).")] = None,
     until: Annotated[str | None, typer.Option(help="Up to then, and without it.")] = None,
     organization: Annotated[str | None, typer.Option(help="Only this organization's.")] = None,
@@ -64,16 +63,20 @@ def export(
 
     \b
     Examples:
-      vital-tracking export calls calls.parquet --since 30d
+      vital-tracking export calls.parquet --days 30
       vital-tracking export daily - --since 2026-01-01 --until 2026-02-01 | head
-      vital-tracking export calls acme.csv --organization acme
+      vital-tracking export acme.csv --organization acme
     """
-    relation = RELATIONS[what.value]
+    what, file = _asked(words)
+    relation = RELATIONS[what]
     filters = {
         column: value
         for column, value in (("organization_id", organization), ("user_id", user))
-        if value is not None and _has(relation, column, what.value)
+        if value is not None and _has(relation, column, what)
     }
+    if days is not None and since is not None:
+        raise typer.BadParameter("--days and --since both say from when on: give one of them")
+    since = f"{days}d" if days is not None else since
     first, last = (moment(text, option) if text else None for text, option in ((since, "--since"), (until, "--until")))
     chosen = format_ or (Format.parquet if Path(file).suffix in (".parquet", ".pq") else Format.csv)
     path = None if file == STDOUT else _free(Path(file), force=force)
@@ -81,7 +84,7 @@ def export(
     try:
         totals = _totals(store, relation, first, last, organization, user, wanted=chosen is Format.parquet)
         batches = store.stream(relation, equals=filters, since=first, until=last)
-        rows = _write(path, chosen, relation, _shown(batches, what.value, totals.get("rows")), totals.get("digits"))
+        rows = _write(path, chosen, relation, _shown(batches, what, totals.get("rows")), totals.get("digits"))
     except BrokenPipeError:  # whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
@@ -98,6 +101,18 @@ def export(
     say(f"{path}: {counted(rows, 'row')}, {size(written)}")
     if chosen is Format.parquet and rows:
         say(f"To read it: duckdb -c \"from '{path}' limit 10\"")
+
+
+def _asked(words: Sequence[str]) -> tuple[str, str]:
+    """What is to be written, and where to."""
+    what, file = ("calls", words[0]) if len(words) == 1 else (words[0], words[1])
+    if len(words) > 2:
+        raise typer.BadParameter("one table and one file at a time: vital-tracking export daily daily.csv")
+    if what not in RELATIONS:
+        raise typer.BadParameter(f"there is no {what} to export. There are: {', '.join(RELATIONS)}")
+    if file in RELATIONS:
+        raise typer.BadParameter(f"name the file too: vital-tracking export {file} {file}.csv")
+    return what, file
 
 
 def _has(relation: Relation, column: str, what: str) -> bool:
