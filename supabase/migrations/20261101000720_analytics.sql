@@ -111,7 +111,7 @@ select
   round(totals.cached_calls / nullif(totals.calls, 0), 6) as hit_rate,
   (totals.latency_us / 1000 / nullif(totals.timed_calls, 0))::double precision as average_latency_ms,
   coalesce(totals.cost_by_provider, '{}') as cost_by_provider,
-  coalesce(agents.popular, '[]') as popular_agents,
+  coalesce(totals.popular_agents, '[]') as popular_agents,
   coalesce(active.top, '[]') as top_users
 from known
 cross join
@@ -120,21 +120,11 @@ cross join
   ) as d (day)
 cross join
   lateral (
-    select
-      sum(p.calls) as calls,
-      sum(p.failed_calls) as failed_calls,
-      sum(p.blocked_calls) as blocked_calls,
-      sum(p.unpriced_calls) as unpriced_calls,
-      sum(p.cached_calls) as cached_calls,
-      sum(p.timed_calls) as timed_calls,
-      sum(p.total_tokens) as total_tokens,
-      sum(p.total_cost) as total_cost,
-      sum(p.potential_cost) as potential_cost,
-      sum(p.latency_us) as latency_us,
-      jsonb_object_agg(p.provider, trim_scale(p.total_cost)::text) as cost_by_provider
-    from (
+    with pairs as materialized (
       select
         coalesce(u.provider, '(no provider)') as provider,
+        u.agent_id,
+        max(u.agent_name) as agent_name,
         sum(u.calls) as calls,
         sum(u.failed_calls) as failed_calls,
         sum(u.blocked_calls) as blocked_calls,
@@ -147,31 +137,53 @@ cross join
         sum(u.latency_us) as latency_us
       from public.usage_aggregations_daily as u
       where u.day = d.day::date
-      group by coalesce(u.provider, '(no provider)')
+      group by coalesce(u.provider, '(no provider)'), u.agent_id
       having sum(u.calls) > 0
-    ) as p
-  ) as totals
-cross join
-  lateral (
-    select
-      jsonb_agg(
-        jsonb_build_object('agent_id', p.agent_id, 'agent_name', p.agent_name, 'calls', p.calls, 'total_cost', trim_scale(p.total_cost)::text)
-        order by p.calls desc, p.agent_id asc
-      ) as popular
-    from (
+    ),
+
+    providers as (
       select
-        u.agent_id,
-        max(u.agent_name) as agent_name,
-        sum(u.calls) as calls,
-        sum(u.total_cost) as total_cost
-      from public.usage_aggregations_daily as u
-      where u.day = d.day::date and u.agent_id is not null
-      group by u.agent_id
-      having sum(u.calls) > 0
-      order by sum(u.calls) desc, u.agent_id asc
+        p.provider,
+        sum(p.total_cost) as total_cost
+      from pairs as p
+      group by p.provider
+    ),
+
+    agents as (
+      select
+        p.agent_id,
+        max(p.agent_name) as agent_name,
+        sum(p.calls) as calls,
+        sum(p.total_cost) as total_cost
+      from pairs as p
+      where p.agent_id is not null
+      group by p.agent_id
+      order by sum(p.calls) desc, p.agent_id asc
       limit 5
-    ) as p
-  ) as agents
+    )
+
+    select
+      sum(p.calls) as calls,
+      sum(p.failed_calls) as failed_calls,
+      sum(p.blocked_calls) as blocked_calls,
+      sum(p.unpriced_calls) as unpriced_calls,
+      sum(p.cached_calls) as cached_calls,
+      sum(p.timed_calls) as timed_calls,
+      sum(p.total_tokens) as total_tokens,
+      sum(p.total_cost) as total_cost,
+      sum(p.potential_cost) as potential_cost,
+      sum(p.latency_us) as latency_us,
+      (select jsonb_object_agg(r.provider, trim_scale(r.total_cost)::text) from providers as r) as cost_by_provider,
+      (
+        select
+          jsonb_agg(
+            jsonb_build_object('agent_id', r.agent_id, 'agent_name', r.agent_name, 'calls', r.calls, 'total_cost', trim_scale(r.total_cost)::text)
+            order by r.calls desc, r.agent_id asc
+          )
+        from agents as r
+      ) as popular_agents
+    from pairs as p
+  ) as totals
 cross join lateral (
   select
     count(p.user_id) as users,
