@@ -243,7 +243,7 @@ def test_with_nothing_there_it_says_what_to_do(run: Callable[..., Done], store: 
     assert "no day waits" in fine(run("backfill"))
 
     store.call("record_calls_v1", calls=json.dumps([a_call(**TALK)]))
-    said = fine(run("report"))
+    said = fine(run("report", "--until", "2020-01-01"))
     assert "The last was on 2026-01-15: vital-tracking report --since 2026-01-15" in said
     assert "All organizations: vital-tracking report" in fine(run("report", "--organization", "nobody"))
     assert "No call of a panel" in fine(run("report", "panels", *DAYS))
@@ -394,7 +394,8 @@ def test_a_forecast_is_a_chart_and_plain_words(usage: PostgresStore, report: Rep
     live = json.loads(report("forecast", "--organization", "acme", "--timezone", "Asia/Kolkata", "--json"))
     assert live["timezone"] == "Asia/Kolkata"
     rows = list(csv.DictReader(io.StringIO(report("forecast", "--csv"))))
-    assert {row["day"][:7] for row in rows} == {live["days"][0][0][:7]} or len(rows) >= 28
+    assert rows[0]["day"].endswith("-01")
+    assert len(rows) >= 28
 
 
 def test_an_anomaly_comes_with_the_query_that_shows_it(report: Report, usage_url: str) -> None:

@@ -183,7 +183,7 @@ def _usage(store: Store, name: Report, asked: Asked, *, json_: bool, csv_: bool)
     else:
         title = f"{_TITLES[name]}, {_when(answer)}"
         console.print(usage_table(answer, title=title, exact=asked.exact, organization=asked.organization))
-        for line in footnotes(answer["total"]):
+        for line in footnotes(answer):
             say(line)
         if others(answer) and asked.rows < _MOST:
             say(f"The first {asked.rows}; for more: {asked.again(name)} --limit {min(10 * asked.rows, _MOST)}")
@@ -252,7 +252,7 @@ def _overview(store: Store, asked: Asked, *, json_: bool) -> None:
         say("")
         title = _TITLES[name] if len(answer["rows"]) < _OVERVIEW else f"{_TITLES[name]}, the dearest {_OVERVIEW}"
         console.print(usage_table(answer, title=title, exact=asked.exact, organization=asked.organization))
-    for line in footnotes(services["total"]):
+    for line in footnotes(services):
         say(line)
     say("")
     say(f"Next: {asked.again(Report.users)}")

@@ -100,7 +100,7 @@ def usage_table(answer: Row, *, title: str = "", exact: bool = False, organizati
         lines += [total for total in (others(answer), answer["total"]) if total]
     labels = _labels(report, rows, organization)
     for cells in _SPARKLINES:
-        measures = _caches(rows, exact=exact) if report == "cache" else _measures(answer, exact=exact, cells=cells)
+        measures = _caches(answer, exact=exact) if report == "cache" else _measures(answer, exact=exact, cells=cells)
         made = _fitted(title, labels + measures, lines, len(rows), spare=cells == _SPARKLINES[-1])
         if _wide(made) <= console.width:
             break
@@ -200,7 +200,7 @@ def _measures(answer: Row, *, exact: bool, cells: int) -> list[Column]:
     largest = max((Decimal(row["total_cost"]) for row in rows), default=Decimal(0))
     first, last = span_of(answer)
     together = days_together(first, last, cells)
-    estimated, unpriced = any(row["estimated_calls"] for row in rows), any(row["unpriced_calls"] for row in rows)
+    estimated, unpriced = (answer["total"][name] > 0 for name in ("estimated_calls", "unpriced_calls"))
 
     def days(row: Row) -> str:
         return sparkline(by_day(days_of(row), first, last, cells)) if "days" in row else ""
@@ -230,8 +230,8 @@ def _measures(answer: Row, *, exact: bool, cells: int) -> list[Column]:
     ]
 
 
-def _caches(rows: Sequence[Row], *, exact: bool) -> list[Column]:
-    largest = max((Decimal(row["cache_savings"]) for row in rows), default=Decimal(0))
+def _caches(answer: Row, *, exact: bool) -> list[Column]:
+    largest = max((Decimal(row["cache_savings"]) for row in answer["rows"]), default=Decimal(0))
 
     def saved_share(row: Row) -> str:
         potential = Decimal(row["potential_cost"])
@@ -242,7 +242,7 @@ def _caches(rows: Sequence[Row], *, exact: bool) -> list[Column]:
             bar(max(Decimal(row["cache_savings"]), Decimal(0)), largest, _BAR) if "days" in row else "", "green"
         )
 
-    unpriced = any(row["unpriced_calls"] for row in rows)
+    unpriced = answer["total"]["unpriced_calls"] > 0
     return [
         Column("calls", True, lambda row: f"{row['calls']:,}"),
         Column("without caches", True, lambda row: money(row["potential_cost"], exact=exact), 4),
@@ -279,7 +279,7 @@ def _count(number: int) -> str:
 
 
 def _mark(number: int, mark: str, wanted: bool) -> str:
-    """A mark behind a number; where other rows have it, as much room."""
+    """A mark behind a number; as much room where only other rows have it."""
     return (mark if number else " ") if wanted else ""
 
 
@@ -294,8 +294,9 @@ def days_of(row: Row) -> dict[date, Decimal]:
     return {date.fromisoformat(day): Decimal(cost) for day, cost in row["days"]}
 
 
-def footnotes(total: Row) -> list[str]:
-    """What the marks in a table mean, and what to run."""
+def footnotes(answer: Row) -> list[str]:
+    """What the marks in a report's table mean, and what to run."""
+    total = answer["total"]
     said = []
     if total["unpriced_calls"]:
         said.append(
@@ -303,7 +304,7 @@ def footnotes(total: Row) -> list[str]:
             "vital-tracking calls --unpriced"
         )
         said.append(PRICE_THEM)
-    if total["estimated_calls"]:
+    if total["estimated_calls"] and answer["report"] != "cache":  # which tells no tokens
         said.append(
             f"~ tokens of {_number(total['estimated_calls'], total['calls'])} are estimates: nobody reported them."
         )
