@@ -389,6 +389,12 @@ def test_a_forecast_is_a_chart_and_plain_words(usage: PostgresStore, report: Rep
     assert re.search(r"Budget 2, \$10 a month \(block\): ran out about 2\d Mar \d\d:\d\d CET\. See: vital-", said)
     assert re.search(r"Budget 1, \$21 a month \(alert\): (lasts, 9\d % of it|runs out about \d\d Mar)", said)
 
+    early = usage.call("forecast_v1", organization="acme", moment=datetime(2026, 3, 2, 12, tzinfo=UTC))
+    assert early["error"] is None
+    assert findings.forecast_line(early).startswith("Spent in March: $0.80, and by the end about $")
+    assert ", perhaps $0.80 to $" in findings.forecast_line(early)
+    assert "How right it is cannot be told yet" in findings.error_sentence(early["error"])
+
     shown = findings.forecast_rows(answer)
     assert sum(row["spent"] or 0 for row in shown) == spent
     live = json.loads(report("forecast", "--organization", "acme", "--timezone", "Asia/Kolkata", "--json"))

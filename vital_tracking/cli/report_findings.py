@@ -108,11 +108,10 @@ def _amount(text: str | None) -> Decimal | None:
 def forecast_line(answer: Row, *, exact: bool = False) -> str:
     """A forecast in a sentence."""
     period = "today" if answer["period"] == "day" else f"in {_first_day(answer):%B}"
-    low, high = money(answer["low"], exact=exact), money(answer["high"], exact=exact)
-    return (
-        f"Spent {period}: {money(answer['spent'], exact=exact)}, and by the end about "
-        f"{money(answer['projected'], exact=exact)}, most likely {low} to {high}."
-    )
+    spent, projected, low, high = (money(answer[name], exact=exact) for name in ("spent", "projected", "low", "high"))
+    # Without earlier times to try it on, the range is a guess.
+    likely = "most likely" if answer["error"] else "perhaps"
+    return f"Spent {period}: {spent}, and by the end about {projected}, {likely} {low} to {high}."
 
 
 def _first_day(answer: Row) -> date:
