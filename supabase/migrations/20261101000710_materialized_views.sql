@@ -48,58 +48,6 @@ as $$
     p.latencies[3] as p99_latency_ms$columns$
 $$;
 
--- Taking a histogram apart from its first bucket on costs milliseconds, since most are empty. This way, which tells the same, begins with
--- the first bucket that holds a call.
-create or replace function public.latency_percentiles(histogram numeric, fractions double precision[]) returns double precision[]
-language plpgsql
-immutable
-parallel safe
-set search_path = ''
-as $$
-declare
-  empty integer := (4812 - min_scale(histogram * 1e-4812)) / 12;
-  digits text := trunc(histogram * ('1e-' || 12 * empty)::numeric)::text;
-  buckets integer := (length(digits) + 11) / 12;
-  counts bigint[];
-  passed bigint := 0;
-  total bigint := 0;
-  fraction double precision;
-  rank double precision;
-  below integer;
-  above integer;
-  answer double precision[] := '{}';
-begin
-  if coalesce(histogram, 0) <= 0 then
-    return null;
-  end if;
-  digits := lpad(digits, 12 * buckets, '0');
-  counts := string_to_array(rtrim(regexp_replace(digits, '(.{12})', '\1,', 'g'), ','), ',');
-  foreach passed in array counts loop
-    total := total + passed;
-  end loop;
-  foreach fraction in array fractions loop
-    rank := fraction * (total - 1);
-    below := buckets;
-    passed := counts[buckets];
-    while passed <= floor(rank) loop
-      below := below - 1;
-      passed := passed + counts[below];
-    end loop;
-    above := below;
-    while passed <= ceil(rank) loop
-      above := above - 1;
-      passed := passed + counts[above];
-    end loop;
-    below := empty + buckets - below;
-    above := empty + buckets - above;
-    answer := answer || (
-      vital_private.latency_of(below) + (vital_private.latency_of(above) - vital_private.latency_of(below)) * (rank - floor(rank))
-    );
-  end loop;
-  return answer;
-end;
-$$;
-
 do $do$
 declare
   first_day constant text := '(now() at time zone ''UTC'')::date - 29';

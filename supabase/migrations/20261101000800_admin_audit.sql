@@ -103,12 +103,17 @@ begin
     and c.name <> all('{created_at,updated_at}'::text[])
     and (tg_op = 'UPDATE' or c.name <> all(key_columns));
   if changes is not null or tg_op <> 'UPDATE' then
+    -- What moves from one organization to another is noted for both.
     perform vital_private.note(
-      tg_table_name, lower(tg_op),
-      coalesce(named ->> 'organization_id', case when named ->> 'entity_type' = 'organization' then named ->> 'entity_id' end),
+      tg_table_name, lower(tg_op), o.organization,
       (select jsonb_object_agg(k.name, named ->> k.name) from unnest(key_columns) as k (name)),
       changes
-    );
+    )
+    from (
+      select distinct coalesce(s.state ->> 'organization_id', case when s.state ->> 'entity_type' = 'organization' then s.state ->> 'entity_id' end)
+      from (values (before), (after)) as s (state)
+      where s.state <> '{}'
+    ) as o (organization);
   end if;
   return null;
 end;
