@@ -1,4 +1,5 @@
--- Calls as a company makes them: sessions of eight calls by one user, 300 organizations, 40 agents and 9 models by power laws, busy
+-- Calls as a company makes them: sessions of eight calls by one user; organizations, users, agents, workflows and models by Zipf's law
+-- (300 organizations of up to 400 users, the largest with an eighth of all calls, the smallest with a two-thousandth), busy
 -- days and quiet nights and weekends, 12 workflows of 8 steps, panels of 8 seats. Steps and seats have one agent each, and an agent has
 -- one model, or in one call of five another. Every call follows from its number alone.
 create schema bench;
@@ -53,8 +54,8 @@ begin
 
     placed as (
       select
-        *, width_bucket(passed, $5[1:cardinality($5) - 1]) as hour, floor(300 * power(c1, 3))::int as org,
-        floor(400 * power(c2, 2.5))::int as usr, floor(12 * power(c5, 1.5))::int as wf, (1 + n %% 8)::int as part,
+        *, width_bucket(passed, $5[1:cardinality($5) - 1]) as hour, floor(power(301, c1))::int - 1 as org,
+        floor(power(401, c2))::int - 1 as usr, floor(power(13, c5))::int - 1 as wf, (1 + n %% 8)::int as part,
         case when c3 < 0.55 then '1:1_conversation' when c3 < 0.7 then 'virtual_panel' when c3 < 0.93 then 'workflow'
           else 'solution_builder' end as service
       from drawn
@@ -63,7 +64,7 @@ begin
     staffed as (
       select
         *, $4 + ((hour - 1) + (passed - $5[hour]) / ($5[hour + 1] - $5[hour])) * interval '1 hour' + n %% 8 * interval '45 seconds' as at,
-        case service when '1:1_conversation' then floor(40 * power(c4, 2))::int else (org * 7 + wf * 8 + part) %% 40 end as ag
+        case service when '1:1_conversation' then floor(power(41, c4))::int - 1 else (org * 7 + wf * 8 + part) %% 40 end as ag
       from placed
     ),
 

@@ -20,7 +20,7 @@ create table public.budget_windows (
   constraint budget_windows_key unique (budget_id, entity_id, period, starts_at),
   constraint budget_windows_period check (period in ('minute', 'day', 'month', 'total')),
   constraint budget_windows_amounts check (granted >= 0 and spent < 'Infinity' and granted < 'Infinity')
-);
+) with (fillfactor = 70);
 
 comment on table public.budget_windows is 'One row a window: the period of a budget for one entity, with what is spent and granted in it.';
 comment on column public.budget_windows.ends_at is 'The first instant after the window; NULL where it never ends.';
@@ -180,17 +180,12 @@ $$;
 -- The model that a budget counts a call for: the one asked for, whatever dated name answered; after a downgrade the one that
 -- answered, without its date.
 create function vital_private.budget_model(model text, requested_model text, budget_action text) returns text
-language plpgsql
+language sql
 immutable
-set search_path = ''
-as $$
-begin
-  return case
-    when budget_action = 'downgrade' then regexp_replace(model, '-([0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2})$', '')
-    else coalesce(requested_model, model)
-  end;
+return case
+  when budget_action = 'downgrade' then regexp_replace(model, '-([0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2})$', '')
+  else coalesce(requested_model, model)
 end;
-$$;
 
 -- What a budget's windows of these periods hold by the calls themselves.
 create function vital_private.sums_of(budget public.budget_limits, periods text[])
@@ -335,21 +330,19 @@ create type vital_private.counted_call as (
   calls numeric
 );
 
--- A recorded call as budgets count it; `sign` -1 takes it back.
+-- A recorded call as budgets count it; `sign` -1 takes it back. (Written without SET, as is the one above, so that PostgreSQL may
+-- inline it: it is asked for every call that is recorded.)
 create function vital_private.counted(call public.token_usage_logs, sign integer) returns vital_private.counted_call
 language sql
 immutable
-set search_path = ''
-as $$
-  select row(
-    call.created_at, call.organization_id, call.service_type, call.agent_tier, call.user_id, call.session_id, call.agent_id,
-    call.workflow_id, call.panel_id, call.solution_id,
-    vital_private.budget_model(call.model, call.requested_model, call.budget_action),
-    sign * coalesce(call.total_cost, call.ceiling_cost, 0),
-    case when call.cache_hit then 0 else sign * call.total_tokens end,
-    case when call.cache_hit or call.status = 'blocked' then 0 else sign * call.calls end
-  )::vital_private.counted_call
-$$;
+return row(
+  call.created_at, call.organization_id, call.service_type, call.agent_tier, call.user_id, call.session_id, call.agent_id,
+  call.workflow_id, call.panel_id, call.solution_id,
+  vital_private.budget_model(call.model, call.requested_model, call.budget_action),
+  sign * coalesce(call.total_cost, call.ceiling_cost, 0),
+  case when call.cache_hit then 0 else sign * call.total_tokens end,
+  case when call.cache_hit or call.status = 'blocked' then 0 else sign * call.calls end
+)::vital_private.counted_call;
 
 -- An amount of one window.
 create type vital_private.posting as (
@@ -397,6 +390,7 @@ begin
         and b.entity_id = n.name
         and (b.organization_id is null or b.organization_id = g.organization_id)
       where e.entity_id is not null
+        and e.entity_type = any(array(select distinct k.entity_type from public.budget_limits as k))
       group by 1, 2, 3, 4
     ),
 

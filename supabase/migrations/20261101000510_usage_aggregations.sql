@@ -235,6 +235,15 @@ create type vital_private.usage as (
   latency_histogram numeric
 );
 
+-- sum() makes room for millions of numbers before it adds the first one, and a histogram is hundreds of digits long. Groups of a batch
+-- are small, mostly of one call, whose numbers these take as they are.
+create aggregate vital_private.total (numeric)(
+  sfunc = numeric_add, stype = numeric, combinefunc = numeric_add, parallel = safe
+);
+create aggregate vital_private.total (bigint)(
+  sfunc = int8pl, stype = bigint, combinefunc = int8pl, parallel = safe
+);
+
 -- The functions below differ only in where calls come from and which table they are added to, so they are written by four
 -- helpers, which are dropped at the end of the next migration.
 
@@ -256,24 +265,24 @@ as $$
       date_trunc('hour', created_at, 'UTC') as hour_start, (created_at at time zone 'UTC')::date as day,
       organization_id, user_id, service_type, agent_id, agent_name, agent_tier, provider, model,
       panel_id, panel_position, workflow_id, workflow_step, workflow_step_name,
-      sign * calls as calls,
-      case when cache_hit then sign * calls else 0 end as cached_calls,
-      case when status = 'ok' then 0 else sign * calls end as failed_calls,
-      case when status = 'blocked' then sign * calls else 0 end as blocked_calls,
-      case when priced then 0 else sign * calls end as unpriced_calls,
-      case when usage_estimated then sign * calls else 0 end as estimated_calls,
-      case when latency_ms is null then 0 else sign * 1 end as timed_calls,
-      sign * prompt_tokens as prompt_tokens,
-      sign * completion_tokens as completion_tokens,
-      sign * cache_read_tokens as cache_read_tokens,
-      sign * cache_write_tokens as cache_write_tokens,
-      sign * reasoning_tokens as reasoning_tokens,
-      sign * audio_tokens as audio_tokens,
+      sign * calls::bigint as calls,
+      case when cache_hit then sign * calls::bigint else 0 end as cached_calls,
+      case when status = 'ok' then 0 else sign * calls::bigint end as failed_calls,
+      case when status = 'blocked' then sign * calls::bigint else 0 end as blocked_calls,
+      case when priced then 0 else sign * calls::bigint end as unpriced_calls,
+      case when usage_estimated then sign * calls::bigint else 0 end as estimated_calls,
+      case when latency_ms is null then 0 else sign * 1::bigint end as timed_calls,
+      sign * prompt_tokens::numeric as prompt_tokens,
+      sign * completion_tokens::numeric as completion_tokens,
+      sign * cache_read_tokens::numeric as cache_read_tokens,
+      sign * cache_write_tokens::numeric as cache_write_tokens,
+      sign * reasoning_tokens::numeric as reasoning_tokens,
+      sign * audio_tokens::numeric as audio_tokens,
       sign * coalesce(input_cost, 0) as input_cost,
       sign * coalesce(output_cost, 0) as output_cost,
       sign * coalesce(total_cost, 0) as total_cost,
       sign * coalesce(potential_cost, 0) as potential_cost,
-      case when latency_ms is null then 0 else sign * (least(latency_ms, 1e15) * 1000)::bigint end as latency_us,
+      case when latency_ms is null then 0 else sign * (least(latency_ms, 1e15) * 1000)::bigint::numeric end as latency_us,
       case
         when latency_ms is not null then sign * ('1e' || 12 * vital_private.latency_bucket(latency_ms))::numeric
         else 0
@@ -298,7 +307,7 @@ as $$
     array_to_string(
       array(select case k when 'day' then '(u.hour_start at time zone ''UTC'')::date' else 'u.' || k end from unnest(keys) as k)
       || array(select format('max(u.%I)', n) from unnest(names) as n)
-      || array(select format('sum(u.%I)', m) from unnest(vital_private.measures()) as m),
+      || array(select format('vital_private.total(u.%I)', m) from unnest(vital_private.measures()) as m),
       ', '
     ),
     source,
@@ -408,7 +417,7 @@ $body$
       end,
       array_to_string(folded, ', '),
       array_to_string(vital_private.measures(), ', '),
-      array_to_string(array(select format('sum(u.%1$I) as %1$I', m) from unnest(vital_private.measures()) as m), ', '),
+      array_to_string(array(select format('vital_private.total(u.%1$I) as %1$I', m) from unnest(vital_private.measures()) as m), ', '),
       vital_private.measured(sources ->> operation, operation <> 'insert'),
       posts
     );
@@ -421,6 +430,8 @@ $body$
 end;
 $do$;
 
+revoke execute on function vital_private.total(numeric) from public;
+revoke execute on function vital_private.total(bigint) from public;
 revoke execute on function vital_private.latency_bucket(double precision) from public;
 revoke execute on function vital_private.latency_of(integer) from public;
 revoke execute on function vital_private.lock_usage(date, boolean) from public;
