@@ -192,7 +192,7 @@ def measure_reports(connection: Connection, rounds: int) -> dict[str, Any]:
 
 
 def measure_functions(connection: Connection, rounds: int) -> dict[str, dict[str, float]]:
-    """The functions without a counterpart, and the refreshes of the materialized views, in ms; too long is told as the patience."""
+    """The functions without a counterpart, and the refreshes of the materialized views, in ms, at most the patience."""
     times: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         for name, query in FUNCTIONS.items():
