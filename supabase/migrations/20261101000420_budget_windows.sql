@@ -498,7 +498,9 @@ begin
     set spent = w.spent + changes.spent, granted = greatest(w.granted - changes.drawn, 0)
     from changes
     where w.id = changes.window_id
-    returning w.id, w.spent as spent, w.spent - changes.spent as spent_before
+    returning
+      w.id, w.budget_id, w.entity_id, w.period, w.starts_at, w.ends_at, w.limit_amount, w.spent,
+      w.spent - changes.spent as spent_before
   )
 
   insert into public.cost_alerts (
@@ -507,16 +509,15 @@ begin
   )
   select
     b.id, b.organization_id, b.entity_type, w.entity_id, b.metric, b.action, b.enforce, w.period, w.starts_at, w.ends_at,
-    t.threshold, w.limit_amount, posted.spent,
+    t.threshold, w.limit_amount, w.spent,
     -- Where one batch crosses several thresholds, the highest says it all.
     t.threshold < max(t.threshold) over (partition by w.id)
-  from posted
-  join public.budget_windows as w on w.id = posted.id
+  from posted as w
   join public.budget_limits as b on b.id = w.budget_id
   cross join unnest(b.alert_thresholds) as t (threshold)
   -- Not what was crossed just now, but what nobody has told: a limit may have been lowered, or a budget made in mid-window.
-  where posted.spent > posted.spent_before
-    and posted.spent >= t.threshold * w.limit_amount
+  where w.spent > w.spent_before
+    and w.spent >= t.threshold * w.limit_amount
     and not exists (
       select from public.cost_alerts as a
       where a.budget_id = w.budget_id and a.entity_id = w.entity_id and a.period = w.period

@@ -80,17 +80,17 @@ begin
       c.throttled_ms, c.request_hash, coalesce(c.tags, '{}'), coalesce(c.metadata, '{}')
     from incoming as c
     on conflict (id, created_at) do nothing
-    returning added as call
+    returning added.id, added.created_at, case when budgeted then vital_private.counted(added, 1) end as counted
   )
 
   select
     (select count(*) from added),
     (select count(*) from incoming),
-    (select array_agg(vital_private.counted(a.call, 1)) from added as a where budgeted),
+    (select array_agg(a.counted) from added as a where budgeted),
     (
       select json_agg(c.draws)
       from (select distinct on (i.id, i.created_at) i.* from incoming as i where budgeted and i.draws is not null) as c
-      inner join added as a on (a.call).id = c.id and (a.call).created_at = c.created_at
+      inner join added as a on a.id = c.id and a.created_at = c.created_at
     )
   into inserted, sent, counted, drawn;
 
