@@ -2,12 +2,14 @@
 # make test   everything that is tested; with VITAL_LONG_TESTS=1 every cell of the budget matrix, and outages of a minute
 # make check  style, types, architecture, SQL
 # make bench  what it costs; docs/performance.md has the figures
+# make bench-reports  how fast reports are at CALLS calls, and recording beside a bare COPY; at CALLS=10000000 it takes 7 GB and an hour
 # make soak   ten minutes of mixed load, forks and outages: is every call stored once, do memory and files stay flat?
 #
 # Each makes its own virtual environment where none is. PYTHON names the interpreter, 3.11 or newer; MINUTES how long to soak.
 
 PYTHON ?= python3
 MINUTES ?= 10
+CALLS ?= 1000000
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
@@ -15,7 +17,7 @@ PARALLEL := -n auto --dist worksteal
 # What depends on the version of the server runs on the oldest that the extra `local` brings, too.
 ON_POSTGRES_16 := tests/sql tests/integration/test_store_postgres.py --ignore tests/sql/test_roles.py
 
-.PHONY: demo test check bench soak format clean
+.PHONY: demo test check bench bench-reports soak format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vital-tracking demo
@@ -36,6 +38,10 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.spool
 	$(BIN)/python -m benchmarks.admission
+
+bench-reports: $(VENV)/.test
+	$(BIN)/python -m benchmarks.reports --calls $(CALLS)
+	$(BIN)/python -m benchmarks.recording
 
 soak: $(VENV)/.test
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
