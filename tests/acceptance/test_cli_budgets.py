@@ -677,7 +677,7 @@ def test_watching_prints_new_alerts_until_it_is_stopped(
     assert "u-last" in people.stdout.readline()
     for process in (people, program):
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=90)
         assert (process.returncode, out, err) == (0, "", "")
 
 

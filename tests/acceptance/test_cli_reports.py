@@ -167,6 +167,12 @@ def fine(done: Done) -> str:
     return done.stdout
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on the terminal that it is run from."""
+    monkeypatch.setattr(console, "_width", 200)
+
+
 @pytest.fixture
 def report(usage_url: str, monkeypatch: pytest.MonkeyPatch) -> Report:
     """Runs `vital-tracking report` on the database with some usage; what it printed."""
@@ -484,7 +490,7 @@ def test_refreshing_goes_on_through_an_outage_until_it_is_stopped(
             assert "there again; refreshed in" in refreshing.stdout.readline()
             assert "mv_service_costs" in refreshing.stdout.readline()
             refreshing.send_signal(signal.SIGINT)
-            out, err = refreshing.communicate(timeout=30)
+            out, err = refreshing.communicate(timeout=90)
     assert (refreshing.returncode, err, out.splitlines()[-1]) == (0, "", "Stopped.")
 
 

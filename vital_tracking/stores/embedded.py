@@ -75,6 +75,7 @@ class EmbeddedStore(PostgresStore):
             return super()._run(work)
         except StoreUnavailable:
             self._start()
+            self._open_pool().check()  # the old server's connections, of which there may be several
             return super()._run(work)
 
     def _start(self) -> Any:
