@@ -142,7 +142,7 @@ parallel safe
 return case when latency_ms <= 7.25e-5 then 0 else least(ceil(ln(latency_ms) / ln(1.1::double precision))::integer + 100, 400) end;
 
 -- Percentiles of a histogram, or of the sum of several, in milliseconds; NULL where it is empty. Between two ranks it interpolates
--- as percentile_cont does.
+-- as percentile_cont does. Most buckets are empty, so it begins with the first call.
 create function public.latency_percentiles(histogram numeric, fractions double precision[]) returns double precision[]
 language plpgsql
 immutable
@@ -150,10 +150,12 @@ parallel safe
 set search_path = ''
 as $$
 declare
-  digits text := trunc(histogram)::text;
+  empty integer := (4812 - min_scale(histogram * 1e-4812)) / 12;
+  digits text := trunc(histogram * ('1e-' || 12 * empty)::numeric)::text;
+  buckets integer := (length(digits) + 11) / 12;
   counts bigint[];
-  ends bigint[] := '{}';
   passed bigint := 0;
+  total bigint := 0;
   fraction double precision;
   rank double precision;
   below integer;
@@ -163,19 +165,26 @@ begin
   if coalesce(histogram, 0) <= 0 then
     return null;
   end if;
-  digits := lpad(digits, (length(digits) + 11) / 12 * 12, '0');
-  counts := array(
-    select substr(digits, length(digits) + 1 - 12 * n, 12)::bigint from generate_series(1, length(digits) / 12) as n order by n
-  );
-  for n in 1..cardinality(counts) loop
-    passed := passed + counts[n];
-    ends := ends || passed;
+  digits := lpad(digits, 12 * buckets, '0');
+  counts := string_to_array(rtrim(regexp_replace(digits, '(.{12})', '\1,', 'g'), ','), ',');
+  foreach passed in array counts loop
+    total := total + passed;
   end loop;
   foreach fraction in array fractions loop
-    rank := fraction * (passed - 1);
-    -- The bucket of the calls on both sides of the rank; the number of buckets that end before it.
-    select count(*) into below from unnest(ends) as e (reached) where e.reached <= floor(rank);
-    select count(*) into above from unnest(ends) as e (reached) where e.reached <= ceil(rank);
+    rank := fraction * (total - 1);
+    below := buckets;
+    passed := counts[buckets];
+    while passed <= floor(rank) loop
+      below := below - 1;
+      passed := passed + counts[below];
+    end loop;
+    above := below;
+    while passed <= ceil(rank) loop
+      above := above - 1;
+      passed := passed + counts[above];
+    end loop;
+    below := empty + buckets - below;
+    above := empty + buckets - above;
     answer := answer || (
       vital_private.latency_of(below) + (vital_private.latency_of(above) - vital_private.latency_of(below)) * (rank - floor(rank))
     );
