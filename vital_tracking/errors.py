@@ -209,6 +209,7 @@ _NOT_READY = ("28", "3D", "3F", "42")
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 _WRONG_KEY = ("401", "403", "PGRST301", "PGRST302", "PGRST303")
 _TOO_LARGE = ("413", "414")
+_QUERY_CANCELED = "57014"
 
 
 def store_error(sqlstate: str | None, summary: str) -> StoreError:
@@ -231,4 +232,10 @@ def store_error(sqlstate: str | None, summary: str) -> StoreError:
         )
     if state.startswith(_REFUSED) or code in _TOO_LARGE:
         return StoreRejected(f"The database refused the request ({summary}, {code}).", sqlstate=sqlstate)
+    if state == _QUERY_CANCELED:
+        return StoreUnavailable(
+            f"The database stopped the statement, because it took longer than its statement_timeout allows ({summary}, {code}). "
+            "Connect to PostgreSQL directly (VITAL_DATABASE_URL), or raise the role's statement_timeout.",
+            sqlstate=sqlstate,
+        )
     return StoreUnavailable(f"The database is unavailable ({summary}).", sqlstate=sqlstate)

@@ -17,6 +17,8 @@ from tests.acceptance.test_cli_export import duck
 from tests.integration.helpers import Rows
 from tests.sql.helpers import a_call, a_cost, an_unpriced_call
 from tests.sql.test_retention import at, month_ago, name
+from tests.support.fault_proxy import FaultProxy
+from tests.support.postgres import PostgresServer
 from vital_tracking import VitalTracker
 from vital_tracking.cli.parquet import read_back
 from vital_tracking.stores.postgres import PostgresStore
@@ -69,12 +71,12 @@ def test_old_months_are_archived_read_back_and_dropped(
     assert (once_more["rows"], once_more["total_cost"], once_more["written"], once_more["dropped"]) == (
         3,
         "0.2",
-        False,
+        True,
         False,
     )
     assert "In no archive" not in fine(planned)
     assert f"{OLDER} (3 rows), {OLD} (2 rows)" in planned.stdout
-    assert dropped.stdout.count("was there already, dropped") == 2, dropped.stdout + dropped.stderr
+    assert dropped.stdout.count("written and read back, dropped") == 2, dropped.stdout + dropped.stderr
     assert "Nothing to archive" in fine(nothing)
     assert "Nothing has had its time" in fine(run)
     assert OLD not in fine(late)
@@ -88,14 +90,69 @@ def test_old_months_are_archived_read_back_and_dropped(
         f" from '{tmp_path}/archive/*.parquet'"
     )
     assert (count, Decimal(cost), unpriced) == (5, Decimal("0.30000000000000000000000001"), 1)
-    # What comes late goes into a file beside the first.
+    # What comes late goes into a file beside the first, once it is dropped.
     store.call("record_calls_v1", calls=json.dumps([a_cost(7, "0.7", **at(6))]))
-    [late_file] = several(["archive", "--drop", "--yes", "--json"])
+    left, counted, late_file = several(
+        ["archive"], ["archive", OLDER, "--json"], ["archive", "--drop", "--yes", "--json"]
+    )
+    assert f"{OLDER}  1 row came after the month was dropped: --drop" in fine(left)
+    assert "Nothing to archive" not in left.stdout
+    said = json.loads(fine(counted))
+    assert (said["months"], said["late"]) == ([], [{"month": OLDER, "rows": 1}])
     assert [(row["rows"], Path(row["file"]).name) for row in json.loads(fine(late_file))["months"]] == [
         (1, f"token_usage_logs_{OLDER.replace('-', '_')}_2.parquet")
     ]
     assert read_back(files[0]).rows == 3
     assert costs(rows)[1] == Decimal("0.1")
+    assert len(list((tmp_path / "archive").iterdir())) == 3
+
+
+@pytest.mark.usefixtures("calls")
+def test_late_calls_are_in_one_place(
+    several: Several,
+    rows: Rows,
+    tmp_path: Path,
+    store: PostgresStore,
+    database_url: str,
+    postgres_server: PostgresServer,
+) -> None:
+    """If this failed, calls would be in two files at once, or in none when the database had dropped them without an answer."""
+    [done] = several(["archive", "--drop", "--yes"])
+    fine(done)
+    late = [a_cost(7, "0.7", **at(6)), a_cost(8, "0.8", **at(5))]
+    store.call("record_calls_v1", calls=json.dumps(late))
+    with FaultProxy(postgres_server.port) as proxy:
+        proxy.lose(1, b"archive_month_v1", "commit")
+        order, unanswered, rest = several(
+            ["archive", OLD, "--drop", "--yes"],
+            [f"VITAL_DATABASE_URL={proxy.url(database_url)}", "archive", OLDER, "--drop", "--yes"],
+            ["archive", "--drop", "--yes"],
+        )
+    assert "No file is written" in refused(order)
+    assert "nobody knows" in refused(unanswered)
+    fine(rest)
+    [[count, cost]] = duck(f"select count(*), sum(total_cost)::text from '{tmp_path}/archive/*.parquet'")
+    assert (count, Decimal(cost)) == (7, Decimal("1.80000000000000000000000001"))
+    assert len(list((tmp_path / "archive").iterdir())) == 4
+    assert costs(rows)[1] == Decimal("0.1")
+
+
+@pytest.mark.usefixtures("calls")
+def test_an_archive_tells_of_nobody_who_was_forgotten(several: Several, tmp_path: Path, store: PostgresStore) -> None:
+    """If this failed, a file would name somebody who was forgotten before the month was dropped."""
+    with psycopg.connect(store.conninfo) as refreshing:
+        refreshing.execute("select pg_advisory_xact_lock(hashtext('vital_tracking.refresh_analytics'))")
+        first, forgotten, last = several(
+            ["archive"], ["forget-user", "u-2", "--yes"], ["archive", "--drop", "--yes", "--json"]
+        )
+    fine(first)
+    assert "name the user until they are refreshed" in fine(forgotten)
+    assert [row["written"] for row in json.loads(fine(last))["months"]] == [True, True]
+    [[count, named]] = duck(
+        f"select count(*), count(*) filter (where user_id = 'u-2') from '{tmp_path}/archive/*.parquet'"
+    )
+    assert (count, named) == (5, 0)
+    assert len(list((tmp_path / "archive").iterdir())) == 2
 
 
 @pytest.mark.usefixtures("calls")

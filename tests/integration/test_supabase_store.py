@@ -6,6 +6,7 @@ import http.server
 import json
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
+import httpx
 import psycopg
 import pytest
 
@@ -32,6 +34,7 @@ from tests.support.supabase_lite import SupabaseLite
 from vital_tracking import Agent, VitalTracker
 from vital_tracking.errors import StoreNotReady, StoreRejected, StoreUnavailable
 from vital_tracking.migrate import find_migrations
+from vital_tracking.stores import supabase
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.relations import CALLS, RELATIONS
 from vital_tracking.stores.supabase import SupabaseStore
@@ -300,6 +303,30 @@ def test_an_answer_that_is_not_the_api_s_is_unavailable(
         server.shutdown()
     assert "secret-word" not in str(refused.value)
     assert (refused.value.__cause__, refused.value.__context__) == (None, None)
+
+
+class Slow(Portal):
+    """An API that takes a second over everything."""
+
+    answer = (200, "application/json", '{"busy": false}')
+
+    def do_POST(self) -> None:
+        time.sleep(1)
+        super().do_POST()
+
+
+def test_functions_that_may_take_minutes_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this failed, retention would be cut off after 30 s; or recording would hang on a dead API for 15 minutes."""
+    assert supabase._LONG_TIMEOUT.as_dict() == {"connect": 5.0, "read": 900.0, "write": 30.0, "pool": 30.0}
+    monkeypatch.setattr(supabase, "_TIMEOUT", httpx.Timeout(0.3))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store = SupabaseStore(f"http://127.0.0.1:{server.server_port}", "sb_secret_test")
+        assert store.call("refresh_analytics") == {"busy": False}
+        with pytest.raises(StoreUnavailable, match="ReadTimeout"):
+            store.call("record_calls_v1", calls="[]")
+        store.close()
+        server.shutdown()
 
 
 def test_nobody_listening_is_unavailable() -> None:

@@ -16,13 +16,15 @@ from vital_tracking.cli.export import progress_bar
 from vital_tracking.cli.output import as_json, counted, say, usd
 from vital_tracking.cli.parquet import Contents, ParquetWriter, read_back
 from vital_tracking.cli.spool_survey import size
-from vital_tracking.errors import StoreError, VitalError
+from vital_tracking.errors import StoreError, StoreUnavailable, VitalError
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 from vital_tracking.stores.relations import CALLS
 
 _MONTH: Final = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _CHANGED: Final = "55000"
+_REFUSED: Final = re.compile(r"(?!08)[0-9A-Z]{5}")
+"""SQLSTATEs with which PostgreSQL says that nothing was done; without one, or where the connection broke (08), nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def archive(
 
     Each file is read back and compared with the database, in rows and dollars, before anything is dropped; and what is dropped
     is compared once more. Sums and budgets stay as they are. Needs the extra `parquet`. Months go in their order, and not
-    before they ended 31 days ago.
+    before they ended 31 days ago. Calls that came after their month was dropped go only with --drop, into a file of their own.
 
     \b
     Examples:
@@ -68,7 +70,9 @@ def archive(
     done: list[Archived] = []
     try:
         listed = store.call("months_v1")
-        chosen = _chosen(listed, months or [])
+        found = _chosen(listed, months or [])
+        late = [] if drop else [row for row in found if row["gone"]]
+        chosen = [row for row in found if row not in late]
         if drop and chosen and not yes:
             names = ", ".join(dict.fromkeys(row["month"] for row in chosen))
             typer.confirm(f"Drop {names} from the database, once they are in files?", abort=True)
@@ -83,10 +87,17 @@ def archive(
         store.close()
     if json_:
         months_done = [asdict(one) for one in done]
-        as_json({"bytes_before": listed["bytes"], "bytes_after": after, "months": months_done})
-    elif not done:
+        months_late = [{"month": row["month"], "rows": row["rows"]} for row in late]
+        as_json({"bytes_before": listed["bytes"], "bytes_after": after, "months": months_done, "late": months_late})
+        return
+    for row in late:
+        say(
+            f"{row['month']}  {counted(row['rows'], 'row')} came after the month was dropped: --drop writes them to a file of "
+            "their own and takes them out"
+        )
+    if not done and not late:
         _tell_nothing(listed)
-    else:
+    elif done:
         files = sum(one.bytes_after for one in done)
         say(f"Calls in the database: {size(listed['bytes'])} before, {size(after)} after; files: {size(files)}")
         say(f"To read them: duckdb -c \"from '{to}/*.parquet' limit 10\"")
@@ -122,11 +133,8 @@ def _archive(store: Store, row: dict[str, Any], to: Path, *, drop: bool, force: 
     totals = store.call("call_totals_v1", since=since, until=until)
     held = Contents(totals["rows"], Decimal(totals["total_cost"]))
     path = _path(to, row)
-    written = _there(path, row, held, force=force) != held
-    if written:
-        _write(store, path, month, since, until, totals)
-        if read_back(path) != held:
-            raise VitalError(f"Calls of {month} changed while they were written. Run it again.")
+    _refuse_foreign(path, row, held, force=force)
+    _write(store, path, month, since, until, totals)
     try:
         answer = store.call(
             "archive_month_v1",
@@ -137,10 +145,13 @@ def _archive(store: Store, row: dict[str, Any], to: Path, *, drop: bool, force: 
             drop_rows=drop,
         )
     except StoreError as error:
+        if row["gone"]:
+            _take_back(path, month, error)
         if error.sqlstate != _CHANGED:
             raise
+        state = "No file is written" if row["gone"] else "Its file is written"
         raise VitalError(
-            f"{month} stays in the database. Its file is written, but calls came meanwhile, older months are still there, it has "
+            f"{month} stays in the database. {state}, but calls came meanwhile, older months are still there, it has "
             "not ended 31 days ago, or `vital-tracking backfill` has not counted it. Run it again."
         ) from None
     return Archived(
@@ -150,7 +161,7 @@ def _archive(store: Store, row: dict[str, Any], to: Path, *, drop: bool, force: 
         total_cost=format(held.total_cost, "f"),
         bytes_before=row["bytes"],
         bytes_after=path.stat().st_size,
-        written=written,
+        written=True,
         dropped=answer["dropped"],
     )
 
@@ -166,10 +177,10 @@ def _path(to: Path, row: dict[str, Any]) -> Path:
     return path
 
 
-def _there(path: Path, row: dict[str, Any], held: Contents, *, force: bool) -> Contents | None:
-    """What is in the file of that name, if it is one of this database's."""
+def _refuse_foreign(path: Path, row: dict[str, Any], held: Contents, *, force: bool) -> None:
+    """A file of that name is replaced if it is one of this database's."""
     if not path.exists() or force:
-        return None
+        return
     found = read_back(path)
     known = row["archived"]
     ours = known is not None and found == Contents(known["rows"], Decimal(known["total_cost"]))
@@ -178,18 +189,37 @@ def _there(path: Path, row: dict[str, Any], held: Contents, *, force: bool) -> C
             f"{path} holds other calls: {counted(found.rows, 'row')}, {usd(found.total_cost)}. Name another folder (--to), or "
             "replace the file: --force"
         )
-    return found
+
+
+def _take_back(path: Path, month: str, error: StoreError) -> None:
+    """Remove the file of late calls that the database keeps: they would be in the next file, too."""
+    if isinstance(error, StoreUnavailable) and not _REFUSED.fullmatch(error.sqlstate or ""):
+        raise VitalError(
+            f"{error} Whether it took the late calls of {month} out, nobody knows. If `vital-tracking archive {month}` still "
+            f"finds them, remove {path}; if not, keep it."
+        ) from None
+    path.unlink(missing_ok=True)
 
 
 def _write(store: Store, path: Path, month: str, since: datetime, until: datetime, totals: dict[str, Any]) -> None:
+    """Write the month anew, always: rows and dollars may agree with a file that was written before a person was forgotten.
+
+    It has its name once it is read back; until then a file that was there before stays.
+    """
+    fresh = path.with_name(f".{path.name}.new")
     try:
-        with progress_bar() as bar, ParquetWriter(path, CALLS, totals["digits"]) as writer:
+        with progress_bar() as bar, ParquetWriter(fresh, CALLS, totals["digits"]) as writer:
             task = bar.add_task(f"archiving {month}", total=totals["rows"])
             for batch in store.stream(CALLS, since=since, until=until):
                 writer.write(batch)
                 bar.advance(task, len(batch))
+        if read_back(fresh) != Contents(totals["rows"], Decimal(totals["total_cost"])):
+            raise VitalError(f"Calls of {month} changed while they were written. Run it again.")
+        fresh.replace(path)
     except OSError as error:
         raise VitalError(f"{path} cannot be written ({error.strerror or type(error).__name__}).") from None
+    finally:
+        fresh.unlink(missing_ok=True)
     if writer.odd:
         typer.echo(
             f"{path}: amounts have more digits than in other files; read it by itself: {', '.join(writer.odd)}",
@@ -205,7 +235,7 @@ def _span(month: str) -> tuple[datetime, datetime]:
 def _tell(one: Archived) -> None:
     before = f"{size(one.bytes_before)} with indexes -> " if one.bytes_before else ""
     share = f" ({100 * one.bytes_after / one.bytes_before:.1f} %)" if one.bytes_before else ""
-    state = ("written and read back" if one.written else "was there already") + (", dropped" if one.dropped else "")
+    state = "written and read back" + (", dropped" if one.dropped else "")
     say(
         f"{one.month}  {counted(one.rows, 'row')}, {usd(Decimal(one.total_cost))}  {before}{size(one.bytes_after)}{share}  "
         f"{one.file}: {state}"

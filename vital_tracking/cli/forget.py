@@ -9,7 +9,7 @@ import typer
 
 from vital_tracking.cli.export import progress_bar
 from vital_tracking.cli.output import as_json, counted, say, usd
-from vital_tracking.errors import StoreNotReady, VitalError
+from vital_tracking.errors import VitalError
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 
@@ -82,12 +82,14 @@ def _forget(store: Store, user: str, organization: str | None, expected: int) ->
 
 
 def _refresh(store: Store) -> bool:
-    """Bring the materialized views up to date, which name users too; whether that was possible."""
+    """Bring the materialized views up to date, which name users too; whether that was done.
+
+    Who is second while another refreshes is told so at once; the other one may have begun before the user was forgotten.
+    """
     try:
-        store.call("refresh_analytics")
-    except (StoreNotReady, VitalError):
+        return not store.call("refresh_analytics")["busy"]
+    except VitalError:
         return False
-    return True
 
 
 def _anything(traces: dict[str, Any]) -> bool:

@@ -20,6 +20,23 @@ from vital_tracking.stores.protocol import Row
 from vital_tracking.stores.relations import TEXT_OF, Kind, Relation, Values, value_text
 
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
+_LONG_TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0, read=900.0)
+_LONG: Final = frozenset(
+    {
+        "apply_retention",
+        "archive_month_v1",
+        "audit_usage_v1",
+        "backfill_usage_v1",
+        "call_totals_v1",
+        "forget_user_v1",
+        "maintain_partitions",
+        "maintain_partitions_v1",
+        "months_v1",
+        "queue_backfill_v1",
+        "refresh_analytics",
+    }
+)
+"""Functions that may go through all calls, for which they have up to 15 minutes of the database."""
 
 _BREAKDOWN: Final = (
     "label",
@@ -159,8 +176,12 @@ class SupabaseStore:
         with self._lock:
             if self._client is None:
                 # HTTP/1.1: a client shared by threads is not safe over HTTP/2.
-                hooks = {"response": [self._inspect]}
-                self._http = httpx.Client(timeout=_TIMEOUT, http2=False, follow_redirects=True, event_hooks=hooks)
+                self._http = httpx.Client(
+                    timeout=_TIMEOUT,
+                    http2=False,
+                    follow_redirects=True,
+                    event_hooks={"request": [_wait_for_it], "response": [self._inspect]},
+                )
                 try:
                     self._client = create_client(self._url, self._key, _options(self._http))
                 except Exception as error:  # noqa: BLE001 - supabase-py checks the key's form and raises its own error
@@ -190,6 +211,12 @@ class SupabaseStore:
             raise store_error("401", self.description)
         if response.is_success and "json" not in response.headers.get("content-type", ""):
             raise store_error(None, f"{self.description}: the answer is no JSON")
+
+
+def _wait_for_it(request: httpx.Request) -> None:
+    """Give the long functions the time that they may take; the client has one timeout for all requests."""
+    if request.url.path.rpartition("/rpc/")[2] in _LONG:
+        request.extensions["timeout"] = _LONG_TIMEOUT.as_dict()
 
 
 _PAGE: Final = 1_000  # what a project's API gives at most unless its settings say otherwise
