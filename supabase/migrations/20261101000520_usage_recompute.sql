@@ -13,6 +13,7 @@ insert into vital_private.usage_state default values;
 create function vital_private.rows_kept_since() returns timestamptz
 language sql
 stable
+security definer
 set search_path = ''
 as $$
   select s.rows_kept_since from vital_private.usage_state as s
@@ -147,6 +148,7 @@ stable
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set statement_timeout = '15min'
 as $$
 declare
   first_instant timestamptz := greatest(date_trunc('day', since, 'UTC'), vital_private.rows_kept_since());
@@ -172,12 +174,14 @@ begin
 end;
 $$;
 
+-- Refuse a day whose calls are gone. (Not STABLE: what is kept is read anew, after the lock has come.)
 create function vital_private.check_rows_kept(day date) returns void
 language plpgsql
-stable
 set search_path = ''
 as $$
 begin
+  -- Who drops months has finished, or waits for us.
+  lock table public.token_usage_logs in access share mode;
   if day::timestamp at time zone 'UTC' < vital_private.rows_kept_since() then
     raise exception 'The calls of % are gone, so they cannot be counted anew. The aggregations of that day stay as they are.', day
       using errcode = '55000';
@@ -191,6 +195,7 @@ language plpgsql
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set statement_timeout = '15min'
 as $$
 declare
   starts_at timestamptz := date_trunc('hour', hour_start, 'UTC');
@@ -208,6 +213,7 @@ language plpgsql
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set statement_timeout = '15min'
 as $$
 declare
   starts_at timestamptz := date::timestamptz;
@@ -227,6 +233,7 @@ language plpgsql
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set statement_timeout = '15min'
 as $$
 declare
   first_instant timestamptz := greatest(date_trunc('day', since), vital_private.rows_kept_since());
@@ -254,6 +261,7 @@ language plpgsql
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set statement_timeout = '15min'
 as $$
 declare
   next_day date;
@@ -265,6 +273,7 @@ begin
     select w.day from vital_private.usage_backfill as w order by w.day desc limit 1 for update skip locked
   )
   returning b.day into next_day;
+  lock table public.token_usage_logs in access share mode; -- as in check_rows_kept
   if next_day is not null and next_day::timestamptz >= vital_private.rows_kept_since() then
     starts_at := next_day::timestamptz;
     perform vital_private.lock_usage(next_day, alone => true);
@@ -300,9 +309,13 @@ as $$
 declare
   first_hour timestamptz := date_trunc('hour', since + interval '1 hour' - interval '1 microsecond', 'UTC');
   last_hour timestamptz := date_trunc('hour', until, 'UTC');
+  kept_since constant timestamptz := vital_private.rows_kept_since();
 begin
   if current_user = 'authenticated' and not organization = any(vital_private.administered_organizations()) then
     raise exception 'Only an admin of organization % may ask what it costs.', organization using errcode = '42501';
+  elsif (since < least(first_hour, until) and since < kept_since) or (until > greatest(last_hour, since) and last_hour < kept_since) then
+    raise exception 'The calls before % are gone, and with them what parts of hours cost. Ask for whole hours (UTC) there.', kept_since
+      using errcode = '55000';
   end if;
   return query
   select
@@ -339,6 +352,7 @@ comment on function public.organization_cost(text, timestamptz, timestamptz) is
 'What an organization used from one instant to another: calls, tokens, US dollars of priced calls, and what caches saved.';
 
 revoke execute on function vital_private.rows_kept_since() from public;
+grant execute on function vital_private.rows_kept_since() to authenticated, service_role;
 revoke execute on function vital_private.rows_gone_before(timestamptz) from public;
 revoke execute on function vital_private.check_rows_kept(date) from public;
 revoke execute on function vital_private.aggregate_usage_on_truncate() from public;

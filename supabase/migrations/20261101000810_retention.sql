@@ -74,6 +74,7 @@ language plpgsql
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set statement_timeout = '15min'
 as $$
 begin
   if to_regclass(format('vital_private.%I', vital_private.partition_of((now() + interval '6 months')::date))) is not null
@@ -262,8 +263,8 @@ begin
   for policy in
     select p.table_name, p.keep
     from public.retention_policies as p
-    -- Calls first: from then on older sums and windows may go, and after the windows their alerts.
-    order by p.table_name <> 'token_usage_logs', p.table_name = 'cost_alerts', p.table_name
+    -- Windows before their alerts. Calls last: dropping a month holds up everybody until this commits.
+    order by p.table_name = 'token_usage_logs', p.table_name = 'cost_alerts', p.table_name
   loop
     kept := vital_private.kept_from(policy.table_name);
     months := '[]';
@@ -346,26 +347,36 @@ as $$
 declare
   old record;
   held bigint;
-  archived bigint;
-  dropped boolean := not dry_run;
+  waits boolean := dry_run;
   answers jsonb := '[]';
 begin
-  for old in select m.* from vital_private.monthly_partitions() as m where m.month + interval '1 month' <= kept order by m.month loop
+  -- All are counted first: from the first drop on, everybody waits until this commits.
+  for old in
+    select m.month, m.bytes, a.held as archived
+    from vital_private.monthly_partitions() as m
+    left join vital_private.archived_months as a on a.month = m.month
+    where m.month + interval '1 month' <= kept
+    order by m.month
+  loop
     execute format('select count(*) from vital_private.%I', vital_private.partition_of(old.month)) into held;
-    archived := (select a.held from vital_private.archived_months as a where a.month = old.month);
-    if dropped then
+    answers := answers || jsonb_build_object(
+      'month', to_char(old.month, 'YYYY-MM'), 'rows', held, 'bytes', old.bytes, 'archived', coalesce(old.archived = held, held = 0),
+      'dropped', not dry_run
+    );
+  end loop;
+  for place in 0..jsonb_array_length(answers) - 1 loop
+    if not waits then
       begin
         perform set_config('lock_timeout', '5s', true);
-        execute format('drop table vital_private.%I', vital_private.partition_of(old.month));
+        execute format(
+          'drop table vital_private.%I', vital_private.partition_of(to_date(answers -> place ->> 'month', 'YYYY-MM'))
+        );
       exception when lock_not_available or deadlock_detected then
-        dropped := false;
+        waits := true;
       end;
       perform set_config('lock_timeout', '0', true);
     end if;
-    answers := answers || jsonb_build_object(
-      'month', to_char(old.month, 'YYYY-MM'), 'rows', held, 'bytes', old.bytes, 'archived', coalesce(archived = held, held = 0),
-      'dropped', dropped
-    );
+    answers := jsonb_set(answers, array[place::text, 'dropped'], to_jsonb(not waits));
   end loop;
   return answers;
 end;
@@ -382,6 +393,7 @@ stable
 security definer
 set search_path = ''
 set timezone = 'UTC'
+set statement_timeout = '15min'
 as $$
   with homes as (
     select p.month, true as partitioned, greatest(c.reltuples, 0)::bigint as rows, p.bytes
@@ -404,7 +416,7 @@ as $$
     + pg_catalog.pg_total_relation_size('vital_private.token_usage_logs_default'),
     'months', coalesce(json_agg(json_build_object(
       'month', to_char(h.month, 'YYYY-MM'), 'partition', h.partitioned, 'rows', h.rows, 'bytes', h.bytes,
-      'gone', h.month::timestamptz < vital_private.rows_kept_since(),
+      'gone', not h.partitioned and h.month::timestamptz < vital_private.rows_kept_since(),
       'archived', case when a.month is not null then json_build_object(
         'rows', a.held, 'total_cost', a.total_cost::text, 'file', a.file, 'at', a.archived_at
       ) end
@@ -471,7 +483,7 @@ declare
   until constant timestamptz := since + interval '1 month';
   partition_name constant text := vital_private.partition_of(since::date);
   partitioned constant boolean := to_regclass(format('vital_private.%I', partition_name)) is not null;
-  late constant boolean := since < vital_private.rows_kept_since();
+  late constant boolean := not partitioned and since < vital_private.rows_kept_since();
   bytes bigint;
   counted bigint;
   cost numeric;
@@ -487,7 +499,8 @@ begin
   if drop_rows then
     perform vital_private.sums_are_complete(until);
     perform pg_catalog.pg_advisory_xact_lock(hashtext('vital_tracking.partitions'));
-    -- Nobody writes into the month while it is counted for the last time; reading goes on.
+    -- Nobody writes while the month is counted for the last time; reading goes on. The parent first, as all writers do.
+    lock table only public.token_usage_logs in share row exclusive mode;
     execute format(
       'lock table vital_private.%I in share row exclusive mode',
       case when partitioned then partition_name else 'token_usage_logs_default' end

@@ -86,7 +86,9 @@ begin
       g.minute, g.organization_id, g.service_type, 6, 7, g.agent_id, g.agent_name, g.agent_tier, g.agent_role, g.workflow_id,
       g.workflow_step, g.workflow_step_name, g.panel_id, g.panel_position, g.panel_size, g.solution_id, g.framework, g.provider,
       g.model, g.requested_model, g.call_type, g.message_type, g.usage_estimated, g.price_version, g.priced, g.cache_hit, g.status,
-      g.error_type, g.budget_action, g.service_tier
+      g.error_type, g.budget_action, g.service_tier,
+      -- What is already merged, and what is absurdly large, stays a row of its own: sums of such overflow.
+      case when g.calls > 1 or g.total_tokens > 1e15 then g.id end
     returning 1
   )
 
@@ -136,11 +138,13 @@ begin
   delete from public.budget_windows as w
   using public.budget_limits as b
   where b.id = w.budget_id and b.entity_type = kind and w.entity_id = any(names)
-    and (organization is null or b.organization_id = organization)
+    -- A budget of all organizations together: only where nothing of the others is left in it.
+    and (organization is null or b.organization_id = organization or (b.organization_id is null and w.spent <= 0))
     and (kind = 'user' or w.spent <= 0 or w.starts_at < vital_private.rows_kept_since());
   get diagnostics windows = row_count;
   delete from public.cost_alerts as a
-  where a.entity_type = kind and a.entity_id = any(names) and (organization is null or a.organization_id = organization)
+  where a.entity_type = kind and a.entity_id = any(names)
+    and (organization is null or a.organization_id is null or a.organization_id = organization)
     and not exists (select from public.budget_windows as w where w.budget_id = a.budget_id and w.entity_id = a.entity_id);
   get diagnostics alerts = row_count;
   delete from public.budget_limits as b
@@ -148,6 +152,13 @@ begin
     and (organization is null or b.organization_id = organization)
     and not exists (select from public.budget_windows as w where w.budget_id = b.id);
   get diagnostics limits = row_count;
+  if kind = 'session' then -- users' names there are seen to when all else is done
+    perform set_config('vital_tracking.audit_may_change', 'on', true);
+    update public.admin_audit as a
+    set key = a.key || jsonb_build_object('entity_id', vital_private.digest_of(a.key ->> 'entity_id'))
+    where a.key ->> 'entity_type' = 'session' and a.key ->> 'entity_id' = any(names);
+    perform set_config('vital_tracking.audit_may_change', '', true);
+  end if;
   return jsonb_build_object('windows', windows, 'alerts', alerts, 'limits', limits);
 end;
 $$;

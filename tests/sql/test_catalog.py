@@ -41,7 +41,7 @@ POLICIES = f"""
 OWN_AUTH_TOO = FUNCTIONS.replace("in (", "in ('auth', ")
 
 # Functions that run with their owner's rights and are in reach of signed-in users: policies do not hold inside them.
-TRUSTED = ("vital_private.administered_organizations",)
+TRUSTED = ("vital_private.administered_organizations", "vital_private.rows_kept_since")
 
 
 @dataclass(frozen=True)

@@ -467,3 +467,26 @@ def test_the_service_role_may_and_nobody_else(anywhere: Connection) -> None:
         anywhere.execute("set local role authenticated")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             forget(anywhere)
+
+
+def test_of_a_person_of_one_organization_nothing_is_left_in_the_budgets_of_all(db: Connection) -> None:
+    """If this failed, the name would stay where the default budget of every user had counted it."""
+    set_budget(db, daily_limit=2, alert_thresholds=[0.5, 1])
+    set_budget(db, entity_type="session", entity_id="alice-session", daily_limit=100)
+    record(db, a_cost(1, 3, **person()))
+    assert {"public.budget_windows", "public.cost_alerts", "budget_windows", "cost_alerts"} & everywhere(db, ALICE)
+    forget(db, organization="acme")
+    assert everywhere(db, ALICE) == set()
+    assert everywhere(db, "alice-session") == set(), "the audit names a session"
+    assert audit(db) == []
+
+
+def test_absurd_numbers_do_not_make_a_person_unforgettable(db: Connection) -> None:
+    """If this failed, one row of garbage would keep a person's calls for ever."""
+    huge = {"prompt_tokens": 4 * 10**18, "completion_tokens": 0, "total_tokens": 4 * 10**18}
+    record(db, *(a_cost(number, 1, **person(), **huge) for number in range(1, 4)))
+    record(db, *(a_cost(number, 1, **person(), calls=2 * 10**9) for number in range(4, 6)))
+    before = sums(db)
+    assert forget(db)["total"]["rows"] == 5
+    assert everywhere(db, ALICE) == set()
+    assert sums(db) == before

@@ -146,6 +146,7 @@ EXECUTABLE = {
             "vital_private.measures_json",
             "vital_private.organizations_to_read",
             "vital_private.reaches_at",
+            "vital_private.rows_kept_since",
             "vital_private.same_labels",
             "vital_private.spent_by_day",
             "vital_private.summed_usage",
