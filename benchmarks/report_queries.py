@@ -12,7 +12,6 @@ P95_OF_ROWS = "percentile_cont(0.95) within group (order by latency_ms)"
 P95_OF_SUMS = "latency_percentile(sum(latency_histogram), 0.95)"
 
 DAYS = "day >= %(since)s::date"
-HOURS = "hour_start >= %(since)s"
 TIME = "created_at >= %(since)s"
 MINE = " and organization_id = %(organization)s"
 
@@ -54,7 +53,6 @@ def _of(
     totals: bool = False,
 ) -> Report:
     """A report of groups, which the calls and the table of sums call by the same names."""
-    by_hour = table == "usage_aggregations_hourly"
     where = (MINE if organization else "") + (f" and {only}" if only else "")
     return Report(
         name,
@@ -62,7 +60,7 @@ def _of(
         _select(
             OF_SUMS + (f", {P95_OF_SUMS}" if percentile else ""),
             table,
-            (HOURS if by_hour else DAYS) + where,
+            DAYS + where,
             group,
             more,
         ),
@@ -73,7 +71,7 @@ def _of(
     )
 
 
-HOURLY, DAILY = "usage_aggregations_hourly", "usage_aggregations_daily"
+TOTALS, DAILY = "usage_aggregations_daily_totals", "usage_aggregations_daily"
 USERS, PARTS = "usage_aggregations_daily_users", "usage_aggregations_daily_parts"
 DEAREST = "order by sum(total_cost) desc limit 20"
 REPORT = "select usage_report_v1('{}', %(since)s, %(until)s, %(organization)s)"
@@ -89,11 +87,11 @@ MODELS_OF_SUMS = (
 CLAIMS = '{"sub": "the-admin-of-org-0", "role": "authenticated"}'
 
 REPORTS = (
-    _of("totals by service, all", "service_type", HOURLY, "select * from mv_service_costs", totals=True),
+    _of("totals by service, all", "service_type", TOTALS, "select * from mv_service_costs", totals=True),
     _of(
         "totals by service, a big organization",
         "service_type",
-        HOURLY,
+        TOTALS,
         "select * from get_dashboard_stats(%(organization)s, 30)",
         organization=BIG,
         totals=True,
@@ -101,7 +99,7 @@ REPORTS = (
     _of(
         "totals by service, a small organization",
         "service_type",
-        HOURLY,
+        TOTALS,
         "select * from get_dashboard_stats(%(organization)s, 30)",
         organization=SMALL,
         totals=True,
@@ -109,16 +107,16 @@ REPORTS = (
     Report(
         "totals of the big one, asked by its admin",
         _select(OF_ROWS, "token_usage_logs", TIME, "service_type"),
-        _select(OF_SUMS, HOURLY, HOURS, "service_type"),
+        _select(OF_SUMS, TOTALS, DAYS, "service_type"),
         "select * from service_performance_metrics where day >= %(since)s::date",
         BIG,
         claims=CLAIMS,
     ),
-    _of("totals by organization, all", "organization_id", HOURLY, "select * from mv_service_costs"),
+    _of("totals by organization, all", "organization_id", TOTALS, "select * from mv_service_costs"),
     Report(
         "cost by day, all",
         f"select (created_at at time zone 'UTC')::date, {OF_ROWS} from token_usage_logs where {TIME} group by 1",
-        f"select (hour_start at time zone 'UTC')::date, {OF_SUMS} from {HOURLY} where {HOURS} group by 1",
+        f"select day, {OF_SUMS} from {TOTALS} where {DAYS} group by 1",
         "select * from system_analytics where day >= %(since)s::date",
     ),
     _of("top users, all", "organization_id, user_id", USERS, REPORT.format("users"), more=DEAREST),

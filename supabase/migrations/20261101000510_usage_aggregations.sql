@@ -1,12 +1,13 @@
 -- Sums of calls, kept by the statement that changes the calls: whoever inserts, reprices or deletes calls, and in whichever way, at
 -- every commit the sums are those of the rows.
 --
--- Four tables, each with every call in it once (the last one: every call of a panel or workflow), so that each adds up to the
+-- Five tables, each with every call in it once (the last one: every call of a panel or workflow), so that each adds up to the
 -- same bill. Their grains were chosen by measuring how many rows they hold for a hundred calls (docs/decisions/0022):
---   usage_aggregations_hourly         hour, organization, service                                      4
---   usage_aggregations_daily          day, organization, service, agent, tier, provider, model         9
---   usage_aggregations_daily_users    day, organization, user, service                                 9
---   usage_aggregations_daily_parts    day, organization, service, panel, seat, workflow, step, agent  14
+--   usage_aggregations_daily_totals   day, organization, service                                      0.7
+--   usage_aggregations_hourly         hour, organization, service                                     5
+--   usage_aggregations_daily_users    day, organization, user, service                                8
+--   usage_aggregations_daily          day, organization, service, agent, tier, provider, model        21
+--   usage_aggregations_daily_parts    day, organization, service, panel, seat, workflow, step, agent  17
 -- Hours and days are those of UTC.
 
 -- What calls come to. Each is a plain sum, so that sums of these are right too, over longer times and larger circles.
@@ -53,6 +54,13 @@ create table public.usage_aggregations_hourly (
   like vital_private.usage_measures including all
 ) with (fillfactor = 70);
 
+create table public.usage_aggregations_daily_totals (
+  day date not null,
+  organization_id text,
+  service_type text,
+  like vital_private.usage_measures including all
+) with (fillfactor = 70);
+
 create table public.usage_aggregations_daily (
   day date not null,
   organization_id text,
@@ -88,6 +96,7 @@ create table public.usage_aggregations_daily_parts (
 ) with (fillfactor = 70);
 
 comment on table public.usage_aggregations_hourly is 'Calls by hour (UTC), organization and service.';
+comment on table public.usage_aggregations_daily_totals is 'Calls by day (UTC), organization and service.';
 comment on table public.usage_aggregations_daily is 'Calls by day (UTC), organization, service, agent, tier, provider and model.';
 comment on table public.usage_aggregations_daily_users is 'Calls by day (UTC), organization, user and service.';
 comment on table public.usage_aggregations_daily_parts is 'Calls of panels and workflows by day (UTC), seat or step, and agent.';
@@ -95,6 +104,8 @@ comment on column public.usage_aggregations_daily.agent_name is 'A name that the
 
 create unique index usage_aggregations_hourly_key on public.usage_aggregations_hourly
 (organization_id, hour_start, service_type) nulls not distinct;
+create unique index usage_aggregations_daily_totals_key on public.usage_aggregations_daily_totals
+(organization_id, day, service_type) nulls not distinct;
 create unique index usage_aggregations_daily_key on public.usage_aggregations_daily
 (organization_id, day, service_type, agent_id, agent_tier, provider, model) nulls not distinct;
 create unique index usage_aggregations_daily_users_key on public.usage_aggregations_daily_users
@@ -104,6 +115,7 @@ create unique index usage_aggregations_daily_parts_key on public.usage_aggregati
 
 -- For reports over all organizations: rows are written in the order of time, which is all that such an index needs.
 create index usage_aggregations_hourly_time on public.usage_aggregations_hourly using brin (hour_start);
+create index usage_aggregations_daily_totals_time on public.usage_aggregations_daily_totals using brin (day);
 create index usage_aggregations_daily_time on public.usage_aggregations_daily using brin (day);
 create index usage_aggregations_daily_users_time on public.usage_aggregations_daily_users using brin (day);
 create index usage_aggregations_daily_parts_time on public.usage_aggregations_daily_parts using brin (day);
@@ -113,7 +125,7 @@ do $$
 declare
   name text;
 begin
-  foreach name in array array['hourly', 'daily', 'daily_users', 'daily_parts'] loop
+  foreach name in array array['hourly', 'daily_totals', 'daily', 'daily_users', 'daily_parts'] loop
     name := 'usage_aggregations_' || name;
     execute format('alter table public.%I enable row level security', name);
     execute format('revoke all on public.%I from anon, authenticated, service_role', name);
@@ -344,6 +356,7 @@ language sql
 as $$
   values
   ('usage_aggregations_hourly', '{organization_id, hour_start, service_type}'::text[], '{}'::text[], 'true'),
+  ('usage_aggregations_daily_totals', '{organization_id, day, service_type}', '{}', 'true'),
   (
     'usage_aggregations_daily', '{organization_id, day, service_type, agent_id, agent_tier, provider, model}',
     '{agent_name}', 'true'
@@ -370,7 +383,7 @@ begin
 end;
 $$;
 
--- One trigger for each kind of statement. Folding the calls first, by everything but the parts, makes the three tables that follow
+-- One trigger for each kind of statement. Folding the calls first, by everything but the parts, makes the four tables of no parts
 -- cheap: a conversation's turns become one row. Each posts in the same order of tables.
 do $do$
 declare

@@ -42,6 +42,7 @@ begin
   end if;
   delete from public.usage_aggregations_hourly where hour_start >= kept_since;
   delete from public.usage_aggregations_daily_users where day >= kept_since;
+  delete from public.usage_aggregations_daily_totals where day >= kept_since;
   delete from public.usage_aggregations_daily_parts where day >= kept_since;
   delete from public.usage_aggregations_daily where day >= kept_since;
   return null;
@@ -59,7 +60,7 @@ alter table vital_private.usage_backfill enable row level security;
 insert into vital_private.usage_backfill
 select distinct (created_at at time zone 'UTC')::date from public.token_usage_logs;
 
--- Four functions each that count one table's buckets anew, and that tell where it differs from the rows.
+-- Two functions each that count one table's buckets anew, and that tell where it differs from the rows.
 do $do$
 declare
   calls constant text := vital_private.measured(
@@ -162,6 +163,8 @@ begin
       from (
         select * from vital_private.differences_of_usage_aggregations_hourly(first_instant, last_instant)
         union all
+        select * from vital_private.differences_of_usage_aggregations_daily_totals(first_instant, last_instant)
+        union all
         select * from vital_private.differences_of_usage_aggregations_daily(first_instant, last_instant)
         union all
         select * from vital_private.differences_of_usage_aggregations_daily_users(first_instant, last_instant)
@@ -220,6 +223,7 @@ declare
 begin
   perform vital_private.check_rows_kept(date);
   perform vital_private.lock_usage(date, alone => true);
+  perform vital_private.recompute_usage_aggregations_daily_totals(project_id, starts_at, starts_at + interval '1 day');
   perform vital_private.recompute_usage_aggregations_daily(project_id, starts_at, starts_at + interval '1 day');
   perform vital_private.recompute_usage_aggregations_daily_users(project_id, starts_at, starts_at + interval '1 day');
   perform vital_private.recompute_usage_aggregations_daily_parts(project_id, starts_at, starts_at + interval '1 day');
@@ -243,6 +247,8 @@ begin
   select c.created_at::date from public.token_usage_logs as c where c.created_at >= first_instant and c.created_at < last_instant
   union
   select h.hour_start::date from public.usage_aggregations_hourly as h where h.hour_start >= first_instant and h.hour_start < last_instant
+  union
+  select d.day from public.usage_aggregations_daily_totals as d where d.day >= first_instant and d.day < last_instant
   union
   select d.day from public.usage_aggregations_daily as d where d.day >= first_instant and d.day < last_instant
   union

@@ -77,15 +77,15 @@ select
   s.total_cost / runs.runs as cost_per_run
 from (
   select u.organization_id, u.service_type, %3$s
-  from public.usage_aggregations_hourly as u
-  where u.hour_start >= %1$s
+  from public.usage_aggregations_daily_totals as u
+  where u.day >= %5$s
   group by u.organization_id, u.service_type
   having sum(u.calls) > 0
 ) as s
 %4$s
 left join runs on runs.organization_id is not distinct from s.organization_id and runs.service_type = s.service_type
     $view$,
-    first_hour, vital_private.told_of_usage_and_latency(), vital_private.sums_of_usage(), percentiles
+    first_hour, vital_private.told_of_usage_and_latency(), vital_private.sums_of_usage(), percentiles, first_day
   );
 
   execute format(

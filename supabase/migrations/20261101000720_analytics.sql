@@ -17,7 +17,7 @@ create view public.service_performance_metrics with (security_invoker = true) as
 select s.day, s.organization_id, s.service_type, %1$s, %2$s, %3$s
 from (
   select u.day, u.organization_id, u.service_type, %4$s
-  from public.usage_aggregations_daily as u
+  from public.usage_aggregations_daily_totals as u
   group by u.day, u.organization_id, u.service_type
   having sum(u.calls) > 0
 ) as s

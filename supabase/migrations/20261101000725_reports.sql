@@ -98,7 +98,7 @@ as $$
     r.condition, coalesce(r.ranking, 'total_cost desc, calls desc'), r.many
   from (
     values
-    ('services', 'hourly', '{service_type}'::text[], 'null', '''{}''::jsonb', null, 'true', null, 'never'),
+    ('services', 'daily_totals', '{service_type}'::text[], 'null', '''{}''::jsonb', null, 'true', null, 'never'),
     (
       'users', 'daily_users', '{organization_id,user_id}',
       'bit_or(array_position(''{null,1:1_conversation,virtual_panel,null,workflow,null,null,null,solution_builder}'', u.service_type) - 1)',
@@ -150,7 +150,7 @@ declare
   kind record;
   labels text[];
   one_pass boolean;
-  hours constant text := 'u.hour_start >= $1::timestamptz and u.hour_start < $2::timestamptz';
+  days constant text := 'u.day >= $1 and u.day < $2';
   mine constant text := case when organization is null then 'true' else 'u.organization_id = $3' end;
   answer json;
 begin
@@ -187,9 +187,9 @@ begin
       ),
 
       days as (
-        select p.place, %8$s as day, %9$s as detail, %10$s
+        select p.place, u.day, %8$s as detail, %9$s
         from public.%3$I as u
-        inner join picked as p on %11$s
+        inner join picked as p on %10$s
         where %4$s
         group by 1, 2
         having sum(u.calls) > 0
@@ -197,7 +197,7 @@ begin
 
       told as (
         select
-          u.place, %12$s as sums, %13$s as more,
+          u.place, %11$s as sums, %12$s as more,
           jsonb_agg(jsonb_build_array(u.day, trim_scale(u.total_cost)::text) order by u.day) as days
         from days as u
         cross join lateral (select u.day, u.detail) as d
@@ -209,14 +209,14 @@ begin
         'total', vital_private.measures_json(total.sums),
         'rows', (
           select coalesce(json_agg(
-            jsonb_build_object(%14$s) || t.more || vital_private.measures_json(r.sums) || jsonb_build_object(
+            jsonb_build_object(%13$s) || t.more || vital_private.measures_json(r.sums) || jsonb_build_object(
               'share', round(coalesce((r.sums).total_cost / nullif((total.sums).total_cost, 0), 0), 6), 'days', t.days
-            ) || %15$s
+            ) || %14$s
             order by p.place
           ), '[]')
           from picked as p
           inner join told as t on p.place = t.place
-          cross join lateral (select %16$s as sums offset 0) as r
+          cross join lateral (select %15$s as sums offset 0) as r
         )
       )
       from (select sums from total offset 0) as total
@@ -226,17 +226,14 @@ begin
       'sum(u.calls) as calls, sum(u.total_cost) as total_cost, sum(u.potential_cost) as potential_cost'
     end,
     kind.source,
-    concat_ws(
-      ' and ', mine, kind.condition, case kind.source when 'usage_aggregations_hourly' then hours else 'u.day >= $1 and u.day < $2' end
-    ),
+    concat_ws(' and ', mine, kind.condition, days),
     kind.ranking,
     vital_private.summed_usage(as_one => true),
     case
       when one_pass then 'groups as u'
-      when kind.condition = 'true' then format('public.usage_aggregations_hourly as u where %s and %s', mine, hours)
-      else format('public.%I as u where %s and %s and u.day >= $1 and u.day < $2', kind.source, mine, kind.condition)
+      when kind.condition = 'true' then format('public.usage_aggregations_daily_totals as u where %s and %s', mine, days)
+      else format('public.%I as u where %s and %s and %s', kind.source, mine, kind.condition, days)
     end,
-    case kind.source when 'usage_aggregations_hourly' then 'u.hour_start::date' else 'u.day' end,
     kind.detail,
     case when one_pass then 'sum(u.total_cost) as total_cost' else vital_private.summed_usage(as_one => false) end,
     vital_private.same_labels(labels),

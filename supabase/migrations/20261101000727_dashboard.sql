@@ -18,9 +18,9 @@ begin
   execute format(
     $query$
       with services as materialized (
-        select u.hour_start::date as day, u.service_type, %2$s
-        from public.usage_aggregations_hourly as u
-        where u.hour_start >= ($2 - $3)::timestamptz and u.hour_start < ($2 + $3)::timestamptz and %3$s
+        select u.day, u.service_type, %2$s
+        from public.usage_aggregations_daily_totals as u
+        where u.day >= $2 - $3 and u.day < $2 + $3 and %3$s
         group by 1, 2
         having sum(u.calls) > 0
       ),
@@ -184,8 +184,8 @@ begin
   select * into kind
   from (
     values
-    ('organization', 'hourly', '{organization_id}'::text[], 'u.organization_id'),
-    ('service', 'hourly', '{service_type}', 'u.service_type'),
+    ('organization', 'daily_totals', '{organization_id}'::text[], 'u.organization_id'),
+    ('service', 'daily_totals', '{service_type}', 'u.service_type'),
     ('user', 'daily_users', '{user_id}', 'u.user_id'),
     ('agent', 'daily', '{agent_id}', newest_agent),
     ('tier', 'daily', '{agent_tier}', 'u.agent_tier'),
@@ -244,7 +244,7 @@ begin
     vital_private.summed_usage(as_one => true),
     concat_ws(
       ' and ',
-      case kind.source when 'hourly' then 'u.hour_start >= $1::timestamptz' else 'u.day >= $1' end,
+      'u.day >= $1',
       case when organization is not null then 'u.organization_id = $2' end,
       'u.' || kind.keys[1] || ' is not null'
     ),

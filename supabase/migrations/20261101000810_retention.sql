@@ -115,7 +115,7 @@ create table public.retention_policies (
   constraint retention_policies_table check (
     table_name in (
       'token_usage_logs', 'service_runs', 'usage_aggregations_hourly', 'usage_aggregations_daily', 'usage_aggregations_daily_users',
-      'usage_aggregations_daily_parts', 'budget_windows', 'cost_alerts', 'admin_audit'
+      'usage_aggregations_daily_parts', 'usage_aggregations_daily_totals', 'budget_windows', 'cost_alerts', 'admin_audit'
     )
   ),
   -- Budgets are filled from the calls of the month that runs, in every time zone.
@@ -132,6 +132,7 @@ insert into public.retention_policies (table_name, keep) values
 ('usage_aggregations_daily', '7 years'),
 ('usage_aggregations_daily_users', '7 years'),
 ('usage_aggregations_daily_parts', '7 years'),
+('usage_aggregations_daily_totals', '7 years'),
 ('budget_windows', '2 years'),
 ('cost_alerts', '2 years'),
 ('admin_audit', '7 years');

@@ -54,6 +54,7 @@ BILL = """
 # What aggregations come to, without the latencies, which are of single calls, and without users.
 SUMS = {
     "hourly": "hour_start, organization_id, service_type",
+    "daily_totals": "day, organization_id, service_type",
     "daily": "day, organization_id, service_type, agent_id, agent_tier, provider, model",
     "daily_users": "day, organization_id, service_type",
     "daily_parts": "day, organization_id, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id",

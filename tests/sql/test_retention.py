@@ -33,7 +33,7 @@ from tests.sql.helpers import (
 
 NOW = datetime.now(UTC)
 DEFAULT = "vital_private.token_usage_logs_default"
-AGGREGATES = ("hourly", "daily", "daily_users", "daily_parts")
+AGGREGATES = ("hourly", "daily_totals", "daily", "daily_users", "daily_parts")
 
 
 def month_ago(months: int, day: int = 15) -> datetime:

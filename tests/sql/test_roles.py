@@ -57,6 +57,7 @@ READABLE = {
     "public.token_usage_logs": {"authenticated", "service_role"},
     "public.usage_aggregations_daily": {"authenticated", "service_role"},
     "public.usage_aggregations_daily_parts": {"authenticated", "service_role"},
+    "public.usage_aggregations_daily_totals": {"authenticated", "service_role"},
     "public.usage_aggregations_daily_users": {"authenticated", "service_role"},
     "public.usage_aggregations_hourly": {"authenticated", "service_role"},
     "public.workflow_analytics": {"authenticated", "service_role"},

@@ -13,6 +13,7 @@ from tests.sql.helpers import Connection, Row, a_call, an_unpriced_call
 
 KEYS = {
     "usage_aggregations_hourly": ("organization_id", "hour_start", "service_type"),
+    "usage_aggregations_daily_totals": ("organization_id", "day", "service_type"),
     "usage_aggregations_daily": (
         "organization_id",
         "day",

@@ -109,6 +109,7 @@ def _sums(name: str, time: str, *keys: str) -> Relation:
 
 
 HOURLY: Final = _sums("hourly", "hour_start", "organization_id", "service_type")
+DAILY_TOTALS: Final = _sums("daily_totals", "day", "organization_id", "service_type")
 DAILY: Final = _sums(
     *("daily", "day", "organization_id", "service_type", "agent_id", "agent_name", "agent_tier", "provider", "model")
 )
@@ -145,6 +146,7 @@ RELATIONS: Final[Mapping[str, Relation]] = MappingProxyType(
         "calls": CALLS,
         "runs": RUNS,
         "hourly": HOURLY,
+        "daily-totals": DAILY_TOTALS,
         "daily": DAILY,
         "daily-users": DAILY_USERS,
         "daily-parts": DAILY_PARTS,
