@@ -523,6 +523,7 @@ begin
       where a.budget_id = w.budget_id and a.entity_id = w.entity_id and a.period = w.period
         and a.window_starts_at = w.starts_at and a.threshold = t.threshold
     )
+  order by w.id, t.threshold
   on conflict do nothing;
 end;
 $$;
