@@ -3,7 +3,7 @@
 --
 -- Five tables, each with every call in it once (the last one: every call of a panel or workflow), so that each adds up to the
 -- same bill. Their grains were chosen by measuring how many rows they hold for a hundred calls (docs/decisions/0022):
---   usage_aggregations_daily_totals   day, organization, service                                      0.7
+--   usage_aggregations_daily_totals   day, organization, service                                      0.9
 --   usage_aggregations_hourly         hour, organization, service                                     5
 --   usage_aggregations_daily_users    day, organization, user, service                                8
 --   usage_aggregations_daily          day, organization, service, agent, tier, provider, model        21
