@@ -58,3 +58,24 @@ revoke all on schema vital_private from public;
 grant usage on schema vital_private to authenticated, service_role;
 
 comment on schema vital_private is 'Internals of vital_tracking: partitions and helper functions. Not served by the API.';
+
+-- Have pg_cron run a command again and again; asking again changes nothing but the job's time and command. False where pg_cron is not
+-- there, or does not let us.
+create function vital_private.schedule(job text, timing text, command text) returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if to_regprocedure('cron.schedule(text, text, text)') is null then
+    return false;
+  end if;
+  execute 'select cron.schedule($1, $2, $3)' using job, timing, command;
+  return true;
+exception
+  when others then
+    raise warning 'pg_cron does not run %: %', job, sqlerrm;
+    return false;
+end;
+$$;
+
+revoke execute on function vital_private.schedule(text, text, text) from public;

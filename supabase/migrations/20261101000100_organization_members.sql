@@ -32,6 +32,22 @@ $$;
 revoke execute on function vital_private.administered_organizations() from public;
 grant execute on function vital_private.administered_organizations() to authenticated, service_role;
 
+-- Whoever comes as a user of the API must be an admin of the organization; NULL, which is all of them, is for the service role.
+create function vital_private.check_administered(organization text) returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if current_user = 'authenticated' and not coalesce(organization = any(vital_private.administered_organizations()), false) then
+    raise exception 'Only an admin of organization % may ask for its figures.', coalesce(organization, '(all)') using errcode = '42501';
+  end if;
+end;
+$$;
+
+revoke execute on function vital_private.check_administered(text) from public;
+grant execute on function vital_private.check_administered(text) to authenticated, service_role;
+
 alter table public.organization_members enable row level security;
 revoke all on public.organization_members from anon, authenticated, service_role;
 grant select on public.organization_members to authenticated;

@@ -161,6 +161,28 @@ create policy "The service role sees every call" on public.token_usage_logs
 for select to service_role
 using (true);
 
+-- The name of a month's partition.
+create function vital_private.partition_of(month date) returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select 'token_usage_logs_' || to_char(month, 'YYYY_MM')
+$$;
+
+-- The monthly partitions, the oldest first.
+create function vital_private.monthly_partitions() returns table (month date, relation oid, bytes bigint)
+language sql
+stable
+set search_path = ''
+as $$
+  select to_date(right(c.relname, 7), 'YYYY_MM'), c.oid, pg_catalog.pg_total_relation_size(c.oid)
+  from pg_catalog.pg_inherits as i
+  join pg_catalog.pg_class as c on c.oid = i.inhrelid
+  where i.inhparent = 'public.token_usage_logs'::regclass and c.relname ~ '^token_usage_logs_[0-9]{4}_[0-9]{2}$'
+  order by 1
+$$;
+
 -- Make the partitions of `first_month` and the months after it, `months` in all. Returns how many it made. Rows that the default
 -- partition holds for such a month are moved into it. UTC months, so that the answer does not depend on who asks.
 create function public.ensure_partitions_v1(first_month date, months integer) returns integer
@@ -182,7 +204,7 @@ begin
   perform pg_catalog.pg_advisory_xact_lock(hashtext('vital_tracking.partitions'));
   for number in 1..months loop
     month_end := month_start + interval '1 month';
-    partition_name := 'token_usage_logs_' || to_char(month_start, 'YYYY_MM');
+    partition_name := vital_private.partition_of(month_start);
     if to_regclass(format('vital_private.%I', partition_name)) is null then
       execute format('create table vital_private.%I (like public.token_usage_logs including all)', partition_name);
       execute format('alter table vital_private.%I enable row level security', partition_name);
@@ -221,6 +243,8 @@ begin
 end;
 $$;
 
+revoke execute on function vital_private.partition_of(date) from public;
+revoke execute on function vital_private.monthly_partitions() from public;
 revoke execute on function public.ensure_partitions_v1(date, integer) from public, anon, authenticated;
 revoke execute on function vital_private.move_default_rows(text, date, date) from public;
 grant execute on function public.ensure_partitions_v1(date, integer) to service_role;

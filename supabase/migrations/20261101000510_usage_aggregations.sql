@@ -265,11 +265,14 @@ create aggregate vital_private.total (bigint)(
   sfunc = int8pl, stype = bigint, combinefunc = int8pl, parallel = safe
 );
 
--- The functions below differ only in where calls come from and which table they are added to, so they are written by four
--- helpers, which are dropped at the end of the next migration.
+-- The functions below differ only in where calls come from and which table they are added to, so they are written by helpers. Those
+-- of no use to later functions are dropped at the end of the next migration.
 
+-- The columns that add up.
 create function vital_private.measures() returns text[]
 language sql
+stable
+set search_path = ''
 as $$
   select array_agg(attname::text order by attnum)
   from pg_catalog.pg_attribute
@@ -312,11 +315,13 @@ as $$
   )$query$, source), 'sign * ', case when signed then 'sign * ' else '' end)
 $$;
 
--- The text of a statement that adds measured calls to a table. `keys` are its key columns, in the order of its index; `names` those
+-- The text of a statement that adds measured calls, or sums of them, to a table. `keys` are its key columns, in the order of its index; `names` those
 -- of which any value will do. Rows are added in the order of the key, so that two writers wait for each other in one order.
 create function vital_private.posting(target text, keys text[], names text[], source text, condition text default 'true')
 returns text
 language sql
+stable
+set search_path = ''
 as $$
   select format(
     'insert into public.%I as known (%s)
@@ -326,7 +331,7 @@ as $$
     target,
     array_to_string(keys || names || vital_private.measures(), ', '),
     array_to_string(
-      array(select case k when 'day' then '(u.hour_start at time zone ''UTC'')::date' else 'u.' || k end from unnest(keys) as k)
+      array(select 'u.' || k from unnest(keys) as k)
       || array(select format('max(u.%I)', n) from unnest(names) as n)
       || array(select format('vital_private.total(u.%I)', m) from unnest(vital_private.measures()) as m),
       ', '
@@ -403,7 +408,11 @@ begin
     select string_agg(
       vital_private.posting(
         target, keys, names,
-        case when condition = 'true' then 'unnest(folded)' else vital_private.measured(sources ->> operation, operation <> 'insert') end, condition
+        case
+          when condition = 'true' then '(select (f.hour_start at time zone ''UTC'')::date as day, f.* from unnest(folded) as f)'
+          else vital_private.measured(sources ->> operation, operation <> 'insert')
+        end,
+        condition
       ) || ';', E'\n  ' order by target desc
     )
     into posts
@@ -452,6 +461,8 @@ $body$
 end;
 $do$;
 
+revoke execute on function vital_private.measures() from public;
+revoke execute on function vital_private.posting(text, text[], text[], text, text) from public;
 revoke execute on function vital_private.total(numeric) from public;
 revoke execute on function vital_private.total(bigint) from public;
 revoke execute on function vital_private.latency_bucket(double precision) from public;

@@ -63,9 +63,10 @@ select distinct (created_at at time zone 'UTC')::date from public.token_usage_lo
 -- Two functions each that count one table's buckets anew, and that tell where it differs from the rows.
 do $do$
 declare
+  kept constant text := 'select * from public.token_usage_logs where created_at >= since and created_at < until';
+  all_calls constant text := vital_private.measured(format('(%s)', kept), signed => false);
   calls constant text := vital_private.measured(
-    '(select * from public.token_usage_logs where created_at >= since and created_at < until
-      and (organization is null or organization_id = organization))', signed => false
+    format('(%s and (organization is null or organization_id = organization))', kept), signed => false
   );
   aggregation record;
   bucket text;
@@ -118,17 +119,13 @@ as $body$
 $body$
       $function$,
       aggregation.target, bucket, bucket_since, bucket_until,
-      replace(
-        vital_private.posting(aggregation.target, aggregation.keys, aggregation.names, calls, aggregation.condition),
-        '(u.hour_start at time zone ''UTC'')::date', 'u.day'
-      ),
+      vital_private.posting(aggregation.target, aggregation.keys, aggregation.names, calls, aggregation.condition),
       array_to_string(aggregation.keys, ', '),
       array_to_string(array(select format('sum(%1$I) as %1$I', m) from unnest(vital_private.measures()) as m), ', '),
       array_to_string(vital_private.measures(), ', '),
       array_to_string(array(select 'u.' || k from unnest(aggregation.keys) as k), ', '),
       array_to_string(array(select format('-u.%I', m) from unnest(vital_private.measures()) as m), ', '),
-      replace(calls, '
-      and (organization is null or organization_id = organization)', ''), aggregation.condition,
+      all_calls, aggregation.condition,
       array_to_string(array(select 'd.' || m from unnest(vital_private.measures()) as m), ', '),
       array_to_string(array(select '0' from unnest(vital_private.measures())), ', ')
     );
@@ -136,9 +133,7 @@ $body$
 end;
 $do$;
 
-drop function vital_private.posting(text, text[], text[], text, text);
 drop function vital_private.measured(text, boolean);
-drop function vital_private.measures();
 
 -- Where the aggregations differ from the rows in the days (UTC) of a time: {"since", "until", "differences": [{aggregation, bucket,
 -- difference}], "days_to_backfill": n}, at most 100 differences a table, each what the aggregation has too much (or, negative,
@@ -317,9 +312,8 @@ declare
   last_hour timestamptz := date_trunc('hour', until, 'UTC');
   kept_since constant timestamptz := vital_private.rows_kept_since();
 begin
-  if current_user = 'authenticated' and not organization = any(vital_private.administered_organizations()) then
-    raise exception 'Only an admin of organization % may ask what it costs.', organization using errcode = '42501';
-  elsif (since < least(first_hour, until) and since < kept_since) or (until > greatest(last_hour, since) and last_hour < kept_since) then
+  perform vital_private.check_administered(organization) where organization is not null;
+  if (since < least(first_hour, until) and since < kept_since) or (until > greatest(last_hour, since) and last_hour < kept_since) then
     raise exception 'The calls before % are gone, and with them what parts of hours cost. Ask for whole hours (UTC) there.', kept_since
       using errcode = '55000';
   end if;

@@ -7,9 +7,7 @@ create function vital_private.sums_of_usage() returns text
 language sql
 set search_path = ''
 as $$
-  select string_agg(format('sum(u.%1$I) as %1$I', a.attname), ', ' order by a.attnum)
-  from pg_catalog.pg_attribute as a
-  where a.attrelid = 'vital_private.usage_measures'::regclass and a.attnum > 0
+  select string_agg(format('sum(u.%1$I) as %1$I', m), ', ') from unnest(vital_private.measures() || 'total_tokens'::text) as m
 $$;
 
 -- ... and what is told of such sums (`s`). Every share of nothing is NULL, as is every average of nothing.
@@ -292,22 +290,11 @@ $$;
 -- Have pg_cron refresh the views every five minutes. False where pg_cron is not there, or does not let us; then whoever likes
 -- calls refresh_analytics(). Asking again changes nothing, so ask once more where pg_cron came later.
 create function public.schedule_refresh() returns boolean
-language plpgsql
+language sql
 security definer
 set search_path = ''
 as $$
-begin
-  if to_regprocedure('cron.schedule(text, text, text)') is null then
-    return false;
-  end if;
-  execute 'select cron.schedule($1, $2, $3)'
-  using 'vital_tracking.refresh_analytics', '*/5 * * * *', 'select public.refresh_analytics()';
-  return true;
-exception
-  when others then
-    raise warning 'pg_cron does not refresh the materialized views: %', sqlerrm;
-    return false;
-end;
+  select vital_private.schedule('vital_tracking.refresh_analytics', '*/5 * * * *', 'select public.refresh_analytics()')
 $$;
 
 revoke execute on function public.refresh_analytics() from public, anon, authenticated;
@@ -315,8 +302,4 @@ revoke execute on function public.schedule_refresh() from public, anon, authenti
 grant execute on function public.refresh_analytics() to service_role;
 grant execute on function public.schedule_refresh() to service_role;
 
-do $$
-begin
-  perform public.schedule_refresh();
-end;
-$$;
+select public.schedule_refresh();

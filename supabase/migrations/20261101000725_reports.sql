@@ -58,19 +58,6 @@ as $$
   from public.latency_percentiles(m.latency_histogram, '{0.5,0.95,0.99}') as p (latencies)
 $$;
 
--- Whoever comes as a user of the API must be an admin of the organization; NULL, which is all of them, is for the service role.
-create function vital_private.check_administered(organization text) returns void
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  if current_user = 'authenticated' and not coalesce(organization = any(vital_private.administered_organizations()), false) then
-    raise exception 'Only an admin of organization % may ask for its figures.', coalesce(organization, '(all)') using errcode = '42501';
-  end if;
-end;
-$$;
-
 -- The text of a condition: `u` and `p` have the same in these columns, NULL like any other value. First what can be hashed, then
 -- what is right.
 create function vital_private.same_labels(labels text[]) returns text
@@ -259,11 +246,9 @@ $$;
 revoke execute on function vital_private.report_of(text) from public;
 revoke execute on function vital_private.measures_json(vital_private.usage_sums) from public;
 revoke execute on function vital_private.summed_usage(boolean) from public;
-revoke execute on function vital_private.check_administered(text) from public;
 revoke execute on function vital_private.same_labels(text[]) from public;
 revoke execute on function public.usage_report_v1(text, timestamptz, timestamptz, text, integer) from public, anon, authenticated;
 grant execute on function vital_private.measures_json(vital_private.usage_sums) to authenticated, service_role;
 grant execute on function vital_private.summed_usage(boolean) to authenticated, service_role;
-grant execute on function vital_private.check_administered(text) to authenticated, service_role;
 grant execute on function vital_private.same_labels(text[]) to authenticated, service_role;
 grant execute on function public.usage_report_v1(text, timestamptz, timestamptz, text, integer) to service_role;

@@ -21,9 +21,7 @@ set search_path = ''
 as $$
 begin
   if organization is not null then
-    if current_user = 'authenticated' and not organization = any(vital_private.administered_organizations()) then
-      raise exception 'Only an admin of organization % may ask what it costs.', organization using errcode = '42501';
-    end if;
+    perform vital_private.check_administered(organization);
     return array[organization];
   end if;
   return case when current_user = 'authenticated' then vital_private.administered_organizations() end;

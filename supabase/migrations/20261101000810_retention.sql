@@ -85,27 +85,6 @@ begin
 end;
 $$;
 
-create function vital_private.partition_of(month date) returns text
-language sql
-stable
-set search_path = ''
-as $$
-  select 'token_usage_logs_' || to_char(month, 'YYYY_MM')
-$$;
-
--- The monthly partitions, the oldest first.
-create function vital_private.monthly_partitions() returns table (month date, relation oid, bytes bigint)
-language sql
-stable
-set search_path = ''
-as $$
-  select to_date(right(c.relname, 7), 'YYYY_MM'), c.oid, pg_catalog.pg_total_relation_size(c.oid)
-  from pg_catalog.pg_inherits as i
-  join pg_catalog.pg_class as c on c.oid = i.inhrelid
-  where i.inhparent = 'public.token_usage_logs'::regclass and c.relname ~ '^token_usage_logs_[0-9]{4}_[0-9]{2}$'
-  order by 1
-$$;
-
 -- How long what is kept.
 
 create table public.retention_policies (
@@ -541,8 +520,6 @@ end;
 $$;
 
 revoke execute on function vital_private.homeless_months() from public;
-revoke execute on function vital_private.partition_of(date) from public;
-revoke execute on function vital_private.monthly_partitions() from public;
 revoke execute on function vital_private.kept_from(text) from public;
 revoke execute on function vital_private.expired(text, timestamptz) from public;
 revoke execute on function vital_private.sums_are_complete(timestamptz) from public;
@@ -565,27 +542,17 @@ grant execute on function public.archive_month_v1(date, bigint, text, text, bool
 -- Have pg_cron keep the partitions each night and, only where an admin says so, delete what has had its time. False where pg_cron
 -- is not there, or does not let us; then each process that records keeps the partitions, and so does `vital-tracking refresh`.
 create function public.schedule_maintenance(retention boolean default false) returns boolean
-language plpgsql
+language sql
 security definer
 set search_path = ''
 as $$
-begin
-  if to_regprocedure('cron.schedule(text, text, text)') is null then
-    return false;
-  end if;
-  execute 'select cron.schedule($1, $2, $3)'
-  using 'vital_tracking.maintain_partitions', '17 3 * * *', 'select public.maintain_partitions()';
-  if retention then
+  select
+    vital_private.schedule('vital_tracking.maintain_partitions', '17 3 * * *', 'select public.maintain_partitions()')
     -- Six times a night, since each time so many rows go at most.
-    execute 'select cron.schedule($1, $2, $3)'
-    using 'vital_tracking.apply_retention', '*/10 4 * * *', 'select public.apply_retention(false, 200000)';
-  end if;
-  return true;
-exception
-  when others then
-    raise warning 'pg_cron does not keep the partitions: %', sqlerrm;
-    return false;
-end;
+    and (
+      not retention
+      or vital_private.schedule('vital_tracking.apply_retention', '*/10 4 * * *', 'select public.apply_retention(false, 200000)')
+    )
 $$;
 
 comment on function public.schedule_maintenance(boolean) is
@@ -594,8 +561,4 @@ comment on function public.schedule_maintenance(boolean) is
 revoke execute on function public.schedule_maintenance(boolean) from public, anon, authenticated;
 grant execute on function public.schedule_maintenance(boolean) to service_role;
 
-do $$
-begin
-  perform public.schedule_maintenance();
-end;
-$$;
+select public.schedule_maintenance();

@@ -194,24 +194,15 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  measures text[];
   moved bigint;
 begin
-  select array_agg(attname::text order by attnum) into measures
-  from pg_catalog.pg_attribute
-  where attrelid = 'vital_private.usage_measures'::regclass and attnum > 0 and not attisdropped and attgenerated = '';
-  execute format(
-    'insert into public.usage_aggregations_daily_users as known (organization_id, day, user_id, service_type, %1$s)
-    select u.organization_id, u.day, null, u.service_type, %2$s
-    from public.usage_aggregations_daily_users as u
-    where u.user_id = $1 and ($2 is null or u.organization_id = $2) and u.calls <> 0
-    order by 1, 2, 4
-    on conflict (organization_id, day, user_id, service_type) do update set %3$s',
-    array_to_string(measures, ', '),
-    (select string_agg(format('u.%I', m), ', ' order by place) from unnest(measures) with ordinality as l (m, place)),
-    (
-      select string_agg(format('%1$I = known.%1$I + excluded.%1$I', m), ', ' order by place)
-      from unnest(measures) with ordinality as l (m, place)
+  execute vital_private.posting(
+    'usage_aggregations_daily_users', '{organization_id, day, user_id, service_type}', '{}',
+    format(
+      '(select organization_id, day, null::text as user_id, service_type, %s
+        from public.usage_aggregations_daily_users
+        where user_id = $1 and ($2 is null or organization_id = $2) and calls <> 0)',
+      array_to_string(vital_private.measures(), ', ')
     )
   ) using who, organization;
   get diagnostics moved = row_count;

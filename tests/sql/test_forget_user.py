@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.sql import usage_sums
 from tests.sql.helpers import (
     ADMIN,
     ALICE,
@@ -59,18 +60,7 @@ SUMS = {
     "daily_users": "day, organization_id, service_type",
     "daily_parts": "day, organization_id, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id",
 }
-MEASURES = (
-    *("calls", "cached_calls", "failed_calls", "blocked_calls", "unpriced_calls", "estimated_calls"),
-    *(
-        "prompt_tokens",
-        "completion_tokens",
-        "total_tokens",
-        "cache_read_tokens",
-        "cache_write_tokens",
-        "reasoning_tokens",
-    ),
-    *("audio_tokens", "input_cost", "output_cost", "total_cost", "potential_cost"),
-)
+MEASURES = [name for name in usage_sums.MEASURES if not name.startswith(("latency", "timed"))]
 
 
 def bill(db: Connection) -> list[Row]:

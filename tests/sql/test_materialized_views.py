@@ -12,6 +12,7 @@ from psycopg.errors import InsufficientPrivilege
 
 from tests.sql.helpers import (
     ADMIN,
+    STAND_IN_FOR_PG_CRON,
     Connection,
     Row,
     a_call,
@@ -24,19 +25,6 @@ from tests.sql.helpers import (
 )
 
 VIEWS = ["mv_service_costs", "mv_workflow_efficiency", "mv_panel_performance", "mv_user_service_usage"]
-
-STAND_IN_FOR_PG_CRON = """
-create schema cron;
-create table cron.job (jobname text primary key, schedule text, command text);
-create function cron.schedule(job_name text, schedule text, command text) returns bigint
-language plpgsql
-as $$
-begin
-  insert into cron.job values ($1, $2, $3) on conflict (jobname) do update set schedule = $2, command = $3;
-  return 1;
-end;
-$$;
-"""
 
 
 def moment(db: Connection, days_ago: int = 0) -> str:

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.sql.helpers import (
+    STAND_IN_FOR_PG_CRON,
     Connection,
     Row,
     a_call,
@@ -433,17 +434,7 @@ def test_a_month_that_grows_after_its_archive_counts_as_not_archived(db: Connect
 def test_pg_cron_deletes_only_where_an_admin_says_so(db: Connection) -> None:
     """If this failed, a hosted database would run out of months, or delete calls that nobody said to delete."""
     assert call(db, "schedule_maintenance") is False
-    # pg_cron is no part of the test's PostgreSQL: this takes down what it is asked, as pg_cron's own table does.
-    db.execute(
-        """
-        create schema cron;
-        create table cron.job (jobname text primary key, schedule text, command text);
-        create function cron.schedule(job_name text, schedule text, command text) returns bigint language sql as $$
-          insert into cron.job values ($1, $2, $3) on conflict (jobname) do update set command = $3;
-          select 1::bigint;
-        $$
-        """
-    )
+    db.execute(STAND_IN_FOR_PG_CRON)
     assert [call(db, "schedule_maintenance") for _ in range(2)] == [True, True]
     jobs = "select command from cron.job order by jobname"
     assert [row["command"] for row in db.execute(jobs)] == ["select public.maintain_partitions()"]

@@ -12,10 +12,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from vital_tracking.cli.export import progress_bar
-from vital_tracking.cli.output import as_json, counted, say, usd
+from vital_tracking.cli.output import as_json, counted, progress_bar, say, size, usd
 from vital_tracking.cli.parquet import Contents, ParquetWriter, read_back
-from vital_tracking.cli.spool_survey import size
 from vital_tracking.errors import StoreError, StoreUnavailable, VitalError
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 
-from vital_tracking.cli.output import console, counted, say
+from vital_tracking.cli.output import counted, progress_bar, say
 from vital_tracking.cli.times import moment
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
@@ -42,7 +42,7 @@ def backfill(
             first = moment(since, "--since") if since is not None else _BEGINNING
             last = moment(until, "--until") if until is not None else _END
             left = store.call("queue_backfill_v1", since=first, until=last)["left"]
-        with _progress() as progress:
+        with progress_bar(TextColumn("days")) as progress:
             task = progress.add_task("counting", total=left)
             while left != 0:
                 answer: dict[str, Any] = store.call("backfill_usage_v1")
@@ -66,8 +66,3 @@ def backfill(
         waits = f"{counted(left, 'day')} left. " if left else ""
         say(f"Interrupted. {waits}To go on: vital-tracking backfill")
         raise typer.Exit(_INTERRUPTED)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("days"))
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)

@@ -8,7 +8,16 @@ from typing import Any, Final
 
 from vital_tracking.cli.finding import Finding
 from vital_tracking.cli.output import counted
-from vital_tracking.stores.relations import Kind, Relation, Values
+from vital_tracking.stores.relations import (
+    DAILY,
+    DAILY_PARTS,
+    DAILY_TOTALS,
+    DAILY_USERS,
+    HOURLY,
+    Kind,
+    Relation,
+    Values,
+)
 
 FRESHNESS: Final = Relation(
     "analytics_freshness", {"name": Kind.text, "refreshed_at": Kind.time}, time="refreshed_at", key=("name",)
@@ -16,20 +25,7 @@ FRESHNESS: Final = Relation(
 _STALE: Final = timedelta(days=1)
 _MOST_DIFFERENCES: Final = 100  # as many as the database tells of a table
 _KEYS: Final = frozenset(
-    (
-        *(
-            "hour_start",
-            "day",
-            "organization_id",
-            "user_id",
-            "service_type",
-            "agent_id",
-            "agent_tier",
-            "provider",
-            "model",
-        ),
-        *("panel_id", "panel_position", "workflow_id", "workflow_step"),
-    )
+    name for table in (HOURLY, DAILY_TOTALS, DAILY, DAILY_USERS, DAILY_PARTS) for name in table.key
 )
 
 

@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vital_tracking.cli.csv_cells import safe_cell
-from vital_tracking.cli.output import as_json, counted, say
+from vital_tracking.cli.output import as_json, counted, progress_bar, say, size
 from vital_tracking.cli.parquet import ParquetWriter, part_of
-from vital_tracking.cli.spool_survey import size
 from vital_tracking.cli.times import moment
 from vital_tracking.errors import VitalError
 from vital_tracking.settings import Settings
@@ -156,13 +153,6 @@ def _shown(batches: Iterator[list[Values]], what: str, total: int | None) -> Gen
         for batch in batches:
             yield batch
             bar.advance(task, len(batch))
-
-
-def progress_bar() -> Progress:
-    """A bar with numbers, on the standard error, so that the output stays what was asked for."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _write(path: Path | None, chosen: Format, relation: Relation, batches: Generator[list[Values]], digits: Any) -> int:

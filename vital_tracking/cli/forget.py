@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vital_tracking.cli.export import progress_bar
-from vital_tracking.cli.output import as_json, counted, say, usd
+from vital_tracking.cli.output import as_json, counted, progress_bar, say, usd
 from vital_tracking.errors import VitalError
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store

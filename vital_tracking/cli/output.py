@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,7 @@ from vital_tracking.cli.csv_cells import plain, safe_cell
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 
 _BAR: Final = 16
+_UNITS: Final = ("B", "KiB", "MiB", "GiB")
 
 
 def say(text: str) -> None:
@@ -39,6 +41,14 @@ def usd(value: Decimal | None) -> str:
     text = format(value.normalize() if value else Decimal(0), "f")
     whole, _, fraction = text.partition(".")
     return f"${whole}.{fraction:0<4}"
+
+
+def size(number: float) -> str:
+    """A number of bytes."""
+    unit = 0
+    while number >= 1024 and unit < len(_UNITS) - 1:
+        number, unit = number / 1024, unit + 1
+    return f"{number:,.0f} {_UNITS[unit]}" if unit == 0 else f"{number:,.1f} {_UNITS[unit]}"
 
 
 def drawable(letters: str) -> bool:
@@ -110,3 +120,10 @@ def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     writer.writerow(columns)
     for row in rows:
         writer.writerow([safe_cell(row.get(column)) for column in columns])
+
+
+def progress_bar(*more: ProgressColumn) -> Progress:
+    """A bar with numbers, on the standard error, so that the output stays what was asked for; `more` stands behind it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *more, TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

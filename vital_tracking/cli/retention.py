@@ -9,9 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from vital_tracking.cli.export import progress_bar
-from vital_tracking.cli.output import as_json, console, counted, say, table
-from vital_tracking.cli.spool_survey import size
+from vital_tracking.cli.output import as_json, console, counted, progress_bar, say, size, table
 from vital_tracking.errors import StoreError, StoreRejected, VitalError
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store

@@ -8,10 +8,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vital_tracking.cli import spool_letters as again
-from vital_tracking.cli.output import as_csv, as_json, console, counted, say, table, usd
+from vital_tracking.cli.output import as_csv, as_json, console, counted, progress_bar, say, size, table, usd
 from vital_tracking.cli.spool_inspect import inspect
 from vital_tracking.cli.spool_survey import (
     TAIL,
@@ -23,7 +22,6 @@ from vital_tracking.cli.spool_survey import (
     left_by,
     letters_of,
     place_of,
-    size,
     survey,
 )
 from vital_tracking.delivery.letters import Letter
@@ -200,15 +198,7 @@ def _replay(settings: Settings, left: list[Process], timeout: float) -> tuple[Ro
     complete, reason = False, None
     try:
         tracker.store.call("database_time_v1")  # whether it answers at all: nobody should wait a minute to hear of it
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as progress:
+        with progress_bar() as progress:
             task = progress.add_task("replaying", total=rows)
             complete = tracker.replay(timeout, lambda _estate, delivered: progress.advance(task, delivered))
         if not complete:

@@ -12,8 +12,8 @@ from uuid import UUID
 
 import typer
 
-from vital_tracking.cli.output import console, say, table
-from vital_tracking.cli.spool_survey import TAIL, frames_of, place_of, record_of, size, skew_of
+from vital_tracking.cli.output import console, say, size, table
+from vital_tracking.cli.spool_survey import TAIL, frames_of, place_of, record_of, skew_of
 from vital_tracking.delivery.frames import BEGINNINGS, Frame, Kind
 from vital_tracking.delivery.segments import is_alive, owners_in, segments_of
 from vital_tracking.errors import VitalError

@@ -27,8 +27,6 @@ from vital_tracking.usage import CallRecord, RunRecord
 TAIL: Final = -12
 """Where the part of a folder's name begins that tells it from the others."""
 
-_UNITS: Final = ("B", "KiB", "MiB", "GiB")
-
 
 class Place(NamedTuple):
     """Where this configuration spools: the root, the database's own folder in it, and what the database is called."""
@@ -247,11 +245,3 @@ def left_by(processes: Sequence[Process]) -> str:
 def count_of(processes: Sequence[Process], how: str) -> str:
     """How many processes of a sort."""
     return f"1 {how} process" if len(processes) == 1 else f"{len(processes)} {how} processes"
-
-
-def size(number: float) -> str:
-    """A number of bytes."""
-    unit = 0
-    while number >= 1024 and unit < len(_UNITS) - 1:
-        number, unit = number / 1024, unit + 1
-    return f"{number:,.0f} {_UNITS[unit]}" if unit == 0 else f"{number:,.1f} {_UNITS[unit]}"
