@@ -1,7 +1,5 @@
 """What the spool costs a call, and how fast what waits in it is delivered.
 
-    python -m benchmarks.spool [--rounds 15] [--calls 10000] [--json FILE]
-
 Interleaved rounds, medians, one run. Machines are noisy: read the ratios, and what the spool adds beside its parts.
 
   thread    the start and the end of a call, straight through the handler: microseconds of the calling thread's own time
@@ -12,18 +10,17 @@ Interleaved rounds, medians, one run. Machines are noisy: read the ratios, and w
   drain     rows a second, from the first to the acknowledgement of the last, of the same calls on a throw-away PostgreSQL that
             does not wait for its disk: `memory` has the spool off and all calls waiting in memory; `plain` has them waiting in
             the spool, with nothing amiss; `outage` has them recorded while the database was stopped, and is measured from the
-            moment that it takes connections again; `replay` delivers what another process has recorded that is dead now
+            moment that it takes connections again, so with the rest of the wait for the next try, of up to half a second;
+            `replay` delivers what another process has recorded that is dead now
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import logging
 import multiprocessing
 import os
-import statistics
 import tempfile
 import threading
 import time
@@ -37,7 +34,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from benchmarks.database import a_database_server
-from benchmarks.figures import with_json, write
+from benchmarks.figures import Found, Part, Table, ratios, spanned, spread
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery.frames import Kind, framed
 from vital_tracking.delivery.segments import Segment
@@ -316,8 +313,8 @@ def quiet() -> Iterator[None]:
     logger.setLevel(level)
 
 
-def measure(rounds: int, calls: int) -> dict[str, Any]:
-    """All figures, each the median of its rounds."""
+def measure(rounds: int, calls: int) -> Found:
+    """All figures; `calls` wait to be delivered in each round."""
     thread: dict[str, list[float]] = {name: [] for name in ("off", "on", "added", *PARTS)}
     busy: dict[str, list[float]] = {"ours": [], "os.write": []}
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -351,61 +348,63 @@ def measure(rounds: int, calls: int) -> dict[str, Any]:
                         values.clear()
         off.close()
         on.close()
-    ratios = {way: [one / base for one, base in zip(rates[way], rates["memory"], strict=True)] for way in WAYS[1:]}
     return {
         "rounds": rounds,
         "calls": calls,
         "frame_bytes": parts.frame_bytes,
-        "thread_us": {name: _spread(values) for name, values in thread.items()},
-        "busy_us": {name: _spread(values) for name, values in busy.items()},
-        "rows_per_s": {way: _spread(values) for way, values in rates.items()},
-        "of_memory": {way: _spread(values) for way, values in ratios.items()},
+        "thread_us": {name: spread(values) for name, values in thread.items()},
+        "busy_us": {name: spread(values) for name, values in busy.items()},
+        "rows_per_s": {way: spread(values) for way, values in rates.items()},
+        "of_memory": {way: ratios(rates[way], rates["memory"]) for way in WAYS[1:]},
     }
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+LABELS = {
+    "off": "spool off",
+    "on": "spool on",
+    "added": "the spool adds",
+    "framing": "of that: framing",
+    "write(2)": "of that: two writes",
+    "the rest": "of that: the rest",
+    "os.write": "two writes by os.write",
+    "packing": "packing, spool off or on",
+}
 
 
-def show(found: dict[str, Any]) -> None:
+def tables(found: Found) -> list[Table]:
     """The figures as tables."""
-    print(f"Medians of {found['rounds']} interleaved rounds; in brackets the least and the most.\n")
-    print("A call's start and end, us of the calling thread's own time")
-    labels = {
-        "off": "spool off",
-        "on": "spool on",
-        "added": "the spool adds",
-        "framing": "  of that: framing",
-        "write(2)": "  of that: two writes",
-        "the rest": "  of that: the rest",
-        "os.write": "two writes by os.write",
-        "packing": "packing, spool off or on",
-    }
-    for name, label in labels.items():
-        print(f"  {label:<32}{_line(found['thread_us'][name], '8.2f')}")
-    print(f"  frames of {' and '.join(map(str, found['frame_bytes']))} bytes")
-    print("\nOne write beside a thread that computes, us until it has returned")
-    for name, us in found["busy_us"].items():
-        print(f"  {name:<32}{_line(us, '8.1f')}")
-    print(f"\n{found['calls']:,} calls that wait, rows a second{'':<14}of those in memory")
-    for way, rate in found["rows_per_s"].items():
-        ratio = f"{found['of_memory'][way]['median']:>18.2f}" if way in found["of_memory"] else ""
-        print(f"  {way:<12}{_line(rate, '8,.0f'):<32}{ratio}")
+    sizes = " and ".join(map(str, found["frame_bytes"]))
+    of_memory = found["of_memory"]
+    return [
+        Table(
+            f"A call's start and end, us of the calling thread's own time (frames of {sizes} bytes)",
+            ["", "us"],
+            [[label, spanned(found["thread_us"][name])] for name, label in LABELS.items()],
+        ),
+        Table(
+            "One write beside a thread that computes, until it has returned",
+            ["", "us"],
+            [[name, spanned(us)] for name, us in found["busy_us"].items()],
+        ),
+        Table(
+            f"{found['calls']:,} calls that wait, until the last is acknowledged",
+            ["they wait", "rows a second", "of those in memory"],
+            [
+                [way, spanned(rate), spanned(of_memory[way]) if way in of_memory else ""]
+                for way, rate in found["rows_per_s"].items()
+            ],
+        ),
+    ]
 
 
-def _line(spread: dict[str, float], form: str) -> str:
-    return f"{spread['median']:>{form}}   ({spread['least']:{form.lstrip('8')}} to {spread['most']:{form.lstrip('8')}})"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--calls", type=int, default=10_000, help="that wait to be delivered, in each round")
-    options = with_json(parser).parse_args()
-    found = measure(options.rounds, options.calls)
-    show(found)
-    write(found, options.json)
-
+PART = Part(
+    "spool",
+    __doc__,
+    measure,
+    tables,
+    quick={"rounds": 15, "calls": 1000},
+    full={"calls": 10_000},
+)
 
 if __name__ == "__main__":
-    main()
+    PART.main()
