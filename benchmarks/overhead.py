@@ -1,211 +1,248 @@
-"""What recording adds to one call in the calling thread, beside a handler with empty methods, in one run.
+"""What each call costs more with a handler: in the calling thread, until it returns, and in all of the process.
 
-    python -m benchmarks.overhead [--rounds 15]
+    python -m benchmarks.overhead [--full] [--rounds 15] [--json FILE]
 
-Interleaved rounds; microseconds a call over the same call without a handler, medians of the differences within a round. Machines
-are noisy: read the ratios. The store accepts and discards, so that what is measured is this process.
+Microseconds a call (a run, of the graph and the agent) more than the same work without a handler; medians of rounds, in each of
+which all contestants (see benchmarks/contestants.py) do all works, in an order drawn anew. Slices of calls with the handler and
+without one alternate every few milliseconds, and each is compared with its neighbours: what disturbs one disturbs both. Where
+`none` adds something, that is what the figures cannot tell.
 
-  own time   of the calling thread (time.thread_time): what recording does there
-  wall time  with what the thread waits for: the interpreter, the processor
-  queued     the writer's thread waits until the end; `recorded` has it at work beside the calls: the difference is what it takes
-             of the interpreter. Both with the spool off and on; what the spool adds is told of the queued ones, and measured
-             closer by `benchmarks.spool`
+  own    of the calling thread (time.thread_time), while threads of the contestant deliver as they do by default
+  drag   of the calling thread in the calls without a handler in between, more than where nobody delivers
+  wall   until the calls have returned (time.perf_counter), against those of `none` in the same round: with what the thread waits
+         for, the interpreter and the processor
+  cpu    of all threads (time.process_time), until all that was told is delivered
+
+A ratio is that of two medians; its spread is that of the same rounds drawn again and again (a bootstrap), since what a cheap
+handler adds within one round may be less than its noise.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import contextlib
+import contextvars
 import gc
+import random
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from benchmarks.contestants import BUDGETS, CONTESTANTS, Contestant, Places, contestant
+from benchmarks.database import a_database_server
+from benchmarks.figures import Claim, Found, Part, Table, number, spanned, spread
+from benchmarks.workloads import Work, events, works
 
-from vital_tracking import Settings, VitalTracker
-from vital_tracking.testing import MemoryStore
+MEASURES: Final = ("own", "drag", "wall", "cpu")
+_DRAWS: Final = 1000
 
-CHUNKS = 100
-CONCURRENT = 100
-
-
-class InstantModel(BaseChatModel):
-    """Answers at once and reports usage."""
-
-    @property
-    def _llm_type(self) -> str:
-        return "instant"
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
-        return {"ls_provider": "openai", "ls_model_name": "gpt-4o-mini", "ls_model_type": "chat"}
-
-    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
-        usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
-        message = AIMessage("hello", usage_metadata=usage, response_metadata={"model_name": "gpt-4o-mini"})
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
-    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
-        return self._generate(messages)
-
-    def _stream(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Iterator[Any]:
-        for chunk in _chunks():
-            if run_manager:
-                run_manager.on_llm_new_token("x", chunk=chunk)
-            yield chunk
-
-    async def _astream(
-        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        for chunk in _chunks():
-            if run_manager:
-                await run_manager.on_llm_new_token("x", chunk=chunk)
-            yield chunk
+# Of a work and a contestant, microseconds a call of each round: of calls with the handler (`with`) and of those between them
+# (`without`) in the calling thread, of both until they have returned (`both`), and what the handler adds in all of the process.
+Seconds = dict[str, float]
+Rounds = dict[str, dict[str, list[Seconds]]]
 
 
-def _chunks() -> Iterator[ChatGenerationChunk]:
-    usage: Any = {"input_tokens": 10, "output_tokens": CHUNKS, "total_tokens": 10 + CHUNKS}
-    for number in range(CHUNKS):
-        last = usage if number == CHUNKS - 1 else None
-        yield ChatGenerationChunk(message=AIMessageChunk(content="x", usage_metadata=last))
-
-
-class EmptyHandler(BaseCallbackHandler):
-    """The floor: LangChain's dispatch to methods that do nothing."""
-
-    run_inline = True
-    raise_error = True
-
-    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None: ...
-
-    def on_llm_new_token(self, *args: Any, **kwargs: Any) -> None: ...
-
-    def on_llm_end(self, *args: Any, **kwargs: Any) -> None: ...
-
-    def on_llm_error(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-class SinkStore(MemoryStore):
-    """Accepts and discards."""
-
-    description = "a sink"
-    in_memory = False  # so that there may be a spool
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        if function.startswith("record_"):
-            return {"inserted": 0, "duplicate": 0, "rejected": []}
-        return super().call(function, **arguments)
-
-
-model = InstantModel()
-
-
-def invoke(config: Any) -> int:
-    for _ in range(300):
-        model.invoke("hi", config=config)
-    return 300
-
-
-def stream(config: Any) -> int:
-    for _ in range(20):
-        for _ in model.stream("hi", config=config):
-            pass
-    return 20
-
-
-def ainvoke(config: Any) -> int:
-    async def run() -> None:
-        for _ in range(3):
-            await asyncio.gather(*(model.ainvoke("hi", config=config) for _ in range(CONCURRENT)))
-
-    asyncio.run(run())
-    return 3 * CONCURRENT
-
-
-def astream(config: Any) -> int:
-    async def one() -> None:
-        async for _ in model.astream("hi", config=config):
-            pass
-
-    async def run() -> None:
-        await asyncio.gather(*(one() for _ in range(20)))
-
-    asyncio.run(run())
-    return 20
-
-
-def measure(rounds: int, folder: Path) -> None:
-    off: dict[str, Any] = {"spool": False, "queue_bytes": 1 << 30}
-    on: dict[str, Any] = {"spool": True, "spool_dir": folder}
-    late: dict[str, Any] = {"flush_interval_s": 3600, "batch_size": 1000}
-    trackers = {
-        "queued": VitalTracker(SinkStore(), settings=Settings(**off, **late)),
-        "queued+spool": VitalTracker(SinkStore(), settings=Settings(**on, **late)),
-        "recorded": VitalTracker(SinkStore(), settings=Settings(**off)),
-        "recorded+spool": VitalTracker(SinkStore(), settings=Settings(**on)),
-    }
-    configs: dict[str, Any] = {"none": {}, "empty": {"callbacks": [EmptyHandler()]}}
-    for name, tracker in trackers.items():
-        with tracker.conversation(user_id="u-1", session_id="s-1") as conversation:
-            configs[name] = conversation.config()
-    configs["empty"]["metadata"] = dict(configs["recorded"]["metadata"])
-    tables: dict[str, list[str]] = {"own time": [], "wall time": []}
-    works: tuple[Callable[[Any], int], ...] = (invoke, stream, ainvoke, astream)
-    for work in works:
-        times: dict[str, dict[str, list[float]]] = {table: {name: [] for name in configs} for table in tables}
-        for number in range(rounds + 1):
-            for name, config in configs.items():
+def measure(rounds: int, astreams: int) -> Found:
+    """All figures."""
+    todo = works(astreams)
+    with (
+        tempfile.TemporaryDirectory(prefix="vital-bench-") as folder,
+        a_database_server(BUDGETS) as (_, url),
+        contextlib.ExitStack() as opened,
+        asyncio.Runner() as loop,
+    ):
+        places = Places(url, "", Path(folder))
+        contestants = [opened.enter_context(contestant(name, places)) for name in CONTESTANTS]
+        taken: Rounds = {work.name: {one.name: [] for one in contestants} for work in todo}
+        order = random.Random(1)
+        for round_number in range(rounds + 1):
+            for work in todo:
+                for one in order.sample(contestants, len(contestants)):
+                    seconds = contextvars.copy_context().run(turn, one, work, loop)
+                    if round_number:  # the first round warms everything up
+                        taken[work.name][one.name].append(seconds)
+            if not round_number:
                 gc.collect()
-                own, wall = time.thread_time(), time.perf_counter()
-                calls = work(config)
-                own, wall = time.thread_time() - own, time.perf_counter() - wall
-                if number:  # the first round warms everything up
-                    times["own time"][name].append(own / calls * 1e6)
-                    times["wall time"][name].append(wall / calls * 1e6)
-                for tracker in trackers.values():
-                    tracker.flush(60)
-        for table, lines in tables.items():
-            lines.append(line(work.__name__, times[table]))
-    for table, lines in tables.items():
-        print(
-            f"{table:<10}"
-            + "".join(f"{name:>{width(name)}}" for name in configs)
-            + f"{'queued/empty':>15}{'recorded/empty':>16}{'spool adds':>12}{'spool/empty':>13}"
+                gc.freeze()  # what is there for good is not gone through again before each turn
+        sent = (rounds + 1) * sum(work.slices * work.count * work.calls for work in todo)
+        delivered = {one.name: arrived for one in contestants if (arrived := one.arrived()) is not None}
+        about = {
+            work.name: {"about": work.about, "each": work.each, "chain_events": events(work, loop)["chain"]}
+            for work in todo
+        }
+    return {"rounds": rounds, "works": about, **told(taken), "sent": sent, "delivered": delivered}
+
+
+def turn(one: Contestant, work: Work, loop: asyncio.Runner) -> Seconds:
+    """One contestant's turn at one work."""
+    taken = {"with": 0.0, "without": 0.0, "both": 0.0}
+
+    def calls(config: Any, kind: str) -> None:
+        own, wall = time.thread_time(), time.perf_counter()
+        work.run(config, loop)
+        taken[kind] += time.thread_time() - own
+        taken["both"] += time.perf_counter() - wall
+
+    with one.turn() as config:
+        bare = {"metadata": config["metadata"]}
+        gc.collect()
+        cpu, own = time.process_time(), time.thread_time()
+        for number in range(work.slices):
+            if number % 2:
+                calls(bare, "without")
+            with one.attached():
+                calls(config, "with")
+            if not number % 2:
+                calls(bare, "without")
+        aside = time.thread_time() - own - taken["with"]  # what this thread has done besides
+        one.flush()
+        taken["cpu"] = time.process_time() - cpu - aside - taken["without"]
+    one.flush()  # the end of the scope too: nothing is left to do in the others' turns
+    return {what: seconds / (work.slices * work.count) * 1e6 for what, seconds in taken.items()}
+
+
+# Figures
+
+
+def told(taken: Rounds) -> Found:
+    """What the work takes by itself, what each contestant adds to it, and the ratios of what they add."""
+    added = {work: {name: added_by(rounds, of["none"]) for name, rounds in of.items()} for work, of in taken.items()}
+    return {
+        "itself": {work: spread([one["without"] for one in of["none"]]) for work, of in taken.items()},
+        "added": {
+            work: {name: {what: spread(values) for what, values in by.items()} for name, by in of.items()}
+            for work, of in added.items()
+        },
+        "ratios": {work: dict(compared(of)) for work, of in added.items()},
+    }
+
+
+def added_by(rounds: list[Seconds], alone: list[Seconds]) -> dict[str, list[float]]:
+    """What a contestant adds, by measure and round; `alone` are the rounds of nobody."""
+    pairs = list(zip(rounds, alone, strict=True))
+    return {
+        "own": [one["with"] - one["without"] for one in rounds],
+        "drag": [one["without"] - other["without"] for one, other in pairs],
+        "wall": [one["both"] - other["both"] for one, other in pairs],
+        "cpu": [one["cpu"] for one in rounds],
+    }
+
+
+OURS: Final = ("recording", "budgets", "budgets+spool")
+
+
+def compared(added: dict[str, dict[str, list[float]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What each of ours adds beside what the others add, by measure."""
+    for ours in OURS:
+        for other in added:
+            if other not in (*OURS, "none"):
+                yield (
+                    f"{ours}/{other}",
+                    {what: ratio_of_medians(added[ours][what], added[other][what]) for what in MEASURES},
+                )
+
+
+def ratio_of_medians(values: Sequence[float], bases: Sequence[float]) -> dict[str, float]:
+    """The ratio of two series' medians, as `spread` tells it: its quartiles are those of rounds drawn with replacement."""
+    draw = random.Random(1)
+    drawn = []
+    for _ in range(_DRAWS):
+        rounds = draw.choices(range(len(values)), k=len(values))
+        drawn.append(_ratio([values[one] for one in rounds], [bases[one] for one in rounds]))
+    return {**spread(drawn), "median": _ratio(values, bases)}
+
+
+def _ratio(values: Sequence[float], bases: Sequence[float]) -> float:
+    base = statistics.median(bases)
+    return statistics.median(values) / base if base > 0 else 1e9  # nothing is cheaper than what costs nothing
+
+
+# What is shown
+
+
+def tables(found: Found) -> list[Table]:
+    """What each adds, by measure, and ours beside the others."""
+    works = found["works"]
+    titles = {
+        "own": "Microseconds of the calling thread",
+        "wall": "Microseconds until the calls have returned",
+        "cpu": "Microseconds of all threads, until all is delivered",
+    }
+    shown = [
+        Table(
+            "Microseconds of the calling thread that a call takes by itself, or a run of the graph and the agent",
+            ["", *works],
+            [["itself", *(number(found["itself"][work]["median"]) for work in works)]],
         )
-        print("\n".join(lines), end="\n\n")
-    for tracker in trackers.values():
-        tracker.close()
-
-
-def line(work: str, times: dict[str, list[float]]) -> str:
-    """Of the call itself its microseconds, of the others what they add, as medians of the differences within a round."""
-
-    def more(name: str, than: str) -> float:
-        return statistics.median(one - other for one, other in zip(times[name], times[than], strict=True))
-
-    shown = {"none": statistics.median(times["none"]), **{name: more(name, "none") for name in times if name != "none"}}
-    spool = more("queued+spool", "queued")  # there the caller's thread is alone
-    return (
-        f"{work:<10}"
-        + "".join(f"{value:>{width(name)}.1f}" for name, value in shown.items())
-        + f"{shown['queued'] / shown['empty']:>15.2f}{shown['recorded'] / shown['empty']:>16.2f}"
-        + f"{spool:>12.1f}{spool / shown['empty']:>13.2f}"
+    ]
+    shown += [
+        Table(
+            f"{title}: what each adds; medians of {found['rounds']} rounds",
+            ["", *works],
+            [
+                [name, *(number(found["added"][work][name][what]["median"]) for work in works)]
+                for name in found["added"]["invoke"]
+            ],
+        )
+        for what, title in titles.items()
+    ]
+    shown += [
+        Table(
+            f"{title}: what ours add, beside what others add",
+            ["", *works],
+            [
+                [pair.replace("/", " / "), *(spanned(found["ratios"][work][pair][what]) for work in works)]
+                for pair in found["ratios"]["invoke"]
+            ],
+        )
+        for what, title in titles.items()
+        if what != "wall"
+    ]
+    shown.append(
+        Table(
+            f"Of {found['sent']:,} calls delivered",
+            ["", "calls"],
+            [[name, f"{arrived:,}"] for name, arrived in found["delivered"].items()],
+        )
     )
+    return shown
 
 
-def width(name: str) -> int:
-    """Of a column."""
-    return max(9, len(name) + 2)
+def claims(found: Found) -> list[Claim]:
+    """The sizes to keep."""
 
+    def ratio(ours: str, other: str, work: str, limit: float, what: str = "own") -> list[Claim]:
+        pair = found["ratios"][work].get(f"{ours}/{other}")
+        said = "" if what == "own" else f", {what} in all"
+        return [Claim(f"{work}: {ours} / {other}{said}", pair[what]["median"], "at most", limit)] if pair else []
+
+    graph, events_of_graph = found["added"]["graph"], found["works"]["graph"]["chain_events"]
+    beyond = graph["recording"]["own"]["median"] - graph["empty"]["own"]["median"]
+    return [
+        *ratio("recording", "empty", "invoke", 2),
+        *ratio("recording", "empty", "ainvoke", 2),
+        *ratio("recording", "empty", "astream", 1.25),
+        *(one for work in ("invoke", "ainvoke", "astream") for one in ratio("budgets+spool", "empty", work, 3)),
+        *ratio("recording", "Langfuse", "invoke", 0.2),
+        *ratio("recording", "LangSmith", "invoke", 0.1),
+        *ratio("recording", "OpenInference", "invoke", 0.1),
+        *ratio("budgets+spool", "Langfuse", "invoke", 0.25, "cpu"),
+        Claim("graph: recording more than empty, a chain event", beyond / events_of_graph, "at most", 2, "us"),
+    ]
+
+
+PART = Part(
+    name="overhead",
+    about=__doc__ or "",
+    measure=measure,
+    tables=tables,
+    claims=claims,
+    quick={"rounds": 15, "astreams": 20},
+    full={"rounds": 45, "astreams": 100},
+)
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    with tempfile.TemporaryDirectory(prefix="vital-bench-") as spool:
-        measure(parser.parse_args().rounds, Path(spool))
+    PART.main()

@@ -1,0 +1,218 @@
+"""Who is compared: nothing, handlers of no substance, ours, and what users would pick instead.
+
+  none             no handler
+  empty            a handler with empty methods, inline: the floor, LangChain's dispatch alone
+  recording        ours, without budgets and spool
+  budgets          ours, with budgets of a session, user, service, agent tier and organization in force, far from their limits
+  budgets+spool    the same with the spool, as `VitalTracker.from_env()` has it
+
+Calls of ours are delivered to a PostgreSQL, by the tracker's own writer with its default settings. All calls carry the same
+metadata, those of a conversation's scope, also where nobody reads them: only the handler differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.tracers.context import _configure_hooks
+
+from vital_tracking import Agent, Settings, VitalTracker
+from vital_tracking.context import SCOPE_KEY, CallContext
+from vital_tracking.langchain.attach import watch_scopes
+from vital_tracking.stores.postgres import PostgresStore
+
+AGENT = Agent("cardio", name="Cardiologist", tier="tier_1", role="expert")
+USER, SESSION = "u-1", "s-1"
+
+TIERS = ("session", "user", "service", "tier", "organization")
+
+# For every organization whose name begins so; `recording` has none.
+BUDGETED = ("budgets", "budgets+spool")
+BUDGETS = [
+    {"entity_type": tier, "organization_id": organization, "monthly_limit": "1000000", "action": "block"}
+    for organization in BUDGETED
+    for tier in TIERS
+]
+
+# Whatever the environment says of tracing would be said to all.
+for _name in list(os.environ):
+    if _name.startswith(("LANGSMITH_", "LANGCHAIN_", "LANGFUSE_", "OTEL_", "VITAL_")):
+        del os.environ[_name]
+
+# Scopes are watched by a hook that all calls of a process pass: it is there for calls of ours alone.
+watch_scopes()
+_HOOK = _configure_hooks.pop()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where contestants deliver to: a database with `BUDGETS`, the address of a `benchmarks.sink`; and a folder for the spool."""
+
+    database: str
+    sink: str
+    folder: Path
+
+
+class Contestant:
+    """No handler."""
+
+    def __init__(self, name: str, places: Places) -> None:
+        self.name = name
+        self._places = places
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[dict[str, Any]]:
+        """What is around all calls, and their config."""
+        context = CallContext(
+            organization_id=self.name,
+            user_id=USER,
+            session_id=SESSION,
+            service_type="1:1_conversation",
+            service_id=SESSION,
+            service_name=AGENT.name,
+            service_run_id="0" * 36,
+            **AGENT.fields(),
+        )
+        yield {**self._config(), "metadata": {**context.as_metadata(), SCOPE_KEY: context.service_run_id}}
+
+    def _config(self) -> dict[str, Any]:
+        return {}
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """What must be around a slice of calls, and not around others'."""
+        yield
+
+    def flush(self) -> None:
+        """Deliver all that was told."""
+
+    def arrived(self) -> int | None:
+        """How many calls are where they were to be delivered; None where there is no such place."""
+        return None
+
+    def close(self) -> None:
+        """End its threads."""
+
+
+class EmptyHandler(BaseCallbackHandler):
+    """LangChain's dispatch to methods that do nothing."""
+
+    run_inline = True
+    raise_error = True
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_llm_new_token(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_llm_end(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_llm_error(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_chain_start(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_chain_end(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_chain_error(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_tool_start(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_tool_end(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_tool_error(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class Empty(Contestant):
+    """The floor."""
+
+    def __init__(self, name: str, places: Places) -> None:
+        super().__init__(name, places)
+        self._handler = EmptyHandler()
+
+    def _config(self) -> dict[str, Any]:
+        return {"callbacks": [self._handler]}
+
+
+class Ours(Contestant):
+    """A tracker on the database; its organization has its name."""
+
+    def __init__(self, name: str, places: Places, **settings: Any) -> None:
+        super().__init__(name, places)
+        self.tracker = VitalTracker(
+            PostgresStore(places.database), settings=Settings(**settings), organization_id=self.name
+        )
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[dict[str, Any]]:
+        with self.tracker.conversation(user_id=USER, session_id=SESSION, agent=AGENT) as conversation:
+            yield dict(conversation.config())
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        _configure_hooks.append(_HOOK)
+        try:
+            yield
+        finally:
+            _configure_hooks.remove(_HOOK)
+
+    def flush(self) -> None:
+        if not self.tracker.flush(600).complete:
+            raise RuntimeError(f"{self.name}: not all is delivered: {self.tracker.stats()}")
+
+    def arrived(self) -> int:
+        """Rows of calls in the database; where budgets are, all of them are in the windows of all tiers."""
+        with psycopg.connect(self._places.database) as connection:
+            [(calls, cost)] = connection.execute(
+                "select count(*), sum(total_cost) from token_usage_logs where organization_id = %s", [self.name]
+            ).fetchall()
+            windows = connection.execute(
+                "select entity_type, sum(spent) from budget_windows join budget_limits on budget_id = budget_limits.id"
+                " where organization_id = %s group by entity_type",
+                [self.name],
+            ).fetchall()
+        if (
+            dict(windows) != dict.fromkeys(TIERS if self.name in BUDGETED else (), cost)
+            or self.tracker.stats().unchecked
+        ):
+            raise RuntimeError(f"{self.name}: {calls} calls cost {cost}, and the windows say {windows}")
+        return int(calls)
+
+    def close(self) -> None:
+        self.tracker.close(60)
+
+
+def _recording(name: str, places: Places) -> Contestant:
+    return Ours(name, places, budgets=False, spool=False)
+
+
+def _budgets(name: str, places: Places) -> Contestant:
+    return Ours(name, places, spool=False)
+
+
+def _budgets_and_spool(name: str, places: Places) -> Contestant:
+    return Ours(name, places, spool_dir=places.folder)
+
+
+CONTESTANTS: dict[str, Callable[[str, Places], Contestant]] = {
+    "none": Contestant,
+    "empty": Empty,
+    "recording": _recording,
+    "budgets": _budgets,
+    "budgets+spool": _budgets_and_spool,
+}
+
+
+@contextlib.contextmanager
+def contestant(name: str, places: Places) -> Iterator[Contestant]:
+    """A contestant that is closed in the end."""
+    one = CONTESTANTS[name](name, places)
+    try:
+        yield one
+    finally:
+        one.close()
