@@ -1,7 +1,5 @@
 """How fast reports are, from the calls and from their sums.
 
-    python -m benchmarks.reports [--calls 1000000] [--days 90] [--rounds 5] [--json FILE]
-
 Loads so many calls of the last days into a throw-away PostgreSQL with the settings that it comes with (but it does not wait for
 its disk), fills the aggregations by backfill_usage_v1, and asks each report of the last 30 days in turns:
 
@@ -9,15 +7,15 @@ its disk), fills the aggregations by backfill_usage_v1, and asks each report of 
   sums   from the aggregations; the answers must be the same, percentiles within 5 %
   views  what admins have beside: materialized views, views and functions
 
-Milliseconds until the last row is there, medians of interleaved rounds with all that is needed in memory as far as it fits.
+Milliseconds until the last row is there, medians of interleaved rounds with all that is needed in memory as far as it fits. Fewer
+calls are of fewer days, of as many calls a day as ten million have in 90: what is gained depends on how many calls there are to a
+sum. `--calls 10000000` takes 7 GB and an hour.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,13 +27,16 @@ import psycopg
 
 from benchmarks import usage
 from benchmarks.database import a_database_server
-from benchmarks.figures import with_json, write
+from benchmarks.figures import Claim, Found, Part, Table, number, ratios, spanned, spread
 from benchmarks.report_queries import BIG, CLAIMS, FUNCTIONS, REPORTS, Report
 
 TABLES = ("daily_totals", "hourly", "daily", "daily_users", "daily_parts")
 LAST_DAYS = 30
 FILLERS = 2
 PATIENCE_S = 60  # for one answer of a function
+FULL_CALLS, FULL_DAYS = 10_000_000, 90  # what was promised is of these
+ORGANIZATION_MS = 50
+TIMES_ALL, TIMES_ONE = 20, 100
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -154,10 +155,6 @@ def same(rows: list[tuple[Any, ...]], sums: list[tuple[Any, ...]], percentile: b
     )
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
-
-
 def measure_reports(connection: Connection, rounds: int) -> dict[str, Any]:
     """All reports in all ways, in turns; the first turn warms up and compares the answers."""
     since = usage.first_day(LAST_DAYS)
@@ -186,8 +183,8 @@ def measure_reports(connection: Connection, rounds: int) -> dict[str, Any]:
                     found[report.name]["rows_plan"] = explained(connection, report.rows, arguments)
     for report in REPORTS:
         taken = times[report.name]
-        ratios = [rows / sums for rows, sums in zip(taken["rows"], taken["sums"], strict=True)]
-        found[report.name] |= {way: spread(values) for way, values in taken.items()} | {"ratio": spread(ratios)}
+        found[report.name] |= {way: spread(values) for way, values in taken.items()}
+        found[report.name]["ratio"] = ratios(taken["rows"], taken["sums"])
     return found
 
 
@@ -210,7 +207,9 @@ def measure_functions(connection: Connection, rounds: int) -> dict[str, dict[str
     return {name: spread(values) for name, values in times.items()}
 
 
-def measure(calls: int, days: int, rounds: int) -> dict[str, Any]:
+def measure(rounds: int, calls: int, days: int) -> Found:
+    """All figures; without `days`, of as many days as keep the calls of a day."""
+    days = days or max(round(calls * FULL_DAYS / FULL_CALLS), 1)
     with a_database_server() as (server, url):
         load_s = usage.load(url, calls, days)
         with psycopg.connect(server.socket_url("bench"), autocommit=True, prepare_threshold=None) as connection:
@@ -243,70 +242,92 @@ def measure(calls: int, days: int, rounds: int) -> dict[str, Any]:
 # Telling
 
 
-def misses(found: dict[str, Any]) -> list[str]:
-    """Which reports miss what was promised for ten million calls."""
-    told = []
-    for report in REPORTS:
-        one = found["reports"][report.name]
-        sums, ratio = one["sums"]["median"], one["ratio"]["median"]
-        if report.organization and sums >= 50:
-            told.append(f"{report.name}: {sums:.0f} ms, not below 50")
-        least = 100 if report.organization else 20
-        if report.totals and ratio < least:
-            told.append(f"{report.name}: {ratio:.0f} times faster from the sums, not {least}")
-        if report.organization and any(way.startswith("Seq Scan") for way in one["sums_plan"]["ways"]):
-            told.append(f"{report.name}: reads a whole table: {', '.join(one['sums_plan']['ways'])}")
+def size_of(found: Found) -> str:
+    """How many calls of how many days."""
+    return f"{found['calls']:,} calls of {found['days']} days"
+
+
+def tables(found: Found) -> list[Table]:
+    """The figures as tables."""
+    about = f"{size_of(found)}, {found['rounds']} rounds"
+    rates = {"load them": found["load"]["calls_per_s"], "backfill_usage_v1": found["backfill"]["calls_per_s"]}
+    return [
+        Table(
+            f"Reports of the last {LAST_DAYS} days, ms ({about}, shared_buffers {found['shared_buffers']})",
+            ["", "from the calls", "from the sums", "times faster", "views and functions"],
+            [
+                [
+                    name,
+                    *(number(one[way]["median"]) for way in ("rows", "sums")),
+                    spanned(one["ratio"]),
+                    number(one["views"]["median"]) if "views" in one else "",
+                ]
+                for name, one in found["reports"].items()
+            ],
+        ),
+        Table(
+            f"Functions, ms, at most {PATIENCE_S:,} s ({about})",
+            ["", "ms"],
+            [[name, spanned(one)] for name, one in found["functions_ms"].items()],
+        ),
+        Table(
+            f"Rows and sizes ({size_of(found)})",
+            ["table", "rows", "for 100 calls", "MiB", "of the calls' bytes"],
+            [
+                [
+                    table,
+                    f"{size['rows']:,.0f}",
+                    number(size["rows_per_100_calls"]),
+                    number(size["bytes"] / 2**20),
+                    f"{size['share_of_bytes']:.1%}",
+                ]
+                for table, size in found["sizes"].items()
+            ],
+        ),
+        Table(
+            "Calls a second, two connections at once",
+            ["", "calls a second"],
+            [[name, number(rate)] for name, rate in rates.items()],
+        ),
+    ]
+
+
+def claims(found: Found) -> list[Claim]:
+    """What was promised for ten million calls; of fewer, what depends on the calls of a day alone."""
+    whole = found["calls"] >= FULL_CALLS
+    reports = {report: found["reports"][report.name] for report in REPORTS}
+    gains = [
+        (TIMES_ALL if report.organization is None else TIMES_ONE, report, one)
+        for report, one in reports.items()
+        if report.totals and (whole or report.organization is None)
+    ]
+    told = [
+        Claim(f"{report.name}, from the sums ({size_of(found)})", one["ratio"]["median"], "at least", least, "times")
+        for least, report, one in gains
+    ]
+    if whole:
+        of_one = {report: one for report, one in reports.items() if report.organization}
+        slowest = max(of_one, key=lambda report: of_one[report]["sums"]["median"])
+        took = of_one[slowest]["sums"]["median"]
+        whole_tables = sum(
+            any(way.startswith("Seq Scan") for way in one["sums_plan"]["ways"]) for one in of_one.values()
+        )
+        told += [
+            Claim(f"slowest report of one organization ({slowest.name})", took, "at most", ORGANIZATION_MS, "ms"),
+            Claim("reports of one organization that read a whole table of sums", whole_tables, "at most", 0),
+        ]
     return told
 
 
-def show(found: dict[str, Any]) -> None:
-    """The figures as tables."""
-    load, filled = found["load"], found["backfill"]
-    print(
-        f"{found['calls']:,} calls of {found['days']} days, {found['calls_of_last_30_days']:,} of the last {LAST_DAYS}"
-    )
-    print(
-        f"shared_buffers {found['shared_buffers']}; medians of {found['rounds']} interleaved rounds, in brackets the spread\n"
-    )
-    print(f"loaded in {load['s']:,.0f} s ({load['calls_per_s']:,.0f} a second)")
-    print(
-        f"backfill {filled['s']:,.0f} s ({filled['calls_per_s']:,.0f} calls a second), queued in {filled['queue_s']:.1f} s\n"
-    )
-    print(f"{'':<34}{'rows':>12}{'of 100 calls':>14}{'MiB':>10}{'bytes a row':>13}{'of the calls':>14}")
-    for table, size in found["sizes"].items():
-        print(
-            f"{table:<34}{size['rows']:>12,.0f}{size['rows_per_100_calls']:>14.1f}{size['bytes'] / 2**20:>10,.0f}"
-            f"{size['bytes_per_row']:>13,.0f}{size['share_of_bytes']:>13.1%}"
-        )
-    print(f"\n{'ms':<42}{'rows':>26}{'sums':>24}{'ratio':>8}{'views':>24}")
-    for name, one in found["reports"].items():
-        views = _span(one["views"]) if "views" in one else ""
-        print(f"{name:<42}{_span(one['rows']):>26}{_span(one['sums']):>24}{one['ratio']['median']:>8.0f}{views:>24}")
-    print("\nms")
-    for name, one in found["functions_ms"].items():
-        print(f"{name:<42}{_span(one):>26}")
-    print("\nHow the sums are read")
-    for name, one in found["reports"].items():
-        print(f"{name:<42}{one['sums_plan']['pages']:>8,} pages  {', '.join(one['sums_plan']['ways'])}")
-    for miss in misses(found):
-        print(f"missed: {miss}")
-
-
-def _span(one: dict[str, float]) -> str:
-    form = ",.0f" if one["median"] >= 100 else ".1f"
-    return f"{one['median']:{form}} ({one['least']:{form}} to {one['most']:{form}})"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=1_000_000)
-    parser.add_argument("--days", type=int, default=90, help="that the calls are spread over")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = with_json(parser).parse_args()
-    found = measure(options.calls, options.days, options.rounds)
-    show(found)
-    write(found, options.json)
-
+PART = Part(
+    "reports",
+    __doc__,
+    measure,
+    tables,
+    claims,
+    quick={"rounds": 15, "calls": 100_000, "days": 0},
+    full={"calls": 1_000_000},
+)
 
 if __name__ == "__main__":
-    main()
+    PART.main()
