@@ -5,9 +5,14 @@
   recording        ours, without budgets and spool
   budgets          ours, with budgets of a session, user, service, agent tier and organization in force, far from their limits
   budgets+spool    the same with the spool, as `VitalTracker.from_env()` has it
+  UsageMetadata    langchain_core's UsageMetadataCallbackHandler, which adds up tokens in memory
+  LangSmith        LangChainTracer with a Client: a queue and threads that send compressed multipart
+  Langfuse         langfuse.langchain.CallbackHandler: spans, sent by OpenTelemetry's batch processor with Langfuse's settings
+  OpenInference    LangChainInstrumentor, attached to the whole process, and OpenTelemetry's own batch processor and exporter
 
-Calls of ours are delivered to a PostgreSQL, by the tracker's own writer with its default settings. All calls carry the same
-metadata, those of a conversation's scope, also where nobody reads them: only the handler differs.
+Calls of ours are delivered to a PostgreSQL, those of the last three to a local sink that accepts and discards; all by their own
+threads with their default settings. All calls carry the same metadata, those of a conversation's scope, also where nobody reads
+them: only the handler differs.
 """
 
 from __future__ import annotations
@@ -20,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.tracers.context import _configure_hooks
 
+from benchmarks.sink import received
 from vital_tracking import Agent, Settings, VitalTracker
 from vital_tracking.context import SCOPE_KEY, CallContext
 from vital_tracking.langchain.attach import watch_scopes
@@ -128,15 +134,21 @@ class EmptyHandler(BaseCallbackHandler):
     def on_tool_error(self, *args: Any, **kwargs: Any) -> None: ...
 
 
-class Empty(Contestant):
+class Handled(Contestant):
+    """A handler among the callbacks, which delivers nothing."""
+
+    handler: BaseCallbackHandler
+
+    def _config(self) -> dict[str, Any]:
+        return {"callbacks": [self.handler]}
+
+
+class Empty(Handled):
     """The floor."""
 
     def __init__(self, name: str, places: Places) -> None:
         super().__init__(name, places)
-        self._handler = EmptyHandler()
-
-    def _config(self) -> dict[str, Any]:
-        return {"callbacks": [self._handler]}
+        self.handler = EmptyHandler()
 
 
 class Ours(Contestant):
@@ -187,6 +199,88 @@ class Ours(Contestant):
         self.tracker.close(60)
 
 
+class UsageMetadata(Handled):
+    """What langchain_core has of its own."""
+
+    def __init__(self, name: str, places: Places) -> None:
+        super().__init__(name, places)
+        self.handler = UsageMetadataCallbackHandler()
+
+
+class LangSmith(Handled):
+    """One tracer for all calls; switched on by the environment there would be a new one for each."""
+
+    def __init__(self, name: str, places: Places) -> None:
+        super().__init__(name, places)
+        from langchain_core.tracers import LangChainTracer
+        from langsmith import Client
+
+        self._client = Client(api_url=places.sink, api_key="key")
+        self.handler = LangChainTracer(client=self._client, project_name="bench")
+
+    def flush(self) -> None:
+        self._client.flush()
+
+    def arrived(self) -> int:
+        return received(self._places.sink, "LangSmith")["calls"]
+
+    def close(self) -> None:
+        self._client.cleanup()
+
+
+class Langfuse(Handled):
+    """One handler for all calls."""
+
+    def __init__(self, name: str, places: Places) -> None:
+        super().__init__(name, places)
+        from langfuse import Langfuse as Client
+        from langfuse.langchain import CallbackHandler
+
+        self._client = Client(public_key="pk-lf-bench", secret_key="sk-lf-bench", base_url=places.sink)
+        self.handler = CallbackHandler(public_key="pk-lf-bench")
+
+    def flush(self) -> None:
+        self._client.flush()
+
+    def arrived(self) -> int:
+        return received(self._places.sink, "Langfuse")["calls"]
+
+    def close(self) -> None:
+        self._client.shutdown()
+
+
+class OpenInference(Contestant):
+    """Its handler is in every callback manager that is made while it is attached."""
+
+    def __init__(self, name: str, places: Places) -> None:
+        super().__init__(name, places)
+        from openinference.instrumentation.langchain import LangChainInstrumentor
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        self._provider = TracerProvider()
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{places.sink}/v1/traces")))
+        self._instrumentor = LangChainInstrumentor()
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        self._instrumentor.instrument(tracer_provider=self._provider, skip_dep_check=True)
+        try:
+            yield
+        finally:
+            self._instrumentor.uninstrument()
+
+    def flush(self) -> None:
+        self._provider.force_flush()
+
+    def arrived(self) -> int:
+        return received(self._places.sink, "OpenInference")["calls"]
+
+    def close(self) -> None:
+        self._provider.shutdown()
+
+
 def _recording(name: str, places: Places) -> Contestant:
     return Ours(name, places, budgets=False, spool=False)
 
@@ -205,6 +299,10 @@ CONTESTANTS: dict[str, Callable[[str, Places], Contestant]] = {
     "recording": _recording,
     "budgets": _budgets,
     "budgets+spool": _budgets_and_spool,
+    "UsageMetadata": UsageMetadata,
+    "LangSmith": LangSmith,
+    "Langfuse": Langfuse,
+    "OpenInference": OpenInference,
 }
 
 

@@ -34,41 +34,47 @@ from typing import Any, Final
 from benchmarks.contestants import BUDGETS, CONTESTANTS, Contestant, Places, contestant
 from benchmarks.database import a_database_server
 from benchmarks.figures import Claim, Found, Part, Table, number, spanned, spread
+from benchmarks.sink import a_sink
 from benchmarks.workloads import Work, events, works
 
 MEASURES: Final = ("own", "drag", "wall", "cpu")
 _DRAWS: Final = 1000
 
 # Of a work and a contestant, microseconds a call of each round: of calls with the handler (`with`) and of those between them
-# (`without`) in the calling thread, of both until they have returned (`both`), and what the handler adds in all of the process.
-Seconds = dict[str, float]
-Rounds = dict[str, dict[str, list[Seconds]]]
+# (`without`) in the calling thread, of both until they have returned (`both`); of other threads and of the delivery that is
+# left when all calls have returned (`rest`).
+Taken = dict[str, float]
+Rounds = dict[str, dict[str, list[Taken]]]
 
 
-def measure(rounds: int, astreams: int) -> Found:
-    """All figures."""
+def measure(rounds: int, astreams: int, contestants: str) -> Found:
+    """All figures; `contestants` are `all`, or names with commas between them: `none` and `empty` are needed."""
+    names = list(CONTESTANTS) if contestants == "all" else contestants.split(",")
     todo = works(astreams)
     with (
         tempfile.TemporaryDirectory(prefix="vital-bench-") as folder,
         a_database_server(BUDGETS) as (_, url),
+        a_sink() as sink,
         contextlib.ExitStack() as opened,
         asyncio.Runner() as loop,
     ):
-        places = Places(url, "", Path(folder))
-        contestants = [opened.enter_context(contestant(name, places)) for name in CONTESTANTS]
-        taken: Rounds = {work.name: {one.name: [] for one in contestants} for work in todo}
+        places = Places(url, sink, Path(folder))
+        everybody = [opened.enter_context(contestant(name, places)) for name in names]
+        taken: Rounds = {work.name: {one.name: [] for one in everybody} for work in todo}
         order = random.Random(1)
+        gc.collect()
+        gc.freeze()  # what is there for good is not gone through again before each turn
         for round_number in range(rounds + 1):
             for work in todo:
-                for one in order.sample(contestants, len(contestants)):
+                for one in order.sample(everybody, len(everybody)):
                     seconds = contextvars.copy_context().run(turn, one, work, loop)
                     if round_number:  # the first round warms everything up
                         taken[work.name][one.name].append(seconds)
             if not round_number:
                 gc.collect()
-                gc.freeze()  # what is there for good is not gone through again before each turn
+                gc.freeze()  # and what the first round has imported
         sent = (rounds + 1) * sum(work.slices * work.count * work.calls for work in todo)
-        delivered = {one.name: arrived for one in contestants if (arrived := one.arrived()) is not None}
+        delivered = {one.name: arrived for one in everybody if (arrived := one.arrived()) is not None}
         about = {
             work.name: {"about": work.about, "each": work.each, "chain_events": events(work, loop)["chain"]}
             for work in todo
@@ -76,7 +82,7 @@ def measure(rounds: int, astreams: int) -> Found:
     return {"rounds": rounds, "works": about, **told(taken), "sent": sent, "delivered": delivered}
 
 
-def turn(one: Contestant, work: Work, loop: asyncio.Runner) -> Seconds:
+def turn(one: Contestant, work: Work, loop: asyncio.Runner) -> Taken:
     """One contestant's turn at one work."""
     taken = {"with": 0.0, "without": 0.0, "both": 0.0}
 
@@ -97,9 +103,9 @@ def turn(one: Contestant, work: Work, loop: asyncio.Runner) -> Seconds:
                 calls(config, "with")
             if not number % 2:
                 calls(bare, "without")
-        aside = time.thread_time() - own - taken["with"]  # what this thread has done besides
+        own = time.thread_time() - own  # of the calls, and of what is between them
         one.flush()
-        taken["cpu"] = time.process_time() - cpu - aside - taken["without"]
+        taken["rest"] = time.process_time() - cpu - own
     one.flush()  # the end of the scope too: nothing is left to do in the others' turns
     return {what: seconds / (work.slices * work.count) * 1e6 for what, seconds in taken.items()}
 
@@ -120,25 +126,22 @@ def told(taken: Rounds) -> Found:
     }
 
 
-def added_by(rounds: list[Seconds], alone: list[Seconds]) -> dict[str, list[float]]:
+def added_by(rounds: list[Taken], alone: list[Taken]) -> dict[str, list[float]]:
     """What a contestant adds, by measure and round; `alone` are the rounds of nobody."""
     pairs = list(zip(rounds, alone, strict=True))
     return {
         "own": [one["with"] - one["without"] for one in rounds],
         "drag": [one["without"] - other["without"] for one, other in pairs],
         "wall": [one["both"] - other["both"] for one, other in pairs],
-        "cpu": [one["cpu"] for one in rounds],
+        "cpu": [one["with"] - one["without"] + one["rest"] - other["rest"] for one, other in pairs],
     }
-
-
-OURS: Final = ("recording", "budgets", "budgets+spool")
 
 
 def compared(added: dict[str, dict[str, list[float]]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """What each of ours adds beside what the others add, by measure."""
-    for ours in OURS:
+    for ours in ("recording", "budgets+spool"):
         for other in added:
-            if other not in (*OURS, "none"):
+            if ours in added and other not in ("none", "recording", "budgets", "budgets+spool"):
                 yield (
                     f"{ours}/{other}",
                     {what: ratio_of_medians(added[ours][what], added[other][what]) for what in MEASURES},
@@ -156,8 +159,9 @@ def ratio_of_medians(values: Sequence[float], bases: Sequence[float]) -> dict[st
 
 
 def _ratio(values: Sequence[float], bases: Sequence[float]) -> float:
+    """At most 1,000: what is lost in the noise divides nothing."""
     base = statistics.median(bases)
-    return statistics.median(values) / base if base > 0 else 1e9  # nothing is cheaper than what costs nothing
+    return min(statistics.median(values) / base, 1e3) if base > 0 else 1e3
 
 
 # What is shown
@@ -185,6 +189,7 @@ def tables(found: Found) -> list[Table]:
             [
                 [name, *(number(found["added"][work][name][what]["median"]) for work in works)]
                 for name in found["added"]["invoke"]
+                if (name, what) != ("none", "wall")
             ],
         )
         for what, title in titles.items()
@@ -240,8 +245,8 @@ PART = Part(
     measure=measure,
     tables=tables,
     claims=claims,
-    quick={"rounds": 15, "astreams": 20},
-    full={"rounds": 45, "astreams": 100},
+    quick={"rounds": 15, "astreams": 20, "contestants": "all"},
+    full={"rounds": 45, "astreams": 100, "contestants": "all"},
 )
 
 if __name__ == "__main__":

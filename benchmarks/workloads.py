@@ -148,9 +148,9 @@ def works(astreams: int) -> tuple[Work, ...]:
     return (
         Work("invoke", "invoke", invoke, 20, 5),
         Work("stream", f"stream of {CHUNKS} chunks", stream, 2, 5),
-        Work("ainvoke", f"{AT_ONCE} ainvoke at once", ainvoke, AT_ONCE, 2),
+        Work("ainvoke", f"{AT_ONCE} ainvoke at once", ainvoke, AT_ONCE, 1),
         Work("astream", f"{astreams} astream of {CHUNKS} chunks at once", astream, astreams, 1),
-        Work("graph", f"LangGraph, {NODES} nodes, one call", graph, 1, 4, each="run"),
+        Work("graph", f"LangGraph, {NODES} nodes, one call", graph, 1, 8, each="run"),
         Work("agent", "create_agent, a tool, two calls", agent, 1, 4, each="run", calls=2),
     )
 
