@@ -306,6 +306,9 @@ CONTESTANTS: dict[str, Callable[[str, Places], Contestant]] = {
 }
 
 
+OURS = ("recording", "budgets", "budgets+spool")
+
+
 @contextlib.contextmanager
 def contestant(name: str, places: Places) -> Iterator[Contestant]:
     """A contestant that is closed in the end."""

@@ -31,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.contestants import BUDGETS, CONTESTANTS, Contestant, Places, contestant
+from benchmarks.contestants import BUDGETS, CONTESTANTS, OURS, Contestant, Places, contestant
 from benchmarks.database import a_database_server
 from benchmarks.figures import Claim, Found, Part, Table, number, spanned, spread
 from benchmarks.sink import a_sink
@@ -141,7 +141,7 @@ def compared(added: dict[str, dict[str, list[float]]]) -> Iterator[tuple[str, di
     """What each of ours adds beside what the others add, by measure."""
     for ours in ("recording", "budgets+spool"):
         for other in added:
-            if ours in added and other not in ("none", "recording", "budgets", "budgets+spool"):
+            if ours in added and other not in ("none", *OURS):
                 yield (
                     f"{ours}/{other}",
                     {what: ratio_of_medians(added[ours][what], added[other][what]) for what in MEASURES},

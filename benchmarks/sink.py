@@ -121,6 +121,9 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.kept = _Kept()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Somebody has not waited for the answer."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections are kept
