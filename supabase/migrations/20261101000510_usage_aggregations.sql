@@ -21,7 +21,7 @@ create table vital_private.usage_measures (
   timed_calls bigint not null default 0,
   prompt_tokens numeric not null default 0,
   completion_tokens numeric not null default 0,
-  total_tokens numeric generated always as (prompt_tokens + completion_tokens) stored,
+  total_tokens numeric not null default 0,
   cache_read_tokens numeric not null default 0,
   cache_write_tokens numeric not null default 0,
   reasoning_tokens numeric not null default 0,
@@ -227,6 +227,7 @@ comment on function public.latency_percentile(numeric, double precision) is
 -- One step between calls and the tables: the sums of many calls, by all that the tables of hours, days and users tell apart.
 create type vital_private.usage as (
   hour_start timestamptz,
+  day date,
   organization_id text,
   user_id text,
   service_type text,
@@ -244,6 +245,7 @@ create type vital_private.usage as (
   timed_calls bigint,
   prompt_tokens numeric,
   completion_tokens numeric,
+  total_tokens numeric,
   cache_read_tokens numeric,
   cache_write_tokens numeric,
   reasoning_tokens numeric,
@@ -276,17 +278,18 @@ set search_path = ''
 as $$
   select array_agg(attname::text order by attnum)
   from pg_catalog.pg_attribute
-  where attrelid = 'vital_private.usage_measures'::regclass and attnum > 0 and attgenerated = ''
+  where attrelid = 'vital_private.usage_measures'::regclass and attnum > 0
 $$;
 
 -- The text of a query that measures calls: one row a call, with the columns of vital_private.usage and those of the parts. `source`
 -- is a table or query of calls; where they are `signed`, its column `sign` says whether to add a call (1) or take it away (-1).
+-- (date_bin finds an hour of UTC ten times faster than date_trunc, which asks the time zone.)
 create function vital_private.measured(source text, signed boolean) returns text
 language sql
 as $$
   select replace(format($query$(
     select
-      date_trunc('hour', created_at, 'UTC') as hour_start, (created_at at time zone 'UTC')::date as day,
+      date_bin('1 hour', created_at, '2000-01-01 00:00:00+00') as hour_start, (created_at at time zone 'UTC')::date as day,
       organization_id, user_id, service_type, agent_id, agent_name, agent_tier, provider, model,
       panel_id, panel_position, workflow_id, workflow_step, workflow_step_name,
       sign * calls::bigint as calls,
@@ -298,6 +301,7 @@ as $$
       case when latency_ms is null then 0 else sign * 1::bigint end as timed_calls,
       sign * prompt_tokens::numeric as prompt_tokens,
       sign * completion_tokens::numeric as completion_tokens,
+      sign * total_tokens::numeric as total_tokens,
       sign * cache_read_tokens::numeric as cache_read_tokens,
       sign * cache_write_tokens::numeric as cache_write_tokens,
       sign * reasoning_tokens::numeric as reasoning_tokens,
@@ -400,7 +404,7 @@ declare
   tables constant jsonb := jsonb_build_object(
     'insert', 'new table as added', 'update', 'old table as removed new table as added', 'delete', 'old table as removed'
   );
-  folded constant text[] := '{hour_start, organization_id, user_id, service_type, agent_id, agent_name, agent_tier, provider, model}';
+  folded constant text[] := '{hour_start, day, organization_id, user_id, service_type, agent_id, agent_name, agent_tier, provider, model}';
   operation text;
   posts text;
 begin
@@ -409,7 +413,7 @@ begin
       vital_private.posting(
         target, keys, names,
         case
-          when condition = 'true' then '(select (f.hour_start at time zone ''UTC'')::date as day, f.* from unnest(folded) as f)'
+          when condition = 'true' then 'unnest(folded)'
           else vital_private.measured(sources ->> operation, operation <> 'insert')
         end,
         condition
@@ -434,7 +438,7 @@ begin
     return null;
   end if;
   perform vital_private.lock_usage(d.day, alone => false)
-  from (select distinct (u.hour_start at time zone 'UTC')::date as day from unnest(folded) as u order by 1) as d;
+  from (select distinct u.day from unnest(folded) as u order by 1) as d;
   %7$s
   return null;
 end;

@@ -7,7 +7,7 @@ create function vital_private.sums_of_usage() returns text
 language sql
 set search_path = ''
 as $$
-  select string_agg(format('sum(u.%1$I) as %1$I', m), ', ') from unnest(vital_private.measures() || 'total_tokens'::text) as m
+  select string_agg(format('sum(u.%1$I) as %1$I', m), ', ') from unnest(vital_private.measures()) as m
 $$;
 
 -- ... and what is told of such sums (`s`). Every share of nothing is NULL, as is every average of nothing.
