@@ -9,6 +9,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -67,10 +68,12 @@ def request(**context: Any) -> Request:
     return Request(CallContext(**context), "openai", "gpt-4o-mini", 400, max_tokens=100)
 
 
-def a_tracker(url: str) -> VitalTracker:
-    """A tracker that knows its budgets, and tells nobody of their alerts."""
+def a_tracker(url: str, spool: Path | None = None) -> VitalTracker:
+    """A tracker that knows its budgets, and tells nobody of their alerts; with a spool where a folder is given."""
     logging.getLogger("vital_tracking").setLevel(logging.ERROR)
-    settings = Settings(flush_interval_s=3600, budget_deadline_s=60, spool=False, queue_bytes=1 << 30)
+    settings = Settings(
+        flush_interval_s=3600, budget_deadline_s=60, spool=spool is not None, spool_dir=spool, queue_bytes=1 << 30
+    )
     tracker = VitalTracker(PostgresStore(url), settings=settings)
     tracker.gate.start()
     while tracker.gate.rules is None:

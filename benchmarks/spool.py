@@ -222,12 +222,10 @@ class Parts:
         return spent / BUSY_WRITES / len(self._frames) * 1e6
 
 
-def sink_tracker(folder: Path, *, spool: bool) -> VitalTracker:
+def sink_tracker(folder: Path, *, spool: bool, **settings: Any) -> VitalTracker:
     """A tracker whose writer sends nothing until it is told to."""
-    settings = Settings(
-        spool=spool, spool_dir=folder, budgets=False, flush_interval_s=3600, batch_size=1000, queue_bytes=1 << 30
-    )
-    return VitalTracker(Sink(), settings=settings)  # type: ignore[arg-type]
+    options = {"spool_dir": folder, "flush_interval_s": 3600, "batch_size": 1000, "queue_bytes": 1 << 30, **settings}
+    return VitalTracker(Sink(), settings=Settings(spool=spool, budgets=False, **options))  # type: ignore[arg-type]
 
 
 # Delivery
