@@ -21,6 +21,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,6 @@ BUDGETS = [
     for organization in BUDGETED
     for tier in TIERS
 ]
-
-# Whatever the environment says of tracing would be said to all.
-for _name in list(os.environ):
-    if _name.startswith(("LANGSMITH_", "LANGCHAIN_", "LANGFUSE_", "OTEL_", "VITAL_")):
-        del os.environ[_name]
 
 # Scopes are watched by a hook that all calls of a process pass: it is there for calls of ours alone.
 watch_scopes()
@@ -157,7 +153,9 @@ class Ours(Contestant):
     def __init__(self, name: str, places: Places, **settings: Any) -> None:
         super().__init__(name, places)
         self.tracker = VitalTracker(
-            PostgresStore(places.database), settings=Settings(**settings), organization_id=self.name
+            PostgresStore(places.database),
+            settings=Settings(spool_dir=places.folder, **settings),
+            organization_id=self.name,
         )
 
     @contextlib.contextmanager
@@ -207,7 +205,14 @@ class UsageMetadata(Handled):
         self.handler = UsageMetadataCallbackHandler()
 
 
-class LangSmith(Handled):
+class Sent(Contestant):
+    """Delivers to the sink, which knows who comes from their addresses."""
+
+    def arrived(self) -> int:
+        return received(self._places.sink, self.name)["calls"]
+
+
+class LangSmith(Sent, Handled):
     """One tracer for all calls; switched on by the environment there would be a new one for each."""
 
     def __init__(self, name: str, places: Places) -> None:
@@ -221,14 +226,11 @@ class LangSmith(Handled):
     def flush(self) -> None:
         self._client.flush()
 
-    def arrived(self) -> int:
-        return received(self._places.sink, "LangSmith")["calls"]
-
     def close(self) -> None:
         self._client.cleanup()
 
 
-class Langfuse(Handled):
+class Langfuse(Sent, Handled):
     """One handler for all calls."""
 
     def __init__(self, name: str, places: Places) -> None:
@@ -242,14 +244,11 @@ class Langfuse(Handled):
     def flush(self) -> None:
         self._client.flush()
 
-    def arrived(self) -> int:
-        return received(self._places.sink, "Langfuse")["calls"]
-
     def close(self) -> None:
         self._client.shutdown()
 
 
-class OpenInference(Contestant):
+class OpenInference(Sent):
     """Its handler is in every callback manager that is made while it is attached."""
 
     def __init__(self, name: str, places: Places) -> None:
@@ -274,31 +273,16 @@ class OpenInference(Contestant):
     def flush(self) -> None:
         self._provider.force_flush()
 
-    def arrived(self) -> int:
-        return received(self._places.sink, "OpenInference")["calls"]
-
     def close(self) -> None:
         self._provider.shutdown()
-
-
-def _recording(name: str, places: Places) -> Contestant:
-    return Ours(name, places, budgets=False, spool=False)
-
-
-def _budgets(name: str, places: Places) -> Contestant:
-    return Ours(name, places, spool=False)
-
-
-def _budgets_and_spool(name: str, places: Places) -> Contestant:
-    return Ours(name, places, spool_dir=places.folder)
 
 
 CONTESTANTS: dict[str, Callable[[str, Places], Contestant]] = {
     "none": Contestant,
     "empty": Empty,
-    "recording": _recording,
-    "budgets": _budgets,
-    "budgets+spool": _budgets_and_spool,
+    "recording": partial(Ours, budgets=False, spool=False),
+    "budgets": partial(Ours, spool=False),
+    "budgets+spool": Ours,
     "UsageMetadata": UsageMetadata,
     "LangSmith": LangSmith,
     "Langfuse": Langfuse,
@@ -311,7 +295,9 @@ OURS = ("recording", "budgets", "budgets+spool")
 
 @contextlib.contextmanager
 def contestant(name: str, places: Places) -> Iterator[Contestant]:
-    """A contestant that is closed in the end."""
+    """A contestant that is closed in the end. What the environment says of tracing would be said to all: it is forgotten."""
+    for variable in [one for one in os.environ if one.startswith(("LANGSMITH_", "LANGCHAIN_", "LANGFUSE_", "OTEL_"))]:
+        del os.environ[variable]
     one = CONTESTANTS[name](name, places)
     try:
         yield one

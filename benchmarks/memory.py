@@ -140,11 +140,13 @@ def tables(found: Found) -> list[Table]:
 
 def claims(found: Found) -> list[Claim]:
     """The sizes to keep."""
-    lost = [seen["lost"] for name, seen in found["contestants"].items() if name in OURS]
-    return [
-        Claim(f"calls lost of {found['calls']:,}", max(lost), "at most", 0),
-        Claim("memory: budgets+spool, kept", more(found, "budgets+spool", "kept") / MB, "at most", 5, "MB"),
-    ]
+    told = []
+    if lost := [seen["lost"] for name, seen in found["contestants"].items() if name in OURS]:
+        told.append(Claim(f"calls lost of {found['calls']:,}", max(lost), "at most", 0))
+    if "budgets+spool" in found["contestants"]:
+        kept = more(found, "budgets+spool", "kept") / MB
+        told.append(Claim("memory: budgets+spool, kept", kept, "at most", 5, "MB"))
+    return told
 
 
 PART = Part(

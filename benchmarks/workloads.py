@@ -146,11 +146,11 @@ def agent(config: Any, count: int) -> None:
 def works(astreams: int) -> tuple[Work, ...]:
     """All works; so many streams at once."""
     return (
-        Work("invoke", "invoke", invoke, 20, 5),
-        Work("stream", f"stream of {CHUNKS} chunks", stream, 2, 5),
-        Work("ainvoke", f"{AT_ONCE} ainvoke at once", ainvoke, AT_ONCE, 1),
-        Work("astream", f"{astreams} astream of {CHUNKS} chunks at once", astream, astreams, 1),
-        Work("graph", f"LangGraph, {NODES} nodes, one call", graph, 1, 8, each="run"),
+        Work("invoke", "one after the other", invoke, 20, 5),
+        Work("stream", f"{CHUNKS} chunks", stream, 2, 5),
+        Work("ainvoke", f"{AT_ONCE} at once", ainvoke, AT_ONCE, 1),
+        Work("astream", f"{astreams} at once, {CHUNKS} chunks", astream, astreams, max(1, 40 // astreams)),
+        Work("graph", f"LangGraph with {NODES} nodes, one call", graph, 1, 8, each="run"),
         Work("agent", "create_agent, a tool, two calls", agent, 1, 4, each="run", calls=2),
     )
 
