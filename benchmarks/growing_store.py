@@ -15,7 +15,7 @@ from benchmarks import usage
 from benchmarks.admission import in_hand, misses
 from benchmarks.callers import ENDLESS, a_tracker, request
 from benchmarks.growing import Growth, shortest
-from benchmarks.growing_calls import TURNS, call_us
+from benchmarks.growing_calls import TURNS, call_us, own_us
 from benchmarks.report_queries import REPORTS
 from benchmarks.reports import Connection, arguments_of, backfill, only
 from vital_tracking import VitalTracker
@@ -218,5 +218,13 @@ def admissions(databases: Databases, windows: Sequence[int]) -> Iterator[list[Gr
                 "us",
                 HELD,
                 [partial(in_hand, *both) for both in zip(holding, users, strict=True)],
+            ),
+            Growth(
+                "a look of the desk at what is in hand",
+                "grants in hand",
+                "us",
+                HELD,
+                [partial(shortest, partial(own_us, one.gate.ledger.keeps), TURNS) for one in holding],
+                total=True,
             ),
         ]
