@@ -146,8 +146,8 @@ def agent(config: Any, count: int) -> None:
 def works(astreams: int) -> tuple[Work, ...]:
     """All works; so many streams at once."""
     return (
-        Work("invoke", "one after the other", invoke, 20, 5),
-        Work("stream", f"{CHUNKS} chunks", stream, 2, 5),
+        Work("invoke", "one after the other", invoke, 20, 10),
+        Work("stream", f"{CHUNKS} chunks", stream, 2, 3),
         Work("ainvoke", f"{AT_ONCE} at once", ainvoke, AT_ONCE, 1),
         Work("astream", f"{astreams} at once, {CHUNKS} chunks", astream, astreams, max(1, 40 // astreams)),
         Work("graph", f"LangGraph with {NODES} nodes, one call", graph, 1, 8, each="run"),
