@@ -474,7 +474,7 @@ def test_refreshing_goes_on_through_an_outage_until_it_is_stopped(
 ) -> None:
     """A restart of the database would end it, and the views would stand still from then on."""
     with FaultProxy(postgres_server.port) as proxy:
-        proxy.lose(1, b"refresh_analytics", "call")
+        proxy.lose(1, b"refresh_analytics", "answer")
         with subprocess.Popen(
             [COMMAND, "refresh", "--every", "200ms"],
             env={**environment(tmp_path, VITAL_DATABASE_URL=proxy.url(database_url)), "PYTHONUNBUFFERED": "1"},

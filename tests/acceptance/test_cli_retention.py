@@ -122,7 +122,7 @@ def test_late_calls_are_in_one_place(
     late = [a_cost(7, "0.7", **at(6)), a_cost(8, "0.8", **at(5))]
     store.call("record_calls_v1", calls=json.dumps(late))
     with FaultProxy(postgres_server.port) as proxy:
-        proxy.lose(1, b"archive_month_v1", "commit")
+        proxy.lose(1, b"archive_month_v1", "answer")
         order, unanswered, rest = several(
             ["archive", OLD, "--drop", "--yes"],
             [f"VITAL_DATABASE_URL={proxy.url(database_url)}", "archive", OLDER, "--drop", "--yes"],

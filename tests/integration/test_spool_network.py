@@ -146,9 +146,9 @@ def test_ten_thousand_calls_during_an_outage_arrive_once(
     assert drained > plain * 0.2
 
 
-@pytest.mark.parametrize("answer", ["call", "commit"])
-def test_answers_that_are_lost_double_nothing_and_lose_nothing(
-    answer: Any, postgres_server: PostgresServer, database_url: str, spool_dir: Path, rows: Rows
+@pytest.mark.parametrize("what", ["request", "answer"])
+def test_requests_and_answers_that_are_lost_double_nothing_and_lose_nothing(
+    what: Any, postgres_server: PostgresServer, database_url: str, spool_dir: Path, rows: Rows
 ) -> None:
     """If this failed, a network that breaks at the wrong moment would bill calls twice, or not at all."""
     cuts = 12
@@ -159,13 +159,13 @@ def test_answers_that_are_lost_double_nothing_and_lose_nothing(
         ids: list[str] = []
         chance = random.Random(5)
         for number in range(cuts):
-            proxy.lose(1, b"record_calls_v1", answer)
+            proxy.lose(1, b"record_calls_v1", what)
             ids += record(tracker, chance.randrange(1, 400))
             until(lambda number=number: proxy.lost > number, 30)  # type: ignore[misc]
             delivered = tracker.flush(60)
         assert (delivered.complete, delivered.dropped, delivered.rejected) == (True, 0, 0)
         assert delivered.inserted + delivered.duplicate == len(ids)
-        if answer == "commit":  # the database had these all the time
+        if what == "answer":  # the database had these all the time
             assert delivered.duplicate >= cuts
         else:
             assert delivered.duplicate == 0
@@ -184,7 +184,7 @@ def test_a_process_that_dies_between_commit_and_answer_leaves_nothing_to_be_bill
         tracker = VitalTracker(PostgresStore(url, description="one database"), settings=settings)
         ids = record(tracker, 1)
         assert tracker.flush(60).complete
-        proxy.lose(1_000_000, b"record_calls_v1", "commit")
+        proxy.lose(1_000_000, b"record_calls_v1", "answer")
         ids += record(tracker, 500)
         assert not tracker.flush(0.5).complete
         until(lambda: proxy.lost, 30)
