@@ -41,7 +41,7 @@ bench: $(VENV)/.test
 
 bench-reports: $(VENV)/.test
 	$(BIN)/python -m benchmarks.reports --calls $(CALLS)
-	$(BIN)/python -m benchmarks.recording
+	$(BIN)/python -m benchmarks.delivery
 
 soak: $(VENV)/.test
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)

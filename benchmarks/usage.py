@@ -1,13 +1,20 @@
-"""Many calls, as a company makes them, loaded straight into the table of calls or told as JSON and as text for COPY."""
+"""Many calls, as a company makes them: loaded straight into the table of calls, or as the records that the library makes."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
+
+from vital_tracking import Price
+from vital_tracking.context import CONTEXT_FIELDS, CallContext
+from vital_tracking.usage import CallRecord, TokenUsage
 
 CHUNK = 100_000
 LOADERS = 2
@@ -56,3 +63,45 @@ def load(url: str, calls: int, days: int) -> float:
         connection.execute("call bench.load_runs()")
         connection.execute("vacuum analyze")
     return took
+
+
+PRICES = [
+    Price(model=f"model-{number}", input=f"{(number + 1) * 0.15:.2f}", output=f"{(number + 1) * 0.6:.2f}")
+    for number in range(9)
+]
+"""What the models of these calls cost, for the library to price them by."""
+
+_TAKEN = (
+    "provider",
+    "model",
+    "call_type",
+    "run_id",
+    "trace_id",
+    "status",
+    "error_type",
+    "latency_ms",
+    "ttft_ms",
+    "cache_hit",
+)
+_TOKENS = ("prompt_tokens", "completion_tokens", "cache_read_tokens", "reasoning_tokens")
+
+
+def records(connection: psycopg.Connection[Any], calls: int) -> Generator[CallRecord, None, None]:
+    """So many calls of today, in the order of their starts, as the library knows them before it prices them."""
+    since = first_day(1)
+    install(connection)
+    connection.execute("create temporary table made (like token_usage_logs including defaults)")
+    connection.execute(
+        "call bench.load_calls('made', 0, %s, %s, %s, %s)", [calls - 1, calls, since, hours(connection, since, 1)]
+    )
+    with connection.cursor(row_factory=dict_row) as cursor:
+        for row in cursor.stream("select * from made order by created_at, id"):
+            yield CallRecord(
+                id=str(row["id"]),
+                created_at=row["created_at"],
+                context=CallContext(**{name: row[name] for name in CONTEXT_FIELDS}),
+                usage=TokenUsage(**{name: row[name] for name in _TOKENS}),
+                request_hash=row["request_hash"],
+                clocked=False,
+                **{name: row[name] for name in _TAKEN},
+            )
