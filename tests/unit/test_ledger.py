@@ -321,6 +321,53 @@ def test_threads_take_no_more_than_there_is(ledger: Ledger, granted: Callable[..
     assert min(left.values()) >= 0
 
 
+class Door:
+    """A lock that nobody may wait for, and that is taken at first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.tries = 0
+
+    def acquire(self, *, blocking: bool) -> bool:
+        assert not blocking
+        self.tries += 1
+        return self.tries > 3 and self._lock.acquire(blocking=False)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def _is_owned(self) -> bool:
+        return self._lock._is_owned()  # type: ignore[attr-defined]
+
+
+def test_busy_threads_do_not_wait_in_line(
+    ledger: Ledger, granted: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = granted(calls=1)
+    door = Door()
+    monkeypatch.setattr(ledger, "_lock", door)
+    assert ledger.take(plan, Amounts(0, 0, 1), 0) is not None
+    assert door.tries == 4
+    assert not door._is_owned()
+
+
+def test_a_signal_that_comes_with_the_lock_leaves_it_open(
+    ledger: Ledger, granted: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = granted(calls=1)
+    door = Door()
+    monkeypatch.setattr(ledger, "_lock", door)
+
+    def interrupted(*, blocking: bool) -> bool:
+        door._lock.acquire(blocking=blocking)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(door, "acquire", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.take(plan, Amounts(0, 0, 1), 0)
+    assert not door._is_owned()
+
+
 def test_one_window_short_means_nothing_is_taken_of_the_others(ledger: Ledger, granted: Callable[..., Plan]) -> None:
     """Else a call that is stopped by one budget would eat another one up."""
     plan = granted(5)

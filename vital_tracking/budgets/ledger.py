@@ -134,7 +134,7 @@ class Ledger:
     """The books of one process. Methods are safe from any thread; a release may come in the middle of any of them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # Garbage collection can end a call on a thread that holds the lock: what it gives back waits here.
         self._released: deque[Hold] = deque()
         self._windows: dict[int, Window] = {}
@@ -158,7 +158,7 @@ class Ledger:
 
     def reset_after_fork(self) -> None:
         """In a forked child: grants are the parent's, and so is whoever held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.start_anew()
         self._accounts = {}
 
@@ -184,7 +184,12 @@ class Ledger:
         now = time.monotonic()
         if now >= plan.until or now >= self.valid_until:
             return None
-        with self._lock:
+        lock = self._lock
+        try:
+            # Whoever waits for a lock is given it while it still waits for the interpreter, and all others find it taken: each
+            # admission of busy threads becomes a switch of threads. So nobody waits here; who comes in vain lets others run.
+            while not lock.acquire(blocking=False):
+                time.sleep(0)
             if self._released:
                 self._give_back()
             entries = plan.entries
@@ -197,7 +202,11 @@ class Ledger:
                 if free < window.low:
                     window.low = -1
                     plan.low = True
-            return Hold(entries, amounts, self.holder, plan.history, prompt_bytes)
+        finally:
+            # A signal may come when the lock was just taken; asked for it, the lock alone knows.
+            if lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001
+                lock.release()
+        return Hold(entries, amounts, self.holder, plan.history, prompt_bytes)
 
     def take_what_there_is(self, plan: Plan, amounts: Amounts, prompt_bytes: int) -> tuple[Hold | None, list[Account]]:
         """Set aside what a call needs where there is enough; the accounts where there is not."""
