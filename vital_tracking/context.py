@@ -108,7 +108,9 @@ class Frame:
     absorbed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     exported: Mapping[str, Any] = field(init=False)
-    packed: bytes | None = field(init=False, default=None)  # the scope as JSON, once a call in it has been recorded
+    known: dict[object, CallContext] = field(
+        init=False, default_factory=dict
+    )  # of its calls, by what they say themselves
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exported", MappingProxyType({**self.context.as_metadata(), SCOPE_KEY: self.id}))

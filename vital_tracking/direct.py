@@ -257,7 +257,7 @@ class DirectCalls:
             admission.requested_model, admission.action = rungs[0], "downgrade"
         given = cast("dict[str, Any]", call)
         whom = {name: given[name] for name in _ADMITTED if name in given}
-        if self._recorder.spools:
+        if self._recorder.spool is not None:
             admission.call_id = new_id()
             size, tokens = request.prompt_bytes, request.prompt_tokens
             begun = self._recorder.begun(

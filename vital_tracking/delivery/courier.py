@@ -287,7 +287,11 @@ class StoreCourier:
         hold = self.held.pop(item.id, None)
         if hold is not None and self.holds is not None:
             self.holds.give_back(hold)
-        self.letters.add("frame", item.payload.decode("utf-8", "replace"), None, type(error).__name__)
+        payload = item.payload
+        if item.item is not None:
+            with contextlib.suppress(Exception):  # nothing is left to try
+                payload = item.item.packed(short=True)
+        self.letters.add("frame", payload.decode("utf-8", "replace"), None, type(error).__name__)
 
     def refresh_prices(self) -> None:
         """Take the team's prices and the time from the store before the first batch and every five minutes."""
@@ -326,6 +330,9 @@ class StoreCourier:
     def decoded(self, frame: Frame) -> CallRecord | Unrecorded:
         """The call that a frame holds."""
         skew_s = frame.skew_s if frame.skew_s is not None else self.clock.first_s
+        if frame.item is not None:
+            frame.item.date(skew_s or 0.0)
+            return frame.item  # type: ignore[no-any-return]
         return self._decoders[frame.kind](frame.id, frame.payload, skew_s or 0.0)
 
     def _call(self, record: CallRecord, before: Row | None, drawn: tuple[str | None, Draws] | None) -> Row:

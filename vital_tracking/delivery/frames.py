@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 MAGIC: Final = b"\xffV"
@@ -50,6 +50,7 @@ class Frame(NamedTuple):
     """One frame as it was read: what it is, its id's bytes, its JSON.
 
     `skew_s` is how far the clock that it was written by was from the database's, where it is another process's; `legacy`: it is.
+    `item` is what the JSON would be of, where it never left this process's memory.
     """
 
     kind: int
@@ -57,6 +58,7 @@ class Frame(NamedTuple):
     payload: bytes
     skew_s: float | None = None
     legacy: bool = False
+    item: Any = None
 
 
 def framed(kind: int, id: bytes, payload: bytes) -> bytes:  # noqa: A002 - the word of the format

@@ -40,12 +40,14 @@ _LEFT: Final = (
     "or run: vital-tracking spool replay"
 )
 _OVERHEAD: Final = 200  # bytes of a queued frame beside its JSON
+_AS_IT_IS: Final = 4096  # bytes of a queued call that is not packed: about as many, with what it refers to
+_MOST_AS_THEY_ARE: Final = 1000  # calls in memory: what waits behind them is packed, and smaller
 _HOPELESS_S: Final = 1.0
 _PATIENCE_S: Final = 3.0
 
 
 class Call(Unrecorded, Protocol):
-    """A call in a form that is packed in microseconds."""
+    """A call in a form that is packed in microseconds, and may wait in memory as it is."""
 
     id: Any
 
@@ -56,8 +58,15 @@ class Call(Unrecorded, Protocol):
     def packed(self, *, short: bool = False) -> bytes:
         """The call as JSON."""
 
+    def keep(self) -> None:
+        """Let go of everything but what its record is made of."""
+
+    def date(self, skew_s: float) -> None:
+        """Correct its time, once, where it is not known by how much: by so many seconds."""
+
 
 Recordable: TypeAlias = CallRecord | RunRecord | Call
+_MADE: Final = (CallRecord, RunRecord)
 
 
 class Recorder:
@@ -138,11 +147,6 @@ class Recorder:
 
     # Calls that begin
 
-    @property
-    def spools(self) -> bool:
-        """Whether it is worth telling when a call begins."""
-        return self.spool is not None
-
     def opened(self, kind: Kind, key: bytes, payload: bytes) -> None:
         """A call has begun: if this process dies before its end, it is recorded as abandoned."""
         if self.spool is not None and len(payload) < LONGEST:
@@ -177,14 +181,19 @@ class Recorder:
         if self._writer.closing and spool is None:
             self.refuse()
             return False
+        short = False
         try:
-            short = spool.pressed if spool is not None else self._queue.pressed
-            kind, key, payload, short = self._packed(item, short=short)
+            if spool is None and len(self._queue.waiting) < _MOST_AS_THEY_ARE and not isinstance(item, _MADE):
+                item.keep()
+                frame = Frame(Kind.CALL, item.id.bytes, b"", item=item)
+            else:
+                short = spool.pressed if spool is not None else self._queue.pressed
+                frame, short = self._packed(item, short=short)
         except Exception as error:  # noqa: BLE001 - what cannot be packed is kept as what is known for sure
             self.fault(error)
             return self._merge(item)
         try:
-            spooled = spool is not None and spool.append(kind, key, payload)
+            spooled = spool is not None and spool.append(frame.kind, frame.id, frame.payload)
         except Exception as error:  # noqa: BLE001 - there is memory still
             self.fault(error)
             spooled = False
@@ -193,7 +202,7 @@ class Recorder:
         elif self._writer.closing:  # memory has no future
             self.refuse()
             return False
-        elif self._queue.put(Frame(kind, key, payload), len(payload) + _OVERHEAD):
+        elif self._queue.put(frame, len(frame.payload) + _OVERHEAD if frame.item is None else _AS_IT_IS):
             waiting = len(self._queue.waiting)
         else:
             return self._merge(item)
@@ -218,23 +227,21 @@ class Recorder:
         """Count a call that came after the end."""
         self._drop(1, "the tracker is closed")
 
-    def _packed(self, item: Recordable, *, short: bool) -> tuple[Kind, bytes, bytes, bool]:
-        if isinstance(item, RunRecord):
-            return Kind.RUN, os.urandom(16), pack_run(item), False
-        if isinstance(item, CallRecord):
+    def _packed(self, item: Recordable, *, short: bool) -> tuple[Frame, bool]:
+        """The frame of an item, and whether it was shortened."""
+        if not isinstance(item, _MADE):
+            kind, key, pack = Kind.CALL, item.id.bytes, item.packed
+        elif isinstance(item, CallRecord):
             record = by_clock(item, self.clock.skew_s)
-            payload = pack_record(record, short=short)
-            if len(payload) > LONGEST and not short:
-                short, payload = True, pack_record(record, short=True)
-            kind = Kind.RECORD
+            kind, key, pack = Kind.RECORD, id_bytes(item.id), partial(pack_record, record)
         else:
-            payload = item.packed(short=short)
-            if len(payload) > LONGEST and not short:
-                short, payload = True, item.packed(short=True)
-            kind = Kind.CALL
+            return Frame(Kind.RUN, os.urandom(16), pack_run(item)), False
+        payload = pack(short=short)
+        if len(payload) > LONGEST and not short:
+            short, payload = True, pack(short=True)
         if len(payload) >= MAX_BODY:
             raise ValueError("The record is too long.")
-        return kind, _key_of(item), payload, short
+        return Frame(kind, key, payload), short
 
     def _merge(self, item: Recordable) -> bool:
         """Keep a call's money, where there is no room for more."""

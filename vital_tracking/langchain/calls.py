@@ -21,7 +21,8 @@ from vital_tracking.context import CallContext, Frame
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.extract import ErrorFacts, prompt_size, text_size
 from vital_tracking.langchain.packing import pack_call
-from vital_tracking.langchain.records import ALLOWED_METADATA, record_of, shortest_record_of
+from vital_tracking.langchain.records import ALLOWED_METADATA, call_context, record_of, shortest_record_of
+from vital_tracking.langchain.shapes import Shape, shape_of
 from vital_tracking.usage import MAX_TEXT, MAX_TOKENS, CallRecord, CallType, Status, clean_text
 
 _EMPTY: Final[Mapping[str, Any]] = {}
@@ -30,7 +31,7 @@ _EMPTY: Final[Mapping[str, Any]] = {}
 admitted: ContextVar[deque[Admission] | None] = ContextVar("vital_tracking_admitted", default=None)
 
 # Of a result's and a request's fields these go on; others may hold text, such as the tokens of `logprobs`.
-_RESPONSE_FIELDS: Final = ("model_name", "model", "model_id", "finish_reason", "stop_reason", "service_tier")
+_RESPONSE_FIELDS: Final = frozenset({"model_name", "model", "model_id", "finish_reason", "stop_reason", "service_tier"})
 _PARAMETERS: Final = ("model", "model_name", "model_id", "_type")
 
 
@@ -85,6 +86,7 @@ class OpenCall:
         "run",
         "scope",
         "serialized",
+        "shape",
         "size",
         "skew_s",
         "started",
@@ -106,7 +108,7 @@ class OpenCall:
         call_type: CallType,
         serialized: Mapping[str, Any] | None,
         messages: Sequence[Any] | None,
-        parent_run_id: UUID | None,
+        parent_run_id: Any,
         tags: Sequence[str] | None,
         metadata: Mapping[str, Any] | None,
         params: Mapping[str, Any] | None,
@@ -127,6 +129,7 @@ class OpenCall:
         self.frame: Frame | None = None
         self.marked: Frame | None = None
         self.allowed: frozenset[str] = ALLOWED_METADATA
+        self.shape: Shape | None = None  # of the metadata, once it was asked for
         self.scope: Mapping[str, Any] | None = None  # the scope's own metadata, where the scope itself is not at hand
         self.unknown_keys: Sequence[str] = ()
         self.opening: bytes | None = None  # what was known at the start, packed
@@ -256,14 +259,34 @@ class OpenCall:
         self.messages = None
         params, serialized = self.params, self.serialized
         if params:
-            known = isinstance(params, Mapping)
+            known = type(params) is dict or isinstance(params, Mapping)
             self.params = {name: params[name] for name in _PARAMETERS if name in params} if known else _EMPTY
         if serialized:
-            self.serialized = {"id": serialized.get("id")} if isinstance(serialized, Mapping) else None
+            known = type(serialized) is dict or isinstance(serialized, Mapping)
+            self.serialized = {"id": serialized.get("id")} if known else None
+
+    def keep(self) -> None:
+        """Keep of the metadata what records are made of: the call waits in memory as it is."""
+        if self.context is None:
+            self.context = call_context(self)
+        metadata = self.metadata
+        shape = self.shape or shape_of(self.allowed, metadata)
+        self.metadata = kept = dict(zip(shape.names, shape.values(metadata), strict=True))
+        kept["ls_provider"], kept["ls_model_name"] = metadata.get("ls_provider"), metadata.get("ls_model_name")
+        self.unknown_keys = shape.unknown
+        parent = self.parent_run_id
+        if type(parent) is UUID:  # the id object itself must not be held: its end says that its run has ended
+            self.parent_run_id = uuid_utils.UUID(int=parent.int)
 
     def packed(self, *, short: bool = False) -> bytes:
         """The call as JSON: what was known at the start, and what became of it."""
         return pack_call(self, short=short)
+
+    def date(self, skew_s: float) -> None:
+        """Correct its time, once, by what the clock was off when it began, else by `skew_s` seconds."""
+        if self.clocked:
+            self.clocked = False
+            self.started += skew_s if self.skew_s is None else self.skew_s
 
     def record(self) -> CallRecord:
         """The record of this call; made on the writer's thread."""
@@ -279,7 +302,7 @@ class OpenCall:
         message = getattr(first, "message", None)
         if message is not None:
             usage = getattr(message, "usage_metadata", None)
-            if isinstance(usage, Mapping):
+            if type(usage) is dict or isinstance(usage, Mapping):
                 self.usage = dict(usage)
             fields = getattr(message, "response_metadata", None)
             self.message_id = getattr(message, "id", None)
@@ -287,11 +310,11 @@ class OpenCall:
             fields = getattr(first, "generation_info", None)
         output = getattr(response, "llm_output", None)
         kept: dict[str, Any] = {}
-        if isinstance(output, Mapping):
+        if output and isinstance(output, Mapping):
             _keep(kept, output)
             usage = output.get("token_usage", output.get("usage"))
             self.token_usage = dict(usage) if isinstance(usage, Mapping) else None
-        if isinstance(fields, Mapping):
+        if fields and (type(fields) is dict or isinstance(fields, Mapping)):
             _keep(kept, fields)
         self.response = kept
 
@@ -304,8 +327,8 @@ class OpenCall:
 
 
 def _keep(kept: dict[str, Any], fields: Mapping[str, Any]) -> None:
-    for name in _RESPONSE_FIELDS:
-        value = fields.get(name)
+    for name in _RESPONSE_FIELDS.intersection(fields):
+        value = fields[name]
         if isinstance(value, str):
             kept[name] = value if len(value) <= MAX_TEXT else clean_text(value)
 

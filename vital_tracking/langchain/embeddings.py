@@ -146,7 +146,7 @@ class VitalEmbeddings(Embeddings):
     @contextmanager
     def _recorded(self, texts: list[str], admission: Admission) -> Iterator[None]:
         started, clock = datetime.now(UTC), time.perf_counter()
-        if texts and self._recorder.spools:
+        if texts and self._recorder.spool is not None:
             admission.call_id = new_id()
             self._begun(admission, texts, started)
         reported: list[int | None] = []

@@ -32,6 +32,7 @@ ANSWER_LIMITS: Final = (
     "max_tokens_to_sample",
     "num_predict",
 )
+_LIMITS: Final = frozenset(ANSWER_LIMITS)
 
 # Errors that leave open whether the provider has billed: it may have been working when we stopped listening.
 _PERHAPS_BILLED: Final = frozenset(
@@ -145,11 +146,17 @@ def model_of(
     Best first: what the response names, then `ls_model_name`, then the parameter `model`; `model_name` among the parameters
     is stale after an override.
     """
-    requested = _first_text(
-        metadata.get("ls_model_name"), params.get("model"), params.get("model_name"), params.get("model_id")
-    )
+    requested = requested_model_of(metadata, params)
     answered = _first_text(response.get("model_name"), response.get("model"), response.get("model_id"))
     return answered or requested, requested
+
+
+def requested_model_of(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
+    """The model asked for."""
+    named = metadata.get("ls_model_name")
+    if isinstance(named, str) and named:
+        return named
+    return _first_text(params.get("model"), params.get("model_name"), params.get("model_id"))
 
 
 def provider_of(
@@ -175,7 +182,10 @@ def provider_of(
 
 def longest_answer(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> int | None:
     """What limits the answer of a call, in tokens, by whatever name; None where nothing does."""
-    limits = (metadata.get("ls_max_tokens"), *(params.get(name) for name in ANSWER_LIMITS))
+    limit = metadata.get("ls_max_tokens")
+    if limit is None and _LIMITS.isdisjoint(params):
+        return None
+    limits = (limit, *(params.get(name) for name in ANSWER_LIMITS))
     return next((limit for limit in map(token_count, limits) if limit), None)
 
 

@@ -40,6 +40,7 @@ from vital_tracking.langchain.records import (
     request_of,
     run_key_of_message,
 )
+from vital_tracking.langchain.shapes import shape_of
 from vital_tracking.langchain.stops import stopped
 from vital_tracking.usage import HUNG_UP, CallRecord, CallType
 
@@ -200,7 +201,7 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
     def context_of(self, metadata: Mapping[str, Any]) -> CallContext:
         """Who and what a call with such metadata, merged as LangChain merges them, would be for."""
         frame, marked = locate(current_frame.get(), metadata)
-        return context_of(self._default, frame, marked, metadata, in_tool=False)
+        return context_of(self._default, frame, marked, metadata, shape_of(self._allowed, metadata), in_tool=False)
 
     def blocked(
         self,
@@ -240,8 +241,9 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
     ) -> None:
         """Note a run and its place in the tree."""
         try:
-            parent = self._runs.get(key_of(parent_run_id)) if parent_run_id is not None else None
-            self._runs[key_of(run_id)] = parent if parent is not None else Run(parent_run_id or run_id, None)
+            runs = self._runs
+            parent = runs.get(key_of(parent_run_id)) if parent_run_id is not None else None
+            runs[key_of(run_id)] = parent if parent is not None else Run(parent_run_id or run_id, None)
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
 
@@ -338,12 +340,13 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
         if parent_run_id is not None:
             self._children.setdefault(key_of(parent_run_id), {})[key] = call
         self._open[key] = call
-        if self._recorder.spools:
+        recorder = self._recorder
+        if recorder.spool is not None:
             call.opening = opening = pack_opening(call, run_id)
-            self._recorder.opened(Kind.OPENED, call.id.bytes, opening)
+            recorder.opened(Kind.OPENED, call.id.bytes, opening)
         if self._gate is not None:
             self._gate.start()
-        self._recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded
+        recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded
 
     def _admit(self, call: OpenCall) -> None:
         """Ask the budgets, unless a guard has done so; a stopped call is recorded and raises BudgetExceeded or its kin."""

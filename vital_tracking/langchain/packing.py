@@ -1,40 +1,37 @@
 """A call as JSON: packed in the caller's thread, so every microsecond counts; unpacked on the writer's, or in another process.
 
 What was known at the start is packed once and goes into both frames of a call, its beginning and its end: each can stand alone.
-What many calls share (their scope, the names of their metadata) is packed once and copied. To whom a call belongs is worked out
-when it is unpacked. No text of a prompt or an answer is in there, and of metadata only what may be stored.
+What many calls share (to whom they belong, the names of their metadata) is packed once and copied. No text of a prompt or an
+answer is in there, and of metadata only what may be stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from decimal import Decimal
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import orjson
 import uuid_utils
 
 from vital_tracking.budgets.admission import Admission
-from vital_tracking.context import CONTEXT_KEYS, METADATA_KEY, SCOPE_KEY, CallContext, Frame, unknown_keys
+from vital_tracking.context import METADATA_KEY, CallContext
 from vital_tracking.delivery.codec import context_fields, context_from, dumps, mended
-from vital_tracking.langchain.extract import ErrorFacts
-from vital_tracking.langchain.records import project_of, run_id_of
+from vital_tracking.langchain.extract import ErrorFacts, provider_of, requested_model_of
+from vital_tracking.langchain.records import call_context, project_of, run_id_of
+from vital_tracking.langchain.shapes import OWNER_KEYS, Shape, shape_of
 from vital_tracking.usage import TokenUsage, clean_metadata, clean_text, token_count
 
 if TYPE_CHECKING:
     from vital_tracking.langchain.calls import OpenCall
 
-_READ_KEYS: Final = frozenset({"ls_provider", "ls_model_name", "langgraph_checkpoint_ns", METADATA_KEY}) | CONTEXT_KEYS
-_IDS: Final = CONTEXT_KEYS | {"langgraph_node", "lc_agent_name", "thread_id"}
-_OWNER_KEYS: Final = (_READ_KEYS - {METADATA_KEY}) | _IDS
-_MOST_KNOWN: Final = 1000
 _LONG: Final = 1024
+_MOST_HEADS: Final = 4000  # of scopes that are open at once; about a kilobyte each
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _WHOLE: Final = frozenset({int, type(None)})
-_NOTHING: Final[Mapping[str, Any]] = {}
+_NOT_ASKED: Final = (None, None, None)
 
 # In this order they stand in an opening's list of values, before those of its metadata; an end's in that of `_END`.
 _OPENING: Final = (
@@ -47,16 +44,13 @@ _OPENING: Final = (
     "tool",
     "trace",
     "project",
+    "provider",
     "model",
-    "model_name",
-    "model_id",
-    "_type",
     "size",
     "batch",
     "attempt",
     "hash",
     "tags",
-    "serialized",
     "action",
     "throttled_ms",
     "requested_model",
@@ -79,25 +73,18 @@ _END: Final = (
 )
 
 
-class _Sort(NamedTuple):
-    """What metadata with the same keys have in common: how the values are taken that are kept, and the keys as JSON."""
-
-    values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
-    keys: bytes
-    names: tuple[str, ...]
-
-
-# Both are emptied, not trimmed, when they are full; other threads may write to them meanwhile.
-_sorts: dict[tuple[frozenset[str], tuple[str, ...]], _Sort] = {}
-_contexts: dict[int, tuple[CallContext, bytes]] = {}
+# What calls of one context and shape have in common, as JSON, by the context's identity and the shape; with the context and the
+# metadata of its scope. Emptied, not trimmed, when it is full; other threads may write to it meanwhile.
+_heads: dict[tuple[int, Shape], tuple[CallContext, Mapping[str, Any], bytes]] = {}
 
 
 def pack_opening(call: OpenCall, run_id: object = None) -> bytes:
     """What is known of a call at its start; `run_id` is its run's id where that is at hand."""
-    metadata, params, tree, run, admission = call.metadata, call.params, call.tree, call.run, call.admission
-    sort = _sort_of(call.allowed, metadata)
-    param = params.get
-    parent = call.parent_run_id
+    context = call.context
+    if context is None:
+        context = call.context = call_context(call)
+    metadata, tree, run, admission, parent = call.metadata, call.tree, call.run, call.admission, call.parent_run_id
+    shape = call.shape or shape_of(call.allowed, metadata)
     values = (
         call.started,
         call.skew_s,
@@ -108,27 +95,20 @@ def pack_opening(call: OpenCall, run_id: object = None) -> bytes:
         None if run is None else run.tool,
         None if tree is None else _id(tree[0]),
         project_of(call),
-        param("model"),
-        param("model_name"),
-        param("model_id"),
-        param("_type"),
+        provider_of(metadata, call.params, call.serialized),
+        requested_model_of(metadata, call.params),
         call.prompt_size(),
         call.batch_size,
         call.attempt,
         call.hash,
         call.tags and [tag for tag in call.tags[:32] if isinstance(tag, str)],
-        None if type(provider := metadata.get("ls_provider")) is str and provider else _path(call.serialized),
-        *(
-            (None, None, None)
-            if admission is None
-            else (admission.action, admission.throttled_ms, admission.requested_model)
-        ),
-        *_stored(sort, metadata),
+        *(_NOT_ASKED if admission is None else (admission.action, admission.throttled_ms, admission.requested_model)),
+        *_stored(shape, metadata),
     )
     packed = dumps(values)
     if len(packed) > _LONG:  # perhaps there is a text among them that will be cut
         packed = dumps(mended(values))
-    return b'{"whose":%b,"keys":%b,"values":%b}' % (_whose(call), sort.keys, packed)
+    return b"%b%b}" % (_head(context, call.scope_metadata, shape), packed)
 
 
 def pack_call(call: OpenCall, *, short: bool = False) -> bytes:
@@ -201,14 +181,14 @@ def unpack_opening(key: bytes, payload: bytes, skew_s: float) -> OpenCall:
 def _opened(key: bytes, data: Mapping[str, Any], skew_s: float) -> OpenCall:
     from vital_tracking.langchain.calls import OpenCall, Run
 
-    values, whose = data["values"], data["whose"]
+    values = data["values"]
     kept = data["keys"]["kept"]
     named = len(values) - len(kept)  # another version's may be fewer or more
     start: dict[str, Any] = {**dict.fromkeys(_OPENING), **dict(zip(_OPENING, values[:named], strict=False))}
     metadata = dict(zip(kept, values[named:], strict=True))
-    params = {name: start[name] for name in ("model", "model_name", "model_id", "_type") if start[name] is not None}
+    metadata |= {"ls_provider": start["provider"], "ls_model_name": start["model"]}
     call = OpenCall(
-        _key(start["run"]), start["type"], None, None, start["parent"], start["tags"], metadata, params, start["batch"]
+        _key(start["run"]), start["type"], None, None, start["parent"], start["tags"], metadata, None, start["batch"]
     )
     call.id = uuid_utils.UUID(bytes=key)
     call.started = start["started"] + (skew_s if start["skew_s"] is None else start["skew_s"])
@@ -216,124 +196,44 @@ def _opened(key: bytes, data: Mapping[str, Any], skew_s: float) -> OpenCall:
     call.started_clock = call.touched = 0.0
     call.allowed = frozenset(data["keys"]["allowed"])
     call.unknown_keys = data["keys"]["unknown"]
-    call.serialized = {"id": start["serialized"]} if start["serialized"] else None
     call.tree = (start["trace"], start["project"] or "")
     if start["root"] is not None:
         call.run = Run(start["root"], start["tool"])
     call.attempt, call.hash, call.size = start["attempt"], start["hash"], start["size"]
     if start["action"] or start["throttled_ms"] or start["requested_model"]:
         call.admission = Admission(None, start["action"], start["throttled_ms"], None, start["requested_model"])
-    scope = whose.get("scope")
-    call.scope = scope["metadata"] if scope else _NOTHING
-    if "context" in whose:
-        call.context = context_from(whose["context"])
-    else:
-        call.default = context_from(whose["default"])
-        call.frame = _Scope.of(scope)  # type: ignore[assignment]
-        call.marked = _Scope.of(whose.get("marked"))  # type: ignore[assignment]
+    call.scope = data["scope"]
+    call.context = context_from(data["context"])
     return call
 
 
-class _Scope(NamedTuple):
-    """What of a scope says to whom a call belongs; the scope itself may be another process's."""
-
-    context: CallContext
-    absorbed: Mapping[str, Any]
-    exported: Mapping[str, Any]
-    metadata: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any] | None) -> _Scope | None:
-        """The scope that was packed."""
-        if data is None:
-            return None
-        context = context_from(data["context"])
-        exported = {**context.as_metadata(), SCOPE_KEY: data["id"]}
-        return cls(context, data["absorbed"], exported, data["metadata"])
-
-
-def _whose(call: OpenCall) -> bytes:
-    """To whom a call belongs, where budgets have asked that already, or what it follows from."""
-    frame, marked, context = call.frame, call.marked, call.context
-    if context is not None:
-        if frame is None:
-            return b'{"context":%b}' % _context(context)
-        return b'{"context":%b,"scope":%b}' % (_context(context), _scope(frame))
-    default = _context(call.default) if call.default is not None else b"{}"
-    if frame is None and marked is None:
-        return b'{"default":%b}' % default
-    if marked is frame and frame is not None:
-        return b'{"default":%b,"scope":%b,"marked":%b}' % (default, (packed := _scope(frame)), packed)
-    parts = (b"null" if scope is None else _scope(scope) for scope in (frame, marked))
-    return b'{"default":%b,"scope":%b,"marked":%b}' % (default, *parts)
+def _head(context: CallContext, scope: Mapping[str, Any], shape: Shape) -> bytes:
+    """The JSON of an opening, up to its values: to whom the call belongs, and the names of its metadata."""
+    key = (id(context), shape)
+    known = _heads.get(key)
+    if known is not None and known[0] is context and known[1] is scope:
+        return known[2]
+    head = b'{"context":%b,"scope":%b,"keys":%b,"values":' % (
+        dumps(mended(context_fields(context))),
+        dumps(mended(clean_metadata(scope, ()))),
+        shape.json,
+    )
+    if len(_heads) >= _MOST_HEADS:
+        _heads.clear()
+    _heads[key] = (context, scope, head)
+    return head
 
 
-def _scope(frame: Frame) -> bytes:
-    packed = frame.packed
-    if packed is None:
-        packed = dumps(
-            mended(
-                {
-                    "id": frame.id,
-                    "context": context_fields(frame.context),
-                    "absorbed": {key: value for key, value in frame.absorbed.items() if key in CONTEXT_KEYS},
-                    "metadata": clean_metadata(frame.metadata, ()),
-                }
-            )
-        )
-        object.__setattr__(frame, "packed", packed)
-    return packed
-
-
-def _context(context: CallContext) -> bytes:
-    known = _contexts.get(id(context))
-    if known is not None and known[0] is context:
-        return known[1]
-    packed = dumps(mended(context_fields(context)))
-    if len(_contexts) >= _MOST_KNOWN:
-        _contexts.clear()
-    _contexts[id(context)] = (context, packed)
-    return packed
-
-
-def _sort_of(allowed: frozenset[str], metadata: Mapping[str, Any]) -> _Sort:
-    names = tuple(metadata)
-    try:
-        sort = _sorts.get((allowed, names))
-    except TypeError:  # a key that cannot be hashed
-        names = tuple(name for name in names if isinstance(name, str))
-        sort = None
-    if sort is None:
-        kept = tuple(name for name in names if isinstance(name, str) and (name in allowed or name in _READ_KEYS))
-        take: Any = itemgetter(*kept) if kept else None
-        one = len(kept) == 1
-        sort = _Sort(
-            (lambda _metadata: ()) if take is None else (lambda values: (take(values),)) if one else take,
-            dumps(
-                {
-                    "kept": kept,
-                    "allowed": [name for name in kept if name in allowed],
-                    "unknown": [clean_text(name) for name in unknown_keys(metadata)],
-                }
-            ),
-            kept,
-        )
-        if len(_sorts) >= _MOST_KNOWN:
-            _sorts.clear()
-        _sorts[allowed, names] = sort
-    return sort
-
-
-def _stored(sort: _Sort, metadata: Mapping[str, Any]) -> tuple[Any, ...]:
+def _stored(shape: Shape, metadata: Mapping[str, Any]) -> tuple[Any, ...]:
     """The values of metadata that are kept, as the database will have them: flat and not too long."""
-    values = sort.values(metadata)
-    return values if _PLAIN.issuperset(map(type, values)) else tuple(map(_storable, sort.names, values))
+    values = shape.values(metadata)
+    return values if _PLAIN.issuperset(map(type, values)) else tuple(map(_storable, shape.names, values))
 
 
 def _storable(name: str, value: object) -> Any:
     if name == METADATA_KEY:
         return clean_metadata(value, ()) if isinstance(value, Mapping) else None
-    if name in _IDS or isinstance(value, str):
+    if name in OWNER_KEYS or isinstance(value, str):
         return clean_text(value)
     return clean_metadata({name: value}, ()).get(name)
 
@@ -343,10 +243,8 @@ def _shortened(opening: bytes) -> bytes:
     values = dict(zip(_OPENING, data["values"], strict=False))
     values |= dict.fromkeys(("tags", "hash"))
     named = zip(data["keys"]["kept"], data["values"][len(_OPENING) :], strict=False)
-    kept = {name: value for name, value in named if name in _OWNER_KEYS}
-    for scope in ("scope", "marked"):
-        if data["whose"].get(scope):
-            data["whose"][scope]["metadata"] = {}
+    kept = {name: value for name, value in named if name in OWNER_KEYS}
+    data["scope"] = {}
     data["keys"] = {"kept": list(kept), "allowed": [], "unknown": []}
     data["values"] = [*values.values(), *kept.values()]
     return orjson.dumps(data)
@@ -354,12 +252,6 @@ def _shortened(opening: bytes) -> bytes:
 
 def _id(value: object) -> object:
     return value if value is None or type(value) in (UUID, str) else str(value)
-
-
-def _path(serialized: Mapping[str, Any] | None) -> Any:
-    """Where the model's class lives, which may tell its provider."""
-    path = serialized.get("id") if isinstance(serialized, Mapping) else None
-    return [part for part in path if isinstance(part, str)] if isinstance(path, list) else None
 
 
 def _key(run_id: str) -> Any:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
@@ -18,9 +17,11 @@ from vital_tracking.langchain.extract import (
     longest_answer,
     model_of,
     provider_of,
+    requested_model_of,
     usage_from_metadata,
     usage_from_token_usage,
 )
+from vital_tracking.langchain.shapes import MOST_KNOWN, Shape, shape_of
 from vital_tracking.usage import CallRecord, TokenUsage, clean_text, token_count
 
 if TYPE_CHECKING:
@@ -93,16 +94,18 @@ def record_of(call: OpenCall) -> CallRecord:
 
 def request_of(call: OpenCall) -> Request:
     """What a call asks of the budgets before it is made."""
-    metadata, params = call.metadata, call.params
+    metadata, params, messages = call.metadata, call.params, call.messages or ()
     return Request(
-        context=call.context or call_context(call),
-        provider=provider_of(metadata, params, call.serialized),
-        model=model_of(metadata, params, {})[1],
-        prompt_bytes=call.prompt_size(),
-        messages=sum(len(part) if isinstance(part, list) else 1 for part in call.messages or ()),
-        max_tokens=longest_answer(metadata, params),
-        answers=token_count(params.get("n")) or 1,
-        tools=params.get("tools"),
+        call.context or call_context(call),
+        provider_of(metadata, params, call.serialized),
+        requested_model_of(metadata, params),
+        call.prompt_size(),
+        sum([len(part) if isinstance(part, list) else 1 for part in messages]),
+        None,
+        longest_answer(metadata, params),
+        token_count(params.get("n")) or 1,
+        False,
+        params.get("tools"),
     )
 
 
@@ -190,23 +193,58 @@ def _bill_of_success(call: OpenCall, known: TokenUsage | None, notes: tuple[str,
 def call_context(call: OpenCall) -> CallContext:
     """Who and what a call is for."""
     in_tool = call.run is not None and call.run.tool is not None
-    return context_of(call.default or CallContext(), call.frame, call.marked, call.metadata, in_tool=in_tool)
+    shape = call.shape = shape_of(call.allowed, call.metadata)
+    return context_of(call.default or _NOBODY, call.frame, call.marked, call.metadata, shape, in_tool=in_tool)
 
 
 def context_of(
-    default: CallContext, frame: Frame | None, marked: Frame | None, metadata: Mapping[str, Any], *, in_tool: bool
+    default: CallContext,
+    frame: Frame | None,
+    marked: Frame | None,
+    metadata: Mapping[str, Any],
+    shape: Shape,
+    *,
+    in_tool: bool,
 ) -> CallContext:
-    """Who and what a call with such metadata is for: see `context.resolve`, and what LangGraph and LangChain say."""
+    """Who and what a call with such metadata is for. Calls of one scope that say the same themselves share one context."""
+    own = shape.owners(metadata)
+    if not (marked is frame or marked is None) or not _HASHED_AS_THEY_ARE.issuperset(map(type, own)):
+        return _context_of(default, frame, marked, metadata, in_tool)
+    known = frame.known if frame is not None else _known_of(default)
+    key = (shape, in_tool, marked is None, own)
+    context = known.get(key)
+    if context is None:
+        if len(known) >= MOST_KNOWN:
+            known.clear()
+        context = known[key] = _context_of(default, frame, marked, metadata, in_tool)
+    return context
+
+
+_NOBODY: Final = CallContext()
+_HASHED_AS_THEY_ARE: Final = frozenset({str, int, type(None)})  # True is 1 as a key, and no position
+_outside: dict[int, tuple[CallContext, dict[object, CallContext]]] = {}
+
+
+def _known_of(default: CallContext) -> dict[object, CallContext]:
+    """The contexts of calls outside of scopes, of a tracker with such a default."""
+    known = _outside.get(id(default))
+    if known is None or known[0] is not default:
+        if len(_outside) >= MOST_KNOWN:
+            _outside.clear()
+        known = _outside[id(default)] = (default, {})
+    return known[1]
+
+
+def _context_of(
+    default: CallContext, frame: Frame | None, marked: Frame | None, metadata: Mapping[str, Any], in_tool: bool
+) -> CallContext:
+    """See `context.resolve`, and what LangGraph and LangChain say."""
     context = resolve(default, frame, marked, metadata)
     node = metadata.get("langgraph_node")
     framework = "langgraph" if node is not None else "langchain"
     message_type = "tool_execution" if in_tool else "chat"
-    thread, agent = clean_text(metadata.get("thread_id")), clean_text(metadata.get("lc_agent_name"))
-    gaps = (clean_text(node), thread, agent, framework, message_type)
-    try:
-        return _known_filled(context, *gaps)
-    except TypeError:  # somebody's metadata hold what cannot be hashed
-        return _filled(context, *gaps)
+    gaps = (clean_text(node), clean_text(metadata.get("thread_id")), clean_text(metadata.get("lc_agent_name")))
+    return _filled(context, *gaps, framework, message_type)
 
 
 def _filled(
@@ -225,10 +263,6 @@ def _filled(
     if context.message_type is None:
         gaps["message_type"] = message_type
     return context.replace(gaps)
-
-
-# Calls of one scope, node and thread share one context.
-_known_filled = lru_cache(maxsize=512)(_filled)
 
 
 def _metadata(call: OpenCall) -> dict[str, Any]:

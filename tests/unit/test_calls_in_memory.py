@@ -1,0 +1,145 @@
+"""Where there is no spool, calls wait in memory as they are: with what their rows are made of, and nothing else."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+from uuid import UUID, uuid4
+from weakref import ref
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+
+from vital_tracking import Settings, VitalTracker
+from vital_tracking.context import CallContext
+from vital_tracking.langchain.calls import OpenCall
+from vital_tracking.testing import MemoryStore
+
+ANSWER = LLMResult(
+    generations=[
+        [
+            ChatGeneration(
+                message=AIMessage(
+                    "an answer", usage_metadata={"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+                )
+            )
+        ]
+    ]
+)
+
+
+@pytest.fixture
+def tracker() -> VitalTracker:
+    return VitalTracker(MemoryStore(), settings=Settings(background=False))
+
+
+def one_call(tracker: VitalTracker, metadata: dict[str, Any], parent: UUID | None = None) -> None:
+    run_id = uuid4()
+    tracker.handler.on_chat_model_start(
+        {"id": ["langchain_openai", "ChatOpenAI"]},
+        [[HumanMessage("a secret question")]],
+        run_id=run_id,
+        parent_run_id=parent,
+        metadata=metadata,
+        invocation_params={"model": "gpt-4o-mini", "stop": ["a secret stop"]},
+    )
+    tracker.handler.on_llm_end(ANSWER, run_id=run_id, parent_run_id=parent)
+
+
+def waiting(tracker: VitalTracker) -> list[Any]:
+    return tracker.handler.recorder._queue.take(10_000)
+
+
+def test_a_call_waits_as_it_is_without_what_rows_are_not_made_of(tracker: VitalTracker) -> None:
+    metadata = {"vital_user_id": "u-1", "vital_usr": "?", "thread_id": "t-1", "notes": "a secret note"}
+    one_call(tracker, metadata)
+    (frame,) = waiting(tracker)
+    call = frame.item
+    assert type(call) is OpenCall
+    held = [getattr(call, name) for name in OpenCall.__slots__ if hasattr(call, name)]
+    assert "secret" not in repr([call.context, call.metadata, call.params, held])
+    tracker.flush()
+    store: Any = tracker.store
+    (row,) = store.calls
+    assert (row["user_id"], row["session_id"], row["model"]) == ("u-1", "t-1", "gpt-4o-mini")
+    assert row["metadata"]["unknown_keys"] == ["vital_usr"]
+    assert "notes" not in row["metadata"]
+
+
+def test_a_waiting_call_does_not_hold_its_parents_id(tracker: VitalTracker) -> None:
+    """The end of an id says that its run has ended."""
+    parent = uuid4()
+    told, gone = str(parent), ref(parent)
+    one_call(tracker, {}, parent)
+    del parent
+    gc.collect()
+    assert gone() is None
+    tracker.flush()
+    store: Any = tracker.store
+    assert [row["parent_run_id"] for row in store.calls] == [told]
+
+
+def test_what_waits_behind_a_thousand_calls_is_packed(tracker: VitalTracker) -> None:
+    for _ in range(1002):
+        one_call(tracker, {"vital_user_id": "u-1"})
+    frames = waiting(tracker)
+    assert [frame.item is None for frame in frames] == [False] * 1000 + [True] * 2
+    tracker.flush()
+    store: Any = tracker.store
+    for row in store.calls:
+        del row["id"], row["created_at"], row["run_id"], row["trace_id"], row["latency_ms"]
+    assert len(store.calls) == 1002
+    assert all(row == store.calls[0] for row in store.calls)
+
+
+@pytest.mark.parametrize("spool", [False, True])
+def test_calls_that_say_nearly_the_same_have_contexts_of_their_own(tmp_path: Any, spool: bool) -> None:
+    """Values that are equal as keys are not the same, and nor are metadata of one scope and of none."""
+    store = MemoryStore()
+    store.in_memory = not spool
+    tracker = VitalTracker(store, settings=Settings(background=False, spool_dir=tmp_path))
+    with tracker.conversation(user_id="u-1", session_id="s-1") as conversation:
+        handed_on = dict(conversation.config()["metadata"])
+        for metadata in (
+            {"vital_panel_position": 1},
+            {"vital_panel_position": True},
+            {"vital_panel_position": 1.0},
+            {"vital_agent_id": ["a"]},
+            {"vital_user_id": "u-2"},
+            {},
+            handed_on,
+            {**handed_on, "vital_user_id": "u-2"},
+        ):
+            one_call(tracker, metadata)
+    one_call(tracker, handed_on)
+    one_call(tracker, {"vital_user_id": "u-3"})
+    one_call(tracker, {})
+    tracker.flush()
+    told = [(row.get("user_id"), row.get("session_id"), row.get("panel_position")) for row in store.calls]
+    assert told == [
+        ("u-1", "s-1", 1),
+        ("u-1", "s-1", 1),
+        ("u-1", "s-1", 1),
+        ("u-1", "s-1", None),
+        ("u-2", "s-1", None),
+        ("u-1", "s-1", None),
+        ("u-1", "s-1", None),
+        ("u-2", "s-1", None),
+        ("u-1", "s-1", None),
+        ("u-3", None, None),
+        (None, None, None),
+    ]
+    tracker.close()
+
+
+def test_a_default_of_the_tracker_is_its_own() -> None:
+    stores = [MemoryStore(), MemoryStore()]
+    for number, store in enumerate(stores):
+        tracker = VitalTracker(
+            store, default=CallContext(organization_id=f"o-{number}"), settings=Settings(background=False)
+        )
+        for _ in range(2):
+            one_call(tracker, {"vital_user_id": "u-1"})
+        tracker.flush()
+    assert [[row["organization_id"] for row in store.calls] for store in stores] == [["o-0", "o-0"], ["o-1", "o-1"]]
