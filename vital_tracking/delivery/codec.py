@@ -27,7 +27,7 @@ _RUN_FIELDS: Final = frozenset(f.name for f in fields(RunRecord)) - {"context", 
 _USAGE_FIELDS: Final = frozenset(f.name for f in fields(TokenUsage))
 _COST_FIELDS: Final = tuple(f.name for f in fields(Cost))
 _DEEPEST: Final = 6
-_AS_THEY_ARE: Final = frozenset({str, int, bool})
+_AS_THEY_ARE: Final = frozenset({str, int, float, bool})
 
 LONGEST: Final = 32 << 10
 """Bytes of JSON past which a record is shortened."""
