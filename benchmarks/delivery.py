@@ -311,12 +311,21 @@ def tables(found: Found) -> list[Table]:
         shown.append(
             Table(
                 f"{NAMES[store]} ({settings}; {one['windows']} windows, {one['alerts']} alerts)",
-                ["batches of", "rows a second", f"of {one['base']}", "CPU ms a batch: server", "API", "client"],
+                [
+                    "batches of",
+                    "rows a second",
+                    f"of {one['base']}",
+                    "by the server's CPU",
+                    "CPU ms a batch: server",
+                    "API",
+                    "client",
+                ],
                 [
                     [
                         f"{size} {name}",
                         spanned(way["rows_per_s"]),
                         spanned(way["of_base"]),
+                        spanned(way["cpu_of_base"]),
                         spanned(way["server_ms"]),
                         spanned(way["api_ms"]) if "api_ms" in way else "",
                         spanned(way["client_ms"]),
