@@ -1,8 +1,9 @@
 # make demo   what it does, in a minute, on a database of your own
 # make test   everything that is tested; with VITAL_LONG_TESTS=1 every cell of the budget matrix, and outages of a minute
 # make check  style, types, architecture, SQL
-# make bench  what it costs; docs/performance.md has the figures
-# make bench-reports  how fast reports are at CALLS calls, and recording beside a bare COPY; at CALLS=10000000 it takes 7 GB and an hour
+# make bench  what it costs, beside what you would take instead, in a quarter of an hour; docs/performance.md has the figures
+# make bench-full  the same for longer, at more sizes, in an hour; JSON=FILE keeps the figures of both
+# make bench-reports  how fast reports are at CALLS calls; at CALLS=10000000 it takes 7 GB and an hour
 # make soak   ten minutes of mixed load, forks and outages: is every call stored once, do memory and files stay flat?
 #
 # Each makes its own virtual environment where none is. PYTHON names the interpreter, 3.11 or newer; MINUTES how long to soak.
@@ -17,7 +18,7 @@ PARALLEL := -n auto --dist worksteal
 # What depends on the version of the server runs on the oldest that the extra `local` brings, too.
 ON_POSTGRES_16 := tests/sql tests/integration/test_store_postgres.py --ignore tests/sql/test_roles.py --ignore tests/sql/test_catalog.py
 
-.PHONY: demo test check bench bench-reports soak format clean
+.PHONY: demo test check bench bench-full bench-reports soak format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vital-tracking demo
@@ -34,14 +35,14 @@ check: $(VENV)/.check
 	$(BIN)/sqlfluff lint --disable-progress-bar supabase
 	$(PYTEST) tests/unit/test_architecture.py
 
-bench: $(VENV)/.test
-	$(BIN)/python -m benchmarks.overhead
-	$(BIN)/python -m benchmarks.spool
-	$(BIN)/python -m benchmarks.admission
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(if $(JSON),--json $(JSON))
+
+bench-full: $(VENV)/.bench
+	$(BIN)/python -m benchmarks --full $(if $(JSON),--json $(JSON))
 
 bench-reports: $(VENV)/.test
 	$(BIN)/python -m benchmarks.reports --calls $(CALLS)
-	$(BIN)/python -m benchmarks.delivery
 
 soak: $(VENV)/.test
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
@@ -66,6 +67,10 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cli,local,agents]" --group test
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@touch $@
 
 $(VENV)/.check: pyproject.toml $(VENV)/.test

@@ -21,7 +21,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from langchain_core.tracers.context import _configure_hooks
 from benchmarks.sink import received
 from vital_tracking import Agent, Settings, VitalTracker
 from vital_tracking.context import SCOPE_KEY, CallContext
-from vital_tracking.langchain.attach import watch_scopes
+from vital_tracking.langchain.attach import _ambient, watch_scopes
 from vital_tracking.stores.postgres import PostgresStore
 
 AGENT = Agent("cardio", name="Cardiologist", tier="tier_1", role="expert")
@@ -48,9 +48,12 @@ BUDGETS = [
     for tier in TIERS
 ]
 
-# Scopes are watched by a hook that all calls of a process pass: it is there for calls of ours alone.
-watch_scopes()
-_HOOK = _configure_hooks.pop()
+
+@cache
+def _watched() -> Any:
+    """Scopes are watched by a hook that all calls of a process pass."""
+    watch_scopes()
+    return next(hook for hook in _configure_hooks if hook[0] is _ambient)
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,9 @@ class Ours(Contestant):
 
     def __init__(self, name: str, places: Places, **settings: Any) -> None:
         super().__init__(name, places)
+        self._hook = _watched()
+        if self._hook in _configure_hooks:  # it is there for calls of ours alone
+            _configure_hooks.remove(self._hook)
         self.tracker = VitalTracker(
             PostgresStore(places.database),
             settings=Settings(spool_dir=places.folder, **settings),
@@ -165,11 +171,11 @@ class Ours(Contestant):
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
-        _configure_hooks.append(_HOOK)
+        _configure_hooks.append(self._hook)
         try:
             yield
         finally:
-            _configure_hooks.remove(_HOOK)
+            _configure_hooks.remove(self._hook)
 
     def flush(self) -> None:
         if not self.tracker.flush(600).complete:
@@ -195,6 +201,8 @@ class Ours(Contestant):
 
     def close(self) -> None:
         self.tracker.close(60)
+        if self._hook not in _configure_hooks:
+            _configure_hooks.append(self._hook)
 
 
 class UsageMetadata(Handled):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg.rows import dict_row
@@ -45,6 +46,10 @@ alter default privileges in schema public grant all on tables to anon, authentic
 alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
 alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
 """
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("vital", deadline=None)
+hypothesis.settings.load_profile("vital")
 
 _names = itertools.count(1)
 

@@ -20,8 +20,8 @@ from vital_tracking.budgets.admission import Admission
 from vital_tracking.context import METADATA_KEY, CallContext
 from vital_tracking.delivery.codec import context_fields, context_from, dumps, mended
 from vital_tracking.langchain.extract import ErrorFacts, provider_of, requested_model_of
-from vital_tracking.langchain.records import call_context, project_of, run_id_of
-from vital_tracking.langchain.shapes import OWNER_KEYS, Shape, shape_of
+from vital_tracking.langchain.records import HASHED_AS_THEY_ARE, call_context, project_of, run_id_of
+from vital_tracking.langchain.shapes import MOST_KNOWN, OWNER_KEYS, Shape, shape_of
 from vital_tracking.usage import TokenUsage, clean_metadata, clean_text, token_count
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ _END: Final = (
 # What calls of one context and shape have in common, as JSON, by the context's identity and the shape; with the context and the
 # metadata of its scope. Emptied, not trimmed, when it is full; other threads may write to it meanwhile.
 _heads: dict[tuple[int, Shape], tuple[CallContext, Mapping[str, Any], bytes]] = {}
+
+_unpacked: dict[tuple[tuple[str, Any], ...], CallContext] = {}
 
 
 def pack_opening(call: OpenCall, run_id: object = None) -> bytes:
@@ -187,9 +189,8 @@ def _opened(key: bytes, data: Mapping[str, Any], skew_s: float) -> OpenCall:
     start: dict[str, Any] = {**dict.fromkeys(_OPENING), **dict(zip(_OPENING, values[:named], strict=False))}
     metadata = dict(zip(kept, values[named:], strict=True))
     metadata |= {"ls_provider": start["provider"], "ls_model_name": start["model"]}
-    call = OpenCall(
-        _key(start["run"]), start["type"], None, None, start["parent"], start["tags"], metadata, None, start["batch"]
-    )
+    run_id = start["run"]  # its own text: nobody looks an unpacked call up by its number
+    call = OpenCall(run_id, start["type"], None, None, start["parent"], start["tags"], metadata, None, start["batch"])
     call.id = uuid_utils.UUID(bytes=key)
     call.started = start["started"] + (skew_s if start["skew_s"] is None else start["skew_s"])
     call.clocked = False
@@ -203,8 +204,21 @@ def _opened(key: bytes, data: Mapping[str, Any], skew_s: float) -> OpenCall:
     if start["action"] or start["throttled_ms"] or start["requested_model"]:
         call.admission = Admission(None, start["action"], start["throttled_ms"], None, start["requested_model"])
     call.scope = data["scope"]
-    call.context = context_from(data["context"])
+    call.context = _context_of(data["context"])
     return call
+
+
+def _context_of(packed: Mapping[str, Any]) -> CallContext:
+    """The context that was packed: one for all calls that have the same, since the writer has more to do for each."""
+    if not HASHED_AS_THEY_ARE.issuperset(map(type, packed.values())):
+        return context_from(packed)
+    key = tuple(packed.items())
+    context = _unpacked.get(key)
+    if context is None:
+        if len(_unpacked) >= MOST_KNOWN:
+            _unpacked.clear()
+        context = _unpacked[key] = context_from(packed)
+    return context
 
 
 def _head(context: CallContext, scope: Mapping[str, Any], shape: Shape) -> bytes:
@@ -252,13 +266,6 @@ def _shortened(opening: bytes) -> bytes:
 
 def _id(value: object) -> object:
     return value if value is None or type(value) in (UUID, str) else str(value)
-
-
-def _key(run_id: str) -> Any:
-    try:
-        return UUID(run_id).int
-    except ValueError:
-        return run_id
 
 
 def _are_counts(usage: Mapping[str, Any]) -> bool:

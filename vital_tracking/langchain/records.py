@@ -148,6 +148,12 @@ def run_key_of_message(message_id: str | None) -> int | None:
         return None
 
 
+def _made_by_another(call: OpenCall) -> bool:
+    """Whether another run than this has made the message."""
+    source = run_key_of_message(call.message_id)
+    return source is not None and f"{source:032x}" != run_id_of(call).replace("-", "")
+
+
 def _bill(call: OpenCall) -> _Bill:
     """What was used, whether the provider billed it, whether a cache answered, and notes."""
     if call.status == "blocked":
@@ -184,8 +190,7 @@ def _bill_of_success(call: OpenCall, known: TokenUsage | None, notes: tuple[str,
     whole = known is not None and known.prompt_tokens and "token_total_missing" not in known.notes
     if known is not None and whole and (known.completion_tokens or not answer_bytes):
         return _Bill(known, cache_hit=cached, notes=notes)
-    source = run_key_of_message(call.message_id)
-    replayed = call.usage is None and call.token_usage is None and source is not None and source != call.key
+    replayed = call.usage is None and call.token_usage is None and _made_by_another(call)
     usage = estimated_usage(prompt_bytes, answer_bytes, known, ended=True)
     return _Bill(usage, cache_hit=cached or replayed, notes=notes)
 
@@ -208,7 +213,7 @@ def context_of(
 ) -> CallContext:
     """Who and what a call with such metadata is for. Calls of one scope that say the same themselves share one context."""
     own = shape.owners(metadata)
-    if not (marked is frame or marked is None) or not _HASHED_AS_THEY_ARE.issuperset(map(type, own)):
+    if not (marked is frame or marked is None) or not HASHED_AS_THEY_ARE.issuperset(map(type, own)):
         return _context_of(default, frame, marked, metadata, in_tool)
     known = frame.known if frame is not None else _known_of(default)
     key = (shape, in_tool, marked is None, own)
@@ -221,7 +226,7 @@ def context_of(
 
 
 _NOBODY: Final = CallContext()
-_HASHED_AS_THEY_ARE: Final = frozenset({str, int, type(None)})  # True is 1 as a key, and no position
+HASHED_AS_THEY_ARE: Final = frozenset({str, int, type(None)})  # True is 1 as a key, and no position
 _outside: dict[int, tuple[CallContext, dict[object, CallContext]]] = {}
 
 
