@@ -163,6 +163,7 @@ class Ours(Contestant):
             settings=Settings(spool_dir=places.folder, **settings),
             organization_id=self.name,
         )
+        self.handler = self.tracker.handler
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[dict[str, Any]]:

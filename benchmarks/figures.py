@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -177,7 +178,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:  # of Linux
         for line in lines:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()

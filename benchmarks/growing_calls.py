@@ -6,19 +6,18 @@ import contextlib
 import contextvars
 import itertools
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
-from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.callbacks.manager import handle_event
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 from langgraph.graph import END, START, StateGraph
 
 from benchmarks.growing import Growth, own_time, shortest
 from benchmarks.spool import ANSWER, METADATA, PARAMETERS, QUESTION, make_calls, sink_tracker
+from benchmarks.workloads import Tape
 from vital_tracking import VitalTracker
 
 CALLS = 50  # in one measurement
@@ -149,27 +148,6 @@ def scoped_us(tracker: VitalTracker, inside: Sequence[tuple[contextvars.Context,
 
 class Count(TypedDict):
     left: int
-
-
-class Tape(BaseCallbackHandler):
-    """The chain events of a run, to be told again."""
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = []
-
-    def on_chain_start(self, *arguments: Any, **named: Any) -> None:
-        self.events.append(("on_chain_start", arguments, named))
-
-    def on_chain_end(self, *arguments: Any, **named: Any) -> None:
-        self.events.append(("on_chain_end", arguments, named))
-
-    def played_to(self, handler: BaseCallbackHandler) -> None:
-        """Tell a handler all of it, as LangChain does."""
-        handlers = [handler]
-        for event, arguments, named in self.events:
-            handle_event(handlers, event, "ignore_chain", *arguments, **named)
 
 
 def tape_of(events: int) -> Tape:

@@ -142,7 +142,7 @@ def thread_costs(off: VitalTracker, on: VitalTracker, parts: Parts) -> dict[str,
     turns = [{name: cost() for name, cost in measured.items()} for _ in range(TURNS)]
     costs = {name: min(turn[name] for turn in turns) for name in measured}
     costs["added"] = costs["on"] - costs["off"]
-    costs["the rest"] = costs["added"] - costs["framing"] - costs["write(2)"]
+    costs["the rest"] = costs["added"] - costs["packing"] - costs["framing"] - costs["write(2)"]
     return costs
 
 
@@ -361,11 +361,11 @@ LABELS = {
     "off": "spool off",
     "on": "spool on",
     "added": "the spool adds",
+    "packing": "of that: packing",
     "framing": "of that: framing",
     "write(2)": "of that: two writes",
     "the rest": "of that: the rest",
     "os.write": "two writes by os.write",
-    "packing": "packing, spool off or on",
 }
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks.manager import handle_event
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -215,3 +216,31 @@ def events(work: Work, loop: asyncio.Runner) -> Counter[str]:
     handler = Events()
     work.run({"callbacks": [handler]}, loop, 1)
     return handler.seen
+
+
+class Tape(BaseCallbackHandler):
+    """The chain events of a run, to be told again."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = []
+
+    def on_chain_start(self, *arguments: Any, **named: Any) -> None:
+        self.events.append(("on_chain_start", arguments, named))
+
+    def on_chain_end(self, *arguments: Any, **named: Any) -> None:
+        self.events.append(("on_chain_end", arguments, named))
+
+    def played_to(self, handler: BaseCallbackHandler) -> None:
+        """Tell a handler all of it, as LangChain does."""
+        handlers = [handler]
+        for event, arguments, named in self.events:
+            handle_event(handlers, event, "ignore_chain", *arguments, **named)
+
+
+def taped(work: Work, loop: asyncio.Runner) -> Tape:
+    """The chain events of one run."""
+    tape = Tape()
+    work.run({"callbacks": [tape]}, loop, 1)
+    return tape

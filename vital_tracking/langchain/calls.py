@@ -257,7 +257,13 @@ class OpenCall:
     def forget(self) -> None:
         """Let go of everything that may hold text; what is left can wait for the writer as long as it must."""
         self.messages = None
-        params, serialized = self.params, self.serialized
+        metadata, params, serialized = self.metadata, self.params, self.serialized
+        provider, model = metadata.get("ls_provider"), metadata.get("ls_model_name")
+        if (
+            provider and type(provider) is str and model and type(model) is str
+        ):  # nothing else would be asked of the others
+            self.params, self.serialized = _EMPTY, None
+            return
         if params:
             known = type(params) is dict or isinstance(params, Mapping)
             self.params = {name: params[name] for name in _PARAMETERS if name in params} if known else _EMPTY

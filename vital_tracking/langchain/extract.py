@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from vital_tracking.usage import HUNG_UP, TokenUsage, estimate_tokens, token_count
@@ -127,10 +128,16 @@ def _details(details: object) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for key, value in details.items():
-        for name in _DETAIL_NAMES:
-            if key == name or (isinstance(key, str) and key.endswith(f"_{name}") and name not in found):
-                found[name] = value
+        if isinstance(key, str):
+            for name in _plain_names(key):
+                if key == name or name not in found:
+                    found[name] = value
     return found
+
+
+@lru_cache(maxsize=256)
+def _plain_names(key: str) -> tuple[str, ...]:
+    return tuple(name for name in _DETAIL_NAMES if key == name or key.endswith(f"_{name}"))
 
 
 def _sum(first: object, second: object) -> object:
