@@ -108,9 +108,8 @@ class Frame:
     absorbed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     exported: Mapping[str, Any] = field(init=False)
-    known: dict[object, CallContext] = field(
-        init=False, default_factory=dict
-    )  # of its calls, by what they say themselves
+    # The contexts of its calls, by what these say themselves.
+    known: dict[object, CallContext] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exported", MappingProxyType({**self.context.as_metadata(), SCOPE_KEY: self.id}))

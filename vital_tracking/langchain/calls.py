@@ -259,10 +259,8 @@ class OpenCall:
         self.messages = None
         metadata, params, serialized = self.metadata, self.params, self.serialized
         provider, model = metadata.get("ls_provider"), metadata.get("ls_model_name")
-        if (
-            provider and type(provider) is str and model and type(model) is str
-        ):  # nothing else would be asked of the others
-            self.params, self.serialized = _EMPTY, None
+        if provider and model and type(provider) is type(model) is str:
+            self.params, self.serialized = _EMPTY, None  # they would be asked for nothing else
             return
         if params:
             known = type(params) is dict or isinstance(params, Mapping)
@@ -276,7 +274,7 @@ class OpenCall:
         if self.context is None:
             self.context = call_context(self)
         metadata = self.metadata
-        shape = self.shape or shape_of(self.allowed, metadata)
+        shape = self.shape = shape_of(self.allowed, metadata)  # anew: somebody may have changed them since the start
         self.metadata = kept = dict(zip(shape.names, shape.values(metadata), strict=True))
         kept["ls_provider"], kept["ls_model_name"] = metadata.get("ls_provider"), metadata.get("ls_model_name")
         self.unknown_keys = shape.unknown

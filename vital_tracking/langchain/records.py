@@ -96,16 +96,14 @@ def request_of(call: OpenCall) -> Request:
     """What a call asks of the budgets before it is made."""
     metadata, params, messages = call.metadata, call.params, call.messages or ()
     return Request(
-        call.context or call_context(call),
-        provider_of(metadata, params, call.serialized),
-        requested_model_of(metadata, params),
-        call.prompt_size(),
-        sum([len(part) if isinstance(part, list) else 1 for part in messages]),
-        None,
-        longest_answer(metadata, params),
-        token_count(params.get("n")) or 1,
-        False,
-        params.get("tools"),
+        context=call.context or call_context(call),
+        provider=provider_of(metadata, params, call.serialized),
+        model=requested_model_of(metadata, params),
+        prompt_bytes=call.prompt_size(),
+        messages=sum([len(part) if isinstance(part, list) else 1 for part in messages]),
+        max_tokens=longest_answer(metadata, params),
+        answers=token_count(params.get("n")) or 1,
+        tools=params.get("tools"),
     )
 
 
