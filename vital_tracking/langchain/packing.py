@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from vital_tracking.langchain.calls import OpenCall
 
 _LONG: Final = 1024
-_MOST_HEADS: Final = 4000  # of scopes that are open at once; about a kilobyte each
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _WHOLE: Final = frozenset({int, type(None)})
 _NOT_ASKED: Final = (None, None, None)
@@ -232,7 +231,7 @@ def _head(context: CallContext, scope: Mapping[str, Any], shape: Shape) -> bytes
         dumps(mended(clean_metadata(scope, ()))),
         shape.json,
     )
-    if len(_heads) >= _MOST_HEADS:
+    if len(_heads) >= MOST_KNOWN:
         _heads.clear()
     _heads[key] = (context, scope, head)
     return head
