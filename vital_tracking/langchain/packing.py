@@ -21,7 +21,7 @@ from vital_tracking.context import METADATA_KEY, CallContext
 from vital_tracking.delivery.codec import context_fields, context_from, dumps, mended
 from vital_tracking.langchain.extract import ErrorFacts, provider_of, requested_model_of
 from vital_tracking.langchain.records import HASHED_AS_THEY_ARE, call_context, project_of, run_id_of
-from vital_tracking.langchain.shapes import MOST_KNOWN, OWNER_KEYS, Shape, shape_of
+from vital_tracking.langchain.shapes import OWNER_KEYS, Shape, remember, shape_of
 from vital_tracking.usage import TokenUsage, clean_metadata, clean_text, token_count
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ _END: Final = (
 
 
 # What calls of one context and shape have in common, as JSON, by the context's identity and the shape; with the context and the
-# metadata of its scope. Emptied, not trimmed, when it is full; other threads may write to it meanwhile.
+# metadata of its scope.
 _heads: dict[tuple[int, Shape], tuple[CallContext, Mapping[str, Any], bytes]] = {}
 
 _unpacked: dict[tuple[tuple[str, Any], ...], CallContext] = {}
@@ -214,9 +214,7 @@ def _context_of(packed: Mapping[str, Any]) -> CallContext:
     key = tuple(packed.items())
     context = _unpacked.get(key)
     if context is None:
-        if len(_unpacked) >= MOST_KNOWN:
-            _unpacked.clear()
-        context = _unpacked[key] = context_from(packed)
+        context = remember(_unpacked, key, context_from(packed))
     return context
 
 
@@ -231,9 +229,7 @@ def _head(context: CallContext, scope: Mapping[str, Any], shape: Shape) -> bytes
         dumps(mended(clean_metadata(scope, ()))),
         shape.json,
     )
-    if len(_heads) >= MOST_KNOWN:
-        _heads.clear()
-    _heads[key] = (context, scope, head)
+    remember(_heads, key, (context, scope, head))
     return head
 
 

@@ -21,7 +21,7 @@ from vital_tracking.langchain.extract import (
     usage_from_metadata,
     usage_from_token_usage,
 )
-from vital_tracking.langchain.shapes import MOST_KNOWN, Shape, shape_of
+from vital_tracking.langchain.shapes import Shape, remember, shape_of
 from vital_tracking.usage import CallRecord, TokenUsage, clean_text, token_count
 
 if TYPE_CHECKING:
@@ -217,9 +217,7 @@ def context_of(
     key = (shape, in_tool, marked is None, own)
     context = known.get(key)
     if context is None:
-        if len(known) >= MOST_KNOWN:
-            known.clear()
-        context = known[key] = _context_of(default, frame, marked, metadata, in_tool)
+        context = remember(known, key, _context_of(default, frame, marked, metadata, in_tool))
     return context
 
 
@@ -232,9 +230,7 @@ def _known_of(default: CallContext) -> dict[object, CallContext]:
     """The contexts of calls outside of scopes, of a tracker with such a default."""
     known = _outside.get(id(default))
     if known is None or known[0] is not default:
-        if len(_outside) >= MOST_KNOWN:
-            _outside.clear()
-        known = _outside[id(default)] = (default, {})
+        known = remember(_outside, id(default), (default, {}))
     return known[1]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from vital_tracking.context import CONTEXT_KEYS, METADATA_KEY, unknown_keys
 from vital_tracking.delivery.codec import dumps
@@ -17,7 +17,19 @@ OWNER_KEYS: Final = CONTEXT_KEYS | {"langgraph_node", "lc_agent_name", "thread_i
 """Metadata that say to whom a call belongs."""
 
 MOST_KNOWN: Final = 1000
-"""Of shapes, and of contexts in one scope: their books are emptied, not trimmed, when they are full."""
+"""Entries of one book in which something is kept to be found again: of shapes, of the contexts in one scope, and the like."""
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+def remember(book: dict[Key, Value], key: Key, value: Value) -> Value:
+    """Keep a value to be found again. A full book is emptied, not trimmed; other threads may write to it meanwhile."""
+    if len(book) >= MOST_KNOWN:
+        book.clear()
+    book[key] = value
+    return value
+
 
 Values = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
@@ -53,7 +65,7 @@ def _taker(names: tuple[str, ...]) -> Values:
     return lambda _metadata: ()
 
 
-_known: dict[tuple[frozenset[str], tuple[str, ...]], Shape] = {}  # other threads may write to it, too
+_known: dict[tuple[frozenset[str], tuple[str, ...]], Shape] = {}
 
 
 def shape_of(allowed: frozenset[str], metadata: Mapping[str, Any]) -> Shape:
@@ -65,7 +77,5 @@ def shape_of(allowed: frozenset[str], metadata: Mapping[str, Any]) -> Shape:
         names, shape = tuple(name for name in names if isinstance(name, str)), None
     if shape is None:
         shape = Shape(tuple(name for name in names if isinstance(name, str)), allowed, unknown_keys(metadata))
-        if len(_known) >= MOST_KNOWN:
-            _known.clear()
-        _known[allowed, names] = shape
+        remember(_known, (allowed, names), shape)
     return shape
