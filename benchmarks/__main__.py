@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Claim, Found, Part, Table, apart, claims_table, machine
+from benchmarks.figures import Claim, Found, Part, Table, apart, claims_table, file_to_write, machine
 
 PARTS = ("overhead", "memory", "delivery", "admission", "spool", "reports", "growth")
 ON_DEMAND = ("reports_large",)  # those that take an hour
@@ -85,7 +85,7 @@ def main() -> None:
         help=f"of {', '.join(PARTS)}; all of these, if none is named; {', '.join(ON_DEMAND)} takes an hour",
     )
     parser.add_argument("--full", action="store_true", help="longer, at more sizes, and with all peers")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=file_to_write, help="write all figures to this file")
     parser.add_argument("--docs", action="store_true", help="write them into docs/")
     options = parser.parse_args()
     found: Found = {
@@ -100,9 +100,9 @@ def main() -> None:
         print(f"--- {name}: {part_of(name).about.splitlines()[0]}", flush=True)
         found["parts"][name] = apart(f"benchmarks.{name}", ["--full"] if options.full else [])
         print(f"({time.perf_counter() - started:.0f} s)\n", flush=True)
+        if options.json is not None:  # after each part: what is measured is kept if a later one fails
+            options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(claims_table(all_claims(found)).text())
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if options.docs:
         write_docs(found)
 

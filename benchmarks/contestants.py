@@ -302,6 +302,15 @@ CONTESTANTS: dict[str, Callable[[str, Places], Contestant]] = {
 OURS = ("recording", "budgets", "budgets+spool")
 
 
+def names_of(contestants: str) -> list[str]:
+    """The names that an option tells: `all`, or names with commas between them."""
+    names = list(CONTESTANTS) if contestants == "all" else contestants.split(",")
+    if "none" not in names or not CONTESTANTS.keys() >= set(names):
+        others = ", ".join(name for name in CONTESTANTS if name != "none")
+        raise SystemExit(f"--contestants: `none`, and any of {others}, with commas between them")
+    return names
+
+
 @contextlib.contextmanager
 def contestant(name: str, places: Places) -> Iterator[Contestant]:
     """A contestant that is closed in the end. What the environment says of tracing would be said to all: it is forgotten."""

@@ -102,7 +102,7 @@ class Part:
         """The command of this part alone."""
         parser = argparse.ArgumentParser(description=self.about, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("--full", action="store_true", help="longer, and at more sizes")
-        parser.add_argument("--json", type=Path, help="write the figures to this file too")
+        parser.add_argument("--json", type=file_to_write, help="write the figures to this file too")
         for name, value in self.quick.items():
             longer = self.full.get(name, value)
             parser.add_argument(
@@ -121,11 +121,19 @@ class Part:
             options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
+def file_to_write(text: str) -> Path:
+    """A file in a folder that is there: known before anything is measured, so that nothing is measured in vain."""
+    file = Path(text)
+    if not file.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {file.absolute().parent}")
+    return file
+
+
 # Figures
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """The median of the rounds, the least and the most, and the median's distance to the quartiles."""
+    """The median of the rounds, the least and the most, and the quartiles."""
     middle = statistics.median(values)
     quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [middle] * 3
     return {"median": middle, "least": min(values), "most": max(values), "low": quartiles[0], "high": quartiles[2]}

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.contestants import BUDGETS, CONTESTANTS, OURS, Places, contestant
+from benchmarks.contestants import BUDGETS, OURS, Places, contestant, names_of
 from benchmarks.database import a_database_server
 from benchmarks.figures import Claim, Found, Part, Table, number
 from benchmarks.sink import a_sink
@@ -36,7 +36,7 @@ MB: Final = 1e6
 
 def measure(calls: int, rounds: int, at_once: int, contestants: str) -> Found:
     """All figures, medians of the rounds; `contestants` are `all`, or names with commas between them: `none` is needed."""
-    names = list(CONTESTANTS) if contestants == "all" else contestants.split(",")
+    names = names_of(contestants)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for _ in range(rounds):
         with (

@@ -31,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.contestants import BUDGETS, CONTESTANTS, OURS, Contestant, Empty, Ours, Places, contestant
+from benchmarks.contestants import BUDGETS, OURS, Contestant, Empty, Ours, Places, contestant, names_of
 from benchmarks.database import a_database_server
 from benchmarks.figures import Claim, Found, Part, Table, number, spanned, spread
 from benchmarks.sink import a_sink
@@ -50,7 +50,7 @@ Rounds = dict[str, dict[str, list[Taken]]]
 
 def measure(rounds: int, astreams: int, contestants: str) -> Found:
     """All figures; `contestants` are `all`, or names with commas between them: `none` is needed."""
-    names = list(CONTESTANTS) if contestants == "all" else contestants.split(",")
+    names = names_of(contestants)
     todo = works(astreams)
     with (
         tempfile.TemporaryDirectory(prefix="vital-bench-") as folder,
