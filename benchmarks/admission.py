@@ -26,7 +26,7 @@ from benchmarks.callers import BUDGETS, SHAPES, SQL, WAYS, AtTheLimit, Callers, 
 from benchmarks.database import a_database_server
 from benchmarks.figures import Claim, Found, Part, Table, number, ratios, spanned, spread
 from vital_tracking import VitalTracker
-from vital_tracking.budgets.admission import Request
+from vital_tracking.core.admission import Request
 
 IN_HAND_US = 5
 TIMES_LOCKING = 20

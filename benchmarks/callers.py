@@ -16,8 +16,8 @@ import psycopg
 
 from benchmarks.figures import Found, spread
 from vital_tracking import BudgetExceeded, Settings, VitalTracker
-from vital_tracking.budgets.admission import Request
-from vital_tracking.context import CallContext
+from vital_tracking.core.admission import Request
+from vital_tracking.core.context import CallContext
 from vital_tracking.stores.postgres import PostgresStore
 
 WAYS = ("grants", "row lock", "check, then add")

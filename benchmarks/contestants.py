@@ -31,8 +31,8 @@ from langchain_core.tracers.context import _configure_hooks
 
 from benchmarks.sink import received
 from vital_tracking import Agent, Settings, VitalTracker
-from vital_tracking.context import SCOPE_KEY, CallContext
-from vital_tracking.langchain.attach import _ambient, watch_scopes
+from vital_tracking.core.context import SCOPE_KEY, CallContext
+from vital_tracking.langchain.callbacks import _ambient, watch_scopes
 from vital_tracking.stores.postgres import PostgresStore
 
 AGENT = Agent("cardio", name="Cardiologist", tier="tier_1", role="expert")

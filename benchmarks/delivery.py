@@ -33,10 +33,10 @@ from benchmarks.database import a_database, a_database_server, a_folder, cpu_ms,
 from benchmarks.figures import Claim, Found, Part, Table, ratios, spanned, spread
 from supabase import Client
 from vital_tracking import PriceBook, Settings
-from vital_tracking.delivery.codec import id_bytes, pack_record
-from vital_tracking.delivery.courier import Row, StoreCourier
-from vital_tracking.delivery.frames import Frame, Kind
+from vital_tracking.calls.json_codec import id_bytes, pack_record
+from vital_tracking.delivery.exporter import Row, StoreCourier
 from vital_tracking.delivery.stats import Counts
+from vital_tracking.spool.log_record import Frame, Kind
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.protocol import Store
 from vital_tracking.stores.supabase import SupabaseStore

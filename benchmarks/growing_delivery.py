@@ -16,10 +16,10 @@ from typing import Any
 from benchmarks.growing import Growth, own_time, shortest
 from benchmarks.growing_calls import TURNS
 from benchmarks.spool import make_calls, plain, sink_tracker
-from vital_tracking.delivery.estates import claim
-from vital_tracking.delivery.frames import Kind
-from vital_tracking.delivery.segments import owners_in, segments_of
-from vital_tracking.delivery.spool import Spool
+from vital_tracking.spool.disk_queue import Spool
+from vital_tracking.spool.log_record import Kind
+from vital_tracking.spool.orphans import claim
+from vital_tracking.spool.segment import owners_in, segments_of
 
 CALL_BYTES = 1600  # of its frames, a little more than they take
 SEGMENTS = (1, 10, 100)

@@ -43,9 +43,9 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from benchmarks.database import a_database_server
 from vital_tracking import BudgetExceeded, Settings, VitalTracker
-from vital_tracking.delivery.segments import bytes_in
 from vital_tracking.ids import new_id
 from vital_tracking.langchain.fake import FakeUsageModel
+from vital_tracking.spool.segment import bytes_in
 from vital_tracking.stores.postgres import PostgresStore
 
 LINE_EVERY_S = 10

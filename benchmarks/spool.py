@@ -36,9 +36,9 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from benchmarks.database import a_database_server
 from benchmarks.figures import Found, Part, Table, ratios, spanned, spread
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.delivery.frames import Kind, framed
-from vital_tracking.delivery.segments import Segment
-from vital_tracking.langchain.packing import pack_call, pack_opening
+from vital_tracking.calls.wire import pack_call, pack_opening
+from vital_tracking.spool.log_record import Kind, framed
+from vital_tracking.spool.segment import Segment
 from vital_tracking.stores.postgres import PostgresStore
 
 THREAD_CALLS = 50  # in one measurement

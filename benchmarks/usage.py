@@ -13,8 +13,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from vital_tracking import Price
-from vital_tracking.context import CONTEXT_FIELDS, CallContext
-from vital_tracking.usage import CallRecord, TokenUsage
+from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
+from vital_tracking.core.usage import CallRecord, TokenUsage
 
 CHUNK = 100_000
 LOADERS = 2

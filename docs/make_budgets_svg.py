@@ -13,9 +13,9 @@ from pathlib import Path
 from make_demo_svg import FORMAT
 
 from vital_tracking import VitalTracker
-from vital_tracking.cli.budget_tables import windows_table
+from vital_tracking.cli.budgets.tables import windows_table
 from vital_tracking.cli.demo import ORGANIZATION
-from vital_tracking.cli.output import console
+from vital_tracking.cli.render.console import console
 from vital_tracking.langchain.demo import fake_models, run_demo
 from vital_tracking.stores.embedded import EmbeddedStore
 

@@ -14,7 +14,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 
 from vital_tracking import VitalTracker
 from vital_tracking.cli.demo import ORGANIZATION, show_costs
-from vital_tracking.cli.output import console
+from vital_tracking.cli.render.console import console
 from vital_tracking.langchain.demo import fake_models, run_demo
 from vital_tracking.stores.embedded import EmbeddedStore
 

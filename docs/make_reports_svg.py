@@ -13,15 +13,15 @@ from pathlib import Path
 from make_demo_svg import FORMAT
 
 from vital_tracking import Agent, Settings
-from vital_tracking.cli import report_findings as findings
-from vital_tracking.cli.output import console
-from vital_tracking.cli.report_tables import usage_table
-from vital_tracking.context import CallContext
+from vital_tracking.cli.render.console import console
+from vital_tracking.cli.report import texts as findings
+from vital_tracking.cli.report.tables import usage_table
+from vital_tracking.core.context import CallContext
+from vital_tracking.core.pricing import PriceBook
+from vital_tracking.core.usage import CallRecord, TokenUsage
 from vital_tracking.delivery.recorder import Recorder
 from vital_tracking.ids import new_id
-from vital_tracking.pricing import PriceBook
 from vital_tracking.stores.embedded import EmbeddedStore
-from vital_tracking.usage import CallRecord, TokenUsage
 
 NOW = datetime(2026, 10, 19, 14, tzinfo=UTC)
 DAYS = 56

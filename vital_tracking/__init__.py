@@ -1,9 +1,11 @@
 """What every LangChain and LangGraph call costs, to the last decimal, in a PostgreSQL or Supabase that you own."""
 
-from vital_tracking.admitted import AdmittedCall
-from vital_tracking.budgets.alerts import BudgetAlert
-from vital_tracking.context import Agent, CallContext, step
+from vital_tracking.alerts.dispatcher import BudgetAlert
+from vital_tracking.core.context import Agent, CallContext, step
+from vital_tracking.core.pricing import Price, PriceBook
+from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery import Delivered, Stats
+from vital_tracking.direct.admitted_call import AdmittedCall
 from vital_tracking.errors import (
     BudgetExceeded,
     BudgetThrottled,
@@ -16,11 +18,9 @@ from vital_tracking.errors import (
     StoreUnavailable,
     VitalError,
 )
-from vital_tracking.pricing import Price, PriceBook
 from vital_tracking.scopes import Panel, Scope, Seat
 from vital_tracking.settings import Settings
 from vital_tracking.tracker import VitalTracker
-from vital_tracking.usage import TokenUsage
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, Unpack, cast
 
-from vital_tracking.context import (
+from vital_tracking.core.context import (
     METADATA_PREFIX,
     SCOPE_KEY,
     Agent,
@@ -24,9 +24,9 @@ from vital_tracking.context import (
     resolve,
     same,
 )
+from vital_tracking.core.usage import HUNG_UP, RunRecord, RunStatus
 from vital_tracking.errors import BudgetExceeded, VitalError
 from vital_tracking.ids import new_id
-from vital_tracking.usage import HUNG_UP, RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig

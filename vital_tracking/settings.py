@@ -12,8 +12,8 @@ import platformdirs
 from dotenv import dotenv_values, find_dotenv
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from vital_tracking.core.pricing import ceiling_rates
 from vital_tracking.errors import SettingsError
-from vital_tracking.pricing import ceiling_rates
 
 PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 """Keys that the demonstration uses, when they are there, to speak to real models."""

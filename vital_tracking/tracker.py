@@ -14,20 +14,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vital_tracking.budgets.alerts import Alerts, BudgetAlert, log
-from vital_tracking.budgets.gate import Gate
-from vital_tracking.context import CallContext
+from vital_tracking.alerts.dispatcher import Alerts, BudgetAlert, log
+from vital_tracking.budgets.controller import Gate
+from vital_tracking.core.context import CallContext
+from vital_tracking.core.pricing import Price, PriceBook
+from vital_tracking.core.usage import RunRecord
 from vital_tracking.delivery import Delivered, Recorder, Stats
-from vital_tracking.delivery.courier import Decoder, Unrecorded
-from vital_tracking.delivery.estates import Estate
-from vital_tracking.delivery.frames import Kind
-from vital_tracking.direct import DirectCalls
+from vital_tracking.delivery.exporter import Decoder, Unrecorded
+from vital_tracking.direct.record import DirectCalls
 from vital_tracking.ids import new_id
-from vital_tracking.pricing import Price, PriceBook
 from vital_tracking.scopes import Host, Services
 from vital_tracking.settings import Settings
+from vital_tracking.spool.log_record import Kind
+from vital_tracking.spool.orphans import Estate
 from vital_tracking.stores import Store, open_store
-from vital_tracking.usage import RunRecord
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -155,14 +155,14 @@ class VitalTracker(Services, DirectCalls):
 
     def install(self) -> None:
         """Attach the handler to every LangChain call of this process, raw threads included. A later install takes over."""
-        from vital_tracking.langchain.attach import install
+        from vital_tracking.langchain.callbacks import install
 
         install(self.handler)
 
     def uninstall(self) -> None:
         """Take the handler off again, if it is this tracker's."""
         if self._handler is not None:
-            from vital_tracking.langchain.attach import install, installed
+            from vital_tracking.langchain.callbacks import install, installed
 
             if installed() is self._handler:
                 install(None)
@@ -268,7 +268,7 @@ class VitalTracker(Services, DirectCalls):
 
     def attached(self, callbacks: Any, more: Any = None) -> Any:
         """A caller's callbacks, and more of them, with the handler among them, once; without it when this is closed."""
-        from vital_tracking.langchain.attach import joined
+        from vital_tracking.langchain.callbacks import joined
 
         return joined(callbacks, more, None if self.closed else [self.handler])
 
@@ -276,14 +276,14 @@ class VitalTracker(Services, DirectCalls):
         """Callbacks, metadata and tags that the LangChain run around this code hands to its children; else empty."""
         if "langchain_core.runnables.config" not in sys.modules:
             return {}
-        from vital_tracking.langchain.attach import inherited_config
+        from vital_tracking.langchain.callbacks import inherited_config
 
         return inherited_config()
 
     def watch_scopes(self) -> None:
         """See to it that calls in a scope are recorded although no config is handed to them."""
         try:
-            from vital_tracking.langchain.attach import watch_scopes
+            from vital_tracking.langchain.callbacks import watch_scopes
 
             watch_scopes()
         except Exception as error:  # noqa: BLE001 - a scope must open whatever LangChain's version has become
@@ -306,13 +306,13 @@ class VitalTracker(Services, DirectCalls):
 
 
 def _ended_call(key: bytes, payload: bytes, skew_s: float) -> Unrecorded:
-    from vital_tracking.langchain.packing import unpack_call
+    from vital_tracking.calls.wire import unpack_call
 
     return unpack_call(key, payload, skew_s)
 
 
 def _begun_call(key: bytes, payload: bytes, skew_s: float) -> Unrecorded:
-    from vital_tracking.langchain.packing import unpack_opening
+    from vital_tracking.calls.wire import unpack_opening
 
     return unpack_opening(key, payload, skew_s)
 

@@ -25,11 +25,11 @@ from tests.acceptance.helpers import COMMAND, environment, run, run_commands
 from tests.acceptance.test_cli import Done, Several, fine, refused
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call
-from vital_tracking.cli import alerts as watching
-from vital_tracking.cli import budget_form as form
 from vital_tracking.cli.app import app
-from vital_tracking.cli.budget_check import verdict
-from vital_tracking.cli.output import share_bar
+from vital_tracking.cli.budgets import alerts as watching
+from vital_tracking.cli.budgets import options as form
+from vital_tracking.cli.budgets.check import verdict
+from vital_tracking.cli.render.console import share_bar
 from vital_tracking.errors import StoreUnavailable
 from vital_tracking.stores.postgres import PostgresStore
 

@@ -27,11 +27,11 @@ from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call, an_unpriced_call
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import PostgresServer
-from vital_tracking.cli import report_findings as findings
 from vital_tracking.cli.app import app
-from vital_tracking.cli.csv_cells import safe_cell
-from vital_tracking.cli.output import console
-from vital_tracking.cli.report_charts import by_day, sparkline
+from vital_tracking.cli.render.console import console
+from vital_tracking.cli.render.csv import safe_cell
+from vital_tracking.cli.report import texts as findings
+from vital_tracking.cli.report.charts import by_day, sparkline
 from vital_tracking.stores.postgres import PostgresStore
 
 Report = Callable[..., str]

@@ -20,7 +20,7 @@ from tests.sql.test_retention import at, month_ago, name
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import PostgresServer
 from vital_tracking import VitalTracker
-from vital_tracking.cli.parquet import read_back
+from vital_tracking.queries.parquet import read_back
 from vital_tracking.stores.postgres import PostgresStore
 
 __all__ = ["several"]

@@ -25,10 +25,10 @@ from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call, an_unpriced_call
 from vital_tracking import Price, PriceBook, Settings, VitalTracker
 from vital_tracking.cli.app import app
-from vital_tracking.cli.reprice import record_of_row
-from vital_tracking.cli.spool_survey import database_of
-from vital_tracking.delivery.letters import Letters
-from vital_tracking.delivery.segments import owners_in, segments_of
+from vital_tracking.cli.data.reprice import record_of_row
+from vital_tracking.delivery.dead_letters import Letters
+from vital_tracking.queries.spool import database_of
+from vital_tracking.spool.segment import owners_in, segments_of
 from vital_tracking.stores.embedded import EmbeddedStore
 from vital_tracking.stores.postgres import PostgresStore
 

@@ -18,11 +18,11 @@ import vital_tracking
 from tests.acceptance.helpers import REPOSITORY, run, run_commands
 from tests.integration.helpers import Rows
 from vital_tracking import Settings, VitalTracker
+from vital_tracking.calls.resolve import ALLOWED_METADATA
 from vital_tracking.cli.app import app
-from vital_tracking.context import CONTEXT_FIELDS, CallContext
+from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
+from vital_tracking.core.pricing import DEFAULT_MODELS
 from vital_tracking.langchain.demo import fake_models, run_demo
-from vital_tracking.langchain.records import ALLOWED_METADATA
-from vital_tracking.pricing import DEFAULT_MODELS
 from vital_tracking.stores.postgres import PostgresStore
 
 PAGES = {

@@ -12,8 +12,8 @@ from typing import Any
 
 from tests.integration.helpers import Rows
 from vital_tracking import VitalTracker
-from vital_tracking.budgets.admission import Request
-from vital_tracking.context import CallContext
+from vital_tracking.core.admission import Request
+from vital_tracking.core.context import CallContext
 from vital_tracking.stores.postgres import PostgresStore
 
 # A call whose cost is known beforehand: the hold is the cost.

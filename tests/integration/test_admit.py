@@ -16,7 +16,7 @@ import pytest
 from tests.integration.budget_helpers import CALL, COST, USAGE, check_sums, granted, set_budget
 from tests.integration.helpers import Rows, only
 from vital_tracking import Agent, BudgetExceeded, BudgetThrottled, Price, VitalTracker
-from vital_tracking.admitted import AdmittedCall
+from vital_tracking.direct.admitted_call import AdmittedCall
 from vital_tracking.stores.postgres import PostgresStore
 
 

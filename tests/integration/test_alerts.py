@@ -22,10 +22,10 @@ from pydantic import SecretStr
 
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call
-from vital_tracking.budgets import channel
-from vital_tracking.budgets.alerts import Alerts, BudgetAlert, digest, log
-from vital_tracking.budgets.channel import Pause, Recent
-from vital_tracking.budgets.wording import amount_text, limit_text, one_line, sentence, time_left
+from vital_tracking.alerts import channel
+from vital_tracking.alerts.channel import Pause, Recent
+from vital_tracking.alerts.dispatcher import Alerts, BudgetAlert, digest, log
+from vital_tracking.alerts.wording import amount_text, limit_text, one_line, sentence, time_left
 from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -625,7 +625,7 @@ def test_several_threads_deliver_one_after_the_other(
 
 DELIVERING = """
 import sys
-from vital_tracking.budgets.alerts import Alerts
+from vital_tracking.alerts.dispatcher import Alerts
 from vital_tracking.stores.postgres import PostgresStore
 
 store = PostgresStore(sys.argv[1])

@@ -23,10 +23,10 @@ from langsmith.run_helpers import tracing_context
 from langsmith.run_trees import RunTree
 
 from vital_tracking import Agent, Price, PriceBook, Settings, TokenUsage, VitalTracker, step
+from vital_tracking.core.usage import CallRecord
 from vital_tracking.errors import StoreUnavailable, store_error
-from vital_tracking.langchain import attach
+from vital_tracking.langchain import callbacks as attach
 from vital_tracking.testing import MemoryStore, fake_chat_model
-from vital_tracking.usage import CallRecord
 
 Rows = Callable[..., list[dict[str, Any]]]
 AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -23,7 +23,7 @@ from langchain_core.tools import tool
 from tests.integration.helpers import MODES, Rows, ask, collect, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
 from vital_tracking import Agent, VitalTracker
-from vital_tracking.usage import MAX_TOKENS
+from vital_tracking.core.usage import MAX_TOKENS
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
 
@@ -338,7 +338,8 @@ async def test_no_fault_of_ours_reaches_the_user(
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("canary")
 
-    from vital_tracking.langchain import calls, handler
+    from vital_tracking.calls import live as calls
+    from vital_tracking.langchain import handler
 
     if broken == "put":
         monkeypatch.setattr(tracker._recorder, "put", fail)
@@ -382,7 +383,7 @@ async def test_a_bad_row_does_not_sink_its_neighbours(
     tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row that the database refuses is set aside and counted; the rest of the batch is stored."""
-    from vital_tracking.delivery import courier
+    from vital_tracking.delivery import exporter as courier
 
     call_row = courier.call_row
 

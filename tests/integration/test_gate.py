@@ -35,8 +35,8 @@ from tests.integration.budget_helpers import (
 from tests.integration.helpers import Rows, dollars
 from tests.support.provider_server import ProviderServer, Reply
 from vital_tracking import BudgetExceeded, BudgetThrottled, Price, Settings, VitalTracker
-from vital_tracking.budgets.admission import Admission, Request
-from vital_tracking.context import CallContext
+from vital_tracking.core.admission import Admission, Request
+from vital_tracking.core.context import CallContext
 from vital_tracking.stores.postgres import PostgresStore
 
 MakeTracker = Callable[..., VitalTracker]

@@ -33,10 +33,10 @@ from pydantic import BaseModel, Field
 from tests.integration.helpers import MODES, Rows, ask, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
 from vital_tracking import VitalTracker
-from vital_tracking.budgets.admission import Admission, Request
+from vital_tracking.core.admission import Admission, Request
 from vital_tracking.errors import BudgetExceeded, BudgetThrottled, BudgetUnavailable, Stop
+from vital_tracking.langchain.control_flow import stopped
 from vital_tracking.langchain.guard import guard
-from vital_tracking.langchain.stops import stopped
 from vital_tracking.stores.postgres import PostgresStore
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")

@@ -23,7 +23,8 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from tests.integration.helpers import Rows, dollars
 from tests.support.provider_server import ProviderServer, Reply, Request
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.langchain import packing, records
+from vital_tracking.calls import resolve as records
+from vital_tracking.calls import wire as packing
 from vital_tracking.testing import MemoryStore
 
 AT_ONCE = 200
@@ -205,7 +206,7 @@ def test_many_thousand_calls_leave_memory_where_it_was() -> None:
 
 def test_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch, rows: Rows, tracker: VitalTracker) -> None:
     """Calls that never end, by the thousand: the oldest are closed, and recorded, before memory is full."""
-    from vital_tracking.langchain import books as module
+    from vital_tracking.calls import in_flight as module
 
     monkeypatch.setattr(module, "_MAX_OPEN", 50)
     held = [uuid.uuid4() for _ in range(80)]

@@ -32,7 +32,7 @@ from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
 from tests.integration.helpers import Rows, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
 from vital_tracking import Agent, VitalTracker, step
-from vital_tracking.langchain import records
+from vital_tracking.calls import resolve as records
 
 COST = dollars((100, "0.15"), (20, "0.60"))  # the server's usual answer from gpt-4o-mini
 

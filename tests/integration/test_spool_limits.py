@@ -21,12 +21,12 @@ import pytest
 from tests.integration.budget_helpers import set_budget
 from tests.support.postgres import PostgresServer, free_port, outage
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.delivery import courier
-from vital_tracking.delivery.letters import FILE, forget_taken, letters_in, take_letters
-from vital_tracking.delivery.segments import bytes_in, owners_in, segments_of
+from vital_tracking.core.usage import call_row
+from vital_tracking.delivery import exporter as courier
+from vital_tracking.delivery.dead_letters import FILE, forget_taken, letters_in, take_letters
 from vital_tracking.errors import StoreUnavailable
+from vital_tracking.spool.segment import bytes_in, owners_in, segments_of
 from vital_tracking.stores.postgres import PostgresStore
-from vital_tracking.usage import call_row
 
 Rows = Callable[..., list[dict[str, Any]]]
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -22,11 +22,11 @@ from tests.integration.helpers import Rows
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.spool_worker import Story
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.delivery.queue import Queue
+from vital_tracking.delivery.batch_processor import Writer
+from vital_tracking.delivery.memory_queue import Queue
 from vital_tracking.delivery.recorder import Recorder
-from vital_tracking.delivery.spool import Spool
-from vital_tracking.delivery.writer import Writer
 from vital_tracking.langchain.fake import FakeUsageModel
+from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.stores.postgres import PostgresStore
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -15,8 +15,8 @@ import pytest
 from tests.sql.helpers import a_call, call_id
 from tests.support.postgres import PostgresServer, outage
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.delivery.queue import Queue
-from vital_tracking.delivery.writer import Source, Writer
+from vital_tracking.delivery.batch_processor import Source, Writer
+from vital_tracking.delivery.memory_queue import Queue
 from vital_tracking.errors import StoreError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.stores.postgres import PostgresStore

@@ -12,8 +12,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from vital_tracking.budgets.estimate import PICO, Amounts, History, Tariff, in_dollars, in_pico
-from vital_tracking.pricing import Rates, RateValue, ceiling_rates
-from vital_tracking.usage import MAX_TOKENS, TokenUsage
+from vital_tracking.core.pricing import Rates, RateValue, ceiling_rates
+from vital_tracking.core.usage import MAX_TOKENS, TokenUsage
 
 CEILING = ceiling_rates("15/75")
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
 from tests.support.postgres import PostgresServer
-from vital_tracking.budgets.rules import ACTIONS, ENTITY_FIELDS, METRICS, Budget, Rules, refusal
-from vital_tracking.context import SERVICE_TYPES, CallContext
+from vital_tracking.budgets.policy import ACTIONS, ENTITY_FIELDS, METRICS, Budget, Rules, refusal
+from vital_tracking.core.context import SERVICE_TYPES, CallContext
+from vital_tracking.core.usage import CallRecord, call_row, clean_text
 from vital_tracking.errors import BudgetExceeded, BudgetThrottled
-from vital_tracking.usage import CallRecord, call_row, clean_text
 
 Connection = psycopg.Connection[dict[str, Any]]
 

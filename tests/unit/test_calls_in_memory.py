@@ -12,8 +12,8 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.context import CallContext
-from vital_tracking.langchain.calls import OpenCall
+from vital_tracking.calls.live import OpenCall
+from vital_tracking.core.context import CallContext
 from vital_tracking.testing import MemoryStore
 
 ANSWER = LLMResult(

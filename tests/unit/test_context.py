@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vital_tracking.context import (
+from vital_tracking.core.context import (
     _FIELD_OF,
     CONTEXT_FIELDS,
     METADATA_KEY,

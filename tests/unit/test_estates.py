@@ -20,14 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.context import CallContext
-from vital_tracking.delivery.codec import id_bytes, pack_record
-from vital_tracking.delivery.estates import Estate, claim
-from vital_tracking.delivery.frames import Frame, Kind, framed
-from vital_tracking.delivery.segments import OwnerFolder, owners_in, segments_of
+from vital_tracking.calls.json_codec import id_bytes, pack_record
+from vital_tracking.core.context import CallContext
+from vital_tracking.core.usage import CallRecord, TokenUsage
 from vital_tracking.ids import new_id
+from vital_tracking.spool.log_record import Frame, Kind, framed
+from vital_tracking.spool.orphans import Estate, claim
+from vital_tracking.spool.segment import OwnerFolder, owners_in, segments_of
 from vital_tracking.stores.postgres import PostgresStore
-from vital_tracking.usage import CallRecord, TokenUsage
 
 Rows = Callable[..., list[dict[str, Any]]]
 REPOSITORY = Path(__file__).resolve().parents[2]

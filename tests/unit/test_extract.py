@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, Generation
 
-from vital_tracking.langchain.extract import (
+from vital_tracking.calls.usage_of import (
     ErrorFacts,
     estimated_usage,
     model_of,
@@ -21,7 +21,7 @@ from vital_tracking.langchain.extract import (
     usage_from_metadata,
     usage_from_token_usage,
 )
-from vital_tracking.usage import TokenUsage
+from vital_tracking.core.usage import TokenUsage
 
 json_like = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20)),

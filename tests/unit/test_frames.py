@@ -9,7 +9,7 @@ from zlib import crc32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vital_tracking.delivery.frames import HEAD_BYTES, MAGIC, MAX_BODY, Frame, Kind, framed, frames_in
+from vital_tracking.spool.log_record import HEAD_BYTES, MAGIC, MAX_BODY, Frame, Kind, framed, frames_in
 
 TRIES = settings(max_examples=60, deadline=None, derandomize=True)
 

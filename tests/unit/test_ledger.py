@@ -21,8 +21,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from vital_tracking.budgets.estimate import PICO, Amounts, History, Tariff
 from vital_tracking.budgets.ledger import Account, Asked, Hold, Ledger, Plan
-from vital_tracking.budgets.rules import Budget
-from vital_tracking.pricing import ceiling_rates
+from vital_tracking.budgets.policy import Budget
+from vital_tracking.core.pricing import ceiling_rates
 
 COST, TOKENS, CALLS = range(3)
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vital_tracking.delivery import letters as letters_module
-from vital_tracking.delivery.letters import FILE, Letters, forget_taken, letters_in, take_letters
+from vital_tracking.delivery import dead_letters as letters_module
+from vital_tracking.delivery.dead_letters import FILE, Letters, forget_taken, letters_in, take_letters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRIES = settings(max_examples=40, deadline=None, derandomize=True)
@@ -133,7 +133,7 @@ def test_a_death_while_they_are_taken_loses_none(
 ADDS = """
 import sys
 from pathlib import Path
-from vital_tracking.delivery.letters import Letters
+from vital_tracking.delivery.dead_letters import Letters
 
 letters = Letters(Path(sys.argv[1]))
 for number in range(400):

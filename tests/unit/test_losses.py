@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vital_tracking.context import CallContext
-from vital_tracking.delivery import losses as losses_module
-from vital_tracking.delivery.losses import Losses
+from vital_tracking.core.context import CallContext
+from vital_tracking.core.usage import CallRecord, Cost, TokenUsage, call_row
+from vital_tracking.delivery import overflow as losses_module
+from vital_tracking.delivery.overflow import Losses
 from vital_tracking.ids import new_id
-from vital_tracking.usage import CallRecord, Cost, TokenUsage, call_row
 
 TRIES = settings(max_examples=60, deadline=None, derandomize=True)
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)

@@ -15,15 +15,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vital_tracking.budgets.admission import Admission
-from vital_tracking.context import CONTEXT_FIELDS, METADATA_KEY, CallContext, Frame, unknown_keys
-from vital_tracking.delivery.codec import LONGEST, id_bytes, pack_record, pack_run, unpack_record, unpack_run
-from vital_tracking.delivery.frames import MAX_BODY
+from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run, unpack_record, unpack_run
+from vital_tracking.calls.live import OpenCall, Run
+from vital_tracking.calls.resolve import record_of
+from vital_tracking.calls.wire import pack_call, pack_opening, unpack_call, unpack_opening
+from vital_tracking.core.admission import Admission
+from vital_tracking.core.context import CONTEXT_FIELDS, METADATA_KEY, CallContext, Frame, unknown_keys
+from vital_tracking.core.usage import (
+    CallRecord,
+    Cost,
+    RunRecord,
+    TokenUsage,
+    _known_columns,
+    call_row,
+    clean_text,
+    run_row,
+)
 from vital_tracking.ids import new_id
-from vital_tracking.langchain.calls import OpenCall, Run
-from vital_tracking.langchain.packing import pack_call, pack_opening, unpack_call, unpack_opening
-from vital_tracking.langchain.records import record_of
-from vital_tracking.usage import CallRecord, Cost, RunRecord, TokenUsage, _known_columns, call_row, clean_text, run_row
+from vital_tracking.spool.log_record import MAX_BODY
 
 TRIES = settings(max_examples=25, deadline=None, derandomize=True)
 NOON = datetime(2026, 5, 4, 12, 0, 0, 123456, tzinfo=UTC)

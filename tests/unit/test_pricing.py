@@ -13,9 +13,9 @@ from genai_prices.types import Tier, TieredPrices
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vital_tracking.context import CallContext
-from vital_tracking.pricing import NOT_BILLED, Price, PriceBook, Rates
-from vital_tracking.usage import CallRecord, TokenUsage
+from vital_tracking.core.context import CallContext
+from vital_tracking.core.pricing import NOT_BILLED, Price, PriceBook, Rates
+from vital_tracking.core.usage import CallRecord, TokenUsage
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 BOOK = PriceBook()

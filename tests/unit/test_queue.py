@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from vital_tracking.delivery.queue import Queue
+from vital_tracking.delivery.memory_queue import Queue
 
 LIMIT = 1000
 

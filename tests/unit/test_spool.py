@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from vital_tracking.delivery.estates import claim
-from vital_tracking.delivery.frames import Frame, Kind
-from vital_tracking.delivery.segments import OwnerFolder, Segment, is_alive, owners_in, segments_of
-from vital_tracking.delivery.spool import Spool
+from vital_tracking.spool.disk_queue import Spool
+from vital_tracking.spool.log_record import Frame, Kind
+from vital_tracking.spool.orphans import claim
+from vital_tracking.spool.segment import OwnerFolder, Segment, is_alive, owners_in, segments_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SEGMENT = 4096  # the smallest there is
@@ -274,7 +274,7 @@ class Paused(Segment):
 def paused(make: Make, monkeypatch: pytest.MonkeyPatch) -> Spool:
     """A spool whose segments can be paused, with one in it."""
     Paused.stopped = threading.Event()
-    monkeypatch.setattr("vital_tracking.delivery.spool.Segment", Paused)
+    monkeypatch.setattr("vital_tracking.spool.disk_queue.Segment", Paused)
     spool = make()
     put(spool, 0)
     assert drained(spool) == [0]
@@ -672,8 +672,8 @@ def test_a_folder_that_was_never_used_is_never_made(make: Make, tmp_path: Path) 
 FORK = """
 import os, signal, sys
 from pathlib import Path
-from vital_tracking.delivery.frames import Kind
-from vital_tracking.delivery.spool import Spool
+from vital_tracking.spool.log_record import Kind
+from vital_tracking.spool.disk_queue import Spool
 
 spool = Spool(Path(sys.argv[1]), sync_s=0.01)
 assert spool.append(Kind.CALL, bytes(15) + b"\\1", b"{}")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vital_tracking.context import CallContext
-from vital_tracking.usage import (
+from vital_tracking.core.context import CallContext
+from vital_tracking.core.usage import (
     MAX_METADATA,
     MAX_TEXT,
     MAX_TOKENS,

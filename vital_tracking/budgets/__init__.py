@@ -1,0 +1,1 @@
+"""Budgets: what a call may cost, before it is made."""

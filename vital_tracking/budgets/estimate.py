@@ -10,8 +10,8 @@ from collections import deque
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from vital_tracking.pricing import MONEY, Rates, RateValue
-from vital_tracking.usage import TokenUsage
+from vital_tracking.core.pricing import MONEY, Rates, RateValue
+from vital_tracking.core.usage import TokenUsage
 
 PICO: Final = 10**12
 _PICO_PER_TOKEN: Final = 10**6  # of a price in dollars per million tokens

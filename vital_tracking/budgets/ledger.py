@@ -22,10 +22,10 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from vital_tracking.budgets.estimate import PICO, Amounts, History, Tariff, in_dollars
-from vital_tracking.budgets.rules import Budget
+from vital_tracking.budgets.policy import Budget
+from vital_tracking.core.usage import TokenUsage
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
-from vital_tracking.usage import TokenUsage
 
 _FIRST_WANT: Final = 8
 _LARGEST_WANT: Final = 1 << 16

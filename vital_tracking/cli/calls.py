@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vital_tracking.cli.output import as_csv, as_json, console, say, table, usd
-from vital_tracking.cli.times import moment
+from vital_tracking.cli.render.console import as_csv, as_json, console, say, table, usd
+from vital_tracking.cli.render.times import moment
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from vital_tracking.cli.output import bar, console, table, usd
+from vital_tracking.cli.render.console import bar, console, table, usd
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store
 from vital_tracking.stores.embedded import EmbeddedStore

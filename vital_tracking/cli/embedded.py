@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from vital_tracking.cli.output import say
+from vital_tracking.cli.render.console import say
 from vital_tracking.settings import Settings
 from vital_tracking.stores.embedded import EmbeddedStore, server_dir
 

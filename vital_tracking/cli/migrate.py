@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vital_tracking.cli.output import counted, say
+from vital_tracking.cli.render.console import counted, say
 from vital_tracking.errors import SettingsError
 from vital_tracking.migrate import find_migrations, seed_sql
 from vital_tracking.settings import Settings

@@ -17,20 +17,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
-from vital_tracking.delivery.codec import LONGEST, id_bytes, pack_record, pack_run
-from vital_tracking.delivery.courier import Decoder, Draws, Row, StoreCourier, Unrecorded, by_clock
-from vital_tracking.delivery.estates import Estate, claim
-from vital_tracking.delivery.frames import MAX_BODY, Frame, Kind
-from vital_tracking.delivery.losses import Losses
-from vital_tracking.delivery.queue import Queue
-from vital_tracking.delivery.segments import CAN_LOCK
-from vital_tracking.delivery.spool import Spool
+from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run
+from vital_tracking.core.pricing import PriceBook
+from vital_tracking.core.usage import CallRecord, RunRecord
+from vital_tracking.delivery.batch_processor import Writer
+from vital_tracking.delivery.exporter import Decoder, Draws, Row, StoreCourier, Unrecorded, by_clock
+from vital_tracking.delivery.memory_queue import Queue
+from vital_tracking.delivery.overflow import Losses
 from vital_tracking.delivery.stats import Counts, Delivered, Stats
-from vital_tracking.delivery.writer import Writer
-from vital_tracking.pricing import PriceBook
 from vital_tracking.settings import Settings, default_data_dir
+from vital_tracking.spool.disk_queue import Spool
+from vital_tracking.spool.log_record import MAX_BODY, Frame, Kind
+from vital_tracking.spool.orphans import Estate, claim
+from vital_tracking.spool.segment import CAN_LOCK
 from vital_tracking.stores.protocol import Store
-from vital_tracking.usage import CallRecord, RunRecord
 
 logger = logging.getLogger("vital_tracking.delivery")
 

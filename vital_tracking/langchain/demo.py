@@ -9,7 +9,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 from pydantic import SecretStr
 
-from vital_tracking.context import Agent, step
+from vital_tracking.core.context import Agent, step
 from vital_tracking.errors import MissingExtra
 from vital_tracking.langchain.fake import FakeUsageModel
 from vital_tracking.scopes import Services

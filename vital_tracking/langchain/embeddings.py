@@ -12,17 +12,17 @@ from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
-from vital_tracking.budgets.admission import Admission, Request
-from vital_tracking.budgets.gate import Gate
-from vital_tracking.context import METADATA_KEY, CallContext, Frame, current_frame, locate, resolve
+from vital_tracking.budgets.controller import Gate
+from vital_tracking.calls.resolve import ALLOWED_METADATA
+from vital_tracking.calls.usage_of import ErrorFacts, estimated_usage, text_size
+from vital_tracking.core.admission import Admission, Request
+from vital_tracking.core.context import METADATA_KEY, CallContext, Frame, current_frame, locate, resolve
+from vital_tracking.core.usage import CallRecord, Status, TokenUsage, token_count
 from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
-from vital_tracking.langchain.attach import inherited_config
-from vital_tracking.langchain.extract import ErrorFacts, estimated_usage, text_size
-from vital_tracking.langchain.records import ALLOWED_METADATA
-from vital_tracking.langchain.stops import stopped
-from vital_tracking.usage import CallRecord, Status, TokenUsage, token_count
+from vital_tracking.langchain.callbacks import inherited_config
+from vital_tracking.langchain.control_flow import stopped
 
 # Requests and reported tokens of the embedding call that runs now in this task or thread.
 _reported: ContextVar[list[int | None] | None] = ContextVar("vital_tracking_embedding_usage", default=None)

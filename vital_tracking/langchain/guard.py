@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import ensure_config
 
-from vital_tracking.budgets.admission import Admission, Request
+from vital_tracking.calls.live import admitted
+from vital_tracking.core.admission import Admission, Request
 from vital_tracking.errors import BudgetExceeded
-from vital_tracking.langchain.attach import joined
-from vital_tracking.langchain.calls import admitted
-from vital_tracking.langchain.ladder import Call, Rung, in_class, named, note_tools
-from vital_tracking.langchain.stops import stopped
+from vital_tracking.langchain.callbacks import joined
+from vital_tracking.langchain.control_flow import stopped
+from vital_tracking.langchain.downgrade import Call, Rung, in_class, named, note_tools
 
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
 
-    from vital_tracking.budgets.gate import Gate
+    from vital_tracking.budgets.controller import Gate
     from vital_tracking.langchain.handler import VitalHandler
 
     _Base = BaseChatModel

@@ -22,27 +22,21 @@ from weakref import ref
 from langchain_core.callbacks import BaseCallbackHandler
 from langsmith.run_helpers import get_current_run_tree
 
-from vital_tracking.budgets.admission import Admission, Request
-from vital_tracking.budgets.gate import Gate
-from vital_tracking.context import CallContext, current_frame, locate
+from vital_tracking.budgets.controller import Gate
+from vital_tracking.calls.in_flight import CallBooks, key_of
+from vital_tracking.calls.live import OpenCall, Run, admitted
+from vital_tracking.calls.metadata_keys import shape_of
+from vital_tracking.calls.resolve import ALLOWED_METADATA, call_context, context_of, request_of, run_key_of_message
+from vital_tracking.calls.usage_of import request_hash, text_size
+from vital_tracking.calls.wire import pack_opening
+from vital_tracking.core.admission import Admission, Request
+from vital_tracking.core.context import CallContext, current_frame, locate
+from vital_tracking.core.usage import HUNG_UP, CallRecord, CallType
 from vital_tracking.delivery import Recorder
-from vital_tracking.delivery.frames import Kind
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
-from vital_tracking.langchain.books import CallBooks, key_of
-from vital_tracking.langchain.calls import OpenCall, Run, admitted
-from vital_tracking.langchain.extract import request_hash, text_size
-from vital_tracking.langchain.packing import pack_opening
-from vital_tracking.langchain.records import (
-    ALLOWED_METADATA,
-    call_context,
-    context_of,
-    request_of,
-    run_key_of_message,
-)
-from vital_tracking.langchain.shapes import shape_of
-from vital_tracking.langchain.stops import stopped
-from vital_tracking.usage import HUNG_UP, CallRecord, CallType
+from vital_tracking.langchain.control_flow import stopped
+from vital_tracking.spool.log_record import Kind
 
 _ORPHAN_GRACE_S: Final = 10.0
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.language_models import BaseChatModel
 
 from vital_tracking.errors import MissingExtra
-from vital_tracking.langchain.attach import in_agent, watch_scopes
+from vital_tracking.langchain.callbacks import in_agent, watch_scopes
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse

@@ -1,0 +1,149 @@
+"""Budgets as the database keeps them, which of them a call meets, and what a refusal means. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any, Final
+
+from vital_tracking.core.context import SERVICE_TYPES, CallContext
+from vital_tracking.core.usage import clean_text
+from vital_tracking.errors import BudgetExceeded, BudgetThrottled, Stop
+
+# Entity of a budget -> field of a call's context that names it. A model is no part of the context.
+ENTITY_FIELDS: Final[Mapping[str, str]] = {
+    "organization": "organization_id",
+    "service": "service_type",
+    "tier": "agent_tier",
+    "user": "user_id",
+    "session": "session_id",
+    "agent": "agent_id",
+    "workflow": "workflow_id",
+    "panel": "panel_id",
+    "solution": "solution_id",
+}
+
+METRICS: Final = ("cost_usd", "tokens", "calls")
+
+# The strictest first.
+ACTIONS: Final = ("block", "downgrade", "throttle", "alert")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One row of `budget_limits`, as far as admission needs it. `metric` is a position in METRICS."""
+
+    id: int
+    organization_id: str | None
+    entity_type: str
+    entity_id: str
+    metric: int
+    action: str
+    enforce: bool
+    strict: bool
+    deny_when_unavailable: bool
+    downgrade_to: str | None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Budget:
+        """A budget from a row of `budgets_v1`; KeyError or ValueError where it is not one."""
+        return cls(
+            id=int(row["id"]),
+            organization_id=row["organization_id"],
+            entity_type=row["entity_type"],
+            entity_id=row["entity_id"],
+            metric=METRICS.index(row["metric"]),
+            action=row["action"],
+            enforce=row["enforce"],
+            strict=row["strict"],
+            deny_when_unavailable=row["when_unavailable"] == "deny",
+            downgrade_to=row["downgrade_to"],
+        )
+
+    @property
+    def note(self) -> str:
+        """What a row says of a call that this budget would have stopped, were it enforced."""
+        return f"shadow_{self.action}"
+
+
+class Rules:
+    """All budgets that can stop, slow or change a call; those that only alert are the database's own affair."""
+
+    def __init__(self, version: str = "", budgets: Iterable[Budget] = ()) -> None:
+        self.version = version
+        self.budgets = tuple(budget for budget in budgets if budget.action != "alert")
+        self._by_entity: dict[tuple[str, str], list[Budget]] = {}
+        for budget in self.budgets:
+            self._by_entity.setdefault((budget.entity_type, budget.entity_id), []).append(budget)
+        self._types = tuple(
+            kind for kind in (*ENTITY_FIELDS, "model") if any(b.entity_type == kind for b in self.budgets)
+        )
+        fields = dict.fromkeys(["organization_id", *(ENTITY_FIELDS[kind] for kind in self._types if kind != "model")])
+        # The fields that decide which budgets a call meets: two calls that agree in them meet the same.
+        self.key_of: Callable[[CallContext], Any] = attrgetter(*fields)
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> Rules:
+        """The rules from the JSON of `budgets_v1`."""
+        return cls(answer["version"], [Budget.from_row(row) for row in answer["budgets"]])
+
+    def matching(self, context: CallContext, model: str | None) -> list[tuple[Budget, str]]:
+        """The budgets that a call meets, the strictest first, each with the id of its entity."""
+        found: list[tuple[Budget, str]] = []
+        organization = clean_text(context.organization_id)
+        for kind in self._types:
+            named = model if kind == "model" else getattr(context, ENTITY_FIELDS[kind])
+            if named is None or (kind == "service" and named not in SERVICE_TYPES):
+                continue
+            entity = clean_text(named)  # as it stands in the row, by which the database counts
+            if entity is None:
+                continue
+            for name in dict.fromkeys((entity, "*")):
+                found += [
+                    (budget, entity)
+                    for budget in self._by_entity.get((kind, name), ())
+                    if budget.organization_id is None or budget.organization_id == organization
+                ]
+        return sorted(found, key=lambda one: ACTIONS.index(one[0].action))
+
+
+def refusal(
+    windows: Sequence[Mapping[str, Any]],
+    budgets: Mapping[int, Budget],
+    needed: Sequence[Decimal],
+    retry_after: float | None,
+) -> BudgetExceeded:
+    """The error for an ask that the database refused: of the windows that stop the call, the strictest's.
+
+    `windows` are those of the answer of `acquire_grants_v1`; `needed` is what the call needs, by metric.
+    """
+    over = [window for window in windows if window["over"] and window["budget"] in budgets]
+    binding = [
+        window
+        for window in over
+        if window.get("stops") or (budgets[window["budget"]].enforce and budgets[window["budget"]].action == "throttle")
+    ]
+    # Where a budget has just been changed, by what we know of it none may bind: then any that is over.
+    chosen = min(binding or over, key=lambda window: ACTIONS.index(budgets[window["budget"]].action))
+    budget = budgets[chosen["budget"]]
+    throttled = budget.action == "throttle"
+    stop = Stop(
+        action=budget.action,
+        entity_type=budget.entity_type,
+        entity_id=chosen["entity"],
+        metric=METRICS[budget.metric],
+        period=chosen["period"],
+        budget_id=budget.id,
+        organization_id=budget.organization_id,
+        limit=Decimal(chosen["limit"]),
+        spent=Decimal(chosen["spent"]),
+        granted=Decimal(chosen["granted"]),
+        needed=needed[budget.metric],
+        ends_at=datetime.fromisoformat(chosen["ends_at"]) if chosen["ends_at"] else None,
+        downgrade_to=budget.downgrade_to,
+        retry_after=retry_after if throttled else None,
+    )
+    return (BudgetThrottled if throttled else BudgetExceeded)(stop)

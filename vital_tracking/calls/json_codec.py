@@ -1,0 +1,174 @@
+"""Records as JSON, for the spool and back. What a later version adds is ignored by an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
+from vital_tracking.core.usage import CallRecord, Cost, RunRecord, TokenUsage, clean_metadata, clean_text
+
+_RECORD_FIELDS: Final = frozenset(f.name for f in fields(CallRecord)) - {
+    "hold",
+    "context",
+    "usage",
+    "cost",
+    "created_at",
+    "metadata",
+    "tags",
+}
+_RUN_FIELDS: Final = frozenset(f.name for f in fields(RunRecord)) - {"context", "started_at", "ended_at", "metadata"}
+_USAGE_FIELDS: Final = frozenset(f.name for f in fields(TokenUsage))
+_COST_FIELDS: Final = tuple(f.name for f in fields(Cost))
+_DEEPEST: Final = 6
+_AS_THEY_ARE: Final = frozenset({str, int, float, bool})
+
+LONGEST: Final = 32 << 10
+"""Bytes of JSON past which a record is shortened."""
+
+
+def id_bytes(id: str) -> bytes:  # noqa: A002 - the word of the format
+    """The 16 bytes of an id of ours."""
+    return bytes.fromhex(id.replace("-", ""))
+
+
+def dumps(value: object) -> bytes:
+    """JSON of a record's fields; what JSON cannot hold is mended as it will be for the database, or left out."""
+    try:
+        return orjson.dumps(value, default=_plain)
+    except (TypeError, ValueError):  # a lone surrogate, an integer of many digits, a key that is no text, a ring
+        return orjson.dumps(mended(value), default=_plain)
+
+
+def _plain(value: object) -> Any:
+    """What JSON has no word for: amounts and ids as text, models as what they dump, anything else not at all."""
+    if isinstance(value, (Decimal, UUID)):
+        return str(value)
+    if isinstance(value, datetime):  # somebody's own: pandas', pendulum's, a test's
+        return value.isoformat()
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(str(item) for item in value)
+    dump = getattr(value, "model_dump", None)
+    if dump is not None:
+        try:
+            return dump()
+        except Exception:  # noqa: BLE001 - somebody's model; the record is worth more than this value
+            return None
+    return None
+
+
+def mended(value: object, depth: int = _DEEPEST) -> Any:
+    """A value as JSON can hold it, its texts as the database will: clean, and not too long."""
+    if value is None or isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)
+    if depth == 0:
+        return None
+    if isinstance(value, Mapping):
+        return {clean_text(key) or "": mended(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [mended(item, depth - 1) for item in value]
+    if isinstance(value, orjson.Fragment):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return mended(_plain(value), depth - 1)
+
+
+def context_fields(context: CallContext) -> dict[str, Any]:
+    """What a context says, without what it leaves open."""
+    return {
+        name: value if type(value) in _AS_THEY_ARE else clean_text(value)
+        for name in CONTEXT_FIELDS
+        if (value := getattr(context, name)) is not None
+    }
+
+
+def context_from(data: Mapping[str, Any]) -> CallContext:
+    """The context that said so."""
+    return CallContext(**{name: data[name] for name in CONTEXT_FIELDS if name in data})
+
+
+def pack_record(record: CallRecord, *, short: bool = False) -> bytes:
+    """A call's record; `short` leaves out what says nothing of money or to whom it belongs."""
+    data: dict[str, Any] = {name: getattr(record, name) for name in _RECORD_FIELDS}
+    data = {name: value for name, value in data.items() if value is not None}
+    data["created_at"] = record.created_at
+    data["context"] = context_fields(record.context)
+    data["usage"] = {name: value for name in _USAGE_FIELDS if (value := getattr(record.usage, name))}
+    if record.cost is not None:
+        data["cost"] = {name: str(getattr(record.cost, name)) for name in _COST_FIELDS}
+    if short:
+        data["notes"] = (*record.notes, "shortened")
+    else:
+        data["metadata"] = clean_metadata(record.metadata, ())
+        data["tags"] = [clean_text(tag) for tag in list(record.tags)[:32]]
+    return dumps(mended(data) if short else data)
+
+
+def unpack_record(payload: bytes, skew_s: float) -> CallRecord:
+    """The record that was packed; one whose time was read from an uncorrected clock is corrected by `skew_s` seconds."""
+    data = orjson.loads(payload)
+    kept = {name: data[name] for name in _RECORD_FIELDS if name in data}
+    kept["notes"] = tuple(data.get("notes", ()))
+    usage = {name: value for name, value in data["usage"].items() if name in _USAGE_FIELDS}
+    usage["notes"] = tuple(usage.get("notes", ()))
+    created_at = datetime.fromisoformat(data["created_at"])
+    if kept.get("clocked"):
+        created_at += timedelta(seconds=skew_s)
+    cost = data.get("cost")
+    return CallRecord(
+        **{
+            **kept,
+            "created_at": created_at,
+            "clocked": False,
+            "context": context_from(data["context"]),
+            "usage": TokenUsage(**usage),
+            "metadata": data.get("metadata", {}),
+            "tags": data.get("tags", ()),
+            "cost": Cost(**{name: _cost_part(cost, name) for name in _COST_FIELDS}) if cost else None,
+        }
+    )
+
+
+def _cost_part(cost: Mapping[str, str], name: str) -> Any:
+    return cost[name] if name == "version" else Decimal(cost[name])
+
+
+def pack_run(run: RunRecord) -> bytes:
+    """One state of a service run."""
+    data: dict[str, Any] = {name: getattr(run, name) for name in _RUN_FIELDS}
+    data["started_at"], data["ended_at"] = run.started_at, run.ended_at
+    data["context"] = context_fields(run.context)
+    data["metadata"] = clean_metadata(run.metadata, ())
+    packed = dumps(data)
+    return packed if len(packed) <= LONGEST else dumps(mended(data))
+
+
+def unpack_run(payload: bytes) -> RunRecord:
+    """The state that was packed."""
+    data = orjson.loads(payload)
+    kept = {name: data[name] for name in _RUN_FIELDS if name in data}
+    kept["ancestor_run_ids"] = tuple(kept.get("ancestor_run_ids", ()))
+    return RunRecord(
+        **{
+            **kept,
+            "context": context_from(data["context"]),
+            "started_at": datetime.fromisoformat(data["started_at"]),
+            "ended_at": datetime.fromisoformat(data["ended_at"]) if data.get("ended_at") else None,
+            "metadata": data.get("metadata", {}),
+        }
+    )

@@ -1,0 +1,348 @@
+"""One call from its start to its end, as it is noted in the caller's thread.
+
+There only references are kept and clocks read; what can wait is done in `records`, on the writer's thread. No text is kept past
+the end of the call: of prompts and answers only sizes and a few named fields go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Final
+from uuid import UUID
+from weakref import ref
+
+import uuid_utils
+
+from vital_tracking.calls.metadata_keys import Shape, shape_of
+from vital_tracking.calls.resolve import ALLOWED_METADATA, call_context, record_of, shortest_record_of
+from vital_tracking.calls.usage_of import ErrorFacts, prompt_size, text_size
+from vital_tracking.calls.wire import pack_call
+from vital_tracking.core.admission import Admission
+from vital_tracking.core.context import CallContext, Frame
+from vital_tracking.core.usage import MAX_TEXT, MAX_TOKENS, CallRecord, CallType, Status, clean_text
+from vital_tracking.errors import BudgetExceeded
+
+_EMPTY: Final[Mapping[str, Any]] = {}
+
+# What a guard took for the calls that it is about to start in this context, in their order.
+admitted: ContextVar[deque[Admission] | None] = ContextVar("vital_tracking_admitted", default=None)
+
+# Of a result's and a request's fields these go on; others may hold text, such as the tokens of `logprobs`.
+_RESPONSE_FIELDS: Final = frozenset({"model_name", "model", "model_id", "finish_reason", "stop_reason", "service_tier"})
+_PARAMETERS: Final = ("model", "model_name", "model_id", "_type")
+
+
+class Run:
+    """A run around calls: the root of its tree, and the tool it is in, if any."""
+
+    __slots__ = ("root", "tool")
+
+    def __init__(self, root: UUID, tool: str | None) -> None:
+        self.root = root
+        self.tool = tool
+
+
+class OpenCall:
+    """The state of one call by its run. Times: `started` is wall time in seconds, the others a monotonic clock's seconds."""
+
+    __slots__ = (
+        "admission",
+        "allowed",
+        "attempt",
+        "batch_reported",
+        "batch_size",
+        "below",
+        "call_type",
+        "clocked",
+        "context",
+        "default",
+        "echoes",
+        "ended",
+        "error",
+        "estimate",
+        "event_bytes",
+        "first_token",
+        "frame",
+        "hash",
+        "id",
+        "inner",
+        "key",
+        "lost",
+        "marked",
+        "message_id",
+        "messages",
+        "metadata",
+        "notes",
+        "opening",
+        "orphaned",
+        "params",
+        "parent_run_id",
+        "ref",
+        "replaces_abandoned",
+        "response",
+        "run",
+        "scope",
+        "serialized",
+        "shape",
+        "size",
+        "skew_s",
+        "started",
+        "started_clock",
+        "status",
+        "streamed_bytes",
+        "tags",
+        "token_usage",
+        "touched",
+        "tree",
+        "unknown_keys",
+        "usage",
+        "vanished",
+    )
+
+    def __init__(
+        self,
+        key: int,
+        call_type: CallType,
+        serialized: Mapping[str, Any] | None,
+        messages: Sequence[Any] | None,
+        parent_run_id: Any,
+        tags: Sequence[str] | None,
+        metadata: Mapping[str, Any] | None,
+        params: Mapping[str, Any] | None,
+        batch_size: int,
+    ) -> None:
+        self.key = key
+        self.id = uuid_utils.uuid7()
+        self.call_type: CallType = call_type
+        self.serialized = serialized
+        self.messages = messages
+        self.parent_run_id = parent_run_id
+        self.tags = tags
+        self.metadata = metadata or _EMPTY
+        self.params = params or _EMPTY
+        self.batch_size = batch_size
+        self.batch_reported = True
+        self.default: CallContext | None = None
+        self.frame: Frame | None = None
+        self.marked: Frame | None = None
+        self.allowed: frozenset[str] = ALLOWED_METADATA
+        self.shape: Shape | None = None  # of the metadata, once it was asked for
+        self.scope: Mapping[str, Any] | None = None  # the scope's own metadata, where the scope itself is not at hand
+        self.unknown_keys: Sequence[str] = ()
+        self.opening: bytes | None = None  # what was known at the start, packed
+        self.size: int | None = None  # of the prompt's text, in bytes
+        self.skew_s: float | None = None  # how far this machine's clock was off, where that was known
+        self.clocked = True
+        self.lost = False  # its process died: nobody knows when it ended
+        self.run: Run | None = None
+        self.tree: tuple[Any, Any] | None = None  # LangSmith's trace id and project
+        self.attempt: int | None = None
+        self.below: OpenCall | None = None
+        self.admission: Admission | None = None
+        self.context: CallContext | None = None
+        self.echoes = 0
+        self.ref: ref[UUID] | None = None
+        self.vanished: deque[int]
+        self.hash: str | None = None
+        self.first_token: float | None = None
+        self.streamed_bytes = 0
+        self.event_bytes = 0
+        self.usage: Mapping[str, Any] | None = None
+        self.token_usage: Mapping[str, Any] | None = None
+        self.response: Mapping[str, Any] = _EMPTY
+        self.message_id: str | None = None
+        self.inner = False
+        self.error: ErrorFacts | None = None
+        self.status: Status = "ok"
+        self.estimate: tuple[int, int] | None = None
+        self.notes: tuple[str, ...] = ()
+        self.replaces_abandoned = False
+        self.orphaned: float | None = None
+        self.ended: float | None = None
+        self.started = time.time()
+        self.started_clock = self.touched = time.perf_counter()
+
+    @property
+    def hold(self) -> Any:
+        """What its budgets had set aside for it, or None."""
+        return self.admission.hold if self.admission is not None else None
+
+    @property
+    def scope_metadata(self) -> Mapping[str, Any]:
+        """What the scope of the call has given it as metadata."""
+        if self.scope is not None:
+            return self.scope
+        return self.frame.metadata if self.frame is not None else _EMPTY
+
+    def prompt_size(self) -> int:
+        """Bytes of UTF-8 in the prompt's text."""
+        if self.size is None:
+            self.size = prompt_size(self.messages)
+        return self.size
+
+    def vanish(self, _gone: object) -> None:
+        """The run's id object was collected, perhaps in the middle of anything: only note when, and leave word."""
+        self.ended = time.perf_counter()
+        self.vanished.append(self.key)
+
+    def token(self, token: object, chunk: object) -> None:
+        """Note a streamed token: when the first came that was not empty, and how much came."""
+        if token:
+            now = time.perf_counter()
+            if self.first_token is None:
+                self.first_token = now
+            self.touched = now
+            self.streamed_bytes += text_size(token)
+        elif self.first_token is None and chunk is not None:
+            message = getattr(chunk, "message", None)
+            if getattr(message, "content", None) or getattr(message, "tool_call_chunks", None):
+                self.first_token = self.touched = time.perf_counter()
+
+    def stream_event(self, event: Mapping[str, Any]) -> None:
+        """Note an event of a v3 stream: its first delta, and the usage that comes with its last message."""
+        kind = event.get("event")
+        if kind == "content-block-delta":
+            delta = event.get("delta")
+            if not isinstance(delta, Mapping):
+                return
+            size = text_size(delta) or text_size([delta[name] for name in ("reasoning", "fields") if name in delta])
+            if size:
+                self.touched = now = time.perf_counter()
+                if self.first_token is None:
+                    self.first_token = now
+                self.event_bytes += size  # apart from the tokens: most models send the same text as both
+        elif kind == "message-finish":
+            usage = event.get("usage")
+            if isinstance(usage, Mapping):
+                self.usage = dict(usage)
+
+    def end(self, response: Any) -> None:
+        """Take from the result what is needed, as it stands now: a cache may change it later."""
+        self.ended = time.perf_counter()
+        self.status = "ok"  # a parent that ended first has guessed otherwise
+        self._take(response)
+        if not _holds_counts(self.usage):
+            self._measure(response)
+
+    def fail(self, error: BaseException, response: Any = None) -> None:
+        """Take from an error, and from the part of a result that came before it, what is needed."""
+        self.ended = time.perf_counter()
+        self.error = facts = ErrorFacts(error)
+        finished = self.usage is not None
+        self.status = "cancelled" if facts.hung_up else "error"
+        if response is not None:
+            self._take(response)
+        if facts.hung_up and finished:
+            self.status = "ok"
+            return  # a v3 stream whose loop closed right after its message was complete
+        self._measure(response)
+
+    def stop(self, error: BudgetExceeded) -> None:
+        """End a call that a budget stopped before it was made."""
+        self.ended = self.started_clock
+        self.status = "blocked"
+        self.error = ErrorFacts(error)
+        self.admission = Admission(action=error.action)
+
+    def give_up(self, status: Status) -> None:
+        """End a call of which no end will come."""
+        if self.ended is None:
+            self.ended = time.perf_counter()
+        self.status = status
+        self._measure(None)
+
+    def forget(self) -> None:
+        """Let go of everything that may hold text; what is left can wait for the writer as long as it must."""
+        self.messages = None
+        metadata, params, serialized = self.metadata, self.params, self.serialized
+        provider, model = metadata.get("ls_provider"), metadata.get("ls_model_name")
+        if provider and model and type(provider) is type(model) is str:
+            self.params, self.serialized = _EMPTY, None  # they would be asked for nothing else
+            return
+        if params:
+            known = type(params) is dict or isinstance(params, Mapping)
+            self.params = {name: params[name] for name in _PARAMETERS if name in params} if known else _EMPTY
+        if serialized:
+            known = type(serialized) is dict or isinstance(serialized, Mapping)
+            self.serialized = {"id": serialized.get("id")} if known else None
+
+    def keep(self) -> None:
+        """Keep of the metadata what records are made of: the call waits in memory as it is."""
+        if self.context is None:
+            self.context = call_context(self)
+        metadata = self.metadata
+        shape = self.shape = shape_of(self.allowed, metadata)  # anew: somebody may have changed them since the start
+        self.metadata = kept = dict(zip(shape.names, shape.values(metadata), strict=True))
+        kept["ls_provider"], kept["ls_model_name"] = metadata.get("ls_provider"), metadata.get("ls_model_name")
+        self.unknown_keys = shape.unknown
+        parent = self.parent_run_id
+        if type(parent) is UUID:  # the id object itself must not be held: its end says that its run has ended
+            self.parent_run_id = uuid_utils.UUID(int=parent.int)
+
+    def packed(self, *, short: bool = False) -> bytes:
+        """The call as JSON: what was known at the start, and what became of it."""
+        return pack_call(self, short=short)
+
+    def date(self, skew_s: float) -> None:
+        """Correct its time, once, by what the clock was off when it began, else by `skew_s` seconds."""
+        if self.clocked:
+            self.clocked = False
+            self.started += skew_s if self.skew_s is None else self.skew_s
+
+    def record(self) -> CallRecord:
+        """The record of this call; made on the writer's thread."""
+        return record_of(self)
+
+    def shortest(self) -> CallRecord:
+        """What is known of this call for sure."""
+        return shortest_record_of(self)
+
+    def _take(self, response: Any) -> None:
+        generations = getattr(response, "generations", None)
+        first = generations[0][0] if generations and generations[0] else None
+        message = getattr(first, "message", None)
+        if message is not None:
+            usage = getattr(message, "usage_metadata", None)
+            if type(usage) is dict or isinstance(usage, Mapping):
+                self.usage = dict(usage)
+            fields = getattr(message, "response_metadata", None)
+            self.message_id = getattr(message, "id", None)
+        else:
+            fields = getattr(first, "generation_info", None)
+        output = getattr(response, "llm_output", None)
+        kept: dict[str, Any] = {}
+        if output and isinstance(output, Mapping):
+            _keep(kept, output)
+            usage = output.get("token_usage", output.get("usage"))
+            self.token_usage = dict(usage) if isinstance(usage, Mapping) else None
+        if fields and (type(fields) is dict or isinstance(fields, Mapping)):
+            _keep(kept, fields)
+        self.response = kept
+
+    def _measure(self, response: Any) -> None:
+        """Take the sizes of texts, for want of counts. A call given up before keeps the size of its prompt."""
+        generations = getattr(response, "generations", None) if response is not None else None
+        prompt = self.prompt_size() if self.messages is not None else (self.estimate or (0, 0))[0]
+        answer = text_size(generations) if generations else 0
+        self.estimate = (prompt, max(answer, self.streamed_bytes, self.event_bytes))
+
+
+def _keep(kept: dict[str, Any], fields: Mapping[str, Any]) -> None:
+    for name in _RESPONSE_FIELDS.intersection(fields):
+        value = fields[name]
+        if isinstance(value, str):
+            kept[name] = value if len(value) <= MAX_TEXT else clean_text(value)
+
+
+def _holds_counts(usage: Mapping[str, Any] | None) -> bool:
+    """Whether usage holds both counts, at a glance; where it does not, sizes are taken to estimate by."""
+    return (
+        usage is not None
+        and type(prompt := usage.get("input_tokens")) is int
+        and type(completion := usage.get("output_tokens")) is int
+        and 0 < prompt <= MAX_TOKENS
+        and 0 < completion <= MAX_TOKENS
+    )

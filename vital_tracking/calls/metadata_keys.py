@@ -1,0 +1,81 @@
+"""What metadata with the same keys have in common, worked out once: which values are kept, which say to whom a call belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any, Final, TypeVar
+
+from vital_tracking.calls.json_codec import dumps
+from vital_tracking.core.context import CONTEXT_KEYS, METADATA_KEY, unknown_keys
+from vital_tracking.core.usage import clean_text
+
+READ_KEYS: Final = frozenset({"langgraph_checkpoint_ns", METADATA_KEY})
+"""Metadata that rows are made of, beside those that are allowed, the context's, the provider's and the model's."""
+
+OWNER_KEYS: Final = CONTEXT_KEYS | {"langgraph_node", "lc_agent_name", "thread_id"}
+"""Metadata that say to whom a call belongs."""
+
+MOST_KNOWN: Final = 1000
+"""Entries of one book in which something is kept to be found again: of shapes, of the contexts in one scope, and the like."""
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+def remember(book: dict[Key, Value], key: Key, value: Value) -> Value:
+    """Keep a value to be found again. A full book is emptied, not trimmed; other threads may write to it meanwhile."""
+    if len(book) >= MOST_KNOWN:
+        book.clear()
+    book[key] = value
+    return value
+
+
+Values = Callable[[Mapping[str, Any]], tuple[Any, ...]]
+
+
+class Shape:
+    """The names of some metadata that are kept, in their order, and how values are taken of metadata of this shape.
+
+    `values` takes those of `names`, `owners` those of `OWNER_KEYS`; `unknown` are names that are most likely spelling mistakes;
+    `json` says all that. Equal only to itself.
+    """
+
+    __slots__ = ("json", "names", "owners", "unknown", "values")
+
+    def __init__(self, names: tuple[str, ...], allowed: frozenset[str], unknown: list[str]) -> None:
+        self.names = tuple(name for name in names if name in allowed or name in READ_KEYS)
+        self.values = _taker(self.names)
+        self.owners = _taker(tuple(name for name in names if name in OWNER_KEYS))
+        self.unknown = [clean_text(name) or "" for name in unknown]
+        self.json = dumps(
+            {
+                "kept": self.names,
+                "allowed": [name for name in self.names if name in allowed],
+                "unknown": self.unknown,
+            }
+        )
+
+
+def _taker(names: tuple[str, ...]) -> Values:
+    if len(names) > 1:
+        return itemgetter(*names)
+    if names:
+        return lambda metadata: (metadata[names[0]],)
+    return lambda _metadata: ()
+
+
+_known: dict[tuple[frozenset[str], tuple[str, ...]], Shape] = {}
+
+
+def shape_of(allowed: frozenset[str], metadata: Mapping[str, Any]) -> Shape:
+    """The shape of some metadata, of which the `allowed` are kept, beside what rows are made of."""
+    names = tuple(metadata)
+    try:
+        shape = _known.get((allowed, names))
+    except TypeError:  # a key that cannot be hashed
+        names, shape = tuple(name for name in names if isinstance(name, str)), None
+    if shape is None:
+        shape = Shape(tuple(name for name in names if isinstance(name, str)), allowed, unknown_keys(metadata))
+        remember(_known, (allowed, names), shape)
+    return shape

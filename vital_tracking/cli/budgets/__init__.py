@@ -1,0 +1,1 @@
+"""`vital-tracking budgets` and `vital-tracking alerts`."""

@@ -1,0 +1,244 @@
+"""`vital-tracking budgets`: what may be spent, by whom, and what happens at the limit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Sequence
+from datetime import datetime
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from vital_tracking.alerts.wording import ACTIONS, METRICS, PERIODS, sentence
+from vital_tracking.cli.budgets import options as form
+from vital_tracking.cli.budgets.check import check
+from vital_tracking.cli.budgets.tables import (
+    BUDGET_COLUMNS,
+    SET_ONE,
+    WINDOW_COLUMNS,
+    belongs,
+    budgets_table,
+    next_commands,
+    remarks,
+    windows_table,
+    with_left,
+)
+from vital_tracking.cli.render.console import as_csv, as_json, console, counted, say
+from vital_tracking.errors import StoreRejected, VitalError
+from vital_tracking.settings import Settings
+from vital_tracking.stores import open_store
+
+app = typer.Typer(
+    help="Budgets: what may be spent, by whom, and what happens at the limit.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command("check")(check)
+
+Budget: TypeAlias = dict[str, Any]
+_MOST_WINDOWS = 10_000
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
+Organization = Annotated[str | None, typer.Option(help="Only this organization's own.")]
+
+
+@app.command("list")
+def list_budgets(organization: Organization = None, json_: Json = False, csv_: Csv = False) -> None:
+    """List the budgets, each with the window that is nearest to its limit."""
+    store = open_store(Settings.from_env())
+    every: list[Budget] = store.call("budgets_v1")["budgets"]
+    rows = [row for row in every if belongs(row, organization)]
+    fullest: dict[int, dict[str, Any]] = {}
+    if rows and not (json_ or csv_):
+        for window in store.call("budget_windows_v1", max_rows=_MOST_WINDOWS):  # the fullest come first
+            fullest.setdefault(window["budget_id"], window)
+    store.close()
+    if json_:
+        as_json(rows)
+    elif csv_:
+        as_csv(rows, BUDGET_COLUMNS)
+    elif not every:
+        say(f"No budgets. {SET_ONE}")
+    else:
+        if rows:
+            console.print(budgets_table(rows, fullest))
+        else:
+            say(f"No budgets of organization {organization}.")
+        if others := sum(row["organization_id"] is None and not belongs(row, organization) for row in every):
+            say(f"{counted(others, 'budget')} of no organization may count its calls too: vital-tracking budgets list")
+
+
+@app.command("set")
+def set_budget(
+    entity_type: Annotated[
+        str,
+        typer.Argument(help="organization, service, tier, user, session, agent, workflow, panel, solution or model."),
+    ],
+    entity_id: Annotated[str, typer.Argument(help="Which one; by default (*) each of them has its own.")] = "*",
+    minute: Annotated[str | None, typer.Option(help="Limit a minute; `none` lifts it.")] = None,
+    daily: Annotated[str | None, typer.Option(help="Limit a day.")] = None,
+    monthly: Annotated[str | None, typer.Option(help="Limit a month.")] = None,
+    total: Annotated[str | None, typer.Option(help="Limit from now on, for good.")] = None,
+    metric: Annotated[str, typer.Option(help="What is limited: cost_usd (US dollars), tokens or calls.")] = "cost_usd",
+    action: Annotated[
+        str, typer.Option(help="At the limit: alert (nothing is stopped), throttle, downgrade or block.")
+    ] = "alert",
+    every: Annotated[
+        str | None, typer.Option(help="With throttle: one call each span, such as 500ms, 10s (the default) or 2m.")
+    ] = None,
+    downgrade_to: Annotated[
+        str | None, typer.Option(help="With downgrade: only models no dearer than this one pass; `none` clears it.")
+    ] = None,
+    thresholds: Annotated[
+        str | None, typer.Option(help="Raise an alert at these shares; by default 0.5,0.8,1.0. `none` for no alerts.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Where days and months begin at midnight, such as Europe/Berlin; by default UTC.")
+    ] = None,
+    organization: Annotated[
+        str | None, typer.Option(help="Count only this organization's calls; by default all, together.")
+    ] = None,
+    enforce: Annotated[
+        bool | None, typer.Option("--enforce/--shadow", help="Shadow: stop nothing, only note what would have been.")
+    ] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option("--strict/--no-strict", help="Count a token a byte of the prompt; require max_tokens."),
+    ] = None,
+    when_unavailable: Annotated[
+        str | None, typer.Option(help="While the database is away: allow (the default) or deny.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the stored budget as JSON.")] = False,
+) -> None:
+    """Make a budget, or change the one of the same entity, organization, metric and action in what is given."""
+    entity_type, entity_id = form.entity(entity_type, entity_id)
+    key = {
+        "organization_id": form.named(organization, "--organization") if organization is not None else None,
+        "entity_type": entity_type,
+        "entity_id": entity_id,
+        "metric": form.chosen(metric, "--metric", METRICS),
+        "action": form.chosen(action, "--action", ACTIONS),
+    }
+    given: dict[str, Any] = {**key}
+    for option, column, text in (
+        ("--minute", "minute_limit", minute),
+        ("--daily", "daily_limit", daily),
+        ("--monthly", "monthly_limit", monthly),
+        ("--total", "total_limit", total),
+    ):
+        if text is not None:
+            given[column] = form.limit(text, option, metric)
+    for option, wanted, text in (("--every", "throttle", every), ("--downgrade-to", "downgrade", downgrade_to)):
+        if text is not None and action != wanted:
+            raise typer.BadParameter(f"{option} goes with --action {wanted}: add that, or leave it out")
+    if every is not None:
+        given["throttle_interval_s"] = format(form.span(every, "--every"), "f")
+    if downgrade_to is not None:
+        given["downgrade_to"] = None if downgrade_to == form.LIFTED else form.named(downgrade_to, "--downgrade-to")
+    if thresholds is not None:
+        given["alert_thresholds"] = form.thresholds(thresholds)
+    if timezone is not None:
+        given["timezone"] = form.zone(timezone)
+    if when_unavailable is not None:
+        given["when_unavailable"] = form.chosen(when_unavailable, "--when-unavailable", ("allow", "deny"))
+    given |= {name: value for name, value in (("enforce", enforce), ("strict", strict)) if value is not None}
+    stored, known, others = _store(key, given)
+    if json_:
+        as_json(stored)
+        return
+    done = "made" if not known else "changed" if given.keys() > key.keys() else "as it was:"
+    say(f"{done} budget {stored['id']}")
+    console.print(budgets_table([stored]))
+    say(f"\n{sentence(stored)}")
+    for remark in remarks(stored, others):
+        say(remark)
+    say("\nNext:")
+    for command in next_commands(stored):
+        say(f"  {command}")
+
+
+def _store(key: dict[str, Any], given: dict[str, Any]) -> tuple[Budget, bool, list[Budget]]:
+    """Store a budget: as it is now, whether it was there before, and the others for the same entity and metric."""
+    store = open_store(Settings.from_env())
+    try:
+        before: list[Budget] = store.call("budgets_v1")["budgets"]
+        known = next((row for row in before if all(row[name] == value for name, value in key.items())), None)
+        if all(given.get(column, known and known[column]) is None for column in PERIODS.values()):
+            raise typer.BadParameter(
+                "a budget needs a limit: give --minute, --daily, --monthly or --total, such as --daily 5"
+            )
+        stored: Budget = store.call("set_budget_v1", budget=json.dumps(given))
+    except StoreRejected as error:
+        hint = f" It may not know the time zone {given['timezone']}." if "timezone" in given else ""
+        raise VitalError(f"{error}{hint}") from None
+    finally:
+        store.close()
+    same = ("organization_id", "entity_type", "entity_id", "metric")
+    others = [row for row in before if row["id"] != stored["id"] and all(row[name] == stored[name] for name in same)]
+    return stored, known is not None, others
+
+
+@app.command("remove")
+def remove_budgets(
+    ids: Annotated[list[int], typer.Argument(metavar="ID", help="The budgets' ids; see vital-tracking budgets list.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove budgets with their windows; their alerts stay. Asks first. Exit code 1 where there is no such budget."""
+    wanted = list(dict.fromkeys(ids))
+    store = open_store(Settings.from_env())
+    try:
+        budgets: dict[int, Budget] = {row["id"]: row for row in store.call("budgets_v1")["budgets"]}
+        _all_there(wanted, budgets)
+        for number in wanted:
+            say(f"budget {number}: {sentence(budgets[number])}")
+        if not yes:
+            what = "this budget" if len(wanted) == 1 else f"these {len(wanted)} budgets"
+            typer.confirm(f"Remove {what}? From then on nothing of this is checked", abort=True)
+        removed = [number for number in wanted if store.call("remove_budget_v1", budget_id=number)["removed"]]
+    finally:
+        store.close()
+    for number in removed:
+        say(f"removed budget {number}")
+    _all_there(wanted, removed)
+
+
+def _all_there(wanted: Sequence[int], there: Container[int]) -> None:
+    if missing := [str(number) for number in wanted if number not in there]:
+        raise VitalError(f"There is no budget {', '.join(missing)}. See: vital-tracking budgets list")
+
+
+@app.command("windows")
+def list_windows(
+    entity: Annotated[
+        str | None, typer.Option(help="Only those of this user, service or other entity (its id).")
+    ] = None,
+    organization: Organization = None,
+    every: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=_MOST_WINDOWS, help="How many, the fullest first.")] = 200,
+    json_: Json = False,
+    csv_: Csv = False,
+) -> None:
+    """Show the running windows of the budgets, the fullest first: what is spent, what is left, and when each ends."""
+    store = open_store(Settings.from_env())
+    state = store.call("budgets_v1")
+    asked = limit if organization is None else _MOST_WINDOWS  # the organization is looked for here
+    found: list[dict[str, Any]] = store.call("budget_windows_v1", entity=entity, running_only=not every, max_rows=asked)
+    store.close()
+    rows = [with_left(row) for row in found if belongs(row, organization)][:limit]
+    if json_:
+        as_json(rows)
+    elif csv_:
+        as_csv(rows, WINDOW_COLUMNS)
+    elif rows:
+        console.print(windows_table(rows, datetime.fromisoformat(state["now"]), console.width))
+        if len(rows) == limit:
+            say(f"The fullest {limit}; for more: --limit {min(10 * limit, _MOST_WINDOWS)}")
+    elif not state["budgets"]:
+        say(f"No budgets, so no windows. {SET_ONE}")
+    elif entity is not None and entity not in {row["entity_id"] for row in state["budgets"]}:
+        say(
+            f"No window of {entity!r}. It begins with the first call that a budget counts. All: vital-tracking budgets windows"
+        )
+    else:
+        say("No window runs: each begins with the first call that its budget counts. See: vital-tracking budgets list")

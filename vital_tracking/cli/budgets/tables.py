@@ -1,0 +1,252 @@
+"""Budgets and their windows as tables, and the words around them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from vital_tracking.alerts.wording import (
+    amount_text,
+    entity,
+    limits,
+    limits_text,
+    local_time,
+    over_it,
+    percent,
+    spent_text,
+    thresholds_text,
+    time_left,
+)
+from vital_tracking.cli.render.console import share_bar, table
+
+Row = Mapping[str, Any]
+
+BUDGET_COLUMNS: Final = (
+    "id",
+    "organization_id",
+    "entity_type",
+    "entity_id",
+    "metric",
+    "minute_limit",
+    "daily_limit",
+    "monthly_limit",
+    "total_limit",
+    "action",
+    "alert_thresholds",
+    "throttle_interval_s",
+    "downgrade_to",
+    "timezone",
+    "enforce",
+    "strict",
+    "when_unavailable",
+    "counting_since",
+    "created_at",
+    "updated_at",
+)
+WINDOW_COLUMNS: Final = (
+    "id",
+    "budget_id",
+    "organization_id",
+    "entity_type",
+    "entity_id",
+    "metric",
+    "action",
+    "enforce",
+    "period",
+    "starts_at",
+    "ends_at",
+    "timezone",
+    "limit_amount",
+    "spent",
+    "granted",
+    "left",
+)
+SET_ONE: Final = "Set one: vital-tracking budgets set user --daily 5 --action block"
+_WIDE: Final = 150
+_HELD: Final = 5
+_PERIODS: Final = {"minute": "minute", "day": "day", "month": "month", "total": "in all"}
+
+
+def belongs(row: Row, organization: str | None) -> bool:
+    """Whether a budget or window is an organization's own, where one is asked for."""
+    return organization is None or organization in (
+        row["organization_id"],
+        row["entity_id"] if row["entity_type"] == "organization" else None,
+    )
+
+
+def period_name(row: Row) -> str:
+    """The period of a window, short: day, in all."""
+    return _PERIODS.get(str(row["period"]), str(row["period"]))
+
+
+def moment(text: str | None) -> datetime | None:
+    """An instant from the database; None where a window never ends."""
+    return datetime.fromisoformat(text) if text and text != "infinity" else None
+
+
+def left(row: Row) -> Decimal:
+    """What calls may still take of a window: the limit less what is spent and what processes hold for calls under way."""
+    return Decimal(row["limit_amount"]) - Decimal(row["spent"]) - Decimal(row["granted"])
+
+
+def with_left(row: Row) -> dict[str, Any]:
+    """A window for programs: with what is left, and null for the end of one that never ends."""
+    ends_at = moment(row["ends_at"])
+    return {**row, "ends_at": ends_at.isoformat() if ends_at else None, "left": left(row)}
+
+
+def budgets_table(budgets: Sequence[Row], fullest: Mapping[int, Row] | None = None) -> Table:
+    """Budgets, a line each; with `fullest`, also the window of each that is nearest to its limit."""
+    headings = [
+        ("id", True),
+        ("for", False),
+        ("limit", False),
+        ("over it", False),
+        ("alerts at", False),
+        ("zone", False),
+    ]
+    headings += [("also", False)] if any(map(_also, budgets)) else []
+    headings += [("fullest now", True), ("", False)] if fullest is not None else []
+    rows: list[list[str | Text]] = []
+    for budget in budgets:
+        row: list[str | Text] = [
+            str(budget["id"]),
+            entity(budget["entity_type"], budget["entity_id"], budget["organization_id"]),
+            limits_text(budget),
+            over_it(budget),
+            ", ".join(thresholds_text([share]) for share in budget["alert_thresholds"]) or "-",
+            budget["timezone"],
+        ]
+        if ("also", False) in headings:
+            row.append(_also(budget))
+        if fullest is not None:
+            row += _fullest(fullest.get(budget["id"]))
+        rows.append(row)
+    return table("", headings, rows)
+
+
+def _also(budget: Row) -> str:
+    """What few budgets have."""
+    strict = "strict" if budget["strict"] else ""
+    deny = "deny when away" if budget["when_unavailable"] == "deny" else ""
+    return ", ".join(filter(None, (strict, deny)))
+
+
+def _fullest(row: Row | None) -> list[str | Text]:
+    if row is None:
+        return ["", ""]
+    spent, limit = Decimal(row["spent"]), Decimal(row["limit_amount"])
+    named = f"{percent(spent, limit)} %, {period_name(row)}, {row['entity_id']}"
+    return [share_bar(spent, Decimal(row["granted"]), limit), named]
+
+
+def windows_table(rows: Sequence[Row], now: datetime, width: int) -> Table:
+    """Windows: a bar of what is spent and held, what is left, and when each ends. A line each, two where `width` is small."""
+    if width < _WIDE:
+        narrow = [("id", True), ("for", False), ("", True), ("spent", False), ("window ends", True)]
+        return table("", narrow, [_two_lines(_window(row, now)) for row in rows])
+    headings = [("id", True), ("for", False), ("", True), ("", True), ("spent", True), ("held", True), ("left", True)]
+    headings += [("window ends", False), ("", False), ("over it", False)]
+    cells = [_window(row, now) for row in rows]
+    if not any(row[_HELD] for row in cells):
+        del headings[_HELD]
+        for row in cells:
+            del row[_HELD]
+    return table("", headings, cells)
+
+
+def _window(row: Row, now: datetime) -> list[str | Text]:
+    spent, granted, limit = (Decimal(row[name]) for name in ("spent", "granted", "limit_amount"))
+    metric, ends_at = row["metric"], moment(row["ends_at"])
+    return [
+        str(row["budget_id"]),
+        f"{entity(row['entity_type'], row['entity_id'], row['organization_id'])}, {period_name(row)}",
+        share_bar(spent, granted, limit),
+        f"{percent(spent, limit)} %",
+        spent_text(spent, limit, metric),
+        amount_text(granted, metric) if granted else "",
+        amount_text(max(left(row), Decimal(0)), metric),
+        local_time(ends_at, row["timezone"]),
+        time_left(ends_at, now),
+        row["action"] if row["enforce"] else f"{row['action']} (shadow)",
+    ]
+
+
+def _two_lines(cells: Sequence[str | Text]) -> list[str | Text]:
+    number, whose, bar, share, spent, held, rest, ends_at, ends, over = cells
+    holding = f", {held} held" if held else ""
+    return [
+        number,
+        f"{whose}\n{over}",
+        Text.assemble(bar, f"\n{share}"),
+        f"{spent}\n{rest} left{holding}",
+        f"{ends_at}\n{ends}" if ends_at else ends,
+    ]
+
+
+def remarks(budget: Row, others: Sequence[Row]) -> list[str]:
+    """What else there is to know of a budget that was just set; `others` are those for the same entity and metric."""
+    said = []
+    periods = dict(limits(budget))
+    if {"day", "month"} & periods.keys():
+        begin = " and ".join(name for period, name in (("day", "days"), ("month", "months")) if period in periods)
+        said.append(f"Its {begin} begin at midnight in {budget['timezone']}.")
+    if budget["action"] != "alert" and budget["alert_thresholds"]:
+        said.append(f"Alerts are raised at {thresholds_text(budget['alert_thresholds'])}.")
+    if budget["action"] == "downgrade" and not budget["downgrade_to"]:
+        said.append(
+            "No model is named: over the limit, calls go on only where the code offers a cheaper model, with "
+            "tracker.guard(model, downgrade_to=...) or VitalMiddleware. Name one with --downgrade-to MODEL, and every model no "
+            "dearer than it passes."
+        )
+    if budget["strict"]:
+        said.append("Strict: calls must limit their answers (max_tokens), and each byte of a prompt counts as a token.")
+    if budget["when_unavailable"] == "deny":
+        said.append("While the database is away, its calls are denied.")
+    shorter: tuple[str, Decimal] | None = None
+    for period, limit in periods.items():
+        if shorter and shorter[1] >= limit:
+            said.append(
+                f"Mind: the limit for the {shorter[0]} is not below that for the {_PERIODS[period]}, so it never acts."
+            )
+        shorter = (period, limit)
+    said += [
+        f"Beside it: budget {other['id']}, {limits_text(other)}, {over_it(other)}. Each acts at its own limit."
+        for other in others
+    ]
+    return said
+
+
+def next_commands(budget: Row) -> list[str]:
+    """Commands to copy after a budget was set."""
+    known = budget["entity_id"] != "*"
+    someone = shlex.quote(budget["entity_id"] if known else _EXAMPLES[budget["entity_type"]])
+    check = ["vital-tracking budgets check", f"--{budget['entity_type']}", someone]
+    if budget["organization_id"] and budget["entity_type"] != "organization":
+        check += ["--organization", shlex.quote(budget["organization_id"])]
+    return [
+        f"vital-tracking budgets windows{f' --entity {someone}' if known else ''}",
+        " ".join(check),
+        f"vital-tracking budgets remove {budget['id']}",
+    ]
+
+
+_EXAMPLES: Final = {
+    "organization": "acme",
+    "service": "workflow",
+    "tier": "tier_1",
+    "user": "u-1",
+    "session": "s-1",
+    "agent": "cardio",
+    "workflow": "intake",
+    "panel": "launch-board",
+    "solution": "care-plan",
+    "model": "gpt-4o",
+}

@@ -1,0 +1,1 @@
+"""Commands that move, count anew or delete data."""

@@ -1,0 +1,68 @@
+"""`vital-tracking backfill`: fills the sums of days whose calls were there before the sums, or that are to be counted anew."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import typer
+from rich.progress import TextColumn
+
+from vital_tracking.cli.render.console import counted, progress_bar, say
+from vital_tracking.cli.render.times import moment
+from vital_tracking.settings import Settings
+from vital_tracking.stores import open_store
+
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_END: Final = datetime(9999, 1, 1, tzinfo=UTC)
+_INTERRUPTED: Final = 130  # what a shell says of a command that Ctrl-C ended
+
+
+def backfill(
+    since: Annotated[
+        str | None, typer.Option(help="Count the days from this date on anew, or from a span such as 7d back.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Up to the beginning of this date; by default all.")] = None,
+) -> None:
+    """Fill the sums that reports are made of from the calls, day by day, the newest day first.
+
+    Calls sum up by themselves; days wait here only where they were recorded before there were sums, or where --since or
+    --until asks for it. A day is done or not: interrupt it at any time, and the next run goes on. Several at once take
+    different days. Days whose calls were deleted by retention keep the sums they have.
+
+    \b
+    Examples:
+      vital-tracking backfill
+      vital-tracking backfill --since 2026-01-01 --until 2026-02-01
+    """
+    store = open_store(Settings.from_env())
+    days, calls, left, elsewhere, interrupted = 0, 0, None, False, False
+    try:
+        if since is not None or until is not None:
+            first = moment(since, "--since") if since is not None else _BEGINNING
+            last = moment(until, "--until") if until is not None else _END
+            left = store.call("queue_backfill_v1", since=first, until=last)["left"]
+        with progress_bar(TextColumn("days")) as progress:
+            task = progress.add_task("counting", total=left)
+            while left != 0:
+                answer: dict[str, Any] = store.call("backfill_usage_v1")
+                left = answer["left"]
+                if answer["day"] is None:
+                    elsewhere = left > 0  # others have taken the days that are left
+                    break
+                days, calls = days + 1, calls + int(answer["calls"])
+                progress.update(task, completed=days, total=days + left, description=answer["day"])
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        store.close()
+    if days or left:
+        say(f"counted {counted(days, 'day')} anew: {counted(calls, 'call')}")
+    elif not interrupted:
+        say("Nothing to do: no day waits. To count days anew all the same: vital-tracking backfill --since 7d")
+    if elsewhere:
+        say(f"{counted(left or 0, 'day')} left, which another backfill counts just now")
+    if interrupted:
+        waits = f"{counted(left, 'day')} left. " if left else ""
+        say(f"Interrupted. {waits}To go on: vital-tracking backfill")
+        raise typer.Exit(_INTERRUPTED)

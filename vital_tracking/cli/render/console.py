@@ -1,0 +1,129 @@
+"""How commands show what they found: tables for people, JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from vital_tracking.cli.render.csv import plain, safe_cell
+
+# In a terminal as wide as that; into a pipe or a file wide enough that nothing is folded.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
+
+_BAR: Final = 16
+_UNITS: Final = ("B", "KiB", "MiB", "GiB")
+
+
+def say(text: str) -> None:
+    """Print a line as it is: not folded, so that a command in it can be copied, and no word in it taken for markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: 1 call, 2 calls."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def usd(value: Decimal | None) -> str:
+    """An amount of US dollars with all its digits, or that none is known."""
+    if value is None:
+        return "unpriced"
+    text = format(value.normalize() if value else Decimal(0), "f")
+    whole, _, fraction = text.partition(".")
+    return f"${whole}.{fraction:0<4}"
+
+
+def size(number: float) -> str:
+    """A number of bytes."""
+    unit = 0
+    while number >= 1024 and unit < len(_UNITS) - 1:
+        number, unit = number / 1024, unit + 1
+    return f"{number:,.0f} {_UNITS[unit]}" if unit == 0 else f"{number:,.1f} {_UNITS[unit]}"
+
+
+def drawable(letters: str) -> bool:
+    """Whether the terminal, pipe or file has these letters."""
+    try:
+        letters.encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def bar(value: Decimal | int, largest: Decimal | int, width: int = _BAR) -> str:
+    """A bar as long as `value` is large beside `largest`."""
+    block, sliver = "█▏" if drawable("█▏") else "#|"
+    share = float(Decimal(value) / Decimal(largest)) if largest else 0.0
+    full = min(max(round(share * width), 0), width)
+    return block * full + (sliver if not full and value > 0 else "")
+
+
+def share_bar(spent: Decimal, granted: Decimal, limit: Decimal) -> Text:
+    """A bar of a limit: what is spent (green, from four fifths on yellow, at the limit red), what is granted, and the rest."""
+    share = spent / limit if limit else Decimal(1)
+    colour = "red" if share >= 1 else "yellow" if share >= Decimal("0.8") else "green"
+    block, sliver, shade, dot = "█▏▒·" if drawable("█▏▒·") else "#|=."
+    full = min(max(int(share * _BAR), 0), _BAR)
+    gone = block * full or (sliver if spent > 0 else "")
+    reach = int((spent + granted) / limit * _BAR) if limit else _BAR
+    held = max(min(reach, _BAR) - len(gone), int(len(gone) < _BAR)) if granted > 0 else 0
+    return Text.assemble((gone, colour), (shade * held, "cyan"), (dot * (_BAR - len(gone) - held), "dim"))
+
+
+def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table; each column is its heading and whether it is a number, set to the right. Text in cells is shown as it is."""
+    made = Table(
+        title=Text(printable(title)),
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    for heading, number in columns:
+        made.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in rows:
+        made.add_row(*(_shown(cell) for cell in row))
+    return made
+
+
+def _shown(cell: str | Text) -> Text:
+    """A cell's text: no word of it taken for markup."""
+    return cell if isinstance(cell, Text) else Text(printable(cell))
+
+
+def printable(text: str) -> str:
+    """Text that others chose: no control character in somebody's id is taken for one of the terminal's."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def as_json(rows: object) -> None:
+    """Print JSON: amounts as text, so that no reader turns them into a float."""
+    ascii_only = not console.encoding.startswith("utf")
+    json.dump(rows, sys.stdout, default=plain, indent=2, ensure_ascii=ascii_only)
+    sys.stdout.write("\n")
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print CSV; a cell that a spreadsheet would take for a formula begins with an apostrophe."""
+    writer = csv.writer(sys.stdout)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([safe_cell(row.get(column)) for column in columns])
+
+
+def progress_bar(*more: ProgressColumn) -> Progress:
+    """A bar with numbers, on the standard error, so that the output stays what was asked for; `more` stands behind it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *more, TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

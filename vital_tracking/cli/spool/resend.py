@@ -1,0 +1,125 @@
+"""Sends the rows again that the database refused: whole, and halved until what is refused once more stands alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from vital_tracking.delivery.dead_letters import FILE, Letter, Letters, forget_taken, take_letters
+from vital_tracking.errors import StoreRejected, VitalError
+from vital_tracking.stores import Store
+
+CALLS: Final = "record_calls_v1"
+_ARGUMENTS: Final = {CALLS: "calls", "record_runs_v1": "runs"}
+_BATCH: Final = 500
+
+
+@dataclass(slots=True)
+class _Sent:
+    inserted: int = 0
+    duplicate: int = 0
+    refused: list[Letter] = field(default_factory=list)
+
+
+def resend(store: Store, folder: Path) -> dict[str, int]:
+    """Send the dead letters of a folder again; counts of what has become of them.
+
+    A VitalError of the store leaves all of them where they are: what was stored meanwhile is a duplicate next time.
+    """
+    with _alone(folder):
+        letters = take_letters(folder)
+        sent = _Sent()
+        kept = [letter for letter in letters if not _is_row(letter)]
+        for function in _ARGUMENTS:
+            rows = [letter for letter in letters if letter.function == function and _is_row(letter)]
+            for start in range(0, len(rows), _BATCH):
+                _send(store, function, rows[start : start + _BATCH], sent)
+        _set_aside(folder, [*kept, *sent.refused])
+    return {
+        "sent": len(letters) - len(kept),
+        "inserted": sent.inserted,
+        "duplicate": sent.duplicate,
+        "rejected": len(sent.refused),
+        "kept": len(kept),
+    }
+
+
+def discard(folder: Path) -> int:
+    """Delete the dead letters of a folder; how many there were."""
+    with _alone(folder):
+        number = len(take_letters(folder))
+        forget_taken(folder)
+    return number
+
+
+def _send(store: Store, function: str, letters: Sequence[Letter], sent: _Sent) -> None:
+    """Send some letters, and note what has become of each."""
+    try:
+        report = store.call(
+            function, **{_ARGUMENTS[function]: f"[{','.join(letter.row.strip() for letter in letters)}]"}
+        )
+    except StoreRejected as error:
+        if len(letters) == 1:
+            sent.refused.append(_because(letters[0], error.sqlstate, None))
+        else:
+            middle = len(letters) // 2
+            _send(store, function, letters[:middle], sent)
+            _send(store, function, letters[middle:], sent)
+        return
+    sent.inserted += report["inserted"]
+    sent.duplicate += report["duplicate"]
+    refused = list(_matched(report["rejected"], letters))
+    if len(refused) == len(report["rejected"]):
+        sent.refused += refused
+        return
+    for letter in letters:  # one's id is nothing that the database could read: alone it is found
+        alone = _Sent()
+        _send(store, function, [letter], alone)
+        sent.refused += alone.refused
+
+
+def _is_row(letter: Letter) -> bool:
+    return letter.function in _ARGUMENTS and isinstance(letter.fields.get("id"), str)
+
+
+def _matched(rejected: Sequence[dict[str, Any]], letters: Sequence[Letter]) -> Iterator[Letter]:
+    """The letters that a report says were refused, each with the reason."""
+    known: dict[str, list[Letter]] = {}
+    for letter in letters:
+        known.setdefault(letter.fields["id"][:64], []).append(letter)
+    for one in rejected:
+        same = [letters[0]] if len(letters) == 1 else known.get(one.get("id") or "")
+        if same:
+            yield _because(same.pop(), one.get("sqlstate"), one.get("rule"))
+
+
+def _because(letter: Letter, sqlstate: str | None, rule: str | None) -> Letter:
+    return Letter(letter.at, letter.function, sqlstate, rule, letter.row)
+
+
+def _set_aside(folder: Path, letters: Sequence[Letter]) -> None:
+    """Keep letters, and let go of those that were taken."""
+    keeper = Letters(folder)
+    if not all(keeper.add(letter.function, letter.row, letter.sqlstate, letter.rule) for letter in letters):
+        raise VitalError(
+            f"What was refused once more cannot be written to {folder / FILE}, so all of it was kept beside it, in "
+            f"{FILE}.taken: make room, and run this again."
+        )
+    forget_taken(folder)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep out another one that sends or discards the letters of this folder."""
+    import fcntl  # where there is none, there is no spool, and no letter
+
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)

@@ -1,0 +1,57 @@
+"""What is asked before a call, and the answer: values that the rooms hand to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from vital_tracking.core.context import CallContext
+
+if TYPE_CHECKING:
+    from vital_tracking.budgets.ledger import Hold
+
+
+UNKNOWN_SIZE: Final = -1
+"""The size of a prompt of which only the tokens are known: nothing can be learned from it for others."""
+
+
+@dataclass(slots=True)
+class Request:
+    """A call that would be made: for whom, with which model, and how large it may get.
+
+    `prompt_bytes` is the size of the prompt's text in UTF-8, in so many `messages`; `prompt_tokens` its tokens where they are
+    known; `max_tokens` the limit of the answer where one is set; `answers` how many answers are asked for; `tools` is what goes
+    with the prompt, of which strict budgets take the size. `downgraded`: the caller offers this model in place of a dearer one.
+    """
+
+    context: CallContext
+    provider: str | None = None
+    model: str | None = None
+    prompt_bytes: int = 0
+    messages: int = 1
+    prompt_tokens: int | None = None
+    max_tokens: int | None = None
+    answers: int = 1
+    downgraded: bool = False
+    tools: object = None
+
+
+@dataclass(slots=True)
+class Admission:
+    """Go: with the hold that was taken, if any budget asked for one.
+
+    `action` is the strictest that was applied (`throttle`, `downgrade`; `shadow_block` and the like where a budget that is not
+    enforced would have stopped the call); `throttled_ms` what was waited. `max_tokens` is what the answer must be limited to,
+    where the caller asked for clamping and the window cannot pay for more. `requested_model` is the dearer model in whose
+    place this one goes. `call_id` is the call's, where it has one before its record is made, and
+    `began` when it began and whether by a clock that is still to be corrected.
+    """
+
+    hold: Hold | None = None
+    action: str | None = None
+    throttled_ms: float | None = None
+    max_tokens: int | None = None
+    requested_model: str | None = None
+    call_id: str | None = None
+    began: tuple[datetime, bool] | None = None

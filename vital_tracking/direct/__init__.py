@@ -1,0 +1,1 @@
+"""Calls that LangChain did not make."""

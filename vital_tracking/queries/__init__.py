@@ -1,0 +1,1 @@
+"""The read side: one typed function a question."""

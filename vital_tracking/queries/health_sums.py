@@ -1,0 +1,92 @@
+"""What `vital-tracking doctor` finds of the sums that reports are made of, and of the materialized views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+from vital_tracking.cli.render.console import counted
+from vital_tracking.queries.check import Finding
+from vital_tracking.stores.relations import (
+    DAILY,
+    DAILY_PARTS,
+    DAILY_TOTALS,
+    DAILY_USERS,
+    HOURLY,
+    Kind,
+    Relation,
+    Values,
+)
+
+FRESHNESS: Final = Relation(
+    "analytics_freshness", {"name": Kind.text, "refreshed_at": Kind.time}, time="refreshed_at", key=("name",)
+)
+_STALE: Final = timedelta(days=1)
+_MOST_DIFFERENCES: Final = 100  # as many as the database tells of a table
+_KEYS: Final = frozenset(
+    name for table in (HOURLY, DAILY_TOTALS, DAILY, DAILY_USERS, DAILY_PARTS) for name in table.key
+)
+
+
+def sums_differ(audit: dict[str, Any] | None, *, full: bool) -> Iterator[Finding]:
+    """Whether the sums that reports are made of are those of the calls."""
+    if audit is None:
+        yield Finding(
+            "warn",
+            "sums not compared with the calls: that took longer than the database allows",
+            "Give it more time: connect to PostgreSQL directly (VITAL_DATABASE_URL), or raise the role's statement_timeout.",
+        )
+        return
+    if days := audit["days_to_backfill"]:
+        yield Finding(
+            "warn",
+            f"{counted(days, 'day')} of calls not summed up: reports leave them out",
+            "Run: vital-tracking backfill",
+        )
+    wrong: dict[str, list[dict[str, Any]]] = {}
+    for row in audit["differences"]:
+        wrong.setdefault(row["aggregation"], []).append(row)
+    for aggregation, rows in wrong.items():
+        days_wrong = sorted({date.fromisoformat(row["bucket"][:10]) for row in rows})
+        since, until = f"{days_wrong[0]}", days_wrong[-1] + timedelta(days=1)
+        number = counted(len(rows), "sum")
+        if len(rows) >= _MOST_DIFFERENCES:  # the newest ones
+            since, number = audit["since"][:10], f"at least {number}"
+        yield Finding(
+            "fail",
+            f"{aggregation}: {number} not those of the calls; on {rows[0]['bucket']}: {_difference(rows[0])}",
+            f"Triggers were switched off, or the tables changed by hand. Run: vital-tracking backfill --since {since} "
+            f"--until {until}",
+        )
+    if not wrong:
+        yield Finding("ok", f"sums of {'all' if full else 'the last 7'} days: those of the calls")
+
+
+def _difference(row: dict[str, Any]) -> str:
+    """What a sum has too much or too little, and whose it is."""
+    difference: dict[str, str] = row["difference"]
+    whose = [f"{name} {value}" for name, value in difference.items() if name in _KEYS - {"day", "hour_start"}]
+    amounts = {name: value for name, value in difference.items() if name not in _KEYS}
+    # The one that says most; the others go with it.
+    name = next((name for name in ("calls", "total_cost") if name in amounts), next(iter(amounts), None))
+    said = f"{name} {'' if amounts[name].startswith('-') else '+'}{amounts[name]}" if name else "latencies"
+    return f"{said} ({', '.join(whose) or 'of nobody named'})"
+
+
+def views_age(views: list[Values], now: datetime) -> Iterator[Finding]:
+    """How fresh the materialized views are."""
+    fresh = {str(name): datetime.fromisoformat(str(moment)) for name, moment in views}
+    if not fresh:
+        return
+    oldest = min(fresh.values())
+    late = now - oldest > _STALE
+    names = ", ".join(sorted(name for name, moment in fresh.items() if now - moment > _STALE))
+    yield Finding(
+        "warn" if late else "ok",
+        f"materialized views of {oldest:%Y-%m-%d %H:%M} UTC{f': {names}' if late else ''}",
+        "Run: vital-tracking refresh. To keep them fresh: vital-tracking refresh --every 5m, or with pg_cron in SQL: select "
+        "schedule_refresh()"
+        if late
+        else None,
+    )

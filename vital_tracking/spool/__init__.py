@@ -1,0 +1,1 @@
+"""The local files that keep what the store has not yet acknowledged."""
