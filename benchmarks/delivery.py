@@ -34,7 +34,8 @@ from benchmarks.figures import Claim, Found, Part, Table, ratios, spanned, sprea
 from supabase import Client
 from vital_tracking import PriceBook, Settings
 from vital_tracking.calls.json_codec import id_bytes, pack_record
-from vital_tracking.delivery.exporter import Row, StoreCourier
+from vital_tracking.delivery.exporter import StoreCourier
+from vital_tracking.delivery.rows import Row
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.spool.log_record import Frame, Kind
 from vital_tracking.stores.postgres import PostgresStore

@@ -19,7 +19,8 @@ from benchmarks.spool import make_calls, plain, sink_tracker
 from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.spool.log_record import Kind
 from vital_tracking.spool.orphans import claim
-from vital_tracking.spool.segment import owners_in, segments_of
+from vital_tracking.spool.owner import owners_in
+from vital_tracking.spool.segment import segments_of
 
 CALL_BYTES = 1600  # of its frames, a little more than they take
 SEGMENTS = (1, 10, 100)

@@ -14,7 +14,8 @@ from psycopg.rows import dict_row
 
 from vital_tracking import Price
 from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
-from vital_tracking.core.usage import CallRecord, TokenUsage
+from vital_tracking.core.record import CallRecord
+from vital_tracking.core.usage import TokenUsage
 
 CHUNK = 100_000
 LOADERS = 2

@@ -18,7 +18,8 @@ from vital_tracking.cli.report import texts as findings
 from vital_tracking.cli.report.tables import usage_table
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.usage import CallRecord, TokenUsage
+from vital_tracking.core.record import CallRecord
+from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery.recorder import Recorder
 from vital_tracking.ids import new_id
 from vital_tracking.stores.embedded import EmbeddedStore

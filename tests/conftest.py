@@ -72,7 +72,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def spool_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the trackers of this test, and of the processes it starts, spool to where nothing else is said."""
     with quick_temporary("vital-spool-") as folder:
-        monkeypatch.setattr("vital_tracking.delivery.recorder.default_data_dir", lambda: folder)
+        monkeypatch.setattr("vital_tracking.spool.location.default_data_dir", lambda: folder)
         monkeypatch.setenv("VITAL_SPOOL_DIR", str(folder / "spool"))
         yield folder / "spool"
 

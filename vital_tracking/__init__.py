@@ -1,6 +1,6 @@
 """What every LangChain and LangGraph call costs, to the last decimal, in a PostgreSQL or Supabase that you own."""
 
-from vital_tracking.alerts.dispatcher import BudgetAlert
+from vital_tracking.alerts.alert import BudgetAlert
 from vital_tracking.core.context import Agent, CallContext, step
 from vital_tracking.core.pricing import Price, PriceBook
 from vital_tracking.core.usage import TokenUsage

@@ -10,21 +10,9 @@ from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, Unpack, cast
 
-from vital_tracking.core.context import (
-    METADATA_PREFIX,
-    SCOPE_KEY,
-    Agent,
-    CallContext,
-    Frame,
-    current_frame,
-    enter,
-    exported_by,
-    leave,
-    locate,
-    resolve,
-    same,
-)
-from vital_tracking.core.usage import HUNG_UP, RunRecord, RunStatus
+from vital_tracking.core.context import METADATA_PREFIX, SCOPE_KEY, Agent, CallContext
+from vital_tracking.core.frames import Frame, current_frame, enter, exported_by, leave, locate, resolve, same
+from vital_tracking.core.record import HUNG_UP, RunRecord, RunStatus
 from vital_tracking.errors import BudgetExceeded, VitalError
 from vital_tracking.ids import new_id
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vital_tracking.alerts.dispatcher import Alerts, BudgetAlert, log
+from vital_tracking.alerts.alert import BudgetAlert
+from vital_tracking.alerts.dispatcher import Alerts, log
 from vital_tracking.budgets.controller import Gate
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.pricing import Price, PriceBook
-from vital_tracking.core.usage import RunRecord
+from vital_tracking.core.record import RunRecord
 from vital_tracking.delivery import Delivered, Recorder, Stats
 from vital_tracking.delivery.exporter import Decoder, Unrecorded
 from vital_tracking.direct.record import DirectCalls

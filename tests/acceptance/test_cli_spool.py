@@ -28,7 +28,8 @@ from vital_tracking.cli.app import app
 from vital_tracking.cli.data.reprice import record_of_row
 from vital_tracking.delivery.dead_letters import Letters
 from vital_tracking.queries.spool import database_of
-from vital_tracking.spool.segment import owners_in, segments_of
+from vital_tracking.spool.owner import owners_in
+from vital_tracking.spool.segment import segments_of
 from vital_tracking.stores.embedded import EmbeddedStore
 from vital_tracking.stores.postgres import PostgresStore
 

@@ -23,8 +23,9 @@ from pydantic import SecretStr
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call
 from vital_tracking.alerts import channel
+from vital_tracking.alerts.alert import BudgetAlert, digest
 from vital_tracking.alerts.channel import Pause, Recent
-from vital_tracking.alerts.dispatcher import Alerts, BudgetAlert, digest, log
+from vital_tracking.alerts.dispatcher import Alerts, log
 from vital_tracking.alerts.wording import amount_text, limit_text, one_line, sentence, time_left
 from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.stores.postgres import PostgresStore

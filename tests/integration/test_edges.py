@@ -23,7 +23,7 @@ from langsmith.run_helpers import tracing_context
 from langsmith.run_trees import RunTree
 
 from vital_tracking import Agent, Price, PriceBook, Settings, TokenUsage, VitalTracker, step
-from vital_tracking.core.usage import CallRecord
+from vital_tracking.core.record import CallRecord
 from vital_tracking.errors import StoreUnavailable, store_error
 from vital_tracking.langchain import callbacks as attach
 from vital_tracking.testing import MemoryStore, fake_chat_model

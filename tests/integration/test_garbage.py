@@ -23,7 +23,7 @@ from langchain_core.tools import tool
 from tests.integration.helpers import MODES, Rows, ask, collect, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
 from vital_tracking import Agent, VitalTracker
-from vital_tracking.core.usage import MAX_TOKENS
+from vital_tracking.core.sanitize import MAX_TOKENS
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vital_tracking import Agent, VitalTracker
-from vital_tracking.core.usage import CallRecord
+from vital_tracking.core.record import CallRecord
 
 Rows = Callable[..., list[dict[str, Any]]]
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -19,7 +19,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from tests.integration.helpers import Rows, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
 from vital_tracking import Agent, CallContext, VitalTracker, step
-from vital_tracking.core.context import current_frame
+from vital_tracking.core.frames import current_frame
 from vital_tracking.errors import VitalError
 
 COST = dollars((100, "0.15"), (20, "0.60"))  # the server's usual answer from gpt-4o-mini

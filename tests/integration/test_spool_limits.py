@@ -21,11 +21,12 @@ import pytest
 from tests.integration.budget_helpers import set_budget
 from tests.support.postgres import PostgresServer, free_port, outage
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.core.usage import call_row
 from vital_tracking.delivery import exporter as courier
 from vital_tracking.delivery.dead_letters import FILE, forget_taken, letters_in, take_letters
+from vital_tracking.delivery.rows import call_row
 from vital_tracking.errors import StoreUnavailable
-from vital_tracking.spool.segment import bytes_in, owners_in, segments_of
+from vital_tracking.spool.owner import owners_in
+from vital_tracking.spool.segment import bytes_in, segments_of
 from vital_tracking.stores.postgres import PostgresStore
 
 Rows = Callable[..., list[dict[str, Any]]]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from vital_tracking.budgets.estimate import PICO, Amounts, History, Tariff, in_dollars, in_pico
 from vital_tracking.core.pricing import Rates, RateValue, ceiling_rates
-from vital_tracking.core.usage import MAX_TOKENS, TokenUsage
+from vital_tracking.core.sanitize import MAX_TOKENS
+from vital_tracking.core.usage import TokenUsage
 
 CEILING = ceiling_rates("15/75")
 

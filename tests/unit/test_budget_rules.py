@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
 from tests.support.postgres import PostgresServer
-from vital_tracking.budgets.policy import ACTIONS, ENTITY_FIELDS, METRICS, Budget, Rules, refusal
+from vital_tracking.budgets.policy import Budget, Rules, refusal
 from vital_tracking.core.context import SERVICE_TYPES, CallContext
-from vital_tracking.core.usage import CallRecord, call_row, clean_text
+from vital_tracking.core.entities import ACTIONS, ENTITY_FIELDS, METRICS
+from vital_tracking.core.record import CallRecord
+from vital_tracking.core.sanitize import clean_text
+from vital_tracking.delivery.rows import call_row
 from vital_tracking.errors import BudgetExceeded, BudgetThrottled
 
 Connection = psycopg.Connection[dict[str, Any]]

@@ -18,13 +18,10 @@ from vital_tracking.core.context import (
     SCOPE_KEY,
     Agent,
     CallContext,
-    Frame,
-    current_frame,
-    locate,
-    resolve,
     step,
     unknown_keys,
 )
+from vital_tracking.core.frames import Frame, current_frame, locate, resolve
 
 PLAIN_FIELDS = [
     name

@@ -22,11 +22,13 @@ from hypothesis import strategies as st
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.json_codec import id_bytes, pack_record
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.usage import CallRecord, TokenUsage
+from vital_tracking.core.record import CallRecord
+from vital_tracking.core.usage import TokenUsage
 from vital_tracking.ids import new_id
 from vital_tracking.spool.log_record import Frame, Kind, framed
 from vital_tracking.spool.orphans import Estate, claim
-from vital_tracking.spool.segment import OwnerFolder, owners_in, segments_of
+from vital_tracking.spool.owner import OwnerFolder, owners_in
+from vital_tracking.spool.segment import segments_of
 from vital_tracking.stores.postgres import PostgresStore
 
 Rows = Callable[..., list[dict[str, Any]]]

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.usage import CallRecord, Cost, TokenUsage, call_row
+from vital_tracking.core.record import CallRecord, Cost
+from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery import overflow as losses_module
 from vital_tracking.delivery.overflow import Losses
+from vital_tracking.delivery.rows import call_row
 from vital_tracking.ids import new_id
 
 TRIES = settings(max_examples=60, deadline=None, derandomize=True)

@@ -20,17 +20,12 @@ from vital_tracking.calls.live import OpenCall, Run
 from vital_tracking.calls.resolve import record_of
 from vital_tracking.calls.wire import pack_call, pack_opening, unpack_call, unpack_opening
 from vital_tracking.core.admission import Admission
-from vital_tracking.core.context import CONTEXT_FIELDS, METADATA_KEY, CallContext, Frame, unknown_keys
-from vital_tracking.core.usage import (
-    CallRecord,
-    Cost,
-    RunRecord,
-    TokenUsage,
-    _known_columns,
-    call_row,
-    clean_text,
-    run_row,
-)
+from vital_tracking.core.context import CONTEXT_FIELDS, METADATA_KEY, CallContext, unknown_keys
+from vital_tracking.core.frames import Frame
+from vital_tracking.core.record import CallRecord, Cost, RunRecord
+from vital_tracking.core.sanitize import clean_text
+from vital_tracking.core.usage import TokenUsage
+from vital_tracking.delivery.rows import _known_columns, call_row, run_row
 from vital_tracking.ids import new_id
 from vital_tracking.spool.log_record import MAX_BODY
 

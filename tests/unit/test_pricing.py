@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.pricing import NOT_BILLED, Price, PriceBook, Rates
-from vital_tracking.core.usage import CallRecord, TokenUsage
+from vital_tracking.core.record import CallRecord
+from vital_tracking.core.usage import TokenUsage
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 BOOK = PriceBook()

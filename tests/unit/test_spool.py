@@ -20,7 +20,8 @@ import pytest
 from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.spool.log_record import Frame, Kind
 from vital_tracking.spool.orphans import claim
-from vital_tracking.spool.segment import OwnerFolder, Segment, is_alive, owners_in, segments_of
+from vital_tracking.spool.owner import OwnerFolder, is_alive, owners_in
+from vital_tracking.spool.segment import Segment, segments_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SEGMENT = 4096  # the smallest there is

@@ -13,18 +13,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.usage import (
+from vital_tracking.core.sanitize import (
     MAX_METADATA,
     MAX_TEXT,
     MAX_TOKENS,
-    TokenUsage,
     clean_metadata,
     clean_text,
-    estimate_tokens,
     money,
     timestamp,
     token_count,
 )
+from vital_tracking.core.usage import TokenUsage, estimate_tokens
 
 counts = st.integers(0, 10**9)
 anything = st.one_of(

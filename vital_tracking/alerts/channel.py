@@ -13,17 +13,17 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
+from vital_tracking.alerts.alert import Digest, Notification
 from vital_tracking.errors import MissingExtra, SettingsError
 
 if TYPE_CHECKING:
-    from vital_tracking.alerts.dispatcher import BudgetAlert
+    from vital_tracking.alerts.alert import BudgetAlert
 
 logger = logging.getLogger("vital_tracking.budgets")
 
@@ -45,18 +45,6 @@ _TALKERS: Final = (
     "asyncio",
 )
 _HTTP_STATUS: Final = re.compile(r"\berror[=:]\s?([1-5]\d\d)\b")
-
-
-@dataclass(frozen=True, slots=True)
-class Notification:
-    """What is sent: a line of title, plain text, and whether somebody has to look at once."""
-
-    title: str
-    body: str
-    urgent: bool
-
-
-Digest: TypeAlias = Callable[[Sequence["BudgetAlert"]], Notification]
 
 
 class Pause:

@@ -18,10 +18,12 @@ from vital_tracking.budgets.estimate import ANSWER_TOKENS, Amounts, History, Tar
 from vital_tracking.budgets.lease_client import Desk
 from vital_tracking.budgets.ledger import Account, Draw, Hold, Ledger, Plan
 from vital_tracking.budgets.pending import Ask
-from vital_tracking.budgets.policy import METRICS, Budget, Rules, refusal
+from vital_tracking.budgets.policy import Budget, Rules, refusal
 from vital_tracking.core.admission import Admission, Request
+from vital_tracking.core.entities import METRICS
 from vital_tracking.core.pricing import Rates, ceiling_rates
-from vital_tracking.core.usage import CallRecord, clean_text
+from vital_tracking.core.record import CallRecord
+from vital_tracking.core.sanitize import clean_text
 from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded, BudgetUnavailable, Stop
 from vital_tracking.settings import Settings

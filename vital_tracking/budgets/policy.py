@@ -7,29 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any
 
 from vital_tracking.core.context import SERVICE_TYPES, CallContext
-from vital_tracking.core.usage import clean_text
+from vital_tracking.core.entities import ACTIONS, ENTITY_FIELDS, METRICS
+from vital_tracking.core.sanitize import clean_text
 from vital_tracking.errors import BudgetExceeded, BudgetThrottled, Stop
-
-# Entity of a budget -> field of a call's context that names it. A model is no part of the context.
-ENTITY_FIELDS: Final[Mapping[str, str]] = {
-    "organization": "organization_id",
-    "service": "service_type",
-    "tier": "agent_tier",
-    "user": "user_id",
-    "session": "session_id",
-    "agent": "agent_id",
-    "workflow": "workflow_id",
-    "panel": "panel_id",
-    "solution": "solution_id",
-}
-
-METRICS: Final = ("cost_usd", "tokens", "calls")
-
-# The strictest first.
-ACTIONS: Final = ("block", "downgrade", "throttle", "alert")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from vital_tracking.calls.live import OpenCall, Run
-from vital_tracking.core.context import CallContext, current_frame
-from vital_tracking.core.usage import Status
+from vital_tracking.core.context import CallContext
+from vital_tracking.core.frames import current_frame
+from vital_tracking.core.record import Status
 
 _MAX_OPEN: Final = 100_000
 _MAX_GIVEN_UP: Final = 1024

@@ -12,7 +12,9 @@ from uuid import UUID
 import orjson
 
 from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
-from vital_tracking.core.usage import CallRecord, Cost, RunRecord, TokenUsage, clean_metadata, clean_text
+from vital_tracking.core.record import CallRecord, Cost, RunRecord
+from vital_tracking.core.sanitize import clean_metadata, clean_text
+from vital_tracking.core.usage import TokenUsage
 
 _RECORD_FIELDS: Final = frozenset(f.name for f in fields(CallRecord)) - {
     "hold",

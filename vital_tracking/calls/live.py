@@ -21,8 +21,10 @@ from vital_tracking.calls.resolve import ALLOWED_METADATA, call_context, record_
 from vital_tracking.calls.usage_of import ErrorFacts, prompt_size, text_size
 from vital_tracking.calls.wire import pack_call
 from vital_tracking.core.admission import Admission
-from vital_tracking.core.context import CallContext, Frame
-from vital_tracking.core.usage import MAX_TEXT, MAX_TOKENS, CallRecord, CallType, Status, clean_text
+from vital_tracking.core.context import CallContext
+from vital_tracking.core.frames import Frame
+from vital_tracking.core.record import CallRecord, CallType, Status
+from vital_tracking.core.sanitize import MAX_TEXT, MAX_TOKENS, clean_text
 from vital_tracking.errors import BudgetExceeded
 
 _EMPTY: Final[Mapping[str, Any]] = {}

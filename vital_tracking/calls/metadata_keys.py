@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from vital_tracking.calls.json_codec import dumps
 from vital_tracking.core.context import CONTEXT_KEYS, METADATA_KEY, unknown_keys
-from vital_tracking.core.usage import clean_text
+from vital_tracking.core.sanitize import clean_text
 
 READ_KEYS: Final = frozenset({"langgraph_checkpoint_ns", METADATA_KEY})
 """Metadata that rows are made of, beside those that are allowed, the context's, the provider's and the model's."""

@@ -21,8 +21,11 @@ from vital_tracking.calls.usage_of import (
     usage_from_token_usage,
 )
 from vital_tracking.core.admission import Request
-from vital_tracking.core.context import METADATA_KEY, CallContext, Frame, resolve
-from vital_tracking.core.usage import CallRecord, TokenUsage, clean_text, token_count
+from vital_tracking.core.context import METADATA_KEY, CallContext
+from vital_tracking.core.frames import Frame, resolve
+from vital_tracking.core.record import CallRecord
+from vital_tracking.core.sanitize import clean_text, token_count
+from vital_tracking.core.usage import TokenUsage
 
 if TYPE_CHECKING:
     from vital_tracking.calls.live import OpenCall

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from vital_tracking.core.usage import HUNG_UP, TokenUsage, estimate_tokens, token_count
+from vital_tracking.core.record import HUNG_UP
+from vital_tracking.core.sanitize import token_count
+from vital_tracking.core.usage import TokenUsage, estimate_tokens
 
 # `invocation_params["_type"]` of completion models, which carry no `ls_provider`, begins with the provider's name.
 _COMPLETION_TYPES: Final[Mapping[str, str]] = {

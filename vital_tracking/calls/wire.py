@@ -22,7 +22,8 @@ from vital_tracking.calls.resolve import HASHED_AS_THEY_ARE, call_context, proje
 from vital_tracking.calls.usage_of import ErrorFacts, provider_of, requested_model_of
 from vital_tracking.core.admission import Admission
 from vital_tracking.core.context import METADATA_KEY, CallContext
-from vital_tracking.core.usage import TokenUsage, clean_metadata, clean_text, token_count
+from vital_tracking.core.sanitize import clean_metadata, clean_text, token_count
+from vital_tracking.core.usage import TokenUsage
 
 if TYPE_CHECKING:
     from vital_tracking.calls.live import OpenCall

@@ -14,14 +14,15 @@ import typer
 from rich.text import Text
 
 from vital_tracking import __version__
-from vital_tracking.cli.render.console import as_json, console, counted, drawable, say, size
-from vital_tracking.delivery.recorder import spool_root
+from vital_tracking.cli.render.console import as_json, console, drawable, say
 from vital_tracking.errors import StoreNotReady, StoreUnavailable, VitalError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.queries.check import Finding, State
 from vital_tracking.queries.health_sums import FRESHNESS, sums_differ, views_age
 from vital_tracking.queries.spool import left_by, place_of, survey
+from vital_tracking.queries.words import counted, size
 from vital_tracking.settings import Settings
+from vital_tracking.spool.location import spool_root
 from vital_tracking.stores import Store, open_store
 
 _NEARLY_FULL = 0.75

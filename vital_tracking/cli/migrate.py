@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from vital_tracking.cli.render.console import counted, say
+from vital_tracking.cli.render.console import say
 from vital_tracking.errors import SettingsError
 from vital_tracking.migrate import find_migrations, seed_sql
+from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 from vital_tracking.stores.postgres import PostgresStore

@@ -17,7 +17,8 @@ from typing import Any, Final, TypeAlias
 from genai_prices.data_snapshot import DataSnapshot, get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
-from vital_tracking.core.usage import CallRecord, Cost, TokenUsage
+from vital_tracking.core.record import CallRecord, Cost
+from vital_tracking.core.usage import TokenUsage
 
 logger = logging.getLogger("vital_tracking.core.pricing")
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from vital_tracking.spool.segment import make_private
+from vital_tracking.spool.owner import make_private
 
 try:
     import fcntl

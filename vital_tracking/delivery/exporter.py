@@ -8,8 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -19,11 +18,11 @@ from uuid import UUID
 import orjson
 
 from vital_tracking.calls.json_codec import unpack_record, unpack_run
-from vital_tracking.core.context import CallContext
 from vital_tracking.core.pricing import Price, PriceBook, ceiling_rates
-from vital_tracking.core.usage import CallRecord, Cost, RunRecord, call_row, clean_text, run_row
+from vital_tracking.core.record import CallRecord, Cost, RunRecord
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.dead_letters import Letters
+from vital_tracking.delivery.rows import Draws, Row, _encoded, run_row, shortened
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.errors import StoreError, StoreNotReady, StoreRejected, StoreUnavailable
 from vital_tracking.settings import Settings
@@ -42,9 +41,6 @@ _MOST_UNSETTLED: Final = 10_000  # what does not fit is settled when its row is 
 _REFUSED: Final = (
     "The database refused a row (SQLSTATE %s, %s); its neighbours were stored. See: vital-tracking spool rejected"
 )
-
-Draws: TypeAlias = list[tuple[int, str]]
-"""What a call drew on its process's grants: [(window id, amount), ...]."""
 
 
 class Unrecorded(Protocol):
@@ -75,18 +71,6 @@ class Holds(Protocol):
 
 Decoder: TypeAlias = Callable[[bytes, bytes, float], CallRecord | Unrecorded]
 """Makes a call of a frame's id, its JSON, and how many seconds to add to the clock it was written by."""
-
-
-@dataclass(slots=True)
-class Row:
-    """One encoded row: its JSON text, the function it is for, and what it draws on whose grants."""
-
-    function: str
-    id: str
-    text: str = ""
-    key: bytes = b""
-    holder: str | None = None
-    draws: Draws = field(default_factory=list)
 
 
 class StoreCourier:
@@ -403,51 +387,8 @@ def team_prices(rows: Any) -> list[Price]:
     return prices
 
 
-def shortened(record: CallRecord) -> CallRecord:
-    """A record's money and owners, without anything that might be what nobody foresaw."""
-    context = CallContext().replace(
-        {
-            name: value
-            for name in ("organization_id", "user_id", "session_id", "service_run_id")
-            if isinstance(value := getattr(record.context, name), str)
-        }
-    )
-    return CallRecord(
-        id=record.id,
-        created_at=record.created_at,
-        context=context,
-        provider=clean_text(record.provider),
-        model=clean_text(record.model),
-        call_type=record.call_type,
-        usage=record.usage,
-        billed=record.billed,
-        status=record.status,
-        cache_hit=record.cache_hit,
-        notes=("shortened",),
-        clocked=record.clocked,
-        hold=record.hold,
-        calls=record.calls,
-        cost=record.cost,
-    )
-
-
-def by_clock(record: CallRecord, skew_s: float | None) -> CallRecord:
-    """A record with its time corrected, once, where the clock it was read from is known to be wrong or right."""
-    if not record.clocked or skew_s is None:
-        return record
-    moment = record.created_at if record.created_at.tzinfo else record.created_at.replace(tzinfo=UTC)
-    return dataclasses.replace(record, created_at=moment + timedelta(seconds=skew_s), clocked=False)
-
-
 def _a_record(key: bytes, payload: bytes, skew_s: float) -> CallRecord:
     record = unpack_record(payload, skew_s)
     with contextlib.suppress(ValueError):
         record.id = str(UUID(bytes=key))
     return record
-
-
-def _encoded(record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: Draws) -> str:
-    row = call_row(record, cost, ceiling)
-    if draws:
-        row["draws"] = draws
-    return orjson.dumps(row).decode()

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.pricing import MONEY
-from vital_tracking.core.usage import CallRecord, Cost, TokenUsage, clean_text
+from vital_tracking.core.record import CallRecord, Cost
+from vital_tracking.core.sanitize import clean_text
+from vital_tracking.core.usage import TokenUsage
 from vital_tracking.ids import new_id
 
 # What budgets and aggregates are kept by; everything else is detail.

@@ -6,30 +6,28 @@ writer empties all three.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.usage import CallRecord, RunRecord
+from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.delivery.batch_processor import Writer
-from vital_tracking.delivery.exporter import Decoder, Draws, Row, StoreCourier, Unrecorded, by_clock
+from vital_tracking.delivery.exporter import Decoder, StoreCourier, Unrecorded
 from vital_tracking.delivery.memory_queue import Queue
 from vital_tracking.delivery.overflow import Losses
+from vital_tracking.delivery.rows import Draws, Row, by_clock
 from vital_tracking.delivery.stats import Counts, Delivered, Stats
-from vital_tracking.settings import Settings, default_data_dir
+from vital_tracking.settings import Settings
 from vital_tracking.spool.disk_queue import Spool
+from vital_tracking.spool.location import spool_folder
 from vital_tracking.spool.log_record import MAX_BODY, Frame, Kind
 from vital_tracking.spool.orphans import Estate, claim
-from vital_tracking.spool.segment import CAN_LOCK
 from vital_tracking.stores.protocol import Store
 
 logger = logging.getLogger("vital_tracking.delivery")
@@ -436,35 +434,3 @@ class Recorder:
 
 def _key_of(item: CallRecord | Call) -> bytes:
     return id_bytes(item.id) if isinstance(item.id, str) else item.id.bytes
-
-
-def spool_root(settings: Settings) -> Path:
-    """Where the spools of all databases lie."""
-    root = settings.spool_dir or (settings.data_dir or default_data_dir()) / "spool"
-    return root.absolute()  # the working folder may change
-
-
-def spool_folder(settings: Settings, database: str) -> Path | None:
-    """The folder of a database's spool, by what its store calls it; None where there is none, or can be none."""
-    if not settings.spool or not CAN_LOCK:
-        return None
-    name = hashlib.sha256(database.encode()).hexdigest()[:16]
-    root = spool_root(settings)
-    if settings.spool_dir is None and not _usable(root):
-        root = Path(tempfile.gettempdir()) / f"vital_tracking-{os.getuid() if hasattr(os, 'getuid') else 0}" / "spool"
-        if not (_usable(root.parent) and _usable(root)):  # in a folder that all share, another user may have been first
-            logger.warning("There is no folder for the spool; name one: VITAL_SPOOL_DIR. Calls wait in memory alone.")
-            return None
-        logger.warning("The spool is in %s, which may not last; name a better folder: VITAL_SPOOL_DIR.", root)
-    return root / name
-
-
-def _usable(folder: Path) -> bool:
-    """Whether a folder is this user's, who alone may write to it; made where it is missing."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stat = os.lstat(folder)
-        mine = not hasattr(os, "getuid") or (stat.st_uid == os.getuid() and not stat.st_mode & 0o022)
-        return mine and os.access(folder, os.W_OK | os.X_OK)
-    except OSError:
-        return False

@@ -11,18 +11,12 @@ from typing import Any, Final, TypedDict, Unpack, cast
 
 from vital_tracking.budgets.controller import Gate
 from vital_tracking.core.admission import UNKNOWN_SIZE, Admission, Request
-from vital_tracking.core.context import Agent, CallContext, Frame, current_frame, locate, resolve
+from vital_tracking.core.context import Agent, CallContext
+from vital_tracking.core.frames import Frame, current_frame, locate, resolve
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.usage import (
-    STATUSES,
-    CallRecord,
-    CallType,
-    Status,
-    TokenUsage,
-    clean_text,
-    estimate_tokens,
-    token_count,
-)
+from vital_tracking.core.record import STATUSES, CallRecord, CallType, Status
+from vital_tracking.core.sanitize import clean_text, token_count
+from vital_tracking.core.usage import TokenUsage, estimate_tokens
 from vital_tracking.delivery import Recorder
 from vital_tracking.direct.admitted_call import AdmittedCall
 from vital_tracking.errors import BudgetExceeded

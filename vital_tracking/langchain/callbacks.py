@@ -10,7 +10,7 @@ from typing import Any, Final
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
-from vital_tracking.core.context import current_frame
+from vital_tracking.core.frames import current_frame
 from vital_tracking.langchain.handler import VitalHandler
 
 _INHERITED: Final = ("callbacks", "metadata", "tags")

@@ -16,8 +16,11 @@ from vital_tracking.budgets.controller import Gate
 from vital_tracking.calls.resolve import ALLOWED_METADATA
 from vital_tracking.calls.usage_of import ErrorFacts, estimated_usage, text_size
 from vital_tracking.core.admission import Admission, Request
-from vital_tracking.core.context import METADATA_KEY, CallContext, Frame, current_frame, locate, resolve
-from vital_tracking.core.usage import CallRecord, Status, TokenUsage, token_count
+from vital_tracking.core.context import METADATA_KEY, CallContext
+from vital_tracking.core.frames import Frame, current_frame, locate, resolve
+from vital_tracking.core.record import CallRecord, Status
+from vital_tracking.core.sanitize import token_count
+from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id

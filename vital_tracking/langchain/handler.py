@@ -30,8 +30,9 @@ from vital_tracking.calls.resolve import ALLOWED_METADATA, call_context, context
 from vital_tracking.calls.usage_of import request_hash, text_size
 from vital_tracking.calls.wire import pack_opening
 from vital_tracking.core.admission import Admission, Request
-from vital_tracking.core.context import CallContext, current_frame, locate
-from vital_tracking.core.usage import HUNG_UP, CallRecord, CallType
+from vital_tracking.core.context import CallContext
+from vital_tracking.core.frames import current_frame, locate
+from vital_tracking.core.record import HUNG_UP, CallRecord, CallType
 from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-from vital_tracking.cli.render.console import counted
 from vital_tracking.queries.check import Finding
+from vital_tracking.queries.words import counted
 from vital_tracking.stores.relations import (
     DAILY,
     DAILY_PARTS,

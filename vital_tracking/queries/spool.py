@@ -13,15 +13,16 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from vital_tracking.calls.json_codec import unpack_record, unpack_run
-from vital_tracking.cli.render.console import counted
-from vital_tracking.core.usage import CallRecord, RunRecord
+from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.delivery.dead_letters import FILE, Letter, letters_in
-from vital_tracking.delivery.recorder import spool_folder
 from vital_tracking.errors import VitalError
+from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
+from vital_tracking.spool.location import spool_folder
 from vital_tracking.spool.log_record import Frame, Kind, frames_in
 from vital_tracking.spool.orphans import Tally
-from vital_tracking.spool.segment import CAN_LOCK, about_owner, bytes_in, is_alive, owners_in, segments_of
+from vital_tracking.spool.owner import about_owner, is_alive, owners_in
+from vital_tracking.spool.segment import CAN_LOCK, bytes_in, segments_of
 from vital_tracking.stores import open_store
 
 TAIL: Final = -12

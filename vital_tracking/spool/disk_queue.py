@@ -17,7 +17,8 @@ from queue import SimpleQueue
 from typing import Final
 
 from vital_tracking.spool.log_record import BEGINNINGS, ROWS, Frame, Kind, framed, frames_in
-from vital_tracking.spool.segment import CAN_LOCK, PASSING, OwnerFolder, Segment, bytes_in
+from vital_tracking.spool.owner import OwnerFolder
+from vital_tracking.spool.segment import CAN_LOCK, PASSING, Segment, bytes_in
 
 logger = logging.getLogger("vital_tracking.delivery")
 

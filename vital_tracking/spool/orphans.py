@@ -15,7 +15,8 @@ from typing import Final
 import orjson
 
 from vital_tracking.spool.log_record import BEGINNINGS, ENDS, ROWS, Frame, Kind, framed, frames_in
-from vital_tracking.spool.segment import CAN_LOCK, OwnerFolder, owners_in, segments_of
+from vital_tracking.spool.owner import OwnerFolder, owners_in
+from vital_tracking.spool.segment import CAN_LOCK, segments_of
 
 _LITTER_S: Final = 3600.0
 

@@ -8,16 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import json
 import os
-import shutil
-import socket
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
-
-from vital_tracking.ids import new_id
+from typing import Final
 
 try:
     import fcntl
@@ -30,8 +24,6 @@ CAN_LOCK: Final = fcntl is not None
 PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
 """Why a file cannot be read now, though it can be later; what cannot be read for another reason is damaged."""
 
-_LOCK: Final = "lock"
-_RESERVE: Final = "reserve"
 _SUFFIX: Final = ".segment"
 _READ_BYTES: Final = 2 << 20
 
@@ -131,114 +123,6 @@ class Segment:
             self.path.unlink()
 
 
-class OwnerFolder:
-    """The folder of one process, held by its lock until `let_go`."""
-
-    def __init__(self, path: Path, lock: int) -> None:
-        self.path = path
-        self._reserved = False
-        self._keep(lock)
-
-    def _keep(self, lock: int) -> None:
-        self._lock, self._identity = lock, _identity(lock)
-
-    @classmethod
-    def create(cls, parent: Path, store: str) -> OwnerFolder:
-        """A new folder of this process's own, for what goes to that store. OSError where that cannot be."""
-        make_private(parent)
-        path = parent / new_id()
-        path.mkdir(mode=0o700)
-        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            about = {
-                "store": store,
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "since": datetime.now(UTC).isoformat(),
-            }
-            os.write(lock, json.dumps(about).encode())
-        except BaseException:
-            os.close(lock)
-            raise
-        return cls(path, lock)
-
-    @classmethod
-    def claim(cls, path: Path) -> OwnerFolder | None:
-        """The folder of a dead process, for this one to deliver; None where its process lives or another one was first."""
-        lock = _locked(path)
-        return cls(path, lock) if lock is not None else None
-
-    def remove(self) -> None:
-        """Delete the folder with all that is in it, and let go."""
-        with contextlib.suppress(OSError):
-            # The segments last: while there is one, whoever comes after a death in here takes the folder up again.
-            for entry in sorted(self.path.iterdir(), key=lambda path: path.suffix == _SUFFIX):
-                if entry.name != _LOCK:
-                    with contextlib.suppress(OSError):
-                        entry.unlink()
-            (self.path / _LOCK).unlink()
-            self.path.rmdir()
-        self.let_go()
-
-    def hold(self) -> bool:
-        """Whether the folder is there and its lock is held, or taken again after somebody has closed its file."""
-        if _is_ours(self._lock, self._identity):
-            return os.fstat(self._lock).st_nlink > 0
-        lock = _locked(self.path)
-        if lock is None:
-            return False
-        self._keep(lock)
-        return True
-
-    def let_go(self) -> None:
-        """Give up the lock: the folder is a dead process's from now on."""
-        lock, self._lock = self._lock, -1
-        if lock >= 0:
-            _close_ours(lock, self._identity)
-
-    def reserve(self, size: int) -> None:
-        """Set room aside for what must be kept when the disk is full, where there is none yet; little of a disk that is small."""
-        if not self._reserved:
-            try:
-                fd = os.open(self.path / _RESERVE, os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-                try:
-                    os.write(fd, bytes(min(size, shutil.disk_usage(self.path).free // 8)))
-                finally:
-                    os.close(fd)
-                self._reserved = True
-            except OSError:
-                self.spend_reserve()
-
-    def spend_reserve(self) -> bool:
-        """Give up that room; whether there was any."""
-        reserved, self._reserved = self._reserved, False
-        with contextlib.suppress(OSError):
-            (self.path / _RESERVE).unlink()
-        return reserved
-
-    def segment_path(self, number: int) -> Path:
-        """Where the segment of that number lies."""
-        return self.path / f"{number:08d}{_SUFFIX}"
-
-
-def _locked(folder: Path) -> int | None:
-    """The open lock of a folder, held from now on; None where it is another's or the folder is gone."""
-    try:
-        lock = os.open(folder / _LOCK, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
-    except OSError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever had it before may have delivered and removed it between the two steps.
-        if os.fstat(lock).st_nlink:
-            return lock
-    except OSError:
-        pass
-    os.close(lock)
-    return None
-
-
 # Who closes all files of a process closes ours too, and the next files get their numbers; a deleted file's identity is soon
 # another's as well. So beside that we keep who of us has opened a number last.
 _numbers: Final = itertools.count()
@@ -267,50 +151,12 @@ def _close_ours(fd: int, identity: tuple[int, int, int]) -> None:
             os.close(fd)
 
 
-def make_private(folder: Path) -> None:
-    """Make the folder of a database's spool, and the spool itself, for this user alone. OSError where that cannot be."""
-    folder.parent.parent.mkdir(parents=True, exist_ok=True)
-    for path in (folder.parent, folder):  # mkdir gives its mode to the last folder alone
-        path.mkdir(mode=0o700, exist_ok=True)
-
-
 def segments_of(folder: Path) -> list[tuple[int, Path]]:
     """The segments in a folder with their numbers, oldest first."""
     found: list[tuple[int, Path]] = []
     with contextlib.suppress(OSError):
         found += [(int(path.stem), path) for path in folder.iterdir() if path.suffix == _SUFFIX and path.stem.isdigit()]
     return sorted(found)
-
-
-def owners_in(folder: Path) -> list[Path]:
-    """The folders of processes in the folder of one database, oldest first."""
-    with contextlib.suppress(OSError):
-        return sorted(path for path in folder.iterdir() if os.path.exists(path / _LOCK))
-    return []
-
-
-def is_alive(folder: Path) -> bool:
-    """Whether the process of a folder lives."""
-    try:
-        lock = os.open(folder / _LOCK, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
-def about_owner(folder: Path) -> dict[str, Any]:
-    """What a process has said of itself: store, pid, host, and since when; empty where that cannot be read."""
-    try:
-        about = json.loads((folder / _LOCK).read_text())
-    except (OSError, ValueError):
-        return {}
-    return about if isinstance(about, dict) else {}
 
 
 def files_in(folder: Path) -> Iterator[os.stat_result]:

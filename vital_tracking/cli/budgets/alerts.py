@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from vital_tracking.alerts.dispatcher import BudgetAlert
+from vital_tracking.alerts.alert import BudgetAlert
 from vital_tracking.alerts.wording import entity, percent, spent_text
 from vital_tracking.cli.budgets import options as form
 from vital_tracking.cli.budgets.tables import SET_ONE, belongs, period_name

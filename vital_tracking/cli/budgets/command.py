@@ -23,8 +23,9 @@ from vital_tracking.cli.budgets.tables import (
     windows_table,
     with_left,
 )
-from vital_tracking.cli.render.console import as_csv, as_json, console, counted, say
+from vital_tracking.cli.render.console import as_csv, as_json, console, say
 from vital_tracking.errors import StoreRejected, VitalError
+from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 

@@ -14,7 +14,7 @@ import typer
 from vital_tracking.alerts.wording import ENTITY_TYPES
 from vital_tracking.core.context import SERVICE_TYPES
 from vital_tracking.core.pricing import amount
-from vital_tracking.core.usage import clean_text, money
+from vital_tracking.core.sanitize import clean_text, money
 
 LIFTED: Final = "none"
 """What lifts a limit, and clears the model or the thresholds of a budget."""

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from vital_tracking.cli.render.console import as_json, counted, progress_bar, say, size, usd
+from vital_tracking.cli.render.console import as_json, progress_bar, say, usd
 from vital_tracking.errors import StoreError, StoreUnavailable, VitalError
 from vital_tracking.queries.parquet import Contents, ParquetWriter, read_back
+from vital_tracking.queries.words import counted, size
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 from vital_tracking.stores.relations import CALLS

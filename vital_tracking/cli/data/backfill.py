@@ -8,8 +8,9 @@ from typing import Annotated, Any, Final
 import typer
 from rich.progress import TextColumn
 
-from vital_tracking.cli.render.console import counted, progress_bar, say
+from vital_tracking.cli.render.console import progress_bar, say
 from vital_tracking.cli.render.times import moment
+from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from vital_tracking.cli.render.console import as_json, counted, progress_bar, say, usd
+from vital_tracking.cli.render.console import as_json, progress_bar, say, usd
 from vital_tracking.errors import VitalError
+from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 

@@ -11,8 +11,9 @@ import typer
 
 from vital_tracking.alerts.wording import seconds_text
 from vital_tracking.cli.budgets import options as form
-from vital_tracking.cli.render.console import counted, say
+from vital_tracking.cli.render.console import say
 from vital_tracking.errors import StoreUnavailable
+from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 

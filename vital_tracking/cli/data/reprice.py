@@ -11,10 +11,13 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from vital_tracking.cli.render.console import console, counted, say, usd
+from vital_tracking.cli.render.console import console, say, usd
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.usage import CallRecord, Cost, TokenUsage, money
+from vital_tracking.core.record import CallRecord, Cost
+from vital_tracking.core.sanitize import money
+from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery.exporter import team_prices
+from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 

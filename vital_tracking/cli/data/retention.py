@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from vital_tracking.cli.render.console import as_json, console, counted, progress_bar, say, size, table
+from vital_tracking.cli.render.console import as_json, console, progress_bar, say, table
 from vital_tracking.errors import StoreError, StoreRejected, VitalError
+from vital_tracking.queries.words import counted, size
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 

@@ -21,17 +21,11 @@ from vital_tracking.cli.render.csv import plain, safe_cell
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 
 _BAR: Final = 16
-_UNITS: Final = ("B", "KiB", "MiB", "GiB")
 
 
 def say(text: str) -> None:
     """Print a line as it is: not folded, so that a command in it can be copied, and no word in it taken for markup."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and its noun: 1 call, 2 calls."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def usd(value: Decimal | None) -> str:
@@ -41,14 +35,6 @@ def usd(value: Decimal | None) -> str:
     text = format(value.normalize() if value else Decimal(0), "f")
     whole, _, fraction = text.partition(".")
     return f"${whole}.{fraction:0<4}"
-
-
-def size(number: float) -> str:
-    """A number of bytes."""
-    unit = 0
-    while number >= 1024 and unit < len(_UNITS) - 1:
-        number, unit = number / 1024, unit + 1
-    return f"{number:,.0f} {_UNITS[unit]}" if unit == 0 else f"{number:,.1f} {_UNITS[unit]}"
 
 
 def drawable(letters: str) -> bool:

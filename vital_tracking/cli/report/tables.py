@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from vital_tracking.alerts.wording import amount_text
-from vital_tracking.cli.render.console import bar, console, counted, table
+from vital_tracking.cli.render.console import bar, console, table
 from vital_tracking.cli.render.times import duration
 from vital_tracking.cli.report.charts import by_day, days_together, sparkline
+from vital_tracking.queries.words import counted
 
 Row = dict[str, Any]
 

@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from vital_tracking.alerts.wording import limit_text, local_time
-from vital_tracking.cli.render.console import console, counted, printable, table
+from vital_tracking.cli.render.console import console, printable, table
 from vital_tracking.cli.render.times import duration
 from vital_tracking.cli.report.charts import Bar, by_day, chart, sparkline
 from vital_tracking.cli.report.tables import PRICE_THEM, cost_text, days_of, money, percent, span_of
+from vital_tracking.queries.words import counted
 
 Row = dict[str, Any]
 

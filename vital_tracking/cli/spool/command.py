@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from vital_tracking.cli.render.console import as_csv, as_json, console, counted, progress_bar, say, size, table, usd
+from vital_tracking.cli.render.console import as_csv, as_json, console, progress_bar, say, table, usd
 from vital_tracking.cli.spool import resend as again
 from vital_tracking.cli.spool.inspect import inspect
 from vital_tracking.delivery.dead_letters import Letter
@@ -26,6 +26,7 @@ from vital_tracking.queries.spool import (
     place_of,
     survey,
 )
+from vital_tracking.queries.words import counted, size
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 from vital_tracking.tracker import VitalTracker

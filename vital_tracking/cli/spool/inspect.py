@@ -12,13 +12,15 @@ from uuid import UUID
 
 import typer
 
-from vital_tracking.cli.render.console import console, say, size, table
-from vital_tracking.core.usage import CallRecord
+from vital_tracking.cli.render.console import console, say, table
+from vital_tracking.core.record import CallRecord
 from vital_tracking.errors import VitalError
 from vital_tracking.queries.spool import TAIL, frames_of, place_of, record_of, skew_of
+from vital_tracking.queries.words import size
 from vital_tracking.settings import Settings
 from vital_tracking.spool.log_record import BEGINNINGS, Frame, Kind
-from vital_tracking.spool.segment import is_alive, owners_in, segments_of
+from vital_tracking.spool.owner import is_alive, owners_in
+from vital_tracking.spool.segment import segments_of
 
 Row = dict[str, Any]
 _FRAMES_SHOWN: Final = 100

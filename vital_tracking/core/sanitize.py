@@ -1,0 +1,116 @@
+"""Values from outside as the database takes them: clean, bounded, and never a prompt or an answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+MAX_TOKENS: Final = 10**12
+"""A count above this is garbage: it is a million times the longest context of any model."""
+
+
+MAX_TEXT: Final = 256
+"""Characters kept of an id or a name; a longer one keeps its start and a digest, so that two stay two."""
+
+
+MAX_METADATA: Final = 4096
+"""Bytes of a row's metadata, measured as PostgreSQL prints jsonb."""
+
+
+def token_count(value: object) -> int | None:
+    """`value` as a token count, or None where it is none: a bool, negative, not whole, not finite, too large, no number."""
+    if type(value) is int:
+        return value if 0 <= value <= MAX_TOKENS else None
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return None
+    finite = value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
+    if not finite or not 0 <= value <= MAX_TOKENS or value != int(value):
+        return None
+    return int(value)
+
+
+_MAX_DURATION_MS: Final = 1e12
+
+
+def money(value: Decimal) -> str:
+    """An amount as PostgreSQL's numeric reads it: all its digits, no exponent."""
+    return format(value, "f")
+
+
+def timestamp(moment: datetime) -> str:
+    """An instant as ISO 8601 with its offset; a naive one is taken as UTC."""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+
+
+def _duration(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _MAX_DURATION_MS:
+        return None
+    return round(float(value), 3)
+
+
+def clean_text(value: object, limit: int = MAX_TEXT) -> str | None:
+    """`value` as text that PostgreSQL takes: no NUL, no lone surrogate, at most `limit` characters."""
+    if value is None:
+        return None
+    text = value if type(value) is str else _as_text(value)
+    if len(text) > limit:
+        digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+        text = f"{text[: limit - 18]}~{digest}"
+    if text.isascii():
+        return text.replace("\0", "") if "\0" in text else text
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _as_text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - somebody's __str__; the row is worth more than this value
+        return f"<{type(value).__name__}>"
+
+
+def clean_metadata(metadata: Mapping[str, Any], notes: Iterable[str]) -> dict[str, Any]:
+    """Metadata as a small flat JSON object: scalars and short lists of them, at most `MAX_METADATA` bytes, and the notes."""
+    kept: dict[str, Any] = {}
+    marks = list(dict.fromkeys(notes))
+    for key, value in metadata.items():
+        name = clean_text(key, 64)
+        cleaned = _metadata_value(value)
+        if name and cleaned is not None:
+            kept[name] = cleaned
+    if marks:
+        kept["notes"] = marks
+    # Six bytes is the most that a character takes, so most metadata need no measuring.
+    if (
+        6 * sum(len(name) + _length(value) for name, value in kept.items()) > MAX_METADATA
+        and _size(kept) > MAX_METADATA
+    ):
+        kept = {"notes": [*marks, "metadata_too_large"]}
+    return kept
+
+
+def _size(value: Mapping[str, Any]) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _length(value: object) -> int:
+    return len(value) + 4 if isinstance(value, str) else len(str(value)) + 4
+
+
+def _metadata_value(value: object) -> Any:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (str, Decimal)):
+        return clean_text(value)
+    if isinstance(value, int):
+        return value if abs(value) <= 2**53 else clean_text(value)
+    if isinstance(value, float):
+        # jsonb writes a number out in full: 1e300 takes 301 bytes there.
+        return value if abs(value) < 1e15 else clean_text(value) if math.isfinite(value) else None
+    if isinstance(value, (list, tuple)):
+        return [item for item in map(_metadata_value, value[:16]) if item is not None and not isinstance(item, list)]
+    return None
