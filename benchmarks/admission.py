@@ -37,16 +37,16 @@ TURNS = 10  # measurements of a few milliseconds; the shortest counts, as others
 
 def in_hand(tracker: VitalTracker, asked: Sequence[Request], count: int = 500) -> float:
     """Microseconds of this thread's own time for one admission that the grants cover; the requests take turns."""
-    gate = tracker.gate
+    controller = tracker.controller
     requests = [*asked] * -(-count // len(asked))
 
     def admit() -> float:
         started = time.thread_time()
-        admissions = [gate.admit(request) for request in requests]
+        admissions = [controller.admit(request) for request in requests]
         took = time.thread_time() - started
         for admission in admissions:
-            gate.release(admission)
-        gate.release(gate.admit(requests[0]))  # takes back what was released
+            controller.release(admission)
+        controller.release(controller.admit(requests[0]))  # takes back what was released
         return took / len(requests) * 1e6
 
     admit()  # fetches what the next ones need
@@ -59,7 +59,7 @@ def misses(tracker: VitalTracker, who: Callable[[], Request], count: int) -> lis
     for _ in range(count):
         asked = who()
         started = time.perf_counter()
-        tracker.gate.admit(asked)
+        tracker.controller.admit(asked)
         times.append((time.perf_counter() - started) * 1e3)
     return times
 

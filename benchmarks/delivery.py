@@ -34,10 +34,10 @@ from benchmarks.figures import Claim, Found, Part, Table, ratios, spanned, sprea
 from supabase import Client
 from vital_tracking import PriceBook, Settings
 from vital_tracking.calls.json_codec import id_bytes, pack_record
-from vital_tracking.delivery.exporter import StoreCourier
+from vital_tracking.delivery.exporter import StoreExporter
 from vital_tracking.delivery.rows import Row
 from vital_tracking.delivery.stats import Counts
-from vital_tracking.spool.log_record import Frame, Kind
+from vital_tracking.spool.log_record import LogRecord, RecordKind
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.protocol import Store
 from vital_tracking.stores.supabase import SupabaseStore
@@ -94,16 +94,16 @@ class Calls:
         self._as_text = ", ".join(f"{name}::text" if is_amount else name for name, is_amount in found)
         self._records = usage.records(psycopg.connect(url, autocommit=True), count)
         self._store = PostgresStore(url)
-        self._courier = courier(self._store)
+        self._exporter = exporter(self._store)
         self.ready_ms: dict[int, dict[str, list[float]]] = {size: {"pack": [], "encode": []} for size in SIZES}
 
     def take(self, size: int) -> Batch:
         """The next calls."""
         records = list(itertools.islice(self._records, size))
         started = time.thread_time()
-        frames = [Frame(Kind.RECORD, id_bytes(record.id), pack_record(record)) for record in records]
+        frames = [LogRecord(RecordKind.RECORD, id_bytes(record.id), pack_record(record)) for record in records]
         packed = time.thread_time()
-        ours = self._courier.encode(frames)
+        ours = self._exporter.encode(frames)
         self.ready_ms[size]["encode"].append((time.thread_time() - packed) * 1e3)
         self.ready_ms[size]["pack"].append((packed - started) * 1e3)
         with self._connection.transaction(force_rollback=True), self._connection.cursor() as cursor:
@@ -129,9 +129,9 @@ class Calls:
         self._store.close()
 
 
-def courier(store: Store) -> StoreCourier:
+def exporter(store: Store) -> StoreExporter:
     """What carries the writer's rows to a store."""
-    return StoreCourier(store, PriceBook(usage.PRICES), Settings(), Counts(), folder=None, decoders={})
+    return StoreExporter(store, PriceBook(usage.PRICES), Settings(), Counts(), folder=None, decoders={})
 
 
 # The ways
@@ -162,7 +162,7 @@ def posted(client: Client, batch: Batch) -> None:
     client.table("token_usage_logs").insert(batch.rows).execute()
 
 
-def recorded(carrier: StoreCourier, batch: Batch) -> None:
+def recorded(carrier: StoreExporter, batch: Batch) -> None:
     carrier.send(batch.ours)
 
 
@@ -179,7 +179,7 @@ def directly(url: str, prefix: str, columns: Sequence[str]) -> Iterator[dict[str
         for name, budgets in OURS.items():
             store = PostgresStore(a_database(url, f"{prefix}_{name}", budgets))
             stack.callback(store.close)
-            ways[name] = Way(f"{prefix}_{name}", partial(recorded, courier(store)))
+            ways[name] = Way(f"{prefix}_{name}", partial(recorded, exporter(store)))
         yield ways
 
 
@@ -205,7 +205,7 @@ def through_the_api(url: str) -> Iterator[dict[str, Way]]:
             lite, pid = serve(name, budgets)
             store = SupabaseStore(lite.url, lite.service_key)
             stack.callback(store.close)
-            ways[name] = Way(f"api_{name}", partial(recorded, courier(store)), pid)
+            ways[name] = Way(f"api_{name}", partial(recorded, exporter(store)), pid)
         yield ways
 
 

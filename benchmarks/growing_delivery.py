@@ -17,7 +17,7 @@ from benchmarks.growing import Growth, own_time, shortest
 from benchmarks.growing_calls import TURNS
 from benchmarks.spool import make_calls, plain, sink_tracker
 from vital_tracking.spool.disk_queue import Spool
-from vital_tracking.spool.log_record import Kind
+from vital_tracking.spool.log_record import RecordKind
 from vital_tracking.spool.orphans import claim
 from vital_tracking.spool.owner import owners_in
 from vital_tracking.spool.segment import segments_of
@@ -57,7 +57,7 @@ def die(left: Sequence[tuple[Path, int, int]]) -> None:
     os._exit(0)
 
 
-def estates(left: Sequence[tuple[Path, int, int]]) -> list[Path]:
+def orphans(left: Sequence[tuple[Path, int, int]]) -> list[Path]:
     """The folders of a database in which a process that is dead has left so many calls, in about so many segments."""
     process = multiprocessing.get_context("spawn").Process(target=die, args=(left,))
     process.start()
@@ -94,7 +94,7 @@ def first_frame_ms(place: Path) -> float:
 
     def opened() -> float:
         spool = Spool(place, root=place.parent)
-        took = own_time(lambda: spool.append(Kind.OPENED, bytes(16), b"{}"))
+        took = own_time(lambda: spool.append(RecordKind.OPENED, bytes(16), b"{}"))
         spool.close()
         shutil.rmtree(spool.path, ignore_errors=True)
         return took * 1e3
@@ -108,7 +108,7 @@ def spools(folder: Path, sizes: Sequence[int]) -> Iterator[list[Growth]]:
     left = [(folder / f"calls-{calls}", calls, 1) for calls in sizes]
     left += [(folder / f"segments-{count}", 1000, count) for count in SEGMENTS]
     left += [(folder / f"dead-{count}", 100, 1) for count in DEAD]
-    places = estates(left)
+    places = orphans(left)
     waiting, segmented, crowded = places[:3], places[3:6], places[6:]
     memory = [take_up_mib(place) for place in waiting]  # does not vary
     segments = [sum(len(segments_of(owner)) for owner in owners_in(place)) for place in segmented]

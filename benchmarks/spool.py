@@ -37,7 +37,7 @@ from benchmarks.database import a_database_server
 from benchmarks.figures import Found, Part, Table, ratios, spanned, spread
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.wire import pack_call, pack_opening
-from vital_tracking.spool.log_record import Kind, framed
+from vital_tracking.spool.log_record import RecordKind, framed
 from vital_tracking.spool.segment import Segment
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -167,7 +167,7 @@ class Parts:
         handler.on_llm_end(ANSWER, run_id=self._run_id)
         self._call.opening = self._opening = pack_opening(self._call, self._run_id)
         self._id = self._call.id.bytes
-        self._payloads = ((Kind.OPENED, self._opening), (Kind.CALL, pack_call(self._call)))
+        self._payloads = ((RecordKind.OPENED, self._opening), (RecordKind.CALL, pack_call(self._call)))
         self._frames = [framed(kind, self._id, payload) for kind, payload in self._payloads]
         self.frame_bytes = [len(frame) for frame in self._frames]
 

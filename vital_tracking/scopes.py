@@ -11,7 +11,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, Unpack, cast
 
 from vital_tracking.core.context import METADATA_PREFIX, SCOPE_KEY, Agent, CallContext
-from vital_tracking.core.frames import Frame, current_frame, enter, exported_by, leave, locate, resolve, same
+from vital_tracking.core.frames import ScopeFrame, current_frame, enter, exported_by, leave, locate, resolve, same
 from vital_tracking.core.record import HUNG_UP, RunRecord, RunStatus
 from vital_tracking.errors import BudgetExceeded, VitalError
 from vital_tracking.ids import new_id
@@ -60,7 +60,7 @@ class Services:
 
     _host: Host
 
-    def _parent(self) -> Frame | None:
+    def _parent(self) -> ScopeFrame | None:
         return None
 
     def conversation(self, conversation_id: str | None = None, /, **options: Unpack[ContextOptions]) -> Scope:
@@ -137,7 +137,7 @@ class _Configured(_Enterable):
     """Hands its frame to LangChain as a config."""
 
     _host: Host
-    _frame: Frame
+    _frame: ScopeFrame
 
     # Metadata that this scope stands for whatever a config around it says.
     _pinned: frozenset[str] = frozenset()
@@ -182,7 +182,7 @@ class Scope(Services, _Configured):
         host: Host,
         changes: Mapping[str, Any],
         options: ContextOptions,
-        parent: Callable[[], Frame | None],
+        parent: Callable[[], ScopeFrame | None],
     ) -> None:
         if unknown := options.keys() - ContextOptions.__annotations__.keys():
             raise TypeError(
@@ -192,7 +192,7 @@ class Scope(Services, _Configured):
         self._changes = changes
         self._options = options
         self._find_parent = parent
-        self._token: Token[Frame | None] | None = None
+        self._token: Token[ScopeFrame | None] | None = None
         self._used = False
         self._open()
 
@@ -215,7 +215,7 @@ class Scope(Services, _Configured):
             changes |= agent.fields()
         context = base.replace(changes | options)
         self._parent_run_id = base.service_run_id
-        self._frame = Frame(
+        self._frame = ScopeFrame(
             id=str(changes["service_run_id"]),
             context=context,
             parent=around,
@@ -232,7 +232,7 @@ class Scope(Services, _Configured):
             metadata=metadata,
         )
 
-    def _parent(self) -> Frame | None:
+    def _parent(self) -> ScopeFrame | None:
         return self._frame
 
     @property
@@ -246,7 +246,7 @@ class Scope(Services, _Configured):
         return self._frame.context
 
     @property
-    def frame(self) -> Frame:
+    def frame(self) -> ScopeFrame:
         """This scope as the context variable holds it."""
         return self._frame
 
@@ -280,12 +280,12 @@ class Seat(_Configured):
         for name in ("agent_id", "agent_name", "agent_tier", "agent_role", "panel_id", "panel_position", "panel_size")
     )
 
-    def __init__(self, host: Host, panel: Frame, agent: Agent, position: int) -> None:
+    def __init__(self, host: Host, panel: ScopeFrame, agent: Agent, position: int) -> None:
         self._host = host
         self.agent = agent
         self.position = position
         context = panel.context.replace({**agent.fields(), "panel_position": position})
-        self._frame = Frame(
+        self._frame = ScopeFrame(
             id=f"{panel.id}/{position}",
             context=context,
             parent=panel,
@@ -293,7 +293,7 @@ class Seat(_Configured):
             absorbed=panel.absorbed,
             metadata=panel.metadata,
         )
-        self._tokens: list[Token[Frame | None]] = []
+        self._tokens: list[Token[ScopeFrame | None]] = []
 
     def __enter__(self) -> Self:
         self._tokens.append(enter(self._frame))
@@ -317,7 +317,7 @@ class Panel(Scope):
         host: Host,
         changes: Mapping[str, Any],
         options: ContextOptions,
-        parent: Callable[[], Frame | None],
+        parent: Callable[[], ScopeFrame | None],
         members: Sequence[Agent],
     ) -> None:
         self._members = tuple(members)
@@ -343,7 +343,7 @@ def _agent(agent: object) -> Agent | None:
     return agent if isinstance(agent, Agent) or agent is None else Agent(str(agent))
 
 
-def _ancestors(around: Frame | None, parent_run_id: str | None) -> tuple[str, ...]:
+def _ancestors(around: ScopeFrame | None, parent_run_id: str | None) -> tuple[str, ...]:
     """The ids of the service runs around, the nearest first."""
     found: dict[str, None] = {}
     if parent_run_id:

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vital_tracking.alerts.alert import BudgetAlert
-from vital_tracking.alerts.dispatcher import Alerts, log
-from vital_tracking.budgets.controller import Gate
+from vital_tracking.alerts.dispatcher import AlertDispatcher, log
+from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.pricing import Price, PriceBook
 from vital_tracking.core.record import RunRecord
@@ -26,8 +26,8 @@ from vital_tracking.direct.record import DirectCalls
 from vital_tracking.ids import new_id
 from vital_tracking.scopes import Host, Services
 from vital_tracking.settings import Settings
-from vital_tracking.spool.log_record import Kind
-from vital_tracking.spool.orphans import Estate
+from vital_tracking.spool.log_record import RecordKind
+from vital_tracking.spool.orphans import OrphanedSegments
 from vital_tracking.stores import Store, open_store
 
 if TYPE_CHECKING:
@@ -71,16 +71,16 @@ class VitalTracker(Services, DirectCalls):
             {"organization_id": organization_id or context.organization_id or self.settings.organization_id}
         )
         self._metadata_keys = self.settings.metadata_keys | frozenset(metadata_keys)
-        decoders: dict[int, Decoder] = {Kind.CALL: _ended_call, Kind.OPENED: _begun_call}
+        decoders: dict[int, Decoder] = {RecordKind.CALL: _ended_call, RecordKind.OPENED: _begun_call}
         self._recorder = Recorder(store, self.prices, self.settings, decoders=decoders)
-        self.gate = Gate(self._recorder, self.settings)
-        self._alerts = Alerts(
+        self.controller = AdmissionController(self._recorder, self.settings)
+        self._alerts = AlertDispatcher(
             store, [on_alert] if callable(on_alert) else list(on_alert), self.settings.alert_urls, new_id()
         )
         self._recorder.on_alerts = self._alerts_due
         if self._alerts.active:
-            self.gate.desk.deliver_alerts = self._alerts.deliver
-            self.gate.desk.start()  # other processes' alerts are delivered too, whatever this one does
+            self.controller.lease_client.deliver_alerts = self._alerts.deliver
+            self.controller.lease_client.start()  # other processes' alerts are delivered too, whatever this one does
         self._handler: VitalHandler | None = None
         self._host: Host = self
         self._closed: Delivered | None = None
@@ -149,9 +149,9 @@ class VitalTracker(Services, DirectCalls):
                     metadata_keys=self._metadata_keys,
                     hash_key=key.get_secret_value().encode() if key else None,
                     call_timeout_s=self.settings.call_timeout_s,
-                    gate=self.gate,
+                    controller=self.controller,
                 )
-            self.gate.start()
+            self.controller.start()
         return self._handler
 
     def install(self) -> None:
@@ -176,11 +176,11 @@ class VitalTracker(Services, DirectCalls):
 
         if isinstance(embeddings, VitalEmbeddings):
             embeddings = embeddings.embeddings  # wrapped twice it would be recorded twice
-        self.gate.start()
+        self.controller.start()
         return VitalEmbeddings(
             embeddings,
             self._recorder,
-            gate=self.gate,
+            controller=self.controller,
             provider=provider,
             model=model,
             default=self._default,
@@ -203,7 +203,9 @@ class VitalTracker(Services, DirectCalls):
         """
         from vital_tracking.langchain.guard import guard
 
-        return guard(model, gate=self.gate, handler=self.handler, downgrade_to=downgrade_to, max_wait=max_wait)
+        return guard(
+            model, controller=self.controller, handler=self.handler, downgrade_to=downgrade_to, max_wait=max_wait
+        )
 
     # Delivery
 
@@ -216,7 +218,7 @@ class VitalTracker(Services, DirectCalls):
         return self._recorder.flush(timeout)
 
     def replay(
-        self, timeout: float = 60.0, on_progress: Callable[[Estate, int], None] = lambda _estate, _calls: None
+        self, timeout: float = 60.0, on_progress: Callable[[OrphanedSegments, int], None] = lambda _estate, _calls: None
     ) -> bool:
         """Deliver now what dead processes have left in the spool, for at most `timeout` seconds; whether nothing is left.
 
@@ -233,7 +235,7 @@ class VitalTracker(Services, DirectCalls):
                 self._handler.close_all()
             deadline = time.monotonic() + timeout
             self._closed = self._recorder.close(timeout)
-            self.gate.close(max(deadline - time.monotonic(), 0.5))
+            self.controller.close(max(deadline - time.monotonic(), 0.5))
             if self._closed.complete:
                 self._alerts.deliver(max(deadline - time.monotonic(), 0.5))
             with contextlib.suppress(Exception):
@@ -245,7 +247,7 @@ class VitalTracker(Services, DirectCalls):
         """Counts of what was recorded, what waits, and what went wrong."""
         stats = self._recorder.stats()
         stats.in_flight = self._handler.in_flight if self._handler is not None else 0
-        stats.unchecked = self.gate.unchecked
+        stats.unchecked = self.controller.unchecked
         return stats
 
     def __enter__(self) -> VitalTracker:
@@ -294,13 +296,13 @@ class VitalTracker(Services, DirectCalls):
         """Log the alerts that this process's calls have raised, and have them delivered."""
         log(rows)
         if self._alerts.active:
-            self.gate.desk.wake(alerts=True)
+            self.controller.lease_client.wake(alerts=True)
 
     def reset_after_fork(self) -> None:
         """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""
         self._lock = threading.Lock()
         self._recorder.reset_after_fork()
-        self.gate.reset_after_fork()
+        self.controller.reset_after_fork()
         self._alerts.reset_after_fork()
         if self._handler is not None:
             self._handler.reset_after_fork()

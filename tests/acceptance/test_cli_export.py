@@ -29,7 +29,7 @@ from vital_tracking.cli.data.export import write_csv
 from vital_tracking.errors import MissingExtra, VitalError
 from vital_tracking.queries.parquet import ParquetWriter, read_back
 from vital_tracking.stores.postgres import PostgresStore
-from vital_tracking.stores.relations import CALLS, RELATIONS, Kind, Relation, time_text, value_text
+from vital_tracking.stores.relations import CALLS, RELATIONS, ColumnKind, Relation, time_text, value_text
 
 __all__ = ["several"]
 
@@ -230,7 +230,12 @@ def test_without_the_extra_it_says_which(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 # A formula in a spreadsheet runs with the rights of who opens it; the names of users and models come from anywhere.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.sampled_from(NASTY)
-SMALL = Relation("r", {"name": Kind.text, "amount": Kind.decimal, "calls": Kind.integer}, time="name", key=("name",))
+SMALL = Relation(
+    "r",
+    {"name": ColumnKind.text, "amount": ColumnKind.decimal, "calls": ColumnKind.integer},
+    time="name",
+    key=("name",),
+)
 
 
 @given(
@@ -263,7 +268,7 @@ def test_parquet_never_rounds(tmp_path_factory: pytest.TempPathFactory, amounts:
     texts = [None if amount is None else format(amount, "f") for amount in amounts]
     digits = [(len(text.partition(".")[0]), len(text.partition(".")[2].rstrip("0"))) for text in texts if text]
     wanted = {"total_cost": [max((a for a, _ in digits), default=1), max((b for _, b in digits), default=0)]}
-    relation = Relation("r", {"total_cost": Kind.decimal}, time="total_cost", key=("total_cost",))
+    relation = Relation("r", {"total_cost": ColumnKind.decimal}, time="total_cost", key=("total_cost",))
     path = tmp_path_factory.mktemp("parquet") / "x.parquet"
     with ParquetWriter(path, relation, wanted) as writer:
         writer.write([(text,) for text in texts])
@@ -276,7 +281,7 @@ def test_parquet_never_rounds(tmp_path_factory: pytest.TempPathFactory, amounts:
 
 def test_an_amount_that_does_not_fit_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
     """If this failed, an amount that came while the file was written would be cut."""
-    relation = Relation("r", {"total_cost": Kind.decimal}, time="total_cost", key=("total_cost",))
+    relation = Relation("r", {"total_cost": ColumnKind.decimal}, time="total_cost", key=("total_cost",))
     with pytest.raises(VitalError, match="more digits"), ParquetWriter(tmp_path / "x.parquet", relation) as writer:
         writer.write([("0.1",), ("0." + "0" * 26 + "1",)])
     assert list(tmp_path.iterdir()) == []
@@ -306,18 +311,18 @@ def test_a_stream_takes_no_more_memory_for_more_rows(tmp_path: Path, database_ur
 def test_the_columns_are_those_of_the_tables(store: PostgresStore, rows: Callable[..., list[dict[str, Any]]]) -> None:
     """If this failed, a column that was added to a table would be missing in every archive."""
     kinds = {
-        "uuid": {Kind.text},
-        "text": {Kind.text},
-        "bigint": {Kind.integer},
-        "integer": {Kind.integer},
-        "smallint": {Kind.integer},
-        "numeric": {Kind.decimal, Kind.integer},
-        "double precision": {Kind.real},
-        "boolean": {Kind.truth},
-        "jsonb": {Kind.json},
-        "timestamp with time zone": {Kind.time},
-        "date": {Kind.day},
-        "ARRAY": {Kind.list},
+        "uuid": {ColumnKind.text},
+        "text": {ColumnKind.text},
+        "bigint": {ColumnKind.integer},
+        "integer": {ColumnKind.integer},
+        "smallint": {ColumnKind.integer},
+        "numeric": {ColumnKind.decimal, ColumnKind.integer},
+        "double precision": {ColumnKind.real},
+        "boolean": {ColumnKind.truth},
+        "jsonb": {ColumnKind.json},
+        "timestamp with time zone": {ColumnKind.time},
+        "date": {ColumnKind.day},
+        "ARRAY": {ColumnKind.list},
     }
     for relation in RELATIONS.values():
         found = rows(

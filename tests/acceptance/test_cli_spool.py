@@ -26,7 +26,7 @@ from tests.sql.helpers import a_call, an_unpriced_call
 from vital_tracking import Price, PriceBook, Settings, VitalTracker
 from vital_tracking.cli.app import app
 from vital_tracking.cli.data.reprice import record_of_row
-from vital_tracking.delivery.dead_letters import Letters
+from vital_tracking.delivery.dead_letters import DeadLetters
 from vital_tracking.queries.spool import database_of
 from vital_tracking.spool.owner import owners_in
 from vital_tracking.spool.segment import segments_of
@@ -394,7 +394,7 @@ def test_refused_rows_are_listed_sent_again_and_discarded(
             tracker.record(provider="openai", model="gpt-4o", prompt_tokens=1000, completion_tokens=100, user_id=user)
         assert tracker.flush(60).rejected == 3
         (database,) = spool_dir.iterdir()
-        assert Letters(database).add("frame", '{"of": "a later version"}', None, "KeyError")
+        assert DeadLetters(database).add("frame", '{"of": "a later version"}', None, "KeyError")
 
         shown, machine, sheet, status, doctor, again = several(
             ["spool", "rejected"],
@@ -464,7 +464,7 @@ def test_an_outage_while_rows_are_sent_again_loses_none(
     tracker.record(provider="openai", model="gpt-4o", prompt_tokens=1, completion_tokens=1, user_id="u-1")
     assert tracker.flush(60).inserted == 1
     (database,) = spool_dir.iterdir()
-    letters = Letters(database)
+    letters = DeadLetters(database)
     for _ in range(3):
         row = a_call(next(_calls), created_at=datetime.now(UTC).isoformat(), user_id="u-2")
         assert letters.add("record_calls_v1", json.dumps(row), "23514", "once")

@@ -63,8 +63,8 @@ def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
 
 def knows_its_budgets(tracker: VitalTracker) -> VitalTracker:
     """The tracker, once it has read the budgets."""
-    tracker.gate.start()
-    until(lambda: tracker.gate.rules is not None)
+    tracker.controller.start()
+    until(lambda: tracker.controller.rules is not None)
     return tracker
 
 

@@ -25,7 +25,7 @@ from tests.sql.helpers import a_call
 from vital_tracking.alerts import channel
 from vital_tracking.alerts.alert import BudgetAlert, digest
 from vital_tracking.alerts.channel import Pause, Recent
-from vital_tracking.alerts.dispatcher import Alerts, log
+from vital_tracking.alerts.dispatcher import AlertDispatcher, log
 from vital_tracking.alerts.wording import amount_text, limit_text, one_line, sentence, time_left
 from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.stores.postgres import PostgresStore
@@ -96,9 +96,11 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def deliverer(store: PostgresStore) -> Callable[..., Alerts]:
-    def make(*callbacks: Callable[[BudgetAlert], None], urls: Sequence[SecretStr] = (), holder: str = "here") -> Alerts:
-        return Alerts(store, callbacks, urls, holder)
+def deliverer(store: PostgresStore) -> Callable[..., AlertDispatcher]:
+    def make(
+        *callbacks: Callable[[BudgetAlert], None], urls: Sequence[SecretStr] = (), holder: str = "here"
+    ) -> AlertDispatcher:
+        return AlertDispatcher(store, callbacks, urls, holder)
 
     return make
 
@@ -331,7 +333,7 @@ def test_the_process_that_crosses_a_threshold_logs_it(store: PostgresStore, capl
 
 
 def test_a_callback_gets_every_alert_once(
-    store: PostgresStore, deliverer: Callable[..., Alerts], told: list[BudgetAlert], rows: Rows
+    store: PostgresStore, deliverer: Callable[..., AlertDispatcher], told: list[BudgetAlert], rows: Rows
 ) -> None:
     """A team's own code would miss an alert, or page somebody twice."""
     a_budget(store, organization_id=None, timezone="Europe/Berlin")
@@ -353,7 +355,7 @@ def test_a_callback_gets_every_alert_once(
 
 
 def test_a_window_that_never_ends_has_no_end(
-    store: PostgresStore, deliverer: Callable[..., Alerts], told: list[BudgetAlert]
+    store: PostgresStore, deliverer: Callable[..., AlertDispatcher], told: list[BudgetAlert]
 ) -> None:
     """A total would look as if it ended, or break the delivery of all others."""
     a_budget(store, daily_limit=None, total_limit="1")
@@ -364,7 +366,7 @@ def test_a_window_that_never_ends_has_no_end(
 
 
 def test_without_a_channel_alerts_wait_for_a_process_that_has_one(
-    store: PostgresStore, deliverer: Callable[..., Alerts], told: list[BudgetAlert], rows: Rows
+    store: PostgresStore, deliverer: Callable[..., AlertDispatcher], told: list[BudgetAlert], rows: Rows
 ) -> None:
     """A worker without any channel would swallow the alerts that the web process is to send."""
     a_budget(store)
@@ -377,7 +379,7 @@ def test_without_a_channel_alerts_wait_for_a_process_that_has_one(
 
 def test_a_callback_that_raises_stops_nobody(
     store: PostgresStore,
-    deliverer: Callable[..., Alerts],
+    deliverer: Callable[..., AlertDispatcher],
     told: list[BudgetAlert],
     rows: Rows,
     caplog: pytest.LogCaptureFixture,
@@ -399,7 +401,7 @@ def test_a_callback_that_raises_stops_nobody(
 
 
 def test_what_no_callback_takes_is_tried_again(
-    store: PostgresStore, deliverer: Callable[..., Alerts], told: list[BudgetAlert], rows: Rows
+    store: PostgresStore, deliverer: Callable[..., AlertDispatcher], told: list[BudgetAlert], rows: Rows
 ) -> None:
     """An alert would be lost while the pager's client was broken."""
     working = False
@@ -418,7 +420,7 @@ def test_what_no_callback_takes_is_tried_again(
     assert (alerts.deliver(), len(told)) == (1, 1)
 
 
-def test_a_callback_must_be_a_plain_function(deliverer: Callable[..., Alerts]) -> None:
+def test_a_callback_must_be_a_plain_function(deliverer: Callable[..., AlertDispatcher]) -> None:
     """A coroutine function would be called and never run."""
 
     async def later(alert: BudgetAlert) -> None: ...
@@ -431,7 +433,7 @@ def test_a_callback_must_be_a_plain_function(deliverer: Callable[..., Alerts]) -
 
 
 def test_an_alert_goes_to_a_webhook(
-    store: PostgresStore, deliverer: Callable[..., Alerts], hooks: Hooks, rows: Rows
+    store: PostgresStore, deliverer: Callable[..., AlertDispatcher], hooks: Hooks, rows: Rows
 ) -> None:
     """Nobody would hear of a budget that runs out."""
     a_budget(store)
@@ -446,7 +448,7 @@ def test_an_alert_goes_to_a_webhook(
 
 
 def test_a_storm_is_one_notification(
-    store: PostgresStore, deliverer: Callable[..., Alerts], hooks: Hooks, rows: Rows
+    store: PostgresStore, deliverer: Callable[..., AlertDispatcher], hooks: Hooks, rows: Rows
 ) -> None:
     """Five hundred users at their limit would be five hundred messages, and the channel would be muted for good."""
     a_budget(store)
@@ -461,7 +463,7 @@ def test_a_storm_is_one_notification(
 
 def test_a_failing_webhook_is_tried_again_by_whoever_comes(
     store: PostgresStore,
-    deliverer: Callable[..., Alerts],
+    deliverer: Callable[..., AlertDispatcher],
     hooks: Hooks,
     told: list[BudgetAlert],
     rows: Rows,
@@ -485,7 +487,7 @@ def test_a_failing_webhook_is_tried_again_by_whoever_comes(
 
 def test_a_pause_after_failing_leaves_alerts_to_others(
     store: PostgresStore,
-    deliverer: Callable[..., Alerts],
+    deliverer: Callable[..., AlertDispatcher],
     hooks: Hooks,
     told: list[BudgetAlert],
     monkeypatch: pytest.MonkeyPatch,
@@ -522,7 +524,11 @@ def test_the_pause_doubles_up_to_five_minutes(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_one_of_two_urls_failing_gets_it_later_and_the_other_only_once(
-    store: PostgresStore, deliverer: Callable[..., Alerts], hooks: Hooks, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    store: PostgresStore,
+    deliverer: Callable[..., AlertDispatcher],
+    hooks: Hooks,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While the mail server is down Slack would get each alert again and again, or the mail would never come."""
     broken = Hooks()
@@ -551,7 +557,7 @@ def test_one_of_two_urls_failing_gets_it_later_and_the_other_only_once(
 
 
 def test_a_server_that_hangs_holds_nobody_up_and_gets_nothing_twice(
-    store: PostgresStore, deliverer: Callable[..., Alerts], hooks: Hooks, rows: Rows
+    store: PostgresStore, deliverer: Callable[..., AlertDispatcher], hooks: Hooks, rows: Rows
 ) -> None:
     """The thread that delivers calls would wait for a webhook; or a slow one, which took the alert late, would get it again."""
     a_budget(store)
@@ -582,13 +588,13 @@ class Forgetful(PostgresStore):
 
 
 def test_what_was_sent_is_noted_down_when_the_database_is_back(
-    database_url: str, deliverer: Callable[..., Alerts], hooks: Hooks, rows: Rows
+    database_url: str, deliverer: Callable[..., AlertDispatcher], hooks: Hooks, rows: Rows
 ) -> None:
     """Each alert that was sent just before an outage would be sent again after it."""
     store = Forgetful(database_url)
     a_budget(store)
     spend(store, "u-1")
-    alerts = Alerts(store, (), [hooks.url()], "here")
+    alerts = AlertDispatcher(store, (), [hooks.url()], "here")
     store.away = ("settle_alerts_v1",)
     assert alerts.deliver() == 1
     assert (alerts.deliver(), alerts.deliver()) == (0, 0)
@@ -602,7 +608,7 @@ def test_what_was_sent_is_noted_down_when_the_database_is_back(
 
 
 def test_several_threads_deliver_one_after_the_other(
-    store: PostgresStore, deliverer: Callable[..., Alerts], told: list[BudgetAlert]
+    store: PostgresStore, deliverer: Callable[..., AlertDispatcher], told: list[BudgetAlert]
 ) -> None:
     """A second thread of the process would wait behind a slow callback."""
     inside, go_on = threading.Event(), threading.Event()
@@ -626,11 +632,11 @@ def test_several_threads_deliver_one_after_the_other(
 
 DELIVERING = """
 import sys
-from vital_tracking.alerts.dispatcher import Alerts
+from vital_tracking.alerts.dispatcher import AlertDispatcher
 from vital_tracking.stores.postgres import PostgresStore
 
 store = PostgresStore(sys.argv[1])
-alerts = Alerts(store, [lambda alert: print(alert.entity_id)], [], sys.argv[2])
+alerts = AlertDispatcher(store, [lambda alert: print(alert.entity_id)], [], sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(20):
@@ -666,7 +672,7 @@ def test_processes_deliver_each_alert_once(store: PostgresStore, database_url: s
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_delivers_what_is_its_own(
-    store: PostgresStore, deliverer: Callable[..., Alerts], hooks: Hooks, rows: Rows
+    store: PostgresStore, deliverer: Callable[..., AlertDispatcher], hooks: Hooks, rows: Rows
 ) -> None:
     """A preforking server's workers would hang on apprise's threads, which only the parent has."""
     a_budget(store)
@@ -688,11 +694,11 @@ def test_a_forked_child_delivers_what_is_its_own(
     assert undelivered(rows) == []
 
 
-def test_the_database_being_away_is_no_fault(deliverer: Callable[..., Alerts], database_url: str) -> None:
+def test_the_database_being_away_is_no_fault(deliverer: Callable[..., AlertDispatcher], database_url: str) -> None:
     """An outage would be counted and logged as a fault of ours, every second."""
     store = Forgetful(database_url)
     store.away = ("claim_alerts_v1", "settle_alerts_v1")
-    assert Alerts(store, [lambda _: None], [], "here").deliver() == 0
+    assert AlertDispatcher(store, [lambda _: None], [], "here").deliver() == 0
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -709,7 +715,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_no_alert_url_is_ever_logged(
-    store: PostgresStore, deliverer: Callable[..., Alerts], hooks: Hooks, caplog: pytest.LogCaptureFixture
+    store: PostgresStore, deliverer: Callable[..., AlertDispatcher], hooks: Hooks, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The token of the team's Slack would stand in every log that is set to DEBUG."""
     nobody = SecretStr(f"json://{SECRET}:{SECRET}@127.0.0.1:1/{SECRET}?+X-Token={SECRET}")
@@ -735,7 +741,7 @@ def test_no_alert_url_is_ever_logged(
 
 
 def test_what_others_do_with_apprise_is_still_logged(
-    deliverer: Callable[..., Alerts], hooks: Hooks, caplog: pytest.LogCaptureFixture
+    deliverer: Callable[..., AlertDispatcher], hooks: Hooks, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An application that uses apprise itself would lose its log."""
     import apprise
@@ -748,7 +754,9 @@ def test_what_others_do_with_apprise_is_still_logged(
     assert [record for record in caplog.records if record.name == "apprise"]
 
 
-def test_a_url_that_apprise_cannot_use_is_named_by_its_place(deliverer: Callable[..., Alerts], hooks: Hooks) -> None:
+def test_a_url_that_apprise_cannot_use_is_named_by_its_place(
+    deliverer: Callable[..., AlertDispatcher], hooks: Hooks
+) -> None:
     """A typing error would be found out when the first alert does not come."""
     with pytest.raises(SettingsError, match="alert URL 2 of 3") as error:
         deliverer(urls=[hooks.url(), SecretStr("slak://a/b/c"), hooks.url()])
@@ -756,7 +764,7 @@ def test_a_url_that_apprise_cannot_use_is_named_by_its_place(deliverer: Callable
 
 
 def test_without_the_extra_it_is_named(
-    deliverer: Callable[..., Alerts], hooks: Hooks, monkeypatch: pytest.MonkeyPatch
+    deliverer: Callable[..., AlertDispatcher], hooks: Hooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reason would be an ImportError of a library that nobody asked for."""
     monkeypatch.setitem(sys.modules, "apprise", None)

@@ -344,15 +344,15 @@ async def test_no_fault_of_ours_reaches_the_user(
     if broken == "put":
         monkeypatch.setattr(tracker._recorder, "put", fail)
     elif broken == "handler":
-        monkeypatch.setattr(handler, "OpenCall", fail)
+        monkeypatch.setattr(handler, "LiveCall", fail)
         monkeypatch.setattr(handler, "Run", fail)
         monkeypatch.setattr(handler, "key_of", fail)
     elif broken == "record":
-        monkeypatch.setattr(calls.OpenCall, "record", fail)
+        monkeypatch.setattr(calls.LiveCall, "record", fail)
     else:
         monkeypatch.setattr(handler.VitalHandler, "_finish", fail)
         monkeypatch.setattr(handler.VitalHandler, "_orphan", fail)
-        monkeypatch.setattr(calls.OpenCall, "token", fail)
+        monkeypatch.setattr(calls.LiveCall, "token", fail)
     model = provider.chat_openai()
     chain = RunnableLambda(lambda question: question) | model
     provider.reply(Reply(text="Fine."))
@@ -383,15 +383,15 @@ async def test_a_bad_row_does_not_sink_its_neighbours(
     tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row that the database refuses is set aside and counted; the rest of the batch is stored."""
-    from vital_tracking.delivery import exporter as courier
+    from vital_tracking.delivery import exporter
 
-    call_row = courier.call_row
+    call_row = exporter.call_row
 
     def spoiled(record: Any, cost: Any, *args: Any) -> dict[str, Any]:
         row = call_row(record, cost, *args)
         return row | {"total_tokens": -1} if record.context.user_id == "bad" else row
 
-    monkeypatch.setattr(courier, "call_row", spoiled)
+    monkeypatch.setattr(exporter, "call_row", spoiled)
     for user in ("a", "bad", "b"):
         run(tracker, answer({"input_tokens": 70, "output_tokens": 7}), {"vital_user_id": user})
     delivered = tracker.flush()

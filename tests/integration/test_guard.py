@@ -827,7 +827,7 @@ def test_money_goes_back_where_another_handler_stops_the_call(
 
 
 class Broken:
-    """A gate in which everything goes wrong that must not: the guard's last line of defence."""
+    """A controller in which everything goes wrong that must not: the guard's last line of defence."""
 
     active = True
 
@@ -844,7 +844,7 @@ class Broken:
 async def test_a_fault_of_ours_breaks_no_call(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """It is counted, and the call is made."""
     broken: Any = Broken()
-    guarded = guard(provider.chat_openai(), gate=broken, handler=tracker.handler, downgrade_to="gpt-4o-mini")
+    guarded = guard(provider.chat_openai(), controller=broken, handler=tracker.handler, downgrade_to="gpt-4o-mini")
     for mode in MODES:
         assert (await asked(guarded, mode, USER)).text == "Hello there."
     assert tracker.flush().complete

@@ -21,7 +21,7 @@ import pytest
 from tests.integration.budget_helpers import set_budget
 from tests.support.postgres import PostgresServer, free_port, outage
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.delivery import exporter as courier
+from vital_tracking.delivery import exporter
 from vital_tracking.delivery.dead_letters import FILE, forget_taken, letters_in, take_letters
 from vital_tracking.delivery.rows import call_row
 from vital_tracking.errors import StoreUnavailable
@@ -307,8 +307,8 @@ def test_budgets_agree_with_what_was_merged(track: Track, store: PostgresStore, 
     set_budget(store, entity_type="model", metric="tokens", monthly_limit="100000000")
     set_budget(store, entity_type="organization", metric="calls", total_limit="1000000", action="downgrade")
     tracker, book = track(budgets=True, grant_lifetime_s=3600, budget_deadline_s=0.5), Book()
-    tracker.gate.start()
-    until(lambda: tracker.gate.rules is not None)
+    tracker.controller.start()
+    until(lambda: tracker.controller.rules is not None)
 
     def admitted(number: int) -> None:
         model = ("gpt-4o-mini", "gpt-4o")[number % 2]
@@ -508,7 +508,7 @@ def test_refused_rows_are_set_aside_and_their_neighbours_stored(
         rows_made += 1
         return row
 
-    monkeypatch.setattr(courier, "call_row", call_row_of)
+    monkeypatch.setattr(exporter, "call_row", call_row_of)
     for number in range(150):
         book.record(tracker, number, user_id=f"n-{number}")
     delivered = tracker.flush(60)
@@ -539,12 +539,12 @@ def test_a_batch_that_is_refused_whole_is_halved_to_the_bad_row(
 ) -> None:
     """What no function of the database can read at all is found all the same."""
     tracker, book = track(), Book()
-    encoded = courier._encoded
+    encoded = exporter._encoded
 
     def bad(record: Any, *arguments: Any) -> str:
         return "{no json" if record.context.user_id == "n-40" else encoded(record, *arguments)
 
-    monkeypatch.setattr(courier, "_encoded", bad)
+    monkeypatch.setattr(exporter, "_encoded", bad)
     for number in range(100):
         book.record(tracker, number, user_id=f"n-{number}")
     delivered = tracker.flush(60)

@@ -22,7 +22,7 @@ from tests.integration.helpers import Rows
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.spool_worker import Story
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.delivery.batch_processor import Writer
+from vital_tracking.delivery.batch_processor import BatchProcessor
 from vital_tracking.delivery.memory_queue import Queue
 from vital_tracking.delivery.recorder import Recorder
 from vital_tracking.langchain.fake import FakeUsageModel
@@ -341,13 +341,13 @@ class GatedStore(PostgresStore):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.gate = threading.Event()
-        self.gate.set()
+        self.controller = threading.Event()
+        self.controller.set()
         self.entered = threading.Event()
 
     def call(self, function: str, /, **arguments: object) -> Any:
         self.entered.set()
-        assert self.gate.wait(60)
+        assert self.controller.wait(60)
         return super().call(function, **arguments)
 
 
@@ -355,7 +355,7 @@ class GatedStore(PostgresStore):
 def gated(database_url: str) -> Iterator[GatedStore]:
     store = GatedStore(database_url)
     yield store
-    store.gate.set()
+    store.controller.set()
     store.close()
 
 
@@ -373,7 +373,7 @@ def track(gated: GatedStore, spool_dir: Path) -> Iterator[Track]:
         return made[-1]
 
     yield make
-    gated.gate.set()
+    gated.controller.set()
     for tracker in made:
         tracker.close()
 
@@ -397,7 +397,7 @@ def test_flush_keeps_its_time_while_the_writer_is_stuck(
     tracker = track(background=background)
     ids = record(tracker, 5)
     assert tracker.flush(30).inserted == 5
-    gated.gate.clear()
+    gated.controller.clear()
     gated.entered.clear()
     ids += record(tracker, 7)
     for _ in range(2):
@@ -407,7 +407,7 @@ def test_flush_keeps_its_time_while_the_writer_is_stuck(
         assert gated.entered.is_set()
         assert (delivered.complete, delivered.inserted, delivered.waiting, delivered.spooled) == (False, 5, 7, 7)
         assert delivered.dropped == 0
-    gated.gate.set()
+    gated.controller.set()
     delivered = tracker.flush(30)
     assert (delivered.complete, delivered.inserted, delivered.duplicate, delivered.waiting) == (True, 12, 0, 0)
     assert stored(rows) == sorted(ids)
@@ -486,13 +486,13 @@ def test_a_dead_writer_is_replaced(then: str, track: Track, gated: GatedStore, r
     tracker = track(batch_size=10)
     ids: list[str] = []
     for _ in range(5):
-        gated.gate.clear()
+        gated.controller.clear()
         gated.entered.clear()
         ids += record(tracker, 10)
         assert gated.entered.wait(30)
         thread = writer_thread(tracker)
         end_abruptly(thread)
-        gated.gate.set()  # it dies with a batch in its hands
+        gated.controller.set()  # it dies with a batch in its hands
         thread.join(30)
         assert not thread.is_alive()
         if then == "put":
@@ -530,7 +530,7 @@ BREAKABLE = {
     "what is called": (Recorder, ("put", "put_held", "opened", "begun", "refuse")),
     "spool": (Spool, ("append", "_ready", "end", "take", "settle")),
     "spool and queue": (Spool, ("append",)),
-    "writer": (Writer, ("notice", "start", "_start")),
+    "writer": (BatchProcessor, ("notice", "start", "_start")),
 }
 
 

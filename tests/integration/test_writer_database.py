@@ -15,7 +15,7 @@ import pytest
 from tests.sql.helpers import a_call, call_id
 from tests.support.postgres import PostgresServer, outage
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.delivery.batch_processor import Source, Writer
+from vital_tracking.delivery.batch_processor import BatchProcessor, Source
 from vital_tracking.delivery.memory_queue import Queue
 from vital_tracking.errors import StoreError
 from vital_tracking.migrate import find_migrations
@@ -31,14 +31,14 @@ class WatchedStore(PostgresStore):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.batches: list[int] = []
-        self.gate = threading.Event()
-        self.gate.set()
+        self.controller = threading.Event()
+        self.controller.set()
         self.attempted = threading.Event()
         self._stored = threading.Condition()
 
     def call(self, function: str, /, **arguments: object) -> Any:
         self.attempted.set()
-        assert self.gate.wait(60)
+        assert self.controller.wait(60)
         answer = super().call(function, **arguments)
         if function == "record_calls_v1":
             with self._stored:
@@ -56,7 +56,7 @@ class WatchedStore(PostgresStore):
 def watched(database_url: str) -> Iterator[WatchedStore]:
     store = WatchedStore(database_url)
     yield store
-    store.gate.set()
+    store.controller.set()
     store.close()
 
 
@@ -70,7 +70,7 @@ def track(watched: WatchedStore) -> Iterator[Callable[..., VitalTracker]]:
         return made[-1]
 
     yield make
-    watched.gate.set()
+    watched.controller.set()
     for tracker in made:
         tracker.close()
 
@@ -119,11 +119,11 @@ def test_up_to_a_thousand_calls_go_at_once_where_more_wait(
 ) -> None:
     """If this failed, a backlog would be worked off in small steps, or in requests too large for the API."""
     tracker = track()
-    watched.gate.clear()
+    watched.controller.clear()
     record(tracker, 100)
     assert watched.attempted.wait(30)
     record(tracker, 2500)
-    watched.gate.set()
+    watched.controller.set()
     assert tracker.flush(60).complete
     assert sum(watched.batches) == 2600
     assert max(watched.batches) == 1000
@@ -188,18 +188,18 @@ class TextCourier:
     def unreadable(self, item: str, error: Exception) -> None:
         self.refusals.append(item)
 
-    def legacies(self) -> Sequence[Source[str]]:
+    def further_sources(self) -> Sequence[Source[str]]:
         return ()
 
     def tick(self) -> None: ...
 
 
-class TextWriter(Writer[str, str]):
+class TextWriter(BatchProcessor[str, str]):
     """A writer with a queue of its own."""
 
-    def __init__(self, courier: TextCourier) -> None:
+    def __init__(self, exporter: TextCourier) -> None:
         self.queue: Queue[str] = Queue()
-        super().__init__(courier, [self.queue], interval_s=NEVER_S)
+        super().__init__(exporter, [self.queue], interval_s=NEVER_S)
 
     def put(self, text: str) -> None:
         assert self.queue.put(text, len(text))
@@ -208,15 +208,15 @@ class TextWriter(Writer[str, str]):
 
 def test_what_the_database_refuses_whole_is_halved_until_the_bad_stand_alone(watched: WatchedStore, rows: Rows) -> None:
     """If this failed, one poisonous row would hold up every call behind it for ever, or take a batch with it."""
-    courier = TextCourier(watched)
-    writer = TextWriter(courier)
+    exporter = TextCourier(watched)
+    writer = TextWriter(exporter)
     poison = {7: "{not json", 8: "}", 600: '"\ud800"'}
     for number in range(800):
         writer.put(poison.get(number) or json.dumps(a_call(number)))
     assert writer.flush(60)
-    assert sorted(courier.refusals) == sorted(poison.values())
+    assert sorted(exporter.refusals) == sorted(poison.values())
     assert stored(rows) == [call_id(number) for number in range(800) if number not in poison]
-    assert courier.requests < 100
+    assert exporter.requests < 100
     assert writer.close()
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
 from tests.support.postgres import PostgresServer
-from vital_tracking.budgets.policy import Budget, Rules, refusal
+from vital_tracking.budgets.policy import Budget, Policy, refusal
 from vital_tracking.core.context import SERVICE_TYPES, CallContext
 from vital_tracking.core.entities import ACTIONS, ENTITY_FIELDS, METRICS
 from vital_tracking.core.record import CallRecord
@@ -94,7 +94,7 @@ def test_a_call_is_admitted_by_the_budgets_that_count_it(db: Connection, rows: l
             )
         answer = db.execute("select budgets_v1() as answer").fetchone()
         assert answer is not None
-        rules = Rules.from_answer(answer["answer"])
+        rules = Policy.from_answer(answer["answer"])
         assert len(rules.budgets) == sum(row[4] != "alert" for row in rows)
         for (context, model), expected in zip(asked, by_the_database(db, asked), strict=True):
             matching = [(budget.id, entity) for budget, entity in rules.matching(context, model)]
@@ -105,7 +105,7 @@ def test_a_call_is_admitted_by_the_budgets_that_count_it(db: Connection, rows: l
 @given(one=calls, other=calls, rows=budgets)
 def test_calls_of_one_key_meet_the_same_budgets(one: Any, other: Any, rows: list[Any]) -> None:
     """What admission knows is kept by this key: two calls must not share it where a budget tells them apart."""
-    rules = Rules("v", [a_budget(number, *row) for number, row in enumerate(rows)])
+    rules = Policy("v", [a_budget(number, *row) for number, row in enumerate(rows)])
     (first, model), (second, _) = one, other
     if repr(rules.key_of(first)) == repr(rules.key_of(second)):
         assert rules.matching(first, model) == rules.matching(second, model)
@@ -158,7 +158,7 @@ def refused(windows: list[dict[str, Any]], *known: Budget, retry_after: float = 
 
 def test_budgets_that_only_alert_do_not_ask_anybody() -> None:
     """They are the database's own affair; a process that has no others must not spend a round trip on them."""
-    rules = Rules("v", [a_budget(1, action="alert")])
+    rules = Policy("v", [a_budget(1, action="alert")])
     assert rules.budgets == ()
     assert rules.matching(CallContext(user_id="u-1"), "m") == []
 

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.calls.live import OpenCall
+from vital_tracking.calls.live import LiveCall
 from vital_tracking.core.context import CallContext
 from vital_tracking.testing import MemoryStore
 
@@ -56,8 +56,8 @@ def test_a_call_waits_as_it_is_without_what_rows_are_not_made_of(tracker: VitalT
     one_call(tracker, metadata)
     (frame,) = waiting(tracker)
     call = frame.item
-    assert type(call) is OpenCall
-    held = [getattr(call, name) for name in OpenCall.__slots__ if hasattr(call, name)]
+    assert type(call) is LiveCall
+    held = [getattr(call, name) for name in LiveCall.__slots__ if hasattr(call, name)]
     assert "secret" not in repr([call.context, call.metadata, call.params, held])
     tracker.flush()
     store: Any = tracker.store

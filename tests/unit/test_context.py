@@ -21,7 +21,7 @@ from vital_tracking.core.context import (
     step,
     unknown_keys,
 )
-from vital_tracking.core.frames import Frame, current_frame, locate, resolve
+from vital_tracking.core.frames import ScopeFrame, current_frame, locate, resolve
 
 PLAIN_FIELDS = [
     name
@@ -92,7 +92,7 @@ def test_a_context_goes_through_metadata_and_back(context: CallContext) -> None:
 @given(contexts, contexts, own_metadata)
 def test_metadata_over_scope_over_default(default: CallContext, inner: CallContext, own: dict[str, Any]) -> None:
     """Field by field; the scope's context is whole already, so the default does not show through it."""
-    frame = Frame("scope", inner)
+    frame = ScopeFrame("scope", inner)
     seen = resolve(default, frame, None, own)
     for name in PLAIN_FIELDS:
         said = own.get(f"vital_{name}")
@@ -106,8 +106,8 @@ def test_what_a_scope_exported_is_not_the_calls_own(
     outer: CallContext, inner: CallContext, own: dict[str, Any]
 ) -> None:
     """LangChain hands the outer scope's metadata to every call inside; they must not win over the inner scope."""
-    around = Frame("outer", outer)
-    inside = Frame("inner", inner, parent=around, absorbed=MappingProxyType(dict(around.exported)))
+    around = ScopeFrame("outer", outer)
+    inside = ScopeFrame("inner", inner, parent=around, absorbed=MappingProxyType(dict(around.exported)))
     frame, marked = locate(inside, around.exported)
     assert (frame, marked) == (inside, around)
     assert resolve(CallContext(), frame, marked, around.exported) == inner
@@ -115,7 +115,7 @@ def test_what_a_scope_exported_is_not_the_calls_own(
 
 def test_a_config_kept_from_elsewhere_wins_over_the_open_scope() -> None:
     """A seat's config used inside another conversation still says whose call it is."""
-    kept, opened = Frame("kept", CallContext(user_id="u-1")), Frame("open", CallContext(user_id="u-2"))
+    kept, opened = ScopeFrame("kept", CallContext(user_id="u-1")), ScopeFrame("open", CallContext(user_id="u-2"))
     frame, marked = locate(opened, kept.exported)
     assert frame is marked is kept
     assert resolve(CallContext(), frame, marked, kept.exported).user_id == "u-1"
@@ -127,7 +127,7 @@ def test_a_config_kept_from_elsewhere_wins_over_the_open_scope() -> None:
 
 def test_frames_are_forgotten_and_their_metadata_still_attribute() -> None:
     """A scope that nobody holds is gone from memory; a config of it that is still used loses nothing."""
-    frame: Frame | None = Frame("gone", CallContext(user_id="u-1"))
+    frame: ScopeFrame | None = ScopeFrame("gone", CallContext(user_id="u-1"))
     assert frame is not None
     exported = dict(frame.exported)
     del frame

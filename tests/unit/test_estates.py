@@ -25,8 +25,8 @@ from vital_tracking.core.context import CallContext
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.ids import new_id
-from vital_tracking.spool.log_record import Frame, Kind, framed
-from vital_tracking.spool.orphans import Estate, claim
+from vital_tracking.spool.log_record import LogRecord, RecordKind, framed
+from vital_tracking.spool.orphans import OrphanedSegments, claim
 from vital_tracking.spool.owner import OwnerFolder, owners_in
 from vital_tracking.spool.segment import segments_of
 from vital_tracking.stores.postgres import PostgresStore
@@ -49,19 +49,19 @@ def a_record(call_id: str | None = None, **fields: Any) -> CallRecord:
     )
 
 
-def a_frame(record: CallRecord, kind: Kind = Kind.RECORD) -> Frame:
-    return Frame(kind, id_bytes(record.id), pack_record(record))
+def a_frame(record: CallRecord, kind: RecordKind = RecordKind.RECORD) -> LogRecord:
+    return LogRecord(kind, id_bytes(record.id), pack_record(record))
 
 
-def plain(number: int, kind: Kind = Kind.CALL) -> Frame:
-    return Frame(kind, number.to_bytes(16, "big"), b'{"of":%d}' % number)
+def plain(number: int, kind: RecordKind = RecordKind.CALL) -> LogRecord:
+    return LogRecord(kind, number.to_bytes(16, "big"), b'{"of":%d}' % number)
 
 
-def encoded(frames: Sequence[Frame]) -> bytes:
+def encoded(frames: Sequence[LogRecord]) -> bytes:
     return b"".join(framed(frame.kind, frame.id, frame.payload) for frame in frames)
 
 
-def left_behind(folder: Path, *segments: Sequence[Frame] | bytes) -> Path:
+def left_behind(folder: Path, *segments: Sequence[LogRecord] | bytes) -> Path:
     """The folder of a process that has died, with what each of its segments holds."""
     owner = OwnerFolder.create(folder, "somewhere")
     for number, held in enumerate(segments, 1):
@@ -70,17 +70,17 @@ def left_behind(folder: Path, *segments: Sequence[Frame] | bytes) -> Path:
     return owner.path
 
 
-def delivered(estate: Estate, limit: int = 3) -> list[int]:
-    """All that an estate has, taken and settled as the writer does, with a failure after each batch."""
+def delivered(orphan: OrphanedSegments, limit: int = 3) -> list[int]:
+    """All that an orphan has, taken and settled as the writer does, with a failure after each batch."""
     found: list[int] = []
-    while frames := estate.take(limit):
-        estate.rewind()
-        assert estate.take(limit) == frames
+    while frames := orphan.take(limit):
+        orphan.rewind()
+        assert orphan.take(limit) == frames
         found += [int.from_bytes(frame.id, "big") for frame in frames]
         assert all(frame.legacy for frame in frames)
-        estate.settle()
-    assert estate.finished
-    estate.settle()
+        orphan.settle()
+    assert orphan.finished
+    orphan.settle()
     return found
 
 
@@ -89,20 +89,25 @@ def delivered(estate: Estate, limit: int = 3) -> list[int]:
 
 def test_it_is_delivered_in_order_and_goes_bit_by_bit(tmp_path: Path) -> None:
     """If this failed, a replayer that dies would begin all over, or would have removed what it had not delivered."""
-    segments = [[plain(100, Kind.OPENED), plain(1), plain(2)], [], [plain(3), plain(4, Kind.RECORD)], [plain(5)]]
+    segments = [
+        [plain(100, RecordKind.OPENED), plain(1), plain(2)],
+        [],
+        [plain(3), plain(4, RecordKind.RECORD)],
+        [plain(5)],
+    ]
     path = left_behind(tmp_path, *segments)
     # Each time a replayer dies after one more: what was in a file before it does not come again.
     for expected, files in (([100, 1], 4), ([100, 1, 2], 4), ([100, 1, 2, 3], 2), ([3, 4], 2), ([3, 4, 5], 1)):
-        [estate] = claim(tmp_path)
+        [orphan] = claim(tmp_path)
         for number in expected:
-            [frame] = estate.take(1)
+            [frame] = orphan.take(1)
             assert int.from_bytes(frame.id, "big") == number
-            estate.settle()
+            orphan.settle()
         assert len(segments_of(path)) == files
-        estate.let_go()
-    [estate] = claim(tmp_path)
-    assert (estate.calls, estate.abandoned, estate.damaged) == (1, 0, 0)
-    assert delivered(estate) == [5]
+        orphan.let_go()
+    [orphan] = claim(tmp_path)
+    assert (orphan.calls, orphan.abandoned, orphan.damaged) == (1, 0, 0)
+    assert delivered(orphan) == [5]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,12 +117,12 @@ def test_a_flipped_bit_or_a_torn_end_costs_one_frame(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], data: st.DataObject
 ) -> None:
     """If this failed, a bad disk or a power cut would cost calls that are there to be read."""
-    folder = tmp_path_factory.mktemp("estates")
+    folder = tmp_path_factory.mktemp("orphans")
     numbers = iter(range(100))
     segments = [[plain(next(numbers)) for _ in range(size)] for size in sizes]
     files = [bytearray(encoded(frames)) for frames in segments]
     hurt = data.draw(st.integers(0, len(files) - 1))
-    lost: list[Frame] = []
+    lost: list[LogRecord] = []
     stretches = 0
     if files[hurt]:
         place = data.draw(st.integers(0, len(files[hurt]) - 1))
@@ -130,10 +135,10 @@ def test_a_flipped_bit_or_a_torn_end_costs_one_frame(
             del files[hurt][place:]
             lost, stretches = segments[hurt][hit:], int(place not in (0, *ends))
     left_behind(folder, *map(bytes, files))
-    [estate] = claim(folder)
-    assert estate.damaged == stretches
+    [orphan] = claim(folder)
+    assert orphan.damaged == stretches
     kept = [int.from_bytes(frame.id, "big") for frames in segments for frame in frames if frame not in lost]
-    assert delivered(estate, data.draw(st.integers(1, 5))) == kept
+    assert delivered(orphan, data.draw(st.integers(1, 5))) == kept
     assert owners_in(folder) == []
 
 
@@ -145,19 +150,22 @@ def test_damage_is_counted(tmp_path: Path) -> None:
     broken[size + 20] ^= 4
     broken[4 * size + 2] ^= 1
     left_behind(tmp_path, bytes(broken), whole[: size // 2], b"\0" * 4096)
-    [estate] = claim(tmp_path)
-    assert estate.damaged == 4
-    assert delivered(estate) == [0, 2, 3, 5]
+    [orphan] = claim(tmp_path)
+    assert orphan.damaged == 4
+    assert delivered(orphan) == [0, 2, 3, 5]
 
 
 def test_beginnings_without_an_end(tmp_path: Path) -> None:
     """If this failed, a call in flight at the kill would be missing from the bill, or one that was not made would be on it."""
-    first = [plain(number, Kind.OPENED) for number in (1, 2, 3)] + [plain(4, Kind.BEGUN), plain(5, Kind.BEGUN)]
-    second = [plain(1), plain(2, Kind.VOID), plain(4, Kind.VOID), plain(6, Kind.RUN)]
+    first = [plain(number, RecordKind.OPENED) for number in (1, 2, 3)] + [
+        plain(4, RecordKind.BEGUN),
+        plain(5, RecordKind.BEGUN),
+    ]
+    second = [plain(1), plain(2, RecordKind.VOID), plain(4, RecordKind.VOID), plain(6, RecordKind.RUN)]
     left_behind(tmp_path, first, second)
-    [estate] = claim(tmp_path)
-    assert (estate.abandoned, estate.calls, estate.runs) == (2, 1, 1)
-    assert delivered(estate) == [3, 5, 1, 6]
+    [orphan] = claim(tmp_path)
+    assert (orphan.abandoned, orphan.calls, orphan.runs) == (2, 1, 1)
+    assert delivered(orphan) == [3, 5, 1, 6]
 
 
 @pytest.mark.parametrize("at", ["survey", "take"])
@@ -168,24 +176,24 @@ def test_what_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(_path: Path) -> bytes:
         raise OSError(errno.EMFILE, "too many open files")
 
-    estate = None
+    orphan = None
     if at == "take":
-        [estate] = claim(tmp_path)
-        assert len(estate.take(1)) == 1
-        estate.settle()
+        [orphan] = claim(tmp_path)
+        assert len(orphan.take(1)) == 1
+        orphan.settle()
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_bytes", refuse)
-        if estate is None:
+        if orphan is None:
             assert list(claim(tmp_path)) == []
         else:
-            assert estate.take(5) == []
-            estate.settle()
-            assert not estate.finished
-    if estate is None:
-        [estate] = claim(tmp_path)
-        assert delivered(estate) == [1, 2, 3]
+            assert orphan.take(5) == []
+            orphan.settle()
+            assert not orphan.finished
+    if orphan is None:
+        [orphan] = claim(tmp_path)
+        assert delivered(orphan) == [1, 2, 3]
     else:
-        assert delivered(estate) == [2, 3]
+        assert delivered(orphan) == [2, 3]
 
 
 def test_nobody_takes_what_another_one_has(tmp_path: Path) -> None:
@@ -194,9 +202,9 @@ def test_nobody_takes_what_another_one_has(tmp_path: Path) -> None:
     known = left_behind(tmp_path, [plain(2)])
     alive = OwnerFolder.create(tmp_path, "somewhere")
     alive.segment_path(1).write_bytes(encoded([plain(3)]))
-    [estate] = claim(tmp_path, known)
+    [orphan] = claim(tmp_path, known)
     assert list(claim(tmp_path, known)) == []
-    assert delivered(estate) == [1]
+    assert delivered(orphan) == [1]
     alive.let_go()
     assert sorted(number for one in claim(tmp_path) for number in delivered(one)) == [2, 3]
 
@@ -206,7 +214,7 @@ def test_nobody_takes_what_another_one_has(tmp_path: Path) -> None:
 
 @pytest.fixture
 def replayer(database_url: str, tmp_path: Path) -> Iterator[Callable[[], VitalTracker]]:
-    """Makes trackers that share a spool, and deliver estates only when they are told."""
+    """Makes trackers that share a spool, and deliver orphans only when they are told."""
     made: list[VitalTracker] = []
 
     def make() -> VitalTracker:
@@ -369,7 +377,7 @@ def test_a_replayer_that_is_killed_in_the_middle_changes_nothing(
     tracker = replayer()
     records = [a_record() for _ in range(350)]
     open_ = a_record(status="abandoned", usage=TokenUsage(7, estimated=True))
-    frames = [a_frame(open_, Kind.BEGUN), *map(a_frame, records)]
+    frames = [a_frame(open_, RecordKind.BEGUN), *map(a_frame, records)]
     left_behind(folder_of(tracker), frames[:150], frames[150:160], frames[160:])
     environment = {
         "SPOOL": str(tmp_path / "spool"),
@@ -427,7 +435,7 @@ def test_the_writer_takes_estates_on_beside_its_own_calls(database_url: str, row
     """If this failed, what a crashed server left would wait until somebody runs the command line."""
     options = Settings(spool_dir=tmp_path / "spool", flush_interval_s=3600, budgets=False)
     with VitalTracker(PostgresStore(database_url), settings=options) as tracker:
-        damaged = framed(Kind.RECORD, bytes(16), b"{}")[:-1]
+        damaged = framed(RecordKind.RECORD, bytes(16), b"{}")[:-1]
         left_behind(folder_of(tracker), encoded([a_frame(a_record()) for _ in range(20)]) + damaged)
         tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=1, completion_tokens=1)
         assert tracker.flush(60).complete

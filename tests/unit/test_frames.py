@@ -9,14 +9,16 @@ from zlib import crc32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vital_tracking.spool.log_record import HEAD_BYTES, MAGIC, MAX_BODY, Frame, Kind, framed, frames_in
+from vital_tracking.spool.log_record import HEAD_BYTES, MAGIC, MAX_BODY, LogRecord, RecordKind, framed, frames_in
 
 TRIES = settings(max_examples=60, deadline=None, derandomize=True)
 
 # Every byte of an id is possible, also those that a frame begins with; a payload is UTF-8.
 IDS = st.binary(min_size=16, max_size=16) | st.just(MAGIC * 8)
 PAYLOADS = st.text(max_size=80).map(str.encode)
-ONE = st.tuples(st.sampled_from([int(kind) for kind in Kind]), IDS, PAYLOADS).map(lambda fields: Frame(*fields))
+ONE = st.tuples(st.sampled_from([int(kind) for kind in RecordKind]), IDS, PAYLOADS).map(
+    lambda fields: LogRecord(*fields)
+)
 FRAMES = st.lists(ONE, max_size=6)
 SOME = st.lists(ONE, min_size=1, max_size=6)
 GARBAGE = st.binary(min_size=1, max_size=60) | st.sampled_from(
@@ -24,11 +26,11 @@ GARBAGE = st.binary(min_size=1, max_size=60) | st.sampled_from(
 )
 
 
-def encoded(frames: list[Frame]) -> list[bytes]:
+def encoded(frames: list[LogRecord]) -> list[bytes]:
     return [framed(frame.kind, frame.id, frame.payload) for frame in frames]
 
 
-def whole(data: bytes, *, ended: bool = True) -> list[Frame]:
+def whole(data: bytes, *, ended: bool = True) -> list[LogRecord]:
     return [frame for frame, _ in frames_in(data, ended=ended) if frame is not None]
 
 
@@ -38,7 +40,7 @@ def damaged(data: bytes, *, ended: bool = True) -> int:
 
 @TRIES
 @given(FRAMES)
-def test_frames_come_back_as_they_went(frames: list[Frame]) -> None:
+def test_frames_come_back_as_they_went(frames: list[LogRecord]) -> None:
     """If this failed, what a process has recorded would be something else when it is read."""
     parts = encoded(frames)
     data = b"".join(parts)
@@ -50,7 +52,7 @@ def test_frames_come_back_as_they_went(frames: list[Frame]) -> None:
 
 @TRIES
 @given(SOME, st.data())
-def test_a_flipped_bit_costs_its_own_frame(frames: list[Frame], data: st.DataObject) -> None:
+def test_a_flipped_bit_costs_its_own_frame(frames: list[LogRecord], data: st.DataObject) -> None:
     """If this failed, one bad cell of a disk would take calls with it that it does not hold."""
     parts = encoded(frames)
     whole_file = b"".join(parts)
@@ -66,7 +68,7 @@ def test_a_flipped_bit_costs_its_own_frame(frames: list[Frame], data: st.DataObj
 
 @TRIES
 @given(SOME, st.data())
-def test_a_cut_tail_costs_what_was_cut_off(frames: list[Frame], data: st.DataObject) -> None:
+def test_a_cut_tail_costs_what_was_cut_off(frames: list[LogRecord], data: st.DataObject) -> None:
     """If this failed, a power cut would lose what was on the disk."""
     parts = encoded(frames)
     whole_file = b"".join(parts)
@@ -81,7 +83,9 @@ def test_a_cut_tail_costs_what_was_cut_off(frames: list[Frame], data: st.DataObj
 
 @TRIES
 @given(FRAMES, FRAMES, GARBAGE)
-def test_garbage_between_frames_costs_none_of_them(before: list[Frame], after: list[Frame], garbage: bytes) -> None:
+def test_garbage_between_frames_costs_none_of_them(
+    before: list[LogRecord], after: list[LogRecord], garbage: bytes
+) -> None:
     """If this failed, a torn write would swallow the calls behind it."""
     data = b"".join([*encoded(before), garbage, *encoded(after)])
     assert whole(data) == [*before, *after]
@@ -93,7 +97,7 @@ def test_garbage_between_frames_costs_none_of_them(before: list[Frame], after: l
 @TRIES
 @given(SOME, SOME, st.data())
 def test_a_torn_frame_costs_no_whole_one_behind_it(
-    before: list[Frame], after: list[Frame], data: st.DataObject
+    before: list[LogRecord], after: list[LogRecord], data: st.DataObject
 ) -> None:
     """If this failed, a full disk would cost the calls that came when there was room again."""
     *parts, last = encoded(before)
@@ -106,7 +110,7 @@ def test_a_torn_frame_costs_no_whole_one_behind_it(
 @TRIES
 @given(FRAMES, st.booleans(), GARBAGE, SOME, st.data())
 def test_a_growing_file_gives_each_frame_once(
-    before: list[Frame], broken: bool, garbage: bytes, after: list[Frame], data: st.DataObject
+    before: list[LogRecord], broken: bool, garbage: bytes, after: list[LogRecord], data: st.DataObject
 ) -> None:
     """If this failed, calls would be lost or sent twice, depending on when the writer looks."""
     file = b"".join([*encoded(before), *([garbage] if broken else []), *encoded(after)])
@@ -125,7 +129,7 @@ def test_a_growing_file_gives_each_frame_once(
 
 @TRIES
 @given(SOME)
-def test_every_growth_by_a_byte_gives_each_frame_once(frames: list[Frame]) -> None:
+def test_every_growth_by_a_byte_gives_each_frame_once(frames: list[LogRecord]) -> None:
     """If this failed, a frame would be given up whose last bytes are being written."""
     file = b"".join(encoded(frames[:3]))
     position, found = 0, []
@@ -138,10 +142,10 @@ def test_every_growth_by_a_byte_gives_each_frame_once(frames: list[Frame]) -> No
 
 def test_a_frame_of_the_longest_body_is_read_and_a_longer_one_is_damage() -> None:
     """If this failed, a length of four gigabytes would stop the reader for ever."""
-    longest = Frame(Kind.CALL, bytes(16), b"x" * (MAX_BODY - 17))
+    longest = LogRecord(RecordKind.CALL, bytes(16), b"x" * (MAX_BODY - 17))
     assert whole(framed(*longest[:3])) == [longest]
-    too_long = framed(Kind.CALL, bytes(16), b"x" * (MAX_BODY - 16))
-    small = Frame(Kind.RUN, bytes(16), b"{}")
+    too_long = framed(RecordKind.CALL, bytes(16), b"x" * (MAX_BODY - 16))
+    small = LogRecord(RecordKind.RUN, bytes(16), b"{}")
     for ended in (True, False):
         assert whole(too_long + framed(*small[:3]), ended=ended) == [small]
     assert list(frames_in(MAGIC + struct.pack("<II", 0xFFFFFFFF, 0) + b"y" * 100, ended=False)) == [(None, 110)]
@@ -150,7 +154,7 @@ def test_a_frame_of_the_longest_body_is_read_and_a_longer_one_is_damage() -> Non
 def test_a_length_too_small_for_a_frame_is_damage() -> None:
     """If this failed, a body without an id would be read past its end."""
     short = MAGIC + struct.pack("<II", 3, crc32(b"abc")) + b"abc"
-    frame = Frame(Kind.CALL, os.urandom(16), b"{}")
+    frame = LogRecord(RecordKind.CALL, os.urandom(16), b"{}")
     assert whole(short) == []
     assert whole(short + framed(*frame[:3])) == [frame]
     assert len(short) == HEAD_BYTES + 3
@@ -158,7 +162,7 @@ def test_a_length_too_small_for_a_frame_is_damage() -> None:
 
 def test_a_wrong_length_does_not_hold_up_what_is_behind_it() -> None:
     """If this failed, one flipped bit would hold up a process's calls until a megabyte of others had come."""
-    frames = [Frame(Kind.CALL, os.urandom(16), b"{}") for _ in range(3)]
+    frames = [LogRecord(RecordKind.CALL, os.urandom(16), b"{}") for _ in range(3)]
     first, second, third = map(bytearray, encoded(frames))
     second[4] |= 0x08  # half a megabyte
     assert whole(bytes(first + second), ended=False) == frames[:1]

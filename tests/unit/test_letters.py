@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vital_tracking.delivery import dead_letters as letters_module
-from vital_tracking.delivery.dead_letters import FILE, Letters, forget_taken, letters_in, take_letters
+from vital_tracking.delivery.dead_letters import FILE, DeadLetters, forget_taken, letters_in, take_letters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRIES = settings(max_examples=40, deadline=None, derandomize=True)
@@ -29,7 +29,7 @@ def rows_in(path: Path) -> list[str]:
 def test_letters_come_back(tmp_path_factory: pytest.TempPathFactory, rows: list[str]) -> None:
     """If this failed, nobody could see what the database refused."""
     folder = tmp_path_factory.mktemp("letters") / "of a database"
-    letters = Letters(folder)
+    letters = DeadLetters(folder)
     for row in rows:
         assert letters.add("record_calls_v1", row, "23514", "a_rule")
     expected = [row.encode("utf-8", "replace").decode() for row in rows]
@@ -45,7 +45,7 @@ def test_only_their_owner_may_read_them(tmp_path: Path) -> None:
     """If this failed, other users of the machine could read who asked which model."""
     mask = os.umask(0)
     try:
-        assert Letters(tmp_path / "folder").add("f", "{}", None, None)
+        assert DeadLetters(tmp_path / "folder").add("f", "{}", None, None)
     finally:
         os.umask(mask)
     assert (tmp_path / "folder" / FILE).stat().st_mode & 0o777 == 0o600
@@ -57,7 +57,7 @@ def test_only_their_owner_may_read_them(tmp_path: Path) -> None:
 
 def test_a_letter_behind_a_torn_one_can_be_read(tmp_path: Path) -> None:
     """If this failed, a full disk would cost the next letter too."""
-    letters = Letters(tmp_path)
+    letters = DeadLetters(tmp_path)
     letters.add("f", "first", None, None)
     with (tmp_path / FILE).open("ab") as file:
         file.write(b'{"at":"2026-01-01","function":"f","ro')
@@ -68,7 +68,7 @@ def test_a_letter_behind_a_torn_one_can_be_read(tmp_path: Path) -> None:
 
 def test_lines_of_others_are_left_out(tmp_path: Path) -> None:
     """If this failed, one broken line would hide all letters behind it."""
-    letters = Letters(tmp_path)
+    letters = DeadLetters(tmp_path)
     letters.add("f", "first", None, None)
     with (tmp_path / FILE).open("ab") as file:
         file.write(b'\n[]\n"text"\n{}\n\xff\xfe\n{"at":1}\n' + b"x" * 100_000 + b"\n")
@@ -79,19 +79,19 @@ def test_lines_of_others_are_left_out(tmp_path: Path) -> None:
 def test_no_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, dead letters would fill the disk, or raise where calls are delivered."""
     monkeypatch.setattr(letters_module, "_LIMIT_BYTES", 1000)
-    letters = Letters(tmp_path / "folder")
+    letters = DeadLetters(tmp_path / "folder")
     kept = [number for number in range(30) if letters.add("f", f"{number}" + "x" * 50, None, None)]
     assert 2 < len(kept) < 15
     assert (tmp_path / "folder" / FILE).stat().st_size <= 1000
     assert len(rows_in(tmp_path / "folder" / FILE)) == len(kept)
     (tmp_path / "a file").write_text("")
-    assert not Letters(tmp_path / "a file").add("f", "{}", None, None)
-    assert not Letters(None).add("f", "{}", None, None)
+    assert not DeadLetters(tmp_path / "a file").add("f", "{}", None, None)
+    assert not DeadLetters(None).add("f", "{}", None, None)
 
 
 def test_taken_letters_stay_until_they_are_done_with(tmp_path: Path) -> None:
     """If this failed, a resend that is interrupted would lose what it had not sent."""
-    letters = Letters(tmp_path)
+    letters = DeadLetters(tmp_path)
     assert take_letters(tmp_path) == []
     forget_taken(tmp_path)
     letters.add("f", "first", None, None)
@@ -112,7 +112,7 @@ def test_a_death_while_they_are_taken_loses_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, torn: bytes
 ) -> None:
     """If this failed, two crashes in a row would lose letters."""
-    letters = Letters(tmp_path)
+    letters = DeadLetters(tmp_path)
     letters.add("f", "first", None, None)
     take_letters(tmp_path)
     with (tmp_path / f"{FILE}.taken").open("ab") as file:
@@ -133,9 +133,9 @@ def test_a_death_while_they_are_taken_loses_none(
 ADDS = """
 import sys
 from pathlib import Path
-from vital_tracking.delivery.dead_letters import Letters
+from vital_tracking.delivery.dead_letters import DeadLetters
 
-letters = Letters(Path(sys.argv[1]))
+letters = DeadLetters(Path(sys.argv[1]))
 for number in range(400):
     assert letters.add("f", f"{sys.argv[2]} {number}", None, None)
 """
@@ -147,7 +147,7 @@ def test_letters_set_aside_while_others_are_taken(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(REPOSITORY), "PATH": ""}
     adders = [subprocess.Popen([*command, name], env=environment) for name in ("one", "two")]
     thread = threading.Thread(
-        target=lambda: [Letters(tmp_path).add("f", f"three {number}", None, None) for number in range(400)]
+        target=lambda: [DeadLetters(tmp_path).add("f", f"three {number}", None, None) for number in range(400)]
     )
     thread.start()
     found: list[str] = []
@@ -170,5 +170,5 @@ def test_a_killed_writer_locks_nobody_out(tmp_path: Path) -> None:
         assert adder.poll() is None
     adder.send_signal(signal.SIGKILL)
     adder.wait(30)
-    assert Letters(tmp_path).add("f", "last", None, None)
+    assert DeadLetters(tmp_path).add("f", "last", None, None)
     assert take_letters(tmp_path)[-1].row == "last"

@@ -18,7 +18,7 @@ from vital_tracking.core.context import CallContext
 from vital_tracking.core.record import CallRecord, Cost
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery import overflow as losses_module
-from vital_tracking.delivery.overflow import Losses
+from vital_tracking.delivery.overflow import Overflow
 from vital_tracking.delivery.rows import call_row
 from vital_tracking.ids import new_id
 
@@ -40,10 +40,10 @@ def a_call(**fields: Any) -> CallRecord:
 
 def added(*calls: CallRecord, cost: Cost | None = None) -> list[CallRecord]:
     """The rows that these calls become."""
-    losses = Losses()
+    overflow = Overflow()
     for call in calls:
-        losses.add(call, cost, None, [])
-    return [record for record, *_ in losses.take()]
+        overflow.add(call, cost, None, [])
+    return [record for record, *_ in overflow.take()]
 
 
 CALLS = st.lists(
@@ -66,14 +66,14 @@ CALLS = st.lists(
 @given(CALLS, st.integers(1, 3))
 def test_sums_are_exact(calls: list[tuple[Any, ...]], times: int) -> None:
     """If this failed, the bill would not be what the calls cost, though every one of them was seen."""
-    losses = Losses()
+    overflow = Overflow()
     expected: dict[tuple[Any, ...], list[Any]] = defaultdict(lambda: [0, 0, 0, Decimal(0)])
     drawn: dict[tuple[Any, ...], Decimal] = defaultdict(Decimal)
     for user, model, minutes, price, prompt, completion, version, draws, holder in calls:
         moment = NOON + timedelta(minutes=minutes)
         record = a_call(user_id=user, model=model, created_at=moment, usage=TokenUsage(prompt, completion))
         cost = a_cost(price, version) if price is not None else None
-        losses.add(record, cost, holder, draws)
+        overflow.add(record, cost, holder, draws)
         key = (user, model, minutes // 15, None if cost is None else version, holder)
         total = expected[key]
         total[0] += 1
@@ -83,11 +83,11 @@ def test_sums_are_exact(calls: list[tuple[Any, ...]], times: int) -> None:
         for window, amount in draws:
             drawn[(holder, window)] += Decimal(amount)
     for _ in range(times - 1):  # there was no room for the rows either: they come back, and are the same sums
-        for record, taken, holder, _ in losses.take():
-            losses.add(record, record.cost, holder, taken)
+        for record, taken, holder, _ in overflow.take():
+            overflow.add(record, record.cost, holder, taken)
     found: dict[tuple[Any, ...], list[Any]] = {}
     drawn_found: dict[tuple[Any, ...], Decimal] = defaultdict(Decimal)
-    for record, taken, holder, _ in losses.take():
+    for record, taken, holder, _ in overflow.take():
         quarter = (record.created_at - NOON) // timedelta(minutes=15)
         version = record.cost.version if record.cost is not None else None
         total_cost = record.cost.total if record.cost is not None else Decimal(0)
@@ -103,7 +103,7 @@ def test_sums_are_exact(calls: list[tuple[Any, ...]], times: int) -> None:
         assert row["metadata"]["notes"] == ["merged"]
     assert found == dict(expected)
     assert drawn_found == drawn
-    assert len(losses) == 0
+    assert len(overflow) == 0
 
 
 def test_a_callers_decimal_context_changes_no_sum() -> None:
@@ -111,10 +111,10 @@ def test_a_callers_decimal_context_changes_no_sum() -> None:
     parts = ["123456789.123456789012345678", "0.000000000000000001", "0.1"]
 
     def sums() -> list[CallRecord]:
-        losses = Losses()
+        overflow = Overflow()
         for part in parts:
-            losses.add(a_call(), a_cost(part), "h", [(1, part)])
-        [(record, draws, *_)] = losses.take()
+            overflow.add(a_call(), a_cost(part), "h", [(1, part)])
+        [(record, draws, *_)] = overflow.take()
         assert draws == [(1, "123456789.223456789012345679")]
         return [record]
 
@@ -226,12 +226,12 @@ def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, an outage would take all memory where users are many."""
     told = losses_module._TOLD_APART
     monkeypatch.setattr(losses_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
-    losses = Losses()
+    overflow = Overflow()
     for number in range(100):
         owners = {"user_id": f"u-{number // 2}", "session_id": f"s-{number}", "organization_id": f"o-{number // 10}"}
-        losses.add(a_call(**owners), a_cost("0.25"), "h", [(1, "0.25")])
-    assert len(losses) <= 31
-    taken = losses.take()
+        overflow.add(a_call(**owners), a_cost("0.25"), "h", [(1, "0.25")])
+    assert len(overflow) <= 31
+    taken = overflow.take()
     assert sum(record.calls for record, *_ in taken) == 100
     assert sum(record.cost.total for record, *_ in taken if record.cost) == 25
     assert sum(Decimal(amount) for _, draws, *_ in taken for _, amount in draws) == 25
@@ -246,11 +246,11 @@ def test_it_is_bounded_whoever_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, a thousand organizations would still take all memory."""
     told = losses_module._TOLD_APART
     monkeypatch.setattr(losses_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
-    losses = Losses()
+    overflow = Overflow()
     for number in range(1000):
-        losses.add(a_call(user_id=f"u-{number}", organization_id=f"o-{number}"), a_cost("0.25"), None, [])
-    assert len(losses) <= 31
-    assert sum(record.cost.total for record, *_ in losses.take() if record.cost) == 250
+        overflow.add(a_call(user_id=f"u-{number}", organization_id=f"o-{number}"), a_cost("0.25"), None, [])
+    assert len(overflow) <= 31
+    assert sum(record.cost.total for record, *_ in overflow.take() if record.cost) == 250
 
 
 def test_nothing_is_held_beside_the_sums() -> None:
@@ -259,25 +259,25 @@ def test_nothing_is_held_beside_the_sums() -> None:
     class Heavy(dict[str, Any]):
         pass
 
-    losses = Losses()
-    losses.add(a_call(metadata=Heavy(a="b"), tags=["t" * 1000], hold=Heavy()), None, None, [])
+    overflow = Overflow()
+    overflow.add(a_call(metadata=Heavy(a="b"), tags=["t" * 1000], hold=Heavy()), None, None, [])
     gc.collect()
     assert not [one for one in gc.get_objects() if type(one) is Heavy]
 
 
 def test_many_threads_and_one_that_takes() -> None:
     """If this failed, the money of calls that end in the same moment would be lost."""
-    losses = Losses()
+    overflow = Overflow()
     done = threading.Event()
     taken: list[CallRecord] = []
 
     def add() -> None:
         for _ in range(500):
-            losses.add(a_call(), a_cost("0.001"), None, [])
+            overflow.add(a_call(), a_cost("0.001"), None, [])
 
     def take() -> None:
         while not done.is_set():
-            taken.extend(record for record, *_ in losses.take())
+            taken.extend(record for record, *_ in overflow.take())
 
     threads = [threading.Thread(target=add) for _ in range(8)]
     taker = threading.Thread(target=take)
@@ -287,7 +287,7 @@ def test_many_threads_and_one_that_takes() -> None:
         thread.join(60)
     done.set()
     taker.join(60)
-    taken.extend(record for record, *_ in losses.take())
+    taken.extend(record for record, *_ in overflow.take())
     assert sum(record.calls for record in taken) == 4000
     assert sum(record.cost.total for record in taken if record.cost) == 4
     assert len({record.id for record in taken}) == len(taken)

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run, unpack_record, unpack_run
-from vital_tracking.calls.live import OpenCall, Run
+from vital_tracking.calls.live import LiveCall, Run
 from vital_tracking.calls.resolve import record_of
 from vital_tracking.calls.wire import pack_call, pack_opening, unpack_call, unpack_opening
 from vital_tracking.core.admission import Admission
 from vital_tracking.core.context import CONTEXT_FIELDS, METADATA_KEY, CallContext, unknown_keys
-from vital_tracking.core.frames import Frame
+from vital_tracking.core.frames import ScopeFrame
 from vital_tracking.core.record import CallRecord, Cost, RunRecord
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TokenUsage
@@ -295,14 +295,14 @@ class Failure(Exception):
 
 
 @st.composite
-def open_calls(draw: st.DrawFn) -> OpenCall:
+def open_calls(draw: st.DrawFn) -> LiveCall:
     """A call as the handler would have it when it has ended."""
     frame = (
-        Frame(new_id(), draw(CONTEXTS), metadata=draw(st.dictionaries(SHORT, SCALARS, max_size=3)))
+        ScopeFrame(new_id(), draw(CONTEXTS), metadata=draw(st.dictionaries(SHORT, SCALARS, max_size=3)))
         if draw(st.booleans())
         else None
     )
-    call = OpenCall(
+    call = LiveCall(
         draw(st.builds(uuid4)).int,
         draw(st.sampled_from(["chat", "completion"])),
         draw(st.none() | st.just({"id": ["langchain", "openai", "Chat"]}) | st.just({"id": object()})),
@@ -343,7 +343,7 @@ def open_calls(draw: st.DrawFn) -> OpenCall:
 
 @TRIES
 @given(open_calls())
-def test_a_call_comes_back(call: OpenCall) -> None:
+def test_a_call_comes_back(call: LiveCall) -> None:
     """If this failed, a call would be stored otherwise than it was made, only because it lay in a file for a while."""
     expected = record_of(call)
     expected.clocked = False
@@ -357,7 +357,7 @@ def test_a_call_comes_back(call: OpenCall) -> None:
 
 @TRIES
 @given(open_calls())
-def test_a_shortened_call_keeps_its_money_and_owners(call: OpenCall) -> None:
+def test_a_shortened_call_keeps_its_money_and_owners(call: LiveCall) -> None:
     """If this failed, a full disk would change the bill, or to whom it goes."""
     expected = record_of(call)
     expected.clocked = False
@@ -375,7 +375,7 @@ def test_a_shortened_call_keeps_its_money_and_owners(call: OpenCall) -> None:
 
 @TRIES
 @given(open_calls())
-def test_a_beginning_says_whose_call_it_was(call: OpenCall) -> None:
+def test_a_beginning_says_whose_call_it_was(call: LiveCall) -> None:
     """If this failed, a call in flight at a kill would be billed to nobody."""
     call.error, call.status, call.usage, call.token_usage, call.inner = None, "abandoned", None, None, False
     call.notes, call.response, call.first_token, call.replaces_abandoned, call.message_id = (), {}, None, False, None
@@ -391,13 +391,13 @@ def test_a_beginning_says_whose_call_it_was(call: OpenCall) -> None:
 
 def test_a_run_id_that_is_no_uuid_comes_back() -> None:
     """If this failed, calls of a framework with ids of its own could not be delivered."""
-    call = OpenCall("run-1", "chat", None, None, None, None, {}, {}, 1)  # type: ignore[arg-type]
+    call = LiveCall("run-1", "chat", None, None, None, None, {}, {}, 1)  # type: ignore[arg-type]
     assert record_of(unpack_call(call.id.bytes, pack_call(call), 0.0)).run_id == "run-1"
 
 
 def test_a_call_is_put_by_the_database_clock_once() -> None:
     """If this failed, the same call would have another time in its second frame."""
-    call = OpenCall(uuid4().int, "chat", None, None, None, None, {}, {}, 1)
+    call = LiveCall(uuid4().int, "chat", None, None, None, None, {}, {}, 1)
     moment = datetime.fromtimestamp(call.started, UTC)
     times = [record_of(unpack_call(call.id.bytes, pack_call(call), skew)).created_at - moment for skew in (0.0, 60.0)]
     assert times == [timedelta(0), timedelta(seconds=60)]
@@ -409,7 +409,7 @@ def test_a_call_is_put_by_the_database_clock_once() -> None:
 
 def test_what_a_later_version_adds_to_a_call_is_ignored() -> None:
     """If this failed, a process of an older version would set aside what a newer one has left."""
-    call = OpenCall(uuid4().int, "chat", None, None, None, None, {"ls_model_name": "m"}, {}, 1)
+    call = LiveCall(uuid4().int, "chat", None, None, None, None, {"ls_model_name": "m"}, {}, 1)
     failure = Failure()
     failure.completion = type("C", (), {"usage": TokenUsage()})()  # type: ignore[attr-defined]
     call.fail(failure)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from vital_tracking.spool.disk_queue import Spool
-from vital_tracking.spool.log_record import Frame, Kind
+from vital_tracking.spool.log_record import LogRecord, RecordKind
 from vital_tracking.spool.orphans import claim
 from vital_tracking.spool.owner import OwnerFolder, is_alive, owners_in
 from vital_tracking.spool.segment import Segment, segments_of
@@ -56,7 +56,7 @@ def key(number: int) -> bytes:
 
 def put(spool: Spool, *numbers: int, size: int = 500) -> None:
     for number in numbers:
-        assert spool.append(Kind.CALL, key(number), b"x" * size), number
+        assert spool.append(RecordKind.CALL, key(number), b"x" * size), number
 
 
 def taken(spool: Spool, limit: int = 1000) -> list[int]:
@@ -102,7 +102,7 @@ def test_frames_are_taken_in_order_over_many_segments(make: Make) -> None:
 def test_what_is_rewound_is_taken_again(make: Make) -> None:
     """If this failed, calls in hand when the database goes away would be lost, or hold up their files for ever."""
     spool = make()
-    spool.append(Kind.OPENED, key(0), b"{}")
+    spool.append(RecordKind.OPENED, key(0), b"{}")
     put(spool, *range(50))
     for _ in range(3):
         assert taken(spool, 20) == list(range(20))
@@ -135,8 +135,8 @@ def test_the_end_and_the_settled_place_are_comparable(make: Make) -> None:
 def test_a_segment_stays_while_a_call_that_began_in_it_has_no_end(make: Make) -> None:
     """If this failed, a call in flight when its process is killed would not be recorded at all."""
     spool = make()
-    spool.append(Kind.OPENED, key(1000), b"{}")
-    spool.append(Kind.BEGUN, key(1001), b"{}")
+    spool.append(RecordKind.OPENED, key(1000), b"{}")
+    spool.append(RecordKind.BEGUN, key(1001), b"{}")
     put(spool, *range(40))
     drained(spool)
     first, *rest = on_disk(spool)
@@ -144,7 +144,7 @@ def test_a_segment_stays_while_a_call_that_began_in_it_has_no_end(make: Make) ->
     put(spool, 1000)
     drained(spool)
     assert on_disk(spool)[0] == 1
-    assert spool.append(Kind.VOID, key(1001), b"", vital=True)
+    assert spool.append(RecordKind.VOID, key(1001), b"", vital=True)
     put(spool, *range(40, 50))
     drained(spool)
     assert len(on_disk(spool)) == 1
@@ -154,7 +154,7 @@ def test_a_segment_stays_while_a_call_that_began_in_it_has_no_end(make: Make) ->
 def test_beginnings_that_are_read_twice_hold_up_nothing_longer(make: Make) -> None:
     """If this failed, each outage would leave files behind that are never removed while the process lives."""
     spool = make()
-    spool.append(Kind.OPENED, key(1), b"{}")
+    spool.append(RecordKind.OPENED, key(1), b"{}")
     put(spool, *range(100, 105))
     for _ in range(3):
         taken(spool)
@@ -171,23 +171,23 @@ def test_a_call_that_was_not_made_and_is_in_no_file_leaves_no_trace(make: Make) 
     put(spool, 1)
     size = spool.end()
     for number in range(1000):
-        assert spool.append(Kind.VOID, key(number), b"", vital=True)
+        assert spool.append(RecordKind.VOID, key(number), b"", vital=True)
     assert spool.end() == size
 
 
 def test_what_the_clock_was_is_in_every_segment(make: Make) -> None:
     """If this failed, a call of a process that died could get another time than the one it was stored with, and count twice."""
     spool = make()
-    spool.append(Kind.OPENED, key(1), b"{}")
-    spool.append(Kind.CLOCK, bytes(16), b'{"skew":7200}')
+    spool.append(RecordKind.OPENED, key(1), b"{}")
+    spool.append(RecordKind.CLOCK, bytes(16), b'{"skew":7200}')
     put(spool, *range(100, 140))
     drained(spool)
     put(spool, 200)
     leave(spool)
-    [estate] = claim(spool.folder)
-    assert estate.skew_s == 7200
-    assert [frame.skew_s for frame in estate.take(9)] == [7200]
-    estate.let_go()
+    [orphan] = claim(spool.folder)
+    assert orphan.skew_s == 7200
+    assert [frame.skew_s for frame in orphan.take(9)] == [7200]
+    orphan.let_go()
 
 
 def leave(spool: Spool) -> None:
@@ -213,7 +213,7 @@ def test_eight_threads_and_a_reader_lose_nothing(make: Make) -> None:
         begin.wait(30)
         for _ in range(1500):
             number = next(names)
-            until(lambda number=number: spool.append(Kind.CALL, key(number), b"y" * 300))  # type: ignore[misc]
+            until(lambda number=number: spool.append(RecordKind.CALL, key(number), b"y" * 300))  # type: ignore[misc]
             mine.append(number)
         appended.extend(mine)
 
@@ -286,7 +286,7 @@ def stalled(spool: Spool, number: int, where: str) -> tuple[threading.Thread, th
     """A thread that is in the middle of an append."""
     go, told = threading.Event(), []
     setattr(spool._segment, where, go)
-    thread = threading.Thread(target=lambda: told.append(spool.append(Kind.CALL, key(number), b"{}")))
+    thread = threading.Thread(target=lambda: told.append(spool.append(RecordKind.CALL, key(number), b"{}")))
     thread.start()
     assert Paused.stopped.wait(30)
     return thread, go, told
@@ -335,7 +335,7 @@ def test_an_append_inside_an_append_is_not_lost(make: Make) -> None:
     def append() -> None:
         number = next(numbers)
         asked.append(number)
-        if not spool.append(Kind.CALL, key(number), b"z" * 400):
+        if not spool.append(RecordKind.CALL, key(number), b"z" * 400):
             refused.append(number)
 
     class Stream:
@@ -383,7 +383,7 @@ def test_a_file_closed_behind_its_back_costs_nothing(make: Make) -> None:
     put(spool, *range(20))
     close_files(spool)
     assert spool.end()
-    assert not spool.append(Kind.CALL, key(20), b"{}")
+    assert not spool.append(RecordKind.CALL, key(20), b"{}")
     assert not spool.healthy
     again(spool)
     put(spool, *range(21, 40))
@@ -428,7 +428,7 @@ def test_a_lock_closed_behind_its_back_is_taken_again(make: Make) -> None:
     assert folder is not None
     close_files(spool, lock=True)
     assert not is_alive(folder)
-    assert not spool.append(Kind.CALL, key(5), b"{}")
+    assert not spool.append(RecordKind.CALL, key(5), b"{}")
     again(spool)
     put(spool, 6)
     assert spool.path == folder
@@ -493,8 +493,8 @@ def test_no_folder_where_it_should_be(make: Make, tmp_path: Path, name: str) -> 
     """If this failed, a folder that cannot be made would raise in the caller's thread."""
     (tmp_path / "spool").write_text("a file")
     spool = make(tmp_path / name)
-    assert not spool.append(Kind.CALL, key(1), b"{}")
-    assert not spool.append(Kind.RECORD, key(1), b"{}", vital=True)
+    assert not spool.append(RecordKind.CALL, key(1), b"{}")
+    assert not spool.append(RecordKind.RECORD, key(1), b"{}", vital=True)
     assert not spool.healthy
     assert spool.take(10) == []
     assert spool.settled >= spool.end()
@@ -513,7 +513,7 @@ def test_a_file_system_that_cannot_be_written_to(make: Make, tmp_path: Path) -> 
         pytest.skip("nobody may mount here")
     try:
         spool = make(folder / "spool")
-        assert not spool.append(Kind.CALL, key(1), b"{}")
+        assert not spool.append(RecordKind.CALL, key(1), b"{}")
         assert spool._trouble == errno.EROFS
         assert spool.close()
     finally:
@@ -526,7 +526,7 @@ def test_a_file_system_that_cannot_be_written_to(make: Make, tmp_path: Path) -> 
 def test_a_torn_write_goes_on_in_another_file(make: Make) -> None:
     """If this failed, calls behind a full disk would be lost, or calls recorded later overwritten."""
     spool = make()
-    spool.append(Kind.OPENED, key(0), b"{}")  # holds the first file
+    spool.append(RecordKind.OPENED, key(0), b"{}")  # holds the first file
     put(spool, *range(1, 10))
     for round_ in range(5):
         segment = spool._segment
@@ -544,7 +544,7 @@ def test_a_torn_write_goes_on_in_another_file(make: Make) -> None:
         spool.settle()
         assert spool.path is not None
         assert (spool.path / f"{spool._last:08d}.segment").exists()
-    spool.append(Kind.VOID, key(0), b"")
+    spool.append(RecordKind.VOID, key(0), b"")
     assert drained(spool) == []
     assert spool.close()
 
@@ -553,13 +553,13 @@ def test_the_limit_holds_and_room_is_used_again(make: Make) -> None:
     """If this failed, an outage would fill the disk, or calls would not be spooled long after it."""
     spool = make(limit_bytes=16 * SEGMENT)
     fitted = 0
-    while spool.append(Kind.CALL, key(fitted), b"x" * 500):
+    while spool.append(RecordKind.CALL, key(fitted), b"x" * 500):
         fitted += 1
     used = sum(path.stat().st_size for path in spool.folder.rglob("*") if path.is_file())
     assert 0.7 * 16 * SEGMENT < used <= 16 * SEGMENT
     assert spool.pressed
     assert not spool.healthy
-    assert spool.append(Kind.RECORD, key(5000), b"{}", vital=True)  # the sums of what did not fit
+    assert spool.append(RecordKind.RECORD, key(5000), b"{}", vital=True)  # the sums of what did not fit
     assert drained(spool) == [*range(fitted), 5000]
     put(spool, 6000)  # at once, without a second's wait
     put(spool, *range(6001, 6010))
@@ -575,8 +575,8 @@ def test_a_vital_frame_finds_its_place_behind_a_torn_one(make: Make) -> None:
     assert spool._segment is not None
     spool._segment.torn = True
     spool._failed(OSError(errno.ENOSPC, "full"), spool._segment)
-    assert not spool.append(Kind.CALL, key(2), b"{}")
-    assert spool.append(Kind.RECORD, key(3), b"{}", vital=True)
+    assert not spool.append(RecordKind.CALL, key(2), b"{}")
+    assert spool.append(RecordKind.RECORD, key(3), b"{}", vital=True)
     assert drained(spool) == [1, 3]
 
 
@@ -591,7 +591,7 @@ def test_files_do_not_add_up_while_none_can_be_written(make: Make, monkeypatch: 
     with monkeypatch.context() as patched:
         patched.setattr(Segment, "append", refuse)
         for number in range(10, 60):
-            assert not spool.append(Kind.CALL, key(number), b"{}")
+            assert not spool.append(RecordKind.CALL, key(number), b"{}")
             again(spool)
     assert len(on_disk(spool)) <= 2
     put(spool, 2)
@@ -630,8 +630,8 @@ def test_the_folder_goes_when_all_is_settled(make: Make) -> None:
     drained(spool)
     assert spool.close()
     assert not folder.exists()
-    assert not spool.append(Kind.CALL, key(1), b"{}")
-    assert not spool.append(Kind.RECORD, key(1), b"{}", vital=True)
+    assert not spool.append(RecordKind.CALL, key(1), b"{}")
+    assert not spool.append(RecordKind.RECORD, key(1), b"{}", vital=True)
 
 
 @pytest.mark.parametrize("left", ["a call", "a call in hand", "a beginning"])
@@ -640,7 +640,7 @@ def test_what_is_left_is_there_for_the_next_process(make: Make, left: str) -> No
     spool = make()
     put(spool, *range(20))
     if left == "a beginning":
-        spool.append(Kind.OPENED, key(50), b"{}")
+        spool.append(RecordKind.OPENED, key(50), b"{}")
     elif left == "a call":
         put(spool, 50)
     drained(spool, 20) if left != "a call" else [taken(spool, 20), spool.settle()]
@@ -650,12 +650,12 @@ def test_what_is_left_is_there_for_the_next_process(make: Make, left: str) -> No
     assert folder.exists()
     assert not is_alive(folder)
     assert not (folder / "reserve").exists()
-    [estate] = claim(spool.folder)
-    delivered: list[Frame] = []
-    while frames := estate.take(5):
+    [orphan] = claim(spool.folder)
+    delivered: list[LogRecord] = []
+    while frames := orphan.take(5):
         delivered += frames
-        estate.settle()
-    estate.settle()
+        orphan.settle()
+    orphan.settle()
     assert not folder.exists()
     assert left == "a call in hand" or key(50) in {frame.id for frame in delivered}
 
@@ -673,11 +673,11 @@ def test_a_folder_that_was_never_used_is_never_made(make: Make, tmp_path: Path) 
 FORK = """
 import os, signal, sys
 from pathlib import Path
-from vital_tracking.spool.log_record import Kind
+from vital_tracking.spool.log_record import RecordKind
 from vital_tracking.spool.disk_queue import Spool
 
 spool = Spool(Path(sys.argv[1]), sync_s=0.01)
-assert spool.append(Kind.CALL, bytes(15) + b"\\1", b"{}")
+assert spool.append(RecordKind.CALL, bytes(15) + b"\\1", b"{}")
 folder = spool.path
 read, write = os.pipe()
 child = os.fork()
@@ -686,12 +686,12 @@ if child == 0:
     assert spool.take(10) == []
     assert len(spool.waiting) == 0
     for number in range(20):
-        assert spool.append(Kind.CALL, bytes(15) + bytes([100 + number]), b"{}")
+        assert spool.append(RecordKind.CALL, bytes(15) + bytes([100 + number]), b"{}")
     assert spool.path != folder
     os.write(write, b"c")
     signal.pause()
 assert os.read(read, 1) == b"c"
-assert spool.append(Kind.CALL, bytes(15) + b"\\2", b"{}")
+assert spool.append(RecordKind.CALL, bytes(15) + b"\\2", b"{}")
 assert [frame.id[-1] for frame in spool.take(10)] == [1, 2]
 print(folder, child, flush=True)
 signal.pause()
@@ -717,19 +717,19 @@ def test_a_fork_has_a_folder_of_its_own(tmp_path: Path) -> None:
         assert list(claim(spool)) == []
         parent.kill()
         parent.wait(30)
-        [estate] = claim(spool)  # of the parent, though its child lives on
-        assert estate.path == folder
-        assert [frame.id[-1] for frame in estate.take(10)] == [1, 2]
-        estate.let_go()
+        [orphan] = claim(spool)  # of the parent, though its child lives on
+        assert orphan.path == folder
+        assert [frame.id[-1] for frame in orphan.take(10)] == [1, 2]
+        orphan.let_go()
         [other] = [path for path in owners_in(spool) if path != folder]
         assert is_alive(other)
         os.kill(child, 9)
         child = 0
         until(lambda: not is_alive(other))
-        estates = {estate.path: estate for estate in claim(spool)}
-        assert [frame.id[-1] for frame in estates[other].take(50)] == list(range(100, 120))
-        for estate in estates.values():
-            estate.let_go()
+        orphans = {orphan.path: orphan for orphan in claim(spool)}
+        assert [frame.id[-1] for frame in orphans[other].take(50)] == list(range(100, 120))
+        for orphan in orphans.values():
+            orphan.let_go()
     finally:
         parent.kill()
         parent.wait(30)
@@ -739,7 +739,7 @@ def test_a_fork_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_only_now_being_made_is_left_alone(tmp_path: Path) -> None:
-    """If this failed, a process that starts while another one looks for estates would lose its folder."""
+    """If this failed, a process that starts while another one looks for orphans would lose its folder."""
     owner = OwnerFolder.create(tmp_path, "somewhere")
     owner.let_go()
     assert list(claim(tmp_path)) == []

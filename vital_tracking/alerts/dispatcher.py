@@ -35,7 +35,7 @@ def log(alerts: Iterable[Mapping[str, Any]] | None) -> None:
         logger.warning("%s", alert.message)
 
 
-class Alerts:
+class AlertDispatcher:
     """Delivers alerts to callbacks and alert URLs.
 
     `callbacks` are plain functions of one BudgetAlert; they are called on a background thread. `urls` are those of apprise;

@@ -1,8 +1,8 @@
-"""The gate before a call: go, go after a wait, or stop. In the common case it costs microseconds and asks nobody.
+"""Admission before a call: go, go after a wait, or stop. In the common case it costs microseconds and asks nobody.
 
-A call that this process's grants cover is admitted at once. Where they fall short, the desk asks the database, in one round
-trip for all calls that wait; the caller waits for it, at most until its deadline. What the database cannot answer is decided
-as the budget says (`when_unavailable`).
+A call that this process's grants cover is admitted at once. Where they fall short, the lease client asks the database, in one
+round trip for all calls that wait; the caller waits for it, at most until its deadline. What the database cannot answer is
+decided as the budget says (`when_unavailable`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from decimal import Decimal
 from typing import Final
 
 from vital_tracking.budgets.estimate import ANSWER_TOKENS, Amounts, History, Tariff, in_pico
-from vital_tracking.budgets.lease_client import Desk
+from vital_tracking.budgets.lease_client import LeaseClient
 from vital_tracking.budgets.ledger import Account, Draw, Hold, Ledger, Plan
-from vital_tracking.budgets.pending import Ask
-from vital_tracking.budgets.policy import Budget, Rules, refusal
+from vital_tracking.budgets.pending import PendingRequest
+from vital_tracking.budgets.policy import Budget, Policy, refusal
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.entities import METRICS
 from vital_tracking.core.pricing import Rates, ceiling_rates
@@ -33,7 +33,7 @@ _SHORTEST_ANSWER: Final = 16
 _FRAME_TOKENS: Final = 8
 
 
-class Gate:
+class AdmissionController:
     """Admits calls by the budgets of a store. One for a tracker; safe for any number of threads and tasks."""
 
     def __init__(self, recorder: Recorder, settings: Settings) -> None:
@@ -43,10 +43,10 @@ class Gate:
         self._ceiling: Rates = ceiling_rates(settings.ceiling_price)
         self._histories: dict[tuple[str | None, str | None], History] = {}
         self._plans: dict[object, Plan] = {}
-        self._rules: Rules | None = None if settings.budgets else Rules()
+        self._rules: Policy | None = None if settings.budgets else Policy()
         self.unchecked = 0
         self.ledger = Ledger()
-        self.desk = Desk(self, recorder, settings)
+        self.lease_client = LeaseClient(self, recorder, settings)
         recorder.holds = self
 
     # Asking
@@ -60,7 +60,7 @@ class Gate:
     def start(self) -> None:
         """Read the budgets in the background, before they are needed."""
         if self._settings.budgets:
-            self.desk.start()
+            self.lease_client.start()
 
     def admit(self, request: Request, *, max_wait: float = 0.0, clamp: bool = False) -> Admission:
         """Let a call go, perhaps after a wait of at most `max_wait` seconds; raises BudgetExceeded and its kin, nothing else."""
@@ -70,13 +70,13 @@ class Gate:
                 return admission
             waited, until = 0.0, time.monotonic() + self._deadline_s
             while True:
-                ask = Ask(request, max_wait - waited, clamp)
-                self.desk.submit(ask)
+                ask = PendingRequest(request, max_wait - waited, clamp)
+                self.lease_client.submit(ask)
                 try:
                     if not ask.done.wait(max(until - time.monotonic(), 0)):
-                        self.desk.give_up(ask)
+                        self.lease_client.give_up(ask)
                 except BaseException:  # interrupted at the keyboard
-                    self.desk.cancel(ask)
+                    self.lease_client.cancel(ask)
                     raise
                 admission, again = self._answered(ask)
                 waited += ask.wait_s
@@ -99,17 +99,17 @@ class Gate:
                 return admission
             waited, until = 0.0, time.monotonic() + self._deadline_s
             while True:
-                ask = Ask(request, max_wait - waited, clamp)
+                ask = PendingRequest(request, max_wait - waited, clamp)
                 loop, answered = asyncio.get_running_loop(), asyncio.Event()
                 ask.on_done = lambda loop=loop, answered=answered: loop.call_soon_threadsafe(answered.set)
-                self.desk.submit(ask)
+                self.lease_client.submit(ask)
                 try:
                     async with asyncio.timeout(max(until - time.monotonic(), 0)):
                         await answered.wait()
                 except TimeoutError:
-                    self.desk.give_up(ask)
+                    self.lease_client.give_up(ask)
                 except BaseException:  # cancelled while it waits
-                    self.desk.cancel(ask)
+                    self.lease_client.cancel(ask)
                     raise
                 admission, again = self._answered(ask)
                 waited += ask.wait_s
@@ -117,7 +117,7 @@ class Gate:
                     try:
                         await asyncio.sleep(ask.wait_s)
                     except BaseException:
-                        self.desk.cancel(ask)
+                        self.lease_client.cancel(ask)
                         raise
                 if not again:
                     return _waited(admission, waited)
@@ -154,7 +154,7 @@ class Gate:
 
     # Plans
 
-    def rules_are(self, rules: Rules) -> None:
+    def rules_are(self, rules: Policy) -> None:
         """Take over the budgets as they are now."""
         known, self._rules = self._rules, rules
         if known is not None and known.version != rules.version:
@@ -162,7 +162,7 @@ class Gate:
             self.ledger.forget_accounts()
 
     @property
-    def rules(self) -> Rules | None:
+    def rules(self) -> Policy | None:
         """The budgets as last read; None before the first time."""
         return self._rules
 
@@ -172,7 +172,7 @@ class Gate:
 
     def close(self, timeout: float) -> None:
         """Give grants back, for at most `timeout` seconds; those of calls not yet acknowledged lapse by themselves."""
-        self.desk.close(timeout)
+        self.lease_client.close(timeout)
 
     def reset_after_fork(self) -> None:
         """In a forked child: grants are the parent's."""
@@ -180,10 +180,10 @@ class Gate:
         if self._settings.budgets:
             self._rules = None  # nobody reads them here yet: the first call does
         self.ledger.reset_after_fork()
-        self.desk.reset_after_fork()
+        self.lease_client.reset_after_fork()
 
     def _at_once(self, request: Request, clamp: bool) -> Admission | None:
-        """The answer that needs nobody; None where the desk must be asked."""
+        """The answer that needs nobody; None where the lease client must be asked."""
         rules = self._rules
         if rules is None:
             return None
@@ -196,10 +196,10 @@ class Gate:
             return None
         if plan.low:
             plan.low = False
-            self.desk.refill(plan, amounts)
+            self.lease_client.refill(plan, amounts)
         return Admission(hold, plan.note, None, limited)
 
-    def _plan(self, rules: Rules, request: Request) -> Plan:
+    def _plan(self, rules: Policy, request: Request) -> Plan:
         key = (
             rules.key_of(request.context),
             request.context.agent_id,
@@ -221,7 +221,7 @@ class Gate:
         except TypeError:  # an id that cannot be hashed, so no text: it is one in the row
             return self._make_plan(rules, request)
 
-    def _make_plan(self, rules: Rules, request: Request) -> Plan:
+    def _make_plan(self, rules: Policy, request: Request) -> Plan:
         matching = rules.matching(request.context, request.model)
         tariff = self.tariff(request.provider, request.model)
         agent = clean_text(request.context.agent_id)
@@ -283,9 +283,9 @@ class Gate:
 
     # Slow paths
 
-    def prepare(self, ask: Ask) -> bool:
+    def prepare(self, ask: PendingRequest) -> bool:
         """Find the plan of an ask and what it takes, once the budgets are known; False where no budget is met."""
-        rules = self._rules or Rules()
+        rules = self._rules or Policy()
         ask.plan = self._plan(rules, ask.request)
         if not ask.plan.accounts:
             return False
@@ -295,22 +295,22 @@ class Gate:
         ask.prepared = True
         return True
 
-    def refused(self, ask: Ask, windows: Sequence[dict[str, object]], wait_s: float) -> BudgetExceeded:
+    def refused(self, ask: PendingRequest, windows: Sequence[dict[str, object]], wait_s: float) -> BudgetExceeded:
         """The error for a refused ask."""
         budgets = {account.budget.id: account.budget for account in ask.plan.accounts}
         return refusal(windows, budgets, ask.amounts.as_decimals(), wait_s)
 
-    def shorter(self, ask: Ask, windows: Sequence[dict[str, str]]) -> bool:
+    def shorter(self, ask: PendingRequest, windows: Sequence[dict[str, str]]) -> bool:
         """Cut the answer of a strict, clamped call to what is left; False where that is not enough for any answer."""
         if ask.shortened or not (ask.clamp and ask.plan.strict):
             return False
         prompt = ask.request.prompt_tokens
-        return self.desk.shorten(
+        return self.lease_client.shorten(
             ask, strict_prompt(ask.request) if prompt is None else prompt, windows, _SHORTEST_ANSWER
         )
 
-    def _answered(self, ask: Ask) -> tuple[Admission, bool]:
-        """What the desk's answer means, and whether to ask again."""
+    def _answered(self, ask: PendingRequest) -> tuple[Admission, bool]:
+        """What the lease client's answer means, and whether to ask again."""
         if ask.error is not None:
             raise ask.error
         if ask.again:
@@ -319,7 +319,7 @@ class Gate:
             return self._unavailable(ask), False
         return ask.admission, False
 
-    def _unavailable(self, ask: Ask) -> Admission:
+    def _unavailable(self, ask: PendingRequest) -> Admission:
         """Nobody could say: each budget that the grants in hand do not cover decides by its `when_unavailable`."""
         if self._rules is None:
             if self._settings.when_unavailable == "deny":
@@ -337,11 +337,11 @@ class Gate:
         self.unchecked += bool(short)
         return Admission(hold, "unchecked" if short else None, None, ask.limited)
 
-    def _sleep(self, ask: Ask) -> None:
+    def _sleep(self, ask: PendingRequest) -> None:
         try:
             time.sleep(ask.wait_s)
         except BaseException:  # interrupted at the keyboard
-            self.desk.cancel(ask)
+            self.lease_client.cancel(ask)
             raise
 
 

@@ -1,4 +1,4 @@
-"""The one thread of a gate that talks to the database: asks for grants, renews and returns them, reads the budgets."""
+"""The one thread of a controller that talks to the database: asks for grants, renews and returns them, reads the budgets."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vital_tracking.budgets.estimate import Amounts, in_pico
 from vital_tracking.budgets.ledger import Asked, Part, Plan
-from vital_tracking.budgets.pending import Ask
-from vital_tracking.budgets.policy import Rules
+from vital_tracking.budgets.pending import PendingRequest
+from vital_tracking.budgets.policy import Policy
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
 from vital_tracking.errors import BudgetExceeded, StoreError, StoreNotReady, StoreRejected
 from vital_tracking.settings import Settings
 
 if TYPE_CHECKING:
-    from vital_tracking.budgets.controller import Gate
+    from vital_tracking.budgets.controller import AdmissionController
     from vital_tracking.delivery import Recorder
 
 logger = logging.getLogger("vital_tracking.budgets")
@@ -41,11 +41,11 @@ _LONGEST_PAUSE_S: Final = 5.0  # grants in hand must be renewed as soon as that 
 _ALERTS_EVERY_S: Final = 30.0
 
 
-class Desk:
+class LeaseClient:
     """Serves asks in their order; never raises at those who ask."""
 
-    def __init__(self, gate: Gate, recorder: Recorder, settings: Settings) -> None:
-        self._gate = gate
+    def __init__(self, controller: AdmissionController, recorder: Recorder, settings: Settings) -> None:
+        self._controller = controller
         self._recorder = recorder
         self._settings = settings
         self._lifetime_s = settings.grant_lifetime_s
@@ -55,7 +55,7 @@ class Desk:
 
     def reset_after_fork(self) -> None:
         """In a forked child: the thread and what waits for it are the parent's."""
-        self._queue: SimpleQueue[Ask | None] = SimpleQueue()
+        self._queue: SimpleQueue[PendingRequest | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._running = False
@@ -72,7 +72,7 @@ class Desk:
 
     # For those who ask
 
-    def submit(self, ask: Ask) -> None:
+    def submit(self, ask: PendingRequest) -> None:
         """Have an ask served; at once unanswered where the database is known to be away or too slow to be waited for."""
         if self._closing or self._troubled or self._busy_for() > self._deadline_s:
             ask.leave()
@@ -83,20 +83,20 @@ class Desk:
 
     def refill(self, plan: Plan, amounts: Amounts) -> None:
         """Fetch more for calls of this kind before they run out; nobody waits."""
-        ask = Ask(Request(CallContext()))
+        ask = PendingRequest(Request(CallContext()))
         ask.plan, ask.amounts, ask.prepared, ask.ahead = plan, amounts, True, True
         self.submit(ask)
 
-    def give_up(self, ask: Ask) -> None:
+    def give_up(self, ask: PendingRequest) -> None:
         """The asker's time is over; an answer that has just come still counts."""
         # Where an answer of the database is what took the time, nobody else need wait for it.
         if ask.give_up() and self._busy_for() > self._deadline_s / 2:
             self._say_troubled(f"The database did not answer within {self._deadline_s:g} s.")
 
-    def cancel(self, ask: Ask) -> None:
+    def cancel(self, ask: PendingRequest) -> None:
         """The asker wants the answer no more."""
         if (admission := ask.cancel()) is not None:
-            self._gate.release(admission)
+            self._controller.release(admission)
 
     def start(self) -> None:
         """Have the thread run."""
@@ -140,7 +140,7 @@ class Desk:
         try:
             while not self._closing:
                 self._once()
-            if self._gate.ledger.has_grants:
+            if self._controller.ledger.has_grants:
                 with suppress(StoreError):  # then they lapse
                     self._renew(all_back=True)
         except Exception as error:  # noqa: BLE001 - the next ask starts another thread
@@ -155,10 +155,10 @@ class Desk:
     def _once(self) -> None:
         now = time.monotonic()
         due = self._down_until if self._troubled else self._rules_due
-        pause = _TICK_S if self._gate.ledger.has_grants and not self._troubled else max(due - now, 0.001)
+        pause = _TICK_S if self._controller.ledger.has_grants and not self._troubled else max(due - now, 0.001)
         if self.deliver_alerts is not None and not self._troubled:
             pause = min(pause, max(self._alerts_due - now, _GLANCE_S))
-        asks: list[Ask] = []
+        asks: list[PendingRequest] = []
         try:
             first = self._queue.get(timeout=min(pause, self._settings.budget_refresh_s))
             asks = [first] if first is not None else []
@@ -178,16 +178,16 @@ class Desk:
             for ask in asks:
                 ask.leave()
 
-    def _drain(self) -> list[Ask]:
-        asks: list[Ask] = []
+    def _drain(self) -> list[PendingRequest]:
+        asks: list[PendingRequest] = []
         while not self._queue.empty():
             ask = self._queue.get_nowait()
             if ask is not None:
                 asks.append(ask)
         return asks
 
-    def _serve(self, asks: list[Ask]) -> None:
-        if self._gate.rules is None:
+    def _serve(self, asks: list[PendingRequest]) -> None:
+        if self._controller.rules is None:
             self._read_rules()
         self._check_grants()
         waiting = list(asks)
@@ -198,14 +198,16 @@ class Desk:
                 later += self._ask_database(now)
             waiting, together = later, True
 
-    def _sort(self, waiting: Sequence[Ask], *, together: bool) -> tuple[list[Ask], list[Ask]]:
+    def _sort(
+        self, waiting: Sequence[PendingRequest], *, together: bool
+    ) -> tuple[list[PendingRequest], list[PendingRequest]]:
         """Answer what can be answered here; of the rest, who asks now, and who after it.
 
         First one ask of a kind asks for all: far from the limit it is given enough. Where it was not, all ask `together`.
         """
-        now: list[Ask] = []
-        later: list[Ask] = []
-        kinds: dict[int, Ask] = {}
+        now: list[PendingRequest] = []
+        later: list[PendingRequest] = []
+        kinds: dict[int, PendingRequest] = {}
         for ask in waiting:
             if ask.gone or self._answer_here(ask):
                 continue
@@ -218,12 +220,12 @@ class Desk:
             (now if len(now) < _AT_ONCE and (alone or first is ask) else later).append(ask)
         return now, later
 
-    def _answer_here(self, ask: Ask) -> bool:
-        gate = self._gate
+    def _answer_here(self, ask: PendingRequest) -> bool:
+        controller = self._controller
         if ask.ahead:
             return False
         try:
-            if not gate.prepare(ask):
+            if not controller.prepare(ask):
                 self._resolve(ask, Admission())
                 return True
         except BudgetExceeded as error:
@@ -244,17 +246,17 @@ class Desk:
                 return True
         return False
 
-    def _take(self, ask: Ask) -> bool:
+    def _take(self, ask: PendingRequest) -> bool:
         """Answer an ask from the grants in hand; False where they do not cover it."""
-        ledger = self._gate.ledger
+        ledger = self._controller.ledger
         hold = ledger.take(ask.plan, ask.amounts, ask.request.prompt_bytes) if ledger.refresh(ask.plan) else None
         if hold is not None:
             self._resolve(ask, Admission(hold, ask.plan.note, None, ask.limited))
         return hold is not None
 
-    def _ask_database(self, asks: Sequence[Ask]) -> list[Ask]:
+    def _ask_database(self, asks: Sequence[PendingRequest]) -> list[PendingRequest]:
         """Ask for all of them in one round trip; those that must ask once more."""
-        ledger = self._gate.ledger
+        ledger = self._controller.ledger
         wishes: list[dict[str, Any]] = []
         asides: list[list[Part]] = []
         for ask in asks:
@@ -275,7 +277,7 @@ class Desk:
             raise
         if self._recorder.on_alerts is not None and (alerts := answer.get("alerts")):
             self._recorder.on_alerts(alerts)
-        again: list[Ask] = []
+        again: list[PendingRequest] = []
         settled = False
         for ask, aside, one in zip(asks, asides, answer["answers"], strict=True):
             if one["admitted"] and not ask.ahead:
@@ -293,13 +295,13 @@ class Desk:
             if settled and not ask.retried:
                 ask.retried = True
                 again.append(ask)
-            elif self._gate.shorter(ask, one["windows"]):
+            elif self._controller.shorter(ask, one["windows"]):
                 again.append(ask)
             else:
                 self._refuse(ask, one)
         return again
 
-    def _ask_one_by_one(self, asks: Sequence[Ask], error: StoreRejected) -> list[Ask]:
+    def _ask_one_by_one(self, asks: Sequence[PendingRequest], error: StoreRejected) -> list[PendingRequest]:
         """One of them holds what the database cannot take: the others must not suffer for it."""
         if len(asks) > 1:
             return [again for ask in asks for again in self._ask_database([ask])]
@@ -307,12 +309,12 @@ class Desk:
         asks[0].leave()
         return []
 
-    def _refuse(self, ask: Ask, answer: Mapping[str, Any]) -> None:
+    def _refuse(self, ask: PendingRequest, answer: Mapping[str, Any]) -> None:
         windows, wait_s, plan, amounts = answer["windows"], answer["wait"], ask.plan, ask.amounts
-        error = self._gate.refused(ask, windows, wait_s)
+        error = self._controller.refused(ask, windows, wait_s)
         asked_at = time.monotonic()
 
-        def known(other: Ask, now: float) -> BudgetExceeded | None:
+        def known(other: PendingRequest, now: float) -> BudgetExceeded | None:
             """The same answer for a call of the same kind that takes no less, for a moment."""
             if other.plan is not plan:
                 return None
@@ -320,7 +322,7 @@ class Desk:
             less = any(mine < its for mine, its in zip(other.amounts, amounts, strict=True))
             if less or (wait_s and other.max_wait >= wait):
                 return None
-            return self._gate.refused(other, windows, wait)
+            return self._controller.refused(other, windows, wait)
 
         for account in ask.plan.accounts:
             if account.budget.id == error.stop.budget_id:
@@ -328,7 +330,7 @@ class Desk:
                 account.refused_until = min([asked_at + _REFUSED_S, *(window.ends for window in account.windows)])
         self._resolve(ask, error=error)
 
-    def shorten(self, ask: Ask, prompt: int, windows: Sequence[Mapping[str, Any]], shortest: int) -> bool:
+    def shorten(self, ask: PendingRequest, prompt: int, windows: Sequence[Mapping[str, Any]], shortest: int) -> bool:
         """Cut the answer of a call to what the windows can pay; False where that is nothing worth asking for."""
         request, plan = ask.request, ask.plan
         longest = ask.amounts.tokens - prompt
@@ -353,7 +355,7 @@ class Desk:
         return True
 
     @staticmethod
-    def _note(ask: Ask, answer: Mapping[str, Any]) -> str | None:
+    def _note(ask: PendingRequest, answer: Mapping[str, Any]) -> str | None:
         """What the row will say: the strictest action that was applied, or would have been."""
         over = {window["budget"] for window in answer["windows"] if window["over"]}
         budgets = [account.budget for account in ask.plan.accounts if account.budget.id in over]
@@ -363,7 +365,7 @@ class Desk:
 
     def _resolve(
         self,
-        ask: Ask,
+        ask: PendingRequest,
         admission: Admission | None = None,
         *,
         error: BudgetExceeded | None = None,
@@ -371,7 +373,7 @@ class Desk:
         again: bool = False,
     ) -> None:
         if not ask.answer(admission, error, wait_s, again=again) and admission is not None:
-            self._gate.release(admission)
+            self._controller.release(admission)
 
     # Housekeeping
 
@@ -392,13 +394,13 @@ class Desk:
 
     def _check_grants(self) -> None:
         """Forget grants that we could not renew in time: the database may have given them to others."""
-        if time.monotonic() >= self._gate.ledger.valid_until:
-            self._gate.ledger.start_anew()
+        if time.monotonic() >= self._controller.ledger.valid_until:
+            self._controller.ledger.start_anew()
 
     def _renew(self, *, all_back: bool = False) -> None:
         """Renew what is needed and return what is not, when either is due; notice changed budgets."""
         now = time.monotonic()
-        ledger = self._gate.ledger
+        ledger = self._controller.ledger
         kept, returned = ledger.keeps(all_back=all_back)
         due = kept and now >= self._renew_due
         if not (all_back or returned or due or self._troubled or now >= self._rules_due):
@@ -410,7 +412,7 @@ class Desk:
         ledger.renewed(kept, answer["grants"], now + self._lifetime_s * _SAFE_PART)
         self._renew_due = now + self._lifetime_s / 3
         self._rules_due = now + self._settings.budget_refresh_s
-        rules = self._gate.rules
+        rules = self._controller.rules
         if not all_back and (rules is None or answer["version"] != rules.version):
             self._read_rules()
             if kept:  # free money of budgets as they were goes back
@@ -419,12 +421,12 @@ class Desk:
 
     def _read_rules(self) -> None:
         self._rules_due = time.monotonic() + self._settings.budget_refresh_s
-        rules = Rules.from_answer(self._call("budgets_v1"))
-        if self._gate.rules is None and rules.budgets:
+        rules = Policy.from_answer(self._call("budgets_v1"))
+        if self._controller.rules is None and rules.budgets:
             self._timed(self._recorder.refresh_prices)
             for row in self._call("usage_history_v1"):
-                self._gate.remember(row["model"], row["agent_id"], int(row["completion_tokens"]))
-        self._gate.rules_are(rules)
+                self._controller.remember(row["model"], row["agent_id"], int(row["completion_tokens"]))
+        self._controller.rules_are(rules)
 
     def _call(self, function: str, **arguments: object) -> Any:
         return self._timed(lambda: self._recorder.store.call(function, **arguments))

@@ -1,4 +1,4 @@
-"""A call that waits for the database's answer: what passes between who asks and the desk."""
+"""A call that waits for the database's answer: what passes between who asks and the lease client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vital_tracking.errors import BudgetExceeded
 _LONGEST_WAIT_S: Final = 1e9
 
 
-class Ask:
+class PendingRequest:
     """Who asks waits for `done`, or is told by `on_done`; then `error`, `again` or `admission` is the answer, if there is one."""
 
     __slots__ = (

@@ -52,7 +52,7 @@ class Budget:
         return f"shadow_{self.action}"
 
 
-class Rules:
+class Policy:
     """All budgets that can stop, slow or change a call; those that only alert are the database's own affair."""
 
     def __init__(self, version: str = "", budgets: Iterable[Budget] = ()) -> None:
@@ -69,7 +69,7 @@ class Rules:
         self.key_of: Callable[[CallContext], Any] = attrgetter(*fields)
 
     @classmethod
-    def from_answer(cls, answer: Mapping[str, Any]) -> Rules:
+    def from_answer(cls, answer: Mapping[str, Any]) -> Policy:
         """The rules from the JSON of `budgets_v1`."""
         return cls(answer["version"], [Budget.from_row(row) for row in answer["budgets"]])
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
-from vital_tracking.calls.live import OpenCall, Run
+from vital_tracking.calls.live import LiveCall, Run
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.frames import current_frame
 from vital_tracking.core.record import Status
@@ -27,7 +27,7 @@ _MAX_GIVEN_UP: Final = 1024
 _ORPHAN_GRACE_S: Final = 10.0
 
 
-class CallBooks(ABC):
+class InFlightRegistry(ABC):
     """The calls and runs that a handler follows, by the number of their run's id."""
 
     _default: CallContext
@@ -36,10 +36,10 @@ class CallBooks(ABC):
         super().__init__()
         self._call_timeout_s = call_timeout_s
         self._orphan_grace_s = orphan_grace_s
-        self._open: dict[int, OpenCall] = {}
+        self._open: dict[int, LiveCall] = {}
         self._runs: dict[int, Run] = {}
-        self._children: dict[int, dict[int, OpenCall]] = {}
-        self._given_up: dict[int, OpenCall] = {}
+        self._children: dict[int, dict[int, LiveCall]] = {}
+        self._given_up: dict[int, LiveCall] = {}
         self._echoes: dict[int, int] = {}
         self._batches: dict[int, tuple[Mapping[str, Any], bool]] = {}
         # Calls that have ended lately: a v3 stream that is cancelled during its end event reports an error as well.
@@ -49,7 +49,7 @@ class CallBooks(ABC):
         self._vanished: deque[int] = deque()
 
     @abstractmethod
-    def _put(self, call: OpenCall) -> None:
+    def _put(self, call: LiveCall) -> None:
         """Hand a call that has ended to the recorder."""
 
     @property
@@ -57,7 +57,7 @@ class CallBooks(ABC):
         """Calls that have started and not ended."""
         return len(self._open)
 
-    def _finish(self, run_id: UUID, parent_run_id: UUID | None, tags: list[str] | None) -> OpenCall | None:
+    def _finish(self, run_id: UUID, parent_run_id: UUID | None, tags: list[str] | None) -> LiveCall | None:
         """Take the call of a run out of the books; a new one where an end comes without a start; None for an echo."""
         key = key_of(run_id)
         call = self._open.pop(key, None)
@@ -78,7 +78,7 @@ class CallBooks(ABC):
             if late is not None:
                 late.replaces_abandoned = True
                 return late
-            call = OpenCall(key, "chat", None, None, parent_run_id, tags, None, None, 1)
+            call = LiveCall(key, "chat", None, None, parent_run_id, tags, None, None, 1)
             call.default = self._default
             call.frame = current_frame.get()
             call.run = self._runs.get(key_of(parent_run_id)) if parent_run_id is not None else None
@@ -94,7 +94,7 @@ class CallBooks(ABC):
         self._leave_parent(call)
         return call
 
-    def _leave(self, call: OpenCall) -> None:
+    def _leave(self, call: LiveCall) -> None:
         """Take a call out of the books."""
         self._open.pop(call.key, None)
         if call.below is not None:
@@ -103,7 +103,7 @@ class CallBooks(ABC):
         self._leave_parent(call)
         call.ref = None
 
-    def _leave_parent(self, call: OpenCall) -> None:
+    def _leave_parent(self, call: LiveCall) -> None:
         if call.parent_run_id is not None:
             parent = key_of(call.parent_run_id)
             siblings = self._children.get(parent)
@@ -155,7 +155,7 @@ class CallBooks(ABC):
         self._vanished.clear()
         self._ended.clear()
 
-    def _give_up(self, call: OpenCall, status: Status) -> None:
+    def _give_up(self, call: LiveCall, status: Status) -> None:
         # Remembered before it leaves the open ones: an end that comes at this very moment must find it in one of the two.
         self._given_up[call.key] = _without_hold(call)
         if self._open.pop(call.key, None) is None:
@@ -171,7 +171,7 @@ class CallBooks(ABC):
         self._put(call)
 
 
-def _without_hold(call: OpenCall) -> OpenCall:
+def _without_hold(call: LiveCall) -> LiveCall:
     """A copy for the end that may still come: what was held is settled with the call that was given up."""
     late = copy.copy(call)
     if late.admission is not None:

@@ -16,13 +16,13 @@ from weakref import ref
 
 import uuid_utils
 
-from vital_tracking.calls.metadata_keys import Shape, shape_of
+from vital_tracking.calls.metadata_keys import MetadataKeys, shape_of
 from vital_tracking.calls.resolve import ALLOWED_METADATA, call_context, record_of, shortest_record_of
 from vital_tracking.calls.usage_of import ErrorFacts, prompt_size, text_size
 from vital_tracking.calls.wire import pack_call
 from vital_tracking.core.admission import Admission
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.frames import Frame
+from vital_tracking.core.frames import ScopeFrame
 from vital_tracking.core.record import CallRecord, CallType, Status
 from vital_tracking.core.sanitize import MAX_TEXT, MAX_TOKENS, clean_text
 from vital_tracking.errors import BudgetExceeded
@@ -47,7 +47,7 @@ class Run:
         self.tool = tool
 
 
-class OpenCall:
+class LiveCall:
     """The state of one call by its run. Times: `started` is wall time in seconds, the others a monotonic clock's seconds."""
 
     __slots__ = (
@@ -128,10 +128,10 @@ class OpenCall:
         self.batch_size = batch_size
         self.batch_reported = True
         self.default: CallContext | None = None
-        self.frame: Frame | None = None
-        self.marked: Frame | None = None
+        self.frame: ScopeFrame | None = None
+        self.marked: ScopeFrame | None = None
         self.allowed: frozenset[str] = ALLOWED_METADATA
-        self.shape: Shape | None = None  # of the metadata, once it was asked for
+        self.shape: MetadataKeys | None = None  # of the metadata, once it was asked for
         self.scope: Mapping[str, Any] | None = None  # the scope's own metadata, where the scope itself is not at hand
         self.unknown_keys: Sequence[str] = ()
         self.opening: bytes | None = None  # what was known at the start, packed
@@ -142,7 +142,7 @@ class OpenCall:
         self.run: Run | None = None
         self.tree: tuple[Any, Any] | None = None  # LangSmith's trace id and project
         self.attempt: int | None = None
-        self.below: OpenCall | None = None
+        self.below: LiveCall | None = None
         self.admission: Admission | None = None
         self.context: CallContext | None = None
         self.echoes = 0

@@ -34,7 +34,7 @@ def remember(book: dict[Key, Value], key: Key, value: Value) -> Value:
 Values = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
-class Shape:
+class MetadataKeys:
     """The names of some metadata that are kept, in their order, and how values are taken of metadata of this shape.
 
     `values` takes those of `names`, `owners` those of `OWNER_KEYS`; `unknown` are names that are most likely spelling mistakes;
@@ -65,10 +65,10 @@ def _taker(names: tuple[str, ...]) -> Values:
     return lambda _metadata: ()
 
 
-_known: dict[tuple[frozenset[str], tuple[str, ...]], Shape] = {}
+_known: dict[tuple[frozenset[str], tuple[str, ...]], MetadataKeys] = {}
 
 
-def shape_of(allowed: frozenset[str], metadata: Mapping[str, Any]) -> Shape:
+def shape_of(allowed: frozenset[str], metadata: Mapping[str, Any]) -> MetadataKeys:
     """The shape of some metadata, of which the `allowed` are kept, beside what rows are made of."""
     names = tuple(metadata)
     try:
@@ -76,6 +76,6 @@ def shape_of(allowed: frozenset[str], metadata: Mapping[str, Any]) -> Shape:
     except TypeError:  # a key that cannot be hashed
         names, shape = tuple(name for name in names if isinstance(name, str)), None
     if shape is None:
-        shape = Shape(tuple(name for name in names if isinstance(name, str)), allowed, unknown_keys(metadata))
+        shape = MetadataKeys(tuple(name for name in names if isinstance(name, str)), allowed, unknown_keys(metadata))
         remember(_known, (allowed, names), shape)
     return shape

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
-from vital_tracking.calls.metadata_keys import Shape, remember, shape_of
+from vital_tracking.calls.metadata_keys import MetadataKeys, remember, shape_of
 from vital_tracking.calls.usage_of import (
     estimated_usage,
     longest_answer,
@@ -22,13 +22,13 @@ from vital_tracking.calls.usage_of import (
 )
 from vital_tracking.core.admission import Request
 from vital_tracking.core.context import METADATA_KEY, CallContext
-from vital_tracking.core.frames import Frame, resolve
+from vital_tracking.core.frames import ScopeFrame, resolve
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.sanitize import clean_text, token_count
 from vital_tracking.core.usage import TokenUsage
 
 if TYPE_CHECKING:
-    from vital_tracking.calls.live import OpenCall
+    from vital_tracking.calls.live import LiveCall
 
 # Metadata that LangChain and LangGraph add and that say something about cost; others only where the team allows them.
 ALLOWED_METADATA: Final = frozenset(
@@ -52,7 +52,7 @@ class _Bill(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def record_of(call: OpenCall) -> CallRecord:
+def record_of(call: LiveCall) -> CallRecord:
     """The record of a finished call."""
     metadata = call.metadata
     model, requested = model_of(metadata, call.params, call.response)
@@ -95,7 +95,7 @@ def record_of(call: OpenCall) -> CallRecord:
     )
 
 
-def request_of(call: OpenCall) -> Request:
+def request_of(call: LiveCall) -> Request:
     """What a call asks of the budgets before it is made."""
     metadata, params, messages = call.metadata, call.params, call.messages or ()
     return Request(
@@ -110,7 +110,7 @@ def request_of(call: OpenCall) -> Request:
     )
 
 
-def shortest_record_of(call: OpenCall) -> CallRecord:
+def shortest_record_of(call: LiveCall) -> CallRecord:
     """What is known of a call for sure, where making its record failed: that it was, and its usage or the sizes of its texts."""
     usage = None
     with suppress(Exception):
@@ -134,7 +134,7 @@ def shortest_record_of(call: OpenCall) -> CallRecord:
     )
 
 
-def run_id_of(call: OpenCall) -> str:
+def run_id_of(call: LiveCall) -> str:
     """The run's id as text; a run id that was no UUID is its own text."""
     return str(UUID(int=call.key)) if type(call.key) is int else str(call.key)
 
@@ -149,13 +149,13 @@ def run_key_of_message(message_id: str | None) -> int | None:
         return None
 
 
-def _made_by_another(call: OpenCall) -> bool:
+def _made_by_another(call: LiveCall) -> bool:
     """Whether another run than this has made the message."""
     source = run_key_of_message(call.message_id)
     return source is not None and f"{source:032x}" != run_id_of(call).replace("-", "")
 
 
-def _bill(call: OpenCall) -> _Bill:
+def _bill(call: LiveCall) -> _Bill:
     """What was used, whether the provider billed it, whether a cache answered, and notes."""
     if call.status == "blocked":
         return _Bill(TokenUsage(), billed=False, notes=call.notes)
@@ -175,7 +175,7 @@ def _bill(call: OpenCall) -> _Bill:
     return _Bill(estimated_usage(prompt_bytes, answer_bytes, known), notes=notes)
 
 
-def _bill_of_success(call: OpenCall, known: TokenUsage | None, notes: tuple[str, ...]) -> _Bill:
+def _bill_of_success(call: LiveCall, known: TokenUsage | None, notes: tuple[str, ...]) -> _Bill:
     cached = _from_cache(call)
     if call.inner and not cached:
         # A model that asked another one inside and handed its answer on: the inner call carries the bill.
@@ -196,7 +196,7 @@ def _bill_of_success(call: OpenCall, known: TokenUsage | None, notes: tuple[str,
     return _Bill(usage, cache_hit=cached or replayed, notes=notes)
 
 
-def call_context(call: OpenCall) -> CallContext:
+def call_context(call: LiveCall) -> CallContext:
     """Who and what a call is for."""
     in_tool = call.run is not None and call.run.tool is not None
     shape = call.shape = shape_of(call.allowed, call.metadata)
@@ -205,10 +205,10 @@ def call_context(call: OpenCall) -> CallContext:
 
 def context_of(
     default: CallContext,
-    frame: Frame | None,
-    marked: Frame | None,
+    frame: ScopeFrame | None,
+    marked: ScopeFrame | None,
     metadata: Mapping[str, Any],
-    shape: Shape,
+    shape: MetadataKeys,
     *,
     in_tool: bool,
 ) -> CallContext:
@@ -238,7 +238,11 @@ def _known_of(default: CallContext) -> dict[object, CallContext]:
 
 
 def _context_of(
-    default: CallContext, frame: Frame | None, marked: Frame | None, metadata: Mapping[str, Any], in_tool: bool
+    default: CallContext,
+    frame: ScopeFrame | None,
+    marked: ScopeFrame | None,
+    metadata: Mapping[str, Any],
+    in_tool: bool,
 ) -> CallContext:
     """See `context.resolve`, and what LangGraph and LangChain say."""
     context = resolve(default, frame, marked, metadata)
@@ -267,7 +271,7 @@ def _filled(
     return context.replace(gaps)
 
 
-def _metadata(call: OpenCall) -> dict[str, Any]:
+def _metadata(call: LiveCall) -> dict[str, Any]:
     metadata = call.metadata
     kept: dict[str, Any] = dict(call.scope_metadata)
     kept |= {key: metadata[key] for key in metadata.keys() & call.allowed}
@@ -295,7 +299,7 @@ def _metadata(call: OpenCall) -> dict[str, Any]:
     return kept
 
 
-def trace_id_of(call: OpenCall, run_id: str) -> str:
+def trace_id_of(call: LiveCall, run_id: str) -> str:
     """LangSmith's trace id, which is the id of the root run."""
     if call.tree is not None and call.tree[0] is not None:
         return str(call.tree[0])
@@ -304,7 +308,7 @@ def trace_id_of(call: OpenCall, run_id: str) -> str:
     return str(call.parent_run_id) if call.parent_run_id else run_id
 
 
-def project_of(call: OpenCall) -> str | None:
+def project_of(call: LiveCall) -> str | None:
     """LangSmith's project, where its tracing is on."""
     if call.tree is not None and call.tree[1] is not None:
         return str(call.tree[1]) or None
@@ -323,7 +327,7 @@ def project_of(call: OpenCall) -> str | None:
 _tracing: tuple[float, str | None] = (float("-inf"), None)
 
 
-def _from_cache(call: OpenCall) -> bool:
+def _from_cache(call: LiveCall) -> bool:
     """Whether LangChain's cache answered: it sets `total_cost` to 0."""
     cost = call.usage.get("total_cost") if isinstance(call.usage, Mapping) else None
     return type(cost) is int and cost == 0

@@ -17,7 +17,7 @@ import orjson
 import uuid_utils
 
 from vital_tracking.calls.json_codec import context_fields, context_from, dumps, mended
-from vital_tracking.calls.metadata_keys import OWNER_KEYS, Shape, remember, shape_of
+from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, remember, shape_of
 from vital_tracking.calls.resolve import HASHED_AS_THEY_ARE, call_context, project_of, run_id_of
 from vital_tracking.calls.usage_of import ErrorFacts, provider_of, requested_model_of
 from vital_tracking.core.admission import Admission
@@ -26,7 +26,7 @@ from vital_tracking.core.sanitize import clean_metadata, clean_text, token_count
 from vital_tracking.core.usage import TokenUsage
 
 if TYPE_CHECKING:
-    from vital_tracking.calls.live import OpenCall
+    from vital_tracking.calls.live import LiveCall
 
 _LONG: Final = 1024
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
@@ -75,12 +75,12 @@ _END: Final = (
 
 # What calls of one context and shape have in common, as JSON, by the context's identity and the shape; with the context and the
 # metadata of its scope.
-_heads: dict[tuple[int, Shape], tuple[CallContext, Mapping[str, Any], bytes]] = {}
+_heads: dict[tuple[int, MetadataKeys], tuple[CallContext, Mapping[str, Any], bytes]] = {}
 
 _unpacked: dict[tuple[tuple[str, Any], ...], CallContext] = {}
 
 
-def pack_opening(call: OpenCall, run_id: object = None) -> bytes:
+def pack_opening(call: LiveCall, run_id: object = None) -> bytes:
     """What is known of a call at its start; `run_id` is its run's id where that is at hand."""
     context = call.context
     if context is None:
@@ -113,7 +113,7 @@ def pack_opening(call: OpenCall, run_id: object = None) -> bytes:
     return b"%b%b}" % (_head(context, call.scope_metadata, shape), packed)
 
 
-def pack_call(call: OpenCall, *, short: bool = False) -> bytes:
+def pack_call(call: LiveCall, *, short: bool = False) -> bytes:
     """A call that has ended; `short` leaves out what says nothing of money or to whom it belongs."""
     opening = call.opening or pack_opening(call)
     ended = call.ended if call.ended is not None else call.touched
@@ -147,7 +147,7 @@ def pack_call(call: OpenCall, *, short: bool = False) -> bytes:
     return b'{"opening":%b,"end":%b}' % (opening, packed_end)
 
 
-def unpack_call(key: bytes, payload: bytes, skew_s: float) -> OpenCall:
+def unpack_call(key: bytes, payload: bytes, skew_s: float) -> LiveCall:
     """The call that was packed at its end."""
     data = orjson.loads(payload)
     call = _opened(key, data["opening"], skew_s)
@@ -170,7 +170,7 @@ def unpack_call(key: bytes, payload: bytes, skew_s: float) -> OpenCall:
     return call
 
 
-def unpack_opening(key: bytes, payload: bytes, skew_s: float) -> OpenCall:
+def unpack_opening(key: bytes, payload: bytes, skew_s: float) -> LiveCall:
     """A call of which nothing is known but its start: its process has died."""
     call = _opened(key, orjson.loads(payload), skew_s)
     call.lost = True
@@ -180,8 +180,8 @@ def unpack_opening(key: bytes, payload: bytes, skew_s: float) -> OpenCall:
     return call
 
 
-def _opened(key: bytes, data: Mapping[str, Any], skew_s: float) -> OpenCall:
-    from vital_tracking.calls.live import OpenCall, Run
+def _opened(key: bytes, data: Mapping[str, Any], skew_s: float) -> LiveCall:
+    from vital_tracking.calls.live import LiveCall, Run
 
     values = data["values"]
     kept = data["keys"]["kept"]
@@ -190,7 +190,7 @@ def _opened(key: bytes, data: Mapping[str, Any], skew_s: float) -> OpenCall:
     metadata = dict(zip(kept, values[named:], strict=True))
     metadata |= {"ls_provider": start["provider"], "ls_model_name": start["model"]}
     run_id = start["run"]  # its own text: nobody looks an unpacked call up by its number
-    call = OpenCall(run_id, start["type"], None, None, start["parent"], start["tags"], metadata, None, start["batch"])
+    call = LiveCall(run_id, start["type"], None, None, start["parent"], start["tags"], metadata, None, start["batch"])
     call.id = uuid_utils.UUID(bytes=key)
     call.started = start["started"] + (skew_s if start["skew_s"] is None else start["skew_s"])
     call.clocked = False
@@ -219,7 +219,7 @@ def _context_of(packed: Mapping[str, Any]) -> CallContext:
     return context
 
 
-def _head(context: CallContext, scope: Mapping[str, Any], shape: Shape) -> bytes:
+def _head(context: CallContext, scope: Mapping[str, Any], shape: MetadataKeys) -> bytes:
     """The JSON of an opening, up to its values: to whom the call belongs, and the names of its metadata."""
     key = (id(context), shape)
     known = _heads.get(key)
@@ -234,7 +234,7 @@ def _head(context: CallContext, scope: Mapping[str, Any], shape: Shape) -> bytes
     return head
 
 
-def _stored(shape: Shape, metadata: Mapping[str, Any]) -> tuple[Any, ...]:
+def _stored(shape: MetadataKeys, metadata: Mapping[str, Any]) -> tuple[Any, ...]:
     """The values of metadata that are kept, as the database will have them: flat and not too long."""
     values = shape.values(metadata)
     return values if _PLAIN.issuperset(map(type, values)) else tuple(map(_storable, shape.names, values))

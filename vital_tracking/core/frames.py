@@ -13,7 +13,7 @@ from vital_tracking.core.context import _FIELD_OF, CONTEXT_KEYS, SCOPE_KEY, Call
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
-class Frame:
+class ScopeFrame:
     """One open scope: its whole context, and what it handed to LangChain as metadata.
 
     `owner` is the tracker that opened it. `absorbed` is the `vital_*` metadata that the surrounding LangChain run already
@@ -22,7 +22,7 @@ class Frame:
 
     id: str
     context: CallContext
-    parent: Frame | None = None
+    parent: ScopeFrame | None = None
     owner: Any = None
     absorbed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -36,7 +36,7 @@ class Frame:
 
     def is_inside(self, scope_id: str) -> bool:
         """Whether this is the scope of that id, or was opened inside it."""
-        frame: Frame | None = self
+        frame: ScopeFrame | None = self
         while frame is not None:
             if scope_id in (frame.id, frame.absorbed.get(SCOPE_KEY)):
                 return True
@@ -45,22 +45,22 @@ class Frame:
 
 
 # Weak: a scope that nobody holds any more is gone, and the metadata that carry it still attribute its calls.
-_frames: WeakValueDictionary[str, Frame] = WeakValueDictionary()
+_frames: WeakValueDictionary[str, ScopeFrame] = WeakValueDictionary()
 
 
-_ended: WeakSet[Frame] = WeakSet()
+_ended: WeakSet[ScopeFrame] = WeakSet()
 
 
-current_frame: ContextVar[Frame | None] = ContextVar("vital_tracking_frame", default=None)
+current_frame: ContextVar[ScopeFrame | None] = ContextVar("vital_tracking_frame", default=None)
 
 
-def enter(frame: Frame) -> Token[Frame | None]:
+def enter(frame: ScopeFrame) -> Token[ScopeFrame | None]:
     """Make a scope the open one of this context."""
     _ended.discard(frame)
     return current_frame.set(frame)
 
 
-def leave(frame: Frame, token: Token[Frame | None]) -> bool:
+def leave(frame: ScopeFrame, token: Token[ScopeFrame | None]) -> bool:
     """Close a scope that `enter` opened with `token`; False where this is not the context that it was opened in.
 
     Scopes of generators may overlap in one context and close in any order: what is open afterwards is the innermost scope
@@ -80,7 +80,9 @@ def leave(frame: Frame, token: Token[Frame | None]) -> bool:
     return here
 
 
-def locate(current: Frame | None, metadata: Mapping[str, Any] | None) -> tuple[Frame | None, Frame | None]:
+def locate(
+    current: ScopeFrame | None, metadata: Mapping[str, Any] | None
+) -> tuple[ScopeFrame | None, ScopeFrame | None]:
     """The scope that a call is in, and the scope whose metadata it carries.
 
     They differ where a scope was opened inside a run that carries another's metadata: the inner one is the call's then. A
@@ -111,7 +113,7 @@ def exported_by(scope_id: object) -> Mapping[str, Any]:
 
 
 def resolve(
-    default: CallContext, frame: Frame | None, marked: Frame | None, metadata: Mapping[str, Any]
+    default: CallContext, frame: ScopeFrame | None, marked: ScopeFrame | None, metadata: Mapping[str, Any]
 ) -> CallContext:
     """Merge the context of a call: its own metadata over its scope over the tracker's default.
 

@@ -1,4 +1,4 @@
-"""One daemon thread that takes items from their sources and delivers them in batches. It knows sources, clock and courier, and
+"""One daemon thread that takes items from their sources and delivers them in batches. It knows sources, clock and exporter, and
 nothing of calls.
 
 An item leaves its source when the store has it, or will never take it: a thread that dies loses nothing, the next one goes on.
@@ -60,7 +60,7 @@ class OwnSource(Source[Item], Protocol[Item]):
         """The place before which everything is settled."""
 
 
-class Courier(Protocol[Item, Encoded]):
+class Exporter(Protocol[Item, Encoded]):
     """Encodes items and sends them. Raises StoreUnavailable or StoreNotReady to be asked again, StoreRejected to be split."""
 
     def encode(self, items: Sequence[Item]) -> list[Encoded]:
@@ -78,11 +78,11 @@ class Courier(Protocol[Item, Encoded]):
     def tick(self) -> None:
         """Do what is due from time to time; called on the writer's thread at least once an interval."""
 
-    def legacies(self) -> Sequence[Source[Item]]:
+    def further_sources(self) -> Sequence[Source[Item]]:
         """Further sources that are only emptied, taken after the others; not while the process is ending."""
 
 
-class Writer(Generic[Item, Encoded]):
+class BatchProcessor(Generic[Item, Encoded]):
     """Delivers items in the background: as soon as `batch_size` wait or `interval_s` have passed, up to `max_batch` at once.
 
     Without `background` there is no thread but while somebody waits in `flush`.
@@ -90,7 +90,7 @@ class Writer(Generic[Item, Encoded]):
 
     def __init__(
         self,
-        courier: Courier[Item, Encoded],
+        exporter: Exporter[Item, Encoded],
         sources: Sequence[OwnSource[Item]],
         *,
         batch_size: int = 100,
@@ -98,7 +98,7 @@ class Writer(Generic[Item, Encoded]):
         interval_s: float = 5.0,
         background: bool = True,
     ) -> None:
-        self._courier = courier
+        self._exporter = exporter
         self._sources = sources
         self._batch_size = batch_size
         self._max_batch = max_batch
@@ -142,7 +142,7 @@ class Writer(Generic[Item, Encoded]):
             self.start()
 
     def start(self) -> None:
-        """Have the thread run, so that the courier is ticked although nothing is put."""
+        """Have the thread run, so that the exporter is ticked although nothing is put."""
         if not self._running and self._background:
             self._start()
 
@@ -235,7 +235,7 @@ class Writer(Generic[Item, Encoded]):
     def _run(self) -> None:
         wake = self._wake
         try:
-            if self._courier.legacies():
+            if self._exporter.further_sources():
                 wake.put(None)  # they have waited long enough
             while self._goes_on():
                 with suppress(Empty):
@@ -278,15 +278,15 @@ class Writer(Generic[Item, Encoded]):
         with self._working:
             more = True
             while more and not self._late():
-                self._courier.tick()
+                self._exporter.tick()
                 self._signalled = False
                 done = [self._deliver(source) for source in self._sources]
                 if None in done:
                     return  # the deadline came first
                 if not self._closing:
-                    done += [self._deliver(source) for source in self._courier.legacies()]
+                    done += [self._deliver(source) for source in self._exporter.further_sources()]
                 more = any(done) and (self._is_due() or any(done[len(self._sources) :]))
-            self._courier.tick()
+            self._exporter.tick()
 
     def _is_due(self) -> bool:
         """Whether to go on at once: few items wait for company, unless somebody waits for them."""
@@ -315,11 +315,11 @@ class Writer(Generic[Item, Encoded]):
     def _deliver_items(self, items: Sequence[Item]) -> bool:
         """Encode and send; False where a deadline came first."""
         try:
-            encoded = self._persist(lambda: self._courier.encode(items))
+            encoded = self._persist(lambda: self._exporter.encode(items))
             return encoded is not None and self._send(encoded)
-        except Exception as error:  # noqa: BLE001 - a courier that breaks its word must not end the delivery of the rest
+        except Exception as error:  # noqa: BLE001 - a exporter that breaks its word must not end the delivery of the rest
             if len(items) == 1:
-                self._courier.unreadable(items[0], error)
+                self._exporter.unreadable(items[0], error)
                 return True
             middle = len(items) // 2
             return self._deliver_items(items[:middle]) and self._deliver_items(items[middle:])
@@ -330,13 +330,13 @@ class Writer(Generic[Item, Encoded]):
             return not rows or self._persist(lambda: self._sent(rows)) is not None
         except StoreRejected as error:
             if len(rows) == 1:
-                self._courier.refused(rows[0], error)
+                self._exporter.refused(rows[0], error)
                 return True
             middle = len(rows) // 2
             return self._send(rows[:middle]) and self._send(rows[middle:])
 
     def _sent(self, rows: list[Encoded]) -> bool:
-        self._courier.send(rows)
+        self._exporter.send(rows)
         return True
 
     def _persist(self, attempt: Callable[[], _Result]) -> _Result | None:
@@ -359,7 +359,7 @@ class Writer(Generic[Item, Encoded]):
                 return None  # nobody waits for this thread any more
             if self._flushing:
                 wait = min(wait, _WAITED_FOR_S)
-            self._courier.tick()
+            self._exporter.tick()
             # An exit or a flush cuts the wait short.
             with suppress(Empty):
                 self._wake.get(timeout=wait)

@@ -46,7 +46,7 @@ class Letter:
         return {}
 
 
-class Letters:
+class DeadLetters:
     """The dead letters of one database, in a folder; at most 16 MiB of them."""
 
     def __init__(self, folder: Path | None) -> None:

@@ -21,21 +21,21 @@ from vital_tracking.calls.json_codec import unpack_record, unpack_run
 from vital_tracking.core.pricing import Price, PriceBook, ceiling_rates
 from vital_tracking.core.record import CallRecord, Cost, RunRecord
 from vital_tracking.delivery.clock import DatabaseClock
-from vital_tracking.delivery.dead_letters import Letters
+from vital_tracking.delivery.dead_letters import DeadLetters
 from vital_tracking.delivery.rows import Draws, Row, _encoded, run_row, shortened
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.errors import StoreError, StoreNotReady, StoreRejected, StoreUnavailable
 from vital_tracking.settings import Settings
-from vital_tracking.spool.log_record import Frame, Kind
-from vital_tracking.spool.orphans import Estate, claim
+from vital_tracking.spool.log_record import LogRecord, RecordKind
+from vital_tracking.spool.orphans import OrphanedSegments, claim
 from vital_tracking.stores.protocol import Store
 
 logger = logging.getLogger("vital_tracking.delivery")
 
 _PRICES_EVERY_S: Final = 300.0
-_ESTATES_EVERY_S: Final = 60.0
+_ORPHANS_EVERY_S: Final = 60.0
 _PARTITIONS_EVERY_S: Final = 86_400.0
-_MOST_ESTATES: Final = 16  # at once: each takes a file descriptor
+_MOST_ORPHANS: Final = 16  # at once: each takes a file descriptor
 _UNFORESEEN_TRIES: Final = 4
 _MOST_UNSETTLED: Final = 10_000  # what does not fit is settled when its row is made
 _REFUSED: Final = (
@@ -73,8 +73,8 @@ Decoder: TypeAlias = Callable[[bytes, bytes, float], CallRecord | Unrecorded]
 """Makes a call of a frame's id, its JSON, and how many seconds to add to the clock it was written by."""
 
 
-class StoreCourier:
-    """The writer's courier between the spool and a store. All of it runs on the writer's thread but what says otherwise."""
+class StoreExporter:
+    """The writer's exporter between the spool and a store. All of it runs on the writer's thread but what says otherwise."""
 
     def __init__(
         self,
@@ -97,20 +97,20 @@ class StoreCourier:
         self.own_path: Callable[[], Path | None] = lambda: None
         self._folder = folder
         self._counts = counts
-        self._decoders = {Kind.RECORD: _a_record, Kind.BEGUN: _a_record, **decoders}
+        self._decoders = {RecordKind.RECORD: _a_record, RecordKind.BEGUN: _a_record, **decoders}
         self._ceiling = ceiling_rates(settings.ceiling_price)
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
         """In a forked child: what is held, claimed and known is the parent's."""
-        self.letters = Letters(self._folder)
+        self.letters = DeadLetters(self._folder)
         self.held: dict[bytes, Any] = {}
         self.drawn: dict[bytes, tuple[str | None, Draws]] = {}
         self._unsettled: deque[tuple[CallRecord | Unrecorded, Any]] = deque(maxlen=_MOST_UNSETTLED)
-        for estate in getattr(self, "estates", ()):
-            estate.let_go()
-        self.estates: list[Estate] = []
-        self._estates_due = 0.0
+        for orphan in getattr(self, "orphans", ()):
+            orphan.let_go()
+        self.orphans: list[OrphanedSegments] = []
+        self._orphans_due = 0.0
         self._prices_due = 0.0
         self._partitions_due = 0.0
         self._clock_told = False
@@ -174,32 +174,32 @@ class StoreCourier:
             except Exception as error:  # noqa: BLE001 - housekeeping must not stop delivery
                 self._counts.fault(error)
 
-    def legacies(self) -> Sequence[Estate]:
+    def further_sources(self) -> Sequence[OrphanedSegments]:
         """What dead processes have left for this database; looked for at the start and once a minute."""
-        if self._folder is not None and time.monotonic() >= self._estates_due:
-            self._estates_due = time.monotonic() + _ESTATES_EVERY_S
+        if self._folder is not None and time.monotonic() >= self._orphans_due:
+            self._orphans_due = time.monotonic() + _ORPHANS_EVERY_S
             try:
-                for estate in islice(claim(self._folder, self.own_path()), _MOST_ESTATES - len(self.estates)):
-                    self._counts.stats.damaged += estate.damaged
-                    self.estates.append(estate)
+                for orphan in islice(claim(self._folder, self.own_path()), _MOST_ORPHANS - len(self.orphans)):
+                    self._counts.stats.damaged += orphan.damaged
+                    self.orphans.append(orphan)
             except Exception as error:  # noqa: BLE001 - this process's own calls come first
                 self._counts.fault(error)
-        known, self.estates = len(self.estates), [estate for estate in self.estates if not estate.finished]
-        if known == _MOST_ESTATES and not self.estates:
-            self._estates_due = 0.0  # there may be more
-        return self.estates
+        known, self.orphans = len(self.orphans), [orphan for orphan in self.orphans if not orphan.finished]
+        if known == _MOST_ORPHANS and not self.orphans:
+            self._orphans_due = 0.0  # there may be more
+        return self.orphans
 
-    def encode(self, items: Sequence[Frame]) -> list[Row]:
+    def encode(self, items: Sequence[LogRecord]) -> list[Row]:
         """Price the items and turn them into rows. One that cannot be turned is kept in its shortest form, and flagged."""
         self.refresh_prices()
         if self.clock.first_s is not None:
-            for estate in self.estates:
-                estate.date(self.clock.first_s)
+            for orphan in self.orphans:
+                orphan.date(self.clock.first_s)
         calls: dict[str, Row] = {}
         runs: dict[str, RunRecord] = {}
         for frame in items:
             try:
-                if frame.kind == Kind.RUN:
+                if frame.kind == RecordKind.RUN:
                     run = unpack_run(frame.payload)
                     runs[run.id] = run  # a run that began and ended in one batch is sent once
                     continue
@@ -264,7 +264,7 @@ class StoreCourier:
         self._set_aside(row, row.function, error.sqlstate, None)
         self._gone([row])
 
-    def unreadable(self, item: Frame, error: Exception) -> None:
+    def unreadable(self, item: LogRecord, error: Exception) -> None:
         """Set aside a frame of which no row can be made, such as one of a later version's."""
         self._counts.fault(error)
         self._counts.stats.rejected += 1
@@ -311,7 +311,7 @@ class StoreCourier:
             except Exception as error:  # noqa: BLE001 - what was sent is stored
                 self._counts.fault(error)
 
-    def decoded(self, frame: Frame) -> CallRecord | Unrecorded:
+    def decoded(self, frame: LogRecord) -> CallRecord | Unrecorded:
         """The call that a frame holds."""
         skew_s = frame.skew_s if frame.skew_s is not None else self.clock.first_s
         if frame.item is not None:

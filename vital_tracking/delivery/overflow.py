@@ -53,7 +53,7 @@ class _Sum:
     ids: list[bytes] = field(default_factory=list)
 
 
-class Losses:
+class Overflow:
     """The sums of calls that could not be kept one by one. Bounded: past ten thousand, sessions and agents are no longer told
     apart, past twenty thousand users neither, past thirty thousand nothing but models, prices and times."""
 

@@ -17,17 +17,17 @@ from typing import Any, Final, Protocol, TypeAlias
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord, RunRecord
-from vital_tracking.delivery.batch_processor import Writer
-from vital_tracking.delivery.exporter import Decoder, StoreCourier, Unrecorded
+from vital_tracking.delivery.batch_processor import BatchProcessor
+from vital_tracking.delivery.exporter import Decoder, StoreExporter, Unrecorded
 from vital_tracking.delivery.memory_queue import Queue
-from vital_tracking.delivery.overflow import Losses
+from vital_tracking.delivery.overflow import Overflow
 from vital_tracking.delivery.rows import Draws, Row, by_clock
 from vital_tracking.delivery.stats import Counts, Delivered, Stats
 from vital_tracking.settings import Settings
 from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.spool.location import spool_folder
-from vital_tracking.spool.log_record import MAX_BODY, Frame, Kind
-from vital_tracking.spool.orphans import Estate, claim
+from vital_tracking.spool.log_record import MAX_BODY, LogRecord, RecordKind
+from vital_tracking.spool.orphans import OrphanedSegments, claim
 from vital_tracking.stores.protocol import Store
 
 logger = logging.getLogger("vital_tracking.delivery")
@@ -84,19 +84,21 @@ class Recorder:
         self._counts = Counts()
         self.fault = self._counts.fault
         self.folder = None if getattr(store, "in_memory", False) else spool_folder(settings, store.description)
-        self._courier = StoreCourier(store, prices, settings, self._counts, folder=self.folder, decoders=decoders or {})
-        self._courier.on_clock = self._tell_clock
-        self.on_tick = self._courier.on_tick
+        self._exporter = StoreExporter(
+            store, prices, settings, self._counts, folder=self.folder, decoders=decoders or {}
+        )
+        self._exporter.on_clock = self._tell_clock
+        self.on_tick = self._exporter.on_tick
         self.on_tick.append(self._keep_losses)
-        self.settle_held = self._courier.settle_held
-        self.refresh_prices = self._courier.refresh_prices
-        self.clock = self._courier.clock
-        self._queue: Queue[Frame] = Queue(settings.queue_bytes)
-        self._losses = Losses()
+        self.settle_held = self._exporter.settle_held
+        self.refresh_prices = self._exporter.refresh_prices
+        self.clock = self._exporter.clock
+        self._queue: Queue[LogRecord] = Queue(settings.queue_bytes)
+        self._overflow = Overflow()
         self._spilling = threading.RLock()
         self.spool = self._open_spool()
-        self._writer: Writer[Frame, Row] = Writer(
-            self._courier,
+        self._writer: BatchProcessor[LogRecord, Row] = BatchProcessor(
+            self._exporter,
             [self._queue] if self.spool is None else [self.spool, self._queue],
             batch_size=settings.batch_size,
             max_batch=max(settings.max_batch_size, settings.batch_size),
@@ -119,33 +121,33 @@ class Recorder:
             sync_s=settings.sync_interval_s,
             background=settings.background,
         )
-        self._courier.own_path = lambda: spool.path
-        self._courier.on_gone = spool.gone
+        self._exporter.own_path = lambda: spool.path
+        self._exporter.on_gone = spool.gone
         return spool
 
     # What the others hang on here
 
     @property
     def holds(self) -> Any:
-        """What budgets hold; see `courier.Holds`."""
-        return self._courier.holds
+        """What budgets hold; see `exporter.Holds`."""
+        return self._exporter.holds
 
     @holds.setter
     def holds(self, holds: Any) -> None:
-        self._courier.holds = holds
+        self._exporter.holds = holds
 
     @property
     def on_alerts(self) -> Callable[[list[dict[str, Any]]], None] | None:
         """Told of alerts that became due."""
-        return self._courier.on_alerts
+        return self._exporter.on_alerts
 
     @on_alerts.setter
     def on_alerts(self, told: Callable[[list[dict[str, Any]]], None] | None) -> None:
-        self._courier.on_alerts = told
+        self._exporter.on_alerts = told
 
     # Calls that begin
 
-    def opened(self, kind: Kind, key: bytes, payload: bytes) -> None:
+    def opened(self, kind: RecordKind, key: bytes, payload: bytes) -> None:
         """A call has begun: if this process dies before its end, it is recorded as abandoned."""
         if self.spool is not None and len(payload) < LONGEST:
             self.spool.append(kind, key, payload)
@@ -158,7 +160,7 @@ class Recorder:
         if self.spool is not None:
             try:
                 record = by_clock(record, self.clock.skew_s)
-                self.opened(Kind.BEGUN, id_bytes(record.id), pack_record(record))
+                self.opened(RecordKind.BEGUN, id_bytes(record.id), pack_record(record))
             except Exception as error:  # noqa: BLE001 - only its beginning is lost
                 self.fault(error)
         return record
@@ -167,7 +169,7 @@ class Recorder:
         """A call that had begun was not made after all."""
         if self.spool is not None:
             try:
-                self.spool.append(Kind.VOID, id_bytes(call_id), b"", vital=True)
+                self.spool.append(RecordKind.VOID, id_bytes(call_id), b"", vital=True)
             except Exception as error:  # noqa: BLE001 - the call will be there as abandoned
                 self.fault(error)
 
@@ -183,7 +185,7 @@ class Recorder:
         try:
             if spool is None and len(self._queue.waiting) < _MOST_AS_THEY_ARE and not isinstance(item, _MADE):
                 item.keep()
-                frame = Frame(Kind.CALL, item.id.bytes, b"", item=item)
+                frame = LogRecord(RecordKind.CALL, item.id.bytes, b"", item=item)
             else:
                 short = spool.pressed if spool is not None else self._queue.pressed
                 frame, short = self._packed(item, short=short)
@@ -213,33 +215,33 @@ class Recorder:
         """Record a call for which budgets hold something; where it is lost, its hold is given back."""
         hold = item.hold
         key = _key_of(item)
-        self._courier.hold(key, hold, item)
+        self._exporter.hold(key, hold, item)
         if self.put(item):
             return True
-        self._courier.held.pop(key, None)
-        if self._courier.holds is not None:
-            self._courier.holds.give_back(hold)
+        self._exporter.held.pop(key, None)
+        if self._exporter.holds is not None:
+            self._exporter.holds.give_back(hold)
         return False
 
     def refuse(self) -> None:
         """Count a call that came after the end."""
         self._drop(1, "the tracker is closed")
 
-    def _packed(self, item: Recordable, *, short: bool) -> tuple[Frame, bool]:
+    def _packed(self, item: Recordable, *, short: bool) -> tuple[LogRecord, bool]:
         """The frame of an item, and whether it was shortened."""
         if not isinstance(item, _MADE):
-            kind, key, pack = Kind.CALL, item.id.bytes, item.packed
+            kind, key, pack = RecordKind.CALL, item.id.bytes, item.packed
         elif isinstance(item, CallRecord):
             record = by_clock(item, self.clock.skew_s)
-            kind, key, pack = Kind.RECORD, id_bytes(item.id), partial(pack_record, record)
+            kind, key, pack = RecordKind.RECORD, id_bytes(item.id), partial(pack_record, record)
         else:
-            return Frame(Kind.RUN, os.urandom(16), pack_run(item)), False
+            return LogRecord(RecordKind.RUN, os.urandom(16), pack_run(item)), False
         payload = pack(short=short)
         if len(payload) > LONGEST and not short:
             short, payload = True, pack(short=True)
         if len(payload) >= MAX_BODY:
             raise ValueError("The record is too long.")
-        return Frame(kind, key, payload), short
+        return LogRecord(kind, key, payload), short
 
     def _merge(self, item: Recordable) -> bool:
         """Keep a call's money, where there is no room for more."""
@@ -247,7 +249,7 @@ class Recorder:
             self._drop(1, "neither disk nor memory has room")
             return False
         try:
-            self._lose(self._courier.recorded(item), item.hold)
+            self._lose(self._exporter.recorded(item), item.hold)
         except Exception as error:  # noqa: BLE001 - nothing is left to try
             self.fault(error)
             self._drop(1, "a fault of ours")
@@ -265,35 +267,35 @@ class Recorder:
         if record.replaces_abandoned:  # a row of it is in the database already, or on its way there
             self._drop(1, "neither disk nor memory has room for a late end")
             return
-        courier = self._courier
+        exporter = self._exporter
         record = by_clock(record, self.clock.skew_s)
-        cost = courier.cost_of(record)
+        cost = exporter.cost_of(record)
         draws: Draws = []
-        if hold is not None and courier.holds is not None:
-            draws = courier.holds.settle(hold, record, courier.counted(record, cost))
+        if hold is not None and exporter.holds is not None:
+            draws = exporter.holds.settle(hold, record, exporter.counted(record, cost))
         key = id_bytes(record.id)
-        self._losses.add(record, cost, None if hold is None else hold.holder, draws, key)
-        courier.held.pop(key, None)
+        self._overflow.add(record, cost, None if hold is None else hold.holder, draws, key)
+        exporter.held.pop(key, None)
 
     def _keep_losses(self) -> None:
         """Turn the sums into rows as soon as there is room for them."""
         with self._spilling:
             spool = self.spool
-            if self._losses and ((spool is not None and spool.healthy) or not self._queue.pressed):
+            if self._overflow and ((spool is not None and spool.healthy) or not self._queue.pressed):
                 self._spill_losses()
 
     def _spill_losses(self, *, vital: bool = False) -> None:
         with self._spilling:  # so that nobody finds neither the sums nor their rows
-            for record, draws, holder, ids in self._losses.take():
+            for record, draws, holder, ids in self._overflow.take():
                 key, payload = id_bytes(record.id), pack_record(record, short=True)
                 if draws:
-                    self._courier.drawn[key] = (holder, draws)
+                    self._exporter.drawn[key] = (holder, draws)
                 if not (
-                    (self.spool is not None and self.spool.append(Kind.RECORD, key, payload, vital=vital))
-                    or self._queue.put(Frame(Kind.RECORD, key, payload), len(payload) + _OVERHEAD)
+                    (self.spool is not None and self.spool.append(RecordKind.RECORD, key, payload, vital=vital))
+                    or self._queue.put(LogRecord(RecordKind.RECORD, key, payload), len(payload) + _OVERHEAD)
                 ):
-                    self._courier.drawn.pop(key, None)
-                    self._losses.add(record, record.cost, holder, draws, *ids)
+                    self._exporter.drawn.pop(key, None)
+                    self._overflow.add(record, record.cost, holder, draws, *ids)
                 elif self.spool is not None:
                     # Only now: until the sum is safe, each of its calls is better there as abandoned than not at all.
                     for key in ids:
@@ -307,13 +309,13 @@ class Recorder:
     def _tell_clock(self, skew_s: float) -> None:
         """Before the first rows are sent: whoever delivers the rest of them must give them the same times."""
         if self.spool is not None:
-            self.spool.append(Kind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s)
+            self.spool.append(RecordKind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s)
 
     # The end, and what is left
 
     def tick(self) -> None:
         """Do what is due now."""
-        self._courier.tick()
+        self._exporter.tick()
 
     def flush(self, timeout: float | None = None) -> Delivered:
         """Send what waits and wait for the store's acknowledgement, at most `timeout` seconds."""
@@ -322,7 +324,7 @@ class Recorder:
         while complete and merged:  # sums that found no room for their rows find some when others have gone
             self._keep_losses()
             with self._spilling:
-                merged = bool(self._losses)
+                merged = bool(self._overflow)
             complete = self._writer.flush(None if deadline is None else max(deadline - time.monotonic(), 0))
         if self.spool is not None and not self._settings.background:
             self.spool.sync()
@@ -344,11 +346,11 @@ class Recorder:
                 spool.close(idle=idle)
         except Exception as error:  # noqa: BLE001 - a process must be able to end
             self.fault(error)
-        for estate in self._courier.estates:
-            estate.let_go()
+        for orphan in self._exporter.orphans:
+            orphan.let_go()
         waiting = 0 if spool is None else len(spool.waiting)
         in_memory = len(self._queue.waiting)
-        lost = sum(record.calls for record, *_ in self._losses.take())
+        lost = sum(record.calls for record, *_ in self._overflow.take())
         self._drop(lost, "the process is ending")
         if in_memory and not idle:
             logger.warning("Time is over with %d calls on their way; whether they are stored is unknown.", in_memory)
@@ -363,7 +365,7 @@ class Recorder:
         """How many calls wait in memory, merged ones each for itself."""
         count = 0
         for frame in self._queue.take(len(self._queue.waiting)):
-            item = self._courier.decoded(frame) if frame.kind == Kind.RECORD else None
+            item = self._exporter.decoded(frame) if frame.kind == RecordKind.RECORD else None
             count += item.calls if isinstance(item, CallRecord) else 1
         return count
 
@@ -378,11 +380,11 @@ class Recorder:
             if not idle:
                 self._queue.rewind()
                 return
-            if frame.kind == Kind.RUN:
+            if frame.kind == RecordKind.RUN:
                 self._drop(1, "neither disk nor memory has room")
             else:
-                record = self._courier.recorded(self._courier.decoded(frame))
-                self._lose(record, self._courier.held.get(frame.id))
+                record = self._exporter.recorded(self._exporter.decoded(frame))
+                self._lose(record, self._exporter.held.get(frame.id))
                 self._counts.stats.merged += 1
         self._queue.settle()
 
@@ -403,19 +405,21 @@ class Recorder:
             stats.damaged += self.spool.damaged
         return stats
 
-    def replay(self, timeout: float, on_progress: Callable[[Estate, int], None] = lambda _estate, _calls: None) -> bool:
+    def replay(
+        self, timeout: float, on_progress: Callable[[OrphanedSegments, int], None] = lambda _estate, _calls: None
+    ) -> bool:
         """Deliver now what dead processes have left, for at most `timeout` seconds; whether all of it is delivered."""
         if self.folder is None:
             return True
         deadline = time.monotonic() + timeout
-        for estate in claim(self.folder, self.spool.path if self.spool is not None else None):
-            self._courier.estates.append(estate)
+        for orphan in claim(self.folder, self.spool.path if self.spool is not None else None):
+            self._exporter.orphans.append(orphan)
             try:
-                self._writer.empty(estate, deadline, partial(on_progress, estate))
+                self._writer.empty(orphan, deadline, partial(on_progress, orphan))
             finally:
-                if not estate.finished:
-                    estate.let_go()
-            if not estate.finished:
+                if not orphan.finished:
+                    orphan.let_go()
+            if not orphan.finished:
                 return False
         return True
 
@@ -423,11 +427,11 @@ class Recorder:
         """In a forked child: no queue, no spool, no counts, no connections of the parent's."""
         self._counts.reset()
         self._queue.reset()
-        self._losses.reset()
+        self._overflow.reset()
         self._spilling = threading.RLock()
         if self.spool is not None:
             self.spool.reset_after_fork()
-        self._courier.reset_after_fork()
+        self._exporter.reset_after_fork()
         self._writer.reset_after_fork()
         self.store.after_fork()
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict, Unpack, cast
 
-from vital_tracking.budgets.controller import Gate
+from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.core.admission import UNKNOWN_SIZE, Admission, Request
 from vital_tracking.core.context import Agent, CallContext
-from vital_tracking.core.frames import Frame, current_frame, locate, resolve
+from vital_tracking.core.frames import ScopeFrame, current_frame, locate, resolve
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import STATUSES, CallRecord, CallType, Status
 from vital_tracking.core.sanitize import clean_text, token_count
@@ -49,7 +49,7 @@ class DirectCalls:
     """What a tracker offers to code that calls a provider by itself."""
 
     prices: PriceBook
-    gate: Gate
+    controller: AdmissionController
     _recorder: Recorder
     _default: CallContext
 
@@ -164,7 +164,7 @@ class DirectCalls:
         except Exception as fault:  # noqa: BLE001 - recording must not break what it records
             self._recorder.fault(fault)
             if admission is not None:
-                self.gate.release(admission)
+                self.controller.release(admission)
         return call_id
 
     def admit(self, **call: Unpack[AdmitOptions]) -> AdmittedCall:
@@ -178,7 +178,7 @@ class DirectCalls:
         rungs, requests, max_wait = self._requests(call)
         for number, request in enumerate(requests):
             try:
-                admission = self.gate.admit(request, max_wait=max_wait, clamp=True)
+                admission = self.controller.admit(request, max_wait=max_wait, clamp=True)
             except BudgetExceeded as error:
                 self._stop(error, request, rungs, last=number == len(requests) - 1)
             else:
@@ -190,7 +190,7 @@ class DirectCalls:
         rungs, requests, max_wait = self._requests(call)
         for number, request in enumerate(requests):
             try:
-                admission = await self.gate.aadmit(request, max_wait=max_wait, clamp=True)
+                admission = await self.controller.aadmit(request, max_wait=max_wait, clamp=True)
             except BudgetExceeded as error:
                 self._stop(error, request, rungs, last=number == len(requests) - 1)
             else:
@@ -221,7 +221,7 @@ class DirectCalls:
             )
             for model in rungs
         ]
-        self.gate.start()
+        self.controller.start()
         return rungs, requests, call.get("max_wait", 0.0)
 
     def _stop(self, error: BudgetExceeded, request: Request, rungs: list[str | None], *, last: bool) -> None:
@@ -279,11 +279,11 @@ class DirectCalls:
 
     def _not_made(self, admission: Admission) -> None:
         """A call that was admitted is not made."""
-        self.gate.release(admission)
+        self.controller.release(admission)
         if admission.call_id is not None:
             self._recorder.void(admission.call_id)
 
-    def _context(self, agent: Agent | str | None, **changes: Any) -> tuple[CallContext, Frame | None]:
+    def _context(self, agent: Agent | str | None, **changes: Any) -> tuple[CallContext, ScopeFrame | None]:
         """Who and what a call made here is for, and the scope that it is in."""
         if agent is not None:
             changes |= (agent if isinstance(agent, Agent) else Agent(clean_text(agent) or "")).fields()

@@ -12,12 +12,12 @@ from typing import Any
 
 from langchain_core.embeddings import Embeddings
 
-from vital_tracking.budgets.controller import Gate
+from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.calls.resolve import ALLOWED_METADATA
 from vital_tracking.calls.usage_of import ErrorFacts, estimated_usage, text_size
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import METADATA_KEY, CallContext
-from vital_tracking.core.frames import Frame, current_frame, locate, resolve
+from vital_tracking.core.frames import ScopeFrame, current_frame, locate, resolve
 from vital_tracking.core.record import CallRecord, Status
 from vital_tracking.core.sanitize import token_count
 from vital_tracking.core.usage import TokenUsage
@@ -58,7 +58,7 @@ class VitalEmbeddings(Embeddings):
         embeddings: Embeddings,
         recorder: Recorder,
         *,
-        gate: Gate,
+        controller: AdmissionController,
         provider: str | None = None,
         model: str | None = None,
         default: CallContext | None = None,
@@ -66,7 +66,7 @@ class VitalEmbeddings(Embeddings):
     ) -> None:
         self.embeddings = _probed(embeddings)
         self._recorder = recorder
-        self._gate = gate
+        self._controller = controller
         self._default = default or CallContext()
         self._allowed = ALLOWED_METADATA | metadata_keys
         self._provider = provider or _provider_of(embeddings)
@@ -98,20 +98,20 @@ class VitalEmbeddings(Embeddings):
         return getattr(self.embeddings, name)
 
     def _admit(self, texts: list[str]) -> Admission:
-        if not texts or not self._gate.active:
+        if not texts or not self._controller.active:
             return Admission()
         request = self._request(texts)
         try:
-            return self._gate.admit(request)
+            return self._controller.admit(request)
         except BudgetExceeded as error:
             raise self._stopped(request, error) from None
 
     async def _aadmit(self, texts: list[str]) -> Admission:
-        if not texts or not self._gate.active:
+        if not texts or not self._controller.active:
             return Admission()
         request = self._request(texts)
         try:
-            return await self._gate.aadmit(request)
+            return await self._controller.aadmit(request)
         except BudgetExceeded as error:
             raise self._stopped(request, error) from None
 
@@ -136,7 +136,7 @@ class VitalEmbeddings(Embeddings):
         )
         return stopped(error)
 
-    def _context(self) -> tuple[CallContext, Frame | None, Mapping[str, Any]]:
+    def _context(self) -> tuple[CallContext, ScopeFrame | None, Mapping[str, Any]]:
         """Who and what a call made here is for, the scope that it is in, and the metadata of the run around it."""
         metadata = inherited_config().get("metadata") or {}
         frame, marked = locate(current_frame.get(), metadata)
@@ -166,7 +166,7 @@ class VitalEmbeddings(Embeddings):
                 self._record(texts, started, (time.perf_counter() - clock) * 1000, reported, failure, admission)
             except Exception as fault:  # noqa: BLE001 - no fault of ours reaches the caller
                 self._recorder.fault(fault)
-                self._gate.release(admission)
+                self._controller.release(admission)
 
     def _begun(self, admission: Admission, texts: list[str], started: datetime) -> None:
         """Leave word that a call has begun, for the case that no end comes."""

@@ -29,7 +29,7 @@ from vital_tracking.langchain.downgrade import Call, Rung, in_class, named, note
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
 
-    from vital_tracking.budgets.controller import Gate
+    from vital_tracking.budgets.controller import AdmissionController
     from vital_tracking.langchain.handler import VitalHandler
 
     _Base = BaseChatModel
@@ -43,7 +43,7 @@ Steps = Generator[Request | Call, Any]
 def guard(
     model: Model,
     *,
-    gate: Gate,
+    controller: AdmissionController,
     handler: VitalHandler,
     downgrade_to: Rung | Sequence[Rung] | None = None,
     max_wait: float = 30.0,
@@ -58,7 +58,7 @@ def guard(
         raise TypeError(f"guard() takes a chat model, not {type(model).__name__}: guard first, then bind and compose.")
     listed = [downgrade_to] if isinstance(downgrade_to, (str, BaseChatModel)) else list(downgrade_to or ())
     if isinstance(model, _Guarded):
-        if not listed and model._vital_guard.gate is gate:
+        if not listed and model._vital_guard.controller is controller:
             return model
         model = cast("Model", model._plain())
     ladder: list[Rung] = []
@@ -76,7 +76,7 @@ def guard(
     base: Any = type(model)
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
     guarded = type(base)(base.__name__, (_Guarded, base), names)
-    guarded._vital_guard = _Guard(gate, handler, base, tuple(ladder), max(float(max_wait), 0.0))
+    guarded._vital_guard = _Guard(controller, handler, base, tuple(ladder), max(float(max_wait), 0.0))
     copied = model.model_copy()
     return cast("Model", in_class(guarded, copied, copied.__dict__))
 
@@ -209,7 +209,7 @@ class _Guarded(_Base):
 class _Guard:
     """What a guard was given, and how it asks."""
 
-    gate: Gate
+    controller: AdmissionController
     handler: VitalHandler
     base: type[BaseChatModel]
     ladder: tuple[Rung, ...]
@@ -223,14 +223,14 @@ class _Guard:
     def ask(self, call: Call, prompts: Sequence[Any]) -> Call:
         """The call that may be made, perhaps after a wait in this thread; raises BudgetExceeded where none may."""
         call = self.attached(call)
-        if not self.gate.active or admitted.get():  # nothing to ask, or a guard around this one has asked
+        if not self.controller.active or admitted.get():  # nothing to ask, or a guard around this one has asked
             return call
         until = time.monotonic() + self.max_wait
         reply: Admission | Exception | None = None
         with closing(self._asking(call, prompts)) as steps:
             while isinstance(step := self._next(steps, reply, call), Request):
                 try:
-                    reply = self.gate.admit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
+                    reply = self.controller.admit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
                 except Exception as error:  # noqa: BLE001 - it decides what comes next
                     reply = error
         return step
@@ -238,14 +238,14 @@ class _Guard:
     async def aask(self, call: Call, prompts: Sequence[Any]) -> Call:
         """The same; a wait does not hold up the event loop."""
         call = self.attached(call)
-        if not self.gate.active or admitted.get():
+        if not self.controller.active or admitted.get():
             return call
         until = time.monotonic() + self.max_wait
         reply: Admission | Exception | None = None
         with closing(self._asking(call, prompts)) as steps:
             while isinstance(step := self._next(steps, reply, call), Request):
                 try:
-                    reply = await self.gate.aadmit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
+                    reply = await self.controller.aadmit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
                 except Exception as error:  # noqa: BLE001 - as above
                     reply = error
         return step
@@ -307,7 +307,7 @@ class _Guard:
 
     def adopts(self, stream: Any) -> bool:
         """Whether a v3 stream can be handed out before anything is asked; else the handler asks when it starts."""
-        return self.gate.active and hasattr(stream, "_ensure_started")
+        return self.controller.active and hasattr(stream, "_ensure_started")
 
     def attached(self, call: Call) -> Call:
         """The call with the handler among its callbacks, once."""
@@ -331,7 +331,7 @@ class _Guard:
         """Give back what was admitted and not used."""
         while admissions:
             try:
-                self.gate.release(admissions.popleft())
+                self.controller.release(admissions.popleft())
             except Exception as fault:  # noqa: BLE001 - what is not given back lapses
                 self.handler.recorder.fault(fault)
 

@@ -22,9 +22,9 @@ from weakref import ref
 from langchain_core.callbacks import BaseCallbackHandler
 from langsmith.run_helpers import get_current_run_tree
 
-from vital_tracking.budgets.controller import Gate
-from vital_tracking.calls.in_flight import CallBooks, key_of
-from vital_tracking.calls.live import OpenCall, Run, admitted
+from vital_tracking.budgets.controller import AdmissionController
+from vital_tracking.calls.in_flight import InFlightRegistry, key_of
+from vital_tracking.calls.live import LiveCall, Run, admitted
 from vital_tracking.calls.metadata_keys import shape_of
 from vital_tracking.calls.resolve import ALLOWED_METADATA, call_context, context_of, request_of, run_key_of_message
 from vital_tracking.calls.usage_of import request_hash, text_size
@@ -37,12 +37,12 @@ from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
 from vital_tracking.langchain.control_flow import stopped
-from vital_tracking.spool.log_record import Kind
+from vital_tracking.spool.log_record import RecordKind
 
 _ORPHAN_GRACE_S: Final = 10.0
 
 
-class VitalHandler(CallBooks, BaseCallbackHandler):
+class VitalHandler(InFlightRegistry, BaseCallbackHandler):
     """Records every model call. One handler serves any number of threads, tasks and runs at once; state is kept by run."""
 
     run_inline = True
@@ -59,11 +59,11 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
         hash_key: bytes | None = None,
         call_timeout_s: float = 900.0,
         orphan_grace_s: float = _ORPHAN_GRACE_S,
-        gate: Gate | None = None,
+        controller: AdmissionController | None = None,
     ) -> None:
         super().__init__(call_timeout_s=call_timeout_s, orphan_grace_s=orphan_grace_s)
         self._recorder = recorder
-        self._gate = gate
+        self._controller = controller
         self._default = default or CallContext()
         self._allowed = ALLOWED_METADATA | metadata_keys
         self._hash_key = hash_key
@@ -304,7 +304,7 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
         if known is not None and known.metadata is metadata:
             known.echoes += 1  # the handler is listed twice: LangChain passes both the same metadata object
             return
-        call = OpenCall(
+        call = LiveCall(
             key,
             call_type,
             serialized,
@@ -338,23 +338,23 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
         recorder = self._recorder
         if recorder.spool is not None:
             call.opening = opening = pack_opening(call, run_id)
-            recorder.opened(Kind.OPENED, call.id.bytes, opening)
-        if self._gate is not None:
-            self._gate.start()
+            recorder.opened(RecordKind.OPENED, call.id.bytes, opening)
+        if self._controller is not None:
+            self._controller.start()
         recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded
 
-    def _admit(self, call: OpenCall) -> None:
+    def _admit(self, call: LiveCall) -> None:
         """Ask the budgets, unless a guard has done so; a stopped call is recorded and raises BudgetExceeded or its kin."""
         taken = admitted.get()
         if taken:
             call.admission = taken.popleft()
             return
-        gate = self._gate
-        if gate is None or not gate.active:
+        controller = self._controller
+        if controller is None or not controller.active:
             return
         call.context = call_context(call)
         try:
-            call.admission = gate.admit(request_of(call))
+            call.admission = controller.admit(request_of(call))
             call.started, call.started_clock = (
                 time.time(),
                 time.perf_counter(),
@@ -363,7 +363,7 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
         except BudgetExceeded as error:
             for sibling in self._siblings(call):
                 self._leave(sibling)
-                gate.release(sibling.admission or Admission())
+                controller.release(sibling.admission or Admission())
                 sibling.stop(error)
                 self._put(sibling)
             call.ref = None  # the end of the run's id says nothing of a call that was not made
@@ -371,25 +371,25 @@ class VitalHandler(CallBooks, BaseCallbackHandler):
             self._put(call)
             raise stopped(error) from None
 
-    def _siblings(self, call: OpenCall) -> list[OpenCall]:
+    def _siblings(self, call: LiveCall) -> list[LiveCall]:
         """Calls of the same `generate` that have started: LangChain gives them one parameters object. None of them is made."""
         if call.batch_size == 1:
             return []
         return [other for other in list(self._open.values()) if other.params is call.params and other.ended is None]
 
-    def _put(self, call: OpenCall) -> None:
+    def _put(self, call: LiveCall) -> None:
         call.forget()
         if call.hold is None:
             self._recorder.put(call)
-        elif not self._recorder.put_held(call) and self._gate is not None and call.admission is not None:
-            self._gate.release(call.admission)
+        elif not self._recorder.put_held(call) and self._controller is not None and call.admission is not None:
+            self._controller.release(call.admission)
 
-    def _unreadable(self, call: OpenCall, error: BaseException) -> None:
+    def _unreadable(self, call: LiveCall, error: BaseException) -> None:
         self._recorder.fault(error)
         call.notes = (*call.notes, "unreadable_result")
         call.estimate = call.estimate or (text_size(call.messages), call.streamed_bytes)
 
-    def _note_batch(self, call: OpenCall) -> None:
+    def _note_batch(self, call: LiveCall) -> None:
         """Of a batch that was one request only the first run has usage; LangChain gives its runs one parameters object."""
         key = id(call.params)
         first = self._batches.get(key)

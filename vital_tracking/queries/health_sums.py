@@ -14,13 +14,16 @@ from vital_tracking.stores.relations import (
     DAILY_TOTALS,
     DAILY_USERS,
     HOURLY,
-    Kind,
+    ColumnKind,
     Relation,
     Values,
 )
 
 FRESHNESS: Final = Relation(
-    "analytics_freshness", {"name": Kind.text, "refreshed_at": Kind.time}, time="refreshed_at", key=("name",)
+    "analytics_freshness",
+    {"name": ColumnKind.text, "refreshed_at": ColumnKind.time},
+    time="refreshed_at",
+    key=("name",),
 )
 _STALE: Final = timedelta(days=1)
 _MOST_DIFFERENCES: Final = 100  # as many as the database tells of a table

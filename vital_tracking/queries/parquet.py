@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from vital_tracking.errors import MissingExtra, VitalError
-from vital_tracking.stores.relations import Kind, Relation, Values
+from vital_tracking.stores.relations import ColumnKind, Relation, Values
 
 _ROWS_A_GROUP: Final = 100_000
 _DIGITS: Final = 38
@@ -48,7 +48,7 @@ class ParquetWriter:
         self.odd = [
             f"{name} ({type_})"
             for (name, kind), type_ in zip(relation.columns.items(), self._types, strict=True)
-            if kind is Kind.decimal and type_ != self._arrow.decimal128(_DIGITS, _BEHIND)
+            if kind is ColumnKind.decimal and type_ != self._arrow.decimal128(_DIGITS, _BEHIND)
         ]
 
     def __enter__(self) -> ParquetWriter:
@@ -101,28 +101,28 @@ class ParquetWriter:
                 self._sink.close()
             self._partial.unlink(missing_ok=True)
 
-    def _array(self, values: Sequence[str | None], kind: Kind, type_: Any) -> Any:
-        if kind is Kind.list:
+    def _array(self, values: Sequence[str | None], kind: ColumnKind, type_: Any) -> Any:
+        if kind is ColumnKind.list:
             return self._arrow.array([_list(value) for value in values], type_)
         texts = self._arrow.array(values, self._arrow.string())
         return texts if type_ == self._arrow.string() else texts.cast(type_)
 
-    def _type(self, kind: Kind, digits: Sequence[int] | None) -> Any:
+    def _type(self, kind: ColumnKind, digits: Sequence[int] | None) -> Any:
         arrow = self._arrow
-        if kind is Kind.decimal:
+        if kind is ColumnKind.decimal:
             before, behind = digits or (1, _BEHIND)
             # As everywhere, unless an amount needs more on one of the two sides; two files of one kind should be alike.
             scale = max(behind, min(_BEHIND, _DIGITS - before))
             return arrow.decimal128(_DIGITS, scale) if before + scale <= _DIGITS else arrow.string()
         return {
-            Kind.text: arrow.string(),
-            Kind.json: arrow.string(),
-            Kind.integer: arrow.int64(),
-            Kind.real: arrow.float64(),
-            Kind.truth: arrow.bool_(),
-            Kind.time: arrow.timestamp("us", "UTC"),
-            Kind.day: arrow.date32(),
-            Kind.list: arrow.list_(arrow.string()),
+            ColumnKind.text: arrow.string(),
+            ColumnKind.json: arrow.string(),
+            ColumnKind.integer: arrow.int64(),
+            ColumnKind.real: arrow.float64(),
+            ColumnKind.truth: arrow.bool_(),
+            ColumnKind.time: arrow.timestamp("us", "UTC"),
+            ColumnKind.day: arrow.date32(),
+            ColumnKind.list: arrow.list_(arrow.string()),
         }[kind]
 
 

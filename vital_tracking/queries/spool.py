@@ -19,7 +19,7 @@ from vital_tracking.errors import VitalError
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 from vital_tracking.spool.location import spool_folder
-from vital_tracking.spool.log_record import Frame, Kind, frames_in
+from vital_tracking.spool.log_record import LogRecord, RecordKind, frames_in
 from vital_tracking.spool.orphans import Tally
 from vital_tracking.spool.owner import about_owner, is_alive, owners_in
 from vital_tracking.spool.segment import CAN_LOCK, bytes_in, segments_of
@@ -179,7 +179,7 @@ def process_in(folder: Path, database: str, *, here: bool) -> Process:
     )
 
 
-def frames_of(path: Path, *, alive: bool = False) -> Iterator[tuple[Frame | None, int, int]]:
+def frames_of(path: Path, *, alive: bool = False) -> Iterator[tuple[LogRecord | None, int, int]]:
     """The frames of a segment, each with where it begins and ends; None for a stretch that cannot be read."""
     try:
         data = path.read_bytes()
@@ -204,23 +204,23 @@ def held_by_another(process: Process) -> bool:
     return False
 
 
-def record_of(frame: Frame, skew_s: float = 0.0) -> CallRecord | RunRecord | None:
+def record_of(frame: LogRecord, skew_s: float = 0.0) -> CallRecord | RunRecord | None:
     """What a frame says, as it would be recorded; None where it says nothing of a call or a run, or not that we know."""
     from vital_tracking.calls.wire import unpack_call, unpack_opening
 
     with contextlib.suppress(Exception):  # a later version's, or a fault of an earlier one: shown as far as it goes
-        if frame.kind == Kind.CALL:
+        if frame.kind == RecordKind.CALL:
             return unpack_call(frame.id, frame.payload, skew_s).record()
-        if frame.kind == Kind.OPENED:
+        if frame.kind == RecordKind.OPENED:
             return unpack_opening(frame.id, frame.payload, skew_s).record()
-        if frame.kind in (Kind.RECORD, Kind.BEGUN):
+        if frame.kind in (RecordKind.RECORD, RecordKind.BEGUN):
             return unpack_record(frame.payload, skew_s)
-        if frame.kind == Kind.RUN:
+        if frame.kind == RecordKind.RUN:
             return unpack_run(frame.payload)
     return None
 
 
-def skew_of(frame: Frame) -> float:
+def skew_of(frame: LogRecord) -> float:
     """What a frame of the kind CLOCK says."""
     try:
         return float(orjson.loads(frame.payload)["skew"])

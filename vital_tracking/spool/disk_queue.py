@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
-from vital_tracking.spool.log_record import BEGINNINGS, ROWS, Frame, Kind, framed, frames_in
+from vital_tracking.spool.log_record import BEGINNINGS, ROWS, LogRecord, RecordKind, framed, frames_in
 from vital_tracking.spool.owner import OwnerFolder
 from vital_tracking.spool.segment import CAN_LOCK, PASSING, Segment, bytes_in
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("vital_tracking.delivery")
 _TRY_AGAIN_S: Final = 1.0
 _PATIENCE_S: Final = 5.0  # for another thread that opens a segment: what it cannot wait for is not safe from a kill
 _PRESSED: Final = 0.75
-_VOID: Final = int(Kind.VOID)
+_VOID: Final = int(RecordKind.VOID)
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _RESERVE_BYTES: Final = 256 << 10
 
@@ -143,7 +143,7 @@ class Spool:
 
     def _is_needless(self, kind: int, id: bytes, payload: bytes) -> bool:  # noqa: A002
         """Whether nobody would miss this: the end of what has no beginning here, or has an end. The clock's goes everywhere."""
-        if kind == Kind.CLOCK:  # into every segment from now on, since each may be the last that is left
+        if kind == RecordKind.CLOCK:  # into every segment from now on, since each may be the last that is left
             self._clock = framed(kind, id, payload)
             return self._segment is None
         return kind == _VOID and id not in self._begun
@@ -177,9 +177,9 @@ class Spool:
         """The place before which everything is settled."""
         return self._settled
 
-    def take(self, limit: int) -> list[Frame]:
+    def take(self, limit: int) -> list[LogRecord]:
         """The next frames to deliver, at most `limit`; `settle` or `rewind` comes before the next `take`."""
-        frames: list[Frame] = []
+        frames: list[LogRecord] = []
         while len(frames) < limit:
             number, position = self._read
             last = self._last  # before the look: one that comes between the two is not gone
@@ -223,7 +223,7 @@ class Spool:
             self._failed(error, segment)  # nor can it be written to
             return b""
 
-    def _through(self, segment: Segment, data: bytes, position: int, frames: list[Frame], limit: int) -> int:
+    def _through(self, segment: Segment, data: bytes, position: int, frames: list[LogRecord], limit: int) -> int:
         """Sort the frames of `data` into what is delivered and what is only noted; the place behind the last one."""
         behind = position
         for frame, end in frames_in(data, ended=False):
@@ -234,7 +234,7 @@ class Spool:
                 if frame.id not in self._opened:
                     self._opened[frame.id] = segment
                     segment.opened.add(frame.id)
-            elif frame.kind == Kind.VOID:
+            elif frame.kind == RecordKind.VOID:
                 self.ended(frame.id)
             elif frame.kind in ROWS:
                 self.ended(frame.id)

@@ -24,7 +24,7 @@ _pack_start = struct.Struct("<2sIIB16s").pack
 _KIND_CHECKSUMS: Final = tuple(crc32(bytes([kind])) for kind in range(256))
 
 
-class Kind(IntEnum):
+class RecordKind(IntEnum):
     """What a frame says.
 
     CALL: a call of LangChain's as it became, RECORD: any other call, RUN: a state of a service run. OPENED and BEGUN: a call of
@@ -41,12 +41,12 @@ class Kind(IntEnum):
     CLOCK = 7
 
 
-BEGINNINGS: Final = frozenset({Kind.OPENED, Kind.BEGUN})
-ENDS: Final = frozenset({Kind.CALL, Kind.RECORD})
-ROWS: Final = frozenset({Kind.CALL, Kind.RECORD, Kind.RUN})
+BEGINNINGS: Final = frozenset({RecordKind.OPENED, RecordKind.BEGUN})
+ENDS: Final = frozenset({RecordKind.CALL, RecordKind.RECORD})
+ROWS: Final = frozenset({RecordKind.CALL, RecordKind.RECORD, RecordKind.RUN})
 
 
-class Frame(NamedTuple):
+class LogRecord(NamedTuple):
     """One frame as it was read: what it is, its id's bytes, its JSON.
 
     `skew_s` is how far the clock that it was written by was from the database's, where it is another process's; `legacy`: it is.
@@ -67,7 +67,7 @@ def framed(kind: int, id: bytes, payload: bytes) -> bytes:  # noqa: A002 - the w
     return _pack_start(MAGIC, _BODY_START + len(payload), checksum, kind, id) + payload
 
 
-def frames_in(data: bytes, start: int = 0, *, ended: bool = True) -> Iterator[tuple[Frame | None, int]]:
+def frames_in(data: bytes, start: int = 0, *, ended: bool = True) -> Iterator[tuple[LogRecord | None, int]]:
     """The frames in `data` from `start` on, each with the position behind it; None for each stretch that cannot be read.
 
     Where the file is still written to (`ended` false), a last frame that is not complete is left for later, unless a whole one
@@ -92,7 +92,7 @@ def frames_in(data: bytes, start: int = 0, *, ended: bool = True) -> Iterator[tu
         position = behind
 
 
-def _frame_at(data: bytes, position: int) -> tuple[Frame, int] | None:
+def _frame_at(data: bytes, position: int) -> tuple[LogRecord, int] | None:
     head_end = position + HEAD_BYTES
     if head_end + _BODY_START > len(data):
         return None
@@ -103,7 +103,7 @@ def _frame_at(data: bytes, position: int) -> tuple[Frame, int] | None:
     body = data[head_end:end]
     if crc32(body) != checksum:
         return None
-    return Frame(body[0], body[1:_BODY_START], body[_BODY_START:]), end
+    return LogRecord(body[0], body[1:_BODY_START], body[_BODY_START:]), end
 
 
 def _next_frame(data: bytes, position: int) -> int | None:

@@ -1,7 +1,7 @@
 """What dead processes have left in the spool: claimed by lock, delivered, then removed.
 
 First what they had begun and not ended, then segment by segment what they had recorded. A segment goes when all of it is in the
-store, so that a process which dies over this leaves a smaller estate, of which what comes twice is stored once.
+store, so that a process which dies over this leaves a smaller orphan, of which what comes twice is stored once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 import orjson
 
-from vital_tracking.spool.log_record import BEGINNINGS, ENDS, ROWS, Frame, Kind, framed, frames_in
+from vital_tracking.spool.log_record import BEGINNINGS, ENDS, ROWS, LogRecord, RecordKind, framed, frames_in
 from vital_tracking.spool.owner import OwnerFolder, owners_in
 from vital_tracking.spool.segment import CAN_LOCK, segments_of
 
@@ -25,13 +25,13 @@ class Tally:
     """What the frames of one process come to: `begun` are its calls without an end, `ended` the ids of those with one."""
 
     def __init__(self) -> None:
-        self.begun: dict[bytes, Frame] = {}
+        self.begun: dict[bytes, LogRecord] = {}
         self.ended: set[bytes] = set()  # not a count: a frame stands twice where two threads met at a segment's end
         self.runs = 0
         self.damaged = 0
         self.skew_s: float | None = None
 
-    def add(self, frame: Frame | None) -> None:
+    def add(self, frame: LogRecord | None) -> None:
         """Count a frame, or a stretch that cannot be read."""
         if frame is None:
             self.damaged += 1
@@ -40,16 +40,16 @@ class Tally:
         elif frame.kind in ENDS:
             self.begun.pop(frame.id, None)
             self.ended.add(frame.id)
-        elif frame.kind == Kind.VOID:
+        elif frame.kind == RecordKind.VOID:
             self.begun.pop(frame.id, None)
-        elif frame.kind == Kind.RUN:
+        elif frame.kind == RecordKind.RUN:
             self.runs += 1
-        elif frame.kind == Kind.CLOCK and self.skew_s is None:
+        elif frame.kind == RecordKind.CLOCK and self.skew_s is None:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 self.skew_s = float(orjson.loads(frame.payload)["skew"])
 
 
-class Estate:
+class OrphanedSegments:
     """The spool of one dead process, as a source of the writer's."""
 
     def __init__(self, owner: OwnerFolder) -> None:
@@ -72,7 +72,7 @@ class Estate:
         """The folder of the dead process."""
         return self._owner.path
 
-    def take(self, limit: int) -> list[Frame]:
+    def take(self, limit: int) -> list[LogRecord]:
         """The next frames to deliver, at most `limit`; none when all is delivered."""
         if self._first:
             frames = self._first[:limit]
@@ -99,7 +99,7 @@ class Estate:
             self._finished = True
         return frames
 
-    def _of_another(self, frame: Frame) -> Frame:
+    def _of_another(self, frame: LogRecord) -> LogRecord:
         return frame._replace(skew_s=self.skew_s, legacy=True)
 
     def date(self, skew_s: float) -> None:
@@ -107,7 +107,7 @@ class Estate:
         if self.skew_s is None:
             self.skew_s = skew_s
             with contextlib.suppress(OSError, IndexError), self._segments[-1][1].open("ab") as file:
-                file.write(framed(Kind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s))
+                file.write(framed(RecordKind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s))
 
     def settle(self) -> None:
         """What was taken last is in the store: remove the segments before it, and after the last one the folder."""
@@ -137,8 +137,8 @@ class Estate:
         self._owner.let_go()
 
 
-def claim(folder: Path, known: Path | None = None) -> Iterator[Estate]:
-    """The estates in the folder of a database that nobody else has claimed; `known` is this process's own."""
+def claim(folder: Path, known: Path | None = None) -> Iterator[OrphanedSegments]:
+    """The orphans in the folder of a database that nobody else has claimed; `known` is this process's own."""
     if not CAN_LOCK:
         return
     for path in owners_in(folder):
@@ -149,11 +149,11 @@ def claim(folder: Path, known: Path | None = None) -> Iterator[Estate]:
             continue
         if segments_of(path):
             try:
-                estate = Estate(owner)
+                orphan = OrphanedSegments(owner)
             except OSError:
                 owner.let_go()  # not now
                 continue
-            yield estate
+            yield orphan
         elif _is_litter(path):
             owner.remove()
         else:

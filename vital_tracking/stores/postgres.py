@@ -24,7 +24,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from vital_tracking.errors import SettingsError, StoreNotReady, StoreRejected, StoreUnavailable, VitalError, store_error
 from vital_tracking.migrate import HISTORY_SQL, Migration
 from vital_tracking.stores.protocol import Row
-from vital_tracking.stores.relations import TEXT_OF, Kind, Relation, Values
+from vital_tracking.stores.relations import TEXT_OF, ColumnKind, Relation, Values
 
 _Result = TypeVar("_Result")
 
@@ -290,7 +290,7 @@ def _copy(
 ) -> sql.Composed:
     """COPY of a relation's columns as text; COPY takes no parameters, so values stand in it, quoted."""
     columns = [
-        sql.SQL("to_jsonb({})").format(sql.Identifier(name)) if kind is Kind.list else sql.Identifier(name)
+        sql.SQL("to_jsonb({})").format(sql.Identifier(name)) if kind is ColumnKind.list else sql.Identifier(name)
         for name, kind in relation.columns.items()
     ]
     conditions = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in equals.items()]

@@ -18,7 +18,7 @@ Values: TypeAlias = tuple[str | None, ...]
 """The values of a row as text, in the order of the relation's columns."""
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What a column holds."""
 
     text = "text"
@@ -37,7 +37,7 @@ class Relation:
     """A table or view of the schema public. `time`: the column by which it is cut; `key`: what its rows are sorted by."""
 
     name: str
-    columns: Mapping[str, Kind]
+    columns: Mapping[str, ColumnKind]
     time: str
     key: tuple[str, ...]
     unique: bool = False
@@ -49,13 +49,13 @@ class Relation:
         return tuple(name for name in ("organization_id", "user_id") if name in self.columns)
 
 
-def _columns(**names: str) -> Mapping[str, Kind]:
+def _columns(**names: str) -> Mapping[str, ColumnKind]:
     """Columns by their kind, in the order of the words; a column's kind may stand behind it: `calls:integer`."""
     found = {}
     for default, words in names.items():
         for word in words.split():
             name, _, kind = word.partition(":")
-            found[name] = Kind(kind or default)
+            found[name] = ColumnKind(kind or default)
     return MappingProxyType(found)
 
 
@@ -102,7 +102,7 @@ _MEASURES: Final = """
 
 
 def _sums(name: str, time: str, *keys: str) -> Relation:
-    kind = Kind.day if time == "day" else Kind.time
+    kind = ColumnKind.day if time == "day" else ColumnKind.time
     columns = _columns(text=f"{time}:{kind} {' '.join(keys)} {_MEASURES}")
     names = tuple(key.partition(":")[0] for key in keys if not key.endswith("_name"))
     return Relation(f"usage_aggregations_{name}", columns, time=time, key=(time, *names))
@@ -181,5 +181,7 @@ def _truth_text(text: str) -> str:
     return {"t": "true", "f": "false"}.get(text, text)
 
 
-TEXT_OF: Final[Mapping[Kind, Callable[[str], str]]] = MappingProxyType({Kind.time: time_text, Kind.truth: _truth_text})
+TEXT_OF: Final[Mapping[ColumnKind, Callable[[str], str]]] = MappingProxyType(
+    {ColumnKind.time: time_text, ColumnKind.truth: _truth_text}
+)
 """How the text of a kind is brought into its one form, where stores differ."""

@@ -17,7 +17,7 @@ from supabase.lib.client_options import SyncClientOptions
 from supabase import Client, ClientOptions, create_client
 from vital_tracking.errors import SettingsError, store_error
 from vital_tracking.stores.protocol import Row
-from vital_tracking.stores.relations import TEXT_OF, Kind, Relation, Values, value_text
+from vital_tracking.stores.relations import TEXT_OF, ColumnKind, Relation, Values, value_text
 
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
 _LONG_TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0, read=900.0)
@@ -112,7 +112,7 @@ class SupabaseStore:
     ) -> Iterator[list[Values]]:
         """All rows of a relation, page by page, each page after the last row of the one before; the API limits a page."""
         selection = ",".join(
-            f"{name}::text" if kind is Kind.decimal else name for name, kind in relation.columns.items()
+            f"{name}::text" if kind is ColumnKind.decimal else name for name, kind in relation.columns.items()
         )
         cursor: _Cursor | None = None
         while True:

@@ -22,7 +22,7 @@ from vital_tracking.queries.parquet import ParquetWriter, part_of
 from vital_tracking.queries.words import counted, size
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
-from vital_tracking.stores.relations import RELATIONS, Kind, Relation, Values
+from vital_tracking.stores.relations import RELATIONS, ColumnKind, Relation, Values
 
 STDOUT: Final = "-"
 
@@ -180,7 +180,7 @@ def write_csv(file: IO[str], relation: Relation, batches: Iterable[list[Values]]
     """Write a heading and rows; how many. Cells of text are made safe, numbers and times are what they are."""
     writer = csv.writer(file)
     writer.writerow(relation.columns)
-    texts = [place for place, kind in enumerate(relation.columns.values()) if kind is Kind.text]
+    texts = [place for place, kind in enumerate(relation.columns.values()) if kind is ColumnKind.text]
     rows = 0
     for batch in batches:
         rows += len(batch)

@@ -18,7 +18,7 @@ from vital_tracking.errors import VitalError
 from vital_tracking.queries.spool import TAIL, frames_of, place_of, record_of, skew_of
 from vital_tracking.queries.words import size
 from vital_tracking.settings import Settings
-from vital_tracking.spool.log_record import BEGINNINGS, Frame, Kind
+from vital_tracking.spool.log_record import BEGINNINGS, LogRecord, RecordKind
 from vital_tracking.spool.owner import is_alive, owners_in
 from vital_tracking.spool.segment import segments_of
 
@@ -96,7 +96,7 @@ def _frame_rows(segments: list[Path]) -> Iterator[Row]:
         if path.parent != folder:
             folder, alive, skew_s = path.parent, is_alive(path.parent), 0.0
         for frame, start, end in frames_of(path, alive=alive):
-            if frame is not None and frame.kind == Kind.CLOCK:
+            if frame is not None and frame.kind == RecordKind.CLOCK:
                 skew_s = skew_s or skew_of(frame)
             yield _frame_row(frame, skew_s) | {
                 "bytes": end - start,
@@ -105,12 +105,12 @@ def _frame_rows(segments: list[Path]) -> Iterator[Row]:
             }
 
 
-def _frame_row(frame: Frame | None, skew_s: float) -> Row:
+def _frame_row(frame: LogRecord | None, skew_s: float) -> Row:
     row: Row = dict.fromkeys(("kind", "id", "time", "model", "status", "prompt_tokens", "completion_tokens", "calls"))
     if frame is None:
         return row | {"kind": "damaged"}
-    known = frame.kind in set(Kind)
-    row["kind"] = Kind(frame.kind).name.lower() if known else f"unknown ({frame.kind})"
+    known = frame.kind in set(RecordKind)
+    row["kind"] = RecordKind(frame.kind).name.lower() if known else f"unknown ({frame.kind})"
     record = record_of(frame, skew_s)
     if isinstance(record, CallRecord):
         usage = record.usage
@@ -129,11 +129,11 @@ def _frame_row(frame: Frame | None, skew_s: float) -> Row:
             "time": (record.ended_at or record.started_at).isoformat(),
             "status": record.status,
         }
-    elif frame.kind == Kind.CLOCK:
+    elif frame.kind == RecordKind.CLOCK:
         row["status"] = f"{skew_of(frame):+.3f} s"
     else:
         row["id"] = str(UUID(bytes=frame.id))
-        row["status"] = None if frame.kind == Kind.VOID else "cannot be read"
+        row["status"] = None if frame.kind == RecordKind.VOID else "cannot be read"
     return row
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from vital_tracking.delivery.dead_letters import FILE, Letter, Letters, forget_taken, take_letters
+from vital_tracking.delivery.dead_letters import FILE, DeadLetters, Letter, forget_taken, take_letters
 from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.stores import Store
 
@@ -103,7 +103,7 @@ def _because(letter: Letter, sqlstate: str | None, rule: str | None) -> Letter:
 
 def _set_aside(folder: Path, letters: Sequence[Letter]) -> None:
     """Keep letters, and let go of those that were taken."""
-    keeper = Letters(folder)
+    keeper = DeadLetters(folder)
     if not all(keeper.add(letter.function, letter.row, letter.sqlstate, letter.rule) for letter in letters):
         raise VitalError(
             f"What was refused once more cannot be written to {folder / FILE}, so all of it was kept beside it, in "
