@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
 PARALLEL := -n auto --dist worksteal
 # What depends on the version of the server runs on the oldest that the extra `local` brings, too; arithmetic does not.
-ON_POSTGRES_16 := tests/sql tests/integration/test_store_postgres.py $(foreach name,roles catalog forecast budget_properties,\
+ON_POSTGRES_16 := tests/sql tests/integration/stores/test_postgres.py $(foreach name,roles catalog forecast budget_properties,\
   --ignore tests/sql/test_$(name).py)
 
 .PHONY: demo test check bench bench-full bench-reports soak format clean
