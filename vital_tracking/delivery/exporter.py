@@ -7,22 +7,26 @@ import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import orjson
 
 from vital_tracking.calls.json_codec import unpack_record, unpack_run
+from vital_tracking.calls.live import LiveCall
+from vital_tracking.calls.observed import ObservedCall
+from vital_tracking.calls.resolve import least_record_of, record_of
+from vital_tracking.calls.wire import pack_call, unpack_call
 from vital_tracking.core.pricing import Price, PriceBook, ceiling_rates
 from vital_tracking.core.record import CallRecord, Cost, RunRecord
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.dead_letters import DeadLetters
-from vital_tracking.delivery.rows import Draws, Row, _encoded, run_row, shortened
+from vital_tracking.delivery.rows import Draws, Row, encode_call, run_row, shortened
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.errors import StoreError, StoreNotReady, StoreRejected, StoreUnavailable
 from vital_tracking.settings import Settings
@@ -43,16 +47,6 @@ _REFUSED: Final = (
 )
 
 
-class Unrecorded(Protocol):
-    """A call that still has to be made a record of."""
-
-    def record(self) -> CallRecord:
-        """The record."""
-
-    def shortest(self) -> CallRecord:
-        """The record where `record` failed: what is known for sure, and a note. Must not raise."""
-
-
 class Holds(Protocol):
     """What budgets have set aside for calls: told what each call used, and when the database knows."""
 
@@ -69,10 +63,6 @@ class Holds(Protocol):
         """The team's prices were read anew."""
 
 
-Decoder: TypeAlias = Callable[[bytes, bytes, float], CallRecord | Unrecorded]
-"""Makes a call of a frame's id, its JSON, and how many seconds to add to the clock it was written by."""
-
-
 class StoreExporter:
     """The writer's exporter between the spool and a store. All of it runs on the writer's thread but what says otherwise."""
 
@@ -84,7 +74,6 @@ class StoreExporter:
         counts: Counts,
         *,
         folder: Path | None,
-        decoders: Mapping[int, Decoder],
     ) -> None:
         self.store = store
         self.prices = prices
@@ -97,7 +86,6 @@ class StoreExporter:
         self.own_path: Callable[[], Path | None] = lambda: None
         self._folder = folder
         self._counts = counts
-        self._decoders = {RecordKind.RECORD: _a_record, RecordKind.BEGUN: _a_record, **decoders}
         self._ceiling = ceiling_rates(settings.ceiling_price)
         self.reset_after_fork()
 
@@ -106,7 +94,7 @@ class StoreExporter:
         self.letters = DeadLetters(self._folder)
         self.held: dict[bytes, Any] = {}
         self.drawn: dict[bytes, tuple[str | None, Draws]] = {}
-        self._unsettled: deque[tuple[CallRecord | Unrecorded, Any]] = deque(maxlen=_MOST_UNSETTLED)
+        self._unsettled: deque[tuple[CallRecord | LiveCall, Any]] = deque(maxlen=_MOST_UNSETTLED)
         for orphan in getattr(self, "orphans", ()):
             orphan.let_go()
         self.orphans: list[OrphanedSegments] = []
@@ -118,7 +106,7 @@ class StoreExporter:
 
     # Any thread
 
-    def hold(self, key: bytes, hold: Any, item: CallRecord | Unrecorded) -> None:
+    def hold(self, key: bytes, hold: Any, item: CallRecord | LiveCall) -> None:
         """Remember what budgets hold for a call that is about to be put."""
         self.held[key] = hold
         self._unsettled.append((item, hold))
@@ -139,15 +127,23 @@ class StoreExporter:
                 self._counts.fault(error)
         return found
 
-    def recorded(self, item: CallRecord | Unrecorded) -> CallRecord:
-        """The record of a call."""
+    def recorded(self, item: CallRecord | LiveCall, skew_s: float = 0.0) -> CallRecord:
+        """The record of a call that is in memory."""
         if isinstance(item, CallRecord):
             return item
         try:
-            return item.record()
+            observed = item.observed(skew_s)
         except Exception as error:  # noqa: BLE001 - one bad item must not be lost, nor sink its neighbours
             self._counts.fault(error)
-            return item.shortest()
+            return least_record_of(item.least_observed(skew_s))
+        return self._record(observed)
+
+    def _record(self, observed: ObservedCall) -> CallRecord:
+        try:
+            return record_of(observed)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._counts.fault(error)
+            return least_record_of(observed)
 
     def cost_of(self, record: CallRecord) -> Cost | None:
         """What a call cost; None where no price is known."""
@@ -203,7 +199,7 @@ class StoreExporter:
                     run = unpack_run(frame.payload)
                     runs[run.id] = run  # a run that began and ended in one batch is sent once
                     continue
-                record = self.recorded(self.decoded(frame))
+                record = self.decoded(frame)
             except Exception as error:  # noqa: BLE001 - as above
                 self.unreadable(frame, error)
                 continue
@@ -274,7 +270,7 @@ class StoreExporter:
         payload = item.payload
         if item.item is not None:
             with contextlib.suppress(Exception):  # nothing is left to try
-                payload = item.item.packed(short=True)
+                payload = pack_call(item.item, short=True)
         self.letters.add("frame", payload.decode("utf-8", "replace"), None, type(error).__name__)
 
     def refresh_prices(self) -> None:
@@ -311,13 +307,14 @@ class StoreExporter:
             except Exception as error:  # noqa: BLE001 - what was sent is stored
                 self._counts.fault(error)
 
-    def decoded(self, frame: LogRecord) -> CallRecord | Unrecorded:
-        """The call that a frame holds."""
-        skew_s = frame.skew_s if frame.skew_s is not None else self.clock.first_s
+    def decoded(self, frame: LogRecord) -> CallRecord:
+        """The record of the call that a frame holds."""
+        skew_s = (frame.skew_s if frame.skew_s is not None else self.clock.first_s) or 0.0
         if frame.item is not None:
-            frame.item.date(skew_s or 0.0)
-            return frame.item  # type: ignore[no-any-return]
-        return self._decoders[frame.kind](frame.id, frame.payload, skew_s or 0.0)
+            return self.recorded(frame.item, skew_s)
+        if frame.kind in (RecordKind.RECORD, RecordKind.BEGUN):
+            return _a_record(frame.id, frame.payload, skew_s)
+        return self._record(unpack_call(frame.id, frame.payload, skew_s))
 
     def _call(self, record: CallRecord, before: Row | None, drawn: tuple[str | None, Draws] | None) -> Row:
         row = Row("record_calls_v1", record.id)
@@ -337,11 +334,11 @@ class StoreExporter:
             row.draws, row.holder = before.draws, before.holder
         ceiling = counted if cost is None else None
         try:
-            row.text = _encoded(record, cost, ceiling, row.draws)
+            row.text = encode_call(record, cost, ceiling, row.draws)
         except Exception as error:  # noqa: BLE001 - as above
             self._counts.fault(error)
             record = shortened(record)
-            row.text = _encoded(record, cost, ceiling, row.draws)
+            row.text = encode_call(record, cost, ceiling, row.draws)
         stats = self._counts.stats
         stats.blocked += record.status == "blocked"
         stats.unpriced += cost is None

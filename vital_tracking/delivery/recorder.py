@@ -10,15 +10,17 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run
+from vital_tracking.calls.live import LiveCall
+from vital_tracking.calls.wire import pack_call
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.delivery.batch_processor import BatchProcessor
-from vital_tracking.delivery.exporter import Decoder, StoreExporter, Unrecorded
+from vital_tracking.delivery.exporter import StoreExporter
 from vital_tracking.delivery.memory_queue import Queue
 from vital_tracking.delivery.overflow import Overflow
 from vital_tracking.delivery.rows import Draws, Row, by_clock
@@ -44,26 +46,7 @@ _HOPELESS_S: Final = 1.0
 _PATIENCE_S: Final = 3.0
 
 
-class Call(Unrecorded, Protocol):
-    """A call in a form that is packed in microseconds, and may wait in memory as it is."""
-
-    id: Any
-
-    @property
-    def hold(self) -> Any:
-        """What its budgets had set aside for it, or None."""
-
-    def packed(self, *, short: bool = False) -> bytes:
-        """The call as JSON."""
-
-    def keep(self) -> None:
-        """Let go of everything but what its record is made of."""
-
-    def date(self, skew_s: float) -> None:
-        """Correct its time, once, where it is not known by how much: by so many seconds."""
-
-
-Recordable: TypeAlias = CallRecord | RunRecord | Call
+Recordable: TypeAlias = CallRecord | RunRecord | LiveCall
 _MADE: Final = (CallRecord, RunRecord)
 
 
@@ -75,8 +58,6 @@ class Recorder:
         store: Store,
         prices: PriceBook,
         settings: Settings,
-        *,
-        decoders: Mapping[int, Decoder] | None = None,
     ) -> None:
         self.store = store
         self.prices = prices
@@ -84,9 +65,7 @@ class Recorder:
         self._counts = Counts()
         self.fault = self._counts.fault
         self.folder = None if getattr(store, "in_memory", False) else spool_folder(settings, store.description)
-        self._exporter = StoreExporter(
-            store, prices, settings, self._counts, folder=self.folder, decoders=decoders or {}
-        )
+        self._exporter = StoreExporter(store, prices, settings, self._counts, folder=self.folder)
         self._exporter.on_clock = self._tell_clock
         self.on_tick = self._exporter.on_tick
         self.on_tick.append(self._keep_losses)
@@ -211,7 +190,7 @@ class Recorder:
         self._notice(waiting)
         return True
 
-    def put_held(self, item: CallRecord | Call) -> bool:
+    def put_held(self, item: CallRecord | LiveCall) -> bool:
         """Record a call for which budgets hold something; where it is lost, its hold is given back."""
         hold = item.hold
         key = _key_of(item)
@@ -230,7 +209,7 @@ class Recorder:
     def _packed(self, item: Recordable, *, short: bool) -> tuple[LogRecord, bool]:
         """The frame of an item, and whether it was shortened."""
         if not isinstance(item, _MADE):
-            kind, key, pack = RecordKind.CALL, item.id.bytes, item.packed
+            kind, key, pack = RecordKind.CALL, item.id.bytes, partial(pack_call, item)
         elif isinstance(item, CallRecord):
             record = by_clock(item, self.clock.skew_s)
             kind, key, pack = RecordKind.RECORD, id_bytes(item.id), partial(pack_record, record)
@@ -383,7 +362,7 @@ class Recorder:
             if frame.kind == RecordKind.RUN:
                 self._drop(1, "neither disk nor memory has room")
             else:
-                record = self._exporter.recorded(self._exporter.decoded(frame))
+                record = self._exporter.decoded(frame)
                 self._lose(record, self._exporter.held.get(frame.id))
                 self._counts.stats.merged += 1
         self._queue.settle()
@@ -436,5 +415,5 @@ class Recorder:
         self.store.after_fork()
 
 
-def _key_of(item: CallRecord | Call) -> bytes:
+def _key_of(item: CallRecord | LiveCall) -> bytes:
     return id_bytes(item.id) if isinstance(item.id, str) else item.id.bytes
