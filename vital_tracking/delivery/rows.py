@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
-from datetime import UTC, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
-
-import orjson
+from typing import Any, Final
 
 from vital_tracking.core.context import CONTEXT_FIELDS, SERVICE_TYPES, CallContext
 from vital_tracking.core.record import CallRecord, Cost, RunRecord
@@ -164,22 +159,6 @@ def _context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, .
 _known_columns = lru_cache(maxsize=512)(_context_columns)
 
 
-Draws: TypeAlias = list[tuple[int, str]]
-"""What a call drew on its process's grants: [(window id, amount), ...]."""
-
-
-@dataclass(slots=True)
-class Row:
-    """One encoded row: its JSON text, the function it is for, and what it draws on whose grants."""
-
-    function: str
-    id: str
-    text: str = ""
-    key: bytes = b""
-    holder: str | None = None
-    draws: Draws = field(default_factory=list)
-
-
 def shortened(record: CallRecord) -> CallRecord:
     """A record's money and owners, without anything that might be what nobody foresaw."""
     context = CallContext().replace(
@@ -206,18 +185,3 @@ def shortened(record: CallRecord) -> CallRecord:
         calls=record.calls,
         cost=record.cost,
     )
-
-
-def by_clock(record: CallRecord, skew_s: float | None) -> CallRecord:
-    """A record with its time corrected, once, where the clock it was read from is known to be wrong or right."""
-    if not record.clocked or skew_s is None:
-        return record
-    moment = record.created_at if record.created_at.tzinfo else record.created_at.replace(tzinfo=UTC)
-    return dataclasses.replace(record, created_at=moment + timedelta(seconds=skew_s), clocked=False)
-
-
-def _encoded(record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: Draws) -> str:
-    row = call_row(record, cost, ceiling)
-    if draws:
-        row["draws"] = draws
-    return orjson.dumps(row).decode()

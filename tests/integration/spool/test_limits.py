@@ -539,12 +539,12 @@ def test_a_batch_that_is_refused_whole_is_halved_to_the_bad_row(
 ) -> None:
     """What no function of the database can read at all is found all the same."""
     tracker, book = track(), Book()
-    encoded = exporter._encoded
+    encoded = exporter._row_text
 
     def bad(record: Any, *arguments: Any) -> str:
         return "{no json" if record.context.user_id == "n-40" else encoded(record, *arguments)
 
-    monkeypatch.setattr(exporter, "_encoded", bad)
+    monkeypatch.setattr(exporter, "_row_text", bad)
     for number in range(100):
         book.record(tracker, number, user_id=f"n-{number}")
     delivered = tracker.flush(60)
