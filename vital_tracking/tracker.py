@@ -215,7 +215,7 @@ class VitalTracker(Services, DirectCalls):
         return self._recorder.flush(timeout)
 
     def replay(
-        self, timeout: float = 60.0, on_progress: Callable[[OrphanedSegments, int], None] = lambda _estate, _calls: None
+        self, timeout: float = 60.0, on_progress: Callable[[OrphanedSegments, int], None] = lambda _orphan, _calls: None
     ) -> bool:
         """Deliver now what dead processes have left in the spool, for at most `timeout` seconds; whether nothing is left.
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
-from datetime import UTC, timedelta
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import orjson
 
@@ -29,7 +27,9 @@ def call_row(record: CallRecord, cost: Cost | None, ceiling: Decimal | None = No
     return {**columns, **_own_columns(record, cost, ceiling, notes)}
 
 
-def encode_call(record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: Draws) -> str:
+def encode_call(
+    record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: Sequence[tuple[int, str]]
+) -> str:
     """The JSON of `call_row`, with what the call draws on its process's grants; what calls of a scope share is encoded once."""
     shared, notes = _context_json(record.context)
     own = _own_columns(record, cost, ceiling, notes)
@@ -198,22 +198,6 @@ _known_columns = lru_cache(maxsize=512)(_context_columns)
 _known_json = lru_cache(maxsize=512)(_encode_context)
 
 
-Draws: TypeAlias = list[tuple[int, str]]
-"""What a call drew on its process's grants: [(window id, amount), ...]."""
-
-
-@dataclass(slots=True)
-class Row:
-    """One encoded row: its JSON text, the function it is for, and what it draws on whose grants."""
-
-    function: str
-    id: str
-    text: str = ""
-    key: bytes = b""
-    holder: str | None = None
-    draws: Draws = field(default_factory=list)
-
-
 def shortened(record: CallRecord) -> CallRecord:
     """A record's money and owners, without anything that might be what nobody foresaw."""
     context = CallContext().replace(
@@ -240,11 +224,3 @@ def shortened(record: CallRecord) -> CallRecord:
         calls=record.calls,
         cost=record.cost,
     )
-
-
-def by_clock(record: CallRecord, skew_s: float | None) -> CallRecord:
-    """A record with its time corrected, once, where the clock it was read from is known to be wrong or right."""
-    if not record.clocked or skew_s is None:
-        return record
-    moment = record.created_at if record.created_at.tzinfo else record.created_at.replace(tzinfo=UTC)
-    return dataclasses.replace(record, created_at=moment + timedelta(seconds=skew_s), clocked=False)
