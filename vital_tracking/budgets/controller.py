@@ -130,7 +130,7 @@ class AdmissionController:
 
     def release(self, admission: Admission) -> None:
         """The call was not made after all: what was set aside for it is free again."""
-        if admission.hold is not None:
+        if isinstance(admission.hold, Hold):
             self.ledger.release(admission.hold)
 
     # What the recorder asks, on the thread that makes records
