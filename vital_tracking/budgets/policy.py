@@ -12,7 +12,7 @@ from typing import Any
 from vital_tracking.core.context import SERVICE_TYPES, CallContext
 from vital_tracking.core.entities import ENTITY_FIELDS, ENTITY_TYPES, METRICS, strictness
 from vital_tracking.core.sanitize import clean_text
-from vital_tracking.errors import BudgetExceeded, BudgetThrottled, Stop
+from vital_tracking.errors import BudgetExceeded, BudgetThrottled, BudgetUnavailable, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +128,34 @@ def refusal(
         retry_after=retry_after if throttled else None,
     )
     return (BudgetThrottled if throttled else BudgetExceeded)(stop)
+
+
+def answer_unlimited(budget: Budget, entity: str) -> BudgetExceeded:
+    """The error for a call under a strict budget of which nobody can say what it may cost."""
+    reason = "it is strict, and nothing limits the answer. Set max_tokens on the model, or use tracker.guard(model)."
+    return BudgetExceeded(_stop_by(budget, entity, reason))
+
+
+def not_checked(budget: Budget, entity: str, deadline_s: float) -> BudgetUnavailable:
+    """The error for a call under a budget that denies what it cannot check, where the database gave no answer in time."""
+    reason = (
+        f"the database is away or did not answer within {deadline_s:g} s, and the budget denies what it cannot check."
+    )
+    return BudgetUnavailable(_stop_by(budget, entity, reason))
+
+
+def policy_unknown(deadline_s: float) -> BudgetUnavailable:
+    """The error for a call before the budgets are known, where VITAL_WHEN_UNAVAILABLE is deny."""
+    reason = f"the database did not tell the budgets within {deadline_s:g} s, and VITAL_WHEN_UNAVAILABLE is deny."
+    return BudgetUnavailable(Stop(action="block", entity_type="organization", entity_id="*", reason=reason))
+
+
+def _stop_by(budget: Budget, entity: str, reason: str) -> Stop:
+    return Stop(
+        action=budget.action,
+        entity_type=budget.entity_type,
+        entity_id=entity,
+        metric=METRICS[budget.metric],
+        budget_id=budget.id,
+        reason=reason,
+    )

@@ -109,10 +109,10 @@ def test_a_call_is_admitted_by_the_budgets_that_count_it(db: Connection, rows: l
             )
         answer = db.execute("select budgets_v1() as answer").fetchone()
         assert answer is not None
-        rules = Policy.from_answer(answer["answer"])
-        assert len(rules.budgets) == sum(row[4] != "alert" for row in rows)
+        policy = Policy.from_answer(answer["answer"])
+        assert len(policy.budgets) == sum(row[4] != "alert" for row in rows)
         for (context, model), expected in zip(asked, by_the_database(db, asked), strict=True):
-            matching = [(budget.id, entity) for budget, entity in rules.matching(context, model)]
+            matching = [(budget.id, entity) for budget, entity in policy.matching(context, model)]
             assert len(matching) == len(set(matching))
             assert set(matching) == expected
 
@@ -120,10 +120,10 @@ def test_a_call_is_admitted_by_the_budgets_that_count_it(db: Connection, rows: l
 @given(one=calls, other=calls, rows=budgets)
 def test_calls_of_one_key_meet_the_same_budgets(one: Any, other: Any, rows: list[Any]) -> None:
     """What admission knows is kept by this key: two calls must not share it where a budget tells them apart."""
-    rules = Policy("v", [a_budget(number, *row) for number, row in enumerate(rows)])
+    policy = Policy("v", [a_budget(number, *row) for number, row in enumerate(rows)])
     (first, model), (second, _) = one, other
-    if repr(rules.key_of(first)) == repr(rules.key_of(second)):
-        assert rules.matching(first, model) == rules.matching(second, model)
+    if repr(policy.key_of(first)) == repr(policy.key_of(second)):
+        assert policy.matching(first, model) == policy.matching(second, model)
 
 
 def a_budget(
@@ -173,9 +173,9 @@ def refused(windows: list[dict[str, Any]], *known: Budget, retry_after: float = 
 
 def test_budgets_that_only_alert_do_not_ask_anybody() -> None:
     """They are the database's own affair; a process that has no others must not spend a round trip on them."""
-    rules = Policy("v", [a_budget(1, action="alert")])
-    assert rules.budgets == ()
-    assert rules.matching(CallContext(user_id="u-1"), "m") == []
+    policy = Policy("v", [a_budget(1, action="alert")])
+    assert policy.budgets == ()
+    assert policy.matching(CallContext(user_id="u-1"), "m") == []
 
 
 def test_the_strictest_budget_that_stops_is_named() -> None:
