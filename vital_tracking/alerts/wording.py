@@ -28,8 +28,8 @@ _NOUNS: Final = {"tier": "agent tier"}
 def amount_text(value: Decimal, metric: str, *, exact: bool = False) -> str:
     """An amount of a budget's metric, without its unit: $4.02, 4,020.
 
-    Cents, for less than ten cents two digits that count, rounded towards zero: what is not yet at a limit never reads as if it
-    were. `exact` keeps every digit.
+    Cents, for less than ten cents two digits that count, rounded towards zero: an amount just below a limit never reads as if
+    it had reached it. `exact` keeps every digit.
     """
     sign, value = ("-" if value < 0 else ""), abs(value)
     if not exact:

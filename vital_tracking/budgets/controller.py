@@ -15,7 +15,7 @@ from vital_tracking.budgets.estimate import Amounts, in_pico
 from vital_tracking.budgets.lease_client import LeaseClient
 from vital_tracking.budgets.lease_thread import LeaseThread
 from vital_tracking.budgets.ledger import Ledger
-from vital_tracking.budgets.pending import Pause, PendingRequest, Waits, run, run_async
+from vital_tracking.budgets.pending import PendingRequest, Sleep, Waits, run, run_async
 from vital_tracking.budgets.plans import Plans
 from vital_tracking.budgets.policy import Policy, not_checked, policy_unknown
 from vital_tracking.budgets.windows import Draw, Hold
@@ -128,7 +128,7 @@ class AdmissionController:
                     yield pending.answer_within(self._deadline_s)
                     admission = self._answer_of(pending)
                     if pending.wait_s:
-                        yield Pause(pending.wait_s)
+                        yield Sleep(pending.wait_s)
                 except BaseException:  # interrupted or cancelled while it waits
                     if (unwanted := pending.cancel()) is not None:
                         self.release(unwanted)

@@ -72,17 +72,17 @@ async def run_async(waits: Waits[_Result]) -> _Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
-    """So many seconds."""
+class Sleep:
+    """A wait of so many seconds."""
 
     seconds: float
 
     def block(self) -> None:
-        """Sleep."""
+        """Wait in this thread."""
         time.sleep(self.seconds)
 
     async def suspend(self) -> None:
-        """Sleep while the event loop goes on."""
+        """Wait while the event loop goes on."""
         await asyncio.sleep(self.seconds)
 
 
