@@ -20,7 +20,7 @@ logger = logging.getLogger("vital_tracking.budgets")
 _FIRST_PAUSE_S: Final = 5.0
 _LONGEST_PAUSE_S: Final = 300.0
 _KEPT: Final = 1000
-_KEPT_S: Final = 86_400.0  # a day old they are news no more
+_KEPT_S: Final = 86_400.0  # a day: older alerts tell nobody anything new
 
 
 class Pause:

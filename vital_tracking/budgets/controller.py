@@ -84,8 +84,8 @@ class AdmissionController:
         admission = self._in_hand(request, clamp)
         return await run_async(self._asked(request, max_wait, clamp)) if admission is None else admission
 
-    def admission(self, request: Request, *, max_wait: float = 0.0, clamp: bool = False) -> Waits[Admission]:
-        """`admit` as a generator, for code that is itself written once for threads and event loops (`pending.run`)."""
+    def admitting(self, request: Request, *, max_wait: float = 0.0, clamp: bool = False) -> Waits[Admission]:
+        """`admit` as a generator: for code that is itself written once and run by `pending.run` or `pending.run_async`."""
         admission = self._in_hand(request, clamp)
         return (yield from self._asked(request, max_wait, clamp)) if admission is None else admission
 

@@ -16,8 +16,8 @@ from vital_tracking.core.usage import TokenUsage
 PICO: Final = 10**12
 _PICO_PER_TOKEN: Final = 10**6  # of a price in dollars per million tokens
 
-# Until a model's own calls have taught better: two bytes a token is a token more than most text takes, and 4,096 tokens is
-# what most providers answer at most where nobody sets a limit.
+# Used until calls of the model are known. Most text has more than two bytes a token; 4,096 tokens is the longest answer of most
+# providers where no limit is set.
 _BYTES_PER_TOKEN: Final = 2
 ANSWER_TOKENS: Final = 4096
 _OVERHEAD_TOKENS: Final = 16
@@ -88,7 +88,7 @@ class History:
         if usage.estimated or not usage.prompt_tokens:
             return
         self._answers.append(usage.completion_tokens)
-        answers = list(self._answers)  # another thread may be at it too
+        answers = list(self._answers)  # a copy: another thread may be adding to it
         longest_answer = _with_margin(max(answers))
         self.answer = longest_answer if len(answers) >= _ENOUGH else max(self.answer, longest_answer)
         if prompt_bytes < 0:

@@ -107,7 +107,7 @@ def refusal(
         for window in over
         if window.get("stops") or (budgets[window["budget"]].enforce and budgets[window["budget"]].action == "throttle")
     ]
-    # Where a budget has just been changed, by what we know of it none may bind: then any that is over.
+    # A budget may have been changed a moment ago, so that by what this process knows none stops the call: then any that is over.
     chosen = max(binding or over, key=lambda window: strictness(budgets[window["budget"]].action))
     budget = budgets[chosen["budget"]]
     throttled = budget.action == "throttle"

@@ -35,6 +35,7 @@ from tests.integration.budgets.helpers import (
 from tests.integration.helpers import Rows, dollars
 from tests.support.provider_server import ProviderServer, Reply
 from vital_tracking import BudgetExceeded, BudgetThrottled, Price, Settings, VitalTracker
+from vital_tracking.budgets.pending import Waits, run, run_async
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
 from vital_tracking.stores.postgres import PostgresStore
@@ -735,6 +736,27 @@ def test_a_ladder_throttles_before_it_blocks(store: PostgresStore, make_tracker:
     tracker.close()
     check_sums(store)
     assert granted(rows) == 0
+
+
+async def test_code_that_is_written_once_is_admitted_by_either_way_of_waiting(
+    store: PostgresStore, make_tracker: MakeTracker
+) -> None:
+    """It waits for its slots as `admit` and `aadmit` do, and hears of a refusal where it asked."""
+    set_budget(store, action="throttle", total_limit="0", throttle_interval_s="0.1")
+    set_budget(store, entity_id="u-2", total_limit="0")
+    tracker = knows_its_budgets(make_tracker())
+
+    def two_calls() -> Waits[tuple[Admission, Admission]]:
+        first = yield from tracker.controller.admitting(request_for(), max_wait=30)
+        second = yield from tracker.controller.admitting(request_for(), max_wait=30)
+        with pytest.raises(BudgetExceeded):
+            yield from tracker.controller.admitting(request_for("u-2"), max_wait=30)
+        return first, second
+
+    for admitted in (run(two_calls()), await run_async(two_calls())):
+        assert [one.action for one in admitted] == ["throttle"] * 2
+        assert admitted[1].throttled_ms
+    assert tracker.stats().faults == 0
 
 
 # Estimates
