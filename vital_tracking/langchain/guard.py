@@ -234,7 +234,7 @@ class _Guard:
         return await run_async(self._asking(self.attached(call), prompts))
 
     def _asking(self, call: PlannedCall, prompts: Sequence[Any]) -> Waits[PlannedCall]:
-        """The call that may be made; after a fault of ours the call as it was, which is made all the same: the handler asks for it."""
+        """The call that may be made. After a fault of ours it is the call as it was, for which the handler asks."""
         if not self.controller.active or admitted.get():  # nothing to ask, or a guard around this one has asked
             return call
         try:
