@@ -18,6 +18,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.integration.helpers import Rows, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import Agent, CallContext, VitalTracker, step
 from vital_tracking.core.frames import current_frame
 from vital_tracking.errors import VitalError
@@ -27,13 +28,6 @@ CARDIO = Agent("cardio", name="Cardiologist", tier="tier_1", role="lead")
 LEGAL = Agent("legal", name="Lawyer", tier="tier_2")
 MARKET = Agent("market")
 RUNS = "select * from service_runs order by id"
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    stats = tracker.stats()
-    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
-    return rows()
 
 
 def has(row: dict[str, Any], **expected: Any) -> None:

@@ -25,6 +25,7 @@ from tests.acceptance.cli.test_cli import Done, Several, fine, refused
 from tests.acceptance.helpers import COMMAND, environment, run, run_commands
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call
+from tests.support.stores import ScriptedStore
 from vital_tracking.cli.app import app
 from vital_tracking.cli.budgets import alerts as watching
 from vital_tracking.cli.budgets import options as form
@@ -681,35 +682,20 @@ def test_watching_prints_new_alerts_until_it_is_stopped(
         assert (process.returncode, out, err) == (0, "", "")
 
 
-class Outage(PostgresStore):
-    """A store that cannot be reached the first time it is asked for news, and the second."""
-
-    asked = 0
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        if function == "cost_alerts_v1":
-            self.asked += 1
-            if self.asked in (2, 3):
-                raise StoreUnavailable("The database is unavailable (on holiday).")
-        return super().call(function, **arguments)
-
-
 def test_watching_outlasts_an_outage(
     database_url: str, budget: Callable[..., int], spend: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A watch over night would end at the first restart of the database."""
     budget()
-    store = Outage(database_url)
+
+    def answers() -> Iterator[object]:
+        yield ScriptedStore.THROUGH
+        yield StoreUnavailable("The database is unavailable (on holiday).")
+        yield StoreUnavailable("The database is unavailable (on holiday).")
+        spend()
+
+    store = ScriptedStore(PostgresStore(database_url), "cost_alerts_v1", answers())
     news = watching._news(store, 0.0)
-    spend_once = iter([spend])
-    original = store.call
-
-    def call(function: str, /, **arguments: object) -> Any:
-        if store.asked == 3:
-            next(spend_once, lambda: None)()
-        return original(function, **arguments)
-
-    store.call = call  # type: ignore[method-assign]
     assert next(news)["entity_id"] == "u-1"
     news.close()
     store.close()

@@ -22,12 +22,13 @@ from pydantic import SecretStr
 
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call
+from tests.support.stores import AwayStore
 from vital_tracking.alerts import channel
 from vital_tracking.alerts.alert import BudgetAlert, digest
 from vital_tracking.alerts.channel import Pause, Recent
 from vital_tracking.alerts.dispatcher import AlertDispatcher, log
 from vital_tracking.alerts.wording import amount_text, limit_text, one_line, sentence, time_left
-from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
+from vital_tracking.errors import MissingExtra, SettingsError
 from vital_tracking.stores.postgres import PostgresStore
 
 SECRET = "Geheim-7391"
@@ -576,22 +577,11 @@ def test_a_server_that_hangs_holds_nobody_up_and_gets_nothing_twice(
     assert undelivered(rows) == []
 
 
-class Forgetful(PostgresStore):
-    """A store that cannot be reached while `away`, for the functions named."""
-
-    away: tuple[str, ...] = ()
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        if function in self.away:
-            raise StoreUnavailable
-        return super().call(function, **arguments)
-
-
 def test_what_was_sent_is_noted_down_when_the_database_is_back(
     database_url: str, deliverer: Callable[..., AlertDispatcher], hooks: Hooks, rows: Rows
 ) -> None:
     """Each alert that was sent just before an outage would be sent again after it."""
-    store = Forgetful(database_url)
+    store = AwayStore(PostgresStore(database_url))
     a_budget(store)
     spend(store, "u-1")
     alerts = AlertDispatcher(store, (), [hooks.url()], "here")
@@ -696,7 +686,7 @@ def test_a_forked_child_delivers_what_is_its_own(
 
 def test_the_database_being_away_is_no_fault(deliverer: Callable[..., AlertDispatcher], database_url: str) -> None:
     """An outage would be counted and logged as a fault of ours, every second."""
-    store = Forgetful(database_url)
+    store = AwayStore(PostgresStore(database_url))
     store.away = ("claim_alerts_v1", "settle_alerts_v1")
     assert AlertDispatcher(store, [lambda _: None], [], "here").deliver() == 0
 

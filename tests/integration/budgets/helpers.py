@@ -1,9 +1,8 @@
-"""What the tests of admission share: budgets, the audit of all sums, and stores that are watched or slow."""
+"""What the tests of admission share: budgets, requests, and the audit of all sums."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -66,29 +65,3 @@ def knows_its_budgets(tracker: VitalTracker) -> VitalTracker:
     tracker.controller.start()
     until(lambda: tracker.controller.rules is not None)
     return tracker
-
-
-class WatchedStore(PostgresStore):
-    """Counts calls of functions; `hold` makes those that follow wait for `go`, `fail` has them fail."""
-
-    def __init__(self, conninfo: str) -> None:
-        super().__init__(conninfo)
-        self.asks: list[list[dict[str, Any]]] = []  # of each round trip for grants
-        self.called: list[str] = []
-        self.go = threading.Event()
-        self.go.set()
-        self.waiting = threading.Semaphore(0)
-
-    def call(self, function: str, /, **arguments: Any) -> Any:
-        self.called.append(function)
-        if function == "acquire_grants_v1":
-            self.asks.append(json.loads(arguments["asks"]))
-        if not self.go.is_set():
-            self.waiting.release()
-            self.go.wait(30)
-        return super().call(function, **arguments)
-
-    @property
-    def misses(self) -> list[list[dict[str, Any]]]:
-        """Round trips that somebody waited for."""
-        return [asks for asks in self.asks if not all(ask["ahead"] for ask in asks)]

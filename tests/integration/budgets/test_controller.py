@@ -24,7 +24,6 @@ from tests.integration.budgets.helpers import (
     CALL,
     COST,
     USAGE,
-    WatchedStore,
     check_sums,
     granted,
     knows_its_budgets,
@@ -34,6 +33,7 @@ from tests.integration.budgets.helpers import (
 )
 from tests.integration.helpers import Rows, dollars
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import WatchedStore
 from vital_tracking import BudgetExceeded, BudgetThrottled, Price, Settings, VitalTracker
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
@@ -54,7 +54,7 @@ def watched(database_url: str) -> Iterator[Callable[..., tuple[VitalTracker, Wat
     made: list[tuple[VitalTracker, WatchedStore]] = []
 
     def make(**settings: Any) -> tuple[VitalTracker, WatchedStore]:
-        store = WatchedStore(database_url)
+        store = WatchedStore(PostgresStore(database_url))
         tracker = VitalTracker(store, settings=Settings(**{"flush_interval_s": 60.0, **settings}))
         made.append((tracker, store))
         return tracker, store
@@ -93,7 +93,7 @@ def test_one_round_trip_serves_all_threads_at_a_cold_gate(store: PostgresStore, 
         until(lambda: tracker.controller.lease_client._queue.qsize() > 50)
         watch.go.set()
         assert all(one.result().hold for one in admitted)
-    assert len(watch.misses) <= 2
+    assert len(watch.waited_for) <= 2
     for one in admitted:
         tracker.controller.release(one.result())
     assert tracker.close().complete
@@ -115,7 +115,7 @@ def test_near_the_limit_calls_ask_together(store: PostgresStore, watched: Watche
         outcomes = [type(one.exception()) for one in asked]
     assert outcomes.count(type(None)) == 100
     assert outcomes.count(BudgetExceeded) == 20
-    assert len(watch.misses) < 12
+    assert len(watch.waited_for) < 12
     check_sums(store)
 
 
@@ -127,8 +127,8 @@ def test_more_is_fetched_before_it_runs_out(store: PostgresStore, watched: Watch
     for _ in range(100):
         tracker.controller.admit(request_for())
         threading.Event().wait(0.01)  # a fast model
-    assert len(watch.misses) == 1
-    assert 1 <= len(watch.asks) - len(watch.misses) <= 6
+    assert len(watch.waited_for) == 1
+    assert 1 <= len(watch.grant_requests) - len(watch.waited_for) <= 6
     check_sums(store)
 
 
@@ -139,7 +139,7 @@ def test_a_burst_fetches_ahead_no_more_than_it_must(store: PostgresStore, watche
     knows_its_budgets(tracker)
     for _ in range(20_000):
         tracker.controller.admit(request_for())
-    assert len(watch.asks) < 40
+    assert len(watch.grant_requests) < 40
 
 
 def test_near_the_limit_it_is_exact(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
@@ -698,7 +698,7 @@ def test_a_budget_in_the_shadow_asks_rarely(store: PostgresStore, watched: Watch
     set_budget(store, total_limit="1", enforce=False)
     tracker, watch = watched()
     assert admit_all(tracker, 200) == 200
-    assert len(watch.asks) < 20
+    assert len(watch.grant_requests) < 20
 
 
 def test_a_budget_that_only_alerts_costs_nothing(store: PostgresStore, watched: Watched, rows: Rows) -> None:
@@ -708,7 +708,7 @@ def test_a_budget_that_only_alerts_costs_nothing(store: PostgresStore, watched: 
     knows_its_budgets(tracker)
     assert not tracker.controller.active
     assert admit_all(tracker, 10) == 10
-    assert watch.asks == []
+    assert watch.grant_requests == []
     assert tracker.close().complete
     assert rows("select spent, granted from budget_windows") == [{"spent": 10, "granted": 0}]
     assert [row["threshold"] for row in rows("select threshold from cost_alerts order by 1")] == [
@@ -886,7 +886,7 @@ def test_a_call_for_nothing_asks_nobody_twice(store: PostgresStore, watched: Wat
         )
     with pytest.raises(BudgetExceeded):
         tracker.admit(user_id="u-1", **CALL)
-    assert len(watch.asks) <= 3
+    assert len(watch.grant_requests) <= 3
 
 
 def test_a_gate_without_budgets_is_out_of_the_way(watched: Watched) -> None:
@@ -895,7 +895,7 @@ def test_a_gate_without_budgets_is_out_of_the_way(watched: Watched) -> None:
     knows_its_budgets(tracker)
     assert not tracker.controller.active
     assert tracker.controller.admit(request_for()) == Admission()
-    assert watch.asks == []
+    assert watch.grant_requests == []
 
 
 def test_budgets_that_are_switched_off_are_not_even_read(watched: Watched, store: PostgresStore) -> None:

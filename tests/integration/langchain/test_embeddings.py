@@ -17,15 +17,10 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.integration.helpers import Rows, collect, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import VitalTracker
 
 RATE = "0.02"  # text-embedding-3-small, dollars per million tokens
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    assert (tracker.stats().faults, tracker.stats().rejected) == (0, 0)
-    return rows()
 
 
 async def test_every_method_is_one_row_with_exact_usage(

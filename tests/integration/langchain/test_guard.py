@@ -32,6 +32,7 @@ from pydantic import BaseModel, Field
 
 from tests.integration.helpers import MODES, Rows, ask, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import VitalTracker
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.errors import BudgetExceeded, BudgetThrottled, BudgetUnavailable, Stop
@@ -83,13 +84,6 @@ class Refuses(BaseCallbackHandler):
 
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
         raise PermissionError
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    stats = tracker.stats()
-    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
-    return rows()
 
 
 def held(rows: Rows) -> list[Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import sys
 import threading
 import uuid
@@ -22,10 +21,10 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from tests.integration.helpers import Rows, dollars
 from tests.support.provider_server import ProviderServer, Reply, Request
+from tests.support.stores import DiscardingStore
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls import resolve as records
 from vital_tracking.calls import wire as packing
-from vital_tracking.testing import MemoryStore
 
 AT_ONCE = 200
 NUMBERS = range(1, AT_ONCE + 1)
@@ -106,29 +105,6 @@ async def test_two_hundred_tasks_at_once(
     check_nothing_is_mixed_up(tracker, rows)
 
 
-class CountingStore(MemoryStore):
-    """Takes rows, counts them by status, and keeps none."""
-
-    description = "a counter"
-    in_memory = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: dict[str, int] = {}
-        self.tokens = 0
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        if not function.startswith("record_"):
-            return super().call(function, **arguments)
-        batch = json.loads(str(next(iter(arguments.values()))))
-        if function == "record_calls_v1":
-            for row in batch:
-                status = row.get("status", "ok")
-                self.counts[status] = self.counts.get(status, 0) + 1
-                self.tokens += row.get("total_tokens", 0) * (not row.get("usage_estimated"))
-        return {"inserted": len(batch), "duplicate": 0, "rejected": []}
-
-
 ANSWER = LLMResult(
     generations=[
         [
@@ -170,7 +146,7 @@ def ten_calls(handler: Any, number: int) -> None:
 
 def test_many_thousand_calls_leave_memory_where_it_was() -> None:
     """Not a block a thousand calls may stay behind: a map that never shrinks ends a server after some weeks."""
-    store = CountingStore()
+    store = DiscardingStore()
     tracker = VitalTracker(store, settings=Settings(flush_interval_s=60))  # type: ignore[arg-type]
     handler = tracker.handler
 

@@ -31,17 +31,11 @@ from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
 
 from tests.integration.helpers import Rows, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import Agent, VitalTracker, step
 from vital_tracking.calls import resolve as records
 
 COST = dollars((100, "0.15"), (20, "0.60"))  # the server's usual answer from gpt-4o-mini
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    stats = tracker.stats()
-    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
-    return rows()
 
 
 def config(tracker: VitalTracker, **more: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from tests.integration.helpers import Rows
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import VitalTracker
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.middleware import VitalMiddleware
@@ -61,13 +62,6 @@ def limit(store: PostgresStore) -> Limit:
         store.call("set_budget_v1", budget=json.dumps(budget | more))
 
     return set_budget
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    stats = tracker.stats()
-    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
-    return rows()
 
 
 async def test_an_agents_calls_are_recorded_without_a_handler(

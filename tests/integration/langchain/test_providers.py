@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from tests.integration.helpers import MODES, STREAMS, Rows, ask, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import Price, VitalTracker
 
 # LangChain says of its v3 streams that they may change.
@@ -72,12 +73,6 @@ def by_tag(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     tagged = {tag: row for row in found for tag in row["tags"]}
     assert len(tagged) == len(found) == sum(len(row["tags"]) for row in found)
     return tagged
-
-
-def stored(tracker: VitalTracker, rows: Rows, sql: str | None = None) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    assert tracker.stats().faults == 0
-    return rows() if sql is None else rows(sql)
 
 
 @pytest.mark.parametrize("chat", CHATS)

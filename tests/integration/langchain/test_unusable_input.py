@@ -22,6 +22,7 @@ from langchain_core.tools import tool
 
 from tests.integration.helpers import MODES, Rows, ask, collect, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import Agent, VitalTracker
 from vital_tracking.core.sanitize import MAX_TOKENS
 
@@ -30,13 +31,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decora
 QUESTION = "q" * 400  # a hundred tokens by the estimate
 ANSWER = "a" * 80  # twenty
 HUGE = 10 * 1024 * 1024
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    stats = tracker.stats()
-    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
-    return rows()
 
 
 def answer(usage: Any, **more: Any) -> LLMResult:
@@ -383,15 +377,13 @@ async def test_a_bad_row_does_not_sink_its_neighbours(
     tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row that the database refuses is set aside and counted; the rest of the batch is stored."""
-    from vital_tracking.delivery import exporter
-
-    call_row = exporter.call_row
+    from vital_tracking.delivery.rows import call_row
 
     def spoiled(record: Any, cost: Any, *args: Any) -> dict[str, Any]:
         row = call_row(record, cost, *args)
         return row | {"total_tokens": -1} if record.context.user_id == "bad" else row
 
-    monkeypatch.setattr(exporter, "call_row", spoiled)
+    monkeypatch.setattr("vital_tracking.delivery.rows.call_row", spoiled)
     for user in ("a", "bad", "b"):
         run(tracker, answer({"input_tokens": 70, "output_tokens": 7}), {"vital_user_id": user})
     delivered = tracker.flush()

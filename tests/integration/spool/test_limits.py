@@ -20,11 +20,11 @@ import pytest
 
 from tests.integration.budgets.helpers import set_budget
 from tests.support.postgres import PostgresServer, free_port, outage
+from tests.support.stores import AwayStore
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery import exporter
 from vital_tracking.delivery.dead_letters import FILE, forget_taken, letters_in, take_letters
 from vital_tracking.delivery.rows import call_row
-from vital_tracking.errors import StoreUnavailable
 from vital_tracking.spool.owner import owners_in
 from vital_tracking.spool.segment import bytes_in, segments_of
 from vital_tracking.stores.postgres import PostgresStore
@@ -40,17 +40,6 @@ select coalesce(sum(calls), 0)::int as calls, coalesce(sum(prompt_tokens), 0)::b
   coalesce(sum(completion_tokens), 0)::bigint as completion, coalesce(sum(total_cost), 0) as cost
 from token_usage_logs
 """
-
-
-class Gated(PostgresStore):
-    """A real store that can be away."""
-
-    away = False
-
-    def call(self, function: str, /, **arguments: Any) -> Any:
-        if self.away:
-            raise StoreUnavailable("The database is away.")
-        return super().call(function, **arguments)
 
 
 class Book:
@@ -91,8 +80,7 @@ def track(database_url: str, tmp_path: Path) -> Iterator[Track]:
     made: list[VitalTracker] = []
 
     def make(*, away: bool = False, **options: Any) -> VitalTracker:
-        store = Gated(database_url)
-        store.away = away
+        store = AwayStore(PostgresStore(database_url), away=away)
         known: dict[str, Any] = {
             "spool_dir": tmp_path / "spool",
             "flush_interval_s": 3600,
@@ -361,20 +349,13 @@ def test_budgets_agree_with_what_was_merged(track: Track, store: PostgresStore, 
 FILLS = """
 import json, os, resource, sys, time
 from pathlib import Path
+from tests.support.stores import AwayStore
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.errors import StoreUnavailable
 from vital_tracking.stores.postgres import PostgresStore
-
-class Gated(PostgresStore):
-    away = True
-    def call(self, function, /, **arguments):
-        if self.away:
-            raise StoreUnavailable("The database is away.")
-        return super().call(function, **arguments)
 
 if int(os.environ["FILE_BYTES"]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["FILE_BYTES"]), resource.RLIM_INFINITY))
-store = Gated(os.environ["DATABASE"])
+store = AwayStore(PostgresStore(os.environ["DATABASE"]), away=True)
 settings = Settings(
     spool_dir=Path(os.environ["SPOOL"]), flush_interval_s=3600, queue_bytes=64 << 10, budgets=False,
     spool_bytes=int(os.environ["SPOOL_BYTES"]), segment_bytes=int(os.environ["SEGMENT_BYTES"]),
@@ -508,7 +489,7 @@ def test_refused_rows_are_set_aside_and_their_neighbours_stored(
         rows_made += 1
         return row
 
-    monkeypatch.setattr(exporter, "call_row", call_row_of)
+    monkeypatch.setattr("vital_tracking.delivery.rows.call_row", call_row_of)
     for number in range(150):
         book.record(tracker, number, user_id=f"n-{number}")
     delivered = tracker.flush(60)

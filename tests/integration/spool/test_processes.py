@@ -21,6 +21,7 @@ from tests.integration.budgets.helpers import until
 from tests.integration.helpers import Rows
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.spool_worker import Story
+from tests.support.stores import WatchedStore, stored_ids
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery.batch_processor import BatchProcessor
 from vital_tracking.delivery.memory_queue import Queue
@@ -336,26 +337,11 @@ def test_gunicorn_with_a_preloaded_tracker(
 # The writer's thread
 
 
-class GatedStore(PostgresStore):
-    """A real store of which calls can be held up."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.controller = threading.Event()
-        self.controller.set()
-        self.entered = threading.Event()
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        self.entered.set()
-        assert self.controller.wait(60)
-        return super().call(function, **arguments)
-
-
 @pytest.fixture
-def gated(database_url: str) -> Iterator[GatedStore]:
-    store = GatedStore(database_url)
+def watched(database_url: str) -> Iterator[WatchedStore]:
+    store = WatchedStore(PostgresStore(database_url))
     yield store
-    store.controller.set()
+    store.go.set()
     store.close()
 
 
@@ -363,17 +349,17 @@ Track = Callable[..., VitalTracker]
 
 
 @pytest.fixture
-def track(gated: GatedStore, spool_dir: Path) -> Iterator[Track]:
-    """Makes trackers on the gated store."""
+def track(watched: WatchedStore, spool_dir: Path) -> Iterator[Track]:
+    """Makes trackers on the watched store."""
     made: list[VitalTracker] = []
 
     def make(**settings: Any) -> VitalTracker:
         options = {"flush_interval_s": NEVER_S, "spool_dir": spool_dir, "budgets": False, **settings}
-        made.append(VitalTracker(gated, settings=Settings(**options)))
+        made.append(VitalTracker(watched, settings=Settings(**options)))
         return made[-1]
 
     yield make
-    gated.controller.set()
+    watched.go.set()
     for tracker in made:
         tracker.close()
 
@@ -385,32 +371,28 @@ def record(tracker: VitalTracker, count: int) -> list[str]:
     ]
 
 
-def stored(rows: Rows) -> list[str]:
-    return [str(row["id"]) for row in rows("select id from token_usage_logs order by id")]
-
-
 @pytest.mark.parametrize("background", [True, False])
 def test_flush_keeps_its_time_while_the_writer_is_stuck(
-    background: bool, gated: GatedStore, track: Track, rows: Rows
+    background: bool, watched: WatchedStore, track: Track, rows: Rows
 ) -> None:
     """If this failed, a request that flushes at its end would hang with the database, or be told a lie."""
     tracker = track(background=background)
     ids = record(tracker, 5)
     assert tracker.flush(30).inserted == 5
-    gated.controller.clear()
-    gated.entered.clear()
+    watched.go.clear()
+    watched.entered.clear()
     ids += record(tracker, 7)
     for _ in range(2):
         started = time.monotonic()
         delivered = tracker.flush(1.5)
         assert 1.4 < time.monotonic() - started < 2.0
-        assert gated.entered.is_set()
+        assert watched.entered.is_set()
         assert (delivered.complete, delivered.inserted, delivered.waiting, delivered.spooled) == (False, 5, 7, 7)
         assert delivered.dropped == 0
-    gated.controller.set()
+    watched.go.set()
     delivered = tracker.flush(30)
     assert (delivered.complete, delivered.inserted, delivered.duplicate, delivered.waiting) == (True, 12, 0, 0)
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
 
 
 def test_without_background_there_is_no_thread_of_ours(
@@ -460,8 +442,8 @@ def test_flush_delivers_where_no_thread_can_be_started(
     FakeUsageModel(responses=["Well."]).invoke("Hi", {"callbacks": [tracker.handler]})
     delivered = tracker.flush(30)
     assert (delivered.complete, delivered.inserted, delivered.dropped) == (True, 31, 0)
-    assert set(ids) < set(stored(rows))
-    assert len(stored(rows)) == 31
+    assert set(ids) < set(stored_ids(rows))
+    assert len(stored_ids(rows)) == 31
 
 
 def writer_thread(tracker: VitalTracker) -> threading.Thread:
@@ -481,27 +463,27 @@ DIES = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadException
 
 @DIES
 @pytest.mark.parametrize("then", ["put", "flush"])
-def test_a_dead_writer_is_replaced(then: str, track: Track, gated: GatedStore, rows: Rows) -> None:
+def test_a_dead_writer_is_replaced(then: str, track: Track, watched: WatchedStore, rows: Rows) -> None:
     """If this failed, a writer that dies of anything would be the end of delivery until the program is restarted."""
     tracker = track(batch_size=10)
     ids: list[str] = []
     for _ in range(5):
-        gated.controller.clear()
-        gated.entered.clear()
+        watched.go.clear()
+        watched.entered.clear()
         ids += record(tracker, 10)
-        assert gated.entered.wait(30)
+        assert watched.entered.wait(30)
         thread = writer_thread(tracker)
         end_abruptly(thread)
-        gated.controller.set()  # it dies with a batch in its hands
+        watched.go.set()  # it dies with a batch in its hands
         thread.join(30)
         assert not thread.is_alive()
         if then == "put":
             ids += record(tracker, 1)
-            until(lambda: stored(rows) == sorted(ids), 30)  # noqa: B023 - asked at once
+            until(lambda: stored_ids(rows) == sorted(ids), 30)  # noqa: B023 - asked at once
         assert tracker.flush(30).complete
         assert writer_thread(tracker).is_alive()
         assert writer_thread(tracker) is not thread
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
 
 
 @DIES
@@ -519,7 +501,7 @@ def test_a_writer_that_dies_as_it_is_woken_is_replaced(track: Track, rows: Rows)
         assert tracker.flush(20).complete
         assert time.monotonic() - started < 10
         assert not thread.is_alive()
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
 
 
 # A recorder that breaks

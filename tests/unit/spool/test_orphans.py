@@ -351,21 +351,14 @@ def test_calls_in_flight_at_a_kill_are_abandoned(
 
 
 REPLAYS = """
-import os, sys
+import os
 from pathlib import Path
+from tests.support.stores import SteppedStore
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.stores.postgres import PostgresStore
 
-class Told(PostgresStore):
-    def call(self, function, /, **arguments):
-        answer = super().call(function, **arguments)
-        if function == "record_calls_v1":
-            print(answer["inserted"], flush=True)
-            sys.stdin.readline()
-        return answer
-
 settings = Settings(spool_dir=Path(os.environ["SPOOL"]), flush_interval_s=3600, budgets=False, max_batch_size=100, batch_size=10)
-tracker = VitalTracker(Told(os.environ["DATABASE"]), settings=settings)
+tracker = VitalTracker(SteppedStore(PostgresStore(os.environ["DATABASE"])), settings=settings)
 tracker._recorder.replay(60)
 """
 
