@@ -29,17 +29,18 @@ class StoreDouble:
 
 
 class WatchedStore(StoreDouble):
-    """Notes what it is asked, and keeps everybody waiting while `go` is cleared."""
+    """Notes what it is asked, and keeps everybody, or callers of `only` this function, waiting while `go` is cleared."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, *, only: str | None = None) -> None:
         super().__init__(inner)
+        self._only = only
         self.called: list[str] = []
         self.grant_requests: list[list[Row]] = []  # of each round trip for grants
         self.batches: list[int] = []  # how many calls each acknowledged batch held
         self.inserted: list[tuple[float, int]] = []  # when a batch was acknowledged, and how many of its calls were new
         self.go = threading.Event()
         self.go.set()
-        self.entered = threading.Event()  # somebody has called
+        self.entered = threading.Event()  # somebody has come so far
         self.waiting = threading.Semaphore(0)  # released by each that has to wait
         self._acknowledged = threading.Condition()
 
@@ -47,11 +48,12 @@ class WatchedStore(StoreDouble):
         self.called.append(function)
         if function == "acquire_grants_v1":
             self.grant_requests.append(json.loads(str(arguments["asks"])))
-        self.entered.set()
-        if not self.go.is_set():
-            self.waiting.release()
-            if not self.go.wait(60):
-                raise TimeoutError
+        if self._only in (None, function):
+            self.entered.set()
+            if not self.go.is_set():
+                self.waiting.release()
+                if not self.go.wait(60):
+                    raise TimeoutError
         answer = super().call(function, **arguments)
         if function == "record_calls_v1":
             with self._acknowledged:

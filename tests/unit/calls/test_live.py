@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import Any
 from uuid import UUID, uuid4
 from weakref import ref
@@ -10,6 +11,8 @@ from weakref import ref
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
+from langsmith.run_helpers import tracing_context
+from langsmith.run_trees import RunTree
 
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.live import LiveCall
@@ -143,3 +146,27 @@ def test_a_default_of_the_tracker_is_its_own() -> None:
             one_call(tracker, {"vital_user_id": "u-1"})
         tracker.flush()
     assert [[row["organization_id"] for row in store.calls] for store in stores] == [["o-0", "o-0"], ["o-1", "o-1"]]
+
+
+def test_a_queued_call_keeps_no_text(quick: VitalTracker) -> None:
+    """An outage must not fill memory with what users said."""
+
+    class Text(str):
+        __slots__ = ("__weakref__",)
+
+    prompt = Text("canary")
+    tree = RunTree(name="outer", run_type="chain", inputs={"q": "canary"}, client=None)
+    gone = weakref.ref(prompt), weakref.ref(tree)
+    handler, run_id = quick.handler, uuid4()
+    with tracing_context(parent=tree, enabled=False):
+        handler.on_chat_model_start(
+            {"kwargs": {"p": prompt}}, [[prompt]], run_id=run_id, invocation_params={"p": prompt}
+        )
+    answer = AIMessage("canary", response_metadata={"logprobs": [prompt], "model_name": "gpt-4o"})
+    from langchain_core.outputs import ChatGeneration, LLMResult
+
+    handler.on_llm_end(LLMResult(generations=[[ChatGeneration(message=answer)]]), run_id=run_id)
+    del prompt, tree, answer
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+    assert quick.stats().waiting == 1

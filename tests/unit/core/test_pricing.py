@@ -338,3 +338,33 @@ def test_what_was_not_billed_costs_nothing_and_a_cache_hit_keeps_its_potential()
     assert miss is not None
     assert (hit.input, hit.output, hit.total, hit.potential) == (0, 0, 0, Decimal("2.50"))
     assert miss.total == miss.potential == Decimal("2.50")
+
+
+@pytest.mark.parametrize(
+    ("provider", "answered", "asked", "cost"),
+    [
+        # dollars for a million tokens in and a million out
+        ("openai", "gpt-4o-2024-08-06", "gpt-4o", Decimal(2)),  # the team's own price, 1 + 1
+        ("openrouter", "anthropic/claude-3.7-sonnet", "openai/gpt-4o", Decimal(18)),  # another model answered: listed
+        ("openrouter", "nobody/knows-it", "openai/gpt-4o", Decimal(2)),  # nothing is known of the one that answered
+        ("openai", "meta-llama/Llama-3.1-8B-Instruct", None, None),  # a server of one's own
+        ("openai", "openai/gpt-oss-20b", None, None),
+        ("ollama", "openai/gpt-oss-20b", None, None),
+        ("openai", "anthropic/claude-3.5-haiku", None, Decimal("4.8")),  # a gateway behind OpenAI's client
+        ("google_genai", "models/gemini-2.5-flash", None, Decimal("2.8")),
+    ],
+)
+def test_which_price_counts(provider: str, answered: str, asked: str | None, cost: Decimal | None) -> None:
+    own = [Price("gpt-4o", input=1, output=1, provider="openai"), Price("openai/gpt-4o", input=1, output=1)]
+    usage = TokenUsage(prompt_tokens=10**6, completion_tokens=10**6)
+    found = PriceBook(own).cost(usage, provider, (answered, asked), AT)
+    assert (found.total if found else None) == cost
+
+
+def test_the_teams_price_is_found_by_any_name_of_its_provider() -> None:
+    book = PriceBook([Price("gemini-2.5-pro", input=1, output=1, provider="google")])
+    usage = TokenUsage(prompt_tokens=10**6)
+    for provider in ("google", "google_genai", "google_vertexai", "Gemini"):
+        found = book.cost(usage, provider, ("gemini-2.5-pro",), AT)
+        assert found is not None
+        assert found.total == 1
