@@ -76,7 +76,7 @@ def test_a_panel_inside_a_node_keeps_the_tree_the_stream_and_its_seats(
     assert {call["framework"] for call in memory.calls} == {"langgraph"}
 
 
-def test_config_joins_what_the_caller_has_and_changes_nothing_of_it(quick: VitalTracker) -> None:
+def test_config_joins_what_the_caller_has_and_leaves_it_unchanged(quick: VitalTracker) -> None:
     one, two = Watcher(), Watcher()
     own: RunnableConfig = {
         "callbacks": [one],
@@ -113,12 +113,12 @@ def test_calls_in_a_scope_are_recorded_without_a_config_and_once_with_one(
     assert [(call["user_id"], call["agent_id"]) for call in memory.calls] == [("u-1", "cardio")] * 3
 
 
-def test_misspelt_options_are_refused(quick: VitalTracker) -> None:
+def test_a_misspelt_option_of_a_scope_is_refused(quick: VitalTracker) -> None:
     with pytest.raises(TypeError, match="usr_id"):
         quick.conversation(usr_id="u-1")  # type: ignore[call-arg]
 
 
-def test_scopes_that_overlap_leave_nothing_open(quick: VitalTracker, memory: MemoryStore) -> None:
+def test_a_call_after_two_overlapping_scopes_belongs_to_neither(quick: VitalTracker, memory: MemoryStore) -> None:
     """Two streaming answers in one task: what comes after both belongs to neither."""
     model = fake_chat_model()
 
@@ -159,7 +159,7 @@ def test_a_panel_without_members_inside_another_has_no_size(quick: VitalTracker,
     assert (memory.calls[0]["panel_id"], memory.calls[0].get("panel_size")) == ("inner", None)
 
 
-async def test_two_tasks_on_one_seat_take_back_their_own(quick: VitalTracker, memory: MemoryStore) -> None:
+async def test_two_tasks_on_one_seat_leave_it_each_for_itself(quick: VitalTracker, memory: MemoryStore) -> None:
     model = fake_chat_model()
     async with quick.panel("board", user_id="u-1", members=[CARDIO]) as panel:
         inside = asyncio.Barrier(2)

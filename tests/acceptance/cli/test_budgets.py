@@ -144,7 +144,7 @@ def test_help_names_every_option(command: str) -> None:
         assert option in done.output
 
 
-def test_with_nothing_there_it_says_what_to_run(several: Several, rows: Rows) -> None:
+def test_without_any_budget_it_says_what_to_run(several: Several, rows: Rows) -> None:
     """An empty table would leave a newcomer with no idea of what comes next, and programs need JSON all the same."""
     commands = [
         ["budgets", "list"],
@@ -207,7 +207,7 @@ def test_a_budget_is_stored_and_said_in_one_sentence(several: Several, rows: Row
     assert "A call passes, up to $5." in fine(check)
 
 
-def test_every_option_is_stored(several: Several, rows: Rows) -> None:
+def test_every_option_of_a_budget_is_stored(several: Several, rows: Rows) -> None:
     """An option would be taken and come to nothing."""
     throttle, downgrade, bare = several(
         shlex.split(
@@ -257,7 +257,7 @@ def test_setting_again_changes_what_is_given_and_no_more(several: Several, rows:
     assert (stored["throttle_interval"], stored["timezone"]) == (timedelta(minutes=2), "Asia/Kolkata")
 
 
-def test_a_second_action_is_said_to_make_a_ladder(several: Several) -> None:
+def test_a_second_action_is_said_to_stand_beside_the_first(several: Several) -> None:
     """Whoever sets `block` beside `throttle` would think that the first is gone."""
     _, ladder, strict, never = several(
         shlex.split("budgets set user --daily 4 --action throttle"),
@@ -306,7 +306,7 @@ WRONG = {
 }
 
 
-def test_what_is_wrong_is_refused_with_what_to_write(several: Several, rows: Rows) -> None:
+def test_a_wrong_option_is_refused_with_what_to_write(several: Several, rows: Rows) -> None:
     """A typing error would become a budget that never acts, or come back as a SQLSTATE."""
     for done, hint in zip(
         several(*(["budgets", "set", *shlex.split(line)] for line in WRONG)), WRONG.values(), strict=True
@@ -371,7 +371,7 @@ def test_the_list_shows_what_each_budget_does_and_how_far_it_is(three: None, sev
     assert {row["id"]: row["timezone"] for row in listed}["1"] == "Europe/Berlin"
 
 
-def test_removing_asks_and_says_what_is_gone(three: None, several: Several, rows: Rows) -> None:
+def test_removing_a_budget_asks_first_and_says_what_is_gone(three: None, several: Several, rows: Rows) -> None:
     """A slip of the finger would lift the limit of everybody; or a script would take a missing id for success."""
     unknown, asked, removed, again, wrong = several(
         ["budgets", "remove", "1", "99"],
@@ -392,7 +392,7 @@ def test_removing_asks_and_says_what_is_gone(three: None, several: Several, rows
     assert [row["id"] for row in rows("select id from budget_limits")] == [2]
 
 
-def test_a_yes_removes(three: None, database_url: str, tmp_path: Path, rows: Rows) -> None:
+def test_removing_a_budget_goes_ahead_on_a_yes(three: None, database_url: str, tmp_path: Path, rows: Rows) -> None:
     """The question could not be answered."""
     done = subprocess.run(
         [str(COMMAND), "budgets", "remove", "2"],
@@ -532,7 +532,7 @@ def test_a_check_says_what_a_call_would_meet(three: None, several: Several) -> N
     assert "Budget 2" not in said_in(other), "the throttle is for acme's calls only"
 
 
-def test_a_check_tells_programs(three: None, several: Several) -> None:
+def test_a_check_answers_programs_in_json_and_csv(three: None, several: Several) -> None:
     """A script would have to read a table."""
     blocked, passes, as_csv, nobody = several(
         shlex.split("budgets check --user u-1 --cost 2 --json"),
@@ -595,7 +595,7 @@ def test_the_strictest_budget_decides(windows: list[dict[str, Any]], model: str 
     assert verdict(windows, Decimal(1), None, model).action == action
 
 
-def test_a_check_and_the_database_agree(three: None, store: PostgresStore, several: Several) -> None:
+def test_a_check_promises_what_admission_does(three: None, store: PostgresStore, several: Several) -> None:
     """What `check` promises would not be what happens."""
     over, exact = several(*(shlex.split(f"budgets check --user u-1 --cost {cost}") for cost in ("0.41", "0.40")))
     assert (over.returncode, exact.returncode) == (1, 0)

@@ -151,7 +151,7 @@ def test_help_names_every_option(command: str) -> None:
         assert option in said
 
 
-def test_without_arguments_it_helps_and_it_knows_its_version(tmp_path: Path) -> None:
+def test_without_arguments_the_command_helps_and_knows_its_version(tmp_path: Path) -> None:
     done = run([str(COMMAND)], tmp_path)
     assert "Usage: vital-tracking" in done.stdout + done.stderr
     assert fine(run([str(COMMAND), "--version"], tmp_path)) == f"vital-tracking {__version__}\n"
@@ -483,7 +483,7 @@ def test_a_price_set_is_listed_and_shown(several: Several, rows: Rows) -> None:
     assert "genai-prices" in fine(other)
 
 
-def test_a_price_with_every_amount_and_a_date(several: Several, rows: Rows) -> None:
+def test_a_price_takes_every_amount_and_a_date(several: Several, rows: Rows) -> None:
     amounts = {
         "--input": "1",
         "--output": "2",

@@ -81,7 +81,7 @@ def admit_all(tracker: VitalTracker, count: int, **call: Any) -> int:
 # Who asks
 
 
-def test_one_round_trip_serves_all_threads_at_a_cold_gate(store: PostgresStore, watched: Watched, rows: Rows) -> None:
+def test_one_round_trip_serves_all_first_calls_of_a_process(store: PostgresStore, watched: Watched, rows: Rows) -> None:
     """A server that has just started would else ask the database once for each of its first requests."""
     set_budget(store, daily_limit="100000", monthly_limit="100000")
     tracker, watch = watched(budget_deadline_s=30)
@@ -101,7 +101,7 @@ def test_one_round_trip_serves_all_threads_at_a_cold_gate(store: PostgresStore, 
     check_sums(store)
 
 
-def test_near_the_limit_calls_ask_together(store: PostgresStore, watched: Watched) -> None:
+def test_near_the_limit_calls_share_their_round_trips(store: PostgresStore, watched: Watched) -> None:
     """On a database that is 50 ms away, a hundred calls that ask one by one would be past their deadline."""
     set_budget(store, total_limit="100")
     tracker, watch = watched(budget_deadline_s=30)
@@ -119,7 +119,7 @@ def test_near_the_limit_calls_ask_together(store: PostgresStore, watched: Watche
     check_sums(store)
 
 
-def test_more_is_fetched_before_it_runs_out(store: PostgresStore, watched: Watched) -> None:
+def test_grants_are_fetched_ahead_so_that_calls_do_not_wait(store: PostgresStore, watched: Watched) -> None:
     """Far from the limit only the first call of a process waits for the database."""
     set_budget(store, daily_limit="1000000", monthly_limit="1000000")
     tracker, watch = watched()
@@ -142,7 +142,9 @@ def test_a_burst_fetches_ahead_no_more_than_it_must(store: PostgresStore, watche
     assert len(watch.grant_requests) < 40
 
 
-def test_near_the_limit_it_is_exact(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_the_last_call_of_a_limit_is_admitted_and_none_after_it(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
     """Whoever comes first gets the last call, and nobody the one after it."""
     set_budget(store, metric="cost_usd", daily_limit=str(COST * 25), monthly_limit=str(COST * 25))
     one, other = make_tracker(), make_tracker()
@@ -157,7 +159,9 @@ def test_near_the_limit_it_is_exact(store: PostgresStore, make_tracker: MakeTrac
     ]
 
 
-def test_money_that_lies_idle_goes_back(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_idle_money_goes_back_to_where_others_can_spend_it(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
     """Else a process that had a burst an hour ago would keep others from the last part of the budget."""
     set_budget(store, total_limit="400")
     one, other = make_tracker(), make_tracker()
@@ -224,7 +228,9 @@ def test_a_refused_call_holds_nothing_of_the_other_budgets(
     check_sums(store)
 
 
-def test_two_trackers_in_one_process_share_as_two_processes_do(store: PostgresStore, make_tracker: MakeTracker) -> None:
+def test_two_trackers_in_one_process_share_a_budget_as_two_processes_do(
+    store: PostgresStore, make_tracker: MakeTracker
+) -> None:
     """Each has its own part, and none spends the other's."""
     set_budget(store, total_limit="200")
     trackers = [make_tracker(), make_tracker()]
@@ -234,7 +240,7 @@ def test_two_trackers_in_one_process_share_as_two_processes_do(store: PostgresSt
     check_sums(store)
 
 
-def test_closing_gives_everything_back(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_closing_gives_all_grants_back(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
     """A rolling restart must not leave money with processes that are gone."""
     set_budget(store, daily_limit="1000", monthly_limit="1000")
     for number in range(3):
@@ -297,7 +303,7 @@ def test_grants_that_the_database_has_lost_are_not_spent(
     check_sums(store)
 
 
-def test_whatever_many_threads_do_no_budget_is_passed(
+def test_no_budget_is_overspent_whatever_many_threads_do(
     store: PostgresStore, make_tracker: MakeTracker, rows: Rows
 ) -> None:
     """Calls of all sizes under budgets that overlap: made, given up, cheaper than thought, in three trackers at once."""
@@ -352,7 +358,7 @@ def test_whatever_many_threads_do_no_budget_is_passed(
 # Budgets that change
 
 
-def test_a_changed_limit_is_noticed(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_a_changed_limit_binds_without_a_restart(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
     """Raised, lowered and removed: within the time that the settings say, and without a restart."""
     columns = set_budget(store, total_limit="5")
     tracker = make_tracker(budget_refresh_s=0.1)
@@ -431,7 +437,7 @@ def away_from_the_end_of_a_minute() -> None:
     until(lambda: time.time() % 60 < 50, 15)
 
 
-def test_a_minute_ends(
+def test_a_rate_limit_opens_again_with_the_next_minute(
     store: PostgresStore, make_tracker: MakeTracker, rows: Rows, a_minute_passes: Callable[[VitalTracker], None]
 ) -> None:
     """A rate limit opens again with the next minute, and what was granted of the old one is spent no more."""
@@ -559,7 +565,9 @@ def test_throttled_calls_pass_one_by_one_across_trackers(
     assert sorted((row["throttled_ms"] or 0) / 1000 for row in found) == pytest.approx(sorted(waited), abs=0.001)
 
 
-async def test_a_wait_that_is_too_long_is_told(store: PostgresStore, make_tracker: MakeTracker) -> None:
+async def test_a_wait_that_is_too_long_is_refused_with_when_to_try_again(
+    store: PostgresStore, make_tracker: MakeTracker
+) -> None:
     """The error says when to try again; no slot is lost by asking."""
     set_budget(store, action="throttle", total_limit="0", throttle_interval_s="30")
     tracker = make_tracker()
@@ -632,7 +640,7 @@ async def test_a_call_cancelled_while_it_waits_gives_back_what_it_held(
     check_sums(store)
 
 
-async def test_an_endless_patience_is_no_garbage(store: PostgresStore, make_tracker: MakeTracker) -> None:
+async def test_a_call_may_be_told_to_wait_for_ever(store: PostgresStore, make_tracker: MakeTracker) -> None:
     """max_wait=inf is what somebody writes who would wait for ever."""
     set_budget(store, action="throttle", entity_id="quick", total_limit="0", throttle_interval_s="0.01")
     set_budget(store, action="throttle", entity_id="slow", total_limit="0", throttle_interval_s="60")
@@ -678,7 +686,9 @@ def test_over_the_limit_only_cheaper_models_pass(
     assert granted(rows) == 0
 
 
-def test_a_budget_in_the_shadow_only_notes(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_a_budget_that_is_not_enforced_only_notes_what_it_would_do(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
     """What it would have done stands in the row, so that an admin can try a budget before it binds."""
     for action in ("block", "throttle"):
         set_budget(store, entity_type="user", entity_id=action, action=action, total_limit="2", enforce=False)
@@ -693,7 +703,7 @@ def test_a_budget_in_the_shadow_only_notes(store: PostgresStore, make_tracker: M
     assert store.call("audit_budgets_v1")["differences"] == []
 
 
-def test_a_budget_in_the_shadow_asks_rarely(store: PostgresStore, watched: Watched) -> None:
+def test_a_budget_that_is_not_enforced_costs_few_round_trips(store: PostgresStore, watched: Watched) -> None:
     """A budget that stops nothing must not cost a round trip a call once it is over."""
     set_budget(store, total_limit="1", enforce=False)
     tracker, watch = watched()
@@ -718,7 +728,9 @@ def test_a_budget_that_only_alerts_costs_nothing(store: PostgresStore, watched: 
     ]
 
 
-def test_a_ladder_throttles_before_it_blocks(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_of_two_budgets_the_lower_throttles_before_the_higher_blocks(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
     """Four calls at full speed, the fifth slowly, and no sixth."""
     set_budget(store, action="throttle", daily_limit="4", throttle_interval_s="0.3")
     set_budget(store, action="block", daily_limit="6")
@@ -806,7 +818,9 @@ def test_a_model_without_a_price_counts_at_the_ceiling(
     check_sums(store)
 
 
-def test_a_price_that_the_team_sets_is_held_by(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_the_teams_price_counts_from_the_first_hold_on(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
     """From the first call on, though prices are otherwise read with the first batch."""
     rows(
         "insert into model_prices (model, input_usd_per_mtok, output_usd_per_mtok, valid_from)"
@@ -889,7 +903,7 @@ def test_a_call_for_nothing_asks_nobody_twice(store: PostgresStore, watched: Wat
     assert len(watch.grant_requests) <= 3
 
 
-def test_a_gate_without_budgets_is_out_of_the_way(watched: Watched) -> None:
+def test_without_budgets_admission_asks_nobody(watched: Watched) -> None:
     """Who sets no budgets must not pay for them."""
     tracker, watch = watched()
     knows_its_budgets(tracker)

@@ -95,7 +95,7 @@ def is_decided(tracker: VitalTracker, user: str) -> None:
 
 @pytest.mark.usefixtures("allow_and_deny")
 @pytest.mark.parametrize("user", ["allow", "deny"])
-def test_a_database_that_takes_five_seconds(
+def test_a_slow_database_delays_one_call_to_its_deadline_and_no_other(
     user: str, behind: MakeTracker, proxy: SlowProxy, store: PostgresStore, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One call waits, until its deadline; the others are decided at once, until the database answers in time again."""
@@ -180,7 +180,7 @@ async def test_the_handler_holds_the_event_loop_up_no_longer_than_the_deadline(
 
 
 @pytest.mark.parametrize("when_unavailable", ["allow", "deny"])
-def test_a_database_that_was_never_there(when_unavailable: str) -> None:
+def test_without_a_database_calls_are_decided_in_time_as_the_setting_says(when_unavailable: str) -> None:
     """Before the budgets are known, VITAL_WHEN_UNAVAILABLE decides; in time as well."""
     nowhere = PostgresStore("postgresql://postgres@127.0.0.1:9/absent")
     settings = Settings(when_unavailable=when_unavailable, budget_deadline_s=0.3)
@@ -201,7 +201,9 @@ def test_a_database_that_was_never_there(when_unavailable: str) -> None:
     assert tracker.stats().faults == 0
 
 
-def test_a_database_without_our_tables(postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_migrations_calls_go_on_and_it_is_said_once(
+    postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whoever has not run the migrations is told so, once; calls go on."""
     postgres_server.create_database("without_tables")
     tracker = VitalTracker(PostgresStore(postgres_server.url("without_tables")), settings=Settings())
@@ -267,7 +269,7 @@ def test_grants_in_hand_go_on_being_spent_until_they_lapse(
     assert rows(actions) == [{"calls": 1}]
 
 
-def test_one_call_that_the_database_cannot_take_is_its_own_affair(
+def test_a_call_that_the_database_cannot_take_switches_no_budget_off(
     database_url: str, make_tracker: MakeTracker, store: PostgresStore
 ) -> None:
     """If this failed, a single odd id would switch all budgets off for a while, again and again."""
@@ -327,7 +329,7 @@ print(json.dumps([admitted, delivered.complete, tracker.stats().unchecked, track
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_a_clock_that_is_a_day_off_changes_nothing(
+def test_budgets_hold_where_the_clock_is_a_day_off(
     days: int, database_url: str, store: PostgresStore, rows: Rows
 ) -> None:
     """The database's clock decides in which day a call counts, and by when a grant lapses."""

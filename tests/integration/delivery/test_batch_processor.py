@@ -349,7 +349,7 @@ def test_a_call_that_ends_in_garbage_collection_inside_another_put_is_stored(
     assert stored_ids(rows) == sorted(ids)
 
 
-def test_an_item_put_from_within_the_writer_is_sent_too(watched: WatchedStore, rows: Rows) -> None:
+def test_an_item_put_from_the_delivering_thread_is_sent_too(watched: WatchedStore, rows: Rows) -> None:
     """If this failed, a stream collected on the writer's own thread would deadlock delivery."""
 
     class Reentrant(TextCourier):

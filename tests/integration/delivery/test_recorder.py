@@ -17,7 +17,7 @@ Rows = Callable[..., list[dict[str, Any]]]
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def test_the_true_end_wins_over_the_given_up_row_in_one_batch(tracker: VitalTracker, rows: Rows) -> None:
+def test_a_call_given_up_is_stored_as_it_ended_where_both_are_in_one_batch(tracker: VitalTracker, rows: Rows) -> None:
     """Both may wait out the same outage and travel together."""
     given_up = CallRecord(id=str(uuid4()), created_at=AT, provider="openai", model="gpt-4o", status="cancelled")
     true_end = CallRecord(
@@ -36,7 +36,7 @@ def test_the_true_end_wins_over_the_given_up_row_in_one_batch(tracker: VitalTrac
 
 
 @pytest.mark.parametrize("status", ["abandoned", "cancelled"])
-def test_the_true_end_replaces_the_given_up_row_later(tracker: VitalTracker, rows: Rows, status: Any) -> None:
+def test_a_call_given_up_is_stored_as_it_ended_later(tracker: VitalTracker, rows: Rows, status: Any) -> None:
     given_up = CallRecord(id=str(uuid4()), created_at=AT, provider="openai", model="gpt-4o", status=status)
     tracker._recorder.put(given_up)
     tracker.flush()

@@ -56,7 +56,7 @@ async def stalls(provider: ProviderServer, count: int = 1) -> None:
 # Nothing fires for the model
 
 
-async def test_ainvoke_cancelled(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_cancelled_ainvoke_is_billed(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """LangChain fires nothing: the provider bills the prompt, and nobody would know."""
     provider.reply(Reply(hang=True))
     task = asyncio.create_task(provider.chat_openai().ainvoke(QUESTION, config(tracker)))
@@ -71,7 +71,7 @@ async def test_ainvoke_cancelled(tracker: VitalTracker, provider: ProviderServer
     assert is_partly_estimated(row, 0)
 
 
-async def test_ainvoke_timed_out(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_an_ainvoke_that_times_out_is_billed(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """asyncio's time limit is a cancellation inside: the same silence."""
     provider.reply(Reply(hang=True))
 
@@ -102,7 +102,9 @@ def graph_of(**nodes: Callable[..., Any]) -> Any:
     return builder.compile()
 
 
-async def test_a_cancelled_graph(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_call_in_a_cancelled_graph_is_billed(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """A user who closes the page cancels the graph; its model's call was billed all the same."""
     provider.reply(Reply(hang=True))
     model = provider.chat_openai()
@@ -122,7 +124,9 @@ async def test_a_cancelled_graph(tracker: VitalTracker, provider: ProviderServer
     assert is_partly_estimated(row, 0)
 
 
-async def test_a_node_that_times_out(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_call_in_a_node_that_times_out_is_billed(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """LangGraph's step time-out cancels the node, and the model in it without a word."""
     provider.reply(Reply(hang=True))
     model = provider.chat_openai()
@@ -139,7 +143,9 @@ async def test_a_node_that_times_out(tracker: VitalTracker, provider: ProviderSe
     assert is_partly_estimated(row, 0)
 
 
-async def test_a_node_whose_sibling_fails(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_call_cancelled_by_a_failing_sibling_is_billed(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """LangGraph cancels the siblings of a node that fails."""
     provider.reply(Reply(hang=True))
     model = provider.chat_openai()
@@ -158,7 +164,7 @@ async def test_a_node_whose_sibling_fails(tracker: VitalTracker, provider: Provi
     assert is_partly_estimated(row, 0)
 
 
-def test_a_sync_v3_stream_broken_off(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+def test_a_sync_v3_stream_broken_off_is_billed(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """No event ever comes: the call would stay in memory for good, and its cost out of the books."""
     provider.reply(Reply(text=EIGHT_WORDS.text, stall_after_chunks=4))
     stream = provider.chat_openai().stream_events(QUESTION, config(tracker), version="v3")
@@ -172,7 +178,9 @@ def test_a_sync_v3_stream_broken_off(tracker: VitalTracker, provider: ProviderSe
     assert is_partly_estimated(row, 4)
 
 
-def test_generate_of_three_whose_second_fails(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+def test_where_one_of_three_prompts_fails_the_others_are_billed(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """Only the second gets an event. The first was billed, its usage is lost: it must not be lost altogether."""
     provider.script([EIGHT_WORDS, Reply(status=400), EIGHT_WORDS])
     with pytest.raises(Exception, match="400"):
@@ -186,7 +194,9 @@ def test_generate_of_three_whose_second_fails(tracker: VitalTracker, provider: P
 # An error event, sooner or later
 
 
-async def test_astream_cancelled(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_cancelled_astream_is_billed_for_what_came(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """The part of the answer that came was billed; at zero a client that hangs up often would be free."""
     provider.reply(Reply(text=EIGHT_WORDS.text, stall_after_chunks=4))
     read: list[Any] = []
@@ -208,7 +218,7 @@ async def test_astream_cancelled(tracker: VitalTracker, provider: ProviderServer
     assert 0 < row["ttft_ms"] <= row["latency_ms"]
 
 
-async def test_anthropics_usage_does_not_come_with_a_stream_that_is_broken_off(
+async def test_an_anthropic_stream_broken_off_is_estimated(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """Anthropic tells the prompt's tokens first, LangChain passes them on last: broken off, they are estimated."""
@@ -227,7 +237,9 @@ async def test_anthropics_usage_does_not_come_with_a_stream_that_is_broken_off(
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
-def test_a_stream_broken_off(in_thread: bool, tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+def test_a_stream_broken_off_is_billed_for_what_came(
+    in_thread: bool, tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """The error comes at garbage collection, in whatever thread that happens to run."""
     provider.reply(Reply(text=EIGHT_WORDS.text, stall_after_chunks=4))
     held: list[Any] = []
@@ -253,7 +265,9 @@ def test_a_stream_broken_off(in_thread: bool, tracker: VitalTracker, provider: P
     assert is_partly_estimated(row, 4)
 
 
-async def test_an_async_stream_broken_off(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_an_async_stream_broken_off_is_billed_for_what_came(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """Without aclose() the event loop closes the generator when it finds it."""
     provider.reply(Reply(text=EIGHT_WORDS.text, stall_after_chunks=4))
 
@@ -273,7 +287,7 @@ async def test_an_async_stream_broken_off(tracker: VitalTracker, provider: Provi
     assert is_partly_estimated(row, 4)
 
 
-def test_garbage_collection_in_the_middle_of_recording(
+def test_garbage_collection_in_the_middle_of_recording_does_not_deadlock(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream that dies while another call is being put would wait for a lock that its own thread holds."""
@@ -304,7 +318,7 @@ def test_garbage_collection_in_the_middle_of_recording(
 # The call goes on without its caller
 
 
-async def test_an_async_v3_stream_broken_off_runs_on(
+async def test_an_async_v3_stream_broken_off_runs_on_and_is_billed_whole(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """The producer reads the answer to its end, and the provider bills all of it."""
@@ -318,7 +332,7 @@ async def test_an_async_v3_stream_broken_off_runs_on(
     assert row["total_cost"] == dollars((111, INPUT), (22, OUTPUT))
 
 
-def test_a_v3_stream_whose_loop_closes_right_after_the_output(
+def test_a_v3_stream_that_was_complete_is_billed_whole_though_its_loop_closed(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """asyncio.run() ends before the end event: LangChain says cancelled, but the answer was complete, and billed."""
@@ -369,7 +383,7 @@ def start(tracker: VitalTracker, run_id: uuid.UUID, **more: Any) -> None:
     tracker.handler.on_chat_model_start({}, [[HumanMessage(QUESTION)]], run_id=run_id, metadata=metadata, **more)
 
 
-def test_a_parents_end_may_come_before_its_childs(tracker: VitalTracker, rows: Rows) -> None:
+def test_a_call_that_outlives_its_parents_run_keeps_its_true_end(tracker: VitalTracker, rows: Rows) -> None:
     """A call that outlives its parent's run is not cut off at once: its true end would be lost."""
     parent, child = uuid.uuid4(), uuid.uuid4()
     tracker.handler.on_chain_start({}, {}, run_id=parent)
@@ -424,7 +438,9 @@ def test_a_time_limit_ends_what_never_ends_and_a_late_end_takes_its_place(
     assert late["user_id"] == "u-held"
 
 
-def test_a_late_end_that_overtakes_the_abandoned_row(make_tracker: Callable[..., VitalTracker], rows: Rows) -> None:
+def test_a_true_end_wins_over_the_abandoned_row_in_either_order(
+    make_tracker: Callable[..., VitalTracker], rows: Rows
+) -> None:
     """Both rows of one call in one batch: the true end must win, whatever the order."""
     tracker = make_tracker(call_timeout_s=30)
     held = uuid.uuid4()
@@ -464,7 +480,7 @@ def test_closing_the_tracker_records_what_is_still_open(tracker: VitalTracker, r
     assert is_partly_estimated(row, 0)
 
 
-def test_an_end_without_a_start(tracker: VitalTracker, rows: Rows) -> None:
+def test_an_end_without_a_start_is_billed(tracker: VitalTracker, rows: Rows) -> None:
     """LangChain can skip a start (another handler in the list); the bill comes all the same."""
     run_id, parent = uuid.uuid4(), uuid.uuid4()
     with tracker.conversation(user_id="u-1", session_id="s-1"):
@@ -479,7 +495,7 @@ def test_an_end_without_a_start(tracker: VitalTracker, rows: Rows) -> None:
     assert row["total_cost"] == dollars((70, INPUT), (7, OUTPUT))
 
 
-async def test_the_handler_listed_twice_is_one_row(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_handler_listed_twice_bills_once(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """On the model and in the config, or twice in a list: every call would be billed twice."""
     provider.reply(EIGHT_WORDS)
     twice = {"callbacks": [tracker.handler, tracker.handler]}
@@ -500,7 +516,7 @@ async def test_the_handler_listed_twice_is_one_row(tracker: VitalTracker, provid
     assert not tracker.handler._echoes
 
 
-async def test_a_run_id_used_again_and_again(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_each_call_under_one_run_id_is_a_row(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """Users may give one run id to many calls; as a key it would swallow all but the first."""
     run_id = uuid.uuid4()
     provider.respond_with(lambda request: Reply(input_tokens=100 * int(request.body["messages"][0]["content"])))
@@ -513,7 +529,9 @@ async def test_a_run_id_used_again_and_again(tracker: VitalTracker, provider: Pr
     assert len({row["id"] for row in found}) == 2
 
 
-async def test_a_run_id_used_by_two_calls_at_once(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_two_calls_at_once_under_one_run_id_are_two_rows(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """The same, while the first still runs."""
     run_id = uuid.uuid4()
     provider.respond_with(

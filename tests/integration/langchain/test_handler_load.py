@@ -56,7 +56,7 @@ def check_nothing_is_mixed_up(tracker: VitalTracker, rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_two_hundred_threads_at_once(
+def test_two_hundred_threads_at_once_keep_their_calls_apart(
     streaming: bool, tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """All of them in flight together, each with its own user, session and tokens."""
@@ -82,7 +82,7 @@ def test_two_hundred_threads_at_once(
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_two_hundred_tasks_at_once(
+async def test_two_hundred_tasks_at_once_keep_their_calls_apart(
     streaming: bool, tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """The same in one event loop, where the tasks take turns in the middle of everything."""
@@ -197,7 +197,7 @@ def test_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch, rows: Rows
     tracker.handler.reset_after_fork()
 
 
-def test_close_stale_may_run_beside_everything_else(tracker: VitalTracker, rows: Rows) -> None:
+def test_closing_stale_calls_disturbs_none_that_start_and_end(tracker: VitalTracker, rows: Rows) -> None:
     """The writer's thread looks for stale calls while others start and end theirs."""
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -227,7 +227,7 @@ def test_close_stale_may_run_beside_everything_else(tracker: VitalTracker, rows:
     assert tracker.stats().faults == 0
 
 
-def test_many_trackers_may_come_and_go(make_tracker: Callable[..., VitalTracker], provider: ProviderServer) -> None:
+def test_closed_trackers_are_forgotten(make_tracker: Callable[..., VitalTracker], provider: ProviderServer) -> None:
     """A tracker that is closed is forgotten: its handler records no more, and says so."""
     tracker = make_tracker()
     handler = tracker.handler

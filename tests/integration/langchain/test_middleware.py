@@ -155,7 +155,9 @@ def test_a_providers_own_structured_answer_goes_along(
     assert "output_config" in provider.requests[-1].body
 
 
-async def test_streams_of_an_agent(tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit) -> None:
+async def test_a_guarded_agent_streams_as_it_does_unguarded(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
+) -> None:
     """Tokens arrive as they do without it."""
     limit("block", "2")
     agent = create_agent(provider.chat_openai(), middleware=[VitalMiddleware(tracker)])
@@ -183,7 +185,7 @@ def test_a_model_is_guarded_once_and_let_go(tracker: VitalTracker, provider: Pro
 
 
 @pytest.mark.parametrize("missing", ["langchain", "langgraph"])
-def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
+def test_without_the_agents_extra_it_says_what_to_install(missing: str) -> None:
     """An ImportError from somewhere inside would leave the reader guessing."""
     code = textwrap.dedent(
         f"""

@@ -125,7 +125,7 @@ def merged_rows_are_few(rows: Rows) -> None:
 # Limits of our own
 
 
-def test_first_detail_goes_and_then_all_but_the_money(track: Track, rows: Rows, tmp_path: Path) -> None:
+def test_where_room_ends_detail_goes_first_and_money_never(track: Track, rows: Rows, tmp_path: Path) -> None:
     """What is lost of a call is what matters least, and nothing grows past its limit."""
     tracker, book = track(away=True), Book()
     seen: list[tuple[int, int]] = []
@@ -222,7 +222,7 @@ def test_an_end_without_room_leaves_the_sums_for_the_next_process(track: Track, 
     assert owners_in(following._recorder.folder) == []  # type: ignore[arg-type]
 
 
-def test_an_outage_that_comes_and_goes(track: Track, rows: Rows, tmp_path: Path) -> None:
+def test_room_that_is_found_again_is_used_again(track: Track, rows: Rows, tmp_path: Path) -> None:
     """Room that is found again is used again, as often as it takes."""
     tracker, book = track(), Book()
     for round_ in range(4):
@@ -240,7 +240,7 @@ def test_an_outage_that_comes_and_goes(track: Track, rows: Rows, tmp_path: Path)
     assert not any(segments_of(owner) for owner in owners_in(tracker._recorder.folder))  # type: ignore[arg-type]
 
 
-def test_a_database_that_is_really_away(
+def test_a_server_that_stops_and_starts_costs_no_money_of_any_call(
     database_url: str, postgres_server: PostgresServer, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that stops and starts, under threads that record."""
@@ -271,7 +271,7 @@ def test_a_database_that_is_really_away(
     book.agrees(rows)
 
 
-def test_a_database_that_was_never_there(tmp_path: Path) -> None:
+def test_without_a_database_nothing_raises_and_the_end_comes_in_time(tmp_path: Path) -> None:
     """Nothing is raised, nothing takes long, and the end comes in time."""
     store = PostgresStore(f"postgresql://postgres@127.0.0.1:{free_port()}/absent")
     settings = Settings(spool_dir=tmp_path / "spool", spool_bytes=64 * KIB, queue_bytes=16 * KIB, budgets=False)
@@ -442,7 +442,9 @@ def expected_of(calls: int) -> Book:
 @pytest.mark.parametrize(
     ("segments", "ends"), [(1024, "in time"), (1024, "while it is away"), (16, "while it is away")]
 )
-def test_a_full_disk(small_disk: Path, database_url: str, track: Track, rows: Rows, ends: str, segments: int) -> None:
+def test_on_a_full_disk_the_sums_reach_the_next_process(
+    small_disk: Path, database_url: str, track: Track, rows: Rows, ends: str, segments: int
+) -> None:
     """The sums find room where nothing else does, and the next process delivers them."""
     said = fill(database_url, small_disk / "spool", ends, SEGMENT_BYTES=segments << 10)
     if ends != "in time":
@@ -454,7 +456,9 @@ def test_a_full_disk(small_disk: Path, database_url: str, track: Track, rows: Ro
 
 
 @pytest.mark.parametrize("ends", ["in time", "while it is away"])
-def test_files_that_may_not_grow(tmp_path: Path, database_url: str, track: Track, rows: Rows, ends: str) -> None:
+def test_where_files_may_not_grow_the_sums_reach_the_next_process(
+    tmp_path: Path, database_url: str, track: Track, rows: Rows, ends: str
+) -> None:
     """The same where the kernel refuses, in the middle of a frame."""
     sizes = {"SPOOL_BYTES": 128 << 10, "SEGMENT_BYTES": 64 << 10}
     said = fill(database_url, tmp_path / "spool", ends, file_bytes=9999, **sizes)

@@ -123,7 +123,7 @@ TERM = {
 
 @pytest.mark.parametrize("waited", [False, True])
 @pytest.mark.parametrize("handling", TERM)
-def test_sigterm_while_the_database_is_down(
+def test_sigterm_while_the_database_is_down_ends_in_time_and_loses_nothing(
     handling: str,
     waited: bool,
     environment: dict[str, str],
@@ -213,7 +213,7 @@ def test_calls_that_were_begun_or_ended_right_before_the_end_are_stored(
     check_all_is_there(Story.read(calls), rows, *unended)
 
 
-def test_a_daemon_thread_that_records_through_the_shutdown(
+def test_a_daemon_thread_that_records_through_the_shutdown_loses_nothing(
     environment: dict[str, str], calls: Path, rows: Rows, replay: Replay
 ) -> None:
     """If this failed, a program would end with a traceback, or lose calls that it had recorded before it began to end."""
@@ -293,7 +293,7 @@ def is_up(port: int) -> bool:
         return False
 
 
-def test_gunicorn_with_a_preloaded_tracker(
+def test_gunicorn_with_a_preloaded_tracker_loses_nothing(
     gunicorn: tuple[subprocess.Popen[str], int], calls: Path, rows: Rows, replay: Replay, tmp_path: Path
 ) -> None:
     """If this failed, the usual way to serve Python would lose calls when it is deployed anew, or when a worker dies."""
@@ -372,7 +372,7 @@ def record(tracker: VitalTracker, count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("background", [True, False])
-def test_flush_keeps_its_time_while_the_writer_is_stuck(
+def test_flush_keeps_its_time_while_delivery_is_stuck(
     background: bool, watched: WatchedStore, track: Track, rows: Rows
 ) -> None:
     """If this failed, a request that flushes at its end would hang with the database, or be told a lie."""
@@ -463,7 +463,7 @@ DIES = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadException
 
 @DIES
 @pytest.mark.parametrize("then", ["put", "flush"])
-def test_a_dead_writer_is_replaced(then: str, track: Track, watched: WatchedStore, rows: Rows) -> None:
+def test_a_dead_delivery_thread_is_replaced(then: str, track: Track, watched: WatchedStore, rows: Rows) -> None:
     """If this failed, a writer that dies of anything would be the end of delivery until the program is restarted."""
     tracker = track(batch_size=10)
     ids: list[str] = []
@@ -487,7 +487,7 @@ def test_a_dead_writer_is_replaced(then: str, track: Track, watched: WatchedStor
 
 
 @DIES
-def test_a_writer_that_dies_as_it_is_woken_is_replaced(track: Track, rows: Rows) -> None:
+def test_a_delivery_thread_that_dies_as_it_is_woken_is_replaced(track: Track, rows: Rows) -> None:
     """If this failed, a flush would wait to its end for a thread that is no more."""
     tracker = track()
     ids: list[str] = []

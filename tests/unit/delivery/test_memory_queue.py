@@ -95,7 +95,7 @@ def test_eight_threads_and_a_reader_lose_nothing() -> None:
     assert (queue.bytes, len(queue.waiting), queue.settled) == (0, 0, 4000)
 
 
-def test_a_put_inside_any_step_is_kept() -> None:
+def test_a_put_from_garbage_collection_in_any_step_is_kept() -> None:
     """If this failed, garbage collection at the wrong moment would stop the program, or break the sums of the queue."""
     queue: Queue[int] = Queue()
     numbers = itertools.count()
@@ -126,7 +126,7 @@ def test_a_put_inside_any_step_is_kept() -> None:
     assert queue.bytes == 0
 
 
-def test_a_reset_forgets_all() -> None:
+def test_a_forked_childs_queue_is_empty() -> None:
     """If this failed, a forked child would send its parent's calls, or wait for a lock that nobody holds."""
     queue: Queue[int] = Queue(100)
     queue.put(1, 90)

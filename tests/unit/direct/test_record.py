@@ -25,7 +25,7 @@ def graph(node: Callable[..., Any], **options: Any) -> Any:
     return builder.compile()
 
 
-def test_record_belongs_to_the_run_around_it(quick: VitalTracker, memory: MemoryStore) -> None:
+def test_a_call_recorded_in_a_node_belongs_to_its_step(quick: VitalTracker, memory: MemoryStore) -> None:
     def node(state: State) -> State:
         quick.record(provider="openai", model="gpt-4o", prompt_tokens=1, completion_tokens=1)
         return state

@@ -40,7 +40,7 @@ def damaged(data: bytes, *, ended: bool = True) -> int:
 
 @TRIES
 @given(FRAMES)
-def test_frames_come_back_as_they_went(frames: list[LogRecord]) -> None:
+def test_frames_are_read_as_they_were_written(frames: list[LogRecord]) -> None:
     """If this failed, what a process has recorded would be something else when it is read."""
     parts = encoded(frames)
     data = b"".join(parts)
