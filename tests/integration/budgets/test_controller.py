@@ -411,7 +411,7 @@ def test_a_new_budget_counts_from_the_calls_of_its_window(
 
 @pytest.fixture
 def a_minute_passes(rows: Rows) -> Callable[[VitalTracker], None]:
-    """Moves all that has happened back by a minute, in the database and in the books of a tracker."""
+    """Moves all that has happened back by a minute, in the database and in the ledger of a tracker."""
 
     def move(tracker: VitalTracker) -> None:
         tracker.flush()

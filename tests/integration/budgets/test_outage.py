@@ -246,7 +246,7 @@ def test_grants_in_hand_go_on_being_spent_until_they_lapse(
         for user in ("allow", "deny"):
             is_decided(tracker, user)
         assert time.monotonic() - begun < lifetime_s + 2
-        # Neither are they once the books are opened anew.
+        # Neither are they once the lapsed grants are given up.
         until(lambda: not tracker.controller.ledger.has_grants, 10)
         for user in ("allow", "deny"):
             is_decided(tracker, user)

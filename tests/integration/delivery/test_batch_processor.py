@@ -1,4 +1,4 @@
-"""The writer against a real database: when it sends, what it survives, and what it says about it."""
+"""The batch processor against a real database: when it sends, what it survives, and what it says about it."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_calls_made_while_the_database_is_down_arrive_once(
     assert said(caplog, "takes calls again") == said(caplog, "sent again")
 
 
-class TextCourier:
+class TextExporter:
     """Sends texts as they are to the real function, so that a batch can be refused whole."""
 
     def __init__(self, store: PostgresStore) -> None:
@@ -164,10 +164,10 @@ class TextCourier:
     def tick(self) -> None: ...
 
 
-class TextWriter(BatchProcessor[str, str]):
-    """A writer with a queue of its own."""
+class TextProcessor(BatchProcessor[str, str]):
+    """A batch processor with a queue of its own."""
 
-    def __init__(self, exporter: TextCourier) -> None:
+    def __init__(self, exporter: TextExporter) -> None:
         self.queue: Queue[str] = Queue()
         super().__init__(exporter, [self.queue], interval_s=NEVER_S)
 
@@ -178,16 +178,16 @@ class TextWriter(BatchProcessor[str, str]):
 
 def test_what_the_database_refuses_whole_is_halved_until_the_bad_stand_alone(watched: WatchedStore, rows: Rows) -> None:
     """If this failed, one poisonous row would hold up every call behind it for ever, or take a batch with it."""
-    exporter = TextCourier(watched)
-    writer = TextWriter(exporter)
+    exporter = TextExporter(watched)
+    processor = TextProcessor(exporter)
     poison = {7: "{not json", 8: "}", 600: '"\ud800"'}
     for number in range(800):
-        writer.put(poison.get(number) or json.dumps(a_call(number)))
-    assert writer.flush(60)
+        processor.put(poison.get(number) or json.dumps(a_call(number)))
+    assert processor.flush(60)
     assert sorted(exporter.refusals) == sorted(poison.values())
     assert stored_ids(rows) == [call_id(number) for number in range(800) if number not in poison]
     assert exporter.requests < 100
-    assert writer.close()
+    assert processor.close()
 
 
 def test_calls_wait_for_the_migrations_and_are_told_once(
@@ -350,16 +350,16 @@ def test_a_call_that_ends_in_garbage_collection_inside_another_put_is_stored(
 
 
 def test_an_item_put_from_the_delivering_thread_is_sent_too(watched: WatchedStore, rows: Rows) -> None:
-    """If this failed, a stream collected on the writer's own thread would deadlock delivery."""
+    """If this failed, a stream collected on the batch processor's own thread would deadlock delivery."""
 
-    class Reentrant(TextCourier):
+    class Reentrant(TextExporter):
         def send(self, batch: Sequence[str]) -> None:
             if self.requests == 0:
-                writer.put(json.dumps(a_call(2)))
+                processor.put(json.dumps(a_call(2)))
             super().send(batch)
 
-    writer = TextWriter(Reentrant(watched))
-    writer.put(json.dumps(a_call(1)))
-    assert writer.flush(30)
-    assert writer.close()
+    processor = TextProcessor(Reentrant(watched))
+    processor.put(json.dumps(a_call(1)))
+    assert processor.flush(30)
+    assert processor.close()
     assert stored_ids(rows) == [call_id(1), call_id(2)]

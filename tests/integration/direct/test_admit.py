@@ -144,7 +144,7 @@ def test_a_call_that_costs_more_than_was_held_is_counted_whole(
 async def test_over_the_limit_the_next_cheaper_model_is_offered(
     in_loop: bool, make_tracker: Callable[..., VitalTracker], store: PostgresStore, rows: Rows
 ) -> None:
-    """Down the ladder to the first that passes; the row says what was asked for."""
+    """Down the downgrade chain to the first that passes; the row says what was asked for."""
     set_budget(store, action="downgrade", total_limit="0", downgrade_to="m-small")
     prices = [Price("m-large", 10, 30), Price("m-middle", 5, 15), Price("m-small", 1, 3)]
     tracker = make_tracker(prices=prices)

@@ -1,6 +1,6 @@
 """Embeddings, for which LangChain fires no callbacks: the wrapper makes each call a row, with the provider's own counts.
 
-If one of these fails, what a retrieval pipeline spends is not in the books, or the pipeline itself changes.
+If one of these fails, what a retrieval pipeline spends is on no bill, or the pipeline itself changes.
 """
 
 from __future__ import annotations

@@ -452,21 +452,21 @@ def test_the_best_model_that_may_still_be_used_answers(
     """The best model that may still be used answers; below the last one the call stops, and the row names both models."""
     limit("downgrade", downgrade_to="claude-haiku-4-5")
     haiku, gpt4 = provider.chat_anthropic(model="claude-3-haiku-20240307"), provider.chat_openai(model="gpt-4")
-    ladders: list[tuple[Any, str]] = [
+    chains: list[tuple[Any, str]] = [
         (["gpt-4o-mini", haiku], "gpt-4o-mini"),
         (["gpt-4.1", haiku], "claude-3-haiku-20240307"),
         ([gpt4, "gpt-4.1-nano"], "gpt-4.1-nano"),
     ]
-    for ladder, model in ladders:
-        tracker.guard(provider.chat_openai(model="gpt-4o"), downgrade_to=ladder).invoke("Hi", USER)
+    for chain, model in chains:
+        tracker.guard(provider.chat_openai(model="gpt-4o"), downgrade_to=chain).invoke("Hi", USER)
         assert provider.requests[-1].body["model"] == model
     with pytest.raises(BudgetExceeded) as caught:
         tracker.guard(provider.chat_openai(model="gpt-4o"), downgrade_to=["gpt-4.1", gpt4]).invoke("Hi", USER)
     assert caught.value.action == "downgrade"
     *ok, stop = stored(tracker, rows)
-    assert [(row["model"], row["requested_model"]) for row in ok] == [(model, "gpt-4o") for _, model in ladders]
+    assert [(row["model"], row["requested_model"]) for row in ok] == [(model, "gpt-4o") for _, model in chains]
     assert (stop["status"], stop["model"], stop["requested_model"]) == ("blocked", "gpt-4", "gpt-4o")
-    assert len(provider.requests) == len(ladders)
+    assert len(provider.requests) == len(chains)
     assert held(rows) == []
 
 
@@ -557,7 +557,7 @@ def test_bound_tools_go_along_to_another_providers_model(
 async def test_structured_answers_come_from_whoever_answers(
     tracker: VitalTracker, provider: ProviderServer, limit: Limit, over: bool
 ) -> None:
-    """One parser reads the answers of every model on the ladder."""
+    """One parser reads the answers of every model on the downgrade chain."""
     limit("downgrade", "0" if over else "1000")
     guarded = tracker.guard(provider.chat_openai(model="gpt-4o"), downgrade_to=provider.chat_anthropic())
     provider.reply(Reply(text="", tool_calls=[("Person", {"name": "Ada"})]))
@@ -574,7 +574,7 @@ async def test_structured_answers_come_from_whoever_answers(
 def test_structured_answers_of_one_provider_keep_its_own_format(
     tracker: VitalTracker, provider: ProviderServer, limit: Limit
 ) -> None:
-    """A ladder of one provider keeps what that provider does best (here: a JSON schema)."""
+    """A downgrade chain of one provider keeps what that provider does best (here: a JSON schema)."""
     limit("downgrade", downgrade_to="gpt-4o-mini")
     guarded = tracker.guard(provider.chat_openai(model="gpt-4o"), downgrade_to="gpt-4o-mini")
     provider.reply(Reply(text='{"name": "Ada"}'))

@@ -165,7 +165,7 @@ async def test_a_call_cancelled_by_a_failing_sibling_is_billed(
 
 
 def test_a_sync_v3_stream_broken_off_is_billed(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
-    """No event ever comes: the call would stay in memory for good, and its cost out of the books."""
+    """No event ever comes: the call would stay in memory for good, and its cost off the bill."""
     provider.reply(Reply(text=EIGHT_WORDS.text, stall_after_chunks=4))
     stream = provider.chat_openai().stream_events(QUESTION, config(tracker), version="v3")
     words = iter(stream.text)

@@ -24,7 +24,7 @@ from tests.support.provider_server import ProviderServer, Reply, Request
 from tests.support.stores import DiscardingStore
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls import resolve as records
-from vital_tracking.calls import wire as packing
+from vital_tracking.calls import wire
 
 AT_ONCE = 200
 NUMBERS = range(1, AT_ONCE + 1)
@@ -158,7 +158,7 @@ def test_many_thousand_calls_leave_memory_where_it_was() -> None:
 
     def blocks() -> int:
         """What is allocated but for what is kept to be found again, up to a limit."""
-        for kept in (records._outside, packing._heads, packing._unpacked):
+        for kept in (records._outside, wire._heads, wire._unpacked):
             assert len(kept) <= 1000  # type: ignore[arg-type]
             kept.clear()  # type: ignore[attr-defined]
         gc.collect()
@@ -198,7 +198,7 @@ def test_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch, rows: Rows
 
 
 def test_closing_stale_calls_disturbs_none_that_start_and_end(tracker: VitalTracker, rows: Rows) -> None:
-    """The writer's thread looks for stale calls while others start and end theirs."""
+    """The batch processor looks for stale calls while others start and end theirs."""
     stop = threading.Event()
     failures: list[BaseException] = []
 

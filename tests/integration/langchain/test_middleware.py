@@ -1,6 +1,6 @@
 """VitalMiddleware: an agent of `create_agent` whose model's calls are recorded and guarded, without callbacks or scopes.
 
-If one of these fails, an agent spends what nobody allowed, or its calls are missing from the books.
+If one of these fails, an agent spends what nobody allowed, or its calls are missing from the bill.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ async def test_a_guarded_agent_streams_as_it_does_unguarded(
 
 
 def test_a_model_is_guarded_once_and_let_go(tracker: VitalTracker, provider: ProviderServer) -> None:
-    """Not anew for every call; and models made for one request do not pile up. A guarded model keeps its own ladder."""
+    """Not anew for every call; and models made for one request do not pile up. A guarded model keeps its own downgrade chain."""
     middleware = VitalMiddleware(tracker, max_wait=1)
     model = provider.chat_openai()
     assert middleware._guard(model) is middleware._guard(model)

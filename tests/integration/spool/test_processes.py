@@ -1,4 +1,4 @@
-"""How processes end and threads fail: signals, shutdown, gunicorn, stuck and dead writers, and recorders that break."""
+"""How processes end and threads fail: signals, shutdown, gunicorn, stuck and dead batch processors, and recorders that break."""
 
 from __future__ import annotations
 
@@ -135,7 +135,9 @@ def test_sigterm_while_the_database_is_down_ends_in_time_and_loses_nothing(
 ) -> None:
     """If this failed, a deployment during an outage would hang until it is killed, or lose calls."""
     handler, code = TERM[handling]
-    begun = "tracker.flush(0.5)" if waited else ""  # by then the writer knows that the database is away, or is at it
+    begun = (
+        "tracker.flush(0.5)" if waited else ""
+    )  # by then the batch processor knows that the database is away, or is at it
     script = f"{BEGINNING}{handler}\n{begun}\nprint('ready', flush=True)\nwhile True: signal.pause()"
     # Nobody listens at this port; the description, and so the spool, is that of the database that comes back.
     away = f"postgresql://postgres@127.0.0.1:{free_port()}/absent"
@@ -334,7 +336,7 @@ def test_gunicorn_with_a_preloaded_tracker_loses_nothing(
     check_all_is_there(Story.read(calls), rows, "abandoned")
 
 
-# The writer's thread
+# The thread of the batch processor
 
 
 @pytest.fixture
@@ -464,7 +466,7 @@ DIES = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadException
 @DIES
 @pytest.mark.parametrize("then", ["put", "flush"])
 def test_a_dead_delivery_thread_is_replaced(then: str, track: Track, watched: WatchedStore, rows: Rows) -> None:
-    """If this failed, a writer that dies of anything would be the end of delivery until the program is restarted."""
+    """If this failed, a thread that dies of anything would be the end of delivery until the program is restarted."""
     tracker = track(batch_size=10)
     ids: list[str] = []
     for _ in range(5):
@@ -512,7 +514,7 @@ BREAKABLE = {
     "what is called": (Recorder, ("put", "put_held", "opened", "begun", "refuse")),
     "spool": (Spool, ("append", "_ready", "end", "take", "settle")),
     "spool and queue": (Spool, ("append",)),
-    "writer": (BatchProcessor, ("notice", "start", "_start")),
+    "batch processor": (BatchProcessor, ("notice", "start", "_start")),
 }
 
 
@@ -528,7 +530,7 @@ def broken(*_: Any, **__: Any) -> Any:
 async def test_a_recorder_that_breaks_changes_no_answer(
     part: str, make_tracker: Callable[..., VitalTracker], spool_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If this failed, a fault in the bookkeeping would reach the users of the application that it keeps books for."""
+    """If this failed, a fault of ours would reach the users of the application whose calls are recorded."""
     owner, names = BREAKABLE[part]
     for name in names:
         monkeypatch.setattr(owner, name, broken)

@@ -292,7 +292,7 @@ class Portal(http.server.BaseHTTPRequestHandler):
 def test_an_answer_that_is_not_the_api_s_is_unavailable(
     monkeypatch: pytest.MonkeyPatch, answer: tuple[int, str, str]
 ) -> None:
-    """If this failed, a gateway's error page would make rows be given up, or end the writer."""
+    """If this failed, a gateway's error page would make rows be given up, or end delivery."""
     monkeypatch.setattr(Portal, "answer", answer)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Portal) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vital_tracking.delivery import dead_letters as letters_module
+from vital_tracking.delivery import dead_letters
 from vital_tracking.delivery.dead_letters import FILE, DeadLetters, forget_taken, letters_in, take_letters
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -78,7 +78,7 @@ def test_a_broken_line_hides_no_dead_letter(tmp_path: Path) -> None:
 
 def test_a_full_disk_stops_no_delivery_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, dead letters would fill the disk, or raise where calls are delivered."""
-    monkeypatch.setattr(letters_module, "_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(dead_letters, "_LIMIT_BYTES", 1000)
     letters = DeadLetters(tmp_path / "folder")
     kept = [number for number in range(30) if letters.add("f", f"{number}" + "x" * 50, None, None)]
     assert 2 < len(kept) < 15

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.record import CallRecord, Cost
 from vital_tracking.core.usage import TokenUsage
-from vital_tracking.delivery import overflow as losses_module
+from vital_tracking.delivery import overflow as overflow_module
 from vital_tracking.delivery.overflow import Overflow
 from vital_tracking.delivery.rows import call_row
 from vital_tracking.ids import new_id
@@ -224,8 +224,8 @@ def test_the_money_of_any_owner_is_kept(owner: Any) -> None:
 
 def test_merged_calls_of_many_users_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, an outage would take all memory where users are many."""
-    told = losses_module._TOLD_APART
-    monkeypatch.setattr(losses_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
+    told = overflow_module._TOLD_APART
+    monkeypatch.setattr(overflow_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
     overflow = Overflow()
     for number in range(100):
         owners = {"user_id": f"u-{number // 2}", "session_id": f"s-{number}", "organization_id": f"o-{number // 10}"}
@@ -244,8 +244,8 @@ def test_merged_calls_of_many_users_take_bounded_memory(monkeypatch: pytest.Monk
 
 def test_merged_calls_of_many_organizations_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, a thousand organizations would still take all memory."""
-    told = losses_module._TOLD_APART
-    monkeypatch.setattr(losses_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
+    told = overflow_module._TOLD_APART
+    monkeypatch.setattr(overflow_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
     overflow = Overflow()
     for number in range(1000):
         overflow.add(a_call(user_id=f"u-{number}", organization_id=f"o-{number}"), a_cost("0.25"), None, [])

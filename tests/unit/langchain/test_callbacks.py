@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from vital_tracking import VitalTracker
-from vital_tracking.langchain import callbacks as attach
+from vital_tracking.langchain import callbacks
 from vital_tracking.testing import fake_chat_model
 
 
 def test_an_uninstall_while_a_call_begins_does_not_reach_the_user(quick: VitalTracker) -> None:
     """LangChain looks at a hook twice; when it has gone in between, LangChain makes a handler of the class by itself."""
     looks = iter([quick.handler, None])
-    ambient = attach._Ambient()
+    ambient = callbacks._Ambient()
     ambient.get = lambda: next(looks, None)  # type: ignore[method-assign]
     from langchain_core.tracers import context
 

@@ -461,7 +461,7 @@ def test_a_folder_deleted_under_it_is_made_anew(make: Make, synced: bool) -> Non
 
 
 def test_files_gone_and_closed_hold_up_nothing(make: Make) -> None:
-    """If this failed, the writer would stumble over a lost file for ever, and deliver nothing more."""
+    """If this failed, delivery would stumble over a lost file for ever, and deliver nothing more."""
     spool = make()
     put(spool, *range(20))
     shutil.rmtree(spool.folder)

@@ -112,7 +112,7 @@ def test_a_torn_frame_costs_no_whole_one_behind_it(
 def test_a_growing_file_gives_each_frame_once(
     before: list[LogRecord], broken: bool, garbage: bytes, after: list[LogRecord], data: st.DataObject
 ) -> None:
-    """If this failed, calls would be lost or sent twice, depending on when the writer looks."""
+    """If this failed, calls would be lost or sent twice, depending on when the batch processor looks."""
     file = b"".join([*encoded(before), *([garbage] if broken else []), *encoded(after)])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(file)), max_size=12)))
     position, found = 0, []

@@ -71,7 +71,7 @@ def left_behind(folder: Path, *segments: Sequence[LogRecord] | bytes) -> Path:
 
 
 def delivered(orphan: OrphanedSegments, limit: int = 3) -> list[int]:
-    """All that an orphan has, taken and settled as the writer does, with a failure after each batch."""
+    """All that an orphan has, taken and settled as the batch processor does, with a failure after each batch."""
     found: list[int] = []
     while frames := orphan.take(limit):
         orphan.rewind()
