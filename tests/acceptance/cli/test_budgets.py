@@ -10,7 +10,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,8 +21,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.acceptance.cli.test_cli import Done, Several, fine, refused
-from tests.acceptance.helpers import COMMAND, environment, run, run_commands
+from tests.acceptance.cli.helpers import Done, Several, fine, refused
+from tests.acceptance.helpers import COMMAND, environment, run
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call
 from tests.support.stores import ScriptedStore
@@ -35,17 +35,6 @@ from vital_tracking.errors import StoreUnavailable
 from vital_tracking.stores.postgres import PostgresStore
 
 _calls = itertools.count(1)
-
-
-@pytest.fixture
-def several(database_url: str, tmp_path: Path) -> Several:
-    """Runs `vital-tracking` several times in one process of its own: much faster, and otherwise the same."""
-
-    def commands(*commands: Sequence[str]) -> list[Done]:
-        answers = run_commands(commands, tmp_path, VITAL_DATABASE_URL=database_url)
-        return [subprocess.CompletedProcess([], code, out, err) for code, out, err in answers]
-
-    return commands
 
 
 @pytest.fixture

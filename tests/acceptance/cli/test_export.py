@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from tests.acceptance.cli.test_cli import Several, fine, refused, several
+from tests.acceptance.cli.helpers import Several, fine, refused
 from tests.acceptance.helpers import environment
 from tests.sql.helpers import a_call, an_unpriced_call, call_id
 from tests.sql.test_retention import NOW
@@ -30,8 +30,6 @@ from vital_tracking.errors import MissingExtra, VitalError
 from vital_tracking.queries.parquet import ParquetWriter, read_back
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.relations import CALLS, RELATIONS, ColumnKind, Relation, time_text, value_text
-
-__all__ = ["several"]
 
 NASTY = [
     "=1+1",

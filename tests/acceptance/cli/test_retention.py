@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.acceptance.cli.test_cli import Several, fine, refused, several
+from tests.acceptance.cli.helpers import Several, fine, refused
 from tests.acceptance.cli.test_export import duck
 from tests.integration.helpers import Rows
 from tests.sql.helpers import a_call, a_cost, an_unpriced_call
@@ -22,8 +22,6 @@ from tests.support.postgres import PostgresServer
 from vital_tracking import VitalTracker
 from vital_tracking.queries.parquet import read_back
 from vital_tracking.stores.postgres import PostgresStore
-
-__all__ = ["several"]
 
 OLD, OLDER = f"{month_ago(5):%Y-%m}", f"{month_ago(6):%Y-%m}"
 

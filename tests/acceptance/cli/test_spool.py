@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from tests.acceptance.cli.test_cli import SECRET, UNREACHABLE, Done, Several, findings, fine, refused
+from tests.acceptance.cli.helpers import SECRET, UNREACHABLE, Done, Several, findings, fine, refused
 from tests.acceptance.helpers import environment, run, run_commands
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call, an_unpriced_call
