@@ -15,8 +15,9 @@ import pytest
 from typer.main import get_command
 
 import vital_tracking
-from tests.acceptance.helpers import REPOSITORY, run, run_commands
+from tests.acceptance.helpers import run, run_commands
 from tests.integration.helpers import Rows
+from tests.support.folders import REPOSITORY
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.resolve import ALLOWED_METADATA
 from vital_tracking.cli.app import app

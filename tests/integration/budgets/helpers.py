@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from tests.integration.helpers import Rows
+from tests.support.waiting import until
 from vital_tracking import VitalTracker
 from vital_tracking.core.admission import Request
 from vital_tracking.core.context import CallContext
@@ -48,16 +47,6 @@ def granted(rows: Rows) -> Decimal:
 def request_for(user: str | None = "u-1", **changes: Any) -> Request:
     """A request of CALL's model and size."""
     return Request(CallContext(user_id=user), "openai", "gpt-4o-mini", prompt_tokens=100, max_tokens=20, **changes)
-
-
-def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
-    """Wait for something that only looking can tell, such as the state of another process; its first true value."""
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.005)
-    return found
 
 
 def knows_its_budgets(tracker: VitalTracker) -> VitalTracker:

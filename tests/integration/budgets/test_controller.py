@@ -29,11 +29,11 @@ from tests.integration.budgets.helpers import (
     knows_its_budgets,
     request_for,
     set_budget,
-    until,
 )
 from tests.integration.helpers import Rows, dollars
 from tests.support.provider_server import ProviderServer, Reply
 from tests.support.stores import WatchedStore
+from tests.support.waiting import until
 from vital_tracking import BudgetExceeded, BudgetThrottled, Price, Settings, VitalTracker
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,16 +26,16 @@ from tests.integration.budgets.helpers import (
     knows_its_budgets,
     request_for,
     set_budget,
-    until,
 )
 from tests.integration.helpers import Rows
+from tests.support.folders import REPOSITORY
 from tests.support.postgres import PostgresServer, outage
 from tests.support.provider_server import ProviderServer
 from tests.support.slow_proxy import SlowProxy
+from tests.support.waiting import until
 from vital_tracking import BudgetUnavailable, Settings, VitalTracker
 from vital_tracking.stores.postgres import PostgresStore
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 SLACK_S = 0.5  # of a busy machine
 MakeTracker = Callable[..., VitalTracker]
 

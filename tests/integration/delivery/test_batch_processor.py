@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.helpers import record, said
 from tests.sql.helpers import a_call, call_id
 from tests.support.postgres import PostgresServer, outage
 from tests.support.stores import WatchedStore, stored_ids
@@ -52,17 +53,6 @@ def track(watched: WatchedStore) -> Iterator[Callable[..., VitalTracker]]:
 @pytest.fixture(autouse=True)
 def _give_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vital_tracking.stores.postgres._CONNECT_TIMEOUT_S", 1)
-
-
-def record(tracker: VitalTracker, count: int) -> list[str]:
-    return [
-        tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=10, completion_tokens=1)
-        for _ in range(count)
-    ]
-
-
-def said(caplog: pytest.LogCaptureFixture, words: str) -> int:
-    return sum(words in entry.getMessage() for entry in caplog.records)
 
 
 def test_a_hundred_calls_are_sent_without_being_asked_for(

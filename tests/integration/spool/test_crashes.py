@@ -18,12 +18,12 @@ import psycopg
 import pytest
 
 from tests.integration.helpers import Rows, dollars
+from tests.support.folders import REPOSITORY
 from tests.support.postgres import free_port
 from tests.support.spool_worker import PROMPT_TOKENS, Story
 from vital_tracking import VitalTracker
 from vital_tracking.delivery import Stats
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 KILLS = 50
 
 

@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 from tests.integration.budgets.helpers import set_budget
+from tests.support.folders import REPOSITORY
 from tests.support.postgres import PostgresServer, free_port, outage
 from tests.support.stores import AwayStore
+from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery import exporter
 from vital_tracking.delivery.dead_letters import FILE, forget_taken, letters_in, take_letters
@@ -30,7 +32,6 @@ from vital_tracking.spool.segment import bytes_in, segments_of
 from vital_tracking.stores.postgres import PostgresStore
 
 Rows = Callable[..., list[dict[str, Any]]]
-REPOSITORY = Path(__file__).resolve().parents[3]
 KIB = 1 << 10
 PRICES = {"gpt-4o-mini": (Decimal("0.15"), Decimal("0.60")), "gpt-4o": (Decimal("2.50"), Decimal("10.00"))}
 LONG_S = 2.0  # for one call: no call waits for the database, or for a retry
@@ -103,14 +104,6 @@ def away(tracker: VitalTracker, is_away: bool) -> None:
 
 def queued(tracker: VitalTracker) -> int:
     return tracker._recorder._queue.bytes
-
-
-def until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
 
 
 def merged_rows_are_few(rows: Rows) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.budgets.helpers import until
-from tests.integration.helpers import Rows, dollars
+from tests.integration.helpers import Rows, dollars, record, said
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import PostgresServer, outage
 from tests.support.slow_proxy import SlowProxy
 from tests.support.stores import WatchedStore, stored_ids
+from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.langchain.fake import FakeUsageModel
 from vital_tracking.migrate import find_migrations
@@ -30,17 +30,6 @@ LONG = bool(os.environ.get("VITAL_LONG_TESTS"))
 @pytest.fixture(autouse=True)
 def _give_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vital_tracking.stores.postgres._CONNECT_TIMEOUT_S", 1)
-
-
-def record(tracker: VitalTracker, count: int, **more: Any) -> list[str]:
-    return [
-        tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=10, completion_tokens=1, **more)
-        for _ in range(count)
-    ]
-
-
-def said(caplog: pytest.LogCaptureFixture, words: str) -> int:
-    return sum(words in entry.getMessage() for entry in caplog.records)
 
 
 def speed(store: WatchedStore, count: int) -> float:

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.budgets.helpers import until
-from tests.integration.helpers import Rows
+from tests.integration.helpers import Rows, record
+from tests.support.folders import REPOSITORY
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.spool_worker import Story
 from tests.support.stores import WatchedStore, stored_ids
+from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery.batch_processor import BatchProcessor
 from vital_tracking.delivery.memory_queue import Queue
@@ -30,7 +31,6 @@ from vital_tracking.langchain.fake import FakeUsageModel
 from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.stores.postgres import PostgresStore
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 NEVER_S = 3600.0
 
 # Every script begins with this: a tracker that sends nothing for the passing of time, and a log of what it was told.
@@ -364,13 +364,6 @@ def track(watched: WatchedStore, spool_dir: Path) -> Iterator[Track]:
     watched.go.set()
     for tracker in made:
         tracker.close()
-
-
-def record(tracker: VitalTracker, count: int) -> list[str]:
-    return [
-        tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=10, completion_tokens=1)
-        for _ in range(count)
-    ]
 
 
 @pytest.mark.parametrize("background", [True, False])

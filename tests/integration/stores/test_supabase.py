@@ -28,6 +28,7 @@ from tests.sql.helpers import (
     call_id,
     connect,
 )
+from tests.support.folders import REPOSITORY
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.supabase_cli import db_push
 from tests.support.supabase_lite import SupabaseLite
@@ -40,8 +41,6 @@ from vital_tracking.stores.relations import CALLS, RELATIONS
 from vital_tracking.stores.supabase import SupabaseStore
 
 pytestmark = pytest.mark.timeout(300)
-
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

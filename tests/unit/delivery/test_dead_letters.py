@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.folders import REPOSITORY
 from vital_tracking.delivery import dead_letters
 from vital_tracking.delivery.dead_letters import FILE, DeadLetters, forget_taken, letters_in, take_letters
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 TRIES = settings(max_examples=40, deadline=None, derandomize=True)
 
 

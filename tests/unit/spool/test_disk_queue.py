@@ -10,20 +10,20 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.folders import REPOSITORY
+from tests.support.waiting import until
 from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.spool.log_record import LogRecord, RecordKind
 from vital_tracking.spool.orphans import claim
 from vital_tracking.spool.owner import OwnerFolder, is_alive, owners_in
 from vital_tracking.spool.segment import Segment, segments_of
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 SEGMENT = 4096  # the smallest there is
 Make = Callable[..., Spool]
 
@@ -40,14 +40,6 @@ def make(tmp_path: Path) -> Iterator[Make]:
     yield make
     for spool in made:
         spool.close()
-
-
-def until(condition: Callable[[], Any], timeout: float = 30.0) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return found
 
 
 def key(number: int) -> bytes:

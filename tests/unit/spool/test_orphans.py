@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.folders import REPOSITORY
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.json_codec import id_bytes, pack_record
 from vital_tracking.core.context import CallContext
@@ -32,7 +33,6 @@ from vital_tracking.spool.segment import segments_of
 from vital_tracking.stores.postgres import PostgresStore
 
 Rows = Callable[..., list[dict[str, Any]]]
-REPOSITORY = Path(__file__).resolve().parents[3]
 TRIES = settings(max_examples=40, deadline=None, derandomize=True)
 BEGUN_AT = datetime(2026, 3, 1, 12, 30, 7, tzinfo=UTC)
 
