@@ -91,7 +91,7 @@ def test_reported_counts_become_disjoint_buckets(
 
 
 @given(st.lists(anything, min_size=8, max_size=8))
-def test_garbage_never_raises_and_never_breaks_a_bucket(values: list[Any]) -> None:
+def test_unusable_counts_never_raise_and_never_break_a_bucket(values: list[Any]) -> None:
     """Whatever comes over the wire."""
     prompt, completion, *details = values
     names = ("cache_read", "cache_write", "cache_write_1h", "reasoning", "audio_input", "audio_output")
@@ -103,7 +103,7 @@ def test_garbage_never_raises_and_never_breaks_a_bucket(values: list[Any]) -> No
         assert_disjoint(usage)
 
 
-def test_details_beside_their_total() -> None:
+def test_cached_tokens_reported_beside_the_total_are_added() -> None:
     """Amazon Bedrock's input 3 beside 13,216 cached tokens is 13,219 tokens, not 3 and not a negative rest."""
     usage = TokenUsage.reported(input_tokens=3, output_tokens=5, cache_read=13_216, reasoning=7)
     assert usage == TokenUsage(
@@ -141,7 +141,7 @@ def test_clean_text_is_what_postgresql_takes(text: str) -> None:
 
 
 @given(st.text(min_size=300, max_size=400), st.text(min_size=300, max_size=400))
-def test_two_long_texts_stay_two(first: str, second: str) -> None:
+def test_two_long_ids_stay_two_users(first: str, second: str) -> None:
     """A cut id keeps a digest, so that two users stay two."""
     clean = [text.replace("\0", "x") for text in (first, second)]
     assert (clean_text(clean[0]) == clean_text(clean[1])) is (clean[0] == clean[1])
@@ -173,13 +173,13 @@ def test_money_keeps_every_digit(value: Decimal) -> None:
     assert "E" not in money(value).upper()
 
 
-def test_times_are_instants() -> None:
+def test_a_time_without_a_zone_is_utc() -> None:
     """A naive time is UTC, not the server's own zone."""
     assert timestamp(datetime(2026, 11, 1, 12)) == timestamp(datetime(2026, 11, 1, 12, tzinfo=UTC))  # noqa: DTZ001
 
 
 @pytest.mark.parametrize("usage", [TokenUsage(), TokenUsage(5, 6)])
-def test_usage_is_frozen(usage: TokenUsage) -> None:
+def test_usage_that_a_record_shares_with_its_cost_cannot_be_changed(usage: TokenUsage) -> None:
     """Usage is shared between a record and its cost."""
     with pytest.raises(AttributeError):
         usage.prompt_tokens = 7  # type: ignore[misc]

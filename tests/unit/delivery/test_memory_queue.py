@@ -99,7 +99,7 @@ def test_eight_threads_and_a_reader_lose_nothing() -> None:
     assert (queue.bytes, len(queue.waiting), queue.settled) == (0, 0, 4000)
 
 
-def test_a_put_inside_any_step_is_kept() -> None:
+def test_a_put_from_garbage_collection_in_any_step_is_kept() -> None:
     """If this failed, garbage collection at the wrong moment would stop the program, or break the sums of the queue."""
     queue: MemoryQueue[int] = MemoryQueue()
     numbers = itertools.count()
@@ -130,7 +130,7 @@ def test_a_put_inside_any_step_is_kept() -> None:
     assert queue.bytes == 0
 
 
-def test_a_forked_child_starts_with_an_empty_queue() -> None:
+def test_a_forked_childs_queue_is_empty() -> None:
     """If this failed, a forked child would send its parent's calls, or wait for a lock that nobody holds."""
     recorder = Recorder(MemoryStore(), PriceBook(), Settings(background=False, queue_bytes=100))
     queue = recorder._queue
