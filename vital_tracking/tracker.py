@@ -21,12 +21,10 @@ from vital_tracking.core.context import CallContext
 from vital_tracking.core.pricing import Price, PriceBook
 from vital_tracking.core.record import RunRecord
 from vital_tracking.delivery import Delivered, Recorder, Stats
-from vital_tracking.delivery.exporter import Decoder, Unrecorded
 from vital_tracking.direct.record import DirectCalls
 from vital_tracking.ids import new_id
 from vital_tracking.scopes import Host, Services
 from vital_tracking.settings import Settings
-from vital_tracking.spool.log_record import RecordKind
 from vital_tracking.spool.orphans import OrphanedSegments
 from vital_tracking.stores import Store, open_store
 
@@ -71,16 +69,16 @@ class VitalTracker(Services, DirectCalls):
             {"organization_id": organization_id or context.organization_id or self.settings.organization_id}
         )
         self._metadata_keys = self.settings.metadata_keys | frozenset(metadata_keys)
-        decoders: dict[int, Decoder] = {RecordKind.CALL: _ended_call, RecordKind.OPENED: _begun_call}
-        self._recorder = Recorder(store, self.prices, self.settings, decoders=decoders)
-        self.controller = AdmissionController(self._recorder, self.settings)
+        self._recorder = Recorder(store, self.prices, self.settings)
         self._alerts = AlertDispatcher(
             store, [on_alert] if callable(on_alert) else list(on_alert), self.settings.alert_urls, new_id()
         )
         self._recorder.on_alerts = self._alerts_due
+        self.controller = AdmissionController(
+            self._recorder, self.settings, deliver_alerts=self._alerts.deliver if self._alerts.active else None
+        )
         if self._alerts.active:
-            self.controller.lease_client.deliver_alerts = self._alerts.deliver
-            self.controller.lease_client.start()  # other processes' alerts are delivered too, whatever this one does
+            self.controller.start()  # other processes' alerts are delivered too, whatever this one does
         self._handler: VitalHandler | None = None
         self._host: Host = self
         self._closed: Delivered | None = None
@@ -218,7 +216,7 @@ class VitalTracker(Services, DirectCalls):
         return self._recorder.flush(timeout)
 
     def replay(
-        self, timeout: float = 60.0, on_progress: Callable[[OrphanedSegments, int], None] = lambda _estate, _calls: None
+        self, timeout: float = 60.0, on_progress: Callable[[OrphanedSegments, int], None] = lambda _orphan, _calls: None
     ) -> bool:
         """Deliver now what dead processes have left in the spool, for at most `timeout` seconds; whether nothing is left.
 
@@ -295,8 +293,7 @@ class VitalTracker(Services, DirectCalls):
     def _alerts_due(self, rows: list[dict[str, Any]]) -> None:
         """Log the alerts that this process's calls have raised, and have them delivered."""
         log(rows)
-        if self._alerts.active:
-            self.controller.lease_client.wake(alerts=True)
+        self.controller.look_for_alerts()
 
     def reset_after_fork(self) -> None:
         """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""
@@ -306,18 +303,6 @@ class VitalTracker(Services, DirectCalls):
         self._alerts.reset_after_fork()
         if self._handler is not None:
             self._handler.reset_after_fork()
-
-
-def _ended_call(key: bytes, payload: bytes, skew_s: float) -> Unrecorded:
-    from vital_tracking.calls.wire import unpack_call
-
-    return unpack_call(key, payload, skew_s)
-
-
-def _begun_call(key: bytes, payload: bytes, skew_s: float) -> Unrecorded:
-    from vital_tracking.calls.wire import unpack_opening
-
-    return unpack_opening(key, payload, skew_s)
 
 
 # Trackers that are not closed. Held, so that calls still queued are sent at exit whatever became of the tracker's name.

@@ -10,7 +10,7 @@ import typer
 
 from vital_tracking.cli.render.console import as_json, console, say, table
 from vital_tracking.core.pricing import BUCKETS, PriceBook, amount
-from vital_tracking.delivery.exporter import team_prices
+from vital_tracking.delivery.upkeep import team_prices
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 

@@ -52,5 +52,5 @@ def request_for(user: str | None = "u-1", **changes: Any) -> Request:
 def knows_its_budgets(tracker: VitalTracker) -> VitalTracker:
     """The tracker, once it has read the budgets."""
     tracker.controller.start()
-    until(lambda: tracker.controller.rules is not None)
+    until(lambda: tracker.controller.policy is not None)
     return tracker

@@ -17,8 +17,8 @@ from tests.sql.helpers import a_call, call_id
 from tests.support.postgres import PostgresServer, outage
 from tests.support.stores import WatchedStore, stored_ids
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.delivery.batch_processor import BatchProcessor, Source
-from vital_tracking.delivery.memory_queue import Queue
+from vital_tracking.delivery.batch_processor import BatchProcessor
+from vital_tracking.delivery.memory_queue import MemoryQueue
 from vital_tracking.errors import StoreError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.stores.postgres import PostgresStore
@@ -148,17 +148,12 @@ class TextExporter:
     def unreadable(self, item: str, error: Exception) -> None:
         self.refusals.append(item)
 
-    def further_sources(self) -> Sequence[Source[str]]:
-        return ()
-
-    def tick(self) -> None: ...
-
 
 class TextProcessor(BatchProcessor[str, str]):
     """A batch processor with a queue of its own."""
 
     def __init__(self, exporter: TextExporter) -> None:
-        self.queue: Queue[str] = Queue()
+        self.queue: MemoryQueue[str] = MemoryQueue()
         super().__init__(exporter, [self.queue], interval_s=NEVER_S)
 
     def put(self, text: str) -> None:

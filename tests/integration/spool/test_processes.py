@@ -25,7 +25,7 @@ from tests.support.stores import WatchedStore, stored_ids
 from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery.batch_processor import BatchProcessor
-from vital_tracking.delivery.memory_queue import Queue
+from vital_tracking.delivery.memory_queue import MemoryQueue
 from vital_tracking.delivery.recorder import Recorder
 from vital_tracking.langchain.fake import FakeUsageModel
 from vital_tracking.spool.disk_queue import Spool
@@ -528,7 +528,7 @@ async def test_a_recorder_that_breaks_changes_no_answer(
     for name in names:
         monkeypatch.setattr(owner, name, broken)
     if part == "spool and queue":
-        monkeypatch.setattr(Queue, "put", broken)
+        monkeypatch.setattr(MemoryQueue, "put", broken)
     tracker = make_tracker(spool_dir=spool_dir)
     config: Any = {"callbacks": [tracker.handler]}
     model = FakeUsageModel(responses=["Well."])

@@ -10,7 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from vital_tracking.delivery.memory_queue import Queue
+from vital_tracking import PriceBook, Settings
+from vital_tracking.delivery import Recorder
+from vital_tracking.delivery.memory_queue import MemoryQueue
+from vital_tracking.spool.log_record import LogRecord, RecordKind
+from vital_tracking.testing import MemoryStore
 
 LIMIT = 1000
 
@@ -23,7 +27,7 @@ class Waiting(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue: Queue[int] = Queue(LIMIT)
+        self.queue: MemoryQueue[int] = MemoryQueue(LIMIT)
         self.numbers = itertools.count()
         self.held: list[tuple[int, int]] = []
         self.taken = 0
@@ -61,7 +65,7 @@ class Waiting(RuleBasedStateMachine):
         held = sum(size for _, size in self.held)
         assert (len(self.queue.waiting), self.queue.bytes) == (len(self.held), held)
         assert (self.queue.settled, self.queue.end()) == (self.done, self.done + len(self.held))
-        assert self.queue.pressed == (held > 0.75 * LIMIT)
+        assert self.queue.nearly_full == (held > 0.75 * LIMIT)
 
 
 TestWaiting = Waiting.TestCase
@@ -70,7 +74,7 @@ TestWaiting.settings = settings(max_examples=40, stateful_step_count=25, deadlin
 
 def test_eight_threads_and_a_reader_lose_nothing() -> None:
     """If this failed, calls of busy processes would be lost where there is no spool."""
-    queue: Queue[tuple[int, int]] = Queue(20_000)
+    queue: MemoryQueue[tuple[int, int]] = MemoryQueue(20_000)
     begin = threading.Barrier(9)
     found: list[tuple[int, int]] = []
 
@@ -97,7 +101,7 @@ def test_eight_threads_and_a_reader_lose_nothing() -> None:
 
 def test_a_put_from_garbage_collection_in_any_step_is_kept() -> None:
     """If this failed, garbage collection at the wrong moment would stop the program, or break the sums of the queue."""
-    queue: Queue[int] = Queue()
+    queue: MemoryQueue[int] = MemoryQueue()
     numbers = itertools.count()
 
     class Stream:
@@ -126,16 +130,19 @@ def test_a_put_from_garbage_collection_in_any_step_is_kept() -> None:
     assert queue.bytes == 0
 
 
-def test_a_forked_childs_queue_is_empty() -> None:
+def test_a_forked_child_starts_with_an_empty_queue() -> None:
     """If this failed, a forked child would send its parent's calls, or wait for a lock that nobody holds."""
-    queue: Queue[int] = Queue(100)
-    queue.put(1, 90)
+    recorder = Recorder(MemoryStore(), PriceBook(), Settings(background=False, queue_bytes=100))
+    queue = recorder._queue
+    record = LogRecord(RecordKind.RUN, bytes(16), b"{}")
+    queue.put(record, 90)
     queue.take(1)
     queue._lock.acquire()
-    queue.reset()
-    thread = threading.Thread(target=lambda: queue.put(2, 90))
+    recorder.reset_after_fork()
+    queue = recorder._queue
+    thread = threading.Thread(target=lambda: queue.put(record, 90))
     thread.start()
     thread.join(30)
-    assert queue.take(10) == [2]
+    assert queue.take(10) == [record]
     queue.settle()
     assert (queue.bytes, queue.end()) == (0, 1)

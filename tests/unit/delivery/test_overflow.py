@@ -18,7 +18,7 @@ from vital_tracking.core.context import CallContext
 from vital_tracking.core.record import CallRecord, Cost
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery import overflow as overflow_module
-from vital_tracking.delivery.overflow import Overflow
+from vital_tracking.delivery.overflow import MergedCalls
 from vital_tracking.delivery.rows import call_row
 from vital_tracking.ids import new_id
 
@@ -40,10 +40,10 @@ def a_call(**fields: Any) -> CallRecord:
 
 def added(*calls: CallRecord, cost: Cost | None = None) -> list[CallRecord]:
     """The rows that these calls become."""
-    overflow = Overflow()
+    overflow = MergedCalls()
     for call in calls:
         overflow.add(call, cost, None, [])
-    return [record for record, *_ in overflow.take()]
+    return [record for record, *_ in overflow.drain()]
 
 
 CALLS = st.lists(
@@ -66,7 +66,7 @@ CALLS = st.lists(
 @given(CALLS, st.integers(1, 3))
 def test_the_sums_of_merged_calls_are_exact(calls: list[tuple[Any, ...]], times: int) -> None:
     """If this failed, the bill would not be what the calls cost, though every one of them was seen."""
-    overflow = Overflow()
+    overflow = MergedCalls()
     expected: dict[tuple[Any, ...], list[Any]] = defaultdict(lambda: [0, 0, 0, Decimal(0)])
     drawn: dict[tuple[Any, ...], Decimal] = defaultdict(Decimal)
     for user, model, minutes, price, prompt, completion, version, draws, holder in calls:
@@ -83,11 +83,11 @@ def test_the_sums_of_merged_calls_are_exact(calls: list[tuple[Any, ...]], times:
         for window, amount in draws:
             drawn[(holder, window)] += Decimal(amount)
     for _ in range(times - 1):  # there was no room for the rows either: they come back, and are the same sums
-        for record, taken, holder, _ in overflow.take():
+        for record, taken, holder, _ in overflow.drain():
             overflow.add(record, record.cost, holder, taken)
     found: dict[tuple[Any, ...], list[Any]] = {}
     drawn_found: dict[tuple[Any, ...], Decimal] = defaultdict(Decimal)
-    for record, taken, holder, _ in overflow.take():
+    for record, taken, holder, _ in overflow.drain():
         quarter = (record.created_at - NOON) // timedelta(minutes=15)
         version = record.cost.version if record.cost is not None else None
         total_cost = record.cost.total if record.cost is not None else Decimal(0)
@@ -111,10 +111,10 @@ def test_a_callers_decimal_context_changes_no_sum() -> None:
     parts = ["123456789.123456789012345678", "0.000000000000000001", "0.1"]
 
     def sums() -> list[CallRecord]:
-        overflow = Overflow()
+        overflow = MergedCalls()
         for part in parts:
             overflow.add(a_call(), a_cost(part), "h", [(1, part)])
-        [(record, draws, *_)] = overflow.take()
+        [(record, draws, *_)] = overflow.drain()
         assert draws == [(1, "123456789.223456789012345679")]
         return [record]
 
@@ -226,12 +226,12 @@ def test_merged_calls_of_many_users_take_bounded_memory(monkeypatch: pytest.Monk
     """If this failed, an outage would take all memory where users are many."""
     told = overflow_module._TOLD_APART
     monkeypatch.setattr(overflow_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
-    overflow = Overflow()
+    overflow = MergedCalls()
     for number in range(100):
         owners = {"user_id": f"u-{number // 2}", "session_id": f"s-{number}", "organization_id": f"o-{number // 10}"}
         overflow.add(a_call(**owners), a_cost("0.25"), "h", [(1, "0.25")])
     assert len(overflow) <= 31
-    taken = overflow.take()
+    taken = overflow.drain()
     assert sum(record.calls for record, *_ in taken) == 100
     assert sum(record.cost.total for record, *_ in taken if record.cost) == 25
     assert sum(Decimal(amount) for _, draws, *_ in taken for _, amount in draws) == 25
@@ -246,11 +246,11 @@ def test_merged_calls_of_many_organizations_take_bounded_memory(monkeypatch: pyt
     """If this failed, a thousand organizations would still take all memory."""
     told = overflow_module._TOLD_APART
     monkeypatch.setattr(overflow_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
-    overflow = Overflow()
+    overflow = MergedCalls()
     for number in range(1000):
         overflow.add(a_call(user_id=f"u-{number}", organization_id=f"o-{number}"), a_cost("0.25"), None, [])
     assert len(overflow) <= 31
-    assert sum(record.cost.total for record, *_ in overflow.take() if record.cost) == 250
+    assert sum(record.cost.total for record, *_ in overflow.drain() if record.cost) == 250
 
 
 def test_metadata_of_merged_calls_leave_memory() -> None:
@@ -259,7 +259,7 @@ def test_metadata_of_merged_calls_leave_memory() -> None:
     class Heavy(dict[str, Any]):
         pass
 
-    overflow = Overflow()
+    overflow = MergedCalls()
     overflow.add(a_call(metadata=Heavy(a="b"), tags=["t" * 1000], hold=Heavy()), None, None, [])
     gc.collect()
     assert not [one for one in gc.get_objects() if type(one) is Heavy]
@@ -267,7 +267,7 @@ def test_metadata_of_merged_calls_leave_memory() -> None:
 
 def test_no_money_is_lost_while_many_threads_add_and_one_takes() -> None:
     """If this failed, the money of calls that end in the same moment would be lost."""
-    overflow = Overflow()
+    overflow = MergedCalls()
     done = threading.Event()
     taken: list[CallRecord] = []
 
@@ -277,7 +277,7 @@ def test_no_money_is_lost_while_many_threads_add_and_one_takes() -> None:
 
     def take() -> None:
         while not done.is_set():
-            taken.extend(record for record, *_ in overflow.take())
+            taken.extend(record for record, *_ in overflow.drain())
 
     threads = [threading.Thread(target=add) for _ in range(8)]
     taker = threading.Thread(target=take)
@@ -287,7 +287,7 @@ def test_no_money_is_lost_while_many_threads_add_and_one_takes() -> None:
         thread.join(60)
     done.set()
     taker.join(60)
-    taken.extend(record for record, *_ in overflow.take())
+    taken.extend(record for record, *_ in overflow.drain())
     assert sum(record.calls for record in taken) == 4000
     assert sum(record.cost.total for record in taken if record.cost) == 4
     assert len({record.id for record in taken}) == len(taken)

@@ -674,7 +674,8 @@ folder = spool.path
 read, write = os.pipe()
 child = os.fork()
 if child == 0:
-    spool.reset_after_fork()
+    spool.let_go()
+    spool = Spool(Path(sys.argv[1]), sync_s=0.01)
     assert spool.take(10) == []
     assert len(spool.waiting) == 0
     for number in range(20):

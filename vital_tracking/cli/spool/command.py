@@ -201,7 +201,7 @@ def _replay(settings: Settings, left: list[Process], timeout: float) -> tuple[Ro
         tracker.store.call("database_time_v1")  # whether it answers at all: nobody should wait a minute to hear of it
         with progress_bar() as progress:
             task = progress.add_task("replaying", total=rows)
-            complete = tracker.replay(timeout, lambda _estate, delivered: progress.advance(task, delivered))
+            complete = tracker.replay(timeout, lambda _orphan, delivered: progress.advance(task, delivered))
         if not complete:
             tracker.store.call("database_time_v1")
     except VitalError as error:
