@@ -422,7 +422,7 @@ def test_a_time_limit_ends_what_never_ends_and_a_late_end_takes_its_place(
     start(tracker, held, metadata={"vital_user_id": "u-held"})
     start(tracker, quick)
     tracker.handler._calls.calls[held.int].touched -= 31
-    tracker.handler.close_stale()
+    tracker.handler._calls.close_stale()
     assert tracker.stats().in_flight == 1
     tracker.handler.on_llm_end(ANSWER, run_id=quick)
     abandoned, ended = collected(tracker, rows)
@@ -446,7 +446,7 @@ def test_a_true_end_wins_over_the_abandoned_row_in_either_order(
     held = uuid.uuid4()
     start(tracker, held)
     tracker.handler._calls.calls[held.int].touched -= 31
-    tracker.handler.close_stale()
+    tracker.handler._calls.close_stale()
     tracker.handler.on_llm_end(ANSWER, run_id=held)
     row = only(collected(tracker, rows))
     assert (row["status"], row["total_tokens"]) == ("ok", 77)
@@ -463,7 +463,7 @@ def test_a_stream_that_still_brings_tokens_is_not_timed_out(
     call.started_clock -= 60
     call.touched -= 60
     tracker.handler.on_llm_new_token("word", run_id=run_id)
-    tracker.handler.close_stale()
+    tracker.handler._calls.close_stale()
     tracker.handler.on_llm_end(ANSWER, run_id=run_id)
     row = only(collected(tracker, rows))
     assert row["status"] == "ok"

@@ -203,7 +203,7 @@ def test_closing_stale_calls_disturbs_none_that_start_and_end(tracker: VitalTrac
     def look() -> None:
         while not stop.is_set():
             try:
-                tracker.handler.close_stale()
+                tracker.handler._calls.close_stale()
             except BaseException as error:
                 failures.append(error)
 

@@ -26,7 +26,6 @@ from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery import exporter
 from vital_tracking.delivery.dead_letters import FILE, forget_taken, letters_in, take_letters
-from vital_tracking.delivery.rows import call_row
 from vital_tracking.spool.owner import owners_in
 from vital_tracking.spool.segment import bytes_in, segments_of
 from vital_tracking.stores.postgres import PostgresStore
@@ -478,15 +477,15 @@ def test_refused_rows_are_set_aside_and_their_neighbours_stored(
     }
     tracker, book = track(), Book()
     rows_made = 0
+    encoded = exporter.encode_call
 
-    def call_row_of(*arguments: Any) -> dict[str, Any]:
+    def spoiled(*arguments: Any) -> str:
         nonlocal rows_made
-        row = call_row(*arguments)
-        row |= poison.get(rows_made, {})
+        row = json.loads(encoded(*arguments)) | poison.get(rows_made, {})
         rows_made += 1
-        return row
+        return json.dumps(row)
 
-    monkeypatch.setattr("vital_tracking.delivery.rows.call_row", call_row_of)
+    monkeypatch.setattr(exporter, "encode_call", spoiled)
     for number in range(150):
         book.record(tracker, number, user_id=f"n-{number}")
     delivered = tracker.flush(60)
