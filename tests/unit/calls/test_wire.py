@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run, unpack_record, unpack_run
@@ -180,6 +180,7 @@ def test_a_shortened_record_keeps_its_money_and_owners(record: CallRecord) -> No
 
 @TRIES
 @given(st.sampled_from([name for name in CONTEXT_FIELDS if not name.startswith("panel_")]), ANYTHING, METADATA)
+@example("organization_id", float("inf"), {})
 def test_any_owner_is_read_as_it_would_be_stored(name: str, value: Any, metadata: dict[Any, Any]) -> None:
     """If this failed, a call would belong to nobody because its user id is an object of somebody's."""
     record = CallRecord(new_id(), NOON, CallContext(**{name: value}), metadata=metadata, clocked=False)
