@@ -250,7 +250,7 @@ class VitalTracker(Services):
     ) -> bool:
         """Deliver now what dead processes have left in the spool, for at most `timeout` seconds; whether nothing is left.
 
-        The writer does so by itself, in the background, as soon as the first call begins. `on_progress` is told of each batch:
+        That happens by itself, too, in the background, as soon as the first call begins. `on_progress` is told of each batch:
         whose it was, and of how many calls and runs.
         """
         return self._recorder.replay(timeout, on_progress)
