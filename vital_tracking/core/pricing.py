@@ -20,7 +20,7 @@ from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 from vital_tracking.core.record import CallRecord, Cost
 from vital_tracking.core.usage import TokenUsage
 
-logger = logging.getLogger("vital_tracking.core.pricing")
+logger = logging.getLogger("vital_tracking.pricing")
 
 MONEY: Final = Context(prec=60)
 ZERO: Final = Decimal(0)
@@ -313,7 +313,7 @@ class PriceBook:
             yield self._listed_rates, name
 
     def rates(self, provider: str | None, model: str, at: datetime, service_tier: str | None = None) -> Rates | None:
-        """The rates in force for a `provider`'s `model` at the instant `at`, or None: the team's own, else those of `genai-prices`.
+        """The rates in force for a `provider`'s `model` at the instant `at`, or None: the team's own, else listed ones.
 
         `service_tier` is the provider's (`priority`, `flex`), where that has prices of its own.
         """
