@@ -130,7 +130,7 @@ def test_a_put_from_garbage_collection_in_any_step_is_kept() -> None:
     assert queue.bytes == 0
 
 
-def test_a_forked_childs_queue_is_empty() -> None:
+def test_a_forked_child_starts_with_an_empty_queue() -> None:
     """If this failed, a forked child would send its parent's calls, or wait for a lock that nobody holds."""
     recorder = Recorder(MemoryStore(), PriceBook(), Settings(background=False, queue_bytes=100))
     queue = recorder._queue
