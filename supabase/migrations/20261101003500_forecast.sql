@@ -13,21 +13,6 @@
 -- What is spent is exact, in every zone and to the microsecond: whole hours from the aggregation, the rest from the calls. The
 -- days of history are made of whole hours (UTC): where a day begins within one of them, as in India, its cost is split by time.
 
--- Calls of which organizations; NULL: of all. Whoever signs in may ask for those that they administer.
-create function vital_private.organizations_to_read(organization text) returns text[]
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  if organization is not null then
-    perform vital_private.check_administered(organization);
-    return array[organization];
-  end if;
-  return case when current_user = 'authenticated' then vital_private.administered_organizations() end;
-end;
-$$;
-
 -- A window in its zone, what it has cost and what it will.
 create type vital_private.forecast as (
   zone text,
@@ -87,22 +72,22 @@ begin
     ) as b
   )
 
-  select d.day, coalesce(sum(u.total_cost), 0), coalesce(sum(u.unpriced), 0)
+  select d.day, coalesce(sum(u.total_cost), 0), coalesce(sum(u.unpriced_calls), 0)
   from days as d
   left join lateral (
-    select h.total_cost, h.unpriced_calls as unpriced
+    select h.total_cost, h.unpriced_calls
     from public.usage_aggregations_hourly as h
     where (organizations is null or h.organization_id = any(organizations))
       and h.hour_start >= d.first_hour and h.hour_start < d.last_hour
     union all
-    select c.total_cost, case when c.priced then 0 else c.calls end
-    from public.token_usage_logs as c
+    select c.total_cost, c.unpriced_calls
+    from vital_private.measured_calls as c
     where d.since < d.first_hour
       and (organizations is null or c.organization_id = any(organizations))
       and c.created_at >= d.since and c.created_at < least(d.first_hour, d.until)
     union all
-    select c.total_cost, case when c.priced then 0 else c.calls end
-    from public.token_usage_logs as c
+    select c.total_cost, c.unpriced_calls
+    from vital_private.measured_calls as c
     where d.until > greatest(d.last_hour, d.first_hour)
       and (organizations is null or c.organization_id = any(organizations))
       and c.created_at >= greatest(d.last_hour, d.first_hour) and c.created_at < d.until
@@ -540,19 +525,6 @@ as $$
   from public.cost_forecast(organization, period, timezone, moment) as f
 $$;
 
-revoke execute on function vital_private.organizations_to_read(text) from public;
-revoke execute on function vital_private.within_reason(double precision, double precision, double precision, bigint) from public;
-revoke execute on function vital_private.spent_by_day(text[], date, date, text, timestamptz) from public;
-revoke execute on function vital_private.forecast_of(text[], text, text, timestamptz) from public;
-revoke execute on function vital_private.reaches_at(vital_private.forecast, text[], timestamptz, numeric) from public;
-revoke execute on function public.cost_forecast(text, text, text, timestamptz) from public, anon;
-revoke execute on function public.forecast_v1(text, text, text, timestamptz) from public, anon, authenticated;
-grant execute on function vital_private.organizations_to_read(text) to authenticated, service_role;
-grant execute on function vital_private.within_reason(double precision, double precision, double precision, bigint)
-to authenticated, service_role;
-grant execute on function vital_private.spent_by_day(text[], date, date, text, timestamptz) to authenticated, service_role;
-grant execute on function vital_private.forecast_of(text[], text, text, timestamptz) to authenticated, service_role;
-grant execute on function vital_private.reaches_at(vital_private.forecast, text[], timestamptz, numeric)
-to authenticated, service_role;
-grant execute on function public.cost_forecast(text, text, text, timestamptz) to authenticated, service_role;
-grant execute on function public.forecast_v1(text, text, text, timestamptz) to service_role;
+select vital_private.restrict_functions(
+  api => '{cost_forecast, forecast_v1}', helpers => '{within_reason, spent_by_day, forecast_of, reaches_at}'
+);

@@ -1,9 +1,10 @@
--- An identity for this database, by which clients recognise it whatever host name, port or pooler they reach it through.
+-- What a client asks of the database itself: which one it is, and what time it is there.
+
+-- An identity of its own, by which clients recognise this database whatever host name, port or pooler they reach it through.
 --
 -- The id is part of the data: a dump restored elsewhere, a replica that was promoted and a cloned project all carry the id of the
 -- database they were made from, and clients treat them as the same database. Give a copy that lives on beside the original an id of
 -- its own: update vital_private.database_identity set id = gen_random_uuid();
-
 create table vital_private.database_identity (
   id uuid not null default gen_random_uuid(),
   created_at timestamptz not null default now(),
@@ -14,8 +15,7 @@ create table vital_private.database_identity (
 
 comment on table vital_private.database_identity is 'One row: the random id by which clients recognise this database.';
 
-alter table vital_private.database_identity enable row level security;
-revoke all on vital_private.database_identity from public, anon, authenticated, service_role;
+select vital_private.restrict_relation('vital_private.database_identity');
 
 insert into vital_private.database_identity default values;
 
@@ -30,5 +30,14 @@ $$;
 
 comment on function public.database_id_v1() is 'The id of this database, a UUID; a restored dump keeps it.';
 
-revoke execute on function public.database_id_v1() from public, anon, authenticated;
-grant execute on function public.database_id_v1() to service_role;
+-- The database's clock. Calls and budget windows are dated by it, whatever the clock of the machine that sends them says.
+create function public.database_time_v1() returns json
+language sql
+volatile
+security definer
+set search_path = ''
+as $$
+  select to_json(clock_timestamp())
+$$;
+
+select vital_private.restrict_functions(api => '{database_id_v1, database_time_v1}');

@@ -1,5 +1,5 @@
--- The team's own prices, over those of the price book. Entries are dated and never overwritten: a new price is a new row, and
--- the row in force at a call's start prices it.
+-- The team's own prices, which take precedence over those of the price book. Entries are dated and never overwritten: a new price is
+-- a new row, and a call is priced by the row in force when it started.
 
 create table public.model_prices (
   id bigint generated always as identity primary key,
@@ -35,18 +35,11 @@ comment on table public.model_prices is 'The team''s own prices in US dollars pe
 
 create unique index model_prices_entry on public.model_prices (coalesce(lower(provider), ''), lower(model), valid_from);
 
-alter table public.model_prices enable row level security;
-revoke all on public.model_prices from anon, authenticated, service_role;
-revoke all on sequence public.model_prices_id_seq from anon, authenticated, service_role;
-grant select on public.model_prices to authenticated, service_role;
+select vital_private.restrict_relation('public.model_prices', readers => '{authenticated, service_role}');
 
 create policy "Organization admins see prices" on public.model_prices
 for select to authenticated
 using (cardinality((select vital_private.administered_organizations())) > 0);
-
-create policy "The service role sees prices" on public.model_prices
-for select to service_role
-using (true);
 
 -- Add one price entry, given as a JSON object with the table's column names. Returns its id. An entry that is already there with
 -- the same amounts is returned as it is; one with other amounts is refused, since prices are never overwritten.
@@ -114,7 +107,4 @@ as $$
   ) as entry
 $$;
 
-revoke execute on function public.add_model_price_v1(text) from public, anon, authenticated;
-revoke execute on function public.model_prices_v1() from public, anon, authenticated;
-grant execute on function public.add_model_price_v1(text) to service_role;
-grant execute on function public.model_prices_v1() to service_role;
+select vital_private.restrict_functions(api => '{add_model_price_v1, model_prices_v1}');

@@ -12,7 +12,7 @@
 -- Only what is too much is told, the dearest first: the dollars beyond the usual; of failed calls, what as many usually cost; of slow
 -- ones, the part of their cost that their time was longer.
 
--- What agents, models and users did each day; blocked calls are none.
+-- What agents, models and users did each day, without blocked calls. Each aggregation is read once for all subjects that it has.
 create function vital_private.usage_by_subject(first_day date, last_day date, organization text)
 returns table (
   subject text, organization_id text, id text, day date, calls numeric, failed numeric, timed numeric, cost numeric,
@@ -21,29 +21,34 @@ returns table (
 language plpgsql
 stable
 set search_path = ''
-set plan_cache_mode = force_custom_plan
 set jit = off
 as $$
 begin
-  return query
-  select
-    case when grouping(d.agent_id) = 0 then 'agent' else 'model' end, d.organization_id, coalesce(d.agent_id, d.model), d.day,
-    sum(d.calls - d.blocked_calls), sum(d.failed_calls - d.blocked_calls), sum(d.timed_calls), sum(d.total_cost),
-    sum(d.unpriced_calls), sum(d.latency_us)
-  from public.usage_aggregations_daily as d
-  where d.day >= first_day and d.day <= last_day and (organization is null or d.organization_id = organization)
-  group by grouping sets ((d.organization_id, d.day, d.agent_id), (d.organization_id, d.day, d.model))
-  having coalesce(d.agent_id, d.model) is not null and sum(d.calls - d.blocked_calls) > 0
-  union all
-  select
-    'user', u.organization_id, u.user_id, u.day,
-    sum(u.calls - u.blocked_calls), sum(u.failed_calls - u.blocked_calls), sum(u.timed_calls), sum(u.total_cost),
-    sum(u.unpriced_calls), sum(u.latency_us)
-  from public.usage_aggregations_daily_users as u
-  where u.day >= first_day and u.day <= last_day and (organization is null or u.organization_id = organization)
-    and u.user_id is not null
-  group by u.organization_id, u.day, u.user_id
-  having sum(u.calls - u.blocked_calls) > 0;
+  return query execute (
+    select string_agg(format(
+      $query$
+        select
+          case %1$s end, u.organization_id, coalesce(%2$s), u.day,
+          sum(u.calls - u.blocked_calls), sum(u.failed_calls - u.blocked_calls), sum(u.timed_calls), sum(u.total_cost),
+          sum(u.unpriced_calls), sum(u.latency_us)
+        from public.usage_aggregations_%3$s as u
+        where u.day >= $1 and u.day <= $2 and ($3 is null or u.organization_id = $3)
+        group by grouping sets (%4$s)
+        having coalesce(%2$s) is not null and sum(u.calls - u.blocked_calls) > 0
+      $query$,
+      s.subjects, s.ids, s.source, s.sets
+    ), ' union all ')
+    from (
+      select
+        g.source,
+        string_agg(format('when grouping(u.%I) = 0 then %L', g.keys[1], g.name), ' ' order by g.position) as subjects,
+        string_agg(format('u.%I', g.keys[1]), ', ' order by g.position) as ids,
+        string_agg(format('(u.organization_id, u.day, u.%I)', g.keys[1]), ', ' order by g.position) as sets
+      from vital_private.usage_groupings as g
+      where g.name in ('agent', 'model', 'user')
+      group by g.source
+    ) as s
+  ) using first_day, last_day, organization;
 end;
 $$;
 
@@ -53,26 +58,22 @@ returns numeric
 language plpgsql
 stable
 set search_path = ''
-set plan_cache_mode = force_custom_plan
 as $$
+declare
+  histogram numeric;
 begin
-  return case subject
-    when 'agent' then (
-      select sum(d.latency_histogram)
-      from public.usage_aggregations_daily as d
-      where d.organization_id is not distinct from organization and d.agent_id = id and d.day >= first_day and d.day <= last_day
+  execute (
+    select format(
+      $query$
+        select sum(u.latency_histogram)
+        from public.usage_aggregations_%s as u
+        where u.organization_id is not distinct from $1 and u.%I = $2 and u.day >= $3 and u.day <= $4
+      $query$, g.source, g.keys[1]
     )
-    when 'model' then (
-      select sum(d.latency_histogram)
-      from public.usage_aggregations_daily as d
-      where d.organization_id is not distinct from organization and d.model = id and d.day >= first_day and d.day <= last_day
-    )
-    when 'user' then (
-      select sum(u.latency_histogram)
-      from public.usage_aggregations_daily_users as u
-      where u.organization_id is not distinct from organization and u.user_id = id and u.day >= first_day and u.day <= last_day
-    )
-  end;
+    from vital_private.usage_groupings as g
+    where g.name = subject
+  ) into histogram using organization, id, first_day, last_day;
+  return histogram;
 end;
 $$;
 
@@ -272,7 +273,7 @@ begin
     format(
       'select * from agent_usage_detailed where %s and %I = %L and created_at >= %L and created_at < %L%s order by %s limit 100',
       case when f.organization_id is null then 'organization_id is null' else format('organization_id = %L', f.organization_id) end,
-      f.subject || case f.subject when 'model' then '' else '_id' end, f.id,
+      (select g.keys[1] from vital_private.usage_groupings as g where g.name = f.subject), f.id,
       f.day || ' 00:00:00+00', f.day + 1 || ' 00:00:00+00',
       case f.metric
         when 'cost' then ' and total_cost > 0'
@@ -312,112 +313,6 @@ as $$
   ) as a
 $$;
 
--- Requests that were answered more than once, the dearest first: the same organization, messages and parameters, model included. What
--- a cache would have saved is the cost of all answers but the first. Only calls that were recorded with a request_hash, priced
--- or not; those that a cache has answered are none. An agent that asks several times on purpose is found too.
---   select * from duplicate_requests(now() - interval '7 days', now(), 'acme')
-create function public.duplicate_requests(
-  since timestamptz default now() - interval '7 days',
-  until timestamptz default now(),
-  organization text default null,
-  max_rows integer default 50
-)
-returns table (
-  request_hash text,
-  organization_id text,
-  calls bigint,
-  unpriced_calls bigint,
-  model text,
-  agent_id text,
-  first_at timestamptz,
-  last_at timestamptz,
-  cost numeric,
-  saved_by_caching numeric,
-  all_requests bigint,
-  all_repeated_calls bigint,
-  all_saved_by_caching numeric
-)
-language plpgsql
-stable
-set search_path = ''
-set plan_cache_mode = force_custom_plan
-set jit = off
-set enable_nestloop = off -- of how often requests repeat, the planner knows nothing: few do
-set enable_mergejoin = off
-as $$
-begin
-  return query
-  with repeated as materialized (
-    select
-      c.organization_id, c.request_hash, count(*) as calls, count(*) filter (where not c.priced) as unpriced,
-      min(c.created_at) as first_at, max(c.created_at) as last_at, coalesce(sum(c.total_cost), 0) as cost
-    from public.token_usage_logs as c
-    where c.created_at >= since and c.created_at < until and (organization is null or c.organization_id = organization)
-      and c.request_hash is not null and c.status = 'ok' and not c.cache_hit
-      and c.calls = 1 -- merged ones are no request
-    group by c.organization_id, c.request_hash
-    having count(*) > 1
-  ),
-
-  firsts as (
-    select distinct on (r.organization_id, r.request_hash) r.*, c.model, c.agent_id, r.cost - coalesce(c.total_cost, 0) as saved
-    from repeated as r
-    join public.token_usage_logs as c
-      on c.request_hash = r.request_hash and c.created_at = r.first_at and c.organization_id is not distinct from r.organization_id
-    where c.created_at >= since and c.created_at < until and (organization is null or c.organization_id = organization)
-      and c.status = 'ok' and not c.cache_hit and c.calls = 1
-    order by r.organization_id, r.request_hash, c.id
-  )
-
-  select
-    f.request_hash, f.organization_id, f.calls, f.unpriced, f.model, f.agent_id, f.first_at, f.last_at, f.cost, f.saved,
-    count(*) over (), (sum(f.calls - 1) over ())::bigint, sum(f.saved) over ()
-  from firsts as f
-  order by f.saved desc, f.calls desc, f.organization_id, f.request_hash
-  limit least(greatest(max_rows, 0), 10000);
-end;
-$$;
-
-comment on function public.duplicate_requests(timestamptz, timestamptz, text, integer) is
-'Requests that were answered and paid for more than once, and what caching them would have saved; all_... is the sum of all such requests.';
-
--- The same as JSON for the command line; amounts as text.
-create function public.duplicates_v1(
-  since timestamptz default now() - interval '7 days',
-  until timestamptz default now(),
-  organization text default null,
-  rows integer default 50
-) returns json
-language sql
-stable
-security definer
-set search_path = ''
-as $$
-  select json_build_object(
-    'since', since, 'until', until, 'organization', organization,
-    'requests', coalesce(max(d.all_requests), 0), 'repeated_calls', coalesce(max(d.all_repeated_calls), 0),
-    'saved_by_caching', coalesce(max(d.all_saved_by_caching), 0)::text,
-    'rows', coalesce(json_agg(json_build_object(
-      'request_hash', d.request_hash, 'organization_id', d.organization_id, 'calls', d.calls, 'unpriced_calls', d.unpriced_calls,
-      'model', d.model, 'agent_id', d.agent_id, 'first_at', d.first_at, 'last_at', d.last_at, 'cost', d.cost::text,
-      'saved_by_caching', d.saved_by_caching::text
-    ) order by d.place) filter (where d.place <= rows), '[]')
-  )
-  from (
-    -- One row at least, for the sums.
-    select f.*, row_number() over () as place from public.duplicate_requests(since, until, organization, greatest(rows, 1)) as f
-  ) as d
-$$;
-
-revoke execute on function vital_private.usage_by_subject(date, date, text) from public;
-revoke execute on function vital_private.latencies_of(text, text, text, date, date) from public;
-revoke execute on function public.usage_anomalies(timestamptz, timestamptz, text, integer) from public, anon;
-revoke execute on function public.anomalies_v1(timestamptz, timestamptz, text, integer) from public, anon, authenticated;
-revoke execute on function public.duplicate_requests(timestamptz, timestamptz, text, integer) from public, anon;
-revoke execute on function public.duplicates_v1(timestamptz, timestamptz, text, integer) from public, anon, authenticated;
-grant execute on function vital_private.usage_by_subject(date, date, text) to authenticated, service_role;
-grant execute on function vital_private.latencies_of(text, text, text, date, date) to authenticated, service_role;
-grant execute on function public.usage_anomalies(timestamptz, timestamptz, text, integer) to authenticated, service_role;
-grant execute on function public.anomalies_v1(timestamptz, timestamptz, text, integer) to service_role;
-grant execute on function public.duplicate_requests(timestamptz, timestamptz, text, integer) to authenticated, service_role;
-grant execute on function public.duplicates_v1(timestamptz, timestamptz, text, integer) to service_role;
+select vital_private.restrict_functions(
+  api => '{usage_anomalies, anomalies_v1}', helpers => '{usage_by_subject, latencies_of}'
+);
