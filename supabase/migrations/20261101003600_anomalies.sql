@@ -1,16 +1,15 @@
--- What is out of the ordinary: days of an agent, a user or a model that cost far more, took far longer or failed far more often than
--- its days before, and requests that were paid for again and again.
+-- Anomalies: days of an agent, a user or a model that cost far more, took far longer or failed far more often than its days before.
 --
--- Each day is held against the days of the four weeks before on which the same agent, user or model was in use, at least seven of
--- them. Usual is their median, or that of the same weekday where it is more. The score counts standard deviations, as the
--- median distance from the median tells them, and so that a short history or a steady one makes no small thing remarkable:
---   cost        on a logarithmic scale (what swings by half each day may double), 4 or more, twice the usual and half a dollar above it
---   latency     likewise by the mean of each day, with 20 calls or more; then the day's median or, of 100 calls or more, its 95th
---               percentile must be half above that of the days before, which is what is told
---   error_rate  of the calls that were not blocked, 20 or more of them and 5 failed; what chance makes of so few calls
+-- Each day is compared with the days of the four weeks before on which the same agent, user or model was in use, at least seven of
+-- them. What is usual is their median, or that of the same weekday if it is more. The score is a number of standard deviations, estimated
+-- by the median distance from the median, with lower bounds so that a short or very steady history makes nothing small remarkable:
+--   cost        on a logarithmic scale (what varies by half each day may double); 4 or more, twice the usual and half a dollar above it
+--   latency     likewise, by the mean of each day with 20 calls or more; then the day's median or, of 100 calls or more, its 95th
+--               percentile must be half above that of the days before, and that is what is reported
+--   error_rate  of the calls that were not blocked, if they are 20 or more and 5 of them failed; what chance makes of so few calls
 --               counts as much as how the days before have differed; 4 or more, twice the usual and 5 % above it
--- Only what is too much is told, the dearest first: the dollars beyond the usual; of failed calls, what as many usually cost; of slow
--- ones, the part of their cost that their time was longer.
+-- Only what is too much is reported, the dearest first: the dollars beyond the usual; of failed calls, what as many calls usually cost;
+-- of slow ones, the part of their cost by which they took longer.
 
 -- What agents, models and users did each day, without blocked calls. Each aggregation is read once for all subjects that it has.
 create function vital_private.usage_by_subject(first_day date, last_day date, organization text)
@@ -105,7 +104,7 @@ stable
 set search_path = ''
 set plan_cache_mode = force_custom_plan
 set jit = off
-set enable_nestloop = off -- of what the steps below hold, the planner knows nothing
+set enable_nestloop = off -- the planner cannot know how many rows the steps below have
 as $$
 declare
   first_day constant date := (since at time zone 'UTC')::date;
@@ -119,7 +118,7 @@ begin
     from vital_private.usage_by_subject(first_day - 28, last_day, organization) as u
   ),
 
-  -- All its days in the order of what they cost, and of how long they took.
+  -- All days of a subject, ordered by what they cost and by how long they took.
   subjects as materialized (
     select
       u.subject, u.organization_id, u.id,
@@ -130,8 +129,8 @@ begin
     having count(*) >= 8 and max(u.day) >= first_day
   ),
 
-  -- The days that may be out of the ordinary. Where n days before are known, half of them are not above their median: so the half
-  -- of n-th in order of all days is not above it either, which spares most days the rest.
+  -- The days that may be out of the ordinary. If n days before are known, half of them are not above their median, so the element
+  -- at half of n among all days is not above it either. This cheap lower bound spares most days the steps that follow.
   judged as materialized (
     select row_number() over () as number, u.*
     from usage as u
@@ -152,11 +151,11 @@ begin
       )
   ),
 
-  -- Each with its own days before.
+  -- Each of these days with its own days before.
   history as materialized (
     select
       j.number, h.cost, h.calls, h.failed, h.rate,
-      -- Five cents more or less are nothing, nor is a millisecond.
+      -- Differences of cents or of a millisecond do not count.
       ln(h.cost::double precision + 0.05) as log_cost, ln(h.latency::double precision + 1) as log_latency,
       extract(isodow from h.day) = extract(isodow from j.day) as same_weekday,
       row_number() over (partition by j.number order by h.failed desc, h.rate desc, h.day) as by_failures
@@ -175,7 +174,7 @@ begin
       percentile_cont(0.5) within group (order by h.log_latency) as log_latency,
       percentile_cont(0.5) within group (order by h.log_latency) filter (where h.same_weekday) as weekday_log_latency,
       percentile_cont(0.5) within group (order by h.rate::double precision) as rate,
-      -- Where calls are few, the median is none; two bad days do not make a habit.
+      -- Where calls are few, the median rate is often 0. The two worst days are left out, because they do not make a habit.
       sum(h.failed) filter (where h.by_failures > 2) / nullif(sum(h.calls) filter (where h.by_failures > 2), 0) as pooled_rate,
       sum(h.cost) / sum(h.calls) as cost_a_call
     from history as h
@@ -200,10 +199,10 @@ begin
       exp(u.log_cost) - 0.05 as usual_cost,
       exp(u.log_latency) - 1 as usual_latency,
       u.rate as usual_rate,
-      -- The fewer days, the less is known of how far they go apart.
+      -- The fewer days there are, the less is known about how far they differ.
       (ln(j.cost::double precision + 0.05) - u.log_cost) / (greatest(s.log_cost, 0.2) * (1 + 5.0 / m.days)) as cost_score,
       (ln(j.latency::double precision + 1) - u.log_latency) / (greatest(s.log_latency, 0.1) * (1 + 5.0 / nullif(m.timed_days, 0))) as latency_score,
-      -- Of few calls, the square root tells better how rare so many failures are.
+      -- For few calls, the square root shows better how unlikely so many failures are.
       least(
         (j.rate::double precision - u.rate)
         / sqrt(greatest(u.rate, 0.01) * (1 - least(u.rate, 0.99)) / j.calls::double precision + power(s.rate, 2)),
@@ -241,7 +240,7 @@ begin
       select m.*
       from measured as m
       where m.latency_score >= 4 and m.timed_calls >= 20 and m.timed_days >= 7 and m.latency >= 1.5 * m.usual_latency
-      -- Percentiles take their time: of more than these, none would read the rest.
+      -- Percentiles take time, and nobody reads more rows than these.
       order by m.cost * (1 - m.usual_latency::numeric / m.latency) desc, m.latency_score desc, m.number
       limit least(greatest(max_rows, 0), 200)
     ) as l
@@ -291,7 +290,7 @@ $$;
 comment on function public.usage_anomalies(timestamptz, timestamptz, text, integer) is
 'Days of agents, users and models that cost more, took longer or failed more often than is usual of them, the dearest first.';
 
--- The same as JSON for the command line; amounts as text.
+-- The same as JSON for the command line; amounts are text.
 create function public.anomalies_v1(
   since timestamptz, until timestamptz, organization text default null, rows integer default 50
 ) returns json

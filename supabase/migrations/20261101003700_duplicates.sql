@@ -1,8 +1,8 @@
--- Requests that were paid for again and again.
+-- Duplicates: requests that were answered, and paid for, more than once.
 
--- Requests that were answered more than once, the dearest first: the same organization, messages and parameters, model included. What
--- a cache would have saved is the cost of all answers but the first. Only calls that were recorded with a request_hash, priced
--- or not; those that a cache has answered are none. An agent that asks several times on purpose is found too.
+-- Requests with the same organization, messages and parameters (model included) that were answered more than once, the dearest first.
+-- What a cache would have saved is the cost of all answers but the first. Only calls that were recorded with a request_hash are
+-- found, priced or not, and not those that a cache answered. An agent that asks several times on purpose is found too.
 --   select * from duplicate_requests(now() - interval '7 days', now(), 'acme')
 create function public.duplicate_requests(
   since timestamptz default now() - interval '7 days',
@@ -30,7 +30,7 @@ stable
 set search_path = ''
 set plan_cache_mode = force_custom_plan
 set jit = off
-set enable_nestloop = off -- of how often requests repeat, the planner knows nothing: few do
+set enable_nestloop = off -- the planner cannot know how often requests repeat: few do
 set enable_mergejoin = off
 as $$
 begin
@@ -42,7 +42,7 @@ begin
     from public.token_usage_logs as c
     where c.created_at >= since and c.created_at < until and (organization is null or c.organization_id = organization)
       and c.request_hash is not null and c.status = 'ok' and not c.cache_hit
-      and c.calls = 1 -- merged ones are no request
+      and c.calls = 1 -- merged calls are not one request
     group by c.organization_id, c.request_hash
     having count(*) > 1
   ),
@@ -69,7 +69,7 @@ $$;
 comment on function public.duplicate_requests(timestamptz, timestamptz, text, integer) is
 'Requests that were answered and paid for more than once, and what caching them would have saved; all_... is the sum of all such requests.';
 
--- The same as JSON for the command line; amounts as text.
+-- The same as JSON for the command line; amounts are text.
 create function public.duplicates_v1(
   since timestamptz default now() - interval '7 days',
   until timestamptz default now(),
@@ -92,7 +92,7 @@ as $$
     ) order by d.place) filter (where d.place <= rows), '[]')
   )
   from (
-    -- One row at least, for the sums.
+    -- At least one row, because it carries the sums.
     select f.*, row_number() over () as place from public.duplicate_requests(since, until, organization, greatest(rows, 1)) as f
   ) as d
 $$;

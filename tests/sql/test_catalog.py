@@ -241,13 +241,13 @@ def offenders(connection: Connection, rule: str) -> set[str]:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_catalog_holds_nothing_of_the_kind(anywhere: Connection, rule: str) -> None:
+def test_no_forgotten_grant_option_or_policy_opens_the_data(anywhere: Connection, rule: str) -> None:
     """If this failed, one forgotten line of a migration would open the books of everybody."""
     assert offenders(anywhere, rule) == set()
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_breach_of_a_rule_is_found(anywhere: Connection, rule: str) -> None:
+def test_every_forgotten_grant_option_or_policy_would_be_found(anywhere: Connection, rule: str) -> None:
     """If this failed, the test above could not fail, and would tell nothing."""
     for statement, name in RULES[rule].breaches:
         with anywhere.transaction(force_rollback=True):
@@ -269,7 +269,7 @@ def test_what_is_written_in_sql_s_own_way_counts_as_pinned(anywhere: Connection)
     ["select ensure_partitions_v1('2091-01-01', 1)", "select maintain_partitions()"],
     ids=["asked", "needed"],
 )
-def test_partitions_made_later_are_closed_too(anywhere: Connection, statement: str) -> None:
+def test_partitions_made_later_are_closed_to_clients(anywhere: Connection, statement: str) -> None:
     """If this failed, every new month would be open until somebody looked."""
     tables = sql.SQL(f"select {NAME} as name {RELATIONS} and c.relkind = 'r'")
     with anywhere.transaction(force_rollback=True):

@@ -219,7 +219,7 @@ def answer(connection: Connection, asked: Question, world: World) -> Answer:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_everyone_is_told_exactly_what_is_theirs(anywhere: Connection, world: World, reader: str) -> None:
+def test_everyone_sees_exactly_what_is_theirs(anywhere: Connection, world: World, reader: str) -> None:
     """If this failed, a customer would read another customer's bill, or miss lines of their own."""
     who = READERS[reader]
     for asked in QUESTIONS:
@@ -232,7 +232,7 @@ def test_everyone_is_told_exactly_what_is_theirs(anywhere: Connection, world: Wo
 
 
 @pytest.mark.parametrize("claims", [{"role": "anon"}, {"sub": ADMIN}, ""], ids=["anon", "admin", "none"])
-def test_anonymous_visitors_are_told_nothing(anywhere: Connection, world: World, claims: Row | str) -> None:
+def test_anonymous_visitors_see_nothing(anywhere: Connection, world: World, claims: Row | str) -> None:
     """If this failed, the publishable key in every browser would open the books."""
     for asked in QUESTIONS:
         with acting_as(anywhere, "anon", claims), pytest.raises(InsufficientPrivilege):
