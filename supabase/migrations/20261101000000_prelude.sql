@@ -3,6 +3,14 @@
 --
 -- On hosted Supabase the roles and auth functions exist already and are left alone. On plain PostgreSQL the role that migrates
 -- needs CREATEROLE, and CREATE on the database and on its schema public. (A superuser has all three, the database's owner the last two.)
+--
+-- The migrations that follow, by the last four digits of their numbers:
+--   0100 to 0600  the database's identity, members, calls and their partitions, service runs, prices
+--   0700 to 1500  budgets: their terms, limits, windows, alerts, spending and grants
+--   1600 to 1700  how calls and runs are recorded, and repriced
+--   2000 to 2300  what is measured of calls, and the aggregations that keep the sums
+--   3000 to 3700  what is read: views, reports, dashboard, forecasts, anomalies, duplicates
+--   4000 to 4400  administration: audit, retention, archives, forgetting a user, status
 
 do $$
 declare
@@ -129,7 +137,7 @@ begin
     select p.oid::regprocedure, null
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'vital_private'::regnamespace and p.proname <> all(helpers)
-      and has_function_privilege('public', p.oid, 'execute')
+      and (has_function_privilege('public', p.oid, 'execute') or has_function_privilege('anon', p.oid, 'execute'))
   loop
     execute format('revoke all on routine %s from public, anon, authenticated, service_role', routine.signature);
     if routine.callers is not null then

@@ -141,6 +141,8 @@ set enable_nestloop = off
 set jit = off
 as $$
 declare
+  entities constant text[] := vital_private.budget_names('entity');
+  metrics constant text[] := vital_private.budget_names('metric');
   -- In every time zone days begin at a quarter of an hour, so only minutes and totals need a look at each minute.
   step constant interval := case
     when exists (select from vital_private.budget_periods as p where p.period in ('minute', 'total')) then interval '1 minute'
@@ -154,10 +156,10 @@ begin
 
     -- What is limited on which kind of entity, by some budget.
     limited as materialized (
-      select b.entity_type, b.metric, e.position as entity_position, m.position as metric_position
+      select
+        b.entity_type, b.metric, array_position(entities, b.entity_type) as entity_position,
+        array_position(metrics, b.metric) as metric_position
       from (select distinct l.entity_type, l.metric from public.budget_limits as l) as b
-      join vital_private.budget_terms as e on e.kind = 'entity' and e.name = b.entity_type
-      join vital_private.budget_terms as m on m.kind = 'metric' and m.name = b.metric
     ),
 
     summed as materialized (

@@ -40,7 +40,7 @@ def test_a_new_entity_is_one_row(db: Connection) -> None:
     """If this failed, a new kind of budget would be accepted and count nothing."""
     with pytest.raises(CheckViolation), db.transaction():
         set_budget(db, entity_type="framework", daily_limit=5)
-    db.execute("insert into vital_private.budget_terms values ('entity', 11, 'framework', 'call.framework')")
+    db.execute("insert into vital_private.budget_terms values ('entity', 20, 'framework', 'call.framework')")
     db.execute("select vital_private.build_budget_terms()")
     budget = set_budget(db, entity_type="framework", daily_limit=5, total_limit=9)["id"]
     record(db, a_call(1, created_at=NOON, framework="langgraph"), a_call(2, created_at=NOON, framework="autogen"))
