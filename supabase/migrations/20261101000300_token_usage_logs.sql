@@ -3,7 +3,7 @@
 -- Money is numeric US dollars and exact. Token buckets are disjoint inside their total:
 --   prompt_tokens     = uncached text + cache_read_tokens + cache_write_tokens + audio
 --   completion_tokens = text + reasoning_tokens + audio
--- `value < 'Infinity'` keeps NaN out too, which PostgreSQL sorts above every number and lets through `value >= 0`.
+-- `< 'Infinity'` keeps NaN out too, which PostgreSQL sorts above every number; least and greatest leave NULLs out.
 --
 -- `calls` is more than 1 only where calls were merged into one row, because there was no room to keep more than their money: such a
 -- row holds sums, has no latency, and says 'merged' in the notes of its metadata.
@@ -92,11 +92,8 @@ create table public.token_usage_logs (
     and audio_output_tokens <= audio_tokens
   ),
   constraint token_usage_logs_costs_not_negative check (
-    input_cost >= 0 and input_cost < 'Infinity'
-    and output_cost >= 0 and output_cost < 'Infinity'
-    and total_cost >= 0 and total_cost < 'Infinity'
-    and potential_cost >= 0 and potential_cost < 'Infinity'
-    and ceiling_cost >= 0 and ceiling_cost < 'Infinity'
+    least(input_cost, output_cost, total_cost, potential_cost, ceiling_cost) >= 0
+    and greatest(input_cost, output_cost, total_cost, potential_cost, ceiling_cost) < 'Infinity'
   ),
   constraint token_usage_logs_total_cost check (total_cost >= input_cost + output_cost),
   constraint token_usage_logs_priced check (
@@ -105,9 +102,7 @@ create table public.token_usage_logs (
   constraint token_usage_logs_cache_hit_costs_nothing check (not cache_hit or not priced or total_cost = 0),
   constraint token_usage_logs_blocked_costs_nothing check (status <> 'blocked' or (priced and total_cost = 0)),
   constraint token_usage_logs_times_not_negative check (
-    (latency_ms is null or (latency_ms >= 0 and latency_ms < 'Infinity'))
-    and (ttft_ms is null or (ttft_ms >= 0 and ttft_ms < 'Infinity'))
-    and (throttled_ms is null or (throttled_ms >= 0 and throttled_ms < 'Infinity'))
+    least(latency_ms, ttft_ms, throttled_ms) >= 0 and greatest(latency_ms, ttft_ms, throttled_ms) < 'Infinity'
   ),
   constraint token_usage_logs_metadata_small check (
     jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 4096
@@ -137,7 +132,7 @@ comment on column public.token_usage_logs.error_type is 'Class name of the error
 create table vital_private.token_usage_logs_default partition of public.token_usage_logs default;
 select vital_private.restrict_relation('vital_private.token_usage_logs_default');
 
--- Half of the cost of a write is its indexes: these four, and no more.
+-- Half of the cost of a write is its indexes, so there are these four and no more.
 create index token_usage_logs_organization on public.token_usage_logs (organization_id, created_at);
 create index token_usage_logs_user on public.token_usage_logs (user_id, created_at);
 create index token_usage_logs_service_run on public.token_usage_logs (service_run_id) where service_run_id is not null;
