@@ -61,7 +61,7 @@ as $$
       or b.organization_id = any((select vital_private.administered_organizations())::text[])
       or (b.entity_type = 'organization' and e.value = any((select vital_private.administered_organizations())::text[]))
     )
-  order by p.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0)
+  order by p.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0), b.id
 $$;
 
 -- The same for SQL: name what is known of the call.
