@@ -1,7 +1,16 @@
--- What hosted Supabase brings and plain PostgreSQL lacks, created only where it is missing, and the private schema.
+-- What everything else stands on: the roles and auth functions of Supabase where they are missing, the private schema, and the rules
+-- by which access is granted.
 --
--- On hosted Supabase nothing here but the private schema is created. On plain PostgreSQL the role that migrates needs
--- CREATEROLE and CREATE on the database and on its schema public (a superuser has all three; the database's owner the last two).
+-- On hosted Supabase the roles and auth functions exist already and are left alone. On plain PostgreSQL the role that migrates
+-- needs CREATEROLE, and CREATE on the database and on its schema public. (A superuser has all three, the database's owner the last two.)
+--
+-- The migrations that follow, by the last four digits of their numbers:
+--   0100 to 0600  the database's identity, members, calls and their partitions, service runs, prices
+--   0700 to 1500  budgets: their terms, limits, windows, alerts, spending and grants
+--   1600 to 1700  how calls and runs are recorded, and repriced
+--   2000 to 2300  what is measured of calls, and the aggregations that keep the sums
+--   3000 to 3700  what is read: views, reports, dashboard, forecasts, anomalies, duplicates
+--   4000 to 4400  administration: audit, retention, archives, forgetting a user, status
 
 do $$
 declare
@@ -52,15 +61,94 @@ begin
 end;
 $$;
 
--- Partitions and helpers live here, out of reach of the Data API, which serves the schema public.
 create schema vital_private;
 revoke all on schema vital_private from public;
 grant usage on schema vital_private to authenticated, service_role;
 
-comment on schema vital_private is 'Internals of vital_tracking: partitions and helper functions. Not served by the API.';
+comment on schema vital_private is 'Internals of vital_tracking: partitions, catalogues and helper functions. Not served by the API.';
 
--- Have pg_cron run a command again and again; asking again changes nothing but the job's time and command. False where pg_cron is not
--- there, or does not let us.
+-- The rules of access. PostgreSQL lets everybody call a new function, and hosted Supabase grants the roles of its API everything
+-- that is made in the schema public. The two functions below take that back and grant what is meant instead; every
+-- migration calls them for what it makes, and tests/sql/test_catalog.py finds what was forgotten.
+
+-- The rule for tables, views and materialized views: clients change nothing, and only `readers` read. A table also gets row level
+-- security, under which the service role sees every row if it is one of the readers; what others see is left to policies.
+create function vital_private.restrict_relation(relation regclass, readers text[] default '{}') returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  is_table constant boolean := exists (select from pg_catalog.pg_class as c where c.oid = relation and c.relkind in ('r', 'p'));
+  owned_sequence regclass;
+begin
+  execute format('revoke all on %s from public, anon, authenticated, service_role', relation);
+  for owned_sequence in
+    select d.objid
+    from pg_catalog.pg_depend as d
+    join pg_catalog.pg_class as s on s.oid = d.objid and s.relkind = 'S'
+    where d.refobjid = relation and d.deptype in ('a', 'i')
+  loop
+    execute format('revoke all on sequence %s from public, anon, authenticated, service_role', owned_sequence);
+  end loop;
+  if cardinality(readers) > 0 then
+    execute format('grant select on %s to %s', relation, array_to_string(readers, ', '));
+  end if;
+  if is_table then
+    execute format('alter table %s enable row level security', relation);
+    if 'service_role' = any(readers) then
+      execute format('create policy "The service role sees every row" on %s for select to service_role using (true)', relation);
+    end if;
+  end if;
+end;
+$$;
+
+-- The rule for functions. `api` names functions of the schema public: one that runs with its owner's rights (SECURITY DEFINER) is for
+-- the service role alone; one that runs with its caller's rights is for signed-in users too, since row level security holds
+-- inside it. Functions of vital_private are for their owner alone, except `helpers`, which functions of the second kind need.
+create function vital_private.restrict_functions(api text[] default '{}', helpers text[] default '{}') returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  routine record;
+  missing text;
+begin
+  select string_agg(named.name, ', ') into missing
+  from (
+    select 'public' as schema_name, unnest(api) as name
+    union all
+    select 'vital_private', unnest(helpers)
+  ) as named
+  where not exists (
+    select from pg_catalog.pg_proc as p where p.pronamespace = named.schema_name::regnamespace and p.proname = named.name
+  );
+  if missing is not null then
+    raise exception 'There is no function %.', missing using errcode = '42883';
+  end if;
+  for routine in
+    select p.oid::regprocedure as signature, 'service_role' || case when p.prosecdef then '' else ', authenticated' end as callers
+    from pg_catalog.pg_proc as p
+    where p.pronamespace = 'public'::regnamespace and p.proname = any(api)
+    union all
+    select p.oid::regprocedure, 'service_role, authenticated'
+    from pg_catalog.pg_proc as p
+    where p.pronamespace = 'vital_private'::regnamespace and p.proname = any(helpers)
+    union all
+    select p.oid::regprocedure, null
+    from pg_catalog.pg_proc as p
+    where p.pronamespace = 'vital_private'::regnamespace and p.proname <> all(helpers)
+      and (has_function_privilege('public', p.oid, 'execute') or has_function_privilege('anon', p.oid, 'execute'))
+  loop
+    execute format('revoke all on routine %s from public, anon, authenticated, service_role', routine.signature);
+    if routine.callers is not null then
+      execute format('grant execute on routine %s to %s', routine.signature, routine.callers);
+    end if;
+  end loop;
+end;
+$$;
+
+-- Let pg_cron run a command regularly; asking again only changes the job's time and command. False where pg_cron is not installed
+-- or refuses.
 create function vital_private.schedule(job text, timing text, command text) returns boolean
 language plpgsql
 set search_path = ''
@@ -78,4 +166,4 @@ exception
 end;
 $$;
 
-revoke execute on function vital_private.schedule(text, text, text) from public;
+select vital_private.restrict_functions();

@@ -18,7 +18,7 @@ def last(db: Connection) -> Row:
     return entries(db)[-1]
 
 
-def test_every_change_of_a_budget_is_told_with_before_and_after(db: Connection) -> None:
+def test_every_change_of_a_budget_is_audited_with_before_and_after(db: Connection) -> None:
     """If this failed, nobody could say who raised a limit, or from what."""
     made = set_budget(db, organization_id="acme", entity_id="u-1", daily_limit="5.10", action="alert")
     entry = last(db)
@@ -44,7 +44,7 @@ def test_every_change_of_a_budget_is_told_with_before_and_after(db: Connection) 
     assert entry["changes"]["daily_limit"] == ["7.000", None]
 
 
-def test_prices_members_and_retention_are_told_too(db: Connection) -> None:
+def test_changes_of_prices_members_and_retention_are_audited(db: Connection) -> None:
     """If this failed, somebody could make themselves an admin, or lengthen the books' memory, unseen."""
     call(
         db,
@@ -73,7 +73,7 @@ def test_prices_members_and_retention_are_told_too(db: Connection) -> None:
     assert (last(db)["table_name"], last(db)["operation"]) == ("organization_members", "truncate")
 
 
-def test_it_says_who_and_from_where(anywhere: Connection) -> None:
+def test_the_audit_says_who_changed_something_and_from_where(anywhere: Connection) -> None:
     """If this failed, a change by a signed-in person, by the secret key and by the owner would look alike."""
     with anywhere.transaction(force_rollback=True):
         anywhere.execute("set local application_name = 'the panel'")
@@ -97,7 +97,7 @@ def test_it_says_who_and_from_where(anywhere: Connection) -> None:
     [({"sub": ADMIN}, {"acme"}), ({"sub": CAROL}, {"other"}), ({"sub": ALICE}, set()), ({}, set())],
     ids=["admin", "admin of another", "member", "nobody"],
 )
-def test_admins_see_what_concerns_their_organization(anywhere: Connection, claims: Row, seen: set[str]) -> None:
+def test_admins_see_the_audit_of_their_organization_only(anywhere: Connection, claims: Row, seen: set[str]) -> None:
     """If this failed, an admin would read how another organization is run."""
     with anywhere.transaction(force_rollback=True):
         for organization in ("acme", "other", None):
@@ -122,7 +122,7 @@ def test_admins_see_what_concerns_their_organization(anywhere: Connection, claim
         "delete from admin_audit where false",
     ],
 )
-def test_what_is_written_stays(anywhere: Connection, role: str | None, statement: str) -> None:
+def test_nobody_can_change_or_delete_the_audit(anywhere: Connection, role: str | None, statement: str) -> None:
     """If this failed, whoever changed a budget could wipe the trace."""
     with anywhere.transaction(force_rollback=True):
         set_budget(anywhere, daily_limit=1)
@@ -133,7 +133,7 @@ def test_what_is_written_stays(anywhere: Connection, role: str | None, statement
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
-def test_nobody_writes_into_it_by_hand(anywhere: Connection, role: str) -> None:
+def test_nobody_can_forge_a_line_of_the_audit(anywhere: Connection, role: str) -> None:
     """If this failed, the audit could be filled with lies."""
     insert: Any = "insert into admin_audit (database_role, table_name, operation) values ('x', 'x', 'x')"
     with acting_as(anywhere, role, {"sub": ADMIN}), pytest.raises(psycopg.errors.InsufficientPrivilege):

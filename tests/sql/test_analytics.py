@@ -26,7 +26,7 @@ from tests.sql.test_materialized_views import moment
 from tests.sql.test_usage_reports import BLOCKED, CARDIO, FREE, query
 
 
-def test_a_row_a_day_of_the_whole_system(db: Connection) -> None:
+def test_the_system_view_has_a_row_a_day_with_the_right_figures(db: Connection) -> None:
     """If this failed, quiet days would be missing, or users counted as new again and again."""
     at = "2026-01-{:02}T10:00:00Z".format
     other: Row = {"organization_id": "other", "provider": "anthropic", "agent_id": "legal"}
@@ -67,7 +67,7 @@ def test_a_row_a_day_of_the_whole_system(db: Connection) -> None:
     assert today["yes"]
 
 
-def test_the_dashboard_of_an_organization(db: Connection) -> None:
+def test_the_dashboard_shows_an_organization_its_own_figures(db: Connection) -> None:
     """If this failed, the first page that an admin looks at would be wrong."""
     for number, ago in enumerate((0, 0, 1, 4, 9, 10), start=1):
         record(db, a_call(number, **CARDIO, created_at=moment(db, ago), potential_cost="0.50", latency_ms=50.0))
@@ -132,7 +132,7 @@ TOPS = {
 }
 
 
-def test_the_dearest_of_anything(db: Connection) -> None:
+def test_top_usage_finds_what_costs_most_by_every_grouping(db: Connection) -> None:
     """If this failed, "who spent it" would have no answer."""
     record(
         db,
@@ -149,7 +149,7 @@ def test_the_dearest_of_anything(db: Connection) -> None:
         assert query(db, "select * from top_usage(%s, max_rows => 0)", by) == []
 
 
-def test_how_users_use_it_and_agents_succeed(db: Connection) -> None:
+def test_engagement_and_success_rates_are_those_of_the_calls(db: Connection) -> None:
     """If this failed, a user of one busy day would look as engaged as one who comes every day."""
     mine: Row = {"organization_id": "acme", "user_id": "u-1", "agent_id": "cardio"}
     record(
@@ -187,7 +187,7 @@ WHO: dict[str, tuple[str, Row, set[str], set[str]]] = {
 
 
 @pytest.mark.parametrize("who", WHO)
-def test_everyone_is_told_of_what_is_theirs(anywhere: Connection, who: str) -> None:
+def test_reports_show_everyone_what_is_theirs(anywhere: Connection, who: str) -> None:
     """If this failed, a customer would read another customer's figures."""
     role, claims, organizations, users = WHO[who]
     owners = [(ALICE, "acme"), (BOB, "acme"), (CAROL, "other"), (ADMIN, "other")]
@@ -247,7 +247,7 @@ def test_everyone_is_told_of_what_is_theirs(anywhere: Connection, who: str) -> N
         ("authenticated", ["select usage_report_v1('users', now(), now(), 'acme')"]),
     ],
 )
-def test_who_may_ask_nothing(anywhere: Connection, role: str, statements: list[str]) -> None:
+def test_visitors_get_no_report(anywhere: Connection, role: str, statements: list[str]) -> None:
     """If this failed, the publishable key in every browser would open the books."""
     for statement in statements:
         with acting_as(anywhere, role, {"sub": ADMIN}), pytest.raises(InsufficientPrivilege):

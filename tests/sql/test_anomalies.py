@@ -97,7 +97,7 @@ def shown(connection: Connection, anomaly: Row) -> list[Row]:
     return connection.execute(anomaly["query"]).fetchall()
 
 
-def test_calm_weeks_are_calm(calm: Connection) -> None:
+def test_ordinary_weeks_raise_no_anomaly(calm: Connection) -> None:
     """If this failed, admins would learn to look away."""
     assert anomalies(calm) == []
     empty = call(calm, "anomalies_v1", since="2020-01-01", until="2020-02-01")
@@ -191,7 +191,7 @@ def test_a_day_of_failures_is_found_and_a_few_unlucky_calls_are_not(calm: Connec
         assert anomalies(calm) == []
 
 
-def test_small_young_and_irregular_ones_do_not_scream(calm: Connection) -> None:
+def test_small_new_and_irregular_usage_raises_no_anomaly(calm: Connection) -> None:
     """If this failed, the list would be full of cents, of new names and of what is as irregular as ever."""
     with undone(calm):
         for day in range(9, 40):

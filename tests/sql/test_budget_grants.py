@@ -87,7 +87,7 @@ def test_a_grant_is_what_a_call_needs_and_a_share_of_what_is_left(
     assert audit(db) == []
 
 
-def test_what_a_process_has_in_hand_is_topped_up(db: Connection) -> None:
+def test_a_grant_tops_up_what_a_process_has_left(db: Connection) -> None:
     """If this failed, leftovers would lie idle in one process while another is refused."""
     budget = set_budget(db, total_limit=10)["id"]
     [first] = acquire(db, "h", [wish(budget, unit="0.4")])
@@ -102,7 +102,7 @@ def test_what_a_process_has_in_hand_is_topped_up(db: Connection) -> None:
     assert exhausted["admitted"]
 
 
-def test_nobody_has_what_was_never_granted_or_has_lapsed(db: Connection) -> None:
+def test_a_process_cannot_spend_what_it_was_never_granted_or_has_expired(db: Connection) -> None:
     """If this failed, a process that slept past its grants' end would spend money that others have been given meanwhile."""
     budget = set_budget(db, total_limit=10)["id"]
     [first] = acquire(db, "h", [wish(budget, unit=4)])
@@ -137,7 +137,7 @@ def test_fetching_ahead_takes_whole_units_and_is_never_refused(db: Connection) -
 # All or nothing
 
 
-def test_an_ask_gets_all_of_its_windows_or_none(db: Connection) -> None:
+def test_a_request_is_granted_by_all_of_its_windows_or_none(db: Connection) -> None:
     """If this failed, a call that is refused by one budget would leave money of another set aside for nothing."""
     user = set_budget(db, minute_limit=50, daily_limit=50, monthly_limit=50, total_limit=50)["id"]
     organization = set_budget(db, entity_type="organization", total_limit=5)["id"]
@@ -160,7 +160,7 @@ def test_an_ask_gets_all_of_its_windows_or_none(db: Connection) -> None:
     assert audit(db) == []
 
 
-def test_a_small_ask_passes_after_a_large_one_that_did_not(db: Connection) -> None:
+def test_a_small_request_passes_after_a_large_one_that_did_not(db: Connection) -> None:
     """If this failed, one large call would shut out all the small ones that still fit."""
     budget = set_budget(db, total_limit=5)["id"]
     answers = acquire(
@@ -178,7 +178,7 @@ def test_every_entity_has_its_own_window(db: Connection) -> None:
     assert (one["admitted"], other["admitted"]) == (False, True)
 
 
-def test_budgets_that_are_gone_stop_nothing(db: Connection) -> None:
+def test_a_removed_budget_stops_no_call(db: Connection) -> None:
     """If this failed, a process that has not yet heard of a removed budget would stop calls."""
     budget = set_budget(db, total_limit=5)["id"]
     [answer, nothing] = acquire(db, "h", [wish(budget, unit=1), wish(budget + 1000, unit=1)], [wish(budget + 1000)])
@@ -212,7 +212,7 @@ def test_a_call_that_costs_nothing_passes_an_exhausted_budget(db: Connection) ->
     assert (answer["admitted"], amounts(answer), answer["windows"][0]["over"]) == (True, [0], False)
 
 
-def test_a_limit_of_nothing_lets_nothing_pass(db: Connection) -> None:
+def test_a_limit_of_zero_lets_no_call_pass(db: Connection) -> None:
     """If this failed, `daily_limit = 0` would not switch an entity off."""
     budget = set_budget(db, total_limit=0)["id"]
     assert [
@@ -246,7 +246,7 @@ def test_downgrade_lets_only_cheaper_models_pass(db: Connection, passes: bool, a
 
 
 @pytest.mark.parametrize("action", ["alert", "throttle", "downgrade", "block"])
-def test_a_budget_that_is_not_enforced_stops_nothing_and_tells_what_it_would_have(db: Connection, action: str) -> None:
+def test_a_shadow_budget_stops_no_call_and_says_what_it_would_have_stopped(db: Connection, action: str) -> None:
     """If this failed, trying a budget out would already stop calls, or would not show what it would stop."""
     budget = set_budget(db, action=action, total_limit=5, enforce=False)["id"]
     record(db, a_cost(1, 5))
@@ -314,7 +314,7 @@ def test_a_call_that_would_wait_too_long_is_told_how_long_and_takes_no_slot(db: 
     assert 8 < answer["wait"] <= 10
 
 
-def test_under_the_limit_nobody_waits(db: Connection) -> None:
+def test_under_the_limit_no_call_is_throttled(db: Connection) -> None:
     """If this failed, a throttle would slow calls that are within the budget."""
     budget = set_budget(db, action="throttle", total_limit=5)["id"]
     assert [answer["wait"] for answer in acquire(db, "h", *[paced(budget)] * 5)] == [0] * 5
@@ -400,7 +400,7 @@ def test_draws_beyond_a_grant_or_on_another_s_draw_no_more_than_there_is(
     assert audit(db) == []
 
 
-def test_a_call_that_ends_after_its_grant_has_lapsed_is_still_recorded(db: Connection) -> None:
+def test_a_call_that_ends_after_its_grant_expired_is_still_recorded(db: Connection) -> None:
     """If this failed, calls that end late would be lost from the books."""
     budget = set_budget(db, total_limit=10)["id"]
     [answer] = acquire(db, "h", [wish(budget, unit=4)], lifetime_s=60)
@@ -459,7 +459,7 @@ def test_renewing_extends_a_grant_s_life(db: Connection) -> None:
     assert 4900 < left["s"] <= 5000
 
 
-def test_lapsed_grants_are_taken_back_by_whoever_comes(db: Connection) -> None:
+def test_expired_grants_of_dead_processes_are_taken_back(db: Connection) -> None:
     """If this failed, a killed process would keep its money for ever."""
     budget = set_budget(db, total_limit=10)["id"]
     acquire(db, "dead", [wish(budget, unit=8)])

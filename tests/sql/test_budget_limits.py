@@ -70,7 +70,9 @@ GARBAGE: list[tuple[Row, str, str]] = [
 
 
 @pytest.mark.parametrize(("columns", "problem", "fix"), GARBAGE, ids=lambda value: str(value)[:40])
-def test_garbage_is_refused_with_words_that_help(db: Connection, columns: Row, problem: str, fix: str) -> None:
+def test_a_wrong_budget_is_refused_with_a_hint_how_to_fix_it(
+    db: Connection, columns: Row, problem: str, fix: str
+) -> None:
     """If this failed, a slip of an admin's would stop every call, or none, without a word."""
     budget = {"entity_type": "user", "action": "block", "daily_limit": 5, **columns}
     with pytest.raises(CheckViolation) as refused:
@@ -142,7 +144,7 @@ def test_each_organization_entity_metric_and_action_has_one_budget(db: Connectio
 
 
 @pytest.mark.parametrize("budget", ["[]", "3", "null", '"text"'])
-def test_only_an_object_is_a_budget(db: Connection, budget: str) -> None:
+def test_nonsense_makes_no_budget(db: Connection, budget: str) -> None:
     """If this failed, nonsense would make a budget of nothing but defaults."""
     with pytest.raises(psycopg.DataError), db.transaction():
         call(db, "set_budget_v1", budget=budget)
@@ -309,7 +311,7 @@ CHANGES: list[tuple[str, Any, dict[str, int]]] = [
 
 
 @pytest.mark.parametrize(("column", "value", "after"), CHANGES, ids=[case[0] for case in CHANGES])
-def test_a_budget_that_counts_other_calls_is_filled_anew(
+def test_a_budget_that_counts_other_calls_is_filled_again(
     db: Connection, column: str, value: Any, after: dict[str, int]
 ) -> None:
     """If this failed, a changed budget would go on with sums of the calls that it counted before."""
@@ -331,7 +333,7 @@ def test_a_budget_that_counts_other_calls_is_filled_anew(
     assert audit(db) == []
 
 
-def test_a_draw_on_a_window_that_is_gone_draws_nothing(db: Connection) -> None:
+def test_a_draw_on_a_removed_window_loses_no_call(db: Connection) -> None:
     """If this failed, a call under way while its budget is changed could not be recorded."""
     budget = set_budget(db, total_limit=50)["id"]
     [answer] = acquire(db, "h", [wish(budget, unit=5)])

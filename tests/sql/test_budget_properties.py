@@ -470,7 +470,7 @@ class Books(RuleBasedStateMachine):
             assert key in seen or (window.spent, window.granted) == (0, 0)
 
 
-def test_no_interleaving_breaks_the_promise(db: Connection) -> None:
+def test_no_order_of_events_lets_a_window_exceed_its_limit(db: Connection) -> None:
     """If this failed, there would be an order of events that overspends a budget, or loses or invents money."""
 
     class BooksHere(Books):

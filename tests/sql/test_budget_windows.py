@@ -169,7 +169,7 @@ def test_budgets_of_an_organization_count_its_calls_and_those_of_none_count_all(
     assert audit(db) == []
 
 
-def test_the_rungs_of_a_ladder_count_alike(db: Connection) -> None:
+def test_budgets_of_one_entity_with_several_actions_count_alike(db: Connection) -> None:
     """If this failed, throttle at 4 and block at 5 would not see the same spending."""
     for action, limit in (("throttle", 4), ("block", 5)):
         set_budget(db, action=action, daily_limit=limit)
@@ -199,7 +199,7 @@ def test_only_new_rows_are_posted(db: Connection) -> None:
 
 @pytest.mark.parametrize("poison", [[], [{"id": "garbage"}]], ids=["whole", "row by row"])
 @pytest.mark.parametrize("given_up", ["abandoned", "cancelled"])
-def test_the_true_end_of_a_call_given_up_takes_the_place_of_its_cost(
+def test_the_true_end_of_an_abandoned_call_replaces_what_it_counted(
     db: Connection, given_up: str, poison: list[Row]
 ) -> None:
     """If this failed, a slow call would be charged twice: as what it was held to cost, and as what it cost."""
@@ -246,7 +246,7 @@ def test_calls_that_cost_nothing_touch_no_window(db: Connection) -> None:
     assert audit(db) == []
 
 
-def test_the_audit_finds_what_somebody_has_tampered_with(db: Connection) -> None:
+def test_the_budget_audit_finds_sums_that_were_tampered_with(db: Connection) -> None:
     """If this failed, nobody would notice that sums are wrong."""
     budget = set_budget(db, total_limit=100, daily_limit=100)["id"]
     record(db, a_cost(1, 2))
@@ -271,7 +271,7 @@ def test_the_audit_finds_what_somebody_has_tampered_with(db: Connection) -> None
             assert sorted(differences) == found, change
 
 
-def test_a_recount_sets_everything_right_again(db: Connection) -> None:
+def test_a_recount_corrects_every_window(db: Connection) -> None:
     """If this failed, wrong sums would stay until their windows end."""
     budget = set_budget(db, total_limit=100, daily_limit=100, minute_limit=100, timezone="Asia/Tokyo")["id"]
     set_budget(db, entity_type="service", total_limit=9)
@@ -288,7 +288,7 @@ def test_a_recount_sets_everything_right_again(db: Connection) -> None:
     assert call(db, "recount_budgets_v1") == {"mended": 0}
 
 
-def test_a_sum_that_was_tampered_with_keeps_no_call_out(db: Connection) -> None:
+def test_a_tampered_sum_keeps_no_call_from_being_recorded(db: Connection) -> None:
     """If this failed, one wrong sum would have every call of a window refused, and money would be lost from the books."""
     budget = set_budget(db, total_limit=100)["id"]
     [answer] = acquire(db, "h", [wish(budget, unit=3)])

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from psycopg import sql
+from psycopg.errors import UndefinedFunction
 
 from tests.sql.helpers import Connection, a_call, record
 
@@ -241,13 +242,13 @@ def offenders(connection: Connection, rule: str) -> set[str]:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_catalog_holds_nothing_of_the_kind(anywhere: Connection, rule: str) -> None:
+def test_no_forgotten_grant_option_or_policy_opens_the_data(anywhere: Connection, rule: str) -> None:
     """If this failed, one forgotten line of a migration would open the books of everybody."""
     assert offenders(anywhere, rule) == set()
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_breach_of_a_rule_is_found(anywhere: Connection, rule: str) -> None:
+def test_every_forgotten_grant_option_or_policy_would_be_found(anywhere: Connection, rule: str) -> None:
     """If this failed, the test above could not fail, and would tell nothing."""
     for statement, name in RULES[rule].breaches:
         with anywhere.transaction(force_rollback=True):
@@ -269,7 +270,7 @@ def test_what_is_written_in_sql_s_own_way_counts_as_pinned(anywhere: Connection)
     ["select ensure_partitions_v1('2091-01-01', 1)", "select maintain_partitions()"],
     ids=["asked", "needed"],
 )
-def test_partitions_made_later_are_closed_too(anywhere: Connection, statement: str) -> None:
+def test_partitions_made_later_are_closed_to_clients(anywhere: Connection, statement: str) -> None:
     """If this failed, every new month would be open until somebody looked."""
     tables = sql.SQL(f"select {NAME} as name {RELATIONS} and c.relkind = 'r'")
     with anywhere.transaction(force_rollback=True):
@@ -285,3 +286,32 @@ def test_partitions_made_later_are_closed_too(anywhere: Connection, statement: s
             assert offenders(anywhere, rule) == set(), rule
         anywhere.execute(sql.SQL("alter table {} disable row level security").format(sql.SQL(made)))
         assert offenders(anywhere, "a table without row level security") == {made}
+
+
+def test_a_migration_that_names_a_function_wrongly_fails(anywhere: Connection) -> None:
+    """If this failed, a slip in a name would leave a new function open to everybody, and nothing would say so."""
+    for arguments in ("api => '{budgets_v2}'", "helpers => '{budgets_v1}'"):
+        with pytest.raises(UndefinedFunction, match="There is no function budgets"), anywhere.transaction():
+            anywhere.execute(f"select vital_private.restrict_functions({arguments})")
+
+
+def test_a_function_is_granted_by_whose_rights_it_runs_with(anywhere: Connection) -> None:
+    """If this failed, a function that sees every organization's calls could be given to all users by one word."""
+    trusted = A_FUNCTION.replace("opened", "trusted").replace("language", "security definer language")
+    with anywhere.transaction(force_rollback=True):
+        anywhere.execute(A_FUNCTION)
+        anywhere.execute(trusted)
+        anywhere.execute("grant execute on function public.opened(), public.trusted() to anon, authenticated")
+        anywhere.execute("select vital_private.restrict_functions(api => '{opened, trusted}')")
+        callers = {
+            (name, role)
+            for name in ("opened", "trusted")
+            for role in ("public", "anon", "authenticated", "service_role")
+            if anywhere.execute(
+                "select has_function_privilege(%s, %s, 'execute') as yes", [role, f"public.{name}()"]
+            ).fetchall()
+            == [{"yes": True}]
+        }
+        assert callers == {("opened", "authenticated"), ("opened", "service_role"), ("trusted", "service_role")}
+        for rule in RULES:
+            assert offenders(anywhere, rule) == set(), rule

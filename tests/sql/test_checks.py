@@ -91,7 +91,7 @@ BUCKETS: list[tuple[Row, bool]] = [
 
 
 @pytest.mark.parametrize(("changes", "fits"), BUCKETS)
-def test_buckets_do_not_overlap(db: Connection, changes: Row, fits: bool) -> None:
+def test_no_token_is_counted_in_two_buckets(db: Connection, changes: Row, fits: bool) -> None:
     """If this failed, one token could be counted, and billed, in two buckets."""
     if fits:
         insert(db, "token_usage_logs", a_call(**changes))
@@ -99,7 +99,7 @@ def test_buckets_do_not_overlap(db: Connection, changes: Row, fits: bool) -> Non
         refuses(db, "token_usage_logs", a_call(**changes), "token_usage_logs_tokens_disjoint")
 
 
-def test_the_total_is_the_sum(db: Connection) -> None:
+def test_total_tokens_are_the_sum_of_prompt_and_completion(db: Connection) -> None:
     """If this failed, totals would not add up."""
     refuses(db, "token_usage_logs", a_call(total_tokens=121), "token_usage_logs_total_tokens")
 
@@ -161,7 +161,7 @@ def test_times_are_finite_and_not_negative(db: Connection, column: str, value: s
 @pytest.mark.parametrize(
     ("column", "value"), [("service_type", "chat"), ("call_type", "image"), ("status", "done"), ("status", "OK")]
 )
-def test_words_are_those_of_the_design(db: Connection, column: str, value: str) -> None:
+def test_a_misspelt_service_call_type_or_status_is_refused(db: Connection, column: str, value: str) -> None:
     """If this failed, a misspelt service would vanish from every report by service."""
     refuses(db, "token_usage_logs", a_call(**{column: value}), f"token_usage_logs_{column}")
 
@@ -200,7 +200,9 @@ RUNS: list[tuple[Callable[..., Row], Row, str]] = [
 
 
 @pytest.mark.parametrize(("make", "changes", "rule"), RUNS)
-def test_service_runs_refuse_what_cannot_be(db: Connection, make: Any, changes: Row, rule: str) -> None:
+def test_a_service_run_with_impossible_times_or_status_is_refused(
+    db: Connection, make: Any, changes: Row, rule: str
+) -> None:
     """If this failed, a run could have ended before it began, or run on after its end."""
     refuses(db, "service_runs", make(**changes), rule)
 

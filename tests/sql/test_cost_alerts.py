@@ -39,7 +39,7 @@ def told(db: Connection, *calls: Row) -> list[str]:
     return [alert["threshold"] for alert in answer["alerts"] or []]
 
 
-def test_each_threshold_is_told_once(own_db: Connection) -> None:
+def test_each_threshold_is_alerted_once(own_db: Connection) -> None:
     """If this failed, an admin would hear of the same threshold with every call, or never."""
     set_budget(own_db, total_limit=10)
     steps = [("4.99", []), ("0.01", ["0.5"]), ("2.9", []), ("0.1", ["0.8"]), ("1.99", []), ("0.01", ["1.0"]), ("5", [])]
@@ -48,7 +48,7 @@ def test_each_threshold_is_told_once(own_db: Connection) -> None:
     assert alerts(own_db) == [HALF, MOST, ALL]
 
 
-def test_of_several_thresholds_at_once_the_highest_says_it_all(own_db: Connection) -> None:
+def test_of_several_thresholds_crossed_at_once_only_the_highest_is_sent(own_db: Connection) -> None:
     """If this failed, one large call would send three messages."""
     set_budget(own_db, total_limit=10)
     assert told(own_db, a_cost(1, 5), a_cost(2, 4)) == ["0.8"]
@@ -90,7 +90,7 @@ def test_every_window_has_its_own_alerts(db: Connection) -> None:
     assert alerts(db) == [("u-1", "day", "1.0", False)] * 2 + [("u-2", "day", "1.0", False)]
 
 
-def test_a_limit_of_nothing_is_reached_by_the_first_cent(db: Connection) -> None:
+def test_a_limit_of_zero_is_reached_by_the_first_cent(db: Connection) -> None:
     """If this failed, a budget of 0 would either always alarm or never."""
     set_budget(db, total_limit=0)
     record(db, a_cost(1, 0))
@@ -99,7 +99,7 @@ def test_a_limit_of_nothing_is_reached_by_the_first_cent(db: Connection) -> None
     assert alerts(db) == [superseded(HALF), superseded(MOST), ALL]
 
 
-def test_thresholds_beyond_the_limit_are_told_too(db: Connection) -> None:
+def test_thresholds_beyond_the_limit_are_alerted(db: Connection) -> None:
     """If this failed, nobody would hear that twice the limit is gone."""
     set_budget(db, total_limit=10, action="alert", alert_thresholds=["2", "1"])
     record(db, a_cost(1, 15))
@@ -107,7 +107,7 @@ def test_thresholds_beyond_the_limit_are_told_too(db: Connection) -> None:
     assert alerts(db) == [ALL, ("u-1", "total", "2.0", False)]
 
 
-def test_crossing_again_after_crossing_back_tells_nothing_new(db: Connection) -> None:
+def test_crossing_a_threshold_again_sends_no_second_alert(db: Connection) -> None:
     """If this failed, every repricing would have the same threshold told again."""
     set_budget(db, total_limit=10)
     record(db, an_unpriced_call(1, created_at=NOON, user_id="u-1", ceiling_cost="6"))
@@ -119,7 +119,7 @@ def test_crossing_again_after_crossing_back_tells_nothing_new(db: Connection) ->
     assert alerts(db) == [HALF, MOST]
 
 
-def test_a_limit_lowered_below_what_is_spent_is_told_with_the_next_call(db: Connection) -> None:
+def test_a_limit_lowered_below_what_is_spent_is_alerted_by_the_next_call(db: Connection) -> None:
     """If this failed, nobody would hear of a budget that was over its limit before it got it."""
     set_budget(db, total_limit=100)
     record(db, a_cost(1, 60))
@@ -128,7 +128,7 @@ def test_a_limit_lowered_below_what_is_spent_is_told_with_the_next_call(db: Conn
     assert alerts(db) == [HALF, superseded(MOST), ALL]
 
 
-def test_a_budget_made_after_the_money_was_spent_is_told_with_the_next_call(db: Connection) -> None:
+def test_a_budget_made_after_the_money_was_spent_is_alerted_by_the_next_call(db: Connection) -> None:
     """If this failed, a budget made at noon would not tell that the morning has used it up."""
     record(db, a_cost(1, 60))
     set_budget(db, total_limit=50)
@@ -137,7 +137,7 @@ def test_a_budget_made_after_the_money_was_spent_is_told_with_the_next_call(db: 
     assert alerts(db) == [superseded(HALF), superseded(MOST), ALL]
 
 
-def test_that_a_call_no_longer_fits_is_told_once_beside_what_is_spent(db: Connection) -> None:
+def test_a_call_that_no_longer_fits_is_alerted_once(db: Connection) -> None:
     """If this failed, nobody would hear of calls that are refused while some money is left, or with every one of them."""
     budget = set_budget(db, total_limit=10)["id"]
     record(db, a_cost(1, 9))
@@ -150,7 +150,7 @@ def test_that_a_call_no_longer_fits_is_told_once_beside_what_is_spent(db: Connec
     assert alerts(db) == [refused, superseded(HALF), MOST, ALL]
 
 
-def test_a_budget_without_thresholds_is_silent(db: Connection) -> None:
+def test_a_budget_without_thresholds_sends_no_alert(db: Connection) -> None:
     """If this failed, alerts could not be switched off."""
     budget = set_budget(db, total_limit=10, alert_thresholds=[])["id"]
     record(db, a_cost(1, 50))
@@ -158,7 +158,7 @@ def test_a_budget_without_thresholds_is_silent(db: Connection) -> None:
     assert alerts(db) == []
 
 
-def test_whoever_crosses_tells_it_once(own_db: Connection, database_url: str) -> None:
+def test_processes_that_cross_a_threshold_together_send_one_alert(own_db: Connection, database_url: str) -> None:
     """If this failed, processes that cross a threshold together would each tell it."""
     set_budget(own_db, total_limit=100)
     start = threading.Barrier(8)
@@ -198,7 +198,7 @@ def three(db: Connection) -> list[int]:
     return [row["id"] for row in found]
 
 
-def test_alerts_are_claimed_oldest_first_and_told_newest_first(db: Connection, three: list[int]) -> None:
+def test_alerts_are_claimed_oldest_first_and_listed_newest_first(db: Connection, three: list[int]) -> None:
     """If this failed, old news would drown new ones."""
     assert claim(db, max_rows=2) == three[:2]
     assert claim(db, max_rows=2) == three[2:]
@@ -209,7 +209,7 @@ def test_alerts_are_claimed_oldest_first_and_told_newest_first(db: Connection, t
     assert call(db, "cost_alerts_v1", since="2100-01-01Z") == []
 
 
-def test_what_is_delivered_or_claimed_is_not_claimed_again(db: Connection, three: list[int]) -> None:
+def test_an_alert_is_not_delivered_twice(db: Connection, three: list[int]) -> None:
     """If this failed, every process would send every alert."""
     assert claim(db, "one") == three
     assert claim(db, "other") == []
@@ -221,7 +221,7 @@ def test_what_is_delivered_or_claimed_is_not_claimed_again(db: Connection, three
     assert claim(db, "other") == []
 
 
-def test_a_claim_that_lapses_may_be_taken_by_another(db: Connection, three: list[int]) -> None:
+def test_an_alert_whose_claim_expired_is_delivered_by_another(db: Connection, three: list[int]) -> None:
     """If this failed, the alerts of a process that died while it told them would never be told."""
     claim(db, "dead")
     db.execute("update cost_alerts set claimed_until = now() - interval '1 second' where claimed_by = 'dead'")
@@ -233,7 +233,7 @@ def test_a_claim_that_lapses_may_be_taken_by_another(db: Connection, three: list
     assert claim(db, "third") == three[1:2]
 
 
-def test_what_is_a_day_old_is_no_news(db: Connection, three: list[int]) -> None:
+def test_alerts_a_day_old_are_not_sent_any_more(db: Connection, three: list[int]) -> None:
     """If this failed, a process that starts after a week would send a week's alerts."""
     db.execute("update cost_alerts set created_at = now() - interval '1 day' where id = %s", [three[0]])
     db.execute("update cost_alerts set created_at = now() - interval '23 hours' where id = %s", [three[1]])

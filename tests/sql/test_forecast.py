@@ -136,7 +136,7 @@ def test_a_window_ends_where_weekdays_and_hours_say_and_not_where_a_line_does(
     assert inside >= 6
 
 
-def test_nothing_is_told_below_what_is_spent_and_nothing_spent_is_left_out(histories: Connection) -> None:
+def test_a_forecast_is_never_below_what_is_spent_and_leaves_no_spending_out(histories: Connection) -> None:
     """If this failed, a projection could be less than the bill so far, or the bill of a half-hour zone wrong by half an hour."""
     chance = random.Random(5)
     with undone(histories):
@@ -198,7 +198,7 @@ def test_the_days_of_a_half_hour_zone_are_exact(histories: Connection) -> None:
         assert Decimal(spent) == paid(histories, "india", since, since + timedelta(days=1)) > 0
 
 
-def test_what_is_told_rests_on_what_was_known(histories: Connection) -> None:
+def test_a_forecast_uses_nothing_from_after_its_moment(histories: Connection) -> None:
     """If this failed, the error on held-back history would be that of somebody who had looked."""
     moment = at("2026-05-13 14:20:30")
     for zone in ("UTC", "Asia/Kolkata"):
@@ -212,7 +212,7 @@ def test_what_is_told_rests_on_what_was_known(histories: Connection) -> None:
                 assert forecast(histories, "growing", moment, period, zone) == before
 
 
-def test_the_calls_themselves_are_not_needed_but_at_the_edges(histories: Connection) -> None:
+def test_a_forecast_needs_calls_only_for_parts_of_hours(histories: Connection) -> None:
     """If this failed, a forecast would read millions of calls, or forget what retention has removed."""
     moment = at("2026-05-13 14:20:30")
     before = forecast(histories, "growing", moment)
@@ -225,7 +225,7 @@ def test_the_calls_themselves_are_not_needed_but_at_the_edges(histories: Connect
         assert forecast(histories, "growing", moment) == before
 
 
-def test_without_history_what_is_spent_is_all_there_is_to_tell(histories: Connection) -> None:
+def test_a_forecast_without_history_is_what_was_spent(histories: Connection) -> None:
     """If this failed, a new organization would get an error, or a number out of nothing."""
     moment = at("2026-05-13 14:20")
     for period, days in (("month", 31), ("day", 1)):
@@ -240,7 +240,7 @@ def test_without_history_what_is_spent_is_all_there_is_to_tell(histories: Connec
     assert (asked["error"], asked["projected"]) == (None, "0")
 
 
-def test_one_call_one_day_and_a_week_of_history_are_told_by_the_average_day(histories: Connection) -> None:
+def test_a_short_history_is_forecast_by_its_average_day(histories: Connection) -> None:
     """If this failed, one call would be taken for a habit of every hour, or be forgotten."""
     with undone(histories):
         record(histories, a_cost(1, 3, organization_id="one", created_at="2026-05-13T10:00:00Z"))
@@ -292,7 +292,7 @@ def test_calls_without_a_price_are_counted_beside_the_cost(histories: Connection
         assert forecast(histories, "steady", at("2026-05-13 14:20"))["unpriced_calls"] == 2
 
 
-def test_the_budgets_of_an_organization_tell_when_they_run_out(histories: Connection) -> None:
+def test_a_forecast_says_when_budgets_run_out(histories: Connection) -> None:
     """If this failed, an admin would learn of a blocked organization from its users."""
     moment = at("2026-05-13 14:20")
     with undone(histories):
@@ -337,7 +337,7 @@ def test_the_budgets_of_an_organization_tell_when_they_run_out(histories: Connec
         assert forecast(histories, None, moment)["budgets"] == []
 
 
-def test_all_organizations_together_come_to_their_sum(histories: Connection) -> None:
+def test_the_forecast_of_all_organizations_is_that_of_their_sum(histories: Connection) -> None:
     """If this failed, the total would not be what its parts are."""
     moment = at("2026-05-13 14:20")
     together = forecast(histories, None, moment)
@@ -346,7 +346,7 @@ def test_all_organizations_together_come_to_their_sum(histories: Connection) -> 
     assert together["projected"] == pytest.approx(sum(told["projected"] for told in alone), rel=Decimal("0.02"))
 
 
-def test_admins_ask_for_their_organizations_and_nobody_for_others(histories: Connection) -> None:
+def test_admins_get_forecasts_of_their_organizations_and_of_no_others(histories: Connection) -> None:
     """If this failed, naming a competitor would show where their month ends, or a member's own calls would pass for all."""
     moment = at("2026-05-13 14:20:30")
     with undone(histories):
@@ -397,7 +397,7 @@ def test_the_command_line_gets_amounts_as_text(histories: Connection) -> None:
         {"moment": "infinity"},
     ],
 )
-def test_what_cannot_be_told_is_refused(db: Connection, wrong: dict[str, Any]) -> None:
+def test_a_forecast_of_an_unknown_period_or_zone_is_refused(db: Connection, wrong: dict[str, Any]) -> None:
     """If this failed, a typing error would give a number that means something else."""
     with pytest.raises(psycopg.DataError):
         call(db, "forecast_v1", **{"organization": "acme", **wrong})

@@ -253,7 +253,7 @@ def test_the_person_is_gone_from_every_table_and_all_sums_stay(db: Connection) -
     assert (run["user_id"], run["session_id"], run["service_id"], run["metadata"]) == (None, None, None, {})
 
 
-def test_the_audit_tells_that_it_was_done_and_not_of_whom(db: Connection) -> None:
+def test_the_audit_says_that_somebody_was_forgotten_and_not_who(db: Connection) -> None:
     """If this failed, nobody could prove that the request was met; or the proof itself would name the person."""
     db.execute("insert into organization_members values ('acme', %s, 'admin')", [ALICE])
     db.execute("update organization_members set user_id = %s where user_id = %s", [BOB, ALICE])
@@ -299,7 +299,7 @@ def test_forgetting_again_changes_nothing_and_late_calls_can_be_forgotten_too(db
     assert by_user(db) == {None: Decimal(2)}
 
 
-def test_in_one_organization_only(db: Connection) -> None:
+def test_a_user_can_be_forgotten_in_one_organization_only(db: Connection) -> None:
     """If this failed, one customer's request would erase what the person is to another."""
     everyone = set_budget(db, daily_limit=100)["id"]
     for organization in ("acme", "other"):
@@ -336,7 +336,7 @@ def test_in_one_organization_only(db: Connection) -> None:
     assert audit(db) == []
 
 
-def test_days_whose_calls_have_gone_lose_the_name_too(db: Connection) -> None:
+def test_a_forgotten_name_is_gone_from_days_without_rows_too(db: Connection) -> None:
     """If this failed, the sums of seven years would remember everybody for seven years."""
     record(
         db,
@@ -359,7 +359,7 @@ def test_days_whose_calls_have_gone_lose_the_name_too(db: Connection) -> None:
     assert timed == [{"day": "2020-01-02", "timed_calls": 1, "latency_us": Decimal(100_000)}]
 
 
-def test_in_batches_every_one_leaves_the_sums_right(db: Connection) -> None:
+def test_every_batch_of_forgetting_leaves_the_sums_right(db: Connection) -> None:
     """If this failed, forgetting somebody with a million calls would hold up everybody, or stop half-way with wrong sums."""
     dice = random.Random(7)
     set_budget(db, daily_limit=1000)
@@ -394,7 +394,7 @@ def test_in_batches_every_one_leaves_the_sums_right(db: Connection) -> None:
     assert [row["changes"]["rows"] for row in entry] == [sum(row["user_id"] == ALICE for row in calls)]
 
 
-def test_while_calls_come_in(own_db: Connection, database_url: str) -> None:
+def test_forgetting_while_calls_come_in_loses_none(own_db: Connection, database_url: str) -> None:
     """If this failed, forgetting would deadlock with those who record, or lose what they record."""
     set_budget(own_db, daily_limit=100000)
     set_budget(own_db, entity_type="organization", daily_limit=100000)
@@ -428,7 +428,7 @@ def test_while_calls_come_in(own_db: Connection, database_url: str) -> None:
     assert hourly == {"calls": Decimal(600), "cost": Decimal(600)}
 
 
-def test_names_that_mean_something_else(db: Connection) -> None:
+def test_names_that_look_like_wildcards_forget_nobody_else(db: Connection) -> None:
     """If this failed, a user called * would take everybody's budget along; or an empty name would forget everyone."""
     for name in ("", None):
         with pytest.raises(psycopg.DataError, match="user_id is empty"), db.transaction():
@@ -446,7 +446,7 @@ def test_names_that_mean_something_else(db: Connection) -> None:
     assert everywhere(db, "Brien") == set()
 
 
-def test_the_service_role_may_and_nobody_else(anywhere: Connection) -> None:
+def test_only_the_service_role_can_forget_a_user(anywhere: Connection) -> None:
     """If this failed, an admin of one organization could erase people of another."""
     with anywhere.transaction(force_rollback=True):
         record(anywhere, a_cost(1, 1, **person()))

@@ -44,7 +44,7 @@ def refreshed(db: Connection) -> Row:
     return dict(call(db, "refresh_analytics"))
 
 
-def test_a_refresh_tells_which_views_when_and_how_long(db: Connection) -> None:
+def test_a_refresh_says_which_views_when_and_how_long(db: Connection) -> None:
     """If this failed, nobody could tell how old the figures are."""
     assert [row["name"] for row in rows_of(db, "analytics_freshness", "name")] == sorted(VIEWS)
     assert [len(rows_of(db, view)) for view in VIEWS] == [0, 0, 0, 0]
@@ -95,7 +95,7 @@ def test_two_refreshes_never_run_at_once(own_db: Connection, database_url: str) 
     assert len(refreshed(own_db)["views"]) == 4
 
 
-def test_costs_of_services_with_their_runs(db: Connection) -> None:
+def test_the_materialized_view_of_services_is_that_of_calls_and_runs(db: Connection) -> None:
     """If this failed, the view would tell other sums than the bill, or cost per run of runs that never were."""
     at = moment(db, 29)
     acme: Row = {"created_at": at, "organization_id": "acme", "service_type": "workflow"}
@@ -127,7 +127,7 @@ def test_costs_of_services_with_their_runs(db: Connection) -> None:
     )  # fmt: skip
 
 
-def test_steps_of_workflows(db: Connection) -> None:
+def test_the_materialized_view_of_steps_is_that_of_the_calls(db: Connection) -> None:
     """If this failed, authors would look at the wrong step."""
     at = moment(db)
     step: Row = {"created_at": at, "organization_id": "acme", "service_type": "workflow", "workflow_id": "intake"}
@@ -155,7 +155,7 @@ def test_steps_of_workflows(db: Connection) -> None:
     assert (loose["workflow_id"], loose["workflow_runs"], loose["cost_per_run"]) == (None, None, None)
 
 
-def test_members_of_panels(db: Connection) -> None:
+def test_the_materialized_view_of_panel_members_is_that_of_the_calls(db: Connection) -> None:
     """If this failed, the dearest member of a panel could not be told from the others."""
     seat: Row = {"organization_id": "acme", "service_type": "virtual_panel", "panel_id": "board", "panel_size": 2}
     cardio: Row = {"panel_position": 1, "agent_id": "cardio"}
@@ -176,7 +176,7 @@ def test_members_of_panels(db: Connection) -> None:
     assert (second["panel_position"], second["hit_rate"], second["cache_savings"]) == (2, 1, Decimal("0.42"))
 
 
-def test_users_by_service(db: Connection) -> None:
+def test_the_materialized_view_of_users_is_that_of_the_calls(db: Connection) -> None:
     """If this failed, heavy users would be overlooked."""
     mine: Row = {"organization_id": "acme", "user_id": "u-1", "service_type": "workflow"}
     record(
@@ -226,7 +226,7 @@ def schedules(db: Connection) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in db.execute("select * from cron.job").fetchall()]
 
 
-def test_pg_cron_is_asked_where_it_is_there(db: Connection) -> None:
+def test_pg_cron_refreshes_where_it_is_installed(db: Connection) -> None:
     """If this failed, views would stay as old as the migration on every Supabase project, or be refreshed twice."""
     assert call(db, "schedule_refresh") is False
     db.execute(STAND_IN_FOR_PG_CRON)
@@ -236,7 +236,7 @@ def test_pg_cron_is_asked_where_it_is_there(db: Connection) -> None:
     assert db.execute(job[2]).rowcount == 1
 
 
-def test_a_pg_cron_that_says_no_stops_nothing(db: Connection) -> None:
+def test_a_pg_cron_that_refuses_breaks_nothing(db: Connection) -> None:
     """If this failed, a migration would fail where only some may schedule jobs, or in a database other than pg_cron's."""
     db.execute(STAND_IN_FOR_PG_CRON)
     db.execute(

@@ -71,7 +71,7 @@ def test_making_partitions_again_makes_none(db: Connection) -> None:
 
 
 @pytest.mark.parametrize(("first", "months"), [("2040-01-01", 0), ("2040-01-01", 121), ("2040-01-01", None), (None, 1)])
-def test_nonsense_is_refused_in_words(db: Connection, first: str | None, months: int | None) -> None:
+def test_partitions_of_no_month_are_refused(db: Connection, first: str | None, months: int | None) -> None:
     """If this failed, a slip would make thousands of partitions, or fail without a reason."""
     with pytest.raises(psycopg.DataError, match="months a number from 1 to 120"):
         ensure(db, first, months)

@@ -89,7 +89,7 @@ def test_a_provider_may_be_left_open(db: Connection) -> None:
         ('{"model": "m", "input_usd_per_mtok": 1, "valid_from": "soon"}', "22007"),
     ],
 )
-def test_a_price_that_is_none_is_refused(db: Connection, text: str, sqlstate: str) -> None:
+def test_a_wrong_or_incomplete_price_is_refused(db: Connection, text: str, sqlstate: str) -> None:
     """If this failed, a slip would become a price."""
     with pytest.raises(psycopg.Error) as refused, db.transaction():
         db.execute("select add_model_price_v1(%s)", [text])

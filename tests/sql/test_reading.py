@@ -96,7 +96,7 @@ def test_a_label_makes_do_with_what_is_known(db: Connection, by: str, changes: R
     assert [row["label"] for row in breakdown(db, by)] == [label]
 
 
-def test_failed_cached_and_unpriced_calls_are_told_apart(db: Connection) -> None:
+def test_failed_cached_and_unpriced_calls_are_counted_apart(db: Connection) -> None:
     """If this failed, an unknown price would pass for a saving."""
     free = {"input_cost": "0", "output_cost": "0", "total_cost": "0"}
     record(
@@ -156,7 +156,7 @@ def test_the_dearest_comes_first_and_only_unpriced_costs_zero(db: Connection) ->
     ]
 
 
-def test_a_breakdown_is_of_one_time_and_one_organization(db: Connection) -> None:
+def test_a_breakdown_is_limited_to_its_time_and_organization(db: Connection) -> None:
     """If this failed, a month's bill would hold another month's calls."""
     record(
         db,
@@ -257,7 +257,7 @@ def test_the_status_of_an_empty_database(db: Connection) -> None:
     assert ahead.fetchone() == {"ahead": True}
 
 
-def test_the_status_counts_what_needs_a_hand(db: Connection) -> None:
+def test_the_status_counts_what_needs_attention(db: Connection) -> None:
     """If this failed, unpriced calls, forgotten runs or missing partitions would stay unseen."""
     now = db.execute("select now()::text as now, (now() - interval '2 days')::text as before").fetchone()
     assert now is not None
@@ -286,7 +286,7 @@ def history(db: Connection) -> list[Row]:
     return list(row["history"])
 
 
-def test_the_history_of_answers_knows_single_calls_only(db: Connection) -> None:
+def test_estimates_of_answers_rest_on_single_calls_only(db: Connection) -> None:
     """If this failed, the next answers would be estimated as long as many together, and held to cost as much."""
     row = db.execute("select now()::text as now").fetchone()
     assert row is not None

@@ -75,7 +75,7 @@ def test_a_row_stands_for_one_call_unless_it_says_more(db: Connection) -> None:
     assert (rows[2]["total_tokens"], rows[2]["total_cost"]) == (11 * 10**11, Decimal("98765.43"))
 
 
-def test_an_empty_batch_is_nothing(db: Connection) -> None:
+def test_an_empty_batch_is_accepted(db: Connection) -> None:
     """If this failed, a writer with nothing to send would stumble."""
     assert record(db) == {"inserted": 0, "duplicate": 0, **NONE_REJECTED}
     assert record_runs(db) == {"inserted": 0, "duplicate": 0, **NONE_REJECTED}
@@ -83,7 +83,7 @@ def test_an_empty_batch_is_nothing(db: Connection) -> None:
 
 @pytest.mark.parametrize("function", ["record_calls_v1", "record_runs_v1"])
 @pytest.mark.parametrize("batch", ["{}", "3", "null", '"[]"', "", "nonsense", "[", None])
-def test_a_batch_that_is_no_array_is_refused_in_words_of_ours(db: Connection, function: str, batch: str | None) -> None:
+def test_a_batch_that_is_no_array_is_refused_in_plain_words(db: Connection, function: str, batch: str | None) -> None:
     """If this failed, a client that sends the wrong thing would be told that all went well, or be shown its own data."""
     with pytest.raises(psycopg.DataError) as refused:
         report(db, function, batch)
@@ -147,7 +147,7 @@ def test_a_bad_row_is_set_aside_alone(db: Connection, bad: Any, sqlstate: str, r
     assert "secret" not in json.dumps(answer["rejected"] if given != "secret" else reported)
 
 
-def test_deep_nesting_is_refused_and_not_a_crash(db: Connection) -> None:
+def test_a_deeply_nested_row_is_refused_without_a_crash(db: Connection) -> None:
     """If this failed, one hostile row could stop delivery for good."""
     batch = json.dumps([a_call(1)])[:-1] + ', {"metadata": ' + "[" * 20_000 + "]" * 20_000 + "}]"
     # Either refused whole, with 54001, which has the client halve the batch until the row stands alone, or set aside.
@@ -251,7 +251,7 @@ def test_a_replacement_that_is_refused_leaves_the_abandoned_row(db: Connection) 
     assert the_row(db) == ("abandoned", "0.42")
 
 
-def test_the_word_alone_replaces_nothing(db: Connection) -> None:
+def test_a_text_that_names_the_flag_replaces_no_row(db: Connection) -> None:
     """If this failed, metadata that happens to hold the word would delete rows."""
     record(db, abandoned())
     record(db, a_call(1, metadata={"replaces_abandoned": True}))

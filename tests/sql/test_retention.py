@@ -80,7 +80,7 @@ def retain(db: Connection, *, dry_run: bool = False, **options: Any) -> Row:
 # Partitions
 
 
-def test_calls_that_found_no_month_are_moved_into_theirs(db: Connection) -> None:
+def test_calls_of_the_default_partition_are_moved_into_their_month(db: Connection) -> None:
     """If this failed, a database that nobody has tended for a year would keep everything in one heap, for good."""
     db.execute(f"drop table vital_private.{name(0)}")
     calls = [
@@ -112,7 +112,7 @@ def test_months_are_made_ahead_before_they_are_needed(db: Connection) -> None:
     assert db.execute("select to_regclass(%s) as there", [f"vital_private.{ahead}"]).fetchone() != {"there": None}
 
 
-def test_maintenance_waits_for_nobody_for_long(own_db: Connection, database_url: str) -> None:
+def test_maintenance_does_not_hold_up_writers(own_db: Connection, database_url: str) -> None:
     """If this failed, a long report would make maintenance wait, and every call behind it."""
     record(own_db, a_call(1, **at(6)))
     with connect(database_url) as reader, connect(database_url) as other:
@@ -167,7 +167,7 @@ def an_old_house(db: Connection) -> dict[str, Decimal]:
     return spent(db, period="total")
 
 
-def test_old_months_go_and_every_sum_stays(db: Connection) -> None:
+def test_retention_deletes_old_months_and_leaves_every_sum(db: Connection) -> None:
     """If this failed, deleting old calls would change what was spent, or let somebody spend it twice."""
     total = an_old_house(db)
     assert total == {"u-1": Decimal(15)}
@@ -198,7 +198,7 @@ def test_old_months_go_and_every_sum_stays(db: Connection) -> None:
     assert entry["changes"] == {"rows": 4, "months": [f"{month_ago(6):%Y-%m}", f"{month_ago(5):%Y-%m}"]}
 
 
-def test_a_call_that_comes_after_its_month_has_gone_counts_and_goes_too(db: Connection) -> None:
+def test_a_call_of_a_deleted_month_is_counted_and_deleted_too(db: Connection) -> None:
     """If this failed, a spool that comes back after months would lose money, or break the sums."""
     an_old_house(db)
     retain(db)
@@ -213,7 +213,7 @@ def test_a_call_that_comes_after_its_month_has_gone_counts_and_goes_too(db: Conn
     assert sums(db) == summed
 
 
-def test_what_is_left_is_still_audited(db: Connection) -> None:
+def test_what_retention_leaves_is_still_audited(db: Connection) -> None:
     """If this failed, retention would blind the proof of the windows that run."""
     an_old_house(db)
     retain(db)
@@ -224,7 +224,7 @@ def test_what_is_left_is_still_audited(db: Connection) -> None:
     assert [(row["kind"], row["period"]) for row in audit(db)] == [("granted", "total")]
 
 
-def test_rows_go_a_bounded_number_at_a_time(db: Connection) -> None:
+def test_retention_deletes_a_bounded_number_of_rows_at_a_time(db: Connection) -> None:
     """If this failed, a first clean-up would hold its locks for an hour."""
     calls = [a_call(number, created_at="2014-03-01T00:00:00Z") for number in range(1, 6)]
     record(db, *calls)
@@ -284,7 +284,7 @@ def test_each_table_keeps_what_its_policy_says(db: Connection) -> None:
     assert audit(db) == []
 
 
-def test_a_window_that_a_process_still_holds_stays(db: Connection) -> None:
+def test_a_window_with_grants_is_not_deleted(db: Connection) -> None:
     """If this failed, a grant would vanish under the process that spends it."""
     an_old_house(db)
     budget = db.execute("select id from budget_limits").fetchone()
@@ -306,7 +306,7 @@ def test_a_window_that_a_process_still_holds_stays(db: Connection) -> None:
     assert held["id"] not in {row["id"] for row in windows(db)}
 
 
-def test_nothing_goes_before_it_is_in_the_sums(db: Connection) -> None:
+def test_no_call_is_deleted_before_it_is_in_the_sums(db: Connection) -> None:
     """If this failed, calls older than the aggregations would be deleted without a trace in any sum."""
     an_old_house(db)
     db.execute("insert into vital_private.usage_backfill values (%s)", [month_ago(6)])
@@ -321,7 +321,7 @@ def test_nothing_goes_before_it_is_in_the_sums(db: Connection) -> None:
 
 
 @pytest.mark.parametrize("keep", ["30 days", "-1 year", "0", "2000 years"])
-def test_nonsense_is_refused(db: Connection, keep: str) -> None:
+def test_a_retention_too_short_or_of_no_table_is_refused(db: Connection, keep: str) -> None:
     """If this failed, a slip would delete the month that budgets are counted from."""
     with pytest.raises(psycopg.errors.CheckViolation), db.transaction():
         call(db, "set_retention_v1", table_name="token_usage_logs", keep=keep)
@@ -329,7 +329,7 @@ def test_nonsense_is_refused(db: Connection, keep: str) -> None:
         call(db, "set_retention_v1", table_name="pg_class", keep="90 days")
 
 
-def test_retention_while_calls_come_in(own_db: Connection, database_url: str) -> None:
+def test_retention_while_calls_come_in_loses_none(own_db: Connection, database_url: str) -> None:
     """If this failed, a clean-up would lose calls that arrive during it, or stand still for a report."""
     an_old_house(own_db)
     with connect(database_url) as reader, connect(database_url) as writer, ThreadPoolExecutor(1) as pool:
@@ -445,7 +445,7 @@ def test_pg_cron_deletes_only_where_an_admin_says_so(db: Connection) -> None:
         db.execute(command.encode())
 
 
-def test_nobody_counts_anew_a_month_that_is_just_being_dropped(own_db: Connection, database_url: str) -> None:
+def test_no_sum_is_counted_again_from_a_month_that_is_being_dropped(own_db: Connection, database_url: str) -> None:
     """If this failed, a recount that waits for retention would find an empty month, and wipe its sums for good."""
     record(own_db, *(a_cost(number, 1, **at(6, number)) for number in range(1, 4)))
     call(own_db, "maintain_partitions")
@@ -479,7 +479,7 @@ def test_nobody_counts_anew_a_month_that_is_just_being_dropped(own_db: Connectio
     assert sums(own_db) == before
 
 
-def test_parts_of_hours_are_not_told_as_nothing_when_their_calls_are_gone(db: Connection) -> None:
+def test_parts_of_hours_whose_calls_are_gone_are_not_reported_as_free(db: Connection) -> None:
     """If this failed, a month in a zone of half hours would silently lack its first and last half hour."""
     record(db, a_cost(1, 1, organization_id="acme", **at(6)))
     call(db, "maintain_partitions")

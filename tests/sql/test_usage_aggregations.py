@@ -199,7 +199,7 @@ def test_nothing_that_happens_to_calls_makes_the_sums_wrong(db: Connection) -> N
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_the_audit_finds_what_was_tampered_with_and_a_backfill_mends_it(db: Connection, table: str) -> None:
+def test_tampered_sums_are_found_and_a_backfill_corrects_them(db: Connection, table: str) -> None:
     """If this failed, doctor would say that all is well while reports are wrong."""
     record(db, *some_calls(40))
     intact = held(db, table)
@@ -228,7 +228,7 @@ def test_the_audit_finds_what_was_tampered_with_and_a_backfill_mends_it(db: Conn
 
 
 @pytest.mark.parametrize("day", ["2026-01-15", "2020-02-29", "2040-01-01"])
-def test_sums_of_calls_that_never_were_are_found_and_taken_away(db: Connection, day: str) -> None:
+def test_sums_without_calls_are_found_and_removed(db: Connection, day: str) -> None:
     """If this failed, what is left over in the aggregations, before the first call or after the last, would stay."""
     record(db, *some_calls(40))
     intact = {table: held(db, table) for table in TABLES}
@@ -366,7 +366,7 @@ def test_a_backfill_that_was_killed_goes_on_where_it_was(own_db: Connection, dat
     assert backfill(own_db) == []
 
 
-def test_what_retention_deletes_stays_in_the_sums_and_nobody_counts_it_anew(db: Connection) -> None:
+def test_sums_of_deleted_calls_stay_and_are_never_counted_again(db: Connection) -> None:
     """If this failed, the bill of last year would shrink as its calls are deleted."""
     record(db, *some_calls(60))
     before = {table: held(db, table) for table in TABLES}

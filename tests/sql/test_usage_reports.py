@@ -94,7 +94,7 @@ def query(db: Connection, text: str, *arguments: Any) -> list[Row]:
 
 
 @pytest.mark.parametrize("organization", [None, "acme"])
-def test_every_report_of_one_call(db: Connection, organization: str | None) -> None:
+def test_one_call_appears_in_every_report(db: Connection, organization: str | None) -> None:
     """If this failed, the command line would show other columns or figures than it says."""
     record(db, a_call(1, **CARDIO, cache_read_tokens=40, potential_cost="0.50", latency_ms=1000.0))
     for report in REPORTS:
@@ -110,7 +110,7 @@ def test_every_report_of_one_call(db: Connection, organization: str | None) -> N
         assert answer["total"] == TOLD
 
 
-def test_reports_of_nothing(db: Connection) -> None:
+def test_reports_without_calls_are_empty_and_no_error(db: Connection) -> None:
     """If this failed, a fresh installation would divide by zero."""
     record(db, a_call(1, organization_id="other"))
     for report in REPORTS:
@@ -120,7 +120,7 @@ def test_reports_of_nothing(db: Connection) -> None:
         assert [answer["total"][name] for name in rates] == [None] * 6
 
 
-def test_days_are_whole_and_those_of_utc(db: Connection) -> None:
+def test_reports_are_of_whole_utc_days(db: Connection) -> None:
     """If this failed, a report would hold half a day, or one too many."""
     for number, day in enumerate(("09T23:59:59.999", "10T00:00", "11T23:59:59.999", "12T00:00"), start=1):
         record(db, a_call(number, **CARDIO, created_at=f"2026-01-{day}Z"))
@@ -198,7 +198,7 @@ def test_every_report_adds_up_to_the_bill(db: Connection) -> None:
             assert sum(row["share"] for row in answer["rows"]) == pytest.approx(1, abs=1e-4)
 
 
-def test_renamed_models_and_agents(db: Connection) -> None:
+def test_a_renamed_agent_is_one_row_and_another_model_is_two(db: Connection) -> None:
     """If this failed, a new name would split an agent, or merge two models that cost differently."""
     record(
         db,
@@ -216,7 +216,7 @@ def test_renamed_models_and_agents(db: Connection) -> None:
     assert models["total"]["total_cost"] == "1.26"
 
 
-def test_calls_without_a_price_blocked_ones_and_merged_ones(db: Connection) -> None:
+def test_unpriced_blocked_and_merged_calls_are_counted_right(db: Connection) -> None:
     """If this failed, an unknown price would read as free, a blocked call as a failure, or merged calls as one."""
     record(db, an_unpriced_call(1, organization_id="unpriced", latency_ms=10.0))
     record(db, a_call(2, organization_id="blocked", **BLOCKED))
@@ -232,7 +232,7 @@ def test_calls_without_a_price_blocked_ones_and_merged_ones(db: Connection) -> N
     assert rows["merged"]["average_cost"] == Decimal("0.105")
 
 
-def test_deleted_calls_leave_no_rows(db: Connection) -> None:
+def test_deleted_calls_leave_no_rows_in_reports(db: Connection) -> None:
     """If this failed, users and agents of deleted calls would go on being listed, with nothing beside them."""
     record(db, a_call(1, **CARDIO), a_call(2, organization_id="acme", agent_id="other", model="other"))
     db.execute("delete from token_usage_logs where agent_id = 'cardio'")
@@ -276,7 +276,7 @@ def test_percentiles_are_within_five_percent_of_those_of_the_rows(db: Connection
     assert float(whole["average"]) == pytest.approx(exact["average"], abs=0.01)
 
 
-def test_a_histogram_is_taken_apart_from_end_to_end(db: Connection) -> None:
+def test_percentiles_are_right_at_both_ends_of_a_histogram(db: Connection) -> None:
     """If this failed, the shortest or the longest latencies would be read from the wrong bucket."""
     found = query(
         db,
@@ -291,7 +291,7 @@ def test_a_histogram_is_taken_apart_from_end_to_end(db: Connection) -> None:
         assert found_row == pytest.approx(expected_row)
 
 
-def test_a_report_that_is_not_there_is_refused(db: Connection) -> None:
+def test_an_unknown_report_is_refused_with_the_known_ones(db: Connection) -> None:
     """If this failed, a typing error would look like a company that spent nothing."""
     refused: list[Row] = [{"report": "user"}, {"report": None}, {"report": "users", "since": None}]
     for arguments in refused:
@@ -307,7 +307,7 @@ def test_a_report_that_is_not_there_is_refused(db: Connection) -> None:
             db.execute(f"select {statement}")
 
 
-def test_amounts_keep_every_decimal(db: Connection) -> None:
+def test_reports_keep_every_decimal_of_an_amount(db: Connection) -> None:
     """If this failed, reports would round the bill."""
     cost = {"input_cost": "0.000000000000000001", "output_cost": "0", "total_cost": "12345678901234.000000000000000001"}
     record(db, a_call(1, **CARDIO, **cost, potential_cost="12345678901234.100000000000000001"))

@@ -1,5 +1,5 @@
--- Alerts: once per budget, entity, window and threshold, whoever crosses it. Their text fields are copies, so that they outlive
--- their budget.
+-- Alerts: one for each budget, entity, window and threshold, whoever crosses it. They hold copies of what the budget said, so that
+-- they outlive it.
 
 create table public.cost_alerts (
   id bigint generated always as identity primary key,
@@ -33,10 +33,7 @@ comment on column public.cost_alerts.delivered_at is 'When a callback or an aler
 create index cost_alerts_time on public.cost_alerts (created_at);
 create index cost_alerts_undelivered on public.cost_alerts (id) where delivered_at is null and not superseded;
 
-alter table public.cost_alerts enable row level security;
-revoke all on public.cost_alerts from anon, authenticated, service_role;
-revoke all on sequence public.cost_alerts_id_seq from anon, authenticated, service_role;
-grant select on public.cost_alerts to authenticated, service_role;
+select vital_private.restrict_relation('public.cost_alerts', readers => '{authenticated, service_role}');
 
 create policy "Users see alerts about themselves" on public.cost_alerts
 for select to authenticated
@@ -49,11 +46,7 @@ using (
   or (entity_type = 'organization' and entity_id = any((select vital_private.administered_organizations())::text[]))
 );
 
-create policy "The service role sees every alert" on public.cost_alerts
-for select to service_role
-using (true);
-
--- An alert as JSON: amounts as text.
+-- An alert as JSON, with amounts as text.
 create function vital_private.alert_json(alert public.cost_alerts) returns json
 language sql
 immutable
@@ -69,7 +62,7 @@ as $$
   )
 $$;
 
--- The alerts of this transaction that are worth telling, or null.
+-- The alerts that this transaction wrote and that are worth sending; NULL where there are none.
 create function vital_private.alerts_of_this_transaction() returns json
 language sql
 stable
@@ -97,7 +90,8 @@ as $$
   ) as newest
 $$;
 
--- Take alerts to deliver, for a minute: those that nobody has delivered or is delivering. A day old they are news no more.
+-- Claim alerts in order to deliver them, for a minute: those that nobody has delivered or is delivering. Alerts more than a day old
+-- are not sent any more.
 create function public.claim_alerts_v1(holder text, max_rows integer default 100) returns json
 language sql
 security definer
@@ -125,8 +119,8 @@ as $$
   select coalesce(json_agg(vital_private.alert_json(claimed.alert) order by (claimed.alert).id), '[]') from claimed
 $$;
 
--- Say whether alerts that `holder` had claimed were delivered; those that were not may be claimed again at once, unless somebody
--- else has them by now. `ids` is a JSON array.
+-- Report whether alerts that `holder` had claimed were delivered. Those that were not may be claimed again at once, unless another
+-- process has claimed them by now. `ids` is a JSON array.
 create function public.settle_alerts_v1(ids text, delivered boolean, holder text default null) returns json
 language plpgsql
 security definer
@@ -144,11 +138,4 @@ begin
 end;
 $$;
 
-revoke execute on function vital_private.alert_json(public.cost_alerts) from public;
-revoke execute on function vital_private.alerts_of_this_transaction() from public;
-revoke execute on function public.cost_alerts_v1(timestamptz, integer) from public, anon, authenticated;
-revoke execute on function public.claim_alerts_v1(text, integer) from public, anon, authenticated;
-revoke execute on function public.settle_alerts_v1(text, boolean, text) from public, anon, authenticated;
-grant execute on function public.cost_alerts_v1(timestamptz, integer) to service_role;
-grant execute on function public.claim_alerts_v1(text, integer) to service_role;
-grant execute on function public.settle_alerts_v1(text, boolean, text) to service_role;
+select vital_private.restrict_functions(api => '{cost_alerts_v1, claim_alerts_v1, settle_alerts_v1}');

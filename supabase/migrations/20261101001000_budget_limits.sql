@@ -1,7 +1,7 @@
 -- What admins allow: a limit in a metric on an entity over up to four periods, and what happens when it is reached.
 --
--- `organization_id` NULL means the calls of all organizations, counted together. `entity_id` '*' gives each entity of that type
--- its own windows. Several rows for one entity with different actions make a ladder: throttle at 4, block at 5. Rows may be
+-- `organization_id` NULL counts the calls of all organizations together. `entity_id` '*' gives each entity of that type its own
+-- windows. Several rows for one entity with different actions follow one another: throttle at 4 dollars, block at 5. Rows may be
 -- changed with plain SQL: triggers check them and keep the windows right.
 
 create table public.budget_limits (
@@ -43,8 +43,8 @@ comment on column public.budget_limits.strict is 'Hold one token a byte of the p
 comment on column public.budget_limits.when_unavailable is 'What to do with a call when the database cannot be asked: allow or deny.';
 comment on column public.budget_limits.counting_since is 'When this budget began to count; the windows then running were filled from the calls.';
 
--- Those who record or admit calls hold this lock shared until they commit; a change of budgets holds it alone. So nobody
--- records by an old budget while a new one's windows are filled.
+-- Whoever records or admits calls holds this lock shared until the commit; a change of budgets holds it alone. So no call is recorded
+-- by the old budgets while the windows of a new one are being filled.
 create function vital_private.lock_budgets(alone boolean) returns void
 language plpgsql
 set search_path = ''
@@ -69,7 +69,7 @@ begin
 end;
 $$;
 
--- Whether a changed budget counts other calls, or counts them otherwise: then its windows begin anew.
+-- Whether a change makes a budget count other calls, or count them differently: then its windows start again.
 create function vital_private.counts_otherwise(changed public.budget_limits, before public.budget_limits) returns boolean
 language sql
 immutable
@@ -79,32 +79,34 @@ as $$
     is distinct from (before.organization_id, before.entity_type, before.entity_id, before.metric, before.timezone)
 $$;
 
+-- Check a budget before it is stored, with a message that says what is wrong and a hint that says how to put it right.
 create function vital_private.check_budget_limit() returns trigger
 language plpgsql
 security definer
 set search_path = ''
 as $$
 declare
+  entities constant text[] := vital_private.budget_names('entity');
+  metrics constant text[] := vital_private.budget_names('metric');
+  actions constant text[] := vital_private.budget_names('action');
   problem text;
   fix text;
 begin
-  if new.entity_type is null or new.entity_type not in (
-    'organization', 'service', 'tier', 'user', 'session', 'agent', 'workflow', 'panel', 'solution', 'model'
-  ) then
+  if new.entity_type is null or new.entity_type <> all(entities) then
     problem := format('entity_type %L is unknown.', new.entity_type);
-    fix := 'One of: organization, service, tier, user, session, agent, workflow, panel, solution, model.';
+    fix := format('One of: %s.', array_to_string(entities, ', '));
   elsif new.organization_id = '' then
     problem := 'organization_id is empty.';
     fix := 'Name the organization, or set it to NULL for all of them together.';
   elsif coalesce(new.entity_id, '') = '' then
     problem := 'entity_id is empty.';
     fix := 'Name the entity, or write * to give each of them its own window.';
-  elsif new.metric is null or new.metric not in ('cost_usd', 'tokens', 'calls') then
+  elsif new.metric is null or new.metric <> all(metrics) then
     problem := format('metric %L is unknown.', new.metric);
-    fix := 'One of: cost_usd, tokens, calls.';
-  elsif new.action is null or new.action not in ('alert', 'throttle', 'downgrade', 'block') then
+    fix := format('One of: %s.', array_to_string(metrics, ', '));
+  elsif new.action is null or new.action <> all(actions) then
     problem := format('action %L is unknown.', new.action);
-    fix := 'One of: alert, throttle, downgrade, block.';
+    fix := format('One of: %s.', array_to_string(actions, ', '));
   elsif num_nonnulls(new.minute_limit, new.daily_limit, new.monthly_limit, new.total_limit) = 0 then
     problem := 'A budget needs a limit.';
     fix := 'Set minute_limit, daily_limit, monthly_limit or total_limit.';
@@ -129,7 +131,7 @@ begin
   elsif new.when_unavailable is null or new.when_unavailable not in ('allow', 'deny') then
     problem := format('when_unavailable %L is unknown.', new.when_unavailable);
     fix := 'One of: allow, deny.';
-  -- Reading the names takes 20 ms, so only where there is something new.
+  -- Reading the names of zones takes 20 ms, so it is done only where the zone is new.
   elsif new.timezone is distinct from 'UTC'
     and (tg_op = 'INSERT' or new.timezone is distinct from old.timezone)
     and not exists (select from pg_catalog.pg_timezone_names where name = new.timezone) then
@@ -143,7 +145,7 @@ begin
   if tg_op = 'INSERT' then
     new.created_at := now();
   end if;
-  -- Every window begins at a whole minute, a total too.
+  -- Every window begins at a whole minute, that of a total too.
   if tg_op = 'INSERT' or vital_private.counts_otherwise(new, old) then
     new.counting_since := date_trunc('minute', now(), 'UTC');
   else
@@ -161,18 +163,15 @@ create trigger budget_limits_check
 before insert or update on public.budget_limits
 for each row execute function vital_private.check_budget_limit();
 
-alter table public.budget_limits enable row level security;
-revoke all on public.budget_limits from anon, authenticated, service_role;
-revoke all on sequence public.budget_limits_id_seq from anon, authenticated, service_role;
-grant select on public.budget_limits to authenticated;
-grant select, insert, update, delete on public.budget_limits to service_role;
+select vital_private.restrict_relation('public.budget_limits', readers => '{authenticated, service_role}');
+grant insert, update, delete on public.budget_limits to service_role;
 
 create policy "Organization admins see their organization's budgets" on public.budget_limits
 for select to authenticated
 using (
   organization_id = any((select vital_private.administered_organizations())::text[])
   or (entity_type = 'organization' and entity_id = any((select vital_private.administered_organizations())::text[]))
-  -- Of each organization: of theirs too.
+  -- A budget of each organization is one of theirs too.
   or (
     entity_type = 'organization' and entity_id = '*' and organization_id is null
     and cardinality((select vital_private.administered_organizations())) > 0
@@ -196,7 +195,7 @@ for all to service_role
 using (true)
 with check (true);
 
--- A budget as JSON: amounts as text, so that no reader turns them into a float; the interval in seconds.
+-- A budget as JSON, with amounts as text, so that no client turns them into a float, and the interval in seconds.
 create function vital_private.budget_json(budget public.budget_limits) returns json
 language sql
 stable
@@ -311,15 +310,20 @@ begin
 end;
 $$;
 
-revoke execute on function vital_private.lock_budgets(boolean) from public;
-revoke execute on function vital_private.before_budgets_change() from public;
-revoke execute on function vital_private.counts_otherwise(public.budget_limits, public.budget_limits) from public;
-revoke execute on function vital_private.check_budget_limit() from public;
-revoke execute on function vital_private.budget_json(public.budget_limits) from public;
-revoke execute on function vital_private.budgets_version() from public;
-revoke execute on function public.budgets_v1() from public, anon, authenticated;
-revoke execute on function public.set_budget_v1(text) from public, anon, authenticated;
-revoke execute on function public.remove_budget_v1(bigint) from public, anon, authenticated;
-grant execute on function public.budgets_v1() to service_role;
-grant execute on function public.set_budget_v1(text) to service_role;
-grant execute on function public.remove_budget_v1(bigint) to service_role;
+-- The periods for which a budget has a limit.
+create function vital_private.limits_of(budget public.budget_limits)
+returns table (period text, limit_amount numeric)
+language sql
+immutable
+set search_path = ''
+as $$
+  select p.period, p.limit_amount
+  from (
+    values
+      ('minute', budget.minute_limit), ('day', budget.daily_limit), ('month', budget.monthly_limit),
+      ('total', budget.total_limit)
+  ) as p (period, limit_amount)
+  where p.limit_amount is not null
+$$;
+
+select vital_private.restrict_functions(api => '{budgets_v1, set_budget_v1, remove_budget_v1}', helpers => '{limits_of}');

@@ -1,5 +1,5 @@
--- The team's own prices, over those of the price book. Entries are dated and never overwritten: a new price is a new row, and
--- the row in force at a call's start prices it.
+-- The team's own prices, which take precedence over those of the price book. Entries are dated and never overwritten: a new price is
+-- a new row, and a call is priced by the row in force when it started.
 
 create table public.model_prices (
   id bigint generated always as identity primary key,
@@ -18,16 +18,16 @@ create table public.model_prices (
   note text,
   created_at timestamptz not null default now(),
   constraint model_prices_model_named check (btrim(model) <> ''),
+  -- least and greatest leave NULLs out; the upper bound keeps out NaN, which PostgreSQL sorts above every number.
   constraint model_prices_not_negative check (
-    input_usd_per_mtok >= 0 and input_usd_per_mtok < 'Infinity'
-    and output_usd_per_mtok >= 0 and output_usd_per_mtok < 'Infinity'
-    and coalesce(cache_read_usd_per_mtok, 0) >= 0 and coalesce(cache_read_usd_per_mtok, 0) < 'Infinity'
-    and coalesce(cache_write_usd_per_mtok, 0) >= 0 and coalesce(cache_write_usd_per_mtok, 0) < 'Infinity'
-    and coalesce(cache_write_1h_usd_per_mtok, 0) >= 0 and coalesce(cache_write_1h_usd_per_mtok, 0) < 'Infinity'
-    and coalesce(reasoning_usd_per_mtok, 0) >= 0 and coalesce(reasoning_usd_per_mtok, 0) < 'Infinity'
-    and coalesce(audio_input_usd_per_mtok, 0) >= 0 and coalesce(audio_input_usd_per_mtok, 0) < 'Infinity'
-    and coalesce(audio_output_usd_per_mtok, 0) >= 0 and coalesce(audio_output_usd_per_mtok, 0) < 'Infinity'
-    and coalesce(request_usd, 0) >= 0 and coalesce(request_usd, 0) < 'Infinity'
+    least(
+      input_usd_per_mtok, output_usd_per_mtok, cache_read_usd_per_mtok, cache_write_usd_per_mtok, cache_write_1h_usd_per_mtok,
+      reasoning_usd_per_mtok, audio_input_usd_per_mtok, audio_output_usd_per_mtok, request_usd
+    ) >= 0
+    and greatest(
+      input_usd_per_mtok, output_usd_per_mtok, cache_read_usd_per_mtok, cache_write_usd_per_mtok, cache_write_1h_usd_per_mtok,
+      reasoning_usd_per_mtok, audio_input_usd_per_mtok, audio_output_usd_per_mtok, request_usd
+    ) < 'Infinity'
   )
 );
 
@@ -35,18 +35,11 @@ comment on table public.model_prices is 'The team''s own prices in US dollars pe
 
 create unique index model_prices_entry on public.model_prices (coalesce(lower(provider), ''), lower(model), valid_from);
 
-alter table public.model_prices enable row level security;
-revoke all on public.model_prices from anon, authenticated, service_role;
-revoke all on sequence public.model_prices_id_seq from anon, authenticated, service_role;
-grant select on public.model_prices to authenticated, service_role;
+select vital_private.restrict_relation('public.model_prices', readers => '{authenticated, service_role}');
 
 create policy "Organization admins see prices" on public.model_prices
 for select to authenticated
 using (cardinality((select vital_private.administered_organizations())) > 0);
-
-create policy "The service role sees prices" on public.model_prices
-for select to service_role
-using (true);
 
 -- Add one price entry, given as a JSON object with the table's column names. Returns its id. An entry that is already there with
 -- the same amounts is returned as it is; one with other amounts is refused, since prices are never overwritten.
@@ -56,13 +49,17 @@ security definer
 set search_path = ''
 as $$
 declare
-  given record;
+  -- What two entries may differ in and still say the same.
+  beside constant text[] := '{id, provider, model, valid_from, note, created_at}';
+  given public.model_prices;
   existing public.model_prices;
   price_id bigint;
 begin
   select * into given from json_populate_record(null::public.model_prices, price::json);
   given.provider := nullif(btrim(given.provider), '');
   given.model := btrim(given.model);
+  given.valid_from := coalesce(given.valid_from, now());
+  given.output_usd_per_mtok := coalesce(given.output_usd_per_mtok, 0);
   if given.input_usd_per_mtok is null then
     raise exception 'A price needs input_usd_per_mtok.' using errcode = '23502';
   end if;
@@ -70,10 +67,9 @@ begin
     provider, model, valid_from, input_usd_per_mtok, output_usd_per_mtok, cache_read_usd_per_mtok, cache_write_usd_per_mtok,
     cache_write_1h_usd_per_mtok, reasoning_usd_per_mtok, audio_input_usd_per_mtok, audio_output_usd_per_mtok, request_usd, note
   ) values (
-    given.provider, given.model, coalesce(given.valid_from, now()), given.input_usd_per_mtok,
-    coalesce(given.output_usd_per_mtok, 0), given.cache_read_usd_per_mtok, given.cache_write_usd_per_mtok,
-    given.cache_write_1h_usd_per_mtok, given.reasoning_usd_per_mtok, given.audio_input_usd_per_mtok,
-    given.audio_output_usd_per_mtok, given.request_usd, given.note
+    given.provider, given.model, given.valid_from, given.input_usd_per_mtok, given.output_usd_per_mtok,
+    given.cache_read_usd_per_mtok, given.cache_write_usd_per_mtok, given.cache_write_1h_usd_per_mtok, given.reasoning_usd_per_mtok,
+    given.audio_input_usd_per_mtok, given.audio_output_usd_per_mtok, given.request_usd, given.note
   )
   on conflict (coalesce(lower(provider), ''), lower(model), valid_from) do nothing
   returning id into price_id;
@@ -83,13 +79,7 @@ begin
   select * into existing from public.model_prices as m
   where coalesce(lower(m.provider), '') = coalesce(lower(given.provider), '')
     and lower(m.model) = lower(given.model) and m.valid_from = given.valid_from;
-  if (existing.input_usd_per_mtok, existing.output_usd_per_mtok) is distinct from
-    (given.input_usd_per_mtok, coalesce(given.output_usd_per_mtok, 0))
-    or (existing.cache_read_usd_per_mtok, existing.cache_write_usd_per_mtok, existing.cache_write_1h_usd_per_mtok,
-      existing.reasoning_usd_per_mtok, existing.audio_input_usd_per_mtok, existing.audio_output_usd_per_mtok,
-      existing.request_usd) is distinct from
-    (given.cache_read_usd_per_mtok, given.cache_write_usd_per_mtok, given.cache_write_1h_usd_per_mtok,
-      given.reasoning_usd_per_mtok, given.audio_input_usd_per_mtok, given.audio_output_usd_per_mtok, given.request_usd) then
+  if to_jsonb(existing) - beside <> to_jsonb(given) - beside then
     raise exception 'A price for this model from this instant is already there. Prices are never overwritten: choose another valid_from.'
       using errcode = '23505';
   end if;
@@ -114,7 +104,4 @@ as $$
   ) as entry
 $$;
 
-revoke execute on function public.add_model_price_v1(text) from public, anon, authenticated;
-revoke execute on function public.model_prices_v1() from public, anon, authenticated;
-grant execute on function public.add_model_price_v1(text) to service_role;
-grant execute on function public.model_prices_v1() to service_role;
+select vital_private.restrict_functions(api => '{add_model_price_v1, model_prices_v1}');

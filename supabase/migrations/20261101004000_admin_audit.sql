@@ -1,7 +1,7 @@
--- Who changed what admins decide: budgets, prices, members, retention; and what was deleted for good, by whom.
+-- Who changed what admins decide (budgets, prices, members, retention), and who deleted what for good.
 --
--- Rows are written by triggers, whichever way the change is made: over the API, on the command line, in the SQL editor. They are added
--- and never changed; only the retention of this table itself and the forgetting of a user may touch them.
+-- Rows are written by triggers, in whichever way the change is made: over the API, on the command line, in the SQL editor. They are added
+-- and never changed. Only the retention of this table itself and the forgetting of a user may touch them.
 
 create table public.admin_audit (
   id bigint generated always as identity primary key,
@@ -30,20 +30,13 @@ comment on column public.admin_audit.changes is 'Column -> [before, after], as t
 create index admin_audit_organization on public.admin_audit (organization_id, at);
 create index admin_audit_time on public.admin_audit (at);
 
-alter table public.admin_audit enable row level security;
-revoke all on public.admin_audit from anon, authenticated, service_role;
-revoke all on sequence public.admin_audit_id_seq from anon, authenticated, service_role;
-grant select on public.admin_audit to authenticated, service_role;
+select vital_private.restrict_relation('public.admin_audit', readers => '{authenticated, service_role}');
 
 create policy "Organization admins see their organization's audit" on public.admin_audit
 for select to authenticated
 using (organization_id = any((select vital_private.administered_organizations())::text[]));
 
-create policy "The service role sees the whole audit" on public.admin_audit
-for select to service_role
-using (true);
-
--- Nobody changes what is written, the owner included: what must (retention, forgetting) says so to this trigger.
+-- Nobody changes rows, not even the owner. Retention and forgetting, which must, tell this trigger so by a setting.
 create function vital_private.keep_audit() returns trigger
 language plpgsql
 set search_path = ''
@@ -61,7 +54,7 @@ create trigger admin_audit_keep
 before update or delete or truncate on public.admin_audit
 for each statement execute function vital_private.keep_audit();
 
--- Write one row of the audit. Called from functions that run with their owner's rights, so the role is that of the request.
+-- Write one row of the audit. It is called from functions that run with their owner's rights; the role that is noted is that of the request.
 create function vital_private.note(
   table_name text, operation text, organization text, key jsonb default '{}', changes jsonb default '{}'
 ) returns void
@@ -78,7 +71,7 @@ as $$
   )
 $$;
 
--- The trigger of the audited tables. Its arguments: the columns of the key, and those whose text is none of the audit's business,
+-- The trigger of the audited tables. Its arguments: the columns of the key, and the columns whose text must not be copied into the audit,
 -- each list separated by spaces.
 create function vital_private.audit_change() returns trigger
 language plpgsql
@@ -103,7 +96,7 @@ begin
     and c.name <> all('{created_at,updated_at}'::text[])
     and (tg_op = 'UPDATE' or c.name <> all(key_columns));
   if changes is not null or tg_op <> 'UPDATE' then
-    -- What moves from one organization to another is noted for both.
+    -- A row that moves from one organization to another is noted for both.
     perform vital_private.note(
       tg_table_name, lower(tg_op), o.organization,
       (select jsonb_object_agg(k.name, named ->> k.name) from unnest(key_columns) as k (name)),
@@ -130,24 +123,27 @@ begin
 end;
 $$;
 
-create trigger budget_limits_audit
-after insert or update or delete on public.budget_limits
-for each row execute function vital_private.audit_change('id organization_id entity_type entity_id metric action', '');
-create trigger model_prices_audit
-after insert or update or delete on public.model_prices
-for each row execute function vital_private.audit_change('id provider model valid_from', 'note');
-create trigger organization_members_audit
-after insert or update or delete on public.organization_members
-for each row execute function vital_private.audit_change('organization_id user_id', '');
+-- Audit a table: every change of its rows, and its being emptied.
+create function vital_private.audit_table(relation regclass, key_columns text, hidden text default '') returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  name constant text := (select c.relname from pg_catalog.pg_class as c where c.oid = relation);
+begin
+  execute format(
+    'create trigger %I after insert or update or delete on %s for each row execute function vital_private.audit_change(%L, %L)',
+    name || '_audit', relation, key_columns, hidden
+  );
+  execute format(
+    'create trigger %I after truncate on %s for each statement execute function vital_private.audit_truncate()',
+    name || '_audit_truncate', relation
+  );
+end;
+$$;
 
-create trigger budget_limits_audit_truncate
-after truncate on public.budget_limits for each statement execute function vital_private.audit_truncate();
-create trigger model_prices_audit_truncate
-after truncate on public.model_prices for each statement execute function vital_private.audit_truncate();
-create trigger organization_members_audit_truncate
-after truncate on public.organization_members for each statement execute function vital_private.audit_truncate();
+select vital_private.audit_table('public.budget_limits', 'id organization_id entity_type entity_id metric action');
+select vital_private.audit_table('public.model_prices', 'id provider model valid_from', hidden => 'note');
+select vital_private.audit_table('public.organization_members', 'organization_id user_id');
 
-revoke execute on function vital_private.keep_audit() from public;
-revoke execute on function vital_private.note(text, text, text, jsonb, jsonb) from public;
-revoke execute on function vital_private.audit_change() from public;
-revoke execute on function vital_private.audit_truncate() from public;
+select vital_private.restrict_functions();

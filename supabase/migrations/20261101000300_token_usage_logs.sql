@@ -3,10 +3,10 @@
 -- Money is numeric US dollars and exact. Token buckets are disjoint inside their total:
 --   prompt_tokens     = uncached text + cache_read_tokens + cache_write_tokens + audio
 --   completion_tokens = text + reasoning_tokens + audio
--- `value < 'Infinity'` keeps NaN out too, which PostgreSQL sorts above every number and lets through `value >= 0`.
+-- `< 'Infinity'` keeps NaN out too, which PostgreSQL sorts above every number; least and greatest leave NULLs out.
 --
--- `calls` is more than 1 only where calls were merged because there was room for nothing but their money: one row, with the
--- sums, no latency, and 'merged' in the notes of its metadata.
+-- `calls` is more than 1 only where calls were merged into one row, because there was no room to keep more than their money: such a
+-- row holds sums, has no latency, and says 'merged' in the notes of its metadata.
 
 create table public.token_usage_logs (
   id uuid not null,
@@ -70,7 +70,7 @@ create table public.token_usage_logs (
   tags text[] not null default '{}',
   metadata jsonb not null default '{}',
   primary key (id, created_at),
-  -- PostgreSQL's dates reach further than its clients': one row of the year 20,000 would break every list of the newest calls.
+  -- Clients cannot read every date that PostgreSQL can store: one row of the year 20,000 would break every list of the newest calls.
   constraint token_usage_logs_created_at check (created_at >= '1970-01-01 00:00:00+00' and created_at < '9999-01-01 00:00:00+00'),
   constraint token_usage_logs_service_type check (
     service_type in ('1:1_conversation', 'virtual_panel', 'workflow', 'solution_builder')
@@ -92,11 +92,8 @@ create table public.token_usage_logs (
     and audio_output_tokens <= audio_tokens
   ),
   constraint token_usage_logs_costs_not_negative check (
-    input_cost >= 0 and input_cost < 'Infinity'
-    and output_cost >= 0 and output_cost < 'Infinity'
-    and total_cost >= 0 and total_cost < 'Infinity'
-    and potential_cost >= 0 and potential_cost < 'Infinity'
-    and ceiling_cost >= 0 and ceiling_cost < 'Infinity'
+    least(input_cost, output_cost, total_cost, potential_cost, ceiling_cost) >= 0
+    and greatest(input_cost, output_cost, total_cost, potential_cost, ceiling_cost) < 'Infinity'
   ),
   constraint token_usage_logs_total_cost check (total_cost >= input_cost + output_cost),
   constraint token_usage_logs_priced check (
@@ -105,9 +102,7 @@ create table public.token_usage_logs (
   constraint token_usage_logs_cache_hit_costs_nothing check (not cache_hit or not priced or total_cost = 0),
   constraint token_usage_logs_blocked_costs_nothing check (status <> 'blocked' or (priced and total_cost = 0)),
   constraint token_usage_logs_times_not_negative check (
-    (latency_ms is null or (latency_ms >= 0 and latency_ms < 'Infinity'))
-    and (ttft_ms is null or (ttft_ms >= 0 and ttft_ms < 'Infinity'))
-    and (throttled_ms is null or (throttled_ms >= 0 and throttled_ms < 'Infinity'))
+    least(latency_ms, ttft_ms, throttled_ms) >= 0 and greatest(latency_ms, ttft_ms, throttled_ms) < 'Infinity'
   ),
   constraint token_usage_logs_metadata_small check (
     jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 4096
@@ -135,9 +130,9 @@ comment on column public.token_usage_logs.throttled_ms is 'Milliseconds that a b
 comment on column public.token_usage_logs.error_type is 'Class name of the error only; its text is never stored.';
 
 create table vital_private.token_usage_logs_default partition of public.token_usage_logs default;
-alter table vital_private.token_usage_logs_default enable row level security;
+select vital_private.restrict_relation('vital_private.token_usage_logs_default');
 
--- Half of the cost of a write is its indexes: these four, and no more.
+-- Half of the cost of a write is its indexes, so there are these four and no more.
 create index token_usage_logs_organization on public.token_usage_logs (organization_id, created_at);
 create index token_usage_logs_user on public.token_usage_logs (user_id, created_at);
 create index token_usage_logs_service_run on public.token_usage_logs (service_run_id) where service_run_id is not null;
@@ -145,9 +140,7 @@ create index token_usage_logs_unpriced on public.token_usage_logs (created_at) w
 -- A block range index costs next to nothing and serves scans by time.
 create index token_usage_logs_time on public.token_usage_logs using brin (created_at);
 
-alter table public.token_usage_logs enable row level security;
-revoke all on public.token_usage_logs from anon, authenticated, service_role;
-grant select on public.token_usage_logs to authenticated, service_role;
+select vital_private.restrict_relation('public.token_usage_logs', readers => '{authenticated, service_role}');
 
 create policy "Users see their own calls" on public.token_usage_logs
 for select to authenticated
@@ -156,97 +149,3 @@ using (user_id = (select auth.jwt()) ->> 'sub');
 create policy "Organization admins see their organization's calls" on public.token_usage_logs
 for select to authenticated
 using (organization_id = any((select vital_private.administered_organizations())::text[]));
-
-create policy "The service role sees every call" on public.token_usage_logs
-for select to service_role
-using (true);
-
--- The name of a month's partition.
-create function vital_private.partition_of(month date) returns text
-language sql
-stable
-set search_path = ''
-as $$
-  select 'token_usage_logs_' || to_char(month, 'YYYY_MM')
-$$;
-
--- The monthly partitions, the oldest first.
-create function vital_private.monthly_partitions() returns table (month date, relation oid, bytes bigint)
-language sql
-stable
-set search_path = ''
-as $$
-  select to_date(right(c.relname, 7), 'YYYY_MM'), c.oid, pg_catalog.pg_total_relation_size(c.oid)
-  from pg_catalog.pg_inherits as i
-  join pg_catalog.pg_class as c on c.oid = i.inhrelid
-  where i.inhparent = 'public.token_usage_logs'::regclass and c.relname ~ '^token_usage_logs_[0-9]{4}_[0-9]{2}$'
-  order by 1
-$$;
-
--- Make the partitions of `first_month` and the months after it, `months` in all. Returns how many it made. Rows that the default
--- partition holds for such a month are moved into it. UTC months, so that the answer does not depend on who asks.
-create function public.ensure_partitions_v1(first_month date, months integer) returns integer
-language plpgsql
-security definer
-set search_path = ''
-set timezone = 'UTC'
-as $$
-declare
-  month_start date := date_trunc('month', first_month)::date;
-  month_end date;
-  partition_name text;
-  made integer := 0;
-begin
-  if first_month is null or months is null or months not between 1 and 120 then
-    raise exception 'first_month must be a date, months a number from 1 to 120.' using errcode = '22023';
-  end if;
-  -- Two processes may migrate at once; the second waits and then finds the work done.
-  perform pg_catalog.pg_advisory_xact_lock(hashtext('vital_tracking.partitions'));
-  for number in 1..months loop
-    month_end := month_start + interval '1 month';
-    partition_name := vital_private.partition_of(month_start);
-    if to_regclass(format('vital_private.%I', partition_name)) is null then
-      execute format('create table vital_private.%I (like public.token_usage_logs including all)', partition_name);
-      execute format('alter table vital_private.%I enable row level security', partition_name);
-      -- No row of this month may stay behind in, or come anew into, the default partition while the new one is attached.
-      lock table vital_private.token_usage_logs_default in access exclusive mode;
-      perform vital_private.move_default_rows(partition_name, month_start, month_end);
-      execute format(
-        'alter table public.token_usage_logs attach partition vital_private.%I for values from (%L) to (%L)',
-        partition_name, month_start::timestamptz, month_end::timestamptz
-      );
-      made := made + 1;
-    end if;
-    month_start := month_end;
-  end loop;
-  return made;
-end;
-$$;
-
--- Move the default partition's rows of one month into a table of the same columns; the generated ones are left to the table.
-create function vital_private.move_default_rows(target text, from_month date, to_month date) returns void
-language plpgsql
-set search_path = ''
-set timezone = 'UTC'
-as $$
-declare
-  column_names text;
-begin
-  select string_agg(quote_ident(attname), ', ' order by attnum) into column_names
-  from pg_catalog.pg_attribute
-  where attrelid = 'public.token_usage_logs'::regclass and attnum > 0 and not attisdropped and attgenerated = '';
-  execute format(
-    'with moved as (delete from vital_private.token_usage_logs_default where created_at >= %L and created_at < %L returning *)
-     insert into vital_private.%I (%s) select %s from moved',
-    from_month::timestamptz, to_month::timestamptz, target, column_names, column_names
-  );
-end;
-$$;
-
-revoke execute on function vital_private.partition_of(date) from public;
-revoke execute on function vital_private.monthly_partitions() from public;
-revoke execute on function public.ensure_partitions_v1(date, integer) from public, anon, authenticated;
-revoke execute on function vital_private.move_default_rows(text, date, date) from public;
-grant execute on function public.ensure_partitions_v1(date, integer) to service_role;
-
-select public.ensure_partitions_v1((now() - interval '1 month')::date, 14);

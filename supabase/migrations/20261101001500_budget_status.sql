@@ -1,6 +1,6 @@
--- What people ask about budgets: which windows run, what a call would meet, and whether all sums are right.
+-- What people ask about budgets: which windows are running, which ones a call would meet, and whether all sums are right.
 
--- A window with its budget, as people and the command line read it. Row level security of the tables holds in it.
+-- A window with its budget, as people and the command line read it. The policies of both tables hold in it.
 create view public.budget_status with (security_invoker = true) as
 select
   w.id,
@@ -25,10 +25,46 @@ inner join public.budget_limits as b on w.budget_id = b.id;
 
 comment on view public.budget_status is 'Windows of budgets: spent, granted to processes and remaining, in the metric of the budget.';
 
-revoke all on public.budget_status from public, anon, authenticated, service_role;
-grant select on public.budget_status to authenticated, service_role;
+-- The windows that a call would meet now, also those in which nothing was spent yet. `entities` is a JSON object of what is known of the
+-- call: {"organization": "acme", "user": "u-1", "service": "workflow", "tier": "tier_1", ...}.
+create function vital_private.windows_met(entities json)
+returns table (
+  budget_id bigint, entity_type text, entity_id text, metric text, period text, action text, enforce boolean,
+  limit_amount numeric, spent numeric, granted numeric, remaining numeric, starts_at timestamptz, ends_at timestamptz
+)
+language sql
+stable
+set search_path = ''
+as $$
+  select
+    b.id, b.entity_type, e.value, b.metric, p.period, b.action, b.enforce, p.limit_amount,
+    coalesce(w.spent, 0), coalesce(w.granted, 0), p.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0),
+    t.starts_at, t.ends_at
+  from json_each_text(entities) as e
+  join public.budget_limits as b
+    on b.entity_type = e.key
+    and b.entity_id in ('*', e.value)
+    and (b.organization_id is null or b.organization_id = entities ->> 'organization')
+  cross join lateral vital_private.limits_of(b) as p
+  cross join lateral (
+    select
+      vital_private.window_start(p.period, now(), b.timezone, b.counting_since) as starts_at,
+      vital_private.window_end(p.period, now(), b.timezone) as ends_at
+  ) as t
+  left join public.budget_windows as w
+    on w.budget_id = b.id and w.entity_id = e.value and w.period = p.period and w.starts_at = t.starts_at
+  where e.value is not null
+    -- A window that the caller may not see would look as if nothing were spent.
+    and (
+      current_user <> 'authenticated'
+      or (b.entity_type = 'user' and e.value = (select auth.jwt()) ->> 'sub')
+      or b.organization_id = any((select vital_private.administered_organizations())::text[])
+      or (b.entity_type = 'organization' and e.value = any((select vital_private.administered_organizations())::text[]))
+    )
+  order by p.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0), b.id
+$$;
 
--- The windows that a call would meet now, also those in which nothing was spent yet. Name what is known of the call.
+-- The same for SQL: name what is known of the call.
 create function public.check_budget(
   organization_id text default null,
   user_id text default null,
@@ -49,43 +85,14 @@ language sql
 stable
 set search_path = ''
 as $$
-  select
-    b.id, b.entity_type, e.entity_id, b.metric, p.period, b.action, b.enforce, p.limit_amount,
-    coalesce(w.spent, 0), coalesce(w.granted, 0), p.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0),
-    t.starts_at, t.ends_at
-  from (
-    values
-      ('organization', organization_id), ('user', user_id), ('session', session_id), ('service', service_type),
-      ('tier', agent_tier), ('agent', agent_id), ('workflow', workflow_id), ('panel', panel_id), ('solution', solution_id),
-      ('model', model)
-  ) as e (entity_type, entity_id)
-  join public.budget_limits as b
-    on b.entity_type = e.entity_type
-    and b.entity_id in ('*', e.entity_id)
-    and (b.organization_id is null or b.organization_id = check_budget.organization_id)
-  cross join lateral (
-    values
-      ('minute', b.minute_limit), ('day', b.daily_limit), ('month', b.monthly_limit), ('total', b.total_limit)
-  ) as p (period, limit_amount)
-  cross join lateral (
-    select
-      vital_private.window_start(p.period, now(), b.timezone, b.counting_since) as starts_at,
-      vital_private.window_end(p.period, now(), b.timezone) as ends_at
-  ) as t
-  left join public.budget_windows as w
-    on w.budget_id = b.id and w.entity_id = e.entity_id and w.period = p.period and w.starts_at = t.starts_at
-  where e.entity_id is not null and p.limit_amount is not null
-    -- A window that the caller may not see would show as unspent.
-    and (
-      current_user <> 'authenticated'
-      or (b.entity_type = 'user' and e.entity_id = (select auth.jwt()) ->> 'sub')
-      or b.organization_id = any((select vital_private.administered_organizations())::text[])
-      or (b.entity_type = 'organization' and e.entity_id = any((select vital_private.administered_organizations())::text[]))
-    )
-  order by p.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0)
+  select *
+  from vital_private.windows_met(json_build_object(
+    'organization', organization_id, 'user', user_id, 'session', session_id, 'service', service_type, 'tier', agent_tier,
+    'agent', agent_id, 'workflow', workflow_id, 'panel', panel_id, 'solution', solution_id, 'model', model
+  ))
 $$;
 
--- The same as JSON for the command line: {"organization": ..., "user": ..., "service": ..., "tier": ...}; amounts as text.
+-- The same as JSON for the command line; amounts are text. Of "organization" and "organization_id", which mean the same, the first counts.
 create function public.check_budget_v1(entities text) returns json
 language sql
 stable
@@ -98,22 +105,15 @@ as $$
     'starts_at', c.starts_at, 'ends_at', c.ends_at, 'timezone', b.timezone, 'limit_amount', c.limit_amount::text,
     'spent', c.spent::text, 'granted', c.granted::text, 'left', c.remaining::text
   )), '[]')
-  from public.check_budget(
-    organization_id => coalesce(entities::json ->> 'organization', entities::json ->> 'organization_id'),
-    user_id => entities::json ->> 'user',
-    session_id => entities::json ->> 'session',
-    service_type => entities::json ->> 'service',
-    agent_tier => entities::json ->> 'tier',
-    agent_id => entities::json ->> 'agent',
-    workflow_id => entities::json ->> 'workflow',
-    panel_id => entities::json ->> 'panel',
-    solution_id => entities::json ->> 'solution',
-    model => entities::json ->> 'model'
-  ) as c
+  from vital_private.windows_met((
+    entities::jsonb || jsonb_build_object(
+      'organization', coalesce(entities::jsonb ->> 'organization', entities::jsonb ->> 'organization_id')
+    )
+  )::json) as c
   join public.budget_limits as b on b.id = c.budget_id
 $$;
 
--- Windows as JSON, the fullest first; amounts as text.
+-- Windows as JSON, the fullest first; amounts are text.
 create function public.budget_windows_v1(
   entity text default null, running_only boolean default true, max_rows integer default 200
 ) returns json
@@ -142,9 +142,9 @@ as $$
   ) as s
 $$;
 
--- Prove the sums: for every window, spent must be the sum of its calls and granted the sum of its grants. Lists the windows
--- that differ, and those of enforcing, blocking budgets that are over their limit, by how much. All in one statement, which
--- sees one state of the database: so nobody has to wait.
+-- Check the sums: for every window, `spent` must be the sum of its calls and `granted` the sum of its grants. Lists the windows that differ,
+-- and by how much windows of enforcing, blocking budgets are over their limit. It is a single statement, which sees a single state of
+-- the database, so that nothing has to be locked.
 create function public.audit_budgets_v1() returns json
 language sql
 stable
@@ -154,7 +154,7 @@ as $$
   with sums as (
     select b.id as budget_id, s.entity_id, s.period, s.starts_at, s.amount
     from public.budget_limits as b
-    cross join lateral vital_private.sums_of(b, '{minute,day,month,total}') as s
+    cross join lateral vital_private.sums_of(b) as s
   ),
 
   held as (
@@ -189,7 +189,7 @@ as $$
     join public.budget_limits as b on b.id = c.budget_id
     cross join lateral (values ('spent', c.spent, c.summed), ('granted', c.granted, c.held)) as k (kind, found, expected)
     where k.found <> k.expected
-      -- Of windows from before that, some calls are gone: what they spent is known by the windows alone.
+      -- Of earlier windows some calls were deleted: only the window still knows what was spent in it.
       and (k.kind = 'granted' or c.starts_at >= vital_private.rows_kept_since())
   ),
 
@@ -209,7 +209,7 @@ as $$
   )
 $$;
 
--- Set windows right that differ from their calls or grants, or are missing, as after somebody has changed rows by hand: {"mended": n}.
+-- Correct windows that differ from their calls or grants, or are missing, as after rows were changed by hand: {"mended": n}.
 create function public.recount_budgets_v1() returns json
 language plpgsql
 security definer
@@ -223,7 +223,7 @@ begin
   insert into public.budget_windows (budget_id, entity_id, period, starts_at, ends_at, limit_amount, spent)
   select b.id, s.entity_id, s.period, s.starts_at, s.ends_at, s.limit_amount, s.amount
   from public.budget_limits as b
-  cross join lateral vital_private.sums_of(b, '{minute,day,month,total}') as s
+  cross join lateral vital_private.sums_of(b) as s
   where s.amount <> 0 and s.starts_at >= vital_private.rows_kept_since()
   on conflict do nothing;
   get diagnostics missing = row_count;
@@ -244,23 +244,7 @@ begin
 end;
 $$;
 
-revoke execute on function public.recount_budgets_v1() from public, anon, authenticated;
-grant execute on function public.recount_budgets_v1() to service_role;
-revoke execute on function public.check_budget(text, text, text, text, text, text, text, text, text, text) from public, anon;
-revoke execute on function public.check_budget_v1(text) from public, anon, authenticated;
-revoke execute on function public.budget_windows_v1(text, boolean, integer) from public, anon, authenticated;
-revoke execute on function public.audit_budgets_v1() from public, anon, authenticated;
-grant execute on function vital_private.window_start(text, timestamptz, text, timestamptz) to authenticated, service_role;
-grant execute on function vital_private.window_end(text, timestamptz, text) to authenticated, service_role;
-grant execute on function vital_private.local_midnight(timestamp, text) to authenticated, service_role;
-grant execute on function vital_private.local_day(timestamptz, text) to authenticated, service_role;
-grant execute on function public.check_budget(text, text, text, text, text, text, text, text, text, text)
-to authenticated, service_role;
-grant execute on function public.check_budget_v1(text) to service_role;
-grant execute on function public.budget_windows_v1(text, boolean, integer) to service_role;
-grant execute on function public.audit_budgets_v1() to service_role;
-
--- How long the answers of each model to each agent have been lately: a start for estimating the next ones.
+-- How long the answers of each model to each agent have been lately, from which the next ones are estimated.
 create function public.usage_history_v1() returns json
 language sql
 stable
@@ -276,7 +260,7 @@ as $$
       select model, requested_model, agent_id, completion_tokens
       from public.token_usage_logs
       where created_at > now() - interval '30 days' and status = 'ok' and not usage_estimated and call_type = 'chat'
-        and calls = 1 -- the tokens of several calls say nothing of one answer
+        and calls = 1 -- merged calls do not say how long one answer was
       order by id desc
       limit 5000
     ) as c
@@ -286,5 +270,8 @@ as $$
   ) as h
 $$;
 
-revoke execute on function public.usage_history_v1() from public, anon, authenticated;
-grant execute on function public.usage_history_v1() to service_role;
+select vital_private.restrict_relation('public.budget_status', readers => '{authenticated, service_role}');
+select vital_private.restrict_functions(
+  api => '{check_budget, check_budget_v1, budget_windows_v1, audit_budgets_v1, recount_budgets_v1, usage_history_v1}',
+  helpers => '{windows_met}'
+);

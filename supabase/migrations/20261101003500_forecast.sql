@@ -1,43 +1,28 @@
--- Where the day or the month ends: what was spent so far, and what the days that are left will cost by the weekday and the hour.
+-- Forecasts: where the day or the month ends. What was spent so far, and what the rest will cost by weekday and hour.
 --
--- How it is told. At 14:20 on a Tuesday, what matters of each day of the last eight weeks are two numbers: what it cost before
--- 14:20, and what it cost from then on. Each weekday has a usual cost of both: the mean of its days, where a day far from their
--- median counts as the median, so that neither an incident nor an outage is taken for a habit. The last seven days, compared in
--- the same way with what is usual of them, give the level: what has grown is followed. The rest of this Tuesday, the whole days
--- that follow, times the level, are the projection. With less than two weeks of history all days count as alike.
+-- Method. At 14:20 on a Tuesday, two numbers of each day of the last eight weeks matter: what it cost before 14:20, and what it cost
+-- from then on. Each weekday has a usual cost of both: the mean of its days, in which a day far from their median counts as the
+-- median, so that neither an incident nor an outage is taken for a habit. The last seven days, compared with what is usual for
+-- them, give the level, so that growth is followed. The projection is the usual rest of this Tuesday and the usual whole days that
+-- follow, times the level. With less than two weeks of history all days count as alike.
 --
--- How right it is. The same is told for earlier times, at the same time of the day, knowing only what was known then, and
--- compared with how they ended: the window moved back by whole days (a day) or by whole weeks (a month), 28 and 8 times at most.
--- The mean of these errors is its error, their spread gives the low and the high end.
+-- Error. The same forecast is made for earlier times, at the same time of the day and from what was known then, and compared with how
+-- those windows ended: the window is moved back by whole days (for a day) or whole weeks (for a month), 28 and 8 times at most. The
+-- mean of these errors is the error of the forecast, their spread gives its low and high end.
 --
--- What is spent is exact, in every zone and to the microsecond: whole hours from the aggregation, the rest from the calls. The
--- days of history are made of whole hours (UTC): where a day begins within one of them, as in India, its cost is split by time.
+-- What is spent is exact, in every time zone and to the microsecond: whole hours come from the aggregation, the rest from the calls. The
+-- days of the history are made of whole hours (UTC); where a local day begins within one, as in India, the hour is split by time.
 
--- Calls of which organizations; NULL: of all. Whoever signs in may ask for those that they administer.
-create function vital_private.organizations_to_read(organization text) returns text[]
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  if organization is not null then
-    perform vital_private.check_administered(organization);
-    return array[organization];
-  end if;
-  return case when current_user = 'authenticated' then vital_private.administered_organizations() end;
-end;
-$$;
-
--- A window in its zone, what it has cost and what it will.
+-- A forecast: a window in its zone, what was spent in it, and what it will cost.
 create type vital_private.forecast as (
   zone text,
   starts_at timestamptz,
   ends_at timestamptz,
   today date,
-  -- One each day of the window, up to and including today; in one array the costs, in the other the calls without a price.
+  -- An element for each day of the window, up to and including today: the costs, and the calls without a price.
   spent numeric array,
   unpriced_calls numeric array,
-  -- What is still to come, one each day of the window from today on.
+  -- What is still to come, an element for each day of the window from today on.
   rest numeric array,
   total numeric,
   projected numeric,
@@ -49,8 +34,8 @@ create type vital_private.forecast as (
   method text
 );
 
--- A value, or the median where it is too far from it to be a habit: more than three times as much or less than a third, and five
--- standard deviations away, as the median distance from the median tells them. (Without SET, so that PostgreSQL may inline it.)
+-- A value, or the median instead if the value is too far from it to be a habit: more than three times as much or less than a third, and more
+-- than five standard deviations away, which are estimated by the median distance from the median. (No SET clause, so that it is inlined.)
 create function vital_private.within_reason(
   value double precision, median double precision, spread double precision, known bigint
 ) returns double precision
@@ -62,7 +47,7 @@ return case
   else value
 end;
 
--- What the days of a window have cost until a moment, exactly.
+-- What each day of a window has cost until a moment, exactly.
 create function vital_private.spent_by_day(organizations text[], first_day date, today date, zone text, moment timestamptz)
 returns table (day date, spent numeric, unpriced_calls numeric)
 language plpgsql
@@ -76,7 +61,7 @@ begin
   with days as materialized (
     select
       b.day, b.since, b.until,
-      -- The whole hours of it; where it has none, the first part of the rest tells all.
+      -- Its whole hours; where it has none, the first of the two parts of hours holds all of its calls.
       date_trunc('hour', b.since + interval '1 hour' - interval '1 microsecond', 'UTC') as first_hour,
       date_trunc('hour', b.until, 'UTC') as last_hour
     from (
@@ -87,22 +72,22 @@ begin
     ) as b
   )
 
-  select d.day, coalesce(sum(u.total_cost), 0), coalesce(sum(u.unpriced), 0)
+  select d.day, coalesce(sum(u.total_cost), 0), coalesce(sum(u.unpriced_calls), 0)
   from days as d
   left join lateral (
-    select h.total_cost, h.unpriced_calls as unpriced
+    select h.total_cost, h.unpriced_calls
     from public.usage_aggregations_hourly as h
     where (organizations is null or h.organization_id = any(organizations))
       and h.hour_start >= d.first_hour and h.hour_start < d.last_hour
     union all
-    select c.total_cost, case when c.priced then 0 else c.calls end
-    from public.token_usage_logs as c
+    select c.total_cost, c.unpriced_calls
+    from vital_private.measured_calls as c
     where d.since < d.first_hour
       and (organizations is null or c.organization_id = any(organizations))
       and c.created_at >= d.since and c.created_at < least(d.first_hour, d.until)
     union all
-    select c.total_cost, case when c.priced then 0 else c.calls end
-    from public.token_usage_logs as c
+    select c.total_cost, c.unpriced_calls
+    from vital_private.measured_calls as c
     where d.until > greatest(d.last_hour, d.first_hour)
       and (organizations is null or c.organization_id = any(organizations))
       and c.created_at >= greatest(d.last_hour, d.first_hour) and c.created_at < d.until
@@ -112,7 +97,7 @@ begin
 end;
 $$;
 
--- The forecast of the window of a moment, by all that was known then.
+-- The forecast for the window of a moment, from what was known then.
 create function vital_private.forecast_of(organizations text[], period text, zone text, moment timestamptz)
 returns vital_private.forecast
 language plpgsql
@@ -120,16 +105,16 @@ stable
 set search_path = ''
 set plan_cache_mode = force_custom_plan
 set jit = off
-set enable_nestloop = off -- of what the steps below hold, the planner knows nothing
+set enable_nestloop = off -- the planner cannot know how many rows the steps below have
 as $$
 declare
   history_days constant integer := 56;
-  known_well constant integer := 14; -- days, from which on weekdays are told apart
+  known_well constant integer := 14; -- days of history from which weekdays are told apart
   answer vital_private.forecast;
   first_day date;
   last_day date;
   days_left integer; -- after today
-  shifts integer[]; -- by how many days the window is moved back: 0 and those that are held back
+  shifts integer[]; -- by how many days the window is moved back: 0 for itself, and those that measure the error
   clock double precision; -- seconds of the local day that have passed
   spent_today double precision;
   known_since date;
@@ -172,7 +157,7 @@ begin
     having max(h.calls) > 0
   ),
 
-  -- Days have two parts: before this time of the day, and from it on.
+  -- Each day in two parts: before this time of the day, and from then on.
   parts as (
     select
       h.local_start::date + o.later as day,
@@ -187,7 +172,7 @@ begin
     group by 1
   ),
 
-  -- The first day of history: from this time of the day to the same of the day after, with the first call in it.
+  -- The first day of the history, from this time of the day to the same time of the next day: the one with the first call in it.
   beginning as (
     select
       min(case
@@ -257,7 +242,7 @@ begin
     group by h.shift, h.kind
   ),
 
-  -- The last week by what is usual of it.
+  -- The last week compared with what is usual for it.
   recent as materialized (
     select
       h.shift, h.after + h.before_next as cost, u.after + u.before_next as usual,
@@ -309,12 +294,12 @@ begin
       and before.kind = case when o.known >= known_well then extract(isodow from o.today + n.later - 1) else 0 end
   ),
 
-  -- How earlier windows would have been told, and how they ended.
+  -- What would have been forecast for earlier windows, and how they ended.
   held_back as (
     select
       o.shift,
       coalesce(now_then.cost_until, 0) - coalesce(start.cost_until + start.after - start.cost, 0)
-      + (select sum(c.cost) from coming as c where c.shift = o.shift) as told,
+      + (select sum(c.cost) from coming as c where c.shift = o.shift) as forecast,
       coalesce(finish.cost_until + finish.after, 0) - coalesce(start.cost_until + start.after - start.cost, 0) as ended
     from origins as o
     left join days as start on start.day = first_day - o.shift
@@ -325,12 +310,12 @@ begin
 
   errors as (
     select
-      count(*)::integer as windows, avg(abs(h.told - h.ended) / h.ended) as mape,
-      max(abs(h.ended - h.told) / h.told) * (1 + 1.0 / nullif(count(*), 0)) as farthest,
-      percentile_cont(0.05) within group (order by (h.ended - h.told) / h.told) as low,
-      percentile_cont(0.95) within group (order by (h.ended - h.told) / h.told) as high
+      count(*)::integer as windows, avg(abs(h.forecast - h.ended) / h.ended) as mape,
+      max(abs(h.ended - h.forecast) / h.forecast) * (1 + 1.0 / nullif(count(*), 0)) as farthest,
+      percentile_cont(0.05) within group (order by (h.ended - h.forecast) / h.forecast) as low,
+      percentile_cont(0.95) within group (order by (h.ended - h.forecast) / h.forecast) as high
     from held_back as h
-    where h.told > 0 and h.ended > 0
+    where h.forecast > 0 and h.ended > 0
   )
 
   select
@@ -338,7 +323,7 @@ begin
     (select array_agg(round(c.cost::numeric, 6) order by c.later) from coming as c where c.shift = 0),
     (select round(l.burn_rate::numeric, 6) from levels as l where l.shift = 0),
     e.windows, round(e.mape::numeric, 4),
-    -- A few windows, which overlap, are too few for shares of them: a little farther off than any of them, the next one may be.
+    -- A few overlapping windows are too few for percentiles: assume that the next one is a little farther off than any of them.
     case when e.windows >= 20 then e.low else -e.farthest end,
     case when e.windows >= 20 then e.high else e.farthest end
   into known_since, answer.rest, answer.burn_rate_per_day, answer.windows, answer.mape, low_share, high_share
@@ -357,7 +342,7 @@ begin
     answer.low := answer.projected + round((answer.projected::double precision * least(low_share, 0))::numeric, 6);
     answer.high := answer.projected + round((answer.projected::double precision * greatest(high_share, 0))::numeric, 6);
   else
-    -- Where nothing is known of its errors, the rest may come to nothing, or to twice as much.
+    -- If nothing is known about errors, the rest may cost nothing, or twice as much.
     answer.high := answer.projected + (answer.projected - answer.total);
   end if;
   answer.low := greatest(answer.low, answer.total);
@@ -365,9 +350,8 @@ begin
 end;
 $$;
 
-
--- When a forecast comes to an amount: the hour in which it did, or the moment in which, by the hours of that weekday, it will;
--- NULL: not in this window.
+-- When a window reaches an amount: the hour in which it did, or the moment at which it will by the usual hours of that weekday; NULL: not
+-- in this window.
 create function vital_private.reaches_at(
   forecast vital_private.forecast, organizations text[], moment timestamptz, amount numeric
 ) returns timestamptz
@@ -415,7 +399,7 @@ begin
   hours as (
     select
       t.starts_at, least(t.starts_at + interval '1 hour', vital_private.local_midnight(day + interval '1 day', forecast.zone)) as ends_at,
-      -- A little everywhere, so that there always is an hour in which the day's sum is reached.
+      -- Every hour weighs a little, so that there always is one in which the day's sum is reached.
       coalesce(h.cost, 0) / (select nullif(sum(a.cost), 0) from habits as a) + 1e-6 as weight
     from generate_series(
       greatest(vital_private.local_midnight(day, forecast.zone), moment),
@@ -484,7 +468,7 @@ begin
       and b.entity_id in ('*', organization) and coalesce(b.organization_id, organization) = organization
     order by b.timezone, l.limit_amount, b.id
   loop
-    -- Its day and month are those of its own zone.
+    -- The day and the month of a budget are those of its own zone.
     if budget.zone = timezone then
       theirs := told;
     elsif theirs is null or theirs.zone <> budget.zone then
@@ -518,7 +502,7 @@ $$;
 comment on function public.cost_forecast(text, text, text, timestamptz) is
 'Where a day or month ends: US dollars spent, projected by weekday and hour, low and high, mean error (mape) on held-back windows.';
 
--- The same as JSON for the command line; amounts as text.
+-- The same as JSON for the command line; amounts are text.
 create function public.forecast_v1(
   organization text default null,
   period text default 'month',
@@ -540,19 +524,6 @@ as $$
   from public.cost_forecast(organization, period, timezone, moment) as f
 $$;
 
-revoke execute on function vital_private.organizations_to_read(text) from public;
-revoke execute on function vital_private.within_reason(double precision, double precision, double precision, bigint) from public;
-revoke execute on function vital_private.spent_by_day(text[], date, date, text, timestamptz) from public;
-revoke execute on function vital_private.forecast_of(text[], text, text, timestamptz) from public;
-revoke execute on function vital_private.reaches_at(vital_private.forecast, text[], timestamptz, numeric) from public;
-revoke execute on function public.cost_forecast(text, text, text, timestamptz) from public, anon;
-revoke execute on function public.forecast_v1(text, text, text, timestamptz) from public, anon, authenticated;
-grant execute on function vital_private.organizations_to_read(text) to authenticated, service_role;
-grant execute on function vital_private.within_reason(double precision, double precision, double precision, bigint)
-to authenticated, service_role;
-grant execute on function vital_private.spent_by_day(text[], date, date, text, timestamptz) to authenticated, service_role;
-grant execute on function vital_private.forecast_of(text[], text, text, timestamptz) to authenticated, service_role;
-grant execute on function vital_private.reaches_at(vital_private.forecast, text[], timestamptz, numeric)
-to authenticated, service_role;
-grant execute on function public.cost_forecast(text, text, text, timestamptz) to authenticated, service_role;
-grant execute on function public.forecast_v1(text, text, text, timestamptz) to service_role;
+select vital_private.restrict_functions(
+  api => '{cost_forecast, forecast_v1}', helpers => '{within_reason, spent_by_day, forecast_of, reaches_at}'
+);

@@ -1,18 +1,17 @@
--- What is out of the ordinary: days of an agent, a user or a model that cost far more, took far longer or failed far more often than
--- its days before, and requests that were paid for again and again.
+-- Anomalies: days of an agent, a user or a model that cost far more, took far longer or failed far more often than its days before.
 --
--- Each day is held against the days of the four weeks before on which the same agent, user or model was in use, at least seven of
--- them. Usual is their median, or that of the same weekday where it is more. The score counts standard deviations, as the
--- median distance from the median tells them, and so that a short history or a steady one makes no small thing remarkable:
---   cost        on a logarithmic scale (what swings by half each day may double), 4 or more, twice the usual and half a dollar above it
---   latency     likewise by the mean of each day, with 20 calls or more; then the day's median or, of 100 calls or more, its 95th
---               percentile must be half above that of the days before, which is what is told
---   error_rate  of the calls that were not blocked, 20 or more of them and 5 failed; what chance makes of so few calls
+-- Each day is compared with the days of the four weeks before on which the same agent, user or model was in use, at least seven of
+-- them. What is usual is their median, or that of the same weekday if it is more. The score is a number of standard deviations, estimated
+-- by the median distance from the median, with lower bounds so that a short or very steady history makes nothing small remarkable:
+--   cost        on a logarithmic scale (what varies by half each day may double); 4 or more, twice the usual and half a dollar above it
+--   latency     likewise, by the mean of each day with 20 calls or more; then the day's median or, of 100 calls or more, its 95th
+--               percentile must be half above that of the days before, and that is what is reported
+--   error_rate  of the calls that were not blocked, if they are 20 or more and 5 of them failed; what chance makes of so few calls
 --               counts as much as how the days before have differed; 4 or more, twice the usual and 5 % above it
--- Only what is too much is told, the dearest first: the dollars beyond the usual; of failed calls, what as many usually cost; of slow
--- ones, the part of their cost that their time was longer.
+-- Only what is too much is reported, the dearest first: the dollars beyond the usual; of failed calls, what as many calls usually cost;
+-- of slow ones, the part of their cost by which they took longer.
 
--- What agents, models and users did each day; blocked calls are none.
+-- What agents, models and users did each day, without blocked calls. Each aggregation is read once for all subjects that it has.
 create function vital_private.usage_by_subject(first_day date, last_day date, organization text)
 returns table (
   subject text, organization_id text, id text, day date, calls numeric, failed numeric, timed numeric, cost numeric,
@@ -21,29 +20,34 @@ returns table (
 language plpgsql
 stable
 set search_path = ''
-set plan_cache_mode = force_custom_plan
 set jit = off
 as $$
 begin
-  return query
-  select
-    case when grouping(d.agent_id) = 0 then 'agent' else 'model' end, d.organization_id, coalesce(d.agent_id, d.model), d.day,
-    sum(d.calls - d.blocked_calls), sum(d.failed_calls - d.blocked_calls), sum(d.timed_calls), sum(d.total_cost),
-    sum(d.unpriced_calls), sum(d.latency_us)
-  from public.usage_aggregations_daily as d
-  where d.day >= first_day and d.day <= last_day and (organization is null or d.organization_id = organization)
-  group by grouping sets ((d.organization_id, d.day, d.agent_id), (d.organization_id, d.day, d.model))
-  having coalesce(d.agent_id, d.model) is not null and sum(d.calls - d.blocked_calls) > 0
-  union all
-  select
-    'user', u.organization_id, u.user_id, u.day,
-    sum(u.calls - u.blocked_calls), sum(u.failed_calls - u.blocked_calls), sum(u.timed_calls), sum(u.total_cost),
-    sum(u.unpriced_calls), sum(u.latency_us)
-  from public.usage_aggregations_daily_users as u
-  where u.day >= first_day and u.day <= last_day and (organization is null or u.organization_id = organization)
-    and u.user_id is not null
-  group by u.organization_id, u.day, u.user_id
-  having sum(u.calls - u.blocked_calls) > 0;
+  return query execute (
+    select string_agg(format(
+      $query$
+        select
+          case %1$s end, u.organization_id, coalesce(%2$s), u.day,
+          sum(u.calls - u.blocked_calls), sum(u.failed_calls - u.blocked_calls), sum(u.timed_calls), sum(u.total_cost),
+          sum(u.unpriced_calls), sum(u.latency_us)
+        from public.usage_aggregations_%3$s as u
+        where u.day >= $1 and u.day <= $2 and ($3 is null or u.organization_id = $3)
+        group by grouping sets (%4$s)
+        having coalesce(%2$s) is not null and sum(u.calls - u.blocked_calls) > 0
+      $query$,
+      s.subjects, s.ids, s.source, s.sets
+    ), ' union all ')
+    from (
+      select
+        g.source,
+        string_agg(format('when grouping(u.%I) = 0 then %L', g.keys[1], g.name), ' ' order by g.position) as subjects,
+        string_agg(format('u.%I', g.keys[1]), ', ' order by g.position) as ids,
+        string_agg(format('(u.organization_id, u.day, u.%I)', g.keys[1]), ', ' order by g.position) as sets
+      from vital_private.usage_groupings as g
+      where g.name in ('agent', 'model', 'user')
+      group by g.source
+    ) as s
+  ) using first_day, last_day, organization;
 end;
 $$;
 
@@ -53,26 +57,22 @@ returns numeric
 language plpgsql
 stable
 set search_path = ''
-set plan_cache_mode = force_custom_plan
 as $$
+declare
+  histogram numeric;
 begin
-  return case subject
-    when 'agent' then (
-      select sum(d.latency_histogram)
-      from public.usage_aggregations_daily as d
-      where d.organization_id is not distinct from organization and d.agent_id = id and d.day >= first_day and d.day <= last_day
+  execute (
+    select format(
+      $query$
+        select sum(u.latency_histogram)
+        from public.usage_aggregations_%s as u
+        where u.organization_id is not distinct from $1 and u.%I = $2 and u.day >= $3 and u.day <= $4
+      $query$, g.source, g.keys[1]
     )
-    when 'model' then (
-      select sum(d.latency_histogram)
-      from public.usage_aggregations_daily as d
-      where d.organization_id is not distinct from organization and d.model = id and d.day >= first_day and d.day <= last_day
-    )
-    when 'user' then (
-      select sum(u.latency_histogram)
-      from public.usage_aggregations_daily_users as u
-      where u.organization_id is not distinct from organization and u.user_id = id and u.day >= first_day and u.day <= last_day
-    )
-  end;
+    from vital_private.usage_groupings as g
+    where g.name = subject
+  ) into histogram using organization, id, first_day, last_day;
+  return histogram;
 end;
 $$;
 
@@ -104,7 +104,7 @@ stable
 set search_path = ''
 set plan_cache_mode = force_custom_plan
 set jit = off
-set enable_nestloop = off -- of what the steps below hold, the planner knows nothing
+set enable_nestloop = off -- the planner cannot know how many rows the steps below have
 as $$
 declare
   first_day constant date := (since at time zone 'UTC')::date;
@@ -118,7 +118,7 @@ begin
     from vital_private.usage_by_subject(first_day - 28, last_day, organization) as u
   ),
 
-  -- All its days in the order of what they cost, and of how long they took.
+  -- All days of a subject, ordered by what they cost and by how long they took.
   subjects as materialized (
     select
       u.subject, u.organization_id, u.id,
@@ -129,8 +129,8 @@ begin
     having count(*) >= 8 and max(u.day) >= first_day
   ),
 
-  -- The days that may be out of the ordinary. Where n days before are known, half of them are not above their median: so the half
-  -- of n-th in order of all days is not above it either, which spares most days the rest.
+  -- The days that may be out of the ordinary. If n days before are known, half of them are not above their median, so the element
+  -- at half of n among all days is not above it either. This cheap lower bound spares most days the steps that follow.
   judged as materialized (
     select row_number() over () as number, u.*
     from usage as u
@@ -151,11 +151,11 @@ begin
       )
   ),
 
-  -- Each with its own days before.
+  -- Each of these days with its own days before.
   history as materialized (
     select
       j.number, h.cost, h.calls, h.failed, h.rate,
-      -- Five cents more or less are nothing, nor is a millisecond.
+      -- Differences of cents or of a millisecond do not count.
       ln(h.cost::double precision + 0.05) as log_cost, ln(h.latency::double precision + 1) as log_latency,
       extract(isodow from h.day) = extract(isodow from j.day) as same_weekday,
       row_number() over (partition by j.number order by h.failed desc, h.rate desc, h.day) as by_failures
@@ -174,7 +174,7 @@ begin
       percentile_cont(0.5) within group (order by h.log_latency) as log_latency,
       percentile_cont(0.5) within group (order by h.log_latency) filter (where h.same_weekday) as weekday_log_latency,
       percentile_cont(0.5) within group (order by h.rate::double precision) as rate,
-      -- Where calls are few, the median is none; two bad days do not make a habit.
+      -- Where calls are few, the median rate is often 0. The two worst days are left out, because they do not make a habit.
       sum(h.failed) filter (where h.by_failures > 2) / nullif(sum(h.calls) filter (where h.by_failures > 2), 0) as pooled_rate,
       sum(h.cost) / sum(h.calls) as cost_a_call
     from history as h
@@ -199,10 +199,10 @@ begin
       exp(u.log_cost) - 0.05 as usual_cost,
       exp(u.log_latency) - 1 as usual_latency,
       u.rate as usual_rate,
-      -- The fewer days, the less is known of how far they go apart.
+      -- The fewer days there are, the less is known about how far they differ.
       (ln(j.cost::double precision + 0.05) - u.log_cost) / (greatest(s.log_cost, 0.2) * (1 + 5.0 / m.days)) as cost_score,
       (ln(j.latency::double precision + 1) - u.log_latency) / (greatest(s.log_latency, 0.1) * (1 + 5.0 / nullif(m.timed_days, 0))) as latency_score,
-      -- Of few calls, the square root tells better how rare so many failures are.
+      -- For few calls, the square root shows better how unlikely so many failures are.
       least(
         (j.rate::double precision - u.rate)
         / sqrt(greatest(u.rate, 0.01) * (1 - least(u.rate, 0.99)) / j.calls::double precision + power(s.rate, 2)),
@@ -240,7 +240,7 @@ begin
       select m.*
       from measured as m
       where m.latency_score >= 4 and m.timed_calls >= 20 and m.timed_days >= 7 and m.latency >= 1.5 * m.usual_latency
-      -- Percentiles take their time: of more than these, none would read the rest.
+      -- Percentiles take time, and nobody reads more rows than these.
       order by m.cost * (1 - m.usual_latency::numeric / m.latency) desc, m.latency_score desc, m.number
       limit least(greatest(max_rows, 0), 200)
     ) as l
@@ -272,7 +272,7 @@ begin
     format(
       'select * from agent_usage_detailed where %s and %I = %L and created_at >= %L and created_at < %L%s order by %s limit 100',
       case when f.organization_id is null then 'organization_id is null' else format('organization_id = %L', f.organization_id) end,
-      f.subject || case f.subject when 'model' then '' else '_id' end, f.id,
+      (select g.keys[1] from vital_private.usage_groupings as g where g.name = f.subject), f.id,
       f.day || ' 00:00:00+00', f.day + 1 || ' 00:00:00+00',
       case f.metric
         when 'cost' then ' and total_cost > 0'
@@ -290,7 +290,7 @@ $$;
 comment on function public.usage_anomalies(timestamptz, timestamptz, text, integer) is
 'Days of agents, users and models that cost more, took longer or failed more often than is usual of them, the dearest first.';
 
--- The same as JSON for the command line; amounts as text.
+-- The same as JSON for the command line; amounts are text.
 create function public.anomalies_v1(
   since timestamptz, until timestamptz, organization text default null, rows integer default 50
 ) returns json
@@ -312,112 +312,6 @@ as $$
   ) as a
 $$;
 
--- Requests that were answered more than once, the dearest first: the same organization, messages and parameters, model included. What
--- a cache would have saved is the cost of all answers but the first. Only calls that were recorded with a request_hash, priced
--- or not; those that a cache has answered are none. An agent that asks several times on purpose is found too.
---   select * from duplicate_requests(now() - interval '7 days', now(), 'acme')
-create function public.duplicate_requests(
-  since timestamptz default now() - interval '7 days',
-  until timestamptz default now(),
-  organization text default null,
-  max_rows integer default 50
-)
-returns table (
-  request_hash text,
-  organization_id text,
-  calls bigint,
-  unpriced_calls bigint,
-  model text,
-  agent_id text,
-  first_at timestamptz,
-  last_at timestamptz,
-  cost numeric,
-  saved_by_caching numeric,
-  all_requests bigint,
-  all_repeated_calls bigint,
-  all_saved_by_caching numeric
-)
-language plpgsql
-stable
-set search_path = ''
-set plan_cache_mode = force_custom_plan
-set jit = off
-set enable_nestloop = off -- of how often requests repeat, the planner knows nothing: few do
-set enable_mergejoin = off
-as $$
-begin
-  return query
-  with repeated as materialized (
-    select
-      c.organization_id, c.request_hash, count(*) as calls, count(*) filter (where not c.priced) as unpriced,
-      min(c.created_at) as first_at, max(c.created_at) as last_at, coalesce(sum(c.total_cost), 0) as cost
-    from public.token_usage_logs as c
-    where c.created_at >= since and c.created_at < until and (organization is null or c.organization_id = organization)
-      and c.request_hash is not null and c.status = 'ok' and not c.cache_hit
-      and c.calls = 1 -- merged ones are no request
-    group by c.organization_id, c.request_hash
-    having count(*) > 1
-  ),
-
-  firsts as (
-    select distinct on (r.organization_id, r.request_hash) r.*, c.model, c.agent_id, r.cost - coalesce(c.total_cost, 0) as saved
-    from repeated as r
-    join public.token_usage_logs as c
-      on c.request_hash = r.request_hash and c.created_at = r.first_at and c.organization_id is not distinct from r.organization_id
-    where c.created_at >= since and c.created_at < until and (organization is null or c.organization_id = organization)
-      and c.status = 'ok' and not c.cache_hit and c.calls = 1
-    order by r.organization_id, r.request_hash, c.id
-  )
-
-  select
-    f.request_hash, f.organization_id, f.calls, f.unpriced, f.model, f.agent_id, f.first_at, f.last_at, f.cost, f.saved,
-    count(*) over (), (sum(f.calls - 1) over ())::bigint, sum(f.saved) over ()
-  from firsts as f
-  order by f.saved desc, f.calls desc, f.organization_id, f.request_hash
-  limit least(greatest(max_rows, 0), 10000);
-end;
-$$;
-
-comment on function public.duplicate_requests(timestamptz, timestamptz, text, integer) is
-'Requests that were answered and paid for more than once, and what caching them would have saved; all_... is the sum of all such requests.';
-
--- The same as JSON for the command line; amounts as text.
-create function public.duplicates_v1(
-  since timestamptz default now() - interval '7 days',
-  until timestamptz default now(),
-  organization text default null,
-  rows integer default 50
-) returns json
-language sql
-stable
-security definer
-set search_path = ''
-as $$
-  select json_build_object(
-    'since', since, 'until', until, 'organization', organization,
-    'requests', coalesce(max(d.all_requests), 0), 'repeated_calls', coalesce(max(d.all_repeated_calls), 0),
-    'saved_by_caching', coalesce(max(d.all_saved_by_caching), 0)::text,
-    'rows', coalesce(json_agg(json_build_object(
-      'request_hash', d.request_hash, 'organization_id', d.organization_id, 'calls', d.calls, 'unpriced_calls', d.unpriced_calls,
-      'model', d.model, 'agent_id', d.agent_id, 'first_at', d.first_at, 'last_at', d.last_at, 'cost', d.cost::text,
-      'saved_by_caching', d.saved_by_caching::text
-    ) order by d.place) filter (where d.place <= rows), '[]')
-  )
-  from (
-    -- One row at least, for the sums.
-    select f.*, row_number() over () as place from public.duplicate_requests(since, until, organization, greatest(rows, 1)) as f
-  ) as d
-$$;
-
-revoke execute on function vital_private.usage_by_subject(date, date, text) from public;
-revoke execute on function vital_private.latencies_of(text, text, text, date, date) from public;
-revoke execute on function public.usage_anomalies(timestamptz, timestamptz, text, integer) from public, anon;
-revoke execute on function public.anomalies_v1(timestamptz, timestamptz, text, integer) from public, anon, authenticated;
-revoke execute on function public.duplicate_requests(timestamptz, timestamptz, text, integer) from public, anon;
-revoke execute on function public.duplicates_v1(timestamptz, timestamptz, text, integer) from public, anon, authenticated;
-grant execute on function vital_private.usage_by_subject(date, date, text) to authenticated, service_role;
-grant execute on function vital_private.latencies_of(text, text, text, date, date) to authenticated, service_role;
-grant execute on function public.usage_anomalies(timestamptz, timestamptz, text, integer) to authenticated, service_role;
-grant execute on function public.anomalies_v1(timestamptz, timestamptz, text, integer) to service_role;
-grant execute on function public.duplicate_requests(timestamptz, timestamptz, text, integer) to authenticated, service_role;
-grant execute on function public.duplicates_v1(timestamptz, timestamptz, text, integer) to service_role;
+select vital_private.restrict_functions(
+  api => '{usage_anomalies, anomalies_v1}', helpers => '{usage_by_subject, latencies_of}'
+);

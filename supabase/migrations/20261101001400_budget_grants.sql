@@ -1,5 +1,5 @@
--- Grants: a process asks for what a call needs and what it would like; it gets a small share of what is left, so that far from
--- the limit most admissions are its own affair, and near it every one is asked for and exact.
+-- Grants. A process asks for what a call needs, and for more for the calls to come, of which it gets a small share of what is left. So far
+-- from the limit it can admit most calls without asking, and near the limit it has to ask for each one, which makes that exact.
 --
 --   at every commit, for every window of an enforcing budget: spent + granted <= limit + X,
 --   where X is what calls cost beyond what was held for them, late arrivals after a crash, and limits lowered meanwhile.
@@ -13,51 +13,52 @@ as $$
   select 0.05
 $$;
 
--- Take lapsed grants of these windows back. The caller holds the windows' locks.
-create function vital_private.take_back_lapsed(windows bigint[]) returns void
+-- Take back grants of these windows that have expired. The caller holds the locks of the windows.
+create function vital_private.take_back_expired(windows bigint[]) returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
-  with lapsed as (
+  with expired as (
     delete from public.budget_grants where window_id = any(windows) and expires_at <= clock_timestamp()
     returning window_id, amount
   )
 
   update public.budget_windows as w
   set granted = greatest(w.granted - sums.amount, 0)
-  from (select window_id, sum(amount) as amount from lapsed group by window_id) as sums
+  from (select window_id, sum(amount) as amount from expired group by window_id) as sums
   where w.id = sums.window_id;
 end;
 $$;
 
--- Ask for grants. `asks` is a JSON array, one element for each call (or each kind of call) that waits:
+-- Ask for grants. `asks` is a JSON array of requests, one for each call (or each kind of call) that waits:
 --   {"max_wait": seconds, "ahead": boolean, "windows": [{
 --      "budget": id, "entity": "u-1",
 --      "unit":  what the call needs, in the budget's metric,
---      "want":  what the process would like, for calls to come,
+--      "want":  what the process would like to have in all, for calls to come,
 --      "pass":  whether the call's model may pass a downgrading budget that is over its limit,
---      "have":  {"<window id>": what the process has left in its hands; what it held of lapsed grants counts no more}
+--      "have":  {"<window id>": what the process has not spent yet of what it was granted; expired grants do not count}
 --   }]}
--- All windows of an ask or none. `ahead`: nobody waits; whole units only, and nothing is refused.
+-- A request is granted for all of its windows or for none. `ahead`: no call is waiting; the answer grants whole units or nothing, and
+-- refuses nothing.
 --
 -- Answers {"now", "answers": [{"admitted", "wait", "again", "windows": [{"id", "budget", "entity", "period", "starts_at", "ends_at",
--- "limit", "spent", "granted", "amount", "over"}]}]}. `amount` is added to what the process may spend. `wait` is when a throttled
--- call's slot comes, in seconds; `again`: its window ends first, so ask again then. `over`: the window cannot pay for the call;
--- where the ask was admitted all the same, the budget's action lets it pass.
+-- "limit", "spent", "granted", "amount", "over", "stops"}]}], "alerts"}. `amount` is added to what the process may spend. `wait`: seconds
+-- until a throttled call may go; `again`: its window ends before that, so ask again then. `over`: the window cannot pay for
+-- the call; if the request was admitted all the same, the budget's action lets the call pass. `stops`: the window refuses the call.
 create function public.acquire_grants_v1(holder text, asks text, lifetime_s double precision default 60) returns json
 language plpgsql
 security definer
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- planning anew takes longer than all the rest
+set plan_cache_mode = 'force_generic_plan' -- planning again each time would take longer than everything else
 as $$
 declare
-  asked json := asks::json;
+  requests json := asks::json;
   moment timestamptz;
   wanted vital_private.posting[];
   window_ids bigint[];
   answers jsonb := '[]';
-  ask json;
+  request json;
 begin
   perform vital_private.lock_budgets(alone => false);
   moment := clock_timestamp();
@@ -69,7 +70,7 @@ begin
   into wanted
   from (
     select distinct (w.value ->> 'budget')::bigint as budget_id, w.value ->> 'entity' as entity_id
-    from json_array_elements(asked) as a (value)
+    from json_array_elements(requests) as a (value)
     cross join lateral json_array_elements(a.value -> 'windows') as w (value)
   ) as k
   join public.budget_limits as b on b.id = k.budget_id
@@ -91,10 +92,10 @@ begin
     )
 
     select array_agg(id) into window_ids from locked;
-    perform vital_private.take_back_lapsed(window_ids);
+    perform vital_private.take_back_expired(window_ids);
   end if;
-  for ask in select value from json_array_elements(asked) loop
-    answers := answers || vital_private.answer_ask(holder, ask, window_ids, lifetime_s);
+  for request in select value from json_array_elements(requests) loop
+    answers := answers || vital_private.answer_request(holder, request, window_ids, lifetime_s);
   end loop;
   return json_build_object(
     'now', clock_timestamp(), 'answers', answers, 'alerts', vital_private.alerts_of_this_transaction()
@@ -102,8 +103,9 @@ begin
 end;
 $$;
 
--- A window as an ask finds it, and what the ask gets of it. `stops`: the call must not be made; `paces`: it waits for a slot.
-create type vital_private.asked_window as (
+-- A window as a request finds it, and the amount that the request gets of it. `over`: it cannot pay for the call; `stops`: so the call must
+-- not be made; `throttles`: so the call waits for its turn.
+create type vital_private.requested_window as (
   id bigint,
   budget_id bigint,
   entity_id text,
@@ -117,20 +119,20 @@ create type vital_private.asked_window as (
   amount numeric,
   "over" boolean,
   stops boolean,
-  paces boolean
+  throttles boolean
 );
 
--- Answer one ask. The caller holds the locks of all its windows, which are among `window_ids`.
-create function vital_private.answer_ask(holder text, ask json, window_ids bigint[], lifetime_s double precision)
+-- Answer one request. The caller holds the locks of all its windows, which are among `window_ids`.
+create function vital_private.answer_request(holder text, request json, window_ids bigint[], lifetime_s double precision)
 returns jsonb
 language plpgsql
 set search_path = ''
 as $$
 declare
-  ahead constant boolean := coalesce((ask ->> 'ahead')::boolean, false);
+  ahead constant boolean := coalesce((request ->> 'ahead')::boolean, false);
   share constant numeric := vital_private.grant_share();
   moment constant timestamptz := clock_timestamp();
-  windows vital_private.asked_window[];
+  windows vital_private.requested_window[];
   short boolean;
   refused boolean;
   throttled boolean;
@@ -145,7 +147,7 @@ begin
     select
       (w.value ->> 'budget')::bigint as budget_id, w.value ->> 'entity' as entity_id, (w.value ->> 'unit')::numeric as unit,
       (w.value ->> 'want')::numeric as want, coalesce((w.value ->> 'pass')::boolean, false) as may_pass, w.value -> 'have' as have
-    from json_array_elements(ask -> 'windows') as w (value)
+    from json_array_elements(request -> 'windows') as w (value)
   ),
 
   needs as (
@@ -159,7 +161,7 @@ begin
     from wished
     join public.budget_windows as w on w.budget_id = wished.budget_id and w.entity_id = wished.entity_id
     join public.budget_limits as b on b.id = w.budget_id
-    left join public.budget_grants as g on g.window_id = w.id and g.holder = answer_ask.holder
+    left join public.budget_grants as g on g.window_id = w.id and g.holder = answer_request.holder
     where w.id = any(window_ids)
   ),
 
@@ -177,27 +179,27 @@ begin
     select
       s.*,
       s.is_short and s.enforce and (s.action = 'block' or (s.action = 'downgrade' and not s.may_pass)) as stops,
-      s.is_short and s.enforce and s.action = 'throttle' as paces
+      s.is_short and s.enforce and s.action = 'throttle' as throttles
     from sized as s
   )
 
   select
     array_agg(row(
       j.id, j.budget_id, j.entity_id, j.period, j.starts_at, j.ends_at, j.limit_amount, j.spent, j.granted,
-      j.throttle_interval, case when j.is_short then 0 else j.need + j.extra end, j.is_short, j.stops, j.paces
-    )::vital_private.asked_window order by j.id),
+      j.throttle_interval, case when j.is_short then 0 else j.need + j.extra end, j.is_short, j.stops, j.throttles
+    )::vital_private.requested_window order by j.id),
     coalesce(bool_or(j.is_short), false),
     coalesce(bool_or(j.stops), false),
-    coalesce(bool_or(j.paces), false),
-    max(greatest(j.next_slot_at, moment)) filter (where j.paces),
-    -- A wait must not outlive another window either in which something was granted: ask again when that has ended.
-    min(j.ends_at) filter (where j.enforce or j.paces)
+    coalesce(bool_or(j.throttles), false),
+    max(greatest(j.next_slot_at, moment)) filter (where j.throttles),
+    -- A wait must not be longer than any other window that granted something: the process asks again when that has ended.
+    min(j.ends_at) filter (where j.enforce or j.throttles)
   into windows, short, refused, throttled, slot_at, ends_first
   from judged as j;
 
   if throttled and not refused then
     wait_s := greatest(extract(epoch from least(slot_at, ends_first) - moment), 0);
-    refused := wait_s > coalesce((ask ->> 'max_wait')::double precision, 0);
+    refused := wait_s > coalesce((request ->> 'max_wait')::double precision, 0);
     again := not refused and coalesce(slot_at >= ends_first, false);
   end if;
   admitted := not refused and not again;
@@ -205,7 +207,7 @@ begin
   if admitted then
     with raised as (
       insert into public.budget_grants as g (window_id, holder, amount, expires_at)
-      select w.id, answer_ask.holder, w.amount, moment + lifetime_s * interval '1 second'
+      select w.id, answer_request.holder, w.amount, moment + lifetime_s * interval '1 second'
       from unnest(windows) as w
       where w.amount > 0
       on conflict on constraint budget_grants_pkey do update
@@ -215,13 +217,13 @@ begin
     update public.budget_windows as k
     set
       granted = k.granted + w.amount,
-      next_slot_at = case when w.paces then slot_at + w.throttle_interval else k.next_slot_at end
+      next_slot_at = case when w.throttles then slot_at + w.throttle_interval else k.next_slot_at end
     from unnest(windows) as w
-    where k.id = w.id and (w.amount > 0 or w.paces);
+    where k.id = w.id and (w.amount > 0 or w.throttles);
   end if;
 
   if short then
-    -- That a call no longer fits is worth telling too, whatever is spent so far: as threshold 0.
+    -- That a call no longer fits under a limit is an alert too, whatever is spent so far: its threshold is 0.
     insert into public.cost_alerts (
       budget_id, organization_id, entity_type, entity_id, metric, action, enforce, period, window_starts_at, window_ends_at,
       threshold, limit_amount, spent
@@ -251,9 +253,9 @@ begin
 end;
 $$;
 
--- Renew a holder's grants: `kept` is a JSON object of window id -> amount that it still needs; the rest, and every window not
--- named, goes back. Lapsed grants of anybody are taken back too. Answers with what the holder has: {"now", "version",
--- "grants": {"<window id>": amount}}.
+-- Renew the grants of a process. `kept` is a JSON object of window id -> amount that it still needs; the rest, and the grants of every window
+-- that is not named, are taken back. So are the expired grants of any process. Answers with what the process has: {"now",
+-- "version", "grants": {"<window id>": amount}}.
 create function public.renew_grants_v1(holder text, kept text default '{}', lifetime_s double precision default 60)
 returns json
 language plpgsql
@@ -278,7 +280,7 @@ begin
 
   select array_agg(id) into window_ids from locked;
   if window_ids is not null then
-    perform vital_private.take_back_lapsed(window_ids);
+    perform vital_private.take_back_expired(window_ids);
     with mine as (
       select g.window_id, g.amount, least(g.amount, greatest((wanted ->> g.window_id::text)::numeric, 0)) as keep
       from public.budget_grants as g
@@ -315,10 +317,4 @@ begin
 end;
 $$;
 
-revoke execute on function vital_private.grant_share() from public;
-revoke execute on function vital_private.take_back_lapsed(bigint[]) from public;
-revoke execute on function vital_private.answer_ask(text, json, bigint[], double precision) from public;
-revoke execute on function public.acquire_grants_v1(text, text, double precision) from public, anon, authenticated;
-revoke execute on function public.renew_grants_v1(text, text, double precision) from public, anon, authenticated;
-grant execute on function public.acquire_grants_v1(text, text, double precision) to service_role;
-grant execute on function public.renew_grants_v1(text, text, double precision) to service_role;
+select vital_private.restrict_functions(api => '{acquire_grants_v1, renew_grants_v1}');

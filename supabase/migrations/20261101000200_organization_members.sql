@@ -1,7 +1,7 @@
--- Who belongs to which organization; row level security asks it who is an admin of what.
+-- Who belongs to which organization. Row level security asks this table who administers what.
 --
--- A signed-in user is the subject of the token as text, since ids are text: `auth.uid()` would fail on every subject that is no
--- UUID, as Clerk's, Firebase's or Auth0's are.
+-- A signed-in user is the subject of the token, compared as text: `auth.uid()` would fail on every subject that is not a
+-- UUID, as those of Clerk, Firebase and Auth0 are.
 
 create table public.organization_members (
   organization_id text not null,
@@ -16,8 +16,9 @@ comment on table public.organization_members is 'Members and admins of organizat
 
 create index organization_members_user on public.organization_members (user_id);
 
--- SECURITY DEFINER, so that the policies of the table itself may ask it without asking themselves in a circle. Policies call
--- it inside a scalar subquery, which PostgreSQL evaluates once a statement instead of once a row.
+-- The organizations that the signed-in user administers. SECURITY DEFINER, because the policies of the table itself use it: without
+-- that they would call themselves without end. Policies call it in a scalar subquery, which PostgreSQL evaluates once a
+-- statement instead of once a row.
 create function vital_private.administered_organizations() returns text[]
 language sql
 stable
@@ -29,10 +30,8 @@ as $$
   where user_id = (select auth.jwt()) ->> 'sub' and role = 'admin'
 $$;
 
-revoke execute on function vital_private.administered_organizations() from public;
-grant execute on function vital_private.administered_organizations() to authenticated, service_role;
-
--- Whoever comes as a user of the API must be an admin of the organization; NULL, which is all of them, is for the service role.
+-- Refuse a user of the API who does not administer the organization. NULL stands for all organizations: only the service role may
+-- ask about those.
 create function vital_private.check_administered(organization text) returns void
 language plpgsql
 stable
@@ -45,13 +44,24 @@ begin
 end;
 $$;
 
-revoke execute on function vital_private.check_administered(text) from public;
-grant execute on function vital_private.check_administered(text) to authenticated, service_role;
+-- The organizations whose calls a question is about: the one named, else those that the signed-in user administers; NULL for all.
+create function vital_private.organizations_to_read(organization text) returns text[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if organization is not null then
+    perform vital_private.check_administered(organization);
+    return array[organization];
+  end if;
+  return case when current_user = 'authenticated' then vital_private.administered_organizations() end;
+end;
+$$;
 
-alter table public.organization_members enable row level security;
-revoke all on public.organization_members from anon, authenticated, service_role;
-grant select on public.organization_members to authenticated;
-grant select, insert, update, delete on public.organization_members to service_role;
+select vital_private.restrict_functions(helpers => '{administered_organizations, check_administered, organizations_to_read}');
+select vital_private.restrict_relation('public.organization_members', readers => '{authenticated, service_role}');
+grant insert, update, delete on public.organization_members to service_role;
 
 create policy "Users see their own memberships" on public.organization_members
 for select to authenticated

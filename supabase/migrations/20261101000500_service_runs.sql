@@ -41,9 +41,7 @@ create index service_runs_organization on public.service_runs (organization_id, 
 create index service_runs_user on public.service_runs (user_id, started_at);
 create index service_runs_started on public.service_runs (started_at);
 
-alter table public.service_runs enable row level security;
-revoke all on public.service_runs from anon, authenticated, service_role;
-grant select on public.service_runs to authenticated, service_role;
+select vital_private.restrict_relation('public.service_runs', readers => '{authenticated, service_role}');
 
 create policy "Users see their own service runs" on public.service_runs
 for select to authenticated
@@ -52,7 +50,3 @@ using (user_id = (select auth.jwt()) ->> 'sub');
 create policy "Organization admins see their organization's service runs" on public.service_runs
 for select to authenticated
 using (organization_id = any((select vital_private.administered_organizations())::text[]));
-
-create policy "The service role sees every service run" on public.service_runs
-for select to service_role
-using (true);

@@ -1,6 +1,6 @@
 -- Calls whose price was unknown are stored with NULL costs; once a price is known they are repriced from the tokens on the row.
 
--- The next unpriced calls after (after_created_at, after_id) in that order, as JSON; amounts of tokens only, never text.
+-- The next unpriced calls after (after_created_at, after_id), in that order, as JSON: what their price depends on.
 create function public.unpriced_calls_v1(after_created_at timestamptz, after_id uuid, batch_size integer) returns json
 language sql
 stable
@@ -15,7 +15,7 @@ as $$
       metadata ->> 'service_tier' as service_tier
     from public.token_usage_logs
     where not priced
-      and not (usage_estimated and total_tokens = 0) -- nobody knows what these used, so no price can help
+      and not (usage_estimated and total_tokens = 0) -- nobody knows how many tokens these used, so a price is of no use
       and (created_at, id) > (
         coalesce(after_created_at, '-infinity'::timestamptz), coalesce(after_id, '00000000-0000-0000-0000-000000000000')
       )
@@ -66,7 +66,4 @@ begin
 end;
 $$;
 
-revoke execute on function public.unpriced_calls_v1(timestamptz, uuid, integer) from public, anon, authenticated;
-revoke execute on function public.reprice_calls_v1(text) from public, anon, authenticated;
-grant execute on function public.unpriced_calls_v1(timestamptz, uuid, integer) to service_role;
-grant execute on function public.reprice_calls_v1(text) to service_role;
+select vital_private.restrict_functions(api => '{unpriced_calls_v1, reprice_calls_v1}');

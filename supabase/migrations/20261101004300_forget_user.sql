@@ -1,10 +1,10 @@
--- Forgetting a user: nobody can tell any more what the person did, and every sum stays what it was.
+-- Forgetting a user: afterwards nobody can tell what the person did, and every sum is what it was.
 --
--- Calls of a minute that differ in nothing but the person become one row with their sums, without user, session, run ids, trace ids,
--- request hash, tags and metadata. So rows and aggregations keep their tokens and money, and so does every window of a
--- budget that is not the user's own or that of his sessions; those go.
+-- The person's calls of one minute that differ in nothing else become one row with their sums, without user, session, run ids, trace ids,
+-- request hash, tags and metadata. So calls and aggregations keep their tokens and money. So does every window of a budget, except
+-- those of the user's own budgets and of the user's sessions, which are deleted.
 
--- What was done for a user of whom there is still more to do, under a digest: {rows, calls, merged, runs}.
+-- How far a user is forgotten already, under a digest of the id: {rows, calls, merged, runs}.
 create table vital_private.forgettings (
   digest text not null,
   organization_id text,
@@ -12,11 +12,11 @@ create table vital_private.forgettings (
   begun_at timestamptz not null default now(),
   constraint forgettings_key unique nulls not distinct (digest, organization_id)
 );
-alter table vital_private.forgettings enable row level security;
+select vital_private.restrict_relation('vital_private.forgettings');
 
 comment on table vital_private.forgettings is 'Users of whom a part is forgotten; the rest follows when forget_user is called again.';
 
--- The user's name in the audit: a digest, by which who knows the name can look it up, and from which nobody can read it.
+-- The digest that replaces a user's id in the audit. Whoever knows the id can look it up by its digest; nobody can read it from there.
 create function vital_private.digest_of(name text) returns text
 language sql
 immutable
@@ -26,7 +26,7 @@ as $$
 $$;
 
 -- Replace at most `max_rows` calls of a user by merged ones. The caller holds the lock of the budgets alone, so nobody records
--- or admits calls meanwhile. Answers {"rows", "calls", "merged", "sessions": [...]}.
+-- or admits calls meanwhile. Answers {"rows", "calls", "merged"}.
 create function vital_private.forget_calls(who text, organization text, max_rows integer) returns jsonb
 language plpgsql
 set search_path = ''
@@ -64,7 +64,7 @@ begin
     )
     select
       vital_private.id_of(g.minute), g.minute, max(date_trunc('minute', g.recorded_at, 'UTC')), g.organization_id, g.service_type,
-      -- Of a conversation these are the session's.
+      -- Of a conversation, these identify the session.
       case when g.service_type is distinct from '1:1_conversation' then g.service_id end,
       case when g.service_type is distinct from '1:1_conversation' then g.service_name end,
       g.agent_id, g.agent_name, g.agent_tier, g.agent_role,
@@ -87,7 +87,7 @@ begin
       g.workflow_step, g.workflow_step_name, g.panel_id, g.panel_position, g.panel_size, g.solution_id, g.framework, g.provider,
       g.model, g.requested_model, g.call_type, g.message_type, g.usage_estimated, g.price_version, g.priced, g.cache_hit, g.status,
       g.error_type, g.budget_action, g.service_tier,
-      -- What is already merged, and what is absurdly large, stays a row of its own: sums of such overflow.
+      -- What is merged already, and what is absurdly large, stays a row of its own, because sums of such could overflow.
       case when g.calls > 1 or g.total_tokens > 1e15 then g.id end
     returning 1
   )
@@ -99,7 +99,7 @@ begin
   into answer, sessions, counted
   from (select gone.calls, gone.session_id, gone::public.token_usage_logs as call from gone) as g;
 
-  -- Of all windows only the user's and the sessions' counted the calls by who made them: there they count no more.
+  -- Only the windows of the user and of sessions counted the calls for who made them, so they no longer count there.
   select array_agg(p order by p.budget_id, p.entity_id, p.period, p.starts_at) into postings
   from unnest(vital_private.postings_of(counted)) as p
   join public.budget_limits as b on b.id = p.budget_id
@@ -113,7 +113,7 @@ begin
 end;
 $$;
 
--- A fresh id for a row of a minute, a UUIDv7 as all the others.
+-- A new id for a row of a minute, a UUIDv7 like all the others.
 create function vital_private.id_of(moment timestamptz) returns uuid
 language sql
 volatile
@@ -125,7 +125,7 @@ as $$
 $$;
 
 -- Remove what budgets hold under the names of entities: windows with their grants, alerts, and limits of their own. Windows of sessions
--- stay where others have spent in them too.
+-- stay if others have spent in them too.
 create function vital_private.forget_entity(kind text, names text[], organization text) returns jsonb
 language plpgsql
 set search_path = ''
@@ -138,7 +138,7 @@ begin
   delete from public.budget_windows as w
   using public.budget_limits as b
   where b.id = w.budget_id and b.entity_type = kind and w.entity_id = any(names)
-    -- A budget of all organizations together: only where nothing of the others is left in it.
+    -- The window of a budget for all organizations together goes only if nothing of the other organizations is left in it.
     and (organization is null or b.organization_id = organization or (b.organization_id is null and w.spent <= 0))
     and (kind = 'user' or w.spent <= 0 or w.starts_at < vital_private.rows_kept_since());
   get diagnostics windows = row_count;
@@ -152,7 +152,7 @@ begin
     and (organization is null or b.organization_id = organization)
     and not exists (select from public.budget_windows as w where w.budget_id = b.id);
   get diagnostics limits = row_count;
-  if kind = 'session' then -- users' names there are seen to when all else is done
+  if kind = 'session' then -- the names of users in the audit are replaced at the very end
     perform set_config('vital_tracking.audit_may_change', 'on', true);
     update public.admin_audit as a
     set key = a.key || jsonb_build_object('entity_id', vital_private.digest_of(a.key ->> 'entity_id'))
@@ -188,7 +188,7 @@ begin
 end;
 $$;
 
--- What is left under the user's name in the days whose rows are gone goes to nobody's name, and empty sums go altogether.
+-- For days whose rows were deleted, the sums under the user's name move to no name. Empty sums are deleted.
 create function vital_private.forget_sums(who text, organization text) returns bigint
 language plpgsql
 set search_path = ''
@@ -196,14 +196,18 @@ as $$
 declare
   moved bigint;
 begin
-  execute vital_private.posting(
-    'usage_aggregations_daily_users', '{organization_id, day, user_id, service_type}', '{}',
-    format(
-      '(select organization_id, day, null::text as user_id, service_type, %s
-        from public.usage_aggregations_daily_users
-        where user_id = $1 and ($2 is null or organization_id = $2) and calls <> 0)',
-      array_to_string(vital_private.measures(), ', ')
+  execute (
+    select vital_private.adding_to(
+      a,
+      format(
+        '(select organization_id, day, null::text as user_id, service_type, %s
+          from public.usage_aggregations_daily_users
+          where user_id = $1 and ($2 is null or organization_id = $2) and calls <> 0)',
+        array_to_string(vital_private.kept_measures(), ', ')
+      )
     )
+    from vital_private.usage_aggregations as a
+    where a.target = 'usage_aggregations_daily_users'
   ) using who, organization;
   get diagnostics moved = row_count;
   delete from public.usage_aggregations_daily_users as u
@@ -212,7 +216,7 @@ begin
 end;
 $$;
 
--- A user's name in the audit becomes its digest.
+-- Replace a user's id in the audit by its digest.
 create function vital_private.forget_in_audit(who text, organization text) returns void
 language plpgsql
 set search_path = ''
@@ -246,9 +250,9 @@ begin
 end;
 $$;
 
--- Forget a user, in one organization or in all: `max_rows` calls and service runs at a time, since nobody records or admits calls
--- meanwhile (half a second a thousand). Call it again until it says {"done": true}; once there is nothing left, that changes
--- nothing. Calls that still lie in a process's spool come under the user's name after all: then call it once more.
+-- Forget a user, in one organization or in all: `max_rows` calls and service runs at a time, because nobody can record or admit calls
+-- meanwhile (half a second for a thousand). Call it again until it answers {"done": true}; further calls change nothing. Calls that
+-- are still in the spool of a process will be recorded under the user's name; then call it once more.
 create function public.forget_user(user_id text, organization_id text default null, max_rows integer default 5000) returns json
 language plpgsql
 security definer
@@ -314,7 +318,7 @@ as $$
   select public.forget_user(user_id, organization_id, max_rows)
 $$;
 
--- What there is of a user: {"rows", "calls", "total_cost", "runs", "windows", "memberships", "days", "first", "last"}.
+-- What is stored about a user: {"rows", "calls", "total_cost", "runs", "windows", "memberships", "days", "first", "last"}.
 create function public.user_traces_v1(user_id text, organization_id text default null) returns json
 language sql
 stable
@@ -357,16 +361,4 @@ as $$
   ) as c
 $$;
 
-revoke execute on function vital_private.digest_of(text) from public;
-revoke execute on function vital_private.forget_calls(text, text, integer) from public;
-revoke execute on function vital_private.id_of(timestamptz) from public;
-revoke execute on function vital_private.forget_entity(text, text[], text) from public;
-revoke execute on function vital_private.forget_runs(text, text, integer) from public;
-revoke execute on function vital_private.forget_sums(text, text) from public;
-revoke execute on function vital_private.forget_in_audit(text, text) from public;
-revoke execute on function public.forget_user(text, text, integer) from public, anon, authenticated;
-revoke execute on function public.forget_user_v1(text, text, integer) from public, anon, authenticated;
-revoke execute on function public.user_traces_v1(text, text) from public, anon, authenticated;
-grant execute on function public.forget_user(text, text, integer) to service_role;
-grant execute on function public.forget_user_v1(text, text, integer) to service_role;
-grant execute on function public.user_traces_v1(text, text) to service_role;
+select vital_private.restrict_functions(api => '{forget_user, forget_user_v1, user_traces_v1}');

@@ -1,19 +1,18 @@
--- How rows get in. One call takes a batch, as text holding a JSON array of objects with the columns' names: text arrives alike
--- through PostgREST, psycopg and psql. The whole batch goes in as one statement; only where that fails is every row tried alone,
--- so that the bad ones are set aside and their neighbours stay.
+-- How rows are recorded. A function takes a whole batch, as the text of a JSON array of objects with the columns' names; text arrives
+-- unchanged through PostgREST, psycopg and psql alike. The batch is inserted in one statement. Only if that fails is every row tried
+-- alone, so that bad rows are set aside and the others are stored.
 
--- A call as it is sent: a row, and what goes with it. This table holds no rows; it is the row type of json_populate_recordset.
---   replaces_abandoned: the true end of a call that had been given up
---   draws: [[window id, amount], ...], what of the call had been granted to its process by these windows
+-- A call as it is sent: a row, and what goes with it. This table never holds rows; it is the row type for json_populate_recordset.
+--   replaces_abandoned: the true end of a call that was recorded as given up
+--   draws: [[window id, amount], ...]: how much of the call is covered by what these windows granted to the process
 create table vital_private.incoming_calls (
   like public.token_usage_logs,
   replaces_abandoned boolean,
   draws json
 );
-alter table vital_private.incoming_calls enable row level security;
 
--- Insert calls and post them to the windows of the budgets; returns how many were new, and how many there were. Rows go in sorted
--- by id, so that two writers that send the same rows wait for each other in one order and cannot deadlock.
+-- Insert calls and post them to the windows of the budgets; returns how many were new, and how many there were. Rows are inserted in
+-- the order of their ids, so that two writers that send the same rows wait for each other in one order and cannot deadlock.
 create function vital_private.insert_calls(batch json, holder text) returns bigint[]
 language plpgsql
 set search_path = ''
@@ -26,8 +25,8 @@ declare
   replaced vital_private.counted_call[];
   drawn json;
 begin
-  -- The true end of a call that had been given up, as `abandoned` or `cancelled`, takes the place of its row, but never of one
-  -- that stands for other calls too. Rare, so look before reading twice.
+  -- The true end of a call that was recorded as `abandoned` or `cancelled` replaces its row, but never a row that stands for
+  -- other calls too. It is rare, so the batch is read a second time only where the word occurs in it.
   if strpos(batch::text, '"replaces_abandoned"') > 0 then
     with waiting as (
       select c.id, c.created_at
@@ -50,7 +49,7 @@ begin
   with incoming as materialized (
     select c.*
     from json_populate_recordset(null::vital_private.incoming_calls, batch) as c
-    -- Where a batch holds both ends of one call, the true one comes first and stays.
+    -- If a batch holds both ends of one call, the true one comes first and is stored.
     order by c.id, c.created_at, c.status is not distinct from 'abandoned'
   ),
 
@@ -104,8 +103,8 @@ begin
 end;
 $$;
 
--- Insert service runs or bring them to their end; returns how many rows were new or changed, and how many there were. An end is final: a start that
--- arrives after it changes nothing. (`holder` is of use to calls only.)
+-- Insert service runs or end them; returns how many rows were new or changed, and how many there were. An end is final: a start that
+-- arrives after it changes nothing. (`holder` is not used: it makes the signature that of insert_calls.)
 create function vital_private.upsert_runs(batch json, holder text) returns bigint[]
 language plpgsql
 set search_path = ''
@@ -131,10 +130,10 @@ begin
 end;
 $$;
 
--- Run one of the two over a batch, whole where that works. Else every row is tried alone and taken back, and then the good ones
--- go in as a whole: a writer that kept the rows and windows of one row while it takes the next would lock them out of order.
+-- Run insert_calls or upsert_runs over a batch, as a whole if that works. If not, every row is tried alone and rolled back, and then the
+-- good ones are inserted together: keeping the locks of one row while trying the next would take locks out of order.
 -- Only errors of the data (SQLSTATE classes 22, 23 and 54) set a row aside; any other error fails the batch, which the client
--- sends again. The report names no values but the row's id, only which rule was broken.
+-- sends again. The report names the row's id and which rule it broke, and no other value.
 create function vital_private.record_batch(batch_text text, insert_rows regproc, holder text) returns jsonb
 language plpgsql
 set search_path = ''
@@ -166,7 +165,7 @@ begin
   for element, place in select * from json_array_elements(batch) with ordinality loop
     begin
       execute format('select %s($1, $2)', insert_rows) using json_build_array(element), holder;
-      raise exception using errcode = 'VT000'; -- a good one: take back what was tried
+      raise exception using errcode = 'VT000'; -- a good row: roll it back
     exception
       when sqlstate 'VT000' then null;
       when data_exception or integrity_constraint_violation or program_limit_exceeded then
@@ -186,7 +185,7 @@ begin
 end;
 $$;
 
--- The id of a row, shortened, where it has one at all; a row may be anything.
+-- The id of a row, shortened; NULL where there is none. An element of a batch may be anything.
 create function vital_private.row_id(element json) returns text
 language plpgsql
 immutable
@@ -199,9 +198,9 @@ exception when others then
 end;
 $$;
 
--- Record a batch of calls: {"inserted": n, "duplicate": n, "rejected": [{"id", "sqlstate", "rule"}], "alerts": [...]}. Idempotent
--- by id. In the same transaction the calls are posted to the windows of the budgets, what `holder` had been granted for them
--- is taken out of its grants, and alerts that became due are written.
+-- Record a batch of calls: {"inserted": n, "duplicate": n, "rejected": [{"id", "sqlstate", "rule"}], "alerts": [...]}. Calls are known
+-- by their ids: sending one again changes nothing. In the same transaction they are posted to the windows of the budgets, what the
+-- process `holder` had been granted for them is taken out of its grants, and alerts that became due are written.
 create function public.record_calls_v1(calls text, holder text default null) returns json
 language plpgsql
 security definer
@@ -210,14 +209,14 @@ as $$
 declare
   report jsonb;
 begin
-  -- Calls that take the place of others change the sums twice, which only somebody alone can do in one order. It is rare.
+  -- Calls that replace others change the sums twice, and so would lock them out of order; such a batch, which is rare, runs alone.
   perform vital_private.lock_budgets(alone => strpos(calls, '"replaces_abandoned"') > 0);
   report := vital_private.record_batch(calls, 'vital_private.insert_calls'::regproc, holder);
   return report || jsonb_build_object('alerts', vital_private.alerts_of_this_transaction());
 end;
 $$;
 
--- Record a batch of service runs, each at its start and again at its end; the same report, without alerts.
+-- Record a batch of service runs, each at its start and again at its end; the same answer, without alerts.
 create function public.record_runs_v1(runs text) returns json
 language sql
 security definer
@@ -226,23 +225,5 @@ as $$
   select vital_private.record_batch(runs, 'vital_private.upsert_runs'::regproc, null)::json
 $$;
 
-revoke execute on function vital_private.insert_calls(json, text) from public;
-revoke execute on function vital_private.upsert_runs(json, text) from public;
-revoke execute on function vital_private.record_batch(text, regproc, text) from public;
-revoke execute on function vital_private.row_id(json) from public;
-revoke execute on function public.record_calls_v1(text, text) from public, anon, authenticated;
-revoke execute on function public.record_runs_v1(text) from public, anon, authenticated;
-grant execute on function public.record_calls_v1(text, text) to service_role;
-grant execute on function public.record_runs_v1(text) to service_role;
-
--- The database's clock: rows and windows go by it, whatever the clock of the machine that sends them says.
-create function public.database_time_v1() returns json
-language sql
-volatile
-set search_path = ''
-as $$
-  select to_json(clock_timestamp())
-$$;
-
-revoke execute on function public.database_time_v1() from public, anon, authenticated;
-grant execute on function public.database_time_v1() to service_role;
+select vital_private.restrict_relation('vital_private.incoming_calls');
+select vital_private.restrict_functions(api => '{record_calls_v1, record_runs_v1}');

@@ -1,0 +1,87 @@
+-- Days and months in a time zone. Which window of a budget a moment is in follows from the database's clock and the budget's zone
+-- alone, so nothing has to be reset when a day ends.
+
+-- The first instant of a local day. Where clocks jump forward over midnight it is the instant of the jump; where midnight comes
+-- twice, the first of the two.
+create function vital_private.local_midnight(day timestamp, zone text) returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  last_one constant timestamptz := day at time zone zone;
+  day_before constant timestamptz := last_one - interval '24 hours';
+  -- Midnight by the clock of the day before.
+  first_one constant timestamptz := (day - ((day_before at time zone zone) - (day_before at time zone 'UTC'))) at time zone 'UTC';
+begin
+  if first_one < last_one and first_one at time zone zone = day then
+    return first_one;
+  end if;
+  return last_one;
+end;
+$$;
+
+-- The local day of a moment. Where clocks go back over midnight, the new day has begun already and goes on.
+create function vital_private.local_day(moment timestamptz, zone text) returns timestamp
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  today constant timestamp := date_trunc('day', moment at time zone zone);
+begin
+  if vital_private.local_midnight(today + interval '1 day', zone) <= moment then
+    return today + interval '1 day';
+  end if;
+  return today;
+end;
+$$;
+
+-- When the window of a moment starts. The period `total` starts at `since`.
+create function vital_private.window_start(period text, moment timestamptz, zone text, since timestamptz)
+returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return case period
+    when 'minute' then date_trunc('minute', moment, 'UTC')
+    when 'day' then vital_private.local_midnight(vital_private.local_day(moment, zone), zone)
+    when 'month' then vital_private.local_midnight(date_trunc('month', vital_private.local_day(moment, zone)), zone)
+    when 'total' then since
+  end;
+end;
+$$;
+
+-- The first instant after the window of a moment. The period `total` never ends: NULL.
+create function vital_private.window_end(period text, moment timestamptz, zone text) returns timestamptz
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return case period
+    when 'minute' then date_trunc('minute', moment, 'UTC') + interval '1 minute'
+    when 'day' then vital_private.local_midnight(vital_private.local_day(moment, zone) + interval '1 day', zone)
+    when 'month' then
+      vital_private.local_midnight(date_trunc('month', vital_private.local_day(moment, zone)) + interval '1 month', zone)
+  end;
+end;
+$$;
+
+-- The first of so many days (UTC), the last of which is today.
+create function vital_private.first_of_days(days integer) returns date
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if days is null or days not between 1 and 3660 then
+    raise exception 'days must be a number from 1 to 3660.' using errcode = '22023';
+  end if;
+  return (now() at time zone 'UTC')::date - days + 1;
+end;
+$$;
+
+select vital_private.restrict_functions(helpers => '{local_midnight, local_day, window_start, window_end, first_of_days}');

@@ -1,0 +1,81 @@
+-- A window is one period of one budget for one entity: the day of a user, the month of an organization. A new period is a new row,
+-- so nothing ever has to be reset.
+--
+--   spent   = the sum of the recorded calls in the window
+--   granted = the sum of its grants: what processes hold for calls in flight and for calls to come
+--
+-- Both are kept by the transactions that record calls and hand out grants, and audit_budgets_v1 checks them.
+
+create table public.budget_windows (
+  id bigint generated always as identity primary key,
+  budget_id bigint not null references public.budget_limits (id) on delete cascade,
+  entity_id text not null,
+  period text not null,
+  starts_at timestamptz not null,
+  ends_at timestamptz,
+  limit_amount numeric not null,
+  spent numeric not null default 0,
+  granted numeric not null default 0,
+  next_slot_at timestamptz,
+  constraint budget_windows_key unique (budget_id, entity_id, period, starts_at),
+  constraint budget_windows_period check (period in ('minute', 'day', 'month', 'total')),
+  constraint budget_windows_amounts check (granted >= 0 and spent < 'Infinity' and granted < 'Infinity')
+) with (fillfactor = 70);
+
+comment on table public.budget_windows is 'One row a window: the period of a budget for one entity, with what is spent and granted in it.';
+comment on column public.budget_windows.ends_at is 'The first instant after the window; NULL where it never ends.';
+comment on column public.budget_windows.limit_amount is 'The limit in force, in the metric of the budget.';
+comment on column public.budget_windows.spent is 'Sum of the recorded calls of the window.';
+comment on column public.budget_windows.granted is 'What processes hold for calls under way and to come.';
+comment on column public.budget_windows.next_slot_at is 'When the next throttled call may pass.';
+
+create index budget_windows_running on public.budget_windows (ends_at);
+
+create table public.budget_grants (
+  window_id bigint not null references public.budget_windows (id) on delete cascade,
+  holder text not null,
+  amount numeric not null,
+  expires_at timestamptz not null,
+  primary key (window_id, holder),
+  constraint budget_grants_amount check (amount >= 0 and amount < 'Infinity')
+);
+
+comment on table public.budget_grants is 'Parts of windows that single processes may spend without asking; they lapse unless renewed.';
+comment on column public.budget_grants.holder is 'The process.';
+
+create index budget_grants_holder on public.budget_grants (holder);
+create index budget_grants_expiry on public.budget_grants (expires_at);
+
+-- The limits of budgets, one row a period. Windows that had ended by `since` were never limited by it; a total counts from then on.
+create table vital_private.budget_periods (
+  budget_id bigint not null references public.budget_limits (id) on delete cascade,
+  period text not null,
+  limit_amount numeric not null,
+  since timestamptz not null,
+  primary key (budget_id, period)
+);
+
+select vital_private.restrict_relation('public.budget_windows', readers => '{authenticated, service_role}');
+select vital_private.restrict_relation('public.budget_grants', readers => '{service_role}');
+select vital_private.restrict_relation('vital_private.budget_periods');
+
+create policy "Users see their own windows" on public.budget_windows
+for select to authenticated
+using (
+  entity_id = (select auth.jwt()) ->> 'sub'
+  and budget_id in (select b.id from public.budget_limits as b where b.entity_type = 'user')
+);
+
+create policy "Organization admins see their organization's windows" on public.budget_windows
+for select to authenticated
+using (
+  budget_id in (
+    select b.id
+    from public.budget_limits as b
+    where b.organization_id = any((select vital_private.administered_organizations())::text[])
+  )
+  or (
+    entity_id = any((select vital_private.administered_organizations())::text[])
+    and budget_id in (select b.id from public.budget_limits as b where b.entity_type = 'organization')
+  )
+);

@@ -1,0 +1,341 @@
+-- Sums of calls. They are kept by the statement that changes the calls, whoever inserts, reprices or deletes them and in whichever way,
+-- so at every commit the sums are those of the rows (docs/decisions/0023).
+--
+-- Five tables, each of which holds every call once (the last one: every call of a panel or workflow), so each adds up to the same
+-- bill. Their grains were chosen by measuring how many rows they hold for a hundred calls (docs/decisions/0022):
+--   usage_aggregations_daily_totals   day, organization, service                                      0.9
+--   usage_aggregations_hourly         hour, organization, service                                     5
+--   usage_aggregations_daily_users    day, organization, user, service                                8
+--   usage_aggregations_daily          day, organization, service, agent, tier, provider, model        21
+--   usage_aggregations_daily_parts    day, organization, service, panel, seat, workflow, step, agent  17
+-- Hours and days are those of UTC. The columns of measures are added by vital_private.build_usage_aggregations() below.
+
+create table public.usage_aggregations_hourly (
+  hour_start timestamptz not null,
+  organization_id text,
+  service_type text
+) with (fillfactor = 70);
+
+create table public.usage_aggregations_daily_totals (
+  day date not null,
+  organization_id text,
+  service_type text
+) with (fillfactor = 70);
+
+create table public.usage_aggregations_daily (
+  day date not null,
+  organization_id text,
+  service_type text,
+  agent_id text,
+  agent_name text,
+  agent_tier text,
+  provider text,
+  model text
+) with (fillfactor = 70);
+
+create table public.usage_aggregations_daily_users (
+  day date not null,
+  organization_id text,
+  user_id text,
+  service_type text
+) with (fillfactor = 70);
+
+create table public.usage_aggregations_daily_parts (
+  day date not null,
+  organization_id text,
+  service_type text,
+  panel_id text,
+  panel_position smallint,
+  workflow_id text,
+  workflow_step text,
+  workflow_step_name text,
+  agent_id text,
+  agent_name text
+) with (fillfactor = 70);
+
+comment on table public.usage_aggregations_hourly is 'Calls by hour (UTC), organization and service.';
+comment on table public.usage_aggregations_daily_totals is 'Calls by day (UTC), organization and service.';
+comment on table public.usage_aggregations_daily is 'Calls by day (UTC), organization, service, agent, tier, provider and model.';
+comment on table public.usage_aggregations_daily_users is 'Calls by day (UTC), organization, user and service.';
+comment on table public.usage_aggregations_daily_parts is 'Calls of panels and workflows by day (UTC), seat or step, and agent.';
+comment on column public.usage_aggregations_daily.agent_name is 'A name that the agent had on that day.';
+
+create unique index usage_aggregations_hourly_key on public.usage_aggregations_hourly
+(organization_id, hour_start, service_type) nulls not distinct;
+create unique index usage_aggregations_daily_totals_key on public.usage_aggregations_daily_totals
+(organization_id, day, service_type) nulls not distinct;
+create unique index usage_aggregations_daily_key on public.usage_aggregations_daily
+(organization_id, day, service_type, agent_id, agent_tier, provider, model) nulls not distinct;
+create unique index usage_aggregations_daily_users_key on public.usage_aggregations_daily_users
+(organization_id, day, user_id, service_type) nulls not distinct;
+create unique index usage_aggregations_daily_parts_key on public.usage_aggregations_daily_parts
+(organization_id, day, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id) nulls not distinct;
+
+-- For reports over all organizations. Rows are written in the order of time, which is all that a block range index needs.
+create index usage_aggregations_hourly_time on public.usage_aggregations_hourly using brin (hour_start);
+create index usage_aggregations_daily_totals_time on public.usage_aggregations_daily_totals using brin (day);
+create index usage_aggregations_daily_time on public.usage_aggregations_daily using brin (day);
+create index usage_aggregations_daily_users_time on public.usage_aggregations_daily_users using brin (day);
+create index usage_aggregations_daily_parts_time on public.usage_aggregations_daily_parts using brin (day);
+create index usage_aggregations_daily_users_user on public.usage_aggregations_daily_users (user_id, day);
+
+-- The tables for those who fill them: the key in the order of its index, the second column being the bucket of time; the names, of
+-- which any value of the group will do; and which calls belong there.
+create table vital_private.usage_aggregations (
+  position smallint not null unique,
+  target text not null primary key,
+  keys text[] not null,
+  names text[] not null default '{}',
+  condition text not null default 'true'
+);
+
+insert into vital_private.usage_aggregations (position, target, keys, names, condition) values
+(1, 'usage_aggregations_hourly', '{organization_id, hour_start, service_type}', '{}', 'true'),
+(2, 'usage_aggregations_daily_totals', '{organization_id, day, service_type}', '{}', 'true'),
+(
+  3, 'usage_aggregations_daily', '{organization_id, day, service_type, agent_id, agent_tier, provider, model}',
+  '{agent_name}', 'true'
+),
+(4, 'usage_aggregations_daily_users', '{organization_id, day, user_id, service_type}', '{}', 'true'),
+(
+  5, 'usage_aggregations_daily_parts',
+  '{organization_id, day, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id}',
+  '{agent_name, workflow_step_name}', 'coalesce(u.panel_id, u.workflow_id, u.workflow_step) is not null'
+);
+
+select vital_private.restrict_relation('vital_private.usage_aggregations');
+
+do $$
+declare
+  aggregation text;
+begin
+  for aggregation in select format('public.%I', a.target) from vital_private.usage_aggregations as a loop
+    perform vital_private.restrict_relation(aggregation, readers => '{authenticated, service_role}');
+    execute format(
+      'create policy "Organization admins see their organization''s usage" on %s
+      for select to authenticated
+      using (organization_id = any((select vital_private.administered_organizations())::text[]))', aggregation
+    );
+  end loop;
+end;
+$$;
+
+create policy "Users see their own usage" on public.usage_aggregations_daily_users
+for select to authenticated
+using (user_id = (select auth.jwt()) ->> 'sub');
+
+-- sum() makes room for millions of numbers before it adds the first one, and a histogram is hundreds of digits long. The groups of a batch
+-- are small, mostly of one call, and these aggregates take the number of a single call as it is.
+create aggregate vital_private.total (numeric)(
+  sfunc = numeric_add, stype = numeric, combinefunc = numeric_add, parallel = safe
+);
+create aggregate vital_private.total (bigint)(
+  sfunc = int8pl, stype = bigint, combinefunc = int8pl, parallel = safe
+);
+
+-- Whoever adds to a day holds this lock shared until the commit; whoever counts a day again holds it alone.
+create function vital_private.lock_usage(day date, alone boolean) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if alone then
+    perform pg_catalog.pg_advisory_xact_lock(hashtext('vital_tracking.usage'), day - date '2000-01-01');
+  else
+    perform pg_catalog.pg_advisory_xact_lock_shared(hashtext('vital_tracking.usage'), day - date '2000-01-01');
+  end if;
+end;
+$$;
+
+-- The measures that aggregations keep.
+create function vital_private.kept_measures() returns text[]
+language sql
+stable
+set search_path = ''
+as $$
+  select array_agg(m.name order by m.position) from vital_private.usage_measures as m where m.of_call is not null
+$$;
+
+-- The text of a query that measures calls: a row for each call, with all columns by which aggregations group, and the measures. `source`
+-- is a table or query of calls. If it is `signed`, its column `sign` says whether a call is added (1) or taken away (-1). (date_bin
+-- finds an hour of UTC ten times faster than date_trunc, which asks the time zone.)
+create function vital_private.measured(source text, signed boolean default false) returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select format(
+    $query$(
+      select
+        date_bin('1 hour', call.created_at, '2000-01-01 00:00:00+00') as hour_start, (call.created_at at time zone 'UTC')::date as day,
+        call.organization_id, call.user_id, call.service_type, call.agent_id, call.agent_name, call.agent_tier, call.provider, call.model,
+        call.panel_id, call.panel_position, call.workflow_id, call.workflow_step, call.workflow_step_name, %s
+      from %s as call
+    )$query$,
+    string_agg(format(case when signed then 'call.sign * (%s) as %I' else '%s as %I' end, m.of_call, m.name), ', ' order by m.position),
+    source
+  )
+  from vital_private.usage_measures as m
+  where m.of_call is not null
+$$;
+
+-- The text of a statement that adds measured calls, or sums of them, to an aggregation. Rows are added in the order of the key, so that
+-- two writers wait for each other in one order.
+create function vital_private.adding_to(aggregation vital_private.usage_aggregations, source text) returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select format(
+    'insert into public.%I as known (%s)
+    select %s
+    from %s as u where %s group by %s order by %s
+    on conflict (%s) do update set %s',
+    aggregation.target,
+    array_to_string(aggregation.keys || aggregation.names || m.measures, ', '),
+    array_to_string(
+      array(select 'u.' || k from unnest(aggregation.keys) as k)
+      || array(select format('max(u.%I)', n) from unnest(aggregation.names) as n)
+      || array(select format('vital_private.total(u.%I)', k) from unnest(m.measures) as k),
+      ', '
+    ),
+    source,
+    aggregation.condition,
+    array_to_string(array(select generate_series(1, cardinality(aggregation.keys))), ', '),
+    -- Any order will do if everybody uses it; this one is the cheapest to compare.
+    array_to_string(
+      array(
+        select case when k in ('day', 'hour_start', 'panel_position') then ordinality::text else format('u.%I collate "C"', k) end
+        from unnest(aggregation.keys) with ordinality as k
+      ), ', '
+    ),
+    array_to_string(aggregation.keys, ', '),
+    array_to_string(
+      array(select format('%1$I = coalesce(excluded.%1$I, known.%1$I)', n) from unnest(aggregation.names) as n)
+      || array(select format('%1$I = known.%1$I + excluded.%1$I', k) from unnest(m.measures) as k),
+      ', '
+    )
+  )
+  from (select vital_private.kept_measures() as measures) as m
+$$;
+
+-- Bring everything that keeps the sums in line with usage_measures and usage_aggregations: the columns of the aggregations, the view of
+-- measured calls, and the triggers. Call it after a row was added to usage_measures; days from before are counted again
+-- with queue_backfill_v1. What counts again and compares (the next migration) and the reports read the catalogue each time.
+create function vital_private.build_usage_aggregations() returns void
+language plpgsql
+set search_path = ''
+as $build$
+declare
+  sources constant jsonb := jsonb_build_object(
+    'insert', 'added',
+    'update', '(select 1 as sign, c.* from added as c union all select -1, c.* from removed as c)',
+    'delete', '(select -1 as sign, c.* from removed as c)'
+  );
+  tables constant jsonb := jsonb_build_object(
+    'insert', 'new table as added', 'update', 'old table as removed new table as added', 'delete', 'old table as removed'
+  );
+  -- Everything by which the aggregations without seats and steps group.
+  folded constant text[] := '{hour_start, day, organization_id, user_id, service_type, agent_id, agent_name, agent_tier, provider, model}';
+  measures constant text[] := vital_private.kept_measures();
+  kept record;
+  operation text;
+begin
+  for kept in
+    select a.target, m.name, m.about, case m.unit when 'calls' then 'bigint' else 'numeric' end as type
+    from vital_private.usage_aggregations as a
+    cross join vital_private.usage_measures as m
+    where m.of_call is not null
+    order by a.position, m.position
+  loop
+    execute format('alter table public.%I add column if not exists %I %s not null default 0', kept.target, kept.name, kept.type);
+    execute format('comment on column public.%I.%I is %L', kept.target, kept.name, kept.about);
+  end loop;
+
+  -- Calls with their measures, by the names that the aggregations have. Its reader sees the calls that the policies show.
+  drop view if exists vital_private.measured_calls;
+  execute (
+    select format(
+      'create view vital_private.measured_calls with (security_invoker = true) as select %s from public.token_usage_logs as call',
+      string_agg(c.expression, ', ' order by c.place, c.position)
+    )
+    from (
+      select 1 as place, a.attnum as position, format('call.%I', a.attname) as expression
+      from pg_catalog.pg_attribute as a
+      where a.attrelid = 'public.token_usage_logs'::regclass and a.attnum > 0 and not a.attisdropped and a.attname <> all(measures)
+      union all
+      select 2, m.position, format('%s as %I', m.of_call, m.name) from vital_private.usage_measures as m where m.of_call is not null
+    ) as c
+  );
+  perform vital_private.restrict_relation('vital_private.measured_calls', readers => '{authenticated, service_role}');
+
+  -- The triggers, one for each kind of statement. They first fold the calls by everything but seats and steps, which makes four of the
+  -- five tables cheap: the turns of a conversation become one row. Each fills the tables in the same order.
+  drop type if exists vital_private.folded_usage;
+  execute (
+    select format(
+      'create type vital_private.folded_usage as (%s)', string_agg(format('%I %s', c.name, c.type), ', ' order by c.place, c.position)
+    )
+    from (
+      select 1 as place, f.position, f.name, case f.name when 'hour_start' then 'timestamptz' when 'day' then 'date' else 'text' end as type
+      from unnest(folded) with ordinality as f (name, position)
+      union all
+      select 2, m.position, m.name, case m.unit when 'calls' then 'bigint' else 'numeric' end
+      from vital_private.usage_measures as m
+      where m.of_call is not null
+    ) as c
+  );
+  foreach operation in array array['insert', 'update', 'delete'] loop
+    execute format(
+      $function$
+create or replace function vital_private.aggregate_usage_on_%1$s() returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $body$
+declare
+  folded vital_private.folded_usage[];
+begin
+  if tg_op = 'DELETE' and current_setting('vital_tracking.keep_sums', true) = 'on' then
+    return null;
+  end if;
+  select array_agg(row(%2$s, %3$s)::vital_private.folded_usage) into folded
+  from (select %2$s, %4$s from %5$s as u group by %2$s) as u;
+  if folded is null then
+    return null;
+  end if;
+  perform vital_private.lock_usage(d.day, alone => false)
+  from (select distinct u.day from unnest(folded) as u order by 1) as d;
+  %6$s
+  return null;
+end;
+$body$
+      $function$,
+      operation,
+      array_to_string(folded, ', '),
+      array_to_string(measures, ', '),
+      array_to_string(array(select format('vital_private.total(u.%1$I) as %1$I', m) from unnest(measures) as m), ', '),
+      vital_private.measured(sources ->> operation, operation <> 'insert'),
+      (
+        select string_agg(
+          vital_private.adding_to(
+            a,
+            case
+              when a.condition = 'true' then 'unnest(folded)'
+              else vital_private.measured(sources ->> operation, operation <> 'insert')
+            end
+          ) || ';', E'\n  ' order by a.target desc
+        )
+        from vital_private.usage_aggregations as a
+      )
+    );
+    execute format(
+      'create or replace trigger aggregate_usage_on_%1$s after %1$s on public.token_usage_logs referencing %2$s
+      for each statement execute function vital_private.aggregate_usage_on_%1$s()', operation, tables ->> operation
+    );
+  end loop;
+  perform vital_private.restrict_functions();
+end;
+$build$;
+
+select vital_private.build_usage_aggregations();

@@ -1,0 +1,298 @@
+-- How long rows are kept, table by table, and how those that have expired are deleted.
+--
+-- Nothing is deleted unless an admin runs `apply_retention(false)` or schedules it. Rows are deleted by whole months (UTC), so each row is
+-- kept at least as long as the policy of its table says. The sums outlive the rows: aggregations and windows of budgets stay as they
+-- are.
+
+create table public.retention_policies (
+  table_name text not null primary key,
+  keep interval,
+  updated_at timestamptz not null default now(),
+  constraint retention_policies_table check (
+    table_name in (
+      'token_usage_logs', 'service_runs', 'usage_aggregations_hourly', 'usage_aggregations_daily', 'usage_aggregations_daily_users',
+      'usage_aggregations_daily_parts', 'usage_aggregations_daily_totals', 'budget_windows', 'cost_alerts', 'admin_audit'
+    )
+  ),
+  -- Budgets are filled from the calls of the month that runs, in every time zone.
+  constraint retention_policies_a_month_at_least check (keep >= interval '31 days' and keep <= interval '1000 years')
+);
+
+comment on table public.retention_policies is 'How long rows are kept at least; whole months (UTC) go, once apply_retention(false) runs.';
+comment on column public.retention_policies.keep is 'At least 31 days; NULL: for ever.';
+
+insert into public.retention_policies (table_name, keep) values
+('token_usage_logs', '90 days'),
+('service_runs', '90 days'),
+('usage_aggregations_hourly', '7 years'),
+('usage_aggregations_daily', '7 years'),
+('usage_aggregations_daily_users', '7 years'),
+('usage_aggregations_daily_parts', '7 years'),
+('usage_aggregations_daily_totals', '7 years'),
+('budget_windows', '2 years'),
+('cost_alerts', '2 years'),
+('admin_audit', '7 years');
+
+select vital_private.restrict_relation('public.retention_policies', readers => '{authenticated, service_role}');
+grant update on public.retention_policies to service_role;
+
+create policy "Organization admins see how long data are kept" on public.retention_policies
+for select to authenticated
+using (cardinality((select vital_private.administered_organizations())) > 0);
+
+create policy "The service role manages how long data are kept" on public.retention_policies
+for all to service_role
+using (true)
+with check (true);
+
+select vital_private.audit_table('public.retention_policies', 'table_name');
+
+-- Set how long the rows of a table are kept: '90 days', '7 years'; NULL: for ever. This alone deletes nothing.
+create function public.set_retention_v1(table_name text, keep text default null) returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  stored public.retention_policies;
+begin
+  update public.retention_policies as p
+  set keep = set_retention_v1.keep::interval, updated_at = now()
+  where p.table_name = set_retention_v1.table_name
+  returning p.* into stored;
+  if stored.table_name is null then
+    raise exception 'There is no retention of %.', set_retention_v1.table_name
+      using errcode = '22023', hint = 'The tables: select table_name from retention_policies;';
+  end if;
+  return json_build_object('table_name', stored.table_name, 'keep', stored.keep::text);
+end;
+$$;
+
+-- Which months were archived. Retention says of each month that it would drop whether it was.
+create table vital_private.archived_months (
+  month date not null primary key,
+  held bigint not null,
+  total_cost numeric not null,
+  file text not null,
+  archived_at timestamptz not null default now()
+);
+select vital_private.restrict_relation('vital_private.archived_months');
+
+comment on table vital_private.archived_months is 'The months that were written to a file and read back, with what was in it.';
+
+-- The instant from which the rows of a table are kept: its policy, cut to whole months. Sums must not be deleted before the rows that they
+-- are the sums of, nor windows of budgets before the calls in them.
+create function vital_private.kept_from(table_name text) returns timestamptz
+language sql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+  select case
+    when p.table_name like 'usage_aggregations_%' or p.table_name in ('budget_windows', 'cost_alerts')
+      then least(date_trunc('month', now() - p.keep), vital_private.rows_kept_since())
+    else date_trunc('month', now() - p.keep)
+  end
+  from public.retention_policies as p
+  where p.table_name = kept_from.table_name and p.keep is not null
+$$;
+
+-- The text of the condition that a row `t` of a table has expired; `kept` is the instant from which rows are kept.
+create function vital_private.expired(table_name text, kept timestamptz) returns text
+language sql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+  select format(
+    case table_name
+      when 'token_usage_logs' then 't.created_at < %L'
+      when 'service_runs' then 't.started_at < %L'
+      when 'usage_aggregations_hourly' then 't.hour_start < %L'
+      when 'budget_windows' then
+        't.ends_at < %L and not exists (select from public.budget_grants as g where g.window_id = t.id)'
+      -- An alert must not be deleted before its window, which would otherwise raise it again.
+      when 'cost_alerts' then
+        't.created_at < %L and not exists (
+          select from public.budget_windows as w
+          where w.budget_id = t.budget_id and w.entity_id = t.entity_id and w.period = t.period and w.starts_at = t.window_starts_at
+        )'
+      when 'admin_audit' then 't.at < %L'
+      else 't.day < (%L::timestamptz at time zone ''UTC'')::date'
+    end,
+    kept
+  )
+$$;
+
+-- Delete the rows that have expired or, as a dry run, say what would be deleted. Months of calls are dropped as a whole, which takes no
+-- time. Of every other table, and of calls outside the monthly partitions, at most `max_rows` are deleted: `more` says whether to
+-- run it again.
+create function public.apply_retention(dry_run boolean default true, max_rows integer default 50000) returns json
+language plpgsql
+security definer
+set search_path = ''
+set timezone = 'UTC'
+set statement_timeout = '15min'
+as $$
+declare
+  policy record;
+  kept timestamptz;
+  source text;
+  months jsonb;
+  rows_in_months bigint;
+  affected bigint;
+  bytes bigint;
+  waiting boolean := false;
+  more boolean;
+  answers jsonb := '[]';
+begin
+  if not dry_run then
+    perform vital_private.sums_are_complete(vital_private.kept_from('token_usage_logs'));
+    perform pg_catalog.pg_advisory_xact_lock(hashtext('vital_tracking.partitions'));
+    perform set_config('vital_tracking.keep_sums', 'on', true);
+    perform set_config('vital_tracking.audit_may_change', 'on', true);
+  end if;
+  for policy in
+    select p.table_name, p.keep
+    from public.retention_policies as p
+    -- Windows before their alerts. Calls last: from the drop of a month until the commit, everybody has to wait.
+    order by p.table_name = 'token_usage_logs', p.table_name = 'cost_alerts', p.table_name
+  loop
+    kept := vital_private.kept_from(policy.table_name);
+    months := '[]';
+    rows_in_months := 0;
+    affected := 0;
+    more := false;
+    bytes := pg_catalog.pg_total_relation_size(format('public.%I', policy.table_name)::regclass);
+    source := format('public.%I', policy.table_name);
+    if policy.table_name = 'token_usage_logs' then
+      source := 'vital_private.token_usage_logs_default';
+      bytes := pg_catalog.pg_total_relation_size(source::regclass)
+        + coalesce((select sum(m.bytes) from vital_private.monthly_partitions() as m), 0);
+      if kept is not null then
+        months := vital_private.drop_months(kept, dry_run);
+        select
+          coalesce(sum((m.value ->> 'rows')::bigint) filter (where (m.value ->> 'dropped')::boolean or dry_run), 0),
+          coalesce(bool_or(not (m.value ->> 'dropped')::boolean and not dry_run), false)
+        into rows_in_months, waiting
+        from jsonb_array_elements(months) as m (value);
+      end if;
+    end if;
+    if kept > '-infinity' and dry_run then
+      execute format('select count(*) from %s as t where %s', source, vital_private.expired(policy.table_name, kept)) into affected;
+    elsif kept > '-infinity' then
+      execute format(
+        'delete from %s as t where t.ctid = any(array(select t.ctid from %s as t where %s limit %s))',
+        source, source, vital_private.expired(policy.table_name, kept), greatest(max_rows, 1)
+      );
+      get diagnostics affected = row_count;
+      more := affected >= greatest(max_rows, 1);
+      if policy.table_name = 'token_usage_logs' and rows_in_months + affected > 0 then
+        perform vital_private.rows_gone_before(kept);
+      end if;
+      if jsonb_array_length(months) + affected > 0 then
+        perform vital_private.note(
+          policy.table_name, 'retention', null, jsonb_build_object('before', kept),
+          jsonb_build_object(
+            'rows', rows_in_months + affected,
+            'months', (select coalesce(jsonb_agg(m.value -> 'month'), '[]') from jsonb_array_elements(months) as m (value))
+          )
+        );
+      end if;
+    end if;
+    answers := answers || jsonb_build_object(
+      'table_name', policy.table_name, 'keep', policy.keep::text, 'kept_from', nullif(kept, '-infinity'), 'bytes', bytes,
+      'rows', rows_in_months + affected, 'months', months, 'more', more
+    );
+  end loop;
+  perform set_config('vital_tracking.keep_sums', '', true);
+  perform set_config('vital_tracking.audit_may_change', '', true);
+  return json_build_object(
+    'dry_run', dry_run, 'more', answers @> '[{"more": true}]', 'waiting', waiting, 'tables', answers
+  );
+end;
+$$;
+
+comment on function public.apply_retention(boolean, integer) is
+'Deletes what is older than retention_policies allow; by default (dry_run) it only says what would go.';
+
+-- Refuse to delete calls before an instant while some of them are not in the sums yet, as calls older than the aggregations may be.
+create function vital_private.sums_are_complete(kept timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if exists (select from vital_private.usage_backfill as b where b.day < (kept at time zone 'UTC')::date) then
+    raise exception 'Days of calls that would go are not in the aggregations yet.'
+      using errcode = '55000', hint = 'First run: vital-tracking backfill';
+  end if;
+end;
+$$;
+
+-- Drop the partitions of the months that ended by an instant, the oldest first, or list them:
+-- [{"month", "rows", "bytes", "archived", "dropped"}, ...]. A partition that is in use is left for the next run.
+create function vital_private.drop_months(kept timestamptz, dry_run boolean) returns jsonb
+language plpgsql
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  old record;
+  held bigint;
+  waits boolean := dry_run;
+  answers jsonb := '[]';
+begin
+  -- All are counted first, because from the first drop until the commit everybody has to wait.
+  for old in
+    select m.month, m.bytes, a.held as archived
+    from vital_private.monthly_partitions() as m
+    left join vital_private.archived_months as a on a.month = m.month
+    where m.month + interval '1 month' <= kept
+    order by m.month
+  loop
+    execute format('select count(*) from vital_private.%I', vital_private.partition_of(old.month)) into held;
+    answers := answers || jsonb_build_object(
+      'month', to_char(old.month, 'YYYY-MM'), 'rows', held, 'bytes', old.bytes, 'archived', coalesce(old.archived = held, held = 0),
+      'dropped', not dry_run
+    );
+  end loop;
+  for place in 0..jsonb_array_length(answers) - 1 loop
+    if not waits then
+      begin
+        perform set_config('lock_timeout', '5s', true);
+        execute format(
+          'drop table vital_private.%I', vital_private.partition_of(to_date(answers -> place ->> 'month', 'YYYY-MM'))
+        );
+      exception when lock_not_available or deadlock_detected then
+        waits := true;
+      end;
+      perform set_config('lock_timeout', '0', true);
+    end if;
+    answers := jsonb_set(answers, array[place::text, 'dropped'], to_jsonb(not waits));
+  end loop;
+  return answers;
+end;
+$$;
+
+-- Let pg_cron make partitions each night and, if an admin says so, delete what has expired. False where pg_cron is not installed or
+-- refuses; then every process that records makes partitions, and so does `vital-tracking refresh`.
+create function public.schedule_maintenance(retention boolean default false) returns boolean
+language sql
+security definer
+set search_path = ''
+as $$
+  select
+    vital_private.schedule('vital_tracking.maintain_partitions', '17 3 * * *', 'select public.maintain_partitions()')
+    -- Six times a night, because each time only so many rows are deleted.
+    and (
+      not retention
+      or vital_private.schedule('vital_tracking.apply_retention', '*/10 4 * * *', 'select public.apply_retention(false, 200000)')
+    )
+$$;
+
+comment on function public.schedule_maintenance(boolean) is
+'Has pg_cron keep the partitions, and with true also delete each night what retention_policies no longer keep.';
+
+select vital_private.restrict_functions(api => '{set_retention_v1, apply_retention, schedule_maintenance}');
+
+select public.schedule_maintenance();
