@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from tests.sql.helpers import Connection, Row, a_call, acting_as, call, call_id, record
 from vital_tracking.cli.report_tables import LABELS, MEASURES
+
+from tests.sql.helpers import Connection, Row, a_call, acting_as, call, call_id, record
 
 TABLES = ("hourly", "daily_totals", "daily", "daily_users", "daily_parts")
 YESTERDAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
