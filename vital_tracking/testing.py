@@ -33,7 +33,7 @@ class MemoryStore:
     the database's.
     """
 
-    description = "memory"
+    description = identity = "memory"
     in_memory = True  # it ends with the process: nothing is spooled for it
 
     def __init__(self) -> None:

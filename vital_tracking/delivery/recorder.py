@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record
@@ -19,7 +21,7 @@ from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery.batch_processor import BatchProcessor
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.costs import Costs
-from vital_tracking.delivery.dead_letters import DeadLetters
+from vital_tracking.delivery.dead_letters import DeadLetters, move_letters
 from vital_tracking.delivery.encoding import Call, Recordable, as_log_record, by_clock, decoded, key_of
 from vital_tracking.delivery.exporter import Row, StoreExporter
 from vital_tracking.delivery.memory_queue import RECORD_OVERHEAD, MemoryQueue
@@ -27,9 +29,10 @@ from vital_tracking.delivery.overflow import Overflow
 from vital_tracking.delivery.settlement import Holds, Settlement
 from vital_tracking.delivery.stats import Counts, Delivered, Stats
 from vital_tracking.delivery.upkeep import Upkeep
+from vital_tracking.errors import StoreError
 from vital_tracking.settings import Settings
 from vital_tracking.spool.disk_queue import Spool
-from vital_tracking.spool.location import spool_folder
+from vital_tracking.spool.location import spool_location
 from vital_tracking.spool.log_record import LogRecord, RecordKind
 from vital_tracking.spool.orphans import OrphanedSegments, Orphans
 from vital_tracking.stores.protocol import Store
@@ -39,6 +42,10 @@ logger = logging.getLogger("vital_tracking.delivery")
 _LEFT: Final = (
     "%d calls wait in the spool (%s) until the database takes them: the next process delivers them, "
     "or run: vital-tracking spool replay"
+)
+_ANOTHER: Final = (
+    "%s is another database than before: what was left for the former one stays in the spool. "
+    "See: vital-tracking spool status"
 )
 _AS_IT_IS: Final = 4096  # bytes of a queued call that is not packed: about as many, with what it refers to
 _MOST_AS_THEY_ARE: Final = 1000  # calls in memory: what waits behind them is packed, and smaller
@@ -60,7 +67,9 @@ class Recorder:
         self.on_tick: list[Callable[[], None]] = []
         self.on_alerts: Callable[[list[dict[str, Any]]], None] | None = None
         self._settings = settings
-        self.folder = None if getattr(store, "in_memory", False) else spool_folder(settings, store.description)
+        self._location = (
+            None if getattr(store, "in_memory", False) else spool_location(settings, store.identity, store.description)
+        )
         self._build(None)
 
     def _build(self, holds: Holds | None) -> None:
@@ -75,14 +84,22 @@ class Recorder:
         self.spool = spool = self._make_spool()
         self._overflow = Overflow(spool, self._queue, settlement, costs, clock, counts)
         self._orphans = Orphans(
-            self.folder,
+            self._location,
             lambda: spool.path if spool is not None else None,
             lambda: clock.first_s,
+            ask=self._ask_who_it_is,
             found=self._found,
             fault=counts.fault,
         )
+        self._dead_letters = DeadLetters(self.folder)
         upkeep = Upkeep(
-            store, self.prices, clock, counts.fault, on_prices=settlement.prices_changed, on_clock=self._clock_known
+            store,
+            self.prices,
+            clock,
+            counts.fault,
+            on_prices=settlement.prices_changed,
+            on_clock=self._clock_known,
+            on_database=self._database_known,
         )
         self.refresh_prices = upkeep.refresh
         self._writer: BatchProcessor[LogRecord, Row] = BatchProcessor(
@@ -92,7 +109,7 @@ class Recorder:
                 settlement,
                 upkeep,
                 clock,
-                DeadLetters(self.folder),
+                self._dead_letters,
                 counts,
                 on_alerts=self._tell_alerts,
                 on_posted=spool.gone if spool is not None else lambda _key: None,
@@ -109,13 +126,13 @@ class Recorder:
         self.start = self._writer.start
 
     def _make_spool(self) -> Spool | None:
-        if self.folder is None:
+        location, settings = self._location, self._settings
+        if location is None:
             return None
-        settings = self._settings
         return Spool(
-            self.folder,
-            root=self.folder.parent,
-            about=self.store.description,
+            location.folder,
+            root=location.root,
+            about=location.about,
             segment_bytes=settings.segment_bytes,
             limit_bytes=settings.spool_bytes,
             sync_s=settings.sync_interval_s,
@@ -129,6 +146,11 @@ class Recorder:
         self._orphans.let_go()
         self._build(self._settlement.holds)
         self.store.after_fork()
+
+    @property
+    def folder(self) -> Path | None:
+        """The database's folder in the spool; None where there is no spool."""
+        return self._location.folder if self._location is not None else None
 
     @property
     def holds(self) -> Holds | None:
@@ -241,6 +263,25 @@ class Recorder:
             self.spool.append(RecordKind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s)
         self._orphans.date(skew_s)
 
+    def _database_known(self, database_id: str) -> None:
+        """The database has told who it is: what lies in the spool for another one is not for this one."""
+        location = self._location
+        if location is None or (location.confirmed and location.database_id == database_id):
+            return
+        if location.learn(database_id):
+            self._orphans.let_go()
+            self._counts.say_once(_ANOTHER, self.store.description)
+        if self.spool is not None:
+            self.spool.move_on(location.folder, location.about)
+        self._dead_letters.folder = location.folder
+        for folder in location.former_folders:
+            move_letters(folder, location.folder)
+        self._orphans.look_again()
+
+    def _ask_who_it_is(self) -> None:
+        with suppress(StoreError):  # it will be asked again
+            self.refresh_prices()
+
     def _tell_alerts(self, alerts: list[dict[str, Any]]) -> None:
         if self.on_alerts is not None:
             self.on_alerts(alerts)
@@ -322,6 +363,7 @@ class Recorder:
     ) -> bool:
         """Deliver now what dead processes have left, for at most `timeout` seconds; whether all of it is delivered."""
         deadline = time.monotonic() + timeout
+        self._ask_who_it_is()
         for orphan in self._orphans.claim():
             try:
                 self._writer.empty(orphan, deadline, partial(on_progress, orphan))

@@ -14,53 +14,74 @@ import orjson
 
 from vital_tracking.calls.json_codec import unpack_record, unpack_run
 from vital_tracking.core.record import CallRecord, RunRecord
-from vital_tracking.delivery.dead_letters import FILE, Letter, letters_in
-from vital_tracking.errors import VitalError
+from vital_tracking.delivery.dead_letters import FILE, Letter, letters_in, move_letters
+from vital_tracking.errors import StoreNotReady, VitalError
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
-from vital_tracking.spool.location import spool_folder
+from vital_tracking.spool.location import SpoolLocation, folders_in, spool_location
 from vital_tracking.spool.log_record import LogRecord, RecordKind, frames_in
 from vital_tracking.spool.orphans import Tally
 from vital_tracking.spool.owner import about_owner, is_alive, owners_in
 from vital_tracking.spool.segment import CAN_LOCK, bytes_in, segments_of
-from vital_tracking.stores import open_store
+from vital_tracking.stores import Store, open_store
 
 TAIL: Final = -12
 """Where the part of a folder's name begins that tells it from the others."""
 
 
 class Place(NamedTuple):
-    """Where this configuration spools: the root, the database's own folder in it, and what the database is called."""
+    """Where this configuration spools."""
 
-    root: Path
-    folder: Path
-    database: str
+    location: SpoolLocation
+
+    @property
+    def root(self) -> Path:
+        """The folder of all spools."""
+        return self.location.root
+
+    @property
+    def folder(self) -> Path:
+        """The database's own folder."""
+        return self.location.folder
+
+    @property
+    def database(self) -> str:
+        """What the database is called."""
+        return self.location.description
 
 
 def place_of(settings: Settings) -> Place:
     """Where this configuration spools; where it does not, where it would. Asks no database, and starts none."""
-    database = database_of(settings)
-    folder = spool_folder(settings.model_copy(update={"spool": True}), database)
-    if folder is None:
+    location = spool_location(settings.model_copy(update={"spool": True}), *database_of(settings))
+    if location is None:
         why = (
             "no folder can be used; name one: VITAL_SPOOL_DIR" if CAN_LOCK else "this system has not the locks it needs"
         )
         raise VitalError(f"There is no spool: {why}. Calls wait in memory alone.")
-    root = folder.parent
+    root = location.root
     if root.exists() and not os.access(root, os.R_OK | os.X_OK):
         raise VitalError(f"The spool in {root} is another user's: run this as the user whose processes write it.")
-    return Place(root, folder, database)
+    for folder in location.former_folders:
+        move_letters(folder, location.folder)
+    return Place(location)
 
 
-def database_of(settings: Settings) -> str:
-    """What the configured database is called."""
+def ask_who_it_is(place: Place, store: Store) -> None:
+    """Ask the database for its id, by which what was left for it by another way is found. Raises VitalError."""
+    with contextlib.suppress(StoreNotReady):  # it lacks a migration: it is known by the way to it
+        place.location.learn(store.call("database_id_v1"))
+
+
+def database_of(settings: Settings) -> tuple[str, str]:
+    """The identity of the configured store, and what the database is called."""
     if settings.supabase_url or settings.database_url:
         store = open_store(settings)  # connects when it is first asked something
         store.close()
-        return store.description
+        return store.identity, store.description
     from vital_tracking.stores.embedded import described, server_dir
 
-    return described(settings.postgres_version, server_dir(settings.data_dir, settings.postgres_version))
+    description = described(settings.postgres_version, server_dir(settings.data_dir, settings.postgres_version))
+    return description, description
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +155,15 @@ def survey(place: Place) -> Survey:
     """Read all that is in a spool."""
     processes: list[Process] = []
     letters: list[DeadLetters] = []
-    for folder in _folders(place.root):
+    for folder in folders_in(place.root):
         here = folder == place.folder
         owners = owners_in(folder)
         names = (about_owner(owner).get("store") for owner in owners)
         named = place.database if here else next((name for name in names if isinstance(name, str)), None)
         database = named or f"a database that is not named ({folder.name})"
-        processes += [process_in(owner, database, here=here) for owner in owners]
+        for owner in owners:
+            owned = place.location.owns(owner)
+            processes.append(process_in(owner, place.database if owned else database, here=owned))
         if found := letters_of(folder):
             letters.append(DeadLetters(folder, database, here, found))
     order = sorted(processes, key=lambda process: (not process.here, process.database, process.folder.name))
@@ -226,14 +249,6 @@ def skew_of(frame: LogRecord) -> float:
         return float(orjson.loads(frame.payload)["skew"])
     except (ValueError, KeyError, TypeError):
         return 0.0
-
-
-def _folders(root: Path) -> list[Path]:
-    """The folders of databases in a spool."""
-    try:
-        return sorted(path for path in root.iterdir() if path.is_dir())
-    except OSError:
-        return []
 
 
 def left_by(processes: Sequence[Process]) -> str:

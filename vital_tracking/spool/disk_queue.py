@@ -12,8 +12,10 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
+from types import MappingProxyType
 from typing import Final
 
 from vital_tracking.spool.log_record import BEGINNINGS, ROWS, LogRecord, RecordKind, framed, frames_in
@@ -36,7 +38,7 @@ Position = tuple[int, int]
 class Spool:
     """One process's spool. `append` is safe from any thread, also in the middle of itself; all else is the writer's.
 
-    `folder` is that of the database, `about` what people call that; `root` holds the folders of all databases, which together may
+    `folder` is that of the database, `about` says which one it is; `root` holds the folders of all databases, which together may
     take `limit_bytes`.
     """
 
@@ -45,7 +47,7 @@ class Spool:
         folder: Path,
         *,
         root: Path | None = None,
-        about: str = "",
+        about: Mapping[str, str] = MappingProxyType({}),
         segment_bytes: int = 8 << 20,
         limit_bytes: int = 256 << 20,
         sync_s: float = 0.05,
@@ -286,6 +288,14 @@ class Spool:
                 self._try_again_at = 0.0
             elif self.pressed:
                 self._measure()
+
+    def move_on(self, folder: Path, about: Mapping[str, str]) -> None:
+        """The database is known better now: note that in the folder in use, and make the next one, if any, in that place."""
+        with self._opening:
+            self.folder, self._about = folder, about
+            if self._owner is not None:
+                with contextlib.suppress(OSError):
+                    self._owner.note(about)
 
     def sync(self) -> None:
         """Have everything that was appended survive a power cut, and go on elsewhere where the file was taken from us."""

@@ -49,16 +49,16 @@ ROWS: Final = frozenset({RecordKind.CALL, RecordKind.RECORD, RecordKind.RUN})
 class LogRecord(NamedTuple):
     """One frame as it was read: what it is, its id's bytes, its JSON.
 
-    `skew_s` is how far the clock that it was written by was from the database's, where it is another process's; `legacy`: it is.
-    `item` is what the JSON would be of, where it never left this process's memory.
+    `item` is what the JSON would be of, where it never left this process's memory. `orphan` is what another process has left,
+    where it was read from that; `skew_s` is then how far that process's clock was from the database's, if it is known.
     """
 
     kind: int
     id: bytes
     payload: bytes
-    skew_s: float | None = None
-    legacy: bool = False
     item: Any = None
+    orphan: Any = None
+    skew_s: float | None = None
 
 
 def framed(kind: int, id: bytes, payload: bytes) -> bytes:  # noqa: A002 - the word of the format

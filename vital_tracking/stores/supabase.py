@@ -69,6 +69,11 @@ class SupabaseStore:
         """One line for people: the project's host, never the key."""
         return f"Supabase at {urlsplit(self._url).netloc}"
 
+    @property
+    def identity(self) -> str:
+        """The way to the database: the project's host and port."""
+        return self.description.lower()
+
     def call(self, function: str, /, **arguments: object) -> Any:
         """Call a function of ours through the API; its JSON result."""
         values = {name: _argument(value) for name, value in arguments.items()}

@@ -184,7 +184,7 @@ def test_what_the_clock_was_is_in_every_segment(make: Make) -> None:
     drained(spool)
     put(spool, 200)
     leave(spool)
-    [orphan] = claim(spool.folder)
+    [orphan] = claim(owners_in(spool.folder))
     assert orphan.skew_s == 7200
     assert [frame.skew_s for frame in orphan.take(9)] == [7200]
     orphan.let_go()
@@ -433,7 +433,7 @@ def test_a_lock_closed_behind_its_back_is_taken_again(make: Make) -> None:
     put(spool, 6)
     assert spool.path == folder
     assert is_alive(folder)
-    assert list(claim(spool.folder)) == []
+    assert list(claim(owners_in(spool.folder))) == []
     assert drained(spool) == [*range(5), 6]
 
 
@@ -650,7 +650,7 @@ def test_what_is_left_is_there_for_the_next_process(make: Make, left: str) -> No
     assert folder.exists()
     assert not is_alive(folder)
     assert not (folder / "reserve").exists()
-    [orphan] = claim(spool.folder)
+    [orphan] = claim(owners_in(spool.folder))
     delivered: list[LogRecord] = []
     while frames := orphan.take(5):
         delivered += frames
@@ -715,10 +715,10 @@ def test_a_fork_has_a_folder_of_its_own(tmp_path: Path) -> None:
         child, folder = int(number), Path(name)
         assert len(owners_in(spool)) == 2
         assert all(map(is_alive, owners_in(spool)))
-        assert list(claim(spool)) == []
+        assert list(claim(owners_in(spool))) == []
         parent.kill()
         parent.wait(30)
-        [orphan] = claim(spool)  # of the parent, though its child lives on
+        [orphan] = claim(owners_in(spool))  # of the parent, though its child lives on
         assert orphan.path == folder
         assert [frame.id[-1] for frame in orphan.take(10)] == [1, 2]
         orphan.let_go()
@@ -727,7 +727,7 @@ def test_a_fork_has_a_folder_of_its_own(tmp_path: Path) -> None:
         os.kill(child, 9)
         child = 0
         until(lambda: not is_alive(other))
-        orphans = {orphan.path: orphan for orphan in claim(spool)}
+        orphans = {orphan.path: orphan for orphan in claim(owners_in(spool))}
         assert [frame.id[-1] for frame in orphans[other].take(50)] == list(range(100, 120))
         for orphan in orphans.values():
             orphan.let_go()
@@ -741,10 +741,10 @@ def test_a_fork_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_only_now_being_made_is_left_alone(tmp_path: Path) -> None:
     """If this failed, a process that starts while another one looks for orphans would lose its folder."""
-    owner = OwnerFolder.create(tmp_path, "somewhere")
+    owner = OwnerFolder.create(tmp_path, {})
     owner.let_go()
-    assert list(claim(tmp_path)) == []
+    assert list(claim(owners_in(tmp_path))) == []
     assert owner.path.exists()
     os.utime(owner.path, (1, 1))
-    assert list(claim(tmp_path)) == []
+    assert list(claim(owners_in(tmp_path))) == []
     assert not owner.path.exists()  # nothing was ever in it
