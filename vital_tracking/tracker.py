@@ -70,14 +70,15 @@ class VitalTracker(Services, DirectCalls):
         )
         self._metadata_keys = self.settings.metadata_keys | frozenset(metadata_keys)
         self._recorder = Recorder(store, self.prices, self.settings)
-        self.controller = AdmissionController(self._recorder, self.settings)
         self._alerts = AlertDispatcher(
             store, [on_alert] if callable(on_alert) else list(on_alert), self.settings.alert_urls, new_id()
         )
         self._recorder.on_alerts = self._alerts_due
+        self.controller = AdmissionController(
+            self._recorder, self.settings, deliver_alerts=self._alerts.deliver if self._alerts.active else None
+        )
         if self._alerts.active:
-            self.controller.lease_client.deliver_alerts = self._alerts.deliver
-            self.controller.lease_client.start()  # other processes' alerts are delivered too, whatever this one does
+            self.controller.start()  # other processes' alerts are delivered too, whatever this one does
         self._handler: VitalHandler | None = None
         self._host: Host = self
         self._closed: Delivered | None = None
@@ -292,8 +293,7 @@ class VitalTracker(Services, DirectCalls):
     def _alerts_due(self, rows: list[dict[str, Any]]) -> None:
         """Log the alerts that this process's calls have raised, and have them delivered."""
         log(rows)
-        if self._alerts.active:
-            self.controller.lease_client.wake(alerts=True)
+        self.controller.look_for_alerts()
 
     def reset_after_fork(self) -> None:
         """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""

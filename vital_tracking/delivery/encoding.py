@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable
 from datetime import UTC, timedelta
 from functools import partial
-from typing import Final, TypeAlias
+from typing import TypeAlias
 from uuid import UUID
 
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run, unpack_record
 from vital_tracking.calls.live import LiveCall
-from vital_tracking.calls.wire import unpack_call, unpack_opening
+from vital_tracking.calls.observed import ObservedCall
+from vital_tracking.calls.resolve import least_record_of, record_of
+from vital_tracking.calls.wire import pack_call, unpack_call
 from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.spool.log_record import MAX_BODY, LogRecord, RecordKind
 
@@ -47,7 +49,7 @@ def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False
         kind = RecordKind.RECORD
         pack: Callable[..., bytes] = partial(pack_record, by_clock(item, skew_s))
     else:
-        kind, pack = RecordKind.CALL, item.packed
+        kind, pack = RecordKind.CALL, partial(pack_call, item)
     payload = pack(short=short)
     if len(payload) > LONGEST and not short:
         short, payload = True, pack(short=True)
@@ -56,39 +58,39 @@ def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False
     return LogRecord(kind, key_of(item), payload), short
 
 
-def decoded(record: LogRecord, skew_s: float) -> Call:
-    """The call that a log record holds. `skew_s` is added to a time that was read from an uncorrected clock, in seconds.
+def decoded(record: LogRecord, skew_s: float, fault: Callable[[BaseException], None]) -> CallRecord:
+    """The record of the call that a log record holds.
 
-    Raises whatever decoding raises, such as KeyError for a kind that holds no call or is not known.
+    `skew_s` is added to a time that was read from an uncorrected clock, in seconds; `fault` is told why a record could not be
+    made in full. Raises whatever decoding raises, such as ValueError for a kind that holds no call or is not known.
     """
     if record.item is not None:  # it has never left this process's memory
-        call: LiveCall = record.item
-        call.date(skew_s)
+        return recorded(record.item, skew_s, fault)
+    if record.kind in (RecordKind.CALL, RecordKind.OPENED):
+        return _resolved(unpack_call(record.id, record.payload, skew_s), fault)
+    if record.kind in (RecordKind.RECORD, RecordKind.BEGUN):
+        call = unpack_record(record.payload, skew_s)
+        with contextlib.suppress(ValueError):
+            call.id = str(UUID(bytes=record.id))
         return call
-    return _DECODERS[record.kind](record.id, record.payload, skew_s)
+    raise ValueError(f"A log record of kind {record.kind} holds no call.")
 
 
-def recorded(call: Call, fault: Callable[[BaseException], None]) -> CallRecord:
-    """The record of a call; where it cannot be made, the shortest form, and `fault` is told why."""
+def recorded(call: Call, skew_s: float, fault: Callable[[BaseException], None]) -> CallRecord:
+    """The record of a call that is in memory; `skew_s` and `fault` as for `decoded`."""
     if isinstance(call, CallRecord):
         return call
     try:
-        return call.record()
+        observed = call.observed(skew_s)
     except Exception as error:  # noqa: BLE001 - one bad call must not be lost, nor take its neighbours with it
         fault(error)
-        return call.shortest()
+        return least_record_of(call.least_observed(skew_s))
+    return _resolved(observed, fault)
 
 
-def _unpack_record(key: bytes, payload: bytes, skew_s: float) -> CallRecord:
-    record = unpack_record(payload, skew_s)
-    with contextlib.suppress(ValueError):
-        record.id = str(UUID(bytes=key))
-    return record
-
-
-_DECODERS: Final[dict[int, Callable[[bytes, bytes, float], Call]]] = {
-    RecordKind.OPENED: unpack_opening,
-    RecordKind.CALL: unpack_call,
-    RecordKind.BEGUN: _unpack_record,
-    RecordKind.RECORD: _unpack_record,
-}
+def _resolved(observed: ObservedCall, fault: Callable[[BaseException], None]) -> CallRecord:
+    try:
+        return record_of(observed)
+    except Exception as error:  # noqa: BLE001 - as above
+        fault(error)
+        return least_record_of(observed)

@@ -6,18 +6,18 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, Final
 
 import orjson
 
 from vital_tracking.calls.json_codec import unpack_run
-from vital_tracking.core.record import CallRecord, Cost, RunRecord
+from vital_tracking.calls.wire import pack_call
+from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.dead_letters import DeadLetters
-from vital_tracking.delivery.encoding import decoded, recorded
-from vital_tracking.delivery.rows import call_row, run_row, shortened
+from vital_tracking.delivery.encoding import decoded
+from vital_tracking.delivery.rows import encode_call, run_row, shortened
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.delivery.upkeep import Upkeep
@@ -87,7 +87,7 @@ class StoreExporter:
                     runs[run.id] = run  # a run that began and ended in one batch is sent once
                     continue
                 skew_s = item.skew_s if item.skew_s is not None else self._clock.first_s
-                record = recorded(decoded(item, skew_s or 0.0), self._counts.fault)
+                record = decoded(item, skew_s or 0.0, self._counts.fault)
             except Exception as error:  # noqa: BLE001 - one bad item must not be lost, nor take its neighbours with it
                 self.unreadable(item, error)
                 continue
@@ -152,7 +152,7 @@ class StoreExporter:
         payload = item.payload
         if item.item is not None:
             with contextlib.suppress(Exception):  # nothing is left to try
-                payload = item.item.packed(short=True)
+                payload = pack_call(item.item, short=True)
         self._dead_letters.add("frame", payload.decode("utf-8", "replace"), None, type(error).__name__)
 
     def _call(self, key: bytes, record: CallRecord) -> Row:
@@ -166,11 +166,11 @@ class StoreExporter:
         holder, draws = self._settlement.settle(key, record, counted)
         ceiling = counted if cost is None else None
         try:
-            text = _row_text(record, cost, ceiling, draws)
+            text = encode_call(record, cost, ceiling, draws)
         except Exception as error:  # noqa: BLE001 - as above
             self._counts.fault(error)
             record = shortened(record)
-            text = _row_text(record, cost, ceiling, draws)
+            text = encode_call(record, cost, ceiling, draws)
         stats = self._counts.stats
         stats.blocked += record.status == "blocked"
         stats.unpriced += cost is None
@@ -200,10 +200,3 @@ class StoreExporter:
             started_at=self._clock.corrected(run.started_at),
             ended_at=None if ended is None else self._clock.corrected(ended),
         )
-
-
-def _row_text(record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: Draws) -> str:
-    row = call_row(record, cost, ceiling)
-    if draws:
-        row["draws"] = draws
-    return orjson.dumps(row).decode()

@@ -176,7 +176,7 @@ class Overflow:
             self._counts.drop(1, "neither disk nor memory has room")
             return False
         try:
-            self._add(recorded(item, self._counts.fault))
+            self._add(recorded(item, self._clock.skew_s or 0.0, self._counts.fault))
         except Exception as error:  # noqa: BLE001 - nothing is left to try
             self._counts.fault(error)
             self._counts.drop(1, "a fault of ours")
@@ -223,7 +223,7 @@ class Overflow:
             if waiting.kind == RecordKind.RUN:
                 self._counts.drop(1, "neither disk nor memory has room")
             else:
-                self._add(recorded(decoded(waiting, self._clock.first_s or 0.0), self._counts.fault))
+                self._add(decoded(waiting, self._clock.first_s or 0.0, self._counts.fault))
                 self._counts.stats.merged += 1
         self._queue.settle()
 

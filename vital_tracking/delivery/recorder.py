@@ -336,8 +336,8 @@ class Recorder:
         """Give up what waits in memory: how many calls and runs that were, merged ones each for itself."""
         count = 0
         for record in self._queue.take(len(self._queue.waiting)):
-            call = decoded(record, 0.0) if record.kind == RecordKind.RECORD else None
-            count += call.calls if isinstance(call, CallRecord) else 1
+            call = decoded(record, 0.0, self.fault) if record.kind == RecordKind.RECORD else None
+            count += 1 if call is None else call.calls
         self._queue.settle()
         return count
 

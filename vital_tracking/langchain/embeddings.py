@@ -13,7 +13,7 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 
 from vital_tracking.budgets.controller import AdmissionController
-from vital_tracking.calls.resolve import ALLOWED_METADATA
+from vital_tracking.calls.attribution import ALLOWED_METADATA
 from vital_tracking.calls.usage_of import ErrorFacts, estimated_usage, text_size
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import METADATA_KEY, CallContext

@@ -12,7 +12,9 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from vital_tracking.calls import resolve
 from vital_tracking.calls.json_codec import unpack_record, unpack_run
+from vital_tracking.calls.wire import unpack_call
 from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.delivery.dead_letters import FILE, Letter, letters_in, move_letters
 from vital_tracking.errors import StoreNotReady, VitalError
@@ -229,13 +231,9 @@ def held_by_another(process: Process) -> bool:
 
 def record_of(frame: LogRecord, skew_s: float = 0.0) -> CallRecord | RunRecord | None:
     """What a frame says, as it would be recorded; None where it says nothing of a call or a run, or not that we know."""
-    from vital_tracking.calls.wire import unpack_call, unpack_opening
-
     with contextlib.suppress(Exception):  # a later version's, or a fault of an earlier one: shown as far as it goes
-        if frame.kind == RecordKind.CALL:
-            return unpack_call(frame.id, frame.payload, skew_s).record()
-        if frame.kind == RecordKind.OPENED:
-            return unpack_opening(frame.id, frame.payload, skew_s).record()
+        if frame.kind in (RecordKind.CALL, RecordKind.OPENED):
+            return resolve.record_of(unpack_call(frame.id, frame.payload, skew_s))
         if frame.kind in (RecordKind.RECORD, RecordKind.BEGUN):
             return unpack_record(frame.payload, skew_s)
         if frame.kind == RecordKind.RUN:

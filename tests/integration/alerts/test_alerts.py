@@ -22,11 +22,12 @@ from pydantic import SecretStr
 
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call
-from vital_tracking.alerts import channel
+from vital_tracking.alerts import channel, wording
 from vital_tracking.alerts.alert import BudgetAlert, digest
 from vital_tracking.alerts.channel import Pause, Recent
 from vital_tracking.alerts.dispatcher import AlertDispatcher, log
 from vital_tracking.alerts.wording import amount_text, limit_text, one_line, sentence, time_left
+from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
 from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -293,6 +294,14 @@ BUDGET = {
 def test_a_budget_is_one_plain_sentence(changes: dict[str, Any], said: str) -> None:
     """An admin would not see what a budget does before it does it."""
     assert sentence({**BUDGET, **changes}) == said
+
+
+def test_every_metric_period_and_action_has_its_words() -> None:
+    """Else the first alert of a new metric says nothing, or fails while it is being told."""
+    assert wording._DONE.keys() == wording._MAY_DO.keys() == set(METRICS)
+    assert wording._THIS_PERIOD.keys() == wording._PER_PERIOD.keys() == PERIODS.keys()
+    assert wording._AT_THE_LIMIT.keys() == set(ACTIONS) - {"alert"}
+    assert wording._NOUNS.keys() <= set(ENTITY_TYPES)
 
 
 def test_one_alert_is_a_notification_of_its_own() -> None:

@@ -64,7 +64,7 @@ def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
 def knows_its_budgets(tracker: VitalTracker) -> VitalTracker:
     """The tracker, once it has read the budgets."""
     tracker.controller.start()
-    until(lambda: tracker.controller.rules is not None)
+    until(lambda: tracker.controller.policy is not None)
     return tracker
 
 

@@ -35,6 +35,7 @@ from tests.integration.budgets.helpers import (
 from tests.integration.helpers import Rows, dollars
 from tests.support.provider_server import ProviderServer, Reply
 from vital_tracking import BudgetExceeded, BudgetThrottled, Price, Settings, VitalTracker
+from vital_tracking.budgets.pending import Waits, run, run_async
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
 from vital_tracking.stores.postgres import PostgresStore
@@ -90,7 +91,7 @@ def test_one_round_trip_serves_all_threads_at_a_cold_gate(store: PostgresStore, 
     with ThreadPoolExecutor(64) as pool:
         admitted = [pool.submit(tracker.controller.admit, request_for()) for _ in range(64)]
         watch.waiting.acquire(timeout=10)  # the first has asked; the others gather meanwhile
-        until(lambda: tracker.controller.lease_client._queue.qsize() > 50)
+        until(lambda: tracker.controller.lease_thread._queue.qsize() > 50)
         watch.go.set()
         assert all(one.result().hold for one in admitted)
     assert len(watch.misses) <= 2
@@ -110,7 +111,7 @@ def test_near_the_limit_calls_ask_together(store: PostgresStore, watched: Watche
     with ThreadPoolExecutor(120) as pool:
         asked = [pool.submit(tracker.controller.admit, request_for()) for _ in range(120)]
         watch.waiting.acquire(timeout=10)
-        until(lambda: tracker.controller.lease_client._queue.qsize() > 100)
+        until(lambda: tracker.controller.lease_thread._queue.qsize() > 100)
         watch.go.set()
         outcomes = [type(one.exception()) for one in asked]
     assert outcomes.count(type(None)) == 100
@@ -363,9 +364,9 @@ def test_a_changed_limit_is_noticed(store: PostgresStore, make_tracker: MakeTrac
     set_budget(store, total_limit="1000")
     until(lambda: admit_all(tracker, 1))
     assert granted(rows) > 1
-    version = tracker.controller.rules.version
+    version = tracker.controller.policy.version
     set_budget(store, total_limit="9")
-    until(lambda: tracker.controller.rules.version != version)
+    until(lambda: tracker.controller.policy.version != version)
     assert admit_all(tracker, 1) == 0  # what it had in hand of the old limit is spent no more
     tracker.flush()
     check_sums(store)
@@ -383,7 +384,7 @@ def test_a_budget_that_begins_to_bind_binds_at_once(store: PostgresStore, make_t
     set_budget(store, total_limit="2", enforce=True)
     for account in tracker.controller.ledger._accounts.values():
         account.over_until = 0.0  # a second later
-    for plan in tracker.controller._plans.values():
+    for plan in tracker.controller.plans.known.values():
         plan.until = 0.0
     assert admit_all(tracker, 1) == 0
     assert tracker.stats().faults == 0
@@ -421,7 +422,7 @@ def a_minute_passes(rows: Rows) -> Callable[[VitalTracker], None]:
             window.ends -= 60
         for account in tracker.controller.ledger._accounts.values():
             account.refused_until -= 60
-        for plan in tracker.controller._plans.values():
+        for plan in tracker.controller.plans.known.values():
             plan.until -= 60
 
     return move
@@ -735,6 +736,27 @@ def test_a_ladder_throttles_before_it_blocks(store: PostgresStore, make_tracker:
     tracker.close()
     check_sums(store)
     assert granted(rows) == 0
+
+
+async def test_code_that_is_written_once_is_admitted_by_either_way_of_waiting(
+    store: PostgresStore, make_tracker: MakeTracker
+) -> None:
+    """It waits for its slots as `admit` and `aadmit` do, and hears of a refusal where it asked."""
+    set_budget(store, action="throttle", total_limit="0", throttle_interval_s="0.1")
+    set_budget(store, entity_id="u-2", total_limit="0")
+    tracker = knows_its_budgets(make_tracker())
+
+    def two_calls() -> Waits[tuple[Admission, Admission]]:
+        first = yield from tracker.controller.admitting(request_for(), max_wait=30)
+        second = yield from tracker.controller.admitting(request_for(), max_wait=30)
+        with pytest.raises(BudgetExceeded):
+            yield from tracker.controller.admitting(request_for("u-2"), max_wait=30)
+        return first, second
+
+    for admitted in (run(two_calls()), await run_async(two_calls())):
+        assert [one.action for one in admitted] == ["throttle"] * 2
+        assert admitted[1].throttled_ms
+    assert tracker.stats().faults == 0
 
 
 # Estimates

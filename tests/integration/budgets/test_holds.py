@@ -125,7 +125,7 @@ async def is_given_up_and_ends_late(scene: Scene) -> None:
     scene.provider.reply(Reply(hang=True, output_tokens=3000))
     call = asyncio.create_task(asyncio.to_thread(scene.provider.chat_openai().invoke, "Hi", scene.config))
     await asyncio.to_thread(scene.provider.wait_for_stalls, 1)
-    scene.tracker.handler._call_timeout_s = 0.0
+    scene.tracker.handler._calls.call_timeout_s = 0.0
     assert scene.tracker.flush().inserted == 1
     assert scene.rows("select status from token_usage_logs") == [{"status": "abandoned"}]
     scene.provider.release.set()
@@ -136,7 +136,7 @@ async def ends_while_it_is_given_up(scene: Scene) -> None:
     scene.provider.reply(Reply(hang=True))
     call = asyncio.create_task(asyncio.to_thread(scene.provider.chat_openai().invoke, "Hi", scene.config))
     await asyncio.to_thread(scene.provider.wait_for_stalls, 1)
-    scene.tracker.handler._call_timeout_s = 0.0
+    scene.tracker.handler._calls.call_timeout_s = 0.0
     scene.tracker.handler.close_stale()
     scene.provider.release.set()
     await call
@@ -265,7 +265,7 @@ async def test_nothing_is_held_for_a_call_that(
         assert tracker.flush().complete
     assert tracker.stats().in_flight == 0
     ledger = tracker.controller.ledger
-    ledger.keeps(idle_back=False)
+    ledger.return_unused(idle=False)
     # All that is left of the grants is free, and nothing was drawn that had not been granted.
     assert {window.granted - window.free for window in ledger._windows.values()} <= {0}
     tracker.close()

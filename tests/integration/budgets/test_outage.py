@@ -129,7 +129,7 @@ def test_an_answer_that_comes_too_late_loses_no_money(
     is_decided(tracker, "allow")
     until(lambda: tracker.controller.ledger.has_grants)
     assert admitted(tracker, "allow") == (None, True)
-    tracker.controller.ledger.keeps(idle_back=False)
+    tracker.controller.ledger.return_unused(idle=False)
     (window,) = tracker.controller.ledger._windows.values()
     assert window.free == window.granted == granted(rows)
     proxy.delay_s = 0
@@ -252,7 +252,7 @@ def test_grants_in_hand_go_on_being_spent_until_they_lapse(
         assert unchecked.action == "unchecked"
         unchecked.record(**USAGE)
     assert tracker.flush(30).complete
-    until(lambda: not tracker.controller.lease_client._troubled, 10)
+    until(lambda: not tracker.controller.lease_thread.availability.troubled, 10)
     assert admitted(tracker, "deny") == (None, True)
     tracker.close()
     store.close()  # its connection was the old server's
@@ -282,7 +282,7 @@ def test_one_call_that_the_database_cannot_take_is_its_own_affair(
     for _ in range(2):
         assert admitted(tracker, "odd") == ("unchecked", False)
         assert admitted(tracker, "even") == (None, True)
-    assert not tracker.controller.lease_client._troubled
+    assert not tracker.controller.lease_thread.availability.troubled
     assert tracker.stats().unchecked == 2
 
 

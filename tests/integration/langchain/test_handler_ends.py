@@ -389,7 +389,7 @@ def test_a_call_left_behind_by_its_parent_is_closed(
 ) -> None:
     """Where something else holds the run's id, as LangSmith's tracer does, the parent's end closes the call."""
     parent, child = uuid.uuid4(), uuid.uuid4()
-    tracker.handler._orphan_grace_s = 0
+    tracker.handler._calls.orphan_grace_s = 0
     tracker.handler.on_chain_start({}, {}, run_id=parent)
     start(tracker, child, parent_run_id=parent)
     if error is None:
@@ -409,7 +409,7 @@ def test_a_time_limit_ends_what_never_ends_and_a_late_end_takes_its_place(
     held, quick = uuid.uuid4(), uuid.uuid4()
     start(tracker, held, metadata={"vital_user_id": "u-held"})
     start(tracker, quick)
-    tracker.handler._open[held.int].touched -= 31
+    tracker.handler._calls.calls[held.int].touched -= 31
     tracker.handler.close_stale()
     assert tracker.stats().in_flight == 1
     tracker.handler.on_llm_end(ANSWER, run_id=quick)
@@ -431,7 +431,7 @@ def test_a_late_end_that_overtakes_the_abandoned_row(make_tracker: Callable[...,
     tracker = make_tracker(call_timeout_s=30)
     held = uuid.uuid4()
     start(tracker, held)
-    tracker.handler._open[held.int].touched -= 31
+    tracker.handler._calls.calls[held.int].touched -= 31
     tracker.handler.close_stale()
     tracker.handler.on_llm_end(ANSWER, run_id=held)
     row = only(stored(tracker, rows))
@@ -445,7 +445,7 @@ def test_a_stream_that_still_brings_tokens_is_not_timed_out(
     tracker = make_tracker(call_timeout_s=30)
     run_id = uuid.uuid4()
     start(tracker, run_id)
-    call = tracker.handler._open[run_id.int]
+    call = tracker.handler._calls.calls[run_id.int]
     call.started_clock -= 60
     call.touched -= 60
     tracker.handler.on_llm_new_token("word", run_id=run_id)
@@ -499,7 +499,7 @@ async def test_the_handler_listed_twice_is_one_row(tracker: VitalTracker, provid
     assert len(found) == len(provider.requests) == 10
     assert [row["status"] for row in found] == ["ok"] * 9 + ["error"]
     assert sum(row["total_cost"] for row in found) == 9 * dollars((111, INPUT), (22, OUTPUT))
-    assert not tracker.handler._echoes
+    assert not tracker.handler._calls._echoes
 
 
 async def test_a_run_id_used_again_and_again(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:

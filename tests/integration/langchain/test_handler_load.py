@@ -23,8 +23,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from tests.integration.helpers import Rows, dollars
 from tests.support.provider_server import ProviderServer, Reply, Request
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.calls import resolve as records
-from vital_tracking.calls import wire as packing
+from vital_tracking.calls import attribution, in_flight, wire
 from vital_tracking.testing import MemoryStore
 
 AT_ONCE = 200
@@ -182,7 +181,7 @@ def test_many_thousand_calls_leave_memory_where_it_was() -> None:
 
     def blocks() -> int:
         """What is allocated but for what is kept to be found again, up to a limit."""
-        for kept in (records._outside, packing._heads, packing._unpacked):
+        for kept in (attribution._outside, wire._written, wire._read):
             assert len(kept) <= 1000  # type: ignore[arg-type]
             kept.clear()  # type: ignore[attr-defined]
         gc.collect()
@@ -194,9 +193,10 @@ def test_many_thousand_calls_leave_memory_where_it_was() -> None:
     assert tracker.flush(30).complete
     grown = blocks() - before
     stats = tracker.stats()
-    books = (handler._open, handler._runs, handler._children, handler._echoes, handler._vanished)
+    calls = handler._calls
+    books = (calls.calls, calls.runs, calls._children, calls._echoes, calls._vanished)
     assert [len(book) for book in books] == [0] * 5
-    assert len(handler._given_up) <= 1024  # those that may still end
+    assert len(calls._given_up) <= 1024  # those that may still end
     assert (stats.in_flight, stats.waiting, stats.faults, stats.dropped, stats.rejected) == (0, 0, 0, 0, 0)
     assert store.counts == {"ok": 21_600, "error": 2_700, "cancelled": 2_700}
     assert store.tokens == 21_600 * 77
@@ -206,16 +206,14 @@ def test_many_thousand_calls_leave_memory_where_it_was() -> None:
 
 def test_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch, rows: Rows, tracker: VitalTracker) -> None:
     """Calls that never end, by the thousand: the oldest are closed, and recorded, before memory is full."""
-    from vital_tracking.calls import in_flight as module
-
-    monkeypatch.setattr(module, "_MAX_OPEN", 50)
+    monkeypatch.setattr(in_flight, "_MAX_OPEN", 50)
     held = [uuid.uuid4() for _ in range(80)]
     for run_id in held:
         tracker.handler.on_chat_model_start({}, QUESTION, run_id=run_id, metadata={"ls_provider": "openai"})
         tracker.handler.on_chain_start({}, {}, run_id=run_id)
     assert tracker.flush().inserted == 30
     assert tracker.stats().in_flight == 50
-    assert len(tracker.handler._runs) == 50
+    assert len(tracker.handler._calls.runs) == 50
     assert {row["status"] for row in rows()} == {"abandoned"}
     assert [row["run_id"] for row in rows()] == [str(run_id) for run_id in held[:30]]
     tracker.handler.reset_after_fork()

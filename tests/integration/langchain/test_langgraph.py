@@ -32,7 +32,7 @@ from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
 from tests.integration.helpers import Rows, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
 from vital_tracking import Agent, VitalTracker, step
-from vital_tracking.calls import resolve as records
+from vital_tracking.calls import attribution
 
 COST = dollars((100, "0.15"), (20, "0.60"))  # the server's usual answer from gpt-4o-mini
 
@@ -281,8 +281,8 @@ def test_tools_and_retrievers_inside_each_other_keep_the_trace(
     row = only(stored(tracker, rows))
     assert row["trace_id"] == str(ids.root)
     assert (row["message_type"], row["metadata"]["tool"]) == ("tool_execution", "inner_tool")
-    assert not tracker.handler._runs
-    assert not tracker.handler._children
+    assert not tracker.handler._calls.runs
+    assert not tracker.handler._calls._children
 
 
 # Threads
@@ -391,7 +391,7 @@ class Sink(BaseHTTPRequestHandler):
 def forget_environment() -> None:
     langsmith.utils.get_env_var.cache_clear()
     langsmith.utils.get_tracer_project.cache_clear()
-    records._tracing = (float("-inf"), None)
+    attribution._project = (float("-inf"), None)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Also here: no fault of ours reaches the user, and no text of a prompt, an answer
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import uuid
@@ -338,21 +339,22 @@ async def test_no_fault_of_ours_reaches_the_user(
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("canary")
 
-    from vital_tracking.calls import live as calls
+    from vital_tracking.calls import in_flight, live
+    from vital_tracking.delivery import encoding
     from vital_tracking.langchain import handler
 
     if broken == "put":
         monkeypatch.setattr(tracker._recorder, "put", fail)
     elif broken == "handler":
         monkeypatch.setattr(handler, "LiveCall", fail)
-        monkeypatch.setattr(handler, "Run", fail)
+        monkeypatch.setattr(in_flight, "Run", fail)
         monkeypatch.setattr(handler, "key_of", fail)
     elif broken == "record":
-        monkeypatch.setattr(calls.LiveCall, "record", fail)
+        monkeypatch.setattr(encoding, "record_of", fail)
     else:
-        monkeypatch.setattr(handler.VitalHandler, "_finish", fail)
-        monkeypatch.setattr(handler.VitalHandler, "_orphan", fail)
-        monkeypatch.setattr(calls.LiveCall, "token", fail)
+        monkeypatch.setattr(in_flight.InFlightRegistry, "end", fail)
+        monkeypatch.setattr(in_flight.InFlightRegistry, "end_run", fail)
+        monkeypatch.setattr(live.LiveCall, "token", fail)
     model = provider.chat_openai()
     chain = RunnableLambda(lambda question: question) | model
     provider.reply(Reply(text="Fine."))
@@ -385,13 +387,13 @@ async def test_a_bad_row_does_not_sink_its_neighbours(
     """One row that the database refuses is set aside and counted; the rest of the batch is stored."""
     from vital_tracking.delivery import exporter
 
-    call_row = exporter.call_row
+    encode_call = exporter.encode_call
 
-    def spoiled(record: Any, cost: Any, *args: Any) -> dict[str, Any]:
-        row = call_row(record, cost, *args)
-        return row | {"total_tokens": -1} if record.context.user_id == "bad" else row
+    def spoiled(record: Any, *args: Any) -> str:
+        row = json.loads(encode_call(record, *args))
+        return json.dumps(row | {"total_tokens": -1} if record.context.user_id == "bad" else row)
 
-    monkeypatch.setattr(exporter, "call_row", spoiled)
+    monkeypatch.setattr(exporter, "encode_call", spoiled)
     for user in ("a", "bad", "b"):
         run(tracker, answer({"input_tokens": 70, "output_tokens": 7}), {"vital_user_id": user})
     delivered = tracker.flush()

@@ -314,7 +314,7 @@ def test_budgets_agree_with_what_was_merged(track: Track, store: PostgresStore, 
     set_budget(store, entity_type="organization", metric="calls", total_limit="1000000", action="downgrade")
     tracker, book = track(budgets=True, grant_lifetime_s=3600, budget_deadline_s=0.5), Book()
     tracker.controller.start()
-    until(lambda: tracker.controller.rules is not None)
+    until(lambda: tracker.controller.policy is not None)
 
     def admitted(number: int) -> None:
         model = ("gpt-4o-mini", "gpt-4o")[number % 2]
@@ -545,12 +545,12 @@ def test_a_batch_that_is_refused_whole_is_halved_to_the_bad_row(
 ) -> None:
     """What no function of the database can read at all is found all the same."""
     tracker, book = track(), Book()
-    encoded = exporter._row_text
+    encoded = exporter.encode_call
 
     def bad(record: Any, *arguments: Any) -> str:
         return "{no json" if record.context.user_id == "n-40" else encoded(record, *arguments)
 
-    monkeypatch.setattr(exporter, "_row_text", bad)
+    monkeypatch.setattr(exporter, "encode_call", bad)
     for number in range(100):
         book.record(tracker, number, user_id=f"n-{number}")
     delivered = tracker.flush(60)

@@ -11,7 +11,7 @@ from genai_prices.types import Tier, TieredPrices
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from vital_tracking.budgets.estimate import PICO, Amounts, History, Tariff, in_dollars, in_pico
+from vital_tracking.budgets.estimate import PICO, Amounts, History, UpperPrice, in_dollars, in_pico
 from vital_tracking.core.pricing import Rates, RateValue, ceiling_rates
 from vital_tracking.core.sanitize import MAX_TOKENS
 from vital_tracking.core.usage import TokenUsage
@@ -62,7 +62,7 @@ def test_the_dearest_way_a_call_can_be_billed_is_its_hold(rates: Rates, prompt: 
     )
     cost = rates.cost(usage)
     assert cost is not None
-    held = in_dollars(Tariff(rates, CEILING).cost(prompt, answer))
+    held = in_dollars(UpperPrice(rates, CEILING).cost(prompt, answer))
     assert cost.total <= held
     assert held - cost.total < Decimal(prompt + answer + 1) / PICO
 
@@ -84,7 +84,7 @@ def test_a_call_within_its_counts_costs_no_more_than_its_hold(
     )
     cost = rates.cost(usage)
     assert cost is not None
-    assert cost.total <= in_dollars(Tariff(rates, CEILING).cost(prompt, answer))
+    assert cost.total <= in_dollars(UpperPrice(rates, CEILING).cost(prompt, answer))
 
 
 @given(rates=all_rates, prompt=counts, pico=st.integers(-PICO, 100 * PICO))
@@ -92,28 +92,28 @@ def test_an_answer_that_is_cut_to_the_money_is_the_longest_there_is_money_for(
     rates: Rates, prompt: int, pico: int
 ) -> None:
     """One token longer would be refused; a shorter one would waste what is left."""
-    tariff = Tariff(rates, CEILING)
-    answer = tariff.affordable_answer(pico, prompt)
+    price = UpperPrice(rates, CEILING)
+    answer = price.affordable_answer(pico, prompt)
     assert answer >= 0
     if answer:
-        assert tariff.cost(prompt, answer) <= pico
+        assert price.cost(prompt, answer) <= pico
     if 0 < answer < 10**9:
-        assert tariff.cost(prompt, answer + 1) > pico
+        assert price.cost(prompt, answer + 1) > pico
 
 
 def test_a_model_without_a_price_is_held_for_at_the_ceiling() -> None:
     """Else the dearest model of all would be free to budgets, for want of a price."""
-    tariff = Tariff(None, CEILING)
-    assert not tariff.priced
-    assert in_dollars(tariff.cost(1_000_000, 1_000_000)) == 90
+    price = UpperPrice(None, CEILING)
+    assert not price.priced
+    assert in_dollars(price.cost(1_000_000, 1_000_000)) == 90
 
 
 def test_only_a_model_with_prices_can_be_no_dearer_than_another() -> None:
     """Both its prompts and its answers must be; an unknown price is no cheap one."""
-    small = Tariff(Rates("s", input=Decimal("0.15"), output=Decimal("0.60")), CEILING)
-    large = Tariff(Rates("l", input=Decimal("2.50"), output=Decimal(10)), CEILING)
-    odd = Tariff(Rates("o", input=Decimal("0.10"), output=Decimal(20)), CEILING)
-    unknown = Tariff(None, CEILING)
+    small = UpperPrice(Rates("s", input=Decimal("0.15"), output=Decimal("0.60")), CEILING)
+    large = UpperPrice(Rates("l", input=Decimal("2.50"), output=Decimal(10)), CEILING)
+    odd = UpperPrice(Rates("o", input=Decimal("0.10"), output=Decimal(20)), CEILING)
+    unknown = UpperPrice(None, CEILING)
     assert small.no_dearer_than(large)
     assert small.no_dearer_than(small)
     assert not large.no_dearer_than(small)

@@ -19,9 +19,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from vital_tracking.budgets.estimate import PICO, Amounts, History, Tariff
-from vital_tracking.budgets.ledger import Account, Asked, Hold, Ledger, Plan
+from vital_tracking.budgets.estimate import PICO, Amounts, History, UpperPrice
+from vital_tracking.budgets.ledger import Ledger
 from vital_tracking.budgets.policy import Budget
+from vital_tracking.budgets.quotes import Terms
+from vital_tracking.budgets.windows import Hold, Plan, RoundTrip
 from vital_tracking.core.pricing import ceiling_rates
 
 COST, TOKENS, CALLS = range(3)
@@ -62,21 +64,21 @@ class Bank:
     def __init__(self) -> None:
         self.grants: Counter[tuple[str, int]] = Counter()
 
-    def answer(self, holder: str, wishes: list[dict[str, Any]], extra: int, refuse: bool = False) -> dict[str, Any]:
+    def answer(self, holder: str, requests: list[dict[str, Any]], extra: int, refuse: bool = False) -> dict[str, Any]:
         """Grant the need of a call and `extra` calls more in every window, or nothing in any."""
         rows = []
-        for wish in wishes:
-            metric = BUDGETS[wish["budget"]].metric
-            unit = whole(wish["unit"], metric)
-            for window in WINDOWS[wish["budget"]]:
-                have = min(whole(wish["have"].get(str(window), "0"), metric), self.grants[holder, window])
+        for one in requests:
+            metric = BUDGETS[one["budget"]].metric
+            unit = whole(one["unit"], metric)
+            for window in WINDOWS[one["budget"]]:
+                have = min(whole(one["have"].get(str(window), "0"), metric), self.grants[holder, window])
                 amount = 0 if refuse else unit - have + extra * unit
                 self.grants[holder, window] += amount
                 rows.append(
                     {
                         "id": window,
-                        "budget": wish["budget"],
-                        "entity": wish["entity"],
+                        "budget": one["budget"],
+                        "entity": one["entity"],
                         "ends_at": None,
                         "limit": "1000000",
                         "spent": "0",
@@ -108,13 +110,14 @@ METRIC = {window: BUDGETS[budget].metric for budget, windows in WINDOWS.items() 
 
 
 def a_plan(ledger: Ledger, kind: str = "all", history: History | None = None) -> Plan:
-    accounts: list[Account] = [ledger.account(BUDGETS[number], "u-1") for number in KINDS[kind]]
-    return Plan(accounts, Tariff(None, ceiling_rates("15/75")), history or History(), frozenset())
+    budgets = [(BUDGETS[number], "u-1") for number in KINDS[kind]]
+    terms = Terms(budgets, UpperPrice(None, ceiling_rates("15/75")), history or History(), frozenset())
+    return Plan([ledger.account(budget, entity) for budget, entity in budgets], terms)
 
 
-def asked(lapses: float = 1e9) -> Asked:
+def just_now(lapses: float = 1e9) -> RoundTrip:
     now = time.monotonic()
-    return Asked(now, NOW, now + lapses, now + 1)
+    return RoundTrip(now, NOW, now + lapses, now + 1)
 
 
 amounts_of_a_call = st.builds(Amounts, st.integers(1, 10**13), st.integers(0, 5000), st.just(1))
@@ -143,9 +146,9 @@ class Books(RuleBasedStateMachine):
     def ask(self, kind: str, amounts: Amounts, extra: int) -> Any:
         """A miss: the database grants what is needed, and more."""
         plan = self.plans[kind]
-        wishes, aside = self.ledger.wish(plan, amounts, 1, ahead=False)
-        answer = self.bank.answer(self.ledger.holder, wishes, extra)
-        return self.noted(self.ledger.apply(plan, answer, aside, amounts, 0, asked()))
+        requests, offer = self.ledger.grant_requests(plan, amounts, 1, ahead=False)
+        answer = self.bank.answer(self.ledger.holder, requests, extra)
+        return self.noted(self.ledger.accept_grants(plan, answer, offer, amounts, 0, just_now()))
 
     def noted(self, hold: Hold | None) -> Any:
         from hypothesis.stateful import multiple
@@ -156,33 +159,35 @@ class Books(RuleBasedStateMachine):
     def ask_in_vain(self, kind: str, amounts: Amounts) -> None:
         """The database refuses."""
         plan = self.plans[kind]
-        wishes, aside = self.ledger.wish(plan, amounts, 1, ahead=False)
-        answer = self.bank.answer(self.ledger.holder, wishes, 0, refuse=True)
-        assert self.ledger.apply(plan, answer, aside, None, 0, asked()) is None
+        requests, offer = self.ledger.grant_requests(plan, amounts, 1, ahead=False)
+        answer = self.bank.answer(self.ledger.holder, requests, 0, refuse=True)
+        assert self.ledger.accept_grants(plan, answer, offer, None, 0, just_now()) is None
 
     @rule(kind=st.sampled_from(list(KINDS)), amounts=amounts_of_a_call)
     def ask_nobody(self, kind: str, amounts: Amounts) -> None:
         """The database does not answer."""
-        _, aside = self.ledger.wish(self.plans[kind], amounts, 1, ahead=False)
-        self.ledger.put_back(aside)
+        _, offer = self.ledger.grant_requests(self.plans[kind], amounts, 1, ahead=False)
+        self.ledger.withdraw(offer)
 
     @rule(kind=st.sampled_from(list(KINDS)), amounts=amounts_of_a_call, extra=st.integers(0, 20))
     def fetch_ahead(self, kind: str, amounts: Amounts, extra: int) -> None:
         """More is fetched while nobody waits."""
         plan = self.plans[kind]
-        wishes, aside = self.ledger.wish(plan, amounts, 0, ahead=True)
-        assert not aside
-        self.ledger.apply(plan, self.bank.answer(self.ledger.holder, wishes, extra), aside, None, 0, asked())
+        requests, offer = self.ledger.grant_requests(plan, amounts, 0, ahead=True)
+        assert not offer
+        self.ledger.accept_grants(
+            plan, self.bank.answer(self.ledger.holder, requests, extra), offer, None, 0, just_now()
+        )
 
     @rule(target=holds, kind=st.sampled_from(list(KINDS)), amounts=amounts_of_a_call)
     def take(self, kind: str, amounts: Amounts) -> Any:
         """A call that the grants in hand cover, or do not."""
-        return self.noted(self.ledger.take(self.plans[kind], amounts, 0))
+        return self.noted(self.ledger.reserve(self.plans[kind], amounts, 0))
 
     @rule(target=holds, kind=st.sampled_from(list(KINDS)), amounts=amounts_of_a_call)
     def take_what_there_is(self, kind: str, amounts: Amounts) -> Any:
         """A call while the database is away."""
-        hold, short = self.ledger.take_what_there_is(self.plans[kind], amounts, 0)
+        hold, short = self.ledger.reserve_where_possible(self.plans[kind], amounts, 0)
         assert (hold is None) == (len(short) == len(KINDS[kind]))
         return self.noted(hold)
 
@@ -191,7 +196,7 @@ class Books(RuleBasedStateMachine):
         """A hold that is given back, whole, and settled afterwards by mistake: nothing more happens."""
         self.ledger.release(hold)
         self.held.pop(id(hold))
-        self.ledger.keeps(idle_back=False)
+        self.ledger.return_unused(idle=False)
         assert self.ledger.settle(hold, Amounts(*(int(amount * share) for amount in hold.amounts))) == []
 
     @rule(target=rows, hold=consumes(holds), share=st.floats(0, 2))
@@ -202,8 +207,8 @@ class Books(RuleBasedStateMachine):
         assert self.ledger.settle(hold, Amounts(0, 0, 0)) is draws
         self.held.pop(id(hold))
         drawn = {window: whole(amount, METRIC[window]) for window, amount in draws}
-        for window, metric in hold.entries:
-            assert drawn.get(window.id, 0) == min(hold.amounts[metric], used[metric])
+        for window in hold.windows:
+            assert drawn.get(window.id, 0) == min(hold.amounts[window.metric], used[window.metric])
         for window_id, amount in drawn.items():
             self.unposted[hold.holder, window_id] += amount
         return hold.holder, draws
@@ -214,23 +219,23 @@ class Books(RuleBasedStateMachine):
         holder, draws = row
         if holder == self.ledger.holder:
             self.bank.post(holder, draws)
-        self.ledger.posted(holder, draws)
+        self.ledger.post(holder, draws)
         for window, amount in draws:
             self.unposted[holder, window] -= whole(amount, METRIC[window])
 
     @rule(all_back=st.booleans())
     def renew(self, all_back: bool) -> None:
         """What is kept is renewed, the rest goes back."""
-        kept, _ = self.ledger.keeps(all_back=all_back)
+        kept, _ = self.ledger.return_unused(everything=all_back)
         grants = self.bank.renew(self.ledger.holder, kept)
-        self.ledger.renewed(kept, grants, time.monotonic() + 1e9)
+        self.ledger.confirm_kept(kept, grants, time.monotonic() + 1e9)
 
     @rule()
     def change_budgets(self) -> None:
         """The admin has changed something: free money goes back, calls under way keep theirs."""
         self.ledger.forget_accounts()
         self.plans = {kind: a_plan(self.ledger, kind) for kind in KINDS}
-        kept, _ = self.ledger.keeps()
+        kept, _ = self.ledger.return_unused()
         self.bank.renew(self.ledger.holder, kept)
 
     @rule()
@@ -240,21 +245,21 @@ class Books(RuleBasedStateMachine):
         old = self.ledger.holder
         for key in list(self.bank.grants):
             self.bank.grants[key] = 0
-        self.ledger.start_anew()
+        self.ledger.forget_grants()
         assert self.ledger.holder != old
         for plan in self.plans.values():
-            assert self.ledger.take(plan, Amounts(1, 1, 1), 0) is None
+            assert self.ledger.reserve(plan, Amounts(1, 1, 1), 0) is None
 
     @invariant()
     def books_are_right(self) -> None:
         """free + held + unposted is what was granted and not yet posted, in every window."""
-        self.ledger.keeps(idle_back=False)  # what was released is counted
+        self.ledger.return_unused(idle=False)  # what was released is counted
         holder = self.ledger.holder
         held: Counter[int] = Counter()
         for hold in self.held.values():
             if hold.holder == holder:
-                for window, metric in hold.entries:
-                    held[window.id] += hold.amounts[metric]
+                for window in hold.windows:
+                    held[window.id] += hold.amounts[window.metric]
         for window_id in METRIC:
             known = self.ledger._windows.get(window_id)
             granted = self.bank.grants[holder, window_id]
@@ -281,9 +286,9 @@ def granted(ledger: Ledger) -> Callable[[int, str], Plan]:
 
     def grant(calls: int, kind: str = "all", lapses: float = 1e9) -> Plan:
         plan, unit = a_plan(ledger, kind), Amounts(1, 1, 1)
-        wishes, aside = ledger.wish(plan, unit, 0, ahead=True)
-        answer = Bank().answer(ledger.holder, wishes, calls - 1)
-        ledger.apply(plan, answer, aside, None, 0, asked(lapses))
+        requests, offer = ledger.grant_requests(plan, unit, 0, ahead=True)
+        answer = Bank().answer(ledger.holder, requests, calls - 1)
+        ledger.accept_grants(plan, answer, offer, None, 0, just_now(lapses))
         return plan
 
     return grant
@@ -299,7 +304,7 @@ def test_threads_take_no_more_than_there_is(ledger: Ledger, granted: Callable[..
 
     def take(mine: list[Hold]) -> None:
         for number in itertools.count():
-            hold = ledger.take(plan, ONE, 0)
+            hold = ledger.reserve(plan, ONE, 0)
             if hold is None:
                 return
             if number % 3 == 0:
@@ -314,7 +319,7 @@ def test_threads_take_no_more_than_there_is(ledger: Ledger, granted: Callable[..
         thread.start()
     for thread in threads:
         thread.join()
-    ledger.keeps(idle_back=False)
+    ledger.return_unused(idle=False)
     left = {window.id: window.free for window in ledger._windows.values()}
     # What the last thread gave back after the others had looked is still there.
     assert {sum(map(len, taken)) + free for free in left.values()} == {10_000}
@@ -346,7 +351,7 @@ def test_busy_threads_do_not_wait_in_line(
     plan = granted(calls=1)
     door = Door()
     monkeypatch.setattr(ledger, "_lock", door)
-    assert ledger.take(plan, Amounts(0, 0, 1), 0) is not None
+    assert ledger.reserve(plan, Amounts(0, 0, 1), 0) is not None
     assert door.tries == 4
     assert not door._is_owned()
 
@@ -364,22 +369,22 @@ def test_a_signal_that_comes_with_the_lock_leaves_it_open(
 
     monkeypatch.setattr(door, "acquire", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ledger.take(plan, Amounts(0, 0, 1), 0)
+        ledger.reserve(plan, Amounts(0, 0, 1), 0)
     assert not door._is_owned()
 
 
 def test_one_window_short_means_nothing_is_taken_of_the_others(ledger: Ledger, granted: Callable[..., Plan]) -> None:
     """Else a call that is stopped by one budget would eat another one up."""
     plan = granted(5)
-    assert ledger.take(plan, Amounts(1, 6, 1), 0) is None
+    assert ledger.reserve(plan, Amounts(1, 6, 1), 0) is None
     assert {window.free for window in ledger._windows.values()} == {5}
 
 
 def test_a_grant_that_was_not_renewed_is_not_spent(ledger: Ledger, granted: Callable[..., Plan]) -> None:
     """The database may have given it to others by now."""
     plan = granted(5, lapses=-1)
-    assert ledger.take(plan, ONE, 0) is None
-    hold, short = ledger.take_what_there_is(plan, ONE, 0)
+    assert ledger.reserve(plan, ONE, 0) is None
+    hold, short = ledger.reserve_where_possible(plan, ONE, 0)
     assert hold is None
     assert len(short) == 3
 
@@ -389,8 +394,8 @@ def test_a_window_that_has_ended_is_not_spent(ledger: Ledger, granted: Callable[
     plan = granted(5)
     for window in ledger._windows.values():
         window.ends = time.monotonic()
-    assert ledger.refresh(plan) is False
-    hold, short = ledger.take_what_there_is(plan, ONE, 0)
+    assert plan.refresh() is False
+    hold, short = ledger.reserve_where_possible(plan, ONE, 0)
     assert hold is None
     assert len(short) == 3
 
@@ -400,7 +405,7 @@ def test_more_is_fetched_once_before_it_runs_out(ledger: Ledger, granted: Callab
     plan = granted(100)
     lows = []
     for _ in range(100):
-        assert ledger.take(plan, ONE, 0) is not None
+        assert ledger.reserve(plan, ONE, 0) is not None
         lows.append(plan.low)
         plan.low = False
     assert sum(lows) == 1
@@ -410,11 +415,11 @@ def test_more_is_fetched_once_before_it_runs_out(ledger: Ledger, granted: Callab
 def test_near_the_limit_nothing_is_fetched_ahead(ledger: Ledger) -> None:
     """There every call asks, so that the last money goes to whoever needs it."""
     plan = a_plan(ledger, "some")
-    wishes, aside = ledger.wish(plan, ONE, 0, ahead=True)
-    answer = Bank().answer(ledger.holder, wishes, 9)
+    requests, offer = ledger.grant_requests(plan, ONE, 0, ahead=True)
+    answer = Bank().answer(ledger.holder, requests, 9)
     answer["windows"][0]["limit"] = "50"
-    ledger.apply(plan, answer, aside, None, 0, asked())
-    while ledger.take(plan, ONE, 0) is not None:
+    ledger.accept_grants(plan, answer, offer, None, 0, just_now())
+    while ledger.reserve(plan, ONE, 0) is not None:
         assert not plan.low
 
 
@@ -423,55 +428,55 @@ def test_what_nobody_uses_goes_back_and_what_is_used_stays(
 ) -> None:
     """Money that lies idle in one process is money that another is refused."""
     plan = granted(10)
-    hold = ledger.take(plan, ONE, 0)
+    hold = ledger.reserve(plan, ONE, 0)
     assert hold is not None
-    kept, returned = ledger.keeps()
+    kept, returned = ledger.return_unused()
     assert not returned
     assert kept["21"] == "10"
     for window in ledger._windows.values():
         window.used_at -= 6
-    kept, returned = ledger.keeps()
+    kept, returned = ledger.return_unused()
     assert returned
     assert kept == {"11": "0.000000000001", "12": "0.000000000001", "21": "1", "31": "1"}
     draws = ledger.settle(hold, ONE)
-    ledger.posted(hold.holder, draws)
-    assert ledger.keeps() == ({}, False)
+    ledger.post(hold.holder, draws)
+    assert ledger.return_unused() == ({}, False)
     assert not ledger.has_grants
 
 
 def test_what_the_database_does_not_know_of_is_not_spent(ledger: Ledger, granted: Callable[..., Plan]) -> None:
     """A laptop that has slept for an hour finds its grants lapsed, though by its own clock no time has passed."""
     plan = granted(10)
-    held = [ledger.take(plan, ONE, 0) for _ in range(3)]
+    held = [ledger.reserve(plan, ONE, 0) for _ in range(3)]
     assert all(held)
-    kept, _ = ledger.keeps()
-    ledger.renewed(kept, {"11": "0.000000000010", "12": "0.000000000005", "21": "2"}, time.monotonic() + 60)
+    kept, _ = ledger.return_unused()
+    ledger.confirm_kept(kept, {"11": "0.000000000010", "12": "0.000000000005", "21": "2"}, time.monotonic() + 60)
     # Of ten, three are held; the rest is ours as far as the database has it.
     assert {window.id: window.free for window in ledger._windows.values()} == {11: 7, 12: 5, 21: 2, 31: 0}
     assert {window.id: window.granted for window in ledger._windows.values()} == {11: 10, 12: 8, 21: 5, 31: 3}
-    assert ledger.take(plan, ONE, 0) is None
+    assert ledger.reserve(plan, ONE, 0) is None
 
 
 def test_a_forked_child_has_nothing(ledger: Ledger, granted: Callable[..., Plan]) -> None:
     """The parent's money is the parent's, also where another thread of it held the lock as it forked."""
     plan = granted(10)
-    hold = ledger.take(plan, ONE, 0)
+    hold = ledger.reserve(plan, ONE, 0)
     assert hold is not None
     parent = ledger.holder
     ledger._lock.acquire()
     ledger.reset_after_fork()
     assert ledger.holder != parent
-    assert ledger.take(plan, ONE, 0) is None
+    assert ledger.reserve(plan, ONE, 0) is None
     ledger.release(hold)
-    assert ledger.keeps() == ({}, False)
+    assert ledger.return_unused() == ({}, False)
 
 
 def test_what_is_not_whole_is_not_ours_to_spend(ledger: Ledger) -> None:
     """The database counts finer than a picodollar: what it grants is rounded down."""
     plan = a_plan(ledger, "money")
-    wishes, aside = ledger.wish(plan, Amounts(1, 1, 1), 0, ahead=True)
-    answer = Bank().answer(ledger.holder, wishes, 0)
+    requests, offer = ledger.grant_requests(plan, Amounts(1, 1, 1), 0, ahead=True)
+    answer = Bank().answer(ledger.holder, requests, 0)
     for row in answer["windows"]:
         row["amount"] = "0.0000000000019"
-    ledger.apply(plan, answer, aside, None, 0, asked())
+    ledger.accept_grants(plan, answer, offer, None, 0, just_now())
     assert [ledger._windows[window].free for window in (11, 12, 31)] == [1, 1, 0]

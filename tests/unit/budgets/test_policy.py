@@ -7,6 +7,7 @@ anybody asking; or the error names the wrong budget.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,7 +22,7 @@ from psycopg.rows import dict_row
 from tests.support.postgres import PostgresServer
 from vital_tracking.budgets.policy import Budget, Policy, refusal
 from vital_tracking.core.context import SERVICE_TYPES, CallContext
-from vital_tracking.core.entities import ACTIONS, ENTITY_FIELDS, METRICS
+from vital_tracking.core.entities import ACTIONS, ENTITY_FIELDS, ENTITY_TYPES, METRICS, PERIODS
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.delivery.rows import call_row
@@ -33,7 +34,7 @@ Connection = psycopg.Connection[dict[str, Any]]
 NAMES = ("a", "b", "*", "x" * 300, "tail\0", "", "42")
 GIVEN = (*NAMES, None, 42)
 
-entity_types = st.sampled_from([*ENTITY_FIELDS, "model"])
+entity_types = st.sampled_from(ENTITY_TYPES)
 budgets = st.lists(
     st.tuples(
         st.sampled_from([None, "a", "42", "tail"]),
@@ -81,6 +82,20 @@ def by_the_database(db: Connection, asked: list[tuple[CallContext, Any]]) -> lis
     ]
 
 
+def test_the_database_knows_the_same_entities_metrics_periods_and_actions(db: Connection) -> None:
+    """Else a budget that the database takes is one that no call meets, or the command line offers what it refuses."""
+    checks = db.execute("select prosrc from pg_proc where proname = 'check_budget_limit'").fetchone()
+    columns = db.execute(
+        "select column_name from information_schema.columns where table_name = 'budget_limits' and column_name like '%\\_limit'"
+    ).fetchall()
+    assert checks is not None
+    for column, known in (("entity_type", ENTITY_TYPES), ("metric", METRICS), ("action", ACTIONS)):
+        listed = re.search(rf"new\.{column} not in \(([^)]*)\)", checks["prosrc"])
+        assert listed is not None
+        assert tuple(re.findall(r"'(\w+)'", listed[1])) == known
+    assert {row["column_name"] for row in columns} == set(PERIODS.values())
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=budgets, asked=st.lists(calls, min_size=1, max_size=8))
 def test_a_call_is_admitted_by_the_budgets_that_count_it(db: Connection, rows: list[Any], asked: list[Any]) -> None:
@@ -94,10 +109,10 @@ def test_a_call_is_admitted_by_the_budgets_that_count_it(db: Connection, rows: l
             )
         answer = db.execute("select budgets_v1() as answer").fetchone()
         assert answer is not None
-        rules = Policy.from_answer(answer["answer"])
-        assert len(rules.budgets) == sum(row[4] != "alert" for row in rows)
+        policy = Policy.from_answer(answer["answer"])
+        assert len(policy.budgets) == sum(row[4] != "alert" for row in rows)
         for (context, model), expected in zip(asked, by_the_database(db, asked), strict=True):
-            matching = [(budget.id, entity) for budget, entity in rules.matching(context, model)]
+            matching = [(budget.id, entity) for budget, entity in policy.matching(context, model)]
             assert len(matching) == len(set(matching))
             assert set(matching) == expected
 
@@ -105,10 +120,10 @@ def test_a_call_is_admitted_by_the_budgets_that_count_it(db: Connection, rows: l
 @given(one=calls, other=calls, rows=budgets)
 def test_calls_of_one_key_meet_the_same_budgets(one: Any, other: Any, rows: list[Any]) -> None:
     """What admission knows is kept by this key: two calls must not share it where a budget tells them apart."""
-    rules = Policy("v", [a_budget(number, *row) for number, row in enumerate(rows)])
+    policy = Policy("v", [a_budget(number, *row) for number, row in enumerate(rows)])
     (first, model), (second, _) = one, other
-    if repr(rules.key_of(first)) == repr(rules.key_of(second)):
-        assert rules.matching(first, model) == rules.matching(second, model)
+    if repr(policy.key_of(first)) == repr(policy.key_of(second)):
+        assert policy.matching(first, model) == policy.matching(second, model)
 
 
 def a_budget(
@@ -158,9 +173,9 @@ def refused(windows: list[dict[str, Any]], *known: Budget, retry_after: float = 
 
 def test_budgets_that_only_alert_do_not_ask_anybody() -> None:
     """They are the database's own affair; a process that has no others must not spend a round trip on them."""
-    rules = Policy("v", [a_budget(1, action="alert")])
-    assert rules.budgets == ()
-    assert rules.matching(CallContext(user_id="u-1"), "m") == []
+    policy = Policy("v", [a_budget(1, action="alert")])
+    assert policy.budgets == ()
+    assert policy.matching(CallContext(user_id="u-1"), "m") == []
 
 
 def test_the_strictest_budget_that_stops_is_named() -> None:

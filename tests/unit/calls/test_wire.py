@@ -18,12 +18,11 @@ from hypothesis import strategies as st
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run, unpack_record, unpack_run
 from vital_tracking.calls.live import LiveCall, Run
 from vital_tracking.calls.resolve import record_of
-from vital_tracking.calls.wire import pack_call, pack_opening, unpack_call, unpack_opening
+from vital_tracking.calls.wire import pack_call, pack_start, unpack_call
 from vital_tracking.core.admission import Admission
-from vital_tracking.core.context import CONTEXT_FIELDS, METADATA_KEY, CallContext, unknown_keys
+from vital_tracking.core.context import CONTEXT_FIELDS, METADATA_KEY, CallContext
 from vital_tracking.core.frames import ScopeFrame
 from vital_tracking.core.record import CallRecord, Cost, RunRecord
-from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery.rows import _known_columns, call_row, run_row
 from vital_tracking.ids import new_id
@@ -337,7 +336,6 @@ def open_calls(draw: st.DrawFn) -> LiveCall:
         call.admission = Admission(action="downgrade", throttled_ms=12.5, requested_model="dear")
     call.first_token = draw(st.none() | st.just(call.started_clock + 0.25))
     call.ended = call.started_clock + draw(st.floats(0, 1000))
-    call.unknown_keys = [clean_text(key) or "" for key in unknown_keys(call.metadata)]
     return call
 
 
@@ -345,8 +343,7 @@ def open_calls(draw: st.DrawFn) -> LiveCall:
 @given(open_calls())
 def test_a_call_comes_back(call: LiveCall) -> None:
     """If this failed, a call would be stored otherwise than it was made, only because it lay in a file for a while."""
-    expected = record_of(call)
-    expected.clocked = False
+    expected = record_of(call.observed(0.0))
     back = record_of(unpack_call(call.id.bytes, pack_call(call), 0.0))
     ours, theirs = rows_of(expected, back)
     for row in (ours, theirs):
@@ -359,8 +356,7 @@ def test_a_call_comes_back(call: LiveCall) -> None:
 @given(open_calls())
 def test_a_shortened_call_keeps_its_money_and_owners(call: LiveCall) -> None:
     """If this failed, a full disk would change the bill, or to whom it goes."""
-    expected = record_of(call)
-    expected.clocked = False
+    expected = record_of(call.observed(0.0))
     packed = pack_call(call, short=True)
     assert len(packed) < LONGEST
     back = record_of(unpack_call(call.id.bytes, packed, 0.0))
@@ -380,10 +376,9 @@ def test_a_beginning_says_whose_call_it_was(call: LiveCall) -> None:
     call.error, call.status, call.usage, call.token_usage, call.inner = None, "abandoned", None, None, False
     call.notes, call.response, call.first_token, call.replaces_abandoned, call.message_id = (), {}, None, False, None
     call.estimate = (call.size or 0, 0)
-    call.lost = True
-    expected = record_of(call)
-    expected.clocked = False
-    back = record_of(unpack_opening(call.id.bytes, pack_opening(call), 0.0))
+    expected = record_of(call.observed(0.0))
+    expected.latency_ms = None  # nobody knows when it ended
+    back = record_of(unpack_call(call.id.bytes, pack_start(call), 0.0))
     ours, theirs = rows_of(expected, back)
     assert theirs == ours
     assert back.usage.estimated
@@ -402,9 +397,8 @@ def test_a_call_is_put_by_the_database_clock_once() -> None:
     times = [record_of(unpack_call(call.id.bytes, pack_call(call), skew)).created_at - moment for skew in (0.0, 60.0)]
     assert times == [timedelta(0), timedelta(seconds=60)]
     call.skew_s = -30.0
-    call.opening = None
-    for unpack, pack in ((unpack_call, pack_call), (unpack_opening, pack_opening)):
-        assert record_of(unpack(call.id.bytes, pack(call), 60.0)).created_at - moment == timedelta(seconds=-30)
+    for pack in (pack_call, pack_start):
+        assert record_of(unpack_call(call.id.bytes, pack(call), 60.0)).created_at - moment == timedelta(seconds=-30)
 
 
 def test_what_a_later_version_adds_to_a_call_is_ignored() -> None:
@@ -415,17 +409,18 @@ def test_what_a_later_version_adds_to_a_call_is_ignored() -> None:
     call.fail(failure)
     assert call.error is not None
     call.error.usage = TokenUsage(3, 4)
-    data = orjson.loads(pack_call(call))
+    shared, start, end = map(orjson.loads, pack_call(call).splitlines())
 
     def grown(value: Any) -> Any:
         if isinstance(value, dict):
             return {**{name: grown(inner) for name, inner in value.items()}, "later": {"x": [1]}}
         return value
 
-    data = grown(data)
-    data["end"] = [*map(grown, data["end"]), "later"] if isinstance(data["end"], list) else data["end"]
-    back = record_of(unpack_call(call.id.bytes, orjson.dumps(data), 0.0))
-    expected = record_of(call)
+    values = len(shared["keys"]["kept"])
+    start = [*start[: len(start) - values], "later", *start[len(start) - values :]]
+    lines = (grown(shared), [*map(grown, start)], [*map(grown, end), "later"])
+    back = record_of(unpack_call(call.id.bytes, b"\n".join(map(orjson.dumps, lines)), 0.0))
+    expected = record_of(call.observed(0.0))
     assert (back.model, back.usage, back.error_type) == (expected.model, expected.usage, expected.error_type)
 
 

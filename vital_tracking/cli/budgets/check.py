@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 
 from vital_tracking.alerts.wording import (
-    ACTIONS,
     entity,
     limit_text,
     local_time,
@@ -25,6 +24,7 @@ from vital_tracking.cli.budgets import options as form
 from vital_tracking.cli.budgets.tables import SET_ONE, WINDOW_COLUMNS, Row, left, moment, windows_table, with_left
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
 from vital_tracking.core.context import SERVICE_TYPES
+from vital_tracking.core.entities import strictness
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
 
@@ -48,7 +48,7 @@ def verdict(rows: Sequence[dict[str, Any]], cost: Decimal | None, tokens: Decima
     full = [row for row in rows if not _fits(left(row), needs[row["metric"]])]
     # A downgrading budget lets the very model pass that it names.
     full = [row for row in full if row["action"] != "downgrade" or model is None or row.get("downgrade_to") != model]
-    strictest = sorted(full, key=lambda row: ACTIONS.index(row["action"]), reverse=True)
+    strictest = sorted(full, key=lambda row: strictness(row["action"]), reverse=True)
     over = [row for row in strictest if row["enforce"]]
     return Verdict(over[0]["action"] if over else None, over, [row for row in strictest if not row["enforce"]])
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from vital_tracking.alerts.wording import ACTIONS, METRICS, PERIODS, sentence
+from vital_tracking.alerts.wording import sentence
 from vital_tracking.cli.budgets import options as form
 from vital_tracking.cli.budgets.check import check
 from vital_tracking.cli.budgets.tables import (
@@ -24,6 +24,7 @@ from vital_tracking.cli.budgets.tables import (
     with_left,
 )
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
+from vital_tracking.core.entities import ACTIONS, METRICS, PERIODS
 from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings

@@ -11,8 +11,8 @@ from zoneinfo import available_timezones
 
 import typer
 
-from vital_tracking.alerts.wording import ENTITY_TYPES
 from vital_tracking.core.context import SERVICE_TYPES
+from vital_tracking.core.entities import ENTITY_TYPES
 from vital_tracking.core.pricing import amount
 from vital_tracking.core.sanitize import clean_text, money
 
