@@ -67,9 +67,7 @@ class Recorder:
         self.on_tick: list[Callable[[], None]] = []
         self.on_alerts: Callable[[list[dict[str, Any]]], None] | None = None
         self._settings = settings
-        self._location = (
-            None if getattr(store, "in_memory", False) else spool_location(settings, store.identity, store.description)
-        )
+        self._location = None if store.in_memory else spool_location(settings, store.identity, store.description)
         self._build(None)
 
     def _build(self, holds: Holds | None) -> None:

@@ -23,7 +23,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from vital_tracking.errors import SettingsError, StoreNotReady, StoreRejected, StoreUnavailable, VitalError, store_error
 from vital_tracking.migrate import HISTORY_SQL, Migration
-from vital_tracking.stores.protocol import Row
+from vital_tracking.stores.protocol import Row, Store
 from vital_tracking.stores.relations import TEXT_OF, ColumnKind, Relation, Values
 
 _Result = TypeVar("_Result")
@@ -59,6 +59,8 @@ class PostgresStore:
     `description` is what it is called, in the place of host, port and database. Stores of one description are taken to lead to
     one database as long as that has not told its id.
     """
+
+    in_memory = False
 
     def __init__(self, conninfo: str, *, description: str | None = None) -> None:
         try:
@@ -258,6 +260,9 @@ class PostgresStore:
             return store_error(error.sqlstate, f"{self._description}: {type(error).__name__}")
         waited = time.monotonic() - started
         return StoreUnavailable(f"{self._description} gave no connection in time (a new one took {waited:.1f} s).")
+
+
+_: type[Store] = PostgresStore  # so that the type checker holds it against the protocol
 
 
 # libpq gives no SQLSTATE when connecting fails; wrong credentials and databases are told by the server's fixed words.

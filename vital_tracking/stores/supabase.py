@@ -16,7 +16,7 @@ from supabase.lib.client_options import SyncClientOptions
 
 from supabase import Client, ClientOptions, create_client
 from vital_tracking.errors import SettingsError, store_error
-from vital_tracking.stores.protocol import Row
+from vital_tracking.stores.protocol import Row, Store
 from vital_tracking.stores.relations import TEXT_OF, ColumnKind, Relation, Values, value_text
 
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
@@ -54,6 +54,8 @@ _BREAKDOWN: Final = (
 
 class SupabaseStore:
     """A Supabase project at its URL. The key is the secret (service role) one: it passes row level security."""
+
+    in_memory = False
 
     def __init__(self, url: str, service_key: str) -> None:
         self._url = url
@@ -216,6 +218,9 @@ class SupabaseStore:
             raise store_error("401", self.description)
         if response.is_success and "json" not in response.headers.get("content-type", ""):
             raise store_error(None, f"{self.description}: the answer is no JSON")
+
+
+_: type[Store] = SupabaseStore  # so that the type checker holds it against the protocol
 
 
 def _wait_for_it(request: httpx.Request) -> None:
