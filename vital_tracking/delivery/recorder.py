@@ -33,7 +33,7 @@ from vital_tracking.errors import StoreError
 from vital_tracking.settings import Settings
 from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.spool.location import spool_location
-from vital_tracking.spool.log_record import LogRecord, RecordKind
+from vital_tracking.spool.log_record import LogRecord, RecordKind, clock_payload
 from vital_tracking.spool.orphans import OrphanedSegments, Orphans
 from vital_tracking.stores.protocol import Store
 
@@ -110,7 +110,7 @@ class Recorder:
                 self._dead_letters,
                 counts,
                 on_alerts=self._tell_alerts,
-                on_posted=spool.gone if spool is not None else lambda _key: None,
+                on_posted=spool.delivered if spool is not None else lambda _key: None,
             ),
             [self._queue] if spool is None else [spool, self._queue],
             batch_size=settings.batch_size,
@@ -183,7 +183,7 @@ class Recorder:
         """A call that had begun was not made after all."""
         if self.spool is not None:
             try:
-                self.spool.append(RecordKind.VOID, id_bytes(call_id), b"", vital=True)
+                self.spool.append(RecordKind.TOMBSTONE, id_bytes(call_id), b"", critical=True)
             except Exception as error:  # noqa: BLE001 - the call will be there as abandoned
                 self.fault(error)
 
@@ -201,7 +201,7 @@ class Recorder:
                 item.keep()
                 record = LogRecord(RecordKind.CALL, item.id.bytes, b"", item=item)
             else:
-                short = spool.pressed if spool is not None else self._queue.nearly_full
+                short = spool.nearly_full if spool is not None else self._queue.nearly_full
                 record, short = as_log_record(item, self.clock.skew_s, short=short)
         except Exception as error:  # noqa: BLE001 - what cannot be packed is kept as what is known for sure
             self.fault(error)
@@ -258,7 +258,7 @@ class Recorder:
     def _clock_known(self, skew_s: float) -> None:
         """Before the first rows are sent: whoever delivers the rest of them must give them the same times."""
         if self.spool is not None:
-            self.spool.append(RecordKind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s)
+            self.spool.append(RecordKind.CLOCK, bytes(16), clock_payload(skew_s))
         self._orphans.date(skew_s)
 
     def _database_known(self, database_id: str) -> None:
@@ -333,10 +333,10 @@ class Recorder:
     def _drain_queue(self) -> int:
         """Give up what waits in memory: how many calls and runs that were, merged ones each for itself."""
         count = 0
-        for record in self._queue.take(len(self._queue.waiting)):
+        for record in self._queue.read(len(self._queue.waiting)):
             call = decoded(record, 0.0, self.fault) if record.kind == RecordKind.RECORD else None
             count += 1 if call is None else call.calls
-        self._queue.settle()
+        self._queue.ack()
         return count
 
     def delivered(self, complete: bool) -> Delivered:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from vital_tracking.calls import resolve
 from vital_tracking.calls.json_codec import unpack_record, unpack_run
 from vital_tracking.calls.wire import unpack_call
@@ -21,7 +19,7 @@ from vital_tracking.errors import StoreNotReady, VitalError
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 from vital_tracking.spool.location import SpoolLocation, folders_in, spool_location
-from vital_tracking.spool.log_record import LogRecord, RecordKind, frames_in
+from vital_tracking.spool.log_record import LogRecord, RecordKind, clock_skew, read_records
 from vital_tracking.spool.orphans import Tally
 from vital_tracking.spool.owner import about_owner, is_alive, owners_in
 from vital_tracking.spool.segment import CAN_LOCK, bytes_in, segments_of
@@ -211,7 +209,7 @@ def frames_of(path: Path, *, alive: bool = False) -> Iterator[tuple[LogRecord | 
     except OSError:  # delivered meanwhile
         return
     start = 0
-    for frame, end in frames_in(data, ended=not alive):
+    for frame, end in read_records(data, ended=not alive):
         yield frame, start, end
         start = end
 
@@ -241,12 +239,9 @@ def record_of(frame: LogRecord, skew_s: float = 0.0) -> CallRecord | RunRecord |
     return None
 
 
-def skew_of(frame: LogRecord) -> float:
-    """What a frame of the kind CLOCK says."""
-    try:
-        return float(orjson.loads(frame.payload)["skew"])
-    except (ValueError, KeyError, TypeError):
-        return 0.0
+def skew_of(record: LogRecord) -> float:
+    """How far, in seconds, a record of the kind CLOCK says that the clock was off."""
+    return clock_skew(record.payload) or 0.0
 
 
 def left_by(processes: Sequence[Process]) -> str:

@@ -13,10 +13,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import orjson
-
 from vital_tracking.spool.location import SpoolLocation
-from vital_tracking.spool.log_record import BEGINNINGS, ENDS, ROWS, LogRecord, RecordKind, framed, frames_in
+from vital_tracking.spool.log_record import (
+    BEGINNINGS,
+    ENDS,
+    ROWS,
+    LogRecord,
+    RecordKind,
+    clock_payload,
+    clock_skew,
+    encoded_record,
+    read_records,
+)
 from vital_tracking.spool.owner import OwnerFolder
 from vital_tracking.spool.segment import CAN_LOCK, segments_of
 
@@ -26,31 +34,30 @@ _MOST_CLAIMED: Final = 16  # at once: each takes a file descriptor
 
 
 class Tally:
-    """What the frames of one process come to: `begun` are its calls without an end, `ended` the ids of those with one."""
+    """What the log records of one process come to: `begun` are its calls without an end, `ended` the ids of those with one."""
 
     def __init__(self) -> None:
         self.begun: dict[bytes, LogRecord] = {}
-        self.ended: set[bytes] = set()  # not a count: a frame stands twice where two threads met at a segment's end
+        self.ended: set[bytes] = set()  # not a count: a record stands twice where two threads met at a segment's end
         self.runs = 0
         self.damaged = 0
         self.skew_s: float | None = None
 
-    def add(self, frame: LogRecord | None) -> None:
-        """Count a frame, or a stretch that cannot be read."""
-        if frame is None:
+    def add(self, record: LogRecord | None) -> None:
+        """Count a record, or a stretch that cannot be read."""
+        if record is None:
             self.damaged += 1
-        elif frame.kind in BEGINNINGS:
-            self.begun[frame.id] = frame
-        elif frame.kind in ENDS:
-            self.begun.pop(frame.id, None)
-            self.ended.add(frame.id)
-        elif frame.kind == RecordKind.VOID:
-            self.begun.pop(frame.id, None)
-        elif frame.kind == RecordKind.RUN:
+        elif record.kind in BEGINNINGS:
+            self.begun[record.id] = record
+        elif record.kind in ENDS:
+            self.begun.pop(record.id, None)
+            self.ended.add(record.id)
+        elif record.kind == RecordKind.TOMBSTONE:
+            self.begun.pop(record.id, None)
+        elif record.kind == RecordKind.RUN:
             self.runs += 1
-        elif frame.kind == RecordKind.CLOCK and self.skew_s is None:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                self.skew_s = float(orjson.loads(frame.payload)["skew"])
+        elif record.kind == RecordKind.CLOCK and self.skew_s is None:
+            self.skew_s = clock_skew(record.payload)
 
 
 class OrphanedSegments:
@@ -60,70 +67,70 @@ class OrphanedSegments:
         self._owner = owner
         self._segments = segments_of(owner.path)
         self._position = 0
-        self._taken = (0, 0, 0)  # how many of the first ones, and how far in which segment
+        self._in_hand = (0, 0, 0)  # how many of the first ones, and how far in which segment
         self._finished = False
         self.released = False
         tally = Tally()
         for _, path in self._segments:
-            for frame, _ in frames_in(_bytes_of(path)):
-                tally.add(frame)
+            for record, _ in read_records(_bytes_of(path)):
+                tally.add(record)
         self.damaged = tally.damaged
         self.calls, self.runs, self.abandoned = len(tally.ended), tally.runs, len(tally.begun)
         self.skew_s = tally.skew_s
-        self._first = [self._of_another(frame) for frame in tally.begun.values()]
+        self._first = [self._of_another(record) for record in tally.begun.values()]
 
     @property
     def path(self) -> Path:
         """The folder of the dead process."""
         return self._owner.path
 
-    def take(self, limit: int) -> list[LogRecord]:
-        """The next frames to deliver, at most `limit`; none when all is delivered, or left to others."""
+    def read(self, limit: int) -> list[LogRecord]:
+        """The next records to deliver, at most `limit`; none when all is delivered, or left to others."""
         if self.released:
             return []
         if self._first:
-            frames = self._first[:limit]
-            self._taken = (len(frames), 0, 0)
-            return frames
-        frames = []
-        self._taken = (0, 0, self._position)
+            records = self._first[:limit]
+            self._in_hand = (len(records), 0, 0)
+            return records
+        records = []
+        self._in_hand = (0, 0, self._position)
         for index, (_, path) in enumerate(self._segments):
             position = self._position if index == 0 else 0
             try:
                 data = _bytes_of(path)
             except OSError:
                 break  # not now
-            for frame, end in frames_in(data, position):
+            for record, end in read_records(data, position):
                 position = end
-                if frame is not None and frame.kind in ROWS:
-                    frames.append(self._of_another(frame))
-                    if len(frames) == limit:
+                if record is not None and record.kind in ROWS:
+                    records.append(self._of_another(record))
+                    if len(records) == limit:
                         break
-            if frames:
-                self._taken = (0, index, position)
+            if records:
+                self._in_hand = (0, index, position)
                 break
         else:
             self._finished = True
-        return frames
+        return records
 
-    def _of_another(self, frame: LogRecord) -> LogRecord:
-        return frame._replace(skew_s=self.skew_s, orphan=self)
+    def _of_another(self, record: LogRecord) -> LogRecord:
+        return record._replace(skew_s=self.skew_s, orphan=self)
 
     def date(self, skew_s: float) -> None:
         """Its own process never knew the database's time: whoever delivers the rest is to go by what this one found."""
         if self.skew_s is None:
             self.skew_s = skew_s
             with contextlib.suppress(OSError, IndexError), self._segments[-1][1].open("ab") as file:
-                file.write(framed(RecordKind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s))
+                file.write(encoded_record(RecordKind.CLOCK, bytes(16), clock_payload(skew_s)))
 
-    def settle(self) -> None:
-        """What was taken last is in the store: remove the segments before it, and after the last one the folder."""
+    def ack(self) -> None:
+        """What was read last is in the store: remove the segments before it, and after the last one the folder."""
         if self.released:
             return
         if self._finished:
             self._owner.remove()
             return
-        first, index, position = self._taken
+        first, index, position = self._in_hand
         del self._first[:first]
         for _, path in self._segments[:index]:
             with contextlib.suppress(OSError):
@@ -131,10 +138,10 @@ class OrphanedSegments:
         del self._segments[:index]
         if not first:
             self._position = position
-        self._taken = (0, 0, self._position)
+        self._in_hand = (0, 0, self._position)
 
     def rewind(self) -> None:
-        """What was taken last is to be taken again."""
+        """What was read last is to be read again."""
 
     @property
     def finished(self) -> bool:
@@ -142,7 +149,7 @@ class OrphanedSegments:
         return self._finished
 
     def let_go(self) -> None:
-        """Leave the rest to whoever comes next: what was taken last may be somebody else's already."""
+        """Leave the rest to whoever comes next: what was read last may be somebody else's already."""
         self.released = True
         self._owner.let_go()
 

@@ -27,7 +27,7 @@ from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery.dead_letters import FILE, DeadLetters, letters_in
 from vital_tracking.queries.spool import place_of, survey
 from vital_tracking.spool.location import SpoolLocation, folders_in
-from vital_tracking.spool.log_record import RecordKind, framed
+from vital_tracking.spool.log_record import RecordKind, encoded_record
 from vital_tracking.spool.owner import OwnerFolder, about_owner, owners_in
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -249,7 +249,7 @@ def test_what_an_earlier_version_left_is_delivered(
     owner = OwnerFolder.create(folder, {"store": PostgresStore(database_url).description})
     record = CallRecord(str(uuid4()), created_at=datetime.now(UTC), provider="openai", model="gpt-4o-mini")
     path = owner.segment_path(1)
-    path.write_bytes(framed(RecordKind.RECORD, id_bytes(record.id), pack_record(record)))
+    path.write_bytes(encoded_record(RecordKind.RECORD, id_bytes(record.id), pack_record(record)))
     assert DeadLetters(folder).add("record_calls_v1", '{"id": "one"}', "23514", None)
     (folder / f"{FILE}.taken").write_text(
         json.dumps({"at": "2026-01-01", "function": "record_calls_v1", "row": '{"id": "two"}'})

@@ -48,7 +48,7 @@ def one_call(tracker: VitalTracker, metadata: dict[str, Any], parent: UUID | Non
 
 
 def waiting(tracker: VitalTracker) -> list[Any]:
-    return tracker.handler.recorder._queue.take(10_000)
+    return tracker.handler.recorder._queue.read(10_000)
 
 
 def test_a_call_waits_as_it_is_without_what_rows_are_not_made_of(tracker: VitalTracker) -> None:

@@ -26,7 +26,7 @@ from vital_tracking.core.record import CallRecord
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.ids import new_id
 from vital_tracking.spool.location import folders_in
-from vital_tracking.spool.log_record import LogRecord, RecordKind, framed
+from vital_tracking.spool.log_record import LogRecord, RecordKind, encoded_record
 from vital_tracking.spool.orphans import OrphanedSegments, claim
 from vital_tracking.spool.owner import OwnerFolder, owners_in
 from vital_tracking.spool.segment import segments_of
@@ -59,7 +59,7 @@ def plain(number: int, kind: RecordKind = RecordKind.CALL) -> LogRecord:
 
 
 def encoded(frames: Sequence[LogRecord]) -> bytes:
-    return b"".join(framed(frame.kind, frame.id, frame.payload) for frame in frames)
+    return b"".join(encoded_record(frame.kind, frame.id, frame.payload) for frame in frames)
 
 
 def left_behind(folder: Path, *segments: Sequence[LogRecord] | bytes) -> Path:
@@ -74,14 +74,14 @@ def left_behind(folder: Path, *segments: Sequence[LogRecord] | bytes) -> Path:
 def delivered(orphan: OrphanedSegments, limit: int = 3) -> list[int]:
     """All that an orphan has, taken and settled as the writer does, with a failure after each batch."""
     found: list[int] = []
-    while frames := orphan.take(limit):
+    while frames := orphan.read(limit):
         orphan.rewind()
-        assert orphan.take(limit) == frames
+        assert orphan.read(limit) == frames
         found += [int.from_bytes(frame.id, "big") for frame in frames]
         assert all(frame.orphan is orphan for frame in frames)
-        orphan.settle()
+        orphan.ack()
     assert orphan.finished
-    orphan.settle()
+    orphan.ack()
     return found
 
 
@@ -101,9 +101,9 @@ def test_it_is_delivered_in_order_and_goes_bit_by_bit(tmp_path: Path) -> None:
     for expected, files in (([100, 1], 4), ([100, 1, 2], 4), ([100, 1, 2, 3], 2), ([3, 4], 2), ([3, 4, 5], 1)):
         [orphan] = claim(owners_in(tmp_path))
         for number in expected:
-            [frame] = orphan.take(1)
+            [frame] = orphan.read(1)
             assert int.from_bytes(frame.id, "big") == number
-            orphan.settle()
+            orphan.ack()
         assert len(segments_of(path)) == files
         orphan.let_go()
     [orphan] = claim(owners_in(tmp_path))
@@ -162,7 +162,7 @@ def test_beginnings_without_an_end(tmp_path: Path) -> None:
         plain(4, RecordKind.BEGUN),
         plain(5, RecordKind.BEGUN),
     ]
-    second = [plain(1), plain(2, RecordKind.VOID), plain(4, RecordKind.VOID), plain(6, RecordKind.RUN)]
+    second = [plain(1), plain(2, RecordKind.TOMBSTONE), plain(4, RecordKind.TOMBSTONE), plain(6, RecordKind.RUN)]
     left_behind(tmp_path, first, second)
     [orphan] = claim(owners_in(tmp_path))
     assert (orphan.abandoned, orphan.calls, orphan.runs) == (2, 1, 1)
@@ -180,15 +180,15 @@ def test_what_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     orphan = None
     if at == "take":
         [orphan] = claim(owners_in(tmp_path))
-        assert len(orphan.take(1)) == 1
-        orphan.settle()
+        assert len(orphan.read(1)) == 1
+        orphan.ack()
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_bytes", refuse)
         if orphan is None:
             assert list(claim(owners_in(tmp_path))) == []
         else:
-            assert orphan.take(5) == []
-            orphan.settle()
+            assert orphan.read(5) == []
+            orphan.ack()
             assert not orphan.finished
     if orphan is None:
         [orphan] = claim(owners_in(tmp_path))
@@ -441,7 +441,7 @@ def test_the_writer_takes_estates_on_beside_its_own_calls(database_url: str, row
     """If this failed, what a crashed server left would wait until somebody runs the command line."""
     options = Settings(spool_dir=tmp_path / "spool", flush_interval_s=3600, budgets=False)
     with VitalTracker(PostgresStore(database_url), settings=options) as tracker:
-        damaged = framed(RecordKind.RECORD, bytes(16), b"{}")[:-1]
+        damaged = encoded_record(RecordKind.RECORD, bytes(16), b"{}")[:-1]
         left_behind(folder_of(tracker), encoded([a_frame(a_record()) for _ in range(20)]) + damaged)
         tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=1, completion_tokens=1)
         assert tracker.flush(60).complete

@@ -133,7 +133,7 @@ def _frame_row(frame: LogRecord | None, skew_s: float) -> Row:
         row["status"] = f"{skew_of(frame):+.3f} s"
     else:
         row["id"] = str(UUID(bytes=frame.id))
-        row["status"] = None if frame.kind == RecordKind.VOID else "cannot be read"
+        row["status"] = None if frame.kind == RecordKind.TOMBSTONE else "cannot be read"
     return row
 
 
