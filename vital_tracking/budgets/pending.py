@@ -7,12 +7,14 @@ calling thread, `run_async` without holding up the event loop.
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from vital_tracking.budgets.estimate import Amounts
 from vital_tracking.budgets.windows import Plan
@@ -22,6 +24,7 @@ from vital_tracking.errors import BudgetExceeded
 
 _LONGEST_WAIT_S: Final = 1e9
 
+_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
@@ -69,6 +72,39 @@ async def run_async(waits: Waits[_Result]) -> _Result:
     except StopIteration as end:
         result: _Result = end.value
         return result
+
+
+def blocking(waits: Callable[_Arguments, Waits[_Result]], name: str, doc: str) -> Callable[_Arguments, _Result]:
+    """A function with the arguments of a generator of waits, that waits in the calling thread."""
+
+    @functools.wraps(waits)
+    def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return run(waits(*args, **kwargs))
+
+    _document(call, waits, name, doc)
+    return call
+
+
+def suspending(
+    waits: Callable[_Arguments, Waits[_Result]], name: str, doc: str
+) -> Callable[_Arguments, Coroutine[Any, Any, _Result]]:
+    """A coroutine function with the arguments of a generator of waits, none of which holds up the event loop."""
+
+    @functools.wraps(waits)
+    async def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return await run_async(waits(*args, **kwargs))
+
+    _document(call, waits, name, doc)
+    return call
+
+
+def _document(call: Any, waits: Callable[..., Any], name: str, doc: str) -> None:
+    """What `help()` shows of it: its own name and words, and what it returns instead of waits."""
+    signature = inspect.signature(waits)
+    returned = str(signature.return_annotation).removeprefix("Waits[").removesuffix("]")
+    call.__name__, call.__doc__ = name, inspect.cleandoc(doc)
+    call.__qualname__ = f"{waits.__qualname__.rpartition('.')[0]}.{name}"
+    call.__signature__ = signature.replace(return_annotation=returned)
 
 
 @dataclass(frozen=True, slots=True)

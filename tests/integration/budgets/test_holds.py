@@ -137,7 +137,7 @@ async def ends_while_it_is_given_up(scene: Scene) -> None:
     call = asyncio.create_task(asyncio.to_thread(scene.provider.chat_openai().invoke, "Hi", scene.config))
     await asyncio.to_thread(scene.provider.wait_for_stalls, 1)
     scene.tracker.handler._calls.call_timeout_s = 0.0
-    scene.tracker.handler.close_stale()
+    scene.tracker.handler._calls.close_stale()
     scene.provider.release.set()
     await call
 
