@@ -328,7 +328,7 @@ def test_an_orphan_in_hand_stays_when_the_database_turns_out_to_be_another_one(
     kill(process(database_url, "record('sent'); tracker.flush(); record('of the first'); wait()"))
     made_anew(database_url)
     heir = track(database_url)
-    [orphan] = heir._recorder._orphans.sources()  # by what it knows from before
+    [orphan] = heir._recorder._pipeline.orphans.sources()  # by what it knows from before
     assert heir.flush(60).complete
     heir._recorder._writer.empty(orphan, float("inf"), lambda _delivered: None)
     assert users(rows) == ["sent"]
