@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
 FLOOR_OF: Final = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Each module by its name below the package, such as `calls.live`; a room's own `__init__` by the room's name."""
     found = {}
@@ -66,6 +68,7 @@ def imported(path: Path, *, typing_only: bool = True) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@cache
 def arrows() -> dict[str, set[str]]:
     """Each module with the modules of the house that it imports, be it for type checkers only."""
     known = modules()
