@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from vital_tracking.queries.check import Finding
 from vital_tracking.queries.words import counted
+from vital_tracking.stores import Store
 from vital_tracking.stores.relations import (
     DAILY,
     DAILY_PARTS,
@@ -93,3 +94,9 @@ def views_age(views: list[Values], now: datetime) -> Iterator[Finding]:
         if late
         else None,
     )
+
+
+def days_to_sum_up(store: Store, now: datetime) -> int:
+    """How many days have calls that are in no sum yet."""
+    days: int = store.call("audit_usage_v1", since=now, until=now)["days_to_backfill"]
+    return days

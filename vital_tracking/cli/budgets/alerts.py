@@ -13,8 +13,8 @@ import typer
 
 from vital_tracking.alerts.alert import BudgetAlert
 from vital_tracking.alerts.wording import entity, percent, spent_text
-from vital_tracking.cli.budgets import options as form
 from vital_tracking.cli.budgets.tables import SET_ONE, belongs, period_name
+from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
 from vital_tracking.errors import StoreUnavailable
 from vital_tracking.settings import Settings
@@ -113,7 +113,7 @@ def watch_alerts(
     json_: Annotated[bool, typer.Option("--json", help="Print each alert as a line of JSON.")] = False,
 ) -> None:
     """Print new alerts as they appear, until Ctrl-C."""
-    pause = float(form.span(every, "--every"))
+    pause = float(options.span(every, "--every"))
     store = open_store(Settings.from_env())
     try:
         for row in _news(store, pause):

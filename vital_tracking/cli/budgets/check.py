@@ -23,6 +23,7 @@ from vital_tracking.alerts.wording import (
 )
 from vital_tracking.cli.budgets import options as form
 from vital_tracking.cli.budgets.tables import SET_ONE, WINDOW_COLUMNS, Row, left, moment, windows_table, with_left
+from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
 from vital_tracking.core.context import SERVICE_TYPES
 from vital_tracking.settings import Settings
@@ -79,7 +80,7 @@ def check(
     settings = Settings.from_env()
     named = {
         "organization": organization if organization is not None else settings.organization_id,
-        "service": form.chosen(service, "--service", SERVICE_TYPES) if service is not None else None,
+        "service": options.chosen(service, "--service", SERVICE_TYPES) if service is not None else None,
         "tier": tier,
         "user": user,
         "session": session,
@@ -93,7 +94,7 @@ def check(
     if not entities:
         raise typer.BadParameter("say whose call it is, such as --user u-1 --service workflow")
     for kind, name in entities.items():
-        form.named(name, f"--{kind}")
+        options.named(name, f"--{kind}")
     needed = {"cost": _need(cost, "--cost", "cost_usd"), "tokens": _need(tokens, "--tokens", "tokens")}
     store = open_store(settings)
     state = store.call("budgets_v1")

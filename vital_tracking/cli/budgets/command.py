@@ -23,6 +23,7 @@ from vital_tracking.cli.budgets.tables import (
     windows_table,
     with_left,
 )
+from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
 from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.queries.words import counted
@@ -115,11 +116,11 @@ def set_budget(
     """Make a budget, or change the one of the same entity, organization, metric and action in what is given."""
     entity_type, entity_id = form.entity(entity_type, entity_id)
     key = {
-        "organization_id": form.named(organization, "--organization") if organization is not None else None,
+        "organization_id": options.named(organization, "--organization") if organization is not None else None,
         "entity_type": entity_type,
         "entity_id": entity_id,
-        "metric": form.chosen(metric, "--metric", METRICS),
-        "action": form.chosen(action, "--action", ACTIONS),
+        "metric": options.chosen(metric, "--metric", METRICS),
+        "action": options.chosen(action, "--action", ACTIONS),
     }
     given: dict[str, Any] = {**key}
     for option, column, text in (
@@ -134,15 +135,15 @@ def set_budget(
         if text is not None and action != wanted:
             raise typer.BadParameter(f"{option} goes with --action {wanted}: add that, or leave it out")
     if every is not None:
-        given["throttle_interval_s"] = format(form.span(every, "--every"), "f")
+        given["throttle_interval_s"] = format(options.span(every, "--every"), "f")
     if downgrade_to is not None:
-        given["downgrade_to"] = None if downgrade_to == form.LIFTED else form.named(downgrade_to, "--downgrade-to")
+        given["downgrade_to"] = None if downgrade_to == form.LIFTED else options.named(downgrade_to, "--downgrade-to")
     if thresholds is not None:
         given["alert_thresholds"] = form.thresholds(thresholds)
     if timezone is not None:
-        given["timezone"] = form.zone(timezone)
+        given["timezone"] = options.zone(timezone)
     if when_unavailable is not None:
-        given["when_unavailable"] = form.chosen(when_unavailable, "--when-unavailable", ("allow", "deny"))
+        given["when_unavailable"] = options.chosen(when_unavailable, "--when-unavailable", ("allow", "deny"))
     given |= {name: value for name, value in (("enforce", enforce), ("strict", strict)) if value is not None}
     stored, known, others = _store(key, given)
     if json_:

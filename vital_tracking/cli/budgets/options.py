@@ -1,20 +1,17 @@
-"""What the options of `budgets` and `alerts` may hold: checked before the database is asked, with words on what to write."""
+"""What the options of `budgets` may hold: checked before the database is asked, with words on what to write."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
-from zoneinfo import available_timezones
 
 import typer
 
-from vital_tracking.alerts.wording import ENTITY_TYPES
+from vital_tracking.cli.render.options import chosen, named
 from vital_tracking.core.context import SERVICE_TYPES
+from vital_tracking.core.entities import ENTITY_TYPES
 from vital_tracking.core.pricing import amount
-from vital_tracking.core.sanitize import clean_text, money
+from vital_tracking.core.sanitize import money
 
 LIFTED: Final = "none"
 """What lifts a limit, and clears the model or the thresholds of a budget."""
@@ -23,25 +20,6 @@ _LARGEST: Final = Decimal("1e15")
 _MOST_PLACES: Final = 12
 _MOST_THRESHOLDS: Final = 10
 _HIGHEST_THRESHOLD: Final = 10
-_DAY_S: Final = 86_400
-_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
-_SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
-
-
-def chosen(text: str, what: str, choices: Sequence[str]) -> str:
-    """One of the choices; where `text` is none, the message names them and the closest."""
-    if text in choices:
-        return text
-    raise typer.BadParameter(f"{what} {text!r} is unknown{_meant(text, choices)} One of: {', '.join(choices)}")
-
-
-def named(text: str, what: str) -> str:
-    """A name that calls can carry: not empty, not longer than the database keeps them."""
-    if not text.strip():
-        raise typer.BadParameter(f"{what} is empty: name one, or leave it out")
-    if clean_text(text) != text:
-        raise typer.BadParameter(f"{what} holds characters that no call carries, or is longer than 256: shorten it")
-    return text
 
 
 def entity(entity_type: str, entity_id: str) -> tuple[str, str]:
@@ -74,15 +52,6 @@ def limit(text: str, option: str, metric: str) -> str | None:
     return money(value)
 
 
-def span(text: str, option: str) -> Decimal:
-    """A span such as 500ms, 10s or 2m in seconds: longer than nothing, at most a day."""
-    if match := _SPAN.fullmatch(text.strip().lower()):
-        seconds = Decimal(match[1]) * _SECONDS[match[2]]
-        if 0 < seconds <= _DAY_S:
-            return seconds.normalize()
-    raise typer.BadParameter(f"{option} takes a span such as 500ms, 10s or 2m, longer than nothing and at most a day")
-
-
 def thresholds(text: str) -> list[str]:
     """Shares of a limit, in their order: 0.5,0.8,1.0 or 50%,80%,100%."""
     if text.strip().lower() == LIFTED:
@@ -103,28 +72,3 @@ def thresholds(text: str) -> list[str]:
     if len(shares) > _MOST_THRESHOLDS:
         raise typer.BadParameter(f"--thresholds takes at most {_MOST_THRESHOLDS} shares, such as 0.5,0.8,1.0")
     return [money(share) for share in sorted(shares)]
-
-
-def zone(text: str) -> str:
-    """An IANA time zone by its proper name; where there is none, the message names the closest."""
-    known = available_timezones()
-    if not known or text in known:
-        return text
-    proper = {name.lower(): name for name in known}
-    if found := proper.get(text.strip().lower().replace(" ", "_")):
-        return found
-    raise typer.BadParameter(
-        f"--timezone {text!r} is no IANA time zone{_meant(text, sorted(known))} It looks like Europe/Berlin, Asia/Kolkata or UTC"
-    )
-
-
-def _meant(text: str, choices: Sequence[str]) -> str:
-    """The closest choices, as a question; a zone is also known by the name of its city."""
-    short: dict[str, str] = {}
-    for choice in choices:
-        short.setdefault(choice.lower(), choice)
-        short.setdefault(choice.rpartition("/")[2].lower(), choice)
-    wanted = text.strip().lower().replace(" ", "_")
-    close = [wanted] if wanted in short else difflib.get_close_matches(wanted, short, n=3, cutoff=0.7)
-    names = list(dict.fromkeys(short[name] for name in close))
-    return f"; did you mean {' or '.join(names)}?" if names else "."

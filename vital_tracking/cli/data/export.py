@@ -15,9 +15,9 @@ from typing import IO, Annotated, Any, Final
 import typer
 
 from vital_tracking.cli.render.console import as_json, progress_bar, say
-from vital_tracking.cli.render.csv import safe_cell
 from vital_tracking.cli.render.times import moment
 from vital_tracking.errors import VitalError
+from vital_tracking.queries.csv import safe_cell
 from vital_tracking.queries.parquet import ParquetWriter, part_of
 from vital_tracking.queries.words import counted, size
 from vital_tracking.settings import Settings

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from vital_tracking.alerts.wording import seconds_text
-from vital_tracking.cli.budgets import options as form
+from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import say
 from vital_tracking.errors import StoreUnavailable
 from vital_tracking.queries.words import counted
@@ -37,7 +37,7 @@ def refresh(
       vital-tracking refresh
       vital-tracking refresh --every 5m
     """
-    pause = float(form.span(every, "--every")) if every is not None else None
+    pause = float(options.span(every, "--every")) if every is not None else None
     store = open_store(Settings.from_env())
     try:
         if pause is None:

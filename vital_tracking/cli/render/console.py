@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from vital_tracking.cli.render.csv import plain, safe_cell
+from vital_tracking.queries.csv import plain, safe_cell
 
 # In a terminal as wide as that; into a pipe or a file wide enough that nothing is folded.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
