@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from vital_tracking.core.context import SERVICE_TYPES
+
 
 @dataclass(frozen=True, slots=True)
 class Entity:
@@ -21,8 +23,8 @@ class Entity:
 
 
 ENTITIES: Final = (
-    Entity("organization", "organization_id", "The organization.", "acme"),
-    Entity("service", "service_type", "The service.", "workflow"),
+    Entity("organization", "organization_id", "The organization; by default that of VITAL_ORGANIZATION_ID.", "acme"),
+    Entity("service", "service_type", f"{', '.join(SERVICE_TYPES)}.", "workflow"),
     Entity("tier", "agent_tier", "The agent's tier.", "tier_1"),
     Entity("user", "user_id", "Whose call it is.", "u-1"),
     Entity("session", "session_id", "The session.", "s-1"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Final
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
 from vital_tracking.cli.render.options import chosen, named
 from vital_tracking.core.context import SERVICE_TYPES
-from vital_tracking.core.entities import ENTITY_TYPES
+from vital_tracking.core.entities import ENTITIES, ENTITY_TYPES
 from vital_tracking.core.pricing import amount
 from vital_tracking.core.sanitize import money
 
@@ -22,7 +25,7 @@ _MOST_THRESHOLDS: Final = 10
 _HIGHEST_THRESHOLD: Final = 10
 
 
-def entity(entity_type: str, entity_id: str) -> tuple[str, str]:
+def budget_entity(entity_type: str, entity_id: str) -> tuple[str, str]:
     """What a budget is for: its type and id; `*` for each one of them."""
     chosen(entity_type, "entity type", ENTITY_TYPES)
     named(entity_id, "the entity's id")
@@ -31,7 +34,7 @@ def entity(entity_type: str, entity_id: str) -> tuple[str, str]:
     return entity_type, entity_id
 
 
-def limit(text: str, option: str, metric: str) -> str | None:
+def limit_of(text: str, option: str, metric: str) -> str | None:
     """A limit as the database takes it; None for the word that lifts it."""
     if text.strip().lower() == LIFTED:
         return None
@@ -52,7 +55,7 @@ def limit(text: str, option: str, metric: str) -> str | None:
     return money(value)
 
 
-def thresholds(text: str) -> list[str]:
+def thresholds_of(text: str) -> list[str]:
     """Shares of a limit, in their order: 0.5,0.8,1.0 or 50%,80%,100%."""
     if text.strip().lower() == LIFTED:
         return []
@@ -72,3 +75,32 @@ def thresholds(text: str) -> list[str]:
     if len(shares) > _MOST_THRESHOLDS:
         raise typer.BadParameter(f"--thresholds takes at most {_MOST_THRESHOLDS} shares, such as 0.5,0.8,1.0")
     return [money(share) for share in sorted(shares)]
+
+
+def entity_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each entity that a budget can stand on; it gets those that were given as `entities`."""
+    options = [
+        inspect.Parameter(
+            entity.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[str | None, typer.Option(help=entity.help)],
+        )
+        for entity in ENTITIES
+    ]
+    hints = get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name != "entities"
+    ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        entities = {name: value for name in ENTITY_TYPES if (value := given.pop(name)) is not None}
+        command(entities=entities, **given)
+
+    parameters = [*options, *own]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
