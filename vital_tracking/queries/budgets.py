@@ -225,3 +225,51 @@ def set_budget(store: Store, columns: Mapping[str, object]) -> Budget:
 def remove_budget(store: Store, number: int) -> bool:
     """Remove a budget with its windows; its alerts stay. Whether there was one."""
     return bool(store.call("remove_budget_v1", budget_id=number)["removed"])
+
+
+# Whether the sums are right
+
+
+@answer_type
+class AuditedWindow(TypedDict):
+    """Which window an audit speaks of."""
+
+    window_id: int | None
+    entity_type: str
+    entity_id: str
+    period: str
+    starts_at: datetime
+
+
+@answer_type
+class WindowDifference(AuditedWindow):
+    """A window whose `spent` or `granted` (the `kind`) is not the sum of its calls or grants."""
+
+    kind: str
+    found: Decimal
+    expected: Decimal
+
+
+@answer_type
+class Overshoot(AuditedWindow):
+    """A window of a blocking budget that is over its limit, and by how much."""
+
+    metric: str
+    limit_amount: Decimal
+    spent: Decimal
+    granted: Decimal
+    overshoot: Decimal
+
+
+@answer_type
+class BudgetAudit(TypedDict):
+    """How many windows there are, which differ from their calls and grants, and which are over their limit."""
+
+    windows: int
+    differences: list[WindowDifference]
+    overshoot: list[Overshoot]
+
+
+def audit_budgets(store: Store) -> BudgetAudit:
+    """Compare every window with its calls and grants, in one look at the database."""
+    return typed(BudgetAudit, store.call("audit_budgets_v1"))

@@ -94,7 +94,7 @@ def whose_calls(organization: str | None) -> str:
 def say_no_calls(store: Store, asked: Request) -> None:
     """Why there is nothing to show, and what to do next."""
     whose = f" of organization {asked.organization}" if asked.organization is not None else ""
-    if waiting := days_to_sum_up(store, asked.until):
+    if waiting := days_to_sum_up(store):
         say(
             f"No calls{whose} in these days: {asked.days}. But {waiting} days are still to be summed up: "
             "vital-tracking backfill"
