@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vital_tracking.cli.render.console import as_csv, as_json, console, say, table, usd
+from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
 from vital_tracking.cli.render.options import either
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.render.times import moment, short_time
 from vital_tracking.core.context import SERVICE_TYPES
 from vital_tracking.core.record import STATUSES
 from vital_tracking.queries.calls import CALL_COLUMNS, Call, CallFilters, recent_calls
+from vital_tracking.queries.words import usd
 
 if TYPE_CHECKING:
     Status = str

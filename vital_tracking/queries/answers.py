@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from datetime import datetime
 from functools import cache
-from typing import Any, Final, TypeVar, cast
+from typing import Annotated, Any, Final, TypeAlias, TypeVar, cast
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, with_config
 
 from vital_tracking.errors import StoreNotReady
 
 _Answer = TypeVar("_Answer")
 
+_INFINITE: Final = ("infinity", "-infinity")
+
 answer_type: Final = with_config(ConfigDict(extra="allow"))
 """Decorates the TypedDict of an answer: what a later database tells beside it is passed on as it is."""
+
+
+FiniteTime: TypeAlias = Annotated[datetime | None, BeforeValidator(lambda at: None if at in _INFINITE else at)]
+"""An instant; None also for PostgreSQL's infinity, which Python has no word for."""
 
 
 def typed(answer: type[_Answer], found: object) -> _Answer:

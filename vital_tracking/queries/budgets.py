@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import BeforeValidator
 from typing_extensions import TypedDict
 
 from vital_tracking.core.entities import ACTIONS
-from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.answers import FiniteTime, answer_type, typed
 from vital_tracking.stores import Store
 
 MOST_WINDOWS: Final = 10_000
@@ -62,10 +61,6 @@ BUDGET_KEY: Final = ("organization_id", "entity_type", "entity_id", "metric", "a
 """What tells a budget from every other."""
 
 
-def _finite(moment: object) -> object:
-    return None if moment == "infinity" else moment
-
-
 @answer_type
 class _StoredWindow(TypedDict):
     id: int | None
@@ -78,7 +73,7 @@ class _StoredWindow(TypedDict):
     enforce: bool
     period: str
     starts_at: datetime
-    ends_at: Annotated[datetime | None, BeforeValidator(_finite)]
+    ends_at: FiniteTime
     timezone: str
     limit_amount: Decimal
     spent: Decimal

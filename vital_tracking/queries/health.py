@@ -150,7 +150,7 @@ def _delivery(settings: Settings) -> Iterator[Check]:
         yield Check("warn", f"spool: {left_by(left)}", "Run: vital-tracking spool replay")
     if others := found.left(here=False):
         yield Check("warn", f"spool, for other databases: {left_by(others)}", "See: vital-tracking spool status")
-    if number := found.letters_of(here=True):
+    if number := found.refused_by(here=True):
         yield Check("warn", f"{counted(number, 'row')} refused by the database", "See: vital-tracking spool rejected")
 
 

@@ -263,5 +263,21 @@ def duplicates(
 
 def duplicate_query(duplicate: Duplicate) -> str:
     """SQL for people to copy that shows the calls of one such request."""
-    literal = "'" + duplicate["request_hash"].replace("'", "''") + "'"
-    return f"select * from token_usage_logs where request_hash = {literal} order by created_at;"  # noqa: S608 - shown, not run
+    same = f"request_hash = {_literal(duplicate['request_hash'])}"
+    return f"select * from token_usage_logs where {same} order by created_at;"  # noqa: S608 - shown, not run
+
+
+def example_queries(organization: str) -> tuple[str, ...]:
+    """SQL for people to copy: what an organization's calls cost by model, its workflows, and its newest calls."""
+    mine = f"where organization_id = {_literal(organization)}"
+    return (
+        f"select label, calls, total_cost from cost_breakdown('model', organization => {_literal(organization)})",  # noqa: S608
+        f"select service_name, status, steps, calls, total_cost, duration_ms from workflow_analytics {mine}",  # noqa: S608
+        "select created_at, agent_name, model, total_tokens, total_cost from agent_usage_detailed "  # noqa: S608
+        f"{mine} order by created_at desc limit 10",
+    )
+
+
+def _literal(text: str) -> str:
+    """Text as SQL writes it, in queries that are shown and not run."""
+    return "'" + text.replace("'", "''") + "'"

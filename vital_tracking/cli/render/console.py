@@ -28,15 +28,6 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-def usd(value: Decimal | None) -> str:
-    """An amount of US dollars with all its digits, or that none is known."""
-    if value is None:
-        return "unpriced"
-    text = format(value.normalize() if value else Decimal(0), "f")
-    whole, _, fraction = text.partition(".")
-    return f"${whole}.{fraction:0<4}"
-
-
 def drawable(letters: str) -> bool:
     """Whether the terminal, pipe or file has these letters."""
     try:

@@ -1,0 +1,130 @@
+"""The records in the spool, one by one: calls, service runs, and what cannot be read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, TypedDict
+from uuid import UUID
+
+import orjson
+
+from vital_tracking.calls.json_codec import unpack_record, unpack_run
+from vital_tracking.calls.wire import unpack_call, unpack_opening
+from vital_tracking.core.record import CallRecord, RunRecord
+from vital_tracking.spool.log_record import BEGINNINGS, LogRecord, RecordKind, frames_in
+from vital_tracking.spool.owner import is_alive
+
+_TAIL: Final = -12
+
+
+class _Row(TypedDict):
+    kind: str
+    id: str | None
+    time: str | None
+    model: str | None
+    status: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    calls: int | None
+
+
+class RecordRow(_Row):
+    """A record: its kind, what it tells of a call or run, its size in bytes, and where it is: offset, and path of the segment.
+
+    `status` of a clock's record is by how much the machine's clock was wrong.
+    """
+
+    bytes: int
+    offset: int
+    segment: str
+
+
+def short_name(folder: Path) -> str:
+    """The part of a process's folder's name that tells it from the others."""
+    return folder.name[_TAIL:]
+
+
+def log_records(path: Path, *, alive: bool = False) -> Iterator[tuple[LogRecord | None, int, int]]:
+    """The records of a segment, each with where it begins and ends; None for a stretch that cannot be read."""
+    try:
+        data = path.read_bytes()
+    except OSError:  # delivered meanwhile
+        return
+    start = 0
+    for record, end in frames_in(data, ended=not alive):
+        yield record, start, end
+        start = end
+
+
+def record_rows(segments: Sequence[Path]) -> Iterator[RecordRow]:
+    """What lies in segments, record by record, damaged stretches too; none of it is text of a prompt or an answer."""
+    folder, alive, skew_s = None, False, 0.0
+    for path in segments:
+        if path.parent != folder:
+            folder, alive, skew_s = path.parent, is_alive(path.parent), 0.0
+        for frame, start, end in log_records(path, alive=alive):
+            if frame is not None and frame.kind == RecordKind.CLOCK:
+                skew_s = skew_s or _skew_of(frame)
+            found = _record_row(frame, skew_s)
+            yield RecordRow(**found, bytes=end - start, offset=start, segment=f"{folder}/{path.name}")
+
+
+def _record_row(frame: LogRecord | None, skew_s: float) -> _Row:
+    row = _Row(
+        kind="damaged",
+        id=None,
+        time=None,
+        model=None,
+        status=None,
+        prompt_tokens=None,
+        completion_tokens=None,
+        calls=None,
+    )
+    if frame is None:
+        return row
+    known = frame.kind in set(RecordKind)
+    row["kind"] = RecordKind(frame.kind).name.lower() if known else f"unknown ({frame.kind})"
+    record = _record_of(frame, skew_s)
+    if isinstance(record, CallRecord):
+        row["id"] = str(UUID(bytes=frame.id))
+        row["time"] = record.created_at.isoformat()
+        row["model"] = record.model or record.requested_model
+        row["calls"] = record.calls
+        if frame.kind not in BEGINNINGS:
+            row["status"] = record.status
+            row["prompt_tokens"] = record.usage.prompt_tokens
+            row["completion_tokens"] = record.usage.completion_tokens
+    elif record is not None:
+        row["id"] = record.id
+        row["time"] = (record.ended_at or record.started_at).isoformat()
+        row["status"] = record.status
+    elif frame.kind == RecordKind.CLOCK:
+        row["status"] = f"{_skew_of(frame):+.3f} s"
+    else:
+        row["id"] = str(UUID(bytes=frame.id))
+        row["status"] = None if frame.kind == RecordKind.VOID else "cannot be read"
+    return row
+
+
+def _record_of(frame: LogRecord, skew_s: float = 0.0) -> CallRecord | RunRecord | None:
+    """What a frame says, as it would be recorded; None where it says nothing of a call or a run, or not that we know."""
+    with contextlib.suppress(Exception):  # a later version's, or a fault of an earlier one: shown as far as it goes
+        if frame.kind == RecordKind.CALL:
+            return unpack_call(frame.id, frame.payload, skew_s).record()
+        if frame.kind == RecordKind.OPENED:
+            return unpack_opening(frame.id, frame.payload, skew_s).record()
+        if frame.kind in (RecordKind.RECORD, RecordKind.BEGUN):
+            return unpack_record(frame.payload, skew_s)
+        if frame.kind == RecordKind.RUN:
+            return unpack_run(frame.payload)
+    return None
+
+
+def _skew_of(frame: LogRecord) -> float:
+    """What a frame of the kind CLOCK says."""
+    try:
+        return float(orjson.loads(frame.payload)["skew"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0
