@@ -1,5 +1,6 @@
 # make demo   what it does, in a minute, on a database of your own
 # make test   everything that is tested; with VITAL_LONG_TESTS=1 every cell of the budget matrix, and outages of a minute
+# make test-support  that the servers that tests run against speak as the real ones do
 # make check  style, types, architecture, SQL
 # make bench  what it costs, beside what you would take instead, in a quarter of an hour; docs/performance.md has the figures
 # make bench-full  the same for longer, at more sizes, in an hour; JSON=FILE keeps the figures of both
@@ -16,10 +17,10 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
 PARALLEL := -n auto --dist worksteal
 # What depends on the version of the server runs on the oldest that the extra `local` brings, too; arithmetic does not.
-ON_POSTGRES_16 := tests/sql tests/integration/test_store_postgres.py $(foreach name,roles catalog forecast budget_properties,\
+ON_POSTGRES_16 := tests/sql tests/integration/stores/test_postgres.py $(foreach name,roles catalog forecast budget_properties,\
   --ignore tests/sql/test_$(name).py)
 
-.PHONY: demo test check bench bench-full bench-reports soak format clean
+.PHONY: demo test test-support check bench bench-full bench-reports soak format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vital-tracking demo
@@ -28,6 +29,9 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m tests.support.node >/dev/null 2>&1 & $(PYTEST) $(PARALLEL)
 	VITAL_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL) $(ON_POSTGRES_16)
+
+test-support: $(VENV)/.test
+	$(PYTEST) $(PARALLEL) tests/support
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

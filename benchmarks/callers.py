@@ -76,7 +76,7 @@ def a_tracker(url: str, spool: Path | None = None) -> VitalTracker:
     )
     tracker = VitalTracker(PostgresStore(url), settings=settings)
     tracker.controller.start()
-    while tracker.controller.rules is None:
+    while tracker.controller.policy is None:
         time.sleep(0.005)
     return tracker
 

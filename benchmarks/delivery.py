@@ -34,9 +34,13 @@ from benchmarks.figures import Claim, Found, Part, Table, ratios, spanned, sprea
 from supabase import Client
 from vital_tracking import PriceBook, Settings
 from vital_tracking.calls.json_codec import id_bytes, pack_record
-from vital_tracking.delivery.exporter import StoreExporter
-from vital_tracking.delivery.rows import Row
+from vital_tracking.delivery.clock import DatabaseClock
+from vital_tracking.delivery.costs import Costs
+from vital_tracking.delivery.dead_letters import DeadLetters
+from vital_tracking.delivery.exporter import Row, StoreExporter
+from vital_tracking.delivery.settlement import Settlement
 from vital_tracking.delivery.stats import Counts
+from vital_tracking.delivery.upkeep import Upkeep
 from vital_tracking.spool.log_record import LogRecord, RecordKind
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.protocol import Store
@@ -131,7 +135,10 @@ class Calls:
 
 def exporter(store: Store) -> StoreExporter:
     """What carries the writer's rows to a store."""
-    return StoreExporter(store, PriceBook(usage.PRICES), Settings(), Counts(), folder=None, decoders={})
+    prices, counts, clock = PriceBook(usage.PRICES), Counts(), DatabaseClock()
+    costs = Costs(prices, Settings().ceiling_price)
+    upkeep = Upkeep(store, prices, clock, counts.fault)
+    return StoreExporter(store, costs, Settlement(costs, counts), upkeep, clock, DeadLetters(None), counts)
 
 
 # The ways

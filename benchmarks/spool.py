@@ -36,7 +36,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from benchmarks.database import a_database_server
 from benchmarks.figures import Found, Part, Table, ratios, spanned, spread
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.calls.wire import pack_call, pack_opening
+from vital_tracking.calls.wire import pack_call, pack_start
 from vital_tracking.spool.log_record import RecordKind, framed
 from vital_tracking.spool.segment import Segment
 from vital_tracking.stores.postgres import PostgresStore
@@ -163,16 +163,16 @@ class Parts:
             invocation_params=PARAMETERS,
             batch_size=1,
         )
-        (self._call,) = handler._open.values()
+        (self._call,) = handler._calls.calls.values()
         handler.on_llm_end(ANSWER, run_id=self._run_id)
-        self._call.opening = self._opening = pack_opening(self._call, self._run_id)
+        self._call.packed_start = self._start = pack_start(self._call, self._run_id)
         self._id = self._call.id.bytes
-        self._payloads = ((RecordKind.OPENED, self._opening), (RecordKind.CALL, pack_call(self._call)))
+        self._payloads = ((RecordKind.OPENED, self._start), (RecordKind.CALL, pack_call(self._call)))
         self._frames = [framed(kind, self._id, payload) for kind, payload in self._payloads]
         self.frame_bytes = [len(frame) for frame in self._frames]
 
     def packing(self) -> None:
-        self._call.opening = pack_opening(self._call, self._run_id)
+        self._call.packed_start = pack_start(self._call, self._run_id)
         pack_call(self._call)
 
     def framing(self) -> None:

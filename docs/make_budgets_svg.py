@@ -15,7 +15,7 @@ from vital_tracking.cli.budgets.tables import windows_table
 from vital_tracking.cli.demo import ORGANIZATION
 from vital_tracking.cli.render.console import console
 from vital_tracking.langchain.demo import fake_models, run_demo
-from vital_tracking.queries.budgets import budgets, set_budget, windows
+from vital_tracking.queries.budgets import all_budgets, set_budget, windows
 from vital_tracking.stores.embedded import EmbeddedStore
 
 BUDGETS = (
@@ -46,7 +46,7 @@ def main() -> None:
             for budget in BUDGETS:  # their running windows are filled from the calls that were recorded
                 set_budget(store, budget)
             console.record, console.width = True, 96
-            console.print(windows_table(windows(store), budgets(store)["now"], console.width))
+            console.print(windows_table(windows(store), all_budgets(store)["now"], console.width))
         store.stop()
     title = "vital-tracking budgets windows"
     console.save_svg(str(Path(__file__).with_name("budgets.svg")), title=title, code_format=FORMAT)

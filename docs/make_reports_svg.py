@@ -24,7 +24,7 @@ from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery.recorder import Recorder
 from vital_tracking.ids import new_id
 from vital_tracking.queries.catalogue import GROUPINGS
-from vital_tracking.queries.forecast import forecast
+from vital_tracking.queries.forecast import cost_forecast
 from vital_tracking.queries.usage import usage_report
 from vital_tracking.stores.embedded import EmbeddedStore
 
@@ -126,7 +126,7 @@ def main() -> None:
                 console.print()
             console.print(usage_table(report, title=GROUPINGS[name].title, exact=False, organization="acme"))
             console.print()
-        for part in forecast_text(forecast(store, organization="acme", moment=NOW), exact=False):
+        for part in forecast_text(cost_forecast(store, organization="acme", moment=NOW), exact=False):
             console.print(part, highlight=False)
         store.stop()
     console.save_svg(str(Path(__file__).with_name("reports.svg")), title="vital-tracking report", code_format=FORMAT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import Token
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
@@ -38,9 +38,8 @@ class ContextOptions(TypedDict, total=False):
 class Host(Protocol):
     """What a scope needs of its tracker."""
 
-    @property
-    def default(self) -> CallContext:
-        """The context of a call outside any scope."""
+    default: CallContext
+    """The context of a call outside any scope."""
 
     def put_run(self, run: RunRecord) -> None:
         """Record one state of a service run; never raises."""
@@ -56,12 +55,11 @@ class Host(Protocol):
 
 
 class Services:
-    """Opens the scopes of the four services, inside `_parent` where there is one."""
+    """Opens the scopes of the four services: inside `parent` where there is one, else inside the scope that is open then."""
 
-    _host: Host
-
-    def _parent(self) -> ScopeFrame | None:
-        return None
+    def __init__(self, host: Host, parent: ScopeFrame | None = None) -> None:
+        self._host = host
+        self._parent = parent
 
     def conversation(self, conversation_id: str | None = None, /, **options: Unpack[ContextOptions]) -> Scope:
         """A turn of a 1:1 conversation. Its id is the session's where none is given."""
@@ -182,16 +180,16 @@ class Scope(Services, _Configured):
         host: Host,
         changes: Mapping[str, Any],
         options: ContextOptions,
-        parent: Callable[[], ScopeFrame | None],
+        around: ScopeFrame | None,
     ) -> None:
         if unknown := options.keys() - ContextOptions.__annotations__.keys():
             raise TypeError(
                 f"Unknown arguments: {', '.join(sorted(unknown))}. A scope takes {', '.join(ContextOptions.__annotations__)}."
             )
-        self._host = host
+        super().__init__(host)
         self._changes = changes
         self._options = options
-        self._find_parent = parent
+        self._around = around
         self._token: Token[ScopeFrame | None] | None = None
         self._used = False
         self._open()
@@ -199,7 +197,7 @@ class Scope(Services, _Configured):
     def _open(self) -> None:
         metadata_around = self._host.inherited_config().get("metadata") or {}
         absorbed = {key: value for key, value in metadata_around.items() if str(key).startswith(METADATA_PREFIX)}
-        around, marked = locate(self._find_parent() or current_frame.get(), absorbed)
+        around, marked = locate(self._around or current_frame.get(), absorbed)
         base = resolve(self._host.default, around, marked, absorbed)
         changes = {**self._changes, "service_run_id": new_id()}
         options = dict(self._options)
@@ -214,8 +212,7 @@ class Scope(Services, _Configured):
         if agent is not None:
             changes |= agent.fields()
         context = base.replace(changes | options)
-        self._parent_run_id = base.service_run_id
-        self._frame = ScopeFrame(
+        self._parent = self._frame = ScopeFrame(
             id=str(changes["service_run_id"]),
             context=context,
             parent=around,
@@ -227,13 +224,10 @@ class Scope(Services, _Configured):
             id=self._frame.id,
             context=context,
             started_at=datetime.now(UTC),
-            parent_run_id=self._parent_run_id,
-            ancestor_run_ids=_ancestors(around, self._parent_run_id),
+            parent_run_id=base.service_run_id,
+            ancestor_run_ids=_ancestors(around, base.service_run_id),
             metadata=metadata,
         )
-
-    def _parent(self) -> ScopeFrame | None:
-        return self._frame
 
     @property
     def run_id(self) -> str:
@@ -317,11 +311,11 @@ class Panel(Scope):
         host: Host,
         changes: Mapping[str, Any],
         options: ContextOptions,
-        parent: Callable[[], ScopeFrame | None],
+        around: ScopeFrame | None,
         members: Sequence[Agent],
     ) -> None:
         self._members = tuple(members)
-        super().__init__(host, changes, options, parent)
+        super().__init__(host, changes, options, around)
 
     def _open(self) -> None:
         super()._open()

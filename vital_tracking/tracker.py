@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from vital_tracking.alerts.alert import BudgetAlert
 from vital_tracking.alerts.dispatcher import AlertDispatcher, log
@@ -21,12 +22,10 @@ from vital_tracking.core.context import CallContext
 from vital_tracking.core.pricing import Price, PriceBook
 from vital_tracking.core.record import RunRecord
 from vital_tracking.delivery import Delivered, Recorder, Stats
-from vital_tracking.delivery.exporter import Decoder, Unrecorded
 from vital_tracking.direct.record import DirectCalls
 from vital_tracking.ids import new_id
-from vital_tracking.scopes import Host, Services
+from vital_tracking.scopes import Services
 from vital_tracking.settings import Settings
-from vital_tracking.spool.log_record import RecordKind
 from vital_tracking.spool.orphans import OrphanedSegments
 from vital_tracking.stores import Store, open_store
 
@@ -40,9 +39,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vital_tracking")
 
 Model = TypeVar("Model", bound="BaseChatModel")
+_Part = TypeVar("_Part")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
-class VitalTracker(Services, DirectCalls):
+def _by(
+    part: str, method: Callable[Concatenate[_Part, _Arguments], _Result]
+) -> Callable[Concatenate[VitalTracker, _Arguments], _Result]:
+    """A method of the tracker that one of its parts carries out, with that part's arguments and documentation."""
+
+    @functools.wraps(method)
+    def call(tracker: VitalTracker, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return method(getattr(tracker, part), *args, **kwargs)
+
+    call.__qualname__ = f"VitalTracker.{method.__name__}"
+    return call
+
+
+class VitalTracker(Services):
     """Records every model call of this process in a database that you own. Make one per process and keep it.
 
     `store` is where rows go; `organization_id` and `default` describe calls outside any scope; `prices` are the team's own;
@@ -71,21 +86,28 @@ class VitalTracker(Services, DirectCalls):
             {"organization_id": organization_id or context.organization_id or self.settings.organization_id}
         )
         self._metadata_keys = self.settings.metadata_keys | frozenset(metadata_keys)
-        decoders: dict[int, Decoder] = {RecordKind.CALL: _ended_call, RecordKind.OPENED: _begun_call}
-        self._recorder = Recorder(store, self.prices, self.settings, decoders=decoders)
-        self.controller = AdmissionController(self._recorder, self.settings)
+        self._recorder = Recorder(store, self.prices, self.settings)
         self._alerts = AlertDispatcher(
             store, [on_alert] if callable(on_alert) else list(on_alert), self.settings.alert_urls, new_id()
         )
         self._recorder.on_alerts = self._alerts_due
+        self.controller = AdmissionController(
+            self._recorder, self.settings, deliver_alerts=self._alerts.deliver if self._alerts.active else None
+        )
         if self._alerts.active:
-            self.controller.lease_client.deliver_alerts = self._alerts.deliver
-            self.controller.lease_client.start()  # other processes' alerts are delivered too, whatever this one does
+            self.controller.start()  # other processes' alerts are delivered too, whatever this one does
         self._handler: VitalHandler | None = None
-        self._host: Host = self
+        super().__init__(_ScopeHost(self, self._recorder, self._default))
+        self._direct = DirectCalls(
+            self._recorder,
+            self.controller,
+            self.prices,
+            self._default,
+            lambda: _inherited_config().get("metadata") or {},
+        )
         self._closed: Delivered | None = None
         self._lock = threading.Lock()
-        _live.add(self)
+        _live[self] = self._reset_after_fork
         process = sys.modules.get("multiprocessing.process")
         if process is not None and process.parent_process() is not None:
             _close_with_child(self)
@@ -132,6 +154,12 @@ class VitalTracker(Services, DirectCalls):
     def closed(self) -> bool:
         """Whether `close()` was called."""
         return self._closed is not None
+
+    # Calls that LangChain did not make
+
+    record = _by("_direct", DirectCalls.record)
+    admit = _by("_direct", DirectCalls.admit)
+    aadmit = _by("_direct", DirectCalls.aadmit)
 
     # LangChain
 
@@ -218,7 +246,7 @@ class VitalTracker(Services, DirectCalls):
         return self._recorder.flush(timeout)
 
     def replay(
-        self, timeout: float = 60.0, on_progress: Callable[[OrphanedSegments, int], None] = lambda _estate, _calls: None
+        self, timeout: float = 60.0, on_progress: Callable[[OrphanedSegments, int], None] = lambda _orphan, _calls: None
     ) -> bool:
         """Deliver now what dead processes have left in the spool, for at most `timeout` seconds; whether nothing is left.
 
@@ -240,7 +268,7 @@ class VitalTracker(Services, DirectCalls):
                 self._alerts.deliver(max(deadline - time.monotonic(), 0.5))
             with contextlib.suppress(Exception):
                 self.store.close()
-            _live.discard(self)
+            _live.pop(self, None)
         return self._closed
 
     def stats(self) -> Stats:
@@ -258,30 +286,52 @@ class VitalTracker(Services, DirectCalls):
     ) -> None:
         self.close()
 
-    # What scopes ask of their tracker
+    def _alerts_due(self, rows: list[dict[str, Any]]) -> None:
+        """Log the alerts that this process's calls have raised, and have them delivered."""
+        log(rows)
+        self.controller.look_for_alerts()
+
+    def _reset_after_fork(self) -> None:
+        """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""
+        self._lock = threading.Lock()
+        self._recorder.reset_after_fork()
+        self.controller.reset_after_fork()
+        self._alerts.reset_after_fork()
+        if self._handler is not None:
+            self._handler.reset_after_fork()
+
+
+class _ScopeHost:
+    """What scopes ask of their tracker; see `scopes.Host`. LangChain is imported when it is first needed."""
+
+    def __init__(self, tracker: VitalTracker, recorder: Recorder, default: CallContext) -> None:
+        self._tracker = tracker
+        self._recorder = recorder
+        self.default = default
 
     @property
-    def default(self) -> CallContext:
-        """The context of a call outside any scope."""
-        return self._default
+    def closed(self) -> bool:
+        """Whether the tracker is."""
+        return self._tracker.closed
+
+    @property
+    def handler(self) -> VitalHandler:
+        """The tracker's."""
+        return self._tracker.handler
 
     def put_run(self, run: RunRecord) -> None:
-        """Record one state of a service run."""
+        """Record one state of a service run; never raises."""
         self._recorder.put(run)
 
     def attached(self, callbacks: Any, more: Any = None) -> Any:
-        """A caller's callbacks, and more of them, with the handler among them, once; without it when this is closed."""
+        """A caller's callbacks, and more of them, with the handler among them, once; without it when the tracker is closed."""
         from vital_tracking.langchain.callbacks import joined
 
         return joined(callbacks, more, None if self.closed else [self.handler])
 
     def inherited_config(self) -> Mapping[str, Any]:
         """Callbacks, metadata and tags that the LangChain run around this code hands to its children; else empty."""
-        if "langchain_core.runnables.config" not in sys.modules:
-            return {}
-        from vital_tracking.langchain.callbacks import inherited_config
-
-        return inherited_config()
+        return _inherited_config()
 
     def watch_scopes(self) -> None:
         """See to it that calls in a scope are recorded although no config is handed to them."""
@@ -292,36 +342,19 @@ class VitalTracker(Services, DirectCalls):
         except Exception as error:  # noqa: BLE001 - a scope must open whatever LangChain's version has become
             self._recorder.fault(error)
 
-    def _alerts_due(self, rows: list[dict[str, Any]]) -> None:
-        """Log the alerts that this process's calls have raised, and have them delivered."""
-        log(rows)
-        if self._alerts.active:
-            self.controller.lease_client.wake(alerts=True)
 
-    def reset_after_fork(self) -> None:
-        """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""
-        self._lock = threading.Lock()
-        self._recorder.reset_after_fork()
-        self.controller.reset_after_fork()
-        self._alerts.reset_after_fork()
-        if self._handler is not None:
-            self._handler.reset_after_fork()
+def _inherited_config() -> Mapping[str, Any]:
+    """Callbacks, metadata and tags that the LangChain run around this code hands to its children; empty outside of one."""
+    if "langchain_core.runnables.config" not in sys.modules:
+        return {}
+    from vital_tracking.langchain import callbacks
+
+    return callbacks.inherited_config()
 
 
-def _ended_call(key: bytes, payload: bytes, skew_s: float) -> Unrecorded:
-    from vital_tracking.calls.wire import unpack_call
-
-    return unpack_call(key, payload, skew_s)
-
-
-def _begun_call(key: bytes, payload: bytes, skew_s: float) -> Unrecorded:
-    from vital_tracking.calls.wire import unpack_opening
-
-    return unpack_opening(key, payload, skew_s)
-
-
-# Trackers that are not closed. Held, so that calls still queued are sent at exit whatever became of the tracker's name.
-_live: set[VitalTracker] = set()
+# Trackers that are not closed, and what each does in a forked child. Held, so that calls still queued are sent at exit whatever
+# became of the tracker's name.
+_live: dict[VitalTracker, Callable[[], None]] = {}
 
 
 def _close_all() -> None:
@@ -331,8 +364,8 @@ def _close_all() -> None:
 
 def _reset_all_after_fork() -> None:
     util = sys.modules.get("multiprocessing.util")
-    for tracker in list(_live):
-        tracker.reset_after_fork()
+    for tracker, reset_after_fork in list(_live.items()):
+        reset_after_fork()
         if util is not None:
             # multiprocessing's children skip atexit; what they run is this, registered once they have started.
             util.register_after_fork(tracker, _close_with_child)

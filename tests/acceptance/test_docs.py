@@ -18,7 +18,7 @@ import vital_tracking
 from tests.acceptance.helpers import REPOSITORY, run, run_commands
 from tests.integration.helpers import Rows
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.calls.resolve import ALLOWED_METADATA
+from vital_tracking.calls.attribution import ALLOWED_METADATA
 from vital_tracking.cli.app import app
 from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
 from vital_tracking.core.pricing import DEFAULT_MODELS

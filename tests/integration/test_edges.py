@@ -216,7 +216,7 @@ def test_a_closed_tracker_stays_out_of_the_way(memory: MemoryStore) -> None:
     model = fake_chat_model()
     for _ in range(50):
         model.invoke("q", config={"callbacks": [handler]})
-    assert (len(handler._ended), handler.in_flight, closed.stats().dropped) == (0, 0, 50)
+    assert (len(handler._calls._ended), handler.in_flight, closed.stats().dropped) == (0, 0, 50)
     with VitalTracker(live_store) as live:
         live.install()
         with scope:

@@ -90,6 +90,7 @@ EXECUTABLE = {
             "public.check_budget_v1",
             "public.claim_alerts_v1",
             "public.cost_alerts_v1",
+            "public.database_id_v1",
             "public.database_time_v1",
             "public.duplicates_v1",
             "public.ensure_partitions_v1",

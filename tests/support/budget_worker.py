@@ -63,7 +63,7 @@ def main() -> None:
         if job["do"] == "open":
             tracker = VitalTracker(PostgresStore(job["database"]), settings=Settings(**job["settings"]))
             tracker.controller.start()
-            while tracker.controller.rules is None:
+            while tracker.controller.policy is None:
                 time.sleep(0.005)
         elif tracker is not None and job["do"] == "spend":
             answer = spend(tracker, job)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import vital_tracking
+from vital_tracking import queries
+from vital_tracking.migrate import find_migrations
 
 PACKAGE = Path(vital_tracking.__file__).parent
 
@@ -24,8 +28,8 @@ FLOORS = (
     {"budgets"},
     {"alerts"},
     {"queries"},
-    {"direct", "langchain"},
     {"scopes"},
+    {"direct", "langchain"},
     {"tracker"},
     {"__init__", "testing"},
     {"cli", "web"},
@@ -121,3 +125,31 @@ def test_modules_are_small() -> None:
 def test_no_name_is_exported_unsorted() -> None:
     assert sorted(vital_tracking.__all__) == list(vital_tracking.__all__)
     assert all(hasattr(vital_tracking, name) for name in vital_tracking.__all__)
+
+
+SQL_NAME = re.compile(
+    r"create (?:or replace )?(?:function|table|view|materialized view) public\.(\w+_\w+)", re.IGNORECASE
+)
+
+
+def test_the_command_line_asks_queries_and_no_store() -> None:
+    """The pages would have to copy what the commands ask the database, and the two would come to differ."""
+    known = {name for migration in find_migrations() for name in SQL_NAME.findall(migration.sql)}
+    assert {"usage_report_v1", "token_usage_logs", "agent_usage_detailed"} <= known
+    for path in sorted((PACKAGE / "cli").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                asked = ast.unparse(node.func)
+                assert not re.search(r"store\.(call|read|stream|breakdown)$", asked), f"{path.name} asks {asked}"
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in known, f"{path.name} names {node.value}, which only queries may"
+                assert not re.match(r"(?i)select\b.*\bfrom\b", node.value), f"{path.name} holds SQL"
+
+
+def test_queries_export_what_they_document() -> None:
+    """Whoever builds on the read side would have to guess what of it is meant for him."""
+    for name in queries.__all__:
+        thing = getattr(queries, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert (thing.__doc__ or "").strip().endswith("."), f"queries.{name} says nothing of itself"
+            assert not (inspect.isfunction(thing) and "return" not in thing.__annotations__)

@@ -23,8 +23,6 @@ class Notification:
     urgent: bool
 
 
-Digest: TypeAlias = Callable[[Sequence["BudgetAlert"]], Notification]
-
 _LISTED: Final = 20
 
 
@@ -91,8 +89,12 @@ class BudgetAlert:
         )
 
 
+Digest: TypeAlias = Callable[[Sequence[BudgetAlert]], Notification]
+"""Makes one notification of alerts."""
+
+
 def read(rows: Iterable[Mapping[str, Any]] | None) -> dict[int, BudgetAlert]:
-    """Alerts by their ids from the JSON of the database; a row that cannot be read is left out, and said."""
+    """Alerts by their ids from the JSON of the database; a row that cannot be read is left out and logged."""
     alerts: dict[int, BudgetAlert] = {}
     for row in rows or ():
         try:
@@ -103,7 +105,7 @@ def read(rows: Iterable[Mapping[str, Any]] | None) -> dict[int, BudgetAlert]:
 
 
 def digest(alerts: Sequence[BudgetAlert]) -> Notification:
-    """One notification for alerts: those that reached their limit first, then by what share of it is gone."""
+    """One notification for alerts: those that reached their limit first, then those of the highest thresholds."""
     first = sorted(alerts, key=lambda alert: (alert.reached, alert.threshold), reverse=True)
     reached = sum(alert.reached for alert in alerts)
     if len(alerts) == 1:

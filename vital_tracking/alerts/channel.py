@@ -1,50 +1,26 @@
-"""One alert URL: apprise sends to it. The only file that imports apprise.
+"""What an alert URL still has to take: alerts are kept for it while it fails, and none is sent to it twice.
 
-Alert URLs hold secrets, and apprise and the libraries below it log them at some levels: nothing that they log while they work
-for us gets out. Its thread pool is not used, since it does not survive a fork: each URL has a thread of its own while it sends.
+Each URL has a thread of its own while it sends, so that one that hangs holds up no other.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
-import re
 import threading
 import time
-import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 
-from pydantic import SecretStr
-
-from vital_tracking.alerts.alert import Digest, Notification
-from vital_tracking.errors import MissingExtra, SettingsError
-
-if TYPE_CHECKING:
-    from vital_tracking.alerts.alert import BudgetAlert
+from vital_tracking.alerts.alert import BudgetAlert, Digest, Notification
+from vital_tracking.alerts.service import AlertService
 
 logger = logging.getLogger("vital_tracking.budgets")
 
 _FIRST_PAUSE_S: Final = 5.0
 _LONGEST_PAUSE_S: Final = 300.0
 _KEPT: Final = 1000
-_KEPT_S: Final = 86_400.0  # a day old they are news no more
-
-# Those whose lines may hold a URL: apprise and what its services are built on.
-_TALKERS: Final = (
-    "apprise",
-    "urllib3",
-    "requests",
-    "oauthlib",
-    "requests_oauthlib",
-    "slixmpp",
-    "paho",
-    "gntp",
-    "asyncio",
-)
-_HTTP_STATUS: Final = re.compile(r"\berror[=:]\s?([1-5]\d\d)\b")
+_KEPT_S: Final = 86_400.0  # a day: older alerts tell nobody anything new
 
 
 class Pause:
@@ -82,23 +58,16 @@ class Recent:
 
 
 class Channel:
-    """An alert URL with what it still has to take. `number` of `count` is all that messages say of it, and its service's name."""
+    """An alert URL with what it still has to take."""
 
-    def __init__(self, url: SecretStr, number: int, count: int) -> None:
-        self._place = f"alert URL {number} of {count}"
-        self._apprise, self._service, name = _open(url, self._place)
-        self._place += f" ({name})"
-        self._troubled = False
-        self.reset()
-
-    def reset(self) -> None:
-        """Start with nothing in hand."""
+    def __init__(self, service: AlertService) -> None:
+        self._service = service
         self._kept: dict[int, tuple[BudgetAlert, float]] = {}
         self._taken = Recent()
         self._pause = Pause()
         self._thread: threading.Thread | None = None
         self._trying = self._took = False
-        self._status: str | None = None
+        self._problem: str | None = None
 
     @property
     def ready(self) -> bool:
@@ -120,7 +89,7 @@ class Channel:
         }
         waiting = {number: alert for number, (alert, _) in self._kept.items()}
         waiting |= {number: alert for number, alert in alerts.items() if number not in self._taken}
-        self._thread, self._status = None, None
+        self._thread, self._problem = None, None
         self._trying, self._took = bool(waiting), not waiting
         if not waiting:
             return
@@ -132,11 +101,11 @@ class Channel:
             self._thread = thread
 
     def finish(self, deadline: float) -> bool:
-        """Wait until it is sent, but no longer than the deadline; whether it was taken."""
+        """Wait until it is sent, but no longer than the deadline, by the monotonic clock; whether it was taken."""
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
             if self._thread.is_alive():
-                self._status = "no answer in time"
+                self._problem = "no answer in time"
         took = self._took
         if self._trying:
             self._pause.after(worked=took)
@@ -146,92 +115,18 @@ class Channel:
         return took
 
     def _send(self, notification: Notification, numbers: Collection[int]) -> None:
-        with _hushed() as statuses:
-            try:
-                took = bool(
-                    self._service.notify(
-                        title=notification.title,
-                        body=notification.body,
-                        notify_type=self._apprise.NotifyType.FAILURE
-                        if notification.urgent
-                        else self._apprise.NotifyType.WARNING,
-                        body_format=self._apprise.NotifyFormat.TEXT,
-                    )
-                )
-            except Exception as error:  # noqa: BLE001 - whatever a service of apprise raises
-                took = False
-                statuses.append(type(error).__name__)
+        took, problem = self._service.send(notification)
         if took:
             self._taken.add(numbers)  # also where nobody waits for it any more, so that it is not sent again
             self._took = True
-        elif statuses:
-            self._status = statuses[-1]
+        elif problem:
+            self._problem = problem
 
     def _say(self, took: bool) -> None:
-        if not took and not self._troubled:
-            reason = f": {self._status}" if self._status else ""
-            logger.warning("Alerts cannot be sent to %s%s. They are kept and tried again.", self._place, reason)
-        elif took and self._troubled:
-            logger.warning("Alerts go to %s again.", self._place)
-        self._troubled = not took
-
-
-def _open(url: SecretStr, place: str) -> tuple[Any, Any, str]:
-    """apprise, the service of a URL in it, and its name."""
-    with _hushed(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its services some import what is deprecated
-        try:
-            apprise = importlib.import_module("apprise")
-        except ImportError:
-            raise MissingExtra("alerts", "Sending alerts to VITAL_ALERT_URLS") from None
-        asset = _asset(apprise)
-        try:
-            service = apprise.Apprise.instantiate(url.get_secret_value().strip(), asset=asset)
-        except Exception:  # noqa: BLE001 - whatever a service of apprise raises, its text may hold the URL
-            service = None
-        if service is not None:
-            sender = apprise.Apprise(asset=asset)
-            sender.add(service)
-            return apprise, sender, str(service.service_name)
-    raise SettingsError(
-        "VITAL_ALERT_URLS",
-        f"holds one that apprise cannot use: {place}",
-        "One looks like slack://token/token/token, mailto://user:password@host or json://host/path; "
-        "see https://appriseit.com/services/.",
-    )
-
-
-def _asset(apprise: Any) -> Any:
-    """Settings of apprise: no threads of its own, and so no time limit of its own either."""
-    names = {"app_id": "vital_tracking", "app_desc": "Budget alerts of vital_tracking", "async_mode": False}
-    try:
-        return apprise.AppriseAsset(**names, service_timeout=0)
-    except Exception:  # noqa: BLE001 - before 2.0 there was no time limit to switch off
-        return apprise.AppriseAsset(**names)
-
-
-_statuses: ContextVar[list[str] | None] = ContextVar("vital_tracking_alerts", default=None)
-
-
-def _is_of_others(record: logging.LogRecord) -> bool:
-    """Let pass what others log; of what is logged while we send, note the HTTP status alone."""
-    statuses = _statuses.get()
-    if statuses is None:
-        return True
-    with contextlib.suppress(Exception):
-        statuses += [f"HTTP {status}" for status in _HTTP_STATUS.findall(record.getMessage())]
-    return False
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[list[str]]:
-    """What apprise and the libraries below it log in here does not get out; gives the HTTP statuses it named."""
-    for name in ("apprise", *logging.root.manager.loggerDict):
-        if name.partition(".")[0] in _TALKERS:
-            logging.getLogger(name).addFilter(_is_of_others)
-    statuses: list[str] = []
-    token = _statuses.set(statuses)
-    try:
-        yield statuses
-    finally:
-        _statuses.reset(token)
+        service = self._service
+        if not took and not service.troubled:
+            reason = f": {self._problem}" if self._problem else ""
+            logger.warning("Alerts cannot be sent to %s%s. They are kept and tried again.", service.name, reason)
+        elif took and service.troubled:
+            logger.warning("Alerts go to %s again.", service.name)
+        service.troubled = not took

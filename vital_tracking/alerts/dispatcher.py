@@ -1,7 +1,7 @@
-"""Alerts of budgets: what they say, and how they get to people: the log, callbacks and, with the extra `alerts`, apprise.
+"""How alerts of budgets get to people: by the log, callbacks and, with the extra `alerts`, the alert URLs of apprise.
 
 The database holds every alert and who is delivering it (`claim_alerts_v1`), so any process may deliver what another one
-crossed, and each is delivered once. Only where a process dies between telling and noting it down is one told again.
+crossed, and each is delivered once. Only where a process dies between delivering one and confirming it is it delivered again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from pydantic import SecretStr
 
 from vital_tracking.alerts.alert import BudgetAlert, digest, read
 from vital_tracking.alerts.channel import Channel, Pause, Recent
+from vital_tracking.alerts.service import AlertService
 from vital_tracking.errors import StoreError
 from vital_tracking.stores.protocol import Store
 
 logger = logging.getLogger("vital_tracking.budgets")
 
-_CLAIM: Final = 1000  # as many as the database gives at once: a storm is one notification
-_CLAIM_TO_CALL_BACK: Final = 100  # a claim lasts a minute, in which all callbacks must have been called
+_CLAIM: Final = 1000  # as many as the database gives at once, so that very many are still one notification
+_CLAIM_TO_CALL_BACK: Final = 100  # so few that all callbacks are called within the minute that a claim lasts
 _TIMEOUT_S: Final = 10.0
 
 
@@ -52,7 +53,7 @@ class AlertDispatcher:
         self._store = store
         self._callbacks = tuple(callbacks)
         self._holder = holder
-        self._channels = [Channel(url, number, len(urls)) for number, url in enumerate(urls, 1)]
+        self._services = [AlertService(url, number, len(urls)) for number, url in enumerate(urls, 1)]
         self._claim = _CLAIM_TO_CALL_BACK if self._callbacks else _CLAIM
         self._faults = 0
         self.reset_after_fork()
@@ -60,7 +61,7 @@ class AlertDispatcher:
     @property
     def active(self) -> bool:
         """Whether there is anybody to tell; if not, `deliver` leaves the alerts to a process that has somebody."""
-        return bool(self._callbacks or self._channels)
+        return bool(self._callbacks or self._services)
 
     @property
     def faults(self) -> int:
@@ -68,13 +69,12 @@ class AlertDispatcher:
         return self._faults
 
     def reset_after_fork(self) -> None:
-        """In a forked child: what the parent has in hand is the parent's to deliver."""
+        """In a forked child: start with nothing in hand, as what the parent has is the parent's to deliver."""
         self._lock = threading.Lock()
+        self._channels = [Channel(service) for service in self._services]
         self._pause = Pause()
-        self._told = Recent()
-        self._unsettled: set[int] = set()
-        for channel in self._channels:
-            channel.reset()
+        self._called_back = Recent()
+        self._unconfirmed: set[int] = set()
 
     def deliver(self, timeout_s: float = _TIMEOUT_S) -> int:
         """Deliver the alerts that are due, by whichever process they were raised; returns how many were.
@@ -93,7 +93,7 @@ class AlertDispatcher:
             self._lock.release()
 
     def _deliver(self, timeout_s: float) -> int:
-        self._settle_rest()
+        self._confirm()
         ready = [channel for channel in self._channels if channel.ready]
         if not ready and (self._channels or not self._pause.over):
             return 0
@@ -101,22 +101,21 @@ class AlertDispatcher:
         told = {number for number, alert in claimed.items() if self._call_back(number, alert)}
         if self._channels:
             done = set(claimed) if self._send(ready, claimed, timeout_s) else set()
-            self._told.add(told - done)
+            self._called_back.add(told - done)
         else:
             done = told
             self._pause.after(worked=bool(done) or not claimed)
-        self._unsettled |= done
-        with suppress(
-            StoreError
-        ):  # what is not given back falls free in a minute; what was delivered is noted down later
+        self._unconfirmed |= done
+        # Where it fails, claims lapse in a minute, and what was delivered is confirmed next time.
+        with suppress(StoreError):
             if failed := claimed.keys() - done:
-                self._settle(failed, delivered=False)
-            self._settle_rest()
+                self._report(failed, delivered=False)
+            self._confirm()
         return len(done)
 
     def _call_back(self, number: int, alert: BudgetAlert) -> bool:
         """Call every callback; whether one of them took the alert."""
-        if number in self._told:  # in vain for the alert URLs, which is no reason to call back twice
+        if number in self._called_back:  # the alert URLs did not take it then; callbacks are not called twice for that
             return True
         took = False
         for callback in self._callbacks:
@@ -141,11 +140,11 @@ class AlertDispatcher:
                     channel.keep(claimed)
         return bool(took)
 
-    def _settle_rest(self) -> None:
-        """Note down what has been delivered; where the database cannot be reached now, before anything else next time."""
-        if self._unsettled:
-            self._settle(self._unsettled, delivered=True)
-            self._unsettled = set()
+    def _confirm(self) -> None:
+        """Tell the database what has been delivered, if it was not told last time because it could not be reached."""
+        if self._unconfirmed:
+            self._report(self._unconfirmed, delivered=True)
+            self._unconfirmed = set()
 
-    def _settle(self, numbers: Iterable[int], *, delivered: bool) -> None:
+    def _report(self, numbers: Iterable[int], *, delivered: bool) -> None:
         self._store.call("settle_alerts_v1", ids=json.dumps(sorted(numbers)), delivered=delivered, holder=self._holder)

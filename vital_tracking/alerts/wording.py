@@ -8,34 +8,28 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-ENTITY_TYPES: Final = (
-    "organization",
-    "service",
-    "tier",
-    "user",
-    "session",
-    "agent",
-    "workflow",
-    "panel",
-    "solution",
-    "model",
-)
-METRICS: Final = ("cost_usd", "tokens", "calls")
-ACTIONS: Final = ("alert", "throttle", "downgrade", "block")
-"""What a budget does at its limit, from the mildest to the strictest."""
-PERIODS: Final = {"minute": "minute_limit", "day": "daily_limit", "month": "monthly_limit", "total": "total_limit"}
-"""The periods, and the column of `budget_limits` that holds the limit of each."""
+from vital_tracking.core.entities import PERIODS
 
-_NOW: Final = {"minute": "this minute", "day": "today", "month": "this month", "total": "in all"}
-_EACH: Final = {"minute": "a minute", "day": "a day", "month": "a month", "total": "in all"}
-_VERBS: Final = {"cost_usd": ("spent", "spend"), "tokens": ("used", "use"), "calls": ("made", "make")}
+# How messages say a metric's amounts and a period; the keys are those of `core/entities.py`.
+_DONE: Final = {"cost_usd": "spent", "tokens": "used", "calls": "made"}
+_MAY_DO: Final = {"cost_usd": "spend", "tokens": "use", "calls": "make"}
+_THIS_PERIOD: Final = {"minute": "this minute", "day": "today", "month": "this month", "total": "in all"}
+_PER_PERIOD: Final = {"minute": "a minute", "day": "a day", "month": "a month", "total": "in all"}
+# What is said of calls at a limit that is enforced, and of one that only watches.
+_AT_THE_LIMIT: Final = {
+    "throttle": ("calls pass one by one", "calls would pass one by one"),
+    "downgrade": ("only cheaper models pass", "only cheaper models would pass"),
+    "block": ("calls are blocked", "calls would be blocked"),
+}
+# Entities whose name people know by another word.
+_NOUNS: Final = {"tier": "agent tier"}
 
 
 def amount_text(value: Decimal, metric: str, *, exact: bool = False) -> str:
     """An amount of a budget's metric, without its unit: $4.02, 4,020.
 
-    Cents, for less than ten cents two digits that count, rounded towards zero: what is not yet at a limit never reads as if it
-    were. `exact` keeps every digit.
+    Cents, for less than ten cents two digits that count, rounded towards zero: an amount just below a limit never reads as if
+    it had reached it. `exact` keeps every digit.
     """
     sign, value = ("-" if value < 0 else ""), abs(value)
     if not exact:
@@ -69,12 +63,12 @@ def percent(spent: Decimal, limit: Decimal) -> int:
 
 def period_now(period: str) -> str:
     """A running window: today, this month, in all."""
-    return _NOW.get(period, period)
+    return _THIS_PERIOD.get(period, period)
 
 
 def used(metric: str) -> str:
     """What was done with an amount: spent, used, made."""
-    return _VERBS.get(metric, _VERBS["tokens"])[0]
+    return _DONE.get(metric, _DONE["tokens"])
 
 
 def one_line(text: str, length: int = 100) -> str:
@@ -93,17 +87,13 @@ def at_the_limit(action: str, *, enforce: bool, reached: bool, fits: bool = True
     """How a message about a threshold ends: what happens, or will happen, at the limit, or to a call that did not fit."""
     if not reached:
         return f"at the limit: {action}{'' if enforce else ' (shadow: nothing is stopped)'}."
-    would = {
-        "throttle": ("calls pass one by one", "calls would pass one by one"),
-        "downgrade": ("only cheaper models pass", "only cheaper models would pass"),
-        "block": ("calls are blocked", "calls would be blocked"),
-    }.get(action)
+    what = _AT_THE_LIMIT.get(action)
     if not fits and action == "block":
-        would = ("it is blocked, and all that need as much", "it would be blocked")
-    if would is None:
+        what = ("it is blocked, and all that need as much", "it would be blocked")
+    if what is None:
         return "the limit is reached."
     why = "the limit is reached" if fits else "a call did not fit"
-    return f"{why}: {would[0]}." if enforce else f"{why}: {would[1]} (shadow)."
+    return f"{why}: {what[0]}." if enforce else f"{why}: {what[1]} (shadow)."
 
 
 def limits(budget: Mapping[str, Any]) -> list[tuple[str, Decimal]]:
@@ -117,7 +107,7 @@ def limits_text(budget: Mapping[str, Any]) -> str:
     for period, limit in limits(budget):
         # The unit is said once: 100 calls a day and 1,000 a month.
         text = limit_text(limit, budget["metric"])
-        said.append(f"{text.partition(' ')[0] if said else text} {_EACH[period]}")
+        said.append(f"{text.partition(' ')[0] if said else text} {_PER_PERIOD[period]}")
     return _listed(said)
 
 
@@ -132,12 +122,12 @@ def over_it(budget: Mapping[str, Any]) -> str:
 
 def sentence(budget: Mapping[str, Any]) -> str:
     """What a budget's row does, in one plain sentence: "Each user may spend $5 a day; over that, calls are blocked." """
-    noun = "agent tier" if budget["entity_type"] == "tier" else budget["entity_type"]
+    noun = _NOUNS.get(budget["entity_type"], budget["entity_type"])
     everyone = budget["entity_id"] == "*"
     subject = f"Each {noun}" if everyone else f"{noun.capitalize()} {one_line(budget['entity_id'])}"
     if budget["organization_id"] and budget["entity_type"] != "organization":
         subject += f" of organization {one_line(budget['organization_id'])}"
-    verb = _VERBS[budget["metric"]][1]
+    verb = _MAY_DO[budget["metric"]]
     return f"{subject} may {verb} {limits_text(budget)}; {_consequence(budget)}."
 
 

@@ -16,8 +16,8 @@ from vital_tracking.core.usage import TokenUsage
 PICO: Final = 10**12
 _PICO_PER_TOKEN: Final = 10**6  # of a price in dollars per million tokens
 
-# Until a model's own calls have taught better: two bytes a token is a token more than most text takes, and 4,096 tokens is
-# what most providers answer at most where nobody sets a limit.
+# Used until calls of the model are known. Most text has more than two bytes a token; 4,096 tokens is the longest answer of most
+# providers where no limit is set.
 _BYTES_PER_TOKEN: Final = 2
 ANSWER_TOKENS: Final = 4096
 _OVERHEAD_TOKENS: Final = 16
@@ -50,6 +50,17 @@ def in_pico(dollars: Decimal) -> int:
     return _ceil(dollars, PICO)
 
 
+def as_text(whole: int, metric: int) -> str:
+    """An amount as the database takes it: US dollars, tokens or calls."""
+    return format(in_dollars(whole), "f") if metric == 0 else str(whole)
+
+
+def as_whole(text: str, metric: int) -> int:
+    """An amount of the database's in whole units, rounded down: what it grants beyond them is not ours to spend."""
+    numerator, denominator = Decimal(text).as_integer_ratio()
+    return numerator * (PICO if metric == 0 else 1) // denominator
+
+
 def _ceil(value: Decimal, factor: int) -> int:
     # By way of the exact ratio: arithmetic on Decimals would round in the caller's context.
     numerator, denominator = value.as_integer_ratio()
@@ -59,8 +70,8 @@ def _ceil(value: Decimal, factor: int) -> int:
 class History:
     """The last calls of one model and agent: how long prompts and answers were, beside the bytes of their text.
 
-    The estimate is one that would have been enough for every remembered call: the bytes times a slope, and what the call that
-    took most beyond that took (tools and images have tokens but no text).
+    The estimate would have been enough for every remembered call: the bytes times a slope, and beside that as many tokens as
+    any of those calls took more than its bytes explain (tools and images have tokens but no text).
     """
 
     __slots__ = ("_answers", "_prompts", "answer", "overhead", "slope")
@@ -77,7 +88,7 @@ class History:
         if usage.estimated or not usage.prompt_tokens:
             return
         self._answers.append(usage.completion_tokens)
-        answers = list(self._answers)  # another thread may be at it too
+        answers = list(self._answers)  # a copy: another thread may be adding to it
         longest_answer = _with_margin(max(answers))
         self.answer = longest_answer if len(answers) >= _ENOUGH else max(self.answer, longest_answer)
         if prompt_bytes < 0:
@@ -100,8 +111,8 @@ def _with_margin(tokens: int) -> int:
     return tokens + tokens // 4 + 1
 
 
-class Tariff:
-    """Upper prices of one model, as whole picodollars a token.
+class UpperPrice:
+    """The most that a call of one model can cost, as whole picodollars a token.
 
     The dearest way that tokens can be billed: a prompt that is written to the provider's cache, an answer of reasoning.
     """
@@ -126,7 +137,7 @@ class Tariff:
         left = pico - prompt * prompt_tokens - request
         return 0 if left <= 0 else left // answer if answer else 10**9
 
-    def no_dearer_than(self, other: Tariff) -> bool:
+    def no_dearer_than(self, other: UpperPrice) -> bool:
         """Whether this model's prompts and answers both cost no more than the other's."""
         mine, its = self._at(1), other._at(1)
         return self.priced and other.priced and mine[0] <= its[0] and mine[1] <= its[1]

@@ -1,68 +1,204 @@
-"""A call that waits for the database's answer: what passes between who asks and the lease client."""
+"""A call that waits for the database's answer, and the two ways to wait for it.
+
+What happens while calls wait is written once, as a generator that gives each wait and goes on after it. `run` waits in the
+calling thread, `run_async` without holding up the event loop.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from vital_tracking.budgets.estimate import Amounts
-from vital_tracking.budgets.ledger import Plan
+from vital_tracking.budgets.windows import Plan
 from vital_tracking.core.admission import Admission, Request
+from vital_tracking.core.context import CallContext
 from vital_tracking.errors import BudgetExceeded
 
 _LONGEST_WAIT_S: Final = 1e9
 
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+class Wait(Protocol):
+    """Something to wait for, in either of two ways."""
+
+    def block(self) -> None:
+        """Wait in this thread."""
+
+    async def suspend(self) -> None:
+        """Wait while the event loop goes on."""
+
+
+Waits: TypeAlias = Generator[Wait, None, _Result]
+"""Gives each wait in turn, and returns a result at last. An interruption or cancellation of a wait is thrown into it."""
+
+
+def run(waits: Waits[_Result]) -> _Result:
+    """Go through waits, each in this thread, and return the result."""
+    try:
+        wait = next(waits)
+        while True:
+            try:
+                wait.block()
+            except BaseException as error:  # noqa: BLE001 - interrupted at the keyboard
+                wait = waits.throw(error)
+            else:
+                wait = next(waits)
+    except StopIteration as end:
+        result: _Result = end.value
+        return result
+
+
+async def run_async(waits: Waits[_Result]) -> _Result:
+    """Go through waits, none of which holds up the event loop, and return the result."""
+    try:
+        wait = next(waits)
+        while True:
+            try:
+                await wait.suspend()
+            except BaseException as error:  # noqa: BLE001 - cancelled
+                wait = waits.throw(error)
+            else:
+                wait = next(waits)
+    except StopIteration as end:
+        result: _Result = end.value
+        return result
+
+
+def blocking(waits: Callable[_Arguments, Waits[_Result]], name: str, doc: str) -> Callable[_Arguments, _Result]:
+    """A function with the arguments of a generator of waits, that waits in the calling thread."""
+
+    @functools.wraps(waits)
+    def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return run(waits(*args, **kwargs))
+
+    _document(call, waits, name, doc)
+    return call
+
+
+def suspending(
+    waits: Callable[_Arguments, Waits[_Result]], name: str, doc: str
+) -> Callable[_Arguments, Coroutine[Any, Any, _Result]]:
+    """A coroutine function with the arguments of a generator of waits, none of which holds up the event loop."""
+
+    @functools.wraps(waits)
+    async def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return await run_async(waits(*args, **kwargs))
+
+    _document(call, waits, name, doc)
+    return call
+
+
+def _document(call: Any, waits: Callable[..., Any], name: str, doc: str) -> None:
+    """What `help()` shows of it: its own name and words, and what it returns instead of waits."""
+    signature = inspect.signature(waits)
+    returned = str(signature.return_annotation).removeprefix("Waits[").removesuffix("]")
+    call.__name__, call.__doc__ = name, inspect.cleandoc(doc)
+    call.__qualname__ = f"{waits.__qualname__.rpartition('.')[0]}.{name}"
+    call.__signature__ = signature.replace(return_annotation=returned)
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """A wait of so many seconds."""
+
+    seconds: float
+
+    def block(self) -> None:
+        """Wait in this thread."""
+        time.sleep(self.seconds)
+
+    async def suspend(self) -> None:
+        """Wait while the event loop goes on."""
+        await asyncio.sleep(self.seconds)
+
 
 class PendingRequest:
-    """Who asks waits for `done`, or is told by `on_done`; then `error`, `again` or `admission` is the answer, if there is one."""
+    """A call that waits, and its answer: `error`, `again` or `admission`; none of them where nobody could say.
+
+    `max_wait` is the longest wait for a throttle that its caller allows, in seconds; `clamp` whether its answer may be
+    limited. `plan` and `amounts` are there once it was quoted. Safe from any thread: one asks, another one answers.
+    """
 
     __slots__ = (
         "_answered",
         "_lock",
+        "_on_done",
         "admission",
         "again",
         "ahead",
         "amounts",
+        "calls",
         "clamp",
         "done",
         "error",
         "gone",
-        "limited",
+        "max_tokens",
         "max_wait",
-        "on_done",
         "plan",
-        "prepared",
+        "quoted",
         "request",
         "retried",
         "shortened",
         "wait_s",
-        "waiting",
     )
 
     def __init__(self, request: Request, max_wait: float = 0.0, clamp: bool = False) -> None:
         self.request = request
         self.max_wait = min(max_wait, _LONGEST_WAIT_S) if max_wait > 0 else 0.0
         self.clamp = clamp
-        self.ahead = False  # nobody waits for it
-        self.plan: Plan  # both are there once it is prepared
+        self.ahead = False  # more is fetched before it is needed: nobody waits
+        self.plan: Plan
         self.amounts: Amounts
-        self.prepared = False
-        self.limited: int | None = None
+        self.quoted = False
+        self.max_tokens: int | None = None  # what its answer must be limited to
         self.shortened = self.retried = False
-        self.waiting = 1  # calls of its kind that it asks for; 0: another one asks for more on behalf of all
+        self.calls = 1  # of its plan, for which it asks; 0: another one asks for more on behalf of all
         self.done = threading.Event()
-        self.on_done: Callable[[], object] | None = None
-        self.gone = False  # the asker waits no more
-        self.again = False
-        self.wait_s = 0.0
+        self.gone = False  # its caller waits no more
+        self.again = False  # to be asked once more, after `wait_s`
+        self.wait_s = 0.0  # to be waited before the call is made, in seconds
         self.admission: Admission | None = None
         self.error: BudgetExceeded | None = None
+        self._on_done: Callable[[], object] | None = None
         self._lock = threading.Lock()
         self._answered = False
 
+    @classmethod
+    def to_refill(cls, plan: Plan, amounts: Amounts) -> PendingRequest:
+        """A request for more of what calls of a plan need, for which nobody waits."""
+        pending = cls(Request(CallContext()))
+        pending.plan, pending.amounts, pending.quoted, pending.ahead = plan, amounts, True, True
+        return pending
+
+    def quote(self, plan: Plan) -> None:
+        """Note the plan of the call and what it may take; raises BudgetExceeded where that cannot be said."""
+        self.plan = plan
+        self.amounts, limited = plan.terms.quote(self.request, self.clamp)
+        if not self.shortened:
+            self.max_tokens = limited
+        self.quoted = True
+
     # For who asks
+
+    def answer_within(self, seconds: float) -> Wait:
+        """The wait for the answer, for at most so many seconds."""
+        return _AnswerWait(self, seconds)
+
+    def call_when_done(self, callback: Callable[[], object]) -> None:
+        """Have it called when there is an answer or will be none, from whichever thread that is; perhaps twice."""
+        self._on_done = callback
+        if self.done.is_set():
+            callback()
 
     def give_up(self) -> bool:
         """Wait no longer; an answer that has just come still counts. Whether there is none."""
@@ -95,6 +231,22 @@ class PendingRequest:
 
     def _tell(self) -> None:
         self.done.set()
-        if self.on_done is not None:
+        if self._on_done is not None:
             with suppress(RuntimeError):  # its event loop is closed
-                self.on_done()
+                self._on_done()
+
+
+@dataclass(frozen=True, slots=True)
+class _AnswerWait:
+    pending: PendingRequest
+    seconds: float
+
+    def block(self) -> None:
+        self.pending.done.wait(self.seconds)
+
+    async def suspend(self) -> None:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        self.pending.call_when_done(lambda: loop.call_soon_threadsafe(done.set))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.seconds):
+                await done.wait()

@@ -10,9 +10,9 @@ from operator import attrgetter
 from typing import Any
 
 from vital_tracking.core.context import SERVICE_TYPES, CallContext
-from vital_tracking.core.entities import ACTIONS, ENTITY_FIELDS, METRICS
+from vital_tracking.core.entities import ENTITY_FIELDS, ENTITY_TYPES, METRICS, strictness
 from vital_tracking.core.sanitize import clean_text
-from vital_tracking.errors import BudgetExceeded, BudgetThrottled, Stop
+from vital_tracking.errors import BudgetExceeded, BudgetThrottled, BudgetUnavailable, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Budget:
 
 
 class Policy:
-    """All budgets that can stop, slow or change a call; those that only alert are the database's own affair."""
+    """All budgets that can stop, slow or change a call; the database alone sees to those that only alert."""
 
     def __init__(self, version: str = "", budgets: Iterable[Budget] = ()) -> None:
         self.version = version
@@ -61,16 +61,14 @@ class Policy:
         self._by_entity: dict[tuple[str, str], list[Budget]] = {}
         for budget in self.budgets:
             self._by_entity.setdefault((budget.entity_type, budget.entity_id), []).append(budget)
-        self._types = tuple(
-            kind for kind in (*ENTITY_FIELDS, "model") if any(b.entity_type == kind for b in self.budgets)
-        )
+        self._types = tuple(kind for kind in ENTITY_TYPES if any(b.entity_type == kind for b in self.budgets))
         fields = dict.fromkeys(["organization_id", *(ENTITY_FIELDS[kind] for kind in self._types if kind != "model")])
         # The fields that decide which budgets a call meets: two calls that agree in them meet the same.
         self.key_of: Callable[[CallContext], Any] = attrgetter(*fields)
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> Policy:
-        """The rules from the JSON of `budgets_v1`."""
+        """The budgets from the JSON of `budgets_v1`."""
         return cls(answer["version"], [Budget.from_row(row) for row in answer["budgets"]])
 
     def matching(self, context: CallContext, model: str | None) -> list[tuple[Budget, str]]:
@@ -90,7 +88,7 @@ class Policy:
                     for budget in self._by_entity.get((kind, name), ())
                     if budget.organization_id is None or budget.organization_id == organization
                 ]
-        return sorted(found, key=lambda one: ACTIONS.index(one[0].action))
+        return sorted(found, key=lambda one: strictness(one[0].action), reverse=True)
 
 
 def refusal(
@@ -99,7 +97,7 @@ def refusal(
     needed: Sequence[Decimal],
     retry_after: float | None,
 ) -> BudgetExceeded:
-    """The error for an ask that the database refused: of the windows that stop the call, the strictest's.
+    """The error for a call that the database refused: that of the strictest of the windows that stop it.
 
     `windows` are those of the answer of `acquire_grants_v1`; `needed` is what the call needs, by metric.
     """
@@ -109,8 +107,8 @@ def refusal(
         for window in over
         if window.get("stops") or (budgets[window["budget"]].enforce and budgets[window["budget"]].action == "throttle")
     ]
-    # Where a budget has just been changed, by what we know of it none may bind: then any that is over.
-    chosen = min(binding or over, key=lambda window: ACTIONS.index(budgets[window["budget"]].action))
+    # A budget may have been changed a moment ago, so that by what this process knows none stops the call: then any that is over.
+    chosen = max(binding or over, key=lambda window: strictness(budgets[window["budget"]].action))
     budget = budgets[chosen["budget"]]
     throttled = budget.action == "throttle"
     stop = Stop(
@@ -130,3 +128,34 @@ def refusal(
         retry_after=retry_after if throttled else None,
     )
     return (BudgetThrottled if throttled else BudgetExceeded)(stop)
+
+
+def answer_unlimited(budget: Budget, entity: str) -> BudgetExceeded:
+    """The error for a call under a strict budget of which nobody can say what it may cost."""
+    reason = "it is strict, and nothing limits the answer. Set max_tokens on the model, or use tracker.guard(model)."
+    return BudgetExceeded(_stop_by(budget, entity, reason))
+
+
+def not_checked(budget: Budget, entity: str, deadline_s: float) -> BudgetUnavailable:
+    """The error for a call under a budget that denies what it cannot check, where the database gave no answer in time."""
+    reason = (
+        f"the database is away or did not answer within {deadline_s:g} s, and the budget denies what it cannot check."
+    )
+    return BudgetUnavailable(_stop_by(budget, entity, reason))
+
+
+def policy_unknown(deadline_s: float) -> BudgetUnavailable:
+    """The error for a call before the budgets are known, where VITAL_WHEN_UNAVAILABLE is deny."""
+    reason = f"the database did not tell the budgets within {deadline_s:g} s, and VITAL_WHEN_UNAVAILABLE is deny."
+    return BudgetUnavailable(Stop(action="block", entity_type="organization", entity_id="*", reason=reason))
+
+
+def _stop_by(budget: Budget, entity: str, reason: str) -> Stop:
+    return Stop(
+        action=budget.action,
+        entity_type=budget.entity_type,
+        entity_id=entity,
+        metric=METRICS[budget.metric],
+        budget_id=budget.id,
+        reason=reason,
+    )

@@ -1,7 +1,7 @@
-"""One call from its start to its end, as it is noted in the caller's thread.
+"""One call while it runs: what the callbacks tell of it, noted in the caller's thread.
 
-There only references are kept and clocks read; what can wait is done in `records`, on the writer's thread. No text is kept past
-the end of the call: of prompts and answers only sizes and a few named fields go on.
+There, only references are kept and clocks read. Of prompts and answers sizes and a few named fields are taken; no text is kept
+past the end of the call.
 """
 
 from __future__ import annotations
@@ -16,15 +16,22 @@ from weakref import ref
 
 import uuid_utils
 
-from vital_tracking.calls.metadata_keys import MetadataKeys, shape_of
-from vital_tracking.calls.resolve import ALLOWED_METADATA, call_context, record_of, shortest_record_of
-from vital_tracking.calls.usage_of import ErrorFacts, prompt_size, text_size
-from vital_tracking.calls.wire import pack_call
-from vital_tracking.core.admission import Admission
-from vital_tracking.core.context import CallContext
+from vital_tracking.calls.attribution import ALLOWED_METADATA, NOBODY, context_of, langsmith_project
+from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, metadata_keys
+from vital_tracking.calls.observed import ObservedCall, SharedFacts
+from vital_tracking.calls.usage_of import (
+    ErrorFacts,
+    longest_answer,
+    prompt_size,
+    provider_of,
+    requested_model_of,
+    text_size,
+)
+from vital_tracking.core.admission import Admission, Request
+from vital_tracking.core.context import METADATA_KEY, CallContext
 from vital_tracking.core.frames import ScopeFrame
-from vital_tracking.core.record import CallRecord, CallType, Status
-from vital_tracking.core.sanitize import MAX_TEXT, MAX_TOKENS, clean_text
+from vital_tracking.core.record import CallType, Status
+from vital_tracking.core.sanitize import MAX_TEXT, MAX_TOKENS, clean_metadata, clean_text, token_count
 from vital_tracking.errors import BudgetExceeded
 
 _EMPTY: Final[Mapping[str, Any]] = {}
@@ -35,6 +42,9 @@ admitted: ContextVar[deque[Admission] | None] = ContextVar("vital_tracking_admit
 # Of a result's and a request's fields these go on; others may hold text, such as the tokens of `logprobs`.
 _RESPONSE_FIELDS: Final = frozenset({"model_name", "model", "model_id", "finish_reason", "stop_reason", "service_tier"})
 _PARAMETERS: Final = ("model", "model_name", "model_id", "_type")
+
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_MOST_TAGS: Final = 32
 
 
 class Run:
@@ -48,7 +58,7 @@ class Run:
 
 
 class LiveCall:
-    """The state of one call by its run. Times: `started` is wall time in seconds, the others a monotonic clock's seconds."""
+    """The state of one call, by its run. `started` is wall time in seconds; other times are seconds of a monotonic clock."""
 
     __slots__ = (
         "admission",
@@ -58,7 +68,6 @@ class LiveCall:
         "batch_size",
         "below",
         "call_type",
-        "clocked",
         "context",
         "default",
         "echoes",
@@ -72,23 +81,22 @@ class LiveCall:
         "id",
         "inner",
         "key",
-        "lost",
+        "keys",
+        "langsmith",
         "marked",
         "message_id",
         "messages",
         "metadata",
         "notes",
-        "opening",
         "orphaned",
+        "packed_start",
         "params",
         "parent_run_id",
         "ref",
         "replaces_abandoned",
         "response",
         "run",
-        "scope",
         "serialized",
-        "shape",
         "size",
         "skew_s",
         "started",
@@ -98,8 +106,6 @@ class LiveCall:
         "tags",
         "token_usage",
         "touched",
-        "tree",
-        "unknown_keys",
         "usage",
         "vanished",
     )
@@ -131,16 +137,12 @@ class LiveCall:
         self.frame: ScopeFrame | None = None
         self.marked: ScopeFrame | None = None
         self.allowed: frozenset[str] = ALLOWED_METADATA
-        self.shape: MetadataKeys | None = None  # of the metadata, once it was asked for
-        self.scope: Mapping[str, Any] | None = None  # the scope's own metadata, where the scope itself is not at hand
-        self.unknown_keys: Sequence[str] = ()
-        self.opening: bytes | None = None  # what was known at the start, packed
+        self.keys: MetadataKeys | None = None  # of its metadata, once they were asked for
+        self.packed_start: bytes | None = None  # its start as it went to the spool
         self.size: int | None = None  # of the prompt's text, in bytes
         self.skew_s: float | None = None  # how far this machine's clock was off, where that was known
-        self.clocked = True
-        self.lost = False  # its process died: nobody knows when it ended
         self.run: Run | None = None
-        self.tree: tuple[Any, Any] | None = None  # LangSmith's trace id and project
+        self.langsmith: tuple[Any, Any] | None = None  # the trace id and the project of its run tree
         self.attempt: int | None = None
         self.below: LiveCall | None = None
         self.admission: Admission | None = None
@@ -175,8 +177,6 @@ class LiveCall:
     @property
     def scope_metadata(self) -> Mapping[str, Any]:
         """What the scope of the call has given it as metadata."""
-        if self.scope is not None:
-            return self.scope
         return self.frame.metadata if self.frame is not None else _EMPTY
 
     def prompt_size(self) -> int:
@@ -272,35 +272,139 @@ class LiveCall:
             self.serialized = {"id": serialized.get("id")} if known else None
 
     def keep(self) -> None:
-        """Keep of the metadata what records are made of: the call waits in memory as it is."""
-        if self.context is None:
-            self.context = call_context(self)
+        """Let go of the metadata that nothing is made of: the call waits in memory as it is."""
+        self.attribute()
         metadata = self.metadata
-        shape = self.shape = shape_of(self.allowed, metadata)  # anew: somebody may have changed them since the start
-        self.metadata = kept = dict(zip(shape.names, shape.values(metadata), strict=True))
+        keys = self.keys = metadata_keys(self.allowed, metadata)  # anew: they may have changed since the start
+        self.metadata = kept = dict(zip(keys.names, keys.values(metadata), strict=True))
         kept["ls_provider"], kept["ls_model_name"] = metadata.get("ls_provider"), metadata.get("ls_model_name")
-        self.unknown_keys = shape.unknown
         parent = self.parent_run_id
         if type(parent) is UUID:  # the id object itself must not be held: its end says that its run has ended
             self.parent_run_id = uuid_utils.UUID(int=parent.int)
 
-    def packed(self, *, short: bool = False) -> bytes:
-        """The call as JSON: what was known at the start, and what became of it."""
-        return pack_call(self, short=short)
+    # What is known of it
 
-    def date(self, skew_s: float) -> None:
-        """Correct its time, once, by what the clock was off when it began, else by `skew_s` seconds."""
-        if self.clocked:
-            self.clocked = False
-            self.started += skew_s if self.skew_s is None else self.skew_s
+    def attribute(self) -> CallContext:
+        """Who and what the call is for; looked up once."""
+        context = self.context
+        if context is None:
+            keys = self.keys = self.keys or metadata_keys(self.allowed, self.metadata)
+            in_tool = self.run is not None and self.run.tool is not None
+            default = self.default or NOBODY
+            context = self.context = context_of(default, self.frame, self.marked, self.metadata, keys, in_tool=in_tool)
+        return context
 
-    def record(self) -> CallRecord:
-        """The record of this call; made on the writer's thread."""
-        return record_of(self)
+    def run_id(self) -> str:
+        """The run's id as text; a run id that was no UUID is its own text."""
+        return str(UUID(int=self.key)) if type(self.key) is int else str(self.key)
 
-    def shortest(self) -> CallRecord:
-        """What is known of this call for sure."""
-        return shortest_record_of(self)
+    def request(self) -> Request:
+        """What the call asks of the budgets before it is made."""
+        metadata, params = self.metadata, self.params
+        return Request(
+            context=self.attribute(),
+            provider=provider_of(metadata, params, self.serialized),
+            model=requested_model_of(metadata, params),
+            prompt_bytes=self.prompt_size(),
+            messages=sum([len(part) if isinstance(part, list) else 1 for part in self.messages or ()]),
+            max_tokens=longest_answer(metadata, params),
+            answers=token_count(params.get("n")) or 1,
+            tools=params.get("tools"),
+        )
+
+    def start_facts(self, run_id: object, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What is known at the start, in the order of `ObservedCall`, and `values` of its metadata behind it.
+
+        `run_id` is the run's id where that is at hand.
+        """
+        metadata, params, langsmith, run, admission = (
+            self.metadata,
+            self.params,
+            self.langsmith,
+            self.run,
+            self.admission,
+        )
+        parent, project = self.parent_run_id, None if langsmith is None else langsmith[1]
+        return (
+            self.started,
+            self.skew_s,
+            self.call_type,
+            run_id if type(run_id) is UUID else self.run_id(),
+            parent if parent is None or type(parent) is UUID else str(parent),
+            None if run is None else _id(run.root),
+            None if run is None else run.tool,
+            None if langsmith is None else _id(langsmith[0]),
+            langsmith_project() if project is None else str(project) or None,
+            provider_of(metadata, params, self.serialized),
+            requested_model_of(metadata, params),
+            self.prompt_size(),
+            self.batch_size,
+            self.attempt,
+            self.hash,
+            self.tags and [tag for tag in self.tags[:_MOST_TAGS] if isinstance(tag, str)],
+            *(
+                (None, None, None)
+                if admission is None
+                else (admission.action, admission.throttled_ms, admission.requested_model)
+            ),
+            *values,
+        )
+
+    def metadata_values(self) -> tuple[Any, ...]:
+        """The values of its metadata that are kept, flat and not too long, in the order of the names of `keys`."""
+        keys = self.keys = self.keys or metadata_keys(self.allowed, self.metadata)
+        values = keys.values(self.metadata)
+        return values if _PLAIN.issuperset(map(type, values)) else tuple(map(_storable, keys.names, values))
+
+    def end_facts(self) -> tuple[Any, ...]:
+        """What became of it, in the order of `ObservedCall`."""
+        ended = self.ended if self.ended is not None else self.touched
+        first_token, message_id, admission = self.first_token, self.message_id, self.admission
+        return (
+            self.status,
+            (ended - self.started_clock) * 1000,
+            None if first_token is None else (first_token - self.started_clock) * 1000,
+            message_id if isinstance(message_id, str) and message_id.startswith("lc_run--") else None,
+            self.response,
+            self.usage,
+            self.token_usage,
+            self.estimate,
+            self.error,
+            self.inner,
+            self.batch_reported,
+            self.replaces_abandoned,
+            self.notes,
+            admission.action if admission is not None and self.status == "blocked" else None,
+        )
+
+    def observed(self, skew_s: float) -> ObservedCall:
+        """What was observed of it; `skew_s` corrects its time where it was not known at the start how far the clock was off."""
+        context, values = self.attribute(), self.metadata_values()
+        keys = self.keys or metadata_keys(self.allowed, self.metadata)
+        shared = SharedFacts(context, self.scope_metadata, keys.names, self.allowed, keys.unknown)
+        started, known_skew_s, *start = self.start_facts(None, ())
+        moment = started + (skew_s if known_skew_s is None else known_skew_s)
+        return ObservedCall(str(self.id), shared, values, moment, *start, *self.end_facts())
+
+    def least_observed(self, skew_s: float) -> ObservedCall:
+        """What is known of it for sure, where the rest cannot be read."""
+        fallback = self.frame.context if self.frame is not None else self.default or NOBODY
+        shared = SharedFacts(self.context or fallback, {}, (), frozenset(), ())
+        return ObservedCall(
+            id=str(self.id),
+            shared=shared,
+            values=(),
+            started=self.started + (skew_s if self.skew_s is None else self.skew_s),
+            call_type=self.call_type,
+            run_id=self.run_id(),
+            provider=self.metadata.get("ls_provider"),
+            requested_model=self.metadata.get("ls_model_name"),
+            status=self.status,
+            usage=self.usage,
+            estimate=self.estimate,
+            error=self.error,
+            replaces_abandoned=self.replaces_abandoned,
+        )
 
     def _take(self, response: Any) -> None:
         generations = getattr(response, "generations", None)
@@ -348,3 +452,16 @@ def _holds_counts(usage: Mapping[str, Any] | None) -> bool:
         and 0 < prompt <= MAX_TOKENS
         and 0 < completion <= MAX_TOKENS
     )
+
+
+def _storable(name: str, value: object) -> Any:
+    """A value of its metadata as the database will have it: flat, and not too long."""
+    if name == METADATA_KEY:
+        return clean_metadata(value, ()) if isinstance(value, Mapping) else None
+    if name in OWNER_KEYS or isinstance(value, str):
+        return clean_text(value)
+    return clean_metadata({name: value}, ()).get(name)
+
+
+def _id(value: object) -> object:
+    return value if value is None or type(value) in (UUID, str) else str(value)

@@ -68,14 +68,14 @@ def _taker(names: tuple[str, ...]) -> Values:
 _known: dict[tuple[frozenset[str], tuple[str, ...]], MetadataKeys] = {}
 
 
-def shape_of(allowed: frozenset[str], metadata: Mapping[str, Any]) -> MetadataKeys:
+def metadata_keys(allowed: frozenset[str], metadata: Mapping[str, Any]) -> MetadataKeys:
     """The shape of some metadata, of which the `allowed` are kept, beside what rows are made of."""
     names = tuple(metadata)
     try:
-        shape = _known.get((allowed, names))
+        keys = _known.get((allowed, names))
     except TypeError:  # a key that cannot be hashed
-        names, shape = tuple(name for name in names if isinstance(name, str)), None
-    if shape is None:
-        shape = MetadataKeys(tuple(name for name in names if isinstance(name, str)), allowed, unknown_keys(metadata))
-        remember(_known, (allowed, names), shape)
-    return shape
+        names, keys = tuple(name for name in names if isinstance(name, str)), None
+    if keys is None:
+        keys = MetadataKeys(tuple(name for name in names if isinstance(name, str)), allowed, unknown_keys(metadata))
+        remember(_known, (allowed, names), keys)
+    return keys

@@ -1,8 +1,9 @@
-"""A call as JSON: packed in the caller's thread, so every microsecond counts; unpacked on the writer's, or in another process.
+"""A call as it lies in the spool: lines of JSON, packed in the caller's thread, so every microsecond counts.
 
-What was known at the start is packed once and goes into both frames of a call, its beginning and its end: each can stand alone.
-What many calls share (to whom they belong, the names of their metadata) is packed once and copied. No text of a prompt or an
-answer is in there, and of metadata only what may be stored.
+A call that has begun is two lines: what it shares with the other calls of its scope, and what is known at its start. One that has
+ended has a third line, of what became of it. The first line is made once for all calls that share it, and is looked at once when
+they are read. JSON has no line breaks within. No text of a prompt or an answer is in there, and of metadata only what may be
+stored. What a later version adds at a line's end is ignored by an earlier one, and what it leaves out is taken as not known.
 """
 
 from __future__ import annotations
@@ -10,262 +11,139 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
+from typing import Any, Final
 
 import orjson
 import uuid_utils
 
 from vital_tracking.calls.json_codec import context_fields, context_from, dumps, mended
-from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, remember, shape_of
-from vital_tracking.calls.resolve import HASHED_AS_THEY_ARE, call_context, project_of, run_id_of
-from vital_tracking.calls.usage_of import ErrorFacts, provider_of, requested_model_of
-from vital_tracking.core.admission import Admission
-from vital_tracking.core.context import METADATA_KEY, CallContext
-from vital_tracking.core.sanitize import clean_metadata, clean_text, token_count
+from vital_tracking.calls.live import LiveCall
+from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, remember
+from vital_tracking.calls.observed import ObservedCall, SharedFacts
+from vital_tracking.calls.usage_of import ErrorFacts
+from vital_tracking.core.context import CallContext
+from vital_tracking.core.sanitize import clean_metadata, token_count
 from vital_tracking.core.usage import TokenUsage
 
-if TYPE_CHECKING:
-    from vital_tracking.calls.live import LiveCall
-
-_LONG: Final = 1024
-_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_LONG: Final = 1024  # bytes of a start past which there may be a text in it that has to be cut
 _WHOLE: Final = frozenset({int, type(None)})
-_NOT_ASKED: Final = (None, None, None)
 
-# In this order they stand in an opening's list of values, before those of its metadata; an end's in that of `_END`.
-_OPENING: Final = (
-    "started",
-    "skew_s",
-    "type",
-    "run",
-    "parent",
-    "root",
-    "tool",
-    "trace",
-    "project",
-    "provider",
-    "model",
-    "size",
-    "batch",
-    "attempt",
-    "hash",
-    "tags",
-    "action",
-    "throttled_ms",
-    "requested_model",
-)
-_END: Final = (
-    "status",
-    "ms",
-    "ttft",
-    "message",
-    "response",
-    "usage",
-    "token_usage",
-    "estimate",
-    "error",
-    "inner",
-    "batch_reported",
-    "replaces",
-    "notes",
-    "action",
-)
+# The facts of a start and of an end, in their order on the line; behind a start's stand the values of the call's metadata.
+_FIRST: Final = ObservedCall._fields.index("call_type")
+_MIDDLE: Final = ObservedCall._fields.index("status")
+_START: Final = ("started", "skew_s", *ObservedCall._fields[_FIRST:_MIDDLE])
+_END: Final = ObservedCall._fields[_MIDDLE:]
+_UNKNOWN: Final = ObservedCall._field_defaults
+_LEFT_OUT_WHEN_SHORT: Final = frozenset({"tags", "request_hash"})
+
+_USAGE, _TOKEN_USAGE, _ERROR, _NOTES = map(_END.index, ("usage", "token_usage", "error", "notes"))
+
+# First lines that were written, by the identity of the context and the keys; with the context and the scope's metadata.
+_written: dict[tuple[int, MetadataKeys], tuple[CallContext, Mapping[str, Any], bytes]] = {}
+# First lines that were read.
+_read: dict[bytes, SharedFacts] = {}
 
 
-# What calls of one context and shape have in common, as JSON, by the context's identity and the shape; with the context and the
-# metadata of its scope.
-_heads: dict[tuple[int, MetadataKeys], tuple[CallContext, Mapping[str, Any], bytes]] = {}
-
-_unpacked: dict[tuple[tuple[str, Any], ...], CallContext] = {}
-
-
-def pack_opening(call: LiveCall, run_id: object = None) -> bytes:
-    """What is known of a call at its start; `run_id` is its run's id where that is at hand."""
-    context = call.context
-    if context is None:
-        context = call.context = call_context(call)
-    metadata, tree, run, admission, parent = call.metadata, call.tree, call.run, call.admission, call.parent_run_id
-    shape = call.shape or shape_of(call.allowed, metadata)
-    values = (
-        call.started,
-        call.skew_s,
-        call.call_type,
-        run_id if type(run_id) is UUID else run_id_of(call),
-        parent if parent is None or type(parent) is UUID else str(parent),
-        None if run is None else _id(run.root),
-        None if run is None else run.tool,
-        None if tree is None else _id(tree[0]),
-        project_of(call),
-        provider_of(metadata, call.params, call.serialized),
-        requested_model_of(metadata, call.params),
-        call.prompt_size(),
-        call.batch_size,
-        call.attempt,
-        call.hash,
-        call.tags and [tag for tag in call.tags[:32] if isinstance(tag, str)],
-        *(_NOT_ASKED if admission is None else (admission.action, admission.throttled_ms, admission.requested_model)),
-        *_stored(shape, metadata),
-    )
-    packed = dumps(values)
-    if len(packed) > _LONG:  # perhaps there is a text among them that will be cut
-        packed = dumps(mended(values))
-    return b"%b%b}" % (_head(context, call.scope_metadata, shape), packed)
+def pack_start(call: LiveCall, run_id: object = None) -> bytes:
+    """A call that begins; `run_id` is its run's id where that is at hand."""
+    context = call.context or call.attribute()
+    facts = call.start_facts(run_id, call.metadata_values())
+    packed = dumps(facts)
+    if len(packed) > _LONG:
+        packed = dumps(mended(facts))
+    return b"%b\n%b" % (_shared_line(context, call.scope_metadata, call.keys), packed)  # type: ignore[arg-type]
 
 
 def pack_call(call: LiveCall, *, short: bool = False) -> bytes:
     """A call that has ended; `short` leaves out what says nothing of money or to whom it belongs."""
-    opening = call.opening or pack_opening(call)
-    ended = call.ended if call.ended is not None else call.touched
-    message_id = call.message_id
-    usage, error, first_token, notes = call.usage, call.error, call.first_token, call.notes
-    if usage is not None and not _are_counts(usage):
-        usage = {name: _count(value) for name, value in usage.items()}
-    token_usage = call.token_usage
-    if token_usage is not None and not _are_counts(token_usage):
-        token_usage = {name: _count(value) for name, value in token_usage.items()}
-    end = (
-        call.status,
-        (ended - call.started_clock) * 1000,
-        None if first_token is None else (first_token - call.started_clock) * 1000,
-        message_id if isinstance(message_id, str) and message_id.startswith("lc_run--") else None,
-        call.response,
-        usage,
-        token_usage,
-        call.estimate,
-        None if error is None else _error_fields(error),
-        call.inner,
-        call.batch_reported,
-        call.replaces_abandoned,
-        (*notes, "shortened") if short else notes,
-        call.admission.action if call.status == "blocked" and call.admission is not None else None,
-    )
+    start = call.packed_start or pack_start(call)
+    facts = call.end_facts()
+    usage, token_usage, error = facts[_USAGE], facts[_TOKEN_USAGE], facts[_ERROR]
+    if error is not None or not (_are_counts(usage) and _are_counts(token_usage)):
+        kept = list(facts)
+        kept[_USAGE], kept[_TOKEN_USAGE] = _counts(usage), _counts(token_usage)
+        kept[_ERROR] = None if error is None else _error_fields(error)
+        facts = tuple(kept)
     if short:
-        opening, packed_end = _shortened(opening), dumps(mended(end))
-    else:
-        packed_end = dumps(end)
-    return b'{"opening":%b,"end":%b}' % (opening, packed_end)
+        end: Any = mended(facts)
+        end[_NOTES] = [*facts[_NOTES], "shortened"]
+        start, facts = _shortened(start), end
+    return b"%b\n%b" % (start, dumps(facts))
 
 
-def unpack_call(key: bytes, payload: bytes, skew_s: float) -> LiveCall:
-    """The call that was packed at its end."""
-    data = orjson.loads(payload)
-    call = _opened(key, data["opening"], skew_s)
-    end: dict[str, Any] = {**dict.fromkeys(_END), **dict(zip(_END, data["end"], strict=False))}
-    call.status = end["status"]
-    call.ended = end["ms"] / 1000
-    call.first_token = None if end["ttft"] is None else end["ttft"] / 1000
-    call.message_id = end["message"]
-    call.response = end["response"] or {}
-    call.usage = end["usage"]
-    call.token_usage = end["token_usage"]
-    call.estimate = tuple(end["estimate"]) if end["estimate"] else None
-    call.error = _error_from(end["error"]) if end["error"] else None
-    call.inner = end["inner"]
-    call.batch_reported = end["batch_reported"]
-    call.replaces_abandoned = end["replaces"]
-    call.notes = tuple(end["notes"])
-    if end["action"]:
-        call.admission = Admission(action=end["action"])
-    return call
+def unpack_call(key: bytes, payload: bytes, skew_s: float) -> ObservedCall:
+    """The call that was packed at its start or at its end; `key` is its id as 16 bytes.
+
+    `skew_s` is how many seconds to add to the clock that its start was read from, where that was not known then. Of a call of
+    which nothing but the start was packed, it is not known how it ended: it was abandoned.
+    """
+    first, second, *third = payload.split(b"\n")
+    shared = _read.get(first)
+    if shared is None:
+        shared = remember(_read, first, _shared_from(orjson.loads(first)))
+    facts = orjson.loads(second)
+    names = shared.names
+    if len(facts) - len(names) == len(_START):
+        started, known_skew_s, *start = facts[: len(_START)]
+        values = facts[len(_START) :]
+    else:  # another version's
+        cut = len(facts) - len(names)
+        known = {**dict.fromkeys(_START), **_UNKNOWN, **dict(zip(_START, facts[:cut], strict=False))}
+        started, known_skew_s, *start = (known[name] for name in _START)
+        values = facts[cut:]
+    moment = started + (skew_s if known_skew_s is None else known_skew_s)
+    id = str(uuid_utils.UUID(bytes=key))  # noqa: A001 - the field's name
+    if not third:
+        return ObservedCall(id, shared, values, moment, *start)
+    end = orjson.loads(third[0])
+    if len(end) != len(_END):
+        told = {**_UNKNOWN, **dict(zip(_END, end, strict=False))}
+        end = [told[name] for name in _END]
+    if end[_ERROR] is not None:
+        end[_ERROR] = _error_from(end[_ERROR])
+    return ObservedCall(id, shared, values, moment, *start, *end)
 
 
-def unpack_opening(key: bytes, payload: bytes, skew_s: float) -> LiveCall:
-    """A call of which nothing is known but its start: its process has died."""
-    call = _opened(key, orjson.loads(payload), skew_s)
-    call.lost = True
-    call.status = "abandoned"
-    call.ended = 0.0
-    call.estimate = (call.size or 0, 0)
-    return call
-
-
-def _opened(key: bytes, data: Mapping[str, Any], skew_s: float) -> LiveCall:
-    from vital_tracking.calls.live import LiveCall, Run
-
-    values = data["values"]
-    kept = data["keys"]["kept"]
-    named = len(values) - len(kept)  # another version's may be fewer or more
-    start: dict[str, Any] = {**dict.fromkeys(_OPENING), **dict(zip(_OPENING, values[:named], strict=False))}
-    metadata = dict(zip(kept, values[named:], strict=True))
-    metadata |= {"ls_provider": start["provider"], "ls_model_name": start["model"]}
-    run_id = start["run"]  # its own text: nobody looks an unpacked call up by its number
-    call = LiveCall(run_id, start["type"], None, None, start["parent"], start["tags"], metadata, None, start["batch"])
-    call.id = uuid_utils.UUID(bytes=key)
-    call.started = start["started"] + (skew_s if start["skew_s"] is None else start["skew_s"])
-    call.clocked = False
-    call.started_clock = call.touched = 0.0
-    call.allowed = frozenset(data["keys"]["allowed"])
-    call.unknown_keys = data["keys"]["unknown"]
-    call.tree = (start["trace"], start["project"] or "")
-    if start["root"] is not None:
-        call.run = Run(start["root"], start["tool"])
-    call.attempt, call.hash, call.size = start["attempt"], start["hash"], start["size"]
-    if start["action"] or start["throttled_ms"] or start["requested_model"]:
-        call.admission = Admission(None, start["action"], start["throttled_ms"], None, start["requested_model"])
-    call.scope = data["scope"]
-    call.context = _context_of(data["context"])
-    return call
-
-
-def _context_of(packed: Mapping[str, Any]) -> CallContext:
-    """The context that was packed: one for all calls that have the same, since the writer has more to do for each."""
-    if not HASHED_AS_THEY_ARE.issuperset(map(type, packed.values())):
-        return context_from(packed)
-    key = tuple(packed.items())
-    context = _unpacked.get(key)
-    if context is None:
-        context = remember(_unpacked, key, context_from(packed))
-    return context
-
-
-def _head(context: CallContext, scope: Mapping[str, Any], shape: MetadataKeys) -> bytes:
-    """The JSON of an opening, up to its values: to whom the call belongs, and the names of its metadata."""
-    key = (id(context), shape)
-    known = _heads.get(key)
+def _shared_line(context: CallContext, scope: Mapping[str, Any], keys: MetadataKeys) -> bytes:
+    """The first line: to whom the call belongs, what its scope adds, and the names of its metadata."""
+    key = (id(context), keys)
+    known = _written.get(key)
     if known is not None and known[0] is context and known[1] is scope:
         return known[2]
-    head = b'{"context":%b,"scope":%b,"keys":%b,"values":' % (
+    line = b'{"context":%b,"scope":%b,"keys":%b}' % (
         dumps(mended(context_fields(context))),
         dumps(mended(clean_metadata(scope, ()))),
-        shape.json,
+        keys.json,
     )
-    remember(_heads, key, (context, scope, head))
-    return head
+    remember(_written, key, (context, scope, line))
+    return line
 
 
-def _stored(shape: MetadataKeys, metadata: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The values of metadata that are kept, as the database will have them: flat and not too long."""
-    values = shape.values(metadata)
-    return values if _PLAIN.issuperset(map(type, values)) else tuple(map(_storable, shape.names, values))
+def _shared_from(data: Mapping[str, Any]) -> SharedFacts:
+    keys = data["keys"]
+    return SharedFacts(
+        context_from(data["context"]), data["scope"], keys["kept"], frozenset(keys["allowed"]), keys["unknown"]
+    )
 
 
-def _storable(name: str, value: object) -> Any:
-    if name == METADATA_KEY:
-        return clean_metadata(value, ()) if isinstance(value, Mapping) else None
-    if name in OWNER_KEYS or isinstance(value, str):
-        return clean_text(value)
-    return clean_metadata({name: value}, ()).get(name)
-
-
-def _shortened(opening: bytes) -> bytes:
-    data = mended(orjson.loads(opening))
-    values = dict(zip(_OPENING, data["values"], strict=False))
-    values |= dict.fromkeys(("tags", "hash"))
-    named = zip(data["keys"]["kept"], data["values"][len(_OPENING) :], strict=False)
-    kept = {name: value for name, value in named if name in OWNER_KEYS}
+def _shortened(start: bytes) -> bytes:
+    first, second = start.split(b"\n")
+    data, facts = mended(orjson.loads(first)), mended(orjson.loads(second))
+    kept = {
+        name: value
+        for name, value in zip(data["keys"]["kept"], facts[len(_START) :], strict=False)
+        if name in OWNER_KEYS
+    }
     data["scope"] = {}
     data["keys"] = {"kept": list(kept), "allowed": [], "unknown": []}
-    data["values"] = [*values.values(), *kept.values()]
-    return orjson.dumps(data)
+    named = [None if name in _LEFT_OUT_WHEN_SHORT else fact for name, fact in zip(_START, facts, strict=False)]
+    return b"%b\n%b" % (orjson.dumps(data), orjson.dumps([*named, *kept.values()]))
 
 
-def _id(value: object) -> object:
-    return value if value is None or type(value) in (UUID, str) else str(value)
-
-
-def _are_counts(usage: Mapping[str, Any]) -> bool:
+def _are_counts(usage: Mapping[str, Any] | None) -> bool:
     """Whether there is nothing but whole numbers in it, as providers report them."""
+    if usage is None:
+        return True
     for value in usage.values():
         kind = type(value)
         if kind is int or value is None:
@@ -273,6 +151,10 @@ def _are_counts(usage: Mapping[str, Any]) -> bool:
         if kind is not dict or not _WHOLE.issuperset(map(type, value.values())):
             return False
     return True
+
+
+def _counts(usage: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return None if usage is None else {name: _count(value) for name, value in usage.items()}
 
 
 def _count(value: object) -> object:
@@ -290,8 +172,8 @@ def _count(value: object) -> object:
 
 
 def _error_fields(error: ErrorFacts) -> dict[str, Any]:
-    fields = {name: getattr(error, name) for name in ErrorFacts.__slots__ if name != "usage"}
-    return fields if error.usage is None else {**fields, "usage": asdict(error.usage)}
+    told = {name: getattr(error, name) for name in ErrorFacts.__slots__ if name != "usage"}
+    return told if error.usage is None else {**told, "usage": asdict(error.usage)}
 
 
 def _error_from(data: Mapping[str, Any]) -> ErrorFacts:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from vital_tracking.core.context import CallContext
 
-if TYPE_CHECKING:
-    from vital_tracking.budgets.ledger import Hold
-
-
 UNKNOWN_SIZE: Final = -1
 """The size of a prompt of which only the tokens are known: nothing can be learned from it for others."""
+
+
+class Held(Protocol):
+    """What budgets hold for one call, as far as those see it who only hand it on."""
+
+    @property
+    def holder(self) -> str:
+        """The process whose grants it is a part of, by the name that the database knows it by."""
 
 
 @dataclass(slots=True)
@@ -42,13 +46,13 @@ class Admission:
     """Go: with the hold that was taken, if any budget asked for one.
 
     `action` is the strictest that was applied (`throttle`, `downgrade`; `shadow_block` and the like where a budget that is not
-    enforced would have stopped the call); `throttled_ms` what was waited. `max_tokens` is what the answer must be limited to,
-    where the caller asked for clamping and the window cannot pay for more. `requested_model` is the dearer model in whose
-    place this one goes. `call_id` is the call's, where it has one before its record is made, and
-    `began` when it began and whether by a clock that is still to be corrected.
+    enforced would have stopped the call; `unchecked` where nobody could say); `throttled_ms` how many milliseconds were waited.
+    `max_tokens` is what the answer must be limited to, where the caller asked for clamping and the window cannot pay for more.
+    `requested_model` is the dearer model in whose place this one goes. `call_id` is the call's, where it has one before its
+    record is made, and `began` when it began and whether by a clock that is still to be corrected.
     """
 
-    hold: Hold | None = None
+    hold: Held | None = None
     action: str | None = None
     throttled_ms: float | None = None
     max_tokens: int | None = None

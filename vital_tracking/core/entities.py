@@ -1,6 +1,6 @@
-"""What a budget can stand on, what it counts, over which periods, and what it does at its limit.
+"""What a budget can stand on, what it counts and over which periods, and what it does at its limit.
 
-This is the one place in Python that lists them. A new entity is a line here and its SQL in a migration.
+Written here once, and in the database by the check of `budget_limits`; a test holds the two against each other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vital_tracking.core.context import SERVICE_TYPES
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """Something that has a budget: its name, the column of a call that says which one, what to tell of it, and an example."""
+    """What a budget can stand on: its name, the column of a call that says which one, the help of an option, an example."""
 
     name: str
     column: str
@@ -34,23 +34,26 @@ ENTITIES: Final = (
     Entity("solution", "solution_id", "The solution.", "care-plan"),
     Entity("model", "model", "The model.", "gpt-4o"),
 )
-
 ENTITY_TYPES: Final = tuple(entity.name for entity in ENTITIES)
+"""All entities of a budget; a model is a fact of the call and no part of its context."""
 
-# Entity of a budget -> field of a call's context that names it. A model is no part of the context.
+# Entity of a budget -> field of a call's context that names it.
 ENTITY_FIELDS: Final[Mapping[str, str]] = {entity.name: entity.column for entity in ENTITIES if entity.name != "model"}
-
 
 METRICS: Final = ("cost_usd", "tokens", "calls")
 
-
-# The strictest first.
-ACTIONS: Final = ("block", "downgrade", "throttle", "alert")
-
+# Period of a budget -> column of `budget_limits` that holds its limit. The shortest first.
 PERIODS: Final[Mapping[str, str]] = {
     "minute": "minute_limit",
     "day": "daily_limit",
     "month": "monthly_limit",
     "total": "total_limit",
 }
-"""The periods of a budget, the shortest first, and the column of `budget_limits` that holds the limit of each."""
+
+ACTIONS: Final = ("alert", "throttle", "downgrade", "block")
+"""What a budget does at its limit, from the mildest to the strictest."""
+
+
+def strictness(action: str) -> int:
+    """The rank of an action: 0 for the mildest; ValueError for what is no action."""
+    return ACTIONS.index(action)

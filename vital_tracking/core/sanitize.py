@@ -47,10 +47,11 @@ def timestamp(moment: datetime) -> str:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
-def _duration(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _MAX_DURATION_MS:
+def duration_ms(value: object) -> float | None:
+    """A duration in milliseconds to the microsecond, or None where it is none: negative, endless, or no number."""
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, (int, float))):
         return None
-    return round(float(value), 3)
+    return round(float(value), 3) if 0 <= value < _MAX_DURATION_MS else None
 
 
 def clean_text(value: object, limit: int = MAX_TEXT) -> str | None:

@@ -21,6 +21,7 @@ logger = logging.getLogger("vital_tracking.delivery")
 
 Item = TypeVar("Item")
 Encoded = TypeVar("Encoded")
+Item_contra = TypeVar("Item_contra", contravariant=True)
 _Result = TypeVar("_Result")
 
 # Spreads retries. A generator of our own: the application may have seeded the common one, and count on what it gives.
@@ -60,10 +61,10 @@ class OwnSource(Source[Item], Protocol[Item]):
         """The place before which everything is settled."""
 
 
-class Exporter(Protocol[Item, Encoded]):
+class Exporter(Protocol[Item_contra, Encoded]):
     """Encodes items and sends them. Raises StoreUnavailable or StoreNotReady to be asked again, StoreRejected to be split."""
 
-    def encode(self, items: Sequence[Item]) -> list[Encoded]:
+    def encode(self, items: Sequence[Item_contra]) -> list[Encoded]:
         """Turn items into what is sent; called once for a batch, again only where it raised."""
 
     def send(self, batch: Sequence[Encoded]) -> None:
@@ -72,20 +73,16 @@ class Exporter(Protocol[Item, Encoded]):
     def refused(self, row: Encoded, error: StoreError) -> None:
         """Set aside one row that the store will never take."""
 
-    def unreadable(self, item: Item, error: Exception) -> None:
+    def unreadable(self, item: Item_contra, error: Exception) -> None:
         """Set aside one item that cannot be encoded."""
-
-    def tick(self) -> None:
-        """Do what is due from time to time; called on the writer's thread at least once an interval."""
-
-    def further_sources(self) -> Sequence[Source[Item]]:
-        """Further sources that are only emptied, taken after the others; not while the process is ending."""
 
 
 class BatchProcessor(Generic[Item, Encoded]):
     """Delivers items in the background: as soon as `batch_size` wait or `interval_s` have passed, up to `max_batch` at once.
 
-    Without `background` there is no thread but while somebody waits in `flush`.
+    Without `background` there is no thread but while somebody waits in `flush`. `further_sources` gives sources that are only
+    emptied, after the others, but not while the process is ending; `on_tick` does what is due from time to time, at least once an
+    interval. Both are called on the processor's thread.
     """
 
     def __init__(
@@ -97,6 +94,8 @@ class BatchProcessor(Generic[Item, Encoded]):
         max_batch: int = 1000,
         interval_s: float = 5.0,
         background: bool = True,
+        further_sources: Callable[[], Sequence[Source[Item]]] = tuple,
+        on_tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._exporter = exporter
         self._sources = sources
@@ -104,10 +103,8 @@ class BatchProcessor(Generic[Item, Encoded]):
         self._max_batch = max_batch
         self._interval_s = interval_s
         self._background = background
-        self.reset_after_fork()
-
-    def reset_after_fork(self) -> None:
-        """In a forked child: the thread is the parent's."""
+        self._further_sources = further_sources
+        self._on_tick = on_tick
         self._wake: SimpleQueue[None] = SimpleQueue()
         # Reentrant: garbage collection may end a call, and that wake the writer, in the middle of anything.
         self._lock = threading.RLock()
@@ -142,7 +139,7 @@ class BatchProcessor(Generic[Item, Encoded]):
             self.start()
 
     def start(self) -> None:
-        """Have the thread run, so that the exporter is ticked although nothing is put."""
+        """Have the thread run, so that `on_tick` is called although nothing is put."""
         if not self._running and self._background:
             self._start()
 
@@ -235,7 +232,7 @@ class BatchProcessor(Generic[Item, Encoded]):
     def _run(self) -> None:
         wake = self._wake
         try:
-            if self._exporter.further_sources():
+            if self._further_sources():
                 wake.put(None)  # they have waited long enough
             while self._goes_on():
                 with suppress(Empty):
@@ -278,15 +275,15 @@ class BatchProcessor(Generic[Item, Encoded]):
         with self._working:
             more = True
             while more and not self._late():
-                self._exporter.tick()
+                self._on_tick()
                 self._signalled = False
                 done = [self._deliver(source) for source in self._sources]
                 if None in done:
                     return  # the deadline came first
                 if not self._closing:
-                    done += [self._deliver(source) for source in self._exporter.further_sources()]
+                    done += [self._deliver(source) for source in self._further_sources()]
                 more = any(done) and (self._is_due() or any(done[len(self._sources) :]))
-            self._exporter.tick()
+            self._on_tick()
 
     def _is_due(self) -> bool:
         """Whether to go on at once: few items wait for company, unless somebody waits for them."""
@@ -317,7 +314,7 @@ class BatchProcessor(Generic[Item, Encoded]):
         try:
             encoded = self._persist(lambda: self._exporter.encode(items))
             return encoded is not None and self._send(encoded)
-        except Exception as error:  # noqa: BLE001 - a exporter that breaks its word must not end the delivery of the rest
+        except Exception as error:  # noqa: BLE001 - an exporter that breaks its word must not end the delivery of the rest
             if len(items) == 1:
                 self._exporter.unreadable(items[0], error)
                 return True
@@ -359,7 +356,7 @@ class BatchProcessor(Generic[Item, Encoded]):
                 return None  # nobody waits for this thread any more
             if self._flushing:
                 wait = min(wait, _WAITED_FOR_S)
-            self._exporter.tick()
+            self._on_tick()
             # An exit or a flush cuts the wait short.
             with suppress(Empty):
                 self._wake.get(timeout=wait)

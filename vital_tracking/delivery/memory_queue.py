@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 Item = TypeVar("Item")
 
+RECORD_OVERHEAD: Final = 200
+"""Bytes of a queued log record beside its JSON."""
 
-class Queue(Generic[Item]):
+
+class MemoryQueue(Generic[Item]):
     """A queue of at most so many bytes. Items stay in it until they are settled.
 
     The lock may be entered again by the thread that holds it: garbage collection can end a call, and so put an item, in the
@@ -18,10 +21,6 @@ class Queue(Generic[Item]):
 
     def __init__(self, limit_bytes: int = 16 << 20) -> None:
         self._limit_bytes = limit_bytes
-        self.reset()
-
-    def reset(self) -> None:
-        """Start empty."""
         self._lock = threading.RLock()
         self.waiting: deque[tuple[Item, int]] = deque()
         self.bytes = 0
@@ -38,7 +37,7 @@ class Queue(Generic[Item]):
         return True
 
     @property
-    def pressed(self) -> bool:
+    def nearly_full(self) -> bool:
         """Whether three quarters of the room are taken."""
         return self.bytes > 0.75 * self._limit_bytes
 

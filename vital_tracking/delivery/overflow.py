@@ -1,7 +1,7 @@
-"""What is left of calls for which there is room neither on disk nor in memory: their money, exactly.
+"""What is kept of calls for which there is room neither on disk nor in memory: their money, exactly.
 
-Calls of the same owner, model and quarter of an hour become one row, which says how many they were. A quarter, since the days of
-all time zones begin at one: so each sum falls into one window of each budget by the day.
+Calls of the same owner, model and quarter of an hour become one row, which says how many they were. A quarter, because the days
+of all time zones begin on one: so each sum falls into one window of each budget that counts by the day.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from vital_tracking.calls.json_codec import id_bytes, pack_record
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.pricing import MONEY
-from vital_tracking.core.record import CallRecord, Cost
+from vital_tracking.core.record import CallRecord, Cost, RunRecord
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TokenUsage
+from vital_tracking.delivery.clock import DatabaseClock
+from vital_tracking.delivery.costs import Costs
+from vital_tracking.delivery.encoding import Recordable, by_clock, decoded, recorded
+from vital_tracking.delivery.memory_queue import RECORD_OVERHEAD, MemoryQueue
+from vital_tracking.delivery.settlement import Draws, Settlement
+from vital_tracking.delivery.stats import Counts
 from vital_tracking.ids import new_id
+from vital_tracking.spool.disk_queue import Spool
+from vital_tracking.spool.log_record import LogRecord, RecordKind
 
 # What budgets and aggregates are kept by; everything else is detail.
 _OWNERS: Final = (
@@ -53,24 +62,18 @@ class _Sum:
     ids: list[bytes] = field(default_factory=list)
 
 
-class Overflow:
+class MergedCalls:
     """The sums of calls that could not be kept one by one. Bounded: past ten thousand, sessions and agents are no longer told
     apart, past twenty thousand users neither, past thirty thousand nothing but models, prices and times."""
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all."""
         self._lock = threading.RLock()
         self._sums: dict[tuple[Any, ...], _Sum] = {}
 
     def __len__(self) -> int:
         return len(self._sums)
 
-    def add(
-        self, record: CallRecord, cost: Cost | None, holder: str | None, draws: list[tuple[int, str]], *ids: bytes
-    ) -> None:
+    def add(self, record: CallRecord, cost: Cost | None, holder: str | None, draws: Draws, *ids: bytes) -> None:
         """Add a call with its cost, None where it has no price, what it drew on the grants of `holder`, and its id."""
         with self._lock:
             # Clean and short, as the row will have them: whoever they are, they can be told apart and take little room.
@@ -122,7 +125,7 @@ class Overflow:
             for window, amount in draws:
                 total.draws[window] = MONEY.add(total.draws.get(window, Decimal(0)), Decimal(amount))
 
-    def take(self) -> list[tuple[CallRecord, list[tuple[int, str]], str | None, list[bytes]]]:
+    def drain(self) -> list[tuple[CallRecord, Draws, str | None, list[bytes]]]:
         """The sums as records, with what they drew and on whose grants, and the ids of their calls; nothing is left here."""
         with self._lock:
             sums, self._sums = self._sums, {}
@@ -135,6 +138,114 @@ class Overflow:
             )
             for key, total in sums.items()
         ]
+
+
+class Overflow:
+    """Merges calls for which there is no room, and gives their sums to the spool or the queue as soon as there is some.
+
+    `merge` is safe from any thread, and in the middle of itself.
+    """
+
+    def __init__(
+        self,
+        spool: Spool | None,
+        queue: MemoryQueue[LogRecord],
+        settlement: Settlement,
+        costs: Costs,
+        clock: DatabaseClock,
+        counts: Counts,
+    ) -> None:
+        self._spool = spool
+        self._queue = queue
+        self._settlement = settlement
+        self._costs = costs
+        self._clock = clock
+        self._counts = counts
+        self._merged = MergedCalls()
+        self._spilling = threading.RLock()
+
+    @property
+    def holds_calls(self) -> bool:
+        """Whether there are sums that have found no room."""
+        with self._spilling:
+            return bool(self._merged)
+
+    def merge(self, item: Recordable) -> bool:
+        """Keep a call's money, where there is no room for more; False where it was lost, which is counted and logged."""
+        if isinstance(item, RunRecord):
+            self._counts.drop(1, "neither disk nor memory has room")
+            return False
+        try:
+            self._add(recorded(item, self._clock.skew_s or 0.0, self._counts.fault))
+        except Exception as error:  # noqa: BLE001 - nothing is left to try
+            self._counts.fault(error)
+            self._counts.drop(1, "a fault of ours")
+            return False
+        self._counts.stats.merged += 1
+        self._counts.say_once(
+            "Neither disk nor memory has room for more calls: of those that come now only the money is kept, in sums. "
+            "Mend the database, or raise VITAL_SPOOL_MIB."
+        )
+        return True
+
+    def spill_if_room(self) -> None:
+        """Turn the sums into log records as soon as there is room for them."""
+        with self._spilling:
+            if self._merged and ((self._spool is not None and self._spool.healthy) or not self._queue.nearly_full):
+                self.spill()
+
+    def spill(self, *, critical: bool = False) -> None:
+        """Turn the sums into log records; those that find no room stay. `critical`: they may go over the spool's limit."""
+        with self._spilling:  # so that nobody finds neither the sums nor their records
+            for record, draws, holder, ids in self._merged.drain():
+                key, payload = id_bytes(record.id), pack_record(record, short=True)
+                self._settlement.register_merged(key, holder, draws)
+                if self._kept(LogRecord(RecordKind.RECORD, key, payload), critical=critical):
+                    if self._spool is not None:
+                        # Only now: until the sum is safe, each of its calls is better there as abandoned than not at all.
+                        for call in ids:
+                            self._spool.gone(call)
+                else:
+                    self._settlement.forget(key)
+                    self._merged.add(record, record.cost, holder, draws, *ids)
+
+    def rescue(self, spool: Spool, *, idle: bool) -> None:
+        """At the end, move to the spool what waits in memory: whole where there is room, else its money.
+
+        Without `idle` the batch processor has some of it in hand. That may be sent twice, and counts once; so it is not merged.
+        """
+        for waiting in self._queue.take(len(self._queue.waiting)):
+            if spool.append(waiting.kind, waiting.id, waiting.payload):
+                continue
+            if not idle:
+                self._queue.rewind()
+                return
+            if waiting.kind == RecordKind.RUN:
+                self._counts.drop(1, "neither disk nor memory has room")
+            else:
+                self._add(decoded(waiting, self._clock.first_s or 0.0, self._counts.fault))
+                self._counts.stats.merged += 1
+        self._queue.settle()
+
+    def drain(self) -> int:
+        """Give up the sums: how many calls they were."""
+        return sum(record.calls for record, *_ in self._merged.drain())
+
+    def _add(self, record: CallRecord) -> None:
+        if record.replaces_abandoned:  # a row of it is in the database already, or on its way there
+            self._counts.drop(1, "neither disk nor memory has room for a late end")
+            return
+        record = by_clock(record, self._clock.skew_s)
+        cost = self._costs.cost_of(record)
+        key = id_bytes(record.id)
+        holder, draws = self._settlement.settle(key, record, self._costs.counted(record, cost))
+        self._merged.add(record, cost, holder, draws, key)
+        self._settlement.forget(key)
+
+    def _kept(self, record: LogRecord, *, critical: bool) -> bool:
+        return (
+            self._spool is not None and self._spool.append(record.kind, record.id, record.payload, vital=critical)
+        ) or self._queue.put(record, len(record.payload) + RECORD_OVERHEAD)
 
 
 def _record(total: _Sum) -> CallRecord:

@@ -1,118 +1,118 @@
 """The one way in: notes calls that begin, takes calls and service runs that have ended, and sees to it that none is lost.
 
-A frame goes to the spool; where the spool takes no more, to memory; where memory is full, the call's money alone is kept. The
-writer empties all three.
+A log record goes to the spool; where the spool takes no more, to memory; where memory is full, the call's money alone is kept.
+The batch processor empties all three.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final
 
-from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run
+from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record
+from vital_tracking.calls.live import LiveCall
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.record import CallRecord, RunRecord
+from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery.batch_processor import BatchProcessor
-from vital_tracking.delivery.exporter import Decoder, StoreExporter, Unrecorded
-from vital_tracking.delivery.memory_queue import Queue
+from vital_tracking.delivery.clock import DatabaseClock
+from vital_tracking.delivery.costs import Costs
+from vital_tracking.delivery.dead_letters import DeadLetters
+from vital_tracking.delivery.encoding import Call, Recordable, as_log_record, by_clock, decoded, key_of
+from vital_tracking.delivery.exporter import Row, StoreExporter
+from vital_tracking.delivery.memory_queue import RECORD_OVERHEAD, MemoryQueue
 from vital_tracking.delivery.overflow import Overflow
-from vital_tracking.delivery.rows import Draws, Row, by_clock
+from vital_tracking.delivery.settlement import Holds, Settlement
 from vital_tracking.delivery.stats import Counts, Delivered, Stats
+from vital_tracking.delivery.upkeep import Upkeep
 from vital_tracking.settings import Settings
 from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.spool.location import spool_folder
-from vital_tracking.spool.log_record import MAX_BODY, LogRecord, RecordKind
-from vital_tracking.spool.orphans import OrphanedSegments, claim
+from vital_tracking.spool.log_record import LogRecord, RecordKind
+from vital_tracking.spool.orphans import OrphanedSegments, Orphans
 from vital_tracking.stores.protocol import Store
 
 logger = logging.getLogger("vital_tracking.delivery")
 
-_DROPPED: Final = "Calls are being dropped: %s. See what `vital-tracking doctor` says."
 _LEFT: Final = (
     "%d calls wait in the spool (%s) until the database takes them: the next process delivers them, "
     "or run: vital-tracking spool replay"
 )
-_OVERHEAD: Final = 200  # bytes of a queued frame beside its JSON
 _AS_IT_IS: Final = 4096  # bytes of a queued call that is not packed: about as many, with what it refers to
 _MOST_AS_THEY_ARE: Final = 1000  # calls in memory: what waits behind them is packed, and smaller
 _HOPELESS_S: Final = 1.0
 _PATIENCE_S: Final = 3.0
 
 
-class Call(Unrecorded, Protocol):
-    """A call in a form that is packed in microseconds, and may wait in memory as it is."""
-
-    id: Any
-
-    @property
-    def hold(self) -> Any:
-        """What its budgets had set aside for it, or None."""
-
-    def packed(self, *, short: bool = False) -> bytes:
-        """The call as JSON."""
-
-    def keep(self) -> None:
-        """Let go of everything but what its record is made of."""
-
-    def date(self, skew_s: float) -> None:
-        """Correct its time, once, where it is not known by how much: by so many seconds."""
-
-
-Recordable: TypeAlias = CallRecord | RunRecord | Call
-_MADE: Final = (CallRecord, RunRecord)
-
-
 class Recorder:
-    """Takes what was recorded and has it delivered. Everything that a caller's thread passes here is safe from any thread."""
+    """Takes what was recorded and has it delivered. Everything that a caller's thread passes here is safe from any thread.
 
-    def __init__(
-        self,
-        store: Store,
-        prices: PriceBook,
-        settings: Settings,
-        *,
-        decoders: Mapping[int, Decoder] | None = None,
-    ) -> None:
+    `on_tick` holds what is to be done from time to time, on the delivering thread; `on_alerts` is told of alerts that became due;
+    `holds` are the budgets, which have set something aside for calls. These three are hung on here by those who stand above.
+    """
+
+    def __init__(self, store: Store, prices: PriceBook, settings: Settings) -> None:
         self.store = store
         self.prices = prices
+        self.clock = DatabaseClock()
+        self.on_tick: list[Callable[[], None]] = []
+        self.on_alerts: Callable[[list[dict[str, Any]]], None] | None = None
         self._settings = settings
-        self._counts = Counts()
-        self.fault = self._counts.fault
         self.folder = None if getattr(store, "in_memory", False) else spool_folder(settings, store.description)
-        self._exporter = StoreExporter(
-            store, prices, settings, self._counts, folder=self.folder, decoders=decoders or {}
+        self._build(None)
+
+    def _build(self, holds: Holds | None) -> None:
+        """Make all parts; in a forked child anew, since those of the parent are in the middle of whatever its threads do."""
+        settings, store, clock = self._settings, self.store, self.clock
+        self._counts = counts = Counts()
+        self.fault = counts.fault
+        costs = Costs(self.prices, settings.ceiling_price)
+        self._settlement = settlement = Settlement(costs, counts, holds)
+        self.settle_held = settlement.settle_pending
+        self._queue: MemoryQueue[LogRecord] = MemoryQueue(settings.queue_bytes)
+        self.spool = spool = self._make_spool()
+        self._overflow = Overflow(spool, self._queue, settlement, costs, clock, counts)
+        self._orphans = Orphans(
+            self.folder,
+            lambda: spool.path if spool is not None else None,
+            lambda: clock.first_s,
+            found=self._found,
+            fault=counts.fault,
         )
-        self._exporter.on_clock = self._tell_clock
-        self.on_tick = self._exporter.on_tick
-        self.on_tick.append(self._keep_losses)
-        self.settle_held = self._exporter.settle_held
-        self.refresh_prices = self._exporter.refresh_prices
-        self.clock = self._exporter.clock
-        self._queue: Queue[LogRecord] = Queue(settings.queue_bytes)
-        self._overflow = Overflow()
-        self._spilling = threading.RLock()
-        self.spool = self._open_spool()
+        upkeep = Upkeep(
+            store, self.prices, clock, counts.fault, on_prices=settlement.prices_changed, on_clock=self._clock_known
+        )
+        self.refresh_prices = upkeep.refresh
         self._writer: BatchProcessor[LogRecord, Row] = BatchProcessor(
-            self._exporter,
-            [self._queue] if self.spool is None else [self.spool, self._queue],
+            StoreExporter(
+                store,
+                costs,
+                settlement,
+                upkeep,
+                clock,
+                DeadLetters(self.folder),
+                counts,
+                on_alerts=self._tell_alerts,
+                on_posted=spool.gone if spool is not None else lambda _key: None,
+            ),
+            [self._queue] if spool is None else [spool, self._queue],
             batch_size=settings.batch_size,
             max_batch=max(settings.max_batch_size, settings.batch_size),
             interval_s=settings.flush_interval_s,
             background=settings.background,
+            further_sources=self._orphans.sources,
+            on_tick=self.tick,
         )
         self._notice = self._writer.notice
         self.start = self._writer.start
 
-    def _open_spool(self) -> Spool | None:
+    def _make_spool(self) -> Spool | None:
         if self.folder is None:
             return None
         settings = self._settings
-        spool = Spool(
+        return Spool(
             self.folder,
             root=self.folder.parent,
             about=self.store.description,
@@ -121,29 +121,23 @@ class Recorder:
             sync_s=settings.sync_interval_s,
             background=settings.background,
         )
-        self._exporter.own_path = lambda: spool.path
-        self._exporter.on_gone = spool.gone
-        return spool
 
-    # What the others hang on here
+    def reset_after_fork(self) -> None:
+        """In a forked child: no queue, no spool, no counts, no connections of the parent's."""
+        if self.spool is not None:
+            self.spool.let_go()
+        self._orphans.let_go()
+        self._build(self._settlement.holds)
+        self.store.after_fork()
 
     @property
-    def holds(self) -> Any:
-        """What budgets hold; see `exporter.Holds`."""
-        return self._exporter.holds
+    def holds(self) -> Holds | None:
+        """The budgets, which have set something aside for calls."""
+        return self._settlement.holds
 
     @holds.setter
-    def holds(self, holds: Any) -> None:
-        self._exporter.holds = holds
-
-    @property
-    def on_alerts(self) -> Callable[[list[dict[str, Any]]], None] | None:
-        """Told of alerts that became due."""
-        return self._exporter.on_alerts
-
-    @on_alerts.setter
-    def on_alerts(self, told: Callable[[list[dict[str, Any]]], None] | None) -> None:
-        self._exporter.on_alerts = told
+    def holds(self, holds: Holds | None) -> None:
+        self._settlement.holds = holds
 
     # Calls that begin
 
@@ -183,17 +177,17 @@ class Recorder:
             return False
         short = False
         try:
-            if spool is None and len(self._queue.waiting) < _MOST_AS_THEY_ARE and not isinstance(item, _MADE):
+            if spool is None and len(self._queue.waiting) < _MOST_AS_THEY_ARE and isinstance(item, LiveCall):
                 item.keep()
-                frame = LogRecord(RecordKind.CALL, item.id.bytes, b"", item=item)
+                record = LogRecord(RecordKind.CALL, item.id.bytes, b"", item=item)
             else:
-                short = spool.pressed if spool is not None else self._queue.pressed
-                frame, short = self._packed(item, short=short)
+                short = spool.pressed if spool is not None else self._queue.nearly_full
+                record, short = as_log_record(item, self.clock.skew_s, short=short)
         except Exception as error:  # noqa: BLE001 - what cannot be packed is kept as what is known for sure
             self.fault(error)
             return self._merge(item)
         try:
-            spooled = spool is not None and spool.append(frame.kind, frame.id, frame.payload)
+            spooled = spool is not None and spool.append(record.kind, record.id, record.payload)
         except Exception as error:  # noqa: BLE001 - there is memory still
             self.fault(error)
             spooled = False
@@ -202,7 +196,7 @@ class Recorder:
         elif self._writer.closing:  # memory has no future
             self.refuse()
             return False
-        elif self._queue.put(frame, len(frame.payload) + _OVERHEAD if frame.item is None else _AS_IT_IS):
+        elif self._queue.put(record, len(record.payload) + RECORD_OVERHEAD if record.item is None else _AS_IT_IS):
             waiting = len(self._queue.waiting)
         else:
             return self._merge(item)
@@ -211,120 +205,58 @@ class Recorder:
         self._notice(waiting)
         return True
 
-    def put_held(self, item: CallRecord | Call) -> bool:
+    def put_held(self, item: Call) -> bool:
         """Record a call for which budgets hold something; where it is lost, its hold is given back."""
-        hold = item.hold
-        key = _key_of(item)
-        self._exporter.hold(key, hold, item)
+        key = key_of(item)
+        self._settlement.register(key, item)
         if self.put(item):
             return True
-        self._exporter.held.pop(key, None)
-        if self._exporter.holds is not None:
-            self._exporter.holds.give_back(hold)
+        self._settlement.give_back(key, item.hold)
         return False
 
     def refuse(self) -> None:
         """Count a call that came after the end."""
-        self._drop(1, "the tracker is closed")
-
-    def _packed(self, item: Recordable, *, short: bool) -> tuple[LogRecord, bool]:
-        """The frame of an item, and whether it was shortened."""
-        if not isinstance(item, _MADE):
-            kind, key, pack = RecordKind.CALL, item.id.bytes, item.packed
-        elif isinstance(item, CallRecord):
-            record = by_clock(item, self.clock.skew_s)
-            kind, key, pack = RecordKind.RECORD, id_bytes(item.id), partial(pack_record, record)
-        else:
-            return LogRecord(RecordKind.RUN, os.urandom(16), pack_run(item)), False
-        payload = pack(short=short)
-        if len(payload) > LONGEST and not short:
-            short, payload = True, pack(short=True)
-        if len(payload) >= MAX_BODY:
-            raise ValueError("The record is too long.")
-        return LogRecord(kind, key, payload), short
+        self._counts.drop(1, "the tracker is closed")
 
     def _merge(self, item: Recordable) -> bool:
-        """Keep a call's money, where there is no room for more."""
-        if isinstance(item, RunRecord):
-            self._drop(1, "neither disk nor memory has room")
-            return False
-        try:
-            self._lose(self._exporter.recorded(item), item.hold)
-        except Exception as error:  # noqa: BLE001 - nothing is left to try
-            self.fault(error)
-            self._drop(1, "a fault of ours")
-            return False
-        self._counts.stats.merged += 1
-        self._counts.say_once(
-            "Neither disk nor memory has room for more calls: of those that come now only the money is kept, in sums. "
-            "Mend the database, or raise VITAL_SPOOL_MIB."
-        )
-        self._notice(0)
-        return True
+        merged = self._overflow.merge(item)
+        if merged:
+            self._notice(0)
+        return merged
 
-    def _lose(self, record: CallRecord, hold: Any) -> None:
-        """Add a call to the sums."""
-        if record.replaces_abandoned:  # a row of it is in the database already, or on its way there
-            self._drop(1, "neither disk nor memory has room for a late end")
-            return
-        exporter = self._exporter
-        record = by_clock(record, self.clock.skew_s)
-        cost = exporter.cost_of(record)
-        draws: Draws = []
-        if hold is not None and exporter.holds is not None:
-            draws = exporter.holds.settle(hold, record, exporter.counted(record, cost))
-        key = id_bytes(record.id)
-        self._overflow.add(record, cost, None if hold is None else hold.holder, draws, key)
-        exporter.held.pop(key, None)
-
-    def _keep_losses(self) -> None:
-        """Turn the sums into rows as soon as there is room for them."""
-        with self._spilling:
-            spool = self.spool
-            if self._overflow and ((spool is not None and spool.healthy) or not self._queue.pressed):
-                self._spill_losses()
-
-    def _spill_losses(self, *, vital: bool = False) -> None:
-        with self._spilling:  # so that nobody finds neither the sums nor their rows
-            for record, draws, holder, ids in self._overflow.take():
-                key, payload = id_bytes(record.id), pack_record(record, short=True)
-                if draws:
-                    self._exporter.drawn[key] = (holder, draws)
-                if not (
-                    (self.spool is not None and self.spool.append(RecordKind.RECORD, key, payload, vital=vital))
-                    or self._queue.put(LogRecord(RecordKind.RECORD, key, payload), len(payload) + _OVERHEAD)
-                ):
-                    self._exporter.drawn.pop(key, None)
-                    self._overflow.add(record, record.cost, holder, draws, *ids)
-                elif self.spool is not None:
-                    # Only now: until the sum is safe, each of its calls is better there as abandoned than not at all.
-                    for key in ids:
-                        self.spool.gone(key)
-
-    def _drop(self, count: int, why: str) -> None:
-        self._counts.stats.dropped += count
-        if count:
-            self._counts.say_once(_DROPPED, why)
-
-    def _tell_clock(self, skew_s: float) -> None:
-        """Before the first rows are sent: whoever delivers the rest of them must give them the same times."""
-        if self.spool is not None:
-            self.spool.append(RecordKind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s)
-
-    # The end, and what is left
+    # What the parts tell
 
     def tick(self) -> None:
         """Do what is due now."""
-        self._exporter.tick()
+        self._settlement.settle_many_pending()
+        for work in (self._overflow.spill_if_room, *self.on_tick):
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - housekeeping must not stop delivery
+                self.fault(error)
+
+    def _clock_known(self, skew_s: float) -> None:
+        """Before the first rows are sent: whoever delivers the rest of them must give them the same times."""
+        if self.spool is not None:
+            self.spool.append(RecordKind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s)
+        self._orphans.date(skew_s)
+
+    def _tell_alerts(self, alerts: list[dict[str, Any]]) -> None:
+        if self.on_alerts is not None:
+            self.on_alerts(alerts)
+
+    def _found(self, orphan: OrphanedSegments) -> None:
+        self._counts.stats.damaged += orphan.damaged
+
+    # The end, and what is left
 
     def flush(self, timeout: float | None = None) -> Delivered:
         """Send what waits and wait for the store's acknowledgement, at most `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         complete = merged = True
         while complete and merged:  # sums that found no room for their rows find some when others have gone
-            self._keep_losses()
-            with self._spilling:
-                merged = bool(self._overflow)
+            self._overflow.spill_if_room()
+            merged = self._overflow.holds_calls
             complete = self._writer.flush(None if deadline is None else max(deadline - time.monotonic(), 0))
         if self.spool is not None and not self._settings.background:
             self.spool.sync()
@@ -341,52 +273,32 @@ class Recorder:
         idle = self._writer.close(timeout, patience=patience)
         try:
             if spool is not None:
-                self._rescue(spool, idle)
-                self._spill_losses(vital=True)
+                self._overflow.rescue(spool, idle=idle)
+                self._overflow.spill(critical=True)
                 spool.close(idle=idle)
         except Exception as error:  # noqa: BLE001 - a process must be able to end
             self.fault(error)
-        for orphan in self._exporter.orphans:
-            orphan.let_go()
+        self._orphans.let_go()
         waiting = 0 if spool is None else len(spool.waiting)
         in_memory = len(self._queue.waiting)
-        lost = sum(record.calls for record, *_ in self._overflow.take())
-        self._drop(lost, "the process is ending")
+        lost = self._overflow.drain()
+        self._counts.drop(lost, "the process is ending")
         if in_memory and not idle:
             logger.warning("Time is over with %d calls on their way; whether they are stored is unknown.", in_memory)
         elif in_memory:
-            self._drop(self._calls_in_memory(), "the process is ending")
-            self._queue.reset()
+            self._counts.drop(self._drain_queue(), "the process is ending")
         if waiting:
             logger.warning(_LEFT, waiting, self.folder)
         return self.delivered(not (waiting or in_memory or lost))
 
-    def _calls_in_memory(self) -> int:
-        """How many calls wait in memory, merged ones each for itself."""
+    def _drain_queue(self) -> int:
+        """Give up what waits in memory: how many calls and runs that were, merged ones each for itself."""
         count = 0
-        for frame in self._queue.take(len(self._queue.waiting)):
-            item = self._exporter.decoded(frame) if frame.kind == RecordKind.RECORD else None
-            count += item.calls if isinstance(item, CallRecord) else 1
-        return count
-
-    def _rescue(self, spool: Spool, idle: bool) -> None:
-        """Move to the spool what waits in memory: whole where there is room, else its money.
-
-        What is on its way at this moment may be sent twice, and counts once; so of that nothing is merged.
-        """
-        for frame in self._queue.take(len(self._queue.waiting)):
-            if spool.append(frame.kind, frame.id, frame.payload):
-                continue
-            if not idle:
-                self._queue.rewind()
-                return
-            if frame.kind == RecordKind.RUN:
-                self._drop(1, "neither disk nor memory has room")
-            else:
-                record = self._exporter.recorded(self._exporter.decoded(frame))
-                self._lose(record, self._exporter.held.get(frame.id))
-                self._counts.stats.merged += 1
+        for record in self._queue.take(len(self._queue.waiting)):
+            call = decoded(record, 0.0, self.fault) if record.kind == RecordKind.RECORD else None
+            count += 1 if call is None else call.calls
         self._queue.settle()
+        return count
 
     def delivered(self, complete: bool) -> Delivered:
         """The counts as they stand."""
@@ -406,14 +318,11 @@ class Recorder:
         return stats
 
     def replay(
-        self, timeout: float, on_progress: Callable[[OrphanedSegments, int], None] = lambda _estate, _calls: None
+        self, timeout: float, on_progress: Callable[[OrphanedSegments, int], None] = lambda _orphan, _calls: None
     ) -> bool:
         """Deliver now what dead processes have left, for at most `timeout` seconds; whether all of it is delivered."""
-        if self.folder is None:
-            return True
         deadline = time.monotonic() + timeout
-        for orphan in claim(self.folder, self.spool.path if self.spool is not None else None):
-            self._exporter.orphans.append(orphan)
+        for orphan in self._orphans.claim():
             try:
                 self._writer.empty(orphan, deadline, partial(on_progress, orphan))
             finally:
@@ -422,19 +331,3 @@ class Recorder:
             if not orphan.finished:
                 return False
         return True
-
-    def reset_after_fork(self) -> None:
-        """In a forked child: no queue, no spool, no counts, no connections of the parent's."""
-        self._counts.reset()
-        self._queue.reset()
-        self._overflow.reset()
-        self._spilling = threading.RLock()
-        if self.spool is not None:
-            self.spool.reset_after_fork()
-        self._exporter.reset_after_fork()
-        self._writer.reset_after_fork()
-        self.store.after_fork()
-
-
-def _key_of(item: CallRecord | Call) -> bytes:
-    return id_bytes(item.id) if isinstance(item.id, str) else item.id.bytes

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
-from datetime import UTC, timedelta
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import orjson
 
 from vital_tracking.core.context import CONTEXT_FIELDS, SERVICE_TYPES, CallContext
 from vital_tracking.core.record import CallRecord, Cost, RunRecord
-from vital_tracking.core.sanitize import _duration, clean_metadata, clean_text, money, timestamp, token_count
-
-_TEXT_FIELDS: Final = (
-    "provider",
-    "model",
-    "requested_model",
-    "run_id",
-    "parent_run_id",
-    "trace_id",
-    "langsmith_project",
-    "error_type",
-    "budget_action",
-    "request_hash",
-)
-
-
-_DURATION_FIELDS: Final = ("latency_ms", "ttft_ms", "throttled_ms")
-
-
-_USAGE_COLUMNS: Final = (
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "reasoning_tokens",
-    "audio_output_tokens",
-)
-
+from vital_tracking.core.sanitize import clean_metadata, clean_text, duration_ms, money, timestamp, token_count
 
 _INTEGER_FIELDS: Final = frozenset({"panel_position", "panel_size"})
+_MOST_SEATS: Final = 32767
+_MOST_TAGS: Final = 32
 
 
 def call_row(record: CallRecord, cost: Cost | None, ceiling: Decimal | None = None) -> dict[str, Any]:
@@ -52,23 +23,70 @@ def call_row(record: CallRecord, cost: Cost | None, ceiling: Decimal | None = No
 
     `ceiling` is what budgets count where no price is known. What is NULL or the column's default is left out.
     """
+    columns, notes = context_columns(record.context)
+    return {**columns, **_own_columns(record, cost, ceiling, notes)}
+
+
+def encode_call(
+    record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: Sequence[tuple[int, str]]
+) -> str:
+    """The JSON of `call_row`, with what the call draws on its process's grants; what calls of a scope share is encoded once."""
+    shared, notes = _context_json(record.context)
+    own = _own_columns(record, cost, ceiling, notes)
+    if draws:
+        own["draws"] = draws
+    return shared + orjson.dumps(own)[1:].decode()
+
+
+def _own_columns(
+    record: CallRecord, cost: Cost | None, ceiling: Decimal | None, context_notes: tuple[str, ...]
+) -> dict[str, Any]:
+    """The columns that are not the context's."""
     usage = record.usage
-    columns, context_notes = context_columns(record.context)
-    row = columns.copy()
-    row["id"] = record.id
-    row["created_at"] = timestamp(record.created_at)
-    row["call_type"] = record.call_type
-    row["status"] = record.status
-    for name in _TEXT_FIELDS:
-        value = getattr(record, name)
-        if value is not None:
-            row[name] = clean_text(value)
-    for name in _USAGE_COLUMNS:
-        tokens = getattr(usage, name)
-        if tokens:
-            row[name] = tokens
-    if audio := usage.audio_input_tokens + usage.audio_output_tokens:
-        row["audio_tokens"] = audio
+    row: dict[str, Any] = {
+        "id": record.id,
+        "created_at": timestamp(record.created_at),
+        "call_type": record.call_type,
+        "status": record.status,
+    }
+    if (provider := record.provider) is not None:
+        row["provider"] = clean_text(provider)
+    if (model := record.model) is not None:
+        row["model"] = clean_text(model)
+    if (requested_model := record.requested_model) is not None:
+        row["requested_model"] = clean_text(requested_model)
+    if (run_id := record.run_id) is not None:
+        row["run_id"] = clean_text(run_id)
+    if (parent_run_id := record.parent_run_id) is not None:
+        row["parent_run_id"] = clean_text(parent_run_id)
+    if (trace_id := record.trace_id) is not None:
+        row["trace_id"] = clean_text(trace_id)
+    if (project := record.langsmith_project) is not None:
+        row["langsmith_project"] = clean_text(project)
+    if (error_type := record.error_type) is not None:
+        row["error_type"] = clean_text(error_type)
+    if (budget_action := record.budget_action) is not None:
+        row["budget_action"] = clean_text(budget_action)
+    if (request_hash := record.request_hash) is not None:
+        row["request_hash"] = clean_text(request_hash)
+    if prompt := usage.prompt_tokens:
+        row["prompt_tokens"] = prompt
+    if completion := usage.completion_tokens:
+        row["completion_tokens"] = completion
+    if total := prompt + completion:
+        row["total_tokens"] = total
+    if tokens := usage.cache_read_tokens:
+        row["cache_read_tokens"] = tokens
+    if tokens := usage.cache_write_tokens:
+        row["cache_write_tokens"] = tokens
+    if tokens := usage.cache_write_1h_tokens:
+        row["cache_write_1h_tokens"] = tokens
+    if tokens := usage.reasoning_tokens:
+        row["reasoning_tokens"] = tokens
+    if tokens := usage.audio_output_tokens:
+        row["audio_output_tokens"] = tokens
+    if tokens := usage.audio_input_tokens + usage.audio_output_tokens:
+        row["audio_tokens"] = tokens
     if usage.estimated:
         row["usage_estimated"] = True
     row["priced"] = cost is not None
@@ -80,20 +98,22 @@ def call_row(record: CallRecord, cost: Cost | None, ceiling: Decimal | None = No
         row["price_version"] = clean_text(cost.version)
     elif ceiling is not None:
         row["ceiling_cost"] = money(ceiling)
-    for name in _DURATION_FIELDS:
-        value = getattr(record, name)
-        if value is not None and (duration := _duration(value)) is not None:
-            row[name] = duration
+    if (latency := duration_ms(record.latency_ms)) is not None:
+        row["latency_ms"] = latency
+    if (first_token := duration_ms(record.ttft_ms)) is not None:
+        row["ttft_ms"] = first_token
+    if (throttled := duration_ms(record.throttled_ms)) is not None:
+        row["throttled_ms"] = throttled
     if record.cache_hit:
         row["cache_hit"] = True
     if record.calls > 1:
         row["calls"] = record.calls
-    if record.tags and (tags := [tag for tag in map(clean_text, list(record.tags)[:32]) if tag]):
+    if record.tags and (tags := [tag for tag in map(clean_text, list(record.tags)[:_MOST_TAGS]) if tag]):
         row["tags"] = tags
-    metadata = dict(record.metadata)
+    metadata = record.metadata
     if record.service_tier:
-        metadata["service_tier"] = record.service_tier
-    notes = [*record.notes, *context_notes, *usage.notes]
+        metadata = {**metadata, "service_tier": record.service_tier}
+    notes = (*record.notes, *context_notes, *usage.notes)
     if metadata or notes:
         row["metadata"] = clean_metadata(metadata, notes)
     if record.replaces_abandoned:
@@ -141,6 +161,19 @@ def context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, ..
         return _context_columns(context)
 
 
+def _context_json(context: CallContext) -> tuple[str, tuple[str, ...]]:
+    """The same as the beginning of a JSON object to which more is added."""
+    try:
+        return _known_json(context)
+    except TypeError:  # as above
+        return _encode_context(context)
+
+
+def _encode_context(context: CallContext) -> tuple[str, tuple[str, ...]]:
+    columns, notes = context_columns(context)
+    return "{" if not columns else orjson.dumps(columns)[:-1].decode() + ",", notes
+
+
 def _context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, ...]]:
     columns: dict[str, Any] = {}
     notes: list[str] = []
@@ -150,7 +183,7 @@ def _context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, .
             continue
         if name in _INTEGER_FIELDS:
             number = token_count(value)
-            if number is None or number > 32767:
+            if number is None or number > _MOST_SEATS:
                 notes.append(f"invalid_{name}")
             else:
                 columns[name] = number
@@ -162,22 +195,7 @@ def _context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, .
 
 
 _known_columns = lru_cache(maxsize=512)(_context_columns)
-
-
-Draws: TypeAlias = list[tuple[int, str]]
-"""What a call drew on its process's grants: [(window id, amount), ...]."""
-
-
-@dataclass(slots=True)
-class Row:
-    """One encoded row: its JSON text, the function it is for, and what it draws on whose grants."""
-
-    function: str
-    id: str
-    text: str = ""
-    key: bytes = b""
-    holder: str | None = None
-    draws: Draws = field(default_factory=list)
+_known_json = lru_cache(maxsize=512)(_encode_context)
 
 
 def shortened(record: CallRecord) -> CallRecord:
@@ -206,18 +224,3 @@ def shortened(record: CallRecord) -> CallRecord:
         calls=record.calls,
         cost=record.cost,
     )
-
-
-def by_clock(record: CallRecord, skew_s: float | None) -> CallRecord:
-    """A record with its time corrected, once, where the clock it was read from is known to be wrong or right."""
-    if not record.clocked or skew_s is None:
-        return record
-    moment = record.created_at if record.created_at.tzinfo else record.created_at.replace(tzinfo=UTC)
-    return dataclasses.replace(record, created_at=moment + timedelta(seconds=skew_s), clocked=False)
-
-
-def _encoded(record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: Draws) -> str:
-    row = call_row(record, cost, ceiling)
-    if draws:
-        row["draws"] = draws
-    return orjson.dumps(row).decode()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 logger = logging.getLogger("vital_tracking.delivery")
+
+_DROPPED: Final = "Calls are being dropped: %s. See what `vital-tracking doctor` says."
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,8 @@ class Counts:
             self._said.add(message)
             logger.warning(message, *arguments)
 
-    def may_say_again(self, message: str) -> None:
-        """Log it once more when it happens again."""
-        self._said.discard(message)
-
-    def reset(self) -> None:
-        """Start counting anew."""
-        self.stats = Stats()
-        self._said.clear()
+    def drop(self, count: int, why: str) -> None:
+        """Count calls that were lost; the first time, say why."""
+        self.stats.dropped += count
+        if count:
+            self.say_once(_DROPPED, why)

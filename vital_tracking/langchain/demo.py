@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
@@ -12,9 +12,7 @@ from pydantic import SecretStr
 from vital_tracking.core.context import Agent, step
 from vital_tracking.errors import MissingExtra
 from vital_tracking.langchain.fake import FakeUsageModel
-
-if TYPE_CHECKING:
-    from vital_tracking.scopes import Services
+from vital_tracking.scopes import Services
 
 CARDIO = Agent("cardio", name="Cardiologist", tier="tier_1", role="expert")
 LEGAL = Agent("legal", name="Counsel", tier="tier_2", role="reviewer")

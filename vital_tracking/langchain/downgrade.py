@@ -1,4 +1,4 @@
-"""A call on its way down a guard's ladder of models: copies of the model under other names and limits, and what was bound for
+"""A call on its way down a guard's chain of models: copies of the model under other names and limits, and what was bound for
 one model as another one takes it."""
 
 # ruff: noqa: SLF001 - what LangChain computes of a model for its callbacks is needed before they are called
@@ -18,7 +18,7 @@ from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
 from vital_tracking.langchain.callbacks import joined
 
-Rung = str | BaseChatModel
+Cheaper = str | BaseChatModel
 
 # What integrations call their model, as field and as keyword argument.
 _NAMES: Final = ("model_name", "model", "model_id")
@@ -33,7 +33,7 @@ _BOUND: Final = "_vital_bound"
 
 
 @dataclass(slots=True)
-class Call:
+class PlannedCall:
     """A call as LangChain is to make it: the model that makes it, what it is given, and what was admitted for it."""
 
     model: BaseChatModel
@@ -82,7 +82,7 @@ class Call:
         )
         return [replace(request, prompt_bytes=text_size(prompt), messages=len(prompt)) for prompt in prompts]
 
-    def clamped(self) -> Call:
+    def clamped(self) -> PlannedCall:
         """The call with its answers limited to what was admitted."""
         limits = [admission.max_tokens for admission in self.admissions if admission.max_tokens is not None]
         if not limits:
@@ -93,17 +93,17 @@ class Call:
             given = {"max_tokens": min(limits)}
         return replace(self, model=_variant(self.model, own), kwargs=self.kwargs | given)
 
-    def downgraded(self, rung: Rung) -> Call:
-        """The call as a model further down the ladder makes it; what was admitted is no part of it."""
+    def downgraded(self, cheaper: Cheaper) -> PlannedCall:
+        """The call as a model further down the chain makes it; what was admitted is no part of it."""
         kwargs = {name: value for name, value in self.kwargs.items() if name not in _NAMES}
-        if isinstance(rung, str):
-            return Call(named(self.model, rung), self.callbacks, self.tags, self.metadata, kwargs, self.stop)
-        return Call(
-            model=rung,
+        if isinstance(cheaper, str):
+            return PlannedCall(named(self.model, cheaper), self.callbacks, self.tags, self.metadata, kwargs, self.stop)
+        return PlannedCall(
+            model=cheaper,
             callbacks=joined(self.callbacks, self.model.callbacks),
             tags=[*(self.tags or ()), *(self.model.tags or ())],
             metadata={**(self.metadata or {}), **(self.model.metadata or {})},
-            kwargs=_translated(self.model, rung, kwargs),
+            kwargs=_translated(self.model, cheaper, kwargs),
             stop=self.stop,
         )
 

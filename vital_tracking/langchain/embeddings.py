@@ -13,7 +13,9 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 
 from vital_tracking.budgets.controller import AdmissionController
-from vital_tracking.calls.resolve import ALLOWED_METADATA
+from vital_tracking.budgets.pending import Waits, run, run_async
+from vital_tracking.calls.attribution import ALLOWED_METADATA
+from vital_tracking.calls.stopped import begun_record, stopped_record
 from vital_tracking.calls.usage_of import ErrorFacts, estimated_usage, text_size
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import METADATA_KEY, CallContext
@@ -74,22 +76,22 @@ class VitalEmbeddings(Embeddings):
 
     def embed_documents(self, texts: list[str], **options: Any) -> list[list[float]]:
         """Embed documents, and record the call; `options` are the wrapped one's own, such as `chunk_size`."""
-        with self._recorded(texts, self._admit(texts)):
+        with self._recorded(texts, run(self._admitting(texts))):
             return self.embeddings.embed_documents(texts, **options)
 
     def embed_query(self, text: str, **options: Any) -> list[float]:
         """Embed a query, and record the call."""
-        with self._recorded([text], self._admit([text])):
+        with self._recorded([text], run(self._admitting([text]))):
             return self.embeddings.embed_query(text, **options)
 
     async def aembed_documents(self, texts: list[str], **options: Any) -> list[list[float]]:
         """Embed documents, and record the call; `options` are the wrapped one's own, such as `chunk_size`."""
-        with self._recorded(texts, await self._aadmit(texts)):
+        with self._recorded(texts, await run_async(self._admitting(texts))):
             return await self.embeddings.aembed_documents(texts, **options)
 
     async def aembed_query(self, text: str, **options: Any) -> list[float]:
         """Embed a query, and record the call."""
-        with self._recorded([text], await self._aadmit([text])):
+        with self._recorded([text], await run_async(self._admitting([text]))):
             return await self.embeddings.aembed_query(text, **options)
 
     def __getattr__(self, name: str) -> Any:
@@ -97,44 +99,19 @@ class VitalEmbeddings(Embeddings):
             raise AttributeError(name)
         return getattr(self.embeddings, name)
 
-    def _admit(self, texts: list[str]) -> Admission:
+    def _admitting(self, texts: list[str]) -> Waits[Admission]:
+        """Ask the budgets; a stopped call is recorded, and raises BudgetExceeded or its kin."""
         if not texts or not self._controller.active:
             return Admission()
         request = self._request(texts)
         try:
-            return self._controller.admit(request)
+            return (yield from self._controller.admitting(request))
         except BudgetExceeded as error:
-            raise self._stopped(request, error) from None
-
-    async def _aadmit(self, texts: list[str]) -> Admission:
-        if not texts or not self._controller.active:
-            return Admission()
-        request = self._request(texts)
-        try:
-            return await self._controller.aadmit(request)
-        except BudgetExceeded as error:
-            raise self._stopped(request, error) from None
+            self._recorder.put(stopped_record(request, error, call_type="embedding"))
+            raise stopped(error) from None
 
     def _request(self, texts: list[str]) -> Request:
         return Request(self._context()[0], self._provider, self._model, prompt_bytes=text_size(texts), max_tokens=0)
-
-    def _stopped(self, request: Request, error: BudgetExceeded) -> BudgetExceeded:
-        """Record the call that a budget stopped; the error to raise."""
-        self._recorder.put(
-            CallRecord(
-                id=new_id(),
-                created_at=datetime.now(UTC),
-                context=request.context,
-                provider=self._provider,
-                model=self._model,
-                call_type="embedding",
-                billed=False,
-                status="blocked",
-                error_type=type(error).__name__,
-                budget_action=error.action,
-            )
-        )
-        return stopped(error)
 
     def _context(self) -> tuple[CallContext, ScopeFrame | None, Mapping[str, Any]]:
         """Who and what a call made here is for, the scope that it is in, and the metadata of the run around it."""
@@ -171,17 +148,9 @@ class VitalEmbeddings(Embeddings):
     def _begun(self, admission: Admission, texts: list[str], started: datetime) -> None:
         """Leave word that a call has begun, for the case that no end comes."""
         try:
-            record = CallRecord(
-                id=admission.call_id or new_id(),
-                created_at=started,
-                context=self._context()[0],
-                provider=self._provider,
-                model=self._model,
-                call_type="embedding",
-                usage=estimated_usage(text_size(texts), 0),
-                status="abandoned",
-                budget_action=admission.action,
-            )
+            usage = estimated_usage(text_size(texts), 0)
+            request = self._request(texts)
+            record = begun_record(request, admission, usage, call_type="embedding", started=started)
             begun = self._recorder.begun(record)
             admission.began = begun.created_at, begun.clocked
         except Exception as fault:  # noqa: BLE001 - no fault of ours reaches the caller

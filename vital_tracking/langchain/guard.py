@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import ensure_config
 
+from vital_tracking.budgets.pending import Waits, run, run_async
 from vital_tracking.calls.live import admitted
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.callbacks import joined
 from vital_tracking.langchain.control_flow import stopped
-from vital_tracking.langchain.downgrade import Call, Rung, in_class, named, note_tools
+from vital_tracking.langchain.downgrade import Cheaper, PlannedCall, in_class, named, note_tools
 
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
@@ -37,7 +38,6 @@ else:
     _Base = object
 
 Model = TypeVar("Model", bound=BaseChatModel)
-Steps = Generator[Request | Call, Any]
 
 
 def guard(
@@ -45,7 +45,7 @@ def guard(
     *,
     controller: AdmissionController,
     handler: VitalHandler,
-    downgrade_to: Rung | Sequence[Rung] | None = None,
+    downgrade_to: Cheaper | Sequence[Cheaper] | None = None,
     max_wait: float = 30.0,
 ) -> Model:
     """A copy of `model` whose calls are recorded, and are made only as budgets allow; it is of the model's own class.
@@ -61,22 +61,25 @@ def guard(
         if not listed and model._vital_guard.controller is controller:
             return model
         model = cast("Model", model._plain())
-    ladder: list[Rung] = []
-    for rung in listed:
-        if isinstance(rung, _Guarded):  # its own way down goes on from there
-            plain = rung._plain()
-            ladder += [plain, *(named(plain, one) if isinstance(one, str) else one for one in rung._vital_guard.ladder)]
-        elif isinstance(rung, (str, BaseChatModel)):
-            ladder.append(rung)
+    chain: list[Cheaper] = []
+    for cheaper in listed:
+        if isinstance(cheaper, _Guarded):  # its own way down goes on from there
+            plain = cheaper._plain()
+            chain += [
+                plain,
+                *(named(plain, one) if isinstance(one, str) else one for one in cheaper._vital_guard.chain),
+            ]
+        elif isinstance(cheaper, (str, BaseChatModel)):
+            chain.append(cheaper)
         else:
-            raise TypeError(f"downgrade_to takes names of models and chat models, not {type(rung).__name__}.")
-    for name in ladder:
+            raise TypeError(f"downgrade_to takes names of models and chat models, not {type(cheaper).__name__}.")
+    for name in chain:
         if isinstance(name, str):
             named(model, name)  # now rather than on the day when the money is gone
     base: Any = type(model)
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
     guarded = type(base)(base.__name__, (_Guarded, base), names)
-    guarded._vital_guard = _Guard(controller, handler, base, tuple(ladder), max(float(max_wait), 0.0))
+    guarded._vital_guard = _Guard(controller, handler, base, tuple(chain), max(float(max_wait), 0.0))
     copied = model.model_copy()
     return cast("Model", in_class(guarded, copied, copied.__dict__))
 
@@ -181,8 +184,8 @@ class _Guarded(_Base):
         return cast("AsyncChatModelStream", stream)
 
     def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        """The model with tools bound; a model further down the ladder gets them bound in its own way."""
-        if not self._vital_guard.ladder:
+        """The model with tools bound; a model further down the chain gets them bound in its own way."""
+        if not self._vital_guard.chain:
             return super().bind_tools(tools, **kwargs)
         bearer = self.model_copy()
         binding = super(_Guarded, bearer).bind_tools(tools, **kwargs)
@@ -199,10 +202,12 @@ class _Guarded(_Base):
         """The same model without the guard: of its plain class, with one and the same state."""
         return cast("BaseChatModel", in_class(self._vital_guard.base, self, self.__dict__))
 
-    def _call(self, kwargs: dict[str, Any], stop: Any, config: Any) -> Call:
+    def _call(self, kwargs: dict[str, Any], stop: Any, config: Any) -> PlannedCall:
         """A call of the plain model with the callbacks, tags and metadata of a config, or of generate()'s arguments."""
         kept = {name: value for name, value in kwargs.items() if name not in ("tags", "metadata")}
-        return Call(self._plain(), config.get("callbacks"), config.get("tags"), config.get("metadata"), kept, stop)
+        return PlannedCall(
+            self._plain(), config.get("callbacks"), config.get("tags"), config.get("metadata"), kept, stop
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,75 +217,54 @@ class _Guard:
     controller: AdmissionController
     handler: VitalHandler
     base: type[BaseChatModel]
-    ladder: tuple[Rung, ...]
+    chain: tuple[Cheaper, ...]
     max_wait: float
 
     @property
     def foreign(self) -> bool:
-        """Whether models of another class are on the ladder."""
-        return any(isinstance(rung, BaseChatModel) and type(rung) is not self.base for rung in self.ladder)
+        """Whether models of another class are on the chain."""
+        return any(isinstance(cheaper, BaseChatModel) and type(cheaper) is not self.base for cheaper in self.chain)
 
-    def ask(self, call: Call, prompts: Sequence[Any]) -> Call:
+    def ask(self, call: PlannedCall, prompts: Sequence[Any]) -> PlannedCall:
         """The call that may be made, perhaps after a wait in this thread; raises BudgetExceeded where none may."""
-        call = self.attached(call)
+        return run(self._asking(self.attached(call), prompts))
+
+    async def aask(self, call: PlannedCall, prompts: Sequence[Any]) -> PlannedCall:
+        """The same; a wait does not hold up the event loop."""
+        return await run_async(self._asking(self.attached(call), prompts))
+
+    def _asking(self, call: PlannedCall, prompts: Sequence[Any]) -> Waits[PlannedCall]:
+        """The call that may be made. After a fault of ours it is the call as it was, for which the handler asks."""
         if not self.controller.active or admitted.get():  # nothing to ask, or a guard around this one has asked
             return call
-        until = time.monotonic() + self.max_wait
-        reply: Admission | Exception | None = None
-        with closing(self._asking(call, prompts)) as steps:
-            while isinstance(step := self._next(steps, reply, call), Request):
-                try:
-                    reply = self.controller.admit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
-                except Exception as error:  # noqa: BLE001 - it decides what comes next
-                    reply = error
-        return step
-
-    async def aask(self, call: Call, prompts: Sequence[Any]) -> Call:
-        """The same; a wait does not hold up the event loop."""
-        call = self.attached(call)
-        if not self.controller.active or admitted.get():
-            return call
-        until = time.monotonic() + self.max_wait
-        reply: Admission | Exception | None = None
-        with closing(self._asking(call, prompts)) as steps:
-            while isinstance(step := self._next(steps, reply, call), Request):
-                try:
-                    reply = await self.controller.aadmit(step, max_wait=max(until - time.monotonic(), 0.0), clamp=True)
-                except Exception as error:  # noqa: BLE001 - as above
-                    reply = error
-        return step
-
-    def _next(self, steps: Steps, reply: Admission | Exception | None, call: Call) -> Request | Call:
-        """The next step; after a fault of ours the call as it was, so that it is made all the same: the handler asks for it."""
         try:
-            return steps.throw(reply) if isinstance(reply, Exception) else steps.send(reply)
+            return (yield from self._down_the_chain(call, prompts))
         except BudgetExceeded:
             raise
-        except Exception as fault:  # noqa: BLE001 - see above
+        except Exception as fault:  # noqa: BLE001 - no fault of ours stops a call
             self.handler.recorder.fault(fault)
             return call
 
-    def _asking(self, call: Call, prompts: Sequence[Any]) -> Steps:
-        """Down the ladder: gives the requests to be asked for, takes the answers, and gives the call to be made at last.
-
-        It asks nobody itself, so that it serves both ways of waiting. Of several prompts all are admitted, or none.
-        """
+    def _down_the_chain(self, call: PlannedCall, prompts: Sequence[Any]) -> Waits[PlannedCall]:
+        """Ask for the model, then for each cheaper one, until one may be called. Of several prompts all are admitted, or none."""
+        until = time.monotonic() + self.max_wait
         wanted: str | None = None
-        for number, rung in enumerate((None, *self.ladder)):
-            attempt = call if rung is None else call.downgraded(rung)
+        for number, cheaper in enumerate((None, *self.chain)):
+            attempt = call if cheaper is None else call.downgraded(cheaper)
             metadata, taken = attempt.merged(), attempt.admissions
             context = self.handler.context_of(metadata)
-            requests = attempt.requests(prompts, context, metadata, downgraded=rung is not None)
+            requests = attempt.requests(prompts, context, metadata, downgraded=cheaper is not None)
             try:
                 for request in requests:
-                    admission = yield request
+                    max_wait = max(until - time.monotonic(), 0.0)
+                    admission = yield from self.controller.admitting(request, max_wait=max_wait, clamp=True)
                     taken.append(admission)
-                    if rung is not None:
+                    if cheaper is not None:
                         admission.action, admission.requested_model = "downgrade", wanted
-                admitted_call = attempt.clamped()
+                return attempt.clamped()
             except BudgetExceeded as error:
                 self._release(taken)
-                if error.action == "downgrade" and number < len(self.ladder):
+                if error.action == "downgrade" and number < len(self.chain):
                     wanted = wanted or request.model
                     continue
                 self._blocked(attempt, request, error, metadata, wanted)
@@ -288,11 +272,10 @@ class _Guard:
             except BaseException:
                 self._release(taken)
                 raise
-            yield admitted_call
-            return
+        raise AssertionError  # the last one may be called, or has raised
 
     @contextmanager
-    def starting(self, call: Call) -> Iterator[None]:
+    def starting(self, call: PlannedCall) -> Iterator[None]:
         """While the call starts the handler finds its admissions; what it has not taken by then goes back."""
         if not call.admissions:
             yield
@@ -309,14 +292,14 @@ class _Guard:
         """Whether a v3 stream can be handed out before anything is asked; else the handler asks when it starts."""
         return self.controller.active and hasattr(stream, "_ensure_started")
 
-    def attached(self, call: Call) -> Call:
+    def attached(self, call: PlannedCall) -> PlannedCall:
         """The call with the handler among its callbacks, once."""
         if self.handler in (getattr(call.callbacks, "handlers", call.callbacks) or ()):
             return call
         return replace(call, callbacks=joined(call.callbacks, [self.handler]))
 
     def _blocked(
-        self, call: Call, request: Request, error: BudgetExceeded, metadata: dict[str, Any], wanted: str | None
+        self, call: PlannedCall, request: Request, error: BudgetExceeded, metadata: dict[str, Any], wanted: str | None
     ) -> None:
         try:
             parent = getattr(call.callbacks, "parent_run_id", None)

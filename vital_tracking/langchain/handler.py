@@ -14,35 +14,32 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
-from weakref import ref
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langsmith.run_helpers import get_current_run_tree
 
 from vital_tracking.budgets.controller import AdmissionController
-from vital_tracking.calls.in_flight import InFlightRegistry, key_of
-from vital_tracking.calls.live import LiveCall, Run, admitted
-from vital_tracking.calls.metadata_keys import shape_of
-from vital_tracking.calls.resolve import ALLOWED_METADATA, call_context, context_of, request_of, run_key_of_message
+from vital_tracking.calls.attribution import ALLOWED_METADATA, context_of
+from vital_tracking.calls.in_flight import ORPHAN_GRACE_S, InFlightRegistry, key_of
+from vital_tracking.calls.live import LiveCall, admitted
+from vital_tracking.calls.metadata_keys import metadata_keys
+from vital_tracking.calls.resolve import run_key_of_message
+from vital_tracking.calls.stopped import stopped_record
 from vital_tracking.calls.usage_of import request_hash, text_size
-from vital_tracking.calls.wire import pack_opening
+from vital_tracking.calls.wire import pack_start
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.frames import current_frame, locate
-from vital_tracking.core.record import HUNG_UP, CallRecord, CallType
+from vital_tracking.core.record import HUNG_UP, CallType
 from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded
-from vital_tracking.ids import new_id
 from vital_tracking.langchain.control_flow import stopped
 from vital_tracking.spool.log_record import RecordKind
 
-_ORPHAN_GRACE_S: Final = 10.0
 
-
-class VitalHandler(InFlightRegistry, BaseCallbackHandler):
+class VitalHandler(BaseCallbackHandler):
     """Records every model call. One handler serves any number of threads, tasks and runs at once; state is kept by run."""
 
     run_inline = True
@@ -58,19 +55,22 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
         metadata_keys: frozenset[str] = frozenset(),
         hash_key: bytes | None = None,
         call_timeout_s: float = 900.0,
-        orphan_grace_s: float = _ORPHAN_GRACE_S,
+        orphan_grace_s: float = ORPHAN_GRACE_S,
         controller: AdmissionController | None = None,
     ) -> None:
-        super().__init__(call_timeout_s=call_timeout_s, orphan_grace_s=orphan_grace_s)
+        super().__init__()
         self._recorder = recorder
         self._controller = controller
         self._default = default or CallContext()
+        self._calls = InFlightRegistry(
+            self._put, default=self._default, call_timeout_s=call_timeout_s, orphan_grace_s=orphan_grace_s
+        )
         self._allowed = ALLOWED_METADATA | metadata_keys
         self._hash_key = hash_key
-        recorder.on_tick.append(self.close_stale)
+        recorder.on_tick.append(self._calls.close_stale)
 
     def __repr__(self) -> str:
-        return f"VitalHandler({len(self._open)} calls in flight)"
+        return f"VitalHandler({self.in_flight} calls in flight)"
 
     # LangChain copies handlers with some configs; there is only this one.
     def __copy__(self) -> VitalHandler:
@@ -123,7 +123,7 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
     def on_llm_new_token(self, token: str | list[str | dict[str, Any]], *, run_id: UUID, **kwargs: Any) -> None:
         """Note a streamed token."""
         try:
-            call = self._open.get(key_of(run_id))
+            call = self._calls.calls.get(key_of(run_id))
             if call is not None:
                 call.token(token, kwargs.get("chunk"))
         except Exception as error:  # noqa: BLE001
@@ -132,7 +132,7 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Note an event of a v3 stream."""
         try:
-            call = self._open.get(key_of(run_id))
+            call = self._calls.calls.get(key_of(run_id))
             if call is not None:
                 call.stream_event(event)
         except Exception as error:  # noqa: BLE001
@@ -149,16 +149,13 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
     ) -> None:
         """Record a call that has ended well."""
         try:
-            call = self._finish(run_id, parent_run_id, tags)
+            call = self._calls.end(run_id, parent_run_id, tags)
             if call is not None:
                 try:
                     call.end(response)
                     if call.batch_size > 1 and call.call_type == "completion":
-                        self._note_batch(call)
-                    source = run_key_of_message(call.message_id)
-                    if source is not None and source != call.key:
-                        # Inside this call ran what began after it and has ended before it.
-                        call.inner = self._ended.get(source, 0.0) >= call.started_clock
+                        call.batch_reported = self._calls.batch_reported(call)
+                    call.inner = self._calls.answered_inside(call, run_key_of_message(call.message_id))
                 except Exception as error:  # noqa: BLE001 - a result that cannot be read is still a call
                     self._unreadable(call, error)
                 self._put(call)
@@ -176,7 +173,7 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
     ) -> None:
         """Record a call that has failed, was cancelled, or was broken off."""
         try:
-            call = self._finish(run_id, parent_run_id, tags)
+            call = self._calls.end(run_id, parent_run_id, tags)
             if call is not None:
                 try:
                     call.fail(error, kwargs.get("response"))
@@ -186,7 +183,20 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
         except Exception as fault:  # noqa: BLE001
             self._recorder.fault(fault)
 
-    # For guards
+    # For guards and the tracker
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that have started and not ended."""
+        return len(self._calls)
+
+    def close_all(self) -> None:
+        """Record every call still open as abandoned: the process or the tracker is ending."""
+        self._calls.close_all()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: the calls in flight are the parent's."""
+        self._calls.reset_after_fork()
 
     @property
     def recorder(self) -> Recorder:
@@ -196,7 +206,8 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
     def context_of(self, metadata: Mapping[str, Any]) -> CallContext:
         """Who and what a call with such metadata, merged as LangChain merges them, would be for."""
         frame, marked = locate(current_frame.get(), metadata)
-        return context_of(self._default, frame, marked, metadata, shape_of(self._allowed, metadata), in_tool=False)
+        keys = metadata_keys(self._allowed, metadata)
+        return context_of(self._default, frame, marked, metadata, keys, in_tool=False)
 
     def blocked(
         self,
@@ -206,26 +217,18 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
         metadata: Mapping[str, Any] | None = None,
         tags: Sequence[str] | None = None,
         parent_run_id: UUID | None = None,
-        call_type: CallType = "chat",
         requested_model: str | None = None,
     ) -> None:
         """Record a call that a guard stopped before it began."""
+        kept = {key: metadata[key] for key in metadata.keys() & self._allowed} if metadata else {}
         self._recorder.put(
-            CallRecord(
-                id=new_id(),
-                created_at=datetime.now(UTC),
-                context=request.context,
-                provider=request.provider,
-                model=request.model,
-                requested_model=requested_model if requested_model != request.model else None,
-                call_type=call_type,
-                parent_run_id=str(parent_run_id) if parent_run_id else None,
-                billed=False,
-                status="blocked",
-                error_type=type(error).__name__,
-                budget_action=error.action,
-                tags=list(tags or ()),
-                metadata={key: metadata[key] for key in metadata.keys() & self._allowed} if metadata else {},
+            stopped_record(
+                request,
+                error,
+                requested_model=requested_model,
+                parent_run_id=parent_run_id,
+                tags=tags or (),
+                metadata=kept,
             )
         )
 
@@ -236,9 +239,7 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
     ) -> None:
         """Note a run and its place in the tree."""
         try:
-            runs = self._runs
-            parent = runs.get(key_of(parent_run_id)) if parent_run_id is not None else None
-            runs[key_of(run_id)] = parent if parent is not None else Run(parent_run_id or run_id, None)
+            self._calls.start_run(run_id, parent_run_id)
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
 
@@ -253,30 +254,22 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
     ) -> None:
         """Note a tool's run and name: calls inside it are its own."""
         try:
-            parent = self._runs.get(key_of(parent_run_id)) if parent_run_id is not None else None
-            root = parent.root if parent is not None else parent_run_id or run_id
             name = kwargs.get("name") or (serialized or {}).get("name")
-            self._runs[key_of(run_id)] = Run(root, str(name) if name else "tool")
+            self._calls.start_run(run_id, parent_run_id, tool=str(name) if name else "tool")
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget a run; calls that it leaves open are given a little time."""
         try:
-            key = key_of(run_id)
-            self._runs.pop(key, None)
-            if key in self._children:
-                self._orphan(key, "abandoned")
+            self._calls.end_run(run_id, "abandoned")
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget a run that failed; a cancelled one has cancelled the calls in it."""
         try:
-            key = key_of(run_id)
-            self._runs.pop(key, None)
-            if key in self._children:
-                self._orphan(key, "cancelled" if type(error).__name__ in HUNG_UP else "abandoned")
+            self._calls.end_run(run_id, "cancelled" if type(error).__name__ in HUNG_UP else "abandoned")
         except Exception as fault:  # noqa: BLE001
             self._recorder.fault(fault)
 
@@ -296,11 +289,12 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
         metadata: dict[str, Any] | None,
         extra: Mapping[str, Any],
     ) -> None:
-        if self._closed:
+        registry = self._calls
+        if registry.closed:
             self._recorder.refuse()
             return
         key = key_of(run_id)
-        known = self._open.get(key)
+        known = registry.calls.get(key)
         if known is not None and known.metadata is metadata:
             known.echoes += 1  # the handler is listed twice: LangChain passes both the same metadata object
             return
@@ -320,25 +314,22 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
         call.skew_s = self._recorder.clock.skew_s
         call.frame, call.marked = locate(current_frame.get(), metadata)
         if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
-            call.tree = (tree.trace_id, tree.session_name)
+            call.langsmith = (tree.trace_id, tree.session_name)
         call.below = known  # a run id that the user gave to two calls at once
         if parent_run_id is not None:
-            call.run = self._runs.get(key_of(parent_run_id))
+            call.run = registry.runs.get(key_of(parent_run_id))
         if metadata is not None and "langgraph_node" in metadata:
             call.attempt = _attempt()
         if self._hash_key is not None:
             call.hash = request_hash(self._hash_key, (call.params, messages))
         if type(run_id) is UUID:
-            call.vanished = self._vanished
-            call.ref = ref(run_id, call.vanish)
+            registry.watch(call, run_id)
         self._admit(call)
-        if parent_run_id is not None:
-            self._children.setdefault(key_of(parent_run_id), {})[key] = call
-        self._open[key] = call
+        registry.add(call)
         recorder = self._recorder
         if recorder.spool is not None:
-            call.opening = opening = pack_opening(call, run_id)
-            recorder.opened(RecordKind.OPENED, call.id.bytes, opening)
+            call.packed_start = packed = pack_start(call, run_id)
+            recorder.opened(RecordKind.OPENED, call.id.bytes, packed)
         if self._controller is not None:
             self._controller.start()
         recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded
@@ -352,17 +343,16 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
         controller = self._controller
         if controller is None or not controller.active:
             return
-        call.context = call_context(call)
         try:
-            call.admission = controller.admit(request_of(call))
+            call.admission = controller.admit(call.request())
             call.started, call.started_clock = (
                 time.time(),
                 time.perf_counter(),
             )  # the wait for an answer is not the model's
             call.touched = call.started_clock
         except BudgetExceeded as error:
-            for sibling in self._siblings(call):
-                self._leave(sibling)
+            for sibling in self._calls.siblings(call):  # none of them is made
+                self._calls.remove(sibling)
                 controller.release(sibling.admission or Admission())
                 sibling.stop(error)
                 self._put(sibling)
@@ -370,12 +360,6 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
             call.stop(error)
             self._put(call)
             raise stopped(error) from None
-
-    def _siblings(self, call: LiveCall) -> list[LiveCall]:
-        """Calls of the same `generate` that have started: LangChain gives them one parameters object. None of them is made."""
-        if call.batch_size == 1:
-            return []
-        return [other for other in list(self._open.values()) if other.params is call.params and other.ended is None]
 
     def _put(self, call: LiveCall) -> None:
         call.forget()
@@ -388,14 +372,6 @@ class VitalHandler(InFlightRegistry, BaseCallbackHandler):
         self._recorder.fault(error)
         call.notes = (*call.notes, "unreadable_result")
         call.estimate = call.estimate or (text_size(call.messages), call.streamed_bytes)
-
-    def _note_batch(self, call: LiveCall) -> None:
-        """Of a batch that was one request only the first run has usage; LangChain gives its runs one parameters object."""
-        key = id(call.params)
-        first = self._batches.get(key)
-        if first is None or first[0] is not call.params:
-            self._batches[key] = first = (call.params, bool(call.token_usage))
-        call.batch_reported = first[1]
 
 
 def _attempt() -> int | None:

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from langchain_core.language_models import BaseChatModel
 
 from vital_tracking.errors import MissingExtra
 from vital_tracking.langchain.callbacks import in_agent, watch_scopes
+from vital_tracking.langchain.handler import VitalHandler
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
 except ImportError as error:
     raise MissingExtra("agents", "VitalMiddleware") from error
 
-if TYPE_CHECKING:
-    from vital_tracking.tracker import VitalTracker
+
+class Tracker(Protocol):
+    """What the middleware needs of a `VitalTracker`."""
+
+    @property
+    def handler(self) -> VitalHandler:
+        """The callback handler."""
+
+    def guard(
+        self,
+        model: BaseChatModel,
+        *,
+        downgrade_to: str | BaseChatModel | Sequence[str | BaseChatModel] | None = None,
+        max_wait: float = 30.0,
+    ) -> BaseChatModel:
+        """The model with its calls recorded, and made only as budgets allow."""
 
 
 class VitalMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
@@ -29,7 +44,7 @@ class VitalMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def __init__(
         self,
-        tracker: VitalTracker,
+        tracker: Tracker,
         *,
         downgrade_to: str | BaseChatModel | Sequence[str | BaseChatModel] | None = None,
         max_wait: float = 30.0,

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from vital_tracking.alerts.alert import BudgetAlert
 from vital_tracking.queries.answers import answer_type, typed
-from vital_tracking.queries.budgets import belongs, budgets
+from vital_tracking.queries.budgets import all_budgets, belongs
 from vital_tracking.stores import Store
 
 MOST_ALERTS: Final = 1000
@@ -77,7 +77,7 @@ class AlertFeed:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._since = budgets(store)["now"] - _OVERLAP
+        self._since = all_budgets(store)["now"] - _OVERLAP
         self._seen = {row["id"] for row in self._newest()}
 
     def poll(self) -> list[Alert]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from typing_extensions import TypedDict
 
-from vital_tracking.core.entities import ACTIONS
+from vital_tracking.core.entities import strictness
 from vital_tracking.queries.answers import FiniteTime, answer_type, typed
 from vital_tracking.stores import Store
 
@@ -101,7 +101,7 @@ BUDGET_COLUMNS: Final = tuple(Budget.__annotations__)
 WINDOW_COLUMNS: Final = (*_StoredWindow.__annotations__, "left")
 
 
-def budgets(store: Store) -> Budgets:
+def all_budgets(store: Store) -> Budgets:
     """All budgets, by entity."""
     return typed(Budgets, store.call("budgets_v1"))
 
@@ -171,7 +171,7 @@ def check_call(
     store: Store, entities: Mapping[str, str], *, cost: Decimal | None = None, tokens: Decimal | None = None
 ) -> CallCheck:
     """Which windows a call would meet, and whether it would pass: its entities by name, its cost in US dollars, its tokens."""
-    state = budgets(store)
+    state = all_budgets(store)
     by_id = {budget["id"]: budget for budget in state["budgets"]}
     met = typed(list[_StoredWindow], store.call("check_budget_v1", entities=json.dumps(dict(entities))))
     rows = []
@@ -187,7 +187,7 @@ def verdict(rows: Sequence[CheckedWindow], cost: Decimal | None, tokens: Decimal
     full = [row for row in rows if not _fits(row["left"], needs[row["metric"]])]
     # A downgrading budget lets the very model pass that it names.
     full = [row for row in full if row["action"] != "downgrade" or model is None or row["downgrade_to"] != model]
-    strictest = sorted(full, key=lambda row: ACTIONS.index(row["action"]))
+    strictest = sorted(full, key=lambda row: strictness(row["action"]), reverse=True)
     over = [row for row in strictest if row["enforce"]]
     return Verdict(over[0]["action"] if over else None, over, [row for row in strictest if not row["enforce"]])
 

@@ -64,7 +64,7 @@ class Forecast(TypedDict):
     budgets: list[BudgetForecast]
 
 
-def forecast(
+def cost_forecast(
     store: Store,
     *,
     organization: str | None = None,

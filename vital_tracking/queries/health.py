@@ -17,7 +17,7 @@ from vital_tracking.errors import StoreNotReady, VitalError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.queries.alerts import Alert, recent_alerts
 from vital_tracking.queries.answers import answer_type, typed
-from vital_tracking.queries.budgets import AuditedWindow, Budget, BudgetAudit, audit_budgets, budgets
+from vital_tracking.queries.budgets import AuditedWindow, Budget, BudgetAudit, all_budgets, audit_budgets
 from vital_tracking.queries.check import Check
 from vital_tracking.queries.health_sums import audit_sums, check_sums, check_views, views_refreshed_at
 from vital_tracking.queries.spool import left_by, place_of, survey
@@ -76,7 +76,7 @@ def examine(*, full: bool = False) -> Iterator[Check]:
     try:
         status = tracking_status(store)
         now = status["database_time"]
-        known, audit = budgets(store)["budgets"], audit_budgets(store)
+        known, audit = all_budgets(store)["budgets"], audit_budgets(store)
         alerts = recent_alerts(store, since=now - timedelta(days=1))
         sums = audit_sums(store, since=_BEGINNING if full else now - _AUDITED, until=now + _AHEAD)
         views = views_refreshed_at(store)

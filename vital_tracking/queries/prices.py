@@ -17,7 +17,7 @@ from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord, Cost
 from vital_tracking.core.sanitize import money
 from vital_tracking.core.usage import TokenUsage
-from vital_tracking.delivery.exporter import team_prices
+from vital_tracking.delivery.upkeep import team_prices
 from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.stores import Store
 

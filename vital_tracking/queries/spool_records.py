@@ -10,8 +10,9 @@ from uuid import UUID
 
 import orjson
 
+from vital_tracking.calls import resolve
 from vital_tracking.calls.json_codec import unpack_record, unpack_run
-from vital_tracking.calls.wire import unpack_call, unpack_opening
+from vital_tracking.calls.wire import unpack_call
 from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.spool.log_record import BEGINNINGS, LogRecord, RecordKind, frames_in
 from vital_tracking.spool.owner import is_alive
@@ -111,10 +112,8 @@ def _record_row(frame: LogRecord | None, skew_s: float) -> _Row:
 def _record_of(frame: LogRecord, skew_s: float = 0.0) -> CallRecord | RunRecord | None:
     """What a frame says, as it would be recorded; None where it says nothing of a call or a run, or not that we know."""
     with contextlib.suppress(Exception):  # a later version's, or a fault of an earlier one: shown as far as it goes
-        if frame.kind == RecordKind.CALL:
-            return unpack_call(frame.id, frame.payload, skew_s).record()
-        if frame.kind == RecordKind.OPENED:
-            return unpack_opening(frame.id, frame.payload, skew_s).record()
+        if frame.kind in (RecordKind.CALL, RecordKind.OPENED):
+            return resolve.record_of(unpack_call(frame.id, frame.payload, skew_s))
         if frame.kind in (RecordKind.RECORD, RecordKind.BEGUN):
             return unpack_record(frame.payload, skew_s)
         if frame.kind == RecordKind.RUN:

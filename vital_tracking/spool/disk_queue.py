@@ -59,9 +59,6 @@ class Spool:
         self._segment_bytes = max(min(segment_bytes, limit_bytes // 8), 4096)
         self._sync_s = sync_s
         self._background = background
-        self._reset()
-
-    def _reset(self) -> None:
         self._owner: OwnerFolder | None = None
         self._segment: Segment | None = None
         self._segments: dict[int, Segment] = {}
@@ -327,13 +324,12 @@ class Spool:
                 self._owner.let_go()
         return empty
 
-    def reset_after_fork(self) -> None:
-        """In a forked child: the files and their lock are the parent's; close this process's copies of them."""
+    def let_go(self) -> None:
+        """In a forked child: close this process's copies of the files and of their lock, which are the parent's."""
         for segment in {*self._segments.values(), *self._retired, *([self._segment] if self._segment else [])}:
             segment.let_go()
         if self._owner is not None:
             self._owner.let_go()
-        self._reset()
 
     # Opening, rotating, failing
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,8 @@ from vital_tracking.spool.owner import OwnerFolder, owners_in
 from vital_tracking.spool.segment import CAN_LOCK, segments_of
 
 _LITTER_S: Final = 3600.0
+_LOOK_EVERY_S: Final = 60.0
+_MOST_CLAIMED: Final = 16  # at once: each takes a file descriptor
 
 
 class Tally:
@@ -135,6 +138,65 @@ class OrphanedSegments:
     def let_go(self) -> None:
         """Leave the rest to whoever comes next."""
         self._owner.let_go()
+
+
+class Orphans:
+    """The orphaned segments of one database that this process has claimed; it looks for more at the start and once a minute.
+
+    `folder` is the database's, `own_path` tells this process's own folder in it. `clock_skew_s` tells how far this machine's
+    clock was from the database's when it was first known. `found` is called with each that was claimed.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        own_path: Callable[[], Path | None],
+        clock_skew_s: Callable[[], float | None],
+        *,
+        found: Callable[[OrphanedSegments], None],
+        fault: Callable[[BaseException], None],
+    ) -> None:
+        self._folder = folder
+        self._own_path = own_path
+        self._clock_skew_s = clock_skew_s
+        self._found = found
+        self._fault = fault
+        self._claimed: list[OrphanedSegments] = []
+        self._due = 0.0
+
+    def sources(self) -> Sequence[OrphanedSegments]:
+        """What is to be delivered."""
+        if self._folder is not None and time.monotonic() >= self._due:
+            self._due = time.monotonic() + _LOOK_EVERY_S
+            try:
+                for orphan in islice(self.claim(), _MOST_CLAIMED - len(self._claimed)):
+                    self._found(orphan)
+            except Exception as error:  # noqa: BLE001 - this process's own calls come first
+                self._fault(error)
+        claimed, self._claimed = len(self._claimed), [orphan for orphan in self._claimed if not orphan.finished]
+        if claimed == _MOST_CLAIMED and not self._claimed:
+            self._due = 0.0  # there may be more
+        return self._claimed
+
+    def claim(self) -> Iterator[OrphanedSegments]:
+        """Claim whatever there is, one after the other."""
+        if self._folder is None:
+            return
+        for orphan in claim(self._folder, self._own_path()):
+            self._claimed.append(orphan)
+            if (skew_s := self._clock_skew_s()) is not None:
+                orphan.date(skew_s)
+            yield orphan
+
+    def date(self, skew_s: float) -> None:
+        """This machine's clock is known now: calls whose own process never knew the database's time go by that."""
+        for orphan in self._claimed:
+            orphan.date(skew_s)
+
+    def let_go(self) -> None:
+        """Leave the rest to whoever comes next. In a forked child: it is the parent's."""
+        for orphan in self._claimed:
+            orphan.let_go()
 
 
 def claim(folder: Path, known: Path | None = None) -> Iterator[OrphanedSegments]:

@@ -19,7 +19,7 @@ from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.render.times import short_time
 from vital_tracking.errors import StoreUnavailable
 from vital_tracking.queries.alerts import ALERT_COLUMNS, MOST_ALERTS, Alert, AlertFeed, budget_alert, recent_alerts
-from vital_tracking.queries.budgets import belongs, budgets
+from vital_tracking.queries.budgets import all_budgets, belongs
 from vital_tracking.queries.csv import plain
 from vital_tracking.stores import Store
 
@@ -42,7 +42,7 @@ def list_alerts(
 ) -> None:
     """List the alerts, the newest first."""
     with opened() as store:
-        state = budgets(store)
+        state = all_budgets(store)
         since = state["now"] - timedelta(days=days)
         rows = recent_alerts(store, since=since, organization=organization, superseded=every, limit=limit)
     if json_:

@@ -35,7 +35,7 @@ Organization = Annotated[str | None, typer.Option(help="Only this organization's
 def list_budgets(organization: Organization = None, json_: Json = False, csv_: Csv = False) -> None:
     """List the budgets, each with the window that is nearest to its limit."""
     with opened() as store:
-        every = queries.budgets(store)["budgets"]
+        every = queries.all_budgets(store)["budgets"]
         rows = [row for row in every if belongs(row, organization)]
         fullest = queries.fullest_windows(store) if rows and not (json_ or csv_) else {}
     if json_:
@@ -102,7 +102,7 @@ def set_budget(
         "entity_type": entity_type,
         "entity_id": entity_id,
         "metric": options.chosen(metric, "--metric", METRICS),
-        "action": options.chosen(action, "--action", ACTIONS[::-1]),
+        "action": options.chosen(action, "--action", ACTIONS),
     }
     limits = {"minute": minute, "daily": daily, "monthly": monthly, "total": total}
     for (option, text), column in zip(limits.items(), PERIODS.values(), strict=True):
@@ -123,7 +123,7 @@ def set_budget(
         given["when_unavailable"] = options.chosen(when_unavailable, "--when-unavailable", ("allow", "deny"))
     given |= {name: value for name, value in (("enforce", enforce), ("strict", strict)) if value is not None}
     with opened() as store:
-        before = queries.budgets(store)["budgets"]
+        before = queries.all_budgets(store)["budgets"]
         known = queries.find_budget(before, given)
         if all(given.get(column, known and known.get(column)) is None for column in PERIODS.values()):
             raise typer.BadParameter(
@@ -160,7 +160,7 @@ def remove_budgets(
     """Remove budgets with their windows; their alerts stay. Asks first. Exit code 1 where there is no such budget."""
     wanted = list(dict.fromkeys(ids))
     with opened() as store:
-        known = {row["id"]: row for row in queries.budgets(store)["budgets"]}
+        known = {row["id"]: row for row in queries.all_budgets(store)["budgets"]}
         _all_there(wanted, known)
         for number in wanted:
             say(f"budget {number}: {sentence(known[number])}")
@@ -191,7 +191,7 @@ def list_windows(
 ) -> None:
     """Show the running windows of the budgets, the fullest first: what is spent, what is left, and when each ends."""
     with opened() as store:
-        state = queries.budgets(store)
+        state = queries.all_budgets(store)
         rows = queries.windows(store, entity=entity, organization=organization, ended=every, limit=limit)
     if json_:
         as_json(rows)

@@ -14,7 +14,7 @@ from vital_tracking.cli.render.amounts import money, percent
 from vital_tracking.cli.render.console import as_csv, as_json, console
 from vital_tracking.cli.report.charts import Bar, chart
 from vital_tracking.cli.report.request import PRICE_THEM, Request, say_no_calls, whose_calls
-from vital_tracking.queries.forecast import BudgetForecast, Forecast, ForecastError, forecast, has_history
+from vital_tracking.queries.forecast import BudgetForecast, Forecast, ForecastError, cost_forecast, has_history
 from vital_tracking.queries.words import counted
 from vital_tracking.stores import Store
 
@@ -28,7 +28,7 @@ _METHODS: Final = {
 
 def show(store: Store, asked: Request) -> None:
     """Print the forecast."""
-    answer = forecast(store, organization=asked.organization, period=asked.period, timezone=asked.timezone)
+    answer = cost_forecast(store, organization=asked.organization, period=asked.period, timezone=asked.timezone)
     if asked.json:
         as_json(answer)
     elif asked.csv:

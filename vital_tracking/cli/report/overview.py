@@ -16,7 +16,7 @@ from vital_tracking.cli.report.request import Request, say_no_calls
 from vital_tracking.cli.report.tables import footnotes, usage_table
 from vital_tracking.cli.report.usage import when
 from vital_tracking.queries.catalogue import GROUPINGS
-from vital_tracking.queries.forecast import forecast
+from vital_tracking.queries.forecast import cost_forecast
 from vital_tracking.queries.usage import UsageReport, cost_by_day, first_and_last_day, savings_share, usage_report
 from vital_tracking.stores import Store
 
@@ -28,7 +28,7 @@ def show(store: Store, asked: Request, reports: Sequence[str]) -> None:
     """Print the overview; `reports` are the names of all reports, for what else there is."""
     rows = max(asked.rows, _ROWS) if asked.json else _ROWS
     answers = {name: usage_report(store, name, **asked.range, rows=rows) for name in _SHOWN}
-    ahead = forecast(store, organization=asked.organization, period=asked.period, timezone=asked.timezone)
+    ahead = cost_forecast(store, organization=asked.organization, period=asked.period, timezone=asked.timezone)
     if asked.json:
         as_json({**answers, "forecast": ahead})
         return

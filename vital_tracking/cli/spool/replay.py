@@ -71,7 +71,7 @@ def _replay(settings: Settings, left: list[Process], timeout: float) -> tuple[di
         database_time(tracker.store)  # whether it answers at all: nobody should wait a minute to hear of it
         with progress_bar() as progress:
             task = progress.add_task("replaying", total=rows)
-            complete = tracker.replay(timeout, lambda _folder, delivered: progress.advance(task, delivered))
+            complete = tracker.replay(timeout, lambda _orphan, delivered: progress.advance(task, delivered))
         if not complete:
             database_time(tracker.store)
     except VitalError as error:

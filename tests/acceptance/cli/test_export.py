@@ -1,0 +1,357 @@
+"""`vital-tracking export`: every row, every digit, no formula, no more memory for more rows."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Generator
+from decimal import Context, Decimal
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from tests.acceptance.cli.test_cli import Several, fine, refused, several
+from tests.acceptance.helpers import environment
+from tests.sql.helpers import a_call, an_unpriced_call, call_id
+from tests.sql.test_retention import NOW
+from vital_tracking.errors import MissingExtra, VitalError
+from vital_tracking.queries.csv import write_csv
+from vital_tracking.queries.parquet import ParquetWriter, read_back
+from vital_tracking.stores.postgres import PostgresStore
+from vital_tracking.stores.relations import CALLS, RELATIONS, ColumnKind, Relation, time_text, value_text
+
+__all__ = ["several"]
+
+NASTY = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\tx",
+    "\rx",
+    "\nx",
+    "plain",
+    'quo"te, comma',
+    "line\nend",
+    "",
+    "\\N",
+    "'apostrophe",
+    "\uff1d1",
+]
+EXACT = "123456789012345678.00000000000000000001"
+
+
+@pytest.fixture
+def calls(store: PostgresStore) -> list[dict[str, Any]]:
+    """Calls whose users' names are nasty, with an amount of 38 digits and one without a price."""
+    made = [
+        a_call(n, user_id=name, created_at=f"2026-01-{n:02}T10:00:00.5Z", organization_id="o-1" if n % 2 else None)
+        for n, name in enumerate(NASTY, start=1)
+    ]
+    made.append(
+        a_call(
+            20,
+            created_at="2026-02-01T00:00:00Z",
+            total_cost=EXACT,
+            tags=["a,b", "=c"],
+            metadata={"k": [1, "x"]},
+            latency_ms=0.1,
+        )
+    )
+    made.append(an_unpriced_call(21, created_at="2026-02-02T00:00:00Z", cache_hit=False, status="error"))
+    report = store.call("record_calls_v1", calls=json.dumps(made))
+    assert report["inserted"] == len(made), report
+    return made
+
+
+def duck(query: str) -> list[list[Any]]:
+    """What DuckDB answers, in a process of its own: it leaves threads and chatter behind."""
+    code = "import duckdb, json, sys; print(json.dumps(duckdb.connect().execute(sys.argv[1]).fetchall()))"
+    done = subprocess.run([sys.executable, "-c", code, query], capture_output=True, text=True, check=True)
+    answer: list[list[Any]] = json.loads(done.stdout)
+    return answer
+
+
+def table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_calls_as_csv_hold_every_row_and_digit(several: Several, calls: list[dict[str, Any]]) -> None:
+    """If this failed, a bill made of the export would differ from the database's."""
+    every, january, one, user, empty = several(
+        ["export", "calls", "-"],
+        ["export", "calls", "-", "--since", "2026-01-02", "--until", "2026-01-04T10:00:00.5+00:00"],
+        ["export", "-", "--organization", "o-1"],
+        ["export", "calls", "-", "--user", "-1"],
+        ["export", "daily", "-", "--organization", "nobody"],
+    )
+    rows = table(fine(every))
+    assert list(rows[0]) == list(CALLS.columns)
+    assert len(rows) == len(calls)
+    by_id = {row["id"]: row for row in rows}
+    last, unpriced = by_id[call_id(20)], by_id[call_id(21)]
+    assert last["total_cost"] == EXACT
+    assert (last["created_at"], last["tags"], json.loads(last["metadata"])) == (
+        "2026-02-01T00:00:00+00:00",
+        '["a,b", "=c"]',
+        {"k": [1, "x"]},
+    )
+    assert (last["latency_ms"], last["priced"], last["cache_hit"]) == ("0.1", "true", "false")
+    assert (unpriced["total_cost"], unpriced["priced"], unpriced["success"]) == ("", "false", "false")
+    assert [row["id"] for row in table(fine(january))] == [call_id(2), call_id(3)]
+    assert {row["organization_id"] for row in table(fine(one))} == {"o-1"}
+    assert [row["id"] for row in table(fine(user))] == [call_id(3)]
+    assert table(fine(empty)) == []
+    names = {by_id[call_id(n)]["user_id"] for n in range(1, len(NASTY) + 1)}
+    assert {
+        "'=1+1",
+        "'+1",
+        "'-1",
+        "'@SUM(A1)",
+        "'\tx",
+        "'\rx",
+        "'\nx",
+        "'\uff1d1",
+        "plain",
+        "line\nend",
+        "\\N",
+    } <= names
+
+
+def test_every_relation_can_be_taken_out_in_both_formats(
+    several: Several, calls: list[dict[str, Any]], tmp_path: Path, store: PostgresStore
+) -> None:
+    """If this failed, a column was added, renamed or typed otherwise than the export knows."""
+    store.call(
+        "record_runs_v1",
+        runs=json.dumps([{"id": "r", "service_type": "workflow", "started_at": "2026-01-01T00:00:00Z"}]),
+    )
+    store.call("set_budget_v1", budget='{"entity_type": "user", "monthly_limit": "0.1"}')
+    store.call(
+        "record_calls_v1",
+        calls=json.dumps([a_call(50, user_id="u", workflow_id="w", created_at=NOW.isoformat())]),
+    )
+    # Amounts of 38 digits are for calls to carry; sums of them in files of 38 digits are not.
+    with psycopg.connect(store.conninfo) as connection:
+        connection.execute("delete from token_usage_logs where id = %s", [call_id(20)])
+    done = several(
+        *[["export", name, f"{name}.{suffix}", "--json"] for name in RELATIONS for suffix in ("csv", "parquet")]
+    )
+    written = {Path(row["file"]).name: row["rows"] for row in (json.loads(fine(one)) for one in done)}
+    for name in RELATIONS:
+        assert written[f"{name}.csv"] == written[f"{name}.parquet"]
+        assert written[f"{name}.csv"] > 0, name
+        text = (tmp_path / f"{name}.csv").read_bytes().decode()
+        found = parquet.read_table(tmp_path / f"{name}.parquet")
+        assert [list(RELATIONS[name].columns)] * 2 == [found.column_names, list(table(text)[0])]
+    sums = "select sum(total_cost)::text, sum(calls)::text from '{}'"
+    assert duck(sums.format(tmp_path / "daily.parquet")) == duck(sums.format(tmp_path / "calls.parquet"))
+
+
+def test_parquet_is_read_as_it_was(several: Several, calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    """If this failed, DuckDB would add up something else than the database."""
+    [done] = several(["export", "calls", "calls.parquet"])
+    assert "duckdb -c" in fine(done)
+    file = tmp_path / "calls.parquet"
+    [[cost, names, tags, kind]] = duck(
+        f"select sum(total_cost)::text, list(user_id order by id), max(tags), max(typeof(created_at)) from '{file}'"
+    )
+    assert Decimal(cost) == Context(prec=60).add(Decimal(EXACT), Decimal("0.42") * len(NASTY))
+    assert names[: len(NASTY)] == NASTY
+    assert (tags, kind) == (["a,b", "=c"], "TIMESTAMP WITH TIME ZONE")
+    assert read_back(file).rows == len(calls)
+
+
+def test_what_is_asked_wrongly_is_said_in_words(several: Several, calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    """If this failed, a slip would overwrite a file, or leave half of one."""
+    (tmp_path / "there.csv").write_text("mine")
+    there, forced, folder, user, since, nowhere, what, no_file, twice = several(
+        ["export", "calls", "there.csv"],
+        ["export", "calls", "there.csv", "--force"],
+        ["export", "calls", str(tmp_path)],
+        ["export", "daily", "x.csv", "--user", "u"],
+        ["export", "calls", "x.csv", "--since", "yesterday"],
+        ["export", "calls", "no/such/folder/x.csv"],
+        ["export", "everything", "x.csv"],
+        ["export", "daily"],
+        ["export", "x.csv", "--days", "3", "--since", "3d"],
+    )
+    assert "--force" in refused(there)
+    assert f"{len(calls)} rows" in fine(forced)
+    assert "folder" in refused(folder)
+    assert "--user does not go with daily" in refused(user, code=2)
+    assert "--since takes" in refused(since, code=2)
+    assert "cannot be written" in refused(nowhere)
+    assert "daily-users" in refused(what, code=2)
+    assert "daily.csv" in refused(no_file, code=2)
+    assert "one of them" in refused(twice, code=2)
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"there.csv"}
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(
+    database_url: str, calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """If this failed, `| head` would end in a traceback."""
+    code = (
+        "import sys; sys.argv = ['vital-tracking', 'export', 'calls', '-']; from vital_tracking.cli import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(tmp_path, VITAL_DATABASE_URL=database_url, PYTHONUNBUFFERED="1"),
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert b"Traceback" not in process.stderr.read()
+    process.wait(30)
+    process.stderr.close()
+
+
+def test_without_the_extra_it_says_which(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """If this failed, a missing library would be a traceback."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"vital-tracking\[parquet\]"):
+        ParquetWriter(tmp_path / "x.parquet", CALLS)
+
+
+# A formula in a spreadsheet runs with the rights of who opens it; the names of users and models come from anywhere.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.sampled_from(NASTY)
+SMALL = Relation(
+    "r",
+    {"name": ColumnKind.text, "amount": ColumnKind.decimal, "calls": ColumnKind.integer},
+    time="name",
+    key=("name",),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(st.none() | TEXTS, st.none() | st.decimals(-9, 9, places=3), st.none() | st.integers(-9, 9)),
+        max_size=5,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_no_cell_of_text_is_a_formula_and_no_number_is_text(rows: list[tuple[Any, ...]]) -> None:
+    """If this failed, opening an export could run what somebody wrote into a name; or a negative amount would not add up."""
+    file = io.StringIO(newline="")
+    given_rows = [tuple(None if value is None else str(value) for value in row) for row in rows]
+    assert write_csv(file, SMALL, [given_rows]) == len(rows)
+    read = list(csv.reader(io.StringIO(file.getvalue(), newline="")))[1:]
+    assert len(read) == len(rows)
+    for (name, amount, number), (cell, *numbers) in zip(given_rows, read, strict=True):
+        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"))
+        assert cell in (name or "", f"'{name}")
+        assert numbers == [amount or "", number or ""]
+
+
+AMOUNTS = st.decimals(0, 10**25, allow_nan=False, allow_infinity=False, places=None).map(abs)
+
+
+@given(st.lists(AMOUNTS | st.none(), min_size=1, max_size=6))
+@settings(max_examples=30, deadline=None)
+def test_parquet_never_rounds(tmp_path_factory: pytest.TempPathFactory, amounts: list[Decimal | None]) -> None:
+    """If this failed, an amount with many digits would be another one in the archive."""
+    texts = [None if amount is None else format(amount, "f") for amount in amounts]
+    digits = [(len(text.partition(".")[0]), len(text.partition(".")[2].rstrip("0"))) for text in texts if text]
+    wanted = {"total_cost": [max((a for a, _ in digits), default=1), max((b for _, b in digits), default=0)]}
+    relation = Relation("r", {"total_cost": ColumnKind.decimal}, time="total_cost", key=("total_cost",))
+    path = tmp_path_factory.mktemp("parquet") / "x.parquet"
+    with ParquetWriter(path, relation, wanted) as writer:
+        writer.write([(text,) for text in texts])
+    found = parquet.read_table(path)["total_cost"].to_pylist()
+    assert [None if value is None else Decimal(value) for value in found] == [text and Decimal(text) for text in texts]
+    assert (
+        read_back(path).total_cost == sum((Decimal(text) for text in texts if text), Decimal(0)) or len(str(found)) > 28
+    )
+
+
+def test_an_amount_that_does_not_fit_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    """If this failed, an amount that came while the file was written would be cut."""
+    relation = Relation("r", {"total_cost": ColumnKind.decimal}, time="total_cost", key=("total_cost",))
+    with pytest.raises(VitalError, match="more digits"), ParquetWriter(tmp_path / "x.parquet", relation) as writer:
+        writer.write([("0.1",), ("0." + "0" * 26 + "1",)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stream_takes_no_more_memory_for_more_rows(tmp_path: Path, database_url: str, store: PostgresStore) -> None:
+    """If this failed, exporting ten million calls would need as much memory as they take."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("alter table token_usage_logs disable trigger user")
+        connection.execute(
+            "insert into token_usage_logs (id, created_at, priced, user_id) select gen_random_uuid(), '2026-01-01Z', false,"
+            " repeat(n::text, 20) from generate_series(1, 8500) as n"
+        )
+    peaks = {}
+    for batches in (2, 16):
+        stream = store.stream(CALLS, batch=500)
+        assert isinstance(stream, Generator)
+        with contextlib.closing(stream), (tmp_path / "x.csv").open("w", newline="") as file:
+            next(stream)
+            tracemalloc.start()
+            assert write_csv(file, CALLS, islice(stream, batches)) == 500 * batches
+            peaks[batches] = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    assert peaks[16] < 1.5 * peaks[2] + 100_000, peaks
+
+
+def test_the_columns_are_those_of_the_tables(store: PostgresStore, rows: Callable[..., list[dict[str, Any]]]) -> None:
+    """If this failed, a column that was added to a table would be missing in every archive."""
+    kinds = {
+        "uuid": {ColumnKind.text},
+        "text": {ColumnKind.text},
+        "bigint": {ColumnKind.integer},
+        "integer": {ColumnKind.integer},
+        "smallint": {ColumnKind.integer},
+        "numeric": {ColumnKind.decimal, ColumnKind.integer},
+        "double precision": {ColumnKind.real},
+        "boolean": {ColumnKind.truth},
+        "jsonb": {ColumnKind.json},
+        "timestamp with time zone": {ColumnKind.time},
+        "date": {ColumnKind.day},
+        "ARRAY": {ColumnKind.list},
+    }
+    for relation in RELATIONS.values():
+        found = rows(
+            "select column_name, data_type from information_schema.columns where table_schema = 'public' and table_name = %s",
+            relation.name,
+        )
+        left_out = {"latency_histogram"} | (
+            {"claimed_by", "claimed_until"} if relation.name == "cost_alerts" else set()
+        )
+        assert {row["column_name"] for row in found} - left_out == set(relation.columns), relation.name
+        for row in found:
+            if row["column_name"] in relation.columns:
+                assert relation.columns[row["column_name"]] in kinds[row["data_type"]], (relation.name, row)
+
+
+def test_texts_of_all_stores_are_the_same() -> None:
+    """If this failed, the same table would be exported otherwise from Supabase than from PostgreSQL."""
+    assert (
+        time_text("2026-01-15 10:00:00.5+00")
+        == time_text("2026-01-15T10:00:00.5+00:00")
+        == "2026-01-15T10:00:00.5+00:00"
+    )
+    assert time_text("2026-01-15T12:00:00+02:00") == "2026-01-15T10:00:00+00:00"
+    assert [value_text(value) for value in (None, "x", True, 5, 0.1, ["a"], {"b": None})] == [
+        None,
+        "x",
+        "true",
+        "5",
+        "0.1",
+        '["a"]',
+        '{"b": null}',
+    ]

@@ -1,0 +1,447 @@
+"""What LangGraph, threads and LangSmith do around a call, as it shows on the row: step, path, attempt, tool, trace.
+
+If one of these fails, a workflow's author sees costs at the wrong step, twice, or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Annotated, Any, TypedDict
+from uuid import UUID
+
+import langsmith
+import langsmith.run_trees
+import langsmith.utils
+import pytest
+from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables.config import ContextThreadPoolExecutor
+from langchain_core.tools import tool
+from langgraph.cache.memory import InMemoryCache
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
+
+from tests.integration.helpers import Rows, dollars, only
+from tests.support.provider_server import ProviderServer, Reply
+from vital_tracking import Agent, VitalTracker, step
+from vital_tracking.calls import attribution
+
+COST = dollars((100, "0.15"), (20, "0.60"))  # the server's usual answer from gpt-4o-mini
+
+
+def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
+    assert tracker.flush().complete
+    stats = tracker.stats()
+    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
+    return rows()
+
+
+def config(tracker: VitalTracker, **more: Any) -> dict[str, Any]:
+    return {"callbacks": [tracker.handler], **more}
+
+
+def asks(model: Any, text: str = "Hi") -> Callable[..., Any]:
+    """A node that asks the model once."""
+
+    async def node(state: Any) -> dict[str, Any]:
+        await model.ainvoke(text)
+        return {}
+
+    return node
+
+
+class RunIds(BaseCallbackHandler):
+    """The runs as another handler sees them."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.root: UUID | None = None
+        self.models: list[UUID] = []
+
+    def on_chain_start(self, *args: Any, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+        if parent_run_id is None:
+            self.root = run_id
+
+    def on_chat_model_start(self, *args: Any, run_id: UUID, **kwargs: Any) -> None:
+        self.models.append(run_id)
+
+
+# Nodes
+
+
+async def test_node_step_thread_and_trace_are_captured(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """Without a scope or a word from the author: which node, which thread, which run."""
+    model = provider.chat_openai()
+    builder = StateGraph(MessagesState).add_node("triage", asks(model)).add_node("answer", asks(model))
+    builder.add_edge(START, "triage").add_edge("triage", "answer")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    ids = RunIds()
+    await graph.ainvoke(
+        {"messages": []}, {"callbacks": [tracker.handler, ids], "configurable": {"thread_id": "t-1"}, "tags": ["mine"]}
+    )
+    first, second = stored(tracker, rows)
+    assert [first["workflow_step"], second["workflow_step"]] == ["triage", "answer"]
+    assert [first["metadata"]["langgraph_step"], second["metadata"]["langgraph_step"]] == [1, 2]
+    for row, run_id in zip((first, second), ids.models, strict=True):
+        assert (row["framework"], row["session_id"], row["metadata"]["attempt"]) == ("langgraph", "t-1", 1)
+        assert row["run_id"] == str(run_id)
+        assert row["trace_id"] == str(ids.root)
+        assert row["parent_run_id"] not in (None, row["run_id"], row["trace_id"])
+        assert row["tags"] == ["mine"]
+        assert row["total_cost"] == COST
+
+
+async def test_a_named_step_has_name_agent_and_metadata(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """The author's name for a step, and the agent that does it, win over the node's bare name."""
+    model = provider.chat_openai()
+    agent = Agent("cardio", name="Cardiologist", tier="tier_1", role="lead")
+    named = step("triage", name="Triage", agent=agent, message_type="preset_action", metadata={"ward": "B"})
+    builder = StateGraph(MessagesState).add_node("n1", asks(model), metadata=named).add_node("n2", asks(model))
+    graph = builder.add_edge(START, "n1").add_edge("n1", "n2").compile()
+    with tracker.workflow("intake", user_id="u-1") as workflow:
+        await graph.ainvoke({"messages": []}, workflow.config())
+    first, second = stored(tracker, rows)
+    assert (first["workflow_id"], first["workflow_step"], first["workflow_step_name"]) == ("intake", "triage", "Triage")
+    assert [first[name] for name in ("agent_id", "agent_name", "agent_tier", "agent_role")] == [
+        "cardio", "Cardiologist", "tier_1", "lead",
+    ]  # fmt: skip
+    assert (first["message_type"], first["metadata"]["ward"]) == ("preset_action", "B")
+    assert (second["workflow_step"], second["workflow_step_name"], second["agent_id"]) == ("n2", None, None)
+    assert (second["message_type"], "ward" in second["metadata"]) == ("chat", False)
+
+
+async def test_a_subgraph_shows_its_leaf_and_its_path(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """Two subgraphs with a node of the same name would fall into one step."""
+    model = provider.chat_openai()
+    inner = StateGraph(MessagesState).add_node("leaf", asks(model)).add_edge(START, "leaf").compile()
+    builder = StateGraph(MessagesState).add_node("left", inner).add_node("right", inner)
+    graph = builder.add_edge(START, "left").add_edge("left", "right").compile()
+    await graph.ainvoke({"messages": []}, config(tracker))
+    found = stored(tracker, rows)
+    assert [row["workflow_step"] for row in found] == ["leaf", "leaf"]
+    assert [row["metadata"]["langgraph_path"] for row in found] == ["left/leaf", "right/leaf"]
+    assert len({row["trace_id"] for row in found}) == 1
+
+
+class Items(TypedDict):
+    items: list[str]
+    done: Annotated[list[str], lambda old, new: old + new]
+
+
+async def test_send_runs_a_node_many_times_at_once(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+    """Map-reduce: each of the parallel runs of one node is a call of its own."""
+    provider.respond_with(lambda request: Reply(input_tokens=100 * int(request.body["messages"][0]["content"])))
+    model = provider.chat_openai()
+
+    async def work(state: dict[str, str]) -> dict[str, Any]:
+        await model.ainvoke(state["item"])
+        return {"done": [state["item"]]}
+
+    builder = StateGraph(Items).add_node("work", work)
+    builder.add_conditional_edges(START, lambda state: [Send("work", {"item": item}) for item in state["items"]])
+    await builder.compile().ainvoke({"items": ["1", "2", "3", "4"], "done": []}, config(tracker))
+    found = stored(tracker, rows)
+    assert sorted(row["prompt_tokens"] for row in found) == [100, 200, 300, 400]
+    assert {row["workflow_step"] for row in found} == {"work"}
+    assert len({row["metadata"]["langgraph_checkpoint_ns"] for row in found}) == 4
+
+
+async def test_an_interrupt_is_no_failure_and_its_resumption_is_a_second_bill(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """The node runs again from its start when it is resumed, and asks the model again: both are billed, none failed."""
+    model = provider.chat_openai()
+
+    async def ask_human(state: MessagesState) -> dict[str, Any]:
+        await model.ainvoke("Hi")
+        return {"messages": [("user", interrupt("Really?"))]}
+
+    graph = (
+        StateGraph(MessagesState)
+        .add_node("ask", ask_human)
+        .add_edge(START, "ask")
+        .compile(checkpointer=InMemorySaver())
+    )
+    with tracker.workflow("intake") as workflow:
+        first = workflow.config(configurable={"thread_id": "t-1"})
+        assert "__interrupt__" in await graph.ainvoke({"messages": []}, first)
+    with tracker.workflow("intake") as workflow:
+        await graph.ainvoke(Command(resume="yes"), workflow.config(configurable={"thread_id": "t-1"}))
+    found = stored(tracker, rows)
+    assert [row["status"] for row in found] == ["ok", "ok"]
+    assert [row["total_cost"] for row in found] == [COST, COST]
+    assert len({row["metadata"]["langgraph_checkpoint_ns"] for row in found}) == 1
+    assert [run["status"] for run in rows("select status from service_runs")] == ["ok", "ok"]
+
+
+async def test_each_attempt_of_a_retry_policy_is_billed_and_numbered(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """A node that fails after its call is run again; without the number nobody sees why it costs three times."""
+    model = provider.chat_openai()
+    attempts = 0
+
+    async def unstable(state: MessagesState) -> dict[str, Any]:
+        nonlocal attempts
+        attempts += 1
+        await model.ainvoke("Hi")
+        if attempts < 3:
+            raise ConnectionError("again")
+        return {}
+
+    policy = RetryPolicy(max_attempts=3, initial_interval=0.001, jitter=False)
+    graph = StateGraph(MessagesState).add_node("n", unstable, retry_policy=policy).add_edge(START, "n").compile()
+    await graph.ainvoke({"messages": []}, config(tracker))
+    found = stored(tracker, rows)
+    assert [row["metadata"]["attempt"] for row in found] == [1, 2, 3]
+    assert [row["total_cost"] for row in found] == [COST] * 3
+
+
+async def test_a_hit_of_the_node_cache_is_no_row(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+    """A node that LangGraph answers from its cache asks nobody."""
+    builder = StateGraph(MessagesState).add_node("n", asks(provider.chat_openai()), cache_policy=CachePolicy())
+    graph = builder.add_edge(START, "n").compile(cache=InMemoryCache())
+    for _ in range(2):
+        await graph.ainvoke({"messages": []}, config(tracker))
+    assert len(provider.requests) == 1
+    assert only(stored(tracker, rows))["total_cost"] == COST
+
+
+# Agents and tools
+
+
+async def test_an_agent_and_the_call_inside_its_tool(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """A tool that asks a model itself: the call is the tool's, not a third turn of the agent; totals are not billed again."""
+    inner = provider.chat_openai(model="gpt-4o")
+
+    @tool
+    async def lookup(question: str) -> str:
+        """Look something up."""
+        return (await inner.ainvoke(question)).text
+
+    provider.script(
+        [
+            Reply(text="", tool_calls=[("lookup", {"question": "dose?"})]),
+            Reply(text="200 mg", input_tokens=40, output_tokens=4),
+            Reply(text="Take 200 mg."),
+        ]
+    )
+    agent = create_agent(provider.chat_openai(), [lookup], name="pharmacist")
+    result = await agent.ainvoke({"messages": [("user", "How much?")]}, config(tracker))
+    assert result["messages"][-1].text == "Take 200 mg."
+    ask, inside, answer = stored(tracker, rows)
+    assert [row["workflow_step"] for row in (ask, inside, answer)] == ["model", "tools", "model"]
+    assert [row["message_type"] for row in (ask, inside, answer)] == ["chat", "tool_execution", "chat"]
+    assert (inside["metadata"]["tool"], inside["model"]) == ("lookup", "gpt-4o")
+    assert inside["total_cost"] == dollars((40, "2.50"), (4, "10"))
+    assert {ask["agent_id"], answer["agent_id"]} == {"pharmacist"}
+    assert len({row["trace_id"] for row in (ask, inside, answer)}) == 1
+
+
+def test_tools_and_retrievers_inside_each_other_keep_the_trace(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """Calls made inside retrievers and tools belong to the run that started it all."""
+    model = provider.chat_openai()
+
+    @tool
+    def outer_tool(question: str) -> str:
+        """Ask through another tool."""
+        return str(inner_tool.invoke({"question": question}))
+
+    @tool
+    def inner_tool(question: str) -> str:
+        """Ask."""
+        return str(model.invoke(question).text)
+
+    class Library(BaseRetriever):
+        def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+            return [Document(outer_tool.invoke({"question": query}))]
+
+    ids = RunIds()
+    chain = RunnableLambda(lambda question: Library().invoke(question))
+    chain.invoke("Hi", {"callbacks": [tracker.handler, ids]})
+    row = only(stored(tracker, rows))
+    assert row["trace_id"] == str(ids.root)
+    assert (row["message_type"], row["metadata"]["tool"]) == ("tool_execution", "inner_tool")
+    assert not tracker.handler._calls.runs
+    assert not tracker.handler._calls._children
+
+
+# Threads
+
+
+@pytest.fixture
+def installed(tracker: VitalTracker) -> Iterator[VitalTracker]:
+    tracker.install()
+    yield tracker
+    tracker.uninstall()
+
+
+async def test_installed_it_sees_every_thread(installed: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+    """Raw threads and executors lose LangChain's context, and their calls with it, unless the handler is installed."""
+    model = provider.chat_openai()
+
+    def ask(tag: str) -> None:
+        model.invoke("Hi", {"tags": [tag]})
+
+    thread = threading.Thread(target=ask, args=("thread",))
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    with ThreadPoolExecutor(1) as pool:
+        await asyncio.wrap_future(pool.submit(ask, "pool"))
+        await asyncio.get_running_loop().run_in_executor(pool, ask, "executor")
+    await asyncio.to_thread(ask, "to_thread")
+    await asyncio.gather(model.ainvoke("Hi", {"tags": ["gather"]}), model.ainvoke("Hi", {"tags": ["gather"]}))
+    # `callbacks=[]` drops what was inherited, not what is installed.
+    model.invoke("Hi", {"callbacks": [], "tags": ["empty"]})
+    found = stored(installed, rows)
+    assert sorted(tag for row in found for tag in row["tags"]) == sorted(
+        ["thread", "pool", "executor", "to_thread", "gather", "gather", "empty"]
+    )
+    installed.uninstall()
+    model.invoke("Hi")
+    assert len(stored(installed, rows)) == 7
+
+
+async def test_installed_and_handed_on_is_one_row(
+    installed: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """Installed, in the config and in the scope: still one bill."""
+    with installed.conversation(user_id="u-1") as conversation:
+        await provider.chat_openai().ainvoke("Hi", conversation.config())
+    assert only(stored(installed, rows))["user_id"] == "u-1"
+
+
+async def test_where_context_is_kept_and_where_it_is_lost(
+    installed: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """asyncio.to_thread and LangChain's executor keep the scope; a raw thread's call is stored, but belongs to nobody."""
+    model = provider.chat_openai()
+    with installed.conversation(user_id="u-1"):
+        await asyncio.to_thread(model.invoke, "Hi", {"tags": ["to_thread"]})
+        with ContextThreadPoolExecutor(1) as pool:
+            await asyncio.wrap_future(pool.submit(model.invoke, "Hi", {"tags": ["langchain"]}))
+        thread = threading.Thread(target=model.invoke, args=("Hi", {"tags": ["thread"]}))
+        thread.start()
+        await asyncio.to_thread(thread.join)
+    users = {tag: row["user_id"] for row in stored(installed, rows) for tag in row["tags"]}
+    assert users == {"to_thread": "u-1", "langchain": "u-1", "thread": None}
+
+
+async def test_an_empty_list_of_callbacks_drops_what_was_handed_on(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """LangChain's own rule: with callbacks=[] a call inside a chain is nobody's. install() is the way to see it."""
+    model = provider.chat_openai()
+    chain = RunnableLambda(lambda question: model.invoke(question, {"callbacks": []}))
+    await asyncio.to_thread(chain.invoke, "Hi", config(tracker))
+    assert len(provider.requests) == 1
+    assert stored(tracker, rows) == []
+
+
+def test_a_later_install_takes_over(
+    make_tracker: Callable[..., VitalTracker], provider: ProviderServer, rows: Rows
+) -> None:
+    """Two trackers installed would bill each call twice; closing the old one must not take the new one off."""
+    old, new = make_tracker(organization_id="old"), make_tracker(organization_id="new")
+    old.install()
+    new.install()
+    old.close()
+    provider.chat_openai().invoke("Hi")
+    assert only(stored(new, rows))["organization_id"] == "new"
+
+
+# LangSmith
+
+
+class Sink(BaseHTTPRequestHandler):
+    """Takes whatever LangSmith's client sends."""
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.send_response(202)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_GET = do_POST = do_PATCH = answer  # noqa: N815 (named so by the base class)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (named so by the base class)
+        """Keep the output of the tests quiet."""
+
+
+def forget_environment() -> None:
+    langsmith.utils.get_env_var.cache_clear()
+    langsmith.utils.get_tracer_project.cache_clear()
+    attribution._project = (float("-inf"), None)
+
+
+@pytest.fixture
+def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[langsmith.Client]:
+    """LangSmith's tracing, switched on, sending to a local server."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    for name, value in (("TRACING", "true"), ("ENDPOINT", url), ("API_KEY", "sk-canary"), ("PROJECT", "clinic")):
+        monkeypatch.setenv(f"LANGSMITH_{name}", value)
+    forget_environment()
+    client = langsmith.Client(api_url=url, api_key="sk-canary", auto_batch_tracing=False)
+    monkeypatch.setattr(langsmith.run_trees, "_CLIENT", client)
+    yield client
+    client.session.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    monkeypatch.undo()
+    forget_environment()
+
+
+async def test_langsmiths_ids_and_project_are_on_the_row(
+    tracing: langsmith.Client, tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """From a row to its trace in LangSmith and back: run id, trace id and project must be LangSmith's own."""
+    ids = RunIds()
+    seen: list[Any] = []
+    model = provider.chat_openai()
+
+    @langsmith.traceable(name="outside")
+    async def outside() -> None:
+        tree = langsmith.get_current_run_tree()
+        seen.append(tree)
+        await model.ainvoke("Hi", {"callbacks": [tracker.handler, ids]})
+
+    with langsmith.tracing_context(enabled=True, client=tracing, project_name="ward"):
+        await outside()
+    await model.ainvoke("Hi", {"callbacks": [tracker.handler, ids]})
+    nested, alone = stored(tracker, rows)
+    assert nested["run_id"] == str(ids.models[0])
+    assert nested["trace_id"] == str(seen[0].trace_id)
+    assert nested["langsmith_project"] == seen[0].session_name == "ward"
+    assert alone["trace_id"] == alone["run_id"] == str(ids.models[1])
+    assert alone["langsmith_project"] == "clinic"
+
+
+async def test_without_tracing_there_is_no_project(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+    """A project on rows of a team that does not trace would lead nowhere."""
+    forget_environment()
+    await provider.chat_openai().ainvoke("Hi", config(tracker))
+    assert only(stored(tracker, rows))["langsmith_project"] is None

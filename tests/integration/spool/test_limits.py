@@ -1,0 +1,555 @@
+"""Neither the disk nor the memory has room, and the database is away: the money of every call arrives all the same, to the cent.
+
+If one of these fails, the bill is not whole after an outage, or the program that records has felt it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.budgets.helpers import set_budget
+from tests.support.postgres import PostgresServer, free_port, outage
+from vital_tracking import Settings, VitalTracker
+from vital_tracking.delivery import exporter
+from vital_tracking.delivery.dead_letters import FILE, forget_taken, letters_in, take_letters
+from vital_tracking.errors import StoreUnavailable
+from vital_tracking.spool.owner import owners_in
+from vital_tracking.spool.segment import bytes_in, segments_of
+from vital_tracking.stores.postgres import PostgresStore
+
+Rows = Callable[..., list[dict[str, Any]]]
+REPOSITORY = Path(__file__).resolve().parents[3]
+KIB = 1 << 10
+PRICES = {"gpt-4o-mini": (Decimal("0.15"), Decimal("0.60")), "gpt-4o": (Decimal("2.50"), Decimal("10.00"))}
+LONG_S = 2.0  # for one call: no call waits for the database, or for a retry
+
+SUMS = """
+select coalesce(sum(calls), 0)::int as calls, coalesce(sum(prompt_tokens), 0)::bigint as prompt,
+  coalesce(sum(completion_tokens), 0)::bigint as completion, coalesce(sum(total_cost), 0) as cost
+from token_usage_logs
+"""
+
+
+class Gated(PostgresStore):
+    """A real store that can be away."""
+
+    away = False
+
+    def call(self, function: str, /, **arguments: Any) -> Any:
+        if self.away:
+            raise StoreUnavailable("The database is away.")
+        return super().call(function, **arguments)
+
+
+class Book:
+    """What was recorded, as the one who records it knows it."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Any] = {"calls": 0, "prompt": 0, "completion": 0, "cost": Decimal(0)}
+        self.slowest = 0.0
+        self._lock = threading.Lock()
+
+    def record(self, tracker: VitalTracker, number: int, **fields: Any) -> None:
+        model = ("gpt-4o-mini", "gpt-4o")[number % 2]
+        prompt, completion = 100 + number % 7, 10 + number % 3
+        known = {"user_id": f"u-{number % 5}", "organization_id": "o", "metadata": {"department": "d" * 150}, **fields}
+        begun = time.perf_counter()
+        tracker.record(provider="openai", model=model, prompt_tokens=prompt, completion_tokens=completion, **known)
+        self.add(model, prompt, completion, time.perf_counter() - begun)
+
+    def add(self, model: str, prompt: int, completion: int, took: float = 0.0) -> None:
+        rates = PRICES[model]
+        with self._lock:
+            self.slowest = max(self.slowest, took)
+            self.sums["calls"] += 1
+            self.sums["prompt"] += prompt
+            self.sums["completion"] += completion
+            self.sums["cost"] += (prompt * rates[0] + completion * rates[1]) / 1_000_000
+
+    def agrees(self, rows: Rows) -> None:
+        assert rows(SUMS) == [self.sums]
+
+
+Track = Callable[..., VitalTracker]
+
+
+@pytest.fixture
+def track(database_url: str, tmp_path: Path) -> Iterator[Track]:
+    """Makes trackers with little room, on a store of their own that can be away; they share one spool."""
+    made: list[VitalTracker] = []
+
+    def make(*, away: bool = False, **options: Any) -> VitalTracker:
+        store = Gated(database_url)
+        store.away = away
+        known: dict[str, Any] = {
+            "spool_dir": tmp_path / "spool",
+            "flush_interval_s": 3600,
+            "spool_bytes": 256 * KIB,
+            "queue_bytes": 64 * KIB,
+            "budgets": False,
+        }
+        made.append(VitalTracker(store, settings=Settings(**{**known, **options})))
+        return made[-1]
+
+    yield make
+    for tracker in made:
+        tracker.store.away = False  # type: ignore[attr-defined]
+        tracker.close()
+
+
+def away(tracker: VitalTracker, is_away: bool) -> None:
+    tracker.store.away = is_away  # type: ignore[attr-defined]
+
+
+def queued(tracker: VitalTracker) -> int:
+    return tracker._recorder._queue.bytes
+
+
+def until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def merged_rows_are_few(rows: Rows) -> None:
+    """One for each owner, model and quarter of an hour."""
+    merged = rows("select * from token_usage_logs where metadata -> 'notes' ? 'merged'")
+    assert merged
+    kinds = {(row["user_id"], row["model"], int(row["created_at"].timestamp()) // 900) for row in merged}
+    assert len(kinds) >= 10
+    assert all(row["organization_id"] == "o" and row["latency_ms"] is None for row in merged)
+
+
+# Limits of our own
+
+
+def test_first_detail_goes_and_then_all_but_the_money(track: Track, rows: Rows, tmp_path: Path) -> None:
+    """What is lost of a call is what matters least, and nothing grows past its limit."""
+    tracker, book = track(away=True), Book()
+    seen: list[tuple[int, int]] = []
+    for number in range(3000):
+        book.record(tracker, number)
+        stats = tracker.stats()
+        seen.append((stats.shortened, stats.merged))
+        assert stats.spool_bytes <= 256 * KIB
+        assert queued(tracker) <= 64 * KIB
+        if number % 100 == 0:
+            assert bytes_in(tmp_path / "spool") <= 256 * KIB + 4 * KIB
+    first_short = next(index for index, (shortened, _) in enumerate(seen) if shortened)
+    first_merged = next(index for index, (_, merged) in enumerate(seen) if merged)
+    assert 100 < first_short < first_merged - 50
+    stats = tracker.stats()
+    assert (stats.dropped, stats.faults, stats.inserted) == (0, 0, 0)
+    assert stats.waiting + stats.merged == 3000
+    assert stats.merged > 1000
+    assert book.slowest < LONG_S
+    assert bytes_in(tmp_path / "spool") <= 256 * KIB + 4 * KIB
+    away(tracker, False)
+    delivered = tracker.flush(60)
+    assert (delivered.complete, delivered.waiting, delivered.dropped, delivered.rejected) == (True, 0, 0, 0)
+    book.agrees(rows)
+    merged_rows_are_few(rows)
+    # In the order of time: whole rows, then shortened ones, then sums.
+    kinds = rows(
+        "select id, calls, metadata ? 'department' as whole, metadata -> 'notes' ? 'shortened' as short"
+        " from token_usage_logs where not coalesce(metadata -> 'notes' ? 'merged', false) order by id"
+    )
+    assert [row["whole"] for row in kinds[:100]] == [True] * 100
+    assert all(bool(row["whole"]) != bool(row["short"]) for row in kinds)
+    changes = [index for index in range(1, len(kinds)) if kinds[index]["whole"] != kinds[index - 1]["whole"]]
+    assert len(changes) <= 9  # once for good, but for single ones that found the room of a moment
+    # There is room again: all of a call is kept.
+    book.record(tracker, 1, user_id="afterwards")
+    book.record(tracker, 2, user_id="afterwards")
+    assert tracker.flush(60).complete
+    after = rows("select metadata from token_usage_logs where user_id = 'afterwards' order by id")
+    assert "department" in after[-1]["metadata"]
+    book.agrees(rows)
+
+
+@pytest.mark.parametrize("room", ["a spool alone", "memory alone", "neither"])
+def test_whatever_room_there_is_the_sums_are_exact(track: Track, rows: Rows, room: str) -> None:
+    """Each of the two can be missing."""
+    options: dict[str, Any] = {
+        "a spool alone": {"queue_bytes": 1},
+        "memory alone": {"spool": False},
+        "neither": {"spool": False, "queue_bytes": 1},
+    }[room]
+    tracker, book = track(away=True, **options), Book()
+    begin = threading.Barrier(4)
+
+    def work(thread: int) -> None:
+        begin.wait(30)
+        for number in range(400):
+            book.record(tracker, number + thread)
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    stats = tracker.stats()
+    assert stats.waiting + stats.merged == 1600
+    assert stats.merged > 0
+    assert book.slowest < LONG_S
+    away(tracker, False)
+    assert tracker.flush(60).complete
+    stats = tracker.stats()
+    assert (stats.dropped, stats.faults, stats.rejected) == (0, 0, 0)
+    book.agrees(rows)
+    merged_rows_are_few(rows)
+
+
+def test_an_end_without_room_leaves_the_sums_for_the_next_process(track: Track, rows: Rows) -> None:
+    """The hardest end of all: the process goes, the database is away, the spool is full, and so is the memory."""
+    tracker, book = track(away=True), Book()
+    for number in range(2500):
+        book.record(tracker, number)
+    assert tracker.stats().merged > 500
+    begun = time.monotonic()
+    delivered = tracker.close(1)
+    assert time.monotonic() - begun < 4
+    assert (delivered.complete, delivered.inserted, delivered.dropped) == (False, 0, 0)
+    assert rows(SUMS)[0]["calls"] == 0
+    following = track(background=False)
+    assert following._recorder.replay(60)
+    stats = following.stats()
+    assert (stats.rejected, stats.damaged, stats.faults) == (0, 0, 0)
+    book.agrees(rows)
+    merged_rows_are_few(rows)
+    assert owners_in(following._recorder.folder) == []  # type: ignore[arg-type]
+
+
+def test_an_outage_that_comes_and_goes(track: Track, rows: Rows, tmp_path: Path) -> None:
+    """Room that is found again is used again, as often as it takes."""
+    tracker, book = track(), Book()
+    for round_ in range(4):
+        away(tracker, True)
+        for number in range(1500):
+            book.record(tracker, number)
+        assert tracker.stats().merged > round_ * 200
+        away(tracker, False)
+        assert tracker.flush(60).complete
+        book.agrees(rows)
+        assert bytes_in(tmp_path / "spool") < 80 * KIB
+    stats = tracker.stats()
+    assert (stats.waiting, stats.dropped, stats.faults, stats.damaged) == (0, 0, 0, 0)
+    assert tracker.close().complete
+    assert not any(segments_of(owner) for owner in owners_in(tracker._recorder.folder))  # type: ignore[arg-type]
+
+
+def test_a_database_that_is_really_away(
+    database_url: str, postgres_server: PostgresServer, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that stops and starts, under threads that record."""
+    monkeypatch.setattr("vital_tracking.stores.postgres._CONNECT_TIMEOUT_S", 1)
+    settings = Settings(
+        spool_dir=tmp_path / "spool", spool_bytes=128 * KIB, queue_bytes=32 * KIB, flush_interval_s=0.1, budgets=False
+    )
+    book = Book()
+    with VitalTracker(PostgresStore(database_url), settings=settings) as tracker:
+        for number in range(100):
+            book.record(tracker, number)
+        assert tracker.flush(60).complete
+        with outage(postgres_server):
+            threads = [
+                threading.Thread(target=lambda: [book.record(tracker, number) for number in range(500)])
+                for _ in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            assert not tracker.flush(0.2).complete
+            assert tracker.stats().merged > 0
+        assert tracker.flush(90).complete
+        assert book.slowest < LONG_S
+        stats = tracker.stats()
+        assert (stats.waiting, stats.dropped, stats.faults, stats.rejected) == (0, 0, 0, 0)
+    book.agrees(rows)
+
+
+def test_a_database_that_was_never_there(tmp_path: Path) -> None:
+    """Nothing is raised, nothing takes long, and the end comes in time."""
+    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{free_port()}/absent")
+    settings = Settings(spool_dir=tmp_path / "spool", spool_bytes=64 * KIB, queue_bytes=16 * KIB, budgets=False)
+    tracker, book = VitalTracker(store, settings=settings), Book()
+    for number in range(1500):
+        book.record(tracker, number)
+    stats = tracker.stats()
+    assert stats.waiting + stats.merged == 1500
+    assert (stats.dropped, stats.faults) == (0, 0)
+    begun = time.monotonic()
+    delivered = tracker.close(1)
+    assert time.monotonic() - begun < 6
+    assert book.slowest < LONG_S
+    assert delivered.dropped == 0
+    assert delivered.spooled > 0
+
+
+def test_budgets_agree_with_what_was_merged(track: Track, store: PostgresStore, rows: Rows) -> None:
+    """Windows count the calls of a sum as they would have counted each, and what was granted for them is given back."""
+    set_budget(store, metric="cost_usd", daily_limit="1000", total_limit="1000")
+    set_budget(store, entity_type="model", metric="tokens", monthly_limit="100000000")
+    set_budget(store, entity_type="organization", metric="calls", total_limit="1000000", action="downgrade")
+    tracker, book = track(budgets=True, grant_lifetime_s=3600, budget_deadline_s=0.5), Book()
+    tracker.controller.start()
+    until(lambda: tracker.controller.policy is not None)
+
+    def admitted(number: int) -> None:
+        model = ("gpt-4o-mini", "gpt-4o")[number % 2]
+        begun = time.perf_counter()
+        call = tracker.admit(
+            provider="openai",
+            model=model,
+            prompt_tokens=100,
+            max_tokens=20,
+            user_id=f"u-{number % 5}",
+            organization_id="o",
+        )
+        if number % 50 == 49:
+            call.release()
+            return
+        call.record(prompt_tokens=100, completion_tokens=20, metadata={"department": "d" * 150})
+        book.add(model, 100, 20, time.perf_counter() - begun)
+
+    for number in range(20):
+        admitted(number)
+    assert tracker.flush(60).complete
+    away(tracker, True)
+    for number in range(1500):
+        admitted(number)
+    assert tracker.stats().merged > 100
+    assert tracker.stats().faults == 0
+    away(tracker, False)
+    assert tracker.flush(60).complete
+    book.agrees(rows)
+    assert rows("select count(*) as n from token_usage_logs where status <> 'ok'") == [{"n": 0}]
+    assert store.call("audit_budgets_v1")["differences"] == []
+    assert tracker.close().complete
+    found = store.call("audit_budgets_v1")
+    assert (found["differences"], found["overshoot"]) == ([], [])
+    spent = rows(
+        "select b.metric, w.period, sum(w.spent) as spent, sum(w.granted) as granted from budget_windows as w"
+        " join budget_limits as b on b.id = w.budget_id group by 1, 2 order by 1, 2"
+    )
+    expected = {
+        "calls": book.sums["calls"],
+        "cost_usd": book.sums["cost"],
+        "tokens": book.sums["prompt"] + book.sums["completion"],
+    }
+    assert {(row["metric"], row["spent"]) for row in spent} == set(expected.items())
+    assert {row["granted"] for row in spent} == {0}
+
+
+# Disks that are full for real
+
+FILLS = """
+import json, os, resource, sys, time
+from pathlib import Path
+from vital_tracking import Settings, VitalTracker
+from vital_tracking.errors import StoreUnavailable
+from vital_tracking.stores.postgres import PostgresStore
+
+class Gated(PostgresStore):
+    away = True
+    def call(self, function, /, **arguments):
+        if self.away:
+            raise StoreUnavailable("The database is away.")
+        return super().call(function, **arguments)
+
+if int(os.environ["FILE_BYTES"]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["FILE_BYTES"]), resource.RLIM_INFINITY))
+store = Gated(os.environ["DATABASE"])
+settings = Settings(
+    spool_dir=Path(os.environ["SPOOL"]), flush_interval_s=3600, queue_bytes=64 << 10, budgets=False,
+    spool_bytes=int(os.environ["SPOOL_BYTES"]), segment_bytes=int(os.environ["SEGMENT_BYTES"]),
+)
+tracker = VitalTracker(store, settings=settings)
+slowest = 0.0
+number = 0
+
+def record():
+    global slowest, number
+    begun = time.perf_counter()
+    tracker.record(
+        provider="openai", model=("gpt-4o-mini", "gpt-4o")[number % 2], prompt_tokens=100 + number % 7,
+        completion_tokens=10 + number % 3, user_id=f"u-{number % 5}", organization_id="o",
+        metadata={"department": "d" * 150},
+    )
+    slowest = max(slowest, time.perf_counter() - begun)
+    number += 1
+
+while number < 3000 and tracker.stats().merged < 500:
+    record()
+ends = time.monotonic() + 1.2
+while time.monotonic() < ends:  # it tries again every second, and fails again
+    record()
+    time.sleep(0.002)
+stats = tracker.stats()
+said = {"slowest": slowest, "calls": number, "merged": stats.merged, "shortened": stats.shortened, "dropped": stats.dropped,
+    "faults": stats.faults, "files": len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0}
+if os.environ["ENDS"] == "in time":
+    store.away = False
+    said["complete"] = tracker.flush(60).complete
+    said["dropped"] = tracker.close().dropped
+else:
+    delivered = tracker.close(0.5)
+    said["dropped"] = delivered.dropped
+    said["complete"] = delivered.complete
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("nobody may mount here; files of limited length stand in for a full disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(database: str, folder: Path, ends: str, *, file_bytes: int = 0, **sizes: int) -> dict[str, Any]:
+    """A process that records until the disk is full, and on; what it says of itself."""
+    known = {"SPOOL_BYTES": 256 << 20, "SEGMENT_BYTES": 64 << 10, **sizes}
+    environment = {"DATABASE": database, "SPOOL": str(folder), "ENDS": ends, "FILE_BYTES": str(file_bytes), "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", FILLS],
+        env={**environment, **{name: str(size) for name, size in known.items()}, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert said["merged"] >= 500
+    assert said["shortened"] > 0
+    assert (said["dropped"], said["faults"]) == (0, 0), done.stderr
+    assert said["slowest"] < LONG_S
+    assert said["files"] < 60
+    assert said["complete"] == (ends == "in time")
+    return said
+
+
+def expected_of(calls: int) -> Book:
+    book = Book()
+    for number in range(calls):
+        book.add(("gpt-4o-mini", "gpt-4o")[number % 2], 100 + number % 7, 10 + number % 3)
+    return book
+
+
+@pytest.mark.parametrize(
+    ("segments", "ends"), [(1024, "in time"), (1024, "while it is away"), (16, "while it is away")]
+)
+def test_a_full_disk(small_disk: Path, database_url: str, track: Track, rows: Rows, ends: str, segments: int) -> None:
+    """The sums find room where nothing else does, and the next process delivers them."""
+    said = fill(database_url, small_disk / "spool", ends, SEGMENT_BYTES=segments << 10)
+    if ends != "in time":
+        following = track(spool_dir=small_disk / "spool", spool_bytes=64 << 20, background=False)
+        assert following._recorder.replay(60)
+        assert following.stats().rejected == 0
+        following.close()
+    expected_of(said["calls"]).agrees(rows)
+
+
+@pytest.mark.parametrize("ends", ["in time", "while it is away"])
+def test_files_that_may_not_grow(tmp_path: Path, database_url: str, track: Track, rows: Rows, ends: str) -> None:
+    """The same where the kernel refuses, in the middle of a frame."""
+    sizes = {"SPOOL_BYTES": 128 << 10, "SEGMENT_BYTES": 64 << 10}
+    said = fill(database_url, tmp_path / "spool", ends, file_bytes=9999, **sizes)
+    assert bytes_in(tmp_path / "spool") < (128 << 10) + 9999
+    if ends != "in time":
+        following = track(background=False)
+        assert following._recorder.replay(60)
+        assert following.stats().rejected == 0
+    expected_of(said["calls"]).agrees(rows)
+
+
+# Rows that the database refuses
+
+
+def test_refused_rows_are_set_aside_and_their_neighbours_stored(
+    track: Track, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bad row costs one row, which is kept where only its owner can read it."""
+    poison = {
+        7: {"status": "no status"},
+        23: {"prompt_tokens": -5},
+        61: {"created_at": "no time"},
+        99: {"metadata": []},
+    }
+    tracker, book = track(), Book()
+    rows_made = 0
+    encoded = exporter.encode_call
+
+    def spoiled(*arguments: Any) -> str:
+        nonlocal rows_made
+        row = json.loads(encoded(*arguments)) | poison.get(rows_made, {})
+        rows_made += 1
+        return json.dumps(row)
+
+    monkeypatch.setattr(exporter, "encode_call", spoiled)
+    for number in range(150):
+        book.record(tracker, number, user_id=f"n-{number}")
+    delivered = tracker.flush(60)
+    assert (delivered.complete, delivered.inserted, delivered.rejected) == (True, 146, 4)
+    stored = {row["user_id"] for row in rows()}
+    assert stored == {f"n-{number}" for number in range(150) if number not in poison}
+    folder = tracker._recorder.folder
+    assert folder is not None
+    letters = list(letters_in(folder / FILE))
+    assert (folder / FILE).stat().st_mode & 0o777 == 0o600
+    assert {letter.fields["user_id"] for letter in letters} == {f"n-{number}" for number in poison}
+    assert {letter.function for letter in letters} == {"record_calls_v1"}
+    assert {letter.sqlstate for letter in letters} == {"23514", "22007"}
+    assert {letter.rule for letter in letters if letter.rule} >= {"token_usage_logs_status"}
+    # Mended by hand, they can be sent again, from the file as it is.
+    change = {"status": "ok", "prompt_tokens": 1, "total_tokens": 1, "completion_tokens": 0}
+    mended = [letter.fields | change for letter in letters]
+    assert [letter.row for letter in take_letters(folder)] == [letter.row for letter in letters]
+    text = json.dumps([row | {"created_at": "2026-05-05T12:00:00Z", "metadata": {}} for row in mended])
+    assert tracker.store.call("record_calls_v1", calls=text)["inserted"] == 4
+    forget_taken(folder)
+    assert len(rows()) == 150
+    assert not (folder / FILE).exists()
+
+
+def test_a_batch_that_is_refused_whole_is_halved_to_the_bad_row(
+    track: Track, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no function of the database can read at all is found all the same."""
+    tracker, book = track(), Book()
+    encoded = exporter.encode_call
+
+    def bad(record: Any, *arguments: Any) -> str:
+        return "{no json" if record.context.user_id == "n-40" else encoded(record, *arguments)
+
+    monkeypatch.setattr(exporter, "encode_call", bad)
+    for number in range(100):
+        book.record(tracker, number, user_id=f"n-{number}")
+    delivered = tracker.flush(60)
+    assert (delivered.complete, delivered.inserted, delivered.rejected) == (True, 99, 1)
+    folder = tracker._recorder.folder
+    assert folder is not None
+    [letter] = letters_in(folder / FILE)
+    assert (letter.row, letter.fields) == ("{no json", {})
+    assert len(rows()) == 99

@@ -1,0 +1,430 @@
+"""Records and calls as JSON: what comes back is what went, however strange it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run, unpack_record, unpack_run
+from vital_tracking.calls.live import LiveCall, Run
+from vital_tracking.calls.resolve import record_of
+from vital_tracking.calls.wire import pack_call, pack_start, unpack_call
+from vital_tracking.core.admission import Admission
+from vital_tracking.core.context import CONTEXT_FIELDS, METADATA_KEY, CallContext
+from vital_tracking.core.frames import ScopeFrame
+from vital_tracking.core.record import CallRecord, Cost, RunRecord
+from vital_tracking.core.usage import TokenUsage
+from vital_tracking.delivery.rows import _known_columns, call_row, run_row
+from vital_tracking.ids import new_id
+from vital_tracking.spool.log_record import MAX_BODY
+
+TRIES = settings(max_examples=25, deadline=None, derandomize=True)
+NOON = datetime(2026, 5, 4, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+class Strange:
+    """Somebody's idea of an id."""
+
+    def __str__(self) -> str:
+        return "strange-1"
+
+
+class Broken:
+    """What cannot even be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+class Shade(Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: int
+
+
+TEXTS = st.text(max_size=20) | st.sampled_from(["\ud800", "nul\0", "x" * 300, "ä" * 300, "\ud83d", ""])
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), TEXTS, st.decimals(allow_nan=True, allow_infinity=True)
+)
+HOSTILE = st.sampled_from(
+    [
+        b"bytes", b"\xff", {1, 2}, frozenset("a"), (1, 2), ["a", ["b"]], {"a": {"b": {"c": 1}}}, {1: 2}, object(), Strange(),
+        Shade.RED, Point(1), 10**30, -(10**30), math.nan, math.inf, uuid4(), NOON, NOON.date(), Decimal("1e400"),
+        range(3), type, {"k": object()}, [object()], {"\ud800": "\ud800"}, True, 2**53 + 1, 1e300,
+    ]
+) | st.builds(Broken)  # fmt: skip  # not among the samples, which Hypothesis prints where it draws again
+ANYTHING = SCALARS | HOSTILE
+MAYBE_TEXT = st.none() | TEXTS
+SHORT = st.text(max_size=10)
+METADATA = st.dictionaries(SHORT | st.integers(), ANYTHING, max_size=4)
+TIMES = st.datetimes(
+    datetime(1971, 1, 1),  # noqa: DTZ001
+    datetime(9000, 1, 1),  # noqa: DTZ001
+    timezones=st.none() | st.sampled_from([UTC, timezone(timedelta(hours=-7))]),
+)
+COUNTS = st.integers(0, 10**12)
+USAGES = st.builds(
+    TokenUsage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS,
+    estimated=st.booleans(), notes=st.just(()) | st.just(("token_total_missing",)),
+)  # fmt: skip
+AMOUNTS = st.decimals(min_value=0, max_value=10**6, places=18)
+COSTS = st.none() | st.builds(Cost, AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS, st.sampled_from(["v", "listed ä"]))
+CONTEXTS = st.dictionaries(st.sampled_from(CONTEXT_FIELDS), MAYBE_TEXT | st.integers(), max_size=5).map(
+    lambda fields: CallContext(**fields)  # type: ignore[arg-type]
+)
+RECORDS = st.builds(
+    CallRecord,
+    id=st.builds(new_id),
+    created_at=TIMES,
+    context=CONTEXTS,
+    provider=MAYBE_TEXT,
+    model=MAYBE_TEXT,
+    requested_model=MAYBE_TEXT,
+    call_type=st.sampled_from(["chat", "completion", "embedding"]),
+    run_id=MAYBE_TEXT,
+    parent_run_id=MAYBE_TEXT,
+    trace_id=MAYBE_TEXT,
+    langsmith_project=MAYBE_TEXT,
+    usage=USAGES,
+    billed=st.booleans(),
+    status=st.sampled_from(["ok", "error", "cancelled", "abandoned", "blocked"]),
+    error_type=MAYBE_TEXT,
+    latency_ms=st.none() | st.floats(),
+    ttft_ms=st.none() | st.floats(),
+    cache_hit=st.booleans(),
+    service_tier=MAYBE_TEXT,
+    budget_action=MAYBE_TEXT,
+    throttled_ms=st.none() | st.floats(),
+    request_hash=MAYBE_TEXT,
+    tags=st.lists(TEXTS, max_size=40),
+    metadata=METADATA,
+    notes=st.lists(st.sampled_from(["usage_missing", "merged"]), max_size=2).map(tuple),
+    hold=st.none(),
+    clocked=st.just(False),
+    replaces_abandoned=st.booleans(),
+    calls=st.integers(1, 10**9),
+    cost=COSTS,
+)
+
+
+def rows_of(record: CallRecord, other: CallRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the database would be sent for both, in the same words."""
+    rows = []
+    for one in (record, other):
+        _known_columns.cache_clear()  # it takes True for 1
+        rows.append(call_row(one, one.cost))
+    for row, one in zip(rows, (record, other), strict=True):
+        moment = one.created_at if one.created_at.tzinfo else one.created_at.replace(tzinfo=UTC)
+        row["created_at"] = moment.astimezone(UTC).isoformat()
+        # Ids of LangGraph's have columns; beside them they stand as text or not at all.
+        kept = row.get("metadata", {})
+        row["metadata"] = {
+            key: value for key, value in kept.items() if key not in ("thread_id", "langgraph_node", "lc_agent_name")
+        }
+        if not row["metadata"]:
+            row.pop("metadata", None)  # nothing is the column's default
+    return rows[0], rows[1]
+
+
+# Records
+
+
+@TRIES
+@given(RECORDS)
+def test_a_record_comes_back(record: CallRecord) -> None:
+    """If this failed, a call that went through the spool would not be stored as one that did not."""
+    packed = pack_record(record)
+    back = unpack_record(packed, 3600.0)
+    ours, theirs = rows_of(record, back)
+    assert theirs == ours
+    assert back.cost == record.cost
+    assert (back.usage, back.billed, back.calls, back.notes) == (
+        record.usage,
+        record.billed,
+        record.calls,
+        record.notes,
+    )
+    assert (back.replaces_abandoned, back.clocked) == (record.replaces_abandoned, False)
+    # As often as it is taken up and put down again.
+    assert rows_of(back, unpack_record(pack_record(back), 0.0))[0] == rows_of(back, back)[0]
+
+
+@TRIES
+@given(RECORDS)
+def test_a_shortened_record_keeps_its_money_and_owners(record: CallRecord) -> None:
+    """If this failed, a full disk would change the bill."""
+    packed = pack_record(record, short=True)
+    assert len(packed) < LONGEST
+    ours, theirs = rows_of(record, unpack_record(packed, 0.0))
+    for row in (ours, theirs):
+        row.pop("tags", None)
+        row.pop("metadata", None)
+    assert theirs == ours
+    assert "shortened" in unpack_record(packed, 0.0).notes
+
+
+@TRIES
+@given(st.sampled_from([name for name in CONTEXT_FIELDS if not name.startswith("panel_")]), ANYTHING, METADATA)
+def test_any_owner_comes_back_as_it_would_be_stored(name: str, value: Any, metadata: dict[Any, Any]) -> None:
+    """If this failed, a call would belong to nobody because its user id is an object of somebody's."""
+    record = CallRecord(new_id(), NOON, CallContext(**{name: value}), metadata=metadata, clocked=False)
+    for short in (False, True):
+        ours, theirs = rows_of(record, unpack_record(pack_record(record, short=short), 0.0))
+        assert theirs.get(name) == ours.get(name)
+        if not short:
+            assert theirs.get("metadata") == ours.get("metadata")
+
+
+def test_a_clock_is_corrected_once() -> None:
+    """If this failed, a call that is sent again would have another time, and count twice."""
+    read = CallRecord(new_id(), NOON, clocked=True)
+    back = unpack_record(pack_record(read), 90.5)
+    assert (back.created_at, back.clocked) == (NOON + timedelta(seconds=90.5), False)
+    assert unpack_record(pack_record(back), 90.5).created_at == back.created_at
+    given_ = CallRecord(new_id(), NOON, clocked=False)
+    assert unpack_record(pack_record(given_), 90.5).created_at == NOON
+
+
+def test_a_megabyte_of_user_is_shortened() -> None:
+    """If this failed, one mad id would cost its call, or a megabyte of disk for each."""
+    record = CallRecord(
+        new_id(), NOON, CallContext(user_id="u" * (1 << 20), session_id="s"), model="m" * (1 << 20), usage=TokenUsage(7, 3),
+        metadata={"k": "v" * (1 << 20)}, tags=["t" * (1 << 20)] * 100, clocked=False,
+    )  # fmt: skip
+    short = pack_record(record, short=True)
+    assert len(short) < LONGEST
+    ours, theirs = rows_of(record, unpack_record(short, 0.0))
+    assert (theirs["user_id"], theirs["model"], theirs["prompt_tokens"]) == (ours["user_id"], ours["model"], 7)
+    assert len(pack_record(record)) < 3 * MAX_BODY
+
+
+def test_what_a_later_version_adds_is_ignored() -> None:
+    """If this failed, a process of an older version would set aside what a newer one has left."""
+    record = CallRecord(
+        new_id(), NOON, CallContext(user_id="u"), usage=TokenUsage(1, 2), cost=Cost(*[Decimal(1)] * 4, "v")
+    )
+    data = orjson.loads(pack_record(record))
+    data |= {"later": {"x": 1}}
+    for part in ("context", "usage", "cost"):
+        data[part] |= {"later": [1]}
+    back = unpack_record(orjson.dumps(data), 0.0)
+    assert (back.context, back.usage, back.cost) == (record.context, record.usage, record.cost)
+    run = RunRecord(new_id(), CallContext(user_id="u"), NOON)
+    data = orjson.loads(pack_run(run)) | {"later": 1}
+    data["context"]["later"] = 2
+    assert unpack_run(orjson.dumps(data)) == run
+
+
+# Service runs
+
+RUNS = st.builds(
+    RunRecord,
+    id=st.builds(new_id) | TEXTS,
+    context=CONTEXTS,
+    started_at=TIMES,
+    status=st.sampled_from(["running", "ok", "error", "cancelled"]),
+    ended_at=st.none() | TIMES,
+    error_type=MAYBE_TEXT,
+    parent_run_id=MAYBE_TEXT,
+    ancestor_run_ids=st.lists(TEXTS, max_size=3).map(tuple),
+    metadata=METADATA,
+)
+
+
+@TRIES
+@given(RUNS)
+def test_a_run_comes_back(run: RunRecord) -> None:
+    """If this failed, a service run that went through the spool would lose who it was for, or its end."""
+    assert run_row(unpack_run(pack_run(run))) == run_row(run)
+
+
+# LangChain's calls
+
+DETAIL = st.sampled_from(["cache_read", "cache_creation", "audio", "reasoning", "ephemeral_1h_input_tokens"])
+A_COUNT = COUNTS | ANYTHING.filter(lambda value: not isinstance(value, Decimal))  # no JSON, so no provider, has these
+DETAILS = st.dictionaries(DETAIL, A_COUNT, max_size=3)
+CALL_USAGE = st.none() | st.fixed_dictionaries(
+    {}, optional={
+        "input_tokens": A_COUNT, "output_tokens": A_COUNT, "total_tokens": COUNTS, "total_cost": ANYTHING,
+        "input_token_details": DETAILS | A_COUNT, "output_token_details": DETAILS,
+    },
+)  # fmt: skip
+# What is read as a text, and nothing else that has one.
+NAMES = MAYBE_TEXT | st.integers(0, 9) | st.sampled_from([["a"], {"a": 1}, b"b"])
+OWNERS = (
+    MAYBE_TEXT
+    | st.sampled_from([b"bytes", Strange(), ["a"], {1: 2}, 10**30, True, uuid4(), object])
+    | st.builds(Broken)
+)
+CALL_METADATA = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("ls_provider", "ls_model_name", "langgraph_checkpoint_ns"), NAMES),
+        **dict.fromkeys(("vital_user_id", "vital_session_id", "vital_agent_id", "thread_id"), OWNERS),
+        **dict.fromkeys(("langgraph_node", "lc_agent_name"), OWNERS),
+        **dict.fromkeys(("vital_oops", "langgraph_step", "ls_temperature", "other"), SCALARS),
+        METADATA_KEY: st.dictionaries(SHORT, SCALARS, max_size=3) | ANYTHING,
+    },
+)
+PARAMETERS = st.dictionaries(st.sampled_from(["model", "model_name", "_type", "n"]), NAMES, max_size=3)
+RESPONSES = st.dictionaries(
+    st.sampled_from(["model_name", "finish_reason", "service_tier", "model"]), NAMES, max_size=3
+)
+PROMPT_AND_ANSWER = st.fixed_dictionaries({"prompt_tokens": COUNTS, "completion_tokens": COUNTS})
+
+
+class Failure(Exception):
+    code = "rate_limit_exceeded"
+    status_code = 429
+
+
+@st.composite
+def open_calls(draw: st.DrawFn) -> LiveCall:
+    """A call as the handler would have it when it has ended."""
+    frame = (
+        ScopeFrame(new_id(), draw(CONTEXTS), metadata=draw(st.dictionaries(SHORT, SCALARS, max_size=3)))
+        if draw(st.booleans())
+        else None
+    )
+    call = LiveCall(
+        draw(st.builds(uuid4)).int,
+        draw(st.sampled_from(["chat", "completion"])),
+        draw(st.none() | st.just({"id": ["langchain", "openai", "Chat"]}) | st.just({"id": object()})),
+        None,
+        draw(st.none() | st.builds(uuid4)),
+        draw(st.none() | st.lists(TEXTS, max_size=3)),
+        draw(CALL_METADATA),
+        draw(PARAMETERS),
+        draw(st.integers(1, 3)),
+    )
+    call.frame = call.marked = frame
+    call.default = draw(st.none() | CONTEXTS)
+    call.allowed |= {"other"} if draw(st.booleans()) else set()
+    call.size = draw(st.integers(0, 10**6))
+    call.run = Run(uuid4(), draw(MAYBE_TEXT)) if draw(st.booleans()) else None
+    call.attempt = draw(st.none() | st.integers(1, 5))
+    call.hash = draw(st.none() | st.just("f" * 32))
+    call.usage = draw(CALL_USAGE)
+    call.token_usage = draw(st.none() | st.just({}) | PROMPT_AND_ANSWER)
+    call.response = draw(RESPONSES)
+    call.message_id = draw(st.none() | st.builds(lambda run: f"lc_run--{run}", st.builds(uuid4)))
+    call.inner = draw(st.booleans())
+    call.batch_reported = draw(st.booleans())
+    call.notes = draw(st.sampled_from([(), ("start_missed",)]))
+    call.estimate = draw(st.none() | st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)))
+    call.replaces_abandoned = draw(st.booleans())
+    if draw(st.booleans()):
+        call.fail(Failure())
+    else:
+        call.status = draw(st.sampled_from(["ok", "abandoned", "cancelled"]))
+    if draw(st.booleans()):
+        call.admission = Admission(action="downgrade", throttled_ms=12.5, requested_model="dear")
+    call.first_token = draw(st.none() | st.just(call.started_clock + 0.25))
+    call.ended = call.started_clock + draw(st.floats(0, 1000))
+    return call
+
+
+@TRIES
+@given(open_calls())
+def test_a_call_comes_back(call: LiveCall) -> None:
+    """If this failed, a call would be stored otherwise than it was made, only because it lay in a file for a while."""
+    expected = record_of(call.observed(0.0))
+    back = record_of(unpack_call(call.id.bytes, pack_call(call), 0.0))
+    ours, theirs = rows_of(expected, back)
+    for row in (ours, theirs):
+        row["latency_ms"] = row.get("latency_ms") and pytest.approx(row["latency_ms"], abs=0.01)
+    assert theirs == ours
+    assert (back.usage, back.billed, back.notes) == (expected.usage, expected.billed, expected.notes)
+
+
+@TRIES
+@given(open_calls())
+def test_a_shortened_call_keeps_its_money_and_owners(call: LiveCall) -> None:
+    """If this failed, a full disk would change the bill, or to whom it goes."""
+    expected = record_of(call.observed(0.0))
+    packed = pack_call(call, short=True)
+    assert len(packed) < LONGEST
+    back = record_of(unpack_call(call.id.bytes, packed, 0.0))
+    ours, theirs = rows_of(expected, back)
+    for row in (ours, theirs):
+        for name in ("tags", "metadata", "request_hash", "latency_ms", "message_type"):
+            row.pop(name, None)
+    assert theirs == ours
+    assert (back.usage, back.billed) == (expected.usage, expected.billed)
+    assert "shortened" in back.notes
+
+
+@TRIES
+@given(open_calls())
+def test_a_beginning_says_whose_call_it_was(call: LiveCall) -> None:
+    """If this failed, a call in flight at a kill would be billed to nobody."""
+    call.error, call.status, call.usage, call.token_usage, call.inner = None, "abandoned", None, None, False
+    call.notes, call.response, call.first_token, call.replaces_abandoned, call.message_id = (), {}, None, False, None
+    call.estimate = (call.size or 0, 0)
+    expected = record_of(call.observed(0.0))
+    expected.latency_ms = None  # nobody knows when it ended
+    back = record_of(unpack_call(call.id.bytes, pack_start(call), 0.0))
+    ours, theirs = rows_of(expected, back)
+    assert theirs == ours
+    assert back.usage.estimated
+
+
+def test_a_run_id_that_is_no_uuid_comes_back() -> None:
+    """If this failed, calls of a framework with ids of its own could not be delivered."""
+    call = LiveCall("run-1", "chat", None, None, None, None, {}, {}, 1)  # type: ignore[arg-type]
+    assert record_of(unpack_call(call.id.bytes, pack_call(call), 0.0)).run_id == "run-1"
+
+
+def test_a_call_is_put_by_the_database_clock_once() -> None:
+    """If this failed, the same call would have another time in its second frame."""
+    call = LiveCall(uuid4().int, "chat", None, None, None, None, {}, {}, 1)
+    moment = datetime.fromtimestamp(call.started, UTC)
+    times = [record_of(unpack_call(call.id.bytes, pack_call(call), skew)).created_at - moment for skew in (0.0, 60.0)]
+    assert times == [timedelta(0), timedelta(seconds=60)]
+    call.skew_s = -30.0
+    for pack in (pack_call, pack_start):
+        assert record_of(unpack_call(call.id.bytes, pack(call), 60.0)).created_at - moment == timedelta(seconds=-30)
+
+
+def test_what_a_later_version_adds_to_a_call_is_ignored() -> None:
+    """If this failed, a process of an older version would set aside what a newer one has left."""
+    call = LiveCall(uuid4().int, "chat", None, None, None, None, {"ls_model_name": "m"}, {}, 1)
+    failure = Failure()
+    failure.completion = type("C", (), {"usage": TokenUsage()})()  # type: ignore[attr-defined]
+    call.fail(failure)
+    assert call.error is not None
+    call.error.usage = TokenUsage(3, 4)
+    shared, start, end = map(orjson.loads, pack_call(call).splitlines())
+
+    def grown(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {**{name: grown(inner) for name, inner in value.items()}, "later": {"x": [1]}}
+        return value
+
+    values = len(shared["keys"]["kept"])
+    start = [*start[: len(start) - values], "later", *start[len(start) - values :]]
+    lines = (grown(shared), [*map(grown, start)], [*map(grown, end), "later"])
+    back = record_of(unpack_call(call.id.bytes, b"\n".join(map(orjson.dumps, lines)), 0.0))
+    expected = record_of(call.observed(0.0))
+    assert (back.model, back.usage, back.error_type) == (expected.model, expected.usage, expected.error_type)
+
+
+def test_keys_are_the_bytes_of_ids() -> None:
+    """If this failed, no end would find its beginning."""
+    call_id = new_id()
+    assert UUID(bytes=id_bytes(call_id)) == UUID(call_id)

@@ -1,0 +1,176 @@
+"""The windows of budgets as far as this process has a part in them, and what calls of one kind meet of them.
+
+These are plain state, without a lock: amounts change in the ledger alone, under its lock. They are whole numbers: picodollars,
+tokens or calls, by the budget's metric.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from vital_tracking.budgets.estimate import Amounts, History, as_whole
+from vital_tracking.budgets.policy import Budget
+from vital_tracking.budgets.quotes import Terms
+from vital_tracking.errors import BudgetExceeded
+
+FOREVER: Final = float("inf")
+
+_FIRST_WANT: Final = 8
+_LARGEST_WANT: Final = 1 << 16
+_HURRY_S: Final = 2.0
+_REFUSED_S: Final = 0.25
+
+Draw: TypeAlias = tuple[int, str]
+"""Window id and amount, in the budget's metric as text: what a call uses of what its process had been granted."""
+
+
+class RoundTrip(NamedTuple):
+    """One answer of the database in time: when it was asked, by our monotonic clock, and what its own clock said.
+
+    What it granted is spent until `grants_lapse_at`, what it said of used-up windows believed until `over_until`: seconds of
+    our clock.
+    """
+
+    asked_at: float
+    database_now: datetime
+    grants_lapse_at: float
+    over_until: float
+
+    def on_our_clock(self, instant: str) -> float:
+        """An instant of the database's, in ISO format, by our monotonic clock: seconds."""
+        return self.asked_at + (datetime.fromisoformat(instant) - self.database_now).total_seconds()
+
+
+class Window:
+    """One window: what this process has been granted of it, and how much of that is free."""
+
+    __slots__ = ("account", "ends", "free", "granted", "id", "low", "metric", "used_at")
+
+    def __init__(self, account: Account, window_id: int) -> None:
+        self.account = account
+        self.id = window_id
+        self.metric = account.budget.metric
+        self.ends = FOREVER
+        self.granted = 0
+        self.free = 0
+        self.low = -1  # with less free than this, more is asked for ahead of need, once; not near the limit
+        self.used_at = 0.0
+
+    def receive(self, row: Mapping[str, Any], trip: RoundTrip) -> None:
+        """Take over what the database says of the window, with what it has granted."""
+        self.ends = FOREVER if row["ends_at"] is None else trip.on_our_clock(row["ends_at"])
+        self.used_at = trip.asked_at
+        granted = as_whole(row["amount"], self.metric)
+        if granted:
+            self.granted += granted
+            self.free += granted
+            # Far from the limit the next grant is fetched when three fourths of this one are gone; near it every call asks.
+            limit, spent, others = (as_whole(row[name], self.metric) for name in ("limit", "spent", "granted"))
+            self.low = granted // 4 if limit - spent - others > 8 * granted else -1
+
+    def give_up_free(self) -> None:
+        """Count what is free as granted no more."""
+        self.granted -= self.free
+        self.free = 0
+
+
+class Account:
+    """A budget for one entity: its windows that run now, and what the database said last."""
+
+    __slots__ = ("asked_at", "budget", "entity", "over_until", "refusal", "refused_until", "want", "windows")
+
+    def __init__(self, budget: Budget, entity: str) -> None:
+        self.budget = budget
+        self.entity = entity
+        self.windows: tuple[Window, ...] = ()
+        self.want = _FIRST_WANT  # calls for which more is asked than is needed at once
+        self.asked_at = 0.0
+        self.over_until = 0.0
+        self.refusal: Refusal | None = None
+        self.refused_until = 0.0
+
+    def next_want(self, now: float) -> int:
+        """For how many calls more grants are wanted: twice as many as last time if that was just now, else half as many."""
+        hurried = now - self.asked_at < _HURRY_S
+        self.want = min(self.want * 2, _LARGEST_WANT) if hurried else max(self.want // 2, _FIRST_WANT)
+        self.asked_at = now
+        return self.want
+
+    def remember(self, refusal: Refusal) -> None:
+        """Keep a refusal for a moment, but not beyond the end of a window."""
+        self.refusal = refusal
+        self.refused_until = min([refusal.asked_at + _REFUSED_S, *(window.ends for window in self.windows)])
+
+
+class Plan:
+    """What calls of one kind meet: their terms, the accounts of their budgets, and the windows of these that count now."""
+
+    __slots__ = ("accounts", "low", "note", "terms", "until", "windows")
+
+    def __init__(self, accounts: Sequence[Account], terms: Terms) -> None:
+        self.accounts = tuple(accounts)
+        self.terms = terms
+        self.windows: tuple[Window, ...] = ()
+        self.until = 0.0  # of our monotonic clock: so long `windows` and `note` hold
+        self.note: str | None = None  # what the rows of calls say of a budget that only watches and is over its limit
+        self.low = False  # a window should be refilled before it is empty
+
+    def refresh(self) -> bool:
+        """Take over what the accounts have by now; False where one of them does not know its windows."""
+        now = time.monotonic()
+        windows: list[Window] = []
+        until = FOREVER
+        note: str | None = None
+        for account in self.accounts:
+            if account.over_until > now and self.terms.passes(account.budget):
+                until = min(until, account.over_until)
+                if not account.budget.enforce:
+                    note = note or account.budget.note
+                continue
+            if not account.windows:
+                return False
+            windows += account.windows
+            until = min(until, *(window.ends for window in account.windows))
+        if until <= now:
+            return False
+        self.windows, self.until, self.note = tuple(windows), until, note
+        return True
+
+
+class Refusal:
+    """What the database answered to a call of a plan that it refused: for a moment the answer to others as well."""
+
+    def __init__(self, plan: Plan, amounts: Amounts, answer: Mapping[str, Any]) -> None:
+        self.plan = plan
+        self.amounts = amounts
+        self.asked_at = time.monotonic()
+        self._windows: Sequence[Mapping[str, Any]] = answer["windows"]
+        self._wait_s: float = answer["wait"]
+
+    def applies(self, plan: Plan, amounts: Amounts, max_wait: float) -> BudgetExceeded | None:
+        """The error for another call of the same plan; None where it needs less, or would wait as long as it must."""
+        if plan is not self.plan or any(its < ours for its, ours in zip(amounts, self.amounts, strict=True)):
+            return None
+        wait_s = max(self._wait_s - (time.monotonic() - self.asked_at), 0.0)
+        if self._wait_s and max_wait >= wait_s:
+            return None
+        return plan.terms.refused(self._windows, amounts, wait_s)
+
+
+class Hold:
+    """What is set aside for one call, until its record is made or it is released: of each window the amount of its metric."""
+
+    __slots__ = ("amounts", "history", "holder", "prompt_bytes", "settled", "windows")
+
+    def __init__(
+        self, windows: Sequence[Window], amounts: Amounts, holder: str, history: History, prompt_bytes: int
+    ) -> None:
+        self.windows = windows
+        self.amounts = amounts
+        self.holder = holder
+        self.history = history
+        self.prompt_bytes = prompt_bytes
+        self.settled: list[Draw] | None = None  # its draws, once it is replaced by what the call used; none if released

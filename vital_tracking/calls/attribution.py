@@ -1,0 +1,112 @@
+"""Who and what a call is for: its own metadata over its scope over the tracker's default, and what LangGraph adds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, Final
+
+from vital_tracking.calls.metadata_keys import MetadataKeys, remember
+from vital_tracking.core.context import CallContext
+from vital_tracking.core.frames import ScopeFrame, resolve
+from vital_tracking.core.sanitize import clean_text
+
+ALLOWED_METADATA: Final = frozenset(
+    {
+        "lc_agent_name",
+        "langgraph_node",
+        "langgraph_step",
+        "langgraph_checkpoint_ns",
+        "ls_max_tokens",
+        "ls_temperature",
+        "thread_id",
+    }
+)
+"""Metadata that LangChain and LangGraph add and that say something about cost; others only where the team allows them."""
+
+NOBODY: Final = CallContext()
+HASHED_AS_THEY_ARE: Final = frozenset({str, int, type(None)})
+"""Types of values that may stand in a key of a cache; True would be found as 1, and is no position."""
+
+# The contexts of calls outside of scopes, by the tracker's default context.
+_outside: dict[int, tuple[CallContext, dict[object, CallContext]]] = {}
+
+
+def context_of(
+    default: CallContext,
+    frame: ScopeFrame | None,
+    marked: ScopeFrame | None,
+    metadata: Mapping[str, Any],
+    keys: MetadataKeys,
+    *,
+    in_tool: bool,
+) -> CallContext:
+    """The context of a call with such metadata. Calls of one scope that say the same of themselves share one context.
+
+    `frame` is the scope the call is in, `marked` the one whose metadata it carries (see `core.frames.locate`).
+    """
+    own = keys.owners(metadata)
+    if not (marked is frame or marked is None) or not HASHED_AS_THEY_ARE.issuperset(map(type, own)):
+        return _merged(default, frame, marked, metadata, in_tool)
+    known = frame.known if frame is not None else _known_of(default)
+    key = (keys, in_tool, marked is None, own)
+    context = known.get(key)
+    if context is None:
+        context = remember(known, key, _merged(default, frame, marked, metadata, in_tool))
+    return context
+
+
+def _known_of(default: CallContext) -> dict[object, CallContext]:
+    known = _outside.get(id(default))
+    if known is None or known[0] is not default:
+        known = remember(_outside, id(default), (default, {}))
+    return known[1]
+
+
+def _merged(
+    default: CallContext,
+    frame: ScopeFrame | None,
+    marked: ScopeFrame | None,
+    metadata: Mapping[str, Any],
+    in_tool: bool,
+) -> CallContext:
+    """The context of scope and metadata, with its gaps filled by what LangGraph and LangChain say of the call."""
+    context = resolve(default, frame, marked, metadata)
+    gaps: dict[str, Any] = {}
+    node, thread, agent = (clean_text(metadata.get(key)) for key in ("langgraph_node", "thread_id", "lc_agent_name"))
+    if context.workflow_step is None and node is not None:
+        gaps["workflow_step"] = node
+    if context.session_id is None and thread is not None:
+        gaps["session_id"] = thread
+    if context.agent_id is None and agent is not None:
+        gaps |= {"agent_id": agent, "agent_name": agent}
+    if context.framework is None:
+        gaps["framework"] = "langgraph" if metadata.get("langgraph_node") is not None else "langchain"
+    if context.message_type is None:
+        gaps["message_type"] = "tool_execution" if in_tool else "chat"
+    return context.replace(gaps)
+
+
+def langsmith_project() -> str | None:
+    """LangSmith's project while its tracing is on; looked up once a second, for all calls."""
+    global _project  # noqa: PLW0603 - one environment a process
+    now = monotonic()
+    known, project = _project
+    if now - known >= 1.0:
+        utils = sys.modules.get("langsmith.utils")
+        on = utils is not None and utils.tracing_is_enabled()
+        name = utils.get_tracer_project() if on and utils is not None else None
+        project = name if isinstance(name, str) and name else None
+        _project = (now, project)
+    return project
+
+
+_project: tuple[float, str | None] = (float("-inf"), None)
+
+
+def graph_path(namespace: object) -> str | None:
+    """LangGraph's checkpoint namespace `sub:<id>|leaf:<id>` as `sub/leaf`: the nodes from the outermost graph inwards."""
+    if not isinstance(namespace, str) or not namespace:
+        return None
+    return "/".join(part.partition(":")[0] for part in namespace.split("|"))

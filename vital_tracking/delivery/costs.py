@@ -1,0 +1,29 @@
+"""What calls cost, and what budgets count of them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from vital_tracking.core.pricing import PriceBook, ceiling_rates
+from vital_tracking.core.record import CallRecord, Cost
+
+
+class Costs:
+    """Prices calls. `ceiling_price` (US dollars per million tokens in and out, such as `15/75`) stands in for unknown prices."""
+
+    def __init__(self, prices: PriceBook, ceiling_price: str) -> None:
+        self._prices = prices
+        self._ceiling = ceiling_rates(ceiling_price)
+
+    def cost_of(self, record: CallRecord) -> Cost | None:
+        """What a call cost; None where no price is known."""
+        return record.cost if record.cost is not None else self._prices.cost_of(record)
+
+    def counted(self, record: CallRecord, cost: Cost | None) -> Decimal | None:
+        """What budgets count of a call, in US dollars: its cost, else what it costs at the ceiling price."""
+        if cost is not None:
+            return cost.total
+        if "usage_missing" in record.notes or record.cache_hit:
+            return None
+        ceiling = self._ceiling.cost(record.usage)
+        return None if ceiling is None else ceiling.total

@@ -1,0 +1,123 @@
+"""What budgets hold for calls that have ended: settled with what each call cost, kept until its row is in the store."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, Protocol, TypeAlias
+
+from vital_tracking.core.record import CallRecord
+from vital_tracking.delivery.costs import Costs
+from vital_tracking.delivery.encoding import Call, recorded
+from vital_tracking.delivery.stats import Counts
+
+_MOST_PENDING: Final = 10_000  # what does not fit is settled when its row is made
+
+Draws: TypeAlias = list[tuple[int, str]]
+"""What a call drew on its process's grants: [(window id, amount in the budget's metric as text), ...]."""
+
+
+class Holds(Protocol):
+    """The budgets, which have set something aside for each call: told what the call used, and when the database knows."""
+
+    def settle(self, hold: Any, record: CallRecord, cost: Decimal | None) -> Draws:
+        """Replace a hold by what the call cost in US dollars; what its row must say of it. Does so once, however often asked."""
+
+    def posted(self, holder: str, draws: Draws) -> None:
+        """Rows that said so are in the database, or never will be."""
+
+    def give_back(self, hold: Any) -> None:
+        """There will be no record of the call. May be called from any thread, in the middle of anything."""
+
+    def prices_changed(self) -> None:
+        """The team's prices were read anew."""
+
+
+@dataclass(slots=True)
+class _MergedHold:
+    """What the calls of a merged row drew together; they were settled one by one."""
+
+    holder: str | None
+    settled: Draws
+
+
+class Settlement:
+    """The one register of holds, by the ids of their calls. `register` and `settle_pending` are safe from any thread."""
+
+    def __init__(self, costs: Costs, counts: Counts, holds: Holds | None = None) -> None:
+        self.holds = holds
+        self._costs = costs
+        self._counts = counts
+        self._held: dict[bytes, Any] = {}  # a hold of the budgets (it has `holder` and `settled`), or a _MergedHold
+        self._pending: deque[tuple[bytes, Call]] = deque(maxlen=_MOST_PENDING)
+
+    def register(self, key: bytes, call: Call) -> None:
+        """Remember what is held for a call that is about to be recorded."""
+        self._held[key] = call.hold
+        self._pending.append((key, call))
+
+    def register_merged(self, key: bytes, holder: str | None, draws: Draws) -> None:
+        """Remember what the calls of a merged row drew on the grants of `holder`."""
+        if draws:
+            self._held[key] = _MergedHold(holder, draws)
+
+    def settle(self, key: bytes, record: CallRecord, counted: Decimal | None) -> tuple[str | None, Draws]:
+        """Settle a call's hold with what budgets count of it, in US dollars: whose grants it drew on, and what of them."""
+        hold = self._held.get(key)
+        if hold is None:
+            return None, []
+        draws: Draws | None = hold.settled
+        if draws is None and self.holds is not None:
+            draws = self.holds.settle(hold, record, counted)
+        return hold.holder, draws or []
+
+    def settle_pending(self) -> bool:
+        """Settle the holds of calls that have ended and still wait for delivery; whether there were any."""
+        found = False
+        while self._pending:
+            try:
+                key, call = self._pending.popleft()
+                hold = self._held.get(key)
+                if hold is not None and hold.settled is None:
+                    record = recorded(call, 0.0, self._counts.fault)
+                    self.settle(key, record, self._costs.counted(record, self._costs.cost_of(record)))
+                    found = True
+            except IndexError:  # another thread is at it too
+                break
+            except Exception as error:  # noqa: BLE001 - it is settled when its row is made
+                self._counts.fault(error)
+        return found
+
+    def settle_many_pending(self) -> None:
+        """In an outage: others can use what is held for calls that have ended, and the waiting calls take up memory."""
+        if len(self._pending) > _MOST_PENDING // 10:
+            self.settle_pending()
+
+    def forget_settled(self) -> None:
+        """Let go of waiting calls whose holds were settled as their rows were made."""
+        with contextlib.suppress(IndexError):  # another thread is at it too
+            while (hold := self._held.get(self._pending[0][0])) is None or hold.settled is not None:
+                self._pending.popleft()
+
+    def posted(self, key: bytes, holder: str | None, draws: Draws) -> None:
+        """A call's row has left our hands: what it drew is the database's affair now."""
+        self._held.pop(key, None)
+        if draws and holder is not None and self.holds is not None:
+            self.holds.posted(holder, draws)
+
+    def forget(self, key: bytes) -> None:
+        """A call's draws are kept elsewhere, with those of others."""
+        self._held.pop(key, None)
+
+    def give_back(self, key: bytes, hold: Any = None) -> None:
+        """There will be no row of a call: its hold is free again."""
+        hold = self._held.pop(key, hold)
+        if hold is not None and not isinstance(hold, _MergedHold) and self.holds is not None:
+            self.holds.give_back(hold)
+
+    def prices_changed(self) -> None:
+        """Tell the budgets that the team's prices were read anew."""
+        if self.holds is not None:
+            self.holds.prices_changed()

@@ -1,0 +1,88 @@
+"""What is kept current between this process and the database: the team's prices, the clock, and the months ahead."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from vital_tracking.core.pricing import Price, PriceBook
+from vital_tracking.delivery.clock import DatabaseClock
+from vital_tracking.errors import StoreError, StoreNotReady, StoreUnavailable
+from vital_tracking.stores.protocol import Store
+
+logger = logging.getLogger("vital_tracking.delivery")
+
+_PRICES_EVERY_S: Final = 300.0
+_PARTITIONS_EVERY_S: Final = 86_400.0
+
+
+class Upkeep:
+    """Asks the database for what is due. `on_prices` is called when the team's prices were read, `on_clock` once, with how far
+    this machine's clock is from the database's, in seconds, before anything is sent by it."""
+
+    def __init__(
+        self,
+        store: Store,
+        prices: PriceBook,
+        clock: DatabaseClock,
+        fault: Callable[[BaseException], None],
+        *,
+        on_prices: Callable[[], None] = lambda: None,
+        on_clock: Callable[[float], None] = lambda _skew_s: None,
+    ) -> None:
+        self._store = store
+        self._prices = prices
+        self._clock = clock
+        self._fault = fault
+        self._on_prices = on_prices
+        self._on_clock = on_clock
+        self._clock_told = False
+        self._prices_due = 0.0
+        self._partitions_due = 0.0
+
+    def refresh(self) -> None:
+        """Take prices and time from the database where they are due: before the first batch, and every five minutes.
+
+        Raises StoreUnavailable or StoreNotReady: without the team's prices, rows would be priced wrongly.
+        """
+        now = time.monotonic()
+        if now >= self._prices_due:
+            try:
+                before = datetime.now(UTC)
+                answer = self._store.call("database_time_v1")
+                self._clock.sample(datetime.fromisoformat(answer), before, datetime.now(UTC))
+                self._prices.set_team_prices(team_prices(self._store.call("model_prices_v1")))
+                self._on_prices()
+            except (StoreUnavailable, StoreNotReady):
+                raise
+            except Exception as error:  # noqa: BLE001 - an answer that nobody foresaw must not stop delivery
+                self._fault(error)
+            self._prices_due = now + _PRICES_EVERY_S
+        if not self._clock_told and self._clock.first_s is not None:
+            self._clock_told = True
+            self._on_clock(self._clock.first_s)
+
+    def keep_partitions(self) -> None:
+        """Have the database make its months ahead: after the first batch, and once a day."""
+        if time.monotonic() >= self._partitions_due:
+            self._partitions_due = time.monotonic() + _PARTITIONS_EVERY_S
+            try:
+                self._store.call("maintain_partitions_v1")
+            except StoreError:
+                pass  # an older database has no such function, and where the store has gone a later process tries again
+            except Exception as error:  # noqa: BLE001 - what was sent is stored
+                self._fault(error)
+
+
+def team_prices(rows: Any) -> list[Price]:
+    """Prices from the JSON of `model_prices_v1`, oldest first; an entry that cannot be read is left out and logged."""
+    prices: list[Price] = []
+    for row in reversed(rows or []):
+        try:
+            prices.append(Price.from_row(row))
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning("Entry %s of model_prices cannot be used (%s).", row.get("id"), type(error).__name__)
+    return prices
