@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("vital-tracking")
 
 _SETTINGS = ("VITAL_", "SUPABASE_", "LANGSMITH_", "LANGCHAIN_", "OPENAI_", "ANTHROPIC_", "PG")

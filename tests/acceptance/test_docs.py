@@ -15,8 +15,9 @@ import pytest
 from typer.main import get_command
 
 import vital_tracking
-from tests.acceptance.helpers import REPOSITORY, run, run_commands
+from tests.acceptance.helpers import run, run_commands
 from tests.integration.helpers import Rows
+from tests.support.folders import REPOSITORY
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.attribution import ALLOWED_METADATA
 from vital_tracking.cli.app import app
@@ -88,7 +89,7 @@ def pages_with(*languages: str) -> list[str]:
     return [page for page in PAGES if blocks(page, *languages)]
 
 
-def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
+def test_every_code_block_of_a_page_is_checked() -> None:
     kinds = set(re.findall(r"^ *```(\w*)$", ALL_PAGES, re.MULTILINE)) - {""}
     # test_supabase_access.py runs what is in JavaScript.
     assert kinds == {"python", "sql", "bash", "ini", "javascript"}
@@ -96,7 +97,7 @@ def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("page", pages_with("python"))
-def test_python_blocks_run_in_order(page: str, database_url: str, tmp_path: Path, rows: Rows) -> None:
+def test_the_python_of_the_pages_runs(page: str, database_url: str, tmp_path: Path, rows: Rows) -> None:
     program = tmp_path / "page.py"
     program.write_text("\n".join([PREAMBLE, *blocks(page, "python")]), encoding="utf-8")
     done = run([sys.executable, str(program)], tmp_path, VITAL_DATABASE_URL=database_url)
@@ -151,7 +152,7 @@ def demo_database(tracker: VitalTracker, database_url: str) -> str:
 
 
 @pytest.mark.parametrize("page", pages_with("sql"))
-def test_sql_blocks_run(page: str, demo_database: str) -> None:
+def test_the_sql_of_the_pages_runs(page: str, demo_database: str) -> None:
     with psycopg.connect(demo_database, autocommit=True) as connection:
         for block in blocks(page, "sql"):
             cursor = connection.execute(block.encode())
@@ -173,7 +174,7 @@ def commands(page: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", pages_with("bash", "console"))
-def test_commands_run(page: str, demo_database: str, tmp_path: Path) -> None:
+def test_the_commands_of_the_pages_run(page: str, demo_database: str, tmp_path: Path) -> None:
     ours: list[list[str]] = []
     for words in commands(page):
         if words[0] == "vital-tracking":
@@ -231,7 +232,7 @@ def test_the_example_of_an_env_file_explains_every_variable() -> None:
         assert re.match(r"# \w.{10}", lines[number - 1]) or re.match(r"# \d\. ", lines[number - 1]), name
 
 
-def test_a_copy_of_the_example_changes_nothing() -> None:
+def test_a_copy_of_the_example_env_file_changes_no_setting() -> None:
     assert Settings.from_env({}, dotenv=ENV_EXAMPLE) == Settings()
 
 
@@ -291,7 +292,7 @@ def test_the_pages_list_what_the_code_lists() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
+def test_the_links_of_the_pages_lead_somewhere(page: str) -> None:
     folder = REPOSITORY if page == "README.md" else REPOSITORY / "docs"
     headings = {
         re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
@@ -305,7 +306,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", [*PAGES, ".env.example", "CHANGELOG.md"])
-def test_nothing_of_a_machine_gets_into_a_page(page: str) -> None:
+def test_no_page_shows_anything_of_the_machine_it_was_made_on(page: str) -> None:
     text = PAGES.get(page) or (REPOSITORY / page).read_text(encoding="utf-8")
     assert not re.search(r"(?<![\w:/.])/(home|root|Users|work|tmp|var|opt|mnt)\b", text)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.helpers import REPOSITORY, run
+from tests.acceptance.helpers import run
 from tests.integration.helpers import Rows, dollars, only
+from tests.support.folders import REPOSITORY
 
 EXAMPLES = REPOSITORY / "examples"
 

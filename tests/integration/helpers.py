@@ -10,6 +10,10 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+import pytest
+
+from vital_tracking import VitalTracker
+
 Rows = Callable[..., list[dict[str, Any]]]
 
 MODES = (
@@ -71,3 +75,16 @@ def collect() -> None:
     """Have the garbage collector end what nobody holds any more."""
     for _ in range(3):
         gc.collect()
+
+
+def record(tracker: VitalTracker, count: int, **more: Any) -> list[str]:
+    """Record small calls by hand; their ids."""
+    return [
+        tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=10, completion_tokens=1, **more)
+        for _ in range(count)
+    ]
+
+
+def said(caplog: pytest.LogCaptureFixture, words: str) -> int:
+    """How often the log says so."""
+    return sum(words in entry.getMessage() for entry in caplog.records)

@@ -18,6 +18,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.integration.helpers import Rows, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import Agent, CallContext, VitalTracker, step
 from vital_tracking.core.frames import current_frame
 from vital_tracking.errors import VitalError
@@ -27,13 +28,6 @@ CARDIO = Agent("cardio", name="Cardiologist", tier="tier_1", role="lead")
 LEGAL = Agent("legal", name="Lawyer", tier="tier_2")
 MARKET = Agent("market")
 RUNS = "select * from service_runs order by id"
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    stats = tracker.stats()
-    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
-    return rows()
 
 
 def has(row: dict[str, Any], **expected: Any) -> None:
@@ -56,7 +50,7 @@ class Other(BaseCallbackHandler):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_the_four_services(
+async def test_each_service_fills_its_own_columns(
     asynchronous: bool, tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """Each service's own columns, from `with` as from `async with`, with the config handed on."""
@@ -103,7 +97,9 @@ def test_a_conversation_is_named_after_its_session(tracker: VitalTracker, provid
     has(only(stored(tracker, rows)), service_id="s-1", service_name=None)
 
 
-async def test_scopes_nest(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_call_in_nested_scopes_knows_them_all(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """Solution over workflow over panel: each call knows all it is inside of, and each run its ancestors."""
     model = provider.chat_openai()
     with tracker.solution("care-plan", user_id="u-1", metadata={"a": 1}) as solution:
@@ -152,7 +148,7 @@ def test_a_scope_opened_from_its_parent_object_belongs_to_it(
     assert inner["parent_run_id"] == outer["id"]
 
 
-def test_seats(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+def test_each_members_calls_carry_its_seat(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """Each member's calls carry its seat: by config, inside `with seat:`, and found by agent or id."""
     model = provider.chat_openai()
     tracker.install()
@@ -172,7 +168,9 @@ def test_seats(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> N
     assert {(row["panel_size"], row["user_id"], row["service_run_id"]) for row in found} == {(3, "u-1", panel.run_id)}
 
 
-async def test_seats_speak_at_once(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_members_that_speak_at_once_keep_their_seats(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """A panel whose members think in parallel: no member's cost may go to another."""
     provider.respond_with(lambda request: Reply(input_tokens=100 * int(request.body["messages"][0]["content"])))
     model = provider.chat_openai()
@@ -194,7 +192,7 @@ async def test_seats_speak_at_once(tracker: VitalTracker, provider: ProviderServ
 # Precedence and config
 
 
-async def test_call_over_scope_over_default(
+async def test_what_is_said_nearest_to_the_call_wins(
     make_tracker: Callable[..., VitalTracker], provider: ProviderServer, rows: Rows
 ) -> None:
     """What is said nearest to the call wins, field by field."""
@@ -291,7 +289,7 @@ def test_config_is_merged_into_the_callers_own(
 # Where the context variable and the config disagree
 
 
-async def test_a_scope_inside_a_node_of_a_graph_that_carries_another(
+async def test_a_scope_opened_inside_a_node_wins_over_the_graphs(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """The graph's metadata carry the outer scope to every call; the scope opened inside must win all the same."""
@@ -341,7 +339,9 @@ def test_a_config_handed_to_another_thread_carries_the_scope(
         has(row, user_id="u-1", panel_id="board", panel_position=1, agent_id="cardio", service_run_id=panel.run_id)
 
 
-async def test_two_tasks_in_two_scopes_at_once(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_two_tasks_at_once_keep_their_scopes_apart(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """Two users served by one process at the same moment."""
     provider.respond_with(
         lambda request: Reply(input_tokens=100 * int(request.body["messages"][0]["content"]), hang=True)
@@ -380,7 +380,9 @@ class Refused(Exception):
         (SystemExit(1), "error", "SystemExit"),
     ],
 )
-async def test_how_a_run_ends(error: BaseException, status: str, name: str, tracker: VitalTracker, rows: Rows) -> None:
+async def test_a_run_ends_as_what_it_held_ended(
+    error: BaseException, status: str, name: str, tracker: VitalTracker, rows: Rows
+) -> None:
     """A failed run that looks like a good one hides what fails; the error reaches the user as it was."""
     with pytest.raises(type(error)) as caught:
         async with tracker.workflow("intake"):
@@ -441,7 +443,7 @@ def test_a_scope_object_used_again_is_another_run(tracker: VitalTracker, provide
     assert [run["status"] for run in rows(RUNS)] == ["ok", "ok", "ok"]
 
 
-def test_a_scope_left_in_another_context_is_left(tracker: VitalTracker, rows: Rows) -> None:
+def test_a_scope_may_be_left_in_another_context(tracker: VitalTracker, rows: Rows) -> None:
     """Web frameworks enter a dependency in one context and leave it in another; Python refuses to reset there."""
     scope = tracker.workflow("intake")
     contextvars.copy_context().run(scope.__enter__)
@@ -451,7 +453,9 @@ def test_a_scope_left_in_another_context_is_left(tracker: VitalTracker, rows: Ro
     has(only(rows(RUNS)), status="ok")
 
 
-async def test_workflow_analytics(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_workflow_analytics_add_up_all_that_ran_inside(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """What a workflow and a solution cost in all, with what is nested in them, and how many steps it took."""
     model = provider.chat_openai()
 

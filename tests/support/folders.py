@@ -1,4 +1,4 @@
-"""Where tests keep what need not outlive them: in memory where there is room, else where temporary files go."""
+"""Where the repository lies, and where tests keep what need not outlive them: in memory where there is room."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 2 << 30  # a server of each worker takes some 200 MiB; in a container there are often 64 MiB in all

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vital_tracking.ids import new_id
+from tests.support.folders import REPOSITORY
 from vital_tracking.migrate import find_migrations, migrations_dir
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT,
+        cwd=REPOSITORY,
         check=True,
         capture_output=True,
     )
@@ -52,37 +50,3 @@ def test_an_installed_wheel_finds_its_migrations(wheel: Path, tmp_path: Path) ->
     ).stdout.split()
     assert answer[0].startswith(str(tmp_path))
     assert int(answer[1]) == len(find_migrations())
-
-
-def test_migrations_run_in_the_order_of_their_names() -> None:
-    versions = [migration.version for migration in find_migrations()]
-    assert versions == sorted(set(versions))
-    assert all(len(version) == 14 and version.isdigit() for version in versions)
-
-
-def test_ids_are_uuid7_and_sort_by_time() -> None:
-    ids = [new_id() for _ in range(1000)]
-    assert ids == sorted(ids)
-    assert len(set(ids)) == 1000
-    assert {text[14] for text in ids} == {"7"}
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_forked_children_mint_other_ids_than_each_other() -> None:
-    """A collision would lose a call: its row would be taken for a duplicate."""
-    new_id()
-    reading, writing = os.pipe()
-    children = []
-    for _ in range(4):
-        child = os.fork()
-        if child == 0:
-            os.write(writing, "".join(f"{new_id()}\n" for _ in range(200)).encode())
-            os._exit(0)
-        children.append(child)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        ids = pipe.read().split()
-    for child in children:
-        os.waitpid(child, 0)
-    assert len(ids) == 800
-    assert len(set(ids)) == 800

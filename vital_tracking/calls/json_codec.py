@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime, timedelta
 from decimal import Decimal
+from math import isfinite
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,7 +30,7 @@ _RUN_FIELDS: Final = frozenset(f.name for f in fields(RunRecord)) - {"context", 
 _USAGE_FIELDS: Final = frozenset(f.name for f in fields(TokenUsage))
 _COST_FIELDS: Final = tuple(f.name for f in fields(Cost))
 _DEEPEST: Final = 6
-_AS_THEY_ARE: Final = frozenset({str, int, float, bool})
+_AS_THEY_ARE: Final = frozenset({str, int, bool})
 
 LONGEST: Final = 32 << 10
 """Bytes of JSON past which a record is shortened."""
@@ -93,7 +94,7 @@ def mended(value: object, depth: int = _DEEPEST) -> Any:
 def context_fields(context: CallContext) -> dict[str, Any]:
     """What a context says, without what it leaves open."""
     return {
-        name: value if type(value) in _AS_THEY_ARE else clean_text(value)
+        name: value if type(value) in _AS_THEY_ARE or (type(value) is float and isfinite(value)) else clean_text(value)
         for name in CONTEXT_FIELDS
         if (value := getattr(context, name)) is not None
     }

@@ -10,7 +10,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,10 +21,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.acceptance.cli.test_cli import Done, Several, fine, refused
-from tests.acceptance.helpers import COMMAND, environment, run, run_commands
+from tests.acceptance.cli.helpers import Done, Several, fine, refused
+from tests.acceptance.helpers import COMMAND, environment, run
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call
+from tests.support.stores import ScriptedStore
 from vital_tracking.cli.app import app
 from vital_tracking.cli.budgets import alerts as watching
 from vital_tracking.cli.render import options
@@ -34,17 +35,6 @@ from vital_tracking.queries.budgets import CheckedWindow, verdict
 from vital_tracking.stores.postgres import PostgresStore
 
 _calls = itertools.count(1)
-
-
-@pytest.fixture
-def several(database_url: str, tmp_path: Path) -> Several:
-    """Runs `vital-tracking` several times in one process of its own: much faster, and otherwise the same."""
-
-    def commands(*commands: Sequence[str]) -> list[Done]:
-        answers = run_commands(commands, tmp_path, VITAL_DATABASE_URL=database_url)
-        return [subprocess.CompletedProcess([], code, out, err) for code, out, err in answers]
-
-    return commands
 
 
 @pytest.fixture
@@ -143,7 +133,7 @@ def test_help_names_every_option(command: str) -> None:
         assert option in done.output
 
 
-def test_with_nothing_there_it_says_what_to_run(several: Several, rows: Rows) -> None:
+def test_without_any_budget_it_says_what_to_run(several: Several, rows: Rows) -> None:
     """An empty table would leave a newcomer with no idea of what comes next, and programs need JSON all the same."""
     commands = [
         ["budgets", "list"],
@@ -206,7 +196,7 @@ def test_a_budget_is_stored_and_said_in_one_sentence(several: Several, rows: Row
     assert "A call passes, up to $5." in fine(check)
 
 
-def test_every_option_is_stored(several: Several, rows: Rows) -> None:
+def test_every_option_of_a_budget_is_stored(several: Several, rows: Rows) -> None:
     """An option would be taken and come to nothing."""
     throttle, downgrade, bare = several(
         shlex.split(
@@ -256,7 +246,7 @@ def test_setting_again_changes_what_is_given_and_no_more(several: Several, rows:
     assert (stored["throttle_interval"], stored["timezone"]) == (timedelta(minutes=2), "Asia/Kolkata")
 
 
-def test_a_second_action_is_said_to_make_a_ladder(several: Several) -> None:
+def test_a_second_action_is_said_to_stand_beside_the_first(several: Several) -> None:
     """Whoever sets `block` beside `throttle` would think that the first is gone."""
     _, ladder, strict, never = several(
         shlex.split("budgets set user --daily 4 --action throttle"),
@@ -305,7 +295,7 @@ WRONG = {
 }
 
 
-def test_what_is_wrong_is_refused_with_what_to_write(several: Several, rows: Rows) -> None:
+def test_a_wrong_option_is_refused_with_what_to_write(several: Several, rows: Rows) -> None:
     """A typing error would become a budget that never acts, or come back as a SQLSTATE."""
     for done, hint in zip(
         several(*(["budgets", "set", *shlex.split(line)] for line in WRONG)), WRONG.values(), strict=True
@@ -370,7 +360,7 @@ def test_the_list_shows_what_each_budget_does_and_how_far_it_is(three: None, sev
     assert {row["id"]: row["timezone"] for row in listed}["1"] == "Europe/Berlin"
 
 
-def test_removing_asks_and_says_what_is_gone(three: None, several: Several, rows: Rows) -> None:
+def test_removing_a_budget_asks_first_and_says_what_is_gone(three: None, several: Several, rows: Rows) -> None:
     """A slip of the finger would lift the limit of everybody; or a script would take a missing id for success."""
     unknown, asked, removed, again, wrong = several(
         ["budgets", "remove", "1", "99"],
@@ -391,7 +381,7 @@ def test_removing_asks_and_says_what_is_gone(three: None, several: Several, rows
     assert [row["id"] for row in rows("select id from budget_limits")] == [2]
 
 
-def test_a_yes_removes(three: None, database_url: str, tmp_path: Path, rows: Rows) -> None:
+def test_removing_a_budget_goes_ahead_on_a_yes(three: None, database_url: str, tmp_path: Path, rows: Rows) -> None:
     """The question could not be answered."""
     done = subprocess.run(
         [str(COMMAND), "budgets", "remove", "2"],
@@ -531,7 +521,7 @@ def test_a_check_says_what_a_call_would_meet(three: None, several: Several) -> N
     assert "Budget 2" not in said_in(other), "the throttle is for acme's calls only"
 
 
-def test_a_check_tells_programs(three: None, several: Several) -> None:
+def test_a_check_answers_programs_in_json_and_csv(three: None, several: Several) -> None:
     """A script would have to read a table."""
     blocked, passes, as_csv, nobody = several(
         shlex.split("budgets check --user u-1 --cost 2 --json"),
@@ -596,7 +586,7 @@ def test_the_strictest_budget_decides(windows: list[CheckedWindow], model: str |
     assert verdict(windows, Decimal(1), None, model).action == action
 
 
-def test_a_check_and_the_database_agree(three: None, store: PostgresStore, several: Several) -> None:
+def test_a_check_promises_what_admission_does(three: None, store: PostgresStore, several: Several) -> None:
     """What `check` promises would not be what happens."""
     over, exact = several(*(shlex.split(f"budgets check --user u-1 --cost {cost}") for cost in ("0.41", "0.40")))
     assert (over.returncode, exact.returncode) == (1, 0)
@@ -683,35 +673,20 @@ def test_watching_prints_new_alerts_until_it_is_stopped(
         assert (process.returncode, out, err) == (0, "", "")
 
 
-class Outage(PostgresStore):
-    """A store that cannot be reached the first time it is asked for news, and the second."""
-
-    asked = 0
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        if function == "cost_alerts_v1":
-            self.asked += 1
-            if self.asked in (2, 3):
-                raise StoreUnavailable("The database is unavailable (on holiday).")
-        return super().call(function, **arguments)
-
-
 def test_watching_outlasts_an_outage(
     database_url: str, budget: Callable[..., int], spend: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A watch over night would end at the first restart of the database."""
     budget()
-    store = Outage(database_url)
+
+    def answers() -> Iterator[object]:
+        yield ScriptedStore.THROUGH
+        yield StoreUnavailable("The database is unavailable (on holiday).")
+        yield StoreUnavailable("The database is unavailable (on holiday).")
+        spend()
+
+    store = ScriptedStore(PostgresStore(database_url), "cost_alerts_v1", answers())
     news = watching.new_alerts(store, 0.0)
-    spend_once = iter([spend])
-    original = store.call
-
-    def call(function: str, /, **arguments: object) -> Any:
-        if store.asked == 3:
-            next(spend_once, lambda: None)()
-        return original(function, **arguments)
-
-    store.call = call  # type: ignore[method-assign]
     assert next(news)["entity_id"] == "u-1"
     news.close()
     store.close()

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from tests.acceptance.cli.test_cli import Several, fine, refused, several
+from tests.acceptance.cli.helpers import Several, fine, refused
 from tests.acceptance.helpers import environment
 from tests.sql.helpers import a_call, an_unpriced_call, call_id
 from tests.sql.test_retention import NOW
@@ -30,8 +30,6 @@ from vital_tracking.queries.csv import write_csv
 from vital_tracking.queries.parquet import ParquetWriter, read_back
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.relations import CALLS, RELATIONS, ColumnKind, Relation, time_text, value_text
-
-__all__ = ["several"]
 
 NASTY = [
     "=1+1",
@@ -159,7 +157,9 @@ def test_every_relation_can_be_taken_out_in_both_formats(
     assert duck(sums.format(tmp_path / "daily.parquet")) == duck(sums.format(tmp_path / "calls.parquet"))
 
 
-def test_parquet_is_read_as_it_was(several: Several, calls: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_duckdb_reads_from_parquet_what_the_database_holds(
+    several: Several, calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
     """If this failed, DuckDB would add up something else than the database."""
     [done] = several(["export", "calls", "calls.parquet"])
     assert "duckdb -c" in fine(done)
@@ -173,7 +173,9 @@ def test_parquet_is_read_as_it_was(several: Several, calls: list[dict[str, Any]]
     assert read_back(file).rows == len(calls)
 
 
-def test_what_is_asked_wrongly_is_said_in_words(several: Several, calls: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_wrong_option_is_said_in_words_and_no_file_is_touched(
+    several: Several, calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
     """If this failed, a slip would overwrite a file, or leave half of one."""
     (tmp_path / "there.csv").write_text("mine")
     there, forced, folder, user, since, nowhere, what, no_file, twice = several(
@@ -199,7 +201,7 @@ def test_what_is_asked_wrongly_is_said_in_words(several: Several, calls: list[di
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"there.csv"}
 
 
-def test_a_reader_that_has_seen_enough_ends_it_quietly(
+def test_an_export_ends_quietly_when_its_reader_stops(
     database_url: str, calls: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     """If this failed, `| head` would end in a traceback."""
@@ -221,7 +223,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(
     process.stderr.close()
 
 
-def test_without_the_extra_it_says_which(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """If this failed, a missing library would be a traceback."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtra, match=r"vital-tracking\[parquet\]"):
@@ -287,7 +289,7 @@ def test_an_amount_that_does_not_fit_is_refused_and_leaves_no_file(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stream_takes_no_more_memory_for_more_rows(tmp_path: Path, database_url: str, store: PostgresStore) -> None:
+def test_exporting_more_rows_takes_no_more_memory(tmp_path: Path, database_url: str, store: PostgresStore) -> None:
     """If this failed, exporting ten million calls would need as much memory as they take."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("alter table token_usage_logs disable trigger user")
@@ -308,7 +310,9 @@ def test_a_stream_takes_no_more_memory_for_more_rows(tmp_path: Path, database_ur
     assert peaks[16] < 1.5 * peaks[2] + 100_000, peaks
 
 
-def test_the_columns_are_those_of_the_tables(store: PostgresStore, rows: Callable[..., list[dict[str, Any]]]) -> None:
+def test_an_export_has_every_column_of_its_table(
+    store: PostgresStore, rows: Callable[..., list[dict[str, Any]]]
+) -> None:
     """If this failed, a column that was added to a table would be missing in every archive."""
     kinds = {
         "uuid": {ColumnKind.text},
@@ -338,7 +342,7 @@ def test_the_columns_are_those_of_the_tables(store: PostgresStore, rows: Callabl
                 assert relation.columns[row["column_name"]] in kinds[row["data_type"]], (relation.name, row)
 
 
-def test_texts_of_all_stores_are_the_same() -> None:
+def test_exports_from_supabase_and_postgresql_are_the_same() -> None:
     """If this failed, the same table would be exported otherwise from Supabase than from PostgreSQL."""
     assert (
         time_text("2026-01-15 10:00:00.5+00")

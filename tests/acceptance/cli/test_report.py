@@ -222,7 +222,7 @@ def test_help_names_every_option_with_examples() -> None:
         assert [option for option in wanted if option not in said] == []
 
 
-def test_what_is_wrong_is_refused_with_what_to_write(run: Callable[..., Done]) -> None:
+def test_a_wrong_option_is_refused_with_what_to_write(run: Callable[..., Done]) -> None:
     """A typing error would become a report of something else."""
     for words, hint in {
         "cost": "services",
@@ -239,7 +239,7 @@ def test_what_is_wrong_is_refused_with_what_to_write(run: Callable[..., Done]) -
         assert hint in done.stderr
 
 
-def test_with_nothing_there_it_says_what_to_do(run: Callable[..., Done], store: PostgresStore) -> None:
+def test_without_any_call_it_says_what_to_do(run: Callable[..., Done], store: PostgresStore) -> None:
     """An empty table would leave a newcomer with no idea of what comes next; programs get their empty rows."""
     for name in ("", "panels", "forecast", "anomalies", "duplicates"):
         assert "vital-tracking demo" in fine(run("report", *name.split()))
@@ -324,7 +324,7 @@ def test_programs_get_every_digit(report: Report, usage: PostgresStore) -> None:
     assert users[1]["total_cost"] == "1.000000001"
 
 
-def test_cells_are_inert_and_numbers_stay_numbers() -> None:
+def test_no_cell_is_a_formula_and_numbers_stay_numbers() -> None:
     """A spreadsheet would run what a user chose as a name."""
     for text in ("=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "\uff1d1"):
         assert safe_cell(text) == f"'{text}"
@@ -334,7 +334,7 @@ def test_cells_are_inert_and_numbers_stay_numbers() -> None:
     ]
 
 
-def test_the_overview_says_it_all_in_one_screen(report: Report) -> None:
+def test_the_overview_of_all_reports_fits_on_one_screen(report: Report) -> None:
     """Whoever types the command alone would have to know the reports by heart."""
     said = report(*DAYS, "--organization", "acme")
     assert said.startswith("$2.26  10 Jan to 19 Jan 2026, 10 days (UTC), organization acme  ▁▁▄▁▇█▁▁▁▁\n")
@@ -364,7 +364,7 @@ def test_tables_fit_the_terminal(report: Report, monkeypatch: pytest.MonkeyPatch
     assert "__=_#_____" in plain
 
 
-def test_a_line_of_days_shows_nothing_as_nothing() -> None:
+def test_a_day_without_calls_is_shown_as_nothing() -> None:
     """A day without calls would look like a cheap one, and the last day of several like a fall."""
     assert sparkline([Decimal(0), Decimal("0.001"), Decimal(100)]) == "▁▂█"
     assert sparkline([Decimal(0), Decimal(0)]) == "▁▁"

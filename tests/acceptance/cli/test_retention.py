@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.acceptance.cli.test_cli import Several, fine, refused, several
+from tests.acceptance.cli.helpers import Several, fine, refused
 from tests.acceptance.cli.test_export import duck
 from tests.integration.helpers import Rows
 from tests.sql.helpers import a_call, a_cost, an_unpriced_call
@@ -22,8 +22,6 @@ from tests.support.postgres import PostgresServer
 from vital_tracking import VitalTracker
 from vital_tracking.queries.parquet import read_back
 from vital_tracking.stores.postgres import PostgresStore
-
-__all__ = ["several"]
 
 OLD, OLDER = f"{month_ago(5):%Y-%m}", f"{month_ago(6):%Y-%m}"
 
@@ -108,7 +106,7 @@ def test_old_months_are_archived_read_back_and_dropped(
 
 
 @pytest.mark.usefixtures("calls")
-def test_late_calls_are_in_one_place(
+def test_a_late_call_is_in_one_archive_or_in_the_database(
     several: Several,
     rows: Rows,
     tmp_path: Path,
@@ -138,7 +136,7 @@ def test_late_calls_are_in_one_place(
 
 
 @pytest.mark.usefixtures("calls")
-def test_an_archive_tells_of_nobody_who_was_forgotten(several: Several, tmp_path: Path, store: PostgresStore) -> None:
+def test_an_archive_names_nobody_who_was_forgotten(several: Several, tmp_path: Path, store: PostgresStore) -> None:
     """If this failed, a file would name somebody who was forgotten before the month was dropped."""
     with psycopg.connect(store.conninfo) as refreshing:
         refreshing.execute("select pg_advisory_xact_lock(hashtext('vital_tracking.refresh_analytics'))")
@@ -220,7 +218,7 @@ def test_archiving_asks_before_it_takes_anything(several: Several, store: Postgr
 
 
 @pytest.mark.usefixtures("calls")
-def test_a_user_is_forgotten(several: Several, rows: Rows) -> None:
+def test_forgetting_a_user_asks_first_and_leaves_the_costs(several: Several, rows: Rows) -> None:
     """If this failed, a request to be forgotten could not be met, or would be met without asking."""
     before = costs(rows)
     dry, asked, done, again, nobody, partly = several(
@@ -244,7 +242,9 @@ def test_a_user_is_forgotten(several: Several, rows: Rows) -> None:
     assert {row["user_id"] for row in rows("select user_id from token_usage_logs")} == {None, "u-2"}
 
 
-def test_a_process_that_records_keeps_the_partitions(make_tracker: Callable[..., VitalTracker], rows: Rows) -> None:
+def test_a_process_that_records_makes_the_partitions_it_needs(
+    make_tracker: Callable[..., VitalTracker], rows: Rows
+) -> None:
     """If this failed, a hosted database that no command ever tends would run out of months, and fill one heap."""
     rows_of = "select tableoid::regclass::text as home from token_usage_logs"
     with psycopg.connect(make_tracker().store.conninfo, autocommit=True) as connection:  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from tests.acceptance.cli.test_cli import SECRET, UNREACHABLE, Done, Several, findings, fine, refused
+from tests.acceptance.cli.helpers import SECRET, UNREACHABLE, Done, Several, findings, fine, refused
 from tests.acceptance.helpers import environment, run, run_commands
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call, an_unpriced_call
@@ -205,7 +205,7 @@ def test_what_a_killed_process_left_is_shown_and_delivered_once(
     assert SECRET not in str(calls)
 
 
-def test_what_the_database_had_already_counts_once(killed: Start, one: One, rows: Rows) -> None:
+def test_calls_that_the_database_had_already_are_billed_once(killed: Start, one: One, rows: Rows) -> None:
     """If this failed, a process that is killed after it has sent its calls would have them billed twice."""
     killed("record(3)\nassert tracker.flush(60).inserted == 3\nrecord(2)")
     assert "2 calls inserted, 3 already there" in fine(one("spool", "replay"))
@@ -278,7 +278,7 @@ def test_damage_costs_its_own_frames_and_is_shown(killed: Start, several: Severa
     assert len(rows()) == 4
 
 
-def test_a_living_process_keeps_its_own(killed: Start, living: Start, several: Several, rows: Rows) -> None:
+def test_a_replay_leaves_a_living_process_its_calls(killed: Start, living: Start, several: Several, rows: Rows) -> None:
     """If this failed, a replay beside a running service would take its calls out of its hands."""
     living("record(3)")
     killed("record(2, 'u-2')")
@@ -346,7 +346,7 @@ def test_replay_says_why_something_is_left(killed: Start, several: Several, rows
     assert "2 calls inserted" in fine(several(["spool", "replay"])[0])
 
 
-def test_a_missing_migration_is_a_reason_too(killed: Start, several: Several, postgres_server: Any) -> None:
+def test_a_replay_that_waits_for_migrations_says_so(killed: Start, several: Several, postgres_server: Any) -> None:
     """If this failed, nobody would know that the calls wait for `vital-tracking migrate`."""
     postgres_server.create_database("spool_empty")
     try:
@@ -363,7 +363,7 @@ def test_a_missing_migration_is_a_reason_too(killed: Start, several: Several, po
         postgres_server.drop_database("spool_empty")
 
 
-def test_a_spool_that_is_off_or_another_users_is_said(killed: Start, several: Several, rows: Rows) -> None:
+def test_a_spool_that_is_off_or_another_users_is_named(killed: Start, several: Several, rows: Rows) -> None:
     """If this failed, what was left before the spool was switched off would never be delivered."""
     killed("record(2)")
     shown, doctor, replayed = several(

@@ -22,13 +22,14 @@ from pydantic import SecretStr
 
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call
+from tests.support.stores import AwayStore
 from vital_tracking.alerts import channel, wording
 from vital_tracking.alerts.alert import BudgetAlert, digest
 from vital_tracking.alerts.channel import Pause, Recent
 from vital_tracking.alerts.dispatcher import AlertDispatcher, log
 from vital_tracking.alerts.wording import amount_text, limit_text, one_line, sentence, time_left
 from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
-from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
+from vital_tracking.errors import MissingExtra, SettingsError
 from vital_tracking.stores.postgres import PostgresStore
 
 SECRET = "Geheim-7391"
@@ -195,7 +196,7 @@ def an_alert(**changes: Any) -> BudgetAlert:
         ),
     ],
 )
-def test_the_message_is_one_sentence(changes: dict[str, Any], message: str) -> None:
+def test_an_alert_is_one_sentence(changes: dict[str, Any], message: str) -> None:
     """People would not know who has spent what of what; a name could forge a second line of the log."""
     assert an_alert(**changes).message == message
 
@@ -409,7 +410,7 @@ def test_a_callback_that_raises_stops_nobody(
     assert undelivered(rows) == []
 
 
-def test_what_no_callback_takes_is_tried_again(
+def test_an_alert_that_no_callback_takes_is_tried_again(
     store: PostgresStore, deliverer: Callable[..., AlertDispatcher], told: list[BudgetAlert], rows: Rows
 ) -> None:
     """An alert would be lost while the pager's client was broken."""
@@ -456,7 +457,7 @@ def test_an_alert_goes_to_a_webhook(
     assert undelivered(rows) == []
 
 
-def test_a_storm_is_one_notification(
+def test_hundreds_of_alerts_at_once_are_one_notification(
     store: PostgresStore, deliverer: Callable[..., AlertDispatcher], hooks: Hooks, rows: Rows
 ) -> None:
     """Five hundred users at their limit would be five hundred messages, and the channel would be muted for good."""
@@ -494,7 +495,7 @@ def test_a_failing_webhook_is_tried_again_by_whoever_comes(
     ]
 
 
-def test_a_pause_after_failing_leaves_alerts_to_others(
+def test_a_process_whose_channel_fails_leaves_alerts_to_others(
     store: PostgresStore,
     deliverer: Callable[..., AlertDispatcher],
     hooks: Hooks,
@@ -585,22 +586,11 @@ def test_a_server_that_hangs_holds_nobody_up_and_gets_nothing_twice(
     assert undelivered(rows) == []
 
 
-class Forgetful(PostgresStore):
-    """A store that cannot be reached while `away`, for the functions named."""
-
-    away: tuple[str, ...] = ()
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        if function in self.away:
-            raise StoreUnavailable
-        return super().call(function, **arguments)
-
-
-def test_what_was_sent_is_noted_down_when_the_database_is_back(
+def test_an_alert_sent_before_an_outage_is_not_sent_again_after_it(
     database_url: str, deliverer: Callable[..., AlertDispatcher], hooks: Hooks, rows: Rows
 ) -> None:
     """Each alert that was sent just before an outage would be sent again after it."""
-    store = Forgetful(database_url)
+    store = AwayStore(PostgresStore(database_url))
     a_budget(store)
     spend(store, "u-1")
     alerts = AlertDispatcher(store, (), [hooks.url()], "here")
@@ -616,7 +606,7 @@ def test_what_was_sent_is_noted_down_when_the_database_is_back(
     store.close()
 
 
-def test_several_threads_deliver_one_after_the_other(
+def test_a_second_thread_does_not_wait_behind_a_slow_callback(
     store: PostgresStore, deliverer: Callable[..., AlertDispatcher], told: list[BudgetAlert]
 ) -> None:
     """A second thread of the process would wait behind a slow callback."""
@@ -680,7 +670,7 @@ def test_processes_deliver_each_alert_once(store: PostgresStore, database_url: s
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_delivers_what_is_its_own(
+def test_a_forked_child_delivers_its_own_alerts(
     store: PostgresStore, deliverer: Callable[..., AlertDispatcher], hooks: Hooks, rows: Rows
 ) -> None:
     """A preforking server's workers would hang on apprise's threads, which only the parent has."""
@@ -703,14 +693,16 @@ def test_a_forked_child_delivers_what_is_its_own(
     assert undelivered(rows) == []
 
 
-def test_the_database_being_away_is_no_fault(deliverer: Callable[..., AlertDispatcher], database_url: str) -> None:
+def test_an_outage_of_the_database_is_not_counted_as_a_fault(
+    deliverer: Callable[..., AlertDispatcher], database_url: str
+) -> None:
     """An outage would be counted and logged as a fault of ours, every second."""
-    store = Forgetful(database_url)
+    store = AwayStore(PostgresStore(database_url))
     store.away = ("claim_alerts_v1", "settle_alerts_v1")
     assert AlertDispatcher(store, [lambda _: None], [], "here").deliver() == 0
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_a_channel_that_stays_broken_takes_no_more_memory() -> None:
     """A process that runs for months with a broken channel would grow without end."""
     recent = Recent()
     for number in range(5000):
@@ -772,7 +764,7 @@ def test_a_url_that_apprise_cannot_use_is_named_by_its_place(
     assert error.value.variable == "VITAL_ALERT_URLS"
 
 
-def test_without_the_extra_it_is_named(
+def test_a_missing_extra_is_named(
     deliverer: Callable[..., AlertDispatcher], hooks: Hooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reason would be an ImportError of a library that nobody asked for."""

@@ -1,16 +1,14 @@
-"""What the tests of admission share: budgets, the audit of all sums, and stores that are watched or slow."""
+"""What the tests of admission share: budgets, requests, and the audit of all sums."""
 
 from __future__ import annotations
 
 import json
-import threading
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from tests.integration.helpers import Rows
+from tests.support.waiting import until
 from vital_tracking import VitalTracker
 from vital_tracking.core.admission import Request
 from vital_tracking.core.context import CallContext
@@ -51,44 +49,8 @@ def request_for(user: str | None = "u-1", **changes: Any) -> Request:
     return Request(CallContext(user_id=user), "openai", "gpt-4o-mini", prompt_tokens=100, max_tokens=20, **changes)
 
 
-def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
-    """Wait for something that only looking can tell, such as the state of another process; its first true value."""
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.005)
-    return found
-
-
 def knows_its_budgets(tracker: VitalTracker) -> VitalTracker:
     """The tracker, once it has read the budgets."""
     tracker.controller.start()
     until(lambda: tracker.controller.policy is not None)
     return tracker
-
-
-class WatchedStore(PostgresStore):
-    """Counts calls of functions; `hold` makes those that follow wait for `go`, `fail` has them fail."""
-
-    def __init__(self, conninfo: str) -> None:
-        super().__init__(conninfo)
-        self.asks: list[list[dict[str, Any]]] = []  # of each round trip for grants
-        self.called: list[str] = []
-        self.go = threading.Event()
-        self.go.set()
-        self.waiting = threading.Semaphore(0)
-
-    def call(self, function: str, /, **arguments: Any) -> Any:
-        self.called.append(function)
-        if function == "acquire_grants_v1":
-            self.asks.append(json.loads(arguments["asks"]))
-        if not self.go.is_set():
-            self.waiting.release()
-            self.go.wait(30)
-        return super().call(function, **arguments)
-
-    @property
-    def misses(self) -> list[list[dict[str, Any]]]:
-        """Round trips that somebody waited for."""
-        return [asks for asks in self.asks if not all(ask["ahead"] for ask in asks)]

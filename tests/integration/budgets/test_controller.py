@@ -24,16 +24,16 @@ from tests.integration.budgets.helpers import (
     CALL,
     COST,
     USAGE,
-    WatchedStore,
     check_sums,
     granted,
     knows_its_budgets,
     request_for,
     set_budget,
-    until,
 )
 from tests.integration.helpers import Rows, dollars
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import WatchedStore
+from tests.support.waiting import until
 from vital_tracking import BudgetExceeded, BudgetThrottled, Price, Settings, VitalTracker
 from vital_tracking.budgets.pending import Waits, run, run_async
 from vital_tracking.core.admission import Admission, Request
@@ -55,7 +55,7 @@ def watched(database_url: str) -> Iterator[Callable[..., tuple[VitalTracker, Wat
     made: list[tuple[VitalTracker, WatchedStore]] = []
 
     def make(**settings: Any) -> tuple[VitalTracker, WatchedStore]:
-        store = WatchedStore(database_url)
+        store = WatchedStore(PostgresStore(database_url))
         tracker = VitalTracker(store, settings=Settings(**{"flush_interval_s": 60.0, **settings}))
         made.append((tracker, store))
         return tracker, store
@@ -82,7 +82,7 @@ def admit_all(tracker: VitalTracker, count: int, **call: Any) -> int:
 # Who asks
 
 
-def test_one_round_trip_serves_all_threads_at_a_cold_gate(store: PostgresStore, watched: Watched, rows: Rows) -> None:
+def test_one_round_trip_serves_all_first_calls_of_a_process(store: PostgresStore, watched: Watched, rows: Rows) -> None:
     """A server that has just started would else ask the database once for each of its first requests."""
     set_budget(store, daily_limit="100000", monthly_limit="100000")
     tracker, watch = watched(budget_deadline_s=30)
@@ -94,7 +94,7 @@ def test_one_round_trip_serves_all_threads_at_a_cold_gate(store: PostgresStore, 
         until(lambda: tracker.controller.lease_thread._queue.qsize() > 50)
         watch.go.set()
         assert all(one.result().hold for one in admitted)
-    assert len(watch.misses) <= 2
+    assert len(watch.waited_for) <= 2
     for one in admitted:
         tracker.controller.release(one.result())
     assert tracker.close().complete
@@ -102,7 +102,7 @@ def test_one_round_trip_serves_all_threads_at_a_cold_gate(store: PostgresStore, 
     check_sums(store)
 
 
-def test_near_the_limit_calls_ask_together(store: PostgresStore, watched: Watched) -> None:
+def test_near_the_limit_calls_share_their_round_trips(store: PostgresStore, watched: Watched) -> None:
     """On a database that is 50 ms away, a hundred calls that ask one by one would be past their deadline."""
     set_budget(store, total_limit="100")
     tracker, watch = watched(budget_deadline_s=30)
@@ -116,11 +116,11 @@ def test_near_the_limit_calls_ask_together(store: PostgresStore, watched: Watche
         outcomes = [type(one.exception()) for one in asked]
     assert outcomes.count(type(None)) == 100
     assert outcomes.count(BudgetExceeded) == 20
-    assert len(watch.misses) < 12
+    assert len(watch.waited_for) < 12
     check_sums(store)
 
 
-def test_more_is_fetched_before_it_runs_out(store: PostgresStore, watched: Watched) -> None:
+def test_grants_are_fetched_ahead_so_that_calls_do_not_wait(store: PostgresStore, watched: Watched) -> None:
     """Far from the limit only the first call of a process waits for the database."""
     set_budget(store, daily_limit="1000000", monthly_limit="1000000")
     tracker, watch = watched()
@@ -128,8 +128,8 @@ def test_more_is_fetched_before_it_runs_out(store: PostgresStore, watched: Watch
     for _ in range(100):
         tracker.controller.admit(request_for())
         threading.Event().wait(0.01)  # a fast model
-    assert len(watch.misses) == 1
-    assert 1 <= len(watch.asks) - len(watch.misses) <= 6
+    assert len(watch.waited_for) == 1
+    assert 1 <= len(watch.grant_requests) - len(watch.waited_for) <= 6
     check_sums(store)
 
 
@@ -140,10 +140,12 @@ def test_a_burst_fetches_ahead_no_more_than_it_must(store: PostgresStore, watche
     knows_its_budgets(tracker)
     for _ in range(20_000):
         tracker.controller.admit(request_for())
-    assert len(watch.asks) < 40
+    assert len(watch.grant_requests) < 40
 
 
-def test_near_the_limit_it_is_exact(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_the_last_call_of_a_limit_is_admitted_and_none_after_it(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
     """Whoever comes first gets the last call, and nobody the one after it."""
     set_budget(store, metric="cost_usd", daily_limit=str(COST * 25), monthly_limit=str(COST * 25))
     one, other = make_tracker(), make_tracker()
@@ -158,7 +160,9 @@ def test_near_the_limit_it_is_exact(store: PostgresStore, make_tracker: MakeTrac
     ]
 
 
-def test_money_that_lies_idle_goes_back(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_idle_money_goes_back_to_where_others_can_spend_it(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
     """Else a process that had a burst an hour ago would keep others from the last part of the budget."""
     set_budget(store, total_limit="400")
     one, other = make_tracker(), make_tracker()
@@ -225,7 +229,9 @@ def test_a_refused_call_holds_nothing_of_the_other_budgets(
     check_sums(store)
 
 
-def test_two_trackers_in_one_process_share_as_two_processes_do(store: PostgresStore, make_tracker: MakeTracker) -> None:
+def test_two_trackers_in_one_process_share_a_budget_as_two_processes_do(
+    store: PostgresStore, make_tracker: MakeTracker
+) -> None:
     """Each has its own part, and none spends the other's."""
     set_budget(store, total_limit="200")
     trackers = [make_tracker(), make_tracker()]
@@ -235,7 +241,7 @@ def test_two_trackers_in_one_process_share_as_two_processes_do(store: PostgresSt
     check_sums(store)
 
 
-def test_closing_gives_everything_back(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_closing_gives_all_grants_back(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
     """A rolling restart must not leave money with processes that are gone."""
     set_budget(store, daily_limit="1000", monthly_limit="1000")
     for number in range(3):
@@ -298,7 +304,7 @@ def test_grants_that_the_database_has_lost_are_not_spent(
     check_sums(store)
 
 
-def test_whatever_many_threads_do_no_budget_is_passed(
+def test_no_budget_is_overspent_whatever_many_threads_do(
     store: PostgresStore, make_tracker: MakeTracker, rows: Rows
 ) -> None:
     """Calls of all sizes under budgets that overlap: made, given up, cheaper than thought, in three trackers at once."""
@@ -353,7 +359,7 @@ def test_whatever_many_threads_do_no_budget_is_passed(
 # Budgets that change
 
 
-def test_a_changed_limit_is_noticed(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_a_changed_limit_binds_without_a_restart(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
     """Raised, lowered and removed: within the time that the settings say, and without a restart."""
     columns = set_budget(store, total_limit="5")
     tracker = make_tracker(budget_refresh_s=0.1)
@@ -406,7 +412,7 @@ def test_a_new_budget_counts_from_the_calls_of_its_window(
 
 @pytest.fixture
 def a_minute_passes(rows: Rows) -> Callable[[VitalTracker], None]:
-    """Moves all that has happened back by a minute, in the database and in the books of a tracker."""
+    """Moves all that has happened back by a minute, in the database and in the ledger of a tracker."""
 
     def move(tracker: VitalTracker) -> None:
         tracker.flush()
@@ -432,7 +438,7 @@ def away_from_the_end_of_a_minute() -> None:
     until(lambda: time.time() % 60 < 50, 15)
 
 
-def test_a_minute_ends(
+def test_a_rate_limit_opens_again_with_the_next_minute(
     store: PostgresStore, make_tracker: MakeTracker, rows: Rows, a_minute_passes: Callable[[VitalTracker], None]
 ) -> None:
     """A rate limit opens again with the next minute, and what was granted of the old one is spent no more."""
@@ -560,7 +566,9 @@ def test_throttled_calls_pass_one_by_one_across_trackers(
     assert sorted((row["throttled_ms"] or 0) / 1000 for row in found) == pytest.approx(sorted(waited), abs=0.001)
 
 
-async def test_a_wait_that_is_too_long_is_told(store: PostgresStore, make_tracker: MakeTracker) -> None:
+async def test_a_wait_that_is_too_long_is_refused_with_when_to_try_again(
+    store: PostgresStore, make_tracker: MakeTracker
+) -> None:
     """The error says when to try again; no slot is lost by asking."""
     set_budget(store, action="throttle", total_limit="0", throttle_interval_s="30")
     tracker = make_tracker()
@@ -633,7 +641,7 @@ async def test_a_call_cancelled_while_it_waits_gives_back_what_it_held(
     check_sums(store)
 
 
-async def test_an_endless_patience_is_no_garbage(store: PostgresStore, make_tracker: MakeTracker) -> None:
+async def test_a_call_may_be_told_to_wait_for_ever(store: PostgresStore, make_tracker: MakeTracker) -> None:
     """max_wait=inf is what somebody writes who would wait for ever."""
     set_budget(store, action="throttle", entity_id="quick", total_limit="0", throttle_interval_s="0.01")
     set_budget(store, action="throttle", entity_id="slow", total_limit="0", throttle_interval_s="60")
@@ -679,7 +687,9 @@ def test_over_the_limit_only_cheaper_models_pass(
     assert granted(rows) == 0
 
 
-def test_a_budget_in_the_shadow_only_notes(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_a_budget_that_is_not_enforced_only_notes_what_it_would_do(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
     """What it would have done stands in the row, so that an admin can try a budget before it binds."""
     for action in ("block", "throttle"):
         set_budget(store, entity_type="user", entity_id=action, action=action, total_limit="2", enforce=False)
@@ -694,12 +704,12 @@ def test_a_budget_in_the_shadow_only_notes(store: PostgresStore, make_tracker: M
     assert store.call("audit_budgets_v1")["differences"] == []
 
 
-def test_a_budget_in_the_shadow_asks_rarely(store: PostgresStore, watched: Watched) -> None:
+def test_a_budget_that_is_not_enforced_costs_few_round_trips(store: PostgresStore, watched: Watched) -> None:
     """A budget that stops nothing must not cost a round trip a call once it is over."""
     set_budget(store, total_limit="1", enforce=False)
     tracker, watch = watched()
     assert admit_all(tracker, 200) == 200
-    assert len(watch.asks) < 20
+    assert len(watch.grant_requests) < 20
 
 
 def test_a_budget_that_only_alerts_costs_nothing(store: PostgresStore, watched: Watched, rows: Rows) -> None:
@@ -709,7 +719,7 @@ def test_a_budget_that_only_alerts_costs_nothing(store: PostgresStore, watched: 
     knows_its_budgets(tracker)
     assert not tracker.controller.active
     assert admit_all(tracker, 10) == 10
-    assert watch.asks == []
+    assert watch.grant_requests == []
     assert tracker.close().complete
     assert rows("select spent, granted from budget_windows") == [{"spent": 10, "granted": 0}]
     assert [row["threshold"] for row in rows("select threshold from cost_alerts order by 1")] == [
@@ -719,7 +729,9 @@ def test_a_budget_that_only_alerts_costs_nothing(store: PostgresStore, watched: 
     ]
 
 
-def test_a_ladder_throttles_before_it_blocks(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_of_two_budgets_the_lower_throttles_before_the_higher_blocks(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
     """Four calls at full speed, the fifth slowly, and no sixth."""
     set_budget(store, action="throttle", daily_limit="4", throttle_interval_s="0.3")
     set_budget(store, action="block", daily_limit="6")
@@ -828,7 +840,9 @@ def test_a_model_without_a_price_counts_at_the_ceiling(
     check_sums(store)
 
 
-def test_a_price_that_the_team_sets_is_held_by(store: PostgresStore, make_tracker: MakeTracker, rows: Rows) -> None:
+def test_the_teams_price_counts_from_the_first_hold_on(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
     """From the first call on, though prices are otherwise read with the first batch."""
     rows(
         "insert into model_prices (model, input_usd_per_mtok, output_usd_per_mtok, valid_from)"
@@ -908,16 +922,16 @@ def test_a_call_for_nothing_asks_nobody_twice(store: PostgresStore, watched: Wat
         )
     with pytest.raises(BudgetExceeded):
         tracker.admit(user_id="u-1", **CALL)
-    assert len(watch.asks) <= 3
+    assert len(watch.grant_requests) <= 3
 
 
-def test_a_gate_without_budgets_is_out_of_the_way(watched: Watched) -> None:
+def test_without_budgets_admission_asks_nobody(watched: Watched) -> None:
     """Who sets no budgets must not pay for them."""
     tracker, watch = watched()
     knows_its_budgets(tracker)
     assert not tracker.controller.active
     assert tracker.controller.admit(request_for()) == Admission()
-    assert watch.asks == []
+    assert watch.grant_requests == []
 
 
 def test_budgets_that_are_switched_off_are_not_even_read(watched: Watched, store: PostgresStore) -> None:

@@ -230,7 +230,7 @@ def test_prompts_that_are_one_request_go_together_or_not_at_all(world: World, ki
 
 
 @matrix(spread(["config", *GUARD], turn=0))
-def test_money_for_one_call_pays_for_one(world: World, attachment: str, path: Path) -> None:
+def test_money_for_one_call_pays_for_no_second_one(world: World, attachment: str, path: Path) -> None:
     """Calls made at once, or tried again, must not share what is there for one of them."""
     case = Case(world, "block", attachment, path, more="-last")
     if path.calls == 1:
@@ -387,7 +387,9 @@ def test_a_guard_goes_on_with_another_providers_model(world: World, attachment: 
 
 
 @matrix(cells(GUARD, FEW))
-def test_a_ladder_of_budgets_downgrades_and_then_stops(world: World, attachment: str, path: Path) -> None:
+def test_of_two_budgets_the_lower_downgrades_before_the_higher_blocks(
+    world: World, attachment: str, path: Path
+) -> None:
     """The strictest action wins: a cheaper model must not be a way around the budget that blocks."""
     case = Case(world, "ladder", attachment, path, downgrade_to=CHEAP)
     world.spend(case)

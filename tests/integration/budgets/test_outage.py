@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,16 +26,16 @@ from tests.integration.budgets.helpers import (
     knows_its_budgets,
     request_for,
     set_budget,
-    until,
 )
 from tests.integration.helpers import Rows
+from tests.support.folders import REPOSITORY
 from tests.support.postgres import PostgresServer, outage
 from tests.support.provider_server import ProviderServer
 from tests.support.slow_proxy import SlowProxy
+from tests.support.waiting import until
 from vital_tracking import BudgetUnavailable, Settings, VitalTracker
 from vital_tracking.stores.postgres import PostgresStore
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 SLACK_S = 0.5  # of a busy machine
 MakeTracker = Callable[..., VitalTracker]
 
@@ -95,7 +94,7 @@ def is_decided(tracker: VitalTracker, user: str) -> None:
 
 @pytest.mark.usefixtures("allow_and_deny")
 @pytest.mark.parametrize("user", ["allow", "deny"])
-def test_a_database_that_takes_five_seconds(
+def test_a_slow_database_delays_one_call_to_its_deadline_and_no_other(
     user: str, behind: MakeTracker, proxy: SlowProxy, store: PostgresStore, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One call waits, until its deadline; the others are decided at once, until the database answers in time again."""
@@ -180,7 +179,7 @@ async def test_the_handler_holds_the_event_loop_up_no_longer_than_the_deadline(
 
 
 @pytest.mark.parametrize("when_unavailable", ["allow", "deny"])
-def test_a_database_that_was_never_there(when_unavailable: str) -> None:
+def test_without_a_database_calls_are_decided_in_time_as_the_setting_says(when_unavailable: str) -> None:
     """Before the budgets are known, VITAL_WHEN_UNAVAILABLE decides; in time as well."""
     nowhere = PostgresStore("postgresql://postgres@127.0.0.1:9/absent")
     settings = Settings(when_unavailable=when_unavailable, budget_deadline_s=0.3)
@@ -201,7 +200,9 @@ def test_a_database_that_was_never_there(when_unavailable: str) -> None:
     assert tracker.stats().faults == 0
 
 
-def test_a_database_without_our_tables(postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_migrations_calls_go_on_and_it_is_said_once(
+    postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whoever has not run the migrations is told so, once; calls go on."""
     postgres_server.create_database("without_tables")
     tracker = VitalTracker(PostgresStore(postgres_server.url("without_tables")), settings=Settings())
@@ -244,7 +245,7 @@ def test_grants_in_hand_go_on_being_spent_until_they_lapse(
         for user in ("allow", "deny"):
             is_decided(tracker, user)
         assert time.monotonic() - begun < lifetime_s + 2
-        # Neither are they once the books are opened anew.
+        # Neither are they once the lapsed grants are given up.
         until(lambda: not tracker.controller.ledger.has_grants, 10)
         for user in ("allow", "deny"):
             is_decided(tracker, user)
@@ -267,7 +268,7 @@ def test_grants_in_hand_go_on_being_spent_until_they_lapse(
     assert rows(actions) == [{"calls": 1}]
 
 
-def test_one_call_that_the_database_cannot_take_is_its_own_affair(
+def test_a_call_that_the_database_cannot_take_switches_no_budget_off(
     database_url: str, make_tracker: MakeTracker, store: PostgresStore
 ) -> None:
     """If this failed, a single odd id would switch all budgets off for a while, again and again."""
@@ -327,7 +328,7 @@ print(json.dumps([admitted, delivered.complete, tracker.stats().unchecked, track
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_a_clock_that_is_a_day_off_changes_nothing(
+def test_budgets_hold_where_the_clock_is_a_day_off(
     days: int, database_url: str, store: PostgresStore, rows: Rows
 ) -> None:
     """The database's clock decides in which day a call counts, and by when a grant lapses."""

@@ -20,10 +20,10 @@ import pytest
 
 from tests.integration.budgets.helpers import CALL, COST, USAGE, check_sums, granted, set_budget, until
 from tests.integration.helpers import Rows
+from tests.support.folders import REPOSITORY
 from vital_tracking import BudgetExceeded, VitalTracker
 from vital_tracking.stores.postgres import PostgresStore
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 # However busy the machine, no call goes unchecked because the database is slow to answer.
 PATIENCE_S = 60.0
 PROCESSES, THREADS = 8, 64

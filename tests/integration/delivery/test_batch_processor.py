@@ -1,4 +1,4 @@
-"""The writer against a real database: when it sends, what it survives, and what it says about it."""
+"""The batch processor against a real database: when it sends, what it survives, and what it says about it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.integration.helpers import record, said
 from tests.sql.helpers import a_call, call_id
 from tests.support.postgres import PostgresServer, outage
+from tests.support.stores import WatchedStore, stored_ids
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery.batch_processor import BatchProcessor
 from vital_tracking.delivery.memory_queue import MemoryQueue
@@ -25,38 +27,11 @@ Rows = Callable[..., list[dict[str, Any]]]
 NEVER_S = 3600.0
 
 
-class WatchedStore(PostgresStore):
-    """A real store that tells when it has stored calls, and can be held up."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.batches: list[int] = []
-        self.controller = threading.Event()
-        self.controller.set()
-        self.attempted = threading.Event()
-        self._stored = threading.Condition()
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        self.attempted.set()
-        assert self.controller.wait(60)
-        answer = super().call(function, **arguments)
-        if function == "record_calls_v1":
-            with self._stored:
-                self.batches.append(answer["inserted"] + answer["duplicate"])
-                self._stored.notify_all()
-        return answer
-
-    def wait_for(self, count: int, timeout: float = 60) -> None:
-        """Return as soon as the database has acknowledged so many calls."""
-        with self._stored:
-            assert self._stored.wait_for(lambda: sum(self.batches) >= count, timeout), self.batches
-
-
 @pytest.fixture
 def watched(database_url: str) -> Iterator[WatchedStore]:
-    store = WatchedStore(database_url)
+    store = WatchedStore(PostgresStore(database_url))
     yield store
-    store.controller.set()
+    store.go.set()
     store.close()
 
 
@@ -70,7 +45,7 @@ def track(watched: WatchedStore) -> Iterator[Callable[..., VitalTracker]]:
         return made[-1]
 
     yield make
-    watched.controller.set()
+    watched.go.set()
     for tracker in made:
         tracker.close()
 
@@ -80,21 +55,6 @@ def _give_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vital_tracking.stores.postgres._CONNECT_TIMEOUT_S", 1)
 
 
-def record(tracker: VitalTracker, count: int) -> list[str]:
-    return [
-        tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=10, completion_tokens=1)
-        for _ in range(count)
-    ]
-
-
-def stored(rows: Rows) -> list[str]:
-    return [str(row["id"]) for row in rows()]
-
-
-def said(caplog: pytest.LogCaptureFixture, words: str) -> int:
-    return sum(words in entry.getMessage() for entry in caplog.records)
-
-
 def test_a_hundred_calls_are_sent_without_being_asked_for(
     watched: WatchedStore, track: Callable[..., VitalTracker], rows: Rows
 ) -> None:
@@ -102,7 +62,7 @@ def test_a_hundred_calls_are_sent_without_being_asked_for(
     ids = record(track(), 100)
     watched.wait_for(100)
     assert watched.batches == [100]
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
 
 
 def test_a_few_calls_are_sent_after_a_while(watched: WatchedStore, track: Callable[..., VitalTracker]) -> None:
@@ -119,16 +79,16 @@ def test_up_to_a_thousand_calls_go_at_once_where_more_wait(
 ) -> None:
     """If this failed, a backlog would be worked off in small steps, or in requests too large for the API."""
     tracker = track()
-    watched.controller.clear()
+    watched.go.clear()
     record(tracker, 100)
-    assert watched.attempted.wait(30)
+    assert watched.entered.wait(30)
     record(tracker, 2500)
-    watched.controller.set()
+    watched.go.set()
     assert tracker.flush(60).complete
     assert sum(watched.batches) == 2600
     assert max(watched.batches) == 1000
     assert len(watched.batches) <= 4
-    assert len(stored(rows)) == 2600
+    assert len(stored_ids(rows)) == 2600
 
 
 def test_calls_made_while_the_database_is_down_arrive_once(
@@ -161,13 +121,13 @@ def test_calls_made_while_the_database_is_down_arrive_once(
     delivered = tracker.flush(60)
     assert (delivered.complete, delivered.waiting, delivered.dropped, delivered.rejected) == (True, 0, 0, 0)
     assert delivered.inserted + delivered.duplicate == 3200
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
     assert len(set(ids)) == 3200
     assert said(caplog, "sent again") <= 2  # once for what was in hand as the server went, once for the outage
     assert said(caplog, "takes calls again") == said(caplog, "sent again")
 
 
-class TextCourier:
+class TextExporter:
     """Sends texts as they are to the real function, so that a batch can be refused whole."""
 
     def __init__(self, store: PostgresStore) -> None:
@@ -189,10 +149,10 @@ class TextCourier:
         self.refusals.append(item)
 
 
-class TextWriter(BatchProcessor[str, str]):
-    """A writer with a queue of its own."""
+class TextProcessor(BatchProcessor[str, str]):
+    """A batch processor with a queue of its own."""
 
-    def __init__(self, exporter: TextCourier) -> None:
+    def __init__(self, exporter: TextExporter) -> None:
         self.queue: MemoryQueue[str] = MemoryQueue()
         super().__init__(exporter, [self.queue], interval_s=NEVER_S)
 
@@ -203,16 +163,16 @@ class TextWriter(BatchProcessor[str, str]):
 
 def test_what_the_database_refuses_whole_is_halved_until_the_bad_stand_alone(watched: WatchedStore, rows: Rows) -> None:
     """If this failed, one poisonous row would hold up every call behind it for ever, or take a batch with it."""
-    exporter = TextCourier(watched)
-    writer = TextWriter(exporter)
+    exporter = TextExporter(watched)
+    processor = TextProcessor(exporter)
     poison = {7: "{not json", 8: "}", 600: '"\ud800"'}
     for number in range(800):
-        writer.put(poison.get(number) or json.dumps(a_call(number)))
-    assert writer.flush(60)
+        processor.put(poison.get(number) or json.dumps(a_call(number)))
+    assert processor.flush(60)
     assert sorted(exporter.refusals) == sorted(poison.values())
-    assert stored(rows) == [call_id(number) for number in range(800) if number not in poison]
+    assert stored_ids(rows) == [call_id(number) for number in range(800) if number not in poison]
     assert exporter.requests < 100
-    assert writer.close()
+    assert processor.close()
 
 
 def test_calls_wait_for_the_migrations_and_are_told_once(
@@ -282,7 +242,7 @@ def test_flush_tells_the_truth_and_keeps_its_time(
         assert tracker.stats().waiting == 30
     delivered = tracker.flush(60)
     assert (delivered.complete, delivered.inserted, delivered.waiting) == (True, 30, 0)
-    assert len(stored(rows)) == 30
+    assert len(stored_ids(rows)) == 30
 
 
 def test_close_keeps_its_time_while_the_database_is_down_and_counts_what_it_leaves(
@@ -299,7 +259,7 @@ def test_close_keeps_its_time_while_the_database_is_down_and_counts_what_it_leav
     with outage(postgres_server):
         waiting = threading.Thread(target=lambda: flushed.append(tracker.flush(None).complete))
         waiting.start()
-        watched.attempted.wait(30)
+        watched.entered.wait(30)
         started = time.monotonic()
         delivered = tracker.close()
         assert time.monotonic() - started < 7
@@ -312,7 +272,7 @@ def test_close_keeps_its_time_while_the_database_is_down_and_counts_what_it_leav
     assert tracker.stats().dropped == 1
     record(track(), 1)
     watched.wait_for(30)  # what the last one left is delivered as soon as the next one begins
-    assert len(stored(rows)) >= 30
+    assert len(stored_ids(rows)) >= 30
 
 
 def test_close_sends_what_waits(watched: WatchedStore, track: Callable[..., VitalTracker], rows: Rows) -> None:
@@ -321,7 +281,7 @@ def test_close_sends_what_waits(watched: WatchedStore, track: Callable[..., Vita
     ids = record(tracker, 42)
     delivered = tracker.close()
     assert (delivered.complete, delivered.inserted) == (True, 42)
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
     assert tracker.close() == delivered
 
 
@@ -342,7 +302,7 @@ def test_many_threads_that_record_and_flush_lose_nothing(track: Callable[..., Vi
         worker.join(120)
     delivered = tracker.flush(60)
     assert (delivered.inserted, delivered.duplicate, delivered.dropped) == (1600, 0, 0)
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
 
 
 def test_a_call_that_ends_in_garbage_collection_inside_another_put_is_stored(
@@ -371,20 +331,20 @@ def test_a_call_that_ends_in_garbage_collection_inside_another_put_is_stored(
     gc.collect()
     assert tracker.flush(60).complete
     assert len(ids) == 600
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
 
 
-def test_an_item_put_from_within_the_writer_is_sent_too(watched: WatchedStore, rows: Rows) -> None:
-    """If this failed, a stream collected on the writer's own thread would deadlock delivery."""
+def test_an_item_put_from_the_delivering_thread_is_sent_too(watched: WatchedStore, rows: Rows) -> None:
+    """If this failed, a stream collected on the batch processor's own thread would deadlock delivery."""
 
-    class Reentrant(TextCourier):
+    class Reentrant(TextExporter):
         def send(self, batch: Sequence[str]) -> None:
             if self.requests == 0:
-                writer.put(json.dumps(a_call(2)))
+                processor.put(json.dumps(a_call(2)))
             super().send(batch)
 
-    writer = TextWriter(Reentrant(watched))
-    writer.put(json.dumps(a_call(1)))
-    assert writer.flush(30)
-    assert writer.close()
-    assert stored(rows) == [call_id(1), call_id(2)]
+    processor = TextProcessor(Reentrant(watched))
+    processor.put(json.dumps(a_call(1)))
+    assert processor.flush(30)
+    assert processor.close()
+    assert stored_ids(rows) == [call_id(1), call_id(2)]

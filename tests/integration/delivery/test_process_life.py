@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.folders import REPOSITORY
 from tests.support.postgres import PostgresServer, free_port
 
 Rows = Callable[..., list[dict[str, Any]]]
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 # Every script begins with this: a tracker that sends nothing for the passing of time, with a thread and a connection.
 BEGINNING = """

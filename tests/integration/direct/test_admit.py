@@ -61,7 +61,7 @@ async def test_a_call_is_admitted_made_and_recorded(
 
 
 @both_doors
-async def test_a_call_that_may_not_be_made_is_a_row(
+async def test_a_blocked_call_is_a_row_that_costs_nothing(
     in_loop: bool, tracker: VitalTracker, store: PostgresStore, rows: Rows
 ) -> None:
     """Blocked, at no cost: the admin sees what the budget has kept away."""
@@ -78,7 +78,7 @@ async def test_a_call_that_may_not_be_made_is_a_row(
     check_sums(store)
 
 
-async def test_leaving_without_a_record_gives_everything_back(
+async def test_a_call_not_made_after_all_gives_its_money_back(
     tracker: VitalTracker, store: PostgresStore, rows: Rows
 ) -> None:
     """Code that decides not to call after all leaves no trace."""
@@ -94,7 +94,9 @@ async def test_leaving_without_a_record_gives_everything_back(
     assert granted(rows) == 0
 
 
-async def test_leaving_with_an_error_is_a_failed_call(tracker: VitalTracker, store: PostgresStore, rows: Rows) -> None:
+async def test_a_call_that_fails_costs_nothing_and_its_error_goes_on(
+    tracker: VitalTracker, store: PostgresStore, rows: Rows
+) -> None:
     """The provider has refused: nothing is billed, the class of the error is kept, and the error goes on."""
     set_budget(store, metric="cost_usd", total_limit="1")
     with pytest.raises(ConnectionError), tracker.admit(**CALL, user_id="u-1"):
@@ -139,10 +141,10 @@ def test_a_call_that_costs_more_than_was_held_is_counted_whole(
 
 
 @both_doors
-async def test_the_next_cheaper_model_is_offered(
+async def test_over_the_limit_the_next_cheaper_model_is_offered(
     in_loop: bool, make_tracker: Callable[..., VitalTracker], store: PostgresStore, rows: Rows
 ) -> None:
-    """Down the ladder to the first that passes; the row says what was asked for."""
+    """Down the downgrade chain to the first that passes; the row says what was asked for."""
     set_budget(store, action="downgrade", total_limit="0", downgrade_to="m-small")
     prices = [Price("m-large", 10, 30), Price("m-middle", 5, 15), Price("m-small", 1, 3)]
     tracker = make_tracker(prices=prices)
@@ -162,7 +164,7 @@ async def test_the_next_cheaper_model_is_offered(
 
 
 @both_doors
-async def test_a_wait_for_a_slot_is_told(
+async def test_the_code_learns_how_long_it_waited_for_a_slot(
     in_loop: bool, tracker: VitalTracker, store: PostgresStore, rows: Rows
 ) -> None:
     """The code learns how long it has waited, and by when to try again where it would not."""
@@ -222,7 +224,7 @@ def test_a_prompt_without_counts_is_estimated(tracker: VitalTracker, store: Post
 
 
 @pytest.mark.parametrize("garbage", [-1, 1.5, True, "7", 10**30, float("nan"), None])
-def test_counts_that_are_none_are_as_good_as_not_given(
+def test_unusable_token_counts_are_taken_as_not_given(
     garbage: Any, tracker: VitalTracker, store: PostgresStore
 ) -> None:
     """A hold must not become negative, or an error, for what some SDK reports."""

@@ -143,7 +143,7 @@ def test_garbage_counts_are_stored_and_flagged(tracker: VitalTracker, rows: Rows
     assert second["prompt_tokens"] == 10
 
 
-def test_nothing_that_is_given_makes_it_raise(tracker: VitalTracker, rows: Rows) -> None:
+def test_record_never_raises_whatever_it_is_given(tracker: VitalTracker, rows: Rows) -> None:
     anything: list[Any] = [object(), b"\0", "\ud800", "x" * 10**6, {"a": object()}, ["\0"], 10**400]
     for value in anything:
         tracker.record(
@@ -172,7 +172,7 @@ def test_nothing_that_is_given_makes_it_raise(tracker: VitalTracker, rows: Rows)
     assert tracker.stats().faults == 0
 
 
-def test_inside_a_scope_the_call_is_the_scopes(tracker: VitalTracker, rows: Rows) -> None:
+def test_a_call_recorded_inside_a_scope_is_the_scopes(tracker: VitalTracker, rows: Rows) -> None:
     with tracker.workflow("intake", user_id="u-1", metadata={"ticket": 7}) as workflow:
         tracker.record(provider="openai", model="gpt-4o", prompt_tokens=1, completion_tokens=1, user_id="u-2")
     tracker.flush()
@@ -183,7 +183,7 @@ def test_inside_a_scope_the_call_is_the_scopes(tracker: VitalTracker, rows: Rows
     assert row["metadata"] == {"ticket": 7}
 
 
-def test_own_prices_in_code_and_in_the_table(
+def test_the_teams_prices_count_from_code_and_from_the_table(
     make_tracker: Callable[..., VitalTracker], rows: Rows, database_url: str
 ) -> None:
     from vital_tracking import Price

@@ -1,6 +1,6 @@
 """Embeddings, for which LangChain fires no callbacks: the wrapper makes each call a row, with the provider's own counts.
 
-If one of these fails, what a retrieval pipeline spends is not in the books, or the pipeline itself changes.
+If one of these fails, what a retrieval pipeline spends is on no bill, or the pipeline itself changes.
 """
 
 from __future__ import annotations
@@ -17,15 +17,10 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.integration.helpers import Rows, collect, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import VitalTracker
 
 RATE = "0.02"  # text-embedding-3-small, dollars per million tokens
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    assert (tracker.stats().faults, tracker.stats().rejected) == (0, 0)
-    return rows()
 
 
 async def test_every_method_is_one_row_with_exact_usage(
@@ -111,7 +106,7 @@ async def test_a_cancelled_embedding_is_estimated(tracker: VitalTracker, provide
     assert row["total_cost"] == dollars((100, RATE))
 
 
-def test_without_a_report_tokens_are_estimated_and_flagged(
+def test_embeddings_without_reported_tokens_are_estimated_and_flagged(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """A client that reports nothing would look free; one without a price is unpriced, not free."""
@@ -125,7 +120,7 @@ def test_without_a_report_tokens_are_estimated_and_flagged(
     assert (unpriced["priced"], unpriced["total_cost"]) == (False, None)
 
 
-async def test_inside_chains_and_nodes_they_are_attributed(
+async def test_embeddings_inside_chains_and_nodes_are_attributed(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """A retriever in a node: its embedding belongs to the node's step, the thread and the caller's user."""
@@ -148,7 +143,9 @@ async def test_inside_chains_and_nodes_they_are_attributed(
     assert (in_chain["user_id"], in_chain["workflow_step"]) == ("u-1", None)
 
 
-def test_many_threads_keep_their_counts_apart(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+def test_threads_that_share_a_wrapper_keep_their_counts_apart(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """One wrapper shared by all: each call gets its own tokens."""
     provider.respond_with(lambda request: Reply(input_tokens=10 * len(request.body["input"])))
     wrapped = tracker.embeddings(provider.openai_embeddings())
@@ -178,7 +175,7 @@ def test_a_fault_of_ours_does_not_reach_the_caller(
     collect()
 
 
-def test_the_wrapper_leaves_the_wrapped_one_alone(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+def test_wrapped_embeddings_stay_as_they_were(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """The embeddings a user wrapped go on as they were, unrecorded, and their attributes are still reachable."""
     bare = provider.openai_embeddings()
     wrapped = tracker.embeddings(bare)

@@ -32,6 +32,7 @@ from pydantic import BaseModel, Field
 
 from tests.integration.helpers import MODES, Rows, ask, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import VitalTracker
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.errors import BudgetExceeded, BudgetThrottled, BudgetUnavailable, Stop
@@ -83,13 +84,6 @@ class Refuses(BaseCallbackHandler):
 
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
         raise PermissionError
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    stats = tracker.stats()
-    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
-    return rows()
 
 
 def held(rows: Rows) -> list[Any]:
@@ -168,7 +162,7 @@ def test_a_class_made_in_a_function_can_be_guarded(tracker: VitalTracker, rows: 
     assert only(stored(tracker, rows))["user_id"] == "u-1"
 
 
-def test_what_cannot_be_guarded_is_said_at_once(tracker: VitalTracker, provider: ProviderServer) -> None:
+def test_what_cannot_be_guarded_is_refused_at_once(tracker: VitalTracker, provider: ProviderServer) -> None:
     """Not on the day when the money is gone."""
     model = provider.chat_openai()
     azure = model.model_copy()
@@ -234,7 +228,7 @@ async def test_without_budgets_calls_are_recorded_all_the_same(
     assert [row["model"] for row in stored(tracker, rows)] == ["claude-haiku-4-5"] * len(MODES)
 
 
-async def test_the_callers_run_tags_and_metadata_arrive(
+async def test_the_callers_run_tags_and_metadata_are_on_the_row(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
 ) -> None:
     """Names, ids and tags that the caller gives are those of the row, also where another model answers."""
@@ -289,7 +283,7 @@ async def test_a_batch_stops_where_the_money_ends(
 
 
 @pytest.mark.filterwarnings("ignore:Unexpected type for token usage")  # ChatOpenAI, where OpenAI's answers hold nulls
-async def test_of_several_prompts_all_are_asked_or_none(
+async def test_several_prompts_of_one_request_are_asked_together_or_not_at_all(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
 ) -> None:
     """generate([a, b, c]) with money for two: no request at all, and the two holds go back."""
@@ -307,7 +301,7 @@ async def test_of_several_prompts_all_are_asked_or_none(
     assert held(rows) == []
 
 
-async def test_streams_ask_when_they_begin(
+async def test_a_stream_takes_its_money_when_it_begins_and_gives_back_the_rest(
     tracker: VitalTracker, provider: ProviderServer, limit: Limit, rows: Rows
 ) -> None:
     """A stream that nobody reads takes no money, and one that is broken off gives back what it did not use."""
@@ -337,7 +331,7 @@ async def test_streams_ask_when_they_begin(
     assert held(rows) == []
 
 
-async def test_the_context_between_chunks_is_the_callers(
+async def test_calls_made_between_chunks_are_admitted_for_themselves(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
 ) -> None:
     """Calls that are made while a guarded stream is read are admitted and recorded for themselves."""
@@ -356,7 +350,7 @@ async def test_the_context_between_chunks_is_the_callers(
     assert len(provider.requests) == 3
 
 
-async def test_retries_and_fallbacks_make_no_request(
+async def test_retries_and_fallbacks_of_a_stopped_call_make_no_request(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
 ) -> None:
     """with_retry asks again and is refused again; with_fallbacks goes to a model that is guarded too."""
@@ -452,27 +446,27 @@ async def test_v3_streams_show_what_they_show_unguarded(
         assert row["ttft_ms"] is not None
 
 
-def test_a_ladder_is_climbed_down_one_rung_at_a_time(
+def test_the_best_model_that_may_still_be_used_answers(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
 ) -> None:
     """The best model that may still be used answers; below the last one the call stops, and the row names both models."""
     limit("downgrade", downgrade_to="claude-haiku-4-5")
     haiku, gpt4 = provider.chat_anthropic(model="claude-3-haiku-20240307"), provider.chat_openai(model="gpt-4")
-    ladders: list[tuple[Any, str]] = [
+    chains: list[tuple[Any, str]] = [
         (["gpt-4o-mini", haiku], "gpt-4o-mini"),
         (["gpt-4.1", haiku], "claude-3-haiku-20240307"),
         ([gpt4, "gpt-4.1-nano"], "gpt-4.1-nano"),
     ]
-    for ladder, model in ladders:
-        tracker.guard(provider.chat_openai(model="gpt-4o"), downgrade_to=ladder).invoke("Hi", USER)
+    for chain, model in chains:
+        tracker.guard(provider.chat_openai(model="gpt-4o"), downgrade_to=chain).invoke("Hi", USER)
         assert provider.requests[-1].body["model"] == model
     with pytest.raises(BudgetExceeded) as caught:
         tracker.guard(provider.chat_openai(model="gpt-4o"), downgrade_to=["gpt-4.1", gpt4]).invoke("Hi", USER)
     assert caught.value.action == "downgrade"
     *ok, stop = stored(tracker, rows)
-    assert [(row["model"], row["requested_model"]) for row in ok] == [(model, "gpt-4o") for _, model in ladders]
+    assert [(row["model"], row["requested_model"]) for row in ok] == [(model, "gpt-4o") for _, model in chains]
     assert (stop["status"], stop["model"], stop["requested_model"]) == ("blocked", "gpt-4", "gpt-4o")
-    assert len(provider.requests) == len(ladders)
+    assert len(provider.requests) == len(chains)
     assert held(rows) == []
 
 
@@ -524,7 +518,7 @@ def test_a_default_limit_of_the_dearer_model_is_not_asked_of_the_cheaper(
 
 
 @pytest.mark.parametrize("first", ["openai", "anthropic"])
-def test_bound_tools_go_along_to_another_provider(
+def test_bound_tools_go_along_to_another_providers_model(
     tracker: VitalTracker, provider: ProviderServer, limit: Limit, first: str
 ) -> None:
     """In its own form; the bound model shows no trace of it, and tools bound by hand go along too."""
@@ -563,7 +557,7 @@ def test_bound_tools_go_along_to_another_provider(
 async def test_structured_answers_come_from_whoever_answers(
     tracker: VitalTracker, provider: ProviderServer, limit: Limit, over: bool
 ) -> None:
-    """One parser reads the answers of every model on the ladder."""
+    """One parser reads the answers of every model on the downgrade chain."""
     limit("downgrade", "0" if over else "1000")
     guarded = tracker.guard(provider.chat_openai(model="gpt-4o"), downgrade_to=provider.chat_anthropic())
     provider.reply(Reply(text="", tool_calls=[("Person", {"name": "Ada"})]))
@@ -577,10 +571,10 @@ async def test_structured_answers_come_from_whoever_answers(
     assert {request.path for request in provider.requests} == {"/v1/messages" if over else "/v1/chat/completions"}
 
 
-def test_structured_answers_of_one_provider_are_its_own_way(
+def test_structured_answers_of_one_provider_keep_its_own_format(
     tracker: VitalTracker, provider: ProviderServer, limit: Limit
 ) -> None:
-    """A ladder of one provider keeps what that provider does best (here: a JSON schema)."""
+    """A downgrade chain of one provider keeps what that provider does best (here: a JSON schema)."""
     limit("downgrade", downgrade_to="gpt-4o-mini")
     guarded = tracker.guard(provider.chat_openai(model="gpt-4o"), downgrade_to="gpt-4o-mini")
     provider.reply(Reply(text='{"name": "Ada"}'))
@@ -708,7 +702,9 @@ async def test_an_answer_is_cut_to_what_the_window_can_pay(
 # Around the model
 
 
-async def test_in_chains_and_graphs(tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit) -> None:
+async def test_in_chains_and_graphs_the_run_around_says_which_budget_counts(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
+) -> None:
     """The context of the run around the model decides which budget it meets, and the stop comes out of the graph."""
     limit("block", "4")
     guarded = tracker.guard(provider.chat_openai())
@@ -743,7 +739,9 @@ async def test_in_chains_and_graphs(tracker: VitalTracker, provider: ProviderSer
     assert len(provider.requests) == 4
 
 
-async def test_in_scopes_and_threads(tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit) -> None:
+async def test_in_scopes_and_threads_the_open_scope_says_which_budget_counts(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
+) -> None:
     """The open scope says whose money it is, although no config is handed on."""
     limit("block", "2")
     guarded = tracker.guard(provider.chat_openai())
@@ -760,7 +758,7 @@ async def test_in_scopes_and_threads(tracker: VitalTracker, provider: ProviderSe
     ]  # fmt: skip
 
 
-def test_a_guard_in_a_guard_asks_once(
+def test_a_model_guarded_twice_pays_once(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
 ) -> None:
     """Guarding twice, or going down to a guarded model, takes the money once and records the call once."""
@@ -780,7 +778,7 @@ def test_a_guard_in_a_guard_asks_once(
     assert held(rows) == []
 
 
-def test_a_model_around_a_guarded_model(
+def test_a_router_around_a_guarded_model_is_admitted_once(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
 ) -> None:
     """A team's router that hands calls on: the inner guard still asks, and an outer one does not ask twice for one call."""
@@ -856,7 +854,7 @@ async def test_a_fault_of_ours_breaks_no_call(tracker: VitalTracker, provider: P
     assert tracker.stats().faults == len(MODES) + 1
 
 
-async def test_a_question_that_is_none_fails_as_it_does_unguarded(
+async def test_an_invalid_question_fails_as_it_does_unguarded(
     tracker: VitalTracker, provider: ProviderServer, limit: Limit
 ) -> None:
     """The user's error, not ours, and no fault is counted."""
@@ -884,7 +882,7 @@ def test_a_closed_tracker_lets_calls_through(tracker: VitalTracker, provider: Pr
 
 
 @pytest.mark.parametrize("kind", [BudgetExceeded, BudgetThrottled, BudgetUnavailable])
-def test_the_error_passes_langgraph_and_can_be_sent_elsewhere(kind: type[BudgetExceeded]) -> None:
+def test_the_error_of_a_stopped_call_passes_langgraph_and_pickling(kind: type[BudgetExceeded]) -> None:
     """Its class is ours in name, by except clauses and after pickling (process pools, task queues)."""
     plain = kind(Stop(action="block", entity_type="user", entity_id="u-1"))
     error = stopped(plain)

@@ -76,12 +76,12 @@ class _Anthropic:
 class TestGuardedOpenAI(_OpenAI, _Guarded): ...
 
 
-class TestOpenAIGuardedWithALadder(_OpenAI, _Guarded):
+class TestOpenAIGuardedWithADowngradeChain(_OpenAI, _Guarded):
     downgrade_to = ("gpt-4o-mini", ChatAnthropic(model="claude-haiku-4-5", api_key=SecretStr("key")))
 
 
 class TestGuardedAnthropic(_Anthropic, _Guarded): ...
 
 
-class TestAnthropicGuardedWithALadder(_Anthropic, _Guarded):
+class TestAnthropicGuardedWithADowngradeChain(_Anthropic, _Guarded):
     downgrade_to = ("claude-haiku-4-5", ChatOpenAI(model="gpt-4o-mini", api_key=SecretStr("key")))

@@ -20,6 +20,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.integration.helpers import Rows, collect, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import VitalTracker
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
@@ -33,13 +34,10 @@ def config(tracker: VitalTracker, **more: Any) -> dict[str, Any]:
     return {"callbacks": [tracker.handler], **more}
 
 
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    """All rows, once the garbage collector and the housekeeping of the writer have done their part."""
+def collected(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
+    """All rows, once the garbage collector and the housekeeping of the batch processor have done their part."""
     collect()
-    assert tracker.flush().complete
-    stats = tracker.stats()
-    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
-    return rows()
+    return stored(tracker, rows)
 
 
 def is_partly_estimated(row: dict[str, Any], completion_tokens: int) -> bool:
@@ -58,7 +56,7 @@ async def stalls(provider: ProviderServer, count: int = 1) -> None:
 # Nothing fires for the model
 
 
-async def test_ainvoke_cancelled(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_cancelled_ainvoke_is_billed(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """LangChain fires nothing: the provider bills the prompt, and nobody would know."""
     provider.reply(Reply(hang=True))
     task = asyncio.create_task(provider.chat_openai().ainvoke(QUESTION, config(tracker)))
@@ -68,12 +66,12 @@ async def test_ainvoke_cancelled(tracker: VitalTracker, provider: ProviderServer
         await task
     del task
     await asyncio.sleep(0)  # until then the event loop holds the task that woke this one, and with it the call
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["success"], row["error_type"]) == ("cancelled", False, None)
     assert is_partly_estimated(row, 0)
 
 
-async def test_ainvoke_timed_out(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_an_ainvoke_that_times_out_is_billed(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """asyncio's time limit is a cancellation inside: the same silence."""
     provider.reply(Reply(hang=True))
 
@@ -90,7 +88,7 @@ async def test_ainvoke_timed_out(tracker: VitalTracker, provider: ProviderServer
     with pytest.raises(TimeoutError):
         await ask()
     await asyncio.sleep(0)
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert row["status"] == "cancelled"
     assert is_partly_estimated(row, 0)
 
@@ -104,7 +102,9 @@ def graph_of(**nodes: Callable[..., Any]) -> Any:
     return builder.compile()
 
 
-async def test_a_cancelled_graph(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_call_in_a_cancelled_graph_is_billed(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """A user who closes the page cancels the graph; its model's call was billed all the same."""
     provider.reply(Reply(hang=True))
     model = provider.chat_openai()
@@ -119,12 +119,14 @@ async def test_a_cancelled_graph(tracker: VitalTracker, provider: ProviderServer
         await task
     del task
     await asyncio.sleep(0)  # until then the event loop holds the task that woke this one, and with it the call
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["workflow_step"]) == ("cancelled", "answer")
     assert is_partly_estimated(row, 0)
 
 
-async def test_a_node_that_times_out(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_call_in_a_node_that_times_out_is_billed(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """LangGraph's step time-out cancels the node, and the model in it without a word."""
     provider.reply(Reply(hang=True))
     model = provider.chat_openai()
@@ -136,12 +138,14 @@ async def test_a_node_that_times_out(tracker: VitalTracker, provider: ProviderSe
     graph.step_timeout = 0.5
     with pytest.raises(TimeoutError):
         await graph.ainvoke({"messages": []}, config(tracker))
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["workflow_step"]) == ("cancelled", "answer")
     assert is_partly_estimated(row, 0)
 
 
-async def test_a_node_whose_sibling_fails(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_call_cancelled_by_a_failing_sibling_is_billed(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """LangGraph cancels the siblings of a node that fails."""
     provider.reply(Reply(hang=True))
     model = provider.chat_openai()
@@ -155,13 +159,13 @@ async def test_a_node_whose_sibling_fails(tracker: VitalTracker, provider: Provi
 
     with pytest.raises(ValueError, match="no"):
         await graph_of(answer=answer, fail=fail).ainvoke({"messages": []}, config(tracker))
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["workflow_step"]) == ("cancelled", "answer")
     assert is_partly_estimated(row, 0)
 
 
-def test_a_sync_v3_stream_broken_off(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
-    """No event ever comes: the call would stay in memory for good, and its cost out of the books."""
+def test_a_sync_v3_stream_broken_off_is_billed(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+    """No event ever comes: the call would stay in memory for good, and its cost off the bill."""
     provider.reply(Reply(text=EIGHT_WORDS.text, stall_after_chunks=4))
     stream = provider.chat_openai().stream_events(QUESTION, config(tracker), version="v3")
     words = iter(stream.text)
@@ -169,17 +173,19 @@ def test_a_sync_v3_stream_broken_off(tracker: VitalTracker, provider: ProviderSe
     assert len(read) == 4
     assert tracker.stats().in_flight == 1
     del stream, words
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert row["status"] == "cancelled"
     assert is_partly_estimated(row, 4)
 
 
-def test_generate_of_three_whose_second_fails(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+def test_where_one_of_three_prompts_fails_the_others_are_billed(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """Only the second gets an event. The first was billed, its usage is lost: it must not be lost altogether."""
     provider.script([EIGHT_WORDS, Reply(status=400), EIGHT_WORDS])
     with pytest.raises(Exception, match="400"):
         provider.chat_openai().generate([[HumanMessage(QUESTION)]] * 3, callbacks=[tracker.handler])
-    first, second, third = stored(tracker, rows)
+    first, second, third = collected(tracker, rows)
     assert (second["status"], second["total_cost"]) == ("error", 0)
     assert [row["status"] for row in (first, third)] == ["cancelled", "cancelled"]
     assert is_partly_estimated(first, 0)
@@ -188,7 +194,9 @@ def test_generate_of_three_whose_second_fails(tracker: VitalTracker, provider: P
 # An error event, sooner or later
 
 
-async def test_astream_cancelled(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_cancelled_astream_is_billed_for_what_came(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """The part of the answer that came was billed; at zero a client that hangs up often would be free."""
     provider.reply(Reply(text=EIGHT_WORDS.text, stall_after_chunks=4))
     read: list[Any] = []
@@ -204,13 +212,13 @@ async def test_astream_cancelled(tracker: VitalTracker, provider: ProviderServer
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["error_type"]) == ("cancelled", "CancelledError")
     assert is_partly_estimated(row, 4)
     assert 0 < row["ttft_ms"] <= row["latency_ms"]
 
 
-async def test_anthropics_usage_does_not_come_with_a_stream_that_is_broken_off(
+async def test_an_anthropic_stream_broken_off_is_estimated(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """Anthropic tells the prompt's tokens first, LangChain passes them on last: broken off, they are estimated."""
@@ -222,14 +230,16 @@ async def test_anthropics_usage_does_not_come_with_a_stream_that_is_broken_off(
         if read == 4:
             break
     await stream.aclose()
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["usage_estimated"]) == ("cancelled", True)
     assert (row["prompt_tokens"], row["completion_tokens"]) == (100, 4)
     assert row["total_cost"] == dollars((100, "1"), (4, "5"))
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
-def test_a_stream_broken_off(in_thread: bool, tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+def test_a_stream_broken_off_is_billed_for_what_came(
+    in_thread: bool, tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """The error comes at garbage collection, in whatever thread that happens to run."""
     provider.reply(Reply(text=EIGHT_WORDS.text, stall_after_chunks=4))
     held: list[Any] = []
@@ -250,12 +260,14 @@ def test_a_stream_broken_off(in_thread: bool, tracker: VitalTracker, provider: P
         thread.start()
         thread.join()
     held.clear()
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["error_type"]) == ("cancelled", "GeneratorExit")
     assert is_partly_estimated(row, 4)
 
 
-async def test_an_async_stream_broken_off(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_an_async_stream_broken_off_is_billed_for_what_came(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """Without aclose() the event loop closes the generator when it finds it."""
     provider.reply(Reply(text=EIGHT_WORDS.text, stall_after_chunks=4))
 
@@ -270,12 +282,12 @@ async def test_an_async_stream_broken_off(tracker: VitalTracker, provider: Provi
     collect()
     while tracker.stats().in_flight:
         await asyncio.sleep(0)
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert row["status"] == "cancelled"
     assert is_partly_estimated(row, 4)
 
 
-def test_garbage_collection_in_the_middle_of_recording(
+def test_garbage_collection_in_the_middle_of_recording_does_not_deadlock(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream that dies while another call is being put would wait for a lock that its own thread holds."""
@@ -299,14 +311,14 @@ def test_garbage_collection_in_the_middle_of_recording(
         provider.chat_openai().invoke(QUESTION, config(tracker))
     finally:
         gc.enable()
-    found = stored(tracker, rows)
+    found = collected(tracker, rows)
     assert sorted(row["status"] for row in found) == ["cancelled", "ok"]
 
 
 # The call goes on without its caller
 
 
-async def test_an_async_v3_stream_broken_off_runs_on(
+async def test_an_async_v3_stream_broken_off_runs_on_and_is_billed_whole(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """The producer reads the answer to its end, and the provider bills all of it."""
@@ -315,12 +327,12 @@ async def test_an_async_v3_stream_broken_off_runs_on(
     async for _ in stream.text:
         break
     await asyncio.wait([stream._producer_task])
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["usage_estimated"]) == ("ok", False)
     assert row["total_cost"] == dollars((111, INPUT), (22, OUTPUT))
 
 
-def test_a_v3_stream_whose_loop_closes_right_after_the_output(
+def test_a_v3_stream_that_was_complete_is_billed_whole_though_its_loop_closed(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """asyncio.run() ends before the end event: LangChain says cancelled, but the answer was complete, and billed."""
@@ -331,7 +343,7 @@ def test_a_v3_stream_whose_loop_closes_right_after_the_output(
         assert (await stream.output).text == EIGHT_WORDS.text
 
     asyncio.run(main())
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["error_type"], row["usage_estimated"]) == ("ok", None, False)
     assert row["total_cost"] == dollars((111, INPUT), (22, OUTPUT))
 
@@ -343,7 +355,7 @@ def test_a_chain_stream_broken_off_is_one_bill(tracker: VitalTracker, provider: 
     next(word for word in stream if word)
     stream.close()
     del stream
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["usage_estimated"]) == ("ok", False)
     assert row["total_cost"] == dollars((111, INPUT), (22, OUTPUT))
 
@@ -371,7 +383,7 @@ def start(tracker: VitalTracker, run_id: uuid.UUID, **more: Any) -> None:
     tracker.handler.on_chat_model_start({}, [[HumanMessage(QUESTION)]], run_id=run_id, metadata=metadata, **more)
 
 
-def test_a_parents_end_may_come_before_its_childs(tracker: VitalTracker, rows: Rows) -> None:
+def test_a_call_that_outlives_its_parents_run_keeps_its_true_end(tracker: VitalTracker, rows: Rows) -> None:
     """A call that outlives its parent's run is not cut off at once: its true end would be lost."""
     parent, child = uuid.uuid4(), uuid.uuid4()
     tracker.handler.on_chain_start({}, {}, run_id=parent)
@@ -379,7 +391,7 @@ def test_a_parents_end_may_come_before_its_childs(tracker: VitalTracker, rows: R
     tracker.handler.on_chain_end({}, run_id=parent)
     assert tracker.flush().inserted == 0
     tracker.handler.on_llm_end(ANSWER, run_id=child, parent_run_id=parent)
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["total_tokens"]) == ("ok", 77)
 
 
@@ -396,7 +408,7 @@ def test_a_call_left_behind_by_its_parent_is_closed(
         tracker.handler.on_chain_end({}, run_id=parent)
     else:
         tracker.handler.on_chain_error(error, run_id=parent)
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert row["status"] == status
     assert is_partly_estimated(row, 0)
 
@@ -413,20 +425,22 @@ def test_a_time_limit_ends_what_never_ends_and_a_late_end_takes_its_place(
     tracker.handler._calls.close_stale()
     assert tracker.stats().in_flight == 1
     tracker.handler.on_llm_end(ANSWER, run_id=quick)
-    abandoned, ended = stored(tracker, rows)
+    abandoned, ended = collected(tracker, rows)
     assert (abandoned["status"], ended["status"]) == ("abandoned", "ok")
     assert is_partly_estimated(abandoned, 0)
     assert tracker.stats().abandoned == 1
 
     tracker.handler.on_llm_end(ANSWER, run_id=held)
-    late, _ = stored(tracker, rows)
+    late, _ = collected(tracker, rows)
     assert late["id"] == abandoned["id"]
     assert (late["status"], late["usage_estimated"], late["total_tokens"]) == ("ok", False, 77)
     assert late["total_cost"] == dollars((70, INPUT), (7, OUTPUT))
     assert late["user_id"] == "u-held"
 
 
-def test_a_late_end_that_overtakes_the_abandoned_row(make_tracker: Callable[..., VitalTracker], rows: Rows) -> None:
+def test_a_true_end_wins_over_the_abandoned_row_in_either_order(
+    make_tracker: Callable[..., VitalTracker], rows: Rows
+) -> None:
     """Both rows of one call in one batch: the true end must win, whatever the order."""
     tracker = make_tracker(call_timeout_s=30)
     held = uuid.uuid4()
@@ -434,7 +448,7 @@ def test_a_late_end_that_overtakes_the_abandoned_row(make_tracker: Callable[...,
     tracker.handler._calls.calls[held.int].touched -= 31
     tracker.handler._calls.close_stale()
     tracker.handler.on_llm_end(ANSWER, run_id=held)
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["total_tokens"]) == ("ok", 77)
 
 
@@ -451,7 +465,7 @@ def test_a_stream_that_still_brings_tokens_is_not_timed_out(
     tracker.handler.on_llm_new_token("word", run_id=run_id)
     tracker.handler._calls.close_stale()
     tracker.handler.on_llm_end(ANSWER, run_id=run_id)
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert row["status"] == "ok"
     assert row["latency_ms"] >= 60_000
 
@@ -466,12 +480,12 @@ def test_closing_the_tracker_records_what_is_still_open(tracker: VitalTracker, r
     assert is_partly_estimated(row, 0)
 
 
-def test_an_end_without_a_start(tracker: VitalTracker, rows: Rows) -> None:
+def test_an_end_without_a_start_is_billed(tracker: VitalTracker, rows: Rows) -> None:
     """LangChain can skip a start (another handler in the list); the bill comes all the same."""
     run_id, parent = uuid.uuid4(), uuid.uuid4()
     with tracker.conversation(user_id="u-1", session_id="s-1"):
         tracker.handler.on_llm_end(ANSWER, run_id=run_id, parent_run_id=parent, tags=["t"])
-    row = only(stored(tracker, rows))
+    row = only(collected(tracker, rows))
     assert (row["status"], row["run_id"], row["parent_run_id"]) == ("ok", str(run_id), str(parent))
     assert (row["user_id"], row["session_id"], row["tags"]) == ("u-1", "s-1", ["t"])
     assert (row["prompt_tokens"], row["completion_tokens"], row["model"]) == (70, 7, "gpt-4o-mini")
@@ -481,7 +495,7 @@ def test_an_end_without_a_start(tracker: VitalTracker, rows: Rows) -> None:
     assert row["total_cost"] == dollars((70, INPUT), (7, OUTPUT))
 
 
-async def test_the_handler_listed_twice_is_one_row(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_handler_listed_twice_bills_once(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """On the model and in the config, or twice in a list: every call would be billed twice."""
     provider.reply(EIGHT_WORDS)
     twice = {"callbacks": [tracker.handler, tracker.handler]}
@@ -495,27 +509,29 @@ async def test_the_handler_listed_twice_is_one_row(tracker: VitalTracker, provid
     provider.reply(Reply(status=400))
     with pytest.raises(Exception, match="400"):
         model.invoke(QUESTION, twice)
-    found = stored(tracker, rows)
+    found = collected(tracker, rows)
     assert len(found) == len(provider.requests) == 10
     assert [row["status"] for row in found] == ["ok"] * 9 + ["error"]
     assert sum(row["total_cost"] for row in found) == 9 * dollars((111, INPUT), (22, OUTPUT))
     assert not tracker.handler._calls._echoes
 
 
-async def test_a_run_id_used_again_and_again(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_each_call_under_one_run_id_is_a_row(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
     """Users may give one run id to many calls; as a key it would swallow all but the first."""
     run_id = uuid.uuid4()
     provider.respond_with(lambda request: Reply(input_tokens=100 * int(request.body["messages"][0]["content"])))
     model = provider.chat_openai()
     for number in (1, 2):
         await model.ainvoke(str(number), config(tracker, run_id=run_id))
-    found = stored(tracker, rows)
+    found = collected(tracker, rows)
     assert [row["prompt_tokens"] for row in found] == [100, 200]
     assert {row["run_id"] for row in found} == {str(run_id)}
     assert len({row["id"] for row in found}) == 2
 
 
-async def test_a_run_id_used_by_two_calls_at_once(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_two_calls_at_once_under_one_run_id_are_two_rows(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """The same, while the first still runs."""
     run_id = uuid.uuid4()
     provider.respond_with(
@@ -531,7 +547,7 @@ async def test_a_run_id_used_by_two_calls_at_once(tracker: VitalTracker, provide
     await stalls(provider, 3)
     provider.release.set()
     await asyncio.gather(*calls)
-    found = stored(tracker, rows)
+    found = collected(tracker, rows)
     assert sorted(row["prompt_tokens"] for row in found) == [100, 200, 300]
     assert sorted(row["user_id"] for row in found) == ["u-1", "u-2", "u-3"]
     assert {row["status"] for row in found} == {"ok"}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import sys
 import threading
 import uuid
@@ -22,9 +21,9 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from tests.integration.helpers import Rows, dollars
 from tests.support.provider_server import ProviderServer, Reply, Request
+from tests.support.stores import DiscardingStore
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls import attribution, in_flight, wire
-from vital_tracking.testing import MemoryStore
 
 AT_ONCE = 200
 NUMBERS = range(1, AT_ONCE + 1)
@@ -56,7 +55,7 @@ def check_nothing_is_mixed_up(tracker: VitalTracker, rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_two_hundred_threads_at_once(
+def test_two_hundred_threads_at_once_keep_their_calls_apart(
     streaming: bool, tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """All of them in flight together, each with its own user, session and tokens."""
@@ -82,7 +81,7 @@ def test_two_hundred_threads_at_once(
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_two_hundred_tasks_at_once(
+async def test_two_hundred_tasks_at_once_keep_their_calls_apart(
     streaming: bool, tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """The same in one event loop, where the tasks take turns in the middle of everything."""
@@ -103,29 +102,6 @@ async def test_two_hundred_tasks_at_once(
     provider.release.set()
     await asyncio.gather(*tasks)
     check_nothing_is_mixed_up(tracker, rows)
-
-
-class CountingStore(MemoryStore):
-    """Takes rows, counts them by status, and keeps none."""
-
-    description = "a counter"
-    in_memory = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: dict[str, int] = {}
-        self.tokens = 0
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        if not function.startswith("record_"):
-            return super().call(function, **arguments)
-        batch = json.loads(str(next(iter(arguments.values()))))
-        if function == "record_calls_v1":
-            for row in batch:
-                status = row.get("status", "ok")
-                self.counts[status] = self.counts.get(status, 0) + 1
-                self.tokens += row.get("total_tokens", 0) * (not row.get("usage_estimated"))
-        return {"inserted": len(batch), "duplicate": 0, "rejected": []}
 
 
 ANSWER = LLMResult(
@@ -169,7 +145,7 @@ def ten_calls(handler: Any, number: int) -> None:
 
 def test_many_thousand_calls_leave_memory_where_it_was() -> None:
     """Not a block a thousand calls may stay behind: a map that never shrinks ends a server after some weeks."""
-    store = CountingStore()
+    store = DiscardingStore()
     tracker = VitalTracker(store, settings=Settings(flush_interval_s=60))  # type: ignore[arg-type]
     handler = tracker.handler
 
@@ -219,8 +195,8 @@ def test_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch, rows: Rows
     tracker.handler.reset_after_fork()
 
 
-def test_close_stale_may_run_beside_everything_else(tracker: VitalTracker, rows: Rows) -> None:
-    """The writer's thread looks for stale calls while others start and end theirs."""
+def test_closing_stale_calls_disturbs_none_that_start_and_end(tracker: VitalTracker, rows: Rows) -> None:
+    """The batch processor looks for stale calls while others start and end theirs."""
     stop = threading.Event()
     failures: list[BaseException] = []
 
@@ -249,7 +225,7 @@ def test_close_stale_may_run_beside_everything_else(tracker: VitalTracker, rows:
     assert tracker.stats().faults == 0
 
 
-def test_many_trackers_may_come_and_go(make_tracker: Callable[..., VitalTracker], provider: ProviderServer) -> None:
+def test_closed_trackers_are_forgotten(make_tracker: Callable[..., VitalTracker], provider: ProviderServer) -> None:
     """A tracker that is closed is forgotten: its handler records no more, and says so."""
     tracker = make_tracker()
     handler = tracker.handler

@@ -31,17 +31,11 @@ from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
 
 from tests.integration.helpers import Rows, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import Agent, VitalTracker, step
 from vital_tracking.calls import attribution
 
 COST = dollars((100, "0.15"), (20, "0.60"))  # the server's usual answer from gpt-4o-mini
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    stats = tracker.stats()
-    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
-    return rows()
 
 
 def config(tracker: VitalTracker, **more: Any) -> dict[str, Any]:
@@ -143,7 +137,9 @@ class Items(TypedDict):
     done: Annotated[list[str], lambda old, new: old + new]
 
 
-async def test_send_runs_a_node_many_times_at_once(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_parallel_runs_of_one_node_are_calls_of_their_own(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """Map-reduce: each of the parallel runs of one node is a call of its own."""
     provider.respond_with(lambda request: Reply(input_tokens=100 * int(request.body["messages"][0]["content"])))
     model = provider.chat_openai()
@@ -212,7 +208,9 @@ async def test_each_attempt_of_a_retry_policy_is_billed_and_numbered(
     assert [row["total_cost"] for row in found] == [COST] * 3
 
 
-async def test_a_hit_of_the_node_cache_is_no_row(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_an_answer_from_the_node_cache_is_no_row(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """A node that LangGraph answers from its cache asks nobody."""
     builder = StateGraph(MessagesState).add_node("n", asks(provider.chat_openai()), cache_policy=CachePolicy())
     graph = builder.add_edge(START, "n").compile(cache=InMemoryCache())
@@ -225,7 +223,7 @@ async def test_a_hit_of_the_node_cache_is_no_row(tracker: VitalTracker, provider
 # Agents and tools
 
 
-async def test_an_agent_and_the_call_inside_its_tool(
+async def test_a_call_inside_a_tool_is_the_tools_and_no_turn_of_the_agent(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """A tool that asks a model itself: the call is the tool's, not a third turn of the agent; totals are not billed again."""
@@ -295,7 +293,9 @@ def installed(tracker: VitalTracker) -> Iterator[VitalTracker]:
     tracker.uninstall()
 
 
-async def test_installed_it_sees_every_thread(installed: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_an_installed_handler_sees_every_thread(
+    installed: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """Raw threads and executors lose LangChain's context, and their calls with it, unless the handler is installed."""
     model = provider.chat_openai()
 
@@ -321,7 +321,7 @@ async def test_installed_it_sees_every_thread(installed: VitalTracker, provider:
     assert len(stored(installed, rows)) == 7
 
 
-async def test_installed_and_handed_on_is_one_row(
+async def test_a_handler_installed_and_handed_on_bills_once(
     installed: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """Installed, in the config and in the scope: still one bill."""
@@ -330,7 +330,7 @@ async def test_installed_and_handed_on_is_one_row(
     assert only(stored(installed, rows))["user_id"] == "u-1"
 
 
-async def test_where_context_is_kept_and_where_it_is_lost(
+async def test_to_thread_keeps_the_scope_and_a_raw_threads_call_belongs_to_nobody(
     installed: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """asyncio.to_thread and LangChain's executor keep the scope; a raw thread's call is stored, but belongs to nobody."""
@@ -440,7 +440,9 @@ async def test_langsmiths_ids_and_project_are_on_the_row(
     assert alone["langsmith_project"] == "clinic"
 
 
-async def test_without_tracing_there_is_no_project(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_without_tracing_a_row_names_no_project(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """A project on rows of a team that does not trace would lead nowhere."""
     forget_environment()
     await provider.chat_openai().ainvoke("Hi", config(tracker))

@@ -1,6 +1,6 @@
 """VitalMiddleware: an agent of `create_agent` whose model's calls are recorded and guarded, without callbacks or scopes.
 
-If one of these fails, an agent spends what nobody allowed, or its calls are missing from the books.
+If one of these fails, an agent spends what nobody allowed, or its calls are missing from the bill.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from tests.integration.helpers import Rows
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import VitalTracker
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.middleware import VitalMiddleware
@@ -61,13 +62,6 @@ def limit(store: PostgresStore) -> Limit:
         store.call("set_budget_v1", budget=json.dumps(budget | more))
 
     return set_budget
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    stats = tracker.stats()
-    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
-    return rows()
 
 
 async def test_an_agents_calls_are_recorded_without_a_handler(
@@ -161,7 +155,9 @@ def test_a_providers_own_structured_answer_goes_along(
     assert "output_config" in provider.requests[-1].body
 
 
-async def test_streams_of_an_agent(tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit) -> None:
+async def test_a_guarded_agent_streams_as_it_does_unguarded(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows, limit: Limit
+) -> None:
     """Tokens arrive as they do without it."""
     limit("block", "2")
     agent = create_agent(provider.chat_openai(), middleware=[VitalMiddleware(tracker)])
@@ -175,7 +171,7 @@ async def test_streams_of_an_agent(tracker: VitalTracker, provider: ProviderServ
 
 
 def test_a_model_is_guarded_once_and_let_go(tracker: VitalTracker, provider: ProviderServer) -> None:
-    """Not anew for every call; and models made for one request do not pile up. A guarded model keeps its own ladder."""
+    """Not anew for every call; and models made for one request do not pile up. A guarded model keeps its own downgrade chain."""
     middleware = VitalMiddleware(tracker, max_wait=1)
     model = provider.chat_openai()
     assert middleware._guard(model) is middleware._guard(model)
@@ -189,7 +185,7 @@ def test_a_model_is_guarded_once_and_let_go(tracker: VitalTracker, provider: Pro
 
 
 @pytest.mark.parametrize("missing", ["langchain", "langgraph"])
-def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
+def test_without_the_agents_extra_it_says_what_to_install(missing: str) -> None:
     """An ImportError from somewhere inside would leave the reader guessing."""
     code = textwrap.dedent(
         f"""

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from tests.integration.helpers import MODES, STREAMS, Rows, ask, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import Price, VitalTracker
 
 # LangChain says of its v3 streams that they may change.
@@ -72,12 +73,6 @@ def by_tag(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     tagged = {tag: row for row in found for tag in row["tags"]}
     assert len(tagged) == len(found) == sum(len(row["tags"]) for row in found)
     return tagged
-
-
-def stored(tracker: VitalTracker, rows: Rows, sql: str | None = None) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    assert tracker.stats().faults == 0
-    return rows() if sql is None else rows(sql)
 
 
 @pytest.mark.parametrize("chat", CHATS)
@@ -151,7 +146,7 @@ def test_several_answers_to_one_question_are_billed_once(
 
 
 @pytest.mark.parametrize("chat", CHATS)
-async def test_an_answer_that_is_a_tool_call(
+async def test_an_answer_that_is_a_tool_call_is_billed(
     chat: Callable[..., Any], tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
     """An agent's calls, which answer with tools and no text, would be lost or estimated."""
@@ -327,7 +322,9 @@ async def test_a_long_prompt_is_billed_whole_at_the_long_prompt_price(
 # Completion models and embeddings
 
 
-async def test_completion_models(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_calls_of_completion_models_are_priced(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """Completion models tell LangChain neither provider nor model; their calls would be unpriced."""
     provider.reply(Reply(input_tokens=40, output_tokens=12))
     model = provider.openai_completion()
@@ -414,7 +411,9 @@ async def test_each_attempt_of_with_retry_is_a_row(tracker: VitalTracker, provid
     assert sum(row["total_cost"] for row in found) == 2 * dollars((11, OPENAI_INPUT), (5, OPENAI_OUTPUT))
 
 
-async def test_with_fallbacks_shows_both_models(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_a_fallback_shows_the_model_that_failed_and_the_one_that_answered(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """A team would not see that its first choice is down and a dearer model answers."""
     provider.script([Reply(status=500), Reply(input_tokens=10, output_tokens=4)])
     model = provider.chat_openai().with_fallbacks([provider.chat_anthropic()])
@@ -564,7 +563,7 @@ def llm_cache() -> Iterator[InMemoryCache]:
 
 
 @pytest.mark.parametrize("chat", CHATS)
-async def test_a_hit_of_langchains_cache_costs_nothing(
+async def test_an_answer_from_langchains_cache_costs_nothing(
     chat: Callable[..., Any], tracker: VitalTracker, provider: ProviderServer, rows: Rows, llm_cache: InMemoryCache
 ) -> None:
     """A hit still fires start and end with the whole usage: it would be billed twice."""
@@ -586,7 +585,7 @@ async def test_a_hit_of_langchains_cache_costs_nothing(
         assert hit["status"] == "ok"
 
 
-async def test_a_hit_of_an_answer_without_usage_is_known_by_its_message(
+async def test_a_cached_answer_without_usage_costs_nothing(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, llm_cache: InMemoryCache
 ) -> None:
     """Without usage there is no marker of a hit but the first run's id in the message; it would be billed by an estimate."""
@@ -600,7 +599,7 @@ async def test_a_hit_of_an_answer_without_usage_is_known_by_its_message(
     assert hit["total_cost"] == 0
 
 
-async def test_a_stream_passes_langchains_cache_by(
+async def test_a_stream_is_billed_though_langchains_cache_has_its_answer(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, llm_cache: InMemoryCache
 ) -> None:
     """stream() asks the provider again, and is billed again."""
@@ -614,7 +613,7 @@ async def test_a_stream_passes_langchains_cache_by(
     assert found[0]["total_cost"] == found[1]["total_cost"] > 0
 
 
-def test_a_completion_hit_fires_nothing_and_is_no_row(
+def test_a_completion_from_langchains_cache_is_no_row(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows, llm_cache: InMemoryCache
 ) -> None:
     """LangChain fires no events for a completion served by its cache: nothing was billed, nothing is stored."""

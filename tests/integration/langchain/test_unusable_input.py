@@ -23,6 +23,7 @@ from langchain_core.tools import tool
 
 from tests.integration.helpers import MODES, Rows, ask, collect, dollars, only
 from tests.support.provider_server import ProviderServer, Reply
+from tests.support.stores import stored
 from vital_tracking import Agent, VitalTracker
 from vital_tracking.core.sanitize import MAX_TOKENS
 
@@ -31,13 +32,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decora
 QUESTION = "q" * 400  # a hundred tokens by the estimate
 ANSWER = "a" * 80  # twenty
 HUGE = 10 * 1024 * 1024
-
-
-def stored(tracker: VitalTracker, rows: Rows) -> list[dict[str, Any]]:
-    assert tracker.flush().complete
-    stats = tracker.stats()
-    assert (stats.faults, stats.rejected, stats.dropped, stats.in_flight) == (0, 0, 0, 0)
-    return rows()
 
 
 def answer(usage: Any, **more: Any) -> LLMResult:
@@ -150,7 +144,9 @@ def test_details_beside_their_total_are_added(tracker: VitalTracker, rows: Rows)
     assert row["metadata"]["notes"] == ["cache_beside_input"]
 
 
-async def test_garbage_from_a_real_provider(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+async def test_an_unusable_answer_over_http_reaches_the_user_as_it_would_without_us(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
     """Over real HTTP, as far as the integration lets it through: what the user gets is what he would get without us."""
     model = provider.chat_openai()
     asked = 0
@@ -176,7 +172,7 @@ async def test_garbage_from_a_real_provider(tracker: VitalTracker, provider: Pro
     assert all(row["total_cost"] > 0 or row["status"] == "error" for row in found)
 
 
-def test_the_largest_counts_are_exact(tracker: VitalTracker, rows: Rows) -> None:
+def test_the_largest_token_counts_are_billed_exactly(tracker: VitalTracker, rows: Rows) -> None:
     """Decimal money and bigint tokens: no float, no overflow."""
     usage = {"input_tokens": MAX_TOKENS, "output_tokens": MAX_TOKENS}
     run(tracker, answer(usage), {"ls_model_name": "in-house"} | {"ls_provider": "openai"})
@@ -240,7 +236,7 @@ def test_bad_texts_and_types_are_stored_cleaned(kind: str, tracker: VitalTracker
         assert max(len(value) for value in row.values() if isinstance(value, str)) <= 256
 
 
-def test_two_long_ids_stay_two(tracker: VitalTracker, rows: Rows) -> None:
+def test_two_long_ids_stay_two_users(tracker: VitalTracker, rows: Rows) -> None:
     """Ids that differ only at their end would become one user when they are cut."""
     for end in "ab":
         run(tracker, answer({"input_tokens": 70, "output_tokens": 7}), {"vital_user_id": "x" * HUGE + end})
@@ -268,7 +264,7 @@ def test_a_wrong_service_type_or_seat_is_left_out_and_named(tracker: VitalTracke
         assert {"invalid_service_type", "invalid_panel_position"} <= set(row["metadata"]["notes"])
 
 
-def test_wrong_run_ids(tracker: VitalTracker, rows: Rows) -> None:
+def test_a_call_with_an_unusable_run_id_is_stored(tracker: VitalTracker, rows: Rows) -> None:
     """A run id is whatever the user gives; it names the row, and must not sink it."""
     ids: list[Any] = ["abc", 5, -5, 2**200, b"x", ("a",), ["list"], {"a": 1}, 2.5, "nul\0"]
     for run_id in ids:
@@ -278,7 +274,7 @@ def test_wrong_run_ids(tracker: VitalTracker, rows: Rows) -> None:
     assert all(row["run_id"] for row in found)
 
 
-def test_garbage_in_scopes_and_records(tracker: VitalTracker, rows: Rows) -> None:
+def test_unusable_values_in_scopes_and_records_are_stored_or_refused_alone(tracker: VitalTracker, rows: Rows) -> None:
     """Scopes and record() take what they are given; a run row with garbage is stored, or refused alone."""
     for value in [*BAD_TEXTS[:5], 5, 2.5, b"x", ["a"], {"a": 1}, object()]:
         agent = Agent(value, name=value, tier=value)
@@ -294,7 +290,7 @@ def test_garbage_in_scopes_and_records(tracker: VitalTracker, rows: Rows) -> Non
     assert len(rows("select * from service_runs")) == 11
 
 
-def test_odd_events_do_no_harm(tracker: VitalTracker, rows: Rows) -> None:
+def test_odd_events_raise_nothing(tracker: VitalTracker, rows: Rows) -> None:
     """Events with missing parts, in the wrong order, twice: at worst a counted fault, never an exception."""
     handler = tracker.handler
     odd: list[Any] = [None, 5, "x", [], {}, object(), LLMResult(generations=[]), LLMResult(generations=[[]])]

@@ -18,12 +18,12 @@ import psycopg
 import pytest
 
 from tests.integration.helpers import Rows, dollars
+from tests.support.folders import REPOSITORY
 from tests.support.postgres import free_port
 from tests.support.spool_worker import PROMPT_TOKENS, Story
 from vital_tracking import VitalTracker
 from vital_tracking.delivery import Stats
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 KILLS = 50
 
 
@@ -89,7 +89,7 @@ def compare(story: Story, found: list[dict[str, Any]]) -> Counter[str]:
     return Counter(row["status"] for row in found)
 
 
-def test_kill_9_at_fifty_random_points(
+def test_a_kill_at_any_moment_loses_and_doubles_no_call(
     make_tracker: Callable[..., VitalTracker], database_url: str, spool_dir: Path, rows: Rows, tmp_path: Path
 ) -> None:
     """If this failed, a crash, or a machine short of memory, would lose or double calls that were paid for."""
@@ -113,7 +113,7 @@ def test_kill_9_at_fifty_random_points(
     assert len(story.ended) + len(story.recorded) > 1000
 
 
-def test_two_hundred_forks_under_load(
+def test_two_hundred_forks_under_load_lose_and_double_no_call(
     make_tracker: Callable[..., VitalTracker], database_url: str, spool_dir: Path, rows: Rows, tmp_path: Path
 ) -> None:
     """If this failed, a pre-forking server would lose calls, store them twice, or hang now and then."""

@@ -19,17 +19,18 @@ from typing import Any
 import pytest
 
 from tests.integration.budgets.helpers import set_budget
+from tests.support.folders import REPOSITORY
 from tests.support.postgres import PostgresServer, free_port, outage
+from tests.support.stores import AwayStore
+from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery import exporter
 from vital_tracking.delivery.dead_letters import FILE, forget_taken, letters_in, take_letters
-from vital_tracking.errors import StoreUnavailable
 from vital_tracking.spool.owner import owners_in
 from vital_tracking.spool.segment import bytes_in, segments_of
 from vital_tracking.stores.postgres import PostgresStore
 
 Rows = Callable[..., list[dict[str, Any]]]
-REPOSITORY = Path(__file__).resolve().parents[3]
 KIB = 1 << 10
 PRICES = {"gpt-4o-mini": (Decimal("0.15"), Decimal("0.60")), "gpt-4o": (Decimal("2.50"), Decimal("10.00"))}
 LONG_S = 2.0  # for one call: no call waits for the database, or for a retry
@@ -39,17 +40,6 @@ select coalesce(sum(calls), 0)::int as calls, coalesce(sum(prompt_tokens), 0)::b
   coalesce(sum(completion_tokens), 0)::bigint as completion, coalesce(sum(total_cost), 0) as cost
 from token_usage_logs
 """
-
-
-class Gated(PostgresStore):
-    """A real store that can be away."""
-
-    away = False
-
-    def call(self, function: str, /, **arguments: Any) -> Any:
-        if self.away:
-            raise StoreUnavailable("The database is away.")
-        return super().call(function, **arguments)
 
 
 class Book:
@@ -90,8 +80,7 @@ def track(database_url: str, tmp_path: Path) -> Iterator[Track]:
     made: list[VitalTracker] = []
 
     def make(*, away: bool = False, **options: Any) -> VitalTracker:
-        store = Gated(database_url)
-        store.away = away
+        store = AwayStore(PostgresStore(database_url), away=away)
         known: dict[str, Any] = {
             "spool_dir": tmp_path / "spool",
             "flush_interval_s": 3600,
@@ -116,14 +105,6 @@ def queued(tracker: VitalTracker) -> int:
     return tracker._recorder._queue.bytes
 
 
-def until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
-
-
 def merged_rows_are_few(rows: Rows) -> None:
     """One for each owner, model and quarter of an hour."""
     merged = rows("select * from token_usage_logs where metadata -> 'notes' ? 'merged'")
@@ -136,7 +117,7 @@ def merged_rows_are_few(rows: Rows) -> None:
 # Limits of our own
 
 
-def test_first_detail_goes_and_then_all_but_the_money(track: Track, rows: Rows, tmp_path: Path) -> None:
+def test_where_room_ends_detail_goes_first_and_money_never(track: Track, rows: Rows, tmp_path: Path) -> None:
     """What is lost of a call is what matters least, and nothing grows past its limit."""
     tracker, book = track(away=True), Book()
     seen: list[tuple[int, int]] = []
@@ -233,7 +214,7 @@ def test_an_end_without_room_leaves_the_sums_for_the_next_process(track: Track, 
     assert owners_in(following._recorder.folder) == []  # type: ignore[arg-type]
 
 
-def test_an_outage_that_comes_and_goes(track: Track, rows: Rows, tmp_path: Path) -> None:
+def test_room_that_is_found_again_is_used_again(track: Track, rows: Rows, tmp_path: Path) -> None:
     """Room that is found again is used again, as often as it takes."""
     tracker, book = track(), Book()
     for round_ in range(4):
@@ -251,7 +232,7 @@ def test_an_outage_that_comes_and_goes(track: Track, rows: Rows, tmp_path: Path)
     assert not any(segments_of(owner) for owner in owners_in(tracker._recorder.folder))  # type: ignore[arg-type]
 
 
-def test_a_database_that_is_really_away(
+def test_a_server_that_stops_and_starts_costs_no_money_of_any_call(
     database_url: str, postgres_server: PostgresServer, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that stops and starts, under threads that record."""
@@ -282,7 +263,7 @@ def test_a_database_that_is_really_away(
     book.agrees(rows)
 
 
-def test_a_database_that_was_never_there(tmp_path: Path) -> None:
+def test_without_a_database_nothing_raises_and_the_end_comes_in_time(tmp_path: Path) -> None:
     """Nothing is raised, nothing takes long, and the end comes in time."""
     store = PostgresStore(f"postgresql://postgres@127.0.0.1:{free_port()}/absent")
     settings = Settings(spool_dir=tmp_path / "spool", spool_bytes=64 * KIB, queue_bytes=16 * KIB, budgets=False)
@@ -360,20 +341,13 @@ def test_budgets_agree_with_what_was_merged(track: Track, store: PostgresStore, 
 FILLS = """
 import json, os, resource, sys, time
 from pathlib import Path
+from tests.support.stores import AwayStore
 from vital_tracking import Settings, VitalTracker
-from vital_tracking.errors import StoreUnavailable
 from vital_tracking.stores.postgres import PostgresStore
-
-class Gated(PostgresStore):
-    away = True
-    def call(self, function, /, **arguments):
-        if self.away:
-            raise StoreUnavailable("The database is away.")
-        return super().call(function, **arguments)
 
 if int(os.environ["FILE_BYTES"]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["FILE_BYTES"]), resource.RLIM_INFINITY))
-store = Gated(os.environ["DATABASE"])
+store = AwayStore(PostgresStore(os.environ["DATABASE"]), away=True)
 settings = Settings(
     spool_dir=Path(os.environ["SPOOL"]), flush_interval_s=3600, queue_bytes=64 << 10, budgets=False,
     spool_bytes=int(os.environ["SPOOL_BYTES"]), segment_bytes=int(os.environ["SEGMENT_BYTES"]),
@@ -460,7 +434,9 @@ def expected_of(calls: int) -> Book:
 @pytest.mark.parametrize(
     ("segments", "ends"), [(1024, "in time"), (1024, "while it is away"), (16, "while it is away")]
 )
-def test_a_full_disk(small_disk: Path, database_url: str, track: Track, rows: Rows, ends: str, segments: int) -> None:
+def test_on_a_full_disk_the_sums_reach_the_next_process(
+    small_disk: Path, database_url: str, track: Track, rows: Rows, ends: str, segments: int
+) -> None:
     """The sums find room where nothing else does, and the next process delivers them."""
     said = fill(database_url, small_disk / "spool", ends, SEGMENT_BYTES=segments << 10)
     if ends != "in time":
@@ -472,7 +448,9 @@ def test_a_full_disk(small_disk: Path, database_url: str, track: Track, rows: Ro
 
 
 @pytest.mark.parametrize("ends", ["in time", "while it is away"])
-def test_files_that_may_not_grow(tmp_path: Path, database_url: str, track: Track, rows: Rows, ends: str) -> None:
+def test_where_files_may_not_grow_the_sums_reach_the_next_process(
+    tmp_path: Path, database_url: str, track: Track, rows: Rows, ends: str
+) -> None:
     """The same where the kernel refuses, in the middle of a frame."""
     sizes = {"SPOOL_BYTES": 128 << 10, "SEGMENT_BYTES": 64 << 10}
     said = fill(database_url, tmp_path / "spool", ends, file_bytes=9999, **sizes)

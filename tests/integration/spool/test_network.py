@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.budgets.helpers import until
-from tests.integration.helpers import Rows, dollars
+from tests.integration.helpers import Rows, dollars, record, said
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import PostgresServer, outage
 from tests.support.slow_proxy import SlowProxy
+from tests.support.stores import WatchedStore, stored_ids
+from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.langchain.fake import FakeUsageModel
 from vital_tracking.migrate import find_migrations
@@ -31,42 +32,14 @@ def _give_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vital_tracking.stores.postgres._CONNECT_TIMEOUT_S", 1)
 
 
-def record(tracker: VitalTracker, count: int, **more: Any) -> list[str]:
-    return [
-        tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=10, completion_tokens=1, **more)
-        for _ in range(count)
-    ]
-
-
-def stored(rows: Rows) -> list[str]:
-    return [str(row["id"]) for row in rows("select id from token_usage_logs order by id")]
-
-
-def said(caplog: pytest.LogCaptureFixture, words: str) -> int:
-    return sum(words in entry.getMessage() for entry in caplog.records)
-
-
-class TimedStore(PostgresStore):
-    """A real store that notes when it has stored calls, and how many."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.stored: list[tuple[float, int]] = []
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        answer = super().call(function, **arguments)
-        if function == "record_calls_v1":
-            self.stored.append((time.perf_counter(), answer["inserted"]))
-        return answer
-
-    def speed(self, count: int) -> float:
-        """Calls a second over the last so many, from the first batch's acknowledgement to the last's."""
-        batches: list[tuple[float, int]] = []
-        for batch in reversed(self.stored):
-            batches.insert(0, batch)
-            if sum(number for _, number in batches) >= count:
-                break
-        return sum(number for _, number in batches[1:]) / (batches[-1][0] - batches[0][0])
+def speed(store: WatchedStore, count: int) -> float:
+    """Calls a second over the last so many, from the first batch's acknowledgement to the last's."""
+    batches: list[tuple[float, int]] = []
+    for batch in reversed(store.inserted):
+        batches.insert(0, batch)
+        if sum(number for _, number in batches) >= count:
+            break
+    return sum(number for _, number in batches[1:]) / (batches[-1][0] - batches[0][0])
 
 
 def resident_bytes() -> int:
@@ -99,14 +72,14 @@ def make_calls(tracker: VitalTracker, count: int, session: str, pace_s: float = 
 
 def speed_of_plain_delivery(database_url: str) -> float:
     """Calls a second that go from memory to the database, when nothing is in the way."""
-    store = TimedStore(database_url)
+    store = WatchedStore(PostgresStore(database_url))
     tracker = VitalTracker(store, settings=Settings(spool=False, background=False))
     make_calls(tracker, 8, "before")
     assert tracker.flush(60).complete
     make_calls(tracker, CALLS // 2, "plain")
     assert tracker.flush(60).inserted == 8 + CALLS // 2
     tracker.close()
-    return store.speed(CALLS // 2)
+    return speed(store, CALLS // 2)
 
 
 def test_ten_thousand_calls_during_an_outage_arrive_once(
@@ -114,7 +87,7 @@ def test_ten_thousand_calls_during_an_outage_arrive_once(
 ) -> None:
     """If this failed, an hour without the database would lose calls, fill the memory, or take hours to catch up with."""
     plain = speed_of_plain_delivery(database_url)
-    store = TimedStore(database_url)
+    store = WatchedStore(PostgresStore(database_url))
     tracker = VitalTracker(store, settings=Settings(flush_interval_s=0.05, spool_dir=spool_dir))
     make_calls(tracker, 8, "before")
     assert tracker.flush(60).complete
@@ -128,7 +101,7 @@ def test_ten_thousand_calls_during_an_outage_arrive_once(
     started = time.perf_counter()
     delivered = tracker.flush(120)
     took = time.perf_counter() - started
-    drained = store.speed(CALLS)
+    drained = speed(store, CALLS)
     tracker.close()
     assert (delivered.complete, delivered.waiting, delivered.dropped, delivered.rejected) == (True, 0, 0, 0)
     print(
@@ -170,7 +143,7 @@ def test_requests_and_answers_that_are_lost_double_nothing_and_lose_nothing(
         else:
             assert delivered.duplicate == 0
         tracker.close()
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
     assert len(set(ids)) == len(ids)
 
 
@@ -188,7 +161,7 @@ def test_a_process_that_dies_between_commit_and_answer_leaves_nothing_to_be_bill
         ids += record(tracker, 500)
         assert not tracker.flush(0.5).complete
         until(lambda: proxy.lost, 30)
-        until(lambda: len(stored(rows)) > 1, 30)
+        until(lambda: len(stored_ids(rows)) > 1, 30)
         assert not tracker.close(1).complete
     heir = VitalTracker(PostgresStore(database_url, description="one database"), settings=settings)
     assert heir._recorder.replay(60)
@@ -196,7 +169,7 @@ def test_a_process_that_dies_between_commit_and_answer_leaves_nothing_to_be_bill
     assert stats.inserted + stats.duplicate == stats.replayed
     assert stats.duplicate > 0
     heir.close()
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
 
 
 def test_five_seconds_of_latency_delay_no_caller(
@@ -230,7 +203,7 @@ def test_five_seconds_of_latency_delay_no_caller(
         delivered = tracker.flush(60)
         assert (delivered.complete, delivered.inserted, delivered.duplicate) == (True, 302, 0)
         tracker.close()
-    assert len(set(stored(rows))) == 302
+    assert len(set(stored_ids(rows))) == 302
 
 
 @pytest.fixture

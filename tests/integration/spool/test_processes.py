@@ -1,4 +1,4 @@
-"""How processes end and threads fail: signals, shutdown, gunicorn, stuck and dead writers, and recorders that break."""
+"""How processes end and threads fail: signals, shutdown, gunicorn, stuck and dead batch processors, and recorders that break."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
-from tests.integration.budgets.helpers import until
-from tests.integration.helpers import Rows
+from tests.integration.helpers import Rows, record
+from tests.support.folders import REPOSITORY
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.spool_worker import Story
+from tests.support.stores import WatchedStore, stored_ids
+from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery.batch_processor import BatchProcessor
 from vital_tracking.delivery.memory_queue import MemoryQueue
@@ -29,7 +31,6 @@ from vital_tracking.langchain.fake import FakeUsageModel
 from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.stores.postgres import PostgresStore
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 NEVER_S = 3600.0
 
 # Every script begins with this: a tracker that sends nothing for the passing of time, and a log of what it was told.
@@ -122,7 +123,7 @@ TERM = {
 
 @pytest.mark.parametrize("waited", [False, True])
 @pytest.mark.parametrize("handling", TERM)
-def test_sigterm_while_the_database_is_down(
+def test_sigterm_while_the_database_is_down_ends_in_time_and_loses_nothing(
     handling: str,
     waited: bool,
     environment: dict[str, str],
@@ -134,7 +135,9 @@ def test_sigterm_while_the_database_is_down(
 ) -> None:
     """If this failed, a deployment during an outage would hang until it is killed, or lose calls."""
     handler, code = TERM[handling]
-    begun = "tracker.flush(0.5)" if waited else ""  # by then the writer knows that the database is away, or is at it
+    begun = (
+        "tracker.flush(0.5)" if waited else ""
+    )  # by then the batch processor knows that the database is away, or is at it
     script = f"{BEGINNING}{handler}\n{begun}\nprint('ready', flush=True)\nwhile True: signal.pause()"
     # Nobody listens at this port; the description, and so the spool, is that of the database that comes back.
     away = f"postgresql://postgres@127.0.0.1:{free_port()}/absent"
@@ -212,7 +215,7 @@ def test_calls_that_were_begun_or_ended_right_before_the_end_are_stored(
     check_all_is_there(Story.read(calls), rows, *unended)
 
 
-def test_a_daemon_thread_that_records_through_the_shutdown(
+def test_a_daemon_thread_that_records_through_the_shutdown_loses_nothing(
     environment: dict[str, str], calls: Path, rows: Rows, replay: Replay
 ) -> None:
     """If this failed, a program would end with a traceback, or lose calls that it had recorded before it began to end."""
@@ -292,7 +295,7 @@ def is_up(port: int) -> bool:
         return False
 
 
-def test_gunicorn_with_a_preloaded_tracker(
+def test_gunicorn_with_a_preloaded_tracker_loses_nothing(
     gunicorn: tuple[subprocess.Popen[str], int], calls: Path, rows: Rows, replay: Replay, tmp_path: Path
 ) -> None:
     """If this failed, the usual way to serve Python would lose calls when it is deployed anew, or when a worker dies."""
@@ -333,29 +336,14 @@ def test_gunicorn_with_a_preloaded_tracker(
     check_all_is_there(Story.read(calls), rows, "abandoned")
 
 
-# The writer's thread
-
-
-class GatedStore(PostgresStore):
-    """A real store of which calls can be held up."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.controller = threading.Event()
-        self.controller.set()
-        self.entered = threading.Event()
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        self.entered.set()
-        assert self.controller.wait(60)
-        return super().call(function, **arguments)
+# The thread of the batch processor
 
 
 @pytest.fixture
-def gated(database_url: str) -> Iterator[GatedStore]:
-    store = GatedStore(database_url)
+def watched(database_url: str) -> Iterator[WatchedStore]:
+    store = WatchedStore(PostgresStore(database_url))
     yield store
-    store.controller.set()
+    store.go.set()
     store.close()
 
 
@@ -363,54 +351,43 @@ Track = Callable[..., VitalTracker]
 
 
 @pytest.fixture
-def track(gated: GatedStore, spool_dir: Path) -> Iterator[Track]:
-    """Makes trackers on the gated store."""
+def track(watched: WatchedStore, spool_dir: Path) -> Iterator[Track]:
+    """Makes trackers on the watched store."""
     made: list[VitalTracker] = []
 
     def make(**settings: Any) -> VitalTracker:
         options = {"flush_interval_s": NEVER_S, "spool_dir": spool_dir, "budgets": False, **settings}
-        made.append(VitalTracker(gated, settings=Settings(**options)))
+        made.append(VitalTracker(watched, settings=Settings(**options)))
         return made[-1]
 
     yield make
-    gated.controller.set()
+    watched.go.set()
     for tracker in made:
         tracker.close()
 
 
-def record(tracker: VitalTracker, count: int) -> list[str]:
-    return [
-        tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=10, completion_tokens=1)
-        for _ in range(count)
-    ]
-
-
-def stored(rows: Rows) -> list[str]:
-    return [str(row["id"]) for row in rows("select id from token_usage_logs order by id")]
-
-
 @pytest.mark.parametrize("background", [True, False])
-def test_flush_keeps_its_time_while_the_writer_is_stuck(
-    background: bool, gated: GatedStore, track: Track, rows: Rows
+def test_flush_keeps_its_time_while_delivery_is_stuck(
+    background: bool, watched: WatchedStore, track: Track, rows: Rows
 ) -> None:
     """If this failed, a request that flushes at its end would hang with the database, or be told a lie."""
     tracker = track(background=background)
     ids = record(tracker, 5)
     assert tracker.flush(30).inserted == 5
-    gated.controller.clear()
-    gated.entered.clear()
+    watched.go.clear()
+    watched.entered.clear()
     ids += record(tracker, 7)
     for _ in range(2):
         started = time.monotonic()
         delivered = tracker.flush(1.5)
         assert 1.4 < time.monotonic() - started < 2.0
-        assert gated.entered.is_set()
+        assert watched.entered.is_set()
         assert (delivered.complete, delivered.inserted, delivered.waiting, delivered.spooled) == (False, 5, 7, 7)
         assert delivered.dropped == 0
-    gated.controller.set()
+    watched.go.set()
     delivered = tracker.flush(30)
     assert (delivered.complete, delivered.inserted, delivered.duplicate, delivered.waiting) == (True, 12, 0, 0)
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
 
 
 def test_without_background_there_is_no_thread_of_ours(
@@ -460,8 +437,8 @@ def test_flush_delivers_where_no_thread_can_be_started(
     FakeUsageModel(responses=["Well."]).invoke("Hi", {"callbacks": [tracker.handler]})
     delivered = tracker.flush(30)
     assert (delivered.complete, delivered.inserted, delivered.dropped) == (True, 31, 0)
-    assert set(ids) < set(stored(rows))
-    assert len(stored(rows)) == 31
+    assert set(ids) < set(stored_ids(rows))
+    assert len(stored_ids(rows)) == 31
 
 
 def writer_thread(tracker: VitalTracker) -> threading.Thread:
@@ -481,31 +458,31 @@ DIES = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadException
 
 @DIES
 @pytest.mark.parametrize("then", ["put", "flush"])
-def test_a_dead_writer_is_replaced(then: str, track: Track, gated: GatedStore, rows: Rows) -> None:
-    """If this failed, a writer that dies of anything would be the end of delivery until the program is restarted."""
+def test_a_dead_delivery_thread_is_replaced(then: str, track: Track, watched: WatchedStore, rows: Rows) -> None:
+    """If this failed, a thread that dies of anything would be the end of delivery until the program is restarted."""
     tracker = track(batch_size=10)
     ids: list[str] = []
     for _ in range(5):
-        gated.controller.clear()
-        gated.entered.clear()
+        watched.go.clear()
+        watched.entered.clear()
         ids += record(tracker, 10)
-        assert gated.entered.wait(30)
+        assert watched.entered.wait(30)
         thread = writer_thread(tracker)
         end_abruptly(thread)
-        gated.controller.set()  # it dies with a batch in its hands
+        watched.go.set()  # it dies with a batch in its hands
         thread.join(30)
         assert not thread.is_alive()
         if then == "put":
             ids += record(tracker, 1)
-            until(lambda: stored(rows) == sorted(ids), 30)  # noqa: B023 - asked at once
+            until(lambda: stored_ids(rows) == sorted(ids), 30)  # noqa: B023 - asked at once
         assert tracker.flush(30).complete
         assert writer_thread(tracker).is_alive()
         assert writer_thread(tracker) is not thread
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
 
 
 @DIES
-def test_a_writer_that_dies_as_it_is_woken_is_replaced(track: Track, rows: Rows) -> None:
+def test_a_delivery_thread_that_dies_as_it_is_woken_is_replaced(track: Track, rows: Rows) -> None:
     """If this failed, a flush would wait to its end for a thread that is no more."""
     tracker = track()
     ids: list[str] = []
@@ -519,7 +496,7 @@ def test_a_writer_that_dies_as_it_is_woken_is_replaced(track: Track, rows: Rows)
         assert tracker.flush(20).complete
         assert time.monotonic() - started < 10
         assert not thread.is_alive()
-    assert stored(rows) == sorted(ids)
+    assert stored_ids(rows) == sorted(ids)
 
 
 # A recorder that breaks
@@ -530,7 +507,7 @@ BREAKABLE = {
     "what is called": (Recorder, ("put", "put_held", "opened", "begun", "refuse")),
     "spool": (Spool, ("append", "_ready", "end", "take", "settle")),
     "spool and queue": (Spool, ("append",)),
-    "writer": (BatchProcessor, ("notice", "start", "_start")),
+    "batch processor": (BatchProcessor, ("notice", "start", "_start")),
 }
 
 
@@ -546,7 +523,7 @@ def broken(*_: Any, **__: Any) -> Any:
 async def test_a_recorder_that_breaks_changes_no_answer(
     part: str, make_tracker: Callable[..., VitalTracker], spool_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If this failed, a fault in the bookkeeping would reach the users of the application that it keeps books for."""
+    """If this failed, a fault of ours would reach the users of the application whose calls are recorded."""
     owner, names = BREAKABLE[part]
     for name in names:
         monkeypatch.setattr(owner, name, broken)

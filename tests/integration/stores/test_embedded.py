@@ -55,7 +55,7 @@ def calls_in(store: EmbeddedStore) -> int:
     return sum(row["calls"] for row in store.breakdown("user"))
 
 
-def test_it_starts_from_nothing_and_is_there_at_once_the_next_time(data_dir: Path) -> None:
+def test_the_database_starts_from_nothing_and_is_there_at_once_the_next_time(data_dir: Path) -> None:
     """If this failed, `vital-tracking demo` would not run on a fresh machine, or start a second database each time."""
     started = time.perf_counter()
     store = EmbeddedStore(data_dir, version=POSTGRES_VERSION)

@@ -31,7 +31,7 @@ def record(store: PostgresStore, *calls: object) -> Any:
 
 
 def until_it_works(attempt: Callable[[], Any]) -> Any:
-    """What the writer does: again while the database is unavailable."""
+    """What the batch processor does: again while the database is unavailable."""
     for _ in range(20):
         try:
             return attempt()

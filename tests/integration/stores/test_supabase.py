@@ -28,6 +28,7 @@ from tests.sql.helpers import (
     call_id,
     connect,
 )
+from tests.support.folders import REPOSITORY
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.supabase_cli import db_push
 from tests.support.supabase_lite import SupabaseLite
@@ -40,8 +41,6 @@ from vital_tracking.stores.relations import CALLS, RELATIONS
 from vital_tracking.stores.supabase import SupabaseStore
 
 pytestmark = pytest.mark.timeout(300)
-
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -292,7 +291,7 @@ class Portal(http.server.BaseHTTPRequestHandler):
 def test_an_answer_that_is_not_the_api_s_is_unavailable(
     monkeypatch: pytest.MonkeyPatch, answer: tuple[int, str, str]
 ) -> None:
-    """If this failed, a gateway's error page would make rows be given up, or end the writer."""
+    """If this failed, a gateway's error page would make rows be given up, or end delivery."""
     monkeypatch.setattr(Portal, "answer", answer)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Portal) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

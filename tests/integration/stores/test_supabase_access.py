@@ -115,7 +115,7 @@ def test_the_secret_key_is_told_everything(lite: SupabaseLite, web: httpx.Client
 
 
 def test_the_publishable_key_alone_is_told_nothing(lite: SupabaseLite, web: httpx.Client, world: World) -> None:
-    """If this failed, whoever opens the project's page could read its books."""
+    """If this failed, whoever opens the project's page could read its calls and costs."""
     for headers in ({}, {"Authorization": f"Bearer {token(lite, sub=ADMIN, role='anon')}"}):
         for asked in ONE_EACH:
             answer = ask(web, asked, world, **headers)

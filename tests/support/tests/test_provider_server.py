@@ -79,7 +79,7 @@ def totals(usage: Any) -> tuple[int, int, int]:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", CHATS)
-async def test_plain_answer(server: ProviderServer, kind: str, mode: str) -> None:
+async def test_a_plain_answer_is_reported_with_its_usage(server: ProviderServer, kind: str, mode: str) -> None:
     message = await ask(chat(server, kind), mode)
     assert message.text == "Hello there."
     assert totals(message.usage_metadata) == (100, 20, 120)
@@ -96,7 +96,7 @@ async def test_plain_answer(server: ProviderServer, kind: str, mode: str) -> Non
 @pytest.mark.asyncio
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", CHATS)
-async def test_cached_written_and_reasoning_tokens(server: ProviderServer, kind: str, mode: str) -> None:
+async def test_cached_written_and_reasoning_tokens_are_reported(server: ProviderServer, kind: str, mode: str) -> None:
     server.reply(RICH)
     message = await ask(chat(server, kind), mode)
     # Outside of streams Anthropic tells the lifetimes of cache writes apart, and LangChain then reports only those.
@@ -112,7 +112,7 @@ async def test_cached_written_and_reasoning_tokens(server: ProviderServer, kind:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("mode", MODES)
-async def test_cache_writes_of_an_hour(server: ProviderServer, mode: str) -> None:
+async def test_cache_writes_of_an_hour_are_reported_apart(server: ProviderServer, mode: str) -> None:
     server.reply(Reply(cached_tokens=30, cache_write_tokens=20, cache_write_1h_tokens=15))
     message = await ask(server.chat_anthropic(), mode)
     assert totals(message.usage_metadata) == (100, 20, 120)
@@ -137,7 +137,7 @@ def test_anthropic_wire_reports_cached_tokens_apart(server: ProviderServer) -> N
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("mode", MODES)
-async def test_audio_tokens(server: ProviderServer, mode: str) -> None:
+async def test_audio_tokens_are_reported_apart(server: ProviderServer, mode: str) -> None:
     server.reply(Reply(audio_input_tokens=12, audio_output_tokens=7))
     usage = plain((await ask(server.chat_openai(), mode)).usage_metadata)
     assert usage["input_token_details"] == {"audio": 12}
@@ -147,7 +147,7 @@ async def test_audio_tokens(server: ProviderServer, mode: str) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", CHATS)
-async def test_tool_calls(server: ProviderServer, kind: str, mode: str) -> None:
+async def test_tool_calls_arrive_with_their_arguments(server: ProviderServer, kind: str, mode: str) -> None:
     server.reply(Reply(tool_calls=[("weather", {"city": "Malmö"}), ("weather", {})]))
     tool = WEATHER if kind == "chat_anthropic" else WEATHER_OPENAI
     message = await ask(chat(server, kind).bind_tools([tool]), mode)
@@ -163,7 +163,7 @@ async def test_tool_calls(server: ProviderServer, kind: str, mode: str) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", CHATS)
-async def test_tool_call_without_text(server: ProviderServer, kind: str, mode: str) -> None:
+async def test_a_tool_call_may_come_without_text(server: ProviderServer, kind: str, mode: str) -> None:
     server.reply(Reply(text="", tool_calls=[("weather", {"city": "Lund"})]))
     tool = WEATHER if kind == "chat_anthropic" else WEATHER_OPENAI
     message = await ask(chat(server, kind).bind_tools([tool]), mode)
@@ -173,7 +173,7 @@ async def test_tool_call_without_text(server: ProviderServer, kind: str, mode: s
 @pytest.mark.asyncio
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", CHATS)
-async def test_without_usage(server: ProviderServer, kind: str, mode: str) -> None:
+async def test_an_answer_may_come_without_usage(server: ProviderServer, kind: str, mode: str) -> None:
     server.reply(Reply(omit_usage=True))
     message = await ask(chat(server, kind), mode)
     assert message.text == "Hello there."
@@ -184,14 +184,14 @@ async def test_without_usage(server: ProviderServer, kind: str, mode: str) -> No
 
 
 @pytest.mark.parametrize("kind", CHATS)
-def test_raw_usage(server: ProviderServer, kind: str) -> None:
+def test_usage_is_sent_as_it_is_given(server: ProviderServer, kind: str) -> None:
     names = ("prompt_tokens", "completion_tokens") if kind == "chat_openai" else ("input_tokens", "output_tokens")
     server.reply(Reply(raw_usage={names[0]: 7, names[1]: None}))
     assert totals(chat(server, kind).invoke("Hi").usage_metadata) == (7, 0, 7)
 
 
 @pytest.mark.parametrize(("kind", "stopped"), [("chat_openai", "length"), ("chat_anthropic", "max_tokens")])
-def test_finish_reason_and_model_of_the_answer(server: ProviderServer, kind: str, stopped: str) -> None:
+def test_an_answer_names_its_model_and_why_it_ended(server: ProviderServer, kind: str, stopped: str) -> None:
     server.reply(Reply(finish_reason="length", model="another-model-2026-01-01"))
     for message in (chat(server, kind).invoke("Hi"), reduce(add, chat(server, kind).stream("Hi"))):
         metadata = message.response_metadata
@@ -200,7 +200,7 @@ def test_finish_reason_and_model_of_the_answer(server: ProviderServer, kind: str
 
 
 @pytest.mark.parametrize("kind", OPENAI_CHATS)
-def test_incomplete_response_keeps_its_usage(server: ProviderServer, kind: str) -> None:
+def test_an_incomplete_response_keeps_its_usage(server: ProviderServer, kind: str) -> None:
     server.reply(Reply(finish_reason="length"))
     for message in (chat(server, kind).invoke("Hi"), reduce(add, chat(server, kind).stream("Hi"))):
         assert totals(message.usage_metadata) == (100, 20, 120)
@@ -212,7 +212,7 @@ def test_incomplete_response_keeps_its_usage(server: ProviderServer, kind: str) 
 
 
 @pytest.mark.asyncio
-async def test_several_choices(server: ProviderServer) -> None:
+async def test_several_choices_share_one_usage(server: ProviderServer) -> None:
     model = server.chat_openai(n=2)
     prompt: list[list[BaseMessage]] = [[HumanMessage("Hi")]]
     for result in (model.generate(prompt), await model.agenerate(prompt)):
@@ -230,12 +230,12 @@ def test_several_choices_in_a_stream_come_interleaved_with_one_usage(server: Pro
     assert totals(message.usage_metadata) == (100, 20, 120)
 
 
-def test_no_usage_chunk_unless_the_client_asks_for_it(server: ProviderServer) -> None:
+def test_a_stream_reports_usage_only_where_the_client_asks(server: ProviderServer) -> None:
     assert reduce(add, server.chat_openai(stream_usage=False).stream("Hi")).usage_metadata is None
     assert "stream_options" not in server.requests[0].body
 
 
-def test_chat_stream_on_the_wire(server: ProviderServer) -> None:
+def test_a_chat_stream_has_the_chunks_of_the_real_one(server: ProviderServer) -> None:
     body = {"model": "m", "stream": True, "stream_options": {"include_usage": True}, "messages": []}
     answer = httpx.post(f"{server.url}/v1/chat/completions", json=body)
     lines = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
@@ -247,7 +247,7 @@ def test_chat_stream_on_the_wire(server: ProviderServer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_completions(server: ProviderServer) -> None:
+async def test_completions_are_reported_with_their_usage(server: ProviderServer) -> None:
     model = server.openai_completion()
     expected = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
     for result in (model.generate(["Hi", "Ho"]), await model.agenerate(["Hi", "Ho"])):
@@ -261,7 +261,7 @@ async def test_completions(server: ProviderServer) -> None:
     assert len(server.openai_completion(n=2, best_of=2).generate(["Hi"]).generations[0]) == 2
 
 
-def test_completions_without_usage(server: ProviderServer) -> None:
+def test_completions_may_come_without_usage(server: ProviderServer) -> None:
     server.reply(Reply(omit_usage=True))
     assert httpx.post(f"{server.url}/v1/completions", json={"model": "m", "prompt": "Hi"}).json().keys() == {
         "id",
@@ -275,7 +275,7 @@ def test_completions_without_usage(server: ProviderServer) -> None:
     assert server.openai_completion(streaming=True).invoke("Hi") == "Hello there."
 
 
-def test_completion_stream_with_usage(server: ProviderServer) -> None:
+def test_a_completion_stream_reports_usage_where_asked(server: ProviderServer) -> None:
     with openai.OpenAI(base_url=server.url + "/v1", api_key="k") as client:
         chunks = list(
             client.completions.create(model="m", prompt="Hi", stream=True, stream_options={"include_usage": True})
@@ -285,7 +285,7 @@ def test_completion_stream_with_usage(server: ProviderServer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_embeddings(server: ProviderServer) -> None:
+async def test_embeddings_are_reported_with_their_usage(server: ProviderServer) -> None:
     embeddings = server.openai_embeddings()
     expected = [[(i + 1) / 2**place for place in range(1, 9)] for i in range(3)]
     assert embeddings.embed_documents(["a", "b", "c"]) == expected
@@ -296,7 +296,9 @@ async def test_embeddings(server: ProviderServer) -> None:
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 @pytest.mark.parametrize(("given", "count"), [("a", 1), (["a", "b"], 2), ([1, 2, 3], 1), ([[1, 2], [3]], 2)])
-def test_embedding_encodings_inputs_and_usage(server: ProviderServer, encoding: Any, given: Any, count: int) -> None:
+def test_embeddings_come_in_each_encoding_for_each_kind_of_input(
+    server: ProviderServer, encoding: Any, given: Any, count: int
+) -> None:
     with openai.OpenAI(base_url=server.url + "/v1", api_key="k") as client:
         answer = client.embeddings.create(model="m", input=given, encoding_format=encoding)
     assert len(answer.data) == count
@@ -307,7 +309,7 @@ def test_embedding_encodings_inputs_and_usage(server: ProviderServer, encoding: 
 # What comes back
 
 
-def test_script_then_the_computed_answer(server: ProviderServer) -> None:
+def test_scripted_answers_come_before_the_computed_one(server: ProviderServer) -> None:
     def shout(request: Request) -> Reply:
         return Reply(text=request.body["messages"][-1]["content"].upper())
 
@@ -320,7 +322,7 @@ def test_script_then_the_computed_answer(server: ProviderServer) -> None:
     assert [request.body["messages"][-1]["content"] for request in server.requests] == ["three"] * 4
 
 
-def test_chunks(server: ProviderServer) -> None:
+def test_a_stream_comes_in_the_given_chunks(server: ProviderServer) -> None:
     text = "abcdefghij" * 10
     server.reply(Reply(text=text, chunks=40))
     for kind in CHATS:
@@ -328,7 +330,7 @@ def test_chunks(server: ProviderServer) -> None:
         assert (len(texts), "".join(texts)) == (40, text)
 
 
-def test_delay(server: ProviderServer) -> None:
+def test_an_answer_comes_after_the_given_delay(server: ProviderServer) -> None:
     server.reply(Reply(delay_s=0.01))
     assert server.chat_openai().invoke("Hi").text == "Hello there."
     server.reply(Reply(delay_s=600))
@@ -378,7 +380,9 @@ ANTHROPIC_ERRORS: list[tuple[int, type[Exception]]] = [
         *[("chat_anthropic", *case) for case in ANTHROPIC_ERRORS],
     ],
 )
-async def test_errors(server: ProviderServer, kind: str, mode: str, status: int, error: type[Exception]) -> None:
+async def test_errors_are_those_of_the_real_clients(
+    server: ProviderServer, kind: str, mode: str, status: int, error: type[Exception]
+) -> None:
     server.reply(Reply(status=status, error_type="a_type", error_message="a message"))
     with pytest.raises(error, match="a message") as caught:
         await ask(chat(server, kind), mode)
@@ -393,7 +397,9 @@ async def test_errors(server: ProviderServer, kind: str, mode: str, status: int,
 
 
 @pytest.mark.parametrize(("status", "error"), OPENAI_ERRORS)
-def test_errors_of_completions_and_embeddings(server: ProviderServer, status: int, error: type[Exception]) -> None:
+def test_errors_of_completions_and_embeddings_are_those_of_the_real_client(
+    server: ProviderServer, status: int, error: type[Exception]
+) -> None:
     server.reply(Reply(status=status))
     with pytest.raises(error):
         server.openai_completion().invoke("Hi")
@@ -409,7 +415,7 @@ def test_clients_retry_what_is_worth_it_without_delay(server: ProviderServer, ki
     assert len(server.requests) == 3
 
 
-def test_unknown_path(server: ProviderServer) -> None:
+def test_an_unknown_path_is_refused(server: ProviderServer) -> None:
     answer = httpx.post(f"{server.url}/v1/nothing", json={})
     assert (answer.status_code, answer.json()["error"]["type"]) == (404, "invalid_request_error")
 
@@ -428,7 +434,7 @@ def test_an_answer_which_cannot_be_computed_is_told_to_both_sides() -> None:
 
 
 @pytest.mark.parametrize("kind", CHATS)
-def test_released_stall_goes_on(server: ProviderServer, kind: str) -> None:
+def test_a_stream_that_is_stalled_goes_on_when_released(server: ProviderServer, kind: str) -> None:
     server.reply(Reply(stall_after_chunks=1))
     chunks: list[BaseMessage] = []
     for chunk in chat(server, kind).stream("Hi"):
@@ -443,7 +449,7 @@ def test_released_stall_goes_on(server: ProviderServer, kind: str) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("stall", [0, 1, 2, 9])
 @pytest.mark.parametrize("kind", [*CHATS, "openai_completion"])
-async def test_cancelled_stream(server: ProviderServer, kind: str, stall: int) -> None:
+async def test_a_stream_that_stalls_can_be_cancelled(server: ProviderServer, kind: str, stall: int) -> None:
     server.reply(Reply(stall_after_chunks=stall))
     received = ""
 
@@ -464,7 +470,7 @@ async def test_cancelled_stream(server: ProviderServer, kind: str, stall: int) -
 @pytest.mark.asyncio
 @pytest.mark.parametrize("mode", ["ainvoke", "astream"])
 @pytest.mark.parametrize("kind", CHATS)
-async def test_cancelled_hanging_request(server: ProviderServer, kind: str, mode: str) -> None:
+async def test_a_request_that_hangs_can_be_cancelled(server: ProviderServer, kind: str, mode: str) -> None:
     server.reply(Reply(hang=True))
     task = asyncio.create_task(ask(chat(server, kind), mode))
     assert await asyncio.to_thread(server.stalled.wait, 10)
@@ -474,7 +480,7 @@ async def test_cancelled_hanging_request(server: ProviderServer, kind: str, mode
 
 
 @pytest.mark.parametrize("kind", [*CHATS, "openai_completion", "openai_embeddings"])
-def test_released_hanging_request_is_answered(server: ProviderServer, kind: str) -> None:
+def test_a_request_that_hangs_is_answered_when_released(server: ProviderServer, kind: str) -> None:
     server.reply(Reply(hang=True))
     model = chat(server, kind)
     with ThreadPoolExecutor(1) as pool:
@@ -486,7 +492,7 @@ def test_released_hanging_request_is_answered(server: ProviderServer, kind: str)
         assert pending.result(10)
 
 
-def test_close_ends_what_hangs() -> None:
+def test_closing_the_server_ends_requests_that_hang() -> None:
     with ThreadPoolExecutor(1) as pool:
         with ProviderServer() as server:
             server.reply(Reply(hang=True))
@@ -497,7 +503,7 @@ def test_close_ends_what_hangs() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
-def test_client_which_hangs_up_leaves_no_trace(path: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_client_which_hangs_up_leaves_no_error(path: str, capfd: pytest.CaptureFixture[str]) -> None:
     with ProviderServer() as server:
         server.reply(Reply(text="word " * 100_000, stall_after_chunks=1))
         connection = http.client.HTTPConnection("127.0.0.1", server._http.server_port)
@@ -515,7 +521,7 @@ def test_client_which_hangs_up_leaves_no_trace(path: str, capfd: pytest.CaptureF
     assert capfd.readouterr() == ("", "")
 
 
-def test_waiting_in_vain_fails(server: ProviderServer) -> None:
+def test_waiting_for_requests_that_do_not_come_fails(server: ProviderServer) -> None:
     with pytest.raises(TimeoutError):
         server.wait_for_requests(1, 0.001)
     with pytest.raises(TimeoutError):
@@ -527,7 +533,7 @@ def test_waiting_in_vain_fails(server: ProviderServer) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("mode", ["ainvoke", "astream"])
-async def test_two_hundred_at_once(server: ProviderServer, mode: str) -> None:
+async def test_two_hundred_tasks_at_once_are_answered(server: ProviderServer, mode: str) -> None:
     server.reply(Reply(hang=True))  # All of them have to be inside the server before one is answered.
     model = server.chat_openai(timeout=60)
     tasks = [asyncio.create_task(ask(model, mode)) for _ in range(200)]
@@ -538,7 +544,7 @@ async def test_two_hundred_at_once(server: ProviderServer, mode: str) -> None:
     assert len(server.requests) == 200
 
 
-def test_two_hundred_threads(server: ProviderServer) -> None:
+def test_two_hundred_threads_at_once_are_answered(server: ProviderServer) -> None:
     server.respond_with(lambda request: Reply(text=request.body["messages"][-1]["content"]))
     model = server.chat_anthropic()
     with ThreadPoolExecutor(200) as pool:
@@ -557,7 +563,7 @@ def test_connections_are_kept_on_demand() -> None:
         assert len({stream.get_extra_info("client_addr") for stream in streams}) == 1
 
 
-def test_langchain_counts_it(server: ProviderServer) -> None:
+def test_langchains_own_counter_counts_the_usage(server: ProviderServer) -> None:
     counter = UsageMetadataCallbackHandler()
     server.chat_openai().invoke("Hi", config={"callbacks": [counter]})
     for _ in server.chat_anthropic().stream("Hi", config={"callbacks": [counter]}):
@@ -568,7 +574,7 @@ def test_langchain_counts_it(server: ProviderServer) -> None:
     }
 
 
-def test_close_twice_and_release_afterwards() -> None:
+def test_closing_twice_and_releasing_afterwards_do_no_harm() -> None:
     with ProviderServer() as server:
         server.close()
     server.release.set()

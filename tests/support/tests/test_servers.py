@@ -236,7 +236,7 @@ def test_a_numeric_comes_as_a_number_only_where_that_loses_nothing(
 
 
 @pytest.mark.parametrize("state", ["22023", "23502", "23503", "23505", "42501", "55P03", "PT409"])
-def test_these_sqlstates_reach_the_client(lite: SupabaseLite, state: str) -> None:
+def test_sqlstates_of_our_functions_reach_the_client(lite: SupabaseLite, state: str) -> None:
     with pytest.raises(APIError) as refused:
         lite.client().rpc("fail_v1", {"state": state}).execute()
     assert (refused.value.code, refused.value.message) == (state, "refused")

@@ -139,7 +139,7 @@ def test_dollars_finer_than_a_picodollar_are_rounded_up(dollars: Decimal) -> Non
         assert 0 <= in_dollars(in_pico(dollars)) - dollars < Decimal(1) / PICO
 
 
-def test_amounts_as_people_count_them() -> None:
+def test_what_a_call_needs_is_said_in_amounts_as_people_count_them() -> None:
     """What a refusal says that a call needs."""
     assert Amounts(1_500_000_000_000, 42, 1).as_decimals() == (Decimal("1.5"), Decimal(42), Decimal(1))
 
@@ -165,7 +165,7 @@ def test_what_was_learned_is_enough_for_every_remembered_call(calls: list[tuple[
 
 
 @given(calls=seen)
-def test_garbage_and_guesses_teach_nothing(calls: list[tuple[int, int, int]]) -> None:
+def test_estimates_are_not_learned_from_estimates(calls: list[tuple[int, int, int]]) -> None:
     """An estimate learned from estimates would drift wherever it likes."""
     history, fresh = History(), History()
     for size, prompt, answer in calls:

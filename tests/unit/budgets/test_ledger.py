@@ -272,7 +272,7 @@ class Books(RuleBasedStateMachine):
 
 
 Books.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-test_the_books_are_right_whatever_happens = Books.TestCase
+test_grants_and_holds_add_up_whatever_happens = Books.TestCase
 
 
 @pytest.fixture
@@ -356,7 +356,7 @@ def test_busy_threads_do_not_wait_in_line(
     assert not door._is_owned()
 
 
-def test_a_signal_that_comes_with_the_lock_leaves_it_open(
+def test_a_signal_handler_that_raises_does_not_leave_the_lock_taken(
     ledger: Ledger, granted: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = granted(calls=1)
@@ -373,7 +373,7 @@ def test_a_signal_that_comes_with_the_lock_leaves_it_open(
     assert not door._is_owned()
 
 
-def test_one_window_short_means_nothing_is_taken_of_the_others(ledger: Ledger, granted: Callable[..., Plan]) -> None:
+def test_a_call_stopped_by_one_budget_takes_nothing_of_the_others(ledger: Ledger, granted: Callable[..., Plan]) -> None:
     """Else a call that is stopped by one budget would eat another one up."""
     plan = granted(5)
     assert ledger.reserve(plan, Amounts(1, 6, 1), 0) is None
@@ -400,7 +400,7 @@ def test_a_window_that_has_ended_is_not_spent(ledger: Ledger, granted: Callable[
     assert len(short) == 3
 
 
-def test_more_is_fetched_once_before_it_runs_out(ledger: Ledger, granted: Callable[..., Plan]) -> None:
+def test_a_burst_fetches_more_once_before_it_runs_out(ledger: Ledger, granted: Callable[..., Plan]) -> None:
     """A burst must not ask the database again for each of its calls."""
     plan = granted(100)
     lows = []
@@ -423,7 +423,7 @@ def test_near_the_limit_nothing_is_fetched_ahead(ledger: Ledger) -> None:
         assert not plan.low
 
 
-def test_what_nobody_uses_goes_back_and_what_is_used_stays(
+def test_idle_money_goes_back_and_what_is_used_stays(
     ledger: Ledger, granted: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Money that lies idle in one process is money that another is refused."""
@@ -444,7 +444,7 @@ def test_what_nobody_uses_goes_back_and_what_is_used_stays(
     assert not ledger.has_grants
 
 
-def test_what_the_database_does_not_know_of_is_not_spent(ledger: Ledger, granted: Callable[..., Plan]) -> None:
+def test_a_grant_that_the_database_no_longer_knows_is_not_spent(ledger: Ledger, granted: Callable[..., Plan]) -> None:
     """A laptop that has slept for an hour finds its grants lapsed, though by its own clock no time has passed."""
     plan = granted(10)
     held = [ledger.reserve(plan, ONE, 0) for _ in range(3)]
@@ -457,7 +457,7 @@ def test_what_the_database_does_not_know_of_is_not_spent(ledger: Ledger, granted
     assert ledger.reserve(plan, ONE, 0) is None
 
 
-def test_a_forked_child_has_nothing(ledger: Ledger, granted: Callable[..., Plan]) -> None:
+def test_a_forked_child_has_none_of_its_parents_money(ledger: Ledger, granted: Callable[..., Plan]) -> None:
     """The parent's money is the parent's, also where another thread of it held the lock as it forked."""
     plan = granted(10)
     hold = ledger.reserve(plan, ONE, 0)
@@ -471,7 +471,7 @@ def test_a_forked_child_has_nothing(ledger: Ledger, granted: Callable[..., Plan]
     assert ledger.return_unused() == ({}, False)
 
 
-def test_what_is_not_whole_is_not_ours_to_spend(ledger: Ledger) -> None:
+def test_fractions_of_a_picodollar_are_not_spent(ledger: Ledger) -> None:
     """The database counts finer than a picodollar: what it grants is rounded down."""
     plan = a_plan(ledger, "money")
     requests, offer = ledger.grant_requests(plan, Amounts(1, 1, 1), 0, ahead=True)

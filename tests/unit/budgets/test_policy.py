@@ -200,7 +200,7 @@ def test_a_refusal_tells_all_that_is_known() -> None:
     assert refused([a_window(7, ends_at=None)], a_budget(7)).ends_at is None
 
 
-def test_what_is_over_but_does_not_stop_is_not_named() -> None:
+def test_a_budget_that_does_not_stop_the_call_is_not_named() -> None:
     """A budget that is only watched, or lets the model pass, is not why the call stops."""
     shadow, passing, block = a_budget(1, enforce=False), a_budget(2, action="downgrade"), a_budget(3, kind="tier")
     windows = [a_window(1, stops=False), a_window(2, stops=False), a_window(3)]

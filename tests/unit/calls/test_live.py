@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import Any
 from uuid import UUID, uuid4
 from weakref import ref
@@ -10,6 +11,8 @@ from weakref import ref
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
+from langsmith.run_helpers import tracing_context
+from langsmith.run_trees import RunTree
 
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.live import LiveCall
@@ -51,7 +54,7 @@ def waiting(tracker: VitalTracker) -> list[Any]:
     return tracker.handler.recorder._queue.take(10_000)
 
 
-def test_a_call_waits_as_it_is_without_what_rows_are_not_made_of(tracker: VitalTracker) -> None:
+def test_a_waiting_call_holds_nothing_that_its_row_does_not(tracker: VitalTracker) -> None:
     metadata = {"vital_user_id": "u-1", "vital_usr": "?", "thread_id": "t-1", "notes": "a secret note"}
     one_call(tracker, metadata)
     (frame,) = waiting(tracker)
@@ -67,7 +70,7 @@ def test_a_call_waits_as_it_is_without_what_rows_are_not_made_of(tracker: VitalT
     assert "notes" not in row["metadata"]
 
 
-def test_a_waiting_call_does_not_hold_its_parents_id(tracker: VitalTracker) -> None:
+def test_a_waiting_call_does_not_keep_its_parents_run_open(tracker: VitalTracker) -> None:
     """The end of an id says that its run has ended."""
     parent = uuid4()
     told, gone = str(parent), ref(parent)
@@ -80,7 +83,7 @@ def test_a_waiting_call_does_not_hold_its_parents_id(tracker: VitalTracker) -> N
     assert [row["parent_run_id"] for row in store.calls] == [told]
 
 
-def test_what_waits_behind_a_thousand_calls_is_packed(tracker: VitalTracker) -> None:
+def test_calls_behind_the_first_thousand_wait_packed_and_are_stored_alike(tracker: VitalTracker) -> None:
     for _ in range(1002):
         one_call(tracker, {"vital_user_id": "u-1"})
     frames = waiting(tracker)
@@ -94,7 +97,7 @@ def test_what_waits_behind_a_thousand_calls_is_packed(tracker: VitalTracker) -> 
 
 
 @pytest.mark.parametrize("spool", [False, True])
-def test_calls_that_say_nearly_the_same_have_contexts_of_their_own(tmp_path: Any, spool: bool) -> None:
+def test_calls_with_nearly_the_same_metadata_keep_their_own_users(tmp_path: Any, spool: bool) -> None:
     """Values that are equal as keys are not the same, and nor are metadata of one scope and of none."""
     store = MemoryStore()
     store.in_memory = not spool
@@ -133,7 +136,7 @@ def test_calls_that_say_nearly_the_same_have_contexts_of_their_own(tmp_path: Any
     tracker.close()
 
 
-def test_a_default_of_the_tracker_is_its_own() -> None:
+def test_each_tracker_applies_its_own_default() -> None:
     stores = [MemoryStore(), MemoryStore()]
     for number, store in enumerate(stores):
         tracker = VitalTracker(
@@ -143,3 +146,27 @@ def test_a_default_of_the_tracker_is_its_own() -> None:
             one_call(tracker, {"vital_user_id": "u-1"})
         tracker.flush()
     assert [[row["organization_id"] for row in store.calls] for store in stores] == [["o-0", "o-0"], ["o-1", "o-1"]]
+
+
+def test_a_waiting_call_keeps_no_text(quick: VitalTracker) -> None:
+    """An outage must not fill memory with what users said."""
+
+    class Text(str):
+        __slots__ = ("__weakref__",)
+
+    prompt = Text("canary")
+    tree = RunTree(name="outer", run_type="chain", inputs={"q": "canary"}, client=None)
+    gone = weakref.ref(prompt), weakref.ref(tree)
+    handler, run_id = quick.handler, uuid4()
+    with tracing_context(parent=tree, enabled=False):
+        handler.on_chat_model_start(
+            {"kwargs": {"p": prompt}}, [[prompt]], run_id=run_id, invocation_params={"p": prompt}
+        )
+    answer = AIMessage("canary", response_metadata={"logprobs": [prompt], "model_name": "gpt-4o"})
+    from langchain_core.outputs import ChatGeneration, LLMResult
+
+    handler.on_llm_end(LLMResult(generations=[[ChatGeneration(message=answer)]]), run_id=run_id)
+    del prompt, tree, answer
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+    assert quick.stats().waiting == 1

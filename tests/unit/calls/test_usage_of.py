@@ -31,7 +31,7 @@ json_like = st.recursive(
 
 
 @pytest.mark.parametrize("prefix", ["", "priority_", "flex_"])
-def test_details_by_whatever_prefix(prefix: str) -> None:
+def test_token_details_are_found_under_every_tiers_prefix(prefix: str) -> None:
     """OpenAI's tiers name the details `priority_cache_read`; a key `priority` alone is no detail."""
     usage = usage_from_metadata(
         {
@@ -57,7 +57,7 @@ def test_details_by_whatever_prefix(prefix: str) -> None:
         ({"cache_creation": None, "ephemeral_5m_input_tokens": None}, 0, 0),
     ],
 )
-def test_cache_writes_by_lifetime(details: dict[str, Any], writes: int, writes_1h: int) -> None:
+def test_cache_writes_are_counted_by_their_lifetime(details: dict[str, Any], writes: int, writes_1h: int) -> None:
     """Anthropic tells the lifetimes apart and sets the sum to zero then; both forms are one count."""
     usage = usage_from_metadata({"input_tokens": 1000, "output_tokens": 1, "input_token_details": details})
     assert usage is not None
@@ -65,7 +65,7 @@ def test_cache_writes_by_lifetime(details: dict[str, Any], writes: int, writes_1
 
 
 @given(json_like)
-def test_any_json_is_taken(value: Any) -> None:
+def test_no_answer_of_a_provider_raises(value: Any) -> None:
     """No answer of a provider raises here."""
     usage_from_metadata(value)
     usage_from_token_usage(value)
@@ -86,13 +86,13 @@ def test_any_json_is_taken(value: Any) -> None:
         {"input_tokens": 40, "output_tokens": 12, "prompt_tokens_details": {"cached_tokens": 8}},
     ],
 )
-def test_the_older_token_usage(usage: dict[str, Any]) -> None:
+def test_usage_that_stands_in_llm_output_is_found(usage: dict[str, Any]) -> None:
     """Completion models report in `llm_output`, in OpenAI's words or Anthropic's."""
     assert usage_from_token_usage(usage) == TokenUsage(40, 12, cache_read_tokens=8)
     assert usage_from_token_usage({}) is None
 
 
-def test_the_model_that_answered_before_the_one_asked_for() -> None:
+def test_the_model_that_answered_counts_before_the_one_asked_for() -> None:
     """`model_name` among the parameters is stale after an override; `metadata["model"]` is the caller's configurable."""
     metadata = {"ls_model_name": "new", "model": "leaked"}
     params = {"model": "new", "model_name": "stale"}
@@ -104,7 +104,7 @@ def test_the_model_that_answered_before_the_one_asked_for() -> None:
     assert model_of({"ls_model_name": ""}, {"model": 5}, {"model_name": None}) == (None, None)
 
 
-def test_the_provider() -> None:
+def test_the_provider_is_found_wherever_langchain_says_it() -> None:
     """LangChain's word for it, else the kind of completion model, else the module it comes from."""
     assert provider_of({"ls_provider": "azure"}, {"_type": "openai"}, None) == "azure"
     assert provider_of({}, {"_type": "openai-chat"}, None) == "openai"
@@ -115,7 +115,7 @@ def test_the_provider() -> None:
 
 
 @given(st.text(max_size=50))
-def test_sizes_are_bytes_of_utf8(text: str) -> None:
+def test_estimates_count_bytes_of_utf8_once(text: str) -> None:
     """Of a text, a message, a list of blocks and a generation alike; a text that stands twice is counted once."""
     size = len(text.encode("utf-8", "replace"))
     assert text_size(text) == size
@@ -125,7 +125,7 @@ def test_sizes_are_bytes_of_utf8(text: str) -> None:
     assert text_size([[Generation(text=text)]]) == size
 
 
-def test_sizes_of_tool_calls_and_other_things() -> None:
+def test_estimates_count_the_arguments_of_tool_calls() -> None:
     """A tool call's name and arguments are billed as output; bytes and nothing have no text."""
     message = AIMessage("", tool_calls=[{"name": "weather", "args": {"text": "Basel"}, "id": "c"}])
     assert text_size(message) == len("weather") + len("Basel")

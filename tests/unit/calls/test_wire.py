@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run, unpack_record, unpack_run
@@ -146,7 +146,7 @@ def rows_of(record: CallRecord, other: CallRecord) -> tuple[dict[str, Any], dict
 
 @TRIES
 @given(RECORDS)
-def test_a_record_comes_back(record: CallRecord) -> None:
+def test_a_record_is_read_as_it_was_written(record: CallRecord) -> None:
     """If this failed, a call that went through the spool would not be stored as one that did not."""
     packed = pack_record(record)
     back = unpack_record(packed, 3600.0)
@@ -180,7 +180,8 @@ def test_a_shortened_record_keeps_its_money_and_owners(record: CallRecord) -> No
 
 @TRIES
 @given(st.sampled_from([name for name in CONTEXT_FIELDS if not name.startswith("panel_")]), ANYTHING, METADATA)
-def test_any_owner_comes_back_as_it_would_be_stored(name: str, value: Any, metadata: dict[Any, Any]) -> None:
+@example("organization_id", float("inf"), {})
+def test_any_owner_is_read_as_it_would_be_stored(name: str, value: Any, metadata: dict[Any, Any]) -> None:
     """If this failed, a call would belong to nobody because its user id is an object of somebody's."""
     record = CallRecord(new_id(), NOON, CallContext(**{name: value}), metadata=metadata, clocked=False)
     for short in (False, True):
@@ -190,7 +191,7 @@ def test_any_owner_comes_back_as_it_would_be_stored(name: str, value: Any, metad
             assert theirs.get("metadata") == ours.get("metadata")
 
 
-def test_a_clock_is_corrected_once() -> None:
+def test_a_records_time_is_corrected_by_the_database_clock_once() -> None:
     """If this failed, a call that is sent again would have another time, and count twice."""
     read = CallRecord(new_id(), NOON, clocked=True)
     back = unpack_record(pack_record(read), 90.5)
@@ -200,7 +201,7 @@ def test_a_clock_is_corrected_once() -> None:
     assert unpack_record(pack_record(given_), 90.5).created_at == NOON
 
 
-def test_a_megabyte_of_user_is_shortened() -> None:
+def test_a_user_id_of_a_megabyte_is_shortened() -> None:
     """If this failed, one mad id would cost its call, or a megabyte of disk for each."""
     record = CallRecord(
         new_id(), NOON, CallContext(user_id="u" * (1 << 20), session_id="s"), model="m" * (1 << 20), usage=TokenUsage(7, 3),
@@ -213,7 +214,7 @@ def test_a_megabyte_of_user_is_shortened() -> None:
     assert len(pack_record(record)) < 3 * MAX_BODY
 
 
-def test_what_a_later_version_adds_is_ignored() -> None:
+def test_what_a_later_version_adds_to_a_record_is_ignored() -> None:
     """If this failed, a process of an older version would set aside what a newer one has left."""
     record = CallRecord(
         new_id(), NOON, CallContext(user_id="u"), usage=TokenUsage(1, 2), cost=Cost(*[Decimal(1)] * 4, "v")
@@ -248,7 +249,7 @@ RUNS = st.builds(
 
 @TRIES
 @given(RUNS)
-def test_a_run_comes_back(run: RunRecord) -> None:
+def test_a_service_run_is_read_as_it_was_written(run: RunRecord) -> None:
     """If this failed, a service run that went through the spool would lose who it was for, or its end."""
     assert run_row(unpack_run(pack_run(run))) == run_row(run)
 
@@ -341,7 +342,7 @@ def open_calls(draw: st.DrawFn) -> LiveCall:
 
 @TRIES
 @given(open_calls())
-def test_a_call_comes_back(call: LiveCall) -> None:
+def test_a_call_is_read_as_it_was_written(call: LiveCall) -> None:
     """If this failed, a call would be stored otherwise than it was made, only because it lay in a file for a while."""
     expected = record_of(call.observed(0.0))
     back = record_of(unpack_call(call.id.bytes, pack_call(call), 0.0))
@@ -384,13 +385,13 @@ def test_a_beginning_says_whose_call_it_was(call: LiveCall) -> None:
     assert back.usage.estimated
 
 
-def test_a_run_id_that_is_no_uuid_comes_back() -> None:
+def test_a_run_id_that_is_no_uuid_is_read_as_it_was_written() -> None:
     """If this failed, calls of a framework with ids of its own could not be delivered."""
     call = LiveCall("run-1", "chat", None, None, None, None, {}, {}, 1)  # type: ignore[arg-type]
     assert record_of(unpack_call(call.id.bytes, pack_call(call), 0.0)).run_id == "run-1"
 
 
-def test_a_call_is_put_by_the_database_clock_once() -> None:
+def test_a_calls_time_is_corrected_by_the_database_clock_once() -> None:
     """If this failed, the same call would have another time in its second frame."""
     call = LiveCall(uuid4().int, "chat", None, None, None, None, {}, {}, 1)
     moment = datetime.fromtimestamp(call.started, UTC)
@@ -424,7 +425,7 @@ def test_what_a_later_version_adds_to_a_call_is_ignored() -> None:
     assert (back.model, back.usage, back.error_type) == (expected.model, expected.usage, expected.error_type)
 
 
-def test_keys_are_the_bytes_of_ids() -> None:
+def test_the_key_of_an_end_is_that_of_its_beginning() -> None:
     """If this failed, no end would find its beginning."""
     call_id = new_id()
     assert UUID(bytes=id_bytes(call_id)) == UUID(call_id)

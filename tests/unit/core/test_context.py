@@ -41,7 +41,7 @@ def test_an_agent_gives_all_its_fields() -> None:
 
 
 @given(contexts, changes)
-def test_replacing_sets_what_is_given_and_leaves_the_rest(context: CallContext, change: dict[str, Any]) -> None:
+def test_merging_sets_what_is_said_and_leaves_the_rest(context: CallContext, change: dict[str, Any]) -> None:
     """None means: not said."""
     before, after = asdict(context), asdict(context.replace(change))
     for name in CONTEXT_FIELDS:
@@ -50,7 +50,7 @@ def test_replacing_sets_what_is_given_and_leaves_the_rest(context: CallContext, 
 
 
 @given(contexts, anything)
-def test_replacing_twice_is_replacing_once(context: CallContext, change: dict[str, Any]) -> None:
+def test_merging_the_same_metadata_twice_changes_nothing_more(context: CallContext, change: dict[str, Any]) -> None:
     """Merging the same metadata again, as nested runs do, changes nothing more."""
     once = context.replace(change)
     assert once.replace(change) == once
@@ -90,7 +90,9 @@ def test_a_context_goes_through_metadata_and_back(context: CallContext) -> None:
 
 
 @given(contexts, contexts, own_metadata)
-def test_metadata_over_scope_over_default(default: CallContext, inner: CallContext, own: dict[str, Any]) -> None:
+def test_metadata_win_over_the_scope_and_the_scope_over_the_default(
+    default: CallContext, inner: CallContext, own: dict[str, Any]
+) -> None:
     """Field by field; the scope's context is whole already, so the default does not show through it."""
     frame = ScopeFrame("scope", inner)
     seen = resolve(default, frame, None, own)
@@ -102,7 +104,7 @@ def test_metadata_over_scope_over_default(default: CallContext, inner: CallConte
 
 
 @given(contexts, contexts, own_metadata)
-def test_what_a_scope_exported_is_not_the_calls_own(
+def test_an_inner_scope_wins_over_the_outer_scopes_metadata(
     outer: CallContext, inner: CallContext, own: dict[str, Any]
 ) -> None:
     """LangChain hands the outer scope's metadata to every call inside; they must not win over the inner scope."""
@@ -125,7 +127,7 @@ def test_a_config_kept_from_elsewhere_wins_over_the_open_scope() -> None:
     assert locate(opened, {SCOPE_KEY: ["no", "text"]}) == (opened, None)
 
 
-def test_frames_are_forgotten_and_their_metadata_still_attribute() -> None:
+def test_a_config_of_a_forgotten_scope_still_attributes_its_calls() -> None:
     """A scope that nobody holds is gone from memory; a config of it that is still used loses nothing."""
     frame: ScopeFrame | None = ScopeFrame("gone", CallContext(user_id="u-1"))
     assert frame is not None
@@ -136,7 +138,7 @@ def test_frames_are_forgotten_and_their_metadata_still_attribute() -> None:
     assert resolve(CallContext(), None, None, exported).user_id == "u-1"
 
 
-def test_nothing_is_open_at_first() -> None:
+def test_no_scope_is_open_at_first() -> None:
     """The context variable starts empty in every thread."""
     assert current_frame.get() is None
 
@@ -147,7 +149,7 @@ def test_misspelt_keys_are_found() -> None:
     assert unknown_keys({**known, "vital_usr_id": 1, "other": 2, 3: 4}) == ["vital_usr_id"]
 
 
-def test_a_step_is_metadata_for_a_node() -> None:
+def test_a_step_names_itself_its_agent_and_its_metadata() -> None:
     """Id, name, agent and small metadata; the id stands for a name that is not given."""
     assert step("triage") == {"vital_workflow_step": "triage", "vital_workflow_step_name": "triage"}
     full = step("t", name="Triage", agent=Agent("a", tier="tier_1"), message_type="preset_action", metadata={"k": 1})
@@ -163,7 +165,7 @@ def test_a_step_is_metadata_for_a_node() -> None:
 
 
 @pytest.mark.parametrize("name", CONTEXT_FIELDS)
-def test_a_context_is_frozen(name: str) -> None:
+def test_a_context_shared_by_many_calls_cannot_be_changed(name: str) -> None:
     """A context is shared by every call of a scope."""
     with pytest.raises(AttributeError):
         setattr(CallContext(), name, "x")

@@ -133,7 +133,7 @@ MODELS = [
 
 @pytest.mark.parametrize(("provider", "model"), MODELS)
 @given(text=counts, read=counts, write=counts, completion=counts)
-def test_genai_prices_says_the_same(
+def test_costs_are_those_that_genai_prices_computes(
     provider: str, model: str, text: int, read: int, write: int, completion: int
 ) -> None:
     """Our arithmetic with its rates gives what its own slower arithmetic gives."""
@@ -178,7 +178,9 @@ def test_genai_prices_says_the_same(
         ("litellm", "openai/gpt-4o", ("openai", "gpt-4o")),
     ],
 )
-def test_other_roads_to_the_same_model(provider: str | None, model: str, same_as: tuple[str, str]) -> None:
+def test_a_model_has_its_price_through_every_gateway(
+    provider: str | None, model: str, same_as: tuple[str, str]
+) -> None:
     """Azure, Bedrock, Vertex, OpenRouter and gateways: the names that LangChain gives find the price."""
     usage = TokenUsage(1000, 100)
     found, expected = BOOK.cost(usage, provider, [model], AT), BOOK.cost(usage, same_as[0], [same_as[1]], AT)
@@ -225,7 +227,7 @@ def test_the_first_model_with_a_price_is_taken() -> None:
         ("x", "11.25"),
     ],
 )
-def test_processing_tiers(tier: str | None, total: str) -> None:
+def test_flex_and_priority_have_their_own_prices(tier: str | None, total: str) -> None:
     """Flex halves gpt-5's price, priority doubles it; a tier nobody knows is billed as usual."""
     cost = BOOK.cost(TokenUsage(1_000_000, 1_000_000), "openai", ["gpt-5"], AT, service_tier=tier)
     assert cost is not None
@@ -241,7 +243,7 @@ def total(book: PriceBook, provider: str | None = "openai", model: str = "gpt-4o
     return cost.total
 
 
-def test_own_prices_are_dated() -> None:
+def test_an_own_price_counts_from_its_date_on() -> None:
     """A call is priced by what was in force when it started; before the first, by the public price."""
     day = timedelta(days=1)
     book = PriceBook(
@@ -258,7 +260,7 @@ def test_own_prices_are_dated() -> None:
     assert total(book, provider="azure") == Decimal("2.50")
 
 
-def test_which_own_price_wins() -> None:
+def test_of_several_own_prices_the_most_specific_and_latest_wins() -> None:
     """The provider's own before anybody's, code before table where both begin together, the later given of two alike."""
     anybody, own = Price("gpt-4o", input=5), Price("GPT-4o ", input=6, provider=" OpenAI")
     assert total(PriceBook([anybody])) == 5
@@ -271,7 +273,7 @@ def test_which_own_price_wins() -> None:
     assert book.cost(TokenUsage(1, 0), "openai", ["in-house"], AT) is None
 
 
-def test_an_own_price_has_all_its_parts() -> None:
+def test_an_own_price_bills_cache_audio_reasoning_and_requests() -> None:
     """Cache, audio, reasoning and requests; what is not given falls back as providers bill it."""
     full = Price(
         "m", input="1", output="2", cache_read="0.1", cache_write="1.25", cache_write_1h="2", reasoning="3",
@@ -313,7 +315,7 @@ def test_a_price_comes_from_a_row() -> None:
     assert (price.version, price.valid_from) == ("model_prices p-1", datetime(2026, 11, 1, tzinfo=UTC))
 
 
-def test_default_models() -> None:
+def test_a_provider_alone_has_a_default_model_with_a_price() -> None:
     """Where only the provider is known, a model of it stands in; the team may name another."""
     expected = {
         "openai": "gpt-4o-mini", "anthropic": "claude-3-haiku", "perplexity": "llama-3.1-sonar-small-128k-online",
@@ -338,3 +340,35 @@ def test_what_was_not_billed_costs_nothing_and_a_cache_hit_keeps_its_potential()
     assert miss is not None
     assert (hit.input, hit.output, hit.total, hit.potential) == (0, 0, 0, Decimal("2.50"))
     assert miss.total == miss.potential == Decimal("2.50")
+
+
+@pytest.mark.parametrize(
+    ("provider", "answered", "asked", "cost"),
+    [
+        # dollars for a million tokens in and a million out
+        ("openai", "gpt-4o-2024-08-06", "gpt-4o", Decimal(2)),  # the team's own price, 1 + 1
+        ("openrouter", "anthropic/claude-3.7-sonnet", "openai/gpt-4o", Decimal(18)),  # another model answered: listed
+        ("openrouter", "nobody/knows-it", "openai/gpt-4o", Decimal(2)),  # nothing is known of the one that answered
+        ("openai", "meta-llama/Llama-3.1-8B-Instruct", None, None),  # a server of one's own
+        ("openai", "openai/gpt-oss-20b", None, None),
+        ("ollama", "openai/gpt-oss-20b", None, None),
+        ("openai", "anthropic/claude-3.5-haiku", None, Decimal("4.8")),  # a gateway behind OpenAI's client
+        ("google_genai", "models/gemini-2.5-flash", None, Decimal("2.8")),
+    ],
+)
+def test_the_price_of_the_model_that_answered_counts(
+    provider: str, answered: str, asked: str | None, cost: Decimal | None
+) -> None:
+    own = [Price("gpt-4o", input=1, output=1, provider="openai"), Price("openai/gpt-4o", input=1, output=1)]
+    usage = TokenUsage(prompt_tokens=10**6, completion_tokens=10**6)
+    found = PriceBook(own).cost(usage, provider, (answered, asked), AT)
+    assert (found.total if found else None) == cost
+
+
+def test_the_teams_price_is_found_by_any_name_of_its_provider() -> None:
+    book = PriceBook([Price("gemini-2.5-pro", input=1, output=1, provider="google")])
+    usage = TokenUsage(prompt_tokens=10**6)
+    for provider in ("google", "google_genai", "google_vertexai", "Gemini"):
+        found = book.cost(usage, provider, ("gemini-2.5-pro",), AT)
+        assert found is not None
+        assert found.total == 1

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vital_tracking.delivery import dead_letters as letters_module
+from tests.support.folders import REPOSITORY
+from vital_tracking.delivery import dead_letters
 from vital_tracking.delivery.dead_letters import FILE, DeadLetters, forget_taken, letters_in, take_letters
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 TRIES = settings(max_examples=40, deadline=None, derandomize=True)
 
 
@@ -26,7 +26,7 @@ def rows_in(path: Path) -> list[str]:
 
 @TRIES
 @given(st.lists(st.text() | st.sampled_from(['{"id":"1"}', "\ud800", "\n\n", "", "\0"]), max_size=8))
-def test_letters_come_back(tmp_path_factory: pytest.TempPathFactory, rows: list[str]) -> None:
+def test_a_refused_row_can_be_looked_at(tmp_path_factory: pytest.TempPathFactory, rows: list[str]) -> None:
     """If this failed, nobody could see what the database refused."""
     folder = tmp_path_factory.mktemp("letters") / "of a database"
     letters = DeadLetters(folder)
@@ -41,7 +41,7 @@ def test_letters_come_back(tmp_path_factory: pytest.TempPathFactory, rows: list[
     assert all(isinstance(letter.fields, dict) for letter in found)
 
 
-def test_only_their_owner_may_read_them(tmp_path: Path) -> None:
+def test_only_their_owner_may_read_dead_letters(tmp_path: Path) -> None:
     """If this failed, other users of the machine could read who asked which model."""
     mask = os.umask(0)
     try:
@@ -55,7 +55,7 @@ def test_only_their_owner_may_read_them(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_letter_behind_a_torn_one_can_be_read(tmp_path: Path) -> None:
+def test_a_dead_letter_behind_a_torn_one_can_be_read(tmp_path: Path) -> None:
     """If this failed, a full disk would cost the next letter too."""
     letters = DeadLetters(tmp_path)
     letters.add("f", "first", None, None)
@@ -66,7 +66,7 @@ def test_a_letter_behind_a_torn_one_can_be_read(tmp_path: Path) -> None:
     assert rows_in(tmp_path / FILE) == ["first", "second", "third"]
 
 
-def test_lines_of_others_are_left_out(tmp_path: Path) -> None:
+def test_a_broken_line_hides_no_dead_letter(tmp_path: Path) -> None:
     """If this failed, one broken line would hide all letters behind it."""
     letters = DeadLetters(tmp_path)
     letters.add("f", "first", None, None)
@@ -76,9 +76,9 @@ def test_lines_of_others_are_left_out(tmp_path: Path) -> None:
     assert rows_in(tmp_path / FILE) == ["first", "second"]
 
 
-def test_no_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_no_delivery_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, dead letters would fill the disk, or raise where calls are delivered."""
-    monkeypatch.setattr(letters_module, "_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(dead_letters, "_LIMIT_BYTES", 1000)
     letters = DeadLetters(tmp_path / "folder")
     kept = [number for number in range(30) if letters.add("f", f"{number}" + "x" * 50, None, None)]
     assert 2 < len(kept) < 15
@@ -89,7 +89,7 @@ def test_no_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not DeadLetters(None).add("f", "{}", None, None)
 
 
-def test_taken_letters_stay_until_they_are_done_with(tmp_path: Path) -> None:
+def test_dead_letters_stay_until_their_resend_is_done(tmp_path: Path) -> None:
     """If this failed, a resend that is interrupted would lose what it had not sent."""
     letters = DeadLetters(tmp_path)
     assert take_letters(tmp_path) == []
@@ -108,7 +108,7 @@ def test_taken_letters_stay_until_they_are_done_with(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("torn", [b"", b'{"at":"2026-01-01","fun'])
 @pytest.mark.parametrize("step", ["write", "unlink"])
-def test_a_death_while_they_are_taken_loses_none(
+def test_a_crash_during_a_resend_loses_no_dead_letter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, torn: bytes
 ) -> None:
     """If this failed, two crashes in a row would lose letters."""
@@ -141,7 +141,7 @@ for number in range(400):
 """
 
 
-def test_letters_set_aside_while_others_are_taken(tmp_path: Path) -> None:
+def test_a_dead_letter_set_aside_during_a_resend_is_kept(tmp_path: Path) -> None:
     """If this failed, a letter would be lost that comes in the moment of a resend."""
     command = [sys.executable, "-c", ADDS, str(tmp_path)]
     environment = {"PYTHONPATH": str(REPOSITORY), "PATH": ""}
@@ -160,7 +160,7 @@ def test_letters_set_aside_while_others_are_taken(tmp_path: Path) -> None:
     assert sorted(found) == sorted(f"{name} {number}" for name in ("one", "two", "three") for number in range(400))
 
 
-def test_a_killed_writer_locks_nobody_out(tmp_path: Path) -> None:
+def test_a_process_killed_while_writing_locks_nobody_out(tmp_path: Path) -> None:
     """If this failed, letters could not be set aside after a crash."""
     script = ADDS.replace("range(400)", "range(10**9)") + "\n"
     adder = subprocess.Popen(

@@ -99,7 +99,7 @@ def test_eight_threads_and_a_reader_lose_nothing() -> None:
     assert (queue.bytes, len(queue.waiting), queue.settled) == (0, 0, 4000)
 
 
-def test_a_put_inside_any_step_is_kept() -> None:
+def test_a_put_from_garbage_collection_in_any_step_is_kept() -> None:
     """If this failed, garbage collection at the wrong moment would stop the program, or break the sums of the queue."""
     queue: MemoryQueue[int] = MemoryQueue()
     numbers = itertools.count()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.record import CallRecord, Cost
 from vital_tracking.core.usage import TokenUsage
-from vital_tracking.delivery import overflow as losses_module
+from vital_tracking.delivery import overflow as overflow_module
 from vital_tracking.delivery.overflow import MergedCalls
 from vital_tracking.delivery.rows import call_row
 from vital_tracking.ids import new_id
@@ -64,7 +64,7 @@ CALLS = st.lists(
 
 @TRIES
 @given(CALLS, st.integers(1, 3))
-def test_sums_are_exact(calls: list[tuple[Any, ...]], times: int) -> None:
+def test_the_sums_of_merged_calls_are_exact(calls: list[tuple[Any, ...]], times: int) -> None:
     """If this failed, the bill would not be what the calls cost, though every one of them was seen."""
     overflow = MergedCalls()
     expected: dict[tuple[Any, ...], list[Any]] = defaultdict(lambda: [0, 0, 0, Decimal(0)])
@@ -126,7 +126,7 @@ def test_a_callers_decimal_context_changes_no_sum() -> None:
     assert record.cost.total == record.cost.potential == Decimal("123456789.223456789012345679")
 
 
-def test_every_kind_of_tokens_is_summed() -> None:
+def test_every_kind_of_tokens_of_merged_calls_is_summed() -> None:
     """If this failed, merged calls could not be priced again, or would be refused for sums that do not agree."""
     usage = TokenUsage(100, 50, 10, 20, 15, 5, 3, 2)
     [record] = added(*(a_call(usage=usage) for _ in range(3)))
@@ -156,7 +156,7 @@ def test_every_kind_of_tokens_is_summed() -> None:
         {"requested_model": "m-2", "budget_action": "downgrade"},
     ],
 )
-def test_what_budgets_and_prices_tell_apart_stays_apart(other: dict[str, Any]) -> None:
+def test_calls_that_budgets_or_prices_tell_apart_stay_apart(other: dict[str, Any]) -> None:
     """If this failed, a budget would be charged with what is not its own, or a row be refused."""
     first, second = added(a_call(), a_call(**other))
     for name, value in other.items():
@@ -165,7 +165,7 @@ def test_what_budgets_and_prices_tell_apart_stays_apart(other: dict[str, Any]) -
     assert first.calls == second.calls == 1
 
 
-def test_what_is_only_detail_is_merged() -> None:
+def test_calls_that_differ_only_in_detail_are_merged() -> None:
     """If this failed, each call would have a row of its own, and there would be no bound."""
     [record] = added(
         a_call(metadata={"a": 1}, tags=["x"], latency_ms=3.0, run_id="r-1", error_type="E"),
@@ -211,7 +211,7 @@ HOSTILE: list[Any] = [
 
 
 @pytest.mark.parametrize("owner", HOSTILE, ids=lambda value: type(value).__name__)
-def test_any_owner_is_kept(owner: Any) -> None:
+def test_the_money_of_any_owner_is_kept(owner: Any) -> None:
     """If this failed, the money of calls with a strange user id would be lost."""
     [record] = added(
         a_call(user_id=owner, model="m\0", session_id=owner), a_call(user_id=owner, model="m", session_id=owner)
@@ -222,10 +222,10 @@ def test_any_owner_is_kept(owner: Any) -> None:
     assert call_row(record, None)["user_id"] == call_row(a_call(user_id=owner), None)["user_id"]
 
 
-def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merged_calls_of_many_users_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, an outage would take all memory where users are many."""
-    told = losses_module._TOLD_APART
-    monkeypatch.setattr(losses_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
+    told = overflow_module._TOLD_APART
+    monkeypatch.setattr(overflow_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
     overflow = MergedCalls()
     for number in range(100):
         owners = {"user_id": f"u-{number // 2}", "session_id": f"s-{number}", "organization_id": f"o-{number // 10}"}
@@ -242,10 +242,10 @@ def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [context.user_id for context in contexts[20:]] == [None] * (len(contexts) - 20)
 
 
-def test_it_is_bounded_whoever_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merged_calls_of_many_organizations_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, a thousand organizations would still take all memory."""
-    told = losses_module._TOLD_APART
-    monkeypatch.setattr(losses_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
+    told = overflow_module._TOLD_APART
+    monkeypatch.setattr(overflow_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
     overflow = MergedCalls()
     for number in range(1000):
         overflow.add(a_call(user_id=f"u-{number}", organization_id=f"o-{number}"), a_cost("0.25"), None, [])
@@ -253,7 +253,7 @@ def test_it_is_bounded_whoever_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(record.cost.total for record, *_ in overflow.drain() if record.cost) == 250
 
 
-def test_nothing_is_held_beside_the_sums() -> None:
+def test_metadata_of_merged_calls_leave_memory() -> None:
     """If this failed, metadata and tags of merged calls would stay in memory, which is full."""
 
     class Heavy(dict[str, Any]):
@@ -265,7 +265,7 @@ def test_nothing_is_held_beside_the_sums() -> None:
     assert not [one for one in gc.get_objects() if type(one) is Heavy]
 
 
-def test_many_threads_and_one_that_takes() -> None:
+def test_no_money_is_lost_while_many_threads_add_and_one_takes() -> None:
     """If this failed, the money of calls that end in the same moment would be lost."""
     overflow = MergedCalls()
     done = threading.Event()

@@ -10,20 +10,20 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.folders import REPOSITORY
+from tests.support.waiting import until
 from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.spool.log_record import LogRecord, RecordKind
 from vital_tracking.spool.orphans import claim
 from vital_tracking.spool.owner import OwnerFolder, is_alive, owners_in
 from vital_tracking.spool.segment import Segment, segments_of
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 SEGMENT = 4096  # the smallest there is
 Make = Callable[..., Spool]
 
@@ -40,14 +40,6 @@ def make(tmp_path: Path) -> Iterator[Make]:
     yield make
     for spool in made:
         spool.close()
-
-
-def until(condition: Callable[[], Any], timeout: float = 30.0) -> Any:
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return found
 
 
 def key(number: int) -> bytes:
@@ -99,7 +91,7 @@ def test_frames_are_taken_in_order_over_many_segments(make: Make) -> None:
     assert drained(spool) == [100]
 
 
-def test_what_is_rewound_is_taken_again(make: Make) -> None:
+def test_calls_in_hand_in_an_outage_are_taken_again(make: Make) -> None:
     """If this failed, calls in hand when the database goes away would be lost, or hold up their files for ever."""
     spool = make()
     spool.append(RecordKind.OPENED, key(0), b"{}")
@@ -116,7 +108,7 @@ def test_what_is_rewound_is_taken_again(make: Make) -> None:
     assert len(on_disk(spool)) == 1
 
 
-def test_the_end_and_the_settled_place_are_comparable(make: Make) -> None:
+def test_a_flush_can_tell_whether_all_before_it_is_settled(make: Make) -> None:
     """If this failed, a flush would return too early, or never."""
     spool = make()
     assert spool.settled >= spool.end()
@@ -175,7 +167,7 @@ def test_a_call_that_was_not_made_and_is_in_no_file_leaves_no_trace(make: Make) 
     assert spool.end() == size
 
 
-def test_what_the_clock_was_is_in_every_segment(make: Make) -> None:
+def test_every_segment_holds_the_correction_of_the_clock(make: Make) -> None:
     """If this failed, a call of a process that died could get another time than the one it was stored with, and count twice."""
     spool = make()
     spool.append(RecordKind.OPENED, key(1), b"{}")
@@ -461,7 +453,7 @@ def test_a_folder_deleted_under_it_is_made_anew(make: Make, synced: bool) -> Non
 
 
 def test_files_gone_and_closed_hold_up_nothing(make: Make) -> None:
-    """If this failed, the writer would stumble over a lost file for ever, and deliver nothing more."""
+    """If this failed, delivery would stumble over a lost file for ever, and deliver nothing more."""
     spool = make()
     put(spool, *range(20))
     shutil.rmtree(spool.folder)
@@ -489,7 +481,7 @@ def test_a_file_that_cannot_be_read_now_is_read_later(make: Make, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["spool", "spool/folder"])
-def test_no_folder_where_it_should_be(make: Make, tmp_path: Path, name: str) -> None:
+def test_a_folder_that_cannot_be_made_raises_nothing(make: Make, tmp_path: Path, name: str) -> None:
     """If this failed, a folder that cannot be made would raise in the caller's thread."""
     (tmp_path / "spool").write_text("a file")
     spool = make(tmp_path / name)
@@ -504,7 +496,7 @@ def test_no_folder_where_it_should_be(make: Make, tmp_path: Path, name: str) -> 
     assert drained(spool) == [2]
 
 
-def test_a_file_system_that_cannot_be_written_to(make: Make, tmp_path: Path) -> None:
+def test_a_read_only_disk_stops_nobody_who_records(make: Make, tmp_path: Path) -> None:
     """If this failed, a disk that the kernel has made read-only would stop the program that records."""
     folder = tmp_path / "read only"
     folder.mkdir()
@@ -523,7 +515,7 @@ def test_a_file_system_that_cannot_be_written_to(make: Make, tmp_path: Path) -> 
 # Its limits
 
 
-def test_a_torn_write_goes_on_in_another_file(make: Make) -> None:
+def test_what_comes_after_a_torn_write_is_kept_in_another_file(make: Make) -> None:
     """If this failed, calls behind a full disk would be lost, or calls recorded later overwritten."""
     spool = make()
     spool.append(RecordKind.OPENED, key(0), b"{}")  # holds the first file
@@ -549,7 +541,7 @@ def test_a_torn_write_goes_on_in_another_file(make: Make) -> None:
     assert spool.close()
 
 
-def test_the_limit_holds_and_room_is_used_again(make: Make) -> None:
+def test_the_spool_keeps_its_limit_and_uses_room_again(make: Make) -> None:
     """If this failed, an outage would fill the disk, or calls would not be spooled long after it."""
     spool = make(limit_bytes=16 * SEGMENT)
     fitted = 0
@@ -635,7 +627,7 @@ def test_the_folder_goes_when_all_is_settled(make: Make) -> None:
 
 
 @pytest.mark.parametrize("left", ["a call", "a call in hand", "a beginning"])
-def test_what_is_left_is_there_for_the_next_process(make: Make, left: str) -> None:
+def test_what_is_not_delivered_is_there_for_the_next_process(make: Make, left: str) -> None:
     """If this failed, what the database did not take before the end would be lost."""
     spool = make()
     put(spool, *range(20))

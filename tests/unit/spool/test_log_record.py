@@ -40,7 +40,7 @@ def damaged(data: bytes, *, ended: bool = True) -> int:
 
 @TRIES
 @given(FRAMES)
-def test_frames_come_back_as_they_went(frames: list[LogRecord]) -> None:
+def test_frames_are_read_as_they_were_written(frames: list[LogRecord]) -> None:
     """If this failed, what a process has recorded would be something else when it is read."""
     parts = encoded(frames)
     data = b"".join(parts)
@@ -112,7 +112,7 @@ def test_a_torn_frame_costs_no_whole_one_behind_it(
 def test_a_growing_file_gives_each_frame_once(
     before: list[LogRecord], broken: bool, garbage: bytes, after: list[LogRecord], data: st.DataObject
 ) -> None:
-    """If this failed, calls would be lost or sent twice, depending on when the writer looks."""
+    """If this failed, calls would be lost or sent twice, depending on when the batch processor looks."""
     file = b"".join([*encoded(before), *([garbage] if broken else []), *encoded(after)])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(file)), max_size=12)))
     position, found = 0, []

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.folders import REPOSITORY
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.json_codec import id_bytes, pack_record
 from vital_tracking.core.context import CallContext
@@ -32,7 +33,6 @@ from vital_tracking.spool.segment import segments_of
 from vital_tracking.stores.postgres import PostgresStore
 
 Rows = Callable[..., list[dict[str, Any]]]
-REPOSITORY = Path(__file__).resolve().parents[3]
 TRIES = settings(max_examples=40, deadline=None, derandomize=True)
 BEGUN_AT = datetime(2026, 3, 1, 12, 30, 7, tzinfo=UTC)
 
@@ -71,7 +71,7 @@ def left_behind(folder: Path, *segments: Sequence[LogRecord] | bytes) -> Path:
 
 
 def delivered(orphan: OrphanedSegments, limit: int = 3) -> list[int]:
-    """All that an orphan has, taken and settled as the writer does, with a failure after each batch."""
+    """All that an orphan has, taken and settled as the batch processor does, with a failure after each batch."""
     found: list[int] = []
     while frames := orphan.take(limit):
         orphan.rewind()
@@ -87,7 +87,7 @@ def delivered(orphan: OrphanedSegments, limit: int = 3) -> list[int]:
 # The files
 
 
-def test_it_is_delivered_in_order_and_goes_bit_by_bit(tmp_path: Path) -> None:
+def test_orphaned_segments_are_delivered_in_order_and_removed_one_by_one(tmp_path: Path) -> None:
     """If this failed, a replayer that dies would begin all over, or would have removed what it had not delivered."""
     segments = [
         [plain(100, RecordKind.OPENED), plain(1), plain(2)],
@@ -142,7 +142,7 @@ def test_a_flipped_bit_or_a_torn_end_costs_one_frame(
     assert owners_in(folder) == []
 
 
-def test_damage_is_counted(tmp_path: Path) -> None:
+def test_damage_in_orphaned_segments_is_counted(tmp_path: Path) -> None:
     """If this failed, nobody would learn that a disk loses what is written to it."""
     whole = encoded([plain(number) for number in range(6)])
     size = len(whole) // 6
@@ -155,7 +155,7 @@ def test_damage_is_counted(tmp_path: Path) -> None:
     assert delivered(orphan) == [0, 2, 3, 5]
 
 
-def test_beginnings_without_an_end(tmp_path: Path) -> None:
+def test_of_beginnings_without_an_end_those_that_were_made_are_billed(tmp_path: Path) -> None:
     """If this failed, a call in flight at the kill would be missing from the bill, or one that was not made would be on it."""
     first = [plain(number, RecordKind.OPENED) for number in (1, 2, 3)] + [
         plain(4, RecordKind.BEGUN),
@@ -169,7 +169,9 @@ def test_beginnings_without_an_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", ["survey", "take"])
-def test_what_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+def test_an_orphaned_segment_that_cannot_be_read_now_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
     """If this failed, a process with too many open files would delete what it has not read."""
     left_behind(tmp_path, [plain(1), plain(2)], [plain(3)])
 
@@ -196,7 +198,7 @@ def test_what_cannot_be_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
         assert delivered(orphan) == [2, 3]
 
 
-def test_nobody_takes_what_another_one_has(tmp_path: Path) -> None:
+def test_of_two_replayers_only_one_takes_a_folder(tmp_path: Path) -> None:
     """If this failed, two replayers would send everything twice and remove files from under each other."""
     left_behind(tmp_path, [plain(1)])
     known = left_behind(tmp_path, [plain(2)])
@@ -318,7 +320,7 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_calls_in_flight_at_a_kill_are_abandoned(
+def test_calls_in_flight_at_a_kill_are_billed_as_abandoned(
     replayer: Replayer, rows: Rows, database_url: str, tmp_path: Path
 ) -> None:
     """If this failed, what a killed process had begun would be missing from the bill, or stand there as if it had ended."""
@@ -351,21 +353,14 @@ def test_calls_in_flight_at_a_kill_are_abandoned(
 
 
 REPLAYS = """
-import os, sys
+import os
 from pathlib import Path
+from tests.support.stores import SteppedStore
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.stores.postgres import PostgresStore
 
-class Told(PostgresStore):
-    def call(self, function, /, **arguments):
-        answer = super().call(function, **arguments)
-        if function == "record_calls_v1":
-            print(answer["inserted"], flush=True)
-            sys.stdin.readline()
-        return answer
-
 settings = Settings(spool_dir=Path(os.environ["SPOOL"]), flush_interval_s=3600, budgets=False, max_batch_size=100, batch_size=10)
-tracker = VitalTracker(Told(os.environ["DATABASE"]), settings=settings)
+tracker = VitalTracker(SteppedStore(PostgresStore(os.environ["DATABASE"])), settings=settings)
 tracker._recorder.replay(60)
 """
 
@@ -408,7 +403,9 @@ def test_a_replayer_that_is_killed_in_the_middle_changes_nothing(
     assert owners_in(folder_of(tracker)) == []
 
 
-def test_damaged_files_of_a_real_process(replayer: Replayer, rows: Rows, database_url: str, tmp_path: Path) -> None:
+def test_damage_to_a_killed_processes_files_costs_only_what_it_hit(
+    replayer: Replayer, rows: Rows, database_url: str, tmp_path: Path
+) -> None:
     """If this failed, one bad block would cost more than the call that it held, or nobody would be told."""
     tracker = replayer()
     records = [a_record() for _ in range(60)]
@@ -431,7 +428,9 @@ def test_damaged_files_of_a_real_process(replayer: Replayer, rows: Rows, databas
     assert os.path.exists(tmp_path / "evidence")
 
 
-def test_the_writer_takes_estates_on_beside_its_own_calls(database_url: str, rows: Rows, tmp_path: Path) -> None:
+def test_orphaned_segments_are_delivered_beside_a_processes_own_calls(
+    database_url: str, rows: Rows, tmp_path: Path
+) -> None:
     """If this failed, what a crashed server left would wait until somebody runs the command line."""
     options = Settings(spool_dir=tmp_path / "spool", flush_interval_s=3600, budgets=False)
     with VitalTracker(PostgresStore(database_url), settings=options) as tracker:

@@ -1,0 +1,89 @@
+"""`vital-tracking calls`: the calls that were asked for, with exact amounts, for people, programs and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from tests.acceptance.cli.helpers import Cli, Several, fine, refused, some_calls
+from tests.integration.helpers import dollars, only
+from vital_tracking import VitalTracker
+
+
+def test_calls_filters_by_each_of_its_options(several: Several, tracker: VitalTracker) -> None:
+    some_calls(tracker)
+
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    newest = ["house-llm-7b", "gpt-4o", "claude-haiku-4-5", "gpt-4o-mini"]
+    expected = {
+        (): [*newest, "gpt-4o"],
+        ("--limit", "2"): newest[:2],
+        ("--user", "u-1"): ["house-llm-7b", "gpt-4o-mini"],
+        ("--user", "u-1", "--session", "s-1"): ["gpt-4o-mini"],
+        ("--organization", "o-1"): ["gpt-4o-mini"],
+        ("--agent", "cardio"): ["gpt-4o-mini"],
+        ("--model", "gpt-4o"): ["gpt-4o", "gpt-4o"],
+        ("--service", "workflow"): ["gpt-4o", "claude-haiku-4-5"],
+        ("--status", "error"): ["claude-haiku-4-5"],
+        ("--unpriced",): ["house-llm-7b"],
+        ("--user", "nobody"): [],
+        ("--since", "30m"): newest,
+        ("--since", "24h"): newest,
+        ("--since", "4d"): [*newest, "gpt-4o"],
+        ("--since", yesterday): newest,
+        ("--since", f"{yesterday}T00:00:00+00:00"): newest,
+    }
+    done = several(*(["calls", "--json", *arguments] for arguments in expected))
+    found = [[row["model"] for row in json.loads(fine(one))] for one in done]
+    assert dict(zip(expected, found, strict=True)) == expected
+
+
+def test_calls_prints_exact_amounts(several: Several, tracker: VitalTracker) -> None:
+    some_calls(tracker)
+    one, waiting, table = several(["calls", "--json", "--session", "s-1"], ["calls", "--json", "--unpriced"], ["calls"])
+    row = only(json.loads(fine(one)))
+    assert isinstance(row["total_cost"], str), "a JSON number would be read as a float"
+    assert Decimal(row["total_cost"]) == dollars((1000, "0.15"), (100, "0.60"))
+    unpriced = only(json.loads(fine(waiting)))
+    assert (unpriced["total_cost"], unpriced["priced"]) == (None, False)
+
+    shown = fine(table)
+    assert re.search(r"1:1_conversation / u-1 / Cardiologist +gpt-4o-mini +1,100 +\$0\.00021 ", shown)
+    assert re.search(r"house-llm-7b +450 +unpriced ", shown)
+    assert re.search(r"gpt-4o +1,100 +\$0\.0035 +850 +ok", shown)
+    assert "error TimeoutError" in shown
+    assert "quoting somebody" not in shown
+
+
+def test_calls_without_any_says_where_to_get_some(several: Several) -> None:
+    shown, listed = several(["calls"], ["calls", "--json"])
+    assert "vital-tracking demo" in fine(shown)
+    assert json.loads(fine(listed)) == []
+
+
+def test_calls_as_csv_holds_nothing_that_a_spreadsheet_runs(cli: Cli, tracker: VitalTracker) -> None:
+    for user in ("=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "plain, with a comma"):
+        tracker.record(provider="openai", model="gpt-4o", prompt_tokens=1, completion_tokens=0, user_id=user)
+    tracker.flush()
+    rows = list(csv.DictReader(io.StringIO(fine(cli("calls", "--csv")))))
+    assert {row["user_id"] for row in rows} == {"'=HYPERLINK(1)", "'+1", "'-1", "'@SUM(1)", "plain, with a comma"}
+    assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values())
+    assert {Decimal(row["total_cost"]) for row in rows} == {dollars((1, "2.50"))}
+
+
+def test_calls_says_what_it_does_not_understand(several: Several) -> None:
+    hints = {
+        ("--since", "soon"): "30m, 24h or 7d",
+        ("--since", "99999999999999w"): "30m, 24h or 7d",
+        ("--since", "2026-13-45"): "2026-01-31",
+        ("--status", "fine"): "'ok', 'error', 'cancelled', 'abandoned', 'blocked'",
+        ("--limit", "0"): "--limit",
+        ("--limit", "many"): "--limit",
+        ("--nonsense",): "--nonsense",
+    }
+    for hint, done in zip(hints.values(), several(*(["calls", *arguments] for arguments in hints)), strict=True):
+        assert hint in refused(done, code=2)

@@ -1,0 +1,86 @@
+"""`vital-tracking doctor`: it finds what is wrong, says how to mend it, and shows no secret."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+
+from tests.acceptance.cli.helpers import SECRET, UNREACHABLE, Cli, Several, findings, fine
+from vital_tracking import VitalTracker
+from vital_tracking.migrate import find_migrations
+
+
+def test_doctor_finds_a_healthy_database_healthy(several: Several, tracker: VitalTracker) -> None:
+    tracker.record(provider="openai", model="gpt-4o", prompt_tokens=10, completion_tokens=1)
+    tracker.flush()
+    shown, listed = several(["doctor"], ["doctor", "--json"])
+    said = fine(shown)
+    assert "every call has a price" in said
+    assert "1 call in the last day" in said
+    found = findings(listed)
+    assert found["warn"] == found["fail"] == []
+    assert any(f"{len(find_migrations())} migrations" in text for text in found["ok"])
+
+
+def test_doctor_says_what_to_run_where_migrations_are_missing(cli: Cli, empty_database: str, database_url: str) -> None:
+    done = cli("doctor", VITAL_DATABASE_URL=empty_database)
+    assert done.returncode == 1
+    assert "vital-tracking migrate" in done.stdout
+
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "delete from supabase_migrations.schema_migrations where version = %s", [find_migrations()[-1].version]
+        )
+    done = cli("doctor", "--json")
+    assert done.returncode == 1
+    assert "1 migration missing" in only_text(findings(done)["fail"])
+
+
+def only_text(found: list[str]) -> str:
+    """The one finding there is."""
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_doctor_names_what_is_wrong_and_never_a_secret(several: Several) -> None:
+    url, key = "SUPABASE_URL=http://127.0.0.1:1", "SUPABASE_SERVICE_KEY=sb_secret_" + SECRET
+    wrong = {
+        (f"VITAL_DATABASE_URL={UNREACHABLE}",): "does not answer",
+        (f"VITAL_DATABASE_URL=mysql://someone:{SECRET}@host/x",): "VITAL_DATABASE_URL is not a PostgreSQL URL",
+        (url,): "SUPABASE_SERVICE_KEY is not set",
+        (key,): "SUPABASE_URL is not set",
+        (url, key): "does not answer",
+        (url, f"SUPABASE_SERVICE_KEY=sb_publishable_{SECRET}"): "publishable key",
+    }
+    for what, done in zip(wrong.values(), several(*([*settings, "doctor"] for settings in wrong)), strict=True):
+        assert done.returncode == 1
+        assert what in done.stdout
+        assert "→" in done.stdout
+        assert SECRET not in done.stdout + done.stderr
+        assert done.stderr == ""
+
+
+def test_doctor_warns_of_what_admins_should_mend(cli: Cli, tracker: VitalTracker, database_url: str) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=4000)  # too old for a partition to be made by itself
+    tracker.record(provider="in_house", model="house-llm-7b", prompt_tokens=1, completion_tokens=1)
+    tracker.record(provider="openai", model="gpt-4o", prompt_tokens=1, completion_tokens=1, started_at=long_ago)
+    tracker.flush()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "insert into service_runs (id, service_type, started_at) values ('r', 'workflow', now() - interval '2 days')"
+        )
+    done = cli("doctor", "--json")
+    found = findings(done)
+    assert (done.returncode, found["fail"]) == (0, [])
+    unpriced, outside, still_open = (
+        next(text for text in found["warn"] if word in text) for word in ("unpriced", "partition", "service run")
+    )
+    assert unpriced.startswith("1 unpriced call: house-llm-7b")
+    assert "vital-tracking prices set" in unpriced
+    assert outside.startswith("1 call dated outside every monthly partition")
+    assert still_open.startswith("1 service run open for more than a day")
+
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("select ensure_partitions_v1(%s, 1)", [long_ago.date().replace(day=1)])
+    assert not any("partition" in text for text in findings(cli("doctor", "--json"))["warn"]), "its own advice helps"

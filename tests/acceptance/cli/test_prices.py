@@ -1,0 +1,109 @@
+"""`vital-tracking prices` and `reprice`: the team's own prices, and calls that waited for one."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from tests.acceptance.cli.helpers import Cli, Several, fine, refused, some_calls
+from tests.integration.helpers import Rows, dollars, only
+from vital_tracking import VitalTracker
+
+
+def test_a_price_set_is_listed_and_shown(several: Several, rows: Rows) -> None:
+    none_yet, _, as_json, as_table, own, other, _ = several(
+        ["prices", "list"],
+        ["prices", "set", "gpt-4o", "--input", "2.25", "--output", "9", "--provider", "openai", "--note", "contract"],
+        ["prices", "list", "--json"],
+        ["prices", "list"],
+        ["prices", "show", "gpt-4o", "--provider", "openai"],
+        ["prices", "show", "gpt-4o-mini"],
+        ["prices", "set", "gpt-4o", "--input", "2", "--output", "8", "--provider", "openai"],
+    )
+    assert "genai-prices has them all" in fine(none_yet)
+    entry, later = rows(
+        "select provider, model, input_usd_per_mtok, output_usd_per_mtok, note, valid_from from model_prices order by id"
+    )
+    assert entry.pop("valid_from") == datetime(1970, 1, 1, tzinfo=UTC), "calls that wait for the first price are older"
+    assert later["valid_from"] > datetime.now(UTC) - timedelta(minutes=5), "a second price counts from now on"
+    assert list(entry.values()) == ["openai", "gpt-4o", Decimal("2.25"), Decimal(9), "contract"]
+    listed = only(json.loads(fine(as_json)))
+    assert (listed["input_usd_per_mtok"], listed["output_usd_per_mtok"]) == ("2.25", "9")
+    assert re.search(r"openai +gpt-4o +.* 2\.25 +9", fine(as_table))
+    assert "model_prices" in fine(own)
+    assert re.search(r"input +\$2\.25 per million tokens", own.stdout)
+    assert "genai-prices" in fine(other)
+
+
+def test_a_price_takes_every_amount_and_a_date(several: Several, rows: Rows) -> None:
+    amounts = {
+        "--input": "1",
+        "--output": "2",
+        "--cache-read": "0.1",
+        "--cache-write": "1.25",
+        "--cache-write-1h": "2",
+        "--reasoning": "3",
+        "--audio-input": "4",
+        "--audio-output": "5",
+        "--request": "0.005",
+    }
+    dated = ["prices", "set", "house-llm-7b", "--from", "2026-01-31"]
+    given = [part for pair in amounts.items() for part in pair]
+    first, shown, again = several([*dated, *given], ["prices", "show", "house-llm-7b"], [*dated, "--input", "9"])
+    fine(first)
+    entry = only(rows("select * from model_prices"))
+    assert entry["valid_from"] == datetime(2026, 1, 31, tzinfo=UTC)
+    stored = [value for name, value in entry.items() if name.endswith("_usd_per_mtok")] + [entry["request_usd"]]
+    assert stored == [Decimal(amount) for amount in amounts.values()]
+    assert "$0.005 each" in fine(shown)
+    assert refused(again)
+    assert only(rows("select input_usd_per_mtok from model_prices"))["input_usd_per_mtok"] == 1, "never overwritten"
+
+
+def test_a_price_that_is_no_amount_or_from_no_date_is_refused(several: Several, rows: Rows) -> None:
+    amounts = [["prices", "set", "m", "--input", "1", f"--output={text}"] for text in ("-1", "nan", "inf", "1,50", "")]
+    *refusals, undated = several(*amounts, ["prices", "set", "m", "--input", "1", "--from", "tomorrow"])
+    for done in refusals:
+        assert "--output" in refused(done, code=2)
+    assert "--from" in refused(undated, code=2)
+    assert rows("select * from model_prices") == []
+
+
+def test_a_model_without_a_price_is_shown_how_to_get_one(cli: Cli) -> None:
+    done = cli("prices", "show", "house-llm-7b")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "vital-tracking prices set house-llm-7b --input USD --output USD" in done.stdout
+
+
+def test_reprice_prices_what_waited_once_and_leaves_the_rest(
+    several: Several, tracker: VitalTracker, rows: Rows
+) -> None:
+    some_calls(tracker)
+    before = {row["id"]: row["total_cost"] for row in rows()}
+    cost = dollars((400, "0.40"), (50, "1.20"))
+
+    # The advice of `doctor`, as it stands: the price reaches back to the calls that wait for it.
+    too_early, _, dry = several(
+        ["reprice"],
+        ["prices", "set", "house-llm-7b", "--input", "0.40", "--output", "1.20"],
+        ["reprice", "--dry-run"],
+    )
+    assert "1 call still without a price" in fine(too_early)
+    assert "would price 1 of 1 call: $0.00022" in fine(dry)
+    assert {row["id"]: row["total_cost"] for row in rows()} == before
+
+    real, _, again = several(["reprice"], ["prices", "set", "house-llm-7b", "--input", "99"], ["reprice"])
+    assert "priced 1 of 1 call: $0.00022" in fine(real)
+    assert "priced 0 of 0 calls" in fine(again)
+    after = {row["id"]: row["total_cost"] for row in rows()}
+    assert after == {call: cost if amount is None else amount for call, amount in before.items()}, (
+        "a call keeps its price"
+    )
+    priced = only(rows("select * from token_usage_logs where model = 'house-llm-7b'"))
+    assert (priced["priced"], priced["input_cost"], priced["output_cost"]) == (
+        True,
+        dollars((400, "0.40")),
+        dollars((50, "1.20")),
+    )
