@@ -170,7 +170,11 @@ class CallCheck:
 def check_call(
     store: Store, entities: Mapping[str, str], *, cost: Decimal | None = None, tokens: Decimal | None = None
 ) -> CallCheck:
-    """Which windows a call would meet, and whether it would pass: its entities by name, its cost in US dollars, its tokens."""
+    """Which windows a call would meet, the one with the least left first, and whether it would pass. Holds nothing.
+
+    `entities` are those of the call by the names of `core.entities.ENTITIES`, such as `{"user": "u-1", "model": "gpt-4o"}`;
+    `cost` is in US dollars. What is not given is taken to fit.
+    """
     state = all_budgets(store)
     by_id = {budget["id"]: budget for budget in state["budgets"]}
     met = typed(list[_StoredWindow], store.call("check_budget_v1", entities=json.dumps(dict(entities))))
@@ -210,9 +214,10 @@ def beside(budgets: Iterable[Budget], budget: Budget) -> list[Budget]:
 
 
 def set_budget(store: Store, columns: Mapping[str, object]) -> Budget:
-    """Make a budget, or change the one of the same key in the columns that are named; as it is stored now.
+    """Make a budget, or change the one of the same key (BUDGET_KEY) in the columns that are named; as it is stored now.
 
-    Amounts are text, so that none is rounded on its way.
+    Columns are those of Budget; amounts are text, so that none is rounded on its way. Raises StoreRejected for what the
+    database does not take, such as an unknown time zone.
     """
     return typed(Budget, store.call("set_budget_v1", budget=json.dumps(dict(columns))))
 

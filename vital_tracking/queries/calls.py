@@ -91,7 +91,7 @@ class CallFilters:
 
 
 def recent_calls(store: Store, filters: CallFilters | None = None, *, limit: int = 100) -> list[Call]:
-    """The newest calls, at most so many. Raises StoreError where the database cannot answer."""
+    """The newest calls, at most `limit` of them (a project's API gives 1,000 at once). Raises StoreError."""
     chosen = filters or CallFilters()
     rows = store.read(_VIEW, columns=CALL_COLUMNS, equals=chosen.equals, since=chosen.since, limit=limit)
     return typed(list[Call], rows)

@@ -72,7 +72,10 @@ def cost_forecast(
     timezone: str = "UTC",
     moment: datetime | None = None,
 ) -> Forecast:
-    """Where the day or month of a time zone ends that runs now, or ran at a moment, told from what was known then."""
+    """Where the day or month ends (`period`: one of FORECAST_PERIODS) that runs now in a time zone.
+
+    With `moment`, the one that ran then, told from what was known then. Raises StoreError, StoreRejected for an unknown zone.
+    """
     at = {} if moment is None else {"moment": moment}
     return typed(Forecast, store.call("forecast_v1", organization=organization, period=period, timezone=timezone, **at))
 

@@ -65,14 +65,14 @@ def record_rows(segments: Sequence[Path]) -> Iterator[RecordRow]:
     for path in segments:
         if path.parent != folder:
             folder, alive, skew_s = path.parent, is_alive(path.parent), 0.0
-        for frame, start, end in log_records(path, alive=alive):
-            if frame is not None and frame.kind == RecordKind.CLOCK:
-                skew_s = skew_s or _skew_of(frame)
-            found = _record_row(frame, skew_s)
+        for entry, start, end in log_records(path, alive=alive):
+            if entry is not None and entry.kind == RecordKind.CLOCK:
+                skew_s = skew_s or _skew_of(entry)
+            found = _record_row(entry, skew_s)
             yield RecordRow(**found, bytes=end - start, offset=start, segment=f"{folder}/{path.name}")
 
 
-def _record_row(frame: LogRecord | None, skew_s: float) -> _Row:
+def _record_row(entry: LogRecord | None, skew_s: float) -> _Row:
     row = _Row(
         kind="damaged",
         id=None,
@@ -83,17 +83,17 @@ def _record_row(frame: LogRecord | None, skew_s: float) -> _Row:
         completion_tokens=None,
         calls=None,
     )
-    if frame is None:
+    if entry is None:
         return row
-    known = frame.kind in set(RecordKind)
-    row["kind"] = RecordKind(frame.kind).name.lower() if known else f"unknown ({frame.kind})"
-    record = _record_of(frame, skew_s)
+    known = entry.kind in set(RecordKind)
+    row["kind"] = RecordKind(entry.kind).name.lower() if known else f"unknown ({entry.kind})"
+    record = _record_of(entry, skew_s)
     if isinstance(record, CallRecord):
-        row["id"] = str(UUID(bytes=frame.id))
+        row["id"] = str(UUID(bytes=entry.id))
         row["time"] = record.created_at.isoformat()
         row["model"] = record.model or record.requested_model
         row["calls"] = record.calls
-        if frame.kind not in BEGINNINGS:
+        if entry.kind not in BEGINNINGS:
             row["status"] = record.status
             row["prompt_tokens"] = record.usage.prompt_tokens
             row["completion_tokens"] = record.usage.completion_tokens
@@ -101,29 +101,29 @@ def _record_row(frame: LogRecord | None, skew_s: float) -> _Row:
         row["id"] = record.id
         row["time"] = (record.ended_at or record.started_at).isoformat()
         row["status"] = record.status
-    elif frame.kind == RecordKind.CLOCK:
-        row["status"] = f"{_skew_of(frame):+.3f} s"
+    elif entry.kind == RecordKind.CLOCK:
+        row["status"] = f"{_skew_of(entry):+.3f} s"
     else:
-        row["id"] = str(UUID(bytes=frame.id))
-        row["status"] = None if frame.kind == RecordKind.VOID else "cannot be read"
+        row["id"] = str(UUID(bytes=entry.id))
+        row["status"] = None if entry.kind == RecordKind.VOID else "cannot be read"
     return row
 
 
-def _record_of(frame: LogRecord, skew_s: float = 0.0) -> CallRecord | RunRecord | None:
-    """What a frame says, as it would be recorded; None where it says nothing of a call or a run, or not that we know."""
+def _record_of(entry: LogRecord, skew_s: float = 0.0) -> CallRecord | RunRecord | None:
+    """What a entry says, as it would be recorded; None where it says nothing of a call or a run, or not that we know."""
     with contextlib.suppress(Exception):  # a later version's, or a fault of an earlier one: shown as far as it goes
-        if frame.kind in (RecordKind.CALL, RecordKind.OPENED):
-            return resolve.record_of(unpack_call(frame.id, frame.payload, skew_s))
-        if frame.kind in (RecordKind.RECORD, RecordKind.BEGUN):
-            return unpack_record(frame.payload, skew_s)
-        if frame.kind == RecordKind.RUN:
-            return unpack_run(frame.payload)
+        if entry.kind in (RecordKind.CALL, RecordKind.OPENED):
+            return resolve.record_of(unpack_call(entry.id, entry.payload, skew_s))
+        if entry.kind in (RecordKind.RECORD, RecordKind.BEGUN):
+            return unpack_record(entry.payload, skew_s)
+        if entry.kind == RecordKind.RUN:
+            return unpack_run(entry.payload)
     return None
 
 
-def _skew_of(frame: LogRecord) -> float:
-    """What a frame of the kind CLOCK says."""
+def _skew_of(entry: LogRecord) -> float:
+    """What a entry of the kind CLOCK says."""
     try:
-        return float(orjson.loads(frame.payload)["skew"])
+        return float(orjson.loads(entry.payload)["skew"])
     except (ValueError, KeyError, TypeError):
         return 0.0

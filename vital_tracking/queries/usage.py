@@ -87,7 +87,10 @@ def usage_report(
     organization: str | None = None,
     rows: int = 50,
 ) -> UsageReport:
-    """What was spent on the days that a time touches, by one of `catalogue.GROUPINGS`; at most so many rows."""
+    """What was spent, by one of `catalogue.GROUPINGS`, from the sums: the dearest `rows` groups, and the total of all.
+
+    It counts the whole days (UTC) that the time from `since` up to `until` touches. `organization` None counts all of them.
+    """
     answer = store.call(
         "usage_report_v1", report=grouping, since=since, until=until, organization=organization, rows=rows
     )
@@ -213,7 +216,10 @@ class Anomalies(TypedDict):
 def anomalies(
     store: Store, *, since: datetime, until: datetime, organization: str | None = None, rows: int = 50
 ) -> Anomalies:
-    """Which agents, users and models had a day out of the ordinary in a time; at most so many."""
+    """Which agents, users and models had a day out of the ordinary; the `rows` with the most at stake.
+
+    What is usual is told from the days before, so a day needs some history. `organization` None looks at all of them.
+    """
     return typed(Anomalies, store.call("anomalies_v1", since=since, until=until, organization=organization, rows=rows))
 
 
@@ -255,7 +261,10 @@ class Duplicates(TypedDict):
 def duplicates(
     store: Store, *, since: datetime, until: datetime, organization: str | None = None, rows: int = 50
 ) -> Duplicates:
-    """Which requests were made more than once, and what a cache of answers would have saved; at most so many rows."""
+    """Which requests were made more than once, and what a cache of answers would have saved; the dearest `rows`.
+
+    Requests are told apart by a keyed hash, which is recorded only where `VITAL_HASH_KEY` is set.
+    """
     return typed(
         Duplicates, store.call("duplicates_v1", since=since, until=until, organization=organization, rows=rows)
     )
