@@ -189,7 +189,7 @@ def verdict(rows: Sequence[CheckedWindow], cost: Decimal | None, tokens: Decimal
     """Judge a call of this cost and so many tokens by the windows it meets; what is None is not known, and fits into any rest."""
     needs = {"cost_usd": cost, "tokens": tokens, "calls": Decimal(1)}
     full = [row for row in rows if not _fits(row["left"], needs[row["metric"]])]
-    # A downgrading budget lets the very model pass that it names.
+    # A budget that downgrades lets calls of the model pass that it downgrades to.
     full = [row for row in full if row["action"] != "downgrade" or model is None or row["downgrade_to"] != model]
     strictest = sorted(full, key=lambda row: strictness(row["action"]), reverse=True)
     over = [row for row in strictest if row["enforce"]]

@@ -139,7 +139,7 @@ def _send(store: Store, function: str, letters: Sequence[Letter], sent: _Sent) -
     if len(refused) == len(report["rejected"]):
         sent.refused += refused
         return
-    for letter in letters:  # one's id is nothing that the database could read: alone it is found
+    for letter in letters:  # the report names an id that none of them has: alone, each tells
         alone = _Sent()
         _send(store, function, [letter], alone)
         sent.refused += alone.refused
@@ -178,7 +178,7 @@ def _set_aside(folder: Path, letters: Sequence[Letter]) -> None:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep out another one that sends or discards the letters of this folder."""
-    import fcntl  # where there is none, there is no spool, and no letter
+    import fcntl  # a system without it has no spool, and so no dead letters
 
     held = os.open(folder, os.O_RDONLY)
     try:

@@ -14,7 +14,7 @@ from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.queries.maintenance import refresh_views
 from vital_tracking.stores import Store
 
-_A_BATCH: Final = 500  # nobody records while a batch is forgotten: a few tenths of a second
+_A_BATCH: Final = 500  # recording waits while a batch is forgotten: a few tenths of a second
 _TRACES: Final = ("rows", "runs", "windows", "memberships", "days")
 
 

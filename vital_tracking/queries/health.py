@@ -29,7 +29,7 @@ from vital_tracking.stores import Store, open_store
 _NEARLY_FULL: Final = 0.75
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _AUDITED: Final = timedelta(days=7)
-_AHEAD: Final = timedelta(days=1)  # clocks of processes differ
+_AHEAD: Final = timedelta(days=1)  # calls may be dated a little ahead of the database's clock
 _REACH: Final = "Is it running, and may it be reached from here? SUPABASE_URL or VITAL_DATABASE_URL names it."
 
 

@@ -1,4 +1,4 @@
-"""What `vital-tracking doctor` finds of the sums that reports are made of, and of the materialized views."""
+"""Checks of the sums that reports are made from, against the calls, and of the age of the materialized views."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FRESHNESS: Final = Relation(
     key=("name",),
 )
 _STALE: Final = timedelta(days=1)
-_MOST_DIFFERENCES: Final = 100  # as many as the database tells of a table
+_MOST_DIFFERENCES: Final = 100  # the database lists at most so many a table
 _KEYS: Final = frozenset(
     name for table in (HOURLY, DAILY_TOTALS, DAILY, DAILY_USERS, DAILY_PARTS) for name in table.key
 )
@@ -38,7 +38,7 @@ _KEYS: Final = frozenset(
 
 @answer_type
 class SumDifference(TypedDict):
-    """A sum that is not that of its calls: which table, which hour or day, and by key and measure how it differs, as text."""
+    """A sum that differs from its calls: its table, its hour or day, and the difference by key and measure, as text."""
 
     aggregation: str
     bucket: str
@@ -75,7 +75,7 @@ def views_refreshed_at(store: Store) -> dict[str, datetime]:
 
 
 def check_sums(audit: SumsAudit | None, *, full: bool) -> Iterator[Check]:
-    """Whether the sums that reports are made of are those of the calls."""
+    """Check that the sums are those of the calls; `full` says whether all days were compared."""
     if audit is None:
         yield Check(
             "warn",
@@ -109,18 +109,18 @@ def check_sums(audit: SumsAudit | None, *, full: bool) -> Iterator[Check]:
 
 
 def _difference(row: SumDifference) -> str:
-    """What a sum has too much or too little, and whose it is."""
+    """By how much a sum is wrong, and of which organization, user or model."""
     difference: dict[str, str] = row["difference"]
     whose = [f"{name} {value}" for name, value in difference.items() if name in _KEYS - {"day", "hour_start"}]
     amounts = {name: value for name, value in difference.items() if name not in _KEYS}
-    # The one that says most; the others go with it.
+    # One measure is enough for people: the calls or the cost where these differ, else the first.
     name = next((name for name in ("calls", "total_cost") if name in amounts), next(iter(amounts), None))
     said = f"{name} {'' if amounts[name].startswith('-') else '+'}{amounts[name]}" if name else "latencies"
     return f"{said} ({', '.join(whose) or 'of nobody named'})"
 
 
 def check_views(views: Mapping[str, datetime], now: datetime) -> Iterator[Check]:
-    """How fresh the materialized views are."""
+    """Check that each materialized view was refreshed in the last day."""
     if not views:
         return
     oldest = min(views.values())

@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 def place_of(settings: Settings) -> Place:
-    """Where this configuration spools; where it does not, where it would. Asks no database, and starts none."""
+    """Where this configuration spools, or would if its spool were on. Asks no database, and starts none. Raises VitalError."""
     database = database_of(settings)
     folder = spool_folder(settings.model_copy(update={"spool": True}), database)
     if folder is None:
@@ -203,7 +203,7 @@ def find_segments(settings: Settings, what: str | None = None) -> list[Path]:
 
 
 def held_by_another(process: Process) -> bool:
-    """Whether a folder's process is dead, here, but somebody holds its lock: who is at it to deliver it."""
+    """Whether a process of this host is dead while its folder is locked: another process is delivering what it left."""
     if not process.alive or process.pid is None or process.host != socket.gethostname():
         return False
     try:
@@ -231,5 +231,5 @@ def left_by(processes: Sequence[Process]) -> str:
 
 
 def count_of(processes: Sequence[Process], how: str) -> str:
-    """How many processes of a sort."""
+    """How many processes, in words: 1 dead process, 2 living processes."""
     return f"1 {how} process" if len(processes) == 1 else f"{len(processes)} {how} processes"

@@ -111,7 +111,7 @@ def _record_row(entry: LogRecord | None, skew_s: float) -> _Row:
 
 def _record_of(entry: LogRecord, skew_s: float = 0.0) -> CallRecord | RunRecord | None:
     """What a entry says, as it would be recorded; None where it says nothing of a call or a run, or not that we know."""
-    with contextlib.suppress(Exception):  # a later version's, or a fault of an earlier one: shown as far as it goes
+    with contextlib.suppress(Exception):  # a record of another version may be unreadable: shown without details
         if entry.kind in (RecordKind.CALL, RecordKind.OPENED):
             return resolve.record_of(unpack_call(entry.id, entry.payload, skew_s))
         if entry.kind in (RecordKind.RECORD, RecordKind.BEGUN):

@@ -70,7 +70,7 @@ def budgets_table(budgets: Sequence[Budget], fullest: Mapping[int, Window] | Non
 
 
 def _also(budget: Budget) -> str:
-    """What few budgets have."""
+    """Settings that most budgets leave as they are."""
     strict = "strict" if budget["strict"] else ""
     deny = "deny when away" if budget["when_unavailable"] == "deny" else ""
     return ", ".join(filter(None, (strict, deny)))

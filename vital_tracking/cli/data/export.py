@@ -75,7 +75,7 @@ def export(
             totals = wanted.totals(store) if chosen is Format.parquet or sys.stderr.isatty() else None
             with contextlib.closing(_shown(wanted.batches(store), what, totals)) as batches:
                 rows = _write(path, chosen, wanted.relation, batches, totals)
-    except BrokenPipeError:  # whoever reads has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except OSError as error:

@@ -61,14 +61,14 @@ def _held(found: Survey) -> list[Process]:
 
 
 def _replay(settings: Settings, left: list[Process], timeout: float) -> tuple[dict[str, Any], str | None]:
-    """Deliver, and tell what has become of it, and what stood in the way."""
-    # What a process left is delivered also where the configuration has changed since.
+    """Deliver what they left; the counts of what became of it, and why something is left, where the database says so."""
+    # What dead processes left is delivered even where the spool has been switched off since.
     chosen = settings.model_copy(update={"spool": True, "background": True})
     tracker = VitalTracker(open_store(settings), settings=chosen)
     rows = sum(process.calls + process.runs + process.begun for process in left)
     complete, reason = False, None
     try:
-        database_time(tracker.store)  # whether it answers at all: nobody should wait a minute to hear of it
+        database_time(tracker.store)  # fails at once where the database is away, not after the whole time-out
         with progress_bar() as progress:
             task = progress.add_task("replaying", total=rows)
             complete = tracker.replay(timeout, lambda _orphan, delivered: progress.advance(task, delivered))

@@ -41,7 +41,7 @@ def status(json_: Json = False) -> None:
         return
     for database in dict.fromkeys(process.database for process in found.processes):
         listed = [process for process in found.processes if process.database == database]
-        # What most processes have none of takes no room where none has any.
+        # Columns that are zero for all processes of the table are left out.
         hidden = {name for name in ("runs", "damaged") if not any(getattr(process, name) for process in listed)}
         shown = [index for index, (heading, _) in enumerate(_PROCESS_HEADINGS) if heading not in hidden]
         cells = [_process_cells(process) for process in listed]
