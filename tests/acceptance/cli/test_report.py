@@ -29,9 +29,10 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import PostgresServer
 from vital_tracking.cli.app import app
 from vital_tracking.cli.render.console import console
-from vital_tracking.cli.render.csv import safe_cell
-from vital_tracking.cli.report import texts as findings
 from vital_tracking.cli.report.charts import by_day, sparkline
+from vital_tracking.cli.report.forecast import error_sentence, forecast_sentence, forecast_text
+from vital_tracking.queries.csv import safe_cell
+from vital_tracking.queries.forecast import cost_forecast
 from vital_tracking.stores.postgres import PostgresStore
 
 Report = Callable[..., str]
@@ -378,15 +379,15 @@ def test_a_day_without_calls_is_shown_as_nothing() -> None:
 def test_a_forecast_is_a_chart_and_plain_words(usage: PostgresStore, report: Report) -> None:
     """Whoever plans would get a number without its error, or not hear that a budget runs out before the month."""
     now = datetime(2026, 3, 25, 12, tzinfo=UTC)
-    answer = usage.call("forecast_v1", organization="acme", period="month", timezone="UTC", moment=now)
-    lines = [line.rstrip() for part in findings.forecast(answer, exact=False) for line in part.plain.splitlines()]
+    answer = cost_forecast(usage, organization="acme", period="month", timezone="UTC", moment=now)
+    lines = [line.rstrip() for part in forecast_text(answer, exact=False) for line in part.plain.splitlines()]
     assert lines[0] == "Forecast for March 2026 (UTC), organization acme"
     assert lines[1].startswith("$9.00 ")
     assert "██" in lines[1]
     assert lines[8].split() == [str(day) for day in range(1, 32)]
     assert lines[7].split() == ["▂▂"] * 23 + ["██"] * 2 + ["░░"] * 6
     said = "\n".join(lines)
-    spent = Decimal(answer["spent"])
+    spent = answer["spent"]
     assert spent == Decimal("0.40") * 24 + 9 + Decimal("0.42") * 3
     assert f"Spent in March: ${spent}, and by the end about $" in said
     assert "most likely $" in said
@@ -395,14 +396,13 @@ def test_a_forecast_is_a_chart_and_plain_words(usage: PostgresStore, report: Rep
     assert re.search(r"Budget 2, \$10 a month \(block\): ran out about 2\d Mar \d\d:\d\d CET\. See: vital-", said)
     assert re.search(r"Budget 1, \$21 a month \(alert\): (lasts, 9\d % of it|runs out about \d\d Mar)", said)
 
-    early = usage.call("forecast_v1", organization="acme", moment=datetime(2026, 3, 2, 12, tzinfo=UTC))
+    early = cost_forecast(usage, organization="acme", moment=datetime(2026, 3, 2, 12, tzinfo=UTC))
     assert early["error"] is None
-    assert findings.forecast_line(early).startswith("Spent in March: $0.80, and by the end about $")
-    assert ", perhaps $0.80 to $" in findings.forecast_line(early)
-    assert "How right it is cannot be told yet" in findings.error_sentence(early["error"])
+    assert forecast_sentence(early).startswith("Spent in March: $0.80, and by the end about $")
+    assert ", perhaps $0.80 to $" in forecast_sentence(early)
+    assert "How right it is cannot be told yet" in error_sentence(early["error"])
 
-    shown = findings.forecast_rows(answer)
-    assert sum(row["spent"] or 0 for row in shown) == spent
+    assert sum(on_the_day or 0 for _, on_the_day, _ in answer["days"]) == spent
     live = json.loads(report("forecast", "--organization", "acme", "--timezone", "Asia/Kolkata", "--json"))
     assert live["timezone"] == "Asia/Kolkata"
     rows = list(csv.DictReader(io.StringIO(report("forecast", "--csv"))))

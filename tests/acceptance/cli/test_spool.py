@@ -25,8 +25,8 @@ from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call, an_unpriced_call
 from vital_tracking import Price, PriceBook, Settings, VitalTracker
 from vital_tracking.cli.app import app
-from vital_tracking.cli.data.reprice import record_of_row
 from vital_tracking.delivery.dead_letters import DeadLetters
+from vital_tracking.queries.prices import record_of_row
 from vital_tracking.queries.spool import database_of
 from vital_tracking.spool.owner import owners_in
 from vital_tracking.spool.segment import segments_of
@@ -549,7 +549,7 @@ def row_of(calls: int, **columns: Any) -> dict[str, Any]:
     row: dict[str, Any] = {f"{name}_tokens": 0 for name in counts}
     row |= {
         "id": "1",
-        "created_at": "2026-01-31T00:00:00+00:00",
+        "created_at": datetime(2026, 1, 31, tzinfo=UTC),
         "provider": None,
         "model": None,
         "requested_model": None,
