@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -67,6 +68,7 @@ class Pipeline:
         self._settings = settings
         self._location = location
         self._on_tick = on_tick
+        self._learning = threading.Lock()
         self.counts = counts = Counts()
         costs = Costs(prices, settings.ceiling_price)
         self.settlement = settlement = Settlement(costs, counts, holds)
@@ -158,17 +160,20 @@ class Pipeline:
     def _database_known(self, database_id: str) -> None:
         """The database has told who it is: what lies in the spool for another one is not for this one."""
         location = self._location
-        if location is None or (location.confirmed and location.database_id == database_id):
+        if location is None:
             return
-        if location.learn(database_id):
-            self.orphans.let_go()
-            self.counts.say_once(_ANOTHER, self._store.description)
-        if self.spool is not None:
-            self.spool.move_on(location.folder, location.about)
-        self._dead_letters.folder = location.folder
-        for folder in location.former_folders:
-            move_letters(folder, location.folder)
-        self.orphans.look_again()
+        with self._learning:  # nobody goes on to send anything before this is done
+            if location.confirmed and location.database_id == database_id:
+                return
+            if location.learn(database_id):
+                self.orphans.let_go()
+                self.counts.say_once(_ANOTHER, self._store.description)
+            if self.spool is not None:
+                self.spool.move_on(location.folder, location.about)
+            self._dead_letters.folder = location.folder
+            for folder in location.former_folders:
+                move_letters(folder, location.folder)
+            self.orphans.look_again()
 
     def _ask_who_it_is(self) -> None:
         with suppress(StoreError):  # it will be asked again
