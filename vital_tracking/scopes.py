@@ -62,7 +62,11 @@ class Services:
         self._parent = parent
 
     def conversation(self, conversation_id: str | None = None, /, **options: Unpack[ContextOptions]) -> Scope:
-        """A turn of a 1:1 conversation. Its id is the session's where none is given."""
+        """A turn of a 1:1 conversation: `with tracker.conversation(user_id="u-1", session_id="s-1", agent=cardio) as turn:`.
+
+        `conversation_id` is by default the session's id. `options` are those of every scope: `user_id`, `session_id`,
+        `organization_id`, `agent` (an Agent or its id), `framework`, `message_type` and small `metadata`. TypeError for others.
+        """
         agent = _agent(options.get("agent"))
         changes = {
             "service_type": "1:1_conversation",
@@ -80,7 +84,11 @@ class Services:
         name: str | None = None,
         **options: Unpack[ContextOptions],
     ) -> Panel:
-        """A session of a virtual panel; each member has a seat, numbered from 1 in the order given."""
+        """A session of the virtual panel `panel_id`: `with tracker.panel("board", members=[cardio, legal]) as panel:`.
+
+        Each of `members` has a seat in `panel.seats`, numbered from 1 in the order given. `name` is shown in reports, by default
+        the id. `options` are those of every scope; see `conversation`.
+        """
         changes = {
             "service_type": "virtual_panel",
             "service_id": panel_id,
@@ -91,7 +99,11 @@ class Services:
         return Panel(self._host, changes, options, self._parent, members)
 
     def workflow(self, workflow_id: str, /, *, name: str | None = None, **options: Unpack[ContextOptions]) -> Scope:
-        """A run of a workflow. LangGraph nodes inside it are its steps; `step(...)` names them."""
+        """A run of the workflow `workflow_id`: `with tracker.workflow("intake", user_id="u-1") as workflow:`.
+
+        LangGraph nodes inside it are its steps; `step(...)` names them. `name` is shown in reports, by default the id. `options`
+        are those of every scope; see `conversation`.
+        """
         changes = {
             "service_type": "workflow",
             "service_id": workflow_id,
@@ -101,7 +113,10 @@ class Services:
         return Scope(self._host, changes, options, self._parent)
 
     def solution(self, solution_id: str, /, *, name: str | None = None, **options: Unpack[ContextOptions]) -> Scope:
-        """A solution of the solution builder: whatever runs inside belongs to it."""
+        """A run of the solution `solution_id` of the solution builder: whatever runs inside belongs to it.
+
+        `name` is shown in reports, by default the id. `options` are those of every scope; see `conversation`.
+        """
         changes = {
             "service_type": "solution_builder",
             "service_id": solution_id,
@@ -324,7 +339,7 @@ class Panel(Scope):
         )
 
     def seat(self, agent: Agent | str) -> Seat:
-        """The seat of a member, by the agent or its id."""
+        """The seat of the member `agent`, given as itself or by its id; VitalError where it is no member."""
         wanted = agent.id if isinstance(agent, Agent) else agent
         for seat in self.seats:
             if seat.agent.id == wanted:

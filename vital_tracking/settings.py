@@ -20,7 +20,23 @@ PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
 
 class Settings(BaseModel):
-    """Where the data go and how they are sent. Times in seconds; keys are SecretStr and never printed."""
+    """Where the data go and how they are sent. Times (`_s`) are seconds; keys are SecretStr and never printed.
+
+    Where: `supabase_url` with `supabase_service_key`, else `database_url`, else the embedded PostgreSQL in `data_dir`, of
+    `postgres_version` 16 or 18. `organization_id` is that of calls which name none.
+
+    Delivery: as soon as `batch_size` calls wait or `flush_interval_s` have passed, up to `max_batch_size` at once; with
+    `background` False only in `flush`. `spool` in `spool_dir`: segments of `segment_bytes`, `spool_bytes` in all, synced every
+    `sync_interval_s`; `queue_bytes` is the memory for what finds no room there. `call_timeout_s`: how long a call may be silent.
+
+    Budgets: `budgets` False asks none; `budget_deadline_s` is the longest wait for the database's answer, after which each
+    budget's own `when_unavailable` decides, and this one (`allow` or `deny`) where the budgets are not known; they are read
+    every `budget_refresh_s`; a grant lapses `grant_lifetime_s` after its process was last heard of. `ceiling_price` is what a
+    call without a known price counts, input/output in US dollars per million tokens. `alert_urls` are apprise's.
+
+    Privacy: `metadata_keys` are further keys of metadata that may be stored; `hash_key` keys the hash by which equal requests are
+    found, None: no hash. `provider_keys` are for the demonstration alone.
+    """
 
     model_config = ConfigDict(frozen=True)
 

@@ -60,10 +60,10 @@ def _by(
 class VitalTracker(Services):
     """Records every model call of this process in a database that you own. Make one per process and keep it.
 
-    `store` is where rows go; `organization_id` and `default` describe calls outside any scope; `prices` are the team's own;
-    `default_models` names, by provider, the model that prices a call of which only the provider is known; `metadata_keys`
-    are further keys of LangChain's metadata that may be stored; `on_alert` is called, on a background thread, with each
-    BudgetAlert that is due.
+    `store` is where rows go, and `settings` how (see Settings); `from_env` makes both. `organization_id` and `default` describe
+    calls outside any scope; `prices` are the team's own; `default_models` names, by provider, the model that prices a call of
+    which only the provider is known; `metadata_keys` are further keys of LangChain's metadata that may be stored; `on_alert` is
+    called, on a background thread, with each BudgetAlert that is due.
     """
 
     def __init__(
@@ -126,6 +126,9 @@ class VitalTracker(Services):
         on_alert: Callable[[BudgetAlert], None] | Sequence[Callable[[BudgetAlert], None]] = (),
     ) -> VitalTracker:
         """A tracker by the environment and `.env`: Supabase, else PostgreSQL, else the embedded PostgreSQL.
+
+        `environ` replaces the process's environment, `dotenv` names a file in place of the nearest `.env`. `organization_id`,
+        `default`, `prices`, `default_models`, `metadata_keys` and `on_alert` are those of VitalTracker.
 
         Raises SettingsError, which names the variable and the fix, and MissingExtra where the embedded PostgreSQL is needed
         and not installed. The line that says which store it took goes to the logger `vital_tracking`.
@@ -199,7 +202,10 @@ class VitalTracker(Services):
     def embeddings(
         self, embeddings: Embeddings, *, provider: str | None = None, model: str | None = None
     ) -> VitalEmbeddings:
-        """An Embeddings that records its calls; LangChain fires no callbacks for them."""
+        """An Embeddings that records the calls of `embeddings`; LangChain fires no callbacks for them.
+
+        `provider` and `model` are what prices them; by default what the class and its fields say.
+        """
         from vital_tracking.langchain.embeddings import VitalEmbeddings
 
         if isinstance(embeddings, VitalEmbeddings):
@@ -222,7 +228,7 @@ class VitalTracker(Services):
         downgrade_to: str | BaseChatModel | Sequence[str | BaseChatModel] | None = None,
         max_wait: float = 30.0,
     ) -> Model:
-        """A chat model like this one whose calls are recorded, and are made only as budgets allow.
+        """A chat model like `model` whose calls are recorded, and are made only as budgets allow.
 
         It waits for a throttle, at most `max_wait` seconds and without blocking an event loop, and where a budget asks for
         a cheaper model it takes one of `downgrade_to`, best first: names of the same provider's models, or chat models of
@@ -250,7 +256,7 @@ class VitalTracker(Services):
     ) -> bool:
         """Deliver now what dead processes have left in the spool, for at most `timeout` seconds; whether nothing is left.
 
-        The writer does so by itself, in the background, as soon as the first call begins. `on_progress` is told of each batch:
+        That happens by itself, too, in the background, as soon as the first call begins. `on_progress` is told of each batch:
         whose it was, and of how many calls and runs.
         """
         return self._recorder.replay(timeout, on_progress)

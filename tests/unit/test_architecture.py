@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import inspect
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import vital_tracking
+from docs.make_house_svg import house
+from tests.support.house import FLOOR_OF, PACKAGE, REPOSITORY, arrows, imported, modules, room_of
 from vital_tracking import queries
 from vital_tracking.migrate import find_migrations
 
-PACKAGE = Path(vital_tracking.__file__).parent
-
-# The floors of the house, the lowest first. A module may import from its own room and from the floors below it.
-FLOORS = (
-    {"errors", "ids"},
-    {"core"},
-    {"settings", "migrate"},
-    {"stores"},
-    {"calls"},
-    {"spool"},
-    {"delivery"},
-    {"budgets"},
-    {"alerts"},
-    {"queries"},
-    {"scopes"},
-    {"direct", "langchain"},
-    {"tracker"},
-    {"__init__", "testing"},
-    {"cli", "web"},
-)
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+MODULES = modules()
+ARROWS = arrows()
 
 ONLY_IN = {
     "langchain": "langchain",
@@ -59,53 +41,37 @@ ONLY_IN = {
 MAX_LINES = 500
 
 
-def modules() -> Iterator[tuple[Path, str]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path, path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_one_way(module: str) -> None:
+    """If this failed, nobody could say any more what may be changed without looking everywhere."""
+    room = room_of(module)
+    assert room in FLOOR_OF, f"{room} is no room of the house: give it its floor in tests/support/house.py"
+    for other in ARROWS[module]:
+        below = FLOOR_OF[room_of(other)] < FLOOR_OF[room]
+        assert below or room_of(other) == room, f"{module} imports {other}, which does not stand below it"
 
 
-def imports(path: Path) -> Iterator[str]:
-    """All names imported, those inside functions included, those for type checkers only left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name} imports relatively"
-            yield node.module or ""
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """If this failed, two modules would be one, in two files."""
+    order = graphlib.TopologicalSorter({module: others - {room_of(module)} for module, others in ARROWS.items()})
+    try:
+        order.prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"A circle of imports: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda value: str(getattr(value, "stem", value)))
-def test_imports_run_one_way(path: Path, room: str) -> None:
-    assert room in FLOOR_OF, f"{room} is no room of the house: give it its floor"
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] != "vital_tracking" or len(parts) == 1:
-            continue
-        other = parts[1]
-        assert other == room or FLOOR_OF[other] < FLOOR_OF[room], (
-            f"{path.relative_to(PACKAGE)} imports {name}: not below it"
-        )
-
-
-@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda value: str(getattr(value, "stem", value)))
-def test_libraries_are_imported_by_their_room_only(path: Path, room: str) -> None:
-    for name in imports(path):
-        owner = ONLY_IN.get(name.split(".")[0])
-        assert owner is None or owner == room, f"{path.relative_to(PACKAGE)} imports {name}, which only {owner} may"
+@pytest.mark.parametrize("module", MODULES)
+def test_libraries_are_imported_by_their_room_only(module: str) -> None:
+    """If this failed, a change of LangChain or of a driver would reach further than its room."""
+    for name in imported(MODULES[module], typing_only=False):
+        owner = ONLY_IN.get(name.partition(".")[0])
+        assert owner is None or owner == room_of(module), f"{module} imports {name}, which only {owner} may"
 
 
 def test_the_package_is_light_to_import() -> None:
     """Importing the package must not import LangChain, a driver or the command line: each comes when it is needed."""
-    for path, room in modules():
+    for module, path in MODULES.items():
+        room = room_of(module)
         if room not in ("langchain", "cli", "stores"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             for node in tree.body:
@@ -117,7 +83,7 @@ def test_the_package_is_light_to_import() -> None:
 
 
 def test_modules_are_small() -> None:
-    for path, _ in modules():
+    for path in MODULES.values():
         lines = len(path.read_text(encoding="utf-8").splitlines())
         assert lines <= MAX_LINES, f"{path.relative_to(PACKAGE)} has {lines} lines: split it"
 
@@ -125,6 +91,12 @@ def test_modules_are_small() -> None:
 def test_public_names_are_sorted_and_exist() -> None:
     assert sorted(vital_tracking.__all__) == list(vital_tracking.__all__)
     assert all(hasattr(vital_tracking, name) for name in vital_tracking.__all__)
+
+
+def test_the_picture_of_the_house_shows_it_as_it_is() -> None:
+    """If this failed, whoever takes over the code would be shown another house than the one he stands in."""
+    drawn = (REPOSITORY / "docs" / "house.svg").read_text(encoding="utf-8")
+    assert drawn == house(), "Draw it anew: python -m docs.make_house_svg"
 
 
 SQL_NAME = re.compile(

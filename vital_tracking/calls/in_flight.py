@@ -72,7 +72,7 @@ class InFlightRegistry:
     def add(self, call: LiveCall) -> None:
         """A call has started. `call.below` is the one that goes on under the same id, where a user gave it to two at once."""
         if call.parent_run_id is not None:
-            self._children.setdefault(key_of(call.parent_run_id), {})[call.key] = call
+            self._children.setdefault(run_key(call.parent_run_id), {})[call.key] = call
         self.calls[call.key] = call
 
     def remove(self, call: LiveCall) -> None:
@@ -86,7 +86,7 @@ class InFlightRegistry:
 
     def end(self, run_id: UUID, parent_run_id: UUID | None, tags: list[str] | None) -> LiveCall | None:
         """Take out the call of a run that has ended; a new one where its start was missed; None where this was told before."""
-        key = key_of(run_id)
+        key = run_key(run_id)
         call = self.calls.pop(key, None)
         if self.closed:
             return None
@@ -141,7 +141,7 @@ class InFlightRegistry:
         call = LiveCall(key, "chat", None, None, parent_run_id, tags, None, None, 1)
         call.default = self._default
         call.frame = current_frame.get()
-        call.run = self.runs.get(key_of(parent_run_id)) if parent_run_id is not None else None
+        call.run = self.runs.get(run_key(parent_run_id)) if parent_run_id is not None else None
         call.notes = ("start_missed",)
         return call
 
@@ -151,7 +151,7 @@ class InFlightRegistry:
             self.calls[call.key] = below
 
     def _leave_parent(self, call: LiveCall) -> None:
-        parent = key_of(call.parent_run_id)
+        parent = run_key(call.parent_run_id)
         siblings = self._children.get(parent)
         if siblings is not None:
             siblings.pop(call.key, None)
@@ -162,15 +162,15 @@ class InFlightRegistry:
 
     def start_run(self, run_id: UUID, parent_run_id: UUID | None, tool: str | None = None) -> None:
         """A chain, graph, tool or retriever has started."""
-        parent = self.runs.get(key_of(parent_run_id)) if parent_run_id is not None else None
+        parent = self.runs.get(run_key(parent_run_id)) if parent_run_id is not None else None
         if tool is not None:
-            self.runs[key_of(run_id)] = Run(parent.root if parent is not None else parent_run_id or run_id, tool)
+            self.runs[run_key(run_id)] = Run(parent.root if parent is not None else parent_run_id or run_id, tool)
         else:
-            self.runs[key_of(run_id)] = parent if parent is not None else Run(parent_run_id or run_id, None)
+            self.runs[run_key(run_id)] = parent if parent is not None else Run(parent_run_id or run_id, None)
 
     def end_run(self, run_id: UUID, status: Status) -> None:
         """It has ended; calls that it leaves open are given a little time, and then closed with that status."""
-        key = key_of(run_id)
+        key = run_key(run_id)
         self.runs.pop(key, None)
         if key in self._children:
             now = time.perf_counter()
@@ -247,7 +247,7 @@ def _trim(book: dict[int, Any], limit: int) -> None:
             book.pop(key, None)
 
 
-def key_of(run_id: Any) -> int:
+def run_key(run_id: Any) -> int:
     """A run's key: its number, so that the registry does not keep the id object itself alive; of any other id, its text."""
     try:
         return run_id.int  # type: ignore[no-any-return]

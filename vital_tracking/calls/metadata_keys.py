@@ -1,4 +1,4 @@
-"""What metadata with the same keys have in common, worked out once: which values are kept, which say to whom a call belongs."""
+"""What metadata with the same keys share, worked out once: which values are kept, which say to whom a call belongs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ OWNER_KEYS: Final = CONTEXT_KEYS | {"langgraph_node", "lc_agent_name", "thread_i
 """Metadata that say to whom a call belongs."""
 
 MOST_KNOWN: Final = 1000
-"""Entries of one book in which something is kept to be found again: of shapes, of the contexts in one scope, and the like."""
+"""Entries of one cache, such as of the sets of metadata keys that were seen, or of the contexts in one scope."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-def remember(book: dict[Key, Value], key: Key, value: Value) -> Value:
-    """Keep a value to be found again. A full book is emptied, not trimmed; other threads may write to it meanwhile."""
-    if len(book) >= MOST_KNOWN:
-        book.clear()
-    book[key] = value
+def remember(cache: dict[Key, Value], key: Key, value: Value) -> Value:
+    """Keep a value in a cache. A full one is emptied, not trimmed; other threads may write to it meanwhile."""
+    if len(cache) >= MOST_KNOWN:
+        cache.clear()
+    cache[key] = value
     return value
 
 
@@ -35,7 +35,7 @@ Values = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
 class MetadataKeys:
-    """The names of some metadata that are kept, in their order, and how values are taken of metadata of this shape.
+    """The names of some metadata that are kept, in their order, and how the values are taken from metadata with these keys.
 
     `values` takes those of `names`, `owners` those of `OWNER_KEYS`; `unknown` are names that are most likely spelling mistakes;
     `json` says all that. Equal only to itself.
@@ -69,7 +69,7 @@ _known: dict[tuple[frozenset[str], tuple[str, ...]], MetadataKeys] = {}
 
 
 def metadata_keys(allowed: frozenset[str], metadata: Mapping[str, Any]) -> MetadataKeys:
-    """The shape of some metadata, of which the `allowed` are kept, beside what rows are made of."""
+    """The keys of some metadata, of which the `allowed` are kept, and those that rows are made of."""
     names = tuple(metadata)
     try:
         keys = _known.get((allowed, names))

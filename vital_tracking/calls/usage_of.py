@@ -156,7 +156,7 @@ def model_of(
     is stale after an override.
     """
     requested = requested_model_of(metadata, params)
-    answered = _first_text(response.get("model_name"), response.get("model"), response.get("model_id"))
+    answered = first_text(response.get("model_name"), response.get("model"), response.get("model_id"))
     return answered or requested, requested
 
 
@@ -165,7 +165,7 @@ def requested_model_of(metadata: Mapping[str, Any], params: Mapping[str, Any]) -
     named = metadata.get("ls_model_name")
     if isinstance(named, str) and named:
         return named
-    return _first_text(params.get("model"), params.get("model_name"), params.get("model_id"))
+    return first_text(params.get("model"), params.get("model_name"), params.get("model_id"))
 
 
 def provider_of(
@@ -198,7 +198,8 @@ def longest_answer(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> in
     return next((limit for limit in map(token_count, limits) if limit), None)
 
 
-def _first_text(*values: object) -> str | None:
+def first_text(*values: object) -> str | None:
+    """The first of the values that is a text and not empty."""
     return next((value for value in values if isinstance(value, str) and value), None)
 
 

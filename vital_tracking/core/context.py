@@ -16,7 +16,7 @@ METADATA_PREFIX: Final = "vital_"
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent: id, and optionally its name, tier (`tier_1`, `tier_2`, `tier_3` or the team's own) and role."""
+    """An agent: its `id`, and optionally its `name`, `tier` (`tier_1`, `tier_2`, `tier_3` or the team's own) and `role`."""
 
     id: str
     name: str | None = None
@@ -35,7 +35,13 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What a call is for; every field is a column of `token_usage_logs` of the same name."""
+    """Who and what a call is for; every field is a column of `token_usage_logs` of the same name, None where it is not known.
+
+    Whom: `organization_id`, `user_id`, `session_id`. Which service: `service_type` (one of SERVICE_TYPES), `service_id`,
+    `service_name`, `service_run_id`. Which agent: `agent_id`, `agent_name`, `agent_tier`, `agent_role`. Which part of the
+    service: `workflow_id`, `workflow_step`, `workflow_step_name`; `panel_id`, `panel_position` (from 1), `panel_size`;
+    `solution_id`. How: `framework`, `message_type`.
+    """
 
     organization_id: str | None = None
     user_id: str | None = None
@@ -105,7 +111,11 @@ def step(
     message_type: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Name a workflow step: metadata for `graph.add_node(..., metadata=step("triage", name="Triage", agent=cardio))`."""
+    """Name a workflow step: metadata for `graph.add_node(..., metadata=step("triage", name="Triage", agent=cardio))`.
+
+    `step_id` is the step's id in reports, `name` what is shown, by default the id. The step's calls get the `agent`, the
+    `message_type` and the small `metadata` that are given here.
+    """
     context = CallContext(workflow_step=step_id, workflow_step_name=name or step_id, message_type=message_type)
     if agent is not None:
         context = context.replace(agent.fields())

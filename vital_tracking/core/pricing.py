@@ -20,7 +20,7 @@ from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 from vital_tracking.core.record import CallRecord, Cost
 from vital_tracking.core.usage import TokenUsage
 
-logger = logging.getLogger("vital_tracking.core.pricing")
+logger = logging.getLogger("vital_tracking.pricing")
 
 MONEY: Final = Context(prec=60)
 ZERO: Final = Decimal(0)
@@ -73,8 +73,13 @@ _MAX_CACHED: Final = 4096
 class Price:
     """A price of the team's own, in US dollars per million tokens, from an instant on.
 
-    What is not given falls back as providers bill it: cache, audio to `input`; reasoning and audio output to `output`. All
-    amounts are Decimal, int or text such as "0.15"; a float is refused, since it is not the number that was written.
+    `model` and `provider` name what it is for; without a provider it is for the model wherever it runs. `valid_from` is the
+    instant from which it holds (a naive one is UTC; None: always), `version` what rows say of it, by default these three.
+
+    `input` and `output` are the rates of plain tokens. `cache_read`, `cache_write`, `cache_write_1h` (kept an hour) and
+    `audio_input` are by default those of `input`, `reasoning` and `audio_output` those of `output`, as providers bill them.
+    `per_request` is in US dollars a call. All amounts are Decimal, int or text such as "0.15"; a float is refused with a
+    ValueError, since it is not the number that was written.
     """
 
     model: str
@@ -222,7 +227,10 @@ NOT_BILLED: Final = Cost(ZERO, ZERO, ZERO, ZERO, FREE_VERSION)
 
 
 class PriceBook:
-    """Dated prices: `genai-prices` under the team's own. Safe for many threads."""
+    """Dated prices: `genai-prices` under the team's own. Safe for many threads.
+
+    `prices` are the team's own, `default_models` the model that prices a call of which only the provider is known, by provider.
+    """
 
     def __init__(self, prices: Iterable[Price] = (), *, default_models: Mapping[str, str] | None = None) -> None:
         self._own = tuple(prices)
@@ -234,11 +242,11 @@ class PriceBook:
         self._warned: set[tuple[str | None, str | None]] = set()
 
     def set_team_prices(self, prices: Iterable[Price]) -> None:
-        """Take the prices of the table `model_prices`; those given in code stay and win where both begin together."""
+        """Take the `prices` of the table `model_prices`; those given in code stay and win where both begin together."""
         self._overrides = _by_model([*prices, *self._own])
 
     def default_model(self, provider: str | None) -> str | None:
-        """The model that prices a call of which only the provider is known, or None."""
+        """The model that prices a call of which only the `provider` is known, or None."""
         if provider is None:
             return None
         return self.default_models.get(provider.strip().lower()) or self.default_models.get(
@@ -246,7 +254,7 @@ class PriceBook:
         )
 
     def cost_of(self, record: CallRecord) -> Cost | None:
-        """What a call cost, priced as of its start; None where no price, or no usage at all, is known."""
+        """What the call of a `record` cost, priced as of its start; None where no price, or no usage at all, is known."""
         if not record.billed or record.status == "blocked":
             return NOT_BILLED
         if "usage_missing" in record.notes:
@@ -274,7 +282,7 @@ class PriceBook:
         service_tier: str | None = None,
         calls: int = 1,
     ) -> Cost | None:
-        """What `usage` cost at the instant `at`, by the first of `models` that has a price; None where none has.
+        """What `usage` cost at the instant `at`, by the first of a `provider`'s `models` that has a price; None where none has.
 
         `service_tier` is the provider's processing tier as it reports it (`priority`, `flex`), where that has its own price.
         `calls` is how many calls share the usage.
@@ -305,7 +313,10 @@ class PriceBook:
             yield self._listed_rates, name
 
     def rates(self, provider: str | None, model: str, at: datetime, service_tier: str | None = None) -> Rates | None:
-        """The rates in force for a model at an instant, or None: the team's own, else those of `genai-prices`."""
+        """The rates in force for a `provider`'s `model` at the instant `at`, or None: the team's own, else listed ones.
+
+        `service_tier` is the provider's (`priority`, `flex`), where that has prices of its own.
+        """
         return self._own_rates(provider, model, at, service_tier) or self._listed_rates(
             provider, model, at, service_tier
         )

@@ -29,7 +29,7 @@ RunStatus = Literal["running", "ok", "error", "cancelled"]
 
 @dataclass(slots=True)
 class CallRecord:
-    """One billed request to a model as it is handed to the writer; `call_row` makes its row of `token_usage_logs`.
+    """One billed request to a model as it will be stored; `delivery.rows` makes its row of `token_usage_logs`.
 
     `latency_ms` and `ttft_ms` are milliseconds on a monotonic clock, `created_at` is the call's start. `notes` says what is
     not as reported, in fixed words; `service_tier` is the provider's (`priority`, `flex`), which has prices of its own;

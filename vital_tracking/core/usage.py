@@ -13,7 +13,11 @@ from vital_tracking.core.sanitize import MAX_TOKENS, token_count
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """The tokens of one call. Buckets are disjoint; `cache_write_1h_tokens` is the part of the cache writes kept an hour.
+    """The tokens of one call. Buckets are disjoint parts of their total.
+
+    Of `prompt_tokens`: `cache_read_tokens`, `cache_write_tokens` and `audio_input_tokens`; the rest is plain text.
+    `cache_write_1h_tokens` is the part of the cache writes that is kept an hour. Of `completion_tokens`: `reasoning_tokens` and
+    `audio_output_tokens`.
 
     `estimated`: nobody reported the counts. `notes`: what had to be mended, as short fixed words.
     """
@@ -48,6 +52,9 @@ class TokenUsage:
         audio_output: object = 0,
     ) -> TokenUsage | None:
         """Build disjoint buckets from counts as a provider reports them; None where both totals are unusable.
+
+        `input_tokens` and `output_tokens` are the totals; `cache_read`, `cache_write`, `cache_write_1h` and `audio_input` the
+        details of the one, `reasoning` and `audio_output` of the other. What is no count is taken as none, and noted.
 
         The details are parts of their total. Where they exceed it they cannot be: then they stand beside it, as Amazon
         Bedrock has reported them (input 3 beside 13,216 read from the cache), and are added.

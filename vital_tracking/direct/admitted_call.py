@@ -36,7 +36,7 @@ class AdmittedCall:
         self._release = release
 
     def record(self, **usage: Any) -> str:
-        """Record the call, with the arguments of `tracker.record` but those that `admit` was given; returns its id.
+        """Record the call; returns its id. `usage` are the arguments of `tracker.record` but those that `admit` was given.
 
         A second record of the same admission is one more call, for which nothing was set aside.
         """

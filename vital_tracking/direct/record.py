@@ -80,11 +80,24 @@ class DirectCalls:
     ) -> str:
         """Record a call that no LangChain object made (AutoGen, a raw SDK, Perplexity), and return its id.
 
-        Tokens are counts as the provider reports them, `prompt_tokens` with the cached ones; times are milliseconds;
+        What was called: `provider` and `model`; with a provider and no model, the provider's default model prices the call and
+        the row says so. `call_type` is `chat`, `completion` or `embedding`; `service_tier` the provider's (`priority`, `flex`),
+        where that has prices of its own.
+
+        What it used, in tokens as the provider counts them: `prompt_tokens` with the cached ones, of which `cache_read_tokens`,
+        `cache_write_tokens` and `audio_input_tokens` are parts; `completion_tokens`, of which `reasoning_tokens` and
+        `audio_output_tokens` are parts. Counts that are missing are estimated, and flagged.
+
+        How it went: `response_time_ms` and `ttft_ms` (to the first token) in milliseconds; `started_at`, by default that long
+        ago; `success`, or the `error`, of which only the class name is kept; or `status` itself: `ok`, `error`, `cancelled`,
+        `abandoned` or `blocked`.
+
+        Whom it is for: `user_id`, `session_id`, `organization_id` and `agent` (an Agent or its id), over the scope that is open.
         `framework` and `message_type` are free words (langchain, autogen, perplexity, hybrid; chat, preset_action,
-        tool_execution). Inside a scope the call belongs to it. With a provider and no model, the provider's default model
-        prices the call and the row says so. Of an error only the class name is kept. Never raises for what it is given:
-        what cannot be stored is left out and named in the row's metadata. `admission` is for calls that `admit` let go.
+        tool_execution). `tags` and `metadata` are kept with the row: small, and no texts of prompts or answers, please.
+
+        `admission` is for calls that `admit` let go. Never raises for what it is given: what cannot be stored is left out and
+        named in the row's metadata.
         """
         call_id = (admission.call_id if admission is not None else None) or new_id()
         try:
@@ -215,18 +228,19 @@ class DirectCalls:
         `with tracker.admit(provider="openai", model="gpt-4o", prompt=text, max_tokens=500) as call:` make the call with
         `call.model`, then `call.record(prompt_tokens=..., completion_tokens=...)`.
 
-        `prompt` is the prompt's text, of which only the size is taken, or `prompt_tokens` its tokens where they are known;
-        `max_tokens` limits the answer. `downgrade_to` names cheaper models, best first, to take where a budget asks for that;
-        `max_wait` is the longest wait for a throttle, in seconds. `user_id`, `session_id`, `organization_id` and `agent` say whom
-        the call is for, over the scope that is open. Raises BudgetExceeded where the call may not be made; that is recorded.
+        `provider` and `model` say what is to be called. `prompt` is the prompt's text, of which only the size is taken, or
+        `prompt_tokens` its tokens where they are known; `max_tokens` limits the answer. `downgrade_to` names cheaper models,
+        best first, to take where a budget asks for that; `max_wait` is the longest wait for a throttle, in seconds. `user_id`,
+        `session_id`, `organization_id` and `agent` say whom the call is for, over the scope that is open. Raises BudgetExceeded
+        where the call may not be made; that is recorded.
         """,
     )
     aadmit = suspending(
         _admitting,
         name="aadmit",
-        doc="""`admit` for an event loop, with the same arguments: `async with await tracker.aadmit(...) as call:`.
+        doc="""Do what `admit` does, with the same arguments, without holding up the event loop.
 
-        No wait holds up the loop.
+        `async with await tracker.aadmit(provider="openai", model="gpt-4o", prompt=text, max_tokens=500) as call:`
         """,
     )
 

@@ -22,7 +22,7 @@ from langsmith.run_helpers import get_current_run_tree
 
 from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.calls.attribution import ALLOWED_METADATA, context_of
-from vital_tracking.calls.in_flight import ORPHAN_GRACE_S, InFlightRegistry, key_of
+from vital_tracking.calls.in_flight import ORPHAN_GRACE_S, InFlightRegistry, run_key
 from vital_tracking.calls.live import LiveCall, admitted
 from vital_tracking.calls.metadata_keys import metadata_keys
 from vital_tracking.calls.resolve import run_key_of_message
@@ -123,7 +123,7 @@ class VitalHandler(BaseCallbackHandler):
     def on_llm_new_token(self, token: str | list[str | dict[str, Any]], *, run_id: UUID, **kwargs: Any) -> None:
         """Note a streamed token."""
         try:
-            call = self._calls.calls.get(key_of(run_id))
+            call = self._calls.calls.get(run_key(run_id))
             if call is not None:
                 call.token(token, kwargs.get("chunk"))
         except Exception as error:  # noqa: BLE001
@@ -132,7 +132,7 @@ class VitalHandler(BaseCallbackHandler):
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Note an event of a v3 stream."""
         try:
-            call = self._calls.calls.get(key_of(run_id))
+            call = self._calls.calls.get(run_key(run_id))
             if call is not None:
                 call.stream_event(event)
         except Exception as error:  # noqa: BLE001
@@ -293,7 +293,7 @@ class VitalHandler(BaseCallbackHandler):
         if registry.closed:
             self._recorder.refuse()
             return
-        key = key_of(run_id)
+        key = run_key(run_id)
         known = registry.calls.get(key)
         if known is not None and known.metadata is metadata:
             known.echoes += 1  # the handler is listed twice: LangChain passes both the same metadata object
@@ -317,7 +317,7 @@ class VitalHandler(BaseCallbackHandler):
             call.langsmith = (tree.trace_id, tree.session_name)
         call.below = known  # a run id that the user gave to two calls at once
         if parent_run_id is not None:
-            call.run = registry.runs.get(key_of(parent_run_id))
+            call.run = registry.runs.get(run_key(parent_run_id))
         if metadata is not None and "langgraph_node" in metadata:
             call.attempt = _attempt()
         if self._hash_key is not None:

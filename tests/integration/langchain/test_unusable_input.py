@@ -344,7 +344,7 @@ async def test_no_fault_of_ours_reaches_the_user(
     elif broken == "handler":
         monkeypatch.setattr(handler, "LiveCall", fail)
         monkeypatch.setattr(in_flight, "Run", fail)
-        monkeypatch.setattr(handler, "key_of", fail)
+        monkeypatch.setattr(handler, "run_key", fail)
     elif broken == "record":
         monkeypatch.setattr(encoding, "record_of", fail)
     else:
