@@ -1,6 +1,6 @@
 # make demo   what it does, in a minute, on a database of your own
-# make test   everything that is tested; with VITAL_LONG_TESTS=1 every cell of the budget matrix, and outages of a minute
-# make test-support  that the servers that tests run against speak as the real ones do
+# make test   all tests of the package; with VITAL_LONG_TESTS=1 every cell of the budget matrix, and outages of a minute
+# make test-support  the tests of the servers that the others run against: do they speak as the real ones do?
 # make check  style, types, architecture, SQL
 # make bench  what it costs, beside what you would take instead, in a quarter of an hour; docs/performance.md has the figures
 # make bench-full  the same for longer, at more sizes, in an hour; JSON=FILE keeps the figures of both

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.folders import quick_temporary
 from tests.support.postgres import PostgresServer
+from tests.support.provider_server import ProviderServer
 from tests.support.supabase_lite import SupabaseLite
 
 EMPTY = """
@@ -47,3 +48,11 @@ def lite(postgres_server: PostgresServer, template_database: str) -> Iterator[Su
     ):
         yield server
     postgres_server.drop_database("behind_api")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Let go of requests that a failed test has left hanging: its event loop would wait for them before the server is stopped."""
+    for value in getattr(item, "funcargs", {}).values():
+        if isinstance(value, ProviderServer):
+            value.release.set()

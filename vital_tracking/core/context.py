@@ -1,7 +1,4 @@
-"""Who and what a call is for: agents, the frozen call context, and the scope that is open now.
-
-Pure but for one ContextVar: nothing here reads a clock or does I/O.
-"""
+"""Who and what a call is for: agents, the frozen call context, and the names of metadata that carry it. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scopes that are open: a ContextVar, and what a call inside them is for."""
+"""Scope frames: which scopes are open, by a ContextVar, and what a call inside them is for."""
 
 from __future__ import annotations
 

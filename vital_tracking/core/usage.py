@@ -1,7 +1,7 @@
-"""What a call used, and the record of it: values in, values out.
+"""The tokens that a call used.
 
 Token buckets are disjoint inside their total: `prompt_tokens` holds uncached text, cache reads, cache writes and audio;
-`completion_tokens` holds text, reasoning and audio. No prompt, completion or error text ever gets into a record.
+`completion_tokens` holds text, reasoning and audio.
 """
 
 from __future__ import annotations
