@@ -12,7 +12,6 @@ from typing import Final
 
 from typing_extensions import TypedDict
 
-from vital_tracking import __version__
 from vital_tracking.errors import StoreNotReady, VitalError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.queries.alerts import Alert, recent_alerts
@@ -64,7 +63,8 @@ def examine(*, full: bool = False) -> Iterator[Check]:
 
     What fails is a check of its own: nothing is raised.
     """
-    yield Check("ok", f"vital-tracking {__version__}, genai-prices {version('genai-prices')}, {_langchain()}")
+    packages = ("vital-tracking", "genai-prices", "langchain-core", "langgraph", "langsmith")
+    yield Check("ok", ", ".join(_installed(name) for name in packages))
     try:
         settings = Settings.from_env()
         store = open_store(settings)
@@ -95,14 +95,12 @@ def examine(*, full: bool = False) -> Iterator[Check]:
     yield from check_views(views, now)
 
 
-def _langchain() -> str:
-    names = []
-    for name in ("langchain-core", "langgraph", "langsmith"):
-        try:
-            names.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            names.append(f"no {name}")
-    return ", ".join(names)
+def _installed(package: str) -> str:
+    """A package and its version, or that it is not there."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"no {package}"
 
 
 def _delivery(settings: Settings) -> Iterator[Check]:

@@ -29,10 +29,13 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import PostgresServer
 from vital_tracking.cli.app import app
 from vital_tracking.cli.render.console import console
+from vital_tracking.cli.report import tables
 from vital_tracking.cli.report.charts import by_day, sparkline
 from vital_tracking.cli.report.forecast import error_sentence, forecast_sentence, forecast_text
+from vital_tracking.queries.catalogue import GROUPINGS, Grouping
 from vital_tracking.queries.csv import safe_cell
 from vital_tracking.queries.forecast import cost_forecast
+from vital_tracking.queries.usage import usage_report
 from vital_tracking.stores.postgres import PostgresStore
 
 Report = Callable[..., str]
@@ -295,6 +298,33 @@ def test_each_report_names_its_rows(report: Report) -> None:
     assert re.search(r"^1:1_conversation +gpt-4o +4 +\$1\.68 +\$1\.26 +\$0\.42 +25 % +█+ +25 %", cache, re.MULTILINE)
     assert "globex" not in report("users", *DAYS, "--organization", "acme")
     assert "$2.26" in line_of(report("users", *DAYS, "--organization", "acme"), "total")
+
+
+def test_the_catalogue_is_that_of_the_database(usage: PostgresStore) -> None:
+    """A measure or a label of one of them alone would be an empty column, or be shown to nobody."""
+    for grouping in GROUPINGS.values():
+        answer = usage_report(
+            usage, grouping.name, since=datetime(2026, 1, 10, tzinfo=UTC), until=datetime(2026, 1, 20, tzinfo=UTC)
+        )
+        for row in answer["rows"]:
+            assert set(row) == {*grouping.columns, "days"}, grouping.name
+
+
+@pytest.mark.parametrize("labels", [("service_type",), ("organization_id", "team_id", "squad")])
+def test_a_new_grouping_is_shown_by_its_labels(
+    labels: tuple[str, ...], usage: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever adds a grouping would have to find the table that draws it, or see a traceback."""
+    answer = usage_report(
+        usage, "services", since=datetime(2026, 1, 10, tzinfo=UTC), until=datetime(2026, 1, 20, tzinfo=UTC)
+    )
+    for row in answer["rows"]:
+        row.update({"team_id": "cardiology", "squad": None})
+    monkeypatch.setattr(tables, "GROUPINGS", {"teams": Grouping("teams", "Teams", labels)})
+    with console.capture() as shown:
+        console.print(tables.usage_table({**answer, "report": "teams"}, title="Teams"))
+    heading = labels[-2 if len(labels) > 1 else 0].replace("_", " ")
+    assert shown.get().splitlines()[1].startswith(heading)
 
 
 def test_rows_that_are_not_shown_are_summed_up(report: Report) -> None:

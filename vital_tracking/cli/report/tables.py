@@ -15,7 +15,7 @@ from vital_tracking.cli.render.console import bar, console, table
 from vital_tracking.cli.render.times import duration
 from vital_tracking.cli.report.charts import by_day, days_together, sparkline
 from vital_tracking.cli.report.request import PRICE_THEM
-from vital_tracking.queries.catalogue import MEASURES
+from vital_tracking.queries.catalogue import GROUPINGS, MEASURES
 from vital_tracking.queries.usage import UsageReport, first_and_last_day, others, savings_share
 from vital_tracking.queries.words import counted
 
@@ -80,20 +80,20 @@ def _wide(made: Table) -> int:
 
 
 def _labels(report: str, rows: Sequence[Line], organization: str | None) -> list[Column]:
-    columns = {
+    known = {
         "services": [Column("service", False, _named("service_type"))],
         "users": [
             Column("user", False, _named("user_id")),
-            Column("services", True, lambda row: str(row.get("services") or ""), 11),
-            Column("last day", True, lambda row: str(row.get("last_day") or ""), 8),
+            Column("services", True, _label("services"), 11),
+            Column("last day", True, _label("last_day"), 8),
         ],
         "agents": [
             Column("agent", False, lambda row: _first(row, _agent(row))),
-            Column("tier", False, lambda row: row.get("agent_tier") or "", 6),
+            Column("tier", False, _label("agent_tier"), 6),
         ],
         "panels": [
             Column("panel", False, _named("panel_id")),
-            Column("seat", True, lambda row: str(row.get("panel_position") or "")),
+            Column("seat", True, _label("panel_position")),
             Column("agent", False, _agent),
         ],
         "workflows": [
@@ -102,16 +102,24 @@ def _labels(report: str, rows: Sequence[Line], organization: str | None) -> list
         ],
         "models": [
             Column("model", False, _named("model")),
-            Column("provider", False, lambda row: row.get("provider") or "", 6),
+            Column("provider", False, _label("provider"), 6),
         ],
         "cache": [
             Column("service", False, _named("service_type")),
-            Column("model", False, lambda row: row.get("model") or ""),
+            Column("model", False, _label("model")),
         ],
-    }[report]
+    }
+    columns = known.get(report) or _plain_labels(GROUPINGS[report].labels)
     if organization is None and any(row.get("organization_id") for row in rows):
-        columns.insert(1, Column("organization", False, lambda row: row.get("organization_id") or "", 1))
+        columns.insert(1, Column("organization", False, _label("organization_id"), 1))
     return columns
+
+
+def _plain_labels(names: Sequence[str]) -> list[Column]:
+    """A column for each label, headed by its name: for groupings that have no columns of their own above."""
+    first, *rest = [name for name in names if name != "organization_id"]
+    others = [Column(name.replace("_", " "), False, _label(name)) for name in rest]
+    return [Column(first.replace("_", " "), False, _named(first)), *others]
 
 
 def _first(row: Line, label: str) -> str:
@@ -123,6 +131,10 @@ def _first(row: Line, label: str) -> str:
 
 def _named(name: str) -> Callable[[Line], str]:
     return lambda row: _first(row, row.get(name) or "")
+
+
+def _label(name: str) -> Callable[[Line], str]:
+    return lambda row: str(row.get(name) or "")
 
 
 def _agent(row: Line) -> str:
