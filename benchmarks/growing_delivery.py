@@ -69,7 +69,7 @@ def take_up_ms(place: Path) -> float:
     """Milliseconds until it is known what the dead have left."""
     gc.collect()
     taken: list[Any] = []
-    took = own_time(lambda: taken.extend(claim(place)))
+    took = own_time(lambda: taken.extend(claim(owners_in(place))))
     for one in taken:
         one.let_go()
     if not taken:
@@ -81,7 +81,7 @@ def take_up_mib(place: Path) -> float:
     """The most memory that it takes meanwhile."""
     gc.collect()
     tracemalloc.start()
-    taken = list(claim(place))
+    taken = list(claim(owners_in(place)))
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     for one in taken:

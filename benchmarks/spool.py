@@ -37,7 +37,7 @@ from benchmarks.database import a_database_server
 from benchmarks.figures import Found, Part, Table, ratios, spanned, spread
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.wire import pack_call, pack_start
-from vital_tracking.spool.log_record import RecordKind, framed
+from vital_tracking.spool.log_record import RecordKind, encoded_record
 from vital_tracking.spool.segment import Segment
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -168,7 +168,7 @@ class Parts:
         self._call.packed_start = self._start = pack_start(self._call, self._run_id)
         self._id = self._call.id.bytes
         self._payloads = ((RecordKind.OPENED, self._start), (RecordKind.CALL, pack_call(self._call)))
-        self._frames = [framed(kind, self._id, payload) for kind, payload in self._payloads]
+        self._frames = [encoded_record(kind, self._id, payload) for kind, payload in self._payloads]
         self.frame_bytes = [len(frame) for frame in self._frames]
 
     def packing(self) -> None:
@@ -177,7 +177,7 @@ class Parts:
 
     def framing(self) -> None:
         for kind, payload in self._payloads:
-            framed(kind, self._id, payload)
+            encoded_record(kind, self._id, payload)
 
     def ours(self) -> None:
         for frame in self._frames:

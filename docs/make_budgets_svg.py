@@ -5,9 +5,7 @@ Run it: python docs/make_budgets_svg.py
 
 from __future__ import annotations
 
-import json
 import tempfile
-from datetime import datetime
 from pathlib import Path
 
 from make_demo_svg import FORMAT
@@ -17,6 +15,7 @@ from vital_tracking.cli.budgets.tables import windows_table
 from vital_tracking.cli.demo import ORGANIZATION
 from vital_tracking.cli.render.console import console
 from vital_tracking.langchain.demo import fake_models, run_demo
+from vital_tracking.queries.budgets import all_budgets, set_budget, windows
 from vital_tracking.stores.embedded import EmbeddedStore
 
 BUDGETS = (
@@ -45,10 +44,9 @@ def main() -> None:
             run_demo(tracker, fake_models(), lambda _: None)
             tracker.flush(30)
             for budget in BUDGETS:  # their running windows are filled from the calls that were recorded
-                store.call("set_budget_v1", budget=json.dumps(budget))
-            now = datetime.fromisoformat(store.call("budgets_v1")["now"])
+                set_budget(store, budget)
             console.record, console.width = True, 96
-            console.print(windows_table(store.call("budget_windows_v1"), now, console.width))
+            console.print(windows_table(windows(store), all_budgets(store)["now"], console.width))
         store.stop()
     title = "vital-tracking budgets windows"
     console.save_svg(str(Path(__file__).with_name("budgets.svg")), title=title, code_format=FORMAT)

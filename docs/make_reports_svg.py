@@ -14,7 +14,8 @@ from make_demo_svg import FORMAT
 
 from vital_tracking import Agent, Settings
 from vital_tracking.cli.render.console import console
-from vital_tracking.cli.report import texts as findings
+from vital_tracking.cli.report.forecast import forecast_text
+from vital_tracking.cli.report.overview import totals
 from vital_tracking.cli.report.tables import usage_table
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.pricing import PriceBook
@@ -22,6 +23,9 @@ from vital_tracking.core.record import CallRecord
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery.recorder import Recorder
 from vital_tracking.ids import new_id
+from vital_tracking.queries.catalogue import GROUPINGS
+from vital_tracking.queries.forecast import cost_forecast
+from vital_tracking.queries.usage import usage_report
 from vital_tracking.stores.embedded import EmbeddedStore
 
 NOW = datetime(2026, 10, 19, 14, tzinfo=UTC)
@@ -113,16 +117,16 @@ def main() -> None:
         make_calls(recorder)
         recorder.close(60)
         console.record, console.width = True, 138
-        asked = {"since": NOW - timedelta(days=29), "until": NOW, "organization": "acme"}
-        for report, title in (("services", "Services"), ("workflows", "Workflows, by step"), ("models", "Models")):
-            answer = store.call("usage_report_v1", report=report, **asked, rows=5)
-            if report == "services":
-                for line in findings.totals(answer, "30 days", exact=False):
+        since = NOW - timedelta(days=29)
+        for name in ("services", "workflows", "models"):
+            report = usage_report(store, name, since=since, until=NOW, organization="acme", rows=5)
+            if name == "services":
+                for line in totals(report, "30 days", exact=False):
                     console.print(line, highlight=False)
                 console.print()
-            console.print(usage_table(answer, title=title, exact=False, organization="acme"))
+            console.print(usage_table(report, title=GROUPINGS[name].title, exact=False, organization="acme"))
             console.print()
-        for part in findings.forecast(store.call("forecast_v1", organization="acme", moment=NOW), exact=False):
+        for part in forecast_text(cost_forecast(store, organization="acme", moment=NOW), exact=False):
             console.print(part, highlight=False)
         store.stop()
     console.save_svg(str(Path(__file__).with_name("reports.svg")), title="vital-tracking report", code_format=FORMAT)

@@ -15,12 +15,13 @@ assert store.calls[0]["total_tokens"] == 120
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from vital_tracking.errors import StoreNotReady
-from vital_tracking.stores.protocol import Row
+from vital_tracking.stores.protocol import Row, Store
+from vital_tracking.stores.relations import Relation, Values
 
 if TYPE_CHECKING:
     from vital_tracking.langchain.fake import FakeUsageModel
@@ -33,8 +34,8 @@ class MemoryStore:
     the database's.
     """
 
-    description = "memory"
-    in_memory = True  # it ends with the process: nothing is spooled for it
+    description = identity = "memory"
+    in_memory = True
 
     def __init__(self) -> None:
         self.calls: list[Row] = []
@@ -68,6 +69,18 @@ class MemoryStore:
         """Views need a database."""
         raise StoreNotReady(f"MemoryStore has no view {relation}; look at .calls and .runs.")
 
+    def stream(
+        self,
+        relation: Relation,
+        *,
+        equals: Mapping[str, object] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        batch: int = 5_000,
+    ) -> Iterator[list[Values]]:
+        """Relations need a database."""
+        raise StoreNotReady(f"MemoryStore has no relation {relation.name}; look at .calls and .runs.")
+
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """Sums need a database."""
         raise StoreNotReady("MemoryStore sums nothing up; look at .calls and .runs.")
@@ -78,6 +91,8 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing to close."""
 
+
+_: type[Store] = MemoryStore  # so that the type checker holds it against the protocol
 
 _GIVEN_UP = ("abandoned", "cancelled")
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import inspect
+import re
 
 import pytest
 
 import vital_tracking
 from docs.make_house_svg import house
 from tests.support.house import FLOOR_OF, PACKAGE, REPOSITORY, arrows, imported, modules, room_of
+from vital_tracking import queries
+from vital_tracking.migrate import find_migrations
 
 MODULES = modules()
 ARROWS = arrows()
@@ -93,3 +97,31 @@ def test_the_picture_of_the_house_shows_it_as_it_is() -> None:
     """If this failed, whoever takes over the code would be shown another house than the one he stands in."""
     drawn = (REPOSITORY / "docs" / "house.svg").read_text(encoding="utf-8")
     assert drawn == house(), "Draw it anew: python -m docs.make_house_svg"
+
+
+SQL_NAME = re.compile(
+    r"create (?:or replace )?(?:function|table|view|materialized view) public\.(\w+_\w+)", re.IGNORECASE
+)
+
+
+def test_the_command_line_asks_queries_and_no_store() -> None:
+    """The pages would have to copy what the commands ask the database, and the two would come to differ."""
+    known = {name for migration in find_migrations() for name in SQL_NAME.findall(migration.sql)}
+    assert {"usage_report_v1", "token_usage_logs", "agent_usage_detailed"} <= known
+    for path in sorted((PACKAGE / "cli").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                asked = ast.unparse(node.func)
+                assert not re.search(r"store\.(call|read|stream|breakdown)$", asked), f"{path.name} asks {asked}"
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in known, f"{path.name} names {node.value}, which only queries may"
+                assert not re.match(r"(?i)select\b.*\bfrom\b", node.value), f"{path.name} holds SQL"
+
+
+def test_queries_export_what_they_document() -> None:
+    """Whoever builds on the read side would have to guess what of it is meant for him."""
+    for name in queries.__all__:
+        thing = getattr(queries, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert (thing.__doc__ or "").strip().endswith("."), f"queries.{name} says nothing of itself"
+            assert not (inspect.isfunction(thing) and "return" not in thing.__annotations__)

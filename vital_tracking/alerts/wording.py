@@ -154,7 +154,7 @@ def _consequence(budget: Mapping[str, Any]) -> str:
     return f"over that, {what}" + (", but it only watches (shadow): nothing is stopped" if would else "")
 
 
-def thresholds_text(thresholds: Sequence[str]) -> str:
+def thresholds_text(thresholds: Sequence[str | Decimal]) -> str:
     """Shares of a limit in per cent: 50 %, 80 % and 100 %."""
     return _listed([f"{(Decimal(share) * 100).normalize():f} %" for share in thresholds])
 

@@ -64,7 +64,7 @@ def options(
     the embedded PostgreSQL.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks is no reason to fall over
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal cannot show must not raise
             stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("httpx", "psycopg.pool"):

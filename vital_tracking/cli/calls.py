@@ -3,66 +3,25 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vital_tracking.cli.render.console import as_csv, as_json, console, say, table, usd
-from vital_tracking.cli.render.times import moment
-from vital_tracking.settings import Settings
-from vital_tracking.stores import open_store
+from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
+from vital_tracking.cli.render.options import either
+from vital_tracking.cli.render.session import Csv, Json, opened
+from vital_tracking.cli.render.times import moment, short_time
+from vital_tracking.core.context import SERVICE_TYPES
+from vital_tracking.core.record import STATUSES
+from vital_tracking.queries.calls import CALL_COLUMNS, Call, CallFilters, recent_calls
+from vital_tracking.queries.words import usd
 
-COLUMNS = (
-    "id",
-    "created_at",
-    "organization_id",
-    "user_id",
-    "session_id",
-    "service_type",
-    "service_id",
-    "agent_id",
-    "agent_name",
-    "agent_tier",
-    "workflow_id",
-    "workflow_step",
-    "panel_id",
-    "panel_position",
-    "solution_id",
-    "framework",
-    "provider",
-    "model",
-    "call_type",
-    "message_type",
-    "calls",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "usage_estimated",
-    "input_cost",
-    "output_cost",
-    "total_cost",
-    "potential_cost",
-    "priced",
-    "response_time_ms",
-    "ttft_ms",
-    "cache_hit",
-    "status",
-    "error_type",
-    "metadata",
-)
-
-
-class Status(StrEnum):
-    """How a call ended."""
-
-    ok = "ok"
-    error = "error"
-    cancelled = "cancelled"
-    abandoned = "abandoned"
-    blocked = "blocked"
+if TYPE_CHECKING:
+    Status = str
+else:
+    Status = StrEnum(
+        "Status", {status: status for status in STATUSES}
+    )  # the command line reads the choices from an enum
 
 
 def calls(
@@ -71,44 +30,35 @@ def calls(
     organization: Annotated[str | None, typer.Option(help="Only this organization's.")] = None,
     agent: Annotated[str | None, typer.Option(help="Only this agent's (its id).")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
-    service: Annotated[
-        str | None, typer.Option(help="1:1_conversation, virtual_panel, workflow or solution_builder.")
-    ] = None,
+    service: Annotated[str | None, typer.Option(help=f"{either(SERVICE_TYPES)}.")] = None,
     status: Annotated[Status | None, typer.Option(help="Only calls that ended so.")] = None,
     unpriced: Annotated[bool, typer.Option("--unpriced", help="Only calls without a known price.")] = False,
     since: Annotated[str | None, typer.Option(help="A span such as 30m, 24h, 7d, or a date.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.")] = False,
-    csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    json_: Json = False,
+    csv_: Csv = False,
 ) -> None:
     """Show recent calls, the newest first: who, what for, tokens, cost, time, outcome.
 
     Where a row stands for several calls, of which only the money was kept, a column says how many.
     """
-    earliest = moment(since, "--since") if since is not None else None
-    filters: dict[str, Any] = {
-        "user_id": user,
-        "session_id": session,
-        "organization_id": organization,
-        "agent_id": agent,
-        "model": model,
-        "service_type": service,
-        "status": status.value if status else None,
-        "priced": False if unpriced else None,
-    }
-    store = open_store(Settings.from_env())
-    rows = store.read(
-        "agent_usage_detailed",
-        columns=COLUMNS,
-        equals={name: value for name, value in filters.items() if value is not None},
-        since=earliest,
-        limit=limit,
+    filters = CallFilters(
+        user=user,
+        session=session,
+        organization=organization,
+        agent=agent,
+        model=model,
+        service=service,
+        status=status,
+        unpriced=unpriced,
+        since=moment(since, "--since") if since is not None else None,
     )
-    store.close()
+    with opened() as store:
+        rows = recent_calls(store, filters, limit=limit)
     if json_:
         as_json(rows)
     elif csv_:
-        as_csv(rows, COLUMNS)
+        as_csv(rows, CALL_COLUMNS)
     elif not rows:
         say("No calls match. Run `vital-tracking demo` for some, or see `vital-tracking doctor`.")
     else:
@@ -130,13 +80,13 @@ _HEADINGS = (
 )
 
 
-def _cells(row: dict[str, Any], *, merged: bool) -> tuple[str, ...]:
+def _cells(row: Call, *, merged: bool) -> tuple[str, ...]:
     place = row["workflow_step"] or (f"seat {row['panel_position']}" if row["panel_position"] else None)
     what_for = " / ".join(str(part) for part in (row["service_type"], row["user_id"], row["agent_name"], place) if part)
     marks = "".join(("~" if row["usage_estimated"] else "", " cached" if row["cache_hit"] else ""))
     time = row["response_time_ms"]
     return (
-        str(row["created_at"])[5:19].replace("T", " "),
+        short_time(row["created_at"]),
         what_for or "-",
         row["model"] or "-",
         *([f"{row['calls']:,}"] if merged else []),

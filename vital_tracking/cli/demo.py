@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from vital_tracking.cli.render.console import bar, console, table, usd
+from vital_tracking.cli.render.console import bar, console, table
+from vital_tracking.queries.usage import cost_breakdown, example_queries
+from vital_tracking.queries.words import usd
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store
 from vital_tracking.stores.embedded import EmbeddedStore
@@ -24,13 +26,6 @@ _TABLES = (
     ("panel_seat", "Cost by panel seat"),
     ("workflow_step", "Cost by workflow step"),
     ("agent", "Cost by agent"),
-)
-
-_QUERIES = (
-    "select label, calls, total_cost from cost_breakdown('model', organization => 'demo')",
-    "select service_name, status, steps, calls, total_cost, duration_ms from workflow_analytics where organization_id = 'demo'",
-    "select created_at, agent_name, model, total_tokens, total_cost from agent_usage_detailed"
-    " where organization_id = 'demo' order by created_at desc limit 10",
 )
 
 
@@ -67,7 +62,7 @@ def demo(
             console.print(f"Models: {who}\n", highlight=False)
             show_costs(store, since=started)
     console.print("[bold]See more[/bold]: the same in SQL, in the database that is now yours")
-    for query in _QUERIES:
+    for query in example_queries(ORGANIZATION):
         console.print(f'  {command()} psql -c "{query}"', soft_wrap=True, highlight=False, markup=False)
     console.print("\n[bold]Next[/bold]: attach it to your own code")
     console.print("  tracker = VitalTracker.from_env()", highlight=False)
@@ -84,7 +79,7 @@ def command() -> str:
 def show_costs(store: Store, since: datetime) -> None:
     """Print what was spent since an instant: by service, seat, step and agent."""
     for by, title in _TABLES:
-        rows = store.breakdown(by, since=since, organization=ORGANIZATION)
+        rows = cost_breakdown(store, by, since=since, organization=ORGANIZATION)
         largest = max((row["total_cost"] for row in rows), default=0)
         console.print(
             table(
@@ -101,7 +96,7 @@ def show_costs(store: Store, since: datetime) -> None:
                     (
                         row["label"],
                         str(row["calls"]),
-                        f"{int(row['prompt_tokens'] + row['completion_tokens']):,}",
+                        f"{row['prompt_tokens'] + row['completion_tokens']:,}",
                         usd(row["total_cost"]),
                         bar(row["total_cost"], largest),
                         f"{row['unpriced_calls']} unpriced" if row["unpriced_calls"] else "",

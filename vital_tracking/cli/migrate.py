@@ -10,6 +10,7 @@ import typer
 from vital_tracking.cli.render.console import say
 from vital_tracking.errors import SettingsError
 from vital_tracking.migrate import find_migrations, seed_sql
+from vital_tracking.queries.maintenance import make_partitions
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 from vital_tracking.stores import open_store
@@ -36,7 +37,7 @@ def migrate(
         return
     store = _store_at(database_url) if database_url else _direct_store()
     applied = store.migrate(migrations)
-    made = store.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
+    made = make_partitions(store, datetime.now(UTC).date(), 13)
     for migration in applied:
         say(f"applied {migration.version} {migration.name}")
     if seed:

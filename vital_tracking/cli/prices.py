@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from vital_tracking.cli.render.console import as_json, console, say, table
-from vital_tracking.core.pricing import BUCKETS, PriceBook, amount
-from vital_tracking.delivery.upkeep import team_prices
-from vital_tracking.settings import Settings
-from vital_tracking.stores import Store, open_store
+from vital_tracking.cli.render.session import Json, opened
+from vital_tracking.core.pricing import BUCKETS, amount
+from vital_tracking.queries.csv import plain
+from vital_tracking.queries.prices import FIRST_CALL, add_price, model_prices, price_book
 
 app = typer.Typer(
     help="The team's own prices, over those of genai-prices.", no_args_is_help=True, rich_markup_mode=None
 )
 
-_AMOUNTS = (
+_SHOWN: Final = (
     ("input", "input_usd_per_mtok"),
     ("output", "output_usd_per_mtok"),
     ("cache read", "cache_read_usd_per_mtok"),
@@ -27,23 +26,18 @@ _AMOUNTS = (
 )
 
 
-_FIRST_CALL = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 @app.command("list")
-def list_prices(json_: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.")] = False) -> None:
+def list_prices(json_: Json = False) -> None:
     """List the team's own prices, the newest first."""
-    store = open_store(Settings.from_env())
-    answer = store.call("model_prices_v1")
-    store.close()
-    rows: list[dict[str, Any]] = answer
+    with opened() as store:
+        rows = model_prices(store)
     if json_:
         as_json(rows)
         return
     if not rows:
         say("No own prices: genai-prices has them all. Add one with `vital-tracking prices set`.")
         return
-    headings = [("provider", False), ("model", False), ("from (UTC)", False), *((name, True) for name, _ in _AMOUNTS)]
+    headings = [("provider", False), ("model", False), ("from (UTC)", False), *((name, True) for name, _ in _SHOWN)]
     console.print(
         table(
             "US dollars per million tokens",
@@ -53,7 +47,7 @@ def list_prices(json_: Annotated[bool, typer.Option("--json", help="Print JSON; 
                     row["provider"] or "any",
                     row["model"],
                     _from(row["valid_from"]),
-                    *(row[column] or "" for _, column in _AMOUNTS),
+                    *("" if (value := row.get(column)) is None else plain(value) for _, column in _SHOWN),
                 )
                 for row in rows
             ],
@@ -87,8 +81,7 @@ def set_price(
     note: Annotated[str | None, typer.Option(help="Why, or where from.")] = None,
 ) -> None:
     """Add a price of your own. It prices calls that start from its date on; prices are never overwritten."""
-    entry: dict[str, str | None] = {"model": model, "provider": provider, "note": note}
-    for option, column, value in (
+    given = (
         ("--input", "input_usd_per_mtok", input_),
         ("--output", "output_usd_per_mtok", output),
         ("--cache-read", "cache_read_usd_per_mtok", cache_read),
@@ -98,26 +91,14 @@ def set_price(
         ("--audio-input", "audio_input_usd_per_mtok", audio_input),
         ("--audio-output", "audio_output_usd_per_mtok", audio_output),
         ("--request", "request_usd", request),
-    ):
-        if value is not None:
-            entry[column] = _amount(value, option)
-    start = _moment(valid_from) if valid_from else None
-    store = open_store(Settings.from_env())
-    if start is None and not _has_own_price(store, provider, model):
-        start = _FIRST_CALL  # calls that wait for a price are older than this moment; those that have one keep it
-    entry["valid_from"] = start.isoformat() if start else None
-    price = json.dumps({name: value for name, value in entry.items() if value is not None})
-    store.call("add_model_price_v1", price=price)
-    store.close()
-    since = "the first call" if start == _FIRST_CALL else valid_from or "now"
+    )
+    amounts = {column: _amount(value, option) for option, column, value in given if value is not None}
+    wanted = _moment(valid_from) if valid_from else None
+    with opened() as store:
+        start = add_price(store, model, amounts, provider=provider, valid_from=wanted, note=note)
+    since = "the first call" if start == FIRST_CALL else valid_from or "now"
     say(f"{model}: ${input_} in, ${output} out per million tokens, from {since} on")
     say("Running trackers take it up within five minutes. For calls stored unpriced: vital-tracking reprice")
-
-
-def _has_own_price(store: Store, provider: str | None, model: str) -> bool:
-    wanted = (provider.strip().lower() if provider else None, model.strip().lower())
-    own = team_prices(store.call("model_prices_v1"))
-    return wanted in {(price.provider.lower() if price.provider else None, price.model.lower()) for price in own}
 
 
 @app.command("show")
@@ -126,9 +107,8 @@ def show_price(
     provider: Annotated[str | None, typer.Option(help="Its provider, as LangChain names it.")] = None,
 ) -> None:
     """Show what a model costs now, and which entry says so."""
-    store = open_store(Settings.from_env())
-    rates = _book(store).rates(provider, model, datetime.now(UTC))
-    store.close()
+    with opened() as store:
+        rates = price_book(store).rates(provider, model, datetime.now(UTC))
     if rates is None:
         say(f"No price is known for {model}. Set one: vital-tracking prices set {model} --input USD --output USD")
         raise typer.Exit(1)
@@ -138,10 +118,6 @@ def show_price(
             say(f"  {name.replace('_', ' '):<15} {_rate(value)} per million tokens")
     if rates.per_request:
         say(f"  {'request':<15} ${rates.per_request} each")
-
-
-def _book(store: Store) -> PriceBook:
-    return PriceBook(team_prices(store.call("model_prices_v1")))
 
 
 def _amount(text: str, option: str) -> str:
@@ -158,9 +134,8 @@ def _rate(value: Any) -> str:
     return f"${value.base}, " + ", ".join(f"${tier.price} above {tier.start:,} prompt tokens" for tier in tiers)
 
 
-def _from(text: str) -> str:
-    moment = datetime.fromisoformat(text).astimezone(UTC)
-    return "the first call" if moment == _FIRST_CALL else f"{moment:%Y-%m-%d %H:%M}"
+def _from(moment: datetime) -> str:
+    return "the first call" if moment == FIRST_CALL else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def _moment(text: str) -> datetime:

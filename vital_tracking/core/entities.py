@@ -6,22 +6,39 @@ Written here once, and in the database by the check of `budget_limits`; a test h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
-# Entity of a budget -> field of a call's context that names it.
-ENTITY_FIELDS: Final[Mapping[str, str]] = {
-    "organization": "organization_id",
-    "service": "service_type",
-    "tier": "agent_tier",
-    "user": "user_id",
-    "session": "session_id",
-    "agent": "agent_id",
-    "workflow": "workflow_id",
-    "panel": "panel_id",
-    "solution": "solution_id",
-}
-ENTITY_TYPES: Final = (*ENTITY_FIELDS, "model")
+from vital_tracking.core.context import SERVICE_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """What a budget can stand on: its name, the column of a call that says which one, the help of an option, an example."""
+
+    name: str
+    column: str
+    help: str
+    example: str
+
+
+ENTITIES: Final = (
+    Entity("organization", "organization_id", "The organization; by default that of VITAL_ORGANIZATION_ID.", "acme"),
+    Entity("service", "service_type", f"{', '.join(SERVICE_TYPES)}.", "workflow"),
+    Entity("tier", "agent_tier", "The agent's tier.", "tier_1"),
+    Entity("user", "user_id", "Whose call it is.", "u-1"),
+    Entity("session", "session_id", "The session.", "s-1"),
+    Entity("agent", "agent_id", "The agent (its id).", "cardio"),
+    Entity("workflow", "workflow_id", "The workflow.", "intake"),
+    Entity("panel", "panel_id", "The panel.", "launch-board"),
+    Entity("solution", "solution_id", "The solution.", "care-plan"),
+    Entity("model", "model", "The model.", "gpt-4o"),
+)
+ENTITY_TYPES: Final = tuple(entity.name for entity in ENTITIES)
 """All entities of a budget; a model is a fact of the call and no part of its context."""
+
+# Entity of a budget -> field of a call's context that names it.
+ENTITY_FIELDS: Final[Mapping[str, str]] = {entity.name: entity.column for entity in ENTITIES if entity.name != "model"}
 
 METRICS: Final = ("cost_usd", "tokens", "calls")
 

@@ -1,5 +1,5 @@
-"""One daemon thread that takes items from their sources and delivers them in batches. It knows sources, clock and exporter, and
-nothing of calls.
+"""One daemon thread that reads items from their sources and delivers them in batches. It knows sources and exporter, nothing of
+calls.
 
 An item leaves its source when the store has it, or will never take it: a thread that dies loses nothing, the next one goes on.
 """
@@ -34,16 +34,16 @@ _LAST_WORDS_S: Final = 0.5
 
 
 class Source(Protocol[Item]):
-    """Where items wait. Taken by one thread; `settle` or `rewind` comes before the next `take`."""
+    """Where items wait. Read by one thread; `ack` or `rewind` comes before the next `read`."""
 
-    def take(self, limit: int) -> list[Item]:
+    def read(self, limit: int) -> list[Item]:
         """The next items, at most `limit`."""
 
-    def settle(self) -> None:
-        """What was taken last is done with."""
+    def ack(self) -> None:
+        """What was read last is done with."""
 
     def rewind(self) -> None:
-        """What was taken last is to be taken again."""
+        """What was read last is to be read again."""
 
 
 class OwnSource(Source[Item], Protocol[Item]):
@@ -51,14 +51,14 @@ class OwnSource(Source[Item], Protocol[Item]):
 
     @property
     def waiting(self) -> Sized:
-        """What is not settled."""
+        """What is not acknowledged."""
 
     def end(self) -> Any:
-        """The place behind everything that was put before; comparable with `settled`."""
+        """The place behind everything that was put before; comparable with `acked`."""
 
     @property
-    def settled(self) -> Any:
-        """The place before which everything is settled."""
+    def acked(self) -> Any:
+        """The place before which everything is acknowledged."""
 
 
 class Exporter(Protocol[Item_contra, Encoded]):
@@ -144,15 +144,15 @@ class BatchProcessor(Generic[Item, Encoded]):
             self._start()
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything put before is settled (stored or set aside); False where `timeout` seconds were not enough."""
+        """Wait until everything put before is stored or set aside; False where `timeout` seconds were not enough."""
         if self._closing:
             return not self.waiting
         ends = [(source, source.end()) for source in self._sources]
 
-        def settled() -> bool:
-            return all(source.settled >= end for source, end in ends)
+        def done() -> bool:
+            return all(source.acked >= end for source, end in ends)
 
-        if settled():
+        if done():
             return True
         if threading.current_thread() is self._thread:
             return False  # called from within a delivery: nobody else would do it
@@ -161,15 +161,15 @@ class BatchProcessor(Generic[Item, Encoded]):
         try:
             deadline = None if timeout is None else time.monotonic() + timeout
             left = timeout
-            while not (settled() or self._closing or (left is not None and left <= 0)):
+            while not (done() or self._closing or (left is not None and left <= 0)):
                 if not self._running and not self._start():
                     self._work_inline(left)
                     break
                 self._wake.put(None)
                 with self._moved:  # a thread that dies over it is replaced
-                    self._moved.wait_for(lambda: settled() or self._closing or not self._running, left)
+                    self._moved.wait_for(lambda: done() or self._closing or not self._running, left)
                 left = None if deadline is None else deadline - time.monotonic()
-            return settled()
+            return done()
         finally:
             with self._lock:
                 self._flushing -= 1
@@ -179,7 +179,7 @@ class BatchProcessor(Generic[Item, Encoded]):
     def close(self, timeout: float = 5.0, *, patience: float | None = None) -> bool:
         """Deliver what waits, for at most `timeout` seconds, and stop; False where the thread has something in hand.
 
-        With `patience` it gives up sooner: where nothing was settled for so many seconds.
+        With `patience` it gives up sooner: where nothing was acknowledged for so many seconds.
         """
         self._deadline = time.monotonic() + timeout
         self._closing = True
@@ -191,10 +191,10 @@ class BatchProcessor(Generic[Item, Encoded]):
             before = None
             while thread.is_alive() and (left := self._deadline - time.monotonic()) > 0:
                 if patience is not None:
-                    settled = [source.settled for source in self._sources]
-                    if settled == before:
+                    acked = [source.acked for source in self._sources]
+                    if acked == before:
                         break
-                    before, left = settled, min(left, patience)
+                    before, left = acked, min(left, patience)
                 thread.join(left)
             if self._late():
                 thread.join(_LAST_WORDS_S)  # it notices the deadline no sooner than we do
@@ -294,20 +294,20 @@ class BatchProcessor(Generic[Item, Encoded]):
 
     def _deliver(self, source: Source[Item]) -> int | None:
         """Deliver one batch of a source: how many items it had, None where a deadline came first."""
-        settled = False
+        done = False
         try:
-            items = source.take(self._max_batch)
+            items = source.read(self._max_batch)
             self._in_hand = len(items) if source in self._sources else 0
-            settled = not items or self._deliver_items(items)
+            done = not items or self._deliver_items(items)
         finally:
-            if settled:
-                source.settle()
+            if done:
+                source.ack()
                 with self._moved:
                     self._moved.notify_all()
             else:
                 source.rewind()
             self._in_hand = 0
-        return len(items) if settled else None
+        return len(items) if done else None
 
     def _deliver_items(self, items: Sequence[Item]) -> bool:
         """Encode and send; False where a deadline came first."""

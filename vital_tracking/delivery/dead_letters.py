@@ -50,13 +50,13 @@ class DeadLetters:
     """The dead letters of one database, in a folder; at most 16 MiB of them."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._lock = threading.Lock()
 
     @property
     def path(self) -> Path | None:
         """The file; None where there is no folder to keep it in."""
-        return self._folder / FILE if self._folder is not None else None
+        return self.folder / FILE if self.folder is not None else None
 
     def add(self, function: str, row: str, sqlstate: str | None, rule: str | None) -> bool:
         """Set a row aside; False where that cannot be."""
@@ -69,22 +69,25 @@ class DeadLetters:
         except TypeError:  # a lone surrogate: why it was refused
             line = orjson.dumps({**letter, "row": row.encode("utf-8", "replace").decode()}) + b"\n"
         try:
-            make_private(path.parent)
             with self._lock:
-                fd = _opened(path)
-                try:
-                    size = os.fstat(fd).st_size
-                    if size + len(line) > _LIMIT_BYTES:
-                        return False
-                    if (
-                        size and os.pread(fd, 1, size - 1) != b"\n"
-                    ):  # the disk was full, or a process died, in the middle of one
-                        line = b"\n" + line
-                    return os.write(fd, line) == len(line)
-                finally:
-                    _let_go(fd)
+                return _append(path, line)
         except OSError:
             return False
+
+
+def _append(path: Path, lines: bytes) -> bool:
+    """Append whole lines to a file of letters; False where they do not fit into its limit."""
+    make_private(path.parent)
+    fd = _opened(path)
+    try:
+        size = os.fstat(fd).st_size
+        if size + len(lines) > _LIMIT_BYTES:
+            return False
+        if size and os.pread(fd, 1, size - 1) != b"\n":  # the disk was full, or a process died, in the middle of a line
+            lines = b"\n" + lines
+        return os.write(fd, lines) == len(lines)
+    finally:
+        _let_go(fd)
 
 
 def _opened(path: Path) -> int:
@@ -145,3 +148,33 @@ def take_letters(folder: Path) -> list[Letter]:
 def forget_taken(folder: Path) -> None:
     """What `take_letters` gave is done with."""
     (folder / f"{FILE}.taken").unlink(missing_ok=True)
+
+
+def move_letters(source: Path, target: Path) -> None:
+    """Move the letters of one folder into another one, where nobody is sending them again; what does not fit stays.
+
+    A death in the middle leaves some in both: sent twice, they are stored once.
+    """
+    for name in (f"{FILE}.taken", FILE):
+        path = source / name
+        if not (_CAN_LOCK and path.exists()):
+            continue
+        with contextlib.suppress(OSError), _alone(source):
+            fd = _opened(path)
+            try:
+                if (lines := path.read_bytes()) and not _append(target / FILE, lines):
+                    return
+                path.unlink()
+            finally:
+                _let_go(fd)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep out whoever sends the letters of a folder again; BlockingIOError where somebody does now."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(held)

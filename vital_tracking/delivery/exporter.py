@@ -76,6 +76,8 @@ class StoreExporter:
     def encode(self, items: Sequence[LogRecord]) -> list[Row]:
         """Price the items and turn them into rows. One that cannot be turned is kept in its shortest form, and flagged."""
         self._upkeep.refresh()
+        # Where that has found another database than before, what dead processes have left for the former stays where it is.
+        items = [item for item in items if item.orphan is None or not item.orphan.released]
         calls: dict[str, Row] = {}
         runs: dict[str, RunRecord] = {}
         for item in items:
@@ -91,7 +93,7 @@ class StoreExporter:
                 continue
             # The true end of a call given up in the same batch takes its place.
             calls[record.id] = self._call(item.id, record)
-            self._counts.stats.replayed += item.legacy
+            self._counts.stats.replayed += item.orphan is not None
         self._settlement.forget_settled()
         rows = list(calls.values())
         for run in runs.values():

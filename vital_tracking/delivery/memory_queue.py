@@ -13,7 +13,7 @@ RECORD_OVERHEAD: Final = 200
 
 
 class MemoryQueue(Generic[Item]):
-    """A queue of at most so many bytes. Items stay in it until they are settled.
+    """A queue of at most so many bytes. Items stay in it until they are acknowledged.
 
     The lock may be entered again by the thread that holds it: garbage collection can end a call, and so put an item, in the
     middle of anything.
@@ -25,7 +25,7 @@ class MemoryQueue(Generic[Item]):
         self.waiting: deque[tuple[Item, int]] = deque()
         self.bytes = 0
         self._done = 0
-        self._taken = 0
+        self._in_hand = 0
 
     def put(self, item: Item, size: int) -> bool:
         """Queue an item; False where there is no room for it. There is always room for one."""
@@ -47,24 +47,24 @@ class MemoryQueue(Generic[Item]):
             return self._done + len(self.waiting)
 
     @property
-    def settled(self) -> int:
-        """The place before which everything is settled."""
+    def acked(self) -> int:
+        """The place before which everything is acknowledged."""
         return self._done
 
-    def take(self, limit: int) -> list[Item]:
-        """The next items, at most `limit`; `settle` or `rewind` comes before the next `take`."""
+    def read(self, limit: int) -> list[Item]:
+        """The next items, at most `limit`; `ack` or `rewind` comes before the next `read`."""
         with self._lock:
-            self._taken = min(limit, len(self.waiting))
-            return [self.waiting[index][0] for index in range(self._taken)]
+            self._in_hand = min(limit, len(self.waiting))
+            return [self.waiting[index][0] for index in range(self._in_hand)]
 
-    def settle(self) -> None:
-        """What was taken last is done with."""
+    def ack(self) -> None:
+        """What was read last is done with."""
         with self._lock:
-            for _ in range(self._taken):
+            for _ in range(self._in_hand):
                 self.bytes -= self.waiting.popleft()[1]
-            self._done += self._taken
-            self._taken = 0
+            self._done += self._in_hand
+            self._in_hand = 0
 
     def rewind(self) -> None:
-        """What was taken last is to be taken again."""
-        self._taken = 0
+        """What was read last is to be read again."""
+        self._in_hand = 0

@@ -204,7 +204,7 @@ class Overflow:
                     if self._spool is not None:
                         # Only now: until the sum is safe, each of its calls is better there as abandoned than not at all.
                         for call in ids:
-                            self._spool.gone(call)
+                            self._spool.delivered(call)
                 else:
                     self._settlement.forget(key)
                     self._merged.add(record, record.cost, holder, draws, *ids)
@@ -214,7 +214,7 @@ class Overflow:
 
         Without `idle` the batch processor has some of it in hand. That may be sent twice, and counts once; so it is not merged.
         """
-        for waiting in self._queue.take(len(self._queue.waiting)):
+        for waiting in self._queue.read(len(self._queue.waiting)):
             if spool.append(waiting.kind, waiting.id, waiting.payload):
                 continue
             if not idle:
@@ -225,7 +225,7 @@ class Overflow:
             else:
                 self._add(decoded(waiting, self._clock.first_s or 0.0, self._counts.fault))
                 self._counts.stats.merged += 1
-        self._queue.settle()
+        self._queue.ack()
 
     def drain(self) -> int:
         """Give up the sums: how many calls they were."""
@@ -244,7 +244,7 @@ class Overflow:
 
     def _kept(self, record: LogRecord, *, critical: bool) -> bool:
         return (
-            self._spool is not None and self._spool.append(record.kind, record.id, record.payload, vital=critical)
+            self._spool is not None and self._spool.append(record.kind, record.id, record.payload, critical=critical)
         ) or self._queue.put(record, len(record.payload) + RECORD_OVERHEAD)
 
 

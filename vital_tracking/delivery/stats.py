@@ -13,49 +13,67 @@ _DROPPED: Final = "Calls are being dropped: %s. See what `vital-tracking doctor`
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What the store has acknowledged since the tracker was made, and whether everything is settled.
-
-    `duplicate`: rows the store already had. `rejected`: rows it refused for what they hold. `dropped`: lost before they were
-    sent. `waiting`: neither yet; of these `spooled` are on disk, and are sent by the next process if this one ends. `complete`:
-    nothing waits.
-    """
+    """What the store has acknowledged since the tracker was made (in a forked child: since the fork), and what is left."""
 
     inserted: int
+    """Rows of calls that were stored; a row of merged calls is one."""
     duplicate: int
+    """Rows of calls that the store already had, such as those whose first acknowledgement was lost."""
     rejected: int
+    """Rows of calls and service runs that were refused for what they hold, and set aside: `vital-tracking spool rejected`."""
     dropped: int
+    """Calls and service runs that were lost before they were sent."""
     waiting: int
+    """Calls and states of service runs that are neither stored nor set aside at this moment."""
     spooled: int
+    """How many of the waiting are on disk: the next process sends them if this one ends."""
     complete: bool
+    """Whether everything that was recorded before is stored or set aside; nothing of it waits."""
 
 
 @dataclass(slots=True)
 class Stats:
-    """What a tracker has done since it was made: counts of calls, and what went wrong on our side.
+    """What a tracker has done since it was made (in a forked child: since the fork), and what went wrong on our side.
 
-    `spooled` and `spool_bytes`: what of the waiting calls is on disk. `replayed`: calls of dead processes that this one has
-    delivered. `shortened`: calls kept without their metadata; `merged`: calls of which only the money was kept; `damaged`:
-    stretches of spool files that could not be read.
+    All but `waiting`, `spooled`, `spool_bytes` and `in_flight`, which are as of this moment, only grow.
     """
 
     inserted: int = 0
+    """Rows of calls that were stored; a row of merged calls is one."""
     duplicate: int = 0
+    """Rows of calls that the store already had."""
     rejected: int = 0
+    """Rows of calls and service runs that were refused for what they hold, and set aside: `vital-tracking spool rejected`."""
     dropped: int = 0
+    """Calls and service runs that were lost before they were sent; the log says why."""
     waiting: int = 0
+    """Calls and states of service runs that are neither stored nor set aside, in memory and on disk."""
     spooled: int = 0
+    """How many of the waiting are on disk."""
     spool_bytes: int = 0
+    """Bytes that this process's files in the spool take up."""
     replayed: int = 0
+    """Calls of dead processes that were made ready to be sent; of these, some may be duplicates."""
     shortened: int = 0
+    """Calls kept without their metadata and tags, as the spool or the memory was nearly full, or as they were too long."""
     merged: int = 0
+    """Calls of which only the money was kept, in sums, as neither disk nor memory had room."""
     damaged: int = 0
+    """Stretches of spool files that could not be read, those of dead processes included."""
     in_flight: int = 0
+    """Calls of LangChain's that have started and not ended."""
     unpriced: int = 0
+    """Calls that were made ready to be sent, and whose model has no known price."""
     estimated: int = 0
+    """Calls that were made ready to be sent, and whose tokens are estimated, as the provider reported none."""
     abandoned: int = 0
+    """Calls that were made ready to be sent, and of which no end came, those of dead processes included."""
     blocked: int = 0
+    """Calls that were made ready to be sent, and that a budget has stopped."""
     unchecked: int = 0
+    """Calls that were let go although a budget could not be checked."""
     faults: int = 0
+    """Exceptions of our own code that were kept from the application; the first one's class is logged."""
 
     def copy(self) -> Stats:
         """The counts as they stand."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 from vital_tracking.core.pricing import Price, PriceBook
 from vital_tracking.delivery.clock import DatabaseClock
@@ -20,8 +22,11 @@ _PARTITIONS_EVERY_S: Final = 86_400.0
 
 
 class Upkeep:
-    """Asks the database for what is due. `on_prices` is called when the team's prices were read, `on_clock` once, with how far
-    this machine's clock is from the database's, in seconds, before anything is sent by it."""
+    """Asks the database for what is due.
+
+    `on_prices` is called when the team's prices were read; `on_clock` once, with how far this machine's clock is from the
+    database's, in seconds; `on_database` with the database's id, each time it was asked. All before anything is sent.
+    """
 
     def __init__(
         self,
@@ -32,6 +37,7 @@ class Upkeep:
         *,
         on_prices: Callable[[], None] = lambda: None,
         on_clock: Callable[[float], None] = lambda _skew_s: None,
+        on_database: Callable[[str], None] = lambda _database_id: None,
     ) -> None:
         self._store = store
         self._prices = prices
@@ -39,12 +45,13 @@ class Upkeep:
         self._fault = fault
         self._on_prices = on_prices
         self._on_clock = on_clock
+        self._on_database = on_database
         self._clock_told = False
         self._prices_due = 0.0
         self._partitions_due = 0.0
 
     def refresh(self) -> None:
-        """Take prices and time from the database where they are due: before the first batch, and every five minutes.
+        """Take id, prices and time from the database where they are due: before the first batch, and every five minutes.
 
         Raises StoreUnavailable or StoreNotReady: without the team's prices, rows would be priced wrongly.
         """
@@ -56,6 +63,7 @@ class Upkeep:
                 self._clock.sample(datetime.fromisoformat(answer), before, datetime.now(UTC))
                 self._prices.set_team_prices(team_prices(self._store.call("model_prices_v1")))
                 self._on_prices()
+                self._identify()
             except (StoreUnavailable, StoreNotReady):
                 raise
             except Exception as error:  # noqa: BLE001 - an answer that nobody foresaw must not stop delivery
@@ -64,6 +72,13 @@ class Upkeep:
         if not self._clock_told and self._clock.first_s is not None:
             self._clock_told = True
             self._on_clock(self._clock.first_s)
+
+    def _identify(self) -> None:
+        """Ask the database who it is; one that lacks a migration cannot say."""
+        with contextlib.suppress(StoreNotReady):
+            answer = self._store.call("database_id_v1")
+            if isinstance(answer, str):
+                self._on_database(str(UUID(answer)))
 
     def keep_partitions(self) -> None:
         """Have the database make its months ahead: after the first batch, and once a day."""

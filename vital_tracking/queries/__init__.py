@@ -1,1 +1,115 @@
-"""The read side: one typed function a question."""
+"""The read side: one typed function a question over a store, for the command line, for pages and for your own code.
+
+A function takes a store (`vital_tracking.stores.open_store(Settings.from_env())`) and filters, and returns data, never text.
+Amounts are US dollars as Decimal with all their digits, shares go from 0 to 1, durations are in milliseconds, times carry their
+zone. Every function raises StoreUnavailable (try again), StoreNotReady (migrations or rights are missing) or StoreRejected (what
+was asked is wrong).
+
+    from vital_tracking import Settings
+    from vital_tracking.queries import usage_report
+    from vital_tracking.stores import open_store
+
+    store = open_store(Settings.from_env())
+    report = usage_report(store, "models", since=since, until=until)
+    report["total"]["total_cost"]
+"""
+
+from __future__ import annotations
+
+from vital_tracking.queries.alerts import Alert, AlertFeed, recent_alerts
+from vital_tracking.queries.budgets import (
+    Budget,
+    BudgetAudit,
+    Budgets,
+    CallCheck,
+    Verdict,
+    Window,
+    all_budgets,
+    audit_budgets,
+    check_call,
+    fullest_windows,
+    remove_budget,
+    set_budget,
+    windows,
+)
+from vital_tracking.queries.calls import Call, CallFilters, last_call_at, recent_calls
+from vital_tracking.queries.catalogue import FILTERS, GROUPINGS, MEASURES, Grouping, Measure, Unit
+from vital_tracking.queries.check import Check
+from vital_tracking.queries.export import CallTotals, Export, call_totals
+from vital_tracking.queries.forecast import Forecast, cost_forecast
+from vital_tracking.queries.forget import UserTraces, forget_user, user_traces
+from vital_tracking.queries.health import TrackingStatus, examine, tracking_status
+from vital_tracking.queries.prices import ModelPrice, Repriced, add_price, model_prices, price_book, reprice
+from vital_tracking.queries.retention import Months, Retention, months, retention_plan, set_retention
+from vital_tracking.queries.usage import (
+    Anomalies,
+    Breakdown,
+    Duplicates,
+    UsageReport,
+    UsageRow,
+    anomalies,
+    cost_breakdown,
+    duplicates,
+    usage_report,
+)
+
+__all__ = [
+    "FILTERS",
+    "GROUPINGS",
+    "MEASURES",
+    "Alert",
+    "AlertFeed",
+    "Anomalies",
+    "Breakdown",
+    "Budget",
+    "BudgetAudit",
+    "Budgets",
+    "Call",
+    "CallCheck",
+    "CallFilters",
+    "CallTotals",
+    "Check",
+    "Duplicates",
+    "Export",
+    "Forecast",
+    "Grouping",
+    "Measure",
+    "ModelPrice",
+    "Months",
+    "Repriced",
+    "Retention",
+    "TrackingStatus",
+    "Unit",
+    "UsageReport",
+    "UsageRow",
+    "UserTraces",
+    "Verdict",
+    "Window",
+    "add_price",
+    "all_budgets",
+    "anomalies",
+    "audit_budgets",
+    "call_totals",
+    "check_call",
+    "cost_breakdown",
+    "cost_forecast",
+    "duplicates",
+    "examine",
+    "forget_user",
+    "fullest_windows",
+    "last_call_at",
+    "model_prices",
+    "months",
+    "price_book",
+    "recent_alerts",
+    "recent_calls",
+    "remove_budget",
+    "reprice",
+    "retention_plan",
+    "set_budget",
+    "set_retention",
+    "tracking_status",
+    "usage_report",
+    "user_traces",
+    "windows",
+]

@@ -1,4 +1,4 @@
-"""What `vital-tracking doctor` finds."""
+"""One check of `vital-tracking doctor` and of the status page, and how it came out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ State = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Check:
     """One thing looked at: how it is, and what to do about it."""
 
     state: State

@@ -111,7 +111,7 @@ class ParquetWriter:
         arrow = self._arrow
         if kind is ColumnKind.decimal:
             before, behind = digits or (1, _BEHIND)
-            # As everywhere, unless an amount needs more on one of the two sides; two files of one kind should be alike.
+            # The usual scale wherever it fits, so that files of one kind have the same types.
             scale = max(behind, min(_BEHIND, _DIGITS - before))
             return arrow.decimal128(_DIGITS, scale) if before + scale <= _DIGITS else arrow.string()
         return {

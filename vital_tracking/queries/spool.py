@@ -5,64 +5,77 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-import orjson
-
-from vital_tracking.calls import resolve
-from vital_tracking.calls.json_codec import unpack_record, unpack_run
-from vital_tracking.calls.wire import unpack_call
-from vital_tracking.core.record import CallRecord, RunRecord
-from vital_tracking.delivery.dead_letters import FILE, Letter, letters_in
-from vital_tracking.errors import VitalError
+from vital_tracking.delivery.dead_letters import move_letters
+from vital_tracking.errors import StoreNotReady, VitalError
+from vital_tracking.queries.dead_letters import dead_letters_of
+from vital_tracking.queries.spool_records import log_records, short_name
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
-from vital_tracking.spool.location import spool_folder
-from vital_tracking.spool.log_record import LogRecord, RecordKind, frames_in
+from vital_tracking.spool.location import SpoolLocation, folders_in, spool_location
 from vital_tracking.spool.orphans import Tally
 from vital_tracking.spool.owner import about_owner, is_alive, owners_in
 from vital_tracking.spool.segment import CAN_LOCK, bytes_in, segments_of
-from vital_tracking.stores import open_store
-
-TAIL: Final = -12
-"""Where the part of a folder's name begins that tells it from the others."""
+from vital_tracking.stores import Store, open_store
 
 
 class Place(NamedTuple):
-    """Where this configuration spools: the root, the database's own folder in it, and what the database is called."""
+    """Where this configuration spools."""
 
-    root: Path
-    folder: Path
-    database: str
+    location: SpoolLocation
+
+    @property
+    def root(self) -> Path:
+        """The folder of all spools."""
+        return self.location.root
+
+    @property
+    def folder(self) -> Path:
+        """The database's own folder."""
+        return self.location.folder
+
+    @property
+    def database(self) -> str:
+        """What the database is called."""
+        return self.location.description
 
 
 def place_of(settings: Settings) -> Place:
-    """Where this configuration spools; where it does not, where it would. Asks no database, and starts none."""
-    database = database_of(settings)
-    folder = spool_folder(settings.model_copy(update={"spool": True}), database)
-    if folder is None:
+    """Where this configuration spools, or would if its spool were on. Asks no database, and starts none. Raises VitalError."""
+    location = spool_location(settings.model_copy(update={"spool": True}), *database_of(settings))
+    if location is None:
         why = (
             "no folder can be used; name one: VITAL_SPOOL_DIR" if CAN_LOCK else "this system has not the locks it needs"
         )
         raise VitalError(f"There is no spool: {why}. Calls wait in memory alone.")
-    root = folder.parent
+    root = location.root
     if root.exists() and not os.access(root, os.R_OK | os.X_OK):
         raise VitalError(f"The spool in {root} is another user's: run this as the user whose processes write it.")
-    return Place(root, folder, database)
+    for folder in location.former_folders:
+        move_letters(folder, location.folder)
+    return Place(location)
 
 
-def database_of(settings: Settings) -> str:
-    """What the configured database is called."""
+def ask_who_it_is(place: Place, store: Store) -> None:
+    """Ask the database for its id, by which what was left for it by another way is found. Raises VitalError."""
+    with contextlib.suppress(StoreNotReady):  # it lacks a migration: it is known by the way to it
+        place.location.learn(store.call("database_id_v1"))
+
+
+def database_of(settings: Settings) -> tuple[str, str]:
+    """The identity of the configured store, and what the database is called."""
     if settings.supabase_url or settings.database_url:
         store = open_store(settings)  # connects when it is first asked something
         store.close()
-        return store.description
+        return store.identity, store.description
     from vital_tracking.stores.embedded import described, server_dir
 
-    return described(settings.postgres_version, server_dir(settings.data_dir, settings.postgres_version))
+    description = described(settings.postgres_version, server_dir(settings.data_dir, settings.postgres_version))
+    return description, description
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +106,11 @@ class Process:
         return f"{self.pid or '?'}@{self.host or '?'}"
 
     @property
+    def short_name(self) -> str:
+        """The part of its folder's name that tells it from the others."""
+        return short_name(self.folder)
+
+    @property
     def left(self) -> bool:
         """Whether it has died and left something to deliver."""
         return not self.alive and self.segments > 0
@@ -105,13 +123,12 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetters:
-    """The dead letters of one database."""
+class RefusedRows:
+    """How many rows a database has refused; `here`: it is the configured one."""
 
-    folder: Path
     database: str
     here: bool
-    letters: Sequence[Letter]
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,37 +138,34 @@ class Survey:
     place: Place
     bytes: int
     processes: Sequence[Process]
-    letters: Sequence[DeadLetters]
+    refused: Sequence[RefusedRows]
 
     def left(self, *, here: bool) -> list[Process]:
         """The dead processes whose calls wait for the configured database, or for others."""
         return [process for process in self.processes if process.left and process.here is here]
 
-    def letters_of(self, *, here: bool) -> int:
-        """How many dead letters there are for the configured database, or for others."""
-        return sum(len(group.letters) for group in self.letters if group.here is here)
+    def refused_by(self, *, here: bool) -> int:
+        """How many rows the configured database has refused, or others have."""
+        return sum(group.rows for group in self.refused if group.here is here)
 
 
 def survey(place: Place) -> Survey:
     """Read all that is in a spool."""
     processes: list[Process] = []
-    letters: list[DeadLetters] = []
-    for folder in _folders(place.root):
+    refused: list[RefusedRows] = []
+    for folder in folders_in(place.root):
         here = folder == place.folder
         owners = owners_in(folder)
         names = (about_owner(owner).get("store") for owner in owners)
         named = place.database if here else next((name for name in names if isinstance(name, str)), None)
         database = named or f"a database that is not named ({folder.name})"
-        processes += [process_in(owner, database, here=here) for owner in owners]
-        if found := letters_of(folder):
-            letters.append(DeadLetters(folder, database, here, found))
+        for owner in owners:
+            owned = place.location.owns(owner)
+            processes.append(process_in(owner, place.database if owned else database, here=owned))
+        if letters := dead_letters_of(folder):
+            refused.append(RefusedRows(database, here, len(letters)))
     order = sorted(processes, key=lambda process: (not process.here, process.database, process.folder.name))
-    return Survey(place, bytes_in(place.root), order, letters)
-
-
-def letters_of(folder: Path) -> list[Letter]:
-    """The dead letters of a database's folder, those included that somebody began to send again."""
-    return [letter for name in (f"{FILE}.taken", FILE) for letter in letters_in(folder / name)]
+    return Survey(place, bytes_in(place.root), order, refused)
 
 
 def process_in(folder: Path, database: str, *, here: bool) -> Process:
@@ -161,8 +175,8 @@ def process_in(folder: Path, database: str, *, here: bool) -> Process:
     tally = Tally()
     segments = segments_of(folder)
     for _, path in segments:
-        for frame, _, _ in frames_of(path, alive=alive):
-            tally.add(frame)
+        for record, _, _ in log_records(path, alive=alive):
+            tally.add(record)
     pid, host, since = (about.get(name) for name in ("pid", "host", "since"))
     return Process(
         folder,
@@ -181,20 +195,40 @@ def process_in(folder: Path, database: str, *, here: bool) -> Process:
     )
 
 
-def frames_of(path: Path, *, alive: bool = False) -> Iterator[tuple[LogRecord | None, int, int]]:
-    """The frames of a segment, each with where it begins and ends; None for a stretch that cannot be read."""
-    try:
-        data = path.read_bytes()
-    except OSError:  # delivered meanwhile
-        return
-    start = 0
-    for frame, end in frames_in(data, ended=not alive):
-        yield frame, start, end
-        start = end
+def find_segments(settings: Settings, what: str | None = None) -> list[Path]:
+    """The segments that somebody means: all of the spool, or those of a folder or segment, by path or by name.
+
+    Names are as `status` shows them: the end of a folder's name, and behind a slash a segment's. Raises VitalError where there
+    is none.
+    """
+    given = Path(what).expanduser() if what is not None else None
+    if given is not None and given.is_file():
+        return [given]
+    if given is not None and given.is_dir():
+        folders = [
+            given,
+            *owners_in(given),
+            *(owner for database in folders_in(given) for owner in owners_in(database)),
+        ]
+        return [path for folder in folders for _, path in segments_of(folder)]
+    root = place_of(settings).root
+    if given is not None and given.is_absolute():
+        raise VitalError(f"There is no {given}. What there is: vital-tracking spool status")
+    owners = [owner for database in folders_in(root) for owner in owners_in(database)]
+    if what is None:
+        return [path for owner in owners for _, path in segments_of(owner)]
+    name, _, segment = what.partition("/")
+    meant = [owner for owner in owners if owner.name.endswith(name)]
+    if len(meant) > 1:
+        raise VitalError(f"{name} may be one of {len(meant)} folders: give more of its name, or its path.")
+    found = [path for owner in meant for _, path in segments_of(owner) if segment in ("", path.name, path.stem)]
+    if found or (meant and not segment):
+        return found
+    raise VitalError(f"There is no {what} in {root}. What there is: vital-tracking spool status")
 
 
 def held_by_another(process: Process) -> bool:
-    """Whether a folder's process is dead, here, but somebody holds its lock: who is at it to deliver it."""
+    """Whether a process of this host is dead while its folder is locked: another process is delivering what it left."""
     if not process.alive or process.pid is None or process.host != socket.gethostname():
         return False
     try:
@@ -206,34 +240,6 @@ def held_by_another(process: Process) -> bool:
     return False
 
 
-def record_of(frame: LogRecord, skew_s: float = 0.0) -> CallRecord | RunRecord | None:
-    """What a frame says, as it would be recorded; None where it says nothing of a call or a run, or not that we know."""
-    with contextlib.suppress(Exception):  # a later version's, or a fault of an earlier one: shown as far as it goes
-        if frame.kind in (RecordKind.CALL, RecordKind.OPENED):
-            return resolve.record_of(unpack_call(frame.id, frame.payload, skew_s))
-        if frame.kind in (RecordKind.RECORD, RecordKind.BEGUN):
-            return unpack_record(frame.payload, skew_s)
-        if frame.kind == RecordKind.RUN:
-            return unpack_run(frame.payload)
-    return None
-
-
-def skew_of(frame: LogRecord) -> float:
-    """What a frame of the kind CLOCK says."""
-    try:
-        return float(orjson.loads(frame.payload)["skew"])
-    except (ValueError, KeyError, TypeError):
-        return 0.0
-
-
-def _folders(root: Path) -> list[Path]:
-    """The folders of databases in a spool."""
-    try:
-        return sorted(path for path in root.iterdir() if path.is_dir())
-    except OSError:
-        return []
-
-
 def left_by(processes: Sequence[Process]) -> str:
     """What dead processes have left, in words."""
     calls = sum(process.calls for process in processes)
@@ -242,5 +248,5 @@ def left_by(processes: Sequence[Process]) -> str:
 
 
 def count_of(processes: Sequence[Process], how: str) -> str:
-    """How many processes of a sort."""
+    """How many processes, in words: 1 dead process, 2 living processes."""
     return f"1 {how} process" if len(processes) == 1 else f"{len(processes)} {how} processes"

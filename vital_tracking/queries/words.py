@@ -1,7 +1,8 @@
-"""Counts and sizes in words."""
+"""Counts, sizes and amounts in words."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Final
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB")
@@ -18,3 +19,12 @@ def size(number: float) -> str:
     while number >= 1024 and unit < len(_UNITS) - 1:
         number, unit = number / 1024, unit + 1
     return f"{number:,.0f} {_UNITS[unit]}" if unit == 0 else f"{number:,.1f} {_UNITS[unit]}"
+
+
+def usd(value: Decimal | None) -> str:
+    """An amount of US dollars with all its digits, or that none is known."""
+    if value is None:
+        return "unpriced"
+    text = format(value.normalize() if value else Decimal(0), "f")
+    whole, _, fraction = text.partition(".")
+    return f"${whole}.{fraction:0<4}"

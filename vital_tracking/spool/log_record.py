@@ -1,8 +1,8 @@
-"""How records lie in a file: one frame each, framed so that damage costs its own frame and no other.
+"""How log records lie in a file, so that damage costs the record it happens to and no other.
 
-A frame is two bytes 0xFF 0x56, the length of its body and the CRC-32 of its body (both 32 bits, little endian), then the body:
+A record is two bytes 0xFF 0x56, the length of its body and the CRC-32 of its body (both 32 bits, little endian), then the body:
 one byte that says what it is, the 16 bytes of its id, and JSON in UTF-8. The byte 0xFF never occurs in UTF-8, so behind damage
-the next frame is found by its first two bytes, and believed for its CRC.
+the next record is found by its first two bytes, and confirmed by its CRC.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 from zlib import crc32
+
+import orjson
 
 MAGIC: Final = b"\xffV"
 _HEAD: Final = struct.Struct("<2sII")
@@ -25,10 +27,10 @@ _KIND_CHECKSUMS: Final = tuple(crc32(bytes([kind])) for kind in range(256))
 
 
 class RecordKind(IntEnum):
-    """What a frame says.
+    """What a log record says.
 
     CALL: a call of LangChain's as it became, RECORD: any other call, RUN: a state of a service run. OPENED and BEGUN: a call of
-    the one and the other sort has begun; VOID: it was not made after all, or what became of it is in no frame. CLOCK: how far the
+    the one and the other sort has begun; TOMBSTONE: it was not made after all, or its end is not in this log. CLOCK: how far the
     clock of the process was from the database's.
     """
 
@@ -37,7 +39,7 @@ class RecordKind(IntEnum):
     BEGUN = 3
     RECORD = 4
     RUN = 5
-    VOID = 6
+    TOMBSTONE = 6
     CLOCK = 7
 
 
@@ -47,43 +49,56 @@ ROWS: Final = frozenset({RecordKind.CALL, RecordKind.RECORD, RecordKind.RUN})
 
 
 class LogRecord(NamedTuple):
-    """One frame as it was read: what it is, its id's bytes, its JSON.
+    """One log record: what it is, its id's bytes, its JSON.
 
-    `skew_s` is how far the clock that it was written by was from the database's, where it is another process's; `legacy`: it is.
-    `item` is what the JSON would be of, where it never left this process's memory.
+    `item` is what the JSON would be of, where it never left this process's memory. `orphan` is what another process has left,
+    where it was read from that; `skew_s` is then how far that process's clock was from the database's, if it is known.
     """
 
     kind: int
     id: bytes
     payload: bytes
-    skew_s: float | None = None
-    legacy: bool = False
     item: Any = None
+    orphan: Any = None
+    skew_s: float | None = None
 
 
-def framed(kind: int, id: bytes, payload: bytes) -> bytes:  # noqa: A002 - the word of the format
-    """The bytes of one frame."""
+def encoded_record(kind: int, id: bytes, payload: bytes) -> bytes:  # noqa: A002 - the word of the format
+    """The bytes of one record in a file."""
     checksum = crc32(payload, crc32(id, _KIND_CHECKSUMS[kind]))  # of all three together, which are copied but once
     return _pack_start(MAGIC, _BODY_START + len(payload), checksum, kind, id) + payload
 
 
-def frames_in(data: bytes, start: int = 0, *, ended: bool = True) -> Iterator[tuple[LogRecord | None, int]]:
-    """The frames in `data` from `start` on, each with the position behind it; None for each stretch that cannot be read.
+def clock_payload(skew_s: float) -> bytes:
+    """What a record of the kind CLOCK says."""
+    return b'{"skew":%.6f}' % skew_s
 
-    Where the file is still written to (`ended` false), a last frame that is not complete is left for later, unless a whole one
+
+def clock_skew(payload: bytes) -> float | None:
+    """How far, in seconds, a record of the kind CLOCK says that the clock was off; None where that cannot be read."""
+    try:
+        return float(orjson.loads(payload)["skew"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def read_records(data: bytes, start: int = 0, *, ended: bool = True) -> Iterator[tuple[LogRecord | None, int]]:
+    """The records in `data` from `start` on, each with the position behind it; None for each stretch that cannot be read.
+
+    Where the file is still written to (`ended` false), a last record that is not complete is left for later, unless a whole one
     stands behind its beginning: then it never will be.
     """
     position, size = start, len(data)
     while position < size:
-        found = _frame_at(data, position)
+        found = _record_at(data, position)
         if found is not None:
             yield found
             position = found[1]
             continue
-        behind = _next_frame(data, position + 1)
+        behind = _next_record(data, position + 1)
         if behind is None:
             if ended or not _incomplete(data, position):
-                # Of a file that is written to, only what cannot be the beginning of a frame is given up.
+                # Of a file that is written to, only what cannot be the beginning of a record is given up.
                 end = size if ended else _last_beginning(data, position)
                 if end > position:
                     yield None, end
@@ -92,7 +107,7 @@ def frames_in(data: bytes, start: int = 0, *, ended: bool = True) -> Iterator[tu
         position = behind
 
 
-def _frame_at(data: bytes, position: int) -> tuple[LogRecord, int] | None:
+def _record_at(data: bytes, position: int) -> tuple[LogRecord, int] | None:
     head_end = position + HEAD_BYTES
     if head_end + _BODY_START > len(data):
         return None
@@ -106,17 +121,17 @@ def _frame_at(data: bytes, position: int) -> tuple[LogRecord, int] | None:
     return LogRecord(body[0], body[1:_BODY_START], body[_BODY_START:]), end
 
 
-def _next_frame(data: bytes, position: int) -> int | None:
-    """Where the next whole frame begins."""
+def _next_record(data: bytes, position: int) -> int | None:
+    """Where the next whole record begins."""
     while (position := data.find(MAGIC, position)) >= 0:
-        if _frame_at(data, position) is not None:
+        if _record_at(data, position) is not None:
             return position
         position += 1
     return None
 
 
 def _incomplete(data: bytes, position: int) -> bool:
-    """Whether here may stand the beginning of a frame whose rest is still to come."""
+    """Whether here may stand the beginning of a record whose rest is still to come."""
     rest = data[position : position + HEAD_BYTES]
     if len(rest) < HEAD_BYTES:
         return MAGIC.startswith(rest[:2])
@@ -125,7 +140,7 @@ def _incomplete(data: bytes, position: int) -> bool:
 
 
 def _last_beginning(data: bytes, position: int) -> int:
-    """The first place behind `position` where the beginning of a frame may stand; the end where there is none."""
+    """The first place behind `position` where the beginning of a record may stand; the end where there is none."""
     while (position := data.find(MAGIC[:1], position + 1)) >= 0:
         if _incomplete(data, position):
             return position

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import orjson
-
-from vital_tracking.spool.log_record import BEGINNINGS, ENDS, ROWS, LogRecord, RecordKind, framed, frames_in
-from vital_tracking.spool.owner import OwnerFolder, owners_in
+from vital_tracking.spool.location import SpoolLocation
+from vital_tracking.spool.log_record import (
+    BEGINNINGS,
+    ENDS,
+    ROWS,
+    LogRecord,
+    RecordKind,
+    clock_payload,
+    clock_skew,
+    encoded_record,
+    read_records,
+)
+from vital_tracking.spool.owner import OwnerFolder
 from vital_tracking.spool.segment import CAN_LOCK, segments_of
 
 _LITTER_S: Final = 3600.0
@@ -25,31 +34,30 @@ _MOST_CLAIMED: Final = 16  # at once: each takes a file descriptor
 
 
 class Tally:
-    """What the frames of one process come to: `begun` are its calls without an end, `ended` the ids of those with one."""
+    """What the log records of one process come to: `begun` are its calls without an end, `ended` the ids of those with one."""
 
     def __init__(self) -> None:
         self.begun: dict[bytes, LogRecord] = {}
-        self.ended: set[bytes] = set()  # not a count: a frame stands twice where two threads met at a segment's end
+        self.ended: set[bytes] = set()  # not a count: a record stands twice where two threads met at a segment's end
         self.runs = 0
         self.damaged = 0
         self.skew_s: float | None = None
 
-    def add(self, frame: LogRecord | None) -> None:
-        """Count a frame, or a stretch that cannot be read."""
-        if frame is None:
+    def add(self, record: LogRecord | None) -> None:
+        """Count a record, or a stretch that cannot be read."""
+        if record is None:
             self.damaged += 1
-        elif frame.kind in BEGINNINGS:
-            self.begun[frame.id] = frame
-        elif frame.kind in ENDS:
-            self.begun.pop(frame.id, None)
-            self.ended.add(frame.id)
-        elif frame.kind == RecordKind.VOID:
-            self.begun.pop(frame.id, None)
-        elif frame.kind == RecordKind.RUN:
+        elif record.kind in BEGINNINGS:
+            self.begun[record.id] = record
+        elif record.kind in ENDS:
+            self.begun.pop(record.id, None)
+            self.ended.add(record.id)
+        elif record.kind == RecordKind.TOMBSTONE:
+            self.begun.pop(record.id, None)
+        elif record.kind == RecordKind.RUN:
             self.runs += 1
-        elif frame.kind == RecordKind.CLOCK and self.skew_s is None:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                self.skew_s = float(orjson.loads(frame.payload)["skew"])
+        elif record.kind == RecordKind.CLOCK and self.skew_s is None:
+            self.skew_s = clock_skew(record.payload)
 
 
 class OrphanedSegments:
@@ -59,65 +67,70 @@ class OrphanedSegments:
         self._owner = owner
         self._segments = segments_of(owner.path)
         self._position = 0
-        self._taken = (0, 0, 0)  # how many of the first ones, and how far in which segment
+        self._in_hand = (0, 0, 0)  # how many of the first ones, and how far in which segment
         self._finished = False
+        self.released = False
         tally = Tally()
         for _, path in self._segments:
-            for frame, _ in frames_in(_bytes_of(path)):
-                tally.add(frame)
+            for record, _ in read_records(_bytes_of(path)):
+                tally.add(record)
         self.damaged = tally.damaged
         self.calls, self.runs, self.abandoned = len(tally.ended), tally.runs, len(tally.begun)
         self.skew_s = tally.skew_s
-        self._first = [self._of_another(frame) for frame in tally.begun.values()]
+        self._first = [self._of_another(record) for record in tally.begun.values()]
 
     @property
     def path(self) -> Path:
         """The folder of the dead process."""
         return self._owner.path
 
-    def take(self, limit: int) -> list[LogRecord]:
-        """The next frames to deliver, at most `limit`; none when all is delivered."""
+    def read(self, limit: int) -> list[LogRecord]:
+        """The next records to deliver, at most `limit`; none when all is delivered, or left to others."""
+        if self.released:
+            return []
         if self._first:
-            frames = self._first[:limit]
-            self._taken = (len(frames), 0, 0)
-            return frames
-        frames = []
-        self._taken = (0, 0, self._position)
+            records = self._first[:limit]
+            self._in_hand = (len(records), 0, 0)
+            return records
+        records = []
+        self._in_hand = (0, 0, self._position)
         for index, (_, path) in enumerate(self._segments):
             position = self._position if index == 0 else 0
             try:
                 data = _bytes_of(path)
             except OSError:
                 break  # not now
-            for frame, end in frames_in(data, position):
+            for record, end in read_records(data, position):
                 position = end
-                if frame is not None and frame.kind in ROWS:
-                    frames.append(self._of_another(frame))
-                    if len(frames) == limit:
+                if record is not None and record.kind in ROWS:
+                    records.append(self._of_another(record))
+                    if len(records) == limit:
                         break
-            if frames:
-                self._taken = (0, index, position)
+            if records:
+                self._in_hand = (0, index, position)
                 break
         else:
             self._finished = True
-        return frames
+        return records
 
-    def _of_another(self, frame: LogRecord) -> LogRecord:
-        return frame._replace(skew_s=self.skew_s, legacy=True)
+    def _of_another(self, record: LogRecord) -> LogRecord:
+        return record._replace(skew_s=self.skew_s, orphan=self)
 
     def date(self, skew_s: float) -> None:
         """Its own process never knew the database's time: whoever delivers the rest is to go by what this one found."""
         if self.skew_s is None:
             self.skew_s = skew_s
             with contextlib.suppress(OSError, IndexError), self._segments[-1][1].open("ab") as file:
-                file.write(framed(RecordKind.CLOCK, bytes(16), b'{"skew":%.6f}' % skew_s))
+                file.write(encoded_record(RecordKind.CLOCK, bytes(16), clock_payload(skew_s)))
 
-    def settle(self) -> None:
-        """What was taken last is in the store: remove the segments before it, and after the last one the folder."""
+    def ack(self) -> None:
+        """What was read last is in the store: remove the segments before it, and after the last one the folder."""
+        if self.released:
+            return
         if self._finished:
             self._owner.remove()
             return
-        first, index, position = self._taken
+        first, index, position = self._in_hand
         del self._first[:first]
         for _, path in self._segments[:index]:
             with contextlib.suppress(OSError):
@@ -125,10 +138,10 @@ class OrphanedSegments:
         del self._segments[:index]
         if not first:
             self._position = position
-        self._taken = (0, 0, self._position)
+        self._in_hand = (0, 0, self._position)
 
     def rewind(self) -> None:
-        """What was taken last is to be taken again."""
+        """What was read last is to be read again."""
 
     @property
     def finished(self) -> bool:
@@ -136,29 +149,32 @@ class OrphanedSegments:
         return self._finished
 
     def let_go(self) -> None:
-        """Leave the rest to whoever comes next."""
+        """Leave the rest to whoever comes next: what was read last may be somebody else's already."""
+        self.released = True
         self._owner.let_go()
 
 
 class Orphans:
     """The orphaned segments of one database that this process has claimed; it looks for more at the start and once a minute.
 
-    `folder` is the database's, `own_path` tells this process's own folder in it. `clock_skew_s` tells how far this machine's
-    clock was from the database's when it was first known. `found` is called with each that was claimed.
+    `own_path` tells this process's own folder. `clock_skew_s` tells how far this machine's clock was from the database's when it
+    was first known. `ask` asks the database who it is, if it answers. `found` is called with each that was claimed.
     """
 
     def __init__(
         self,
-        folder: Path | None,
+        location: SpoolLocation | None,
         own_path: Callable[[], Path | None],
         clock_skew_s: Callable[[], float | None],
         *,
+        ask: Callable[[], None],
         found: Callable[[OrphanedSegments], None],
         fault: Callable[[BaseException], None],
     ) -> None:
-        self._folder = folder
+        self._location = location
         self._own_path = own_path
         self._clock_skew_s = clock_skew_s
+        self._ask = ask
         self._found = found
         self._fault = fault
         self._claimed: list[OrphanedSegments] = []
@@ -166,23 +182,29 @@ class Orphans:
 
     def sources(self) -> Sequence[OrphanedSegments]:
         """What is to be delivered."""
-        if self._folder is not None and time.monotonic() >= self._due:
+        if self._location is not None and time.monotonic() >= self._due:
             self._due = time.monotonic() + _LOOK_EVERY_S
             try:
+                if self._location.is_in_doubt():
+                    self._ask()
                 for orphan in islice(self.claim(), _MOST_CLAIMED - len(self._claimed)):
                     self._found(orphan)
             except Exception as error:  # noqa: BLE001 - this process's own calls come first
                 self._fault(error)
-        claimed, self._claimed = len(self._claimed), [orphan for orphan in self._claimed if not orphan.finished]
+        claimed = len(self._claimed)
+        self._claimed = [orphan for orphan in self._claimed if not (orphan.finished or orphan.released)]
         if claimed == _MOST_CLAIMED and not self._claimed:
             self._due = 0.0  # there may be more
         return self._claimed
 
     def claim(self) -> Iterator[OrphanedSegments]:
         """Claim whatever there is, one after the other."""
-        if self._folder is None:
+        if self._location is None:
             return
-        for orphan in claim(self._folder, self._own_path()):
+        for orphan in claim(self._location.owners(), self._own_path()):
+            if not self._location.owns(orphan.path):  # its process has noted another database before it died
+                orphan.let_go()
+                continue
             self._claimed.append(orphan)
             if (skew_s := self._clock_skew_s()) is not None:
                 orphan.date(skew_s)
@@ -193,18 +215,22 @@ class Orphans:
         for orphan in self._claimed:
             orphan.date(skew_s)
 
+    def look_again(self) -> None:
+        """The database is known better now, and so there may be more of its own."""
+        self._due = 0.0
+
     def let_go(self) -> None:
         """Leave the rest to whoever comes next. In a forked child: it is the parent's."""
         for orphan in self._claimed:
             orphan.let_go()
 
 
-def claim(folder: Path, known: Path | None = None) -> Iterator[OrphanedSegments]:
-    """The orphans in the folder of a database that nobody else has claimed; `known` is this process's own."""
+def claim(owners: Iterable[Path], own_path: Path | None = None) -> Iterator[OrphanedSegments]:
+    """What dead processes have left in their folders, and nobody else has claimed; `own_path` is this process's own folder."""
     if not CAN_LOCK:
         return
-    for path in owners_in(folder):
-        if path == known:
+    for path in owners:
+        if path == own_path:
             continue
         owner = OwnerFolder.claim(path)
         if owner is None:

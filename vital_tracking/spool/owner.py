@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from vital_tracking.ids import new_id
@@ -28,8 +30,9 @@ _RESERVE: Final = "reserve"
 class OwnerFolder:
     """The folder of one process, held by its lock until `let_go`."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: int, about: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.path = path
+        self._about = about
         self._reserved = False
         self._keep(lock)
 
@@ -37,31 +40,35 @@ class OwnerFolder:
         self._lock, self._identity = lock, _identity(lock)
 
     @classmethod
-    def create(cls, parent: Path, store: str) -> OwnerFolder:
-        """A new folder of this process's own, for what goes to that store. OSError where that cannot be."""
+    def create(cls, parent: Path, about: Mapping[str, Any]) -> OwnerFolder:
+        """A new folder of this process's own, in which it notes what it says of itself. OSError where that cannot be."""
         make_private(parent)
         path = parent / new_id()
         path.mkdir(mode=0o700)
         lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            about = {
-                "store": store,
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "since": datetime.now(UTC).isoformat(),
-            }
+            since = datetime.now(UTC).isoformat()
+            about = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, **about}
             os.write(lock, json.dumps(about).encode())
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, lock)
+        return cls(path, lock, about)
 
     @classmethod
     def claim(cls, path: Path) -> OwnerFolder | None:
         """The folder of a dead process, for this one to deliver; None where its process lives or another one was first."""
         lock = _locked(path)
         return cls(path, lock) if lock is not None else None
+
+    def note(self, about: Mapping[str, Any]) -> None:
+        """Note more of what this process says of itself, or say it anew."""
+        self._about = {**self._about, **about}
+        if _is_ours(self._lock, self._identity):
+            text = json.dumps(self._about).encode()
+            os.pwrite(self._lock, text, 0)
+            os.ftruncate(self._lock, len(text))
 
     def remove(self) -> None:
         """Delete the folder with all that is in it, and let go."""
@@ -163,7 +170,8 @@ def is_alive(folder: Path) -> bool:
 
 
 def about_owner(folder: Path) -> dict[str, Any]:
-    """What a process has said of itself: store, pid, host, and since when; empty where that cannot be read."""
+    """What a process has said of itself: pid, host, since when, and for what database its calls are; empty where that cannot be
+    read."""
     try:
         about = json.loads((folder / _LOCK).read_text())
     except (OSError, ValueError):

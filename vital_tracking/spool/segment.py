@@ -1,4 +1,4 @@
-"""The files of the spool: segments of frames in one folder a process, which a lock says is alive.
+"""The files of the spool: segments of log records in one folder a process, which a lock says is alive.
 
 A process that lives holds the lock of its folder; whoever can take that lock has the folder of a dead one.
 """
@@ -46,7 +46,7 @@ _write: Final = _writer() or (lambda fd, data, _size: os.write(fd, data))
 
 
 class Segment:
-    """One file of frames that this process appends to or reads."""
+    """One file of log records that this process appends to or reads."""
 
     def __init__(self, path: Path, number: int, *, create: bool = False) -> None:
         self.path = path
@@ -72,19 +72,19 @@ class Segment:
         if fd >= 0:
             _close_ours(fd, self._identity)
 
-    def append(self, frame: bytes) -> None:
-        """Append one frame in one write, which other threads' writes cannot come into. OSError where it does not fit."""
-        size = len(frame)
-        written = _write(self.fd, frame, size)
+    def append(self, record: bytes) -> None:
+        """Append one record in one write, which other threads' writes cannot come into. OSError where it does not fit."""
+        size = len(record)
+        written = _write(self.fd, record, size)
         if written < 0:
-            written = os.write(self.fd, frame)
+            written = os.write(self.fd, record)
         self.size += written
         if written != size:
             self.torn = True
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def read(self, position: int) -> bytes:
-        """Up to 2 MiB from a position on, which is more than the longest frame."""
+        """Up to 2 MiB from a position on, which is more than the longest record."""
         if _is_ours(self.fd, self._identity):
             return os.pread(self.fd, _READ_BYTES, position)
         # Somebody has closed all files of this process: what was written is there all the same.
@@ -106,10 +106,10 @@ class Segment:
         """Whether the file was deleted or closed by somebody else: the next process would not find what is appended."""
         return not _is_ours(self.fd, self._identity) or not os.fstat(self.fd).st_nlink
 
-    def was_read(self, frame: bytes) -> bool:
-        """Whether a frame lies in what was read of this file before it was left."""
+    def was_read(self, record: bytes) -> bool:
+        """Whether a record lies in what was read of this file before it was left."""
         try:
-            return frame in os.pread(self.fd, self.passed, 0) if _is_ours(self.fd, self._identity) else False
+            return record in os.pread(self.fd, self.passed, 0) if _is_ours(self.fd, self._identity) else False
         except OSError:
             return False
 

@@ -22,7 +22,7 @@ from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.migrate import find_migrations
 from vital_tracking.settings import default_data_dir
 from vital_tracking.stores.postgres import PostgresStore
-from vital_tracking.stores.protocol import Row
+from vital_tracking.stores.protocol import Row, Store
 
 _Result = TypeVar("_Result")
 
@@ -99,6 +99,9 @@ class EmbeddedStore(PostgresStore):
                     f"The embedded PostgreSQL did not start ({type(error).__name__}); see {self.data_dir / 'log'}"
                 ) from None
             return server
+
+
+_: type[Store] = EmbeddedStore  # so that the type checker holds it against the protocol
 
 
 def _import_pgserver() -> Any:

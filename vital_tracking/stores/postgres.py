@@ -23,7 +23,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from vital_tracking.errors import SettingsError, StoreNotReady, StoreRejected, StoreUnavailable, VitalError, store_error
 from vital_tracking.migrate import HISTORY_SQL, Migration
-from vital_tracking.stores.protocol import Row
+from vital_tracking.stores.protocol import Row, Store
 from vital_tracking.stores.relations import TEXT_OF, ColumnKind, Relation, Values
 
 _Result = TypeVar("_Result")
@@ -54,7 +54,13 @@ logging.getLogger("psycopg.pool").addFilter(_of_others)
 
 
 class PostgresStore:
-    """A PostgreSQL at a libpq connection string or URL."""
+    """A PostgreSQL at a libpq connection string or URL.
+
+    `description` is what it is called, in the place of host, port and database. Stores of one description are taken to lead to
+    one database as long as that has not told its id.
+    """
+
+    in_memory = False
 
     def __init__(self, conninfo: str, *, description: str | None = None) -> None:
         try:
@@ -67,8 +73,12 @@ class PostgresStore:
             ) from None
         self._conninfo = conninfo
         self._parts = frozenset(parts)
-        place = f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
-        self._description = description or f"PostgreSQL at {place}"
+        host = str(parts.get("host") or "localhost")
+        place = f"{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
+        # Supabase's pooler has one address for all projects, and finds them by the user's name: postgres.<project>
+        project = str(parts.get("user") or "").partition(".")[2]
+        self._description = description or f"PostgreSQL at {host}:{place}"
+        self._identity = description or f"PostgreSQL at {host.lower()}:{place}{project and f' ({project})'}"
         self._lock = threading.Lock()
         self._pool: ConnectionPool[_Connection] | None = None
         self._connections: WeakSet[_Connection] = WeakSet()
@@ -78,6 +88,11 @@ class PostgresStore:
     def description(self) -> str:
         """One line for people: what and where, never a password."""
         return self._description
+
+    @property
+    def identity(self) -> str:
+        """The way to the database: host, port and name, or the description that was given."""
+        return self._identity
 
     @property
     def conninfo(self) -> str:
@@ -245,6 +260,9 @@ class PostgresStore:
             return store_error(error.sqlstate, f"{self._description}: {type(error).__name__}")
         waited = time.monotonic() - started
         return StoreUnavailable(f"{self._description} gave no connection in time (a new one took {waited:.1f} s).")
+
+
+_: type[Store] = PostgresStore  # so that the type checker holds it against the protocol
 
 
 # libpq gives no SQLSTATE when connecting fails; wrong credentials and databases are told by the server's fixed words.

@@ -22,6 +22,14 @@ class Store(Protocol):
     def description(self) -> str:
         """One line for people: what and where, never a key or password."""
 
+    @property
+    def identity(self) -> str:
+        """The way to the database, by which it is known as long as it has not told its id. Never a key or password."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether what is stored ends with this process: nothing is spooled for such a store."""
+
     def call(self, function: str, /, **arguments: object) -> Any:
         """Call one of our functions in the schema public with named arguments; its JSON result as Python values."""
 

@@ -16,7 +16,7 @@ from supabase.lib.client_options import SyncClientOptions
 
 from supabase import Client, ClientOptions, create_client
 from vital_tracking.errors import SettingsError, store_error
-from vital_tracking.stores.protocol import Row
+from vital_tracking.stores.protocol import Row, Store
 from vital_tracking.stores.relations import TEXT_OF, ColumnKind, Relation, Values, value_text
 
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
@@ -55,6 +55,8 @@ _BREAKDOWN: Final = (
 class SupabaseStore:
     """A Supabase project at its URL. The key is the secret (service role) one: it passes row level security."""
 
+    in_memory = False
+
     def __init__(self, url: str, service_key: str) -> None:
         self._url = url
         self._key = service_key
@@ -68,6 +70,11 @@ class SupabaseStore:
     def description(self) -> str:
         """One line for people: the project's host, never the key."""
         return f"Supabase at {urlsplit(self._url).netloc}"
+
+    @property
+    def identity(self) -> str:
+        """The way to the database: the project's host and port."""
+        return self.description.lower()
 
     def call(self, function: str, /, **arguments: object) -> Any:
         """Call a function of ours through the API; its JSON result."""
@@ -211,6 +218,9 @@ class SupabaseStore:
             raise store_error("401", self.description)
         if response.is_success and "json" not in response.headers.get("content-type", ""):
             raise store_error(None, f"{self.description}: the answer is no JSON")
+
+
+_: type[Store] = SupabaseStore  # so that the type checker holds it against the protocol
 
 
 def _wait_for_it(request: httpx.Request) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -28,10 +28,10 @@ from tests.sql.helpers import a_call
 from tests.support.stores import ScriptedStore
 from vital_tracking.cli.app import app
 from vital_tracking.cli.budgets import alerts as watching
-from vital_tracking.cli.budgets import options as form
-from vital_tracking.cli.budgets.check import verdict
+from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import share_bar
 from vital_tracking.errors import StoreUnavailable
+from vital_tracking.queries.budgets import CheckedWindow, verdict
 from vital_tracking.stores.postgres import PostgresStore
 
 _calls = itertools.count(1)
@@ -306,12 +306,12 @@ def test_a_wrong_option_is_refused_with_what_to_write(several: Several, rows: Ro
 
 def test_a_zone_is_taken_by_its_proper_name() -> None:
     """The database and this machine would disagree on when a day ends."""
-    assert [form.zone(text) for text in ("UTC", "europe/berlin", "America/new york")] == [
+    assert [options.zone(text) for text in ("UTC", "europe/berlin", "America/new york")] == [
         *("UTC", "Europe/Berlin", "America/New_York"),
     ]
-    assert form.span("1.5s", "--every") == Decimal("1.5")
+    assert options.span("1.5s", "--every") == Decimal("1.5")
     with pytest.raises(typer.BadParameter):
-        form.named("u\0", "the id")
+        options.named("u\0", "the id")
 
 
 # Listing and removing
@@ -557,9 +557,11 @@ def test_a_check_uses_the_organization_of_the_settings(three: None, several: Sev
     assert "tier tier_1 of organization acme" in said_in(done)
 
 
-def a_window(action: str, left: str, **columns: Any) -> dict[str, Any]:
-    amounts = {"limit_amount": left, "spent": "0", "granted": "0"}
-    return {"action": action, "metric": "cost_usd", "enforce": True, "downgrade_to": None, **amounts, **columns}
+def a_window(action: str, left: str, **columns: Any) -> CheckedWindow:
+    amount = Decimal(left)
+    amounts = {"limit_amount": amount, "spent": Decimal(0), "granted": Decimal(0), "left": amount}
+    window = {"action": action, "metric": "cost_usd", "enforce": True, "downgrade_to": None, **amounts, **columns}
+    return cast("CheckedWindow", window)
 
 
 @pytest.mark.parametrize(
@@ -579,7 +581,7 @@ def a_window(action: str, left: str, **columns: Any) -> dict[str, Any]:
         ([a_window("block", "0", metric="tokens")], None, "block"),
     ],
 )
-def test_the_strictest_budget_decides(windows: list[dict[str, Any]], model: str | None, action: str | None) -> None:
+def test_the_strictest_budget_decides(windows: list[CheckedWindow], model: str | None, action: str | None) -> None:
     """A script would be told to go where the call is stopped."""
     assert verdict(windows, Decimal(1), None, model).action == action
 
@@ -684,7 +686,7 @@ def test_watching_outlasts_an_outage(
         spend()
 
     store = ScriptedStore(PostgresStore(database_url), "cost_alerts_v1", answers())
-    news = watching._news(store, 0.0)
+    news = watching.new_alerts(store, 0.0)
     assert next(news)["entity_id"] == "u-1"
     news.close()
     store.close()

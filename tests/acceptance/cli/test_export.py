@@ -25,8 +25,8 @@ from tests.acceptance.cli.helpers import Several, fine, refused
 from tests.acceptance.helpers import environment
 from tests.sql.helpers import a_call, an_unpriced_call, call_id
 from tests.sql.test_retention import NOW
-from vital_tracking.cli.data.export import write_csv
 from vital_tracking.errors import MissingExtra, VitalError
+from vital_tracking.queries.csv import write_csv
 from vital_tracking.queries.parquet import ParquetWriter, read_back
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.relations import CALLS, RELATIONS, ColumnKind, Relation, time_text, value_text

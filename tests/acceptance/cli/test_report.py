@@ -29,9 +29,13 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import PostgresServer
 from vital_tracking.cli.app import app
 from vital_tracking.cli.render.console import console
-from vital_tracking.cli.render.csv import safe_cell
-from vital_tracking.cli.report import texts as findings
+from vital_tracking.cli.report import tables
 from vital_tracking.cli.report.charts import by_day, sparkline
+from vital_tracking.cli.report.forecast import error_sentence, forecast_sentence, forecast_text
+from vital_tracking.queries.catalogue import GROUPINGS, Grouping
+from vital_tracking.queries.csv import safe_cell
+from vital_tracking.queries.forecast import cost_forecast
+from vital_tracking.queries.usage import usage_report
 from vital_tracking.stores.postgres import PostgresStore
 
 Report = Callable[..., str]
@@ -296,6 +300,33 @@ def test_each_report_names_its_rows(report: Report) -> None:
     assert "$2.26" in line_of(report("users", *DAYS, "--organization", "acme"), "total")
 
 
+def test_the_catalogue_is_that_of_the_database(usage: PostgresStore) -> None:
+    """A measure or a label of one of them alone would be an empty column, or be shown to nobody."""
+    for grouping in GROUPINGS.values():
+        answer = usage_report(
+            usage, grouping.name, since=datetime(2026, 1, 10, tzinfo=UTC), until=datetime(2026, 1, 20, tzinfo=UTC)
+        )
+        for row in answer["rows"]:
+            assert set(row) == {*grouping.columns, "days"}, grouping.name
+
+
+@pytest.mark.parametrize("labels", [("service_type",), ("organization_id", "team_id", "squad")])
+def test_a_new_grouping_is_shown_by_its_labels(
+    labels: tuple[str, ...], usage: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever adds a grouping would have to find the table that draws it, or see a traceback."""
+    answer = usage_report(
+        usage, "services", since=datetime(2026, 1, 10, tzinfo=UTC), until=datetime(2026, 1, 20, tzinfo=UTC)
+    )
+    for row in answer["rows"]:
+        row.update({"team_id": "cardiology", "squad": None})
+    monkeypatch.setattr(tables, "GROUPINGS", {"teams": Grouping("teams", "Teams", labels)})
+    with console.capture() as shown:
+        console.print(tables.usage_table({**answer, "report": "teams"}, title="Teams"))
+    heading = labels[-2 if len(labels) > 1 else 0].replace("_", " ")
+    assert shown.get().splitlines()[1].startswith(heading)
+
+
 def test_rows_that_are_not_shown_are_summed_up(report: Report) -> None:
     """The rows would not add up to the total, and nobody would know that there are more."""
     said = report("users", *DAYS, "--limit", "1")
@@ -378,15 +409,15 @@ def test_a_day_without_calls_is_shown_as_nothing() -> None:
 def test_a_forecast_is_a_chart_and_plain_words(usage: PostgresStore, report: Report) -> None:
     """Whoever plans would get a number without its error, or not hear that a budget runs out before the month."""
     now = datetime(2026, 3, 25, 12, tzinfo=UTC)
-    answer = usage.call("forecast_v1", organization="acme", period="month", timezone="UTC", moment=now)
-    lines = [line.rstrip() for part in findings.forecast(answer, exact=False) for line in part.plain.splitlines()]
+    answer = cost_forecast(usage, organization="acme", period="month", timezone="UTC", moment=now)
+    lines = [line.rstrip() for part in forecast_text(answer, exact=False) for line in part.plain.splitlines()]
     assert lines[0] == "Forecast for March 2026 (UTC), organization acme"
     assert lines[1].startswith("$9.00 ")
     assert "██" in lines[1]
     assert lines[8].split() == [str(day) for day in range(1, 32)]
     assert lines[7].split() == ["▂▂"] * 23 + ["██"] * 2 + ["░░"] * 6
     said = "\n".join(lines)
-    spent = Decimal(answer["spent"])
+    spent = answer["spent"]
     assert spent == Decimal("0.40") * 24 + 9 + Decimal("0.42") * 3
     assert f"Spent in March: ${spent}, and by the end about $" in said
     assert "most likely $" in said
@@ -395,14 +426,13 @@ def test_a_forecast_is_a_chart_and_plain_words(usage: PostgresStore, report: Rep
     assert re.search(r"Budget 2, \$10 a month \(block\): ran out about 2\d Mar \d\d:\d\d CET\. See: vital-", said)
     assert re.search(r"Budget 1, \$21 a month \(alert\): (lasts, 9\d % of it|runs out about \d\d Mar)", said)
 
-    early = usage.call("forecast_v1", organization="acme", moment=datetime(2026, 3, 2, 12, tzinfo=UTC))
+    early = cost_forecast(usage, organization="acme", moment=datetime(2026, 3, 2, 12, tzinfo=UTC))
     assert early["error"] is None
-    assert findings.forecast_line(early).startswith("Spent in March: $0.80, and by the end about $")
-    assert ", perhaps $0.80 to $" in findings.forecast_line(early)
-    assert "How right it is cannot be told yet" in findings.error_sentence(early["error"])
+    assert forecast_sentence(early).startswith("Spent in March: $0.80, and by the end about $")
+    assert ", perhaps $0.80 to $" in forecast_sentence(early)
+    assert "How right it is cannot be told yet" in error_sentence(early["error"])
 
-    shown = findings.forecast_rows(answer)
-    assert sum(row["spent"] or 0 for row in shown) == spent
+    assert sum(on_the_day or 0 for _, on_the_day, _ in answer["days"]) == spent
     live = json.loads(report("forecast", "--organization", "acme", "--timezone", "Asia/Kolkata", "--json"))
     assert live["timezone"] == "Asia/Kolkata"
     rows = list(csv.DictReader(io.StringIO(report("forecast", "--csv"))))

@@ -25,8 +25,8 @@ from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call, an_unpriced_call
 from vital_tracking import Price, PriceBook, Settings, VitalTracker
 from vital_tracking.cli.app import app
-from vital_tracking.cli.data.reprice import record_of_row
 from vital_tracking.delivery.dead_letters import DeadLetters
+from vital_tracking.queries.prices import record_of_row
 from vital_tracking.queries.spool import database_of
 from vital_tracking.spool.owner import owners_in
 from vital_tracking.spool.segment import segments_of
@@ -393,7 +393,7 @@ def test_refused_rows_are_listed_sent_again_and_discarded(
         for user in ("u-7", "u-8", "u-9", "u-9"):
             tracker.record(provider="openai", model="gpt-4o", prompt_tokens=1000, completion_tokens=100, user_id=user)
         assert tracker.flush(60).rejected == 3
-        (database,) = spool_dir.iterdir()
+        (database,) = spool_dir.glob("database-*")
         assert DeadLetters(database).add("frame", '{"of": "a later version"}', None, "KeyError")
 
         shown, machine, sheet, status, doctor, again = several(
@@ -463,8 +463,7 @@ def test_an_outage_while_rows_are_sent_again_loses_none(
     tracker = make_tracker()
     tracker.record(provider="openai", model="gpt-4o", prompt_tokens=1, completion_tokens=1, user_id="u-1")
     assert tracker.flush(60).inserted == 1
-    (database,) = spool_dir.iterdir()
-    letters = DeadLetters(database)
+    letters = DeadLetters(tracker._recorder.folder)
     for _ in range(3):
         row = a_call(next(_calls), created_at=datetime.now(UTC).isoformat(), user_id="u-2")
         assert letters.add("record_calls_v1", json.dumps(row), "23514", "once")
@@ -526,7 +525,8 @@ def test_the_embedded_database_is_named_without_starting_it(tmp_path: Path, monk
     monkeypatch.setattr(EmbeddedStore, "_start", lambda _: Server())
     monkeypatch.setattr(EmbeddedStore, "migrate", lambda *_: None)
     monkeypatch.setattr(EmbeddedStore, "call", lambda *_, **__: None)
-    assert database_of(Settings(data_dir=tmp_path)) == EmbeddedStore(tmp_path).description
+    store = EmbeddedStore(tmp_path)
+    assert database_of(Settings(data_dir=tmp_path)) == (store.identity, store.description)
 
 
 # Rows of merged calls
@@ -549,7 +549,7 @@ def row_of(calls: int, **columns: Any) -> dict[str, Any]:
     row: dict[str, Any] = {f"{name}_tokens": 0 for name in counts}
     row |= {
         "id": "1",
-        "created_at": "2026-01-31T00:00:00+00:00",
+        "created_at": datetime(2026, 1, 31, tzinfo=UTC),
         "provider": None,
         "model": None,
         "requested_model": None,

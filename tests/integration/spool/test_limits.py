@@ -26,6 +26,7 @@ from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery import exporter
 from vital_tracking.delivery.dead_letters import FILE, forget_taken, letters_in, take_letters
+from vital_tracking.spool.location import folders_in
 from vital_tracking.spool.owner import owners_in
 from vital_tracking.spool.segment import bytes_in, segments_of
 from vital_tracking.stores.postgres import PostgresStore
@@ -95,6 +96,11 @@ def track(database_url: str, tmp_path: Path) -> Iterator[Track]:
     for tracker in made:
         tracker.store.away = False  # type: ignore[attr-defined]
         tracker.close()
+
+
+def owners(root: Path) -> list[Path]:
+    """The folders of all processes in a spool."""
+    return [owner for folder in folders_in(root) for owner in owners_in(folder)]
 
 
 def away(tracker: VitalTracker, is_away: bool) -> None:
@@ -194,7 +200,7 @@ def test_whatever_room_there_is_the_sums_are_exact(track: Track, rows: Rows, roo
     merged_rows_are_few(rows)
 
 
-def test_an_end_without_room_leaves_the_sums_for_the_next_process(track: Track, rows: Rows) -> None:
+def test_an_end_without_room_leaves_the_sums_for_the_next_process(track: Track, rows: Rows, tmp_path: Path) -> None:
     """The hardest end of all: the process goes, the database is away, the spool is full, and so is the memory."""
     tracker, book = track(away=True), Book()
     for number in range(2500):
@@ -211,7 +217,7 @@ def test_an_end_without_room_leaves_the_sums_for_the_next_process(track: Track, 
     assert (stats.rejected, stats.damaged, stats.faults) == (0, 0, 0)
     book.agrees(rows)
     merged_rows_are_few(rows)
-    assert owners_in(following._recorder.folder) == []  # type: ignore[arg-type]
+    assert owners(tmp_path / "spool") == []
 
 
 def test_room_that_is_found_again_is_used_again(track: Track, rows: Rows, tmp_path: Path) -> None:
@@ -229,7 +235,7 @@ def test_room_that_is_found_again_is_used_again(track: Track, rows: Rows, tmp_pa
     stats = tracker.stats()
     assert (stats.waiting, stats.dropped, stats.faults, stats.damaged) == (0, 0, 0, 0)
     assert tracker.close().complete
-    assert not any(segments_of(owner) for owner in owners_in(tracker._recorder.folder))  # type: ignore[arg-type]
+    assert not any(map(segments_of, owners(tmp_path / "spool")))
 
 
 def test_a_server_that_stops_and_starts_costs_no_money_of_any_call(

@@ -28,7 +28,8 @@ from vital_tracking.delivery.batch_processor import BatchProcessor
 from vital_tracking.delivery.memory_queue import MemoryQueue
 from vital_tracking.delivery.recorder import Recorder
 from vital_tracking.langchain.fake import FakeUsageModel
-from vital_tracking.spool.disk_queue import Spool
+from vital_tracking.spool.disk_reader import SpoolReader
+from vital_tracking.spool.disk_writer import SpoolWriter
 from vital_tracking.stores.postgres import PostgresStore
 
 NEVER_S = 3600.0
@@ -504,10 +505,10 @@ def test_a_delivery_thread_that_dies_as_it_is_woken_is_replaced(track: Track, ro
 
 # What breaks, and for what no exception can be let out: everything that the paths of a model call come by.
 BREAKABLE = {
-    "what is called": (Recorder, ("put", "put_held", "opened", "begun", "refuse")),
-    "spool": (Spool, ("append", "_ready", "end", "take", "settle")),
-    "spool and queue": (Spool, ("append",)),
-    "batch processor": (BatchProcessor, ("notice", "start", "_start")),
+    "what is called": {Recorder: ("put", "put_held", "opened", "begun", "refuse")},
+    "spool": {SpoolWriter: ("append", "_ready", "end"), SpoolReader: ("read", "ack")},
+    "spool and queue": {SpoolWriter: ("append",), MemoryQueue: ("put",)},
+    "batch processor": {BatchProcessor: ("notice", "start", "_start")},
 }
 
 
@@ -524,11 +525,9 @@ async def test_a_recorder_that_breaks_changes_no_answer(
     part: str, make_tracker: Callable[..., VitalTracker], spool_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If this failed, a fault of ours would reach the users of the application whose calls are recorded."""
-    owner, names = BREAKABLE[part]
-    for name in names:
-        monkeypatch.setattr(owner, name, broken)
-    if part == "spool and queue":
-        monkeypatch.setattr(MemoryQueue, "put", broken)
+    for owner, names in BREAKABLE[part].items():
+        for name in names:
+            monkeypatch.setattr(owner, name, broken)
     tracker = make_tracker(spool_dir=spool_dir)
     config: Any = {"callbacks": [tracker.handler]}
     model = FakeUsageModel(responses=["Well."])

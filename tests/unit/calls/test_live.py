@@ -51,7 +51,7 @@ def one_call(tracker: VitalTracker, metadata: dict[str, Any], parent: UUID | Non
 
 
 def waiting(tracker: VitalTracker) -> list[Any]:
-    return tracker.handler.recorder._queue.take(10_000)
+    return tracker.handler.recorder._queue.read(10_000)
 
 
 def test_a_waiting_call_holds_nothing_that_its_row_does_not(tracker: VitalTracker) -> None:

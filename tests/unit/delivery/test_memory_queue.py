@@ -44,13 +44,13 @@ class Waiting(RuleBasedStateMachine):
     @precondition(lambda self: not self.taken)
     @rule(limit=st.integers(1, 10))
     def take(self, limit: int) -> None:
-        found = self.queue.take(limit)
+        found = self.queue.read(limit)
         assert found == [number for number, _ in self.held[:limit]]
         self.taken = len(found)
 
     @rule()
     def settle(self) -> None:
-        self.queue.settle()
+        self.queue.ack()
         del self.held[: self.taken]
         self.done += self.taken
         self.taken = 0
@@ -64,7 +64,7 @@ class Waiting(RuleBasedStateMachine):
     def agrees(self) -> None:
         held = sum(size for _, size in self.held)
         assert (len(self.queue.waiting), self.queue.bytes) == (len(self.held), held)
-        assert (self.queue.settled, self.queue.end()) == (self.done, self.done + len(self.held))
+        assert (self.queue.acked, self.queue.end()) == (self.done, self.done + len(self.held))
         assert self.queue.nearly_full == (held > 0.75 * LIMIT)
 
 
@@ -89,14 +89,14 @@ def test_eight_threads_and_a_reader_lose_nothing() -> None:
         thread.start()
     begin.wait(30)
     while len(found) < 4000:
-        found += queue.take(50)
-        queue.settle()
+        found += queue.read(50)
+        queue.ack()
     for thread in threads:
         thread.join(30)
     assert sorted(found) == [(thread, number) for thread in range(8) for number in range(500)]
     for thread_number in range(8):
         assert [number for thread, number in found if thread == thread_number] == list(range(500))
-    assert (queue.bytes, len(queue.waiting), queue.settled) == (0, 0, 4000)
+    assert (queue.bytes, len(queue.waiting), queue.acked) == (0, 0, 4000)
 
 
 def test_a_put_from_garbage_collection_in_any_step_is_kept() -> None:
@@ -118,14 +118,14 @@ def test_a_put_from_garbage_collection_in_any_step_is_kept() -> None:
         for _ in range(200):
             Stream()
             queue.put(next(numbers), 10)
-            found += queue.take(2)
-            queue.settle()
+            found += queue.read(2)
+            queue.ack()
             queue.end()
     finally:
         gc.set_threshold(*thresholds)
     gc.collect()
-    found += queue.take(1000)
-    queue.settle()
+    found += queue.read(1000)
+    queue.ack()
     assert sorted(found) == list(range(400))
     assert queue.bytes == 0
 
@@ -136,13 +136,13 @@ def test_a_forked_child_starts_with_an_empty_queue() -> None:
     queue = recorder._queue
     record = LogRecord(RecordKind.RUN, bytes(16), b"{}")
     queue.put(record, 90)
-    queue.take(1)
+    queue.read(1)
     queue._lock.acquire()
     recorder.reset_after_fork()
     queue = recorder._queue
     thread = threading.Thread(target=lambda: queue.put(record, 90))
     thread.start()
     thread.join(30)
-    assert queue.take(10) == [record]
-    queue.settle()
+    assert queue.read(10) == [record]
+    queue.ack()
     assert (queue.bytes, queue.end()) == (0, 1)

@@ -52,7 +52,7 @@ def put(spool: Spool, *numbers: int, size: int = 500) -> None:
 
 
 def taken(spool: Spool, limit: int = 1000) -> list[int]:
-    return [int.from_bytes(frame.id, "big") for frame in spool.take(limit)]
+    return [int.from_bytes(frame.id, "big") for frame in spool.read(limit)]
 
 
 def drained(spool: Spool, limit: int = 7) -> list[int]:
@@ -60,7 +60,7 @@ def drained(spool: Spool, limit: int = 7) -> list[int]:
     found: list[int] = []
     while numbers := taken(spool, limit):
         found += numbers
-        spool.settle()
+        spool.ack()
     return found
 
 
@@ -72,7 +72,7 @@ def on_disk(spool: Spool) -> list[int]:
 
 def again(spool: Spool) -> None:
     """Let the second pass that a spool waits after a failure."""
-    spool._try_again_at = 0.0
+    spool.writer._try_again_at = 0.0
 
 
 # Taking, settling, rewinding
@@ -101,7 +101,7 @@ def test_calls_in_hand_in_an_outage_are_taken_again(make: Make) -> None:
         spool.rewind()
         assert len(spool.waiting) == 50
     assert taken(spool, 20) == list(range(20))
-    spool.settle()
+    spool.ack()
     assert taken(spool, 20) == list(range(20, 40))
     spool.rewind()
     assert drained(spool) == list(range(20, 50))
@@ -111,17 +111,17 @@ def test_calls_in_hand_in_an_outage_are_taken_again(make: Make) -> None:
 def test_a_flush_can_tell_whether_all_before_it_is_settled(make: Make) -> None:
     """If this failed, a flush would return too early, or never."""
     spool = make()
-    assert spool.settled >= spool.end()
+    assert spool.acked >= spool.end()
     put(spool, *range(30))
     end = spool.end()
-    assert spool.settled < end
+    assert spool.acked < end
     taken(spool, 29)
-    spool.settle()
-    assert spool.settled < end
+    spool.ack()
+    assert spool.acked < end
     put(spool, 30)
     drained(spool)
-    assert spool.settled >= end
-    assert spool.settled >= spool.end()
+    assert spool.acked >= end
+    assert spool.acked >= spool.end()
 
 
 def test_a_segment_stays_while_a_call_that_began_in_it_has_no_end(make: Make) -> None:
@@ -136,7 +136,7 @@ def test_a_segment_stays_while_a_call_that_began_in_it_has_no_end(make: Make) ->
     put(spool, 1000)
     drained(spool)
     assert on_disk(spool)[0] == 1
-    assert spool.append(RecordKind.VOID, key(1001), b"", vital=True)
+    assert spool.append(RecordKind.TOMBSTONE, key(1001), b"", critical=True)
     put(spool, *range(40, 50))
     drained(spool)
     assert len(on_disk(spool)) == 1
@@ -163,7 +163,7 @@ def test_a_call_that_was_not_made_and_is_in_no_file_leaves_no_trace(make: Make) 
     put(spool, 1)
     size = spool.end()
     for number in range(1000):
-        assert spool.append(RecordKind.VOID, key(number), b"", vital=True)
+        assert spool.append(RecordKind.TOMBSTONE, key(number), b"", critical=True)
     assert spool.end() == size
 
 
@@ -176,16 +176,16 @@ def test_every_segment_holds_the_correction_of_the_clock(make: Make) -> None:
     drained(spool)
     put(spool, 200)
     leave(spool)
-    [orphan] = claim(spool.folder)
+    [orphan] = claim(owners_in(spool.folder))
     assert orphan.skew_s == 7200
-    assert [frame.skew_s for frame in orphan.take(9)] == [7200]
+    assert [frame.skew_s for frame in orphan.read(9)] == [7200]
     orphan.let_go()
 
 
 def leave(spool: Spool) -> None:
     """As if the process had died: the lock is free, nothing else was done."""
-    assert spool._owner is not None
-    spool._owner.let_go()
+    assert spool.writer.owner is not None
+    spool.writer.owner.let_go()
 
 
 # Many threads
@@ -220,7 +220,7 @@ def test_eight_threads_and_a_reader_lose_nothing(make: Make) -> None:
                 assert more[: len(numbers)] == numbers
                 numbers = more
             found.extend(numbers)
-            spool.settle()
+            spool.ack()
             if last and not numbers:
                 return
 
@@ -267,7 +267,7 @@ class Paused(Segment):
 def paused(make: Make, monkeypatch: pytest.MonkeyPatch) -> Spool:
     """A spool whose segments can be paused, with one in it."""
     Paused.stopped = threading.Event()
-    monkeypatch.setattr("vital_tracking.spool.disk_queue.Segment", Paused)
+    monkeypatch.setattr("vital_tracking.spool.disk_writer.Segment", Paused)
     spool = make()
     put(spool, 0)
     assert drained(spool) == [0]
@@ -277,7 +277,7 @@ def paused(make: Make, monkeypatch: pytest.MonkeyPatch) -> Spool:
 def stalled(spool: Spool, number: int, where: str) -> tuple[threading.Thread, threading.Event, list[bool]]:
     """A thread that is in the middle of an append."""
     go, told = threading.Event(), []
-    setattr(spool._segment, where, go)
+    setattr(spool.writer.current, where, go)
     thread = threading.Thread(target=lambda: told.append(spool.append(RecordKind.CALL, key(number), b"{}")))
     thread.start()
     assert Paused.stopped.wait(30)
@@ -302,8 +302,8 @@ def test_a_thread_that_is_late_by_a_segment_loses_nothing(paused: Spool, where: 
 def test_a_write_that_worked_while_another_failed_is_told_the_truth(paused: Spool, read_on: bool) -> None:
     """If this failed, the money of a call would be counted with the sums although its row is delivered too."""
     thread, go, told = stalled(paused, 1, "behind")
-    with paused._opening:
-        paused._failed(OSError(errno.EIO, "broken"), paused._segment)
+    with paused.writer.lock:
+        paused.writer.fail(OSError(errno.EIO, "broken"), paused.writer.current)
     found = drained(paused) if read_on else []
     go.set()
     thread.join(30)
@@ -362,11 +362,11 @@ def test_an_append_inside_an_append_is_not_lost(make: Make) -> None:
 
 def close_files(spool: Spool, *, lock: bool = False) -> None:
     """As a program does that turns itself into a daemon."""
-    for segment in spool._segments.values():
+    for segment in spool.writer.segments.values():
         os.close(segment.fd)
     if lock:
-        assert spool._owner is not None
-        os.close(spool._owner._lock)
+        assert spool.writer.owner is not None
+        os.close(spool.writer.owner._lock)
 
 
 def test_a_file_closed_behind_its_back_costs_nothing(make: Make) -> None:
@@ -389,9 +389,9 @@ def test_files_of_others_that_took_its_numbers_are_left_alone(make: Make, tmp_pa
     """If this failed, a daemon would find its own files closed, or their text among its calls."""
     spool = make()
     put(spool, *range(20))
-    numbers = sorted(segment.fd for segment in spool._segments.values())
-    assert spool._owner is not None
-    numbers.append(spool._owner._lock)
+    numbers = sorted(segment.fd for segment in spool.writer.segments.values())
+    assert spool.writer.owner is not None
+    numbers.append(spool.writer.owner._lock)
     close_files(spool, lock=True)
     others = []
     while not set(numbers) <= {other.fileno() for other in others}:
@@ -425,7 +425,7 @@ def test_a_lock_closed_behind_its_back_is_taken_again(make: Make) -> None:
     put(spool, 6)
     assert spool.path == folder
     assert is_alive(folder)
-    assert list(claim(spool.folder)) == []
+    assert list(claim(owners_in(spool.folder))) == []
     assert drained(spool) == [*range(5), 6]
 
 
@@ -462,7 +462,7 @@ def test_files_gone_and_closed_hold_up_nothing(make: Make) -> None:
     again(spool)
     put(spool, *range(30, 60))
     assert drained(spool) == list(range(30, 60))
-    assert spool.settled >= spool.end()
+    assert spool.acked >= spool.end()
 
 
 def test_a_file_that_cannot_be_read_now_is_read_later(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,7 +476,7 @@ def test_a_file_that_cannot_be_read_now_is_read_later(make: Make, monkeypatch: p
     with monkeypatch.context() as patched:
         patched.setattr(Segment, "read", refuse)
         assert taken(spool) == []
-    assert spool.settled < spool.end()
+    assert spool.acked < spool.end()
     assert drained(spool) == list(range(20))
 
 
@@ -486,10 +486,10 @@ def test_a_folder_that_cannot_be_made_raises_nothing(make: Make, tmp_path: Path,
     (tmp_path / "spool").write_text("a file")
     spool = make(tmp_path / name)
     assert not spool.append(RecordKind.CALL, key(1), b"{}")
-    assert not spool.append(RecordKind.RECORD, key(1), b"{}", vital=True)
+    assert not spool.append(RecordKind.RECORD, key(1), b"{}", critical=True)
     assert not spool.healthy
-    assert spool.take(10) == []
-    assert spool.settled >= spool.end()
+    assert spool.read(10) == []
+    assert spool.acked >= spool.end()
     (tmp_path / "spool").unlink()
     again(spool)
     put(spool, 2)
@@ -506,7 +506,7 @@ def test_a_read_only_disk_stops_nobody_who_records(make: Make, tmp_path: Path) -
     try:
         spool = make(folder / "spool")
         assert not spool.append(RecordKind.CALL, key(1), b"{}")
-        assert spool._trouble == errno.EROFS
+        assert spool.writer.trouble == errno.EROFS
         assert spool.close()
     finally:
         subprocess.run(["umount", str(folder)], check=True)
@@ -521,22 +521,22 @@ def test_what_comes_after_a_torn_write_is_kept_in_another_file(make: Make) -> No
     spool.append(RecordKind.OPENED, key(0), b"{}")  # holds the first file
     put(spool, *range(1, 10))
     for round_ in range(5):
-        segment = spool._segment
+        segment = spool.writer.current
         assert segment is not None
         os.write(segment.fd, b"\xffV\x30\x00\x00\x00half")  # what a full disk has left of a frame
         segment.torn = True
-        spool._failed(OSError(errno.ENOSPC, "full"), segment)
+        spool.writer.fail(OSError(errno.ENOSPC, "full"), segment)
         end = spool.end()
         drained(spool)  # to the end of what there is: its number must not be given twice
-        assert spool.settled >= end
+        assert spool.acked >= end
         assert spool.damaged == round_ + 1
         again(spool)
         put(spool, 100 + round_)
         assert taken(spool) == [100 + round_]
-        spool.settle()
+        spool.ack()
         assert spool.path is not None
-        assert (spool.path / f"{spool._last:08d}.segment").exists()
-    spool.append(RecordKind.VOID, key(0), b"")
+        assert (spool.path / f"{spool.writer.last:08d}.segment").exists()
+    spool.append(RecordKind.TOMBSTONE, key(0), b"")
     assert drained(spool) == []
     assert spool.close()
 
@@ -549,14 +549,14 @@ def test_the_spool_keeps_its_limit_and_uses_room_again(make: Make) -> None:
         fitted += 1
     used = sum(path.stat().st_size for path in spool.folder.rglob("*") if path.is_file())
     assert 0.7 * 16 * SEGMENT < used <= 16 * SEGMENT
-    assert spool.pressed
+    assert spool.nearly_full
     assert not spool.healthy
-    assert spool.append(RecordKind.RECORD, key(5000), b"{}", vital=True)  # the sums of what did not fit
+    assert spool.append(RecordKind.RECORD, key(5000), b"{}", critical=True)  # the sums of what did not fit
     assert drained(spool) == [*range(fitted), 5000]
     put(spool, 6000)  # at once, without a second's wait
     put(spool, *range(6001, 6010))
     assert spool.healthy
-    assert not spool.pressed
+    assert not spool.nearly_full
     assert drained(spool) == list(range(6000, 6010))
 
 
@@ -564,11 +564,11 @@ def test_a_vital_frame_finds_its_place_behind_a_torn_one(make: Make) -> None:
     """If this failed, a process that ends on a full disk would lose the sums of its calls."""
     spool = make()
     put(spool, 1)
-    assert spool._segment is not None
-    spool._segment.torn = True
-    spool._failed(OSError(errno.ENOSPC, "full"), spool._segment)
+    assert spool.writer.current is not None
+    spool.writer.current.torn = True
+    spool.writer.fail(OSError(errno.ENOSPC, "full"), spool.writer.current)
     assert not spool.append(RecordKind.CALL, key(2), b"{}")
-    assert spool.append(RecordKind.RECORD, key(3), b"{}", vital=True)
+    assert spool.append(RecordKind.RECORD, key(3), b"{}", critical=True)
     assert drained(spool) == [1, 3]
 
 
@@ -588,7 +588,7 @@ def test_files_do_not_add_up_while_none_can_be_written(make: Make, monkeypatch: 
     assert len(on_disk(spool)) <= 2
     put(spool, 2)
     assert drained(spool) == [1, 2]
-    assert spool.settled >= spool.end()
+    assert spool.acked >= spool.end()
 
 
 @pytest.mark.parametrize("sync_s", [0, 0.01])
@@ -604,9 +604,9 @@ def test_what_is_settled_holds_no_file_open(make: Make, sync_s: float) -> None:
         return sum(isinstance(one, Segment) and one.fd >= 0 for one in gc.get_objects() if type(one) is Segment)
 
     before = held()
-    until(lambda: held() <= before and len(spool._retired) <= 1)
-    assert len(spool._segments) == 1
-    assert len(spool._retired) <= 1
+    until(lambda: held() <= before and len(spool.writer._retired) <= 1)
+    assert len(spool.writer.segments) == 1
+    assert len(spool.writer._retired) <= 1
 
 
 # Its end
@@ -623,7 +623,7 @@ def test_the_folder_goes_when_all_is_settled(make: Make) -> None:
     assert spool.close()
     assert not folder.exists()
     assert not spool.append(RecordKind.CALL, key(1), b"{}")
-    assert not spool.append(RecordKind.RECORD, key(1), b"{}", vital=True)
+    assert not spool.append(RecordKind.RECORD, key(1), b"{}", critical=True)
 
 
 @pytest.mark.parametrize("left", ["a call", "a call in hand", "a beginning"])
@@ -635,19 +635,19 @@ def test_what_is_not_delivered_is_there_for_the_next_process(make: Make, left: s
         spool.append(RecordKind.OPENED, key(50), b"{}")
     elif left == "a call":
         put(spool, 50)
-    drained(spool, 20) if left != "a call" else [taken(spool, 20), spool.settle()]
+    drained(spool, 20) if left != "a call" else [taken(spool, 20), spool.ack()]
     folder = spool.path
     assert folder is not None
     assert not spool.close(idle=left != "a call in hand")
     assert folder.exists()
     assert not is_alive(folder)
     assert not (folder / "reserve").exists()
-    [orphan] = claim(spool.folder)
+    [orphan] = claim(owners_in(spool.folder))
     delivered: list[LogRecord] = []
-    while frames := orphan.take(5):
+    while frames := orphan.read(5):
         delivered += frames
-        orphan.settle()
-    orphan.settle()
+        orphan.ack()
+    orphan.ack()
     assert not folder.exists()
     assert left == "a call in hand" or key(50) in {frame.id for frame in delivered}
 
@@ -655,7 +655,7 @@ def test_what_is_not_delivered_is_there_for_the_next_process(make: Make, left: s
 def test_a_folder_that_was_never_used_is_never_made(make: Make, tmp_path: Path) -> None:
     """If this failed, every process that only imports the package would leave files."""
     spool = make()
-    assert spool.take(10) == []
+    assert spool.read(10) == []
     assert spool.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -676,7 +676,7 @@ child = os.fork()
 if child == 0:
     spool.let_go()
     spool = Spool(Path(sys.argv[1]), sync_s=0.01)
-    assert spool.take(10) == []
+    assert spool.read(10) == []
     assert len(spool.waiting) == 0
     for number in range(20):
         assert spool.append(RecordKind.CALL, bytes(15) + bytes([100 + number]), b"{}")
@@ -685,7 +685,7 @@ if child == 0:
     signal.pause()
 assert os.read(read, 1) == b"c"
 assert spool.append(RecordKind.CALL, bytes(15) + b"\\2", b"{}")
-assert [frame.id[-1] for frame in spool.take(10)] == [1, 2]
+assert [frame.id[-1] for frame in spool.read(10)] == [1, 2]
 print(folder, child, flush=True)
 signal.pause()
 """
@@ -707,20 +707,20 @@ def test_a_fork_has_a_folder_of_its_own(tmp_path: Path) -> None:
         child, folder = int(number), Path(name)
         assert len(owners_in(spool)) == 2
         assert all(map(is_alive, owners_in(spool)))
-        assert list(claim(spool)) == []
+        assert list(claim(owners_in(spool))) == []
         parent.kill()
         parent.wait(30)
-        [orphan] = claim(spool)  # of the parent, though its child lives on
+        [orphan] = claim(owners_in(spool))  # of the parent, though its child lives on
         assert orphan.path == folder
-        assert [frame.id[-1] for frame in orphan.take(10)] == [1, 2]
+        assert [frame.id[-1] for frame in orphan.read(10)] == [1, 2]
         orphan.let_go()
         [other] = [path for path in owners_in(spool) if path != folder]
         assert is_alive(other)
         os.kill(child, 9)
         child = 0
         until(lambda: not is_alive(other))
-        orphans = {orphan.path: orphan for orphan in claim(spool)}
-        assert [frame.id[-1] for frame in orphans[other].take(50)] == list(range(100, 120))
+        orphans = {orphan.path: orphan for orphan in claim(owners_in(spool))}
+        assert [frame.id[-1] for frame in orphans[other].read(50)] == list(range(100, 120))
         for orphan in orphans.values():
             orphan.let_go()
     finally:
@@ -733,10 +733,10 @@ def test_a_fork_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_only_now_being_made_is_left_alone(tmp_path: Path) -> None:
     """If this failed, a process that starts while another one looks for orphans would lose its folder."""
-    owner = OwnerFolder.create(tmp_path, "somewhere")
+    owner = OwnerFolder.create(tmp_path, {})
     owner.let_go()
-    assert list(claim(tmp_path)) == []
+    assert list(claim(owners_in(tmp_path))) == []
     assert owner.path.exists()
     os.utime(owner.path, (1, 1))
-    assert list(claim(tmp_path)) == []
+    assert list(claim(owners_in(tmp_path))) == []
     assert not owner.path.exists()  # nothing was ever in it

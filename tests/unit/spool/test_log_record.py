@@ -9,7 +9,15 @@ from zlib import crc32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vital_tracking.spool.log_record import HEAD_BYTES, MAGIC, MAX_BODY, LogRecord, RecordKind, framed, frames_in
+from vital_tracking.spool.log_record import (
+    HEAD_BYTES,
+    MAGIC,
+    MAX_BODY,
+    LogRecord,
+    RecordKind,
+    encoded_record,
+    read_records,
+)
 
 TRIES = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -27,15 +35,15 @@ GARBAGE = st.binary(min_size=1, max_size=60) | st.sampled_from(
 
 
 def encoded(frames: list[LogRecord]) -> list[bytes]:
-    return [framed(frame.kind, frame.id, frame.payload) for frame in frames]
+    return [encoded_record(frame.kind, frame.id, frame.payload) for frame in frames]
 
 
 def whole(data: bytes, *, ended: bool = True) -> list[LogRecord]:
-    return [frame for frame, _ in frames_in(data, ended=ended) if frame is not None]
+    return [frame for frame, _ in read_records(data, ended=ended) if frame is not None]
 
 
 def damaged(data: bytes, *, ended: bool = True) -> int:
-    return sum(frame is None for frame, _ in frames_in(data, ended=ended))
+    return sum(frame is None for frame, _ in read_records(data, ended=ended))
 
 
 @TRIES
@@ -45,7 +53,7 @@ def test_frames_are_read_as_they_were_written(frames: list[LogRecord]) -> None:
     parts = encoded(frames)
     data = b"".join(parts)
     for ended in (True, False):
-        found = list(frames_in(data, ended=ended))
+        found = list(read_records(data, ended=ended))
         assert [frame for frame, _ in found] == frames
         assert [end for _, end in found] == [sum(map(len, parts[: index + 1])) for index in range(len(parts))]
 
@@ -78,7 +86,7 @@ def test_a_cut_tail_costs_what_was_cut_off(frames: list[LogRecord], data: st.Dat
     assert whole(whole_file[:cut]) == kept
     assert damaged(whole_file[:cut]) == (left > 0)
     # Of a file that is written to, the rest may still come.
-    assert list(frames_in(whole_file[:cut], ended=False)) == list(frames_in(b"".join(parts[: len(kept)])))
+    assert list(read_records(whole_file[:cut], ended=False)) == list(read_records(b"".join(parts[: len(kept)])))
 
 
 @TRIES
@@ -118,7 +126,7 @@ def test_a_growing_file_gives_each_frame_once(
     position, found = 0, []
     for cut in [*cuts, len(file)]:
         start = position
-        for frame, end in frames_in(file[start:cut], ended=False):
+        for frame, end in read_records(file[start:cut], ended=False):
             assert end > position - start
             position = start + end
             if frame is not None:
@@ -134,7 +142,7 @@ def test_every_growth_by_a_byte_gives_each_frame_once(frames: list[LogRecord]) -
     file = b"".join(encoded(frames[:3]))
     position, found = 0, []
     for size in range(len(file) + 1):
-        for frame, end in list(frames_in(file[:size], position, ended=False)):
+        for frame, end in list(read_records(file[:size], position, ended=False)):
             found.append(frame)
             position = end
     assert found == frames[:3]
@@ -143,12 +151,12 @@ def test_every_growth_by_a_byte_gives_each_frame_once(frames: list[LogRecord]) -
 def test_a_frame_of_the_longest_body_is_read_and_a_longer_one_is_damage() -> None:
     """If this failed, a length of four gigabytes would stop the reader for ever."""
     longest = LogRecord(RecordKind.CALL, bytes(16), b"x" * (MAX_BODY - 17))
-    assert whole(framed(*longest[:3])) == [longest]
-    too_long = framed(RecordKind.CALL, bytes(16), b"x" * (MAX_BODY - 16))
+    assert whole(encoded_record(*longest[:3])) == [longest]
+    too_long = encoded_record(RecordKind.CALL, bytes(16), b"x" * (MAX_BODY - 16))
     small = LogRecord(RecordKind.RUN, bytes(16), b"{}")
     for ended in (True, False):
-        assert whole(too_long + framed(*small[:3]), ended=ended) == [small]
-    assert list(frames_in(MAGIC + struct.pack("<II", 0xFFFFFFFF, 0) + b"y" * 100, ended=False)) == [(None, 110)]
+        assert whole(too_long + encoded_record(*small[:3]), ended=ended) == [small]
+    assert list(read_records(MAGIC + struct.pack("<II", 0xFFFFFFFF, 0) + b"y" * 100, ended=False)) == [(None, 110)]
 
 
 def test_a_length_too_small_for_a_frame_is_damage() -> None:
@@ -156,7 +164,7 @@ def test_a_length_too_small_for_a_frame_is_damage() -> None:
     short = MAGIC + struct.pack("<II", 3, crc32(b"abc")) + b"abc"
     frame = LogRecord(RecordKind.CALL, os.urandom(16), b"{}")
     assert whole(short) == []
-    assert whole(short + framed(*frame[:3])) == [frame]
+    assert whole(short + encoded_record(*frame[:3])) == [frame]
     assert len(short) == HEAD_BYTES + 3
 
 

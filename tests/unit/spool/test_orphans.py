@@ -26,7 +26,8 @@ from vital_tracking.core.context import CallContext
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.ids import new_id
-from vital_tracking.spool.log_record import LogRecord, RecordKind, framed
+from vital_tracking.spool.location import folders_in
+from vital_tracking.spool.log_record import LogRecord, RecordKind, encoded_record
 from vital_tracking.spool.orphans import OrphanedSegments, claim
 from vital_tracking.spool.owner import OwnerFolder, owners_in
 from vital_tracking.spool.segment import segments_of
@@ -58,12 +59,12 @@ def plain(number: int, kind: RecordKind = RecordKind.CALL) -> LogRecord:
 
 
 def encoded(frames: Sequence[LogRecord]) -> bytes:
-    return b"".join(framed(frame.kind, frame.id, frame.payload) for frame in frames)
+    return b"".join(encoded_record(frame.kind, frame.id, frame.payload) for frame in frames)
 
 
 def left_behind(folder: Path, *segments: Sequence[LogRecord] | bytes) -> Path:
     """The folder of a process that has died, with what each of its segments holds."""
-    owner = OwnerFolder.create(folder, "somewhere")
+    owner = OwnerFolder.create(folder, {})
     for number, held in enumerate(segments, 1):
         owner.segment_path(number).write_bytes(held if isinstance(held, bytes) else encoded(held))
     owner.let_go()
@@ -73,14 +74,14 @@ def left_behind(folder: Path, *segments: Sequence[LogRecord] | bytes) -> Path:
 def delivered(orphan: OrphanedSegments, limit: int = 3) -> list[int]:
     """All that an orphan has, taken and settled as the batch processor does, with a failure after each batch."""
     found: list[int] = []
-    while frames := orphan.take(limit):
+    while frames := orphan.read(limit):
         orphan.rewind()
-        assert orphan.take(limit) == frames
+        assert orphan.read(limit) == frames
         found += [int.from_bytes(frame.id, "big") for frame in frames]
-        assert all(frame.legacy for frame in frames)
-        orphan.settle()
+        assert all(frame.orphan is orphan for frame in frames)
+        orphan.ack()
     assert orphan.finished
-    orphan.settle()
+    orphan.ack()
     return found
 
 
@@ -98,14 +99,14 @@ def test_orphaned_segments_are_delivered_in_order_and_removed_one_by_one(tmp_pat
     path = left_behind(tmp_path, *segments)
     # Each time a replayer dies after one more: what was in a file before it does not come again.
     for expected, files in (([100, 1], 4), ([100, 1, 2], 4), ([100, 1, 2, 3], 2), ([3, 4], 2), ([3, 4, 5], 1)):
-        [orphan] = claim(tmp_path)
+        [orphan] = claim(owners_in(tmp_path))
         for number in expected:
-            [frame] = orphan.take(1)
+            [frame] = orphan.read(1)
             assert int.from_bytes(frame.id, "big") == number
-            orphan.settle()
+            orphan.ack()
         assert len(segments_of(path)) == files
         orphan.let_go()
-    [orphan] = claim(tmp_path)
+    [orphan] = claim(owners_in(tmp_path))
     assert (orphan.calls, orphan.abandoned, orphan.damaged) == (1, 0, 0)
     assert delivered(orphan) == [5]
     assert list(tmp_path.iterdir()) == []
@@ -135,7 +136,7 @@ def test_a_flipped_bit_or_a_torn_end_costs_one_frame(
             del files[hurt][place:]
             lost, stretches = segments[hurt][hit:], int(place not in (0, *ends))
     left_behind(folder, *map(bytes, files))
-    [orphan] = claim(folder)
+    [orphan] = claim(owners_in(folder))
     assert orphan.damaged == stretches
     kept = [int.from_bytes(frame.id, "big") for frames in segments for frame in frames if frame not in lost]
     assert delivered(orphan, data.draw(st.integers(1, 5))) == kept
@@ -150,7 +151,7 @@ def test_damage_in_orphaned_segments_is_counted(tmp_path: Path) -> None:
     broken[size + 20] ^= 4
     broken[4 * size + 2] ^= 1
     left_behind(tmp_path, bytes(broken), whole[: size // 2], b"\0" * 4096)
-    [orphan] = claim(tmp_path)
+    [orphan] = claim(owners_in(tmp_path))
     assert orphan.damaged == 4
     assert delivered(orphan) == [0, 2, 3, 5]
 
@@ -161,9 +162,9 @@ def test_of_beginnings_without_an_end_those_that_were_made_are_billed(tmp_path: 
         plain(4, RecordKind.BEGUN),
         plain(5, RecordKind.BEGUN),
     ]
-    second = [plain(1), plain(2, RecordKind.VOID), plain(4, RecordKind.VOID), plain(6, RecordKind.RUN)]
+    second = [plain(1), plain(2, RecordKind.TOMBSTONE), plain(4, RecordKind.TOMBSTONE), plain(6, RecordKind.RUN)]
     left_behind(tmp_path, first, second)
-    [orphan] = claim(tmp_path)
+    [orphan] = claim(owners_in(tmp_path))
     assert (orphan.abandoned, orphan.calls, orphan.runs) == (2, 1, 1)
     assert delivered(orphan) == [3, 5, 1, 6]
 
@@ -180,19 +181,19 @@ def test_an_orphaned_segment_that_cannot_be_read_now_is_kept(
 
     orphan = None
     if at == "take":
-        [orphan] = claim(tmp_path)
-        assert len(orphan.take(1)) == 1
-        orphan.settle()
+        [orphan] = claim(owners_in(tmp_path))
+        assert len(orphan.read(1)) == 1
+        orphan.ack()
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_bytes", refuse)
         if orphan is None:
-            assert list(claim(tmp_path)) == []
+            assert list(claim(owners_in(tmp_path))) == []
         else:
-            assert orphan.take(5) == []
-            orphan.settle()
+            assert orphan.read(5) == []
+            orphan.ack()
             assert not orphan.finished
     if orphan is None:
-        [orphan] = claim(tmp_path)
+        [orphan] = claim(owners_in(tmp_path))
         assert delivered(orphan) == [1, 2, 3]
     else:
         assert delivered(orphan) == [2, 3]
@@ -202,13 +203,13 @@ def test_of_two_replayers_only_one_takes_a_folder(tmp_path: Path) -> None:
     """If this failed, two replayers would send everything twice and remove files from under each other."""
     left_behind(tmp_path, [plain(1)])
     known = left_behind(tmp_path, [plain(2)])
-    alive = OwnerFolder.create(tmp_path, "somewhere")
+    alive = OwnerFolder.create(tmp_path, {})
     alive.segment_path(1).write_bytes(encoded([plain(3)]))
-    [orphan] = claim(tmp_path, known)
-    assert list(claim(tmp_path, known)) == []
+    [orphan] = claim(owners_in(tmp_path), known)
+    assert list(claim(owners_in(tmp_path), known)) == []
     assert delivered(orphan) == [1]
     alive.let_go()
-    assert sorted(number for one in claim(tmp_path) for number in delivered(one)) == [2, 3]
+    assert sorted(number for one in claim(owners_in(tmp_path)) for number in delivered(one)) == [2, 3]
 
 
 # The database
@@ -239,6 +240,11 @@ def folder_of(tracker: VitalTracker) -> Path:
     return folder
 
 
+def owners(tracker: VitalTracker) -> list[Path]:
+    """The folders of all processes in the spool of a tracker."""
+    return [owner for folder in folders_in(folder_of(tracker).parent) for owner in owners_in(folder)]
+
+
 def test_a_segment_that_is_there_twice_is_stored_once(replayer: Replayer, rows: Rows) -> None:
     """If this failed, a folder that an admin restores from a backup would double its costs."""
     tracker = replayer()
@@ -249,7 +255,7 @@ def test_a_segment_that_is_there_twice_is_stored_once(replayer: Replayer, rows: 
     stats = tracker.stats()
     assert (stats.inserted, stats.duplicate, stats.rejected, stats.faults) == (50, 60, 0, 0)
     assert [id_bytes(str(row["id"])) for row in rows()] == sorted(frame.id for frame in frames)
-    assert owners_in(folder_of(tracker)) == []
+    assert owners(tracker) == []
 
 
 def test_of_two_payloads_of_one_id_the_first_stays(replayer: Replayer, rows: Rows) -> None:
@@ -292,7 +298,7 @@ def test_two_replayers_at_once_double_nothing(replayer: Replayer, rows: Rows) ->
     assert sorted(str(row["id"]) for row in rows()) == sorted(ids)
     assert first.stats().inserted + second.stats().inserted == 240
     assert first.stats().duplicate + second.stats().duplicate == 0
-    assert owners_in(folder_of(first)) == []
+    assert owners(first) == []
 
 
 DIES = """
@@ -400,7 +406,7 @@ def test_a_replayer_that_is_killed_in_the_middle_changes_nothing(
     assert tracker._recorder.replay(60)
     assert sorted(str(row["id"]) for row in rows()) == sorted([open_.id, *(record.id for record in records)])
     assert rows("select count(*) as n from token_usage_logs where status = 'abandoned'")[0]["n"] == 1
-    assert owners_in(folder_of(tracker)) == []
+    assert owners(tracker) == []
 
 
 def test_damage_to_a_killed_processes_files_costs_only_what_it_hit(
@@ -434,12 +440,12 @@ def test_orphaned_segments_are_delivered_beside_a_processes_own_calls(
     """If this failed, what a crashed server left would wait until somebody runs the command line."""
     options = Settings(spool_dir=tmp_path / "spool", flush_interval_s=3600, budgets=False)
     with VitalTracker(PostgresStore(database_url), settings=options) as tracker:
-        damaged = framed(RecordKind.RECORD, bytes(16), b"{}")[:-1]
+        damaged = encoded_record(RecordKind.RECORD, bytes(16), b"{}")[:-1]
         left_behind(folder_of(tracker), encoded([a_frame(a_record()) for _ in range(20)]) + damaged)
         tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=1, completion_tokens=1)
         assert tracker.flush(60).complete
         deadline = time.monotonic() + 60
-        while tracker.stats().replayed < 20 or owners_in(folder_of(tracker)) != [tracker._recorder.spool.path]:  # type: ignore[union-attr]
+        while tracker.stats().replayed < 20 or owners(tracker) != [tracker._recorder.spool.path]:  # type: ignore[union-attr]
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert len(rows()) == 21

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,142 +18,89 @@ from vital_tracking.alerts.wording import (
     spent_text,
     time_left,
 )
-from vital_tracking.cli.budgets import options as form
-from vital_tracking.cli.budgets.tables import SET_ONE, WINDOW_COLUMNS, Row, left, moment, windows_table, with_left
+from vital_tracking.cli.budgets.options import entity_options, limit_of
+from vital_tracking.cli.budgets.tables import SET_ONE, windows_table
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
+from vital_tracking.cli.render.options import chosen, named
+from vital_tracking.cli.render.session import Json, opened
 from vital_tracking.core.context import SERVICE_TYPES
-from vital_tracking.core.entities import strictness
+from vital_tracking.queries.budgets import WINDOW_COLUMNS, Budget, CallCheck, CheckedWindow, check_call
 from vital_tracking.settings import Settings
-from vital_tracking.stores import open_store
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a call would meet: the strictest action of the budgets that it does not fit under, or None where it fits under all.
-
-    `over` are the windows of enforced budgets that it does not fit under, the strictest first; `watched` those of budgets
-    that only watch.
-    """
-
-    action: str | None
-    over: list[dict[str, Any]]
-    watched: list[dict[str, Any]]
-
-
-def verdict(rows: Sequence[dict[str, Any]], cost: Decimal | None, tokens: Decimal | None, model: str | None) -> Verdict:
-    """Judge a call of this cost and so many tokens by the windows it meets; what is None is not known, and fits into any rest."""
-    needs = {"cost_usd": cost, "tokens": tokens, "calls": Decimal(1)}
-    full = [row for row in rows if not _fits(left(row), needs[row["metric"]])]
-    # A downgrading budget lets the very model pass that it names.
-    full = [row for row in full if row["action"] != "downgrade" or model is None or row.get("downgrade_to") != model]
-    strictest = sorted(full, key=lambda row: strictness(row["action"]), reverse=True)
-    over = [row for row in strictest if row["enforce"]]
-    return Verdict(over[0]["action"] if over else None, over, [row for row in strictest if not row["enforce"]])
-
-
-def _fits(room: Decimal, need: Decimal | None) -> bool:
-    return room > 0 if need is None else need == 0 or need <= room
-
-
+@entity_options
 def check(
-    user: Annotated[str | None, typer.Option(help="Whose call it is.")] = None,
-    service: Annotated[str | None, typer.Option(help=f"{', '.join(SERVICE_TYPES)}.")] = None,
-    organization: Annotated[
-        str | None, typer.Option(help="The organization; by default that of VITAL_ORGANIZATION_ID.")
-    ] = None,
-    tier: Annotated[str | None, typer.Option(help="The agent's tier.")] = None,
-    session: Annotated[str | None, typer.Option(help="The session.")] = None,
-    agent: Annotated[str | None, typer.Option(help="The agent (its id).")] = None,
-    workflow: Annotated[str | None, typer.Option(help="The workflow.")] = None,
-    panel: Annotated[str | None, typer.Option(help="The panel.")] = None,
-    solution: Annotated[str | None, typer.Option(help="The solution.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model.")] = None,
+    *,
+    entities: dict[str, str],
     cost: Annotated[str | None, typer.Option(help="What the call may cost, in US dollars.")] = None,
     tokens: Annotated[str | None, typer.Option(help="How many tokens it may take.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.")] = False,
+    json_: Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print the windows as CSV.")] = False,
 ) -> None:
     """Show every window that a call would meet, what is left, and what would happen. Exit code 1 if it would be blocked."""
     settings = Settings.from_env()
-    named = {
-        "organization": organization if organization is not None else settings.organization_id,
-        "service": form.chosen(service, "--service", SERVICE_TYPES) if service is not None else None,
-        "tier": tier,
-        "user": user,
-        "session": session,
-        "agent": agent,
-        "workflow": workflow,
-        "panel": panel,
-        "solution": solution,
-        "model": model,
-    }
-    entities = {kind: name for kind, name in named.items() if name is not None}
+    if settings.organization_id is not None:
+        entities = {"organization": settings.organization_id, **entities}
     if not entities:
         raise typer.BadParameter("say whose call it is, such as --user u-1 --service workflow")
+    if "service" in entities:
+        chosen(entities["service"], "--service", SERVICE_TYPES)
     for kind, name in entities.items():
-        form.named(name, f"--{kind}")
-    needed = {"cost": _need(cost, "--cost", "cost_usd"), "tokens": _need(tokens, "--tokens", "tokens")}
-    store = open_store(settings)
-    state = store.call("budgets_v1")
-    found = store.call("check_budget_v1", entities=json.dumps(entities))
-    store.close()
-    budgets = {budget["id"]: budget for budget in state["budgets"]}
-    rows = [with_left(row) for row in found]
-    for row in rows:
-        row["downgrade_to"] = budgets.get(row["budget_id"], {}).get("downgrade_to")
-    said = verdict(rows, needed["cost"], needed["tokens"], model)
+        named(name, f"--{kind}")
+    needed = {"cost_usd": _need(cost, "--cost", "cost_usd"), "tokens": _need(tokens, "--tokens", "tokens")}
+    with opened(settings) as store:
+        found = check_call(store, entities, cost=needed["cost_usd"], tokens=needed["tokens"])
+    blocked = found.verdict.action == "block"
     if json_:
-        as_json({"action": said.action, "blocked": said.action == "block", "windows": rows})
+        as_json({"action": found.verdict.action, "blocked": blocked, "windows": found.windows})
     elif csv_:
-        as_csv(rows, WINDOW_COLUMNS)
+        as_csv(found.windows, WINDOW_COLUMNS)
     else:
-        now = datetime.fromisoformat(state["now"])
-        if rows:
-            console.print(windows_table(rows, now, console.width))
+        if found.windows:
+            console.print(windows_table(found.windows, found.now, console.width))
             say("")
-        _tell(said, rows, needed, now, budgets)
-    if said.action == "block":
+        for line in _verdict_text(
+            found, [limit_text(size, metric) for metric, size in needed.items() if size is not None]
+        ):
+            say(line)
+    if blocked:
         raise typer.Exit(1)
 
 
 def _need(text: str | None, option: str, metric: str) -> Decimal | None:
-    given = form.limit(text, option, metric) if text is not None else None
+    given = limit_of(text, option, metric) if text is not None else None
     return Decimal(given) if given is not None else None
 
 
-def _tell(said: Verdict, rows: Sequence[Row], needed: dict[str, Decimal | None], now: datetime, budgets: Any) -> None:
-    sizes = [
-        limit_text(size, metric)
-        for metric, size in (("cost_usd", needed["cost"]), ("tokens", needed["tokens"]))
-        if size is not None
-    ]
+def _verdict_text(found: CallCheck, sizes: list[str]) -> Iterator[str]:
+    """Whether the call passes, and why not; `sizes` is how large it is, in words, as far as that is known."""
     call = f"A call of {' and '.join(sizes)}" if sizes else "A call"
-    if not rows:
-        say(f"No budget counts such a call. {SET_ONE}")
+    if not found.windows:
+        yield f"No budget counts such a call. {SET_ONE}"
         return
-    if said.action is None:
-        rest = "" if sizes else _room(rows)
-        say(f"{call} passes{rest}.")
-    for row in said.over[:1]:
-        say(f"{call} {_meets(row, budgets)} {_why(row, now)}")
-    for row in said.watched:
+    if found.verdict.action is None:
+        yield f"{call} passes{'' if sizes else _room(found.windows)}."
+    for row in found.verdict.over[:1]:
+        yield f"{call} {_effect(row, found.budgets)} {_why(row, found.now)}"
+    for row in found.verdict.watched:
         if row["action"] != "alert":
-            say(f"Were budget {row['budget_id']} enforced, it {_meets(row, budgets)} {_why(row, now)}")
+            yield f"Were budget {row['budget_id']} enforced, it {_effect(row, found.budgets)} {_why(row, found.now)}"
 
 
-def _room(rows: Sequence[Row]) -> str:
+def _room(rows: Sequence[CheckedWindow]) -> str:
     """How large a call may be that passes: the least that is left in each metric of the budgets that stop something."""
     least: dict[str, Decimal] = {}
     for row in rows:
         if row["enforce"] and row["action"] != "alert" and row["metric"] != "calls":
-            least[row["metric"]] = min(left(row), least.get(row["metric"], left(row)))
+            least[row["metric"]] = min(row["left"], least.get(row["metric"], row["left"]))
     return ", up to " + " and ".join(limit_text(room, metric) for metric, room in least.items()) if least else ""
 
 
-def _meets(row: Row, budgets: Any) -> str:
-    budget = budgets[row["budget_id"]]
+def _effect(row: CheckedWindow, budgets: Mapping[int, Budget]) -> str:
+    """What a window that is full does to the call."""
     if row["action"] == "throttle":
-        return f"may have to wait: calls pass one every {seconds_text(Decimal(budget['throttle_interval_s']))}."
+        interval = budgets[row["budget_id"]]["throttle_interval_s"]
+        return f"may have to wait: calls pass one every {seconds_text(interval)}."
     if row["action"] == "downgrade":
         if row["downgrade_to"]:
             return f"passes only with a model no dearer than {row['downgrade_to']}."
@@ -163,9 +108,9 @@ def _meets(row: Row, budgets: Any) -> str:
     return "would be blocked." if row["action"] == "block" else "passes; an alert is raised."
 
 
-def _why(row: Row, now: datetime) -> str:
-    rest = spent_text(max(left(row), Decimal(0)), Decimal(row["limit_amount"]), row["metric"])
+def _why(row: CheckedWindow, now: datetime) -> str:
+    rest = spent_text(max(row["left"], Decimal(0)), row["limit_amount"], row["metric"])
     whose = entity(row["entity_type"], row["entity_id"], row["organization_id"])
-    ends_at = moment(row["ends_at"])
+    ends_at = row["ends_at"]
     until = f" The window ends {time_left(ends_at, now)}, at {local_time(ends_at, row['timezone'])}." if ends_at else ""
     return f"Budget {row['budget_id']}, {whose}: {rest} left {period_now(row['period'])}.{until}"

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Sequence
-from datetime import datetime
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import typer
 
 from vital_tracking.alerts.wording import sentence
-from vital_tracking.cli.budgets import options as form
 from vital_tracking.cli.budgets.check import check
-from vital_tracking.cli.budgets.tables import (
-    BUDGET_COLUMNS,
-    SET_ONE,
-    WINDOW_COLUMNS,
-    belongs,
-    budgets_table,
-    next_commands,
-    remarks,
-    windows_table,
-    with_left,
-)
+from vital_tracking.cli.budgets.options import LIFTED, budget_entity, limit_of, thresholds_of
+from vital_tracking.cli.budgets.tables import SET_ONE, budgets_table, next_commands, remarks, windows_table
+from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
-from vital_tracking.core.entities import ACTIONS, METRICS, PERIODS
+from vital_tracking.cli.render.session import Csv, Json, Yes, opened
+from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
 from vital_tracking.errors import StoreRejected, VitalError
+from vital_tracking.queries import budgets as queries
+from vital_tracking.queries.budgets import BUDGET_COLUMNS, BUDGET_KEY, MOST_WINDOWS, WINDOW_COLUMNS, Budget, belongs
 from vital_tracking.queries.words import counted
-from vital_tracking.settings import Settings
-from vital_tracking.stores import open_store
+from vital_tracking.stores import Store
 
 app = typer.Typer(
     help="Budgets: what may be spent, by whom, and what happens at the limit.",
@@ -37,25 +28,16 @@ app = typer.Typer(
 )
 app.command("check")(check)
 
-Budget: TypeAlias = dict[str, Any]
-_MOST_WINDOWS = 10_000
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 Organization = Annotated[str | None, typer.Option(help="Only this organization's own.")]
 
 
 @app.command("list")
 def list_budgets(organization: Organization = None, json_: Json = False, csv_: Csv = False) -> None:
     """List the budgets, each with the window that is nearest to its limit."""
-    store = open_store(Settings.from_env())
-    every: list[Budget] = store.call("budgets_v1")["budgets"]
-    rows = [row for row in every if belongs(row, organization)]
-    fullest: dict[int, dict[str, Any]] = {}
-    if rows and not (json_ or csv_):
-        for window in store.call("budget_windows_v1", max_rows=_MOST_WINDOWS):  # the fullest come first
-            fullest.setdefault(window["budget_id"], window)
-    store.close()
+    with opened() as store:
+        every = queries.all_budgets(store)["budgets"]
+        rows = [row for row in every if belongs(row, organization)]
+        fullest = queries.fullest_windows(store) if rows and not (json_ or csv_) else {}
     if json_:
         as_json(rows)
     elif csv_:
@@ -75,7 +57,7 @@ def list_budgets(organization: Organization = None, json_: Json = False, csv_: C
 def set_budget(
     entity_type: Annotated[
         str,
-        typer.Argument(help="organization, service, tier, user, session, agent, workflow, panel, solution or model."),
+        typer.Argument(help=f"{options.either(ENTITY_TYPES)}."),
     ],
     entity_id: Annotated[str, typer.Argument(help="Which one; by default (*) each of them has its own.")] = "*",
     minute: Annotated[str | None, typer.Option(help="Limit a minute; `none` lifts it.")] = None,
@@ -114,92 +96,78 @@ def set_budget(
     json_: Annotated[bool, typer.Option("--json", help="Print the stored budget as JSON.")] = False,
 ) -> None:
     """Make a budget, or change the one of the same entity, organization, metric and action in what is given."""
-    entity_type, entity_id = form.entity(entity_type, entity_id)
-    key = {
-        "organization_id": form.named(organization, "--organization") if organization is not None else None,
+    entity_type, entity_id = budget_entity(entity_type, entity_id)
+    given: dict[str, Any] = {
+        "organization_id": options.named(organization, "--organization") if organization is not None else None,
         "entity_type": entity_type,
         "entity_id": entity_id,
-        "metric": form.chosen(metric, "--metric", METRICS),
-        "action": form.chosen(action, "--action", ACTIONS),
+        "metric": options.chosen(metric, "--metric", METRICS),
+        "action": options.chosen(action, "--action", ACTIONS),
     }
-    given: dict[str, Any] = {**key}
-    for option, column, text in (
-        ("--minute", "minute_limit", minute),
-        ("--daily", "daily_limit", daily),
-        ("--monthly", "monthly_limit", monthly),
-        ("--total", "total_limit", total),
-    ):
+    limits = {"minute": minute, "daily": daily, "monthly": monthly, "total": total}
+    for (option, text), column in zip(limits.items(), PERIODS.values(), strict=True):
         if text is not None:
-            given[column] = form.limit(text, option, metric)
+            given[column] = limit_of(text, f"--{option}", metric)
     for option, wanted, text in (("--every", "throttle", every), ("--downgrade-to", "downgrade", downgrade_to)):
         if text is not None and action != wanted:
             raise typer.BadParameter(f"{option} goes with --action {wanted}: add that, or leave it out")
     if every is not None:
-        given["throttle_interval_s"] = format(form.span(every, "--every"), "f")
+        given["throttle_interval_s"] = format(options.span(every, "--every"), "f")
     if downgrade_to is not None:
-        given["downgrade_to"] = None if downgrade_to == form.LIFTED else form.named(downgrade_to, "--downgrade-to")
+        given["downgrade_to"] = None if downgrade_to == LIFTED else options.named(downgrade_to, "--downgrade-to")
     if thresholds is not None:
-        given["alert_thresholds"] = form.thresholds(thresholds)
+        given["alert_thresholds"] = thresholds_of(thresholds)
     if timezone is not None:
-        given["timezone"] = form.zone(timezone)
+        given["timezone"] = options.zone(timezone)
     if when_unavailable is not None:
-        given["when_unavailable"] = form.chosen(when_unavailable, "--when-unavailable", ("allow", "deny"))
+        given["when_unavailable"] = options.chosen(when_unavailable, "--when-unavailable", ("allow", "deny"))
     given |= {name: value for name, value in (("enforce", enforce), ("strict", strict)) if value is not None}
-    stored, known, others = _store(key, given)
+    with opened() as store:
+        before = queries.all_budgets(store)["budgets"]
+        known = queries.find_budget(before, given)
+        if all(given.get(column, known and known.get(column)) is None for column in PERIODS.values()):
+            raise typer.BadParameter(
+                "a budget needs a limit: give --minute, --daily, --monthly or --total, such as --daily 5"
+            )
+        stored = _stored(store, given)
     if json_:
         as_json(stored)
         return
-    done = "made" if not known else "changed" if given.keys() > key.keys() else "as it was:"
+    done = "made" if not known else "changed" if len(given) > len(BUDGET_KEY) else "as it was:"
     say(f"{done} budget {stored['id']}")
     console.print(budgets_table([stored]))
     say(f"\n{sentence(stored)}")
-    for remark in remarks(stored, others):
+    for remark in remarks(stored, queries.beside(before, stored)):
         say(remark)
     say("\nNext:")
     for command in next_commands(stored):
         say(f"  {command}")
 
 
-def _store(key: dict[str, Any], given: dict[str, Any]) -> tuple[Budget, bool, list[Budget]]:
-    """Store a budget: as it is now, whether it was there before, and the others for the same entity and metric."""
-    store = open_store(Settings.from_env())
+def _stored(store: Store, given: dict[str, Any]) -> Budget:
     try:
-        before: list[Budget] = store.call("budgets_v1")["budgets"]
-        known = next((row for row in before if all(row[name] == value for name, value in key.items())), None)
-        if all(given.get(column, known and known[column]) is None for column in PERIODS.values()):
-            raise typer.BadParameter(
-                "a budget needs a limit: give --minute, --daily, --monthly or --total, such as --daily 5"
-            )
-        stored: Budget = store.call("set_budget_v1", budget=json.dumps(given))
+        return queries.set_budget(store, given)
     except StoreRejected as error:
         hint = f" It may not know the time zone {given['timezone']}." if "timezone" in given else ""
         raise VitalError(f"{error}{hint}") from None
-    finally:
-        store.close()
-    same = ("organization_id", "entity_type", "entity_id", "metric")
-    others = [row for row in before if row["id"] != stored["id"] and all(row[name] == stored[name] for name in same)]
-    return stored, known is not None, others
 
 
 @app.command("remove")
 def remove_budgets(
     ids: Annotated[list[int], typer.Argument(metavar="ID", help="The budgets' ids; see vital-tracking budgets list.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Remove budgets with their windows; their alerts stay. Asks first. Exit code 1 where there is no such budget."""
     wanted = list(dict.fromkeys(ids))
-    store = open_store(Settings.from_env())
-    try:
-        budgets: dict[int, Budget] = {row["id"]: row for row in store.call("budgets_v1")["budgets"]}
-        _all_there(wanted, budgets)
+    with opened() as store:
+        known = {row["id"]: row for row in queries.all_budgets(store)["budgets"]}
+        _all_there(wanted, known)
         for number in wanted:
-            say(f"budget {number}: {sentence(budgets[number])}")
+            say(f"budget {number}: {sentence(known[number])}")
         if not yes:
             what = "this budget" if len(wanted) == 1 else f"these {len(wanted)} budgets"
             typer.confirm(f"Remove {what}? From then on nothing of this is checked", abort=True)
-        removed = [number for number in wanted if store.call("remove_budget_v1", budget_id=number)["removed"]]
-    finally:
-        store.close()
+        removed = [number for number in wanted if queries.remove_budget(store, number)]
     for number in removed:
         say(f"removed budget {number}")
     _all_there(wanted, removed)
@@ -217,25 +185,22 @@ def list_windows(
     ] = None,
     organization: Organization = None,
     every: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=_MOST_WINDOWS, help="How many, the fullest first.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_WINDOWS, help="How many, the fullest first.")] = 200,
     json_: Json = False,
     csv_: Csv = False,
 ) -> None:
     """Show the running windows of the budgets, the fullest first: what is spent, what is left, and when each ends."""
-    store = open_store(Settings.from_env())
-    state = store.call("budgets_v1")
-    asked = limit if organization is None else _MOST_WINDOWS  # the organization is looked for here
-    found: list[dict[str, Any]] = store.call("budget_windows_v1", entity=entity, running_only=not every, max_rows=asked)
-    store.close()
-    rows = [with_left(row) for row in found if belongs(row, organization)][:limit]
+    with opened() as store:
+        state = queries.all_budgets(store)
+        rows = queries.windows(store, entity=entity, organization=organization, ended=every, limit=limit)
     if json_:
         as_json(rows)
     elif csv_:
         as_csv(rows, WINDOW_COLUMNS)
     elif rows:
-        console.print(windows_table(rows, datetime.fromisoformat(state["now"]), console.width))
+        console.print(windows_table(rows, state["now"], console.width))
         if len(rows) == limit:
-            say(f"The fullest {limit}; for more: --limit {min(10 * limit, _MOST_WINDOWS)}")
+            say(f"The fullest {limit}; for more: --limit {min(10 * limit, MOST_WINDOWS)}")
     elif not state["budgets"]:
         say(f"No budgets, so no windows. {SET_ONE}")
     elif entity is not None and entity not in {row["entity_id"] for row in state["budgets"]}:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from rich.table import Table
 from rich.text import Text
@@ -24,85 +24,22 @@ from vital_tracking.alerts.wording import (
     time_left,
 )
 from vital_tracking.cli.render.console import share_bar, table
+from vital_tracking.core.entities import ENTITIES
+from vital_tracking.queries.budgets import Budget, Window
 
-Row = Mapping[str, Any]
-
-BUDGET_COLUMNS: Final = (
-    "id",
-    "organization_id",
-    "entity_type",
-    "entity_id",
-    "metric",
-    "minute_limit",
-    "daily_limit",
-    "monthly_limit",
-    "total_limit",
-    "action",
-    "alert_thresholds",
-    "throttle_interval_s",
-    "downgrade_to",
-    "timezone",
-    "enforce",
-    "strict",
-    "when_unavailable",
-    "counting_since",
-    "created_at",
-    "updated_at",
-)
-WINDOW_COLUMNS: Final = (
-    "id",
-    "budget_id",
-    "organization_id",
-    "entity_type",
-    "entity_id",
-    "metric",
-    "action",
-    "enforce",
-    "period",
-    "starts_at",
-    "ends_at",
-    "timezone",
-    "limit_amount",
-    "spent",
-    "granted",
-    "left",
-)
 SET_ONE: Final = "Set one: vital-tracking budgets set user --daily 5 --action block"
+_EXAMPLES: Final = {entity.name: entity.example for entity in ENTITIES}
 _WIDE: Final = 150
 _HELD: Final = 5
 _PERIODS: Final = {"minute": "minute", "day": "day", "month": "month", "total": "in all"}
 
 
-def belongs(row: Row, organization: str | None) -> bool:
-    """Whether a budget or window is an organization's own, where one is asked for."""
-    return organization is None or organization in (
-        row["organization_id"],
-        row["entity_id"] if row["entity_type"] == "organization" else None,
-    )
-
-
-def period_name(row: Row) -> str:
+def period_name(period: str) -> str:
     """The period of a window, short: day, in all."""
-    return _PERIODS.get(str(row["period"]), str(row["period"]))
+    return _PERIODS.get(period, period)
 
 
-def moment(text: str | None) -> datetime | None:
-    """An instant from the database; None where a window never ends."""
-    return datetime.fromisoformat(text) if text and text != "infinity" else None
-
-
-def left(row: Row) -> Decimal:
-    """What calls may still take of a window: the limit less what is spent and what processes hold for calls under way."""
-    return Decimal(row["limit_amount"]) - Decimal(row["spent"]) - Decimal(row["granted"])
-
-
-def with_left(row: Row) -> dict[str, Any]:
-    """A window for programs: with what is left, and null for the end of one that never ends."""
-    ends_at = moment(row["ends_at"])
-    return {**row, "ends_at": ends_at.isoformat() if ends_at else None, "left": left(row)}
-
-
-def budgets_table(budgets: Sequence[Row], fullest: Mapping[int, Row] | None = None) -> Table:
+def budgets_table(budgets: Sequence[Budget], fullest: Mapping[int, Window] | None = None) -> Table:
     """Budgets, a line each; with `fullest`, also the window of each that is nearest to its limit."""
     headings = [
         ("id", True),
@@ -132,22 +69,22 @@ def budgets_table(budgets: Sequence[Row], fullest: Mapping[int, Row] | None = No
     return table("", headings, rows)
 
 
-def _also(budget: Row) -> str:
-    """What few budgets have."""
+def _also(budget: Budget) -> str:
+    """Settings that most budgets leave as they are."""
     strict = "strict" if budget["strict"] else ""
     deny = "deny when away" if budget["when_unavailable"] == "deny" else ""
     return ", ".join(filter(None, (strict, deny)))
 
 
-def _fullest(row: Row | None) -> list[str | Text]:
+def _fullest(row: Window | None) -> list[str | Text]:
     if row is None:
         return ["", ""]
-    spent, limit = Decimal(row["spent"]), Decimal(row["limit_amount"])
-    named = f"{percent(spent, limit)} %, {period_name(row)}, {row['entity_id']}"
-    return [share_bar(spent, Decimal(row["granted"]), limit), named]
+    spent, limit = row["spent"], row["limit_amount"]
+    named = f"{percent(spent, limit)} %, {period_name(row['period'])}, {row['entity_id']}"
+    return [share_bar(spent, row["granted"], limit), named]
 
 
-def windows_table(rows: Sequence[Row], now: datetime, width: int) -> Table:
+def windows_table(rows: Sequence[Window], now: datetime, width: int) -> Table:
     """Windows: a bar of what is spent and held, what is left, and when each ends. A line each, two where `width` is small."""
     if width < _WIDE:
         narrow = [("id", True), ("for", False), ("", True), ("spent", False), ("window ends", True)]
@@ -162,17 +99,17 @@ def windows_table(rows: Sequence[Row], now: datetime, width: int) -> Table:
     return table("", headings, cells)
 
 
-def _window(row: Row, now: datetime) -> list[str | Text]:
-    spent, granted, limit = (Decimal(row[name]) for name in ("spent", "granted", "limit_amount"))
-    metric, ends_at = row["metric"], moment(row["ends_at"])
+def _window(row: Window, now: datetime) -> list[str | Text]:
+    spent, granted, limit = row["spent"], row["granted"], row["limit_amount"]
+    metric, ends_at = row["metric"], row["ends_at"]
     return [
         str(row["budget_id"]),
-        f"{entity(row['entity_type'], row['entity_id'], row['organization_id'])}, {period_name(row)}",
+        f"{entity(row['entity_type'], row['entity_id'], row['organization_id'])}, {period_name(row['period'])}",
         share_bar(spent, granted, limit),
         f"{percent(spent, limit)} %",
         spent_text(spent, limit, metric),
         amount_text(granted, metric) if granted else "",
-        amount_text(max(left(row), Decimal(0)), metric),
+        amount_text(max(row["left"], Decimal(0)), metric),
         local_time(ends_at, row["timezone"]),
         time_left(ends_at, now),
         row["action"] if row["enforce"] else f"{row['action']} (shadow)",
@@ -191,7 +128,7 @@ def _two_lines(cells: Sequence[str | Text]) -> list[str | Text]:
     ]
 
 
-def remarks(budget: Row, others: Sequence[Row]) -> list[str]:
+def remarks(budget: Budget, others: Sequence[Budget]) -> list[str]:
     """What else there is to know of a budget that was just set; `others` are those for the same entity and metric."""
     said = []
     periods = dict(limits(budget))
@@ -224,7 +161,7 @@ def remarks(budget: Row, others: Sequence[Row]) -> list[str]:
     return said
 
 
-def next_commands(budget: Row) -> list[str]:
+def next_commands(budget: Budget) -> list[str]:
     """Commands to copy after a budget was set."""
     known = budget["entity_id"] != "*"
     someone = shlex.quote(budget["entity_id"] if known else _EXAMPLES[budget["entity_type"]])
@@ -236,17 +173,3 @@ def next_commands(budget: Row) -> list[str]:
         " ".join(check),
         f"vital-tracking budgets remove {budget['id']}",
     ]
-
-
-_EXAMPLES: Final = {
-    "organization": "acme",
-    "service": "workflow",
-    "tier": "tier_1",
-    "user": "u-1",
-    "session": "s-1",
-    "agent": "cardio",
-    "workflow": "intake",
-    "panel": "launch-board",
-    "solution": "care-plan",
-    "model": "gpt-4o",
-}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.progress import TextColumn
 
 from vital_tracking.cli.render.console import progress_bar, say
+from vital_tracking.cli.render.session import opened
 from vital_tracking.cli.render.times import moment
+from vital_tracking.queries.maintenance import queue_days, sum_up_days
 from vital_tracking.queries.words import counted
-from vital_tracking.settings import Settings
-from vital_tracking.stores import open_store
 
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _END: Final = datetime(9999, 1, 1, tzinfo=UTC)
@@ -36,27 +36,24 @@ def backfill(
       vital-tracking backfill
       vital-tracking backfill --since 2026-01-01 --until 2026-02-01
     """
-    store = open_store(Settings.from_env())
     days, calls, left, elsewhere, interrupted = 0, 0, None, False, False
-    try:
-        if since is not None or until is not None:
-            first = moment(since, "--since") if since is not None else _BEGINNING
-            last = moment(until, "--until") if until is not None else _END
-            left = store.call("queue_backfill_v1", since=first, until=last)["left"]
-        with progress_bar(TextColumn("days")) as progress:
-            task = progress.add_task("counting", total=left)
-            while left != 0:
-                answer: dict[str, Any] = store.call("backfill_usage_v1")
-                left = answer["left"]
-                if answer["day"] is None:
-                    elsewhere = left > 0  # others have taken the days that are left
-                    break
-                days, calls = days + 1, calls + int(answer["calls"])
-                progress.update(task, completed=days, total=days + left, description=answer["day"])
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        store.close()
+    with opened() as store:
+        try:
+            if since is not None or until is not None:
+                first = moment(since, "--since") if since is not None else _BEGINNING
+                last = moment(until, "--until") if until is not None else _END
+                left = queue_days(store, since=first, until=last)
+            with progress_bar(TextColumn("days")) as progress:
+                task = progress.add_task("counting", total=left)
+                for done in sum_up_days(store) if left != 0 else ():
+                    left = done["left"]
+                    if done["day"] is None:
+                        elsewhere = left > 0  # others have taken the days that are left
+                        break
+                    days, calls = days + 1, calls + done["calls"]
+                    progress.update(task, completed=days, total=days + left, description=f"{done['day']}")
+        except KeyboardInterrupt:
+            interrupted = True
     if days or left:
         say(f"counted {counted(days, 'day')} anew: {counted(calls, 'call')}")
     elif not interrupted:

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from vital_tracking.cli.render.console import as_json, progress_bar, say
-from vital_tracking.cli.render.csv import safe_cell
+from vital_tracking.cli.render.session import opened
 from vital_tracking.cli.render.times import moment
 from vital_tracking.errors import VitalError
-from vital_tracking.queries.parquet import ParquetWriter, part_of
+from vital_tracking.queries.csv import write_csv
+from vital_tracking.queries.export import EXPORTS, CallTotals, Export, Format, write_csv_file, write_parquet
 from vital_tracking.queries.words import counted, size
-from vital_tracking.settings import Settings
-from vital_tracking.stores import Store, open_store
-from vital_tracking.stores.relations import RELATIONS, ColumnKind, Relation, Values
+from vital_tracking.stores.relations import Relation, Values
 
 STDOUT: Final = "-"
-
-
-class Format(StrEnum):
-    """How rows are written."""
-
-    csv = "csv"
-    parquet = "parquet"
 
 
 def export(
@@ -39,7 +28,7 @@ def export(
         list[str],
         typer.Argument(
             metavar="[WHAT] FILE",
-            help=f"What: {', '.join(RELATIONS)} (by default calls). The file: x.csv, x.parquet; - for the standard output.",
+            help=f"What: {', '.join(EXPORTS)} (by default calls). The file: x.csv, x.parquet; - for the standard output.",
         ),
     ],
     format_: Annotated[
@@ -66,30 +55,31 @@ def export(
       vital-tracking export acme.csv --organization acme
     """
     what, file = _asked(words)
-    relation = RELATIONS[what]
-    filters = {
-        column: value
-        for column, value in (("organization_id", organization), ("user_id", user))
-        if value is not None and _has(relation, column, what)
-    }
     if days is not None and since is not None:
         raise typer.BadParameter("--days and --since both say from when on: give one of them")
     since = f"{days}d" if days is not None else since
-    first, last = (moment(text, option) if text else None for text, option in ((since, "--since"), (until, "--until")))
+    wanted = Export(
+        what=what,
+        since=moment(since, "--since") if since else None,
+        until=moment(until, "--until") if until else None,
+        organization=organization,
+        user=user,
+    )
+    for name in wanted.impossible_filters:
+        raise typer.BadParameter(f"--{name} does not go with {what}, which are of no {name}")
     chosen = format_ or (Format.parquet if Path(file).suffix in (".parquet", ".pq") else Format.csv)
     path = None if file == STDOUT else _free(Path(file), force=force)
-    store = open_store(Settings.from_env())
     try:
-        totals = _totals(store, relation, first, last, organization, user, wanted=chosen is Format.parquet)
-        batches = store.stream(relation, equals=filters, since=first, until=last)
-        rows = _write(path, chosen, relation, _shown(batches, what, totals.get("rows")), totals.get("digits"))
-    except BrokenPipeError:  # whoever reads has seen enough
+        with opened() as store:
+            # Counting takes a while: only where the digits are needed, or somebody watches the bar.
+            totals = wanted.totals(store) if chosen is Format.parquet or sys.stderr.isatty() else None
+            with contextlib.closing(_shown(wanted.batches(store), what, totals)) as batches:
+                rows = _write(path, chosen, wanted.relation, batches, totals)
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except OSError as error:
         raise VitalError(f"{file} cannot be written ({error.strerror or type(error).__name__}).") from None
-    finally:
-        store.close()
     if path is None:
         return
     written = path.stat().st_size
@@ -106,18 +96,11 @@ def _asked(words: Sequence[str]) -> tuple[str, str]:
     what, file = ("calls", words[0]) if len(words) == 1 else (words[0], words[1])
     if len(words) > 2:
         raise typer.BadParameter("one table and one file at a time: vital-tracking export daily daily.csv")
-    if what not in RELATIONS:
-        raise typer.BadParameter(f"there is no {what} to export. There are: {', '.join(RELATIONS)}")
-    if file in RELATIONS:
+    if what not in EXPORTS:
+        raise typer.BadParameter(f"there is no {what} to export. There are: {', '.join(EXPORTS)}")
+    if file in EXPORTS:
         raise typer.BadParameter(f"name the file too: vital-tracking export {file} {file}.csv")
     return what, file
-
-
-def _has(relation: Relation, column: str, what: str) -> bool:
-    if column not in relation.filters:
-        option = {"organization_id": "--organization", "user_id": "--user"}[column]
-        raise typer.BadParameter(f"{option} does not go with {what}, which are of no {option[2:]}")
-    return True
 
 
 def _free(path: Path, *, force: bool) -> Path:
@@ -128,71 +111,23 @@ def _free(path: Path, *, force: bool) -> Path:
     return path
 
 
-def _totals(
-    store: Store,
-    relation: Relation,
-    since: datetime | None,
-    until: datetime | None,
-    organization: str | None,
-    user: str | None,
-    *,
-    wanted: bool,
-) -> dict[str, Any]:
-    """How many rows there are, and the digits of their amounts; only for calls, and only where somebody wants to know."""
-    if relation is not RELATIONS["calls"] or not (wanted or sys.stderr.isatty()):
-        return {}
-    found: dict[str, Any] = store.call(
-        "call_totals_v1", since=since, until=until, organization=organization, user_id=user
-    )
-    return found
-
-
-def _shown(batches: Iterator[list[Values]], what: str, total: int | None) -> Generator[list[Values]]:
+def _shown(batches: Iterator[list[Values]], what: str, totals: CallTotals | None) -> Generator[list[Values]]:
     """The same batches, with a bar on the standard error where somebody watches."""
     with progress_bar() as bar:
-        task = bar.add_task(f"exporting {what}", total=total)
+        task = bar.add_task(f"exporting {what}", total=totals["rows"] if totals else None)
         for batch in batches:
             yield batch
             bar.advance(task, len(batch))
 
 
-def _write(path: Path | None, chosen: Format, relation: Relation, batches: Generator[list[Values]], digits: Any) -> int:
-    """Write the batches; how many rows they were."""
-    with contextlib.closing(batches):
-        if chosen is Format.parquet:
-            with ParquetWriter(path or sys.stdout.buffer, relation, digits) as writer:
-                for batch in batches:
-                    writer.write(batch)
-            return writer.rows
-        if path is None:
-            return write_csv(sys.stdout, relation, batches)
-        partial = part_of(path)
-        try:
-            with partial.open("w", encoding="utf-8", newline="") as file:
-                rows = write_csv(file, relation, batches)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return rows
-
-
-def write_csv(file: IO[str], relation: Relation, batches: Iterable[list[Values]]) -> int:
-    """Write a heading and rows; how many. Cells of text are made safe, numbers and times are what they are."""
-    writer = csv.writer(file)
-    writer.writerow(relation.columns)
-    texts = [place for place, kind in enumerate(relation.columns.values()) if kind is ColumnKind.text]
-    rows = 0
-    for batch in batches:
-        rows += len(batch)
-        writer.writerows(_safe(row, texts) for row in batch)
-    return rows
-
-
-def _safe(row: Values, texts: Sequence[int]) -> Sequence[str | None]:
-    """A row whose texts no spreadsheet runs. What begins with a letter or a digit, as nearly all does, need not be looked at."""
-    if odd := [place for place in texts if (text := row[place]) and not text[0].isalnum()]:
-        cells = list(row)
-        for place in odd:
-            cells[place] = safe_cell(cells[place])
-        return cells
-    return row
+def _write(
+    path: Path | None,
+    chosen: Format,
+    relation: Relation,
+    batches: Iterator[list[Values]],
+    totals: CallTotals | None,
+) -> int:
+    """Write the batches to a file or the standard output; how many rows they were."""
+    if chosen is Format.parquet:
+        return write_parquet(path or sys.stdout.buffer, relation, batches, totals["digits"] if totals else None)
+    return write_csv_file(path, relation, batches) if path else write_csv(sys.stdout, relation, batches)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vital_tracking.cli.render.console import as_json, progress_bar, say, usd
-from vital_tracking.errors import VitalError
-from vital_tracking.queries.words import counted
-from vital_tracking.settings import Settings
-from vital_tracking.stores import Store, open_store
-
-_A_BATCH = 500  # nobody records while a batch is forgotten: a few tenths of a second
-_TRACES = ("rows", "runs", "windows", "memberships", "days")
+from vital_tracking.cli.render.console import as_json, progress_bar, say
+from vital_tracking.cli.render.session import Json, Yes, opened
+from vital_tracking.queries import forget
+from vital_tracking.queries.forget import Forgotten, UserTraces, any_traces, user_traces, views_forget
+from vital_tracking.queries.words import counted, usd
+from vital_tracking.stores import Store
 
 
 def forget_user(
     user: Annotated[str, typer.Argument(help="The user's id.")],
     organization: Annotated[str | None, typer.Option(help="Only in this organization; by default in all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is of the user.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.")] = False,
+    yes: Yes = False,
+    json_: Json = False,
 ) -> None:
     """Forget a user: calls are merged by the minute without the person, and what was the person's own is removed.
 
@@ -38,10 +35,9 @@ def forget_user(
     """
     if not user.strip():
         raise typer.BadParameter("name the user")
-    store = open_store(Settings.from_env())
-    try:
-        traces: dict[str, Any] = store.call("user_traces_v1", user_id=user, organization_id=organization)
-        if dry_run or not _anything(traces):
+    with opened() as store:
+        traces = user_traces(store, user, organization=organization)
+        if dry_run or not any_traces(traces):
             as_json(traces) if json_ else say(_sentence(user, organization, traces))
             return
         if not json_ or not yes:
@@ -49,9 +45,7 @@ def forget_user(
         if not yes:
             typer.confirm("Forget the user? Nobody can undo it", abort=True)
         answer = _forget(store, user, organization, traces["rows"] + traces["runs"])
-        fresh = _refresh(store)
-    finally:
-        store.close()
+        fresh = views_forget(store)
     total = answer["total"]
     if json_:
         as_json({"user": answer["digest"], "organization_id": organization, **total, "views_refreshed": fresh})
@@ -66,44 +60,22 @@ def forget_user(
         say("The materialized views name the user until they are refreshed: vital-tracking refresh")
 
 
-def _forget(store: Store, user: str, organization: str | None, expected: int) -> dict[str, Any]:
-    """Batch by batch, until there is nothing left; the last answer."""
-    done = 0
+def _forget(store: Store, user: str, organization: str | None, expected: int) -> Forgotten:
     with progress_bar() as bar:
         task = bar.add_task("forgetting", total=expected)
-        while True:
-            answer: dict[str, Any] = store.call(
-                "forget_user_v1", user_id=user, organization_id=organization, max_rows=_A_BATCH
-            )
-            done += answer["rows"] + answer["runs"]
-            bar.update(task, completed=done)
-            if answer["done"]:
-                return answer
+        return forget.forget_user(
+            store, user, organization=organization, progress=lambda rows: bar.update(task, completed=rows)
+        )
 
 
-def _refresh(store: Store) -> bool:
-    """Bring the materialized views up to date, which name users too; whether that was done.
-
-    Who is second while another refreshes is told so at once; the other one may have begun before the user was forgotten.
-    """
-    try:
-        return not store.call("refresh_analytics")["busy"]
-    except VitalError:
-        return False
-
-
-def _anything(traces: dict[str, Any]) -> bool:
-    return any(traces[name] for name in _TRACES)
-
-
-def _sentence(user: str, organization: str | None, traces: dict[str, Any]) -> str:
+def _sentence(user: str, organization: str | None, traces: UserTraces) -> str:
     where = f" in {organization}" if organization else ""
-    if not _anything(traces):
+    if not any_traces(traces):
         return f"There is nothing of {user}{where}. (Ids are compared letter by letter.)"
-    since = f", from {traces['first'][:10]} to {traces['last'][:10]}" if traces["first"] else ""
+    since = f", from {traces['first']:%Y-%m-%d} to {traces['last']:%Y-%m-%d}" if traces["first"] else ""
     unpriced = f" and {counted(traces['unpriced_calls'], 'unpriced call')}" if traces["unpriced_calls"] else ""
     return (
-        f"{user}{where}: {counted(traces['calls'], 'call')} for {usd(Decimal(traces['total_cost']))}{unpriced}{since}; "
+        f"{user}{where}: {counted(traces['calls'], 'call')} for {usd(traces['total_cost'])}{unpriced}{since}; "
         f"{counted(traces['runs'], 'run')}, {counted(traces['windows'], 'window')} of budgets, "
         f"{counted(traces['memberships'], 'membership')}, sums of {counted(traces['days'], 'day')}"
     )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from vital_tracking.alerts.wording import seconds_text
-from vital_tracking.cli.budgets import options as form
 from vital_tracking.cli.render.console import say
+from vital_tracking.cli.render.options import span
+from vital_tracking.cli.render.session import opened
 from vital_tracking.errors import StoreUnavailable
+from vital_tracking.queries.maintenance import RefreshedView, keep_partitions, refresh_views
 from vital_tracking.queries.words import counted
-from vital_tracking.settings import Settings
-from vital_tracking.stores import Store, open_store
+from vital_tracking.stores import Store
 
 _SOON_S: Final = 15.0
 """How soon to try again after the database was not there."""
@@ -37,21 +39,19 @@ def refresh(
       vital-tracking refresh
       vital-tracking refresh --every 5m
     """
-    pause = float(form.span(every, "--every")) if every is not None else None
-    store = open_store(Settings.from_env())
-    try:
-        if pause is None:
-            _once(store)
-        else:
-            _again_and_again(store, pause)
-    except KeyboardInterrupt:
-        say("Stopped.")
-    finally:
-        store.close()
+    pause = float(span(every, "--every")) if every is not None else None
+    with opened() as store:
+        try:
+            if pause is None:
+                _once(store)
+            else:
+                _again_and_again(store, pause)
+        except KeyboardInterrupt:
+            say("Stopped.")
 
 
 def _once(store: Store) -> None:
-    views = _refresh(store)
+    views = refresh_views(store)
     if views is None:
         say(_BUSY)
         return
@@ -70,7 +70,7 @@ def _again_and_again(store: Store, pause: float) -> None:
         started = time.monotonic()
         wait = pause
         try:
-            views, done = _refresh(store), _partitions(store)
+            views, done = refresh_views(store), _partitions(store)
             said = _BUSY if views is None else f"refreshed in {_seconds(views):.2f} s: {_each(views)}"
         except StoreUnavailable as error:
             wait = min(pause, _SOON_S)
@@ -83,27 +83,20 @@ def _again_and_again(store: Store, pause: float) -> None:
         time.sleep(max(0.0, wait - (time.monotonic() - started)))
 
 
-def _refresh(store: Store) -> list[dict[str, Any]] | None:
-    """Refresh all views: how long each took; None where somebody else is at it."""
-    answer: dict[str, Any] = store.call("refresh_analytics")
-    views: list[dict[str, Any]] = answer["views"]
-    return None if answer["busy"] else views
-
-
-def _each(views: list[dict[str, Any]]) -> str:
+def _each(views: Sequence[RefreshedView]) -> str:
     return ", ".join(f"{view['name']} {view['seconds']:.2f} s" for view in views)
 
 
 def _partitions(store: Store) -> str:
     """Have partitions made ahead; what was done, which is nearly always nothing."""
-    done = store.call("maintain_partitions_v1")
+    done = keep_partitions(store)
     made = counted(done["made"], "partition") + " made" if done["made"] else ""
     moved = counted(done["moved"], "call") + " moved to theirs" if done["moved"] else ""
     return ", ".join(filter(None, (made, moved)))
 
 
-def _seconds(views: list[dict[str, Any]]) -> float:
-    return sum(float(view["seconds"]) for view in views)
+def _seconds(views: Sequence[RefreshedView]) -> float:
+    return sum(view["seconds"] for view in views)
 
 
 def _now() -> str:

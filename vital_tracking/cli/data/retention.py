@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from vital_tracking.cli.render.console import as_json, console, progress_bar, say, table
-from vital_tracking.errors import StoreError, StoreRejected, VitalError
+from vital_tracking.cli.render.session import Yes, opened
+from vital_tracking.errors import VitalError
+from vital_tracking.queries import retention as queries
+from vital_tracking.queries.maintenance import keep_partitions
+from vital_tracking.queries.retention import (
+    Deleted,
+    Month,
+    Retention,
+    delete_expired,
+    expired_months,
+    expired_rows,
+    months,
+    retention_plan,
+)
 from vital_tracking.queries.words import counted, size
-from vital_tracking.settings import Settings
-from vital_tracking.stores import Store, open_store
+from vital_tracking.stores import Store
 
 app = typer.Typer(
     help="Retention: how long what is kept, and deleting what has had its time.",
@@ -22,12 +32,8 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Report = dict[str, Any]
 
 FOR_EVER: Final = "forever"
-_CALLS: Final = "token_usage_logs"
-_A_BATCH: Final = 20_000
-_NOT_YET: Final = "55000"
 _SPAN: Final = re.compile(r"(\d+)\s*(d|days?|w|weeks?|months?|y|years?)")
 _UNITS: Final = {"d": "days", "w": "weeks", "m": "months", "y": "years"}
 
@@ -42,11 +48,8 @@ def show(json_: Json = False) -> None:
     Examples:
       vital-tracking retention show
     """
-    store = open_store(Settings.from_env())
-    try:
-        report: Report = store.call("apply_retention", dry_run=True)
-    finally:
-        store.close()
+    with opened() as store:
+        report = retention_plan(store)
     if json_:
         as_json(report)
         return
@@ -54,7 +57,7 @@ def show(json_: Json = False) -> None:
         (
             row["table_name"],
             row["keep"] or "for ever",
-            (row["kept_from"] or "-")[:10],
+            f"{row['kept_from']:%Y-%m-%d}" if row["kept_from"] else "-",
             size(row["bytes"]),
             f"{row['rows']:,}",
         )
@@ -63,7 +66,7 @@ def show(json_: Json = False) -> None:
     headings = (("table", False), ("keep", False), ("kept from", False), ("size", True), ("rows to go", True))
     console.print(table("", headings, rows))
     _tell_months(report)
-    if _rows(report):
+    if expired_rows(report):
         say(
             "To delete them: vital-tracking retention run    To keep them longer: vital-tracking retention set TABLE 180d"
         )
@@ -84,18 +87,8 @@ def set_retention(
       vital-tracking retention set token_usage_logs 180d
       vital-tracking retention set usage_aggregations_daily forever
     """
-    store = open_store(Settings.from_env())
-    try:
-        stored = store.call("set_retention_v1", table_name=table_name, keep=_span(keep))
-    except StoreRejected as error:
-        known = {row["table_name"] for row in store.call("apply_retention", dry_run=True)["tables"]}
-        if table_name not in known:
-            raise VitalError(f"{table_name} has no retention. The tables: {', '.join(sorted(known))}") from None
-        if error.sqlstate == "23514":
-            raise VitalError("At least 31 days: budgets are counted from the calls of the month that runs.") from None
-        raise
-    finally:
-        store.close()
+    with opened() as store:
+        stored = queries.set_retention(store, table_name, _span(keep))
     if json_:
         as_json(stored)
     else:
@@ -115,7 +108,7 @@ def _span(text: str) -> str | None:
 @app.command("run")
 def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     json_: Json = False,
 ) -> None:
     """Delete what has had its time: shows it first, and asks.
@@ -128,71 +121,49 @@ def run(
       vital-tracking archive --to archive && vital-tracking retention run
       vital-tracking retention run --dry-run
     """
-    store = open_store(Settings.from_env())
-    try:
-        plan: Report = store.call("apply_retention", dry_run=True)
-        if dry_run or not _rows(plan):
-            _tell_plan(plan, json_)
+    with opened() as store:
+        plan = retention_plan(store)
+        if dry_run or not expired_rows(plan):
+            if json_:
+                as_json(plan)
+            else:
+                _tell_plan(plan)
             return
         if not yes:
-            _tell_plan(plan, False)
+            _tell_plan(plan)
             typer.confirm("Delete them for good?", abort=True)
-        deleted, waiting = _delete(store, _rows(plan))
-    finally:
-        store.close()
+        done = _delete(store, expired_rows(plan))
     if json_:
-        as_json({"dry_run": False, "deleted": deleted, "waiting": waiting})
+        as_json({"dry_run": False, "deleted": done.rows, "waiting": done.waiting})
     else:
-        for name, rows in deleted.items():
+        for name, rows in done.rows.items():
             say(f"{name}: {counted(rows, 'row')} deleted")
-    if waiting:
+    if done.waiting:
         raise VitalError("A month is in use and was left where it is. Run it again: vital-tracking retention run")
 
 
-def _delete(store: Store, expected: int) -> tuple[dict[str, int], bool]:
-    """Delete batch by batch; the rows deleted by table, and whether something was in use."""
-    deleted: Counter[str] = Counter()
+def _delete(store: Store, expected: int) -> Deleted:
     with progress_bar() as bar:
         task = bar.add_task("deleting", total=expected)
-        while True:
-            try:
-                report: Report = store.call("apply_retention", dry_run=False, max_rows=_A_BATCH)
-            except StoreError as error:
-                if error.sqlstate != _NOT_YET:
-                    raise
-                raise VitalError(
-                    "Days that would go are not in the sums yet. First run: vital-tracking backfill"
-                ) from None
-            deleted.update({row["table_name"]: row["rows"] for row in report["tables"] if row["rows"]})
-            bar.update(task, completed=sum(deleted.values()))
-            if not report["more"]:
-                return dict(deleted), report["waiting"]
+        return delete_expired(store, lambda rows: bar.update(task, completed=rows))
 
 
-def _rows(report: Report) -> int:
-    return sum(row["rows"] for row in report["tables"])
-
-
-def _tell_plan(plan: Report, json_: bool) -> None:
-    if json_:
-        as_json(plan)
-        return
+def _tell_plan(plan: Retention) -> None:
     for row in plan["tables"]:
-        if row["rows"]:
-            say(
-                f"{row['table_name']}: {counted(row['rows'], 'row')} from before {row['kept_from'][:10]} (keep {row['keep']})"
-            )
+        if row["rows"] and row["kept_from"]:
+            since = f"{row['kept_from']:%Y-%m-%d}"
+            say(f"{row['table_name']}: {counted(row['rows'], 'row')} from before {since} (keep {row['keep']})")
     _tell_months(plan)
-    if not _rows(plan):
+    if not expired_rows(plan):
         say("Nothing has had its time. How long what is kept: vital-tracking retention show")
 
 
-def _tell_months(plan: Report) -> None:
+def _tell_months(plan: Retention) -> None:
     """The months of calls that would go, and a warning of those that are in no archive."""
-    [calls] = [row for row in plan["tables"] if row["table_name"] == _CALLS]
-    if months := [month for month in calls["months"] if month["rows"]]:
-        say("  " + ", ".join(f"{month['month']} ({counted(month['rows'], 'row')})" for month in months))
-    if missing := [month["month"] for month in months if not month["archived"]]:
+    expired = expired_months(plan)
+    if expired:
+        say("  " + ", ".join(f"{month['month']} ({counted(month['rows'], 'row')})" for month in expired))
+    if missing := [month["month"] for month in expired if not month["archived"]]:
         say(f"In no archive: {', '.join(missing)}. To write them to files first: vital-tracking archive --to archive")
 
 
@@ -202,12 +173,9 @@ def partitions(json_: Json = False) -> None:
 
     Every process that records calls has this done once a day, and so does `vital-tracking refresh`.
     """
-    store = open_store(Settings.from_env())
-    try:
-        done: Report = store.call("maintain_partitions")
-        listed: Report = store.call("months_v1")
-    finally:
-        store.close()
+    with opened() as store:
+        done = keep_partitions(store, thorough=True)
+        listed = months(store)
     if json_:
         as_json({**done, **listed})
         return
@@ -221,8 +189,8 @@ def partitions(json_: Json = False) -> None:
         say("Others were at it, or in the way: run it again")
 
 
-def _month_cells(month: Mapping[str, Any]) -> tuple[str, ...]:
+def _month_cells(month: Month) -> tuple[str, ...]:
     archived = month["archived"]
-    note = f"{archived['at'][:10]}, {counted(archived['rows'], 'row')} in {archived['file']}" if archived else "-"
+    note = f"{archived['at']:%Y-%m-%d}, {counted(archived['rows'], 'row')} in {archived['file']}" if archived else "-"
     home = "" if month["partition"] else " (came late)" if month["gone"] else " (no partition)"
     return f"{month['month']}{home}", f"{month['rows']:,}", size(month["bytes"]) if month["bytes"] else "-", note

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from vital_tracking.cli.render.csv import plain, safe_cell
+from vital_tracking.queries.csv import plain, safe_cell
 
 # In a terminal as wide as that; into a pipe or a file wide enough that nothing is folded.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
@@ -26,15 +26,6 @@ _BAR: Final = 16
 def say(text: str) -> None:
     """Print a line as it is: not folded, so that a command in it can be copied, and no word in it taken for markup."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-
-def usd(value: Decimal | None) -> str:
-    """An amount of US dollars with all its digits, or that none is known."""
-    if value is None:
-        return "unpriced"
-    text = format(value.normalize() if value else Decimal(0), "f")
-    whole, _, fraction = text.partition(".")
-    return f"${whole}.{fraction:0<4}"
 
 
 def drawable(letters: str) -> bool:

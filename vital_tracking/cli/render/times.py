@@ -45,3 +45,8 @@ def days_text(since: datetime, until: datetime) -> str:
         return f"{first.day} {first:%b %Y}"
     year = "" if first.year == last.year else f" {first.year}"
     return f"{first.day} {first:%b}{year} to {last.day} {last:%b %Y}, {number} days"
+
+
+def short_time(moment: datetime | None) -> str:
+    """An instant in UTC without its year, for tables: 11-22 14:05:09."""
+    return "-" if moment is None else f"{moment.astimezone(UTC):%m-%d %H:%M:%S}"

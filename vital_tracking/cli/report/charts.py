@@ -30,7 +30,7 @@ def sparkline(values: Sequence[Decimal]) -> str:
 def by_day(days: Mapping[date, Decimal], first: date, last: date, most: int = 31) -> list[Decimal]:
     """The amounts of all days from `first` to `last`, nothing where there is none; of several together where they are many."""
     together = days_together(first, last, most)
-    # Counted from the end, so that the last ones are as many as the others, and no cost seems to fall.
+    # Counted from the end: the last group has as many days as the others, so that the cost does not seem to fall.
     amounts = [Decimal(0)] * -(-((last - first).days + 1) // together)
     for day, cost in days.items():
         amounts[-1 - (last - day).days // together] += cost

@@ -2,72 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from rich.table import Table
 from rich.text import Text
 
-from vital_tracking.alerts.wording import amount_text
+from vital_tracking.cli.render.amounts import cost_text, money, percent
 from vital_tracking.cli.render.console import bar, console, table
 from vital_tracking.cli.render.times import duration
 from vital_tracking.cli.report.charts import by_day, days_together, sparkline
+from vital_tracking.cli.report.request import PRICE_THEM
+from vital_tracking.queries.catalogue import GROUPINGS, MEASURES
+from vital_tracking.queries.usage import UsageReport, first_and_last_day, others, savings_share
 from vital_tracking.queries.words import counted
 
-Row = dict[str, Any]
+Line = Mapping[str, Any]
+"""A line of the table: a row of the report, what the rows left out come to, or the total; the last two lack some columns."""
 
-LABELS: Final[dict[str, tuple[str, ...]]] = {
-    "services": ("service_type",),
-    "users": ("organization_id", "user_id", "services", "last_day"),
-    "agents": ("organization_id", "agent_id", "agent_name", "agent_tier"),
-    "panels": ("organization_id", "panel_id", "panel_position", "agent_id", "agent_name"),
-    "workflows": ("organization_id", "workflow_id", "workflow_step", "workflow_step_name"),
-    "models": ("provider", "model"),
-    "cache": ("service_type", "provider", "model"),
-}
-"""The usage reports, and the columns that tell their rows apart."""
-
-MEASURES: Final = (
-    "calls",
-    "cached_calls",
-    "failed_calls",
-    "blocked_calls",
-    "unpriced_calls",
-    "estimated_calls",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cache_read_tokens",
-    "total_cost",
-    "potential_cost",
-    "cache_savings",
-    "hit_rate",
-    "success_rate",
-    "average_latency_ms",
-    "p50_latency_ms",
-    "p95_latency_ms",
-    "p99_latency_ms",
-)
-_AMOUNTS: Final = ("total_cost", "potential_cost", "cache_savings")
-PRICE_THEM: Final = (
-    "  To price them: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
-)
 _BAR: Final = 10
 _SPARKLINES: Final = (31, 16, 10)
 """How wide the line of days may be, where the terminal has the room."""
-
-
-def csv_columns(report: str) -> tuple[str, ...]:
-    """The columns of a usage report for programs."""
-    return (*LABELS[report], *MEASURES, "share", *(("prompt_cache_rate",) if report == "cache" else ()))
-
-
-def csv_row(row: Row) -> Row:
-    """A row for programs: amounts are numbers in CSV, though they travel as text."""
-    return {**row, **{name: Decimal(row[name]) for name in _AMOUNTS if row[name] is not None}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,51 +33,29 @@ class Column:
 
     heading: str
     number: bool
-    cell: Callable[[Row], str | Text]
+    cell: Callable[[Line], str | Text]
     goes: int = 0
 
 
-def money(value: str | Decimal | None, *, exact: bool = False) -> str:
-    """An amount of US dollars, as budgets show it."""
-    return "-" if value is None else amount_text(Decimal(value), "cost_usd", exact=exact)
-
-
-def percent(share: float | None) -> str:
-    """A share in per cent; small ones with a decimal."""
-    if share is None:
-        return "-"
-    hundredths = share * 100
-    return f"{hundredths:.1f} %" if 0 < abs(hundredths) < 9.95 else f"{hundredths:.0f} %"
-
-
-def usage_table(answer: Row, *, title: str = "", exact: bool = False, organization: str | None = None) -> Table:
-    """A usage report's answer as a table, with a last line for all rows together."""
-    report, rows = answer["report"], list(answer["rows"])
-    lines: list[Row] = list(rows)
-    if len(rows) != 1 or answer["total"]["calls"] != rows[0]["calls"]:
-        lines += [total for total in (others(answer), answer["total"]) if total]
-    labels = _labels(report, rows, organization)
+def usage_table(report: UsageReport, *, title: str = "", exact: bool = False, organization: str | None = None) -> Table:
+    """A usage report as a table, with a last line for all rows together."""
+    rows = report["rows"]
+    lines: list[Line] = list(rows)
+    if len(rows) != 1 or report["total"]["calls"] != rows[0]["calls"]:
+        if rest := others(report):
+            lines.append({**rest, "label": "(others)"})
+        lines.append(report["total"])
+    labels = _labels(report["report"], rows, organization)
     for cells in _SPARKLINES:
-        measures = _caches(answer, exact=exact) if report == "cache" else _measures(answer, exact=exact, cells=cells)
+        caches = report["report"] == "cache"
+        measures = _caches(report, exact=exact) if caches else _measures(report, exact=exact, cells=cells)
         made = _fitted(title, labels + measures, lines, len(rows), spare=cells == _SPARKLINES[-1])
         if _wide(made) <= console.width:
             break
     return made
 
 
-def others(answer: Row) -> Row | None:
-    """What the rows that are not shown come to, where there are any."""
-    rest: Row = {"label": "(others)"}
-    for name in ("calls", "failed_calls", "blocked_calls", "unpriced_calls", "estimated_calls", "total_tokens"):
-        rest[name] = answer["total"][name] - sum(row[name] for row in answer["rows"])
-    for name in _AMOUNTS:
-        rest[name] = Decimal(answer["total"][name]) - sum(Decimal(row[name]) for row in answer["rows"])
-    total = Decimal(answer["total"]["total_cost"])
-    rest["share"] = float(rest["total_cost"] / total) if total else 0.0
-    return rest if rest["calls"] else None
-
-
-def _fitted(title: str, columns: list[Column], lines: Sequence[Row], rows: int, *, spare: bool) -> Table:
+def _fitted(title: str, columns: list[Column], lines: Sequence[Line], rows: int, *, spare: bool) -> Table:
     """A table of the columns that say something; where some may be spared, these go until it fits the terminal."""
     cells = {id(column): [column.cell(line) for line in lines] for column in columns}
     kept = [column for column in columns if any(str(cell).strip(" -*~") for cell in cells[id(column)][: max(rows, 1)])]
@@ -144,21 +79,21 @@ def _wide(made: Table) -> int:
     return console.measure(made, options=console.options.update_width(10_000)).maximum
 
 
-def _labels(report: str, rows: Sequence[Row], organization: str | None) -> list[Column]:
-    columns = {
+def _labels(report: str, rows: Sequence[Line], organization: str | None) -> list[Column]:
+    known = {
         "services": [Column("service", False, _named("service_type"))],
         "users": [
             Column("user", False, _named("user_id")),
-            Column("services", True, lambda row: str(row.get("services") or ""), 11),
-            Column("last day", True, lambda row: str(row.get("last_day") or ""), 8),
+            Column("services", True, _label("services"), 11),
+            Column("last day", True, _label("last_day"), 8),
         ],
         "agents": [
             Column("agent", False, lambda row: _first(row, _agent(row))),
-            Column("tier", False, lambda row: row.get("agent_tier") or "", 6),
+            Column("tier", False, _label("agent_tier"), 6),
         ],
         "panels": [
             Column("panel", False, _named("panel_id")),
-            Column("seat", True, lambda row: str(row.get("panel_position") or "")),
+            Column("seat", True, _label("panel_position")),
             Column("agent", False, _agent),
         ],
         "workflows": [
@@ -167,112 +102,129 @@ def _labels(report: str, rows: Sequence[Row], organization: str | None) -> list[
         ],
         "models": [
             Column("model", False, _named("model")),
-            Column("provider", False, lambda row: row.get("provider") or "", 6),
+            Column("provider", False, _label("provider"), 6),
         ],
         "cache": [
             Column("service", False, _named("service_type")),
-            Column("model", False, lambda row: row.get("model") or ""),
+            Column("model", False, _label("model")),
         ],
-    }[report]
+    }
+    columns = known.get(report) or _plain_labels(GROUPINGS[report].labels)
     if organization is None and any(row.get("organization_id") for row in rows):
-        columns.insert(1, Column("organization", False, lambda row: row.get("organization_id") or "", 1))
+        columns.insert(1, Column("organization", False, _label("organization_id"), 1))
     return columns
 
 
-def _first(row: Row, label: str) -> str:
+def _plain_labels(names: Sequence[str]) -> list[Column]:
+    """A column for each label, headed by its name: for groupings that have no columns of their own above."""
+    first, *rest = [name for name in names if name != "organization_id"]
+    others = [Column(name.replace("_", " "), False, _label(name)) for name in rest]
+    return [Column(first.replace("_", " "), False, _named(first)), *others]
+
+
+def _first(row: Line, label: str) -> str:
     """The label of a row; those for several rows have one of their own."""
     if "share" not in row:
         return "total"
     return str(row.get("label") or label or "(none)")
 
 
-def _named(name: str) -> Callable[[Row], str]:
+def _named(name: str) -> Callable[[Line], str]:
     return lambda row: _first(row, row.get(name) or "")
 
 
-def _agent(row: Row) -> str:
+def _label(name: str) -> Callable[[Line], str]:
+    return lambda row: str(row.get(name) or "")
+
+
+def _agent(row: Line) -> str:
     """An agent by its name and id; where these are the same, or one is missing, by what there is."""
     name, number = row.get("agent_name"), row.get("agent_id")
     return f"{name} ({number})" if name and number and name != number else str(name or number or "")
 
 
-def _measures(answer: Row, *, exact: bool, cells: int) -> list[Column]:
-    rows = answer["rows"]
-    largest = max((Decimal(row["total_cost"]) for row in rows), default=Decimal(0))
-    first, last = span_of(answer)
+def _measures(report: UsageReport, *, exact: bool, cells: int) -> list[Column]:
+    largest = max((row["total_cost"] for row in report["rows"]), default=Decimal(0))
+    first, last = first_and_last_day(report)
     together = days_together(first, last, cells)
-    estimated, unpriced = (answer["total"][name] > 0 for name in ("estimated_calls", "unpriced_calls"))
 
-    def days(row: Row) -> str:
-        return sparkline(by_day(days_of(row), first, last, cells)) if "days" in row else ""
+    def days(line: Line) -> str:
+        return sparkline(by_day(dict(line["days"]), first, last, cells)) if "days" in line else ""
 
-    def share(row: Row) -> Text:
-        return Text(bar(Decimal(row["total_cost"]), largest, _BAR) if "days" in row else "", "green")
+    def share_bar(line: Line) -> Text:
+        return Text(bar(line["total_cost"], largest, _BAR) if "days" in line else "", "green")
 
     return [
-        Column("calls", True, lambda row: f"{row['calls']:,}"),
-        Column(
-            "tokens", True, lambda row: f"{row['total_tokens']:,}{_mark(row['estimated_calls'], '~', estimated)}", 3
-        ),
-        Column(
-            "cost",
-            True,
-            lambda row: cost_text(row, "total_cost", exact=exact) + _mark(row["unpriced_calls"], "*", unpriced),
-        ),
-        Column("share", True, lambda row: percent(row["share"]) if row.get("share") else "", 1),
-        Column("", False, share, 9),
+        _calls(),
+        _measure("total_tokens", _tokens(marked=report["total"]["estimated_calls"] > 0), 3),
+        _cost(report, exact=exact),
+        _measure("share", _share("share"), 1),
+        Column("", False, share_bar, 9),
         Column("by day" if together == 1 else f"by {together} days", False, days if first != last else lambda _: "", 7),
-        Column("p50", True, lambda row: duration(row["p50_latency_ms"]) if "p50_latency_ms" in row else "", 10),
-        Column("p95", True, lambda row: duration(row["p95_latency_ms"]) if "p95_latency_ms" in row else "", 4),
-        Column("failed", True, lambda row: _count(row["failed_calls"] - row["blocked_calls"]), 5),
-        Column("blocked", True, lambda row: _count(row["blocked_calls"]), 6),
-        Column("saved", True, lambda row: _saved(row, exact), 6),
-        Column("hit rate", True, lambda row: percent(row["hit_rate"]) if row.get("hit_rate") else "", 12),
+        _measure("p50_latency_ms", _latency("p50_latency_ms"), 10),
+        _measure("p95_latency_ms", _latency("p95_latency_ms"), 4),
+        _measure("failed_calls", lambda line: _count(line["failed_calls"] - line["blocked_calls"]), 5),
+        _measure("blocked_calls", lambda line: _count(line["blocked_calls"]), 6),
+        _measure("cache_savings", _savings(exact=exact), 6),
+        _measure("hit_rate", _share("hit_rate"), 12),
     ]
 
 
-def _caches(answer: Row, *, exact: bool) -> list[Column]:
-    largest = max((Decimal(row["cache_savings"]) for row in answer["rows"]), default=Decimal(0))
+def _caches(report: UsageReport, *, exact: bool) -> list[Column]:
+    largest = max((row["cache_savings"] for row in report["rows"]), default=Decimal(0))
 
-    def saved_share(row: Row) -> str:
-        potential = Decimal(row["potential_cost"])
-        return percent(float(Decimal(row["cache_savings"]) / potential)) if potential else ""
+    def saved_share(line: Line) -> str:
+        share = savings_share(line["potential_cost"], line["cache_savings"])
+        return percent(share) if share is not None else ""
 
-    def saved_bar(row: Row) -> Text:
-        return Text(
-            bar(max(Decimal(row["cache_savings"]), Decimal(0)), largest, _BAR) if "days" in row else "", "green"
-        )
+    def saved_bar(line: Line) -> Text:
+        return Text(bar(max(line["cache_savings"], Decimal(0)), largest, _BAR) if "days" in line else "", "green")
 
-    unpriced = answer["total"]["unpriced_calls"] > 0
     return [
-        Column("calls", True, lambda row: f"{row['calls']:,}"),
-        Column("without caches", True, lambda row: money(row["potential_cost"], exact=exact), 4),
-        Column(
-            "cost",
-            True,
-            lambda row: cost_text(row, "total_cost", exact=exact) + _mark(row["unpriced_calls"], "*", unpriced),
-        ),
-        Column("saved", True, lambda row: _saved(row, exact)),
+        _calls(),
+        _measure("potential_cost", lambda line: money(line["potential_cost"], exact=exact), 4),
+        _cost(report, exact=exact),
+        _measure("cache_savings", _savings(exact=exact)),
         Column("", True, saved_share),
         Column("", False, saved_bar, 7),
-        Column("hit rate", True, lambda row: percent(row["hit_rate"]) if row.get("hit_rate") else ""),
-        Column(
-            "prompt cache",
-            True,
-            lambda row: percent(row["prompt_cache_rate"]) if row.get("prompt_cache_rate") else "",
-        ),
+        _measure("hit_rate", _share("hit_rate")),
+        _measure("prompt_cache_rate", _share("prompt_cache_rate")),
     ]
 
 
-def cost_text(row: Row, name: str, *, exact: bool) -> str:
-    """An amount; of rows without a priced call there is none to tell."""
-    if row["calls"] and row["unpriced_calls"] == row["calls"]:
-        return "unpriced"
-    return money(row[name], exact=exact)
+def _measure(name: str, cell: Callable[[Line], str], goes: int = 0) -> Column:
+    """A column of a measure, with the catalogue's heading."""
+    return Column(MEASURES[name].label, True, cell, goes)
 
 
-def _saved(row: Row, exact: bool) -> str:
-    return money(row["cache_savings"], exact=exact) if Decimal(row["cache_savings"]) else ""
+def _calls() -> Column:
+    return _measure("calls", lambda line: f"{line['calls']:,}")
+
+
+def _cost(report: UsageReport, *, exact: bool) -> Column:
+    marked = report["total"]["unpriced_calls"] > 0
+
+    def cell(line: Line) -> str:
+        unpriced = line["unpriced_calls"]
+        return cost_text(line["total_cost"], line["calls"], unpriced, exact=exact) + _mark(unpriced, "*", marked)
+
+    return _measure("total_cost", cell)
+
+
+def _tokens(*, marked: bool) -> Callable[[Line], str]:
+    return lambda line: f"{line['total_tokens']:,}{_mark(line['estimated_calls'], '~', marked)}"
+
+
+def _share(name: str) -> Callable[[Line], str]:
+    return lambda line: percent(line[name]) if line.get(name) else ""
+
+
+def _latency(name: str) -> Callable[[Line], str]:
+    return lambda line: duration(line[name]) if name in line else ""
+
+
+def _savings(*, exact: bool) -> Callable[[Line], str]:
+    return lambda line: money(line["cache_savings"], exact=exact) if line["cache_savings"] else ""
 
 
 def _count(number: int) -> str:
@@ -284,20 +236,9 @@ def _mark(number: int, mark: str, wanted: bool) -> str:
     return (mark if number else " ") if wanted else ""
 
 
-def span_of(answer: Row) -> tuple[date, date]:
-    """The first and the last day of a report."""
-    since, until = (datetime.fromisoformat(answer[name]) for name in ("since", "until"))
-    return since.date(), (until - timedelta(microseconds=1)).date()
-
-
-def days_of(row: Row) -> dict[date, Decimal]:
-    """The cost of the days of a row."""
-    return {date.fromisoformat(day): Decimal(cost) for day, cost in row["days"]}
-
-
-def footnotes(answer: Row) -> list[str]:
+def footnotes(report: UsageReport) -> list[str]:
     """What the marks in a report's table mean, and what to run."""
-    total = answer["total"]
+    total = report["total"]
     said = []
     if total["unpriced_calls"]:
         said.append(
@@ -305,7 +246,7 @@ def footnotes(answer: Row) -> list[str]:
             "vital-tracking calls --unpriced"
         )
         said.append(PRICE_THEM)
-    if total["estimated_calls"] and answer["report"] != "cache":  # which tells no tokens
+    if total["estimated_calls"] and report["report"] != "cache":  # which shows no tokens
         said.append(
             f"~ tokens of {_number(total['estimated_calls'], total['calls'])} are estimates: nobody reported them."
         )

@@ -1,4 +1,7 @@
-"""Sends the rows again that the database refused: whole, and halved until what is refused once more stands alone."""
+"""Dead letters: rows that the database refused. Listed, sent again, or discarded.
+
+They are sent again whole, and halved until what is refused once more stands alone.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,76 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
-from vital_tracking.delivery.dead_letters import FILE, DeadLetters, Letter, forget_taken, take_letters
+from vital_tracking.delivery.dead_letters import FILE, DeadLetters, Letter, forget_taken, letters_in, take_letters
 from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.stores import Store
 
-CALLS: Final = "record_calls_v1"
-_ARGUMENTS: Final = {CALLS: "calls", "record_runs_v1": "runs"}
+_CALLS: Final = "record_calls_v1"
+_ARGUMENTS: Final = {_CALLS: "calls", "record_runs_v1": "runs"}
 _BATCH: Final = 500
+
+
+class DeadLetterRow(TypedDict):
+    """A refused row: when, by which function, why (SQLSTATE and rule), and what is known of the call; cost in US dollars."""
+
+    at: str
+    function: str
+    sqlstate: str | None
+    rule: str | None
+    id: str | None
+    model: str | None
+    total_cost: str | float | None
+    row: dict[str, Any] | str
+
+
+DEAD_LETTER_COLUMNS: Final = tuple(DeadLetterRow.__annotations__)
+
+
+def dead_letters_of(folder: Path) -> list[Letter]:
+    """The dead letters of a database's folder, the oldest first, those included that somebody began to send again."""
+    return [letter for name in (f"{FILE}.taken", FILE) for letter in letters_in(folder / name)]
+
+
+def dead_letter_row(letter: Letter) -> DeadLetterRow:
+    """A dead letter for programs."""
+    fields = letter.fields
+    return DeadLetterRow(
+        at=letter.at,
+        function=letter.function,
+        sqlstate=letter.sqlstate,
+        rule=letter.rule,
+        id=fields.get("id"),
+        model=fields.get("model") or fields.get("requested_model"),
+        total_cost=fields.get("total_cost"),
+        row=fields or letter.row,
+    )
+
+
+def cost_of(row: DeadLetterRow) -> Decimal | None:
+    """The cost of a refused row in US dollars; None where it says none that can be read."""
+    try:
+        return None if row["total_cost"] is None else Decimal(str(row["total_cost"]))
+    except InvalidOperation:
+        return None
+
+
+def is_call(row: DeadLetterRow) -> bool:
+    """Whether the refused row is of a call, not of a service run."""
+    return row["function"] == _CALLS
+
+
+class Resent(TypedDict):
+    """What has become of dead letters that were sent again; `kept` are those of which no row could be made."""
+
+    sent: int
+    inserted: int
+    duplicate: int
+    rejected: int
+    kept: int
 
 
 @dataclass(slots=True)
@@ -25,7 +88,7 @@ class _Sent:
     refused: list[Letter] = field(default_factory=list)
 
 
-def resend(store: Store, folder: Path) -> dict[str, int]:
+def resend(store: Store, folder: Path) -> Resent:
     """Send the dead letters of a folder again; counts of what has become of them.
 
     A VitalError of the store leaves all of them where they are: what was stored meanwhile is a duplicate next time.
@@ -39,13 +102,13 @@ def resend(store: Store, folder: Path) -> dict[str, int]:
             for start in range(0, len(rows), _BATCH):
                 _send(store, function, rows[start : start + _BATCH], sent)
         _set_aside(folder, [*kept, *sent.refused])
-    return {
-        "sent": len(letters) - len(kept),
-        "inserted": sent.inserted,
-        "duplicate": sent.duplicate,
-        "rejected": len(sent.refused),
-        "kept": len(kept),
-    }
+    return Resent(
+        sent=len(letters) - len(kept),
+        inserted=sent.inserted,
+        duplicate=sent.duplicate,
+        rejected=len(sent.refused),
+        kept=len(kept),
+    )
 
 
 def discard(folder: Path) -> int:
@@ -76,7 +139,7 @@ def _send(store: Store, function: str, letters: Sequence[Letter], sent: _Sent) -
     if len(refused) == len(report["rejected"]):
         sent.refused += refused
         return
-    for letter in letters:  # one's id is nothing that the database could read: alone it is found
+    for letter in letters:  # the report names an id that none of them has: alone, each tells
         alone = _Sent()
         _send(store, function, [letter], alone)
         sent.refused += alone.refused
@@ -115,7 +178,7 @@ def _set_aside(folder: Path, letters: Sequence[Letter]) -> None:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep out another one that sends or discards the letters of this folder."""
-    import fcntl  # where there is none, there is no spool, and no letter
+    import fcntl  # a system without it has no spool, and so no dead letters
 
     held = os.open(folder, os.O_RDONLY)
     try:

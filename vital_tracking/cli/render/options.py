@@ -1,0 +1,73 @@
+"""What options of several commands may hold: checked before the database is asked, with words on what to write."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Final
+from zoneinfo import available_timezones
+
+import typer
+
+from vital_tracking.core.sanitize import clean_text
+
+_DAY_S: Final = 86_400
+_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
+_SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
+
+
+def chosen(text: str, what: str, choices: Sequence[str]) -> str:
+    """One of the choices; where `text` is none, the message names them and the closest."""
+    if text in choices:
+        return text
+    raise typer.BadParameter(f"{what} {text!r} is unknown{_meant(text, choices)} One of: {', '.join(choices)}")
+
+
+def either(names: Sequence[str]) -> str:
+    """Names as a choice: a, b or c."""
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def named(text: str, what: str) -> str:
+    """A name that calls can carry: not empty, not longer than the database keeps them."""
+    if not text.strip():
+        raise typer.BadParameter(f"{what} is empty: name one, or leave it out")
+    if clean_text(text) != text:
+        raise typer.BadParameter(f"{what} holds characters that no call carries, or is longer than 256: shorten it")
+    return text
+
+
+def span(text: str, option: str) -> Decimal:
+    """A span such as 500ms, 10s or 2m in seconds: longer than nothing, at most a day."""
+    if match := _SPAN.fullmatch(text.strip().lower()):
+        seconds = Decimal(match[1]) * _SECONDS[match[2]]
+        if 0 < seconds <= _DAY_S:
+            return seconds.normalize()
+    raise typer.BadParameter(f"{option} takes a span such as 500ms, 10s or 2m, longer than nothing and at most a day")
+
+
+def zone(text: str) -> str:
+    """An IANA time zone by its proper name; where there is none, the message names the closest."""
+    known = available_timezones()
+    if not known or text in known:
+        return text
+    proper = {name.lower(): name for name in known}
+    if found := proper.get(text.strip().lower().replace(" ", "_")):
+        return found
+    raise typer.BadParameter(
+        f"--timezone {text!r} is no IANA time zone{_meant(text, sorted(known))} It looks like Europe/Berlin, Asia/Kolkata or UTC"
+    )
+
+
+def _meant(text: str, choices: Sequence[str]) -> str:
+    """The closest choices, as a question; a zone is also known by the name of its city."""
+    short: dict[str, str] = {}
+    for choice in choices:
+        short.setdefault(choice.lower(), choice)
+        short.setdefault(choice.rpartition("/")[2].lower(), choice)
+    wanted = text.strip().lower().replace(" ", "_")
+    close = [wanted] if wanted in short else difflib.get_close_matches(wanted, short, n=3, cutoff=0.7)
+    names = list(dict.fromkeys(short[name] for name in close))
+    return f"; did you mean {' or '.join(names)}?" if names else "."

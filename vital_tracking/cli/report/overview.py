@@ -1,0 +1,76 @@
+"""The overview: totals, the forecast, and the dearest services, models and users, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from rich.text import Text
+
+from vital_tracking.cli.render.amounts import money, percent
+from vital_tracking.cli.render.console import as_json, console, say
+from vital_tracking.cli.render.times import duration
+from vital_tracking.cli.report.charts import by_day, sparkline
+from vital_tracking.cli.report.forecast import forecast_sentence
+from vital_tracking.cli.report.request import Request, say_no_calls
+from vital_tracking.cli.report.tables import footnotes, usage_table
+from vital_tracking.cli.report.usage import when
+from vital_tracking.queries.catalogue import GROUPINGS
+from vital_tracking.queries.forecast import cost_forecast
+from vital_tracking.queries.usage import UsageReport, cost_by_day, first_and_last_day, savings_share, usage_report
+from vital_tracking.stores import Store
+
+_SHOWN: Final = ("services", "models", "users")
+_ROWS: Final = 5
+
+
+def show(store: Store, asked: Request, reports: Sequence[str]) -> None:
+    """Print the overview; `reports` are the names of all reports, for what else there is."""
+    rows = max(asked.rows, _ROWS) if asked.json else _ROWS
+    answers = {name: usage_report(store, name, **asked.range, rows=rows) for name in _SHOWN}
+    ahead = cost_forecast(store, organization=asked.organization, period=asked.period, timezone=asked.timezone)
+    if asked.json:
+        as_json({**answers, "forecast": ahead})
+        return
+    services = answers["services"]
+    if not services["total"]["calls"]:
+        say_no_calls(store, asked)
+        return
+    for text in totals(services, when(services), exact=asked.exact):
+        console.print(text, highlight=False, soft_wrap=True)
+    say(f"{forecast_sentence(ahead)} More: {asked.command('forecast')}")
+    for name, answer in answers.items():
+        say("")
+        dearest = "" if len(answer["rows"]) < _ROWS else f", the dearest {_ROWS}"
+        title = f"{GROUPINGS[name].title}{dearest}"
+        console.print(usage_table(answer, title=title, exact=asked.exact, organization=asked.organization))
+    for line in footnotes(services):
+        say(line)
+    say("")
+    say(f"Next: {asked.command('users')}")
+    say(f"More: {', '.join(name for name in reports if name not in _SHOWN)}")
+
+
+def totals(report: UsageReport, days: str, *, exact: bool) -> Iterator[Text]:
+    """What was spent, on how many calls, how fast, and what caches saved; `days` says when, in words."""
+    total = report["total"]
+    first, last = first_and_last_day(report)
+    line = sparkline(by_day(cost_by_day(report), first, last)) if first != last else ""
+    yield Text.assemble((money(total["total_cost"], exact=exact), "bold"), f"  {days}  ", (line, "green"))
+    failed, blocked = total["failed_calls"] - total["blocked_calls"], total["blocked_calls"]
+    ended = ", ".join(
+        [*([f"{failed:,} failed"] if failed else []), *([f"{blocked:,} blocked by budgets"] if blocked else [])]
+    )
+    parts = [f"{total['calls']:,} calls" if total["calls"] != 1 else "1 call", ended or "none failed"]
+    parts.append(f"{total['total_tokens']:,} tokens")
+    if total["p50_latency_ms"] is not None:
+        parts.append(
+            f"half of them within {duration(total['p50_latency_ms'])}, 95 % within {duration(total['p95_latency_ms'])}"
+        )
+    yield Text(", ".join(parts[:2]) + "; " + "; ".join(parts[2:]))
+    share = savings_share(total["potential_cost"], total["cache_savings"])
+    whole = "" if share is None else f" of {money(total['potential_cost'], exact=exact)}, {percent(share)}"
+    yield Text(
+        f"Caches saved {money(total['cache_savings'], exact=exact)}{whole}; {percent(total['hit_rate'])} of the calls came "
+        "from LangChain's cache"
+    )

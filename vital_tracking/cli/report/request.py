@@ -1,0 +1,111 @@
+"""What was asked of `vital-tracking report`: the time, whose calls, how many rows, how exact."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypedDict
+
+import typer
+
+from vital_tracking.cli.render.console import say
+from vital_tracking.cli.render.times import days_text, moment
+from vital_tracking.queries.calls import last_call_at
+from vital_tracking.queries.health_sums import days_to_sum_up
+from vital_tracking.stores import Store
+
+PRICE_THEM: Final = (
+    "  To price them: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
+)
+MOST_ROWS: Final = 10_000
+_SHOWN: Final = 20
+_FOR_PROGRAMS: Final = 1000
+_DAYS: Final = 30
+_FIRST_DAY: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Range(TypedDict):
+    """The time and the organization, as queries take them."""
+
+    since: datetime
+    until: datetime
+    organization: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked for. `words` are the options that name the time, as they were given."""
+
+    since: datetime
+    until: datetime
+    organization: str | None
+    limit: int | None
+    exact: bool
+    period: str
+    timezone: str
+    json: bool
+    csv: bool
+    words: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows at most: programs get more than people."""
+        return self.limit or (_FOR_PROGRAMS if self.json or self.csv else _SHOWN)
+
+    @property
+    def range(self) -> Range:
+        """The arguments that most queries take."""
+        return Range(since=self.since, until=self.until, organization=self.organization)
+
+    @property
+    def days(self) -> str:
+        """The days in words."""
+        return days_text(self.since, self.until)
+
+    def command(self, report: str) -> str:
+        """The command for another report of the same time and organization."""
+        words = ["vital-tracking", "report", report, *(() if report == "forecast" else self.words)]
+        if self.organization is not None:
+            words += ["--organization", shlex.quote(self.organization)]
+        return " ".join(words)
+
+
+def time_range(days: int | None, since: str | None, until: str | None) -> tuple[datetime, datetime]:
+    """The time that the options name: by default the last 30 days, today included."""
+    if days is not None and since is not None:
+        raise typer.BadParameter("--days and --since say the same thing: leave one of them out")
+    last = moment(until, "--until") if until is not None else datetime.now(UTC)
+    if since is not None:
+        first = moment(since, "--since")
+    else:
+        last_day = (last - timedelta(microseconds=1)).astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        first = last_day - timedelta(days=min((days or _DAYS) - 1, (last_day - _FIRST_DAY).days))
+    if first >= last:
+        raise typer.BadParameter("--since must be earlier than --until")
+    return first, last
+
+
+def whose_calls(organization: str | None) -> str:
+    """For titles: whose calls are counted, where it is not everybody's."""
+    return f", organization {organization}" if organization is not None else ""
+
+
+def say_no_calls(store: Store, asked: Request) -> None:
+    """Why there is nothing to show, and what to do next."""
+    whose = f" of organization {asked.organization}" if asked.organization is not None else ""
+    if waiting := days_to_sum_up(store):
+        say(
+            f"No calls{whose} in these days: {asked.days}. But {waiting} days are still to be summed up: "
+            "vital-tracking backfill"
+        )
+    elif last := last_call_at(store, organization=asked.organization):
+        say(
+            f"No calls{whose} in these days: {asked.days}. The last was on {last:%Y-%m-%d}: "
+            f"vital-tracking report --since {last:%Y-%m-%d}"
+        )
+    elif asked.organization is not None:
+        say(f"No calls{whose}. All organizations: vital-tracking report")
+    else:
+        say("No calls yet. For some: vital-tracking demo")
+        say('To record your own: model.invoke(question, config={"callbacks": [VitalTracker.from_env().handler]})')

@@ -1,0 +1,93 @@
+"""Alerts: thresholds of budgets that were crossed. Amounts are Decimal in the budget's metric."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from typing_extensions import TypedDict
+
+from vital_tracking.alerts.alert import BudgetAlert
+from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.budgets import all_budgets, belongs
+from vital_tracking.stores import Store
+
+MOST_ALERTS: Final = 1000
+"""As many alerts as the database gives at once."""
+
+# A transaction that takes longer than that to record its calls shows its alerts too late to be seen.
+_OVERLAP: Final = timedelta(minutes=10)
+
+
+@answer_type
+class Alert(TypedDict):
+    """A threshold that was crossed: `threshold` is the share of the limit, `spent` what was spent at that moment.
+
+    `superseded` alerts came with a higher threshold of the same window, and nobody is sent them.
+    """
+
+    id: int
+    created_at: datetime
+    budget_id: int | None
+    organization_id: str | None
+    entity_type: str
+    entity_id: str
+    metric: str
+    action: str
+    enforce: bool
+    period: str
+    window_starts_at: datetime
+    window_ends_at: datetime | None
+    threshold: Decimal
+    limit_amount: Decimal
+    spent: Decimal
+    superseded: bool
+    delivered_at: datetime | None
+
+
+ALERT_COLUMNS: Final = tuple(Alert.__annotations__)
+
+
+def recent_alerts(
+    store: Store,
+    *,
+    since: datetime,
+    organization: str | None = None,
+    superseded: bool = False,
+    limit: int = MOST_ALERTS,
+) -> list[Alert]:
+    """The alerts since an instant, the newest first, at most so many; with `superseded` also those that nobody is sent."""
+    found = typed(list[Alert], store.call("cost_alerts_v1", since=since, max_rows=MOST_ALERTS))
+    return [row for row in found if belongs(row, organization) and (superseded or not row["superseded"])][:limit]
+
+
+def budget_alert(row: Alert) -> BudgetAlert:
+    """An alert as callbacks get it, with its message."""
+    known: dict[str, Any] = {**row, "limit": row["limit_amount"]}
+    return BudgetAlert(**{field.name: known[field.name] for field in fields(BudgetAlert)})
+
+
+class AlertFeed:
+    """Tells of new alerts, each once, whatever the order in which their transactions end.
+
+    It goes by the database's clock, and by a set of the ids it has seen: alerts do not appear in the order of ids or times.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._since = all_budgets(store)["now"] - _OVERLAP
+        self._seen = {row["id"] for row in self._newest()}
+
+    def poll(self) -> list[Alert]:
+        """The alerts that are new since the last time, the oldest first. Raises StoreError; then ask again."""
+        rows = self._newest()
+        new = [row for row in reversed(rows) if row["id"] not in self._seen and not row["superseded"]]
+        ids = {row["id"] for row in rows}
+        self._seen = ids if len(rows) < MOST_ALERTS else self._seen | ids
+        self._since = max([self._since, *(row["created_at"] - _OVERLAP for row in rows)])
+        return new
+
+    def _newest(self) -> list[Alert]:
+        return recent_alerts(self._store, since=self._since, superseded=True)

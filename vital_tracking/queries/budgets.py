@@ -1,0 +1,275 @@
+"""Budgets: what may be spent, by whom, how far it is spent, and whether a call would pass.
+
+Amounts are Decimal in the budget's metric: US dollars (`cost_usd`), tokens or calls. All functions raise StoreError where the
+database cannot answer, and StoreRejected where it refuses what it was given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from typing_extensions import TypedDict
+
+from vital_tracking.core.entities import strictness
+from vital_tracking.queries.answers import FiniteTime, answer_type, typed
+from vital_tracking.stores import Store
+
+MOST_WINDOWS: Final = 10_000
+"""As many windows as the database tells of at once."""
+
+
+@answer_type
+class Budget(TypedDict):
+    """A budget. A limit is None where there is none; `organization_id` None counts the calls of all organizations."""
+
+    id: int
+    organization_id: str | None
+    entity_type: str
+    entity_id: str
+    metric: str
+    minute_limit: Decimal | None
+    daily_limit: Decimal | None
+    monthly_limit: Decimal | None
+    total_limit: Decimal | None
+    action: str
+    alert_thresholds: list[Decimal]
+    throttle_interval_s: Decimal
+    downgrade_to: str | None
+    timezone: str
+    enforce: bool
+    strict: bool
+    when_unavailable: str
+    counting_since: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@answer_type
+class Budgets(TypedDict):
+    """All budgets, and what the database's clock said when it was asked."""
+
+    now: datetime
+    budgets: list[Budget]
+
+
+BUDGET_KEY: Final = ("organization_id", "entity_type", "entity_id", "metric", "action")
+"""What tells a budget from every other."""
+
+
+@answer_type
+class _StoredWindow(TypedDict):
+    id: int | None
+    budget_id: int
+    organization_id: str | None
+    entity_type: str
+    entity_id: str
+    metric: str
+    action: str
+    enforce: bool
+    period: str
+    starts_at: datetime
+    ends_at: FiniteTime
+    timezone: str
+    limit_amount: Decimal
+    spent: Decimal
+    granted: Decimal
+
+
+@answer_type
+class Window(_StoredWindow):
+    """One period of a budget for one entity. `granted` is what processes hold for calls under way, `left` what is still free.
+
+    `ends_at` is None where the window never ends; `id` is None where it has not begun.
+    """
+
+    left: Decimal
+
+
+@answer_type
+class CheckedWindow(Window):
+    """A window that a call would meet, with the model that its budget lets pass over the limit."""
+
+    downgrade_to: str | None
+
+
+BUDGET_COLUMNS: Final = tuple(Budget.__annotations__)
+WINDOW_COLUMNS: Final = (*_StoredWindow.__annotations__, "left")
+
+
+def all_budgets(store: Store) -> Budgets:
+    """All budgets, by entity."""
+    return typed(Budgets, store.call("budgets_v1"))
+
+
+def belongs(row: Mapping[str, Any], organization: str | None) -> bool:
+    """Whether a budget, window or alert is an organization's own; True where none is asked for."""
+    return organization is None or organization in (
+        row["organization_id"],
+        row["entity_id"] if row["entity_type"] == "organization" else None,
+    )
+
+
+def windows(
+    store: Store,
+    *,
+    entity: str | None = None,
+    organization: str | None = None,
+    ended: bool = False,
+    limit: int = 200,
+) -> list[Window]:
+    """The windows that run, the fullest first: of an entity, or an organization's own; with `ended` also those that are over."""
+    asked = limit if organization is None else MOST_WINDOWS  # the organization is looked for here
+    found = typed(
+        list[_StoredWindow],
+        store.call("budget_windows_v1", entity=entity, running_only=not ended, max_rows=asked),
+    )
+    return [_with_left(row) for row in found if belongs(row, organization)][:limit]
+
+
+def fullest_windows(store: Store) -> dict[int, Window]:
+    """The window that is nearest to its limit, by budget."""
+    fullest: dict[int, Window] = {}
+    for window in windows(store, limit=MOST_WINDOWS):
+        fullest.setdefault(window["budget_id"], window)
+    return fullest
+
+
+def _with_left(row: _StoredWindow) -> Window:
+    left = row["limit_amount"] - row["spent"] - row["granted"]
+    return {**row, "left": left}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a call would meet: the strictest action of the budgets that it does not fit under, or None where it fits under all.
+
+    `over` are the windows of enforced budgets that it does not fit under, the strictest first; `watched` those of budgets
+    that only watch.
+    """
+
+    action: str | None
+    over: Sequence[CheckedWindow]
+    watched: Sequence[CheckedWindow]
+
+
+@dataclass(frozen=True, slots=True)
+class CallCheck:
+    """The windows that a call would meet, what they say of it, their budgets by id, and the database's clock."""
+
+    now: datetime
+    windows: Sequence[CheckedWindow]
+    verdict: Verdict
+    budgets: Mapping[int, Budget]
+
+
+def check_call(
+    store: Store, entities: Mapping[str, str], *, cost: Decimal | None = None, tokens: Decimal | None = None
+) -> CallCheck:
+    """Which windows a call would meet, the one with the least left first, and whether it would pass. Holds nothing.
+
+    `entities` are those of the call by the names of `core.entities.ENTITIES`, such as `{"user": "u-1", "model": "gpt-4o"}`;
+    `cost` is in US dollars. What is not given is taken to fit.
+    """
+    state = all_budgets(store)
+    by_id = {budget["id"]: budget for budget in state["budgets"]}
+    met = typed(list[_StoredWindow], store.call("check_budget_v1", entities=json.dumps(dict(entities))))
+    rows = []
+    for row in met:
+        budget = by_id.get(row["budget_id"])  # it may have been made since
+        rows.append(CheckedWindow(**_with_left(row), downgrade_to=budget["downgrade_to"] if budget else None))
+    return CallCheck(state["now"], rows, verdict(rows, cost, tokens, entities.get("model")), by_id)
+
+
+def verdict(rows: Sequence[CheckedWindow], cost: Decimal | None, tokens: Decimal | None, model: str | None) -> Verdict:
+    """Judge a call of this cost and so many tokens by the windows it meets; what is None is not known, and fits into any rest."""
+    needs = {"cost_usd": cost, "tokens": tokens, "calls": Decimal(1)}
+    full = [row for row in rows if not _fits(row["left"], needs[row["metric"]])]
+    # A budget that downgrades lets calls of the model pass that it downgrades to.
+    full = [row for row in full if row["action"] != "downgrade" or model is None or row["downgrade_to"] != model]
+    strictest = sorted(full, key=lambda row: strictness(row["action"]), reverse=True)
+    over = [row for row in strictest if row["enforce"]]
+    return Verdict(over[0]["action"] if over else None, over, [row for row in strictest if not row["enforce"]])
+
+
+def _fits(room: Decimal, need: Decimal | None) -> bool:
+    return room > 0 if need is None else need == 0 or need <= room
+
+
+def find_budget(budgets: Iterable[Budget], key: Mapping[str, object]) -> Budget | None:
+    """The budget of a key, `BUDGET_KEY` by name, where there is one."""
+    return next((row for row in budgets if all(row.get(name) == key[name] for name in BUDGET_KEY)), None)
+
+
+def beside(budgets: Iterable[Budget], budget: Budget) -> list[Budget]:
+    """The other budgets of the same organization, entity and metric: each acts at its own limit."""
+    same = [name for name in BUDGET_KEY if name != "action"]
+    return [
+        row for row in budgets if row["id"] != budget["id"] and all(row.get(name) == budget.get(name) for name in same)
+    ]
+
+
+def set_budget(store: Store, columns: Mapping[str, object]) -> Budget:
+    """Make a budget, or change the one of the same key (BUDGET_KEY) in the columns that are named; as it is stored now.
+
+    Columns are those of Budget; amounts are text, so that none is rounded on its way. Raises StoreRejected for what the
+    database does not take, such as an unknown time zone.
+    """
+    return typed(Budget, store.call("set_budget_v1", budget=json.dumps(dict(columns))))
+
+
+def remove_budget(store: Store, number: int) -> bool:
+    """Remove a budget with its windows; its alerts stay. Whether there was one."""
+    return bool(store.call("remove_budget_v1", budget_id=number)["removed"])
+
+
+# Whether the sums are right
+
+
+@answer_type
+class AuditedWindow(TypedDict):
+    """Which window an audit speaks of."""
+
+    window_id: int | None
+    entity_type: str
+    entity_id: str
+    period: str
+    starts_at: datetime
+
+
+@answer_type
+class WindowDifference(AuditedWindow):
+    """A window whose `spent` or `granted` (the `kind`) is not the sum of its calls or grants."""
+
+    kind: str
+    found: Decimal
+    expected: Decimal
+
+
+@answer_type
+class Overshoot(AuditedWindow):
+    """A window of a blocking budget that is over its limit, and by how much."""
+
+    metric: str
+    limit_amount: Decimal
+    spent: Decimal
+    granted: Decimal
+    overshoot: Decimal
+
+
+@answer_type
+class BudgetAudit(TypedDict):
+    """How many windows there are, which differ from their calls and grants, and which are over their limit."""
+
+    windows: int
+    differences: list[WindowDifference]
+    overshoot: list[Overshoot]
+
+
+def audit_budgets(store: Store) -> BudgetAudit:
+    """Compare every window with its calls and grants, in one look at the database."""
+    return typed(BudgetAudit, store.call("audit_budgets_v1"))

@@ -1,0 +1,117 @@
+"""What can be asked of calls: the measures, how they are grouped, and by what they are filtered.
+
+The command line takes its options, the headings of its tables, its CSV and its JSON from here; the names are those of the
+database's answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from vital_tracking.core.entities import ENTITIES
+
+
+class Unit(StrEnum):
+    """What a measure is counted in."""
+
+    calls = "calls"
+    tokens = "tokens"
+    usd = "US dollars"
+    share = "share"  # of 1
+    ms = "milliseconds"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A figure of a group of calls: its name in answers, JSON and CSV; its heading in tables; its unit."""
+
+    name: str
+    label: str
+    unit: Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A way to group calls: its name, its title, and the columns that tell its rows apart.
+
+    `more` names the measures that it has beside those of all groupings.
+    """
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    more: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of its rows for programs: labels, then measures."""
+        return (*self.labels, *(name for name in MEASURES if name not in _SPECIAL), "share", *self.more)
+
+
+_SPECIAL: Final = ("share", "prompt_cache_rate")
+"""Measures that not every sum has: the share of a row in the total, and what only some groupings tell."""
+
+
+def _by_name(measures: Iterable[Measure]) -> Mapping[str, Measure]:
+    return MappingProxyType({measure.name: measure for measure in measures})
+
+
+MEASURES: Final = _by_name(
+    (
+        Measure("calls", "calls", Unit.calls),
+        Measure("cached_calls", "cached", Unit.calls),
+        Measure("failed_calls", "failed", Unit.calls),
+        Measure("blocked_calls", "blocked", Unit.calls),
+        Measure("unpriced_calls", "unpriced", Unit.calls),
+        Measure("estimated_calls", "estimated", Unit.calls),
+        Measure("prompt_tokens", "prompt tokens", Unit.tokens),
+        Measure("completion_tokens", "completion tokens", Unit.tokens),
+        Measure("total_tokens", "tokens", Unit.tokens),
+        Measure("cache_read_tokens", "read from caches", Unit.tokens),
+        Measure("total_cost", "cost", Unit.usd),
+        Measure("potential_cost", "without caches", Unit.usd),
+        Measure("cache_savings", "saved", Unit.usd),
+        Measure("hit_rate", "hit rate", Unit.share),
+        Measure("success_rate", "success", Unit.share),
+        Measure("average_latency_ms", "average", Unit.ms),
+        Measure("p50_latency_ms", "p50", Unit.ms),
+        Measure("p95_latency_ms", "p95", Unit.ms),
+        Measure("p99_latency_ms", "p99", Unit.ms),
+        Measure("share", "share", Unit.share),
+        Measure("prompt_cache_rate", "prompt cache", Unit.share),
+    )
+)
+"""The measures, by name. Failed calls include those that a budget blocked."""
+
+GROUPINGS: Final[Mapping[str, Grouping]] = MappingProxyType(
+    {
+        grouping.name: grouping
+        for grouping in (
+            Grouping("services", "Services", ("service_type",)),
+            Grouping("users", "Users", ("organization_id", "user_id", "services", "last_day")),
+            Grouping("agents", "Agents", ("organization_id", "agent_id", "agent_name", "agent_tier")),
+            Grouping(
+                "panels",
+                "Panels, by seat",
+                ("organization_id", "panel_id", "panel_position", "agent_id", "agent_name"),
+            ),
+            Grouping(
+                "workflows",
+                "Workflows, by step",
+                ("organization_id", "workflow_id", "workflow_step", "workflow_step_name"),
+            ),
+            Grouping("models", "Models", ("provider", "model")),
+            Grouping("cache", "What caches saved", ("service_type", "provider", "model"), more=("prompt_cache_rate",)),
+        )
+    }
+)
+"""How usage reports group calls, by the name of the report."""
+
+FILTERS: Final[Mapping[str, str]] = MappingProxyType(
+    {**{entity.name: entity.column for entity in ENTITIES}, "status": "status", "unpriced": "priced"}
+)
+"""By what calls are filtered, and the column that says it."""

@@ -1,0 +1,292 @@
+"""What calls cost: sums by a grouping, totals, what is out of the ordinary, and what was asked for twice.
+
+Amounts are US dollars as Decimal with all their digits, shares go from 0 to 1, latencies are in milliseconds, days are those of
+UTC. All functions raise StoreError where the database cannot answer.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import NotRequired
+
+from typing_extensions import TypedDict
+
+from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.stores import Store
+
+
+@answer_type
+class Sums(TypedDict):
+    """The measures of a group of calls; a rate or latency of nothing is None. `catalogue.MEASURES` has their units."""
+
+    calls: int
+    cached_calls: int
+    failed_calls: int
+    blocked_calls: int
+    unpriced_calls: int
+    estimated_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cache_read_tokens: int
+    total_cost: Decimal
+    potential_cost: Decimal
+    cache_savings: Decimal
+    hit_rate: float | None
+    success_rate: float | None
+    average_latency_ms: float | None
+    p50_latency_ms: float | None
+    p95_latency_ms: float | None
+    p99_latency_ms: float | None
+
+
+@answer_type
+class UsageRow(Sums):
+    """One group of a usage report: the labels of its grouping, its sums, its share in the total cost, the cost of its days."""
+
+    organization_id: NotRequired[str | None]
+    user_id: NotRequired[str | None]
+    services: NotRequired[int]
+    last_day: NotRequired[date]
+    service_type: NotRequired[str | None]
+    agent_id: NotRequired[str | None]
+    agent_name: NotRequired[str | None]
+    agent_tier: NotRequired[str | None]
+    panel_id: NotRequired[str | None]
+    panel_position: NotRequired[int | None]
+    workflow_id: NotRequired[str | None]
+    workflow_step: NotRequired[str | None]
+    workflow_step_name: NotRequired[str | None]
+    provider: NotRequired[str | None]
+    model: NotRequired[str | None]
+    prompt_cache_rate: NotRequired[float | None]
+    share: float
+    days: list[tuple[date, Decimal]]
+
+
+@answer_type
+class UsageReport(TypedDict):
+    """A usage report: whole days from `since` up to, and without, `until`; the dearest rows first."""
+
+    report: str
+    since: datetime
+    until: datetime
+    organization: str | None
+    fresh_at: datetime
+    total: Sums
+    rows: list[UsageRow]
+
+
+def usage_report(
+    store: Store,
+    grouping: str,
+    *,
+    since: datetime,
+    until: datetime,
+    organization: str | None = None,
+    rows: int = 50,
+) -> UsageReport:
+    """What was spent, by one of `catalogue.GROUPINGS`, from the sums: the dearest `rows` groups, and the total of all.
+
+    It counts the whole days (UTC) that the time from `since` up to `until` touches. `organization` None counts all of them.
+    """
+    answer = store.call(
+        "usage_report_v1", report=grouping, since=since, until=until, organization=organization, rows=rows
+    )
+    return typed(UsageReport, answer)
+
+
+def first_and_last_day(report: UsageReport) -> tuple[date, date]:
+    """The days of a usage report, both included."""
+    return report["since"].date(), (report["until"] - timedelta(microseconds=1)).date()
+
+
+class Others(TypedDict):
+    """What the rows come to that a usage report leaves out; no rates or latencies, which do not add up."""
+
+    calls: int
+    failed_calls: int
+    blocked_calls: int
+    unpriced_calls: int
+    estimated_calls: int
+    total_tokens: int
+    total_cost: Decimal
+    potential_cost: Decimal
+    cache_savings: Decimal
+    share: float
+
+
+def others(report: UsageReport) -> Others | None:
+    """What the rows that a usage report leaves out come to; None where it has them all."""
+    total, rows = report["total"], report["rows"]
+    cost = total["total_cost"] - sum(row["total_cost"] for row in rows)
+    rest = Others(
+        calls=total["calls"] - sum(row["calls"] for row in rows),
+        failed_calls=total["failed_calls"] - sum(row["failed_calls"] for row in rows),
+        blocked_calls=total["blocked_calls"] - sum(row["blocked_calls"] for row in rows),
+        unpriced_calls=total["unpriced_calls"] - sum(row["unpriced_calls"] for row in rows),
+        estimated_calls=total["estimated_calls"] - sum(row["estimated_calls"] for row in rows),
+        total_tokens=total["total_tokens"] - sum(row["total_tokens"] for row in rows),
+        total_cost=cost,
+        potential_cost=total["potential_cost"] - sum(row["potential_cost"] for row in rows),
+        cache_savings=total["cache_savings"] - sum(row["cache_savings"] for row in rows),
+        share=float(cost / total["total_cost"]) if total["total_cost"] else 0.0,
+    )
+    return rest if rest["calls"] else None
+
+
+def cost_by_day(report: UsageReport) -> dict[date, Decimal]:
+    """The cost of each day with calls, of the rows that a usage report has."""
+    days: dict[date, Decimal] = {}
+    for row in report["rows"]:
+        for day, cost in row["days"]:
+            days[day] = days.get(day, Decimal(0)) + cost
+    return days
+
+
+def savings_share(potential_cost: Decimal, cache_savings: Decimal) -> float | None:
+    """The share of what calls would have cost without caches that caches saved; None where they would have cost nothing."""
+    return float(cache_savings / potential_cost) if potential_cost else None
+
+
+@answer_type
+class Breakdown(TypedDict):
+    """What calls of one label cost."""
+
+    label: str
+    calls: int
+    failed_calls: int
+    cached_calls: int
+    unpriced_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    total_cost: Decimal
+    potential_cost: Decimal
+    average_latency_ms: float | None
+
+
+def cost_breakdown(
+    store: Store, by: str, *, since: datetime | None = None, organization: str | None = None
+) -> list[Breakdown]:
+    """What calls since an instant cost, from the calls themselves, the dearest label first.
+
+    By `organization`, `user`, `session`, `service`, `agent`, `tier`, `model`, `provider`, `panel_seat`, `workflow_step` or
+    `solution`.
+    """
+    return typed(list[Breakdown], store.breakdown(by, since=since, organization=organization))
+
+
+# What is out of the ordinary
+
+
+@answer_type
+class Anomaly(TypedDict):
+    """A day on which an agent, user or model cost more, took longer or failed more often than it usually does.
+
+    `metric` says in which unit `value` and `usual` are: `cost` US dollars, `latency` milliseconds, `error_rate` a share.
+    `query` is SQL that shows the calls.
+    """
+
+    subject: str
+    id: str
+    organization_id: str | None
+    day: date
+    metric: str
+    measure: str
+    value: Decimal
+    usual: Decimal
+    score: int | float
+    cost_at_stake: Decimal
+    calls: int
+    unpriced_calls: int
+    query: str
+
+
+@answer_type
+class Anomalies(TypedDict):
+    """Days that are out of the ordinary, those with the most at stake first."""
+
+    since: datetime
+    until: datetime
+    organization: str | None
+    rows: list[Anomaly]
+
+
+def anomalies(
+    store: Store, *, since: datetime, until: datetime, organization: str | None = None, rows: int = 50
+) -> Anomalies:
+    """Which agents, users and models had a day out of the ordinary; the `rows` with the most at stake.
+
+    What is usual is told from the days before, so a day needs some history. `organization` None looks at all of them.
+    """
+    return typed(Anomalies, store.call("anomalies_v1", since=since, until=until, organization=organization, rows=rows))
+
+
+# What was asked for twice
+
+
+@answer_type
+class Duplicate(TypedDict):
+    """A request that was answered and paid for more than once, told by its keyed hash; `cost` is that of all its calls."""
+
+    request_hash: str
+    organization_id: str | None
+    calls: int
+    unpriced_calls: int
+    model: str | None
+    agent_id: str | None
+    first_at: datetime
+    last_at: datetime
+    cost: Decimal
+    saved_by_caching: Decimal
+
+
+@answer_type
+class Duplicates(TypedDict):
+    """Requests that were made more than once, the dearest first.
+
+    `requests`, `repeated_calls` and `saved_by_caching` count all of them, also those that `rows` leaves out.
+    """
+
+    since: datetime
+    until: datetime
+    organization: str | None
+    requests: int
+    repeated_calls: int
+    saved_by_caching: Decimal
+    rows: list[Duplicate]
+
+
+def duplicates(
+    store: Store, *, since: datetime, until: datetime, organization: str | None = None, rows: int = 50
+) -> Duplicates:
+    """Which requests were made more than once, and what a cache of answers would have saved; the dearest `rows`.
+
+    Requests are told apart by a keyed hash, which is recorded only where `VITAL_HASH_KEY` is set.
+    """
+    return typed(
+        Duplicates, store.call("duplicates_v1", since=since, until=until, organization=organization, rows=rows)
+    )
+
+
+def duplicate_query(duplicate: Duplicate) -> str:
+    """SQL for people to copy that shows the calls of one such request."""
+    same = f"request_hash = {_literal(duplicate['request_hash'])}"
+    return f"select * from token_usage_logs where {same} order by created_at;"  # noqa: S608 - shown, not run
+
+
+def example_queries(organization: str) -> tuple[str, ...]:
+    """SQL for people to copy: what an organization's calls cost by model, its workflows, and its newest calls."""
+    mine = f"where organization_id = {_literal(organization)}"
+    return (
+        f"select label, calls, total_cost from cost_breakdown('model', organization => {_literal(organization)})",  # noqa: S608
+        f"select service_name, status, steps, calls, total_cost, duration_ms from workflow_analytics {mine}",  # noqa: S608
+        "select created_at, agent_name, model, total_tokens, total_cost from agent_usage_detailed "  # noqa: S608
+        f"{mine} order by created_at desc limit 10",
+    )
+
+
+def _literal(text: str) -> str:
+    """Text as SQL writes it, in queries that are shown and not run."""
+    return "'" + text.replace("'", "''") + "'"

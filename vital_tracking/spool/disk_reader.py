@@ -1,0 +1,137 @@
+"""The reading side of a process's spool: one thread reads the segments in order, and removes those that are acknowledged."""
+
+from __future__ import annotations
+
+from vital_tracking.spool.disk_writer import Position, SpoolWriter
+from vital_tracking.spool.log_record import BEGINNINGS, ROWS, LogRecord, RecordKind, read_records
+from vital_tracking.spool.segment import PASSING, Segment
+
+
+class SpoolReader:
+    """Reads what a writer has appended. For one thread; `ended` may be called from any."""
+
+    def __init__(self, writer: SpoolWriter) -> None:
+        self._writer = writer
+        self.acked: Position = (1, 0)
+        """The place before which everything is acknowledged."""
+        self.damaged = 0
+        self._position: Position = (1, 0)
+        self._furthest: Position = (1, 0)  # damage before it is counted
+        self._in_hand = 0
+        self._uncounted = 0
+        self._open: dict[bytes, Segment] = {}  # where the calls without an end have begun, of those that were read
+
+    @property
+    def has_open_calls(self) -> bool:
+        """Whether a call that was read has begun and has no end."""
+        return bool(self._open)
+
+    def read(self, limit: int) -> list[LogRecord]:
+        """The next records to deliver, at most `limit`; `ack` or `rewind` comes before the next `read`."""
+        writer = self._writer
+        records: list[LogRecord] = []
+        while len(records) < limit:
+            number, offset = self._position
+            last = writer.last  # before the look: one that comes between the two is not gone
+            segment = writer.segments.get(number)
+            if segment is None:
+                if number > last:
+                    break
+                self._go_to((number + 1, 0))
+                continue
+            sealed = segment is not writer.current
+            data = self._bytes_of(segment, offset)
+            if data is None:
+                break
+            behind = self._sort(segment, data, offset, records, limit) if data else offset
+            if behind > offset:
+                self._go_to((number, behind))
+            elif not sealed:
+                break
+            else:
+                with writer.lock:  # what is appended from now on goes to another segment
+                    if self._bytes_of(segment, offset) == data:
+                        if data and (number + 1, 0) > self._furthest:  # a last record that was never completed
+                            self.damaged += 1
+                        segment.passed = offset
+                        self._go_to((number + 1, 0))
+        self._furthest = max(self._furthest, self._position)
+        self._count()
+        self._in_hand = len(records)
+        if not records:
+            self.acked = self._position
+            self._remove_acked()
+        return records
+
+    def ack(self) -> None:
+        """What was read last is in the store, or will never be: forget it."""
+        self._uncounted += self._in_hand
+        self._in_hand = 0
+        self._count()
+        self.acked = self._position
+        self._remove_acked()
+
+    def rewind(self) -> None:
+        """What was read last is to be read again."""
+        self._in_hand = 0
+        self._go_to(self.acked)
+
+    def ended(self, id: bytes) -> None:  # noqa: A002 - the format's word
+        """The call of that id has an end: its beginning holds up nothing any more."""
+        segment = self._open.pop(id, None)
+        if segment is not None:
+            segment.opened.discard(id)
+        self._writer.begun.discard(id)
+
+    def _go_to(self, position: Position) -> None:
+        self._position = position
+        self._writer.unread_from = position[0]
+
+    def _bytes_of(self, segment: Segment, offset: int) -> bytes | None:
+        """What a segment holds from an offset on; nothing where it can never be read again, None where it cannot be now."""
+        try:
+            return segment.read(offset)
+        except OSError as error:
+            if error.errno in PASSING:
+                return None
+            self._writer.fail(error, segment)  # nor can it be written to
+            return b""
+
+    def _sort(self, segment: Segment, data: bytes, offset: int, records: list[LogRecord], limit: int) -> int:
+        """Sort the records in `data` into what is delivered and what is only noted; the place behind the last one."""
+        behind = offset
+        for record, end in read_records(data, ended=False):
+            behind = offset + end
+            if record is None:
+                self.damaged += (segment.number, behind) > self._furthest
+            elif record.kind in BEGINNINGS:
+                if record.id not in self._open:
+                    self._open[record.id] = segment
+                    segment.opened.add(record.id)
+            elif record.kind == RecordKind.TOMBSTONE:
+                self.ended(record.id)
+            elif record.kind in ROWS:
+                self.ended(record.id)
+                records.append(record)
+                if len(records) >= limit:
+                    break
+        return behind
+
+    def _count(self) -> None:
+        """Acknowledged rows wait no longer. A thread may come to say that its own waits when it is acknowledged already."""
+        waiting = self._writer.waiting
+        while self._uncounted and waiting:
+            waiting.popleft()
+            self._uncounted -= 1
+
+    def _remove_acked(self) -> None:
+        segments, removed = self._writer.segments, False
+        for number, segment in list(segments.items()):
+            if number >= self.acked[0]:
+                break
+            if not segment.opened and segment is not self._writer.current:
+                del segments[number]
+                segment.remove()
+                removed = True
+        if removed:
+            self._writer.room_again()

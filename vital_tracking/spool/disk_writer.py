@@ -1,0 +1,348 @@
+"""The writing side of a process's spool: any thread appends to the newest segment; full segments and failing files are left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final
+
+from vital_tracking.spool.log_record import BEGINNINGS, ROWS, RecordKind, encoded_record
+from vital_tracking.spool.owner import OwnerFolder
+from vital_tracking.spool.segment import CAN_LOCK, Segment, bytes_in
+
+logger = logging.getLogger("vital_tracking.delivery")
+
+_TRY_AGAIN_S: Final = 1.0
+_PATIENCE_S: Final = 5.0  # for another thread that opens a segment: what it cannot wait for is not safe from a kill
+_NEARLY_FULL: Final = 0.75
+_TOMBSTONE: Final = int(RecordKind.TOMBSTONE)
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_RESERVE_BYTES: Final = 256 << 10
+
+Position = tuple[int, int]
+"""A place in the spool: the number of a segment and an offset in it."""
+
+
+class SpoolWriter:
+    """Appends log records to segments in a folder of this process's own. See the invariants in `disk_queue`.
+
+    The reader looks into `segments` (by number, with those that are still to be read or acknowledged), `current` (the one that is
+    appended to) and `last` (the newest number), and sets `unread_from`. `lock` is held while segments change.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        root: Path,
+        about: Mapping[str, str],
+        segment_bytes: int,
+        limit_bytes: int,
+        sync_s: float,
+        background: bool,
+    ) -> None:
+        self.folder = folder
+        self._root = root
+        self._about = about
+        self._limit_bytes = limit_bytes
+        # However small the limit, there is room for several segments: they are removed one by one.
+        self._segment_bytes = max(min(segment_bytes, limit_bytes // 8), 4096)
+        self._sync_s = sync_s
+        self._background = background
+        self.owner: OwnerFolder | None = None
+        self.current: Segment | None = None
+        self.segments: dict[int, Segment] = {}
+        self.last = 0
+        self.unread_from = 1  # segments before this one are read to their ends
+        self.lock = threading.RLock()
+        self._busy = False  # what the lock is for is being done
+        self._retired: deque[Segment] = deque()  # no longer appended to, not yet synced
+        self._closed = False
+        self._clock: bytes | None = None
+        self.trouble: int | None = None
+        self._trouble_logged = False
+        self._try_again_at = 0.0
+        self.nearly_full = False
+        # Rows that wait: one entry each, since a deque's length is exact where a counter of many threads is not.
+        self.waiting: deque[None] = deque()
+        self.begun: set[bytes] = set()  # calls that have begun here and have no end here
+        self._dirty = False
+        self._wake: SimpleQueue[bool] = SimpleQueue()
+        self._syncing = False
+
+    @property
+    def size(self) -> int:
+        """What this process's segments take up, in bytes."""
+        return sum(segment.size for segment in list(self.segments.values()))
+
+    def append(self, kind: int, id: bytes, payload: bytes, *, critical: bool = False) -> bool:  # noqa: A002 - the format's word
+        """Append one log record; False where that cannot be, now. A `critical` one is small, and may go over the limit."""
+        if kind >= _TOMBSTONE and self._is_needless(kind, id, payload):
+            return True
+        segment = self.current
+        if segment is None or self.trouble is not None:
+            segment = self._ready()
+            if segment is None and not critical:
+                return False
+        record = encoded_record(kind, id, payload)
+        appended = False
+        if segment is not None:
+            try:
+                segment.append(record)
+            except OSError as error:
+                self.fail(error, segment)
+            else:
+                # Whoever has opened another segment meanwhile may have read this one to its end.
+                appended = segment is self.current or self._arrived(segment, record)
+        if not appended and not (critical and self._from_reserve(record)):
+            return False
+        if kind in ROWS:
+            self.waiting.append(None)
+            self.begun.discard(id)
+        elif kind in BEGINNINGS:
+            self.begun.add(id)
+        elif kind == _TOMBSTONE:
+            self.begun.discard(id)
+        if not self._dirty:
+            self._dirty = True
+            self._wake.put(True)
+        if segment is not None and segment.size >= self._segment_bytes and self.trouble is None:
+            self._rotate(segment)
+        return True
+
+    def end(self) -> Position:
+        """The place behind everything that was appended before."""
+        segment = self.current
+        return (segment.number, segment.bytes_written) if segment is not None else (self.last + 1, 0)
+
+    def move_on(self, folder: Path, about: Mapping[str, str]) -> None:
+        """The database is known better now: note that in the folder in use, and make the next one, if any, in that place."""
+        with self.lock:
+            self.folder, self._about = folder, about
+            if self.owner is not None:
+                with contextlib.suppress(OSError):
+                    self.owner.note(about)
+
+    def sync(self) -> None:
+        """Have everything that was appended survive a power cut, and go on elsewhere where the file was taken from us."""
+        self._dirty = False
+        with contextlib.suppress(OSError, IndexError):
+            while self._retired:
+                self._retired.popleft().sync()
+        segment = self.current
+        if segment is not None:
+            with contextlib.suppress(OSError):
+                segment.sync()
+            if segment.is_lost:
+                with self.lock:
+                    if self.current is segment:
+                        self.current = None
+
+    def seal(self) -> bool:
+        """Append nothing any more; False where that was so before."""
+        with self.lock:
+            if self._closed:  # another thread, or what this signal handler has interrupted, is at it or has done it
+                return False
+            self._closed = True
+            segment, self.current = self.current, None
+        self._wake.put(False)
+        if segment is not None:
+            self._retired.append(segment)
+        self.sync()
+        return True
+
+    def leave(self, *, empty: bool) -> None:
+        """Delete the folder where it is `empty`; else others may deliver what is in it."""
+        if self.owner is not None:
+            if empty:
+                self.owner.remove()
+            else:
+                self.owner.spend_reserve()
+                self.owner.let_go()
+
+    def let_go(self) -> None:
+        """In a forked child: close this process's copies of the files and of their lock, which are the parent's."""
+        for segment in {*self.segments.values(), *self._retired, *([self.current] if self.current else [])}:
+            segment.let_go()
+        if self.owner is not None:
+            self.owner.let_go()
+
+    def room_again(self) -> None:
+        """A segment was removed."""
+        if self.trouble is not None:
+            self._try_again_at = 0.0
+        elif self.nearly_full:
+            self._measure()
+
+    def fail(self, error: OSError, segment: Segment | None) -> None:
+        """A segment could not be written or read, or none could be opened: it is tried again in a second."""
+        code = error.errno or errno.EIO
+        self.trouble = code
+        self._try_again_at = time.monotonic() + _TRY_AGAIN_S
+        self.nearly_full = True
+        if segment is not None and (segment.torn or code not in _NO_ROOM):
+            with self.lock:
+                if self.current is segment:  # whatever has become of this file, the next one may fare better
+                    self.current = None
+                if not segment.size and segment.number in self.segments:
+                    del self.segments[segment.number]
+                    segment.remove()
+        if not self._trouble_logged:
+            self._trouble_logged = True
+            logger.warning(
+                "The spool in %s takes no more (%s); calls wait in memory, and in the end their money alone is kept.",
+                self.folder,
+                errno.errorcode.get(code, code),
+            )
+
+    # Appending
+
+    def _is_needless(self, kind: int, id: bytes, payload: bytes) -> bool:  # noqa: A002
+        """Whether a record can be left out: a tombstone of what has no beginning here; the clock's, where no segment is open."""
+        if kind == RecordKind.CLOCK:  # into every segment from now on, since each may be the last that is left
+            self._clock = encoded_record(kind, id, payload)
+            return self.current is None
+        return kind == _TOMBSTONE and id not in self.begun
+
+    def _arrived(self, segment: Segment, record: bytes) -> bool:
+        """Whether a record in a segment that is no longer the newest will be read; one that was too late is appended anew."""
+        with self.lock:
+            if segment.number in self.segments and self.unread_from <= segment.number:
+                return True
+            if segment.was_read(record):
+                return True
+            newest = self.current
+            if newest is None:
+                return False
+            try:
+                newest.append(record)
+            except OSError as error:
+                self.fail(error, newest)
+                return False
+            return True
+
+    def _from_reserve(self, record: bytes) -> bool:
+        """Append where the limit is reached or the disk is full: the room set aside for this is given up."""
+        if not CAN_LOCK or not self._enter(_PATIENCE_S):
+            return False
+        try:
+            for tries in range(3):  # as it is, in another file, in the reserve's room
+                try:
+                    if self.current is None:
+                        self._next(None)
+                    self.current.append(record)  # type: ignore[union-attr]
+                    return True
+                except OSError as error:
+                    self.fail(error, self.current)
+                    if self.owner is not None and (tries or self.current is not None):
+                        self.owner.spend_reserve()
+            return False
+        finally:
+            self._leave()
+
+    # Opening and rotating segments
+
+    def _ready(self) -> Segment | None:
+        """The segment to append to, made where there is none; None where that cannot be now."""
+        if self._closed or not CAN_LOCK or (self.trouble is not None and time.monotonic() < self._try_again_at):
+            return None
+        if not self._enter(_PATIENCE_S):
+            return None
+        try:
+            segment = self.current
+            if segment is None:
+                self._open()
+            elif self.trouble in _NO_ROOM and segment.size >= self._segment_bytes:
+                self._check_room()
+                self._next(segment)
+            elif self.trouble is not None:
+                self._measure()
+            self.trouble = None
+        except OSError as error:
+            self.fail(error, None)
+            return None
+        finally:
+            self._leave()
+        return self.current
+
+    def _enter(self, timeout: float) -> bool:
+        """Take the lock; False where another thread keeps it, or where this one is in the middle of such work already, as when
+        garbage collection has ended a call there."""
+        if not (self.lock.acquire(timeout=timeout) if timeout else self.lock.acquire(blocking=False)):
+            return False
+        if self._busy or self._closed:
+            self.lock.release()
+            return False
+        self._busy = True
+        return True
+
+    def _leave(self) -> None:
+        self._busy = False
+        self.lock.release()
+
+    def _open(self) -> None:
+        self._check_room()
+        self._next(None)
+        if self._background and self._sync_s > 0 and not self._syncing:
+            self._syncing = True
+            try:
+                threading.Thread(target=self._sync_always, name="vital-tracking-spool", daemon=True).start()
+            except RuntimeError:  # the interpreter is shutting down, or has no threads
+                self._syncing = False
+
+    def _next(self, sealed: Segment | None) -> None:
+        """Open the next segment, in another folder where somebody has taken this one from us."""
+        owner = self.owner
+        if owner is None or not owner.hold():
+            if owner is not None:
+                owner.let_go()
+            owner = self.owner = OwnerFolder.create(self.folder, self._about)
+        number = self.last + 1
+        segment = Segment(owner.segment_path(number), number, create=True)
+        if self._clock is not None:
+            with contextlib.suppress(OSError):
+                segment.append(self._clock)
+        self.segments[number] = segment
+        self.last = number
+        if sealed is not None and self._sync_s > 0:
+            self._retired.append(sealed)
+        self.current = segment
+        if self.trouble is None:
+            owner.reserve(min(_RESERVE_BYTES, self._limit_bytes // 64))
+
+    def _rotate(self, segment: Segment) -> None:
+        """Open the next segment. Where another thread is at it, or this one in the middle of it, it is done already."""
+        if not self._enter(0):
+            return
+        try:
+            if self.current is segment:
+                self._check_room()
+                self._next(segment)
+        except OSError as error:
+            self.fail(error, None)
+        finally:
+            self._leave()
+
+    def _check_room(self) -> None:
+        """OSError where the spool has reached its limit."""
+        if self._measure() + self._segment_bytes > self._limit_bytes:
+            raise OSError(errno.ENOSPC, "the spool's limit is reached")
+
+    def _measure(self) -> int:
+        used = bytes_in(self._root)
+        self.nearly_full = used > _NEARLY_FULL * self._limit_bytes
+        return used
+
+    def _sync_always(self) -> None:
+        while self._wake.get():
+            time.sleep(self._sync_s)
+            if self._closed:
+                return
+            self.sync()
