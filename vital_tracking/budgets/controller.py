@@ -15,7 +15,7 @@ from vital_tracking.budgets.estimate import Amounts, in_pico
 from vital_tracking.budgets.lease_client import LeaseClient
 from vital_tracking.budgets.lease_thread import LeaseThread
 from vital_tracking.budgets.ledger import Ledger
-from vital_tracking.budgets.pending import PendingRequest, Sleep, Waits, run, run_async
+from vital_tracking.budgets.pending import Answer, PendingRequest, Sleep, Waits, run, run_async
 from vital_tracking.budgets.plans import Plans
 from vital_tracking.budgets.policy import Policy, not_checked, policy_unknown
 from vital_tracking.budgets.windows import Draw, Hold
@@ -126,31 +126,30 @@ class AdmissionController:
                 self.lease_thread.submit(pending)
                 try:
                     yield pending.answer_within(self._deadline_s)
-                    admission = self._answer_of(pending)
-                    if pending.wait_s:
-                        yield Sleep(pending.wait_s)
+                    answer = self._answer_to(pending)
+                    if answer.wait_s:
+                        yield Sleep(answer.wait_s)
                 except BaseException:  # interrupted or cancelled while it waits
                     if (unwanted := pending.cancel()) is not None:
                         self.release(unwanted)
                     raise
-                waited_s += pending.wait_s
-                if admission is not None:
-                    return _after_waiting(admission, waited_s)
+                waited_s += answer.wait_s
+                if answer.admission is not None:
+                    return _after_waiting(answer.admission, waited_s)
         except BudgetExceeded:
             raise
         except Exception as error:  # noqa: BLE001 - as above
             self._recorder.fault(error)
             return Admission()
 
-    def _answer_of(self, pending: PendingRequest) -> Admission | None:
-        """What came of a request, when the wait for it is over; None: make another one."""
+    def _answer_to(self, pending: PendingRequest) -> Answer:
+        """The answer to a request, when the wait for it is over; raises BudgetExceeded where it is to stop."""
         if not pending.done.is_set() and pending.give_up():
             self.lease_thread.availability.waited_in_vain()
-        if pending.error is not None:
-            raise pending.error
-        if pending.again:
-            return None
-        return self._unchecked(pending) if pending.admission is None else pending.admission
+        answer = pending.answer if pending.answer is not None else Answer(self._unchecked(pending))
+        if answer.error is not None:
+            raise answer.error
+        return answer
 
     def _unchecked(self, pending: PendingRequest) -> Admission:
         """Nobody could say: each budget that the grants in hand do not cover decides by its `when_unavailable`."""

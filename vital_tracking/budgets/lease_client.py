@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from vital_tracking.budgets.availability import Availability
 from vital_tracking.budgets.ledger import Ledger, Offer
-from vital_tracking.budgets.pending import PendingRequest
+from vital_tracking.budgets.pending import Answer, PendingRequest
 from vital_tracking.budgets.plans import Plans
 from vital_tracking.budgets.policy import Policy
 from vital_tracking.budgets.windows import Hold, Refusal, RoundTrip
@@ -85,11 +85,11 @@ class LeaseClient:
         try:
             plan = self._plans.find(self._plans.policy or Policy(), pending.request)
             if not plan.accounts:
-                pending.answer(Admission(), None, 0.0, again=False)
+                pending.resolve(Answer(Admission()))
                 return True
             pending.quote(plan)
         except BudgetExceeded as error:
-            pending.answer(None, error, 0.0, again=False)
+            pending.resolve(Answer(error=error))
             return True
         if self._reserve(pending):
             return True
@@ -102,7 +102,7 @@ class LeaseClient:
             if refused is not None:
                 if self._recorder.settle_held():  # calls that have ended since may have left enough
                     return self._reserve(pending)
-                pending.answer(None, refused, 0.0, again=False)
+                pending.resolve(Answer(error=refused))
                 return True
         return False
 
@@ -155,7 +155,7 @@ class LeaseClient:
             if pending.ahead:
                 continue
             if one["again"]:
-                pending.answer(None, None, one["wait"], again=True)
+                pending.resolve(Answer(wait_s=one["wait"]))
                 continue
             # Calls that have ended may have left something of their holds, which is known when their records are made.
             settled = self._recorder.settle_held() or settled
@@ -196,11 +196,11 @@ class LeaseClient:
         for account in plan.accounts:
             if account.budget.id == error.stop.budget_id:
                 account.remember(refusal)
-        pending.answer(None, error, 0.0, again=False)
+        pending.resolve(Answer(error=error))
 
     def _admit(self, pending: PendingRequest, hold: Hold | None, action: str | None, *, wait_s: float = 0.0) -> None:
         admission = Admission(hold, action, None, pending.max_tokens)
-        if not pending.answer(admission, None, wait_s, again=False) and hold is not None:
+        if not pending.resolve(Answer(admission, wait_s=wait_s)) and hold is not None:
             self._ledger.release(hold)
 
     # Grants in hand, and the budgets

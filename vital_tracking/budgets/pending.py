@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from vital_tracking.budgets.estimate import Amounts
 from vital_tracking.budgets.windows import Plan
@@ -122,25 +122,30 @@ class Sleep:
         await asyncio.sleep(self.seconds)
 
 
-class PendingRequest:
-    """A call that waits, and its answer: `error`, `again` or `admission`; none of them where nobody could say.
+class Answer(NamedTuple):
+    """What a call is told: to go, after `wait_s` seconds; to stop; or, with neither, to ask once more after `wait_s` seconds."""
 
-    `max_wait` is the longest wait for a throttle that its caller allows, in seconds; `clamp` whether its answer may be
+    admission: Admission | None = None
+    error: BudgetExceeded | None = None
+    wait_s: float = 0.0
+
+
+class PendingRequest:
+    """A call that waits, and what it is told; `answer` stays None where nobody can say.
+
+    `max_wait` is the longest wait for a throttle that its caller allows, in seconds; `clamp` whether the model's answer may be
     limited. `plan` and `amounts` are there once it was quoted. Safe from any thread: one asks, another one answers.
     """
 
     __slots__ = (
-        "_answered",
         "_lock",
         "_on_done",
-        "admission",
-        "again",
         "ahead",
         "amounts",
+        "answer",
         "calls",
         "clamp",
         "done",
-        "error",
         "gone",
         "max_tokens",
         "max_wait",
@@ -149,7 +154,6 @@ class PendingRequest:
         "request",
         "retried",
         "shortened",
-        "wait_s",
     )
 
     def __init__(self, request: Request, max_wait: float = 0.0, clamp: bool = False) -> None:
@@ -160,18 +164,14 @@ class PendingRequest:
         self.plan: Plan
         self.amounts: Amounts
         self.quoted = False
-        self.max_tokens: int | None = None  # what its answer must be limited to
+        self.max_tokens: int | None = None  # what the model's answer must be limited to
         self.shortened = self.retried = False
         self.calls = 1  # of its plan, for which it asks; 0: another one asks for more on behalf of all
         self.done = threading.Event()
+        self.answer: Answer | None = None
         self.gone = False  # its caller waits no more
-        self.again = False  # to be asked once more, after `wait_s`
-        self.wait_s = 0.0  # to be waited before the call is made, in seconds
-        self.admission: Admission | None = None
-        self.error: BudgetExceeded | None = None
         self._on_done: Callable[[], object] | None = None
         self._lock = threading.Lock()
-        self._answered = False
 
     @classmethod
     def to_refill(cls, plan: Plan, amounts: Amounts) -> PendingRequest:
@@ -203,30 +203,29 @@ class PendingRequest:
     def give_up(self) -> bool:
         """Wait no longer; an answer that has just come still counts. Whether there is none."""
         with self._lock:
-            self.gone = not self._answered
+            self.gone = self.answer is None
             return self.gone
 
     def cancel(self) -> Admission | None:
         """Want the answer no more; what was admitted by then, to be given back."""
         with self._lock:
             self.gone = True
-            return self.admission
+            return None if self.answer is None else self.answer.admission
 
     # For who answers
 
-    def answer(self, admission: Admission | None, error: BudgetExceeded | None, wait_s: float, *, again: bool) -> bool:
+    def resolve(self, answer: Answer) -> bool:
         """Give the answer; False where nobody waits for it any more."""
         with self._lock:
             if self.gone:
                 return False
-            self.admission, self.error, self.wait_s, self.again = admission, error, wait_s, again
-            self._answered = True
+            self.answer = answer
         self._tell()
         return True
 
     def leave(self) -> None:
         """Let whoever asks decide alone; nothing where there is an answer already."""
-        if not self._answered and not self.done.is_set():
+        if self.answer is None and not self.done.is_set():
             self._tell()
 
     def _tell(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from vital_tracking.budgets.pending import PendingRequest, Sleep, Wait, Waits, run, run_async
+from vital_tracking.budgets.pending import Answer, PendingRequest, Sleep, Wait, Waits, run, run_async
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
 
@@ -102,21 +102,21 @@ def test_an_answer_is_heard_whenever_it_comes() -> None:
     for answered_before in (True, False):
         made: list[PendingRequest] = []
 
-        def waits(made: list[PendingRequest] = made, before: bool = answered_before) -> Waits[Admission | None]:
+        def waits(made: list[PendingRequest] = made, before: bool = answered_before) -> Waits[Answer | None]:
             pending = pending_request()
             made.append(pending)
 
             def answer() -> None:
-                pending.answer(Admission(action="throttle"), None, 0.0, again=False)
+                pending.resolve(Answer(Admission(action="throttle")))
 
             if before:
                 answer()
             else:
                 threading.Timer(0.01, answer).start()
             yield pending.answer_within(60)
-            return pending.admission
+            return pending.answer
 
-        assert drive(waits) == [Admission(action="throttle")] * 2
+        assert drive(waits) == [Answer(Admission(action="throttle"))] * 2
         assert not any(pending.give_up() for pending in made)
 
 
@@ -124,7 +124,7 @@ def test_who_has_waited_long_enough_goes_on_without_an_answer() -> None:
     def waits() -> Waits[bool]:
         pending = pending_request()
         yield pending.answer_within(0.01)
-        return pending.give_up() and not pending.answer(Admission(), None, 0.0, again=False)
+        return pending.give_up() and not pending.resolve(Answer(Admission()))
 
     assert drive(waits) == [True, True]
 
@@ -140,4 +140,4 @@ def test_an_answer_after_the_event_loop_has_closed_harms_nobody() -> None:
         task.cancel()
 
     asyncio.run(waits())
-    assert pending.answer(Admission(), None, 0.0, again=False)
+    assert pending.resolve(Answer(Admission()))
