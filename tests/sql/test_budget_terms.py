@@ -6,7 +6,7 @@ import pytest
 from psycopg.errors import CheckViolation
 
 from tests.sql.helpers import NOON, Connection, a_call, audit, call, record, set_budget, spent
-from vital_tracking.core.entities import ACTIONS, ENTITY_FIELDS, METRICS
+from vital_tracking.core.entities import ACTIONS, ENTITY_FIELDS, ENTITY_TYPES, METRICS, PERIODS
 
 
 def names(connection: Connection, kind: str) -> list[str]:
@@ -23,6 +23,15 @@ def test_both_sides_name_the_same_entities(db: Connection) -> None:
     fields = {row["name"]: row["of_call"].removeprefix("call.") for row in found}
     fields.pop("model")  # no part of a call's context: it depends on the price book and on downgrades
     assert fields == dict(ENTITY_FIELDS)
+    assert names(db, "entity") == list(ENTITY_TYPES)
+
+
+def test_both_sides_name_the_same_periods(db: Connection) -> None:
+    """If this failed, the command line would offer a period that no budget has, or hide one that it has."""
+    columns = db.execute(
+        "select column_name from information_schema.columns where table_name = 'budget_limits' and column_name like '%\\_limit'"
+    ).fetchall()
+    assert {row["column_name"] for row in columns} == set(PERIODS.values())
 
 
 def test_both_sides_name_the_same_metrics_in_one_order(db: Connection) -> None:

@@ -1,6 +1,6 @@
 """What a budget can stand on, what it counts and over which periods, and what it does at its limit.
 
-Written here once, and in the database by the check of `budget_limits`; a test holds the two against each other.
+Written here once, and in the database once, in `vital_private.budget_terms`; a test holds the two against each other.
 """
 
 from __future__ import annotations
