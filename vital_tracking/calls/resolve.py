@@ -31,7 +31,9 @@ def record_of(call: ObservedCall) -> CallRecord:
     response = call.response
     model = first_text(response.get("model_name"), response.get("model"), response.get("model_id"))
     model = model or call.requested_model
-    requested = call.requested_model if call.dearer_model is None else call.dearer_model
+    # A call that was stopped was never admitted, whatever its budgets had said of it before.
+    admitted = call.stopped_by is None
+    requested = call.dearer_model if admitted and call.dearer_model is not None else call.requested_model
     run_id, error = _as_text(call.run_id), call.error
     return CallRecord(
         id=call.id,
@@ -56,7 +58,7 @@ def record_of(call: ObservedCall) -> CallRecord:
         cache_hit=bill.cache_hit,
         service_tier=_text(response.get("service_tier")),
         budget_action=call.stopped_by or call.budget_action,
-        throttled_ms=call.throttled_ms,
+        throttled_ms=call.throttled_ms if admitted else None,
         request_hash=call.request_hash,
         tags=[tag for tag in call.tags or () if isinstance(tag, str) and not tag.startswith(_INTERNAL_TAGS)],
         metadata=_metadata(call),
