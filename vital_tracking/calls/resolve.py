@@ -11,6 +11,7 @@ from vital_tracking.calls.attribution import graph_path
 from vital_tracking.calls.observed import ObservedCall
 from vital_tracking.calls.usage_of import estimated_usage, first_text, usage_from_metadata, usage_from_token_usage
 from vital_tracking.core.record import CallRecord
+from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TokenUsage
 
 _INTERNAL_TAGS: Final = ("seq:step", "map:key", "graph:step", "langsmith:")
@@ -34,6 +35,8 @@ def record_of(call: ObservedCall) -> CallRecord:
     # A call that was stopped was never admitted, whatever its budgets had said of it before.
     admitted = call.stopped_by is None
     requested = call.dearer_model if admitted and call.dearer_model is not None else call.requested_model
+    if requested != model and clean_text(requested) == clean_text(model):  # as their columns will have them
+        requested = model
     run_id, error = _as_text(call.run_id), call.error
     return CallRecord(
         id=call.id,

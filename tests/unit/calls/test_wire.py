@@ -414,6 +414,14 @@ def test_only_a_cost_of_zero_as_the_cache_writes_it_is_a_cache_hit(cost: Any) ->
     assert record_of(unpack_call(call.id.bytes, pack_call(call), 0.0)).cache_hit is hit
 
 
+def test_models_that_are_stored_under_one_name_are_one() -> None:
+    """If this failed, a row would name its model twice, or once, by where the call has waited."""
+    call = LiveCall(uuid4().int, "chat", None, None, None, None, {"ls_provider": "p", "ls_model_name": "m\0"}, {}, 1)
+    call.response, call.ended = {"model_name": "m"}, call.started_clock
+    for record in (record_of(call.observed(0.0)), record_of(unpack_call(call.id.bytes, pack_call(call), 0.0))):
+        assert (record.model, record.requested_model) == ("m", None)
+
+
 def test_a_parent_without_an_id_is_none() -> None:
     """If this failed, calls of a framework that says "" for no parent would have a parent, which is nobody."""
     call = LiveCall(uuid4().int, "chat", None, None, "", None, {}, {}, 1)
