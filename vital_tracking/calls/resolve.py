@@ -48,7 +48,7 @@ def record_of(call: ObservedCall) -> CallRecord:
         requested_model=requested if requested != model else None,
         call_type=call.call_type,
         run_id=run_id,
-        parent_run_id=_as_text(call.parent_run_id),
+        parent_run_id=_as_text(call.parent_run_id) or None,
         # LangSmith's trace id is the id of the root run.
         trace_id=_as_text(call.trace_id) or _as_text(call.root_run_id) or _as_text(call.parent_run_id) or run_id,
         langsmith_project=call.project,

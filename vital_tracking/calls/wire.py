@@ -77,7 +77,8 @@ def unpack_call(key: bytes, payload: bytes, skew_s: float) -> ObservedCall:
     `skew_s` is how many seconds to add to the clock that its start was read from, where that was not known then. Of a call of
     which nothing but the start was packed, it is not known how it ended: it was abandoned.
     """
-    first, second, *third = payload.split(b"\n")
+    lines = payload.split(b"\n")
+    first, second, *third = lines if len(lines) > 1 else _lines_of_document(payload)
     shared = _read.get(first)
     if shared is None:
         shared = remember(_read, first, _shared_from(orjson.loads(first)))
@@ -102,6 +103,14 @@ def unpack_call(key: bytes, payload: bytes, skew_s: float) -> ObservedCall:
     if end[_ERROR] is not None:
         end[_ERROR] = _error_from(end[_ERROR])
     return ObservedCall(id, shared, values, moment, *start, *end)
+
+
+def _lines_of_document(payload: bytes) -> list[bytes]:
+    """The lines of a call that an earlier version left in the spool: one document that says the same."""
+    document = orjson.loads(payload)
+    shared = document.get("opening", document)
+    start = shared.pop("values")
+    return [orjson.dumps(part) for part in (shared, start, document.get("end")) if part is not None]
 
 
 def _shared_line(context: CallContext, scope: Mapping[str, Any], keys: MetadataKeys) -> bytes:

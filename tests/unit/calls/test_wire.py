@@ -440,6 +440,19 @@ def test_a_calls_time_is_corrected_by_the_database_clock_once() -> None:
         assert record_of(unpack_call(call.id.bytes, pack(call), 60.0)).created_at - moment == timedelta(seconds=-30)
 
 
+@TRIES
+@given(open_calls())
+def test_what_an_earlier_version_has_left_is_read(call: LiveCall) -> None:
+    """If this failed, the calls that wait in the spool while a process gets a new version would never be stored."""
+    shared, start, *_ = started = pack_start(call).splitlines()
+    opening = b'%b,"values":%b}' % (shared[:-1], start)
+    ended = b'{"opening":%b,"end":%b}' % (opening, pack_call(call).splitlines()[2])
+    for former, lines in ((opening, b"\n".join(started)), (ended, pack_call(call))):
+        assert b"\n" not in former
+        ours, theirs = (record_of(unpack_call(call.id.bytes, payload, 0.0)) for payload in (lines, former))
+        assert theirs == ours
+
+
 def test_what_a_later_version_adds_to_a_call_is_ignored() -> None:
     """If this failed, a process of an older version would set aside what a newer one has left."""
     call = LiveCall(uuid4().int, "chat", None, None, None, None, {"ls_model_name": "m"}, {}, 1)
