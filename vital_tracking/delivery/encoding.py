@@ -19,13 +19,13 @@ from vital_tracking.calls.wire import pack_call, unpack_call
 from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.spool.log_record import MAX_BODY, LogRecord, RecordKind
 
-Call: TypeAlias = CallRecord | LiveCall
+EndedCall: TypeAlias = CallRecord | LiveCall
 """A call that has ended: as it will be stored, or with the facts that its record is made of."""
 
-Recordable: TypeAlias = Call | RunRecord
+Recordable: TypeAlias = EndedCall | RunRecord
 
 
-def key_of(call: Call) -> bytes:
+def key_of(call: EndedCall) -> bytes:
     """The 16 bytes of a call's id."""
     return id_bytes(call.id) if isinstance(call, CallRecord) else call.id.bytes
 
@@ -76,7 +76,7 @@ def decoded(record: LogRecord, skew_s: float, fault: Callable[[BaseException], N
     raise ValueError(f"A log record of kind {record.kind} holds no call.")
 
 
-def recorded(call: Call, skew_s: float, fault: Callable[[BaseException], None]) -> CallRecord:
+def recorded(call: EndedCall, skew_s: float, fault: Callable[[BaseException], None]) -> CallRecord:
     """The record of a call that is in memory; `skew_s` and `fault` as for `decoded`."""
     if isinstance(call, CallRecord):
         return call
