@@ -7,7 +7,6 @@ import dataclasses
 import os
 from collections.abc import Callable
 from datetime import UTC, timedelta
-from functools import partial
 from typing import TypeAlias
 from uuid import UUID
 
@@ -43,19 +42,21 @@ def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False
 
     Raises ValueError where even the short form is too long for the log.
     """
-    if isinstance(item, RunRecord):
-        return LogRecord(RecordKind.RUN, os.urandom(16), pack_run(item)), False
-    if isinstance(item, CallRecord):
-        kind = RecordKind.RECORD
-        pack: Callable[..., bytes] = partial(pack_record, by_clock(item, skew_s))
+    if isinstance(item, LiveCall):  # the common case, in the caller's thread
+        kind, key = RecordKind.CALL, item.id.bytes
+        payload = pack_call(item, short=short)
+        if len(payload) > LONGEST and not short:
+            short, payload = True, pack_call(item, short=True)
+    elif isinstance(item, CallRecord):
+        kind, key, record = RecordKind.RECORD, id_bytes(item.id), by_clock(item, skew_s)
+        payload = pack_record(record, short=short)
+        if len(payload) > LONGEST and not short:
+            short, payload = True, pack_record(record, short=True)
     else:
-        kind, pack = RecordKind.CALL, partial(pack_call, item)
-    payload = pack(short=short)
-    if len(payload) > LONGEST and not short:
-        short, payload = True, pack(short=True)
+        return LogRecord(RecordKind.RUN, os.urandom(16), pack_run(item)), False
     if len(payload) >= MAX_BODY:
         raise ValueError("The record is too long.")
-    return LogRecord(kind, key_of(item), payload), short
+    return LogRecord(kind, key, payload), short
 
 
 def decoded(record: LogRecord, skew_s: float, fault: Callable[[BaseException], None]) -> CallRecord:
