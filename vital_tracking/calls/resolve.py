@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from vital_tracking.calls.attribution import graph_path
 from vital_tracking.calls.observed import ObservedCall
-from vital_tracking.calls.usage_of import estimated_usage, first_text, usage_from_metadata, usage_from_token_usage
+from vital_tracking.calls.usage_of import estimated_usage, model_of, usage_from_metadata, usage_from_token_usage
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.usage import TokenUsage
 
@@ -29,8 +29,7 @@ def record_of(call: ObservedCall) -> CallRecord:
     """The record of a call."""
     bill = _bill(call)
     response = call.response
-    model = first_text(response.get("model_name"), response.get("model"), response.get("model_id"))
-    model = model or call.requested_model
+    model = model_of(call.requested_model, response)
     requested = call.requested_model if call.dearer_model is None else call.dearer_model
     run_id, error = _as_text(call.run_id), call.error
     return CallRecord(

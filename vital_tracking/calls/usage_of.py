@@ -147,21 +147,16 @@ def _sum(first: object, second: object) -> object:
     return sum(numbers) if numbers else first or second
 
 
-def model_of(
-    metadata: Mapping[str, Any], params: Mapping[str, Any], response: Mapping[str, Any]
-) -> tuple[str | None, str | None]:
-    """The model that answered and the model asked for.
-
-    Best first: what the response names, then `ls_model_name`, then the parameter `model`; `model_name` among the parameters
-    is stale after an override.
-    """
-    requested = requested_model_of(metadata, params)
-    answered = first_text(response.get("model_name"), response.get("model"), response.get("model_id"))
-    return answered or requested, requested
+def model_of(requested: str | None, response: Mapping[str, Any]) -> str | None:
+    """The model that answered, by what the response names; where it names none, the one that was `requested`."""
+    return first_text(response.get("model_name"), response.get("model"), response.get("model_id")) or requested
 
 
 def requested_model_of(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
-    """The model asked for."""
+    """The model asked for: `ls_model_name`, else the parameter `model`.
+
+    `model_name` among the parameters comes last: it is stale after an override.
+    """
     named = metadata.get("ls_model_name")
     if isinstance(named, str) and named:
         return named
