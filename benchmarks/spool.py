@@ -88,7 +88,8 @@ ANSWER = LLMResult(
 class Sink:
     """A store that accepts and discards."""
 
-    description = "a sink"
+    description = identity = "a sink"
+    in_memory = False
 
     def call(self, function: str, /, **arguments: Any) -> Any:
         if function == "database_time_v1":
