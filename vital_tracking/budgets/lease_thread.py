@@ -22,7 +22,7 @@ _ALERTS_EVERY_S: Final = 30.0
 
 
 class LeaseThread:
-    """Takes requests from any thread and has the lease client serve them in their order; never raises at those who ask.
+    """Takes requests from any thread and has the lease client serve them in their order; `submit` never raises.
 
     `fault` is told of errors of ours. `deliver_alerts` is called on a thread of its own, as it may take long; None where there
     is nobody to deliver alerts to.

@@ -1,4 +1,4 @@
-"""Budgets as the database keeps them, which of them a call meets, and what a refusal means. Pure."""
+"""Budgets as the database keeps them, which of them a call meets, and the errors by which they stop it. Pure."""
 
 from __future__ import annotations
 

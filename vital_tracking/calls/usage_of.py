@@ -311,7 +311,7 @@ def request_hash(key: bytes, parts: Iterable[object]) -> str:
 
 
 def _content(part: object) -> object:
-    """What of a request its answer depends on: of messages type and content, not the ids that LangGraph gives them."""
+    """What of a request decides its answer: type, content and tool calls of messages, not the ids that LangGraph adds."""
     if isinstance(part, (list, tuple)):
         return [_content(item) for item in part]
     if hasattr(part, "content"):

@@ -27,7 +27,7 @@ class ScopeFrame:
     absorbed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     exported: Mapping[str, Any] = field(init=False)
-    # The contexts of its calls, by what these say themselves.
+    # A cache: the contexts of its calls, by the metadata of their own.
     known: dict[object, CallContext] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -106,7 +106,7 @@ class BatchProcessor(Generic[Item, Encoded]):
         self._further_sources = further_sources
         self._on_tick = on_tick
         self._wake: SimpleQueue[None] = SimpleQueue()
-        # Reentrant: garbage collection may end a call, and that wake the writer, in the middle of anything.
+        # Reentrant: garbage collection may end a call, which calls `notice`, while this thread holds the lock.
         self._lock = threading.RLock()
         self._working = threading.RLock()
         self._moved = threading.Condition()
@@ -127,7 +127,7 @@ class BatchProcessor(Generic[Item, Encoded]):
 
     @property
     def closing(self) -> bool:
-        """Whether the end has come: nothing is taken any more."""
+        """Whether `close` was called: nothing is accepted any more."""
         return self._closing
 
     def notice(self, waiting: int) -> None:
@@ -155,7 +155,7 @@ class BatchProcessor(Generic[Item, Encoded]):
         if done():
             return True
         if threading.current_thread() is self._thread:
-            return False  # called from within a delivery: nobody else would do it
+            return False  # called from within a delivery, which would wait for itself
         with self._lock:
             self._flushing += 1
         try:
@@ -233,7 +233,7 @@ class BatchProcessor(Generic[Item, Encoded]):
         wake = self._wake
         try:
             if self._further_sources():
-                wake.put(None)  # they have waited long enough
+                wake.put(None)  # they need not wait for an interval
             while self._goes_on():
                 with suppress(Empty):
                     wake.get(timeout=self._interval_s)
@@ -286,7 +286,7 @@ class BatchProcessor(Generic[Item, Encoded]):
             self._on_tick()
 
     def _is_due(self) -> bool:
-        """Whether to go on at once: few items wait for company, unless somebody waits for them."""
+        """Whether to go on at once: a few items wait for more, unless the processor closes or somebody waits in `flush`."""
         return self._closing or self._flushing > 0 or self.waiting >= self._batch_size
 
     def _late(self) -> bool:
@@ -353,7 +353,7 @@ class BatchProcessor(Generic[Item, Encoded]):
                 if wait <= 0:
                     return None
             if not (self._background or self._flushing):
-                return None  # nobody waits for this thread any more
+                return None  # without a background, nobody waits in `flush` any more
             if self._flushing:
                 wait = min(wait, _WAITED_FOR_S)
             self._on_tick()

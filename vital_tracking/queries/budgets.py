@@ -271,5 +271,5 @@ class BudgetAudit(TypedDict):
 
 
 def audit_budgets(store: Store) -> BudgetAudit:
-    """Compare every window with its calls and grants, in one look at the database."""
+    """Compare every window with its calls and grants, all at one moment."""
     return typed(BudgetAudit, store.call("audit_budgets_v1"))

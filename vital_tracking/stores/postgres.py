@@ -49,7 +49,7 @@ def _of_others(record: logging.LogRecord) -> bool:
     return not (subject == _POOL_NAME or isinstance(subject, _Connection))
 
 
-# The pool warns of every attempt that fails; an outage is said once, by who called.
+# The pool warns of every attempt that fails; an outage is logged once, by the code that uses the store.
 logging.getLogger("psycopg.pool").addFilter(_of_others)
 
 
@@ -137,7 +137,7 @@ class PostgresStore:
         until: datetime | None = None,
         batch: int = 5_000,
     ) -> Iterator[list[Values]]:
-        """All rows of a relation as one COPY, which is one look at the database, however long it takes."""
+        """All rows of a relation as one COPY, which sees the database at one moment, however long it takes."""
         query = _copy(relation, equals or {}, since, until)
         shaped = [(place, TEXT_OF[kind]) for place, kind in enumerate(relation.columns.values()) if kind in TEXT_OF]
         failed: VitalError
@@ -232,7 +232,7 @@ class PostgresStore:
     def _run(self, work: Callable[[psycopg.Connection[Row]], _Result]) -> _Result:
         """Do work on a connection, in a transaction of its own; the driver's errors become ours, without their text or data.
 
-        Ours are raised when the driver's are no longer in hand, so that none hangs on to them as its `__context__`.
+        Ours are raised outside the `except` block, so that the driver's errors do not hang on to them as `__context__`.
         """
         failed: VitalError
         try:

@@ -1,4 +1,4 @@
-"""What the rest of the house asks of a store."""
+"""What the rest of the package needs of a store."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ _: type[Store] = SupabaseStore  # so that the type checker holds it against the 
 
 
 def _wait_for_it(request: httpx.Request) -> None:
-    """Give the long functions the time that they may take; the client has one timeout for all requests."""
+    """Give the long functions a longer timeout; the client itself has one for all requests."""
     if request.url.path.rpartition("/rpc/")[2] in _LONG:
         request.extensions["timeout"] = _LONG_TIMEOUT.as_dict()
 
