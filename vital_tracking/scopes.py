@@ -311,7 +311,7 @@ class Seat(_Configured):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Two tasks may sit here at once: each takes back what it set itself.
+        # Two tasks may be in this seat at once: each takes back the token that it set itself.
         for token in reversed(self._tokens):
             if leave(self._frame, token):
                 self._tokens.remove(token)

@@ -60,7 +60,7 @@ class AlertDispatcher:
 
     @property
     def active(self) -> bool:
-        """Whether there is anybody to tell; if not, `deliver` leaves the alerts to a process that has somebody."""
+        """Whether there are callbacks or URLs; without any, `deliver` leaves the alerts to other processes."""
         return bool(self._callbacks or self._services)
 
     @property
@@ -69,7 +69,7 @@ class AlertDispatcher:
         return self._faults
 
     def reset_after_fork(self) -> None:
-        """In a forked child: start with nothing in hand, as what the parent has is the parent's to deliver."""
+        """In a forked child: forget the alerts in hand, which the parent delivers."""
         self._lock = threading.Lock()
         self._channels = [Channel(service) for service in self._services]
         self._pause = Pause()

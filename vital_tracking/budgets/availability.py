@@ -34,7 +34,7 @@ class Availability:
 
     @property
     def hopeless(self) -> bool:
-        """Whether nobody should wait for an answer now."""
+        """Whether no call should wait for an answer now."""
         return self.troubled or self._owing_s() > self._deadline_s
 
     def timed(self, work: Callable[[], _Result]) -> _Result:

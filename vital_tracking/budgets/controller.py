@@ -1,4 +1,4 @@
-"""Admission before a call: go, go after a wait, or stop. In the common case it costs microseconds and asks nobody.
+"""Admission before a call: go, go after a wait, or stop. In the common case it takes microseconds and no round trip.
 
 A call that this process's grants cover is admitted at once. Where they fall short, the lease client asks the database, in one
 round trip for all calls that wait; the caller waits for it, at most until its deadline. What the database cannot answer is
@@ -29,8 +29,8 @@ from vital_tracking.settings import Settings
 class AdmissionController:
     """Admits calls by the budgets of a store. One for a tracker; safe for any number of threads and tasks.
 
-    `deliver_alerts` is called in the background, now and then and when `look_for_alerts` was called; None: there is nobody to
-    deliver alerts to.
+    `deliver_alerts` is called in the background, now and then and when `look_for_alerts` was called; None: alerts are
+    delivered to nobody.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class AdmissionController:
 
     def reset_after_fork(self) -> None:
         """In a forked child: grants, the thread and what waits for it are the parent's."""
-        self.plans.reset()  # nobody reads the budgets here yet: the first call does
+        self.plans.reset()  # the first call in this process has the budgets read
         self.ledger.reset_after_fork()
         self.lease_thread = self._new_lease_thread()
 

@@ -169,7 +169,7 @@ class LeaseClient:
         return once_more
 
     def _acquire_one_by_one(self, requests: Sequence[PendingRequest], error: StoreRejected) -> list[PendingRequest]:
-        """The database has rejected them together: ask for each alone, so that only the one at fault goes without an answer."""
+        """The database has rejected them together: ask for each alone, so that only the faulty one goes without an answer."""
         if len(requests) > 1:
             return [once_more for pending in requests for once_more in self._acquire([pending])]
         self._recorder.fault(error)

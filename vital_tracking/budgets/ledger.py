@@ -37,7 +37,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        # Garbage collection can end a call on a thread that holds the lock: what it releases waits here.
+        # Garbage collection can end a call on a thread that holds the lock: the holds that it releases wait here.
         self._released: deque[Hold] = deque()
         self._windows: dict[int, Window] = {}
         self._accounts: dict[tuple[int, str], Account] = {}
@@ -101,7 +101,7 @@ class Ledger:
         lock = self._lock
         try:
             # A thread that waits for a lock is handed it before it gets the interpreter, and meanwhile all others find the lock
-            # taken: busy threads would switch at every admission. So nobody waits; who finds it taken lets another thread run.
+            # taken: busy threads would switch at every admission. So no thread waits; one that finds it taken lets others run.
             while not lock.acquire(blocking=False):
                 time.sleep(0)
             if self._released:

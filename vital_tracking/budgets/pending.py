@@ -99,7 +99,7 @@ def suspending(
 
 
 def _document(call: Any, waits: Callable[..., Any], name: str, doc: str) -> None:
-    """What `help()` shows of it: its own name and words, and what it returns instead of waits."""
+    """What `help()` shows: a name and text of its own, and the type of the result in place of the waits."""
     signature = inspect.signature(waits)
     returned = str(signature.return_annotation).removeprefix("Waits[").removesuffix("]")
     call.__name__, call.__doc__ = name, inspect.cleandoc(doc)
@@ -181,7 +181,7 @@ class PendingRequest:
         return pending
 
     def quote(self, plan: Plan) -> None:
-        """Note the plan of the call and what it may take; raises BudgetExceeded where that cannot be said."""
+        """Note the plan of the call and what it may take; raises BudgetExceeded where a strict budget misses a limit."""
         self.plan = plan
         self.amounts, limited = plan.terms.quote(self.request, self.clamp)
         if not self.shortened:

@@ -24,7 +24,7 @@ _HURRY_S: Final = 2.0
 _REFUSED_S: Final = 0.25
 
 Draw: TypeAlias = tuple[int, str]
-"""Window id and amount, in the budget's metric as text: what a call uses of what its process had been granted."""
+"""Window id and amount, in the budget's metric as text: how much of its process's grant a call has used."""
 
 
 class RoundTrip(NamedTuple):

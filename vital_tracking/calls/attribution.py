@@ -23,7 +23,7 @@ ALLOWED_METADATA: Final = frozenset(
         "thread_id",
     }
 )
-"""Metadata that LangChain and LangGraph add and that say something about cost; others only where the team allows them."""
+"""Metadata that LangChain and LangGraph add and that say something about cost; others are kept only where the team allows it."""
 
 NOBODY: Final = CallContext()
 HASHED_AS_THEY_ARE: Final = frozenset({str, int, type(None)})

@@ -85,7 +85,7 @@ class InFlightRegistry:
         call.ref = None
 
     def end(self, run_id: UUID, parent_run_id: UUID | None, tags: list[str] | None) -> LiveCall | None:
-        """Take out the call of a run that has ended; a new one where its start was missed; None where this was told before."""
+        """Take out the call of a run that has ended; a new one where its start was missed; None where it has ended before."""
         key = run_key(run_id)
         call = self.calls.pop(key, None)
         if self.closed:
@@ -185,7 +185,7 @@ class InFlightRegistry:
         """Close calls that will not report an end: their run's id was collected, their parent run has ended, or they time out."""
         vanished: list[int] = []
         for _ in range(len(self._vanished)):
-            with suppress(IndexError):  # another thread is at it too
+            with suppress(IndexError):  # another thread has taken the last one
                 vanished.append(self._vanished.popleft())
         for key in vanished:
             call = self.calls.get(key)

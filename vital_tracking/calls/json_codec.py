@@ -65,7 +65,7 @@ def _plain(value: object) -> Any:
     if dump is not None:
         try:
             return dump()
-        except Exception:  # noqa: BLE001 - somebody's model; the record is worth more than this value
+        except Exception:  # noqa: BLE001 - a user's class may raise anything; only this value is left out
             return None
     return None
 

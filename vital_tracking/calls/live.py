@@ -257,7 +257,7 @@ class LiveCall:
         self._measure(None)
 
     def forget(self) -> None:
-        """Let go of everything that may hold text; what is left can wait for delivery as long as it must."""
+        """Let go of everything that may hold text; what is left may wait for delivery however long."""
         self.messages = None
         metadata, params, serialized = self.metadata, self.params, self.serialized
         provider, model = metadata.get("ls_provider"), metadata.get("ls_model_name")

@@ -52,7 +52,7 @@ _PERHAPS_BILLED: Final = frozenset(
 
 _NO_FIELDS: Final[Mapping[str, Any]] = {}
 
-# Codes of errors that say something without quoting anybody.
+# Codes of errors that may be stored: fixed words, which quote no request.
 ERROR_CODES: Final = frozenset(
     {
         "authentication_error",
@@ -215,7 +215,7 @@ def text_size(value: object) -> int:
         return 0
     if isinstance(value, (int, float)):
         return 4
-    # Messages and generations are pydantic's, which take long to say that they have no such attribute.
+    # Messages and generations are pydantic's, for which asking for a missing attribute takes long.
     fields = getattr(value, "__dict__", None)
     if fields is None:
         return 0
@@ -243,7 +243,7 @@ def prompt_size(prompts: Any) -> int:
 def estimated_usage(
     prompt_bytes: int, completion_bytes: int, known: TokenUsage | None = None, *, ended: bool = False
 ) -> TokenUsage:
-    """Usage that nobody reported in full, estimated from the sizes of the texts and flagged.
+    """Usage that was not reported in full, estimated from the sizes of the texts and flagged.
 
     `known` is what was reported: its prompt count is exact; its completion count is exact where the answer `ended`, and a lower
     bound where it was broken off.

@@ -50,7 +50,7 @@ PROVIDER_ALIASES: Final[Mapping[str, str]] = {
 }
 
 # Where a name such as `anthropic/claude-3.5-haiku` says whose model it is. Elsewhere (Ollama, vLLM, Hugging Face) such names
-# are of open models that run somewhere else, at nobody's list price.
+# are of open models that run somewhere else, where no list price holds.
 _GATEWAYS: Final = (None, "litellm", "openrouter")
 
 # Many gateways are reached with OpenAI's client, and so are many servers of one's own: there only models that run nowhere but

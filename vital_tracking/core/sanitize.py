@@ -70,7 +70,7 @@ def clean_text(value: object, limit: int = MAX_TEXT) -> str | None:
 def _as_text(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - somebody's __str__; the row is worth more than this value
+    except Exception:  # noqa: BLE001 - a user's __str__ may raise anything; the row is stored all the same
         return f"<{type(value).__name__}>"
 
 

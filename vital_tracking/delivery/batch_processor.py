@@ -24,7 +24,7 @@ Encoded = TypeVar("Encoded")
 Item_contra = TypeVar("Item_contra", contravariant=True)
 _Result = TypeVar("_Result")
 
-# Spreads retries. A generator of our own: the application may have seeded the common one, and count on what it gives.
+# Spreads retries. A generator of our own, since an application may have seeded the common one and rely on its numbers.
 _spread: Final = random.Random().uniform  # noqa: S311
 
 _FIRST_DELAY_S: Final = 0.25
@@ -241,7 +241,7 @@ class BatchProcessor(Generic[Item, Encoded]):
             if self._closing:
                 self._turn()
         finally:
-            # Dead or done: the next put starts another, and so does whoever waits in `flush`.
+            # Whether it has died or is done: the next `notice` or `flush` starts another thread.
             with self._lock:
                 if self._thread is threading.current_thread():
                     self._signalled = self._running = False
@@ -249,7 +249,7 @@ class BatchProcessor(Generic[Item, Encoded]):
                 self._moved.notify_all()
 
     def _goes_on(self) -> bool:
-        """Whether the thread has more to do; where not, whoever flushes from now on starts another."""
+        """Whether the thread has more to do; if not, a `flush` from now on starts another thread."""
         with self._lock:
             if self._closing or not (self._background or self._flushing):
                 self._running = False
@@ -259,7 +259,7 @@ class BatchProcessor(Generic[Item, Encoded]):
     def _turn(self) -> None:
         try:
             self._work_through()
-        except Exception as error:  # noqa: BLE001 - what it was doing is taken up again by the next turn
+        except Exception as error:  # noqa: BLE001 - the next turn does again what this one was doing
             if not self._faulty:
                 self._faulty = True
                 logger.warning("The writer met a fault of its own (%s) and goes on.", type(error).__name__)
@@ -353,7 +353,7 @@ class BatchProcessor(Generic[Item, Encoded]):
                 if wait <= 0:
                     return None
             if not (self._background or self._flushing):
-                return None  # without a background, nobody waits in `flush` any more
+                return None  # without `background`, the thread works only while somebody waits in `flush`
             if self._flushing:
                 wait = min(wait, _WAITED_FOR_S)
             self._on_tick()

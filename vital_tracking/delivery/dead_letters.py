@@ -1,4 +1,4 @@
-"""Dead letters: rows that the database will never take as they are, set aside in a file until somebody has looked at them."""
+"""Dead letters: rows that the database will never take as they are, kept in a file until they are sent again or discarded."""
 
 from __future__ import annotations
 

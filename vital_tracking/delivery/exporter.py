@@ -121,7 +121,7 @@ class StoreExporter:
                 inserted, duplicate, rejected = report["inserted"], report["duplicate"], report["rejected"]
             except StoreError:
                 raise
-            except Exception as error:  # noqa: BLE001 - nobody foresaw it: tried again, then split to find what it is
+            except Exception as error:  # noqa: BLE001 - not foreseen: tried again, then split to find the row at fault
                 self._counts.fault(error)
                 self._unforeseen += 1
                 failed = StoreUnavailable if self._unforeseen % _UNFORESEEN_TRIES else StoreRejected
@@ -158,7 +158,7 @@ class StoreExporter:
     def _call(self, key: bytes, record: CallRecord) -> Row:
         try:
             cost = self._costs.cost_of(record)
-        except Exception as error:  # noqa: BLE001 - a value that nobody foresaw: the money is kept, the detail goes
+        except Exception as error:  # noqa: BLE001 - an unforeseen value: the money is kept, the detail is left out
             self._counts.fault(error)
             record = shortened(record)
             cost = self._costs.cost_of(record)

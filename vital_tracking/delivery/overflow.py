@@ -41,7 +41,7 @@ _OWNERS: Final = (
     "solution_id",
 )
 _COUNTED: Final = tuple(f.name for f in fields(TokenUsage) if f.name not in ("estimated", "notes"))
-# Past so many sums only these are told apart.
+# Owners that are still told apart once there are so many sums.
 _TOLD_APART: Final = (
     (frozenset(_OWNERS) - {"session_id", "agent_id"}, 10_000),
     (frozenset({"organization_id", "service_type"}), 20_000),
@@ -76,7 +76,7 @@ class MergedCalls:
     def add(self, record: CallRecord, cost: Cost | None, holder: str | None, draws: Draws, *ids: bytes) -> None:
         """Add a call with its cost, None where it has no price, what it drew on the grants of `holder`, and its id."""
         with self._lock:
-            # Clean and short, as the row will have them: whoever they are, they can be told apart and take little room.
+            # Clean and short, as the row will have them: so they can be hashed, and take little room.
             owners: list[Any] = [clean_text(getattr(record.context, name)) for name in _OWNERS]
             provider, model = clean_text(record.provider), clean_text(record.model)
             for told, most in _TOLD_APART:

@@ -48,7 +48,7 @@ _PATIENCE_S: Final = 3.0
 class Pipeline:
     """The parts of delivery, and how they call each other.
 
-    `location` is where the database's spool lies, None where there is none. `on_tick` gives what is to be done from time to time,
+    `location` is where the database's spool lies, None where there is none. `on_tick` holds what is to be done from time to time,
     on the delivering thread; `on_alerts` is told of alerts that became due.
     """
 
@@ -162,7 +162,7 @@ class Pipeline:
         location = self._location
         if location is None:
             return
-        with self._learning:  # nobody goes on to send anything before this is done
+        with self._learning:  # another thread that refreshes waits here, and sends nothing before this is done
             if location.confirmed and location.database_id == database_id:
                 return
             if location.learn(database_id):

@@ -84,7 +84,7 @@ class Settlement:
                     record = recorded(call, 0.0, self._counts.fault)
                     self.settle(key, record, self._costs.counted(record, self._costs.cost_of(record)))
                     found = True
-            except IndexError:  # another thread is at it too
+            except IndexError:  # another thread has taken the last one
                 break
             except Exception as error:  # noqa: BLE001 - it is settled when its row is made
                 self._counts.fault(error)
@@ -97,7 +97,7 @@ class Settlement:
 
     def forget_settled(self) -> None:
         """Let go of waiting calls whose holds were settled as their rows were made."""
-        with contextlib.suppress(IndexError):  # another thread is at it too
+        with contextlib.suppress(IndexError):  # none is left, or another thread has taken the last one
             while (hold := self._held.get(self._pending[0][0])) is None or hold.settled is not None:
                 self._pending.popleft()
 

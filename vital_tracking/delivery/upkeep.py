@@ -66,7 +66,7 @@ class Upkeep:
                 self._identify()
             except (StoreUnavailable, StoreNotReady):
                 raise
-            except Exception as error:  # noqa: BLE001 - an answer that nobody foresaw must not stop delivery
+            except Exception as error:  # noqa: BLE001 - an unforeseen answer must not stop delivery
                 self._fault(error)
             self._prices_due = now + _PRICES_EVERY_S
         if not self._clock_told and self._clock.first_s is not None:

@@ -126,7 +126,7 @@ class Spool:
         self.writer.sync()
 
     def close(self, *, idle: bool = True) -> bool:
-        """Stop, and let others deliver what is left; whether nothing is. `idle`: the reading thread has nothing in hand."""
+        """Stop, and leave the rest to other processes; returns whether nothing is left. `idle`: nothing is being sent."""
         if not self.writer.seal():
             return False
         with self.writer.lock:

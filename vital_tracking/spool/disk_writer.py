@@ -148,7 +148,7 @@ class SpoolWriter:
     def seal(self) -> bool:
         """Stop appending; False where it was stopped before."""
         with self.lock:
-            if self._closed:  # another thread, or what this signal handler has interrupted, is at it or has done it
+            if self._closed:  # by another thread, or by the code that this signal handler has interrupted
                 return False
             self._closed = True
             segment, self.current = self.current, None

@@ -1,7 +1,7 @@
 """Where the spool of a database lies, and what in the spool belongs to it.
 
-A database is known by the id that it keeps. Until a process has first spoken to it, the database is known by the way to it, its
-store's `identity`. Under the root lie, beside each other:
+A database is known by the id that it keeps. Until a process has first spoken to it, the database is known by how it is reached:
+its store's `identity`. Under the root lie, beside each other:
 
     database-<id>/          the spool of a database, once its id is known
     connection-<hash>/      the spool of what a connection leads to, as long as its id is not known; and, in the file `database`,
@@ -68,7 +68,7 @@ class SpoolLocation:
         return about | {"database": self.database_id} if self.confirmed and self.database_id is not None else about
 
     def learn(self, database_id: str) -> bool:
-        """The database has told its id; whether that is another one than this connection led to before."""
+        """Take over the id that the database has told. Returns whether this connection led to another database before."""
         known, self.database_id, self.confirmed = self.database_id, database_id, True
         if database_id != known:
             # Two processes may do this at once: each writes a file of its own, and the last one counts.

@@ -34,7 +34,7 @@ _MOST_CLAIMED: Final = 16  # at once: each takes a file descriptor
 
 
 class Tally:
-    """What the log records of one process come to: `begun` are its calls without an end, `ended` the ids of those with one."""
+    """A count of one process's log records: `begun` are its calls without an end, `ended` the ids of those with one."""
 
     def __init__(self) -> None:
         self.begun: dict[bytes, LogRecord] = {}
@@ -149,7 +149,7 @@ class OrphanedSegments:
         return self._finished
 
     def let_go(self) -> None:
-        """Leave the rest to whoever comes next: what was read last may be somebody else's already."""
+        """Leave the rest to other processes: one may have claimed already what was read last."""
         self.released = True
         self._owner.let_go()
 
@@ -220,13 +220,13 @@ class Orphans:
         self._due = 0.0
 
     def let_go(self) -> None:
-        """Leave the rest to whoever comes next. In a forked child: it is the parent's."""
+        """Leave the rest to other processes; in a forked child, to the parent."""
         for orphan in self._claimed:
             orphan.let_go()
 
 
 def claim(owners: Iterable[Path], own_path: Path | None = None) -> Iterator[OrphanedSegments]:
-    """What dead processes have left in their folders, and nobody else has claimed; `own_path` is this process's own folder."""
+    """What dead processes have left in these folders and no other process has claimed; `own_path` is this process's folder."""
     if not CAN_LOCK:
         return
     for path in owners:

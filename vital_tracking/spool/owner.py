@@ -71,7 +71,7 @@ class OwnerFolder:
             os.ftruncate(self._lock, len(text))
 
     def remove(self) -> None:
-        """Delete the folder with all that is in it, and let go."""
+        """Delete the folder with all that is in it, and give up its lock."""
         with contextlib.suppress(OSError):
             # The segments last: if this process dies half-way, others still find some and claim the folder.
             for entry in sorted(self.path.iterdir(), key=lambda path: path.suffix == _SUFFIX):
@@ -131,7 +131,7 @@ def _locked(folder: Path) -> int | None:
         return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever had it before may have delivered and removed it between the two steps.
+        # Another process may have delivered and removed the folder between the two steps.
         if os.fstat(lock).st_nlink:
             return lock
     except OSError:

@@ -67,7 +67,7 @@ class Segment:
         self.let_go()
 
     def let_go(self) -> None:
-        """Close the file; for when nobody else can use it."""
+        """Close the file; only where no other thread can use it."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             _close_ours(fd, self._identity)
@@ -87,7 +87,7 @@ class Segment:
         """Up to 2 MiB from a position on, which is more than the longest record."""
         if _is_ours(self.fd, self._identity):
             return os.pread(self.fd, _READ_BYTES, position)
-        # Somebody has closed all files of this process: what was written is there all the same.
+        # The application has closed all files of this process: what was written is there all the same.
         fd = os.open(self.path, os.O_RDONLY)
         try:
             return os.pread(fd, _READ_BYTES, position)

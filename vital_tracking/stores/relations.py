@@ -34,14 +34,14 @@ class ColumnKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table or view of the schema public. `time`: the column by which it is cut; `key`: what its rows are sorted by."""
+    """A table or view of the schema public. `time`: the column of `since` and `until`; `key`: the columns that sort its rows."""
 
     name: str
     columns: Mapping[str, ColumnKind]
     time: str
     key: tuple[str, ...]
     unique: bool = False
-    """Whether the key tells every row from every other, and none of it is ever NULL."""
+    """Whether the key identifies a row, and none of its columns is ever NULL."""
 
     @property
     def filters(self) -> tuple[str, ...]:

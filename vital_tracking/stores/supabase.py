@@ -73,7 +73,7 @@ class SupabaseStore:
 
     @property
     def identity(self) -> str:
-        """The way to the database: the project's host and port."""
+        """How the database is reached: the project's host and port."""
         return self.description.lower()
 
     def call(self, function: str, /, **arguments: object) -> Any:

@@ -80,7 +80,7 @@ def _shown(cell: str | Text) -> Text:
 
 
 def printable(text: str) -> str:
-    """Text that others chose: no control character in somebody's id is taken for one of the terminal's."""
+    """Text that others chose, without control characters: in somebody's id they could change the terminal."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
