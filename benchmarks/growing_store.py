@@ -224,7 +224,7 @@ def admissions(databases: Databases, windows: Sequence[int]) -> Iterator[list[Gr
                 "grants in hand",
                 "us",
                 HELD,
-                [partial(shortest, partial(own_us, one.controller.ledger.return_unused), TURNS) for one in holding],
+                [partial(shortest, partial(own_us, one._controller.ledger.return_unused), TURNS) for one in holding],
                 total=True,
             ),
         ]

@@ -91,16 +91,16 @@ class VitalTracker(Services):
             store, [on_alert] if callable(on_alert) else list(on_alert), self.settings.alert_urls, new_id()
         )
         self._recorder.on_alerts = self._alerts_due
-        self.controller = AdmissionController(
+        self._controller = AdmissionController(
             self._recorder, self.settings, deliver_alerts=self._alerts.deliver if self._alerts.active else None
         )
         if self._alerts.active:
-            self.controller.start()  # other processes' alerts are delivered too, whatever this one does
+            self._controller.start()  # other processes' alerts are delivered too, whatever this one does
         self._handler: VitalHandler | None = None
         super().__init__(_ScopeHost(self, self._recorder, self._default))
         self._direct = DirectCalls(
             self._recorder,
-            self.controller,
+            self._controller,
             self.prices,
             self._default,
             lambda: _inherited_config().get("metadata") or {},
@@ -180,9 +180,9 @@ class VitalTracker(Services):
                     metadata_keys=self._metadata_keys,
                     hash_key=key.get_secret_value().encode() if key else None,
                     call_timeout_s=self.settings.call_timeout_s,
-                    controller=self.controller,
+                    controller=self._controller,
                 )
-            self.controller.start()
+            self._controller.start()
         return self._handler
 
     def install(self) -> None:
@@ -210,11 +210,11 @@ class VitalTracker(Services):
 
         if isinstance(embeddings, VitalEmbeddings):
             embeddings = embeddings.embeddings  # wrapped twice it would be recorded twice
-        self.controller.start()
+        self._controller.start()
         return VitalEmbeddings(
             embeddings,
             self._recorder,
-            controller=self.controller,
+            controller=self._controller,
             provider=provider,
             model=model,
             default=self._default,
@@ -238,7 +238,7 @@ class VitalTracker(Services):
         from vital_tracking.langchain.guard import guard
 
         return guard(
-            model, controller=self.controller, handler=self.handler, downgrade_to=downgrade_to, max_wait=max_wait
+            model, controller=self._controller, handler=self.handler, downgrade_to=downgrade_to, max_wait=max_wait
         )
 
     # Delivery
@@ -269,7 +269,7 @@ class VitalTracker(Services):
                 self._handler.close_all()
             deadline = time.monotonic() + timeout
             self._closed = self._recorder.close(timeout)
-            self.controller.close(max(deadline - time.monotonic(), 0.5))
+            self._controller.close(max(deadline - time.monotonic(), 0.5))
             if self._closed.complete:
                 self._alerts.deliver(max(deadline - time.monotonic(), 0.5))
             with contextlib.suppress(Exception):
@@ -281,7 +281,7 @@ class VitalTracker(Services):
         """Counts of what was recorded, what waits, and what went wrong."""
         stats = self._recorder.stats()
         stats.in_flight = self._handler.in_flight if self._handler is not None else 0
-        stats.unchecked = self.controller.unchecked
+        stats.unchecked = self._controller.unchecked
         return stats
 
     def __enter__(self) -> VitalTracker:
@@ -295,13 +295,13 @@ class VitalTracker(Services):
     def _alerts_due(self, rows: list[dict[str, Any]]) -> None:
         """Log the alerts that this process's calls have raised, and have them delivered."""
         log(rows)
-        self.controller.look_for_alerts()
+        self._controller.look_for_alerts()
 
     def _reset_after_fork(self) -> None:
         """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""
         self._lock = threading.Lock()
         self._recorder.reset_after_fork()
-        self.controller.reset_after_fork()
+        self._controller.reset_after_fork()
         self._alerts.reset_after_fork()
         if self._handler is not None:
             self._handler.reset_after_fork()

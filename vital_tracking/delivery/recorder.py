@@ -15,7 +15,7 @@ from vital_tracking.calls.live import LiveCall
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery.clock import DatabaseClock
-from vital_tracking.delivery.encoding import Call, Recordable, as_log_record, by_clock, key_of
+from vital_tracking.delivery.encoding import EndedCall, Recordable, as_log_record, by_clock, key_of
 from vital_tracking.delivery.memory_queue import RECORD_OVERHEAD
 from vital_tracking.delivery.pipeline import Pipeline
 from vital_tracking.delivery.settlement import Holds
@@ -173,7 +173,7 @@ class Recorder:
         self._notice(waiting)
         return True
 
-    def put_held(self, item: Call) -> bool:
+    def put_held(self, item: EndedCall) -> bool:
         """Record a call for which budgets hold something; where it is lost, its hold is given back."""
         key = key_of(item)
         self._settlement.register(key, item)

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery.costs import Costs
-from vital_tracking.delivery.encoding import Call, recorded
+from vital_tracking.delivery.encoding import EndedCall, recorded
 from vital_tracking.delivery.stats import Counts
 
 _MOST_PENDING: Final = 10_000  # what does not fit is settled when its row is made
@@ -51,9 +51,9 @@ class Settlement:
         self._costs = costs
         self._counts = counts
         self._held: dict[bytes, Any] = {}  # a hold of the budgets (it has `holder` and `settled`), or a _MergedHold
-        self._pending: deque[tuple[bytes, Call]] = deque(maxlen=_MOST_PENDING)
+        self._pending: deque[tuple[bytes, EndedCall]] = deque(maxlen=_MOST_PENDING)
 
-    def register(self, key: bytes, call: Call) -> None:
+    def register(self, key: bytes, call: EndedCall) -> None:
         """Remember what is held for a call that is about to be recorded."""
         self._held[key] = call.hold
         self._pending.append((key, call))

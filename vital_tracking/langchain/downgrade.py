@@ -97,7 +97,9 @@ class PlannedCall:
         """The call as a model further down the chain makes it; what was admitted is no part of it."""
         kwargs = {name: value for name, value in self.kwargs.items() if name not in _NAMES}
         if isinstance(cheaper, str):
-            return PlannedCall(named(self.model, cheaper), self.callbacks, self.tags, self.metadata, kwargs, self.stop)
+            return PlannedCall(
+                under_name(self.model, cheaper), self.callbacks, self.tags, self.metadata, kwargs, self.stop
+            )
         return PlannedCall(
             model=cheaper,
             callbacks=joined(self.callbacks, self.model.callbacks),
@@ -122,7 +124,7 @@ def note_tools(model: BaseChatModel, tools: Any, options: dict[str, Any], bindin
     model.__dict__[_BOUND] = (tools, options, dict(getattr(binding, "kwargs", ())))
 
 
-def named(model: BaseChatModel, name: str) -> BaseChatModel:
+def under_name(model: BaseChatModel, name: str) -> BaseChatModel:
     """The model under another name, of the same provider; TypeError where the model's field for it is not known."""
     fields = type(model).model_fields
     own = next((one for one in _NAMES if one in fields), None)

@@ -25,7 +25,7 @@ from vital_tracking.core.admission import Admission, Request
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.callbacks import joined
 from vital_tracking.langchain.control_flow import stopped
-from vital_tracking.langchain.downgrade import Cheaper, PlannedCall, in_class, named, note_tools
+from vital_tracking.langchain.downgrade import Cheaper, PlannedCall, in_class, note_tools, under_name
 
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
@@ -67,7 +67,7 @@ def guard(
             plain = cheaper._plain()
             chain += [
                 plain,
-                *(named(plain, one) if isinstance(one, str) else one for one in cheaper._vital_guard.chain),
+                *(under_name(plain, one) if isinstance(one, str) else one for one in cheaper._vital_guard.chain),
             ]
         elif isinstance(cheaper, (str, BaseChatModel)):
             chain.append(cheaper)
@@ -75,7 +75,7 @@ def guard(
             raise TypeError(f"downgrade_to takes names of models and chat models, not {type(cheaper).__name__}.")
     for name in chain:
         if isinstance(name, str):
-            named(model, name)  # raises TypeError now, not when a budget first asks for the cheaper model
+            under_name(model, name)  # raises TypeError now, not when a budget first asks for the cheaper model
     base: Any = type(model)
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
     guarded = type(base)(base.__name__, (_Guarded, base), names)

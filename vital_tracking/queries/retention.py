@@ -71,20 +71,20 @@ def expired_months(plan: Retention) -> list[ExpiredMonth]:
 
 
 @answer_type
-class Policy(TypedDict):
+class RetentionPolicy(TypedDict):
     """How long a table keeps its rows: a span as PostgreSQL writes it, or None for ever."""
 
     table_name: str
     keep: str | None
 
 
-def set_retention(store: Store, table: str, keep: str | None) -> Policy:
+def set_retention(store: Store, table: str, keep: str | None) -> RetentionPolicy:
     """Keep a table's rows so long: a span such as `90 days`, or None for ever. Deletes nothing.
 
     Raises VitalError where the table has no retention, or the span is shorter than the 31 days that budgets need.
     """
     try:
-        return typed(Policy, store.call("set_retention_v1", table_name=table, keep=keep))
+        return typed(RetentionPolicy, store.call("set_retention_v1", table_name=table, keep=keep))
     except StoreRejected as error:
         known = {row["table_name"] for row in retention_plan(store)["tables"]}
         if table not in known:
