@@ -220,7 +220,7 @@ def admissions(databases: Databases, windows: Sequence[int]) -> Iterator[list[Gr
                 [partial(in_hand, *both) for both in zip(holding, users, strict=True)],
             ),
             Growth(
-                "a look of the lease_client at what is in hand",
+                "a look of the lease client at what is in hand",
                 "grants in hand",
                 "us",
                 HELD,

@@ -1,4 +1,4 @@
-"""VitalTracker: puts the rooms together."""
+"""VitalTracker: puts the parts of the package together."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class VitalTracker(Services):
         settings = Settings.from_env(environ, dotenv=dotenv)
         store = open_store(settings)
         configured = settings.supabase_url or settings.database_url
-        # With nothing configured a server's data would go to a local folder: worth more than a whisper.
+        # With nothing configured a server's data would go to a local folder, so that is a warning.
         level = logging.INFO if configured else logging.WARNING
         logger.log(level, "vital_tracking writes to %s", store.description)
         return cls(
@@ -317,12 +317,12 @@ class _ScopeHost:
 
     @property
     def closed(self) -> bool:
-        """Whether the tracker is."""
+        """Whether the tracker is closed."""
         return self._tracker.closed
 
     @property
     def handler(self) -> VitalHandler:
-        """The tracker's."""
+        """The tracker's callback handler."""
         return self._tracker.handler
 
     def put_run(self, run: RunRecord) -> None:
@@ -358,8 +358,8 @@ def _inherited_config() -> Mapping[str, Any]:
     return callbacks.inherited_config()
 
 
-# Trackers that are not closed, and what each does in a forked child. Held, so that calls still queued are sent at exit whatever
-# became of the tracker's name.
+# Trackers that are not closed, and what each does in a forked child. They are kept here, so that calls still queued are sent at
+# exit even where the application no longer refers to its tracker.
 _live: dict[VitalTracker, Callable[[], None]] = {}
 
 

@@ -68,7 +68,7 @@ class PlannedCall:
     ) -> list[Request]:
         """What is to be asked for each of the prompts."""
         limits = [self.kwargs.get(name) for name in ANSWER_LIMITS] + [metadata.get("ls_max_tokens")]
-        fields = self.model.__dict__  # pydantic takes its time to say that a model has no such attribute
+        fields = self.model.__dict__  # asking a pydantic model for a missing attribute takes long
         limits += [fields.get(name) for name in ANSWER_LIMITS]
         answers = self.kwargs.get("n") or fields.get("n")
         request = Request(

@@ -216,7 +216,7 @@ def beside(budgets: Iterable[BudgetLimit], budget: BudgetLimit) -> list[BudgetLi
 def set_budget(store: Store, columns: Mapping[str, object]) -> BudgetLimit:
     """Make a budget, or change the one of the same key (BUDGET_KEY) in the columns that are named; as it is stored now.
 
-    Columns are those of Budget; amounts are text, so that none is rounded on its way. Raises StoreRejected for what the
+    Columns are those of BudgetLimit; amounts are text, so that none is rounded on its way. Raises StoreRejected for what the
     database does not take, such as an unknown time zone.
     """
     return typed(BudgetLimit, store.call("set_budget_v1", budget=json.dumps(dict(columns))))
@@ -271,5 +271,5 @@ class BudgetAudit(TypedDict):
 
 
 def audit_budgets(store: Store) -> BudgetAudit:
-    """Compare every window with its calls and grants, in one look at the database."""
+    """Compare every window with its calls and grants, all at one moment."""
     return typed(BudgetAudit, store.call("audit_budgets_v1"))

@@ -43,7 +43,7 @@ def show(store: Store, asked: ReportRequest) -> None:
 
 
 def _table(answer: Anomalies, title: str) -> Table:
-    """What was out of the ordinary, when, and what is usual."""
+    """The table: what was out of the ordinary, when, and what is usual."""
     organizations = any(row["organization_id"] for row in answer["rows"])
     headings = [("", True), ("day (UTC)", True), ("what", False)]
     headings += [("organization", False)] if organizations else []

@@ -20,7 +20,7 @@ from vital_tracking.queries.usage import UsageReport, first_and_last_day, others
 from vital_tracking.queries.words import counted
 
 Line = Mapping[str, Any]
-"""A line of the table: a row of the report, what the rows left out come to, or the total; the last two lack some columns."""
+"""A line of the table: a row of the report, the sum of the rows left out, or the total; the last two lack some columns."""
 
 _BAR: Final = 10
 _SPARKLINES: Final = (31, 16, 10)
@@ -29,7 +29,7 @@ _SPARKLINES: Final = (31, 16, 10)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its heading, whether it is a number, its cells, and how soon it goes where there is no room (0: never)."""
+    """A column: its heading, whether it is a number, its cells. With the largest `goes` it is left out first; with 0 never."""
 
     heading: str
     number: bool
@@ -56,7 +56,7 @@ def usage_table(report: UsageReport, *, title: str = "", exact: bool = False, or
 
 
 def _fitted(title: str, columns: list[Column], lines: Sequence[Line], rows: int, *, spare: bool) -> Table:
-    """A table of the columns that say something; where some may be spared, these go until it fits the terminal."""
+    """A table of the columns that are not empty; with `spare`, columns are left out until it fits the terminal."""
     cells = {id(column): [column.cell(line) for line in lines] for column in columns}
     kept = [column for column in columns if any(str(cell).strip(" -*~") for cell in cells[id(column)][: max(rows, 1)])]
     while True:
