@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, Unpack, cast
 
-from vital_tracking.core.context import METADATA_PREFIX, SCOPE_KEY, Agent, CallContext
-from vital_tracking.core.frames import ScopeFrame, current_frame, enter, exported_by, leave, locate, resolve, same
+from vital_tracking.core.context import METADATA_PREFIX, SCOPE_KEY, Agent, CallContext, same
+from vital_tracking.core.frames import ScopeFrame, current_frame, enter, exported_by, leave, locate, resolve
 from vital_tracking.core.record import HUNG_UP, RunRecord, RunStatus
 from vital_tracking.errors import BudgetExceeded, VitalError
 from vital_tracking.ids import new_id
@@ -55,11 +55,14 @@ class Host(Protocol):
 
 
 class Services:
-    """Opens the scopes of the four services: inside `parent` where there is one, else inside the scope that is open then."""
+    """Opens the scopes of the four services: inside this one where it is a scope, else inside the one that is open then."""
 
-    def __init__(self, host: Host, parent: ScopeFrame | None = None) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._parent = parent
+
+    def _parent(self) -> ScopeFrame | None:
+        """The scope in which they open, as it is by then: one that is used again is another run."""
+        return None
 
     def conversation(self, conversation_id: str | None = None, /, **options: Unpack[ContextOptions]) -> Scope:
         """A turn of a 1:1 conversation: `with tracker.conversation(user_id="u-1", session_id="s-1", agent=cardio) as turn:`.
@@ -195,7 +198,7 @@ class Scope(Services, _Configured):
         host: Host,
         changes: Mapping[str, Any],
         options: ContextOptions,
-        around: ScopeFrame | None,
+        parent: Callable[[], ScopeFrame | None],
     ) -> None:
         if unknown := options.keys() - ContextOptions.__annotations__.keys():
             raise TypeError(
@@ -204,7 +207,7 @@ class Scope(Services, _Configured):
         super().__init__(host)
         self._changes = changes
         self._options = options
-        self._around = around
+        self._find_parent = parent
         self._token: Token[ScopeFrame | None] | None = None
         self._used = False
         self._open()
@@ -212,7 +215,7 @@ class Scope(Services, _Configured):
     def _open(self) -> None:
         metadata_around = self._host.inherited_config().get("metadata") or {}
         absorbed = {key: value for key, value in metadata_around.items() if str(key).startswith(METADATA_PREFIX)}
-        around, marked = locate(self._around or current_frame.get(), absorbed)
+        around, marked = locate(self._find_parent() or current_frame.get(), absorbed)
         base = resolve(self._host.default, around, marked, absorbed)
         changes = {**self._changes, "service_run_id": new_id()}
         options = dict(self._options)
@@ -227,7 +230,7 @@ class Scope(Services, _Configured):
         if agent is not None:
             changes |= agent.fields()
         context = base.replace(changes | options)
-        self._parent = self._frame = ScopeFrame(
+        self._frame = ScopeFrame(
             id=str(changes["service_run_id"]),
             context=context,
             parent=around,
@@ -243,6 +246,9 @@ class Scope(Services, _Configured):
             ancestor_run_ids=_ancestors(around, base.service_run_id),
             metadata=metadata,
         )
+
+    def _parent(self) -> ScopeFrame | None:
+        return self._frame
 
     @property
     def run_id(self) -> str:
@@ -326,11 +332,11 @@ class Panel(Scope):
         host: Host,
         changes: Mapping[str, Any],
         options: ContextOptions,
-        around: ScopeFrame | None,
+        parent: Callable[[], ScopeFrame | None],
         members: Sequence[Agent],
     ) -> None:
         self._members = tuple(members)
-        super().__init__(host, changes, options, around)
+        super().__init__(host, changes, options, parent)
 
     def _open(self) -> None:
         super()._open()

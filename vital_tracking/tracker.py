@@ -104,6 +104,7 @@ class VitalTracker(Services):
             self.prices,
             self._default,
             lambda: _inherited_config().get("metadata") or {},
+            recorded_by=self.record,  # somebody's subclass may do more
         )
         self._closed: Delivered | None = None
         self._lock = threading.Lock()

@@ -174,3 +174,17 @@ async def test_two_tasks_on_one_seat_leave_it_each_for_itself(quick: VitalTracke
     quick.flush()
     positions = sorted(call.get("panel_position", 0) for call in memory.calls)
     assert positions == [0, 0, 1, 1]
+
+
+def test_a_scope_opened_again_lies_in_the_run_that_is_open_now(quick: VitalTracker, memory: MemoryStore) -> None:
+    """If this failed, what a solution does when it is run again would be counted for its first run."""
+    solution = quick.solution("care-plan", user_id="u-1")
+    workflow = solution.workflow("intake")
+    pairs = []
+    for _ in range(3):
+        with solution, workflow:
+            pairs.append((workflow.run_id, solution.run_id))
+    quick.flush()
+    assert len({run for pair in pairs for run in pair}) == 6
+    parents = {run["id"]: run.get("parent_run_id") for run in memory.runs}
+    assert [(run, parents[run]) for run, _ in pairs] == pairs

@@ -16,6 +16,8 @@ from vital_tracking.core.sanitize import clean_text
 from vital_tracking.settings import Settings
 
 _MAX_PLANS: Final = 10_000
+# Types of which equal ids are the same. Others are not looked up: as a key 1 is True and 1.0 as well.
+_PLAIN: Final = frozenset({str, int, type(None)})
 
 
 class Plans:
@@ -54,13 +56,10 @@ class Plans:
 
     def find(self, policy: Policy, request: Request) -> Plan:
         """The plan of a call under these budgets."""
-        key = (
-            policy.key_of(request.context),
-            request.context.agent_id,
-            request.provider,
-            request.model,
-            request.downgraded,
-        )
+        whom = policy.key_of(request.context)
+        if not _PLAIN.issuperset(map(type, whom)):  # its row will have such an id as text
+            return self._make(policy, request)
+        key = (whom, request.provider, request.model, request.downgraded)
         try:
             return self.known[key]
         except KeyError:

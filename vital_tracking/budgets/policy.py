@@ -62,9 +62,12 @@ class Policy:
         for budget in self.budgets:
             self._by_entity.setdefault((budget.entity_type, budget.entity_id), []).append(budget)
         self._types = tuple(kind for kind in ENTITY_TYPES if any(b.entity_type == kind for b in self.budgets))
-        fields = dict.fromkeys(["organization_id", *(ENTITY_FIELDS[kind] for kind in self._types if kind != "model")])
-        # The fields that decide which budgets a call meets: two calls that agree in them meet the same.
-        self.key_of: Callable[[CallContext], Any] = attrgetter(*fields)
+        deciding = [ENTITY_FIELDS[kind] for kind in self._types if kind != "model"]
+        # The fields that decide which budgets a call meets, and whose calls its size is estimated by: of two calls that agree in
+        # them both are the same.
+        self.key_of: Callable[[CallContext], tuple[Any, ...]] = attrgetter(
+            *dict.fromkeys(["organization_id", "agent_id", *deciding])
+        )
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> Policy:
@@ -77,10 +80,8 @@ class Policy:
         organization = clean_text(context.organization_id)
         for kind in self._types:
             named = model if kind == "model" else getattr(context, ENTITY_FIELDS[kind])
-            if named is None or (kind == "service" and named not in SERVICE_TYPES):
-                continue
             entity = clean_text(named)  # as it stands in the row, by which the database counts
-            if entity is None:
+            if entity is None or (kind == "service" and entity not in SERVICE_TYPES):
                 continue
             for name in dict.fromkeys((entity, "*")):
                 found += [

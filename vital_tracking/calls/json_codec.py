@@ -12,9 +12,9 @@ from uuid import UUID
 
 import orjson
 
-from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
+from vital_tracking.core.context import CONTEXT_FIELDS, INTEGER_FIELDS, CallContext
 from vital_tracking.core.record import CallRecord, Cost, RunRecord
-from vital_tracking.core.sanitize import clean_metadata, clean_text
+from vital_tracking.core.sanitize import clean_metadata, clean_text, token_count
 from vital_tracking.core.usage import TokenUsage
 
 _RECORD_FIELDS: Final = frozenset(f.name for f in fields(CallRecord)) - {
@@ -94,10 +94,16 @@ def mended(value: object, depth: int = _DEEPEST) -> Any:
 def context_fields(context: CallContext) -> dict[str, Any]:
     """The fields of a context that are set."""
     return {
-        name: value if type(value) in _AS_THEY_ARE or (type(value) is float and isfinite(value)) else clean_text(value)
-        for name in CONTEXT_FIELDS
-        if (value := getattr(context, name)) is not None
+        name: _context_value(name, value) for name in CONTEXT_FIELDS if (value := getattr(context, name)) is not None
     }
+
+
+def _context_value(name: str, value: object) -> object:
+    """A value as JSON can hold it, that becomes the same column: somebody's own number stays one where a number is meant."""
+    if type(value) in _AS_THEY_ARE or (type(value) is float and isfinite(value)):
+        return value
+    number = token_count(value) if name in INTEGER_FIELDS else None
+    return clean_text(value) if number is None else number
 
 
 def context_from(data: Mapping[str, Any]) -> CallContext:

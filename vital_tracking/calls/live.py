@@ -330,7 +330,7 @@ class LiveCall:
             self.skew_s,
             self.call_type,
             run_id if type(run_id) is UUID else self.run_id(),
-            parent if parent is None or type(parent) is UUID else str(parent),
+            parent if type(parent) is UUID else str(parent) if parent else None,
             None if run is None else _id(run.root),
             None if run is None else run.tool,
             None if langsmith is None else _id(langsmith[0]),

@@ -11,6 +11,7 @@ from vital_tracking.calls.attribution import graph_path
 from vital_tracking.calls.observed import ObservedCall
 from vital_tracking.calls.usage_of import estimated_usage, model_of, usage_from_metadata, usage_from_token_usage
 from vital_tracking.core.record import CallRecord
+from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TokenUsage
 
 _INTERNAL_TAGS: Final = ("seq:step", "map:key", "graph:step", "langsmith:")
@@ -30,7 +31,11 @@ def record_of(call: ObservedCall) -> CallRecord:
     bill = _bill(call)
     response = call.response
     model = model_of(call.requested_model, response)
-    requested = call.requested_model if call.dearer_model is None else call.dearer_model
+    # A call that was stopped was never admitted, whatever its budgets had said of it before.
+    admitted = call.stopped_by is None
+    requested = call.dearer_model if admitted and call.dearer_model is not None else call.requested_model
+    if requested != model and clean_text(requested) == clean_text(model):  # as their columns will have them
+        requested = model
     run_id, error = _as_text(call.run_id), call.error
     return CallRecord(
         id=call.id,
@@ -55,7 +60,7 @@ def record_of(call: ObservedCall) -> CallRecord:
         cache_hit=bill.cache_hit,
         service_tier=_text(response.get("service_tier")),
         budget_action=call.stopped_by or call.budget_action,
-        throttled_ms=call.throttled_ms,
+        throttled_ms=call.throttled_ms if admitted else None,
         request_hash=call.request_hash,
         tags=[tag for tag in call.tags or () if isinstance(tag, str) and not tag.startswith(_INTERNAL_TAGS)],
         metadata=_metadata(call),

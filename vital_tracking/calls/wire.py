@@ -167,7 +167,11 @@ def _count(value: object) -> object:
         return value
     if isinstance(value, (int, float, Decimal)):
         whole = token_count(value)
-        return str(value) if whole is None else whole
+        if whole is None:
+            return str(value)
+        return (
+            whole if isinstance(value, int) else float(whole)
+        )  # a cache says that it answered by a cost of 0, not 0.0
     return "no count"
 
 

@@ -11,6 +11,14 @@ SERVICE_TYPES: Final = ("1:1_conversation", "virtual_panel", "workflow", "soluti
 METADATA_PREFIX: Final = "vital_"
 
 
+def same(one: object, other: object) -> bool:
+    """Whether two metadata values are equal; what cannot say so plainly (an array) is not."""
+    try:
+        return one is other or bool(one == other)
+    except Exception:  # noqa: BLE001 - somebody's __eq__
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
     """An agent: its `id`, and optionally its `name`, `tier` (`tier_1`, `tier_2`, `tier_3` or the team's own) and `role`."""
@@ -66,11 +74,11 @@ class CallContext:
 
         Naming another agent takes the old one's name, tier and role away. Fields that do not exist are ignored.
         """
-        if "agent_id" in changes and changes["agent_id"] != self.agent_id:
+        if "agent_id" in changes and not same(changes["agent_id"], self.agent_id):
             agent: dict[str, Any] = {"agent_name": None, "agent_tier": None, "agent_role": None}
         else:
             agent = {}
-        if "workflow_step" in changes and changes["workflow_step"] != self.workflow_step:
+        if "workflow_step" in changes and not same(changes["workflow_step"], self.workflow_step):
             agent["workflow_step_name"] = None
         values = {name: getattr(self, name) for name in CONTEXT_FIELDS}
         values |= agent
@@ -83,6 +91,8 @@ class CallContext:
 
 
 CONTEXT_FIELDS: Final = tuple(f.name for f in fields(CallContext))
+INTEGER_FIELDS: Final = frozenset({"panel_position", "panel_size"})
+"""Fields of a context that are numbers; all others are text."""
 
 # Metadata key -> field. A frozenset of the keys is intersected with a call's metadata in C.
 _FIELD_OF: Final = {METADATA_PREFIX + name: name for name in CONTEXT_FIELDS}

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
-from vital_tracking.core.context import _FIELD_OF, CONTEXT_KEYS, SCOPE_KEY, CallContext
+from vital_tracking.core.context import _FIELD_OF, CONTEXT_KEYS, SCOPE_KEY, CallContext, same
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -96,14 +96,6 @@ def locate(
     if current is not None and current.is_inside(scope_id):
         return current, marked
     return marked, marked
-
-
-def same(one: object, other: object) -> bool:
-    """Whether two metadata values are equal; False where comparing them gives no truth value, as with arrays."""
-    try:
-        return one is other or bool(one == other)
-    except Exception:  # noqa: BLE001 - a user's __eq__ may raise anything
-        return False
 
 
 def exported_by(scope_id: object) -> Mapping[str, Any]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 import orjson
 
-from vital_tracking.core.context import CONTEXT_FIELDS, SERVICE_TYPES, CallContext
+from vital_tracking.core.context import CONTEXT_FIELDS, INTEGER_FIELDS, SERVICE_TYPES, CallContext
 from vital_tracking.core.record import CallRecord, Cost, RunRecord
 from vital_tracking.core.sanitize import clean_metadata, clean_text, duration_ms, money, timestamp, token_count
 
-_INTEGER_FIELDS: Final = frozenset({"panel_position", "panel_size"})
 _MOST_SEATS: Final = 32767
 _MOST_TAGS: Final = 32
+# Types of which equal values have the same columns. Others are not looked up: as a key 1 is True and 1.0 as well.
+_PLAIN: Final = frozenset({str, int, type(None)})
 
 
 def call_row(record: CallRecord, cost: Cost | None, ceiling: Decimal | None = None) -> dict[str, Any]:
@@ -155,47 +157,45 @@ def run_row(record: RunRecord) -> dict[str, Any]:
 
 def context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A context's columns, clean, and notes on what was not; the same for all calls of a scope, so they are kept."""
-    try:
-        return _known_columns(context)
-    except TypeError:  # a value that cannot be hashed, so certainly no text: cleaned like the others, not kept
-        return _context_columns(context)
+    values = _values_of(context)
+    return (_known_columns if _PLAIN.issuperset(map(type, values)) else _columns_of)(values)
 
 
 def _context_json(context: CallContext) -> tuple[str, tuple[str, ...]]:
     """The columns of `context_columns` as the beginning of a JSON object, to which the others are added."""
-    try:
-        return _known_json(context)
-    except TypeError:  # as above
-        return _encode_context(context)
+    values = _values_of(context)
+    return (_known_json if _PLAIN.issuperset(map(type, values)) else _json_of)(values)
 
 
-def _encode_context(context: CallContext) -> tuple[str, tuple[str, ...]]:
-    columns, notes = context_columns(context)
+def _json_of(values: tuple[Any, ...]) -> tuple[str, tuple[str, ...]]:
+    columns, notes = _columns_of(values)
     return "{" if not columns else orjson.dumps(columns)[:-1].decode() + ",", notes
 
 
-def _context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _columns_of(values: tuple[Any, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
     columns: dict[str, Any] = {}
     notes: list[str] = []
-    for name in CONTEXT_FIELDS:
-        value = getattr(context, name)
+    for name, value in zip(CONTEXT_FIELDS, values, strict=True):
         if value is None:
             continue
-        if name in _INTEGER_FIELDS:
+        if name in INTEGER_FIELDS:
             number = token_count(value)
             if number is None or number > _MOST_SEATS:
                 notes.append(f"invalid_{name}")
             else:
                 columns[name] = number
-        elif name == "service_type" and value not in SERVICE_TYPES:
+            continue
+        text = clean_text(value)
+        if name == "service_type" and text not in SERVICE_TYPES:
             notes.append("invalid_service_type")
         else:
-            columns[name] = clean_text(value)
+            columns[name] = text
     return columns, tuple(notes)
 
 
-_known_columns = lru_cache(maxsize=512)(_context_columns)
-_known_json = lru_cache(maxsize=512)(_encode_context)
+_values_of: Final = attrgetter(*CONTEXT_FIELDS)
+_known_columns = lru_cache(maxsize=512)(_columns_of)
+_known_json = lru_cache(maxsize=512)(_json_of)
 
 
 def shortened(record: CallRecord) -> CallRecord:

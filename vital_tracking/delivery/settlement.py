@@ -112,10 +112,14 @@ class Settlement:
         self._held.pop(key, None)
 
     def give_back(self, key: bytes, hold: Any = None) -> None:
-        """There will be no row of a call: its hold is free again."""
+        """There will be no row of a call: its hold is free again; what was settled already the database will never hear of."""
         hold = self._held.pop(key, hold)
-        if hold is not None and not isinstance(hold, _MergedHold) and self.holds is not None:
+        if hold is None or self.holds is None:
+            return
+        if hold.settled is None:
             self.holds.give_back(hold)
+        elif hold.settled and hold.holder is not None:
+            self.holds.posted(hold.holder, hold.settled)
 
     def prices_changed(self) -> None:
         """Tell the budgets that the team's prices were read anew."""

@@ -41,7 +41,11 @@ class AdmittedCall:
         A second record of the same admission is one more call, for which nothing was set aside.
         """
         admission, self._admission = self._admission, None
-        return self._record(admission=admission, **{"model": self.model, **usage})
+        try:
+            return self._record(admission=admission, **{"model": self.model, **usage})
+        except BaseException:  # an argument that there is not: nothing was recorded
+            self._admission = admission
+            raise
 
     def release(self) -> None:
         """The call is not made: give back what was set aside for it."""

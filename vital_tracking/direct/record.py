@@ -31,7 +31,8 @@ _LONGEST_CALL_MS: Final = 86_400_000
 class DirectCalls:
     """What a tracker offers to code that calls a provider by itself.
 
-    `default` is the context of a call outside of scopes; `around` gives the metadata of the LangChain run around this code.
+    `default` is the context of a call outside of scopes; `around` gives the metadata of the LangChain run around this code;
+    `recorded_by` is what calls that were admitted are recorded by, in place of `record`.
     """
 
     def __init__(
@@ -41,12 +42,15 @@ class DirectCalls:
         prices: PriceBook,
         default: CallContext,
         around: Callable[[], Mapping[str, Any]],
+        *,
+        recorded_by: Callable[..., str] | None = None,
     ) -> None:
         self._recorder = recorder
         self._controller = controller
         self._prices = prices
         self._default = default
         self._around = around
+        self._recorded_by = recorded_by or self.record
 
     def record(
         self,
@@ -210,7 +214,7 @@ class DirectCalls:
             if request.downgraded:
                 admission.requested_model, admission.action = model, "downgrade"
             record = functools.partial(
-                self.record,
+                self._recorded_by,
                 provider=provider,
                 user_id=user_id,
                 session_id=session_id,

@@ -103,7 +103,11 @@ class VitalEmbeddings(Embeddings):
         """Ask the budgets; a stopped call is recorded, and raises BudgetExceeded or its kin."""
         if not texts or not self._controller.active:
             return Admission()
-        request = self._request(texts)
+        try:
+            request = self._request(texts)
+        except Exception as fault:  # noqa: BLE001 - no fault of ours stops a call
+            self._recorder.fault(fault)
+            return Admission()
         try:
             return (yield from self._controller.admitting(request))
         except BudgetExceeded as error:

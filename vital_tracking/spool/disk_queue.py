@@ -130,7 +130,7 @@ class Spool:
         if not self.writer.seal():
             return False
         with self.writer.lock:
-            empty = idle and not self.read(1) and not self.reader.has_open_calls
+            empty = idle and not self.read(1) and self.reader.at_end and not self.reader.has_open_calls
             self.writer.segments.clear()  # an append that is still under way returns False
         self.writer.leave(empty=empty)
         return empty

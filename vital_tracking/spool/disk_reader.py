@@ -26,6 +26,11 @@ class SpoolReader:
         """Whether a call that was read has begun and has no end."""
         return bool(self._open)
 
+    @property
+    def at_end(self) -> bool:
+        """Whether all segments are read; not where one that nothing is appended to any more cannot be read now."""
+        return self._position[0] > self._writer.last
+
     def read(self, limit: int) -> list[LogRecord]:
         """The next records to deliver, at most `limit`; `ack` or `rewind` comes before the next `read`."""
         writer = self._writer

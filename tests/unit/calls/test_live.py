@@ -122,7 +122,7 @@ def test_calls_with_nearly_the_same_metadata_keep_their_own_users(tmp_path: Any,
     told = [(row.get("user_id"), row.get("session_id"), row.get("panel_position")) for row in store.calls]
     assert told == [
         ("u-1", "s-1", 1),
-        ("u-1", "s-1", 1),
+        ("u-1", "s-1", None),  # True is no position
         ("u-1", "s-1", 1),
         ("u-1", "s-1", None),
         ("u-2", "s-1", None),

@@ -24,7 +24,8 @@ from vital_tracking.core.context import CONTEXT_FIELDS, METADATA_KEY, CallContex
 from vital_tracking.core.frames import ScopeFrame
 from vital_tracking.core.record import CallRecord, Cost, RunRecord
 from vital_tracking.core.usage import TokenUsage
-from vital_tracking.delivery.rows import _known_columns, call_row, run_row
+from vital_tracking.delivery.rows import call_row, run_row
+from vital_tracking.errors import BudgetExceeded, Stop
 from vital_tracking.ids import new_id
 from vital_tracking.spool.log_record import MAX_BODY
 
@@ -124,10 +125,7 @@ RECORDS = st.builds(
 
 def rows_of(record: CallRecord, other: CallRecord) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the database would be sent for both, in the same words."""
-    rows = []
-    for one in (record, other):
-        _known_columns.cache_clear()  # it takes True for 1
-        rows.append(call_row(one, one.cost))
+    rows = [call_row(one, one.cost) for one in (record, other)]
     for row, one in zip(rows, (record, other), strict=True):
         moment = one.created_at if one.created_at.tzinfo else one.created_at.replace(tzinfo=UTC)
         row["created_at"] = moment.astimezone(UTC).isoformat()
@@ -389,6 +387,46 @@ def test_a_run_id_that_is_no_uuid_is_read_as_it_was_written() -> None:
     """If this failed, calls of a framework with ids of its own could not be delivered."""
     call = LiveCall("run-1", "chat", None, None, None, None, {}, {}, 1)  # type: ignore[arg-type]
     assert record_of(unpack_call(call.id.bytes, pack_call(call), 0.0)).run_id == "run-1"
+
+
+def test_a_call_that_was_stopped_after_its_start_was_packed_was_not_admitted() -> None:
+    """If this failed, a call that was never made would be said to have waited, and to have been asked of a dearer model."""
+    call = LiveCall(uuid4().int, "chat", None, None, None, None, {"ls_model_name": "m"}, {}, 2)
+    call.admission = Admission(action="downgrade", throttled_ms=12.5, requested_model="dear")
+    call.packed_start = pack_start(call)
+    call.stop(BudgetExceeded(Stop(action="block", entity_type="user", entity_id="u")))
+    for record in (
+        record_of(call.observed(0.0)),
+        record_of(unpack_call(call.id.bytes, pack_call(call), 0.0)),
+    ):
+        assert (record.status, record.budget_action) == ("blocked", "block")
+        assert (record.throttled_ms, record.requested_model) == (None, None)
+
+
+@pytest.mark.parametrize("cost", [0, 0.0, 0.25, Decimal(0), False])
+def test_only_a_cost_of_zero_as_the_cache_writes_it_is_a_cache_hit(cost: Any) -> None:
+    """If this failed, the calls of a model that costs nothing would be taken for answers of the cache, once they lay on disk."""
+    call = LiveCall(uuid4().int, "chat", None, None, None, None, {}, {}, 1)
+    call.usage = {"input_tokens": 3, "output_tokens": 4, "total_cost": cost}
+    call.ended = call.started_clock
+    hit = type(cost) is int
+    assert record_of(call.observed(0.0)).cache_hit is hit
+    assert record_of(unpack_call(call.id.bytes, pack_call(call), 0.0)).cache_hit is hit
+
+
+def test_models_that_are_stored_under_one_name_are_one() -> None:
+    """If this failed, a row would name its model twice, or once, by where the call has waited."""
+    call = LiveCall(uuid4().int, "chat", None, None, None, None, {"ls_provider": "p", "ls_model_name": "m\0"}, {}, 1)
+    call.response, call.ended = {"model_name": "m"}, call.started_clock
+    for record in (record_of(call.observed(0.0)), record_of(unpack_call(call.id.bytes, pack_call(call), 0.0))):
+        assert (record.model, record.requested_model) == ("m", None)
+
+
+def test_a_parent_without_an_id_is_none() -> None:
+    """If this failed, calls of a framework that says "" for no parent would have a parent, which is nobody."""
+    call = LiveCall(uuid4().int, "chat", None, None, "", None, {}, {}, 1)
+    for record in (record_of(call.observed(0.0)), record_of(unpack_call(call.id.bytes, pack_call(call), 0.0))):
+        assert (record.parent_run_id, record.trace_id) == (None, record.run_id)
 
 
 def test_a_calls_time_is_corrected_by_the_database_clock_once() -> None:

@@ -138,6 +138,23 @@ def test_a_config_of_a_forgotten_scope_still_attributes_its_calls() -> None:
     assert resolve(CallContext(), None, None, exported).user_id == "u-1"
 
 
+@pytest.mark.parametrize("name", ["agent_id", "workflow_step"])
+def test_a_value_that_cannot_be_compared_is_another_one(name: str) -> None:
+    """If this failed, an array for an agent's id would take everything else that is known of the call away."""
+
+    class Array:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError
+
+        __hash__ = None  # type: ignore[assignment]
+
+    array = Array()
+    base = CallContext(user_id="u", **{name: "old"})  # type: ignore[arg-type]
+    context = resolve(base, None, None, {_name: array for _name, field in _FIELD_OF.items() if field == name})
+    assert context.user_id == "u"
+    assert getattr(context, name) is array
+
+
 def test_no_scope_is_open_at_first() -> None:
     """The context variable starts empty in every thread."""
     assert current_frame.get() is None

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypedDict
 
+import pytest
 from langgraph.graph import END, START, StateGraph
 
-from vital_tracking import Agent, VitalTracker, step
+from vital_tracking import Agent, Settings, VitalTracker, step
+from vital_tracking.core.admission import Admission
+from vital_tracking.direct.admitted_call import AdmittedCall
 from vital_tracking.testing import MemoryStore
 
 LEAD = Agent("lead", tier="tier_1")
@@ -41,3 +44,39 @@ def test_a_call_recorded_in_a_node_belongs_to_its_step(quick: VitalTracker, memo
         "lead",
         "preset_action",
     )
+
+
+def test_an_admitted_call_is_recorded_by_somebodys_own_tracker(memory: MemoryStore) -> None:
+    """If this failed, what a subclass adds to every record would be missing from the calls that were admitted."""
+
+    class Tagging(VitalTracker):
+        def record(self, **call: Any) -> str:
+            return super().record(**{"tags": ["ours"], **call})
+
+    with Tagging(memory, settings=Settings(flush_interval_s=60)) as tracker:
+        tracker.record(model="gpt-4o")
+        with tracker.admit(model="gpt-4o", prompt="q") as call:
+            call.record(prompt_tokens=1, completion_tokens=2)
+    assert [call["tags"] for call in memory.calls] == [["ours"], ["ours"]]
+
+
+def test_a_record_that_was_asked_for_wrongly_does_not_use_up_its_admission(quick: VitalTracker) -> None:
+    """If this failed, a misspelt argument would leave what was set aside for the call out of everybody's reach."""
+    admission, released, recorded = Admission(), [], []
+
+    def record(**call: Any) -> str:
+        recorded.append(call["admission"])
+        return quick.record(**call)
+
+    def admitted() -> AdmittedCall:
+        return AdmittedCall(admission, record, released.append, model="m", max_tokens=None)
+
+    call = admitted()
+    with pytest.raises(TypeError, match="promt_tokens"):
+        call.record(promt_tokens=1)
+    call.release()
+    assert released == [admission]
+    with pytest.raises(TypeError), admitted() as call:
+        call.record(promt_tokens=1)
+    assert recorded[-1] is admission  # as failed
+    assert released == [admission]

@@ -626,6 +626,28 @@ def test_the_folder_goes_when_all_is_settled(make: Make) -> None:
     assert not spool.append(RecordKind.RECORD, key(1), b"{}", critical=True)
 
 
+def test_what_cannot_be_read_at_the_end_is_there_for_the_next_process(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this failed, a process with too many open files would delete what it has not delivered, as it ends."""
+    spool = make()
+    put(spool, *range(20))
+
+    def refuse(_segment: Segment, _position: int) -> bytes:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Segment, "read", refuse)
+        assert not spool.close()
+    [orphan] = claim(owners_in(spool.folder))
+    found: list[int] = []
+    while records := orphan.read(5):
+        found += [int.from_bytes(record.id, "big") for record in records]
+        orphan.ack()
+    orphan.ack()
+    assert found == list(range(20))
+
+
 @pytest.mark.parametrize("left", ["a call", "a call in hand", "a beginning"])
 def test_what_is_not_delivered_is_there_for_the_next_process(make: Make, left: str) -> None:
     """If this failed, what the database did not take before the end would be lost."""

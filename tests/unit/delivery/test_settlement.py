@@ -1,0 +1,73 @@
+"""What budgets hold for calls of which there is never a row: nothing of it stays out of everybody's reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from vital_tracking.core.pricing import PriceBook
+from vital_tracking.core.record import CallRecord
+from vital_tracking.delivery.costs import Costs
+from vital_tracking.delivery.settlement import Draws, Settlement
+from vital_tracking.delivery.stats import Counts
+from vital_tracking.ids import new_id
+
+KEY = bytes(16)
+
+
+@dataclass
+class AHold:
+    holder: str = "h-1"
+    settled: Draws | None = None
+
+
+class Budgets:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def settle(self, hold: AHold, record: CallRecord, cost: Decimal | None) -> Draws:
+        hold.settled = [(1, "0.5")]
+        return hold.settled
+
+    def posted(self, holder: str, draws: Draws) -> None:
+        self.told.append((holder, draws))
+
+    def give_back(self, hold: AHold) -> None:
+        self.told.append(hold)
+
+    def prices_changed(self) -> None:
+        pass
+
+
+def a_call(hold: AHold) -> CallRecord:
+    return CallRecord(new_id(), datetime(2026, 5, 4, tzinfo=UTC), hold=hold)
+
+
+def a_settlement() -> tuple[Settlement, Budgets]:
+    budgets = Budgets()
+    return Settlement(Costs(PriceBook(), "15/75"), Counts(), budgets), budgets
+
+
+def test_a_hold_that_is_not_settled_is_free_again() -> None:
+    settlement, budgets = a_settlement()
+    hold = AHold()
+    settlement.register(KEY, a_call(hold))
+    settlement.give_back(KEY)
+    settlement.give_back(KEY)
+    assert budgets.told == [hold]
+
+
+def test_draws_of_a_row_that_will_never_be_are_taken_out_of_the_grant() -> None:
+    """If this failed, a part of a window's money would be kept by this process as long as it lives, for nothing."""
+    settlement, budgets = a_settlement()
+    settlement.register(KEY, a_call(AHold()))
+    assert settlement.settle_pending()
+    settlement.give_back(KEY)
+    settlement.register_merged(KEY, "h-2", [(2, "0.25")])
+    settlement.give_back(KEY)
+    settlement.give_back(KEY)
+    assert budgets.told == [("h-1", [(1, "0.5")]), ("h-2", [(2, "0.25")])]
