@@ -37,7 +37,7 @@ TURNS = 10  # measurements of a few milliseconds; the shortest counts, as others
 
 def in_hand(tracker: VitalTracker, asked: Sequence[Request], count: int = 500) -> float:
     """Microseconds of this thread's own time for one admission that the grants cover; the requests take turns."""
-    controller = tracker.controller
+    controller = tracker._controller
     requests = [*asked] * -(-count // len(asked))
 
     def admit() -> float:
@@ -59,7 +59,7 @@ def misses(tracker: VitalTracker, who: Callable[[], Request], count: int) -> lis
     for _ in range(count):
         asked = who()
         started = time.perf_counter()
-        tracker.controller.admit(asked)
+        tracker._controller.admit(asked)
         times.append((time.perf_counter() - started) * 1e3)
     return times
 

@@ -75,8 +75,8 @@ def a_tracker(url: str, spool: Path | None = None) -> VitalTracker:
         flush_interval_s=3600, budget_deadline_s=60, spool=spool is not None, spool_dir=spool, queue_bytes=1 << 30
     )
     tracker = VitalTracker(PostgresStore(url), settings=settings)
-    tracker.controller.start()
-    while tracker.controller.policy is None:
+    tracker._controller.start()
+    while tracker._controller.policy is None:
         time.sleep(0.005)
     return tracker
 
@@ -89,7 +89,7 @@ class Caller:
         self._connection = connection
         hot = request(organization_id="hot")
         self.hot: Callable[[], object] = {
-            "grants": lambda: tracker.controller.admit(hot),
+            "grants": lambda: tracker._controller.admit(hot),
             "row lock": lambda: self._reserve(1),
             "check, then add": lambda: self._check_then_add(1),
         }[way]
@@ -118,7 +118,7 @@ class Caller:
         """Ask, and if it may be made, record the call."""
         who = {"organization_id": "limited", "user_id": user}
         try:
-            admission = self._tracker.controller.admit(request(**who))
+            admission = self._tracker._controller.admit(request(**who))
         except BudgetExceeded:
             return False
         self._tracker.record(

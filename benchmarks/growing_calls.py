@@ -100,7 +100,7 @@ def calls(folder: Path, before: Sequence[int]) -> Iterator[list[Growth]]:
                 "calls open at once",
                 "us",
                 OPEN,
-                [partial(shortest, partial(own_us, one.handler.close_stale), TURNS) for one in busy.values()],
+                [partial(shortest, partial(own_us, one.handler._calls.close_stale), TURNS) for one in busy.values()],
                 total=True,
             ),
         ]

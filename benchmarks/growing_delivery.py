@@ -22,7 +22,7 @@ from vital_tracking.spool.orphans import claim
 from vital_tracking.spool.owner import owners_in
 from vital_tracking.spool.segment import segments_of
 
-CALL_BYTES = 1600  # of its frames, a little more than they take
+CALL_BYTES = 1600  # of its log records, a little more than they take
 SEGMENTS = (1, 10, 100)
 DEAD = (1, 10, 100)
 TAKE_UP = "taking up what a dead process has left"
@@ -137,7 +137,7 @@ def spools(folder: Path, sizes: Sequence[int]) -> Iterator[list[Growth]]:
             total=True,
         ),
         Growth(
-            "the first frame of a process, in its thread",
+            "the first log record of a process, in its thread",
             "dead processes in the spool",
             "ms",
             DEAD,

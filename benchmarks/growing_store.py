@@ -220,11 +220,11 @@ def admissions(databases: Databases, windows: Sequence[int]) -> Iterator[list[Gr
                 [partial(in_hand, *both) for both in zip(holding, users, strict=True)],
             ),
             Growth(
-                "a look of the lease_client at what is in hand",
+                "a look of the lease client at what is in hand",
                 "grants in hand",
                 "us",
                 HELD,
-                [partial(shortest, partial(own_us, one.controller.ledger.return_unused), TURNS) for one in holding],
+                [partial(shortest, partial(own_us, one._controller.ledger.return_unused), TURNS) for one in holding],
                 total=True,
             ),
         ]

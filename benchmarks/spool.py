@@ -5,7 +5,7 @@ Interleaved rounds, medians, one run. Machines are noisy: read the ratios, and w
   thread    the start and the end of a call, straight through the handler: microseconds of the calling thread's own time
             (time.thread_time) with the spool off and on, and of the parts that the spool adds. The store accepts and discards;
             the writer's thread has its turn between the measurements
-  busy      one write of a frame beside a thread that computes: microseconds until it has returned. os.write lets go of the
+  busy      one write of a log record beside a thread that computes: microseconds until it has returned. os.write lets go of the
             interpreter's lock and has to wait until it gets it back; ours keeps it
   drain     rows a second, from the first to the acknowledgement of the last, of the same calls on a throw-away PostgreSQL that
             does not wait for its disk: `memory` has the spool off and all calls waiting in memory; `plain` has them waiting in
@@ -88,7 +88,8 @@ ANSWER = LLMResult(
 class Sink:
     """A store that accepts and discards."""
 
-    description = "a sink"
+    description = identity = "a sink"
+    in_memory = False
 
     def call(self, function: str, /, **arguments: Any) -> Any:
         if function == "database_time_v1":
@@ -147,7 +148,7 @@ def thread_costs(off: VitalTracker, on: VitalTracker, parts: Parts) -> dict[str,
 
 
 class Parts:
-    """One call's two frames, and what is done with them."""
+    """One call's two log records, and what is done with them."""
 
     def __init__(self, tracker: VitalTracker, folder: Path) -> None:
         self._segment = Segment(folder / "parts.segment", 1, create=True)
@@ -375,7 +376,7 @@ def tables(found: Found) -> list[Table]:
     of_memory = found["of_memory"]
     return [
         Table(
-            f"A call's start and end, us of the calling thread's own time (frames of {sizes} bytes)",
+            f"A call's start and end, us of the calling thread's own time (log records of {sizes} bytes)",
             ["", "us"],
             [[label, spanned(found["thread_us"][name])] for name, label in LABELS.items()],
         ),

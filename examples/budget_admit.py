@@ -32,7 +32,7 @@ def ask_provider(model: str | None, prompt: str, max_tokens: int | None) -> Answ
 
 
 def main() -> None:
-    """A ladder for one session: over two calls a cheaper model, over three none."""
+    """Two budgets for one session: over two calls a cheaper model, over three none."""
     session = f"s-{uuid4().hex[:8]}"
     who = {"entity_type": "session", "entity_id": session, "metric": "calls"}
     cheaper = {**who, "total_limit": 2, "action": "downgrade", "downgrade_to": "gpt-4o-mini"}

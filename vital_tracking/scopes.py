@@ -155,7 +155,7 @@ class _Configured(_Enterable):
     _host: Host
     _frame: ScopeFrame
 
-    # Metadata that this scope stands for whatever a config around it says.
+    # Metadata that keep this scope's values, whatever a config around it says.
     _pinned: frozenset[str] = frozenset()
 
     def config(self, config: RunnableConfig | None = None, /, **extra: Any) -> RunnableConfig:
@@ -262,7 +262,7 @@ class Scope(Services, _Configured):
 
     @property
     def frame(self) -> ScopeFrame:
-        """This scope as the context variable holds it."""
+        """This scope as the context variable holds it; see `core.frames`."""
         return self._frame
 
     def __enter__(self) -> Self:
@@ -317,7 +317,7 @@ class Seat(_Configured):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Two tasks may sit here at once: each takes back what it set itself.
+        # Two tasks may be in this seat at once: each takes back the token that it set itself.
         for token in reversed(self._tokens):
             if leave(self._frame, token):
                 self._tokens.remove(token)

@@ -1,4 +1,4 @@
-"""VitalTracker: puts the rooms together."""
+"""VitalTracker: puts the parts of the package together."""
 
 from __future__ import annotations
 
@@ -91,16 +91,16 @@ class VitalTracker(Services):
             store, [on_alert] if callable(on_alert) else list(on_alert), self.settings.alert_urls, new_id()
         )
         self._recorder.on_alerts = self._alerts_due
-        self.controller = AdmissionController(
+        self._controller = AdmissionController(
             self._recorder, self.settings, deliver_alerts=self._alerts.deliver if self._alerts.active else None
         )
         if self._alerts.active:
-            self.controller.start()  # other processes' alerts are delivered too, whatever this one does
+            self._controller.start()  # other processes' alerts are delivered too, whatever this one does
         self._handler: VitalHandler | None = None
         super().__init__(_ScopeHost(self, self._recorder, self._default))
         self._direct = DirectCalls(
             self._recorder,
-            self.controller,
+            self._controller,
             self.prices,
             self._default,
             lambda: _inherited_config().get("metadata") or {},
@@ -137,7 +137,7 @@ class VitalTracker(Services):
         settings = Settings.from_env(environ, dotenv=dotenv)
         store = open_store(settings)
         configured = settings.supabase_url or settings.database_url
-        # With nothing configured a server's data would go to a local folder: worth more than a whisper.
+        # With nothing configured a server's data would go to a local folder, so that is a warning.
         level = logging.INFO if configured else logging.WARNING
         logger.log(level, "vital_tracking writes to %s", store.description)
         return cls(
@@ -181,9 +181,9 @@ class VitalTracker(Services):
                     metadata_keys=self._metadata_keys,
                     hash_key=key.get_secret_value().encode() if key else None,
                     call_timeout_s=self.settings.call_timeout_s,
-                    controller=self.controller,
+                    controller=self._controller,
                 )
-            self.controller.start()
+            self._controller.start()
         return self._handler
 
     def install(self) -> None:
@@ -211,11 +211,11 @@ class VitalTracker(Services):
 
         if isinstance(embeddings, VitalEmbeddings):
             embeddings = embeddings.embeddings  # wrapped twice it would be recorded twice
-        self.controller.start()
+        self._controller.start()
         return VitalEmbeddings(
             embeddings,
             self._recorder,
-            controller=self.controller,
+            controller=self._controller,
             provider=provider,
             model=model,
             default=self._default,
@@ -239,7 +239,7 @@ class VitalTracker(Services):
         from vital_tracking.langchain.guard import guard
 
         return guard(
-            model, controller=self.controller, handler=self.handler, downgrade_to=downgrade_to, max_wait=max_wait
+            model, controller=self._controller, handler=self.handler, downgrade_to=downgrade_to, max_wait=max_wait
         )
 
     # Delivery
@@ -270,7 +270,7 @@ class VitalTracker(Services):
                 self._handler.close_all()
             deadline = time.monotonic() + timeout
             self._closed = self._recorder.close(timeout)
-            self.controller.close(max(deadline - time.monotonic(), 0.5))
+            self._controller.close(max(deadline - time.monotonic(), 0.5))
             if self._closed.complete:
                 self._alerts.deliver(max(deadline - time.monotonic(), 0.5))
             with contextlib.suppress(Exception):
@@ -282,7 +282,7 @@ class VitalTracker(Services):
         """Counts of what was recorded, what waits, and what went wrong."""
         stats = self._recorder.stats()
         stats.in_flight = self._handler.in_flight if self._handler is not None else 0
-        stats.unchecked = self.controller.unchecked
+        stats.unchecked = self._controller.unchecked
         return stats
 
     def __enter__(self) -> VitalTracker:
@@ -296,13 +296,13 @@ class VitalTracker(Services):
     def _alerts_due(self, rows: list[dict[str, Any]]) -> None:
         """Log the alerts that this process's calls have raised, and have them delivered."""
         log(rows)
-        self.controller.look_for_alerts()
+        self._controller.look_for_alerts()
 
     def _reset_after_fork(self) -> None:
         """In a forked child: calls in flight, queue and connections are the parent's; this process starts with none."""
         self._lock = threading.Lock()
         self._recorder.reset_after_fork()
-        self.controller.reset_after_fork()
+        self._controller.reset_after_fork()
         self._alerts.reset_after_fork()
         if self._handler is not None:
             self._handler.reset_after_fork()
@@ -318,12 +318,12 @@ class _ScopeHost:
 
     @property
     def closed(self) -> bool:
-        """Whether the tracker is."""
+        """Whether the tracker is closed."""
         return self._tracker.closed
 
     @property
     def handler(self) -> VitalHandler:
-        """The tracker's."""
+        """The tracker's callback handler."""
         return self._tracker.handler
 
     def put_run(self, run: RunRecord) -> None:
@@ -359,8 +359,8 @@ def _inherited_config() -> Mapping[str, Any]:
     return callbacks.inherited_config()
 
 
-# Trackers that are not closed, and what each does in a forked child. Held, so that calls still queued are sent at exit whatever
-# became of the tracker's name.
+# Trackers that are not closed, and what each does in a forked child. They are kept here, so that calls still queued are sent at
+# exit even where the application no longer refers to its tracker.
 _live: dict[VitalTracker, Callable[[], None]] = {}
 
 

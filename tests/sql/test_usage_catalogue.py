@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from vital_tracking.cli.report_tables import LABELS, MEASURES
-
 from tests.sql.helpers import Connection, Row, a_call, acting_as, call, call_id, record
+from vital_tracking.queries.catalogue import GROUPINGS, MEASURES
 
 TABLES = ("hourly", "daily_totals", "daily", "daily_users", "daily_parts")
 YESTERDAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
@@ -70,7 +69,7 @@ def test_a_new_measure_is_kept_counted_compared_and_reported(db: Connection) -> 
     assert kept(db) == dict.fromkeys(TABLES, 1)
     assert differences(db) == []
 
-    for report in LABELS:
+    for report in GROUPINGS:
         answer = call(db, "usage_report_v1", report=report, since=DAY[0], until=DAY[1])
         for row in [answer["total"], *answer["rows"]]:
             assert (row["throttled_calls"], row["throttle_rate"]) == ((1, 0.333333) if row["calls"] else (0, None))
@@ -105,14 +104,19 @@ def test_a_new_grouping_is_one_row(db: Connection) -> None:
         assert row == {"label": "tier_1 / m", "calls": 1, "total_cost": "0.42"}
 
 
-def test_the_command_line_knows_the_reports_and_measures_of_the_database(db: Connection) -> None:
-    """If this failed, a CSV would lack columns that the report has, or name some that it has not."""
+def test_the_library_knows_the_reports_and_measures_of_the_database(db: Connection) -> None:
+    """If this failed, a table or CSV would lack columns that the report has, or name some that it has not."""
     catalogue = call(db, "usage_catalogue_v1")
-    labels = {
-        one["name"]: set(one["labels"]) for one in catalogue["groupings"] if "usage_report_v1" in one["offered_by"]
+    reports = {one["name"]: one for one in catalogue["groupings"] if "usage_report_v1" in one["offered_by"]}
+    assert {name: (set(one["labels"]), tuple(one["more_measures"])) for name, one in reports.items()} == {
+        name: (set(grouping.labels), grouping.more) for name, grouping in GROUPINGS.items()
     }
-    assert labels == {report: set(columns) for report, columns in LABELS.items()}
-    assert [one["name"] for one in catalogue["measures"] if one["in_reports"]] == list(MEASURES)
+    units = {one["name"]: one["unit"] for one in catalogue["measures"]}
+    assert [one["name"] for one in catalogue["measures"] if one["in_reports"]] == [
+        name for name in MEASURES if name not in ("share", "prompt_cache_rate")
+    ]
+    for name in MEASURES.keys() & units.keys():
+        assert MEASURES[name].unit.name == units[name], name
 
 
 def test_the_catalogue_names_units_and_who_offers_a_grouping(db: Connection) -> None:

@@ -62,8 +62,8 @@ def main() -> None:
         answer: dict[str, Any] = {}
         if job["do"] == "open":
             tracker = VitalTracker(PostgresStore(job["database"]), settings=Settings(**job["settings"]))
-            tracker.controller.start()
-            while tracker.controller.policy is None:
+            tracker._controller.start()
+            while tracker._controller.policy is None:
                 time.sleep(0.005)
         elif tracker is not None and job["do"] == "spend":
             answer = spend(tracker, job)

@@ -1,4 +1,4 @@
-"""A budget's alert, and what a message of several says."""
+"""An alert of a budget, and the message that tells of one or several."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger("vital_tracking.budgets")
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What is sent: a line of title, plain text, and whether somebody has to look at once."""
+    """A message to people: a title of one line, plain text, and `urgent`: a limit was reached."""
 
     title: str
     body: str
@@ -31,7 +31,7 @@ class BudgetAlert:
     """A threshold of a budget that was crossed in one of its windows.
 
     `limit` and `spent` are in the budget's `metric` (US dollars, tokens or calls); `spent` is what it was at that moment.
-    `threshold` is the share of the limit: 0.8 is four fifths; 0 tells that a call did not fit under the limit any more.
+    `threshold` is the share of the limit: 0.8 is four fifths; 0 means that a call did not fit under the limit.
     `enforce` is False for a budget that only watches. `window_ends_at` is None where the window never ends.
     """
 
@@ -90,7 +90,7 @@ class BudgetAlert:
 
 
 Digest: TypeAlias = Callable[[Sequence[BudgetAlert]], Notification]
-"""Makes one notification of alerts."""
+"""Turns alerts into one notification."""
 
 
 def read(rows: Iterable[Mapping[str, Any]] | None) -> dict[int, BudgetAlert]:

@@ -1,4 +1,4 @@
-"""What an alert URL still has to take: alerts are kept for it while it fails, and none is sent to it twice.
+"""One alert URL and the alerts that it has yet to take: they are kept while it fails, and none is sent to it twice.
 
 Each URL has a thread of its own while it sends, so that one that hangs holds up no other.
 """
@@ -24,7 +24,7 @@ _KEPT_S: Final = 86_400.0  # a day: older alerts tell nobody anything new
 
 
 class Pause:
-    """How long to leave something alone that has failed: doubles up to five minutes, and ends when it works again."""
+    """The pause after a failed attempt: it doubles up to five minutes, and ends when an attempt works."""
 
     def __init__(self) -> None:
         self._length_s = 0.0
@@ -32,11 +32,11 @@ class Pause:
 
     @property
     def over(self) -> bool:
-        """Whether it may be tried."""
+        """Whether the next attempt may be made."""
         return time.monotonic() >= self._until
 
     def after(self, *, worked: bool) -> None:
-        """Take note of a try."""
+        """Note whether an attempt has worked."""
         self._length_s = 0.0 if worked else min(max(2 * self._length_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         self._until = time.monotonic() + self._length_s
 
@@ -58,7 +58,7 @@ class Recent:
 
 
 class Channel:
-    """An alert URL with what it still has to take."""
+    """An alert URL, with the alerts that it has not taken yet."""
 
     def __init__(self, service: AlertService) -> None:
         self._service = service
@@ -71,7 +71,7 @@ class Channel:
 
     @property
     def ready(self) -> bool:
-        """Whether it may be sent to: its pause is over, and it does not still send."""
+        """Whether the next notification may be sent: the pause is over, and no earlier one is still being sent."""
         return self._pause.over and not (self._thread and self._thread.is_alive())
 
     def keep(self, alerts: Mapping[int, BudgetAlert]) -> None:
@@ -95,7 +95,7 @@ class Channel:
             return
         work = (digest(list(waiting.values())), set(waiting))
         thread = threading.Thread(target=self._send, args=work, name="vital-tracking-alerts", daemon=True)
-        # A RuntimeError means that the interpreter is shutting down: then it was not taken.
+        # A RuntimeError means that the interpreter is shutting down: then nothing is sent.
         with contextlib.suppress(RuntimeError):
             thread.start()
             self._thread = thread
@@ -117,7 +117,7 @@ class Channel:
     def _send(self, notification: Notification, numbers: Collection[int]) -> None:
         took, problem = self._service.send(notification)
         if took:
-            self._taken.add(numbers)  # also where nobody waits for it any more, so that it is not sent again
+            self._taken.add(numbers)  # also where `finish` waits no longer, so that it is not sent again
             self._took = True
         elif problem:
             self._problem = problem

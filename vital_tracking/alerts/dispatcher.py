@@ -60,7 +60,7 @@ class AlertDispatcher:
 
     @property
     def active(self) -> bool:
-        """Whether there is anybody to tell; if not, `deliver` leaves the alerts to a process that has somebody."""
+        """Whether there are callbacks or URLs; without any, `deliver` leaves the alerts to other processes."""
         return bool(self._callbacks or self._services)
 
     @property
@@ -69,7 +69,7 @@ class AlertDispatcher:
         return self._faults
 
     def reset_after_fork(self) -> None:
-        """In a forked child: start with nothing in hand, as what the parent has is the parent's to deliver."""
+        """In a forked child: forget the alerts in hand, which the parent delivers."""
         self._lock = threading.Lock()
         self._channels = [Channel(service) for service in self._services]
         self._pause = Pause()
@@ -88,7 +88,7 @@ class AlertDispatcher:
         try:
             return self._deliver(timeout_s)
         except StoreError:
-            return 0  # who records calls says that the database is away
+            return 0  # the batch processor logs that the database is away
         finally:
             self._lock.release()
 
@@ -106,7 +106,7 @@ class AlertDispatcher:
             done = told
             self._pause.after(worked=bool(done) or not claimed)
         self._unconfirmed |= done
-        # Where it fails, claims lapse in a minute, and what was delivered is confirmed next time.
+        # If the database cannot be reached, the claims lapse in a minute, and what was delivered is confirmed next time.
         with suppress(StoreError):
             if failed := claimed.keys() - done:
                 self._report(failed, delivered=False)
@@ -115,14 +115,14 @@ class AlertDispatcher:
 
     def _call_back(self, number: int, alert: BudgetAlert) -> bool:
         """Call every callback; whether one of them took the alert."""
-        if number in self._called_back:  # the alert URLs did not take it then; callbacks are not called twice for that
+        if number in self._called_back:  # no alert URL took it then, so it was claimed again
             return True
         took = False
         for callback in self._callbacks:
             try:
                 callback(alert)
                 took = True
-            except Exception as error:  # noqa: BLE001 - theirs must not stop the others, nor us
+            except Exception as error:  # noqa: BLE001 - a user's callback must not stop the others
                 self._faults += 1
                 if self._faults == 1:
                     logger.warning("A callback for alerts raised %s; the others are called.", type(error).__name__)

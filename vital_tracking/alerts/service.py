@@ -36,10 +36,10 @@ _HTTP_STATUS: Final = re.compile(r"\berror[=:]\s?([1-5]\d\d)\b")
 
 
 class AlertService:
-    """The service that an alert URL names, such as Slack or a mail server. `name` is all that messages say of it.
+    """The service that an alert URL names, such as Slack or a mail server. Messages show its `name` alone.
 
     The URL is number `number` of `count`. Raises SettingsError where apprise cannot use it, MissingExtra where apprise is not
-    installed. `troubled`: it was said that nothing can be sent to it.
+    installed. `troubled`: the log says that nothing can be sent to it.
     """
 
     def __init__(self, url: SecretStr, number: int, count: int) -> None:
@@ -105,7 +105,7 @@ _statuses: ContextVar[list[str] | None] = ContextVar("vital_tracking_alerts", de
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
-    """Let pass what is logged while we do not send; of what is logged while we do, note the HTTP status alone."""
+    """A filter of loggers: drops what is logged while we send and notes the HTTP statuses in it; lets everything else pass."""
     statuses = _statuses.get()
     if statuses is None:
         return True

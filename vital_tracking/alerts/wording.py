@@ -21,15 +21,15 @@ _AT_THE_LIMIT: Final = {
     "downgrade": ("only cheaper models pass", "only cheaper models would pass"),
     "block": ("calls are blocked", "calls would be blocked"),
 }
-# Entities whose name people know by another word.
+# Entities that sentences call by another word.
 _NOUNS: Final = {"tier": "agent tier"}
 
 
 def amount_text(value: Decimal, metric: str, *, exact: bool = False) -> str:
     """An amount of a budget's metric, without its unit: $4.02, 4,020.
 
-    Cents, for less than ten cents two digits that count, rounded towards zero: an amount just below a limit never reads as if
-    it had reached it. `exact` keeps every digit.
+    Rounded to cents, below ten cents to two significant digits, always towards zero: an amount just below a limit never reads
+    as if it had reached it. `exact` keeps every digit.
     """
     sign, value = ("-" if value < 0 else ""), abs(value)
     if not exact:
@@ -84,7 +84,7 @@ def entity(entity_type: str, entity_id: str, organization: str | None = None) ->
 
 
 def at_the_limit(action: str, *, enforce: bool, reached: bool, fits: bool = True) -> str:
-    """How a message about a threshold ends: what happens, or will happen, at the limit, or to a call that did not fit."""
+    """The end of a message about a threshold: what the budget does now, or will do at its limit; `fits`: no call was refused."""
     if not reached:
         return f"at the limit: {action}{'' if enforce else ' (shadow: nothing is stopped)'}."
     what = _AT_THE_LIMIT.get(action)

@@ -1,4 +1,4 @@
-"""Whether the database can be waited for: whether it answers, and in time."""
+"""Whether the database answers, and soon enough for calls to wait for it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from vital_tracking.errors import StoreError, StoreNotReady
 
 logger = logging.getLogger("vital_tracking.budgets")
 
-_SLOW_PART: Final = 0.8  # of the deadline: who takes longer is not waited for
+_SLOW_PART: Final = 0.8  # share of the deadline: a database that takes longer is too slow to wait for
 _FIRST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 5.0  # grants in hand must be renewed as soon as that works again
+_LONGEST_PAUSE_S: Final = 5.0  # short, since grants in hand must be renewed as soon as that works again
 
 _Result = TypeVar("_Result")
 
 
 class Availability:
-    """What one thread has found of the database. All threads read it to decide whether to wait.
+    """What the lease thread knows of the database. All other threads read it to decide whether to wait for an answer.
 
-    `troubled`: the database is away or too slow; until it answers in time again only the one thread asks it. `rests_until`: it
-    is left alone so long, by our monotonic clock.
+    `troubled`: the database is away or too slow; until it answers in time again no call waits for it. `rests_until`: until
+    that moment of our monotonic clock it is left alone by housekeeping, too.
     """
 
     def __init__(self, deadline_s: float) -> None:
@@ -34,11 +34,11 @@ class Availability:
 
     @property
     def hopeless(self) -> bool:
-        """Whether nobody should wait for an answer now."""
+        """Whether no call should wait for an answer now."""
         return self.troubled or self._owing_s() > self._deadline_s
 
     def timed(self, work: Callable[[], _Result]) -> _Result:
-        """Do work for which the database is waited for, and take note of how long it took."""
+        """Do work that waits for the database, and note how long it took."""
         self._asked_at = time.monotonic()
         try:
             answer = work()
@@ -55,7 +55,7 @@ class Availability:
         return answer
 
     def waited_in_vain(self) -> None:
-        """A call waited for its whole deadline. Where an answer of the database took that time, no other call waits for one."""
+        """A call has waited until its deadline. If the database is to blame, and not the queue, no other call waits for it."""
         if self._owing_s() > self._deadline_s / 2:
             self._say_troubled(f"The database did not answer within {self._deadline_s:g} s.")
 

@@ -1,4 +1,4 @@
-"""Admission before a call: go, go after a wait, or stop. In the common case it costs microseconds and asks nobody.
+"""Admission before a call: go, go after a wait, or stop. In the common case it takes microseconds and no round trip.
 
 A call that this process's grants cover is admitted at once. Where they fall short, the lease client asks the database, in one
 round trip for all calls that wait; the caller waits for it, at most until its deadline. What the database cannot answer is
@@ -29,8 +29,8 @@ from vital_tracking.settings import Settings
 class AdmissionController:
     """Admits calls by the budgets of a store. One for a tracker; safe for any number of threads and tasks.
 
-    `deliver_alerts` is called in the background, now and then and when `look_for_alerts` was called; None: there is nobody to
-    deliver alerts to.
+    `deliver_alerts` is called in the background, now and then and when `look_for_alerts` was called; None: alerts are
+    delivered to nobody.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class AdmissionController:
     def admit(self, request: Request, *, max_wait: float = 0.0, clamp: bool = False) -> Admission:
         """Let a call go, perhaps after a wait of at most `max_wait` seconds; raises BudgetExceeded and its kin, nothing else.
 
-        With `clamp` its answer may be limited to what strict budgets can pay for.
+        With `clamp` the model's answer may be limited to what strict budgets can pay for.
         """
         admission = self._in_hand(request, clamp)
         return run(self._asked(request, max_wait, clamp)) if admission is None else admission
@@ -95,7 +95,7 @@ class AdmissionController:
             self.ledger.release(admission.hold)
 
     def _in_hand(self, request: Request, clamp: bool) -> Admission | None:
-        """The answer that needs nobody; None where the database must be asked."""
+        """The answer from the grants in hand; None where the database must be asked."""
         try:
             policy = self.plans.policy
             if policy is None:
@@ -118,7 +118,7 @@ class AdmissionController:
             return Admission()
 
     def _asked(self, request: Request, max_wait: float, clamp: bool) -> Waits[Admission]:
-        """The answer of the database, for which the call waits; a second one where the first says that things will change."""
+        """The answer of the database, for which the call waits; where that says so, it asks once more after a while."""
         try:
             waited_s = 0.0
             while True:
@@ -152,7 +152,7 @@ class AdmissionController:
         return answer
 
     def _unchecked(self, pending: PendingRequest) -> Admission:
-        """Nobody could say: each budget that the grants in hand do not cover decides by its `when_unavailable`."""
+        """Decide without the database: each budget that the grants in hand do not cover goes by its `when_unavailable`."""
         policy = self.plans.policy
         if policy is None:
             if self._settings.when_unavailable == "deny":
@@ -174,7 +174,7 @@ class AdmissionController:
         self.unchecked += bool(short)
         return Admission(hold, "unchecked" if short else None, None, pending.max_tokens)
 
-    # What the recorder asks: `Holds` of delivery
+    # For the recorder: the protocol `Holds` of `delivery.settlement`
 
     def settle(self, hold: Hold, record: CallRecord, cost: Decimal | None) -> list[Draw]:
         """Replace a call's hold by what it used: `cost` in US dollars, None where nothing is known."""
@@ -197,7 +197,7 @@ class AdmissionController:
         """The team's prices were read anew."""
         self.plans.prices_changed()
 
-    # Its life
+    # Start, close, fork
 
     def start(self) -> None:
         """Read the budgets in the background before they are needed, and deliver alerts that are due."""
@@ -215,7 +215,7 @@ class AdmissionController:
 
     def reset_after_fork(self) -> None:
         """In a forked child: grants, the thread and what waits for it are the parent's."""
-        self.plans.reset()  # nobody reads the budgets here yet: the first call does
+        self.plans.reset()  # the first call in this process has the budgets read
         self.ledger.reset_after_fork()
         self.lease_thread = self._new_lease_thread()
 

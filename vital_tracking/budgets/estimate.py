@@ -14,7 +14,7 @@ from vital_tracking.core.pricing import MONEY, Rates, RateValue
 from vital_tracking.core.usage import TokenUsage
 
 PICO: Final = 10**12
-_PICO_PER_TOKEN: Final = 10**6  # of a price in dollars per million tokens
+_PICO_PER_TOKEN: Final = 10**6  # for each dollar per million tokens
 
 # Used until calls of the model are known. Most text has more than two bytes a token; 4,096 tokens is the longest answer of most
 # providers where no limit is set.
@@ -56,7 +56,7 @@ def as_text(whole: int, metric: int) -> str:
 
 
 def as_whole(text: str, metric: int) -> int:
-    """An amount of the database's in whole units, rounded down: what it grants beyond them is not ours to spend."""
+    """An amount of the database's in whole units, rounded down, so that never more is spent than was granted."""
     numerator, denominator = Decimal(text).as_integer_ratio()
     return numerator * (PICO if metric == 0 else 1) // denominator
 
@@ -70,8 +70,8 @@ def _ceil(value: Decimal, factor: int) -> int:
 class History:
     """The last calls of one model and agent: how long prompts and answers were, beside the bytes of their text.
 
-    The estimate would have been enough for every remembered call: the bytes times a slope, and beside that as many tokens as
-    any of those calls took more than its bytes explain (tools and images have tokens but no text).
+    A prompt is estimated as its bytes times `slope`, plus `overhead`: the most tokens that any remembered call took beyond that
+    (tools and images have tokens but no text). So the estimate would have been enough for every remembered call.
     """
 
     __slots__ = ("_answers", "_prompts", "answer", "overhead", "slope")

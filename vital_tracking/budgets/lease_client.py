@@ -21,8 +21,8 @@ from vital_tracking.errors import BudgetExceeded, StoreRejected
 from vital_tracking.settings import Settings
 
 _AT_ONCE: Final = 64  # requests in one round trip
-_OVER_S: Final = 1.0
-_SAFE_PART: Final = 0.9  # of a grant's lifetime, after which we spend it no more
+_OVER_S: Final = 1.0  # how long the answer that a window is used up is believed
+_SAFE_PART: Final = 0.9  # share of a grant's lifetime after which we no longer spend it
 
 
 class LeaseClient:
@@ -58,10 +58,10 @@ class LeaseClient:
     def _sort(
         self, waiting: Sequence[PendingRequest], *, together: bool
     ) -> tuple[list[PendingRequest], list[PendingRequest]]:
-        """Answer what can be answered here; of the rest, which ask the database now, and which after these.
+        """Answer what can be answered here. Returns the requests to ask the database for now, and those to look at after that.
 
-        At first one request of a plan asks for all of it: far from the limit it is given enough. Where it was not, all ask
-        `together`.
+        At first one request of each plan asks on behalf of all of them: far from the limit it is granted enough for all. Where
+        it was not, they all ask, in one round trip (`together`).
         """
         now: list[PendingRequest] = []
         later: list[PendingRequest] = []
@@ -115,7 +115,7 @@ class LeaseClient:
         return hold is not None
 
     def _acquire(self, requests: Sequence[PendingRequest]) -> list[PendingRequest]:
-        """Ask the database for all of these in one round trip; those that must be asked for once more are returned."""
+        """Ask the database for all of these in one round trip; returns those that must be asked for once more."""
         ledger = self._ledger
         asks: list[dict[str, Any]] = []
         offers: list[Offer] = []
@@ -169,7 +169,7 @@ class LeaseClient:
         return once_more
 
     def _acquire_one_by_one(self, requests: Sequence[PendingRequest], error: StoreRejected) -> list[PendingRequest]:
-        """One of them holds what the database cannot take: the others must not suffer for it."""
+        """The database has rejected them together: ask for each alone, so that only the faulty one goes without an answer."""
         if len(requests) > 1:
             return [once_more for pending in requests for once_more in self._acquire([pending])]
         self._recorder.fault(error)
@@ -227,7 +227,7 @@ class LeaseClient:
         self.policy_due = now + self._refresh_s
         if not everything_back and (policy is None or answer["version"] != policy.version):
             self._read_policy()
-            if kept:  # free money of budgets as they were goes back
+            if kept:  # what is free of grants under the former budgets goes back
                 kept, _ = ledger.return_unused()
                 self._renewed(kept)
 

@@ -22,7 +22,7 @@ _ALERTS_EVERY_S: Final = 30.0
 
 
 class LeaseThread:
-    """Takes requests from any thread and has the lease client serve them in their order; never raises at those who ask.
+    """Takes requests from any thread and has the lease client serve them in their order; `submit` never raises.
 
     `fault` is told of errors of ours. `deliver_alerts` is called on a thread of its own, as it may take long; None where there
     is nobody to deliver alerts to.
@@ -159,7 +159,7 @@ class LeaseThread:
         if self.availability.troubled or now >= min(self._client.policy_due, self._look_due):
             self._look_due = now + _TICK_S
             self._client.renew()
-        # While one delivery is on its way, what has come since waits for the next.
+        # While alerts are being delivered, those that have become due since wait for the next delivery.
         delivering = self._delivering is not None and self._delivering.is_alive()
         if self._deliver_alerts is not None and now >= self._alerts_due and not delivering:
             self._alerts_due = now + _ALERTS_EVERY_S

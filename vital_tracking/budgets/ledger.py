@@ -29,15 +29,15 @@ _IDLE_S: Final = 5.0
 _TRIM_AFTER_S: Final = 60.0
 
 Offer: TypeAlias = Sequence[tuple[Window, int]]
-"""Windows and amounts: what of its own free money a process counts towards the call for which it asks for more."""
+"""Windows and amounts: how much of its own free money a process puts towards a call for which it asks for more."""
 
 
 class Ledger:
-    """The grants and holds of one process. Methods are safe from any thread; `release` may come in the middle of any of them."""
+    """The grants and holds of one process. Methods are safe from any thread; `release` may interrupt any of them."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        # Garbage collection can end a call on a thread that holds the lock: what it releases waits here.
+        # Garbage collection can end a call on a thread that holds the lock: the holds that it releases wait here.
         self._released: deque[Hold] = deque()
         self._windows: dict[int, Window] = {}
         self._accounts: dict[tuple[int, str], Account] = {}
@@ -49,7 +49,7 @@ class Ledger:
         with self._lock:
             for window in self._windows.values():
                 window.free = 0  # plans still know the window
-            # Under a new name nothing that is still on its way can draw on grants to come.
+            # Rows that are still on their way name the former holder, so they cannot draw on grants to come.
             self.holder = new_id()
             self.valid_until = FOREVER
             self._windows = {}
@@ -75,7 +75,7 @@ class Ledger:
         return known
 
     def forget_accounts(self) -> None:
-        """Drop the accounts, as the budgets have changed; windows keep what their calls hold until that is settled and posted."""
+        """Drop the accounts, as the budgets have changed; windows keep what calls hold until that is settled and posted."""
         with self._lock:
             self._accounts = {}
             for window in self._windows.values():
@@ -101,7 +101,7 @@ class Ledger:
         lock = self._lock
         try:
             # A thread that waits for a lock is handed it before it gets the interpreter, and meanwhile all others find the lock
-            # taken: busy threads would switch at every admission. So nobody waits; who finds it taken lets another thread run.
+            # taken: busy threads would switch at every admission. So no thread waits; one that finds it taken lets others run.
             while not lock.acquire(blocking=False):
                 time.sleep(0)
             if self._released:
@@ -185,9 +185,9 @@ class Ledger:
     def grant_requests(
         self, plan: Plan, amounts: Amounts, waiting: int, *, ahead: bool
     ) -> tuple[list[dict[str, Any]], Offer]:
-        """What `acquire_grants_v1` is given, on behalf of `waiting` calls of a plan, and what we offer of our own towards one.
+        """The arguments of `acquire_grants_v1` for `waiting` calls of a plan, and the free money that we put towards one of them.
 
-        The offer is taken out of what is free until `accept_grants` or `withdraw`.
+        That offer is taken out of what is free, until `accept_grants` or `withdraw` puts it back.
         """
         now = time.monotonic()
         requests: list[dict[str, Any]] = []
@@ -197,7 +197,7 @@ class Ledger:
             for account in plan.accounts:
                 metric = account.budget.metric
                 unit = amounts[metric]
-                # Where no call waits here, another one asks for more on behalf of all.
+                # Where none is counted here, another request asks for more on behalf of all.
                 calls = waiting + account.next_want(now) if waiting else 0
                 have: dict[str, str] = {}
                 for window in account.windows if not ahead else ():
@@ -259,7 +259,7 @@ class Ledger:
 
     def _received(self, account: Account, row: Mapping[str, Any], trip: RoundTrip) -> Window:
         window = self._windows.get(row["id"])
-        # Its metric is another one where the budget was changed and this process reads that only now.
+        # The metric differs where the budget was changed and this process has only now read that.
         if window is None or window.metric != account.budget.metric:
             window = self._windows[row["id"]] = Window(account, row["id"])
         window.account = account  # a new one where the budgets have changed
@@ -269,7 +269,7 @@ class Ledger:
     def return_unused(self, *, idle: bool = True, everything: bool = False) -> tuple[dict[str, str], bool]:
         """Give up free money: what nobody has used for a while (`idle`), or `everything`.
 
-        What of every window must be kept, as `renew_grants_v1` takes it, and whether anything was given up.
+        Returns how much of each window must be kept, as `renew_grants_v1` takes it, and whether anything was given up.
         """
         now = time.monotonic()
         kept: list[tuple[Window, int]] = []
@@ -288,9 +288,9 @@ class Ledger:
         return {str(window.id): as_text(amount, window.metric) for window, amount in kept}, returned
 
     def confirm_kept(self, kept: Mapping[str, str], grants: Mapping[str, str], lapse_at: float) -> None:
-        """Take over the answer of `renew_grants_v1`: of free money the database may know less than we do.
+        """Take over the answer of `renew_grants_v1`, and spend no more than it says.
 
-        So it is after the machine has slept, or the database was restored from a backup.
+        It may say less than we count as free, as after the machine has slept, or the database was restored from a backup.
         """
         with self._lock:
             for window_id in kept:

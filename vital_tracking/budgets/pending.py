@@ -99,7 +99,7 @@ def suspending(
 
 
 def _document(call: Any, waits: Callable[..., Any], name: str, doc: str) -> None:
-    """What `help()` shows of it: its own name and words, and what it returns instead of waits."""
+    """What `help()` shows: a name and text of its own, and the type of the result in place of the waits."""
     signature = inspect.signature(waits)
     returned = str(signature.return_annotation).removeprefix("Waits[").removesuffix("]")
     call.__name__, call.__doc__ = name, inspect.cleandoc(doc)
@@ -131,7 +131,7 @@ class Answer(NamedTuple):
 
 
 class PendingRequest:
-    """A call that waits, and what it is told; `answer` stays None where nobody can say.
+    """A call that waits, and its answer; `answer` stays None where the database gave none.
 
     `max_wait` is the longest wait for a throttle that its caller allows, in seconds; `clamp` whether the model's answer may be
     limited. `plan` and `amounts` are there once it was quoted. Safe from any thread: one asks, another one answers.
@@ -166,7 +166,7 @@ class PendingRequest:
         self.quoted = False
         self.max_tokens: int | None = None  # what the model's answer must be limited to
         self.shortened = self.retried = False
-        self.calls = 1  # of its plan, for which it asks; 0: another one asks for more on behalf of all
+        self.calls = 1  # of its plan, for which it wants further grants; 0: another request wants them for all
         self.done = threading.Event()
         self.answer: Answer | None = None
         self.gone = False  # its caller waits no more
@@ -181,14 +181,14 @@ class PendingRequest:
         return pending
 
     def quote(self, plan: Plan) -> None:
-        """Note the plan of the call and what it may take; raises BudgetExceeded where that cannot be said."""
+        """Note the plan of the call and what it may take; raises BudgetExceeded where a strict budget misses a limit."""
         self.plan = plan
         self.amounts, limited = plan.terms.quote(self.request, self.clamp)
         if not self.shortened:
             self.max_tokens = limited
         self.quoted = True
 
-    # For who asks
+    # For the call that waits
 
     def answer_within(self, seconds: float) -> Wait:
         """The wait for the answer, for at most so many seconds."""
@@ -201,18 +201,18 @@ class PendingRequest:
             callback()
 
     def give_up(self) -> bool:
-        """Wait no longer; an answer that has just come still counts. Whether there is none."""
+        """Wait no longer; an answer that has just come still counts. Returns whether there is none."""
         with self._lock:
             self.gone = self.answer is None
             return self.gone
 
     def cancel(self) -> Admission | None:
-        """Want the answer no more; what was admitted by then, to be given back."""
+        """Want no answer any more; returns what was admitted by then, to be given back."""
         with self._lock:
             self.gone = True
             return None if self.answer is None else self.answer.admission
 
-    # For who answers
+    # For the lease thread
 
     def resolve(self, answer: Answer) -> bool:
         """Give the answer; False where nobody waits for it any more."""
@@ -224,7 +224,7 @@ class PendingRequest:
         return True
 
     def leave(self) -> None:
-        """Let whoever asks decide alone; nothing where there is an answer already."""
+        """End the wait without an answer, so that the caller decides alone; nothing where there is an answer already."""
         if self.answer is None and not self.done.is_set():
             self._tell()
 

@@ -1,4 +1,4 @@
-"""The plans of a process: for calls of one kind made once, by the budgets and prices in force."""
+"""Finds the plan of a call: which budgets and prices apply to it, looked up once for each kind of call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PLAIN: Final = frozenset({str, int, type(None)})
 class Plans:
     """Finds the plan of a call, and forgets all plans when what they rest on changes.
 
-    `policy` are the budgets as last read; None before the first time.
+    `policy` holds the budgets as last read; None before the first time.
     """
 
     def __init__(self, ledger: Ledger, prices: PriceBook, settings: Settings) -> None:
@@ -71,7 +71,7 @@ class Plans:
             if policy is not self.policy:  # it has changed meanwhile: the plan serves this call, and no other
                 self.known.pop(key, None)
             return plan
-        except TypeError:  # a name that cannot be hashed, so it is no text
+        except TypeError:  # an id that cannot be hashed is no text; the row will hold it as text
             return self._make(policy, request)
 
     def _make(self, policy: Policy, request: Request) -> Plan:

@@ -1,4 +1,4 @@
-"""Budgets as the database keeps them, which of them a call meets, and what a refusal means. Pure."""
+"""Budgets as the database keeps them, which of them a call meets, and the errors by which they stop it. Pure."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def refusal(
 
 
 def answer_unlimited(budget: Budget, entity: str) -> BudgetExceeded:
-    """The error for a call under a strict budget of which nobody can say what it may cost."""
+    """The error for a call under a strict budget whose answer has no limit, so that its cost has none."""
     reason = "it is strict, and nothing limits the answer. Set max_tokens on the model, or use tracker.guard(model)."
     return BudgetExceeded(_stop_by(budget, entity, reason))
 

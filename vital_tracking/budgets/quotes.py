@@ -19,10 +19,10 @@ _TOKENS_AROUND_A_MESSAGE: Final = 8  # its role and its delimiters, which provid
 
 
 class Terms:
-    """By what calls of one kind are quoted: the budgets that they meet, the model's price, and what is known of their sizes.
+    """What quotes for calls of one kind rest on: the budgets that they meet, the model's price, and the sizes of earlier calls.
 
-    `budgets` stand with the id of the entity that each is for. `may_pass` has the ids of those that ask for cheaper models
-    over their limit and let this one pass.
+    `budgets` come with the id of the entity that each is for. `may_pass` has the ids of the budgets that, over their limit,
+    only let cheaper models pass, and let this one pass.
     """
 
     __slots__ = ("budgets", "history", "may_pass", "price", "strict")
@@ -106,7 +106,7 @@ class Terms:
 def strict_prompt_tokens(request: Request) -> int:
     """A prompt's tokens as strict budgets count them: one a byte, with its tools and what stands around each message.
 
-    No tokenizer makes more of a text; pictures and sounds are not counted.
+    No tokenizer makes more than one token of a byte; pictures and sounds are not counted.
     """
     tools = len(repr(request.tools).encode("utf-8", "replace")) if request.tools else 0
     return request.prompt_bytes + tools + _TOKENS_AROUND_A_MESSAGE * request.messages

@@ -1,4 +1,4 @@
-"""The windows of budgets as far as this process has a part in them, and what calls of one kind meet of them.
+"""The windows of which this process holds grants, and which of them calls of one kind meet.
 
 These are plain state, without a lock: amounts change in the ledger alone, under its lock. They are whole numbers: picodollars,
 tokens or calls, by the budget's metric.
@@ -24,14 +24,14 @@ _HURRY_S: Final = 2.0
 _REFUSED_S: Final = 0.25
 
 Draw: TypeAlias = tuple[int, str]
-"""Window id and amount, in the budget's metric as text: what a call uses of what its process had been granted."""
+"""Window id and amount, in the budget's metric as text: how much of its process's grant a call has used."""
 
 
 class RoundTrip(NamedTuple):
-    """One answer of the database in time: when it was asked, by our monotonic clock, and what its own clock said.
+    """The times of one request to the database: `asked_at`, by our monotonic clock, and what the database's clock said.
 
-    What it granted is spent until `grants_lapse_at`, what it said of used-up windows believed until `over_until`: seconds of
-    our clock.
+    What it granted is spent until `grants_lapse_at`; that a window is used up is believed until `over_until`. Both are seconds
+    of our clock.
     """
 
     asked_at: float
@@ -56,7 +56,7 @@ class Window:
         self.ends = FOREVER
         self.granted = 0
         self.free = 0
-        self.low = -1  # with less free than this, more is asked for ahead of need, once; not near the limit
+        self.low = -1  # below this much free money more is fetched ahead of need, once; -1: not
         self.used_at = 0.0
 
     def receive(self, row: Mapping[str, Any], trip: RoundTrip) -> None:
@@ -72,7 +72,7 @@ class Window:
             self.low = granted // 4 if limit - spent - others > 8 * granted else -1
 
     def give_up_free(self) -> None:
-        """Count what is free as granted no more."""
+        """No longer count the free part as granted."""
         self.granted -= self.free
         self.free = 0
 
@@ -86,7 +86,7 @@ class Account:
         self.budget = budget
         self.entity = entity
         self.windows: tuple[Window, ...] = ()
-        self.want = _FIRST_WANT  # calls for which more is asked than is needed at once
+        self.want = _FIRST_WANT  # for how many further calls grants are asked for
         self.asked_at = 0.0
         self.over_until = 0.0
         self.refusal: Refusal | None = None
@@ -114,12 +114,12 @@ class Plan:
         self.accounts = tuple(accounts)
         self.terms = terms
         self.windows: tuple[Window, ...] = ()
-        self.until = 0.0  # of our monotonic clock: so long `windows` and `note` hold
+        self.until = 0.0  # how long `windows` and `note` are right, by our monotonic clock
         self.note: str | None = None  # what the rows of calls say of a budget that only watches and is over its limit
         self.low = False  # a window should be refilled before it is empty
 
     def refresh(self) -> bool:
-        """Take over what the accounts have by now; False where one of them does not know its windows."""
+        """Take over the windows that the accounts have by now; False where one of them does not know its windows."""
         now = time.monotonic()
         windows: list[Window] = []
         until = FOREVER
@@ -141,7 +141,7 @@ class Plan:
 
 
 class Refusal:
-    """What the database answered to a call of a plan that it refused: for a moment the answer to others as well."""
+    """The database's refusal of a call; for a moment it is the answer to other calls of the same plan as well."""
 
     def __init__(self, plan: Plan, amounts: Amounts, answer: Mapping[str, Any]) -> None:
         self.plan = plan
@@ -161,7 +161,7 @@ class Refusal:
 
 
 class Hold:
-    """What is set aside for one call, until its record is made or it is released: of each window the amount of its metric."""
+    """What is set aside for one call in each of its windows, until the call's record is made or the hold is released."""
 
     __slots__ = ("amounts", "history", "holder", "prompt_bytes", "settled", "windows")
 

@@ -23,11 +23,11 @@ ALLOWED_METADATA: Final = frozenset(
         "thread_id",
     }
 )
-"""Metadata that LangChain and LangGraph add and that say something about cost; others only where the team allows them."""
+"""Metadata that LangChain and LangGraph add and that say something about cost; others are kept only where the team allows it."""
 
 NOBODY: Final = CallContext()
 HASHED_AS_THEY_ARE: Final = frozenset({str, int, type(None)})
-"""Types of values that may stand in a key of a cache; True would be found as 1, and is no position."""
+"""Types of values that may be part of a cache's key. Not bool: as a key, True is the same as 1."""
 
 # The contexts of calls outside of scopes, by the tracker's default context.
 _outside: dict[int, tuple[CallContext, dict[object, CallContext]]] = {}
@@ -42,7 +42,7 @@ def context_of(
     *,
     in_tool: bool,
 ) -> CallContext:
-    """The context of a call with such metadata. Calls of one scope that say the same of themselves share one context.
+    """The context of a call with such metadata. Calls of one scope whose own metadata are equal share one context.
 
     `frame` is the scope the call is in, `marked` the one whose metadata it carries (see `core.frames.locate`).
     """

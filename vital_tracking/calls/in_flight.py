@@ -1,4 +1,4 @@
-"""The registry of calls in flight: which have started and under which run, and how those end of which no end comes.
+"""The registry of calls in flight: which have started and under which run, and how those are closed that never report an end.
 
 Any thread may write to it at any moment, and garbage collection in the middle of anything. So it has no lock, and is made of
 dictionaries whose single operations are atomic.
@@ -23,12 +23,12 @@ from vital_tracking.core.frames import current_frame
 from vital_tracking.core.record import Status
 
 _MAX_OPEN: Final = 100_000
-_MAX_ENDED: Final = 1024  # calls of which more may be heard: an end that comes late, or twice
+_MAX_ENDED: Final = 1024  # ended calls that are remembered, as their end may be reported late or twice
 ORPHAN_GRACE_S: Final = 10.0
 
 
 class InFlightRegistry:
-    """The calls and runs that a handler follows, by the number of their run's id.
+    """The calls and runs that a handler follows, by the key of their run (`run_key`).
 
     `given_up` is handed each call that is closed without an end of its own; `call_timeout_s` is how long one may be silent,
     `orphan_grace_s` how long it may outlive its parent run, both in seconds.
@@ -65,12 +65,12 @@ class InFlightRegistry:
     # Calls
 
     def watch(self, call: LiveCall, run_id: UUID) -> None:
-        """Take the end of the run's id object for the end of the call, where no other comes."""
+        """Once the run's id object is garbage-collected, the call has ended, where no end was reported."""
         call.vanished = self._vanished
         call.ref = ref(run_id, call.vanish)
 
     def add(self, call: LiveCall) -> None:
-        """A call has started. `call.below` is the one that goes on under the same id, where a user gave it to two at once."""
+        """A call has started. `call.below` is another one still open under the same run id, where a user gave it to both."""
         if call.parent_run_id is not None:
             self._children.setdefault(run_key(call.parent_run_id), {})[call.key] = call
         self.calls[call.key] = call
@@ -85,14 +85,14 @@ class InFlightRegistry:
         call.ref = None
 
     def end(self, run_id: UUID, parent_run_id: UUID | None, tags: list[str] | None) -> LiveCall | None:
-        """Take out the call of a run that has ended; a new one where its start was missed; None where this was told before."""
+        """Take out the call of a run that has ended; a new one where its start was missed; None where it has ended before."""
         key = run_key(run_id)
         call = self.calls.pop(key, None)
         if self.closed:
             return None
         if call is None:
             return None if self._is_echo(key) else self._late(key, parent_run_id, tags)
-        call.ref = None  # the id's end says nothing any more
+        call.ref = None  # collecting the id means nothing from now on
         self._ended[key] = call.started_clock
         if call.below is not None:
             self._uncover(call)
@@ -121,7 +121,7 @@ class InFlightRegistry:
         return first[1]
 
     def _is_echo(self, key: int) -> bool:
-        """Whether this end was told before, to the same handler listed twice."""
+        """Whether this end was reported before, because the handler is listed twice."""
         echoes = self._echoes.get(key, 0)
         if echoes > 1:
             self._echoes[key] = echoes - 1
@@ -130,7 +130,7 @@ class InFlightRegistry:
         return bool(echoes)
 
     def _late(self, key: int, parent_run_id: UUID | None, tags: list[str] | None) -> LiveCall | None:
-        """The call of an end that finds none open: one that was given up, or one whose start was missed."""
+        """The call for an end of which no open call is known: one that was given up, or one whose start was missed."""
         late = self._given_up.pop(key, None)
         if late is None and key in self._ended:
             return None
@@ -169,7 +169,7 @@ class InFlightRegistry:
             self.runs[run_key(run_id)] = parent if parent is not None else Run(parent_run_id or run_id, None)
 
     def end_run(self, run_id: UUID, status: Status) -> None:
-        """It has ended; calls that it leaves open are given a little time, and then closed with that status."""
+        """A run around calls has ended; calls that it leaves open are closed with that status after a little time."""
         key = run_key(run_id)
         self.runs.pop(key, None)
         if key in self._children:
@@ -179,13 +179,13 @@ class InFlightRegistry:
                     call.orphaned = now
                     call.status = status
 
-    # Calls of which no end comes
+    # Calls whose end is never reported
 
     def close_stale(self) -> None:
-        """Close the calls of which no end will come: their run is gone, their parent has ended, or their time is up."""
+        """Close calls that will not report an end: their run's id was collected, their parent run has ended, or they time out."""
         vanished: list[int] = []
         for _ in range(len(self._vanished)):
-            with suppress(IndexError):  # another thread is at it too
+            with suppress(IndexError):  # another thread has taken the last one
                 vanished.append(self._vanished.popleft())
         for key in vanished:
             call = self.calls.get(key)
@@ -217,7 +217,7 @@ class InFlightRegistry:
         self._vanished.clear()
 
     def _give_up(self, call: LiveCall, status: Status) -> None:
-        # Remembered before it leaves the open ones: an end that comes at this very moment must find it in one of the two.
+        # Noted as given up before it leaves the open calls: an end reported at this moment must find it in one of the two.
         self._given_up[call.key] = _without_hold(call)
         if self.calls.pop(call.key, None) is None:
             self._given_up.pop(call.key, None)
@@ -225,15 +225,15 @@ class InFlightRegistry:
         self.remove(call)
         call.give_up(status)
         call.forget()
-        # Its end may still come, even where its id is gone (the interpreter tells weak references before it closes
-        # generators): then it takes this record's place. What was held is settled with this one.
+        # Its end may still be reported, even after its id was collected (Python calls back weak references before it closes
+        # generators). That record then replaces this one; the hold is settled with this one.
         if call.key in self._given_up:
             self._given_up[call.key] = _without_hold(call)
         self._tell_given_up(call)
 
 
 def _without_hold(call: LiveCall) -> LiveCall:
-    """A copy for the end that may still come: what was held is settled with the call that was given up."""
+    """A copy for an end that may still be reported; the hold is settled with the call that was given up."""
     late = copy.copy(call)
     if late.admission is not None:
         late.admission = dataclasses.replace(late.admission, hold=None)
@@ -241,14 +241,14 @@ def _without_hold(call: LiveCall) -> LiveCall:
 
 
 def _trim(book: dict[int, Any], limit: int) -> None:
-    """Forget the oldest entries above the limit. Other threads go on writing: what they disturb is left to the next time."""
+    """Forget the oldest entries above the limit. Where another thread writes meanwhile, it is left to the next time."""
     with suppress(RuntimeError):
         for key in list(itertools.islice(book, max(len(book) - limit, 0))):
             book.pop(key, None)
 
 
 def run_key(run_id: Any) -> int:
-    """A run's key: its number, so that the registry does not keep the id object itself alive; of any other id, its text."""
+    """A run's key: the number of its UUID, since holding the id object would keep it alive; for any other id, its text."""
     try:
         return run_id.int  # type: ignore[no-any-return]
     except AttributeError:

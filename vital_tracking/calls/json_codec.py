@@ -45,15 +45,15 @@ def dumps(value: object) -> bytes:
     """JSON of a record's fields; what JSON cannot hold is mended as it will be for the database, or left out."""
     try:
         return orjson.dumps(value, default=_plain)
-    except (TypeError, ValueError):  # a lone surrogate, an integer of many digits, a key that is no text, a ring
+    except (TypeError, ValueError):  # a lone surrogate, a very large integer, a key that is no text, a cycle
         return orjson.dumps(mended(value), default=_plain)
 
 
 def _plain(value: object) -> Any:
-    """What JSON has no word for: amounts and ids as text, models as what they dump, anything else not at all."""
+    """A value that JSON has no type for: amounts, ids and times as text, pydantic models as they dump themselves, else None."""
     if isinstance(value, (Decimal, UUID)):
         return str(value)
-    if isinstance(value, datetime):  # somebody's own: pandas', pendulum's, a test's
+    if isinstance(value, datetime):  # a subclass, such as pandas' or pendulum's
         return value.isoformat()
     if isinstance(value, float):
         return float(value)
@@ -65,7 +65,7 @@ def _plain(value: object) -> Any:
     if dump is not None:
         try:
             return dump()
-        except Exception:  # noqa: BLE001 - somebody's model; the record is worth more than this value
+        except Exception:  # noqa: BLE001 - a user's class may raise anything; only this value is left out
             return None
     return None
 
@@ -92,7 +92,7 @@ def mended(value: object, depth: int = _DEEPEST) -> Any:
 
 
 def context_fields(context: CallContext) -> dict[str, Any]:
-    """What a context says, without what it leaves open."""
+    """The fields of a context that are set."""
     return {
         name: _context_value(name, value) for name in CONTEXT_FIELDS if (value := getattr(context, name)) is not None
     }
@@ -107,12 +107,12 @@ def _context_value(name: str, value: object) -> object:
 
 
 def context_from(data: Mapping[str, Any]) -> CallContext:
-    """The context that said so."""
+    """The context that `context_fields` described."""
     return CallContext(**{name: data[name] for name in CONTEXT_FIELDS if name in data})
 
 
 def pack_record(record: CallRecord, *, short: bool = False) -> bytes:
-    """A call's record; `short` leaves out what says nothing of money or to whom it belongs."""
+    """A call's record as JSON; `short` leaves out its metadata and tags, which say nothing of money or owners."""
     data: dict[str, Any] = {name: getattr(record, name) for name in _RECORD_FIELDS}
     data = {name: value for name, value in data.items() if value is not None}
     data["created_at"] = record.created_at
@@ -129,7 +129,7 @@ def pack_record(record: CallRecord, *, short: bool = False) -> bytes:
 
 
 def unpack_record(payload: bytes, skew_s: float) -> CallRecord:
-    """The record that was packed; one whose time was read from an uncorrected clock is corrected by `skew_s` seconds."""
+    """The record that `pack_record` packed; a time that was read from an uncorrected clock is corrected by `skew_s` seconds."""
     data = orjson.loads(payload)
     kept = {name: data[name] for name in _RECORD_FIELDS if name in data}
     kept["notes"] = tuple(data.get("notes", ()))
@@ -158,7 +158,7 @@ def _cost_part(cost: Mapping[str, str], name: str) -> Any:
 
 
 def pack_run(run: RunRecord) -> bytes:
-    """One state of a service run."""
+    """One state of a service run as JSON."""
     data: dict[str, Any] = {name: getattr(run, name) for name in _RUN_FIELDS}
     data["started_at"], data["ended_at"] = run.started_at, run.ended_at
     data["context"] = context_fields(run.context)
@@ -168,7 +168,7 @@ def pack_run(run: RunRecord) -> bytes:
 
 
 def unpack_run(payload: bytes) -> RunRecord:
-    """The state that was packed."""
+    """The state that `pack_run` packed."""
     data = orjson.loads(payload)
     kept = {name: data[name] for name in _RUN_FIELDS if name in data}
     kept["ancestor_run_ids"] = tuple(kept.get("ancestor_run_ids", ()))

@@ -1,7 +1,7 @@
-"""One call while it runs: what the callbacks tell of it, noted in the caller's thread.
+"""One call while it runs: what the callbacks report of it, noted in the caller's thread.
 
-There, only references are kept and clocks read. Of prompts and answers sizes and a few named fields are taken; no text is kept
-past the end of the call.
+In that thread little is done: references are kept and clocks are read. Of prompts and answers only sizes and a few named fields
+are taken; no text is kept past the end of the call.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from vital_tracking.errors import BudgetExceeded
 
 _EMPTY: Final[Mapping[str, Any]] = {}
 
-# What a guard took for the calls that it is about to start in this context, in their order.
+# The admissions that a guard has obtained for the calls that it is about to start in this context, in their order.
 admitted: ContextVar[deque[Admission] | None] = ContextVar("vital_tracking_admitted", default=None)
 
-# Of a result's and a request's fields these go on; others may hold text, such as the tokens of `logprobs`.
+# Only these fields of a result and of a request are kept; others may hold text, such as the tokens in `logprobs`.
 _RESPONSE_FIELDS: Final = frozenset({"model_name", "model", "model_id", "finish_reason", "stop_reason", "service_tier"})
 _PARAMETERS: Final = ("model", "model_name", "model_id", "_type")
 
@@ -58,7 +58,7 @@ class Run:
 
 
 class LiveCall:
-    """The state of one call, by its run. `started` is wall time in seconds; other times are seconds of a monotonic clock."""
+    """The state of one call. `started` is wall time in seconds; other times are seconds of a monotonic clock."""
 
     __slots__ = (
         "admission",
@@ -137,7 +137,7 @@ class LiveCall:
         self.frame: ScopeFrame | None = None
         self.marked: ScopeFrame | None = None
         self.allowed: frozenset[str] = ALLOWED_METADATA
-        self.keys: MetadataKeys | None = None  # of its metadata, once they were asked for
+        self.keys: MetadataKeys | None = None  # of its metadata, once they were looked up
         self.packed_start: bytes | None = None  # its start as it went to the spool
         self.size: int | None = None  # of the prompt's text, in bytes
         self.skew_s: float | None = None  # how far this machine's clock was off, where that was known
@@ -176,7 +176,7 @@ class LiveCall:
 
     @property
     def scope_metadata(self) -> Mapping[str, Any]:
-        """What the scope of the call has given it as metadata."""
+        """The metadata of the scope that the call is in."""
         return self.frame.metadata if self.frame is not None else _EMPTY
 
     def prompt_size(self) -> int:
@@ -186,7 +186,7 @@ class LiveCall:
         return self.size
 
     def vanish(self, _gone: object) -> None:
-        """The run's id object was collected, perhaps in the middle of anything: only note when, and leave word."""
+        """The run's id object was collected, perhaps while other code of ours runs: only note the time and the key."""
         self.ended = time.perf_counter()
         self.vanished.append(self.key)
 
@@ -224,7 +224,7 @@ class LiveCall:
     def end(self, response: Any) -> None:
         """Take from the result what is needed, as it stands now: a cache may change it later."""
         self.ended = time.perf_counter()
-        self.status = "ok"  # a parent that ended first has guessed otherwise
+        self.status = "ok"  # where its parent ended first, another status was assumed
         self._take(response)
         if not _holds_counts(self.usage):
             self._measure(response)
@@ -250,19 +250,19 @@ class LiveCall:
         self.admission = Admission(action=error.action)
 
     def give_up(self, status: Status) -> None:
-        """End a call of which no end will come."""
+        """End a call whose end will not be reported."""
         if self.ended is None:
             self.ended = time.perf_counter()
         self.status = status
         self._measure(None)
 
     def forget(self) -> None:
-        """Let go of everything that may hold text; what is left can wait for delivery as long as it must."""
+        """Let go of everything that may hold text; what is left may wait for delivery however long."""
         self.messages = None
         metadata, params, serialized = self.metadata, self.params, self.serialized
         provider, model = metadata.get("ls_provider"), metadata.get("ls_model_name")
         if provider and model and type(provider) is type(model) is str:
-            self.params, self.serialized = _EMPTY, None  # they would be asked for nothing else
+            self.params, self.serialized = _EMPTY, None  # they are read for provider and model alone, which are known
             return
         if params:
             known = type(params) is dict or isinstance(params, Mapping)
@@ -272,14 +272,14 @@ class LiveCall:
             self.serialized = {"id": serialized.get("id")} if known else None
 
     def keep(self) -> None:
-        """Let go of the metadata that nothing is made of: the call waits in memory as it is."""
+        """Let go of metadata that its record does not need, since the call is to wait in memory as it is."""
         self.attribute()
         metadata = self.metadata
         keys = self.keys = metadata_keys(self.allowed, metadata)  # anew: they may have changed since the start
         self.metadata = kept = dict(zip(keys.names, keys.values(metadata), strict=True))
         kept["ls_provider"], kept["ls_model_name"] = metadata.get("ls_provider"), metadata.get("ls_model_name")
         parent = self.parent_run_id
-        if type(parent) is UUID:  # the id object itself must not be held: its end says that its run has ended
+        if type(parent) is UUID:  # not the id object itself: it must be collected when that run ends
             self.parent_run_id = uuid_utils.UUID(int=parent.int)
 
     # What is known of it
@@ -429,7 +429,7 @@ class LiveCall:
         self.response = kept
 
     def _measure(self, response: Any) -> None:
-        """Take the sizes of texts, for want of counts. A call given up before keeps the size of its prompt."""
+        """Take the sizes of texts, in place of token counts. A call that was given up keeps the size of its prompt."""
         generations = getattr(response, "generations", None) if response is not None else None
         prompt = self.prompt_size() if self.messages is not None else (self.estimate or (0, 0))[0]
         answer = text_size(generations) if generations else 0
@@ -444,7 +444,7 @@ def _keep(kept: dict[str, Any], fields: Mapping[str, Any]) -> None:
 
 
 def _holds_counts(usage: Mapping[str, Any] | None) -> bool:
-    """Whether usage holds both counts, at a glance; where it does not, sizes are taken to estimate by."""
+    """Whether usage holds both counts; a quick check. Where it does not, sizes of texts are taken to estimate by."""
     return (
         usage is not None
         and type(prompt := usage.get("input_tokens")) is int

@@ -1,4 +1,4 @@
-"""What metadata with the same keys share, worked out once: which values are kept, which say to whom a call belongs."""
+"""For each set of metadata keys, worked out once: which values are kept, and which say to whom a call belongs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vital_tracking.core.context import CONTEXT_KEYS, METADATA_KEY, unknown_keys
 from vital_tracking.core.sanitize import clean_text
 
 READ_KEYS: Final = frozenset({"langgraph_checkpoint_ns", METADATA_KEY})
-"""Metadata that rows are made of, beside those that are allowed, the context's, the provider's and the model's."""
+"""Metadata that records are made from, beside the allowed ones and those of context, provider and model."""
 
 OWNER_KEYS: Final = CONTEXT_KEYS | {"langgraph_node", "lc_agent_name", "thread_id"}
 """Metadata that say to whom a call belongs."""
@@ -38,7 +38,7 @@ class MetadataKeys:
     """The names of some metadata that are kept, in their order, and how the values are taken from metadata with these keys.
 
     `values` takes those of `names`, `owners` those of `OWNER_KEYS`; `unknown` are names that are most likely spelling mistakes;
-    `json` says all that. Equal only to itself.
+    `json` holds all that as JSON. Equal only to itself.
     """
 
     __slots__ = ("json", "names", "owners", "unknown", "values")

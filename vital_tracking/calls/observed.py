@@ -1,4 +1,4 @@
-"""What was observed of one call: plain facts, as they lie in memory or in the spool until the call's record is made of them."""
+"""What was observed of one call: plain facts that never change, from which the call's record is made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMESPACE_KEY: Final = "langgraph_checkpoint_ns"
 
 
 class SharedFacts:
-    """What calls of one scope whose metadata have the same keys share: looked at once, for all of them.
+    """What calls of one scope whose metadata have the same keys share: worked out once, for all of them.
 
     `scope` is the scope's own metadata, `names` those of the calls' metadata that are kept. `stored` has the place of each
     value that is stored under its own name, `own` and `namespace` the places of those that are only read.
@@ -45,7 +45,7 @@ class SharedFacts:
 
 
 class ObservedCall(NamedTuple):
-    """One call that has ended, or of which nothing but its start is known.
+    """One call that has ended, or of which only its start is known.
 
     `started` is the start in seconds since the epoch, by the database's clock as far as that was known; times are milliseconds,
     sizes bytes of UTF-8. `values` are those of its metadata, in the order of the names in `shared`; `estimate` is the size of its

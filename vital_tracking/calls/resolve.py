@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from vital_tracking.calls.attribution import graph_path
 from vital_tracking.calls.observed import ObservedCall
-from vital_tracking.calls.usage_of import estimated_usage, first_text, usage_from_metadata, usage_from_token_usage
+from vital_tracking.calls.usage_of import estimated_usage, model_of, usage_from_metadata, usage_from_token_usage
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TokenUsage
@@ -30,8 +30,7 @@ def record_of(call: ObservedCall) -> CallRecord:
     """The record of a call."""
     bill = _bill(call)
     response = call.response
-    model = first_text(response.get("model_name"), response.get("model"), response.get("model_id"))
-    model = model or call.requested_model
+    model = model_of(call.requested_model, response)
     # A call that was stopped was never admitted, whatever its budgets had said of it before.
     admitted = call.stopped_by is None
     requested = call.dearer_model if admitted and call.dearer_model is not None else call.requested_model
@@ -71,7 +70,7 @@ def record_of(call: ObservedCall) -> CallRecord:
 
 
 def least_record_of(call: ObservedCall) -> CallRecord:
-    """What is known of a call for sure, where its record cannot be made: that it was, and its usage or the sizes of its texts."""
+    """A minimal record, where the full one cannot be made: that the call was made, and its usage or the sizes of its texts."""
     prompt_bytes, answer_bytes = _sizes(call)
     usage = None
     with suppress(Exception):
@@ -136,7 +135,7 @@ def _bill(call: ObservedCall) -> _Bill:
 def _bill_of_success(call: ObservedCall, known: TokenUsage | None, notes: tuple[str, ...]) -> _Bill:
     cached = _from_cache(call)
     if call.answered_inside and not cached:
-        # A model that asked another one inside and handed its answer on: the inner call carries the bill.
+        # A model that called another one and passed its answer on: the inner call carries the bill.
         return _Bill(_NOTHING, billed=False, notes=(*notes, "billed_by_inner_call"))
     if known is None and call.token_usage is not None:
         if not call.token_usage and call.batch_size > 1 and call.batch_reported:
@@ -144,8 +143,8 @@ def _bill_of_success(call: ObservedCall, known: TokenUsage | None, notes: tuple[
             return _Bill(_NOTHING, notes=(*notes, "billed_with_batch"))
         known = usage_from_token_usage(call.token_usage)
     prompt_bytes, answer_bytes = _sizes(call)
-    # No request has an empty prompt, and no answer with text took no tokens: such counts are what an integration makes of a
-    # usage that never came.
+    # Every request has a prompt, and every answer with text has tokens: counts of 0 are what an integration reports where the
+    # provider sent no usage.
     whole = known is not None and known.prompt_tokens and "token_total_missing" not in known.notes
     if known is not None and whole and (known.completion_tokens or not answer_bytes):
         return _Bill(known, cache_hit=cached, notes=notes)
@@ -155,7 +154,7 @@ def _bill_of_success(call: ObservedCall, known: TokenUsage | None, notes: tuple[
 
 
 def _sizes(call: ObservedCall) -> tuple[int, int]:
-    """Bytes of the prompt's and of the answer's text, for want of counts."""
+    """Bytes of the prompt's and of the answer's text, in place of token counts."""
     if call.estimate:
         prompt_bytes, answer_bytes = call.estimate
         return prompt_bytes, answer_bytes

@@ -1,4 +1,4 @@
-"""Records of calls that were not made, or of which nobody says how they ended."""
+"""Records of calls that a budget stopped, and of calls that have begun and may never report an end."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def begun_record(
     call_type: CallType = "chat",
     started: datetime | None = None,
 ) -> CallRecord:
-    """The record that a call becomes which was begun and of which no end comes: `abandoned`, with what it may have used."""
+    """The record of a call that has begun, for the case that it never reports an end: `abandoned`, with what it may have used."""
     return CallRecord(
         id=admission.call_id or new_id(),
         created_at=started or datetime.now(UTC),

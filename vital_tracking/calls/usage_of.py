@@ -52,7 +52,7 @@ _PERHAPS_BILLED: Final = frozenset(
 
 _NO_FIELDS: Final[Mapping[str, Any]] = {}
 
-# Codes of errors that say something without quoting anybody.
+# Codes of errors that may be stored: fixed words, which quote no request.
 ERROR_CODES: Final = frozenset(
     {
         "authentication_error",
@@ -147,21 +147,16 @@ def _sum(first: object, second: object) -> object:
     return sum(numbers) if numbers else first or second
 
 
-def model_of(
-    metadata: Mapping[str, Any], params: Mapping[str, Any], response: Mapping[str, Any]
-) -> tuple[str | None, str | None]:
-    """The model that answered and the model asked for.
-
-    Best first: what the response names, then `ls_model_name`, then the parameter `model`; `model_name` among the parameters
-    is stale after an override.
-    """
-    requested = requested_model_of(metadata, params)
-    answered = first_text(response.get("model_name"), response.get("model"), response.get("model_id"))
-    return answered or requested, requested
+def model_of(requested: str | None, response: Mapping[str, Any]) -> str | None:
+    """The model that answered, by what the response names; where it names none, the one that was `requested`."""
+    return first_text(response.get("model_name"), response.get("model"), response.get("model_id")) or requested
 
 
 def requested_model_of(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
-    """The model asked for."""
+    """The model asked for: `ls_model_name`, else the parameter `model`.
+
+    `model_name` among the parameters comes last: it is stale after an override.
+    """
     named = metadata.get("ls_model_name")
     if isinstance(named, str) and named:
         return named
@@ -215,7 +210,7 @@ def text_size(value: object) -> int:
         return 0
     if isinstance(value, (int, float)):
         return 4
-    # Messages and generations are pydantic's, which take long to say that they have no such attribute.
+    # Messages and generations are pydantic's, for which asking for a missing attribute takes long.
     fields = getattr(value, "__dict__", None)
     if fields is None:
         return 0
@@ -243,7 +238,7 @@ def prompt_size(prompts: Any) -> int:
 def estimated_usage(
     prompt_bytes: int, completion_bytes: int, known: TokenUsage | None = None, *, ended: bool = False
 ) -> TokenUsage:
-    """Usage that nobody reported in full, estimated from the sizes of the texts and flagged.
+    """Usage that was not reported in full, estimated from the sizes of the texts and flagged.
 
     `known` is what was reported: its prompt count is exact; its completion count is exact where the answer `ended`, and a lower
     bound where it was broken off.
@@ -311,7 +306,7 @@ def request_hash(key: bytes, parts: Iterable[object]) -> str:
 
 
 def _content(part: object) -> object:
-    """What of a request its answer depends on: of messages type and content, not the ids that LangGraph gives them."""
+    """What of a request decides its answer: type, content and tool calls of messages, not the ids that LangGraph adds."""
     if isinstance(part, (list, tuple)):
         return [_content(item) for item in part]
     if hasattr(part, "content"):

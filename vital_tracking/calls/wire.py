@@ -1,8 +1,8 @@
-"""A call as it lies in the spool: lines of JSON, packed in the caller's thread, so every microsecond counts.
+"""A call as lines of JSON in the spool. They are packed in the caller's thread, so every microsecond counts.
 
 A call that has begun is two lines: what it shares with the other calls of its scope, and what is known at its start. One that has
-ended has a third line, of what became of it. The first line is made once for all calls that share it, and is looked at once when
-they are read. JSON has no line breaks within. No text of a prompt or an answer is in there, and of metadata only what may be
+ended has a third line, of what became of it. The first line is made once for all calls that share it, and is parsed once when
+they are read. A line of JSON has no line break in it. It holds no text of a prompt or an answer, and of metadata only what may be
 stored. What a later version adds at a line's end is ignored by an earlier one, and what it leaves out is taken as not known.
 """
 
@@ -28,7 +28,7 @@ from vital_tracking.core.usage import TokenUsage
 _LONG: Final = 1024  # bytes of a start past which there may be a text in it that has to be cut
 _WHOLE: Final = frozenset({int, type(None)})
 
-# The facts of a start and of an end, in their order on the line; behind a start's stand the values of the call's metadata.
+# The facts of a start and of an end, in their order on the line; the values of the call's metadata follow those of a start.
 _FIRST: Final = ObservedCall._fields.index("call_type")
 _MIDDLE: Final = ObservedCall._fields.index("status")
 _START: Final = ("started", "skew_s", *ObservedCall._fields[_FIRST:_MIDDLE])
@@ -38,7 +38,7 @@ _LEFT_OUT_WHEN_SHORT: Final = frozenset({"tags", "request_hash"})
 
 _USAGE, _TOKEN_USAGE, _ERROR, _NOTES = map(_END.index, ("usage", "token_usage", "error", "notes"))
 
-# First lines that were written, by the identity of the context and the keys; with the context and the scope's metadata.
+# First lines that were written, by the identity of the context and the keys, with the context and the scope's metadata.
 _written: dict[tuple[int, MetadataKeys], tuple[CallContext, Mapping[str, Any], bytes]] = {}
 # First lines that were read.
 _read: dict[bytes, SharedFacts] = {}
@@ -55,7 +55,7 @@ def pack_start(call: LiveCall, run_id: object = None) -> bytes:
 
 
 def pack_call(call: LiveCall, *, short: bool = False) -> bytes:
-    """A call that has ended; `short` leaves out what says nothing of money or to whom it belongs."""
+    """A call that has ended; `short` leaves out what says nothing of money or owners."""
     start = call.packed_start or pack_start(call)
     facts = call.end_facts()
     usage, token_usage, error = facts[_USAGE], facts[_TOKEN_USAGE], facts[_ERROR]
@@ -74,8 +74,8 @@ def pack_call(call: LiveCall, *, short: bool = False) -> bytes:
 def unpack_call(key: bytes, payload: bytes, skew_s: float) -> ObservedCall:
     """The call that was packed at its start or at its end; `key` is its id as 16 bytes.
 
-    `skew_s` is how many seconds to add to the clock that its start was read from, where that was not known then. Of a call of
-    which nothing but the start was packed, it is not known how it ended: it was abandoned.
+    `skew_s` is how many seconds to add to the time of its start, where the clock's error was not known then. A call of which
+    only the start was packed counts as abandoned.
     """
     lines = payload.split(b"\n")
     first, second, *third = lines if len(lines) > 1 else _lines_of_document(payload)
@@ -167,7 +167,7 @@ def _counts(usage: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 def _count(value: object) -> object:
-    """A count as JSON can hold it: NaN would become nothing, which nobody reported; and a text may be somebody's."""
+    """A count as JSON can hold it. NaN becomes text, since null would mean that nothing was reported; text is not kept."""
     if isinstance(value, Mapping):
         return {name: _count(inner) for name, inner in value.items()}
     if (dump := getattr(value, "model_dump", None)) is not None:

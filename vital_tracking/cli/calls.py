@@ -13,7 +13,7 @@ from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.render.times import moment, short_time
 from vital_tracking.core.context import SERVICE_TYPES
 from vital_tracking.core.record import STATUSES
-from vital_tracking.queries.calls import CALL_COLUMNS, Call, CallFilters, recent_calls
+from vital_tracking.queries.calls import CALL_COLUMNS, CallFilters, StoredCall, recent_calls
 from vital_tracking.queries.words import usd
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ _HEADINGS = (
 )
 
 
-def _cells(row: Call, *, merged: bool) -> tuple[str, ...]:
+def _cells(row: StoredCall, *, merged: bool) -> tuple[str, ...]:
     place = row["workflow_step"] or (f"seat {row['panel_position']}" if row["panel_position"] else None)
     what_for = " / ".join(str(part) for part in (row["service_type"], row["user_id"], row["agent_name"], place) if part)
     marks = "".join(("~" if row["usage_estimated"] else "", " cached" if row["cache_hit"] else ""))

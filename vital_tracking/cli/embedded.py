@@ -1,4 +1,4 @@
-"""`vital-tracking psql` and `stop`: the embedded PostgreSQL by hand."""
+"""`vital-tracking psql` and `stop`: opens and stops the embedded PostgreSQL."""
 
 from __future__ import annotations
 

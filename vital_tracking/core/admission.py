@@ -1,4 +1,4 @@
-"""What is asked before a call, and the answer: values that the rooms hand to each other."""
+"""The request for a call's admission, and the admission: values that other modules hand to each other."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final, Protocol
 from vital_tracking.core.context import CallContext
 
 UNKNOWN_SIZE: Final = -1
-"""The size of a prompt of which only the tokens are known: nothing can be learned from it for others."""
+"""The size of a prompt of which only the tokens are known: estimates learn nothing from such a call."""
 
 
 class Held(Protocol):
-    """What budgets hold for one call, as far as those see it who only hand it on."""
+    """What budgets hold for one call, as far as code needs to know that only passes it on."""
 
     @property
     def holder(self) -> str:
-        """The process whose grants it is a part of, by the name that the database knows it by."""
+        """The process whose grants it is a part of, by the name under which the database keeps these."""
 
 
 @dataclass(slots=True)
@@ -43,10 +43,10 @@ class Request:
 
 @dataclass(slots=True)
 class Admission:
-    """Go: with the hold that was taken, if any budget asked for one.
+    """A call may be made, with the hold that was taken for it, if any budget counts it.
 
     `action` is the strictest that was applied (`throttle`, `downgrade`; `shadow_block` and the like where a budget that is not
-    enforced would have stopped the call; `unchecked` where nobody could say); `throttled_ms` how many milliseconds were waited.
+    enforced would have stopped the call; `unchecked` where the database gave no answer); `throttled_ms` the milliseconds waited.
     `max_tokens` is what the answer must be limited to, where the caller asked for clamping and the window cannot pay for more.
     `requested_model` is the dearer model in whose place this one goes. `call_id` is the call's, where it has one before its
     record is made, and `began` when it began and whether by a clock that is still to be corrected.

@@ -27,7 +27,7 @@ class ScopeFrame:
     absorbed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     exported: Mapping[str, Any] = field(init=False)
-    # The contexts of its calls, by what these say themselves.
+    # A cache: the contexts of its calls, by the metadata of their own.
     known: dict[object, CallContext] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class ScopeFrame:
         return False
 
 
-# Weak: a scope that nobody holds any more is gone, and the metadata that carry it still attribute its calls.
+# Weak references: a scope to which nothing refers any more is gone; its calls are still attributed by the metadata they carry.
 _frames: WeakValueDictionary[str, ScopeFrame] = WeakValueDictionary()
 
 

@@ -50,7 +50,7 @@ PROVIDER_ALIASES: Final[Mapping[str, str]] = {
 }
 
 # Where a name such as `anthropic/claude-3.5-haiku` says whose model it is. Elsewhere (Ollama, vLLM, Hugging Face) such names
-# are of open models that run somewhere else, at nobody's list price.
+# are of open models that run somewhere else, where no list price holds.
 _GATEWAYS: Final = (None, "litellm", "openrouter")
 
 # Many gateways are reached with OpenAI's client, and so are many servers of one's own: there only models that run nowhere but
@@ -298,8 +298,8 @@ class PriceBook:
     def _order(self, names: Sequence[str]) -> Iterator[tuple[_LookUp, str]]:
         """Where to look for a price, best first: the model that answered, then the one asked for; own prices before listed.
 
-        Where the answer's name is the asked one's with a date, it is the same model: an own price for the asked name then
-        comes before the listed one for the dated name.
+        Where the model that answered has the asked one's name with a date, it is the same model: an own price for the asked
+        name then comes before the listed one for the dated name.
         """
         answered, *asked = names or [""]
         yield self._own_rates, answered

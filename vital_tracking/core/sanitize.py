@@ -11,11 +11,11 @@ from decimal import Decimal
 from typing import Any, Final
 
 MAX_TOKENS: Final = 10**12
-"""A count above this is garbage: it is a million times the longest context of any model."""
+"""A count above this is a mistake: it is a million times the longest context of any model."""
 
 
 MAX_TEXT: Final = 256
-"""Characters kept of an id or a name; a longer one keeps its start and a digest, so that two stay two."""
+"""Characters kept of an id or a name; a longer one keeps its start and a digest, so that different ones stay different."""
 
 
 MAX_METADATA: Final = 4096
@@ -70,7 +70,7 @@ def clean_text(value: object, limit: int = MAX_TEXT) -> str | None:
 def _as_text(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - somebody's __str__; the row is worth more than this value
+    except Exception:  # noqa: BLE001 - a user's __str__ may raise anything; the row is stored all the same
         return f"<{type(value).__name__}>"
 
 

@@ -19,7 +19,7 @@ class TokenUsage:
     `cache_write_1h_tokens` is the part of the cache writes that is kept an hour. Of `completion_tokens`: `reasoning_tokens` and
     `audio_output_tokens`.
 
-    `estimated`: nobody reported the counts. `notes`: what had to be mended, as short fixed words.
+    `estimated`: the counts were not reported. `notes`: what had to be mended, as short fixed words.
     """
 
     prompt_tokens: int = 0
@@ -95,7 +95,7 @@ class TokenUsage:
 
 
 def estimate_tokens(size: int) -> int:
-    """A rough token count of a text nobody counted: a token for every four bytes of UTF-8, rounded up.
+    """A rough token count of a text for which none was reported: a token for every four bytes of UTF-8, rounded up.
 
     Four characters a token is the rule of thumb that OpenAI and Anthropic publish for English; bytes instead of characters
     keep it near one token a character for Chinese or Japanese.

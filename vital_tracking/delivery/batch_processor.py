@@ -24,7 +24,7 @@ Encoded = TypeVar("Encoded")
 Item_contra = TypeVar("Item_contra", contravariant=True)
 _Result = TypeVar("_Result")
 
-# Spreads retries. A generator of our own: the application may have seeded the common one, and count on what it gives.
+# Spreads retries. A generator of our own, since an application may have seeded the common one and rely on its numbers.
 _spread: Final = random.Random().uniform  # noqa: S311
 
 _FIRST_DELAY_S: Final = 0.25
@@ -106,7 +106,7 @@ class BatchProcessor(Generic[Item, Encoded]):
         self._further_sources = further_sources
         self._on_tick = on_tick
         self._wake: SimpleQueue[None] = SimpleQueue()
-        # Reentrant: garbage collection may end a call, and that wake the writer, in the middle of anything.
+        # Reentrant: garbage collection may end a call, which calls `notice`, while this thread holds the lock.
         self._lock = threading.RLock()
         self._working = threading.RLock()
         self._moved = threading.Condition()
@@ -127,7 +127,7 @@ class BatchProcessor(Generic[Item, Encoded]):
 
     @property
     def closing(self) -> bool:
-        """Whether the end has come: nothing is taken any more."""
+        """Whether `close` was called: nothing is accepted any more."""
         return self._closing
 
     def notice(self, waiting: int) -> None:
@@ -155,7 +155,7 @@ class BatchProcessor(Generic[Item, Encoded]):
         if done():
             return True
         if threading.current_thread() is self._thread:
-            return False  # called from within a delivery: nobody else would do it
+            return False  # called from within a delivery, which would wait for itself
         with self._lock:
             self._flushing += 1
         try:
@@ -233,7 +233,7 @@ class BatchProcessor(Generic[Item, Encoded]):
         wake = self._wake
         try:
             if self._further_sources():
-                wake.put(None)  # they have waited long enough
+                wake.put(None)  # they need not wait for an interval
             while self._goes_on():
                 with suppress(Empty):
                     wake.get(timeout=self._interval_s)
@@ -241,7 +241,7 @@ class BatchProcessor(Generic[Item, Encoded]):
             if self._closing:
                 self._turn()
         finally:
-            # Dead or done: the next put starts another, and so does whoever waits in `flush`.
+            # Whether it has died or is done: the next `notice` or `flush` starts another thread.
             with self._lock:
                 if self._thread is threading.current_thread():
                     self._signalled = self._running = False
@@ -249,7 +249,7 @@ class BatchProcessor(Generic[Item, Encoded]):
                 self._moved.notify_all()
 
     def _goes_on(self) -> bool:
-        """Whether the thread has more to do; where not, whoever flushes from now on starts another."""
+        """Whether the thread has more to do; if not, a `flush` from now on starts another thread."""
         with self._lock:
             if self._closing or not (self._background or self._flushing):
                 self._running = False
@@ -259,7 +259,7 @@ class BatchProcessor(Generic[Item, Encoded]):
     def _turn(self) -> None:
         try:
             self._work_through()
-        except Exception as error:  # noqa: BLE001 - what it was doing is taken up again by the next turn
+        except Exception as error:  # noqa: BLE001 - the next turn does again what this one was doing
             if not self._faulty:
                 self._faulty = True
                 logger.warning("The writer met a fault of its own (%s) and goes on.", type(error).__name__)
@@ -286,7 +286,7 @@ class BatchProcessor(Generic[Item, Encoded]):
             self._on_tick()
 
     def _is_due(self) -> bool:
-        """Whether to go on at once: few items wait for company, unless somebody waits for them."""
+        """Whether to go on at once: a few items wait for more, unless the processor closes or somebody waits in `flush`."""
         return self._closing or self._flushing > 0 or self.waiting >= self._batch_size
 
     def _late(self) -> bool:
@@ -353,7 +353,7 @@ class BatchProcessor(Generic[Item, Encoded]):
                 if wait <= 0:
                     return None
             if not (self._background or self._flushing):
-                return None  # nobody waits for this thread any more
+                return None  # without `background`, the thread works only while somebody waits in `flush`
             if self._flushing:
                 wait = min(wait, _WAITED_FOR_S)
             self._on_tick()

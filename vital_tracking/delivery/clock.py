@@ -1,4 +1,4 @@
-"""The database's clock, as far as this process knows it: windows and rows go by that one, whatever this machine's says."""
+"""The database's clock, as far as this process knows it: windows and rows are dated by it, not by this machine's."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _AGREES: Final = timedelta(seconds=1)
 class DatabaseClock:
     """How far this machine's clock is from the database's. Clocks within a second of each other are taken to agree.
 
-    `skew_s` is what was found last, in seconds, None until it is known; `first_s` what was found first. A call's time is
-    corrected once, by what was known when it began, and calls that began before anything was by the first: so a call that is sent
-    twice, or by two processes, has one time.
+    `skew_s` is the difference that was measured last, in seconds, None until there is one; `first_s` the one that was measured
+    first. A call's time is corrected once, by the difference known when it began; where none was known then, by the first one.
+    So a call that is sent twice, or by two processes, has one time.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class DatabaseClock:
     def sample(self, database_now: datetime, before: datetime, after: datetime) -> None:
         """Compare: the database answered with its time, between two readings of our own."""
         skew = database_now - (before + (after - before) / 2)
-        # What the answer was under way for is unknown, so a difference smaller than that says nothing.
+        # How long the answer travelled is unknown, so a difference smaller than the round trip says nothing.
         self.skew_s = skew.total_seconds() if abs(skew) > max(_AGREES, after - before) else 0.0
         if self.first_s is None:
             self.first_s = self.skew_s

@@ -1,4 +1,4 @@
-"""Dead letters: rows that the database will never take as they are, set aside in a file until somebody has looked at them."""
+"""Dead letters: rows that the database will never take as they are, kept in a file until they are sent again or discarded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SAFELY: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A row that was refused: when, by which function of the database, for what, and the row's text (JSON)."""
+    """A dead letter: a row that was refused, when, by which function of the database, for what, and the row's text (JSON)."""
 
     at: str
     function: str
@@ -76,7 +76,7 @@ class DeadLetters:
 
 
 def _append(path: Path, lines: bytes) -> bool:
-    """Append whole lines to a file of letters; False where they do not fit into its limit."""
+    """Append whole lines to a file of dead letters; False where they do not fit into its limit."""
     make_private(path.parent)
     fd = _opened(path)
     try:
@@ -91,7 +91,7 @@ def _append(path: Path, lines: bytes) -> bool:
 
 
 def _opened(path: Path) -> int:
-    """The file of letters, to be appended to, and held against `take_letters`."""
+    """The file of dead letters, open for appending, and locked against `take_letters`."""
     while True:
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _SAFELY, 0o600)
         try:
@@ -115,7 +115,7 @@ def _let_go(fd: int) -> None:
 
 
 def letters_in(path: Path) -> Iterator[Letter]:
-    """The letters in a file, oldest first; a line that cannot be read is left out."""
+    """The dead letters in a file, oldest first; a line that cannot be read is left out."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         for line in file:
             with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -124,10 +124,10 @@ def letters_in(path: Path) -> Iterator[Letter]:
 
 
 def take_letters(folder: Path) -> list[Letter]:
-    """The letters of a folder, to be sent again: what is refused once more is set aside anew.
+    """Take the dead letters of a folder, to be sent again: what is refused once more is set aside anew.
 
-    They stay in a file beside until `forget_taken`, so that a process that dies over it loses none; one that was left so is taken
-    too.
+    They stay in a second file until `forget_taken`, so that a process that dies meanwhile loses none. What such a process has
+    left there is taken too.
     """
     taken = folder / f"{FILE}.taken"
     path = folder / FILE
@@ -151,9 +151,9 @@ def forget_taken(folder: Path) -> None:
 
 
 def move_letters(source: Path, target: Path) -> None:
-    """Move the letters of one folder into another one, where nobody is sending them again; what does not fit stays.
+    """Move the dead letters of one folder to another, unless somebody is sending them again; what does not fit stays.
 
-    A death in the middle leaves some in both: sent twice, they are stored once.
+    A process that dies half-way leaves some in both folders: sent twice, they are stored once.
     """
     for name in (f"{FILE}.taken", FILE):
         path = source / name
@@ -171,7 +171,7 @@ def move_letters(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep out whoever sends the letters of a folder again; BlockingIOError where somebody does now."""
+    """Keep others from sending the dead letters of a folder again; BlockingIOError where somebody is sending them now."""
     held = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,6 @@ import dataclasses
 import os
 from collections.abc import Callable
 from datetime import UTC, timedelta
-from functools import partial
 from typing import TypeAlias
 from uuid import UUID
 
@@ -19,13 +18,13 @@ from vital_tracking.calls.wire import pack_call, unpack_call
 from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.spool.log_record import MAX_BODY, LogRecord, RecordKind
 
-Call: TypeAlias = CallRecord | LiveCall
+EndedCall: TypeAlias = CallRecord | LiveCall
 """A call that has ended: as it will be stored, or with the facts that its record is made of."""
 
-Recordable: TypeAlias = Call | RunRecord
+Recordable: TypeAlias = EndedCall | RunRecord
 
 
-def key_of(call: Call) -> bytes:
+def key_of(call: EndedCall) -> bytes:
     """The 16 bytes of a call's id."""
     return id_bytes(call.id) if isinstance(call, CallRecord) else call.id.bytes
 
@@ -43,19 +42,21 @@ def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False
 
     Raises ValueError where even the short form is too long for the log.
     """
-    if isinstance(item, RunRecord):
-        return LogRecord(RecordKind.RUN, os.urandom(16), pack_run(item)), False
-    if isinstance(item, CallRecord):
-        kind = RecordKind.RECORD
-        pack: Callable[..., bytes] = partial(pack_record, by_clock(item, skew_s))
+    if isinstance(item, LiveCall):  # the common case, in the caller's thread
+        kind, key = RecordKind.CALL, item.id.bytes
+        payload = pack_call(item, short=short)
+        if len(payload) > LONGEST and not short:
+            short, payload = True, pack_call(item, short=True)
+    elif isinstance(item, CallRecord):
+        kind, key, record = RecordKind.RECORD, id_bytes(item.id), by_clock(item, skew_s)
+        payload = pack_record(record, short=short)
+        if len(payload) > LONGEST and not short:
+            short, payload = True, pack_record(record, short=True)
     else:
-        kind, pack = RecordKind.CALL, partial(pack_call, item)
-    payload = pack(short=short)
-    if len(payload) > LONGEST and not short:
-        short, payload = True, pack(short=True)
+        return LogRecord(RecordKind.RUN, os.urandom(16), pack_run(item)), False
     if len(payload) >= MAX_BODY:
         raise ValueError("The record is too long.")
-    return LogRecord(kind, key_of(item), payload), short
+    return LogRecord(kind, key, payload), short
 
 
 def decoded(record: LogRecord, skew_s: float, fault: Callable[[BaseException], None]) -> CallRecord:
@@ -76,7 +77,7 @@ def decoded(record: LogRecord, skew_s: float, fault: Callable[[BaseException], N
     raise ValueError(f"A log record of kind {record.kind} holds no call.")
 
 
-def recorded(call: Call, skew_s: float, fault: Callable[[BaseException], None]) -> CallRecord:
+def recorded(call: EndedCall, skew_s: float, fault: Callable[[BaseException], None]) -> CallRecord:
     """The record of a call that is in memory; `skew_s` and `fault` as for `decoded`."""
     if isinstance(call, CallRecord):
         return call

@@ -33,7 +33,7 @@ _REFUSED: Final = (
 
 @dataclass(slots=True)
 class Row:
-    """One encoded row: its JSON text, the function it is for, and what it draws on whose grants."""
+    """One encoded row: its JSON text, the function that takes it, and what the call drew on the grants of `holder`."""
 
     function: str
     id: str
@@ -46,7 +46,7 @@ class Row:
 class StoreExporter:
     """The batch processor's exporter for a store; used on the batch processor's thread alone.
 
-    `on_alerts` is told of the alerts that became due with a batch, `on_posted` of each id whose row has left our hands.
+    `on_alerts` is told of the alerts that became due with a batch, `on_posted` of each id whose row was stored or set aside.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class StoreExporter:
     def encode(self, items: Sequence[LogRecord]) -> list[Row]:
         """Price the items and turn them into rows. One that cannot be turned is kept in its shortest form, and flagged."""
         self._upkeep.refresh()
-        # Where that has found another database than before, what dead processes have left for the former stays where it is.
+        # Where `refresh` has found another database than before, what dead processes left for the former one is not sent.
         items = [item for item in items if item.orphan is None or not item.orphan.released]
         calls: dict[str, Row] = {}
         runs: dict[str, RunRecord] = {}
@@ -121,7 +121,7 @@ class StoreExporter:
                 inserted, duplicate, rejected = report["inserted"], report["duplicate"], report["rejected"]
             except StoreError:
                 raise
-            except Exception as error:  # noqa: BLE001 - nobody foresaw it: tried again, then split to find what it is
+            except Exception as error:  # noqa: BLE001 - not foreseen: tried again, then split to find the row at fault
                 self._counts.fault(error)
                 self._unforeseen += 1
                 failed = StoreUnavailable if self._unforeseen % _UNFORESEEN_TRIES else StoreRejected
@@ -145,7 +145,7 @@ class StoreExporter:
         self._posted([row])
 
     def unreadable(self, item: LogRecord, error: Exception) -> None:
-        """Set aside a log record of which no row can be made, such as one of a later version's."""
+        """Set aside a log record of which no row can be made, such as one that a later version wrote."""
         self._counts.fault(error)
         self._counts.stats.rejected += 1
         self._settlement.give_back(item.id)
@@ -158,7 +158,7 @@ class StoreExporter:
     def _call(self, key: bytes, record: CallRecord) -> Row:
         try:
             cost = self._costs.cost_of(record)
-        except Exception as error:  # noqa: BLE001 - a value that nobody foresaw: the money is kept, the detail goes
+        except Exception as error:  # noqa: BLE001 - an unforeseen value: the money is kept, the detail is left out
             self._counts.fault(error)
             record = shortened(record)
             cost = self._costs.cost_of(record)
@@ -179,11 +179,11 @@ class StoreExporter:
         return Row("record_calls_v1", record.id, text, key, holder, draws)
 
     def _posted(self, rows: Sequence[Row]) -> None:
-        """These rows have left our hands."""
+        """These rows were stored or set aside."""
         for row in rows:
             self._on_posted(row.key)
             self._settlement.posted(row.key, row.holder, row.draws)
-            row.draws = []  # said once, though the batch may be sent again for its other rows
+            row.draws = []  # reported once, though the batch may be sent again for its other rows
 
     def _set_aside(self, row: Row | None, function: str, sqlstate: str | None, rule: str | None) -> None:
         self._counts.stats.rejected += 1

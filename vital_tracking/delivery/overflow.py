@@ -41,7 +41,7 @@ _OWNERS: Final = (
     "solution_id",
 )
 _COUNTED: Final = tuple(f.name for f in fields(TokenUsage) if f.name not in ("estimated", "notes"))
-# Past so many sums only these are told apart.
+# Owners that are still told apart once there are so many sums.
 _TOLD_APART: Final = (
     (frozenset(_OWNERS) - {"session_id", "agent_id"}, 10_000),
     (frozenset({"organization_id", "service_type"}), 20_000),
@@ -76,7 +76,7 @@ class MergedCalls:
     def add(self, record: CallRecord, cost: Cost | None, holder: str | None, draws: Draws, *ids: bytes) -> None:
         """Add a call with its cost, None where it has no price, what it drew on the grants of `holder`, and its id."""
         with self._lock:
-            # Clean and short, as the row will have them: whoever they are, they can be told apart and take little room.
+            # Clean and short, as the row will have them: so they can be hashed, and take little room.
             owners: list[Any] = [clean_text(getattr(record.context, name)) for name in _OWNERS]
             provider, model = clean_text(record.provider), clean_text(record.model)
             for told, most in _TOLD_APART:
@@ -143,7 +143,7 @@ class MergedCalls:
 class Overflow:
     """Merges calls for which there is no room, and gives their sums to the spool or the queue as soon as there is some.
 
-    `merge` is safe from any thread, and in the middle of itself.
+    `merge` is safe from any thread, and may interrupt itself.
     """
 
     def __init__(
@@ -196,13 +196,13 @@ class Overflow:
 
     def spill(self, *, critical: bool = False) -> None:
         """Turn the sums into log records; those that find no room stay. `critical`: they may go over the spool's limit."""
-        with self._spilling:  # so that nobody finds neither the sums nor their records
+        with self._spilling:  # so that `holds_calls` never looks while the sums are taken out and not yet kept
             for record, draws, holder, ids in self._merged.drain():
                 key, payload = id_bytes(record.id), pack_record(record, short=True)
                 self._settlement.register_merged(key, holder, draws)
                 if self._kept(LogRecord(RecordKind.RECORD, key, payload), critical=critical):
                     if self._spool is not None:
-                        # Only now: until the sum is safe, each of its calls is better there as abandoned than not at all.
+                        # Only now: if the process dies before the sum is safe, its calls are at least recorded as abandoned.
                         for call in ids:
                             self._spool.delivered(call)
                 else:
@@ -228,7 +228,7 @@ class Overflow:
         self._queue.ack()
 
     def drain(self) -> int:
-        """Give up the sums: how many calls they were."""
+        """Drop the sums; returns how many calls they stood for."""
         return sum(record.calls for record, *_ in self._merged.drain())
 
     def _add(self, record: CallRecord) -> None:
@@ -265,7 +265,7 @@ def _added(one: Cost, other: Cost) -> Cost:
 
 
 def _budget_model(record: CallRecord) -> tuple[bool, str | None]:
-    """What beside its model says which model's budget a call is counted for, as the database does."""
+    """What decides, beside the model, which model's budget counts a call: as the database does it."""
     return record.budget_action == "downgrade", clean_text(record.requested_model)
 
 

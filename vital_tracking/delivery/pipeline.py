@@ -1,4 +1,4 @@
-"""Everything between the recorder and the store, for one process: made anew in a forked child."""
+"""Puts delivery together for one process, from recorder to store; a forked child makes another one."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ _PATIENCE_S: Final = 3.0
 
 
 class Pipeline:
-    """The parts of delivery, and what they tell each other.
+    """The parts of delivery, and how they call each other.
 
-    `location` is where the database's spool lies, None where there is none. `on_tick` gives what is to be done from time to time,
+    `location` is where the database's spool lies, None where there is none. `on_tick` holds what is to be done from time to time,
     on the delivering thread; `on_alerts` is told of alerts that became due.
     """
 
@@ -140,7 +140,7 @@ class Pipeline:
             self.spool.let_go()
         self.orphans.let_go()
 
-    # What the parts tell
+    # What the parts report
 
     def tick(self) -> None:
         """Do what is due now."""
@@ -152,17 +152,17 @@ class Pipeline:
                 self.counts.fault(error)
 
     def _clock_known(self, skew_s: float) -> None:
-        """Before the first rows are sent: whoever delivers the rest of them must give them the same times."""
+        """Write the skew to the spool before the first rows are sent: a process that delivers the rest must use the same."""
         if self.spool is not None:
             self.spool.append(RecordKind.CLOCK, bytes(16), clock_payload(skew_s))
         self.orphans.date(skew_s)
 
     def _database_known(self, database_id: str) -> None:
-        """The database has told who it is: what lies in the spool for another one is not for this one."""
+        """The database has told its id: from now on only what belongs to it is taken from the spool."""
         location = self._location
         if location is None:
             return
-        with self._learning:  # nobody goes on to send anything before this is done
+        with self._learning:  # another thread that refreshes waits here, and sends nothing before this is done
             if location.confirmed and location.database_id == database_id:
                 return
             if location.learn(database_id):
@@ -188,7 +188,7 @@ class Pipeline:
         """Send what waits and wait for the store's acknowledgement, at most `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         complete = merged = True
-        while complete and merged:  # sums that found no room for their rows find some when others have gone
+        while complete and merged:  # sums that found no room may find some once other rows have been sent
             self.overflow.spill_if_room()
             merged = self.overflow.holds_calls
             complete = self.processor.flush(None if deadline is None else max(deadline - time.monotonic(), 0))
@@ -226,7 +226,7 @@ class Pipeline:
         return self.delivered(not (waiting or in_memory or lost))
 
     def _drain_queue(self) -> int:
-        """Give up what waits in memory: how many calls and runs that were, merged ones each for itself."""
+        """Drop what waits in memory; returns how many calls and runs that were, a merged row counting as all its calls."""
         count = 0
         for record in self.queue.read(len(self.queue.waiting)):
             call = decoded(record, 0.0, self.counts.fault) if record.kind == RecordKind.RECORD else None

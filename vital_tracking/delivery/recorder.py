@@ -1,4 +1,4 @@
-"""The one way in: notes calls that begin, takes calls and service runs that have ended, and sees to it that none is lost.
+"""Where everything enters delivery: calls that begin, and calls and service runs that have ended.
 
 A log record goes to the spool; where the spool takes no more, to memory; where memory is full, the call's money alone is kept.
 The batch processor empties all three.
@@ -15,7 +15,7 @@ from vital_tracking.calls.live import LiveCall
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery.clock import DatabaseClock
-from vital_tracking.delivery.encoding import Call, Recordable, as_log_record, by_clock, key_of
+from vital_tracking.delivery.encoding import EndedCall, Recordable, as_log_record, by_clock, key_of
 from vital_tracking.delivery.memory_queue import RECORD_OVERHEAD
 from vital_tracking.delivery.pipeline import Pipeline
 from vital_tracking.delivery.settlement import Holds
@@ -26,8 +26,8 @@ from vital_tracking.spool.log_record import LogRecord, RecordKind
 from vital_tracking.spool.orphans import OrphanedSegments
 from vital_tracking.stores.protocol import Store
 
-_AS_IT_IS: Final = 4096  # bytes of a queued call that is not packed: about as many, with what it refers to
-_MOST_AS_THEY_ARE: Final = 1000  # calls in memory: what waits behind them is packed, and smaller
+_AS_IT_IS: Final = 4096  # about the bytes of a queued call that is not packed, with what it refers to
+_MOST_AS_THEY_ARE: Final = 1000  # calls that wait in memory unpacked; further ones are packed, which is smaller
 
 
 class Recorder:
@@ -115,9 +115,9 @@ class Recorder:
             self.spool.append(kind, key, payload)
 
     def begun(self, record: CallRecord) -> CallRecord:
-        """The same for a call that LangChain does not make, with the record that it becomes if no end comes.
+        """Note that a call has begun which LangChain does not make; `record` is what it becomes if no end is recorded.
 
-        Returned as it was dated: its end must have the same time.
+        Returns the record with its time corrected: the record of its end must have the same time.
         """
         if self.spool is not None:
             try:
@@ -156,12 +156,12 @@ class Recorder:
             return self._merge(item)
         try:
             spooled = spool is not None and spool.append(record.kind, record.id, record.payload)
-        except Exception as error:  # noqa: BLE001 - there is memory still
+        except Exception as error:  # noqa: BLE001 - then it waits in memory
             self.fault(error)
             spooled = False
         if spool is not None and spooled:
             waiting = len(spool.waiting)
-        elif self._writer.closing:  # memory has no future
+        elif self._writer.closing:  # the process is ending, and its memory with it
             self.refuse()
             return False
         elif self._queue.put(record, len(record.payload) + RECORD_OVERHEAD if record.item is None else _AS_IT_IS):
@@ -173,7 +173,7 @@ class Recorder:
         self._notice(waiting)
         return True
 
-    def put_held(self, item: Call) -> bool:
+    def put_held(self, item: EndedCall) -> bool:
         """Record a call for which budgets hold something; where it is lost, its hold is given back."""
         key = key_of(item)
         self._settlement.register(key, item)

@@ -1,4 +1,4 @@
-"""The rows that records become: of `token_usage_logs` and of `service_runs`."""
+"""Makes rows of records: of `token_usage_logs` and of `service_runs`."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, ..
 
 
 def _context_json(context: CallContext) -> tuple[str, tuple[str, ...]]:
-    """The same as the beginning of a JSON object to which more is added."""
+    """The columns of `context_columns` as the beginning of a JSON object, to which the others are added."""
     values = _values_of(context)
     return (_known_json if _PLAIN.issuperset(map(type, values)) else _json_of)(values)
 
@@ -199,7 +199,7 @@ _known_json = lru_cache(maxsize=512)(_json_of)
 
 
 def shortened(record: CallRecord) -> CallRecord:
-    """A record's money and owners, without anything that might be what nobody foresaw."""
+    """A record's money and owners, without the fields whose values might be what no row could be made of."""
     context = CallContext().replace(
         {
             name: value

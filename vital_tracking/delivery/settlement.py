@@ -1,4 +1,4 @@
-"""What budgets hold for calls that have ended: settled with what each call cost, kept until its row is in the store."""
+"""Settles what budgets hold for calls that have ended with what they cost, and keeps it until their rows are stored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery.costs import Costs
-from vital_tracking.delivery.encoding import Call, recorded
+from vital_tracking.delivery.encoding import EndedCall, recorded
 from vital_tracking.delivery.stats import Counts
 
 _MOST_PENDING: Final = 10_000  # what does not fit is settled when its row is made
@@ -20,16 +20,16 @@ Draws: TypeAlias = list[tuple[int, str]]
 
 
 class Holds(Protocol):
-    """The budgets, which have set something aside for each call: told what the call used, and when the database knows."""
+    """The budgets, which have set something aside for calls. They are told what a call used, and when its row is stored."""
 
     def settle(self, hold: Any, record: CallRecord, cost: Decimal | None) -> Draws:
-        """Replace a hold by what the call cost in US dollars; what its row must say of it. Does so once, however often asked."""
+        """Replace a hold by what the call cost in US dollars; returns the draws for its row. Later calls change nothing."""
 
     def posted(self, holder: str, draws: Draws) -> None:
-        """Rows that said so are in the database, or never will be."""
+        """Rows with these draws are in the database, or never will be."""
 
     def give_back(self, hold: Any) -> None:
-        """There will be no record of the call. May be called from any thread, in the middle of anything."""
+        """There will be no record of the call. May be called from any thread, and may interrupt any method of the budgets."""
 
     def prices_changed(self) -> None:
         """The team's prices were read anew."""
@@ -51,9 +51,9 @@ class Settlement:
         self._costs = costs
         self._counts = counts
         self._held: dict[bytes, Any] = {}  # a hold of the budgets (it has `holder` and `settled`), or a _MergedHold
-        self._pending: deque[tuple[bytes, Call]] = deque(maxlen=_MOST_PENDING)
+        self._pending: deque[tuple[bytes, EndedCall]] = deque(maxlen=_MOST_PENDING)
 
-    def register(self, key: bytes, call: Call) -> None:
+    def register(self, key: bytes, call: EndedCall) -> None:
         """Remember what is held for a call that is about to be recorded."""
         self._held[key] = call.hold
         self._pending.append((key, call))
@@ -64,7 +64,7 @@ class Settlement:
             self._held[key] = _MergedHold(holder, draws)
 
     def settle(self, key: bytes, record: CallRecord, counted: Decimal | None) -> tuple[str | None, Draws]:
-        """Settle a call's hold with what budgets count of it, in US dollars: whose grants it drew on, and what of them."""
+        """Settle a call's hold with what budgets count of it, in US dollars; returns the holder of the grants, and the draws."""
         hold = self._held.get(key)
         if hold is None:
             return None, []
@@ -84,31 +84,31 @@ class Settlement:
                     record = recorded(call, 0.0, self._counts.fault)
                     self.settle(key, record, self._costs.counted(record, self._costs.cost_of(record)))
                     found = True
-            except IndexError:  # another thread is at it too
+            except IndexError:  # another thread has taken the last one
                 break
             except Exception as error:  # noqa: BLE001 - it is settled when its row is made
                 self._counts.fault(error)
         return found
 
     def settle_many_pending(self) -> None:
-        """In an outage: others can use what is held for calls that have ended, and the waiting calls take up memory."""
+        """Settle in time during an outage: other calls need what is held, and the calls waiting here take up memory."""
         if len(self._pending) > _MOST_PENDING // 10:
             self.settle_pending()
 
     def forget_settled(self) -> None:
         """Let go of waiting calls whose holds were settled as their rows were made."""
-        with contextlib.suppress(IndexError):  # another thread is at it too
+        with contextlib.suppress(IndexError):  # none is left, or another thread has taken the last one
             while (hold := self._held.get(self._pending[0][0])) is None or hold.settled is not None:
                 self._pending.popleft()
 
     def posted(self, key: bytes, holder: str | None, draws: Draws) -> None:
-        """A call's row has left our hands: what it drew is the database's affair now."""
+        """A call's row was stored or set aside: its draws are no longer kept here."""
         self._held.pop(key, None)
         if draws and holder is not None and self.holds is not None:
             self.holds.posted(holder, draws)
 
     def forget(self, key: bytes) -> None:
-        """A call's draws are kept elsewhere, with those of others."""
+        """Forget a call's draws, which are kept with those of its merged row, or not needed."""
         self._held.pop(key, None)
 
     def give_back(self, key: bytes, hold: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""What is kept current between this process and the database: the team's prices, the clock, and the months ahead."""
+"""Keeps this process and the database up to date: the team's prices, the clock, the database's id, and partitions ahead."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Upkeep:
                 self._identify()
             except (StoreUnavailable, StoreNotReady):
                 raise
-            except Exception as error:  # noqa: BLE001 - an answer that nobody foresaw must not stop delivery
+            except Exception as error:  # noqa: BLE001 - an unforeseen answer must not stop delivery
                 self._fault(error)
             self._prices_due = now + _PRICES_EVERY_S
         if not self._clock_told and self._clock.first_s is not None:
@@ -74,14 +74,14 @@ class Upkeep:
             self._on_clock(self._clock.first_s)
 
     def _identify(self) -> None:
-        """Ask the database who it is; one that lacks a migration cannot say."""
+        """Ask the database for its id; one that lacks the migration has none."""
         with contextlib.suppress(StoreNotReady):
             answer = self._store.call("database_id_v1")
             if isinstance(answer, str):
                 self._on_database(str(UUID(answer)))
 
     def keep_partitions(self) -> None:
-        """Have the database make its months ahead: after the first batch, and once a day."""
+        """Have the database make the coming months' partitions: after the first batch, and once a day."""
         if time.monotonic() >= self._partitions_due:
             self._partitions_due = time.monotonic() + _PARTITIONS_EVERY_S
             try:

@@ -54,7 +54,7 @@ class AdmittedCall:
             self._release(admission)
 
     def __del__(self) -> None:
-        self.release()  # dropped without a word; releasing takes no lock
+        self.release()  # dropped without a record; releasing takes no lock
 
     def __enter__(self) -> AdmittedCall:
         return self

@@ -143,7 +143,7 @@ class DirectCalls:
             began = given or _start(response_time_ms), given is None
             taken = admission or Admission()
             if taken.began is not None:
-                began = taken.began  # its beginning in the spool says so too, and the two must be known for one call
+                began = taken.began  # the time of its beginning in the spool: id and time tell that both are one call
             put = self._recorder.put if taken.hold is None else self._recorder.put_held
             put(
                 CallRecord(

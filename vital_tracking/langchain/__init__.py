@@ -1,1 +1,1 @@
-"""The room that knows LangChain: its callbacks, results and configs. Nothing outside it imports LangChain."""
+"""The room that knows LangChain: its callbacks, models and configs. Nothing outside it imports LangChain."""

@@ -1,4 +1,4 @@
-"""How the handler gets to a call: by the caller's callbacks, by the scope that is open, or by being installed for the process."""
+"""How the handler gets to a call: by the caller's callbacks, the open scope, the middleware, or installed for the process."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def joined(*parts: Any) -> Any:
 
 
 class _IsOurs(type):
-    """LangChain asks for the class of a hook's handler, and makes one itself where the hook has gone in between: then an
-    empty one."""
+    """The class of `_Ours`: every VitalHandler is an instance of it. LangChain calls it to make a handler, where ours has gone
+    since it looked; then it gets one that does nothing."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, VitalHandler)
@@ -46,7 +46,7 @@ class _IsOurs(type):
 
 
 class _Ours(metaclass=_IsOurs):
-    """Stands for VitalHandler where LangChain looks for one among the callbacks."""
+    """The class that LangChain looks for among the callbacks; stands for VitalHandler."""
 
 
 # The handler of the middleware whose agent is calling a model in this context.

@@ -10,7 +10,7 @@ from vital_tracking.errors import BudgetExceeded
 
 
 def stopped(error: BudgetExceeded) -> BudgetExceeded:
-    """The error as it is raised: where LangGraph is imported, also one that its retries and fallbacks let pass.
+    """The error to raise: where LangGraph is imported, one of a class that retries and fallbacks let pass.
 
     LangChain's retry and fallback middleware swallow every Exception but LangGraph's `GraphBubbleUp`, and LangGraph retries
     every other one: a call that a budget stopped would be asked for again and again.

@@ -68,7 +68,7 @@ class PlannedCall:
     ) -> list[Request]:
         """What is to be asked for each of the prompts."""
         limits = [self.kwargs.get(name) for name in ANSWER_LIMITS] + [metadata.get("ls_max_tokens")]
-        fields = self.model.__dict__  # pydantic takes its time to say that a model has no such attribute
+        fields = self.model.__dict__  # asking a pydantic model for a missing attribute takes long
         limits += [fields.get(name) for name in ANSWER_LIMITS]
         answers = self.kwargs.get("n") or fields.get("n")
         request = Request(
@@ -97,7 +97,9 @@ class PlannedCall:
         """The call as a model further down the chain makes it; what was admitted is no part of it."""
         kwargs = {name: value for name, value in self.kwargs.items() if name not in _NAMES}
         if isinstance(cheaper, str):
-            return PlannedCall(named(self.model, cheaper), self.callbacks, self.tags, self.metadata, kwargs, self.stop)
+            return PlannedCall(
+                under_name(self.model, cheaper), self.callbacks, self.tags, self.metadata, kwargs, self.stop
+            )
         return PlannedCall(
             model=cheaper,
             callbacks=joined(self.callbacks, self.model.callbacks),
@@ -122,7 +124,7 @@ def note_tools(model: BaseChatModel, tools: Any, options: dict[str, Any], bindin
     model.__dict__[_BOUND] = (tools, options, dict(getattr(binding, "kwargs", ())))
 
 
-def named(model: BaseChatModel, name: str) -> BaseChatModel:
+def under_name(model: BaseChatModel, name: str) -> BaseChatModel:
     """The model under another name, of the same provider; TypeError where the model's field for it is not known."""
     fields = type(model).model_fields
     own = next((one for one in _NAMES if one in fields), None)

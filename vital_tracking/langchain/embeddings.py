@@ -150,7 +150,7 @@ class VitalEmbeddings(Embeddings):
                 self._controller.release(admission)
 
     def _begun(self, admission: Admission, texts: list[str], started: datetime) -> None:
-        """Leave word that a call has begun, for the case that no end comes."""
+        """Note in the spool that a call has begun, for the case that this process dies before it ends."""
         try:
             usage = estimated_usage(text_size(texts), 0)
             request = self._request(texts)
@@ -170,7 +170,7 @@ class VitalEmbeddings(Embeddings):
         admission: Admission,
     ) -> None:
         if not texts:
-            return  # nothing was asked of anybody
+            return  # no request was made
         facts = ErrorFacts(failure) if failure is not None else None
         counts = [count for count in reported if count is not None]
         status: Status = "ok" if facts is None else "cancelled" if facts.hung_up else "error"
@@ -233,7 +233,7 @@ def _noted(answer: Any) -> Any:
     if reported is not None:
         usage = answer.get("usage") if isinstance(answer, dict) else getattr(answer, "usage", None)
         count = usage.get("prompt_tokens") if isinstance(usage, dict) else getattr(usage, "prompt_tokens", None)
-        reported.append(token_count(count) or None)  # no text has no tokens at all
+        reported.append(token_count(count) or None)  # a count of 0 is none: every text has tokens
     return answer
 
 

@@ -25,7 +25,7 @@ from vital_tracking.core.admission import Admission, Request
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.callbacks import joined
 from vital_tracking.langchain.control_flow import stopped
-from vital_tracking.langchain.downgrade import Cheaper, PlannedCall, in_class, named, note_tools
+from vital_tracking.langchain.downgrade import Cheaper, PlannedCall, in_class, note_tools, under_name
 
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
@@ -63,11 +63,11 @@ def guard(
         model = cast("Model", model._plain())
     chain: list[Cheaper] = []
     for cheaper in listed:
-        if isinstance(cheaper, _Guarded):  # its own way down goes on from there
+        if isinstance(cheaper, _Guarded):  # its own cheaper models follow it
             plain = cheaper._plain()
             chain += [
                 plain,
-                *(named(plain, one) if isinstance(one, str) else one for one in cheaper._vital_guard.chain),
+                *(under_name(plain, one) if isinstance(one, str) else one for one in cheaper._vital_guard.chain),
             ]
         elif isinstance(cheaper, (str, BaseChatModel)):
             chain.append(cheaper)
@@ -75,7 +75,7 @@ def guard(
             raise TypeError(f"downgrade_to takes names of models and chat models, not {type(cheaper).__name__}.")
     for name in chain:
         if isinstance(name, str):
-            named(model, name)  # now rather than on the day when the money is gone
+            under_name(model, name)  # raises TypeError now, not when a budget first asks for the cheaper model
     base: Any = type(model)
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
     guarded = type(base)(base.__name__, (_Guarded, base), names)
@@ -85,7 +85,7 @@ def guard(
 
 
 class _Guarded(_Base):
-    """Stands before the model's own class in the ancestry of a guarded model."""
+    """The methods that a guarded model has before those of the model's own class."""
 
     _vital_guard: ClassVar[_Guard]
 
@@ -235,7 +235,7 @@ class _Guard:
 
     def _asking(self, call: PlannedCall, prompts: Sequence[Any]) -> Waits[PlannedCall]:
         """The call that may be made. After a fault of ours it is the call as it was, for which the handler asks."""
-        if not self.controller.active or admitted.get():  # nothing to ask, or a guard around this one has asked
+        if not self.controller.active or admitted.get():  # no budgets, or a guard around this one has asked them
             return call
         try:
             return (yield from self._down_the_chain(call, prompts))
@@ -276,7 +276,7 @@ class _Guard:
 
     @contextmanager
     def starting(self, call: PlannedCall) -> Iterator[None]:
-        """While the call starts the handler finds its admissions; what it has not taken by then goes back."""
+        """While the call starts, the handler can take its admissions; those that it has not taken then are given back."""
         if not call.admissions:
             yield
             return
@@ -307,7 +307,7 @@ class _Guard:
             self.handler.blocked(
                 request, error, metadata=metadata, tags=tags, parent_run_id=parent, requested_model=wanted
             )
-        except Exception as fault:  # noqa: BLE001 - the stop counts for more than its record
+        except Exception as fault:  # noqa: BLE001 - the call is stopped although that is not recorded
             self.handler.recorder.fault(fault)
 
     def _release(self, admissions: deque[Admission]) -> None:

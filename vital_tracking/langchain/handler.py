@@ -2,11 +2,11 @@
 
 A synchronous class that runs inline: LangChain then calls it in the caller's own task or thread, on all paths, at a
 fraction of what an asynchronous or a threaded handler costs. `raise_error` is on because budgets must be able to stop a
-call; every event therefore goes through a guard that lets no fault of ours out.
+call; every event therefore has a `try` of its own that lets no fault of ours out.
 
-How a call ends where no end event comes: LangChain keeps the run's id object in the frames of the call and nowhere else, so
-when that object is collected the call is over, whatever happened (cancelled, timed out, a stream broken off). Where
-something else holds the id (LangSmith's tracer does), the end of the parent run or a time limit closes the call.
+How a call ends where no end event comes (cancelled, timed out, a stream broken off): LangChain keeps the run's id object in
+the stack frames of the call and nowhere else, so when that object is collected the call is over. Where something else holds the
+id (LangSmith's tracer does), the end of the parent run or a time limit closes the call.
 """
 
 from __future__ import annotations
@@ -356,7 +356,7 @@ class VitalHandler(BaseCallbackHandler):
                 controller.release(sibling.admission or Admission())
                 sibling.stop(error)
                 self._put(sibling)
-            call.ref = None  # the end of the run's id says nothing of a call that was not made
+            call.ref = None  # collecting the run's id means nothing for a call that was not made
             call.stop(error)
             self._put(call)
             raise stopped(error) from None

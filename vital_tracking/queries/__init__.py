@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from vital_tracking.queries.alerts import Alert, AlertFeed, recent_alerts
 from vital_tracking.queries.budgets import (
-    Budget,
     BudgetAudit,
+    BudgetLimit,
     Budgets,
+    BudgetWindow,
     CallCheck,
     Verdict,
-    Window,
     all_budgets,
     audit_budgets,
     check_call,
@@ -32,7 +32,7 @@ from vital_tracking.queries.budgets import (
     set_budget,
     windows,
 )
-from vital_tracking.queries.calls import Call, CallFilters, last_call_at, recent_calls
+from vital_tracking.queries.calls import CallFilters, StoredCall, last_call_at, recent_calls
 from vital_tracking.queries.catalogue import FILTERS, GROUPINGS, MEASURES, Grouping, Measure, Unit
 from vital_tracking.queries.check import Check
 from vital_tracking.queries.export import CallTotals, Export, call_totals
@@ -61,10 +61,10 @@ __all__ = [
     "AlertFeed",
     "Anomalies",
     "Breakdown",
-    "Budget",
     "BudgetAudit",
+    "BudgetLimit",
+    "BudgetWindow",
     "Budgets",
-    "Call",
     "CallCheck",
     "CallFilters",
     "CallTotals",
@@ -78,13 +78,13 @@ __all__ = [
     "Months",
     "Repriced",
     "Retention",
+    "StoredCall",
     "TrackingStatus",
     "Unit",
     "UsageReport",
     "UsageRow",
     "UserTraces",
     "Verdict",
-    "Window",
     "add_price",
     "all_budgets",
     "anomalies",

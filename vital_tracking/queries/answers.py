@@ -16,11 +16,11 @@ _Answer = TypeVar("_Answer")
 _INFINITE: Final = ("infinity", "-infinity")
 
 answer_type: Final = with_config(ConfigDict(extra="allow"))
-"""Decorates the TypedDict of an answer: what a later database tells beside it is passed on as it is."""
+"""Decorates the TypedDict of an answer: fields that a later database adds are passed on as they are."""
 
 
 FiniteTime: TypeAlias = Annotated[datetime | None, BeforeValidator(lambda at: None if at in _INFINITE else at)]
-"""An instant; None also for PostgreSQL's infinity, which Python has no word for."""
+"""An instant; None also for PostgreSQL's infinity, which a Python datetime cannot be."""
 
 
 def typed(answer: type[_Answer], found: object) -> _Answer:

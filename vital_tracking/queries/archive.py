@@ -19,7 +19,7 @@ from vital_tracking.stores import Store
 
 _CHANGED: Final = "55000"
 _REFUSED: Final = re.compile(r"(?!08)[0-9A-Z]{5}")
-"""SQLSTATEs with which PostgreSQL says that nothing was done; without one, or where the connection broke (08), nobody knows."""
+"""SQLSTATEs by which PostgreSQL says that nothing was done; without one, or if the connection broke (08), that is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

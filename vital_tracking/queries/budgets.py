@@ -24,7 +24,7 @@ MOST_WINDOWS: Final = 10_000
 
 
 @answer_type
-class Budget(TypedDict):
+class BudgetLimit(TypedDict):
     """A budget. A limit is None where there is none; `organization_id` None counts the calls of all organizations."""
 
     id: int
@@ -54,7 +54,7 @@ class Budgets(TypedDict):
     """All budgets, and what the database's clock said when it was asked."""
 
     now: datetime
-    budgets: list[Budget]
+    budgets: list[BudgetLimit]
 
 
 BUDGET_KEY: Final = ("organization_id", "entity_type", "entity_id", "metric", "action")
@@ -81,7 +81,7 @@ class _StoredWindow(TypedDict):
 
 
 @answer_type
-class Window(_StoredWindow):
+class BudgetWindow(_StoredWindow):
     """One period of a budget for one entity. `granted` is what processes hold for calls under way, `left` what is still free.
 
     `ends_at` is None where the window never ends; `id` is None where it has not begun.
@@ -91,13 +91,13 @@ class Window(_StoredWindow):
 
 
 @answer_type
-class CheckedWindow(Window):
+class CheckedWindow(BudgetWindow):
     """A window that a call would meet, with the model that its budget lets pass over the limit."""
 
     downgrade_to: str | None
 
 
-BUDGET_COLUMNS: Final = tuple(Budget.__annotations__)
+BUDGET_COLUMNS: Final = tuple(BudgetLimit.__annotations__)
 WINDOW_COLUMNS: Final = (*_StoredWindow.__annotations__, "left")
 
 
@@ -121,7 +121,7 @@ def windows(
     organization: str | None = None,
     ended: bool = False,
     limit: int = 200,
-) -> list[Window]:
+) -> list[BudgetWindow]:
     """The windows that run, the fullest first: of an entity, or an organization's own; with `ended` also those that are over."""
     asked = limit if organization is None else MOST_WINDOWS  # the organization is looked for here
     found = typed(
@@ -131,15 +131,15 @@ def windows(
     return [_with_left(row) for row in found if belongs(row, organization)][:limit]
 
 
-def fullest_windows(store: Store) -> dict[int, Window]:
+def fullest_windows(store: Store) -> dict[int, BudgetWindow]:
     """The window that is nearest to its limit, by budget."""
-    fullest: dict[int, Window] = {}
+    fullest: dict[int, BudgetWindow] = {}
     for window in windows(store, limit=MOST_WINDOWS):
         fullest.setdefault(window["budget_id"], window)
     return fullest
 
 
-def _with_left(row: _StoredWindow) -> Window:
+def _with_left(row: _StoredWindow) -> BudgetWindow:
     left = row["limit_amount"] - row["spent"] - row["granted"]
     return {**row, "left": left}
 
@@ -164,7 +164,7 @@ class CallCheck:
     now: datetime
     windows: Sequence[CheckedWindow]
     verdict: Verdict
-    budgets: Mapping[int, Budget]
+    budgets: Mapping[int, BudgetLimit]
 
 
 def check_call(
@@ -200,12 +200,12 @@ def _fits(room: Decimal, need: Decimal | None) -> bool:
     return room > 0 if need is None else need == 0 or need <= room
 
 
-def find_budget(budgets: Iterable[Budget], key: Mapping[str, object]) -> Budget | None:
+def find_budget(budgets: Iterable[BudgetLimit], key: Mapping[str, object]) -> BudgetLimit | None:
     """The budget of a key, `BUDGET_KEY` by name, where there is one."""
     return next((row for row in budgets if all(row.get(name) == key[name] for name in BUDGET_KEY)), None)
 
 
-def beside(budgets: Iterable[Budget], budget: Budget) -> list[Budget]:
+def beside(budgets: Iterable[BudgetLimit], budget: BudgetLimit) -> list[BudgetLimit]:
     """The other budgets of the same organization, entity and metric: each acts at its own limit."""
     same = [name for name in BUDGET_KEY if name != "action"]
     return [
@@ -213,13 +213,13 @@ def beside(budgets: Iterable[Budget], budget: Budget) -> list[Budget]:
     ]
 
 
-def set_budget(store: Store, columns: Mapping[str, object]) -> Budget:
+def set_budget(store: Store, columns: Mapping[str, object]) -> BudgetLimit:
     """Make a budget, or change the one of the same key (BUDGET_KEY) in the columns that are named; as it is stored now.
 
-    Columns are those of Budget; amounts are text, so that none is rounded on its way. Raises StoreRejected for what the
+    Columns are those of BudgetLimit; amounts are text, so that none is rounded on its way. Raises StoreRejected for what the
     database does not take, such as an unknown time zone.
     """
-    return typed(Budget, store.call("set_budget_v1", budget=json.dumps(dict(columns))))
+    return typed(BudgetLimit, store.call("set_budget_v1", budget=json.dumps(dict(columns))))
 
 
 def remove_budget(store: Store, number: int) -> bool:
@@ -271,5 +271,5 @@ class BudgetAudit(TypedDict):
 
 
 def audit_budgets(store: Store) -> BudgetAudit:
-    """Compare every window with its calls and grants, in one look at the database."""
+    """Compare every window with its calls and grants, all at one moment."""
     return typed(BudgetAudit, store.call("audit_budgets_v1"))

@@ -18,7 +18,7 @@ _VIEW: Final = "agent_usage_detailed"
 
 
 @answer_type
-class Call(TypedDict):
+class StoredCall(TypedDict):
     """A call: costs in US dollars (None where the model has no known price), times in milliseconds, tokens disjoint by kind.
 
     `calls` is more than 1 where a row stands for several, of which only the money was kept.
@@ -65,7 +65,7 @@ class Call(TypedDict):
     metadata: dict[str, Any]
 
 
-CALL_COLUMNS: Final = tuple(Call.__annotations__)
+CALL_COLUMNS: Final = tuple(StoredCall.__annotations__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +90,11 @@ class CallFilters:
         return {**wanted, FILTERS["unpriced"]: False} if self.unpriced else wanted
 
 
-def recent_calls(store: Store, filters: CallFilters | None = None, *, limit: int = 100) -> list[Call]:
+def recent_calls(store: Store, filters: CallFilters | None = None, *, limit: int = 100) -> list[StoredCall]:
     """The newest calls, at most `limit` of them (a project's API gives 1,000 at once). Raises StoreError."""
     chosen = filters or CallFilters()
     rows = store.read(_VIEW, columns=CALL_COLUMNS, equals=chosen.equals, since=chosen.since, limit=limit)
-    return typed(list[Call], rows)
+    return typed(list[StoredCall], rows)
 
 
 def last_call_at(store: Store, *, organization: str | None = None) -> datetime | None:

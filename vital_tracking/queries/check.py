@@ -10,7 +10,7 @@ State = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at: how it is, and what to do about it."""
+    """One check: how it came out, what was found, and how to mend it; `fix` is None where there is nothing to mend."""
 
     state: State
     what: str

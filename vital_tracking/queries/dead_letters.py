@@ -1,6 +1,6 @@
 """Dead letters: rows that the database refused. Listed, sent again, or discarded.
 
-They are sent again whole, and halved until what is refused once more stands alone.
+They are sent in batches; a batch that is refused is halved until only the rows at fault are left.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def discard(folder: Path) -> int:
 
 
 def _send(store: Store, function: str, letters: Sequence[Letter], sent: _Sent) -> None:
-    """Send some letters, and note what has become of each."""
+    """Send some dead letters, and note what has become of each."""
     try:
         report = store.call(
             function, **{_ARGUMENTS[function]: f"[{','.join(letter.row.strip() for letter in letters)}]"}
@@ -139,7 +139,7 @@ def _send(store: Store, function: str, letters: Sequence[Letter], sent: _Sent) -
     if len(refused) == len(report["rejected"]):
         sent.refused += refused
         return
-    for letter in letters:  # the report names an id that none of them has: alone, each tells
+    for letter in letters:  # the report names an id that none of them has: sent alone, each has a report of its own
         alone = _Sent()
         _send(store, function, [letter], alone)
         sent.refused += alone.refused
@@ -150,7 +150,7 @@ def _is_row(letter: Letter) -> bool:
 
 
 def _matched(rejected: Sequence[dict[str, Any]], letters: Sequence[Letter]) -> Iterator[Letter]:
-    """The letters that a report says were refused, each with the reason."""
+    """The dead letters that a report says were refused, each with the reason."""
     known: dict[str, list[Letter]] = {}
     for letter in letters:
         known.setdefault(letter.fields["id"][:64], []).append(letter)
@@ -165,7 +165,7 @@ def _because(letter: Letter, sqlstate: str | None, rule: str | None) -> Letter:
 
 
 def _set_aside(folder: Path, letters: Sequence[Letter]) -> None:
-    """Keep letters, and let go of those that were taken."""
+    """Write dead letters to the file again, and delete the file of those that were taken."""
     keeper = DeadLetters(folder)
     if not all(keeper.add(letter.function, letter.row, letter.sqlstate, letter.rule) for letter in letters):
         raise VitalError(
@@ -177,7 +177,7 @@ def _set_aside(folder: Path, letters: Sequence[Letter]) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep out another one that sends or discards the letters of this folder."""
+    """Keep other processes from sending or discarding the dead letters of this folder."""
     import fcntl  # a system without it has no spool, and so no dead letters
 
     held = os.open(folder, os.O_RDONLY)

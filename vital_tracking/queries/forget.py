@@ -1,4 +1,4 @@
-"""What there is of a user, and forgetting one: a person is taken out of everything, and all sums stay."""
+"""What is stored about a user, and forgetting a user: the person is taken out of everything, and all sums stay."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def forget_user(
 def views_forget(store: Store) -> bool:
     """Bring the materialized views up to date, which name users too; whether that was done.
 
-    Who is second while another refreshes is told so at once; the other one may have begun before the user was forgotten.
+    False where another process is refreshing them: it may have begun before the user was forgotten.
     """
     try:
         return refresh_views(store) is not None

@@ -16,7 +16,7 @@ from vital_tracking.errors import StoreNotReady, VitalError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.queries.alerts import Alert, recent_alerts
 from vital_tracking.queries.answers import answer_type, typed
-from vital_tracking.queries.budgets import AuditedWindow, Budget, BudgetAudit, all_budgets, audit_budgets
+from vital_tracking.queries.budgets import AuditedWindow, BudgetAudit, BudgetLimit, all_budgets, audit_budgets
 from vital_tracking.queries.check import Check
 from vital_tracking.queries.health_sums import audit_sums, check_sums, check_views, views_refreshed_at
 from vital_tracking.queries.spool import left_by, place_of, survey
@@ -224,7 +224,7 @@ def _calls(status: TrackingStatus) -> Iterator[Check]:
 
 
 def _budgets(
-    settings: Settings, known: Sequence[Budget], audit: BudgetAudit, alerts: Sequence[Alert]
+    settings: Settings, known: Sequence[BudgetLimit], audit: BudgetAudit, alerts: Sequence[Alert]
 ) -> Iterator[Check]:
     if not known:
         yield Check("ok", "no budgets: nothing limits what is spent", "To set one: vital-tracking budgets set --help")

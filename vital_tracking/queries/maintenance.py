@@ -65,7 +65,7 @@ def sum_up_days(store: Store) -> Iterator[SummedDay]:
 
 @answer_type
 class PartitionsKept(TypedDict):
-    """Partitions made, calls moved to theirs, and those that wait because others were at it."""
+    """Partitions made, calls moved to theirs, and months left waiting because something else held them."""
 
     made: int
     moved: int
@@ -76,7 +76,7 @@ class PartitionsKept(TypedDict):
 def keep_partitions(store: Store, *, thorough: bool = False) -> PartitionsKept:
     """Make the months' partitions ahead, and move calls that are in none into theirs.
 
-    Without `thorough` it does nothing where half a year is ahead and no call is homeless, and takes no lock then.
+    Without `thorough` it does nothing, and takes no lock, where partitions reach half a year ahead and every call is in one.
     """
     return typed(PartitionsKept, store.call("maintain_partitions" if thorough else "maintain_partitions_v1"))
 

@@ -1,4 +1,4 @@
-"""How long what is kept, what has had its time, and deleting it; the months of which there are calls."""
+"""How long rows are kept, which ones have expired, and deleting those; the months that have calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOO_SHORT: Final = "23514"
 
 @answer_type
 class ExpiredMonth(TypedDict):
-    """A month of calls that has had its time; `archived` where all of it is in a file."""
+    """A month of calls that has expired; `archived` where all of it is in a file."""
 
     month: str
     rows: int
@@ -32,7 +32,7 @@ class ExpiredMonth(TypedDict):
 
 @answer_type
 class TableRetention(TypedDict):
-    """How long a table keeps its rows (None: for ever), its bytes with indexes, and how many rows have had their time."""
+    """How long a table keeps its rows (None: for ever), its bytes with indexes, and how many rows have expired."""
 
     table_name: str
     keep: str | None
@@ -54,37 +54,37 @@ class Retention(TypedDict):
 
 
 def retention_plan(store: Store) -> Retention:
-    """How long each table keeps its rows, and what has had its time. Deletes nothing. Raises StoreError."""
+    """How long each table keeps its rows, and what has expired. Deletes nothing. Raises StoreError."""
     return typed(Retention, store.call("apply_retention", dry_run=True))
 
 
 def expired_rows(plan: Retention) -> int:
-    """How many rows have had their time."""
+    """How many rows have expired."""
     return sum(table["rows"] for table in plan["tables"])
 
 
 def expired_months(plan: Retention) -> list[ExpiredMonth]:
-    """The months of calls that have had their time."""
+    """The months of calls that have expired."""
     return [
         month for table in plan["tables"] if table["table_name"] == _CALLS for month in table["months"] if month["rows"]
     ]
 
 
 @answer_type
-class Policy(TypedDict):
+class RetentionPolicy(TypedDict):
     """How long a table keeps its rows: a span as PostgreSQL writes it, or None for ever."""
 
     table_name: str
     keep: str | None
 
 
-def set_retention(store: Store, table: str, keep: str | None) -> Policy:
+def set_retention(store: Store, table: str, keep: str | None) -> RetentionPolicy:
     """Keep a table's rows so long: a span such as `90 days`, or None for ever. Deletes nothing.
 
     Raises VitalError where the table has no retention, or the span is shorter than the 31 days that budgets need.
     """
     try:
-        return typed(Policy, store.call("set_retention_v1", table_name=table, keep=keep))
+        return typed(RetentionPolicy, store.call("set_retention_v1", table_name=table, keep=keep))
     except StoreRejected as error:
         known = {row["table_name"] for row in retention_plan(store)["tables"]}
         if table not in known:
@@ -103,7 +103,7 @@ class Deleted:
 
 
 def delete_expired(store: Store, progress: Callable[[int], None] = lambda _: None) -> Deleted:
-    """Delete what has had its time, batch by batch; `progress` is told how many rows are gone. For good.
+    """Delete what has expired, batch by batch, for good; `progress` is told how many rows are gone.
 
     Stopping it half-way does no harm. Raises VitalError where days that would go are in no sum yet.
     """
@@ -157,5 +157,5 @@ class Months(TypedDict):
 
 
 def months(store: Store) -> Months:
-    """The months of which there are calls. Raises StoreError."""
+    """The months that have calls. Raises StoreError."""
     return typed(Months, store.call("months_v1"))

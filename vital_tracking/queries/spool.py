@@ -61,8 +61,8 @@ def place_of(settings: Settings) -> Place:
 
 
 def ask_who_it_is(place: Place, store: Store) -> None:
-    """Ask the database for its id, by which what was left for it by another way is found. Raises VitalError."""
-    with contextlib.suppress(StoreNotReady):  # it lacks a migration: it is known by the way to it
+    """Ask the database for its id, by which calls are found that were left for it under another address. Raises VitalError."""
+    with contextlib.suppress(StoreNotReady):  # it lacks the migration: it is known by how it is reached
         place.location.learn(store.call("database_id_v1"))
 
 

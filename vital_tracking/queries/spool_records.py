@@ -1,4 +1,4 @@
-"""The records in the spool, one by one: calls, service runs, and what cannot be read."""
+"""The log records in the spool, one by one: calls, service runs, and what cannot be read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Row(TypedDict):
 class RecordRow(_Row):
     """A record: its kind, what it tells of a call or run, its size in bytes, and where it is: offset, and path of the segment.
 
-    `status` of a clock's record is by how much the machine's clock was wrong.
+    The `status` of a record of the clock is by how much the machine's clock was wrong.
     """
 
     bytes: int
@@ -108,7 +108,7 @@ def _record_row(entry: LogRecord | None, skew_s: float) -> _Row:
 
 
 def _record_of(entry: LogRecord, skew_s: float = 0.0) -> CallRecord | RunRecord | None:
-    """What a entry says, as it would be recorded; None where it says nothing of a call or a run, or not that we know."""
+    """The call or run that a log record holds, as it would be recorded; None where it holds neither, or cannot be read."""
     with contextlib.suppress(Exception):  # a record of another version may be unreadable: shown without details
         if entry.kind in (RecordKind.CALL, RecordKind.OPENED):
             return resolve.record_of(unpack_call(entry.id, entry.payload, skew_s))

@@ -1,4 +1,4 @@
-"""What calls cost: sums by a grouping, totals, what is out of the ordinary, and what was asked for twice.
+"""What calls cost: sums by a grouping, totals, what is out of the ordinary, and requests that were made twice.
 
 Amounts are US dollars as Decimal with all their digits, shares go from 0 to 1, latencies are in milliseconds, days are those of
 UTC. All functions raise StoreError where the database cannot answer.
@@ -223,7 +223,7 @@ def anomalies(
     return typed(Anomalies, store.call("anomalies_v1", since=since, until=until, organization=organization, rows=rows))
 
 
-# What was asked for twice
+# Requests that were made twice
 
 
 @answer_type

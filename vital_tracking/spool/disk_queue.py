@@ -5,11 +5,11 @@ Invariants, kept by `disk_writer` and `disk_reader` together:
 1. A record is appended with one write, without a lock of ours; the page cache has it then, which survives kill -9. While anything
    is written, one thread syncs the files every 50 ms, so a power cut costs no more than that.
 2. Segments are numbered upwards from 1; only the newest is appended to. Under `lock` it is replaced, and under `lock` the
-   reader leaves a segment behind, for good, when it has read all of it. A record that was written to a segment after that is
-   noticed by its own thread, and appended once more.
+   reader leaves a segment behind, for good, when it has read all of it. A thread whose record came too late for that notices it,
+   and appends the record once more.
 3. One thread reads, in order. What was read is acknowledged or read again: `acked` never passes what the store has.
 4. A segment is removed when it is acknowledged to its end, is not the newest, and no call has begun in it that has no end.
-5. Where a segment cannot be written, the next one is tried after a second; until then `append` says no.
+5. Where a segment cannot be written, the next one is tried after a second; until then `append` returns False.
 6. All segments lie in one folder, whose lock this process holds as long as it lives.
 7. `append` may be interrupted by itself, as when garbage collection ends a call in the middle of it; it never waits for itself.
 """
@@ -26,7 +26,7 @@ from vital_tracking.spool.log_record import LogRecord, RecordKind
 
 
 class Spool:
-    """One process's spool. `append` is safe from any thread, also in the middle of itself; reading is one thread's.
+    """One process's spool. `append` is safe from any thread, and may interrupt itself; only one thread reads.
 
     `folder` is that of the database, `about` says which one it is; `root` holds the folders of all databases, which together may
     take `limit_bytes`. Nothing is made before the first append.
@@ -86,7 +86,7 @@ class Spool:
         """Stretches that could not be read."""
         return self.reader.damaged
 
-    # As a source of the batch processor's
+    # As a source of the batch processor
 
     def end(self) -> Position:
         """The place behind everything that was appended before."""
@@ -109,16 +109,16 @@ class Spool:
         """What was read last is to be read again."""
         self.reader.rewind()
 
-    # What becomes of it
+    # Around reading and writing
 
     def delivered(self, id: bytes) -> None:  # noqa: A002 - the format's word
-        """The call of that id is in the store: if its end took another way than through here, say so of its beginning."""
+        """The call of that id is in the store. If its end did not go through this spool, a tombstone takes its beginning back."""
         if id in self.writer.begun:
             self.append(RecordKind.TOMBSTONE, id, b"", critical=True)
             self.reader.ended(id)
 
     def move_on(self, folder: Path, about: Mapping[str, str]) -> None:
-        """The database is known better now: note that in the folder in use, and make the next one, if any, in that place."""
+        """The database's id has become known: note it in the folder in use. A further folder, if any, is made in `folder`."""
         self.writer.move_on(folder, about)
 
     def sync(self) -> None:
@@ -126,12 +126,12 @@ class Spool:
         self.writer.sync()
 
     def close(self, *, idle: bool = True) -> bool:
-        """Stop, and let others deliver what is left; whether nothing is. `idle`: the reading thread has nothing in hand."""
+        """Stop, and leave the rest to other processes; returns whether nothing is left. `idle`: nothing is being sent."""
         if not self.writer.seal():
             return False
         with self.writer.lock:
             empty = idle and not self.read(1) and self.reader.at_end and not self.reader.has_open_calls
-            self.writer.segments.clear()  # whoever appends only now is told that it was in vain
+            self.writer.segments.clear()  # an append that is still under way returns False
         self.writer.leave(empty=empty)
         return empty
 

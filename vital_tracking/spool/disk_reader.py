@@ -16,10 +16,10 @@ class SpoolReader:
         """The place before which everything is acknowledged."""
         self.damaged = 0
         self._position: Position = (1, 0)
-        self._furthest: Position = (1, 0)  # damage before it is counted
+        self._furthest: Position = (1, 0)  # damage before this place was counted already
         self._in_hand = 0
         self._uncounted = 0
-        self._open: dict[bytes, Segment] = {}  # where the calls without an end have begun, of those that were read
+        self._open: dict[bytes, Segment] = {}  # the segments in which calls have begun that were read and have no end
 
     @property
     def has_open_calls(self) -> bool:
@@ -37,7 +37,7 @@ class SpoolReader:
         records: list[LogRecord] = []
         while len(records) < limit:
             number, offset = self._position
-            last = writer.last  # before the look: one that comes between the two is not gone
+            last = writer.last  # read before `segments`: a segment made in between is new, not removed
             segment = writer.segments.get(number)
             if segment is None:
                 if number > last:
@@ -82,7 +82,7 @@ class SpoolReader:
         self._go_to(self.acked)
 
     def ended(self, id: bytes) -> None:  # noqa: A002 - the format's word
-        """The call of that id has an end: its beginning holds up nothing any more."""
+        """The call of that id has an end: its beginning no longer keeps its segment from being removed."""
         segment = self._open.pop(id, None)
         if segment is not None:
             segment.opened.discard(id)
@@ -123,7 +123,7 @@ class SpoolReader:
         return behind
 
     def _count(self) -> None:
-        """Acknowledged rows wait no longer. A thread may come to say that its own waits when it is acknowledged already."""
+        """Take acknowledged rows out of `waiting`. A row may be acknowledged before its own thread has added it there."""
         waiting = self._writer.waiting
         while self._uncounted and waiting:
             waiting.popleft()

@@ -20,7 +20,7 @@ from vital_tracking.spool.segment import CAN_LOCK, Segment, bytes_in
 logger = logging.getLogger("vital_tracking.delivery")
 
 _TRY_AGAIN_S: Final = 1.0
-_PATIENCE_S: Final = 5.0  # for another thread that opens a segment: what it cannot wait for is not safe from a kill
+_PATIENCE_S: Final = 5.0  # for another thread that opens a segment; after that the record waits in memory alone
 _NEARLY_FULL: Final = 0.75
 _TOMBSTONE: Final = int(RecordKind.TOMBSTONE)
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -62,7 +62,7 @@ class SpoolWriter:
         self.last = 0
         self.unread_from = 1  # segments before this one are read to their ends
         self.lock = threading.RLock()
-        self._busy = False  # what the lock is for is being done
+        self._busy = False  # segments are being changed; the lock alone does not say so, as it is reentrant
         self._retired: deque[Segment] = deque()  # no longer appended to, not yet synced
         self._closed = False
         self._clock: bytes | None = None
@@ -99,7 +99,7 @@ class SpoolWriter:
             except OSError as error:
                 self.fail(error, segment)
             else:
-                # Whoever has opened another segment meanwhile may have read this one to its end.
+                # Where another segment was opened meanwhile, the reader may have left this one already.
                 appended = segment is self.current or self._arrived(segment, record)
         if not appended and not (critical and self._from_reserve(record)):
             return False
@@ -123,7 +123,7 @@ class SpoolWriter:
         return (segment.number, segment.bytes_written) if segment is not None else (self.last + 1, 0)
 
     def move_on(self, folder: Path, about: Mapping[str, str]) -> None:
-        """The database is known better now: note that in the folder in use, and make the next one, if any, in that place."""
+        """The database's id has become known: note it in the folder in use. A further folder, if any, is made in `folder`."""
         with self.lock:
             self.folder, self._about = folder, about
             if self.owner is not None:
@@ -131,7 +131,7 @@ class SpoolWriter:
                     self.owner.note(about)
 
     def sync(self) -> None:
-        """Have everything that was appended survive a power cut, and go on elsewhere where the file was taken from us."""
+        """Have everything that was appended survive a power cut; leave a segment whose file somebody has deleted or closed."""
         self._dirty = False
         with contextlib.suppress(OSError, IndexError):
             while self._retired:
@@ -146,9 +146,9 @@ class SpoolWriter:
                         self.current = None
 
     def seal(self) -> bool:
-        """Append nothing any more; False where that was so before."""
+        """Stop appending; False where it was stopped before."""
         with self.lock:
-            if self._closed:  # another thread, or what this signal handler has interrupted, is at it or has done it
+            if self._closed:  # by another thread, or by the code that this signal handler has interrupted
                 return False
             self._closed = True
             segment, self.current = self.current, None
@@ -189,7 +189,7 @@ class SpoolWriter:
         self.nearly_full = True
         if segment is not None and (segment.torn or code not in _NO_ROOM):
             with self.lock:
-                if self.current is segment:  # whatever has become of this file, the next one may fare better
+                if self.current is segment:  # this file may be damaged: the next append opens another
                     self.current = None
                 if not segment.size and segment.number in self.segments:
                     del self.segments[segment.number]
@@ -206,7 +206,7 @@ class SpoolWriter:
 
     def _is_needless(self, kind: int, id: bytes, payload: bytes) -> bool:  # noqa: A002
         """Whether a record can be left out: a tombstone of what has no beginning here; the clock's, where no segment is open."""
-        if kind == RecordKind.CLOCK:  # into every segment from now on, since each may be the last that is left
+        if kind == RecordKind.CLOCK:  # goes into every later segment too, since earlier ones are removed
             self._clock = encoded_record(kind, id, payload)
             return self.current is None
         return kind == _TOMBSTONE and id not in self.begun
@@ -229,11 +229,11 @@ class SpoolWriter:
             return True
 
     def _from_reserve(self, record: bytes) -> bool:
-        """Append where the limit is reached or the disk is full: the room set aside for this is given up."""
+        """Append where the limit is reached or the disk is full, in the room that was set aside for this."""
         if not CAN_LOCK or not self._enter(_PATIENCE_S):
             return False
         try:
-            for tries in range(3):  # as it is, in another file, in the reserve's room
+            for tries in range(3):  # in the current file, in another file, and once the reserve is given up
                 try:
                     if self.current is None:
                         self._next(None)
@@ -273,8 +273,8 @@ class SpoolWriter:
         return self.current
 
     def _enter(self, timeout: float) -> bool:
-        """Take the lock; False where another thread keeps it, or where this one is in the middle of such work already, as when
-        garbage collection has ended a call there."""
+        """Take the lock to change segments; False where another thread keeps it, or where this thread is changing them already
+        (garbage collection may end a call, and so append, in the middle of that)."""
         if not (self.lock.acquire(timeout=timeout) if timeout else self.lock.acquire(blocking=False)):
             return False
         if self._busy or self._closed:
@@ -298,7 +298,7 @@ class SpoolWriter:
                 self._syncing = False
 
     def _next(self, sealed: Segment | None) -> None:
-        """Open the next segment, in another folder where somebody has taken this one from us."""
+        """Open the next segment; in another folder where this one was deleted, or its lock is another process's now."""
         owner = self.owner
         if owner is None or not owner.hold():
             if owner is not None:
@@ -318,7 +318,7 @@ class SpoolWriter:
             owner.reserve(min(_RESERVE_BYTES, self._limit_bytes // 64))
 
     def _rotate(self, segment: Segment) -> None:
-        """Open the next segment. Where another thread is at it, or this one in the middle of it, it is done already."""
+        """Open the next segment, unless another thread is doing so, or this call has interrupted that."""
         if not self._enter(0):
             return
         try:

@@ -1,7 +1,7 @@
 """Where the spool of a database lies, and what in the spool belongs to it.
 
-A database is known by the id that it keeps. Until a process has first spoken to it, the database is known by the way to it, its
-store's `identity`. Under the root lie, beside each other:
+A database is known by the id that it keeps. Until a process has first spoken to it, the database is known by how it is reached:
+its store's `identity`. Under the root lie, beside each other:
 
     database-<id>/          the spool of a database, once its id is known
     connection-<hash>/      the spool of what a connection leads to, as long as its id is not known; and, in the file `database`,
@@ -9,12 +9,13 @@ store's `identity`. Under the root lie, beside each other:
     <hash>/                 what earlier versions wrote: by a hash of the store's description
 
 In each lies a folder for each process, and the dead letters. A process goes on with the folder that it has begun, and notes there
-which database it has spoken to. So nothing is moved that somebody has open: whoever looks for what dead processes have left looks
-into all folders, and takes what belongs to its own database:
+which database it has spoken to, so nothing is moved that somebody has open. Whoever looks for what dead processes have left looks
+into the folders of all processes, and takes those that belong to its own database:
 
-1. what a process has noted to be that database's;
-2. of what says nothing of a database, what lies in that database's folder, or in one that is named by the connection;
-3. and what says that it was meant for the same connection.
+1. those that note this database's id;
+2. of those that note no id, those that lie in this database's folder, or in one named by its connection (or, of earlier versions,
+   by its description);
+3. and, of those that note no id, those that note the same connection.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class SpoolLocation:
         self._former_folder = root / _hash(description)
         self.database_id = self._known_id()
         self.confirmed = False
-        """Whether this process has it from the database itself."""
+        """Whether the database itself has told this process its id."""
 
     @property
     def folder(self) -> Path:
@@ -57,17 +58,17 @@ class SpoolLocation:
 
     @property
     def former_folders(self) -> tuple[Path, ...]:
-        """Folders in which there may be more of the same: from before the id was known, and from earlier versions."""
+        """Other folders with calls for this database: from before its id was known, and from earlier versions."""
         return tuple(path for path in (self._connection_folder, self._former_folder) if path != self.folder)
 
     @property
     def about(self) -> dict[str, str]:
-        """What a process notes in its own folder of whose its calls are."""
+        """What a process notes in its own folder: for which store, connection and database its calls are."""
         about = {"store": self.description, "connection": self.identity}
         return about | {"database": self.database_id} if self.confirmed and self.database_id is not None else about
 
     def learn(self, database_id: str) -> bool:
-        """The database has told its id; whether that is another one than this connection led to before."""
+        """Take over the id that the database has told. Returns whether this connection led to another database before."""
         known, self.database_id, self.confirmed = self.database_id, database_id, True
         if database_id != known:
             # Two processes may do this at once: each writes a file of its own, and the last one counts.
@@ -94,7 +95,7 @@ class SpoolLocation:
         return sorted(filter(self.owns, owners), key=lambda owner: owner.name)
 
     def is_in_doubt(self) -> bool:
-        """Whether there is something in the spool that may belong to this database, but nobody can tell before it is asked."""
+        """Whether a process in the spool notes an id that may be this database's: only the database itself can tell."""
         return not self.confirmed and any(
             about_owner(owner).get("database") not in (None, self.database_id)
             for folder in folders_in(self.root)

@@ -1,4 +1,4 @@
-"""How log records lie in a file, so that damage costs the record it happens to and no other.
+"""The format of log records in a file: damage costs the record in which it lies and no other.
 
 A record is two bytes 0xFF 0x56, the length of its body and the CRC-32 of its body (both 32 bits, little endian), then the body:
 one byte that says what it is, the 16 bytes of its id, and JSON in UTF-8. The byte 0xFF never occurs in UTF-8, so behind damage
@@ -29,9 +29,9 @@ _KIND_CHECKSUMS: Final = tuple(crc32(bytes([kind])) for kind in range(256))
 class RecordKind(IntEnum):
     """What a log record says.
 
-    CALL: a call of LangChain's as it became, RECORD: any other call, RUN: a state of a service run. OPENED and BEGUN: a call of
-    the one and the other sort has begun; TOMBSTONE: it was not made after all, or its end is not in this log. CLOCK: how far the
-    clock of the process was from the database's.
+    OPENED and CALL: a call of LangChain's has begun, and has ended. BEGUN and RECORD: the same of any other call. TOMBSTONE: a
+    call that has begun here has no end here, because it was not made after all, or its end went another way. RUN: a state of a
+    service run. CLOCK: how far the clock of the process was from the database's.
     """
 
     OPENED = 1
@@ -51,8 +51,8 @@ ROWS: Final = frozenset({RecordKind.CALL, RecordKind.RECORD, RecordKind.RUN})
 class LogRecord(NamedTuple):
     """One log record: what it is, its id's bytes, its JSON.
 
-    `item` is what the JSON would be of, where it never left this process's memory. `orphan` is what another process has left,
-    where it was read from that; `skew_s` is then how far that process's clock was from the database's, if it is known.
+    Where it never left this process's memory, `item` is the call itself, in place of the JSON. Where a dead process has left
+    it, `orphan` is that process's OrphanedSegments, and `skew_s` how far its clock was from the database's, if that is known.
     """
 
     kind: int
@@ -65,12 +65,12 @@ class LogRecord(NamedTuple):
 
 def encoded_record(kind: int, id: bytes, payload: bytes) -> bytes:  # noqa: A002 - the word of the format
     """The bytes of one record in a file."""
-    checksum = crc32(payload, crc32(id, _KIND_CHECKSUMS[kind]))  # of all three together, which are copied but once
+    checksum = crc32(payload, crc32(id, _KIND_CHECKSUMS[kind]))  # in turn: joining them would copy the payload twice
     return _pack_start(MAGIC, _BODY_START + len(payload), checksum, kind, id) + payload
 
 
 def clock_payload(skew_s: float) -> bytes:
-    """What a record of the kind CLOCK says."""
+    """The JSON of a record of the kind CLOCK."""
     return b'{"skew":%.6f}' % skew_s
 
 

@@ -1,7 +1,7 @@
 """What dead processes have left in the spool: claimed by lock, delivered, then removed.
 
-First what they had begun and not ended, then segment by segment what they had recorded. A segment goes when all of it is in the
-store, so that a process which dies over this leaves a smaller orphan, of which what comes twice is stored once.
+First what they had begun and not ended, then segment by segment what they had recorded. A segment is deleted when all of it is in
+the store. So a process that dies while it delivers leaves less than it found; rows that are sent twice are stored once.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _MOST_CLAIMED: Final = 16  # at once: each takes a file descriptor
 
 
 class Tally:
-    """What the log records of one process come to: `begun` are its calls without an end, `ended` the ids of those with one."""
+    """A count of one process's log records: `begun` are its calls without an end, `ended` the ids of those with one."""
 
     def __init__(self) -> None:
         self.begun: dict[bytes, LogRecord] = {}
-        self.ended: set[bytes] = set()  # not a count: a record stands twice where two threads met at a segment's end
+        self.ended: set[bytes] = set()  # ids, not a count: a record may be written twice at the end of a segment
         self.runs = 0
         self.damaged = 0
         self.skew_s: float | None = None
@@ -61,13 +61,13 @@ class Tally:
 
 
 class OrphanedSegments:
-    """The spool of one dead process, as a source of the writer's."""
+    """The spool of one dead process, as a source of the batch processor."""
 
     def __init__(self, owner: OwnerFolder) -> None:
         self._owner = owner
         self._segments = segments_of(owner.path)
         self._position = 0
-        self._in_hand = (0, 0, 0)  # how many of the first ones, and how far in which segment
+        self._in_hand = (0, 0, 0)  # what was read last: records of `_first`, a segment's index, the position in it
         self._finished = False
         self.released = False
         tally = Tally()
@@ -117,7 +117,7 @@ class OrphanedSegments:
         return record._replace(skew_s=self.skew_s, orphan=self)
 
     def date(self, skew_s: float) -> None:
-        """Its own process never knew the database's time: whoever delivers the rest is to go by what this one found."""
+        """Note the clock's skew where the dead process never knew it, so that whoever delivers the rest uses the same."""
         if self.skew_s is None:
             self.skew_s = skew_s
             with contextlib.suppress(OSError, IndexError), self._segments[-1][1].open("ab") as file:
@@ -149,7 +149,7 @@ class OrphanedSegments:
         return self._finished
 
     def let_go(self) -> None:
-        """Leave the rest to whoever comes next: what was read last may be somebody else's already."""
+        """Leave the rest to other processes: one may have claimed already what was read last."""
         self.released = True
         self._owner.let_go()
 
@@ -158,7 +158,7 @@ class Orphans:
     """The orphaned segments of one database that this process has claimed; it looks for more at the start and once a minute.
 
     `own_path` tells this process's own folder. `clock_skew_s` tells how far this machine's clock was from the database's when it
-    was first known. `ask` asks the database who it is, if it answers. `found` is called with each that was claimed.
+    was first known. `ask` asks the database for its id, if it answers. `found` is called with each that was claimed.
     """
 
     def __init__(
@@ -211,22 +211,22 @@ class Orphans:
             yield orphan
 
     def date(self, skew_s: float) -> None:
-        """This machine's clock is known now: calls whose own process never knew the database's time go by that."""
+        """This machine's skew is known now: use it for calls whose own process never knew it."""
         for orphan in self._claimed:
             orphan.date(skew_s)
 
     def look_again(self) -> None:
-        """The database is known better now, and so there may be more of its own."""
+        """The database's id has become known: there may be more that belongs to it."""
         self._due = 0.0
 
     def let_go(self) -> None:
-        """Leave the rest to whoever comes next. In a forked child: it is the parent's."""
+        """Leave the rest to other processes; in a forked child, to the parent."""
         for orphan in self._claimed:
             orphan.let_go()
 
 
 def claim(owners: Iterable[Path], own_path: Path | None = None) -> Iterator[OrphanedSegments]:
-    """What dead processes have left in their folders, and nobody else has claimed; `own_path` is this process's own folder."""
+    """What dead processes have left in these folders and no other process has claimed; `own_path` is this process's folder."""
     if not CAN_LOCK:
         return
     for path in owners:
@@ -245,7 +245,7 @@ def claim(owners: Iterable[Path], own_path: Path | None = None) -> Iterator[Orph
         elif _is_litter(path):
             owner.remove()
         else:
-            owner.let_go()  # it is only now being made
+            owner.let_go()  # its process may be making it at this moment
 
 
 def _is_litter(path: Path) -> bool:

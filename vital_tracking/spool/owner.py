@@ -41,7 +41,7 @@ class OwnerFolder:
 
     @classmethod
     def create(cls, parent: Path, about: Mapping[str, Any]) -> OwnerFolder:
-        """A new folder of this process's own, in which it notes what it says of itself. OSError where that cannot be."""
+        """A new folder of this process's own, in which it notes pid, host, start and `about`. OSError where that cannot be."""
         make_private(parent)
         path = parent / new_id()
         path.mkdir(mode=0o700)
@@ -63,7 +63,7 @@ class OwnerFolder:
         return cls(path, lock) if lock is not None else None
 
     def note(self, about: Mapping[str, Any]) -> None:
-        """Note more of what this process says of itself, or say it anew."""
+        """Add to, or change, what this process has noted of itself."""
         self._about = {**self._about, **about}
         if _is_ours(self._lock, self._identity):
             text = json.dumps(self._about).encode()
@@ -71,9 +71,9 @@ class OwnerFolder:
             os.ftruncate(self._lock, len(text))
 
     def remove(self) -> None:
-        """Delete the folder with all that is in it, and let go."""
+        """Delete the folder with all that is in it, and give up its lock."""
         with contextlib.suppress(OSError):
-            # The segments last: while there is one, whoever comes after a death in here takes the folder up again.
+            # The segments last: if this process dies half-way, others still find some and claim the folder.
             for entry in sorted(self.path.iterdir(), key=lambda path: path.suffix == _SUFFIX):
                 if entry.name != _LOCK:
                     with contextlib.suppress(OSError):
@@ -99,7 +99,7 @@ class OwnerFolder:
             _close_ours(lock, self._identity)
 
     def reserve(self, size: int) -> None:
-        """Set room aside for what must be kept when the disk is full, where there is none yet; little of a disk that is small."""
+        """Keep a file as room for what must be written when the disk is full; at most an eighth of what is free."""
         if not self._reserved:
             try:
                 fd = os.open(self.path / _RESERVE, os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
@@ -112,7 +112,7 @@ class OwnerFolder:
                 self.spend_reserve()
 
     def spend_reserve(self) -> bool:
-        """Give up that room; whether there was any."""
+        """Delete that file, so that its room can be used; returns whether there was one."""
         reserved, self._reserved = self._reserved, False
         with contextlib.suppress(OSError):
             (self.path / _RESERVE).unlink()
@@ -131,7 +131,7 @@ def _locked(folder: Path) -> int | None:
         return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever had it before may have delivered and removed it between the two steps.
+        # Another process may have delivered and removed the folder between the two steps.
         if os.fstat(lock).st_nlink:
             return lock
     except OSError:
@@ -170,8 +170,8 @@ def is_alive(folder: Path) -> bool:
 
 
 def about_owner(folder: Path) -> dict[str, Any]:
-    """What a process has said of itself: pid, host, since when, and for what database its calls are; empty where that cannot be
-    read."""
+    """What a process has noted of itself: pid, host, since when, and for which connection and database; empty where that cannot
+    be read."""
     try:
         about = json.loads((folder / _LOCK).read_text())
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""The files of the spool: segments of log records in one folder a process, which a lock says is alive.
+"""The files of the spool: segments of log records, in a folder for each process.
 
-A process that lives holds the lock of its folder; whoever can take that lock has the folder of a dead one.
+A living process holds the lock of its folder; whoever can take that lock knows that the folder's process is dead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CAN_LOCK: Final = fcntl is not None
 """Whether this system has the locks that tell the living from the dead; without them there is no spool."""
 
 PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
-"""Why a file cannot be read now, though it can be later; what cannot be read for another reason is damaged."""
+"""Errors with which a file cannot be read now, but perhaps later; after any other it counts as damaged."""
 
 _SUFFIX: Final = ".segment"
 _READ_BYTES: Final = 2 << 20
@@ -31,8 +31,8 @@ _READ_BYTES: Final = 2 << 20
 def _writer() -> Callable[[int, bytes, int], int] | None:
     """write(2) of the C library, called without letting go of the interpreter's lock.
 
-    `os.write` lets go of it for each microsecond that the page cache takes, and has to wait for whatever thread computes
-    meanwhile: up to 5 ms, on an event loop, for each call. It is asked only where the other one fails, for the reason.
+    `os.write` lets go of it for the microsecond that the page cache takes, and then has to wait for a thread that computes
+    meanwhile: up to 5 ms, on an event loop, for each call. It is used only after a failure, to learn the reason.
     """
     try:
         import ctypes
@@ -63,11 +63,11 @@ class Segment:
         """How far it was read when it was left for the next one."""
 
     def __del__(self) -> None:
-        # Never closed by hand while threads may write: one of them would write to whatever file took its number.
+        # Never closed while threads may still write: they would write to whatever file gets its number next.
         self.let_go()
 
     def let_go(self) -> None:
-        """Close the file; for when nobody else can use it."""
+        """Close the file; only where no other thread can use it."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             _close_ours(fd, self._identity)
@@ -87,7 +87,7 @@ class Segment:
         """Up to 2 MiB from a position on, which is more than the longest record."""
         if _is_ours(self.fd, self._identity):
             return os.pread(self.fd, _READ_BYTES, position)
-        # Somebody has closed all files of this process: what was written is there all the same.
+        # The application has closed all files of this process: what was written is there all the same.
         fd = os.open(self.path, os.O_RDONLY)
         try:
             return os.pread(fd, _READ_BYTES, position)
@@ -123,14 +123,14 @@ class Segment:
             self.path.unlink()
 
 
-# Who closes all files of a process closes ours too, and the next files get their numbers; a deleted file's identity is soon
-# another's as well. So beside that we keep who of us has opened a number last.
+# An application that closes all file descriptors closes ours too, and the next files it opens get the same numbers. Device and
+# inode tell most of them apart; those of a deleted file are soon used again, so we also count which opening a number belongs to.
 _numbers: Final = itertools.count()
 _openers: Final[dict[int, int]] = {}
 
 
 def _identity(fd: int) -> tuple[int, int, int]:
-    """What a file that was opened just now is known by."""
+    """By what a file that was opened just now is recognised later."""
     stat = os.fstat(fd)
     number = _openers[fd] = next(_numbers)
     return stat.st_dev, stat.st_ino, number

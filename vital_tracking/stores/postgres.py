@@ -41,7 +41,7 @@ _POOL_NAME: Final = "vital_tracking"
 
 
 class _Connection(psycopg.Connection[Row]):
-    """A connection of ours, to be told from those of an application's own pools."""
+    """A connection of ours: the class tells it from those of an application's own pools."""
 
 
 def _of_others(record: logging.LogRecord) -> bool:
@@ -49,15 +49,15 @@ def _of_others(record: logging.LogRecord) -> bool:
     return not (subject == _POOL_NAME or isinstance(subject, _Connection))
 
 
-# The pool warns of every attempt that fails; an outage is said once, by who called.
+# The pool warns of every attempt that fails; an outage is logged once, by the code that uses the store.
 logging.getLogger("psycopg.pool").addFilter(_of_others)
 
 
 class PostgresStore:
     """A PostgreSQL at a libpq connection string or URL.
 
-    `description` is what it is called, in the place of host, port and database. Stores of one description are taken to lead to
-    one database as long as that has not told its id.
+    `description` takes the place of host, port and database in messages and in `identity`. Stores with the same description are
+    taken to lead to the same database until its id is known.
     """
 
     in_memory = False
@@ -91,7 +91,7 @@ class PostgresStore:
 
     @property
     def identity(self) -> str:
-        """The way to the database: host, port and name, or the description that was given."""
+        """How the database is reached: host, port and name, or the description that was given."""
         return self._identity
 
     @property
@@ -137,7 +137,7 @@ class PostgresStore:
         until: datetime | None = None,
         batch: int = 5_000,
     ) -> Iterator[list[Values]]:
-        """All rows of a relation as one COPY, which is one look at the database, however long it takes."""
+        """All rows of a relation as one COPY, which sees the database at one moment, however long it takes."""
         query = _copy(relation, equals or {}, since, until)
         shaped = [(place, TEXT_OF[kind]) for place, kind in enumerate(relation.columns.values()) if kind in TEXT_OF]
         failed: VitalError
@@ -232,7 +232,7 @@ class PostgresStore:
     def _run(self, work: Callable[[psycopg.Connection[Row]], _Result]) -> _Result:
         """Do work on a connection, in a transaction of its own; the driver's errors become ours, without their text or data.
 
-        Ours are raised when the driver's are no longer in hand, so that none hangs on to them as its `__context__`.
+        Ours are raised outside the `except` block, so that the driver's errors do not hang on to them as `__context__`.
         """
         failed: VitalError
         try:
@@ -265,7 +265,7 @@ class PostgresStore:
 _: type[Store] = PostgresStore  # so that the type checker holds it against the protocol
 
 
-# libpq gives no SQLSTATE when connecting fails; wrong credentials and databases are told by the server's fixed words.
+# libpq gives no SQLSTATE when connecting fails; wrong credentials and databases are recognised by the server's fixed words.
 _REFUSALS: Final = {
     "authentication failed": ("28P01", "refuses the user or the password."),
     "no password supplied": ("28P01", "wants a password."),
@@ -296,7 +296,7 @@ def _named(arguments: Mapping[str, object]) -> sql.Composed:
     return sql.SQL(", ").join(sql.SQL("{} => %s").format(sql.Identifier(name)) for name in arguments)
 
 
-# Times in UTC, numbers with all their digits, whatever the role's settings say; and nobody stops it half-way.
+# Times in UTC and numbers with all their digits, whatever the role's settings say; no statement_timeout stops a long export.
 _AS_TEXT: Final = (
     "select set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true),"
     " set_config('extra_float_digits', '1', true), set_config('statement_timeout', '0', true)"

@@ -1,4 +1,4 @@
-"""What the rest of the house asks of a store."""
+"""What the rest of the package needs of a store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Store(Protocol):
 
     @property
     def identity(self) -> str:
-        """The way to the database, by which it is known as long as it has not told its id. Never a key or password."""
+        """How the database is reached, by which it is known until its id is. Never a key or password."""
 
     @property
     def in_memory(self) -> bool:

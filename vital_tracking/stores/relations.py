@@ -1,4 +1,4 @@
-"""What can be read row by row in full: the tables that admins take out, with the kinds of their columns.
+"""The tables and views that can be exported row by row, with the kinds of their columns.
 
 Values travel as text, as PostgreSQL writes them, so that no store and no client rounds an amount: times as ISO in UTC, arrays and
 JSON as JSON, truth as true and false, NULL as None.
@@ -34,18 +34,18 @@ class ColumnKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table or view of the schema public. `time`: the column by which it is cut; `key`: what its rows are sorted by."""
+    """A table or view of the schema public. `time`: the column of `since` and `until`; `key`: the columns that sort its rows."""
 
     name: str
     columns: Mapping[str, ColumnKind]
     time: str
     key: tuple[str, ...]
     unique: bool = False
-    """Whether the key tells every row from every other, and none of it is ever NULL."""
+    """Whether the key identifies a row, and none of its columns is ever NULL."""
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """The columns of whom it is that the relation has."""
+        """Which of `organization_id` and `user_id` the relation has."""
         return tuple(name for name in ("organization_id", "user_id") if name in self.columns)
 
 
@@ -154,7 +154,7 @@ RELATIONS: Final[Mapping[str, Relation]] = MappingProxyType(
         "audit": AUDIT,
     }
 )
-"""What can be taken out, by the names of the command line."""
+"""What can be exported, by its name on the command line."""
 
 
 def time_text(text: str) -> str:
@@ -184,4 +184,4 @@ def _truth_text(text: str) -> str:
 TEXT_OF: Final[Mapping[ColumnKind, Callable[[str], str]]] = MappingProxyType(
     {ColumnKind.time: time_text, ColumnKind.truth: _truth_text}
 )
-"""How the text of a kind is brought into its one form, where stores differ."""
+"""How the texts of some kinds are brought into one form, since stores write them differently."""

@@ -73,7 +73,7 @@ class SupabaseStore:
 
     @property
     def identity(self) -> str:
-        """The way to the database: the project's host and port."""
+        """How the database is reached: the project's host and port."""
         return self.description.lower()
 
     def call(self, function: str, /, **arguments: object) -> Any:
@@ -224,7 +224,7 @@ _: type[Store] = SupabaseStore  # so that the type checker holds it against the 
 
 
 def _wait_for_it(request: httpx.Request) -> None:
-    """Give the long functions the time that they may take; the client has one timeout for all requests."""
+    """Give the long functions a longer timeout; the client itself has one for all requests."""
     if request.url.path.rpartition("/rpc/")[2] in _LONG:
         request.extensions["timeout"] = _LONG_TIMEOUT.as_dict()
 

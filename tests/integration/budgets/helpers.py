@@ -51,6 +51,6 @@ def request_for(user: str | None = "u-1", **changes: Any) -> Request:
 
 def knows_its_budgets(tracker: VitalTracker) -> VitalTracker:
     """The tracker, once it has read the budgets."""
-    tracker.controller.start()
-    until(lambda: tracker.controller.policy is not None)
+    tracker._controller.start()
+    until(lambda: tracker._controller.policy is not None)
     return tracker

@@ -89,14 +89,14 @@ def test_one_round_trip_serves_all_first_calls_of_a_process(store: PostgresStore
     knows_its_budgets(tracker)
     watch.go.clear()
     with ThreadPoolExecutor(64) as pool:
-        admitted = [pool.submit(tracker.controller.admit, request_for()) for _ in range(64)]
+        admitted = [pool.submit(tracker._controller.admit, request_for()) for _ in range(64)]
         watch.waiting.acquire(timeout=10)  # the first has asked; the others gather meanwhile
-        until(lambda: tracker.controller.lease_thread._queue.qsize() > 50)
+        until(lambda: tracker._controller.lease_thread._queue.qsize() > 50)
         watch.go.set()
         assert all(one.result().hold for one in admitted)
     assert len(watch.waited_for) <= 2
     for one in admitted:
-        tracker.controller.release(one.result())
+        tracker._controller.release(one.result())
     assert tracker.close().complete
     assert granted(rows) == 0
     check_sums(store)
@@ -109,9 +109,9 @@ def test_near_the_limit_calls_share_their_round_trips(store: PostgresStore, watc
     knows_its_budgets(tracker)
     watch.go.clear()
     with ThreadPoolExecutor(120) as pool:
-        asked = [pool.submit(tracker.controller.admit, request_for()) for _ in range(120)]
+        asked = [pool.submit(tracker._controller.admit, request_for()) for _ in range(120)]
         watch.waiting.acquire(timeout=10)
-        until(lambda: tracker.controller.lease_thread._queue.qsize() > 100)
+        until(lambda: tracker._controller.lease_thread._queue.qsize() > 100)
         watch.go.set()
         outcomes = [type(one.exception()) for one in asked]
     assert outcomes.count(type(None)) == 100
@@ -126,7 +126,7 @@ def test_grants_are_fetched_ahead_so_that_calls_do_not_wait(store: PostgresStore
     tracker, watch = watched()
     knows_its_budgets(tracker)
     for _ in range(100):
-        tracker.controller.admit(request_for())
+        tracker._controller.admit(request_for())
         threading.Event().wait(0.01)  # a fast model
     assert len(watch.waited_for) == 1
     assert 1 <= len(watch.grant_requests) - len(watch.waited_for) <= 6
@@ -139,7 +139,7 @@ def test_a_burst_fetches_ahead_no_more_than_it_must(store: PostgresStore, watche
     tracker, watch = watched(budget_deadline_s=30)
     knows_its_budgets(tracker)
     for _ in range(20_000):
-        tracker.controller.admit(request_for())
+        tracker._controller.admit(request_for())
     assert len(watch.grant_requests) < 40
 
 
@@ -166,14 +166,14 @@ def test_idle_money_goes_back_to_where_others_can_spend_it(
     """Else a process that had a burst an hour ago would keep others from the last part of the budget."""
     set_budget(store, total_limit="400")
     one, other = make_tracker(), make_tracker()
-    held = one.controller.admit(request_for())
+    held = one._controller.admit(request_for())
     before = granted(rows)
     assert before > 5
-    for window in one.controller.ledger._windows.values():
+    for window in one._controller.ledger._windows.values():
         window.used_at -= 6  # six seconds without a call
     until(lambda: granted(rows) == 1)  # what a call under way holds stays
     assert admit_all(other, 400) == 399
-    one.controller.release(held)
+    one._controller.release(held)
     one.close()
     until(lambda: admit_all(other, 1))  # a refusal is remembered for a moment
     assert admit_all(other, 1) == 0
@@ -257,16 +257,16 @@ def test_a_forked_child_spends_its_own_money(store: PostgresStore, make_tracker:
     """If this failed, a pre-forking server would spend its parent's grants once in every worker."""
     set_budget(store, total_limit="100")
     tracker = make_tracker()
-    held = [tracker.controller.admit(request_for()) for _ in range(3)]
-    parent = tracker.controller.ledger.holder
+    held = [tracker._controller.admit(request_for()) for _ in range(3)]
+    parent = tracker._controller.ledger.holder
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            tracker.controller.release(held[0])  # not its own: of no effect
-            assert tracker.controller.ledger.holder != parent
-            assert not tracker.controller.ledger.has_grants
+            tracker._controller.release(held[0])  # not its own: of no effect
+            assert tracker._controller.ledger.holder != parent
+            assert not tracker._controller.ledger.has_grants
             count = admit_all(tracker, 200)
             os.write(writer, str(count).encode())
             code = 0 if tracker.close().complete else 2
@@ -279,7 +279,7 @@ def test_a_forked_child_spends_its_own_money(store: PostgresStore, make_tracker:
     assert 0 < spent < 100 - 3
     check_sums(store)
     for admission in held:
-        tracker.controller.release(admission)
+        tracker._controller.release(admission)
     assert admit_all(tracker, 200) == 100 - spent
     tracker.close()
     assert granted(rows) == 0
@@ -292,12 +292,12 @@ def test_grants_that_the_database_has_lost_are_not_spent(
     """After a restore from yesterday's backup, or an hour's sleep of the machine, nobody else knows of them."""
     set_budget(store, total_limit="1000")
     tracker = make_tracker(budget_refresh_s=0.1)
-    held = tracker.controller.admit(request_for())
+    held = tracker._controller.admit(request_for())
     assert rows("delete from budget_grants returning 1")
     rows("update budget_windows set granted = 0 returning 1")
-    ledger = tracker.controller.ledger
+    ledger = tracker._controller.ledger
     until(lambda: all(window.free == 0 for window in ledger._windows.values()))
-    tracker.controller.release(held)
+    tracker._controller.release(held)
     assert admit_all(tracker, 1) == 1
     tracker.close()
     assert granted(rows) == 0
@@ -370,14 +370,14 @@ def test_a_changed_limit_binds_without_a_restart(store: PostgresStore, make_trac
     set_budget(store, total_limit="1000")
     until(lambda: admit_all(tracker, 1))
     assert granted(rows) > 1
-    version = tracker.controller.policy.version
+    version = tracker._controller.policy.version
     set_budget(store, total_limit="9")
-    until(lambda: tracker.controller.policy.version != version)
+    until(lambda: tracker._controller.policy.version != version)
     assert admit_all(tracker, 1) == 0  # what it had in hand of the old limit is spent no more
     tracker.flush()
     check_sums(store)
     store.call("remove_budget_v1", budget_id=columns["id"])
-    until(lambda: not tracker.controller.active)
+    until(lambda: not tracker._controller.active)
     assert admit_all(tracker, 3) == 3
 
 
@@ -388,9 +388,9 @@ def test_a_budget_that_begins_to_bind_binds_at_once(store: PostgresStore, make_t
     assert admit_all(tracker, 4) == 4
     tracker.flush()
     set_budget(store, total_limit="2", enforce=True)
-    for account in tracker.controller.ledger._accounts.values():
+    for account in tracker._controller.ledger._accounts.values():
         account.over_until = 0.0  # a second later
-    for plan in tracker.controller.plans.known.values():
+    for plan in tracker._controller.plans.known.values():
         plan.until = 0.0
     assert admit_all(tracker, 1) == 0
     assert tracker.stats().faults == 0
@@ -404,7 +404,7 @@ def test_a_new_budget_counts_from_the_calls_of_its_window(
     assert admit_all(tracker, 3) == 3
     tracker.flush()
     set_budget(store, daily_limit="5")
-    until(lambda: tracker.controller.active)
+    until(lambda: tracker._controller.active)
     assert admit_all(tracker, 10) == 2
     tracker.flush()
     check_sums(store)
@@ -424,11 +424,11 @@ def a_minute_passes(rows: Rows) -> Callable[[VitalTracker], None]:
                 window["id"],
             )
         rows("update vital_private.budget_periods set since = since - interval '1 minute' returning 1")
-        for window in tracker.controller.ledger._windows.values():
+        for window in tracker._controller.ledger._windows.values():
             window.ends -= 60
-        for account in tracker.controller.ledger._accounts.values():
+        for account in tracker._controller.ledger._accounts.values():
             account.refused_until -= 60
-        for plan in tracker.controller.plans.known.values():
+        for plan in tracker._controller.plans.known.values():
             plan.until -= 60
 
     return move
@@ -449,10 +449,10 @@ def test_a_rate_limit_opens_again_with_the_next_minute(
     a_minute_passes(tracker)
     assert admit_all(tracker, 10) == 3
     a_minute_passes(tracker)
-    held = tracker.controller.admit(request_for())
+    held = tracker._controller.admit(request_for())
     a_minute_passes(tracker)
     assert admit_all(tracker, 10) == 3
-    tracker.controller.release(held)
+    tracker._controller.release(held)
     tracker.close()
     check_sums(store)
     assert granted(rows) == 0
@@ -721,7 +721,7 @@ def test_a_budget_that_only_alerts_costs_nothing(store: PostgresStore, watched: 
     set_budget(store, action="alert", total_limit="2")
     tracker, watch = watched()
     knows_its_budgets(tracker)
-    assert not tracker.controller.active
+    assert not tracker._controller.active
     assert admit_all(tracker, 10) == 10
     assert watch.grant_requests == []
     assert tracker.close().complete
@@ -763,10 +763,10 @@ async def test_code_that_is_written_once_is_admitted_by_either_way_of_waiting(
     tracker = knows_its_budgets(make_tracker())
 
     def two_calls() -> Waits[tuple[Admission, Admission]]:
-        first = yield from tracker.controller.admitting(request_for(), max_wait=30)
-        second = yield from tracker.controller.admitting(request_for(), max_wait=30)
+        first = yield from tracker._controller.admitting(request_for(), max_wait=30)
+        second = yield from tracker._controller.admitting(request_for(), max_wait=30)
         with pytest.raises(BudgetExceeded):
-            yield from tracker.controller.admitting(request_for("u-2"), max_wait=30)
+            yield from tracker._controller.admitting(request_for("u-2"), max_wait=30)
         return first, second
 
     for admitted in (run(two_calls()), await run_async(two_calls())):
@@ -784,10 +784,10 @@ def test_a_strict_budget_wants_the_answer_limited(store: PostgresStore, make_tra
     tracker = make_tracker()
     context = CallContext(user_id="u-1")
     with pytest.raises(BudgetExceeded, match="max_tokens") as caught:
-        tracker.controller.admit(Request(context, "openai", "gpt-4o-mini", 100))
+        tracker._controller.admit(Request(context, "openai", "gpt-4o-mini", 100))
     assert caught.value.entity_id == "u-1"
-    assert tracker.controller.admit(Request(context, "openai", "gpt-4o-mini", 100, max_tokens=5)).hold is not None
-    assert tracker.controller.admit(Request(context, "openai", "gpt-4o-mini", 100), clamp=True).max_tokens == 4096
+    assert tracker._controller.admit(Request(context, "openai", "gpt-4o-mini", 100, max_tokens=5)).hold is not None
+    assert tracker._controller.admit(Request(context, "openai", "gpt-4o-mini", 100), clamp=True).max_tokens == 4096
 
 
 def test_a_strict_budget_holds_a_token_for_every_byte(store: PostgresStore, make_tracker: MakeTracker) -> None:
@@ -795,11 +795,11 @@ def test_a_strict_budget_holds_a_token_for_every_byte(store: PostgresStore, make
     set_budget(store, metric="tokens", daily_limit="100000", strict=True)
     tracker = make_tracker()
     request = Request(CallContext(user_id="u-1"), "openai", "gpt-4o-mini", 1000, max_tokens=50, answers=3)
-    hold = tracker.controller.admit(request).hold
+    hold = tracker._controller.admit(request).hold
     assert hold is not None
     assert hold.amounts.tokens == 1000 + 8 + 3 * 50  # eight for what frames a message
     request.tools = [{"name": "x" * 100}]
-    hold = tracker.controller.admit(request).hold
+    hold = tracker._controller.admit(request).hold
     assert hold is not None
     assert hold.amounts.tokens > 1000 + 3 * 50 + 100
 
@@ -874,11 +874,11 @@ def test_estimates_learn_from_calls(store: PostgresStore, make_tracker: MakeTrac
         model.invoke("x" * 100, config)
         tracker.flush()
     request = Request(CallContext(user_id="u-1"), "openai", "gpt-4o-mini", 100)
-    hold = tracker.controller.admit(request).hold
+    hold = tracker._controller.admit(request).hold
     assert hold is not None
     assert 50 <= hold.amounts.tokens < 100
     fresh = make_tracker()  # another process begins with what the database remembers
-    hold = fresh.controller.admit(request).hold
+    hold = fresh._controller.admit(request).hold
     assert hold is not None
     assert 20 <= hold.amounts.tokens < 120
 
@@ -907,7 +907,7 @@ def test_sizes_that_are_absurd_stop_nobody_else(store: PostgresStore, make_track
     tracker = make_tracker()
     for tokens in (10**12, 10**15):
         with pytest.raises(BudgetExceeded):
-            tracker.controller.admit(request_for(answers=tokens))
+            tracker._controller.admit(request_for(answers=tokens))
     assert admit_all(tracker, 3) == 3
     assert (tracker.stats().unchecked, tracker.stats().faults) == (0, 0)
 
@@ -933,8 +933,8 @@ def test_without_budgets_admission_asks_nobody(watched: Watched) -> None:
     """Who sets no budgets must not pay for them."""
     tracker, watch = watched()
     knows_its_budgets(tracker)
-    assert not tracker.controller.active
-    assert tracker.controller.admit(request_for()) == Admission()
+    assert not tracker._controller.active
+    assert tracker._controller.admit(request_for()) == Admission()
     assert watch.grant_requests == []
 
 
@@ -942,7 +942,7 @@ def test_budgets_that_are_switched_off_are_not_even_read(watched: Watched, store
     """VITAL_BUDGETS=off."""
     set_budget(store, total_limit="0")
     tracker, watch = watched(budgets=False)
-    assert not tracker.controller.active
+    assert not tracker._controller.active
     assert admit_all(tracker, 3) == 3
     tracker.flush()
     assert not {"budgets_v1", "acquire_grants_v1", "renew_grants_v1"} & set(watch.called)

@@ -264,7 +264,7 @@ async def test_nothing_is_held_for_a_call_that(
     if not tracker.closed:
         assert tracker.flush().complete
     assert tracker.stats().in_flight == 0
-    ledger = tracker.controller.ledger
+    ledger = tracker._controller.ledger
     ledger.return_unused(idle=False)
     # All that is left of the grants is free, and nothing was drawn that had not been granted.
     assert {window.granted - window.free for window in ledger._windows.values()} <= {0}

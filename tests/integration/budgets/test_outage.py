@@ -71,9 +71,9 @@ def allow_and_deny(store: PostgresStore) -> None:
 
 def admitted(tracker: VitalTracker, user: str) -> tuple[str | None, bool]:
     """Make one call: what the admission says, and whether anything was held for it."""
-    admission = tracker.controller.admit(request_for(user))
+    admission = tracker._controller.admit(request_for(user))
     held = admission.hold is not None
-    tracker.controller.release(admission)
+    tracker._controller.release(admission)
     return admission.action, held
 
 
@@ -106,8 +106,8 @@ def test_a_slow_database_delays_one_call_to_its_deadline_and_no_other(
     assert tracker.stats().unchecked == (21 if user == "allow" else 0)
     # The answer comes after all, but slowly: still nobody waits for the next one.
     proxy.delay_s = 0.4  # three times for each function called
-    until(lambda: tracker.controller.ledger.has_grants, 10)
-    assert timed(lambda: tracker.controller.admit(request_for("somebody else"))) < 0.2
+    until(lambda: tracker._controller.ledger.has_grants, 10)
+    assert timed(lambda: tracker._controller.admit(request_for("somebody else"))) < 0.2
     proxy.delay_s = 0
     until(lambda: "The database answers in time again; budgets are checked." in caplog.messages, 10)
     assert admitted(tracker, user) == (None, True)
@@ -126,10 +126,10 @@ def test_an_answer_that_comes_too_late_loses_no_money(
     tracker = knows_its_budgets(behind(flush_interval_s=60, budget_deadline_s=0.3))
     proxy.delay_s = 1
     is_decided(tracker, "allow")
-    until(lambda: tracker.controller.ledger.has_grants)
+    until(lambda: tracker._controller.ledger.has_grants)
     assert admitted(tracker, "allow") == (None, True)
-    tracker.controller.ledger.return_unused(idle=False)
-    (window,) = tracker.controller.ledger._windows.values()
+    tracker._controller.ledger.return_unused(idle=False)
+    (window,) = tracker._controller.ledger._windows.values()
     assert window.free == window.granted == granted(rows)
     proxy.delay_s = 0
     tracker.close()
@@ -151,7 +151,7 @@ async def test_nobody_waits_for_the_database_in_the_event_loop(behind: MakeTrack
 
     ticking = asyncio.create_task(tick())
     outcomes = await asyncio.gather(
-        *(tracker.controller.aadmit(request_for(user)) for user in ("allow", "deny") for _ in range(10)),
+        *(tracker._controller.aadmit(request_for(user)) for user in ("allow", "deny") for _ in range(10)),
         return_exceptions=True,
     )
     ticking.cancel()
@@ -188,9 +188,9 @@ def test_without_a_database_calls_are_decided_in_time_as_the_setting_says(when_u
     def decide() -> None:
         if when_unavailable == "deny":
             with pytest.raises(BudgetUnavailable, match="VITAL_WHEN_UNAVAILABLE"):
-                tracker.controller.admit(request_for())
+                tracker._controller.admit(request_for())
         else:
-            assert tracker.controller.admit(request_for()).action == "unchecked"
+            assert tracker._controller.admit(request_for()).action == "unchecked"
 
     assert timed(decide) < 0.3 + SLACK_S
     for _ in range(10):
@@ -208,7 +208,7 @@ def test_without_migrations_calls_go_on_and_it_is_said_once(
     tracker = VitalTracker(PostgresStore(postgres_server.url("without_tables")), settings=Settings())
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            assert tracker.controller.admit(request_for()).action == "unchecked"
+            assert tracker._controller.admit(request_for()).action == "unchecked"
     assert [text for text in caplog.messages if "vital-tracking migrate" in text and "Budgets are not checked" in text]
     assert len(caplog.records) == 1
     tracker.close()
@@ -226,7 +226,7 @@ def test_grants_in_hand_go_on_being_spent_until_they_lapse(
     for user in ("allow", "deny"):
         tracker.admit(user_id=user, **CALL).record(**USAGE)
     tracker.flush()
-    free = {window.account.entity: window.free for window in tracker.controller.ledger._windows.values()}
+    free = {window.account.entity: window.free for window in tracker._controller.ledger._windows.values()}
     assert min(free.values()) >= 5
     with outage(postgres_server):
         begun = time.monotonic()
@@ -238,7 +238,7 @@ def test_grants_in_hand_go_on_being_spent_until_they_lapse(
         assert time.monotonic() - begun < lifetime_s / 2
         until(
             lambda: (
-                time.monotonic() >= tracker.controller.ledger.valid_until or not tracker.controller.ledger.has_grants
+                time.monotonic() >= tracker._controller.ledger.valid_until or not tracker._controller.ledger.has_grants
             ),
             5,
         )
@@ -246,19 +246,19 @@ def test_grants_in_hand_go_on_being_spent_until_they_lapse(
             is_decided(tracker, user)
         assert time.monotonic() - begun < lifetime_s + 2
         # Neither are they once the lapsed grants are given up.
-        until(lambda: not tracker.controller.ledger.has_grants, 10)
+        until(lambda: not tracker._controller.ledger.has_grants, 10)
         for user in ("allow", "deny"):
             is_decided(tracker, user)
         unchecked = tracker.admit(user_id="allow", **CALL)
         assert unchecked.action == "unchecked"
         unchecked.record(**USAGE)
     assert tracker.flush(30).complete
-    until(lambda: not tracker.controller.lease_thread.availability.troubled, 10)
+    until(lambda: not tracker._controller.lease_thread.availability.troubled, 10)
     assert admitted(tracker, "deny") == (None, True)
     tracker.close()
     store.close()  # its connection was the old server's
     other = make_tracker(budget_refresh_s=0.1)
-    other.controller.start()
+    other._controller.start()
     until(lambda: granted(rows) == 0, lifetime_s + 5)
     check_sums(store)
     assert tracker.stats().faults == 0
@@ -283,7 +283,7 @@ def test_a_call_that_the_database_cannot_take_switches_no_budget_off(
     for _ in range(2):
         assert admitted(tracker, "odd") == ("unchecked", False)
         assert admitted(tracker, "even") == (None, True)
-    assert not tracker.controller.lease_thread.availability.troubled
+    assert not tracker._controller.lease_thread.availability.troubled
     assert tracker.stats().unchecked == 2
 
 

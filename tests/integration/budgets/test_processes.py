@@ -240,7 +240,7 @@ def test_what_dead_processes_had_in_hand_is_there_again(
     living = make_tracker(
         organization_id="acme", budget_refresh_s=0.1, grant_lifetime_s=3, budget_deadline_s=PATIENCE_S
     )
-    living.controller.start()
+    living._controller.start()
     until(lambda: granted(rows) == 0, PATIENCE_S)
     check_sums(store)
     for number in dying:

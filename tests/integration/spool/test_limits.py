@@ -293,8 +293,8 @@ def test_budgets_agree_with_what_was_merged(track: Track, store: PostgresStore, 
     set_budget(store, entity_type="model", metric="tokens", monthly_limit="100000000")
     set_budget(store, entity_type="organization", metric="calls", total_limit="1000000", action="downgrade")
     tracker, book = track(budgets=True, grant_lifetime_s=3600, budget_deadline_s=0.5), Book()
-    tracker.controller.start()
-    until(lambda: tracker.controller.policy is not None)
+    tracker._controller.start()
+    until(lambda: tracker._controller.policy is not None)
 
     def admitted(number: int) -> None:
         model = ("gpt-4o-mini", "gpt-4o")[number % 2]

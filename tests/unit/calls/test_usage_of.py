@@ -17,6 +17,7 @@ from vital_tracking.calls.usage_of import (
     model_of,
     provider_of,
     request_hash,
+    requested_model_of,
     text_size,
     usage_from_metadata,
     usage_from_token_usage,
@@ -74,7 +75,7 @@ def test_no_answer_of_a_provider_raises(value: Any) -> None:
             {"input_tokens": 1, "output_tokens": 1, "input_token_details": value, "output_token_details": value}
         )
         usage_from_token_usage({"prompt_tokens": 1, "prompt_tokens_details": value, "completion_tokens_details": value})
-        model_of(value, value, value)
+        model_of(requested_model_of(value, value), value)
         provider_of(value, value, value)
     assert text_size(value) >= 0
 
@@ -96,12 +97,19 @@ def test_the_model_that_answered_counts_before_the_one_asked_for() -> None:
     """`model_name` among the parameters is stale after an override; `metadata["model"]` is the caller's configurable."""
     metadata = {"ls_model_name": "new", "model": "leaked"}
     params = {"model": "new", "model_name": "stale"}
-    assert model_of(metadata, params, {"model_name": "new-2024"}) == ("new-2024", "new")
-    assert model_of(metadata, params, {}) == ("new", "new")
-    assert model_of({"model": "leaked"}, params, {}) == ("new", "new")
-    assert model_of({}, {"model_name": "only"}, {}) == ("only", "only")
-    assert model_of({}, {}, {"model": "claude"}) == ("claude", None)
-    assert model_of({"ls_model_name": ""}, {"model": 5}, {"model_name": None}) == (None, None)
+
+    def models(
+        metadata: dict[str, Any], params: dict[str, Any], response: dict[str, Any]
+    ) -> tuple[str | None, str | None]:
+        requested = requested_model_of(metadata, params)
+        return model_of(requested, response), requested
+
+    assert models(metadata, params, {"model_name": "new-2024"}) == ("new-2024", "new")
+    assert models(metadata, params, {}) == ("new", "new")
+    assert models({"model": "leaked"}, params, {}) == ("new", "new")
+    assert models({}, {"model_name": "only"}, {}) == ("only", "only")
+    assert models({}, {}, {"model": "claude"}) == ("claude", None)
+    assert models({"ls_model_name": ""}, {"model": 5}, {"model_name": None}) == (None, None)
 
 
 def test_the_provider_is_found_wherever_langchain_says_it() -> None:

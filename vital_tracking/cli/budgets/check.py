@@ -24,7 +24,7 @@ from vital_tracking.cli.render.console import as_csv, as_json, console, say
 from vital_tracking.cli.render.options import chosen, named
 from vital_tracking.cli.render.session import Json, opened
 from vital_tracking.core.context import SERVICE_TYPES
-from vital_tracking.queries.budgets import WINDOW_COLUMNS, Budget, CallCheck, CheckedWindow, check_call
+from vital_tracking.queries.budgets import WINDOW_COLUMNS, BudgetLimit, CallCheck, CheckedWindow, check_call
 from vital_tracking.settings import Settings
 
 
@@ -96,7 +96,7 @@ def _room(rows: Sequence[CheckedWindow]) -> str:
     return ", up to " + " and ".join(limit_text(room, metric) for metric, room in least.items()) if least else ""
 
 
-def _effect(row: CheckedWindow, budgets: Mapping[int, Budget]) -> str:
+def _effect(row: CheckedWindow, budgets: Mapping[int, BudgetLimit]) -> str:
     """What a window that is full does to the call."""
     if row["action"] == "throttle":
         interval = budgets[row["budget_id"]]["throttle_interval_s"]

@@ -17,7 +17,14 @@ from vital_tracking.cli.render.session import Csv, Json, Yes, opened
 from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
 from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.queries import budgets as queries
-from vital_tracking.queries.budgets import BUDGET_COLUMNS, BUDGET_KEY, MOST_WINDOWS, WINDOW_COLUMNS, Budget, belongs
+from vital_tracking.queries.budgets import (
+    BUDGET_COLUMNS,
+    BUDGET_KEY,
+    MOST_WINDOWS,
+    WINDOW_COLUMNS,
+    BudgetLimit,
+    belongs,
+)
 from vital_tracking.queries.words import counted
 from vital_tracking.stores import Store
 
@@ -144,7 +151,7 @@ def set_budget(
         say(f"  {command}")
 
 
-def _stored(store: Store, given: dict[str, Any]) -> Budget:
+def _stored(store: Store, given: dict[str, Any]) -> BudgetLimit:
     try:
         return queries.set_budget(store, given)
     except StoreRejected as error:

@@ -25,7 +25,7 @@ from vital_tracking.alerts.wording import (
 )
 from vital_tracking.cli.render.console import share_bar, table
 from vital_tracking.core.entities import ENTITIES
-from vital_tracking.queries.budgets import Budget, Window
+from vital_tracking.queries.budgets import BudgetLimit, BudgetWindow
 
 SET_ONE: Final = "Set one: vital-tracking budgets set user --daily 5 --action block"
 _EXAMPLES: Final = {entity.name: entity.example for entity in ENTITIES}
@@ -39,7 +39,7 @@ def period_name(period: str) -> str:
     return _PERIODS.get(period, period)
 
 
-def budgets_table(budgets: Sequence[Budget], fullest: Mapping[int, Window] | None = None) -> Table:
+def budgets_table(budgets: Sequence[BudgetLimit], fullest: Mapping[int, BudgetWindow] | None = None) -> Table:
     """Budgets, a line each; with `fullest`, also the window of each that is nearest to its limit."""
     headings = [
         ("id", True),
@@ -69,14 +69,14 @@ def budgets_table(budgets: Sequence[Budget], fullest: Mapping[int, Window] | Non
     return table("", headings, rows)
 
 
-def _also(budget: Budget) -> str:
+def _also(budget: BudgetLimit) -> str:
     """Settings that most budgets leave as they are."""
     strict = "strict" if budget["strict"] else ""
     deny = "deny when away" if budget["when_unavailable"] == "deny" else ""
     return ", ".join(filter(None, (strict, deny)))
 
 
-def _fullest(row: Window | None) -> list[str | Text]:
+def _fullest(row: BudgetWindow | None) -> list[str | Text]:
     if row is None:
         return ["", ""]
     spent, limit = row["spent"], row["limit_amount"]
@@ -84,7 +84,7 @@ def _fullest(row: Window | None) -> list[str | Text]:
     return [share_bar(spent, row["granted"], limit), named]
 
 
-def windows_table(rows: Sequence[Window], now: datetime, width: int) -> Table:
+def windows_table(rows: Sequence[BudgetWindow], now: datetime, width: int) -> Table:
     """Windows: a bar of what is spent and held, what is left, and when each ends. A line each, two where `width` is small."""
     if width < _WIDE:
         narrow = [("id", True), ("for", False), ("", True), ("spent", False), ("window ends", True)]
@@ -99,7 +99,7 @@ def windows_table(rows: Sequence[Window], now: datetime, width: int) -> Table:
     return table("", headings, cells)
 
 
-def _window(row: Window, now: datetime) -> list[str | Text]:
+def _window(row: BudgetWindow, now: datetime) -> list[str | Text]:
     spent, granted, limit = row["spent"], row["granted"], row["limit_amount"]
     metric, ends_at = row["metric"], row["ends_at"]
     return [
@@ -128,7 +128,7 @@ def _two_lines(cells: Sequence[str | Text]) -> list[str | Text]:
     ]
 
 
-def remarks(budget: Budget, others: Sequence[Budget]) -> list[str]:
+def remarks(budget: BudgetLimit, others: Sequence[BudgetLimit]) -> list[str]:
     """What else there is to know of a budget that was just set; `others` are those for the same entity and metric."""
     said = []
     periods = dict(limits(budget))
@@ -161,7 +161,7 @@ def remarks(budget: Budget, others: Sequence[Budget]) -> list[str]:
     return said
 
 
-def next_commands(budget: Budget) -> list[str]:
+def next_commands(budget: BudgetLimit) -> list[str]:
     """Commands to copy after a budget was set."""
     known = budget["entity_id"] != "*"
     someone = shlex.quote(budget["entity_id"] if known else _EXAMPLES[budget["entity_type"]])

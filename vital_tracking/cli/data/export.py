@@ -71,7 +71,7 @@ def export(
     path = None if file == STDOUT else _free(Path(file), force=force)
     try:
         with opened() as store:
-            # Counting takes a while: only where the digits are needed, or somebody watches the bar.
+            # Counting takes a while: only where the digits are needed, or a terminal shows the bar.
             totals = wanted.totals(store) if chosen is Format.parquet or sys.stderr.isatty() else None
             with contextlib.closing(_shown(wanted.batches(store), what, totals)) as batches:
                 rows = _write(path, chosen, wanted.relation, batches, totals)
@@ -112,7 +112,7 @@ def _free(path: Path, *, force: bool) -> Path:
 
 
 def _shown(batches: Iterator[list[Values]], what: str, totals: CallTotals | None) -> Generator[list[Values]]:
-    """The same batches, with a bar on the standard error where somebody watches."""
+    """The same batches, with a bar on the standard error where that is a terminal."""
     with progress_bar() as bar:
         task = bar.add_task(f"exporting {what}", total=totals["rows"] if totals else None)
         for batch in batches:

@@ -1,4 +1,4 @@
-"""`vital-tracking retention`: how long what is kept, what would go, and deleting it."""
+"""`vital-tracking retention`: how long rows are kept, which ones have expired, and deleting those."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _tell_plan(plan: Retention) -> None:
 
 
 def _tell_months(plan: Retention) -> None:
-    """The months of calls that would go, and a warning of those that are in no archive."""
+    """Say which months of calls would be deleted, and warn of those that are in no archive."""
     expired = expired_months(plan)
     if expired:
         say("  " + ", ".join(f"{month['month']} ({counted(month['rows'], 'row')})" for month in expired))

@@ -7,12 +7,12 @@ from decimal import Decimal
 from vital_tracking.alerts.wording import amount_text
 
 
-def money(value: Decimal | None, *, exact: bool = False) -> str:
+def dollars(value: Decimal | None, *, exact: bool = False) -> str:
     """An amount of US dollars, as budgets show it: cents, or with `exact` every digit."""
     return "-" if value is None else amount_text(value, "cost_usd", exact=exact)
 
 
-def percent(share: float | None) -> str:
+def share_text(share: float | None) -> str:
     """A share in per cent; small ones with a decimal."""
     if share is None:
         return "-"
@@ -22,4 +22,4 @@ def percent(share: float | None) -> str:
 
 def cost_text(cost: Decimal, calls: int, unpriced_calls: int, *, exact: bool) -> str:
     """The cost of some calls; where none of them has a known price, that it is unpriced."""
-    return "unpriced" if calls and unpriced_calls == calls else money(cost, exact=exact)
+    return "unpriced" if calls and unpriced_calls == calls else dollars(cost, exact=exact)

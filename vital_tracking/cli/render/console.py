@@ -17,7 +17,7 @@ from rich.text import Text
 
 from vital_tracking.queries.csv import plain, safe_cell
 
-# In a terminal as wide as that; into a pipe or a file wide enough that nothing is folded.
+# As wide as the terminal; for a pipe or a file wide enough that nothing is folded.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 
 _BAR: Final = 16
@@ -29,7 +29,7 @@ def say(text: str) -> None:
 
 
 def drawable(letters: str) -> bool:
-    """Whether the terminal, pipe or file has these letters."""
+    """Whether the terminal, pipe or file can show these characters."""
     try:
         letters.encode(console.encoding)
     except (UnicodeEncodeError, LookupError):
@@ -80,7 +80,7 @@ def _shown(cell: str | Text) -> Text:
 
 
 def printable(text: str) -> str:
-    """Text that others chose: no control character in somebody's id is taken for one of the terminal's."""
+    """Text that others chose, without control characters: in somebody's id they could change the terminal."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 

@@ -7,10 +7,10 @@ from typing import Final
 
 from rich.table import Table
 
-from vital_tracking.cli.render.amounts import money, percent
+from vital_tracking.cli.render.amounts import dollars, share_text
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say, table
 from vital_tracking.cli.render.times import duration
-from vital_tracking.cli.report.request import Request, say_no_calls
+from vital_tracking.cli.report.request import ReportRequest, say_no_calls
 from vital_tracking.cli.report.usage import any_calls
 from vital_tracking.queries.usage import Anomalies, Anomaly, anomalies
 from vital_tracking.stores import Store
@@ -24,7 +24,7 @@ _METRICS: Final = {
 }
 
 
-def show(store: Store, asked: Request) -> None:
+def show(store: Store, asked: ReportRequest) -> None:
     """Print the anomalies, each with the query that shows its calls."""
     answer = anomalies(store, **asked.range, rows=asked.rows)
     if asked.json:
@@ -43,7 +43,7 @@ def show(store: Store, asked: Request) -> None:
 
 
 def _table(answer: Anomalies, title: str) -> Table:
-    """What was out of the ordinary, when, and what is usual."""
+    """The table: what was out of the ordinary, when, and what is usual."""
     organizations = any(row["organization_id"] for row in answer["rows"])
     headings = [("", True), ("day (UTC)", True), ("what", False)]
     headings += [("organization", False)] if organizations else []
@@ -59,7 +59,7 @@ def _table(answer: Anomalies, title: str) -> Table:
             _value(row, row["usual"]),
             f"{row['value'] / row['usual']:,.1f}" if row["usual"] else "",
             f"{row['calls']:,}",
-            money(row["cost_at_stake"]) + ("*" if row["unpriced_calls"] else " "),
+            dollars(row["cost_at_stake"]) + ("*" if row["unpriced_calls"] else " "),
         ]
         for number, row in enumerate(answer["rows"], 1)
     ]
@@ -74,5 +74,5 @@ def _subject(row: Anomaly) -> str:
 def _value(row: Anomaly, value: Decimal) -> str:
     """A value of the anomaly's metric, with its unit."""
     if row["metric"] == "cost":
-        return money(value)
-    return duration(float(value)) if row["metric"] == "latency" else percent(float(value))
+        return dollars(value)
+    return duration(float(value)) if row["metric"] == "latency" else share_text(float(value))

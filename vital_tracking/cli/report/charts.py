@@ -1,4 +1,4 @@
-"""Small charts of letters: a line of days, and a month with what it may still cost. Where blocks cannot be shown, of ASCII."""
+"""Small charts of characters: a line of days, and a month with what it may still cost. ASCII where blocks cannot be shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHART_ROWS: Final = 7
 
 
 def sparkline(values: Sequence[Decimal]) -> str:
-    """One letter a value, the higher the larger; the lowest is for nothing at all, and for that alone."""
+    """One character a value, the higher the larger; the lowest one stands for zero alone."""
     levels = _LEVELS if drawable(_LEVELS) else _ASCII_LEVELS
     largest = max(values, default=Decimal(0))
     if largest <= 0:
@@ -28,7 +28,7 @@ def sparkline(values: Sequence[Decimal]) -> str:
 
 
 def by_day(days: Mapping[date, Decimal], first: date, last: date, most: int = 31) -> list[Decimal]:
-    """The amounts of all days from `first` to `last`, nothing where there is none; of several together where they are many."""
+    """The amounts of all days from `first` to `last`, 0 where there is none; days are added up in groups where they are many."""
     together = days_together(first, last, most)
     # Counted from the end: the last group has as many days as the others, so that the cost does not seem to fall.
     amounts = [Decimal(0)] * -(-((last - first).days + 1) // together)
@@ -38,7 +38,7 @@ def by_day(days: Mapping[date, Decimal], first: date, last: date, most: int = 31
 
 
 def days_together(first: date, last: date, most: int) -> int:
-    """How many days a letter stands for, where there may be so many letters at most."""
+    """How many days one character stands for, so that there are at most `most` of them."""
     return -(-((last - first).days + 1) // most)
 
 

@@ -11,7 +11,7 @@ import typer
 from vital_tracking.cli.render import options
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.report import anomalies, duplicates, forecast, overview, usage
-from vital_tracking.cli.report.request import MOST_ROWS, Request, time_range
+from vital_tracking.cli.report.request import MOST_ROWS, ReportRequest, time_range
 from vital_tracking.queries.catalogue import GROUPINGS
 from vital_tracking.queries.forecast import FORECAST_PERIODS
 
@@ -70,7 +70,7 @@ def report(
         raise typer.BadParameter("forecast looks at the month that runs: leave out --days, --since and --until")
     first, last = time_range(days, since, until)
     given = (("--days", days), ("--since", since), ("--until", until))
-    asked = Request(
+    asked = ReportRequest(
         since=first,
         until=last,
         organization=organization,

@@ -8,9 +8,9 @@ from typing import Final
 
 from rich.table import Table
 
-from vital_tracking.cli.render.amounts import cost_text, money
+from vital_tracking.cli.render.amounts import cost_text, dollars
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say, table
-from vital_tracking.cli.report.request import PRICE_THEM, Request, say_no_calls
+from vital_tracking.cli.report.request import PRICE_THEM, ReportRequest, say_no_calls
 from vital_tracking.cli.report.usage import any_calls
 from vital_tracking.queries.usage import Duplicate, Duplicates, duplicate_query, duplicates
 from vital_tracking.queries.words import counted
@@ -29,7 +29,7 @@ _HEADINGS: Final = (
 )
 
 
-def show(store: Store, asked: Request) -> None:
+def show(store: Store, asked: ReportRequest) -> None:
     """Print the duplicates, and what a cache of answers would have saved."""
     answer = duplicates(store, **asked.range, rows=asked.rows)
     if asked.json:
@@ -63,7 +63,7 @@ def _table(answer: Duplicates, title: str, *, exact: bool) -> Table:
                 _minute(row["last_at"]),
                 cost_text(row["cost"], row["calls"], row["unpriced_calls"], exact=exact)
                 + ("*" if row["unpriced_calls"] else " "),
-                money(row["saved_by_caching"], exact=exact),
+                dollars(row["saved_by_caching"], exact=exact),
             )
             for row in answer["rows"]
         ],
@@ -80,7 +80,7 @@ def _remarks(answer: Duplicates, *, exact: bool) -> Iterator[str]:
         yield f"* with calls without a known price, in no amount here.\n{PRICE_THEM}"
     yield (
         f"{counted(answer['requests'], 'request')} made again, {counted(answer['repeated_calls'], 'time')} in all: a cache of "
-        f"answers would have saved {money(answer['saved_by_caching'], exact=exact)}. In Python: "
+        f"answers would have saved {dollars(answer['saved_by_caching'], exact=exact)}. In Python: "
         "langchain_core.globals.set_llm_cache(langchain_core.caches.InMemoryCache())"
     )
     yield f"The calls of the first, in SQL: {printable(duplicate_query(answer['rows'][0]))}"

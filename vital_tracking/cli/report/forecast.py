@@ -10,10 +10,10 @@ from typing import Final
 from rich.text import Text
 
 from vital_tracking.alerts.wording import limit_text, local_time
-from vital_tracking.cli.render.amounts import money, percent
+from vital_tracking.cli.render.amounts import dollars, share_text
 from vital_tracking.cli.render.console import as_csv, as_json, console
 from vital_tracking.cli.report.charts import Bar, chart
-from vital_tracking.cli.report.request import PRICE_THEM, Request, say_no_calls, whose_calls
+from vital_tracking.cli.report.request import PRICE_THEM, ReportRequest, say_no_calls, whose_calls
 from vital_tracking.queries.forecast import BudgetForecast, Forecast, ForecastError, cost_forecast, has_history
 from vital_tracking.queries.words import counted
 from vital_tracking.stores import Store
@@ -26,7 +26,7 @@ _METHODS: Final = {
 }
 
 
-def show(store: Store, asked: Request) -> None:
+def show(store: Store, asked: ReportRequest) -> None:
     """Print the forecast."""
     answer = cost_forecast(store, organization=asked.organization, period=asked.period, timezone=asked.timezone)
     if asked.json:
@@ -44,7 +44,7 @@ def forecast_sentence(answer: Forecast, *, exact: bool = False) -> str:
     """A forecast in a sentence."""
     period = "today" if answer["period"] == "day" else f"in {_first_day(answer):%B}"
     amounts = (answer["spent"], answer["projected"], answer["low"], answer["high"])
-    spent, projected, low, high = (money(amount, exact=exact) for amount in amounts)
+    spent, projected, low, high = (dollars(amount, exact=exact) for amount in amounts)
     # Without earlier times to try it on, the range is a guess.
     likely = "most likely" if answer["error"] else "perhaps"
     return f"Spent {period}: {spent}, and by the end about {projected}, {likely} {low} to {high}."
@@ -62,10 +62,10 @@ def forecast_text(answer: Forecast, *, exact: bool) -> Iterator[Text]:
     bars = [Bar(str(day.day), spent or Decimal(0), projected or Decimal(0)) for day, spent, projected in answer["days"]]
     largest = max(bar.height for bar in bars)
     if largest and len(bars) > 1:
-        yield chart(bars, money(largest), console.width)
+        yield chart(bars, dollars(largest), console.width)
         yield Text.assemble(("spent", "green"), "  ", ("projected", "cyan"), " by day\n")
     yield Text(forecast_sentence(answer, exact=exact))
-    yield Text(f"The last 7 days cost {money(answer['burn_rate_per_day'], exact=exact)} a day.")
+    yield Text(f"The last 7 days cost {dollars(answer['burn_rate_per_day'], exact=exact)} a day.")
     yield Text(f"{_METHODS.get(answer['method'], '')} {error_sentence(answer['error'])}".strip())
     if answer["unpriced_calls"]:
         yield Text(f"Not in it: {counted(answer['unpriced_calls'], 'call')} without a known price.")
@@ -82,7 +82,7 @@ def error_sentence(error: ForecastError | None) -> str:
         return "How right it is cannot be told yet: there are too few days to try it on."
     return (
         f"Made in the same way {counted(error['windows'], 'time')} for earlier days, knowing only what was known then, it was "
-        f"off by {percent(error['mape'])} on average."
+        f"off by {share_text(error['mape'])} on average."
     )
 
 
@@ -93,7 +93,7 @@ def _budget_sentence(budget: BudgetForecast, answer: Forecast) -> str:
     named = f"Budget {budget['id']}, {limit_text(budget['limit'], 'cost_usd')} {each} ({action})"
     runs_out_at = budget["runs_out_at"]
     if runs_out_at is None:
-        return f"{named}: lasts, {percent(budget['projected_share'])} of it by the end."
+        return f"{named}: lasts, {share_text(budget['projected_share'])} of it by the end."
     verb = "ran" if runs_out_at <= answer["moment"] else "runs"
     at = local_time(runs_out_at, budget["timezone"])
     return f"{named}: {verb} out about {at}. See: vital-tracking budgets windows"

@@ -7,12 +7,12 @@ from typing import Final
 
 from rich.text import Text
 
-from vital_tracking.cli.render.amounts import money, percent
+from vital_tracking.cli.render.amounts import dollars, share_text
 from vital_tracking.cli.render.console import as_json, console, say
 from vital_tracking.cli.render.times import duration
 from vital_tracking.cli.report.charts import by_day, sparkline
 from vital_tracking.cli.report.forecast import forecast_sentence
-from vital_tracking.cli.report.request import Request, say_no_calls
+from vital_tracking.cli.report.request import ReportRequest, say_no_calls
 from vital_tracking.cli.report.tables import footnotes, usage_table
 from vital_tracking.cli.report.usage import when
 from vital_tracking.queries.catalogue import GROUPINGS
@@ -24,7 +24,7 @@ _SHOWN: Final = ("services", "models", "users")
 _ROWS: Final = 5
 
 
-def show(store: Store, asked: Request, reports: Sequence[str]) -> None:
+def show(store: Store, asked: ReportRequest, reports: Sequence[str]) -> None:
     """Print the overview; `reports` are the names of all reports, for what else there is."""
     rows = max(asked.rows, _ROWS) if asked.json else _ROWS
     answers = {name: usage_report(store, name, **asked.range, rows=rows) for name in _SHOWN}
@@ -56,7 +56,7 @@ def totals(report: UsageReport, days: str, *, exact: bool) -> Iterator[Text]:
     total = report["total"]
     first, last = first_and_last_day(report)
     line = sparkline(by_day(cost_by_day(report), first, last)) if first != last else ""
-    yield Text.assemble((money(total["total_cost"], exact=exact), "bold"), f"  {days}  ", (line, "green"))
+    yield Text.assemble((dollars(total["total_cost"], exact=exact), "bold"), f"  {days}  ", (line, "green"))
     failed, blocked = total["failed_calls"] - total["blocked_calls"], total["blocked_calls"]
     ended = ", ".join(
         [*([f"{failed:,} failed"] if failed else []), *([f"{blocked:,} blocked by budgets"] if blocked else [])]
@@ -69,8 +69,8 @@ def totals(report: UsageReport, days: str, *, exact: bool) -> Iterator[Text]:
         )
     yield Text(", ".join(parts[:2]) + "; " + "; ".join(parts[2:]))
     share = savings_share(total["potential_cost"], total["cache_savings"])
-    whole = "" if share is None else f" of {money(total['potential_cost'], exact=exact)}, {percent(share)}"
+    whole = "" if share is None else f" of {dollars(total['potential_cost'], exact=exact)}, {share_text(share)}"
     yield Text(
-        f"Caches saved {money(total['cache_savings'], exact=exact)}{whole}; {percent(total['hit_rate'])} of the calls came "
+        f"Caches saved {dollars(total['cache_savings'], exact=exact)}{whole}; {share_text(total['hit_rate'])} of the calls came "
         "from LangChain's cache"
     )

@@ -34,7 +34,7 @@ class Range(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ReportRequest:
     """What was asked for. `words` are the options that name the time, as they were given."""
 
     since: datetime
@@ -91,7 +91,7 @@ def whose_calls(organization: str | None) -> str:
     return f", organization {organization}" if organization is not None else ""
 
 
-def say_no_calls(store: Store, asked: Request) -> None:
+def say_no_calls(store: Store, asked: ReportRequest) -> None:
     """Why there is nothing to show, and what to do next."""
     whose = f" of organization {asked.organization}" if asked.organization is not None else ""
     if waiting := days_to_sum_up(store):

@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from vital_tracking.cli.render.amounts import cost_text, money, percent
+from vital_tracking.cli.render.amounts import cost_text, dollars, share_text
 from vital_tracking.cli.render.console import bar, console, table
 from vital_tracking.cli.render.times import duration
 from vital_tracking.cli.report.charts import by_day, days_together, sparkline
@@ -20,7 +20,7 @@ from vital_tracking.queries.usage import UsageReport, first_and_last_day, others
 from vital_tracking.queries.words import counted
 
 Line = Mapping[str, Any]
-"""A line of the table: a row of the report, what the rows left out come to, or the total; the last two lack some columns."""
+"""A line of the table: a row of the report, the sum of the rows left out, or the total; the last two lack some columns."""
 
 _BAR: Final = 10
 _SPARKLINES: Final = (31, 16, 10)
@@ -29,7 +29,7 @@ _SPARKLINES: Final = (31, 16, 10)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its heading, whether it is a number, its cells, and how soon it goes where there is no room (0: never)."""
+    """A column: its heading, whether it is a number, its cells. With the largest `goes` it is left out first; with 0 never."""
 
     heading: str
     number: bool
@@ -56,7 +56,7 @@ def usage_table(report: UsageReport, *, title: str = "", exact: bool = False, or
 
 
 def _fitted(title: str, columns: list[Column], lines: Sequence[Line], rows: int, *, spare: bool) -> Table:
-    """A table of the columns that say something; where some may be spared, these go until it fits the terminal."""
+    """A table of the columns that are not empty; with `spare`, columns are left out until it fits the terminal."""
     cells = {id(column): [column.cell(line) for line in lines] for column in columns}
     kept = [column for column in columns if any(str(cell).strip(" -*~") for cell in cells[id(column)][: max(rows, 1)])]
     while True:
@@ -175,14 +175,14 @@ def _caches(report: UsageReport, *, exact: bool) -> list[Column]:
 
     def saved_share(line: Line) -> str:
         share = savings_share(line["potential_cost"], line["cache_savings"])
-        return percent(share) if share is not None else ""
+        return share_text(share) if share is not None else ""
 
     def saved_bar(line: Line) -> Text:
         return Text(bar(max(line["cache_savings"], Decimal(0)), largest, _BAR) if "days" in line else "", "green")
 
     return [
         _calls(),
-        _measure("potential_cost", lambda line: money(line["potential_cost"], exact=exact), 4),
+        _measure("potential_cost", lambda line: dollars(line["potential_cost"], exact=exact), 4),
         _cost(report, exact=exact),
         _measure("cache_savings", _savings(exact=exact)),
         Column("", True, saved_share),
@@ -216,7 +216,7 @@ def _tokens(*, marked: bool) -> Callable[[Line], str]:
 
 
 def _share(name: str) -> Callable[[Line], str]:
-    return lambda line: percent(line[name]) if line.get(name) else ""
+    return lambda line: share_text(line[name]) if line.get(name) else ""
 
 
 def _latency(name: str) -> Callable[[Line], str]:
@@ -224,7 +224,7 @@ def _latency(name: str) -> Callable[[Line], str]:
 
 
 def _savings(*, exact: bool) -> Callable[[Line], str]:
-    return lambda line: money(line["cache_savings"], exact=exact) if line["cache_savings"] else ""
+    return lambda line: dollars(line["cache_savings"], exact=exact) if line["cache_savings"] else ""
 
 
 def _count(number: int) -> str:

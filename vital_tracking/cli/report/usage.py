@@ -6,7 +6,7 @@ from typing import Final
 
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
 from vital_tracking.cli.render.times import days_text
-from vital_tracking.cli.report.request import MOST_ROWS, Request, say_no_calls, whose_calls
+from vital_tracking.cli.report.request import MOST_ROWS, ReportRequest, say_no_calls, whose_calls
 from vital_tracking.cli.report.tables import footnotes, usage_table
 from vital_tracking.queries.catalogue import Grouping
 from vital_tracking.queries.usage import UsageReport, others, usage_report
@@ -15,7 +15,7 @@ from vital_tracking.stores import Store
 _NONE_OF: Final = {"panels": "No call of a panel", "workflows": "No call of a workflow"}
 
 
-def show(store: Store, asked: Request, grouping: Grouping) -> None:
+def show(store: Store, asked: ReportRequest, grouping: Grouping) -> None:
     """Print the report of a grouping."""
     answer = usage_report(store, grouping.name, **asked.range, rows=asked.rows)
     if asked.json:
@@ -39,12 +39,12 @@ def when(report: UsageReport) -> str:
     return f"{days_text(report['since'], report['until'])} (UTC){whose_calls(report['organization'])}"
 
 
-def any_calls(store: Store, asked: Request) -> bool:
+def any_calls(store: Store, asked: ReportRequest) -> bool:
     """Whether there are calls at all in the time asked for."""
     return usage_report(store, "services", **asked.range, rows=1)["total"]["calls"] > 0
 
 
-def _say_nothing(store: Store, asked: Request, grouping: Grouping) -> None:
+def _say_nothing(store: Store, asked: ReportRequest, grouping: Grouping) -> None:
     if grouping.name in _NONE_OF and any_calls(store, asked):
         whose = f" of organization {asked.organization}" if asked.organization is not None else ""
         say(f"{_NONE_OF[grouping.name]}{whose} in these days: {asked.days}. See: {asked.command('services')}")

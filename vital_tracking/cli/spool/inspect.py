@@ -1,4 +1,4 @@
-"""`vital-tracking spool inspect`: the frames in the spool, one by one."""
+"""`vital-tracking spool inspect`: the log records in the spool, one by one."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _held(found: Survey) -> list[Process]:
 
 
 def _replay(settings: Settings, left: list[Process], timeout: float) -> tuple[dict[str, Any], str | None]:
-    """Deliver what they left; the counts of what became of it, and why something is left, where the database says so."""
+    """Deliver what they left. Returns counts of what became of it, and the database's reason if something is left."""
     # What dead processes left is delivered even where the spool has been switched off since.
     chosen = settings.model_copy(update={"spool": True, "background": True})
     tracker = VitalTracker(open_store(settings), settings=chosen)
