@@ -12,10 +12,10 @@ METADATA_PREFIX: Final = "vital_"
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two metadata values are equal; what cannot say so plainly (an array) is not."""
+    """Whether two metadata values are equal; False where comparing them gives no truth value, as with arrays."""
     try:
         return one is other or bool(one == other)
-    except Exception:  # noqa: BLE001 - somebody's __eq__
+    except Exception:  # noqa: BLE001 - a user's __eq__ may raise anything
         return False
 
 
