@@ -56,13 +56,18 @@ class Plans:
 
     def find(self, policy: Policy, request: Request) -> Plan:
         """The plan of a call under these budgets."""
-        whom = policy.key_of(request.context)
-        if not _PLAIN.issuperset(map(type, whom)):  # its row will have such an id as text
-            return self._make(policy, request)
+        context = request.context
+        whom = policy.key_of(context)
         key = (whom, request.provider, request.model, request.downgraded)
         try:
-            return self.known[key]
-        except KeyError:
+            plan = self.known.get(key)
+        except TypeError:  # an id that cannot be hashed is no text; the row will hold it as text
+            return self._make(policy, request)
+        if plan is not None and plan.context is context:
+            return plan
+        if not _PLAIN.issuperset(map(type, whom)):  # its row will have such an id as text
+            return self._make(policy, request)
+        if plan is None:
             plan = self._make(policy, request)
             if len(self.known) >= _MAX_PLANS:
                 self.known = {}
@@ -70,9 +75,8 @@ class Plans:
             self.known[key] = plan
             if policy is not self.policy:  # it has changed meanwhile: the plan serves this call, and no other
                 self.known.pop(key, None)
-            return plan
-        except TypeError:  # an id that cannot be hashed is no text; the row will hold it as text
-            return self._make(policy, request)
+        plan.context = context
+        return plan
 
     def _make(self, policy: Policy, request: Request) -> Plan:
         budgets = policy.matching(request.context, request.model)

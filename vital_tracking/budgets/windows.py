@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from vital_tracking.budgets.estimate import Amounts, History, as_whole
 from vital_tracking.budgets.policy import Budget
 from vital_tracking.budgets.quotes import Terms
+from vital_tracking.core.context import CallContext
 from vital_tracking.errors import BudgetExceeded
 
 FOREVER: Final = float("inf")
@@ -108,11 +109,12 @@ class Account:
 class Plan:
     """What calls of one kind meet: their terms, the accounts of their budgets, and the windows of these that count now."""
 
-    __slots__ = ("accounts", "low", "note", "terms", "until", "windows")
+    __slots__ = ("accounts", "context", "low", "note", "terms", "until", "windows")
 
     def __init__(self, accounts: Sequence[Account], terms: Terms) -> None:
         self.accounts = tuple(accounts)
         self.terms = terms
+        self.context: CallContext | None = None  # of the call that met it last: calls of one scope share theirs
         self.windows: tuple[Window, ...] = ()
         self.until = 0.0  # how long `windows` and `note` are right, by our monotonic clock
         self.note: str | None = None  # what the rows of calls say of a budget that only watches and is over its limit
