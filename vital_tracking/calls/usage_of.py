@@ -123,6 +123,8 @@ _DETAIL_NAMES: Final = (
 
 def _details(details: object) -> dict[str, Any]:
     """Token details by their plain names: OpenAI's tiers write `priority_cache_read` for `cache_read`."""
+    if details is None:
+        return {}
     dump = getattr(details, "model_dump", None)
     if dump is not None:
         details = dump()
