@@ -44,19 +44,23 @@ def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False
     """
     if isinstance(item, LiveCall):  # the common case, in the caller's thread
         kind, key = RecordKind.CALL, item.id.bytes
-        payload = pack_call(item, short=short)
-        if len(payload) > LONGEST and not short:
-            short, payload = True, pack_call(item, short=True)
+        payload, short = _packed(pack_call, item, short)
     elif isinstance(item, CallRecord):
-        kind, key, record = RecordKind.RECORD, id_bytes(item.id), by_clock(item, skew_s)
-        payload = pack_record(record, short=short)
-        if len(payload) > LONGEST and not short:
-            short, payload = True, pack_record(record, short=True)
+        kind, key = RecordKind.RECORD, id_bytes(item.id)
+        payload, short = _packed(pack_record, by_clock(item, skew_s), short)
     else:
         return LogRecord(RecordKind.RUN, os.urandom(16), pack_run(item)), False
     if len(payload) >= MAX_BODY:
         raise ValueError("The record is too long.")
     return LogRecord(kind, key, payload), short
+
+
+def _packed(pack: Callable[..., bytes], call: EndedCall, short: bool) -> tuple[bytes, bool]:
+    """A call as bytes, and whether it was shortened."""
+    payload = pack(call, short=short)
+    if len(payload) > LONGEST and not short:
+        return pack(call, short=True), True
+    return payload, short
 
 
 def decoded(record: LogRecord, skew_s: float, fault: Callable[[BaseException], None]) -> CallRecord:
