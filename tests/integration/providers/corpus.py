@@ -96,7 +96,7 @@ def row_of(
     """The row of a call that the real integration makes of a case; `build` makes its model for the server's address."""
     store = _DatedStore()
     with WireServer(lambda request: answer(case, request)) as server:
-        tracker = VitalTracker(store, settings=Settings(spool_dir=None))
+        tracker = VitalTracker(store, settings=Settings(spool=False))
         try:
             model = build(server.url, case)
             config = {"callbacks": [tracker.handler]}
