@@ -2,7 +2,8 @@
 
 from vital_tracking.alerts.alert import BudgetAlert
 from vital_tracking.core.context import Agent, CallContext, step
-from vital_tracking.core.pricing import Price, PriceBook
+from vital_tracking.core.price import Price
+from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery import Delivered, Stats
 from vital_tracking.direct.admitted_call import AdmittedCall

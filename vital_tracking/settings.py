@@ -12,7 +12,7 @@ import platformdirs
 from dotenv import dotenv_values, find_dotenv
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from vital_tracking.core.pricing import ceiling_rates
+from vital_tracking.core.rates import ceiling_rates
 from vital_tracking.errors import SettingsError
 
 PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")

@@ -19,7 +19,8 @@ from vital_tracking.alerts.alert import BudgetAlert
 from vital_tracking.alerts.dispatcher import AlertDispatcher, log
 from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.pricing import Price, PriceBook
+from vital_tracking.core.price import Price
+from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import RunRecord
 from vital_tracking.delivery import Delivered, Recorder, Stats
 from vital_tracking.direct.record import DirectCalls

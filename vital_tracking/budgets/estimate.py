@@ -10,11 +10,11 @@ from collections import deque
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from vital_tracking.core.pricing import MONEY, Rates, RateValue
+from vital_tracking.core.cost import MONEY
+from vital_tracking.core.rates import Rate, Rates, Tiers
 from vital_tracking.core.usage import TokenUsage
 
 PICO: Final = 10**12
-_PICO_PER_TOKEN: Final = 10**6  # for each dollar per million tokens
 
 # Used until calls of the model are known. Most text has more than two bytes a token; 4,096 tokens is the longest answer of most
 # providers where no limit is set.
@@ -24,6 +24,8 @@ _OVERHEAD_TOKENS: Final = 16
 
 _REMEMBERED: Final = 64
 _ENOUGH: Final = 8
+_PROMPT: Final = ("input_tokens", "cache_write_5m_tokens")
+_ANSWER: Final = ("output_tokens", "output_reasoning_tokens")
 _LARGEST_SLOPE: Final = 1.0
 _SMALLEST_SLOPE: Final = 0.2
 
@@ -144,21 +146,16 @@ class UpperPrice:
 
     def _at(self, prompt_tokens: int) -> tuple[int, int, int]:
         rates = self._rates
-        tiered = [value for value in _prices(rates) if not isinstance(value, Decimal)]
-        if tiered and prompt_tokens == 0:
+        prompts, answers = [rates.rate(unit) for unit in _PROMPT], [rates.rate(unit) for unit in _ANSWER]
+        if prompt_tokens == 0 and any(isinstance(rate, Tiers) for rate in (*prompts, *answers)):
             return -1, -1, 0
-        prompt = max(_per_token(rates.input, prompt_tokens), _per_token(rates.cache_write, prompt_tokens))
-        answer = max(_per_token(rates.output, prompt_tokens), _per_token(rates.reasoning, prompt_tokens))
-        return prompt, answer, _ceil(rates.per_request, PICO) if rates.per_request else 0
+        prompt = max(_pico(rate, prompt_tokens) for rate in prompts)
+        answer = max(_pico(rate, prompt_tokens) for rate in answers)
+        return prompt, answer, _pico(rates.rate("requests"), prompt_tokens)
 
 
-def _prices(rates: Rates) -> list[RateValue]:
-    return [value for value in (rates.input, rates.cache_write, rates.output, rates.reasoning) if value is not None]
-
-
-def _per_token(rate: RateValue | None, prompt_tokens: int) -> int:
+def _pico(rate: Rate | None, prompt_tokens: int) -> int:
+    """Picodollars for one unit."""
     if rate is None:
         return 0
-    if not isinstance(rate, Decimal):
-        rate = next((tier.price for tier in reversed(rate.tiers) if prompt_tokens > tier.start), rate.base)
-    return _ceil(rate, _PICO_PER_TOKEN)
+    return _ceil(rate.at(prompt_tokens) if isinstance(rate, Tiers) else rate, PICO)

@@ -11,7 +11,8 @@ from vital_tracking.budgets.policy import Budget, Policy
 from vital_tracking.budgets.quotes import Terms
 from vital_tracking.budgets.windows import Plan
 from vital_tracking.core.admission import Request
-from vital_tracking.core.pricing import PriceBook, ceiling_rates
+from vital_tracking.core.pricing import PriceBook
+from vital_tracking.core.rates import ceiling_rates
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.settings import Settings
 

@@ -13,8 +13,9 @@ from uuid import UUID
 import orjson
 
 from vital_tracking.core.context import CONTEXT_FIELDS, INTEGER_FIELDS, CallContext
-from vital_tracking.core.record import CallRecord, Cost, RunRecord
-from vital_tracking.core.sanitize import clean_metadata, clean_text, token_count
+from vital_tracking.core.cost import AMOUNTS, Cost
+from vital_tracking.core.record import CallRecord, RunRecord
+from vital_tracking.core.sanitize import clean_metadata, clean_text, money, token_count
 from vital_tracking.core.usage import TokenUsage
 
 _RECORD_FIELDS: Final = frozenset(f.name for f in fields(CallRecord)) - {
@@ -22,13 +23,13 @@ _RECORD_FIELDS: Final = frozenset(f.name for f in fields(CallRecord)) - {
     "context",
     "usage",
     "cost",
+    "reported_cost",
     "created_at",
     "metadata",
     "tags",
 }
 _RUN_FIELDS: Final = frozenset(f.name for f in fields(RunRecord)) - {"context", "started_at", "ended_at", "metadata"}
-_USAGE_FIELDS: Final = frozenset(f.name for f in fields(TokenUsage))
-_COST_FIELDS: Final = tuple(f.name for f in fields(Cost))
+_USAGE_FIELDS: Final = frozenset(f.name for f in fields(TokenUsage)) - {"units", "passes"}
 _DEEPEST: Final = 6
 _AS_THEY_ARE: Final = frozenset({str, int, bool})
 
@@ -118,8 +119,12 @@ def pack_record(record: CallRecord, *, short: bool = False) -> bytes:
     data["created_at"] = record.created_at
     data["context"] = context_fields(record.context)
     data["usage"] = {name: value for name in _USAGE_FIELDS if (value := getattr(record.usage, name))}
-    if record.cost is not None:
-        data["cost"] = {name: str(getattr(record.cost, name)) for name in _COST_FIELDS}
+    if record.usage.units or record.usage.passes:
+        data["billed_units"] = record.usage.billed_units()
+    if record.reported_cost is not None:
+        data["reported_cost"] = money(record.reported_cost)
+    if (cost := record.cost) is not None:
+        data["cost"] = {**{name: money(getattr(cost, name)) for name in AMOUNTS}, "version": cost.version}
     if short:
         data["notes"] = (*record.notes, "shortened")
     else:
@@ -138,23 +143,26 @@ def unpack_record(payload: bytes, skew_s: float) -> CallRecord:
     created_at = datetime.fromisoformat(data["created_at"])
     if kept.get("clocked"):
         created_at += timedelta(seconds=skew_s)
-    cost = data.get("cost")
+    if "service_tier" in data:  # of an earlier version
+        kept["price_facts"] = {"service_tier": data["service_tier"]}
+    used, reported = TokenUsage(**usage), data.get("reported_cost")
     return CallRecord(
         **{
             **kept,
             "created_at": created_at,
             "clocked": False,
             "context": context_from(data["context"]),
-            "usage": TokenUsage(**usage),
+            "usage": used.with_billed_units(data["billed_units"]) if "billed_units" in data else used,
+            "reported_cost": None if reported is None else Decimal(reported),
             "metadata": data.get("metadata", {}),
             "tags": data.get("tags", ()),
-            "cost": Cost(**{name: _cost_part(cost, name) for name in _COST_FIELDS}) if cost else None,
+            "cost": _cost(data["cost"]) if data.get("cost") else None,
         }
     )
 
 
-def _cost_part(cost: Mapping[str, str], name: str) -> Any:
-    return cost[name] if name == "version" else Decimal(cost[name])
+def _cost(data: Mapping[str, str]) -> Cost:
+    return Cost.of({name: Decimal(data[name]) for name in AMOUNTS if name in data}, data["version"])
 
 
 def pack_run(run: RunRecord) -> bytes:

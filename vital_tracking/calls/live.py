@@ -16,22 +16,19 @@ from weakref import ref
 
 import uuid_utils
 
+from vital_tracking.calls.answer import read_answer
 from vital_tracking.calls.attribution import ALLOWED_METADATA, NOBODY, context_of, langsmith_project
+from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, metadata_keys
+from vital_tracking.calls.names_of import longest_answer, provider_of, requested_model_of
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
-from vital_tracking.calls.usage_of import (
-    ErrorFacts,
-    longest_answer,
-    prompt_size,
-    provider_of,
-    requested_model_of,
-    text_size,
-)
+from vital_tracking.calls.quirks import ASKED_FACTS, AUDIO_BLOCKS
+from vital_tracking.calls.texts import prompt_size, text_size, thought_size
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import METADATA_KEY, CallContext
 from vital_tracking.core.frames import ScopeFrame
 from vital_tracking.core.record import CallType, Status
-from vital_tracking.core.sanitize import MAX_TEXT, MAX_TOKENS, clean_metadata, clean_text, token_count
+from vital_tracking.core.sanitize import MAX_TOKENS, clean_metadata, clean_text, token_count
 from vital_tracking.errors import BudgetExceeded
 
 _EMPTY: Final[Mapping[str, Any]] = {}
@@ -39,8 +36,7 @@ _EMPTY: Final[Mapping[str, Any]] = {}
 # The admissions that a guard has obtained for the calls that it is about to start in this context, in their order.
 admitted: ContextVar[deque[Admission] | None] = ContextVar("vital_tracking_admitted", default=None)
 
-# Only these fields of a result and of a request are kept; others may hold text, such as the tokens in `logprobs`.
-_RESPONSE_FIELDS: Final = frozenset({"model_name", "model", "model_id", "finish_reason", "stop_reason", "service_tier"})
+# Only these parameters of a request are kept; others may hold text.
 _PARAMETERS: Final = ("model", "model_name", "model_id", "_type")
 
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
@@ -76,8 +72,10 @@ class LiveCall:
         "estimate",
         "event_bytes",
         "first_token",
+        "first_word",
         "frame",
         "hash",
+        "hidden",
         "id",
         "inner",
         "key",
@@ -104,6 +102,7 @@ class LiveCall:
         "status",
         "streamed_bytes",
         "tags",
+        "thought_bytes",
         "token_usage",
         "touched",
         "usage",
@@ -152,6 +151,9 @@ class LiveCall:
         self.vanished: deque[int]
         self.hash: str | None = None
         self.first_token: float | None = None
+        self.first_word: float | None = None
+        self.thought_bytes = 0
+        self.hidden: tuple[str, ...] = ()
         self.streamed_bytes = 0
         self.event_bytes = 0
         self.usage: Mapping[str, Any] | None = None
@@ -161,7 +163,7 @@ class LiveCall:
         self.inner = False
         self.error: ErrorFacts | None = None
         self.status: Status = "ok"
-        self.estimate: tuple[int, int] | None = None
+        self.estimate: tuple[int, int, int] | None = None
         self.notes: tuple[str, ...] = ()
         self.replaces_abandoned = False
         self.orphaned: float | None = None
@@ -191,17 +193,29 @@ class LiveCall:
         self.vanished.append(self.key)
 
     def token(self, token: object, chunk: object) -> None:
-        """Note a streamed token: when the first came that was not empty, and how much came."""
+        """Note a streamed token: when the first came, when the first that was no thought, and how much came."""
         if token:
-            now = time.perf_counter()
-            if self.first_token is None:
-                self.first_token = now
-            self.touched = now
-            self.streamed_bytes += text_size(token)
-        elif self.first_token is None and chunk is not None:
+            now = self.touched = time.perf_counter()
+            size = text_size(token)
+            self.streamed_bytes += size
+            if self.first_word is None:
+                if type(token) is list and (thought := thought_size(token)):
+                    self.thought_bytes += thought
+                    if thought == size:
+                        self.first_token = self.first_token or now
+                        return
+                self.first_word = now
+                self.first_token = self.first_token or now
+        elif chunk is not None and self.first_word is None:
             message = getattr(chunk, "message", None)
-            if getattr(message, "content", None) or getattr(message, "tool_call_chunks", None):
-                self.first_token = self.touched = time.perf_counter()
+            if thought := thought_size(getattr(message, "additional_kwargs", None)):
+                self.streamed_bytes += thought
+                self.thought_bytes += thought
+                self.touched = time.perf_counter()
+                self.first_token = self.first_token or self.touched
+            elif getattr(message, "content", None) or getattr(message, "tool_call_chunks", None):
+                self.first_word = self.touched = time.perf_counter()
+                self.first_token = self.first_token or self.touched
 
     def stream_event(self, event: Mapping[str, Any]) -> None:
         """Note an event of a v3 stream: its first delta, and the usage that comes with its last message."""
@@ -210,12 +224,13 @@ class LiveCall:
             delta = event.get("delta")
             if not isinstance(delta, Mapping):
                 return
-            size = text_size(delta) or text_size([delta[name] for name in ("reasoning", "fields") if name in delta])
+            size = text_size(delta) or text_size(delta.get("fields"))
             if size:
                 self.touched = now = time.perf_counter()
-                if self.first_token is None:
-                    self.first_token = now
                 self.event_bytes += size  # apart from the tokens: most models send the same text as both
+                self.first_token = self.first_token or now
+                if self.first_word is None and thought_size(delta) < size:
+                    self.first_word = now
         elif kind == "message-finish":
             usage = event.get("usage")
             if isinstance(usage, Mapping):
@@ -232,7 +247,7 @@ class LiveCall:
     def fail(self, error: BaseException, response: Any = None) -> None:
         """Take from an error, and from the part of a result that came before it, what is needed."""
         self.ended = time.perf_counter()
-        self.error = facts = ErrorFacts(error)
+        self.error = facts = ErrorFacts(error, response)
         finished = self.usage is not None
         self.status = "cancelled" if facts.hung_up else "error"
         if response is not None:
@@ -375,6 +390,8 @@ class LiveCall:
             self.replaces_abandoned,
             self.notes,
             admission.action if admission is not None and self.status == "blocked" else None,
+            None if self.first_word is None else (self.first_word - self.started_clock) * 1000,
+            self.hidden,
         )
 
     def observed(self, skew_s: float) -> ObservedCall:
@@ -406,41 +423,42 @@ class LiveCall:
             replaces_abandoned=self.replaces_abandoned,
         )
 
-    def _take(self, response: Any) -> None:
-        generations = getattr(response, "generations", None)
-        first = generations[0][0] if generations and generations[0] else None
-        message = getattr(first, "message", None)
-        if message is not None:
-            usage = getattr(message, "usage_metadata", None)
-            if type(usage) is dict or isinstance(usage, Mapping):
-                self.usage = dict(usage)
-            fields = getattr(message, "response_metadata", None)
-            self.message_id = getattr(message, "id", None)
-        else:
-            fields = getattr(first, "generation_info", None)
-        output = getattr(response, "llm_output", None)
-        kept: dict[str, Any] = {}
-        if output and isinstance(output, Mapping):
-            _keep(kept, output)
-            usage = output.get("token_usage", output.get("usage"))
-            self.token_usage = dict(usage) if isinstance(usage, Mapping) else None
-        if fields and (type(fields) is dict or isinstance(fields, Mapping)):
-            _keep(kept, fields)
-        self.response = kept
+    def _take(self, result: Any) -> None:
+        usage, self.token_usage, response, self.message_id = read_answer(result)
+        if usage is not None:
+            self.usage = usage
+        for params in (self.params, self.params.get("model_kwargs")):
+            if params and not ASKED_FACTS.isdisjoint(params):
+                kept = {f"asked_{name}": value for name in ASKED_FACTS if isinstance(value := params.get(name), str)}
+                response = {**response, **kept}
+        self.response = response
+        self.hidden = _hidden(self.messages)
 
-    def _measure(self, response: Any) -> None:
+    def _measure(self, result: Any) -> None:
         """Take the sizes of texts, in place of token counts. A call that was given up keeps the size of its prompt."""
-        generations = getattr(response, "generations", None) if response is not None else None
-        prompt = self.prompt_size() if self.messages is not None else (self.estimate or (0, 0))[0]
-        answer = text_size(generations) if generations else 0
-        self.estimate = (prompt, max(answer, self.streamed_bytes, self.event_bytes))
+        generations = getattr(result, "generations", None) if result is not None else None
+        prompt = self.prompt_size() if self.messages is not None else (self.estimate or (0, 0, 0))[0]
+        answer, thoughts = (text_size(generations), thought_size(generations)) if generations else (0, 0)
+        self.estimate = (
+            prompt,
+            max(answer, self.streamed_bytes, self.event_bytes),
+            max(thoughts, self.thought_bytes),
+        )
 
 
-def _keep(kept: dict[str, Any], fields: Mapping[str, Any]) -> None:
-    for name in _RESPONSE_FIELDS.intersection(fields):
-        value = fields[name]
-        if isinstance(value, str):
-            kept[name] = value if len(value) <= MAX_TEXT else clean_text(value)
+def _hidden(prompts: Sequence[Any] | None) -> tuple[str, ...]:
+    """Which modalities of a prompt have prices of their own, so that its bill hangs on a count of them."""
+    for messages in prompts or ():
+        for message in messages if type(messages) is list else ():
+            content = getattr(message, "content", None)
+            if type(content) is not list:
+                continue
+            for block in content:
+                if isinstance(block, Mapping) and (
+                    block.get("type") in AUDIO_BLOCKS or str(block.get("mime_type", "")).startswith("audio/")
+                ):
+                    return ("audio",)
+    return ()
 
 
 def _holds_counts(usage: Mapping[str, Any] | None) -> bool:

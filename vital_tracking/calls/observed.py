@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.metadata_keys import READ_KEYS
-from vital_tracking.calls.usage_of import ErrorFacts
 from vital_tracking.core.context import METADATA_KEY, CallContext
 from vital_tracking.core.record import CallType, Status
 
@@ -49,7 +49,8 @@ class ObservedCall(NamedTuple):
 
     `started` is the start in seconds since the epoch, by the database's clock as far as that was known; times are milliseconds,
     sizes bytes of UTF-8. `values` are those of its metadata, in the order of the names in `shared`; `estimate` is the size of its
-    prompt and of its answer where counts are missing.
+    prompt, of its answer, and of the part of that which was reasoning, where counts are missing. `usage`, `token_usage` and
+    `response` are what `read_answer` took.
     """
 
     id: str
@@ -87,3 +88,5 @@ class ObservedCall(NamedTuple):
     replaces_abandoned: bool = False
     notes: Sequence[str] = ()
     stopped_by: str | None = None
+    first_word_ms: float | None = None
+    hidden: Sequence[str] = ()

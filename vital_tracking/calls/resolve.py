@@ -8,14 +8,17 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from vital_tracking.calls.attribution import graph_path
+from vital_tracking.calls.names_of import model_of
 from vital_tracking.calls.observed import ObservedCall
-from vital_tracking.calls.usage_of import estimated_usage, model_of, usage_from_metadata, usage_from_token_usage
-from vital_tracking.core.record import CallRecord
+from vital_tracking.calls.quirks import ASKED_FACTS
+from vital_tracking.calls.usage_of import estimated_usage, reported_cost_of, usage_of
+from vital_tracking.core.record import PRICE_FACTS, CallRecord
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TokenUsage
 
 _INTERNAL_TAGS: Final = ("seq:step", "map:key", "graph:step", "langsmith:")
 _MOST_OF_A_REASON: Final = 32
+_MOST_OF_A_FACT: Final = 32
 _NOTHING: Final = TokenUsage()
 
 
@@ -33,9 +36,8 @@ def record_of(call: ObservedCall) -> CallRecord:
     model = model_of(call.requested_model, response)
     # A call that was stopped was never admitted, whatever its budgets had said of it before.
     admitted = call.stopped_by is None
-    requested = call.dearer_model if admitted and call.dearer_model is not None else call.requested_model
-    if requested != model and clean_text(requested) == clean_text(model):  # as their columns will have them
-        requested = model
+    sent = call.requested_model
+    requested = call.dearer_model if admitted and call.dearer_model is not None else sent
     run_id, error = _as_text(call.run_id), call.error
     return CallRecord(
         id=call.id,
@@ -44,7 +46,8 @@ def record_of(call: ObservedCall) -> CallRecord:
         context=call.shared.context,
         provider=call.provider,
         model=model,
-        requested_model=requested if requested != model else None,
+        requested_model=_other_than(model, requested),
+        sent_model=_other_than(model, sent),
         call_type=call.call_type,
         run_id=run_id,
         parent_run_id=_as_text(call.parent_run_id) or None,
@@ -57,8 +60,10 @@ def record_of(call: ObservedCall) -> CallRecord:
         error_type=error.name if error is not None and call.status != "ok" else None,
         latency_ms=None if "start_missed" in call.notes else call.duration_ms,
         ttft_ms=call.ttft_ms,
+        first_word_ms=call.first_word_ms,
         cache_hit=bill.cache_hit,
-        service_tier=_text(response.get("service_tier")),
+        price_facts=_price_facts(call),
+        reported_cost=reported_cost_of(call.token_usage, response) if bill.billed and not bill.cache_hit else None,
         budget_action=call.stopped_by or call.budget_action,
         throttled_ms=call.throttled_ms if admitted else None,
         request_hash=call.request_hash,
@@ -71,10 +76,10 @@ def record_of(call: ObservedCall) -> CallRecord:
 
 def least_record_of(call: ObservedCall) -> CallRecord:
     """A minimal record, where the full one cannot be made: that the call was made, and its usage or the sizes of its texts."""
-    prompt_bytes, answer_bytes = _sizes(call)
+    prompt_bytes, answer_bytes, _ = _sizes(call)
     usage = None
     with suppress(Exception):
-        usage = usage_from_metadata(call.usage)
+        usage = usage_of(call.provider, call.usage)
     return CallRecord(
         id=call.id,
         created_at=datetime.fromtimestamp(call.started, UTC),
@@ -115,21 +120,27 @@ def _bill(call: ObservedCall) -> _Bill:
     if call.status == "blocked":
         return _Bill(_NOTHING, billed=False, notes=notes)
     error = call.error
-    known = usage_from_metadata(call.usage)
-    if known is None:
-        if error is not None:
-            known = error.usage
-        if known is None and _claims_counts(call.usage):
-            notes = (*notes, "usage_invalid")
+    model = model_of(call.requested_model, call.response)
+    known = usage_of(call.provider, call.usage, call.token_usage, call.response, model)
+    if known is None and _claims_counts(call.usage):
+        notes = (*notes, "usage_invalid")
+    if known is not None and "audio" in call.hidden and not (known.audio_input_tokens or "audio" in str(known.units)):
+        known = known.with_notes("modality_hidden")
     if call.status == "ok":
         return _bill_of_success(call, known, notes)
-    prompt_bytes, answer_bytes = _sizes(call)
+    prompt_bytes, answer_bytes, thought_bytes = _sizes(call)
     if error is not None and call.status == "error":
-        if known is not None and known.total_tokens:
+        paid = usage_of(call.provider, None, error.usage, model=model) if error.usage is not None else None
+        if paid is not None and paid.prompt_tokens and paid.completion_tokens:
+            return _Bill(paid, notes=notes)
+        known = known or paid
+        counted = known is not None and known.total_tokens > 0
+        if known is not None and counted and (_finished(call.response) or not answer_bytes):
             return _Bill(known, notes=notes)
-        if error.refused or not (answer_bytes or error.perhaps_billed):
+        came = answer_bytes or counted or error.answered or error.perhaps_billed
+        if not came or (error.refused and not (answer_bytes or counted)):
             return _Bill(_NOTHING, billed=False, notes=notes)
-    return _Bill(estimated_usage(prompt_bytes, answer_bytes, known), notes=notes)
+    return _Bill(estimated_usage(prompt_bytes, answer_bytes, known, thought_bytes=thought_bytes), notes=notes)
 
 
 def _bill_of_success(call: ObservedCall, known: TokenUsage | None, notes: tuple[str, ...]) -> _Bill:
@@ -137,28 +148,49 @@ def _bill_of_success(call: ObservedCall, known: TokenUsage | None, notes: tuple[
     if call.answered_inside and not cached:
         # A model that called another one and passed its answer on: the inner call carries the bill.
         return _Bill(_NOTHING, billed=False, notes=(*notes, "billed_by_inner_call"))
-    if known is None and call.token_usage is not None:
-        if not call.token_usage and call.batch_size > 1 and call.batch_reported:
-            # One request served the whole batch; its first run carries the usage of all.
-            return _Bill(_NOTHING, notes=(*notes, "billed_with_batch"))
-        known = usage_from_token_usage(call.token_usage)
-    prompt_bytes, answer_bytes = _sizes(call)
+    if known is None and call.batch_size > 1 and call.batch_reported and call.token_usage == {}:
+        # One request served the whole batch; its first run carries the usage of all.
+        return _Bill(_NOTHING, notes=(*notes, "billed_with_batch"))
+    prompt_bytes, answer_bytes, thought_bytes = _sizes(call)
     # Every request has a prompt, and every answer with text has tokens: counts of 0 are what an integration reports where the
     # provider sent no usage.
     whole = known is not None and known.prompt_tokens and "token_total_missing" not in known.notes
     if known is not None and whole and (known.completion_tokens or not answer_bytes):
         return _Bill(known, cache_hit=cached, notes=notes)
     replayed = call.usage is None and call.token_usage is None and _made_by_another(call)
-    usage = estimated_usage(prompt_bytes, answer_bytes, known, ended=True)
+    usage = estimated_usage(prompt_bytes, answer_bytes, known, thought_bytes=thought_bytes, ended=True)
     return _Bill(usage, cache_hit=cached or replayed, notes=notes)
 
 
-def _sizes(call: ObservedCall) -> tuple[int, int]:
-    """Bytes of the prompt's and of the answer's text, in place of token counts."""
+def _sizes(call: ObservedCall) -> tuple[int, int, int]:
+    """Bytes of the prompt's text, of the answer's, and of the thoughts in that, in place of token counts."""
     if call.estimate:
-        prompt_bytes, answer_bytes = call.estimate
-        return prompt_bytes, answer_bytes
-    return (call.prompt_bytes or 0, 0) if call.duration_ms is None else (0, 0)
+        prompt_bytes, answer_bytes, *thought_bytes = call.estimate
+        return prompt_bytes, answer_bytes, thought_bytes[0] if thought_bytes else 0
+    return (call.prompt_bytes or 0, 0, 0) if call.duration_ms is None else (0, 0, 0)
+
+
+def _finished(response: Mapping[str, Any]) -> bool:
+    """Whether the answer came to its end, so that its counts are no lower bound."""
+    return bool(response.get("finish_reason") or response.get("stop_reason"))
+
+
+def _other_than(model: str | None, other: str | None) -> str | None:
+    """Another model's name, None where it is the same as their columns will have it."""
+    return None if other == model or clean_text(other) == clean_text(model) else other
+
+
+def _price_facts(call: ObservedCall) -> dict[str, str]:
+    """What else decides the price, as the answer says it, else as it was asked for where that holds."""
+    counts = call.token_usage or {}
+    facts = {}
+    for name in PRICE_FACTS:
+        value = call.response.get(name) or counts.get(name)
+        if value is None and name in ASKED_FACTS:
+            value = call.response.get(f"asked_{name}")
+        if isinstance(value, str) and value and len(value) <= _MOST_OF_A_FACT:
+            facts[name] = value
+    return facts
 
 
 def _metadata(call: ObservedCall) -> dict[str, Any]:

@@ -1,316 +1,313 @@
-"""Reads LangChain's results: usage, model, provider and errors. What providers do differently is data here, not branches."""
+"""Works out what a call used from everything that its answer says: one normaliser for all providers.
+
+LangChain's `usage_metadata`, the provider's own counts and fields of the response are merged, and checked against the provider's
+total. What providers do differently is data in `quirks`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
-from vital_tracking.core.record import HUNG_UP
-from vital_tracking.core.sanitize import token_count
-from vital_tracking.core.usage import TokenUsage, estimate_tokens
+from vital_tracking.calls.quirks import (
+    BESIDE_INPUT,
+    BLOCKS,
+    COUNTS,
+    DETAIL_UNITS,
+    HIDDEN_PASSES,
+    IMAGE_BLOCKS,
+    IMAGE_TOKENS,
+    MODALITY_LISTS,
+    PLAIN_DETAILS,
+    REASONING_BESIDE,
+    REST_OF_TOTAL,
+    SEARCHES_BY_PROMPT,
+    TICKS_PER_DOLLAR,
+    UNIT_COUNTS,
+)
+from vital_tracking.core.providers import provider_id
+from vital_tracking.core.sanitize import dollars, token_count
+from vital_tracking.core.usage import Count, Pass, TokenUsage, estimate_tokens, sum_of_passes
 
-# `invocation_params["_type"]` of completion models, which carry no `ls_provider`, begins with the provider's name.
-_COMPLETION_TYPES: Final[Mapping[str, str]] = {
-    "amazon_bedrock": "amazon_bedrock",
-    "anthropic": "anthropic",
-    "azure": "azure",
-    "cohere": "cohere",
-    "fireworks": "fireworks",
-    "google": "google_genai",
-    "mistral": "mistralai",
-    "openai": "openai",
-    "together": "together",
-    "vertexai": "google_vertexai",
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_TIERS: Final = ("flex_", "priority_")
+_DETAILS: Final[Mapping[tuple[str, str], str]] = {
+    ("input", "cache_read"): "cache_read",
+    ("input", "cache_creation"): "cache_write",
+    ("input", "ephemeral_5m_input_tokens"): "cache_write_5m",
+    ("input", "ephemeral_1h_input_tokens"): "cache_write_1h",
+    ("input", "audio"): "audio_input",
+    ("output", "reasoning"): "reasoning",
+    ("output", "audio"): "audio_output",
 }
-
-# What integrations call the limit of an answer, in tokens.
-ANSWER_LIMITS: Final = (
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "max_new_tokens",
-    "max_tokens_to_sample",
-    "num_predict",
-)
-_LIMITS: Final = frozenset(ANSWER_LIMITS)
-
-# Errors that leave open whether the provider has billed: it may have been working when we stopped listening.
-_PERHAPS_BILLED: Final = frozenset(
-    {
-        "APITimeoutError",
-        "CancelledError",
-        "GeneratorExit",
-        "KeyboardInterrupt",
-        "ReadTimeout",
-        "Timeout",
-        "TimeoutError",
-    }
-)
-
-_NO_FIELDS: Final[Mapping[str, Any]] = {}
-
-# Codes of errors that may be stored: fixed words, which quote no request.
-ERROR_CODES: Final = frozenset(
-    {
-        "authentication_error",
-        "content_filter",
-        "context_length_exceeded",
-        "insufficient_quota",
-        "invalid_api_key",
-        "invalid_request_error",
-        "model_not_found",
-        "not_found_error",
-        "overloaded_error",
-        "permission_error",
-        "rate_limit_error",
-        "rate_limit_exceeded",
-        "server_error",
-        "api_error",
-    }
-)
+_TOTALS: Final = ("input_tokens", "output_tokens", "total")
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
-def usage_from_metadata(usage: Mapping[str, Any] | None) -> TokenUsage | None:
-    """Disjoint buckets from LangChain's `usage_metadata`; None where it holds no usable totals."""
+def usage_of(
+    provider: str | None,
+    usage: Mapping[str, Any] | None,
+    token_usage: Mapping[str, Any] | None = None,
+    response: Mapping[str, Any] = _NOTHING,
+    model: str | None = None,
+) -> TokenUsage | None:
+    """What a call used; None where nothing that was reported holds usable totals.
+
+    `usage` is LangChain's `usage_metadata`, `token_usage` the provider's own counts, `response` the fields that `read_answer`
+    keeps; `model` is the one that answered.
+    """
+    owner = provider_id(provider)
+    told, units, notes = _of_metadata(usage)
+    raw, raw_units = _of_counts(token_usage)
+    counts = {**raw, **{name: value for name, value in told.items() if value or name not in raw}}
+    if raw:
+        _choose_totals(counts, told, raw)
+    if counts.get("cache_write_5m") and not counts.get("cache_write"):
+        counts["cache_write"] = _sum(counts["cache_write_5m"], counts.get("cache_write_1h"))
+    counts.pop("cache_write_5m", None)
+    passes = _passes(token_usage)
+    found = (
+        sum_of_passes(passes)
+        if passes
+        else TokenUsage.reported(
+            input_tokens=counts.pop("input_tokens", None),
+            output_tokens=counts.pop("output_tokens", None),
+            **counts,
+            reasoning_beside=owner in REASONING_BESIDE,
+            rest=REST_OF_TOTAL.get(owner or ""),
+        )
+    )
+    if found is None:
+        return None
+    units = {**raw_units, **units, **_of_response(owner, response, {**raw_units, **units}, model)}
+    found = found.with_units(units) if units else found
+    if blocks := response.get("blocks"):
+        found = _with_images(found, response, blocks, model)
+        if not passes and not HIDDEN_PASSES.isdisjoint(blocks):
+            notes.append("passes_hidden")
+            found = replace(found, estimated=True)
+    return found.with_notes(*notes)
+
+
+def reported_cost_of(token_usage: Mapping[str, Any] | None, response: Mapping[str, Any] = _NOTHING) -> Decimal | None:
+    """What the provider itself says that the call cost, in US dollars; None where it says nothing.
+
+    OpenRouter's `cost` is its own fee alone where the call went to one's own key at a provider, who bills
+    `upstream_inference_cost`.
+    """
+    counts = token_usage or _NOTHING
+    cost = response.get("cost", counts.get("cost"))
+    if isinstance(cost, Mapping):  # Perplexity
+        cost = cost.get("total_cost")
+    if (ticks := token_count(counts.get("cost_in_usd_ticks"))) is not None and cost is None:
+        return Decimal(ticks) / TICKS_PER_DOLLAR
+    own = dollars(cost)
+    details = response.get("cost_details", counts.get("cost_details"))
+    upstream = dollars(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
+    by_own_key = counts.get("is_byok") is True or "is_byok" not in counts
+    return own if own is None or upstream is None or not by_own_key else own + upstream
+
+
+# LangChain's `usage_metadata`
+
+
+def _of_metadata(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Counts, units and notes from LangChain's `usage_metadata`."""
     if not isinstance(usage, Mapping):
-        return None
-    inputs, outputs = _details(usage.get("input_token_details")), _details(usage.get("output_token_details"))
-    long_writes = inputs.get("ephemeral_1h_input_tokens")
-    writes = inputs.get("cache_creation") or _sum(inputs.get("ephemeral_5m_input_tokens"), long_writes)
-    return TokenUsage.reported(
-        input_tokens=usage.get("input_tokens"),
-        output_tokens=usage.get("output_tokens"),
-        cache_read=inputs.get("cache_read"),
-        cache_write=writes,
-        cache_write_1h=long_writes,
-        reasoning=outputs.get("reasoning"),
-        audio_input=inputs.get("audio"),
-        audio_output=outputs.get("audio"),
-    )
-
-
-def usage_from_token_usage(usage: Mapping[str, Any] | None) -> TokenUsage | None:
-    """Buckets from the older `llm_output["token_usage"]`, in OpenAI's words (`prompt_tokens`) or Anthropic's."""
-    if not isinstance(usage, Mapping) or not usage:
-        return None
-    prompt_details = _details(usage.get("prompt_tokens_details"))
-    completion_details = _details(usage.get("completion_tokens_details"))
-    return TokenUsage.reported(
-        input_tokens=usage.get("prompt_tokens", usage.get("input_tokens")),
-        output_tokens=usage.get("completion_tokens", usage.get("output_tokens", 0)),
-        cache_read=prompt_details.get("cached_tokens"),
-        reasoning=completion_details.get("reasoning_tokens"),
-        audio_input=prompt_details.get("audio_tokens"),
-        audio_output=completion_details.get("audio_tokens"),
-    )
-
-
-_DETAIL_NAMES: Final = (
-    "cache_read",
-    "cache_creation",
-    "ephemeral_5m_input_tokens",
-    "ephemeral_1h_input_tokens",
-    "audio",
-    "reasoning",
-    "cached_tokens",
-    "reasoning_tokens",
-    "audio_tokens",
-)
-
-
-def _details(details: object) -> dict[str, Any]:
-    """Token details by their plain names: OpenAI's tiers write `priority_cache_read` for `cache_read`."""
-    if details is None:
-        return {}
-    dump = getattr(details, "model_dump", None)
-    if dump is not None:
-        details = dump()
-    if not isinstance(details, Mapping):
-        return {}
-    found: dict[str, Any] = {}
-    for key, value in details.items():
-        if isinstance(key, str):
-            for name in _plain_names(key):
-                if key == name or name not in found:
-                    found[name] = value
-    return found
+        return {}, {}, []
+    counts = {
+        "input_tokens": usage.get("input_tokens"),
+        "output_tokens": usage.get("output_tokens"),
+        "total": usage.get("total_tokens"),
+    }
+    units: dict[str, Any] = {}
+    notes: list[str] = []
+    for side in ("input", "output"):
+        details = _fields(usage.get(f"{side}_token_details"))
+        for key, value in details.items():
+            name = _plain_name(key)
+            if (field := _DETAILS.get((side, name))) is not None:
+                if key == name or field not in counts:  # the plain name before that of a tier
+                    counts[field] = value
+            elif (unit := DETAIL_UNITS.get((side, name))) is not None:
+                units[unit] = value
+            elif value and name not in PLAIN_DETAILS and token_count(value):
+                notes.append(f"unit_unknown:{side}_{name}"[:64])
+    return counts, units, notes
 
 
 @lru_cache(maxsize=256)
-def _plain_names(key: str) -> tuple[str, ...]:
-    return tuple(name for name in _DETAIL_NAMES if key == name or key.endswith(f"_{name}"))
+def _plain_name(key: object) -> str:
+    """The name of a detail without the tier that OpenAI's integration writes before it: `flex_cache_read` is `cache_read`."""
+    name = str(key)
+    return next((name[len(tier) :] for tier in _TIERS if name.startswith(tier)), name)
 
 
-def _sum(first: object, second: object) -> object:
-    numbers = [value for value in (first, second) if type(value) is int]
-    return sum(numbers) if numbers else first or second
+# The provider's own counts
 
 
-def model_of(requested: str | None, response: Mapping[str, Any]) -> str | None:
-    """The model that answered, by what the response names; where it names none, the one that was `requested`."""
-    return first_text(response.get("model_name"), response.get("model"), response.get("model_id")) or requested
+def _of_counts(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Counts and units from a usage object as it came over the wire."""
+    if not isinstance(usage, Mapping) or not usage:
+        return {}, {}
+    flat = dict(_flattened(usage))
+    counts: dict[str, Any] = {}
+    for field, paths in COUNTS.items():
+        value = next((flat[path] for path in paths if flat.get(path) is not None), None)
+        if value is not None:
+            counts[field] = value
+    beside = {field: flat[name] for name, field in BESIDE_INPUT.items() if token_count(flat.get(name))}
+    if beside:
+        counts.update({field: count for field, count in beside.items() if not counts.get(field)})
+        counts["input_tokens"] = _sum(counts.get("input_tokens"), *beside.values())
+    units = {unit: flat[path] for path, unit in UNIT_COUNTS.items() if flat.get(path)}
+    for name, modalities in MODALITY_LISTS.items():
+        parts = usage.get(name)
+        for part in parts if isinstance(parts, Sequence) and not isinstance(parts, str) else ():
+            fields = {_snake(key): value for key, value in _fields(part).items()}
+            target = modalities.get(str(fields.get("modality")).upper())
+            if target is None:
+                continue
+            place = counts if target in COUNTS else units
+            place[target] = _sum(place.get(target), fields.get("token_count"))
+    return counts, units
 
 
-def requested_model_of(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
-    """The model asked for: `ls_model_name`, else the parameter `model`.
-
-    `model_name` among the parameters comes last: it is stale after an override.
-    """
-    named = metadata.get("ls_model_name")
-    if isinstance(named, str) and named:
-        return named
-    return first_text(params.get("model"), params.get("model_name"), params.get("model_id"))
-
-
-def provider_of(
-    metadata: Mapping[str, Any], params: Mapping[str, Any], serialized: Mapping[str, Any] | None
-) -> str | None:
-    """The provider: LangChain's `ls_provider`, else by the kind of completion model, else by its module."""
-    named = metadata.get("ls_provider")
-    if isinstance(named, str) and named:
-        return named
-    kind = params.get("_type")
-    if isinstance(kind, str):
-        for start, provider in _COMPLETION_TYPES.items():
-            if kind.startswith(start):
-                return provider
-    path = serialized.get("id") if isinstance(serialized, Mapping) else None
-    if isinstance(path, list):
-        for part in path:
-            for start, provider in _COMPLETION_TYPES.items():
-                if isinstance(part, str) and part.startswith(start):
-                    return provider
-    return None
+def _flattened(usage: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All values of a usage object by their paths, in snake case."""
+    for key, value in usage.items():
+        name = prefix + _snake(key)
+        inner = _fields(value)
+        if inner and not prefix:
+            yield from _flattened(inner, f"{name}.")
+        else:
+            yield name, value
 
 
-def longest_answer(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> int | None:
-    """What limits the answer of a call, in tokens, by whatever name; None where nothing does."""
-    limit = metadata.get("ls_max_tokens")
-    if limit is None and _LIMITS.isdisjoint(params):
-        return None
-    limits = (limit, *(params.get(name) for name in ANSWER_LIMITS))
-    return next((limit for limit in map(token_count, limits) if limit), None)
+@lru_cache(maxsize=512)
+def _snake(key: object) -> str:
+    return _CAMEL.sub("_", str(key)).lower()
 
 
-def first_text(*values: object) -> str | None:
-    """The first of the values that is a text and not empty."""
-    return next((value for value in values if isinstance(value, str) and value), None)
-
-
-def text_size(value: object) -> int:
-    """Bytes of UTF-8 in the text of a prompt, message, list of messages, or generation; only their size is ever taken."""
-    if isinstance(value, str):
-        return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
+def _fields(value: object) -> Mapping[str, Any]:
+    """The fields of a mapping or of a pydantic model; none of anything else."""
     if isinstance(value, Mapping):
-        return sum(text_size(value[key]) for key in ("text", "content", "args", "arguments", "name") if key in value)
-    if isinstance(value, (list, tuple)):
-        return sum(map(text_size, value))
-    if isinstance(value, (bytes, bytearray)) or value is None:
-        return 0
-    if isinstance(value, (int, float)):
-        return 4
-    # Messages and generations are pydantic's, for which asking for a missing attribute takes long.
-    fields = getattr(value, "__dict__", None)
-    if fields is None:
-        return 0
-    size = sum(text_size(fields[name]) for name in ("message", "content", "tool_calls") if name in fields)
-    return size or text_size(fields.get("text") if isinstance(fields.get("text"), str) else None)
+        return value
+    dump = getattr(value, "model_dump", None)
+    found = dump() if dump is not None else None
+    return found if isinstance(found, Mapping) else _NOTHING
 
 
-def prompt_size(prompts: Any) -> int:
-    """`text_size` of prompts or lists of messages, in a fifth of the time where messages are plain text."""
-    size = 0
-    for messages in prompts or ():
-        if type(messages) is not list:
-            size += text_size(messages)
+def _choose_totals(counts: dict[str, Any], told: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
+    """Of two sources that differ, the totals are taken from the one that adds up to the provider's total."""
+    total = raw.get("total")
+    if total:
+        counts["total"] = total
+
+    def adds_up(source: Mapping[str, Any]) -> bool:
+        return bool(total) and _sum(source.get("input_tokens"), source.get("output_tokens")) == total
+
+    whole = token_count(told.get("input_tokens")) and token_count(told.get("output_tokens")) is not None
+    if not whole or (adds_up(raw) and not adds_up(told)):
+        counts.update({name: raw[name] for name in _TOTALS if raw.get(name) is not None})
+
+
+def _passes(usage: Mapping[str, Any] | None) -> tuple[Pass, ...]:
+    """The passes of Anthropic's `iterations`, where there were several or one was another model's."""
+    iterations = usage.get("iterations") if isinstance(usage, Mapping) else None
+    if not isinstance(iterations, Sequence) or isinstance(iterations, str):
+        return ()
+    passes = []
+    for entry in map(_fields, iterations):
+        counts, _ = _of_counts(entry)
+        used = TokenUsage.reported(
+            input_tokens=counts.pop("input_tokens", None), output_tokens=counts.pop("output_tokens", None), **counts
+        )
+        if used is None:
             continue
-        for message in messages:
-            fields = getattr(message, "__dict__", _NO_FIELDS)
-            content = fields.get("content")
-            if type(content) is str and content and "tool_calls" not in fields and "message" not in fields:
-                size += len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
-            else:
-                size += text_size(message)
-    return size
+        # Only an advisor is another model; the other passes name none, or the one that answers.
+        model = entry.get("model") if str(entry.get("type", "")).startswith("advisor") else None
+        passes.append(Pass(used, model if isinstance(model, str) else None))
+    plain = len(passes) <= 1 and not any(each.model for each in passes)
+    return () if plain else tuple(passes)
+
+
+# The response
+
+
+def _of_response(
+    provider: str | None, response: Mapping[str, Any], counted: Mapping[str, Any], model: str | None
+) -> dict[str, Count]:
+    """Units that fields and blocks of the answer tell of, where its usage counts none of them."""
+    found: dict[str, Count] = {}
+    searches = response.get("num_search_queries")
+    queries = response.get("search_queries")
+    if queries:
+        by_prompt = (model or "").lower().startswith(SEARCHES_BY_PROMPT.get(provider or "", ()) or ("\0",))
+        searches = 1 if by_prompt else queries
+    if searches and token_count(searches):
+        found["web_searches"] = searches
+    for kind, count in (response.get("blocks") or _NOTHING).items():
+        if (block := BLOCKS.get(kind)) is not None:
+            found[block.unit] = found.get(block.unit, 0) + count
+    return {unit: count for unit, count in found.items() if not counted.get(unit)}
+
+
+def _with_images(
+    usage: TokenUsage, response: Mapping[str, Any], blocks: Mapping[str, int], model: str | None
+) -> TokenUsage:
+    """Images of an answer are tokens of it that integrations do not count apart: worked out, or estimated and said so."""
+    images = sum(count for kind, count in blocks.items() if kind in IMAGE_BLOCKS)
+    left = dict(usage.parts()).get("output_text_tokens", 0)
+    if not images or "output_image_tokens" in usage.units or not left:
+        return usage
+    text = estimate_tokens(token_count(response.get("text_bytes")) or 0)
+    each = IMAGE_TOKENS.get((model or "").lower().rpartition("/")[2])
+    if not text:
+        return usage.with_units({"output_image_tokens": left})
+    if each is not None and images * each <= left:
+        return usage.with_units({"output_image_tokens": images * each})
+    hidden = usage.with_units({"output_image_tokens": max(left - text, 0)})
+    return replace(hidden, estimated=True).with_notes("modality_hidden")
+
+
+def _sum(*values: object) -> Any:
+    """The sum of those that are counts."""
+    return sum(count for value in values if (count := token_count(value)))
+
+
+# What nobody reported
 
 
 def estimated_usage(
-    prompt_bytes: int, completion_bytes: int, known: TokenUsage | None = None, *, ended: bool = False
+    prompt_bytes: int,
+    completion_bytes: int,
+    known: TokenUsage | None = None,
+    *,
+    thought_bytes: int = 0,
+    ended: bool = False,
 ) -> TokenUsage:
     """Usage that was not reported in full, estimated from the sizes of the texts and flagged.
 
     `known` is what was reported: its prompt count is exact; its completion count is exact where the answer `ended`, and a lower
-    bound where it was broken off.
+    bound where it was broken off. `thought_bytes` is the part of the answer that was reasoning.
     """
-    prompt = known.prompt_tokens if known and known.prompt_tokens else estimate_tokens(prompt_bytes)
-    completion = known.completion_tokens if known else 0
+    known = known or TokenUsage()
+    prompt = known.prompt_tokens or estimate_tokens(prompt_bytes)
+    completion, reasoning = known.completion_tokens, known.reasoning_tokens
     if not (ended and completion):
-        completion = max(estimate_tokens(completion_bytes), completion)
-    return TokenUsage(
+        reasoning = max(estimate_tokens(thought_bytes), reasoning)
+        completion = max(estimate_tokens(completion_bytes), completion, reasoning)
+    kept = known.audio_output_tokens if known.audio_output_tokens <= completion - reasoning else 0
+    return replace(
+        known,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        cache_read_tokens=known.cache_read_tokens if known else 0,
-        cache_write_tokens=known.cache_write_tokens if known else 0,
-        cache_write_1h_tokens=known.cache_write_1h_tokens if known else 0,
-        reasoning_tokens=known.reasoning_tokens if known else 0,
+        reasoning_tokens=reasoning,
+        audio_output_tokens=kept,
         estimated=True,
-        notes=known.notes if known else (),
     )
-
-
-class ErrorFacts:
-    """What an error says about a call: how it ended, whether the provider may have billed it, and its safe codes."""
-
-    __slots__ = ("code", "hung_up", "name", "perhaps_billed", "refused", "status", "usage")
-
-    def __init__(self, error: BaseException) -> None:
-        names = {cls.__name__ for cls in type(error).__mro__}
-        self.name = type(error).__name__
-        self.hung_up = bool(names & HUNG_UP)
-        self.status = _http_status(error)
-        self.perhaps_billed = bool(names & _PERHAPS_BILLED)
-        self.refused = self.status is not None and self.status >= 400
-        code = getattr(error, "code", None) or getattr(error, "type", None)
-        self.code = code if isinstance(code, str) and code in ERROR_CODES else None
-        # OpenAI's LengthFinishReasonError carries the completion, which is billed.
-        billed = getattr(getattr(error, "completion", None), "usage", None)
-        dump = getattr(billed, "model_dump", None)
-        self.usage = usage_from_token_usage(dump()) if dump is not None else None
-
-
-def _http_status(error: BaseException) -> int | None:
-    response = getattr(error, "response", None)
-    candidates = [getattr(error, "status_code", None), getattr(response, "status_code", None)]
-    if isinstance(response, Mapping):  # botocore
-        candidates.append(_details_of(response, "ResponseMetadata", "HTTPStatusCode"))
-    return next((value for value in candidates if type(value) is int), None)
-
-
-def _details_of(value: Mapping[str, Any], *path: str) -> Any:
-    for name in path:
-        inner = value.get(name)
-        if not isinstance(inner, Mapping):
-            return inner
-        value = inner
-    return None
-
-
-def request_hash(key: bytes, parts: Iterable[object]) -> str:
-    """A keyed digest of a request, by which equal requests are found and from which nothing can be read back."""
-    digest = hmac.new(key, digestmod=hashlib.sha256)
-    for part in parts:
-        digest.update(repr(_content(part)).encode("utf-8", "replace"))
-        digest.update(b"\0")
-    return digest.hexdigest()[:32]
-
-
-def _content(part: object) -> object:
-    """What of a request decides its answer: type, content and tool calls of messages, not the ids that LangGraph adds."""
-    if isinstance(part, (list, tuple)):
-        return [_content(item) for item in part]
-    if hasattr(part, "content"):
-        return (getattr(part, "type", None), part.content, getattr(part, "tool_calls", None))
-    return part

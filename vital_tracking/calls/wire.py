@@ -9,23 +9,23 @@ stored. What a later version adds at a line's end is ignored by an earlier one, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import Any, Final
 
 import orjson
 import uuid_utils
 
+from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.json_codec import context_fields, context_from, dumps, mended
 from vital_tracking.calls.live import LiveCall
 from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, remember
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
-from vital_tracking.calls.usage_of import ErrorFacts
+from vital_tracking.calls.quirks import WORDS
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.sanitize import clean_metadata, token_count
-from vital_tracking.core.usage import TokenUsage
+from vital_tracking.core.sanitize import clean_metadata, clean_text, token_count
 
 _LONG: Final = 1024  # bytes of a start past which there may be a text in it that has to be cut
+_MOST_ENTRIES: Final = 64
 _WHOLE: Final = frozenset({int, type(None)})
 
 # The facts of a start and of an end, in their order on the line; the values of the call's metadata follow those of a start.
@@ -163,13 +163,20 @@ def _are_counts(usage: Mapping[str, Any] | None) -> bool:
 
 
 def _counts(usage: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return None if usage is None else {name: _count(value) for name, value in usage.items()}
+    return None if usage is None else {name: _count(value, name) for name, value in usage.items()}
 
 
-def _count(value: object) -> object:
-    """A count as JSON can hold it. NaN becomes text, since null would mean that nothing was reported; text is not kept."""
+def _count(value: object, name: object = None) -> object:
+    """A count as JSON can hold it. NaN becomes text, since null would mean that nothing was reported.
+
+    Of texts only the words are kept that say which price holds, such as a tier.
+    """
     if isinstance(value, Mapping):
-        return {name: _count(inner) for name, inner in value.items()}
+        return {inner: _count(part, inner) for inner, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_count(part) for part in value[:_MOST_ENTRIES]]
+    if isinstance(value, str) and name in WORDS:
+        return clean_text(value)
     if (dump := getattr(value, "model_dump", None)) is not None:
         return _count(dump())
     if value is None or isinstance(value, bool):
@@ -185,16 +192,11 @@ def _count(value: object) -> object:
 
 
 def _error_fields(error: ErrorFacts) -> dict[str, Any]:
-    told = {name: getattr(error, name) for name in ErrorFacts.__slots__ if name != "usage"}
-    return told if error.usage is None else {**told, "usage": asdict(error.usage)}
+    return {**{name: getattr(error, name) for name in ErrorFacts.__slots__}, "usage": _counts(error.usage)}
 
 
 def _error_from(data: Mapping[str, Any]) -> ErrorFacts:
     error = ErrorFacts.__new__(ErrorFacts)
     for name in ErrorFacts.__slots__:
         setattr(error, name, data.get(name))
-    if error.usage is not None:
-        usage: Mapping[str, Any] = data["usage"]
-        known = {f.name: usage[f.name] for f in fields(TokenUsage) if f.name in usage}
-        error.usage = TokenUsage(**{**known, "notes": tuple(usage.get("notes", ()))})
     return error

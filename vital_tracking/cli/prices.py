@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from decimal import Decimal
+from typing import Annotated, Final
 
 import typer
 
 from vital_tracking.cli.render.console import as_json, console, say, table
 from vital_tracking.cli.render.session import Json, opened
-from vital_tracking.core.pricing import BUCKETS, amount
+from vital_tracking.core.rates import Rate, Tiers, amount
+from vital_tracking.core.units import UNITS
 from vital_tracking.queries.csv import plain
 from vital_tracking.queries.prices import FIRST_CALL, add_price, model_prices, price_book
 
@@ -113,11 +115,11 @@ def show_price(
         say(f"No price is known for {model}. Set one: vital-tracking prices set {model} --input USD --output USD")
         raise typer.Exit(1)
     say(f"{model}: {rates.version}")
-    for name in BUCKETS:
-        if (value := getattr(rates, name)) is not None:
-            say(f"  {name.replace('_', ' '):<15} {_rate(value)} per million tokens")
-    if rates.per_request:
-        say(f"  {'request':<15} ${rates.per_request} each")
+    for name, value in rates.rates.items():
+        unit = UNITS.get(name)
+        scale = unit.scale if unit is not None else 1
+        per = "per million" if scale > 1 else "each"
+        say(f"  {name.replace('_', ' '):<24} {_rate(value, scale)} {per}")
 
 
 def _amount(text: str, option: str) -> str:
@@ -127,11 +129,14 @@ def _amount(text: str, option: str) -> str:
         raise typer.BadParameter(f"{option} must be an amount such as 0.15, not negative") from None
 
 
-def _rate(value: Any) -> str:
-    tiers = getattr(value, "tiers", None)
-    if tiers is None:
-        return f"${value}"
-    return f"${value.base}, " + ", ".join(f"${tier.price} above {tier.start:,} prompt tokens" for tier in tiers)
+def _rate(value: Rate, scale: int) -> str:
+    def shown(dollars: Decimal) -> str:
+        return f"${(dollars * scale).normalize():f}"
+
+    if not isinstance(value, Tiers):
+        return shown(value)
+    above = [f"{shown(rate)} above {start:,} prompt tokens" for start, rate in value.tiers]
+    return ", ".join([shown(value.base), *above])
 
 
 def _from(moment: datetime) -> str:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 
 from vital_tracking.core.context import CallContext
+from vital_tracking.core.cost import Cost
 from vital_tracking.core.usage import TokenUsage
 
 Status = Literal["ok", "error", "cancelled", "abandoned", "blocked"]
@@ -21,6 +22,10 @@ HUNG_UP: Final = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrup
 STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "blocked")
 
 
+PRICE_FACTS: Final = ("service_tier", "speed", "inference_geo", "search_context_size", "processing")
+"""Facts of a call that choose between prices of one model, in the words of its provider."""
+
+
 CallType = Literal["chat", "completion", "embedding"]
 
 
@@ -31,10 +36,13 @@ RunStatus = Literal["running", "ok", "error", "cancelled"]
 class CallRecord:
     """One billed request to a model as it will be stored; `delivery.rows` makes its row of `token_usage_logs`.
 
-    `latency_ms` and `ttft_ms` are milliseconds on a monotonic clock, `created_at` is the call's start. `notes` says what is
-    not as reported, in fixed words; `service_tier` is the provider's (`priority`, `flex`), which has prices of its own;
-    `billed` is False where the provider refused the request; `hold` is what its budgets had set aside for it; `clocked` says
-    that `created_at` was read from this machine's clock, not given; `replaces_abandoned` marks the true end of a call given up.
+    `model` is the one that answered, `sent_model` the one that was sent and `requested_model` the one that was asked for before a
+    downgrade, each where it is another. `latency_ms`, `ttft_ms` (to the first token of any kind) and `first_word_ms` (to the
+    first that is no thought) are milliseconds on a monotonic clock, `created_at` is the call's start. `price_facts` are what
+    else decides the price (PRICE_FACTS); `reported_cost` is the provider's own figure in US dollars. `notes` says what is not
+    as reported, in fixed words; `billed` is False where the provider refused the request; `hold` is what its budgets had set
+    aside for it; `clocked` says that `created_at` was read from this machine's clock, not given; `replaces_abandoned` marks the
+    true end of a call given up.
     `calls` is more than 1 where calls were merged because there was room for nothing but their money; `cost` is then their cost.
     """
 
@@ -44,6 +52,7 @@ class CallRecord:
     provider: str | None = None
     model: str | None = None
     requested_model: str | None = None
+    sent_model: str | None = None
     call_type: CallType = "chat"
     run_id: str | None = None
     parent_run_id: str | None = None
@@ -55,8 +64,10 @@ class CallRecord:
     error_type: str | None = None
     latency_ms: float | None = None
     ttft_ms: float | None = None
+    first_word_ms: float | None = None
     cache_hit: bool = False
-    service_tier: str | None = None
+    price_facts: Mapping[str, str] = field(default_factory=dict)
+    reported_cost: Decimal | None = None
     budget_action: str | None = None
     throttled_ms: float | None = None
     request_hash: str | None = None
@@ -83,14 +94,3 @@ class RunRecord:
     parent_run_id: str | None = None
     ancestor_run_ids: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a call cost, in US dollars, exactly. `potential` is what it would have cost without any cache."""
-
-    input: Decimal
-    output: Decimal
-    total: Decimal
-    potential: Decimal
-    version: str

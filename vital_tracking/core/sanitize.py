@@ -35,11 +35,23 @@ def token_count(value: object) -> int | None:
 
 
 _MAX_DURATION_MS: Final = 1e12
+_MAX_DOLLARS: Final = 10**12
 
 
 def money(value: Decimal) -> str:
     """An amount as PostgreSQL's numeric reads it: all its digits, no exponent."""
     return format(value, "f")
+
+
+def dollars(value: object) -> Decimal | None:
+    """`value` as an amount in US dollars, None where it is none; a float as it is written, since JSON gave it so."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
+        return None
+    try:
+        number = Decimal(str(value))
+    except ArithmeticError:
+        return None
+    return number if number.is_finite() and 0 <= number < _MAX_DOLLARS else None
 
 
 def timestamp(moment: datetime) -> str:
@@ -74,8 +86,13 @@ def _as_text(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def clean_metadata(metadata: Mapping[str, Any], notes: Iterable[str]) -> dict[str, Any]:
-    """Metadata as a small flat JSON object: scalars and short lists of them, at most `MAX_METADATA` bytes, and the notes."""
+def clean_metadata(
+    metadata: Mapping[str, Any], notes: Iterable[str], price_facts: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Metadata as a small flat JSON object: scalars and short lists of them, at most `MAX_METADATA` bytes, and the notes.
+
+    `price_facts` are what the call's price depends on; they and the notes stay where there is no room for all.
+    """
     kept: dict[str, Any] = {}
     marks = list(dict.fromkeys(notes))
     for key, value in metadata.items():
@@ -83,6 +100,8 @@ def clean_metadata(metadata: Mapping[str, Any], notes: Iterable[str]) -> dict[st
         cleaned = _metadata_value(value)
         if name and cleaned is not None:
             kept[name] = cleaned
+    if price_facts:
+        kept |= price_facts
     if marks:
         kept["notes"] = marks
     # Six bytes is the most that a character takes, so most metadata need no measuring.
@@ -90,7 +109,7 @@ def clean_metadata(metadata: Mapping[str, Any], notes: Iterable[str]) -> dict[st
         6 * sum(len(name) + _length(value) for name, value in kept.items()) > MAX_METADATA
         and _size(kept) > MAX_METADATA
     ):
-        kept = {"notes": [*marks, "metadata_too_large"]}
+        kept = {**(price_facts or {}), "notes": [*marks, "metadata_too_large"]}
     return kept
 
 

@@ -1,4 +1,4 @@
-"""The tokens that a call used.
+"""What a call used: tokens by kind, other units that its provider bills, and the passes that made its answer.
 
 Token buckets are disjoint inside their total: `prompt_tokens` holds uncached text, cache reads, cache writes and audio;
 `completion_tokens` holds text, reasoning and audio.
@@ -6,18 +6,37 @@ Token buckets are disjoint inside their total: `prompt_tokens` holds uncached te
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
 from vital_tracking.core.sanitize import MAX_TOKENS, token_count
+from vital_tracking.core.units import BUCKETS, IN_COLUMNS, UNITS
+
+Count: TypeAlias = int | Decimal
+"""How many of a unit: whole, but for durations."""
+
+NO_UNITS: Final[Mapping[str, Count]] = MappingProxyType({})
+
+_MOST_UNITS: Final = 32
+_MOST_PASSES: Final = 16
+_LONGEST_NAME: Final = 48
 
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """The tokens of one call. Buckets are disjoint parts of their total.
+    """What one call used. Token buckets are disjoint parts of their total.
 
     Of `prompt_tokens`: `cache_read_tokens`, `cache_write_tokens` and `audio_input_tokens`; the rest is plain text.
     `cache_write_1h_tokens` is the part of the cache writes that is kept an hour. Of `completion_tokens`: `reasoning_tokens` and
     `audio_output_tokens`.
+
+    `units` are those that have no field, by their names in UNITS: tokens of other modalities, which are parts of the totals, and
+    searches, citations and the like, which are not. `passes` are the single requests where the answer took several, each with a
+    size and a price of its own: the totals are then the sums of those of the call's own model.
 
     `estimated`: the counts were not reported. `notes`: what had to be mended, as short fixed words.
     """
@@ -30,6 +49,8 @@ class TokenUsage:
     reasoning_tokens: int = 0
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
+    units: Mapping[str, Count] = NO_UNITS
+    passes: tuple[Pass, ...] = ()
     estimated: bool = False
     notes: tuple[str, ...] = ()
 
@@ -38,26 +59,107 @@ class TokenUsage:
         """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
 
+    def parts(self) -> list[tuple[str, Count]]:
+        """All that was used and is not 0, as disjoint units."""
+        cached = self.cache_read_tokens + self.cache_write_tokens
+        counts: tuple[Count, ...] = (
+            self.prompt_tokens - cached - self.audio_input_tokens,
+            self.cache_read_tokens,
+            self.cache_write_tokens - self.cache_write_1h_tokens,
+            self.cache_write_1h_tokens,
+            self.audio_input_tokens,
+            self.completion_tokens - self.reasoning_tokens - self.audio_output_tokens,
+            self.reasoning_tokens,
+            self.audio_output_tokens,
+        )
+        if not self.units:
+            return [part for part in zip(BUCKETS, counts, strict=True) if part[1]]
+        found: dict[str, Count] = dict(zip(BUCKETS, counts, strict=True))
+        for name, count in self.units.items():
+            unit = UNITS.get(name)
+            if unit is not None and unit.part_of is not None:
+                found[unit.part_of] -= count
+            found[name] = count
+        return [part for part in found.items() if part[1]]
+
+    def billed_units(self) -> dict[str, Any]:
+        """The column `billed_units`: counts by unit, and `passes` as objects of their tokens by kind."""
+        found: dict[str, Any] = {name: _plain(count) for name, count in self.units.items()}
+        if self.passes:
+            found["passes"] = [
+                {
+                    **({"model": each.model} if each.model is not None else {}),
+                    **{name: count for name in TOKEN_FIELDS if (count := getattr(each.usage, name))},
+                }
+                for each in self.passes[:_MOST_PASSES]
+            ]
+        return found
+
+    def with_billed_units(self, stored: Mapping[str, Any]) -> TokenUsage:
+        """The same with what `billed_units` gave: as it was before it was stored."""
+        passes = tuple(
+            Pass(TokenUsage(**{name: each[name] for name in TOKEN_FIELDS if name in each}), each.get("model"))
+            for each in stored.get("passes") or ()
+        )
+        units = {name: _stored(count) for name, count in stored.items() if name != "passes"}
+        return dataclasses.replace(self, units=MappingProxyType(units), passes=passes)
+
+    def with_units(self, units: Mapping[str, object]) -> TokenUsage:
+        """The same with further units; what is no count, or cannot be a part of its tokens, is left out and noted."""
+        kept: dict[str, Count] = dict(self.units)
+        notes: list[str] = []
+        left = dict(dataclasses.replace(self, units=kept).parts())
+        for name, value in units.items():
+            count = _unit_count(value)
+            if count is None or name in IN_COLUMNS or len(kept) >= _MOST_UNITS or len(name) > _LONGEST_NAME:
+                notes.append("invalid_unit")
+                continue
+            if not count:
+                continue
+            unit = UNITS.get(name)
+            if unit is None:
+                notes.append(f"unit_unknown:{name}")
+            elif unit.part_of is not None:
+                if count > left.get(unit.part_of, 0):
+                    count = left.get(unit.part_of, 0)
+                    notes.append("units_exceed_tokens")
+                    if not count:
+                        continue
+                left[unit.part_of] -= count
+            kept[name] = kept.get(name, 0) + count
+        if kept == self.units and not notes:
+            return self
+        return dataclasses.replace(self, units=MappingProxyType(kept), notes=_merged(self.notes, notes))
+
+    def with_notes(self, *notes: str) -> TokenUsage:
+        """The same with further notes."""
+        return dataclasses.replace(self, notes=_merged(self.notes, notes)) if notes else self
+
     @classmethod
     def reported(
         cls,
         *,
         input_tokens: object,
         output_tokens: object,
+        total: object = None,
         cache_read: object = 0,
         cache_write: object = 0,
         cache_write_1h: object = 0,
         reasoning: object = 0,
         audio_input: object = 0,
         audio_output: object = 0,
+        reasoning_beside: bool = False,
+        rest: str | None = None,
     ) -> TokenUsage | None:
         """Build disjoint buckets from counts as a provider reports them; None where both totals are unusable.
 
         `input_tokens` and `output_tokens` are the totals; `cache_read`, `cache_write`, `cache_write_1h` and `audio_input` the
         details of the one, `reasoning` and `audio_output` of the other. What is no count is taken as none, and noted.
 
-        The details are parts of their total. Where they exceed it they cannot be: then they stand beside it, as Amazon
-        Bedrock has reported them (input 3 beside 13,216 read from the cache), and are added.
+        The details are parts of their total, unless that cannot be: where they exceed it, as Amazon Bedrock has reported them
+        (input 3 beside 13,216 read from the cache), or where `total`, the provider's own sum, holds just that much more. Then
+        they stand beside it and are added. `reasoning_beside` says that the provider never counts reasoning in its output.
+        `rest` names the unit of tokens that the provider counts in its total and nowhere else.
         """
         notes: list[str] = []
 
@@ -79,19 +181,82 @@ class TokenUsage:
         read, write, write_1h = part(cache_read), part(cache_write), part(cache_write_1h)
         write = max(write, write_1h)
         thought, heard, said = part(reasoning), part(audio_input), part(audio_output)
-        if read + write > prompt:
-            prompt += read + write
+        more = (token_count(total) or prompt + completion) - prompt - completion
+        cached = read + write
+        if cached > prompt or (cached and more in (cached, cached + thought)):
+            prompt += cached
+            more -= cached if more >= cached else 0
             notes.append("cache_beside_input")
-        if thought > completion:
-            completion += thought
-            notes.append("reasoning_beside_output")
-        if heard > prompt - read - write:
-            heard = prompt - read - write  # cached audio is counted as cached
+        if thought > completion or reasoning_beside or (thought and more >= thought):
+            if thought:
+                completion += thought
+                notes.append("reasoning_beside_output")
+            more -= thought if more >= thought else 0
+        if more < 0 and -more == thought <= completion - thought:
+            completion -= thought
+            more = 0
+            notes.append("reasoning_counted_twice")
+        if -more == cached:  # a total that leaves out what came from a cache or went to it
+            more = 0
+        units: dict[str, int] = {}
+        if more > 0 and rest is not None:
+            prompt += more
+            units[rest] = more
+        elif more and "token_total_missing" not in notes:
+            notes.append("total_unexplained" if more > 0 else "total_below_parts")
+        if heard > prompt - cached:
+            heard = prompt - cached  # cached audio is counted as cached
             notes.append("audio_overlaps_cache")
         if said > completion - thought:
             said = completion - thought
             notes.append("audio_overlaps_reasoning")
-        return cls(prompt, completion, read, write, write_1h, thought, heard, said, notes=tuple(dict.fromkeys(notes)))
+        usage = cls(prompt, completion, read, write, write_1h, thought, heard, said, notes=tuple(dict.fromkeys(notes)))
+        return usage.with_units(units) if units else usage
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One of several requests that made an answer: what it used, and its `model` where that is not the call's own."""
+
+    usage: TokenUsage
+    model: str | None = None
+
+
+TOKEN_FIELDS: Final = tuple(field.name for field in dataclasses.fields(TokenUsage) if field.type == "int")
+"""The fields of TokenUsage that count tokens."""
+
+
+def sum_of_passes(passes: tuple[Pass, ...]) -> TokenUsage:
+    """The usage of a call by its passes: the sums of those of its own model."""
+    own = [each.usage for each in passes if each.model is None]
+    sums: dict[str, Any] = {name: sum(getattr(usage, name) for usage in own) for name in TOKEN_FIELDS}
+    notes = dict.fromkeys(note for each in passes for note in each.usage.notes)
+    return TokenUsage(**sums, passes=passes, notes=tuple(notes))
+
+
+def _plain(count: Count) -> int | str:
+    """A count as JSON holds it exactly."""
+    return count if isinstance(count, int) else format(count, "f")
+
+
+def _stored(count: object) -> Count:
+    return count if isinstance(count, int) else Decimal(str(count))
+
+
+def _unit_count(value: object) -> Count | None:
+    """`value` as a count of a unit, or None where it is none."""
+    whole = token_count(value)
+    if whole is not None:
+        return whole
+    if isinstance(value, float):
+        value = Decimal(str(value))
+    if isinstance(value, Decimal) and value.is_finite() and 0 <= value <= MAX_TOKENS:
+        return value
+    return None
+
+
+def _merged(*notes: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(note for some in notes for note in some))
 
 
 def estimate_tokens(size: int) -> int:

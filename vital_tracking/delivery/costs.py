@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from vital_tracking.core.pricing import PriceBook, ceiling_rates
-from vital_tracking.core.record import CallRecord, Cost
+from vital_tracking.core.cost import Cost
+from vital_tracking.core.pricing import PriceBook
+from vital_tracking.core.rates import ceiling_rates
+from vital_tracking.core.record import CallRecord
 
 
 class Costs:

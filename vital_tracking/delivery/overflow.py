@@ -7,17 +7,17 @@ of all time zones begin on one: so each sum falls into one window of each budget
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from vital_tracking.calls.json_codec import id_bytes, pack_record
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.pricing import MONEY
-from vital_tracking.core.record import CallRecord, Cost, RunRecord
+from vital_tracking.core.cost import MONEY, Cost
+from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.core.sanitize import clean_text
-from vital_tracking.core.usage import TokenUsage
+from vital_tracking.core.usage import TOKEN_FIELDS, Count, TokenUsage
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import Recordable, by_clock, decoded, recorded
@@ -40,7 +40,6 @@ _OWNERS: Final = (
     "panel_id",
     "solution_id",
 )
-_COUNTED: Final = tuple(f.name for f in fields(TokenUsage) if f.name not in ("estimated", "notes"))
 # Owners that are still told apart once there are so many sums.
 _TOLD_APART: Final = (
     (frozenset(_OWNERS) - {"session_id", "agent_id"}, 10_000),
@@ -55,9 +54,11 @@ _QUARTER: Final = timedelta(minutes=15)
 class _Sum:
     first: CallRecord
     calls: int = 0
-    usage: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0))
+    usage: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(TOKEN_FIELDS, 0))
+    units: dict[str, Count] = field(default_factory=dict)
     estimated: bool = False
     cost: Cost | None = None
+    reported_cost: Decimal | None = None
     draws: dict[int, Decimal] = field(default_factory=dict)
     ids: list[bytes] = field(default_factory=list)
 
@@ -87,7 +88,8 @@ class MergedCalls:
                 provider,
                 model,
                 _budget_model(record),
-                clean_text(record.service_tier),
+                clean_text(record.sent_model),
+                tuple(sorted(record.price_facts.items())),
                 record.call_type,
                 record.status,
                 record.cache_hit,
@@ -105,23 +107,30 @@ class MergedCalls:
                     provider=provider,
                     model=model,
                     requested_model=clean_text(record.requested_model),
+                    sent_model=clean_text(record.sent_model),
                     call_type=record.call_type,
                     billed=record.billed,
                     status=record.status,
                     cache_hit=record.cache_hit,
-                    service_tier=clean_text(record.service_tier),
+                    price_facts=record.price_facts,
                     budget_action=clean_text(record.budget_action),
                     notes=("merged",),
                     clocked=record.clocked,
                 )
                 total = self._sums[key] = _Sum(first)
             total.calls += record.calls
-            for name in _COUNTED:
+            for name in TOKEN_FIELDS:
                 total.usage[name] += getattr(record.usage, name)
+            for unit, count in record.usage.units.items():
+                total.units[unit] = total.units.get(unit, 0) + count
             total.estimated |= record.usage.estimated
+            if (reported := record.reported_cost) is not None:
+                total.reported_cost = (
+                    reported if total.reported_cost is None else MONEY.add(total.reported_cost, reported)
+                )
             total.ids += ids
             if cost is not None:
-                total.cost = cost if total.cost is None else _added(total.cost, cost)
+                total.cost = cost if total.cost is None else total.cost.plus(cost)
             for window, amount in draws:
                 total.draws[window] = MONEY.add(total.draws.get(window, Decimal(0)), Decimal(amount))
 
@@ -249,19 +258,8 @@ class Overflow:
 
 
 def _record(total: _Sum) -> CallRecord:
-    usage = TokenUsage(**total.usage, estimated=total.estimated)
-    return replace(total.first, usage=usage, calls=total.calls, cost=total.cost)
-
-
-def _added(one: Cost, other: Cost) -> Cost:
-    """The sum, exact whatever precision the thread's own decimal context has."""
-    return Cost(
-        MONEY.add(one.input, other.input),
-        MONEY.add(one.output, other.output),
-        MONEY.add(one.total, other.total),
-        MONEY.add(one.potential, other.potential),
-        one.version,
-    )
+    usage = TokenUsage(**total.usage, units=total.units, estimated=total.estimated)
+    return replace(total.first, usage=usage, calls=total.calls, cost=total.cost, reported_cost=total.reported_cost)
 
 
 def _budget_model(record: CallRecord) -> tuple[bool, str | None]:

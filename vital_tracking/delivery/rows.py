@@ -12,7 +12,8 @@ import orjson
 
 from vital_tracking.calls.metadata_keys import remember
 from vital_tracking.core.context import CONTEXT_FIELDS, INTEGER_FIELDS, SERVICE_TYPES, CallContext
-from vital_tracking.core.record import CallRecord, Cost, RunRecord
+from vital_tracking.core.cost import Cost
+from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.core.sanitize import clean_metadata, clean_text, duration_ms, money, timestamp, token_count
 
 _MOST_SEATS: Final = 32767
@@ -58,6 +59,8 @@ def _own_columns(
         row["model"] = clean_text(model)
     if (requested_model := record.requested_model) is not None:
         row["requested_model"] = clean_text(requested_model)
+    if (sent_model := record.sent_model) is not None:
+        row["sent_model"] = clean_text(sent_model)
     if (run_id := record.run_id) is not None:
         row["run_id"] = clean_text(run_id)
     if (parent_run_id := record.parent_run_id) is not None:
@@ -90,21 +93,28 @@ def _own_columns(
         row["audio_output_tokens"] = tokens
     if tokens := usage.audio_input_tokens + usage.audio_output_tokens:
         row["audio_tokens"] = tokens
+    if usage.units or usage.passes:
+        row["billed_units"] = usage.billed_units()
     if usage.estimated:
         row["usage_estimated"] = True
     row["priced"] = cost is not None
     if cost is not None:
         row["input_cost"] = money(cost.input)
         row["output_cost"] = money(cost.output)
+        row["fees"] = money(cost.fees)
         row["total_cost"] = money(cost.total)
         row["potential_cost"] = money(cost.potential)
         row["price_version"] = clean_text(cost.version)
     elif ceiling is not None:
         row["ceiling_cost"] = money(ceiling)
+    if (reported := record.reported_cost) is not None:
+        row["reported_cost"] = money(reported)
     if (latency := duration_ms(record.latency_ms)) is not None:
         row["latency_ms"] = latency
     if (first_token := duration_ms(record.ttft_ms)) is not None:
         row["ttft_ms"] = first_token
+    if (first_word := duration_ms(record.first_word_ms)) is not None:
+        row["first_word_ms"] = first_word
     if (throttled := duration_ms(record.throttled_ms)) is not None:
         row["throttled_ms"] = throttled
     if record.cache_hit:
@@ -114,11 +124,11 @@ def _own_columns(
     if record.tags and (tags := [tag for tag in map(clean_text, list(record.tags)[:_MOST_TAGS]) if tag]):
         row["tags"] = tags
     metadata = record.metadata
-    if record.service_tier:
-        metadata = {**metadata, "service_tier": record.service_tier}
     notes = (*record.notes, *context_notes, *usage.notes)
-    if metadata or notes:
-        row["metadata"] = clean_metadata(metadata, notes)
+    if cost is not None and cost.notes:
+        notes = (*notes, *cost.notes)
+    if metadata or notes or record.price_facts:
+        row["metadata"] = clean_metadata(metadata, notes, record.price_facts)
     if record.replaces_abandoned:
         row["replaces_abandoned"] = True
     return row
@@ -225,6 +235,9 @@ def shortened(record: CallRecord) -> CallRecord:
         billed=record.billed,
         status=record.status,
         cache_hit=record.cache_hit,
+        sent_model=clean_text(record.sent_model),
+        price_facts=record.price_facts,
+        reported_cost=record.reported_cost,
         notes=("shortened",),
         clocked=record.clocked,
         hold=record.hold,

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from vital_tracking.core.pricing import Price, PriceBook
+from vital_tracking.core.price import Price
+from vital_tracking.core.pricing import PriceBook
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.errors import StoreError, StoreNotReady, StoreUnavailable
 from vital_tracking.stores.protocol import Store

@@ -7,6 +7,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from vital_tracking.budgets.controller import AdmissionController
@@ -16,8 +17,8 @@ from vital_tracking.core.admission import UNKNOWN_SIZE, Admission, Request
 from vital_tracking.core.context import Agent, CallContext
 from vital_tracking.core.frames import ScopeFrame, current_frame, locate, resolve
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.record import STATUSES, CallRecord, CallType, Status
-from vital_tracking.core.sanitize import clean_text, token_count
+from vital_tracking.core.record import PRICE_FACTS, STATUSES, CallRecord, CallType, Status
+from vital_tracking.core.sanitize import clean_text, dollars, token_count
 from vital_tracking.core.usage import TokenUsage, estimate_tokens
 from vital_tracking.delivery import Recorder
 from vital_tracking.direct.admitted_call import AdmittedCall
@@ -25,6 +26,7 @@ from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
 
 _CLASS_NAME: Final = re.compile(r"[A-Za-z_][\w.]{0,79}")
+_LONGEST_FACT: Final = 32
 _LONGEST_CALL_MS: Final = 86_400_000
 
 
@@ -61,11 +63,16 @@ class DirectCalls:
         completion_tokens: int | None = None,
         cache_read_tokens: int = 0,
         cache_write_tokens: int = 0,
+        cache_write_1h_tokens: int = 0,
         reasoning_tokens: int = 0,
         audio_input_tokens: int = 0,
         audio_output_tokens: int = 0,
+        web_searches: int = 0,
+        billed_units: Mapping[str, int | Decimal] | None = None,
+        reported_cost: Decimal | float | str | None = None,
         response_time_ms: float | None = None,
         ttft_ms: float | None = None,
+        first_word_ms: float | None = None,
         success: bool = True,
         error: BaseException | type[BaseException] | str | None = None,
         status: Status | None = None,
@@ -77,6 +84,7 @@ class DirectCalls:
         message_type: str | None = None,
         call_type: CallType = "chat",
         service_tier: str | None = None,
+        price_facts: Mapping[str, str] | None = None,
         started_at: datetime | None = None,
         tags: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
@@ -85,16 +93,20 @@ class DirectCalls:
         """Record a call that no LangChain object made (AutoGen, a raw SDK, Perplexity), and return its id.
 
         What was called: `provider` and `model`; with a provider and no model, the provider's default model prices the call and
-        the row says so. `call_type` is `chat`, `completion` or `embedding`; `service_tier` the provider's (`priority`, `flex`),
-        where that has prices of its own.
+        the row says so. `call_type` is `chat`, `completion` or `embedding`; `service_tier` the provider's (`priority`, `flex`,
+        `batch`), where that has prices of its own; `price_facts` what else decides the price, by the names of PRICE_FACTS, such
+        as `{"speed": "fast"}`.
 
         What it used, in tokens as the provider counts them: `prompt_tokens` with the cached ones, of which `cache_read_tokens`,
-        `cache_write_tokens` and `audio_input_tokens` are parts; `completion_tokens`, of which `reasoning_tokens` and
-        `audio_output_tokens` are parts. Counts that are missing are estimated, and flagged.
+        `cache_write_tokens` (and of these `cache_write_1h_tokens`, kept an hour) and `audio_input_tokens` are parts;
+        `completion_tokens`, of which `reasoning_tokens` and `audio_output_tokens` are parts. Counts that are missing are
+        estimated, and flagged. `web_searches`, and `billed_units` for all other units by their names, such as
+        `{"storage_searches": 1, "output_image_tokens": 1290}`; tokens of a modality are parts of the totals. `reported_cost` is
+        the provider's own figure in US dollars, which prices a call that no price is known for.
 
-        How it went: `response_time_ms` and `ttft_ms` (to the first token) in milliseconds; `started_at`, by default that long
-        ago; `success`, or the `error`, of which only the class name is kept; or `status` itself: `ok`, `error`, `cancelled`,
-        `abandoned` or `blocked`.
+        How it went: `response_time_ms`, `ttft_ms` (to the first token) and `first_word_ms` (to the first that is no thought) in
+        milliseconds; `started_at`, by default that long ago; `success`, or the `error`, of which only the class name is kept; or
+        `status` itself: `ok`, `error`, `cancelled`, `abandoned` or `blocked`.
 
         Whom it is for: `user_id`, `session_id`, `organization_id` and `agent` (an Agent or its id), over the scope that is open.
         `framework` and `message_type` are free words (langchain, autogen, perplexity, hybrid; chat, preset_action,
@@ -128,6 +140,7 @@ class DirectCalls:
                 output_tokens=0 if completion_tokens is None and call_type == "embedding" else completion_tokens,
                 cache_read=cache_read_tokens,
                 cache_write=cache_write_tokens,
+                cache_write_1h=cache_write_1h_tokens,
                 reasoning=reasoning_tokens,
                 audio_input=audio_input_tokens,
                 audio_output=audio_output_tokens,
@@ -139,6 +152,11 @@ class DirectCalls:
                     notes = ("usage_missing",)
             elif "token_total_missing" in usage.notes:
                 usage = dataclasses.replace(usage, estimated=True)
+            counted = {"web_searches": web_searches} if web_searches else {}
+            usage = usage.with_units({**counted, **(billed_units or {})})
+            reported = dollars(reported_cost)
+            if reported is None and reported_cost is not None:
+                notes = (*notes, "invalid_reported_cost")
             given = started_at if isinstance(started_at, datetime) else None
             began = given or _start(response_time_ms), given is None
             taken = admission or Admission()
@@ -160,7 +178,9 @@ class DirectCalls:
                     error_type=_class_name(error) if state != "ok" else None,
                     latency_ms=response_time_ms,
                     ttft_ms=ttft_ms,
-                    service_tier=service_tier,
+                    first_word_ms=first_word_ms,
+                    price_facts=_facts(service_tier, price_facts),
+                    reported_cost=reported,
                     requested_model=taken.requested_model,
                     budget_action=taken.action,
                     throttled_ms=taken.throttled_ms,
@@ -271,6 +291,12 @@ class DirectCalls:
         around = self._around()
         frame, marked = locate(current_frame.get(), around)
         return resolve(self._default, frame, marked, around).replace(changes), frame
+
+
+def _facts(service_tier: str | None, more: Mapping[str, str] | None) -> dict[str, str]:
+    """What decides the price beside the model, clean and only by the names that are known."""
+    given = {"service_tier": service_tier, **(more or {})}
+    return {name: text for name in PRICE_FACTS if (text := clean_text(given.get(name), _LONGEST_FACT))}
 
 
 def _size(prompt: object) -> int:

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
 
-from vital_tracking.calls.usage_of import ANSWER_LIMITS, text_size
+from vital_tracking.calls.names_of import ANSWER_LIMITS
+from vital_tracking.calls.texts import text_size
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
 from vital_tracking.langchain.callbacks import joined

@@ -15,8 +15,10 @@ from langchain_core.embeddings import Embeddings
 from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.budgets.pending import Waits, run, run_async
 from vital_tracking.calls.attribution import ALLOWED_METADATA
+from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.stopped import begun_record, stopped_record
-from vital_tracking.calls.usage_of import ErrorFacts, estimated_usage, text_size
+from vital_tracking.calls.texts import text_size
+from vital_tracking.calls.usage_of import estimated_usage
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import METADATA_KEY, CallContext
 from vital_tracking.core.frames import ScopeFrame, current_frame, locate, resolve

@@ -27,7 +27,7 @@ from vital_tracking.calls.live import LiveCall, admitted
 from vital_tracking.calls.metadata_keys import metadata_keys
 from vital_tracking.calls.resolve import run_key_of_message
 from vital_tracking.calls.stopped import stopped_record
-from vital_tracking.calls.usage_of import request_hash, text_size
+from vital_tracking.calls.texts import request_hash, text_size
 from vital_tracking.calls.wire import pack_start
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
@@ -371,7 +371,7 @@ class VitalHandler(BaseCallbackHandler):
     def _unreadable(self, call: LiveCall, error: BaseException) -> None:
         self._recorder.fault(error)
         call.notes = (*call.notes, "unreadable_result")
-        call.estimate = call.estimate or (text_size(call.messages), call.streamed_bytes)
+        call.estimate = call.estimate or (text_size(call.messages), call.streamed_bytes, call.thought_bytes)
 
 
 def _attempt() -> int | None:

@@ -13,8 +13,9 @@ from uuid import UUID
 
 from typing_extensions import TypedDict
 
+from vital_tracking.core.cost import Cost
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.record import CallRecord, Cost
+from vital_tracking.core.record import CallRecord
 from vital_tracking.core.sanitize import money
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery.upkeep import team_prices
@@ -178,10 +179,10 @@ def record_of_row(call: UnpricedCall) -> CallRecord:
         created_at=call["created_at"],
         provider=call["provider"],
         model=call["model"],
-        requested_model=call["requested_model"],
+        sent_model=call["requested_model"],
         usage=usage,
         cache_hit=call["cache_hit"],
-        service_tier=call["service_tier"],
+        price_facts={"service_tier": call["service_tier"]} if call["service_tier"] else {},
         calls=call["calls"],
     )
 

@@ -13,7 +13,7 @@ import typer
 from vital_tracking.cli.render.options import chosen, named
 from vital_tracking.core.context import SERVICE_TYPES
 from vital_tracking.core.entities import ENTITIES, ENTITY_TYPES
-from vital_tracking.core.pricing import amount
+from vital_tracking.core.rates import amount
 from vital_tracking.core.sanitize import money
 
 LIFTED: Final = "none"

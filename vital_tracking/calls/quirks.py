@@ -1,0 +1,167 @@
+"""Where providers and their LangChain integrations put what they bill, and what they count differently: data with its source.
+
+Names of counts are in snake case, to which those of the wire are brought (`promptTokenCount` is `prompt_token_count`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from vital_tracking.core.record import PRICE_FACTS
+
+COUNTS_IN: Final = ("usage", "usage_metadata", "usageMetadata", "token_usage", "token_count", "tool_usage")
+"""Names under which an answer holds its counts, best first."""
+
+COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "input_tokens": ("prompt_tokens", "input_tokens", "prompt_token_count"),
+    "output_tokens": ("completion_tokens", "output_tokens", "candidates_token_count"),
+    "total": ("total_tokens", "total_token_count"),
+    "cache_read": (
+        "prompt_tokens_details.cached_tokens",  # OpenAI and who follows it
+        "input_tokens_details.cached_tokens",  # its Responses API
+        "prompt_cache_hit_tokens",  # DeepSeek
+        "num_cached_tokens",  # Mistral, the same count a second time
+        "cached_content_token_count",  # Gemini
+        "cache_read_tokens",
+    ),
+    "cache_write": ("prompt_tokens_details.cache_write_tokens", "cache_write_tokens"),
+    "cache_write_1h": ("cache_creation.ephemeral_1h_input_tokens", "cache_write_1h_tokens"),
+    "reasoning": (
+        "completion_tokens_details.reasoning_tokens",
+        "output_tokens_details.reasoning_tokens",
+        "output_tokens_details.thinking_tokens",  # Anthropic
+        "thoughts_token_count",  # Gemini
+        "reasoning_tokens",  # Perplexity
+    ),
+    "audio_input": ("prompt_tokens_details.audio_tokens", "audio_input_tokens"),
+    "audio_output": ("completion_tokens_details.audio_tokens", "audio_output_tokens"),
+}
+"""Paths of counts in a usage object as it came over the wire, the first that is there."""
+
+BESIDE_INPUT: Final[Mapping[str, str]] = {
+    # Anthropic's and Bedrock's `input_tokens` leave out what was read from a cache or written to it.
+    # https://platform.claude.com/docs/en/build-with-claude/prompt-caching#tracking-cache-performance
+    "cache_read_input_tokens": "cache_read",
+    "cache_creation_input_tokens": "cache_write",
+    "cache_write_input_tokens": "cache_write",
+}
+"""Counts that stand beside the input wherever they are reported by these names."""
+
+UNIT_COUNTS: Final[Mapping[str, str]] = {
+    "server_tool_use.web_search_requests": "web_searches",  # Anthropic, OpenRouter
+    "num_search_queries": "web_searches",  # Perplexity
+    "web_search.num_requests": "web_searches",  # OpenAI's `tool_usage`
+    "citation_tokens": "output_citation_tokens",  # Perplexity
+    "prompt_tokens_details.image_tokens": "input_image_tokens",
+    "completion_tokens_details.image_tokens": "output_image_tokens",
+    "prompt_tokens_details.video_tokens": "input_video_tokens",
+    "num_sources_used": "search_sources",  # xAI's Live Search
+    "prompt_audio_seconds": "input_audio_seconds",  # Mistral
+    "search_units": "rerank_searches",  # Cohere
+}
+"""Paths of counts that are no tokens, or tokens of a modality, and the units they are."""
+
+DETAIL_UNITS: Final[Mapping[tuple[str, str], str]] = {
+    ("input", "image"): "input_image_tokens",
+    ("input", "video"): "input_video_tokens",
+    ("output", "image"): "output_image_tokens",
+    ("output", "video"): "output_video_tokens",
+    ("output", "citation_tokens"): "output_citation_tokens",
+}
+"""Details of LangChain's `usage_metadata` that are no bucket of their own, and the units they are."""
+
+PLAIN_DETAILS: Final = frozenset({"text", "flex", "priority", "default"})
+"""Details that say nothing new: the rest of a total, under the name of a tier or as plain text."""
+
+MODALITY_LISTS: Final[Mapping[str, Mapping[str, str]]] = {
+    "prompt_tokens_details": {
+        "AUDIO": "audio_input",
+        "IMAGE": "input_image_tokens",
+        "VIDEO": "input_video_tokens",
+        "DOCUMENT": "input_image_tokens",
+    },
+    "candidates_tokens_details": {
+        "AUDIO": "audio_output",
+        "IMAGE": "output_image_tokens",
+        "VIDEO": "output_video_tokens",
+    },
+    "cache_tokens_details": {
+        "AUDIO": "cache_audio_read_tokens",
+        "IMAGE": "cache_image_read_tokens",
+        "VIDEO": "cache_video_read_tokens",
+    },
+}
+"""Gemini's lists of `{modality, token_count}` as Vertex hands them over, and the count or unit of each modality."""
+
+REASONING_BESIDE: Final = frozenset({"perplexity"})
+"""Providers that leave reasoning out of the output and out of the total, and bill it. https://docs.perplexity.ai/getting-started/pricing"""
+
+REST_OF_TOTAL: Final[Mapping[str, str]] = {
+    # What a tool read for the model is prompt, billed as such. https://ai.google.dev/gemini-api/docs/url-context#pricing
+    "google": "input_tool_tokens",
+}
+"""What it is that a provider counts in `total_tokens` alone, by its id."""
+
+SEARCHES_BY_PROMPT: Final[Mapping[str, tuple[str, ...]]] = {
+    # Up to Gemini 2.5 a prompt that was grounded is billed once, from Gemini 3 on each query.
+    # https://ai.google.dev/gemini-api/docs/pricing
+    "google": ("gemini-1", "gemini-2", "models/gemini-1", "models/gemini-2"),
+}
+"""Models, by their names' beginnings, for which one prompt is one search however many queries it took."""
+
+
+class Block(NamedTuple):
+    """A block of content that is billed: the `unit`, and the field whose different values count, where not each block does."""
+
+    unit: str
+    distinct: str | None = None
+
+
+BLOCKS: Final[Mapping[str, Block]] = {
+    "web_search_call": Block("web_searches"),
+    "file_search_call": Block("storage_searches"),
+    "code_interpreter_call": Block("code_executions", distinct="container_id"),  # billed by the container
+    "image_generation_call": Block("image_generations"),
+    "server:web_search": Block("web_searches"),
+    "server:file_search": Block("storage_searches"),
+    "server:code_interpreter": Block("code_executions", distinct="container_id"),
+    "server:image_generation": Block("image_generations"),
+    "executed:search": Block("web_searches"),
+    "executed:browser_search": Block("web_searches"),
+    "executed:visit": Block("web_visits"),
+    "executed:python": Block("code_executions"),
+    "custom:x_keyword_search": Block("social_searches"),
+    "custom:x_semantic_search": Block("social_searches"),
+    "custom:x_user_search": Block("social_searches"),
+    "custom:x_thread_fetch": Block("social_searches"),
+}
+"""Content blocks that are billed apart from tokens, by their type: OpenAI's and xAI's (Responses API, in its three shapes),
+Anthropic's server tools, Groq's executed tools."""
+
+FREE_ACTIONS: Final = frozenset({"open_page", "find_in_page", "find"})
+"""Actions of a `web_search_call` that are not billed: only searches are. https://platform.openai.com/docs/pricing"""
+
+HIDDEN_PASSES: Final = frozenset({"compaction", "server:advisor"})
+"""Blocks of answers that took a pass more, whose tokens a stream does not report."""
+
+IMAGE_BLOCKS: Final = frozenset({"image", "image_url"})
+AUDIO_BLOCKS: Final = frozenset({"audio", "input_audio"})
+
+IMAGE_TOKENS: Final[Mapping[str, int]] = {
+    # https://ai.google.dev/gemini-api/docs/pricing: an image of up to 1024 x 1024 pixels
+    "gemini-2.5-flash-image": 1290,
+    "gemini-2.0-flash-preview-image-generation": 1290,
+}
+"""Tokens of one image of an answer, by model, where each has as many."""
+
+WORDS: Final = frozenset(
+    {*PRICE_FACTS, "traffic_type", "modality", "type", "model", "cost", "total_cost", "upstream_inference_cost"}
+)
+"""Fields of a usage object whose text is kept: they say which price holds."""
+
+ASKED_FACTS: Final = frozenset({"speed", "inference_geo"})
+"""Facts that hold as they were asked for, where the answer does not repeat them."""
+
+TICKS_PER_DOLLAR: Final = 10**10
+"""xAI's `cost_in_usd_ticks`. https://docs.x.ai/docs/guides/cost-tracking"""

@@ -1,0 +1,189 @@
+"""What a model's units cost, and the arithmetic: counts times rates, exact in Decimal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Final, NamedTuple, TypeAlias
+
+from genai_prices.types import ModelPrice, TieredPrices
+
+from vital_tracking.core.cost import MONEY, ZERO, Cost
+from vital_tracking.core.units import UNITS
+from vital_tracking.core.usage import TokenUsage
+
+# A second at a price by the hour has endless digits; so many are kept.
+_HOUR: Final = 3600
+_PLACES: Final = Decimal(1).scaleb(-24)
+
+
+class Tiers(NamedTuple):
+    """A rate that depends on the size of the prompt: `base`, and from more than `start` tokens on another, for all tokens."""
+
+    base: Decimal
+    tiers: tuple[tuple[int, Decimal], ...]
+
+    def at(self, prompt_tokens: int) -> Decimal:
+        """The rate for a prompt of so many tokens."""
+        return next((rate for start, rate in reversed(self.tiers) if prompt_tokens > start), self.base)
+
+
+Rate: TypeAlias = Decimal | Tiers
+"""US dollars for one unit."""
+
+
+class Rates:
+    """What one model costs by one price entry: US dollars for one unit, by the names of UNITS, and the entry's `version`.
+
+    A unit without a rate of its own has that of the nearest unit around it: reasoning that of the answer, an hour's cache write
+    that of a cache write, else of the prompt.
+    """
+
+    __slots__ = ("_found", "rates", "version")
+
+    def __init__(self, version: str, rates: Mapping[str, Rate]) -> None:
+        self.version = version
+        self.rates = rates
+        self._found: dict[str, tuple[Rate | None, str | None]] = {}
+
+    def rate(self, unit: str) -> Rate | None:
+        """The rate that holds for a unit, or None."""
+        return self._lookup(unit)[0]
+
+    def times(self, factor: Decimal, version: str) -> Rates:
+        """The rates of tokens multiplied by `factor`; fees stay."""
+        return Rates(
+            version,
+            {
+                name: rate if is_fee(name) else _scaled(rate, factor)  # every rate of tokens, cached ones too
+                for name, rate in self.rates.items()
+            },
+        )
+
+    def cost(self, usage: TokenUsage, calls: int = 1) -> Cost | None:
+        """The cost of `usage`, exactly; None where a kind of tokens that was used has no rate.
+
+        A rate with tiers is chosen by the whole prompt, cache included: providers bill all tokens at the tier reached. Of
+        several merged `calls` it is the average prompt that chooses, since nobody knows the single ones any more. A unit beside
+        the tokens that has no rate is named in the cost's notes, and so are tokens of a modality that are priced as text.
+        """
+        prompt_tokens = -(-usage.prompt_tokens // calls)
+        sums = {"input": ZERO, "output": ZERO, "fees": ZERO}
+        saved = ZERO
+        notes: list[str] = []
+        for name, count in usage.parts():
+            rate, note = self._lookup(name)
+            if note is not None:
+                notes.append(note)
+            unit = UNITS.get(name)
+            side = "fees" if unit is None else unit.side
+            if rate is None:
+                if side == "fees":
+                    continue
+                return None
+            amount = _amount(rate, count, prompt_tokens)
+            sums[side] = MONEY.add(sums[side], amount)
+            if unit is not None and unit.uncached != name and (plain := self._lookup(unit.uncached)[0]) is not None:
+                saved = MONEY.add(saved, MONEY.subtract(_amount(plain, count, prompt_tokens), amount))
+        if (request := self.rates.get("requests")) is not None:
+            sums["fees"] = MONEY.add(sums["fees"], _amount(request, calls, prompt_tokens))
+        total = MONEY.add(MONEY.add(sums["input"], sums["output"]), sums["fees"])
+        return Cost(
+            input=sums["input"],
+            output=sums["output"],
+            fees=sums["fees"],
+            total=total,
+            potential=MONEY.add(total, saved),
+            version=self.version,
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+    def _lookup(self, name: str) -> tuple[Rate | None, str | None]:
+        """A unit's rate, and a note where it is not known for sure."""
+        found = self._found.get(name)
+        if found is None:
+            found = self._found[name] = self._search(name)
+        return found
+
+    def _search(self, name: str) -> tuple[Rate | None, str | None]:
+        if (rate := self.rates.get(name)) is not None:
+            return rate, None
+        unit = UNITS.get(name)
+        for outer in unit.around if unit is not None else ():
+            if (rate := self.rates.get(outer)) is not None:
+                as_text = unit is not None and unit.modality is not None and UNITS[outer].modality is None
+                return rate, "modality_unpriced" if as_text and unit is not None and unit.side != "fees" else None
+        return None, f"unit_unpriced:{name}" if unit is None or unit.side == "fees" else None
+
+
+def is_fee(name: str) -> bool:
+    """Whether a unit's cost is a fee: it is no part of the tokens of a prompt or an answer."""
+    unit = UNITS.get(name)
+    return unit is None or unit.side == "fees"
+
+
+def _scaled(rate: Rate, factor: Decimal) -> Rate:
+    if isinstance(rate, Tiers):
+        return Tiers(
+            MONEY.multiply(rate.base, factor), tuple((start, MONEY.multiply(it, factor)) for start, it in rate.tiers)
+        )
+    return MONEY.multiply(rate, factor)
+
+
+def _amount(rate: Rate, count: int | Decimal, prompt_tokens: int) -> Decimal:
+    dollars = rate.at(prompt_tokens) if type(rate) is Tiers else rate
+    return MONEY.multiply(dollars, Decimal(count))  # type: ignore[arg-type]
+
+
+def amount(value: object, what: str) -> Decimal:
+    """`value` as a non-negative finite Decimal; ValueError names `what` and says how to write it."""
+    if isinstance(value, (Decimal, int, str)) and not isinstance(value, bool):
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            number = Decimal("NaN")
+        if number.is_finite() and number >= 0:
+            return number
+    raise ValueError(f'{what} must be a Decimal, an int or text such as "0.15", finite and not negative')
+
+
+def per_million(dollars: Decimal) -> Decimal:
+    """The rate of one token from US dollars for a million."""
+    return MONEY.scaleb(dollars, -6)
+
+
+def ceiling_rates(text: str) -> Rates:
+    """The price that budgets assume where none is known, from `input/output` in dollars per million tokens, such as "15/75"."""
+    prompt, slash, answer = text.partition("/")
+    if not slash:
+        raise ValueError('a ceiling price is two amounts, dollars per million tokens in and out, such as "15/75"')
+    return Rates(
+        "ceiling",
+        {
+            "input_tokens": per_million(amount(prompt.strip(), "ceiling price")),
+            "output_tokens": per_million(amount(answer.strip(), "ceiling price")),
+        },
+    )
+
+
+_BY_PRICE_KEY: Final = {unit.price_key: unit for unit in UNITS.values()}
+
+
+def rates_of_entry(entry: ModelPrice) -> dict[str, Rate]:
+    """The rates of an entry of genai-prices, by unit; a price for something that is no unit is left out."""
+    found: dict[str, Rate] = {}
+    for key, value in vars(entry).items():
+        unit = _BY_PRICE_KEY.get(key)
+        if unit is None or value is None:
+            continue
+        if isinstance(value, TieredPrices):
+            tiers = tuple((tier.start, _of_one(tier.price, unit.per)) for tier in value.tiers)
+            found[unit.name] = Tiers(_of_one(value.base, unit.per), tiers)
+        else:
+            found[unit.name] = _of_one(value, unit.per)
+    return found
+
+
+def _of_one(price: Decimal, per: int) -> Decimal:
+    rate = MONEY.divide(price, Decimal(per))
+    return rate.quantize(_PLACES, context=MONEY) if per == _HOUR else rate

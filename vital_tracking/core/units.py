@@ -1,0 +1,115 @@
+"""What providers bill: the units of genai-prices, where each is counted, and which rate holds where it has none of its own.
+
+A unit is named by its key in genai-prices' registry (`input_audio_tokens`, `web_searches`), which says its dimensions. Tokens of
+a prompt or an answer are parts of `prompt_tokens` and `completion_tokens`; everything else is a fee, and so are tokens that a
+provider counts beside the answer (citations).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+from genai_prices.data_units import unit_data
+
+Side: TypeAlias = Literal["input", "output", "fees"]
+"""Which of a row's costs a unit is a part of: `input_cost`, `output_cost` or `fees`."""
+
+# What a price is for, where it is not for a million: the scale of amounts that people read and write.
+_PER_ONE: Final = 1
+_PER_MILLION: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One thing that is billed.
+
+    `price_key` is the name of its price in genai-prices, which is in US dollars for so many as `per` says. `part_of` is the
+    bucket of tokens that it is counted in as well, None where it stands beside the tokens. `around` are the units, nearest
+    first, whose rate holds where it has none; `modality` is set where it is no text. `uncached` is what the same tokens are
+    without a cache.
+    """
+
+    name: str
+    price_key: str
+    per: int
+    side: Side
+    part_of: str | None
+    around: tuple[str, ...]
+    modality: str | None
+    uncached: str
+
+    @property
+    def scale(self) -> int:
+        """For how many units people state its price: a million tokens, or one of anything else."""
+        return _PER_MILLION if self.per == _PER_MILLION else _PER_ONE
+
+
+# Where dimensions differ, the kind of token decides the price before its modality does: cached audio is cached first.
+_WEIGHTS: Final[Mapping[str, int]] = {"family": 16, "direction": 16, "token_type": 8, "cache_ttl": 4, "modality": 2}
+
+# Providers count citations beside the answer: Perplexity's `completion_tokens` leave them out.
+# https://docs.perplexity.ai/getting-started/pricing
+_BESIDE: Final = "citation"
+
+_BUCKETS: Final[Mapping[tuple[str | None, ...], str]] = {
+    ("input", None, None): "input_text_tokens",
+    ("input", "tool", None): "input_text_tokens",
+    ("input", "cache_read", None): "cache_read_tokens",
+    ("input", "cache_write", None): "cache_write_5m_tokens",
+    ("input", "cache_write", "5m"): "cache_write_5m_tokens",
+    ("input", "cache_write", "1h"): "cache_write_1h_tokens",
+    ("output", None, None): "output_text_tokens",
+    ("output", "reasoning", None): "output_reasoning_tokens",
+}
+
+BUCKETS: Final = (
+    "input_text_tokens",
+    "cache_read_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "input_audio_tokens",
+    "output_text_tokens",
+    "output_reasoning_tokens",
+    "output_audio_tokens",
+)
+"""The units that have a column: disjoint parts of a call's tokens. All others are kept by their name."""
+
+
+def _units() -> dict[str, Unit]:
+    dimensions = {name: data["dimensions"] for name, data in unit_data.items()}
+
+    def is_part_of(inner: Mapping[str, str], outer: Mapping[str, str]) -> bool:
+        return inner is not outer and outer.items() <= inner.items()
+
+    def closeness(name: str) -> int:
+        return sum(_WEIGHTS.get(dimension, 1) for dimension in dimensions[name])
+
+    named = {frozenset(known.items()): name for name, known in dimensions.items()}
+    found = {}
+    for name, known in dimensions.items():
+        kind, direction = known.get("token_type"), known.get("direction")
+        in_tokens = known["family"] == "tokens" and kind != _BESIDE
+        around = [other for other, outer in dimensions.items() if is_part_of(known, outer) and kind != _BESIDE]
+        plain = {key: value for key, value in known.items() if key not in ("token_type", "cache_ttl")}
+        found[name] = Unit(
+            name=name,
+            price_key=unit_data[name]["price_key"],
+            per=unit_data[name]["per"],
+            side=direction if in_tokens else "fees",
+            part_of=_BUCKETS[direction, kind, known.get("cache_ttl")] if in_tokens and name not in BUCKETS else None,
+            around=tuple(sorted(around, key=closeness, reverse=True)),
+            modality=known.get("modality") if known.get("modality") != "text" else None,
+            uncached=named.get(frozenset(plain.items()), name) if kind in ("cache_read", "cache_write") else name,
+        )
+    return found
+
+
+UNITS: Final[Mapping[str, Unit]] = MappingProxyType(_units())
+"""All units that are known, by name."""
+
+
+IN_COLUMNS: Final = frozenset({*BUCKETS, "input_tokens", "output_tokens", "cache_write_tokens", "requests"})
+"""Units that are never counted by their name: a column says how many there are."""
