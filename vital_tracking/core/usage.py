@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -49,7 +49,7 @@ class TokenUsage:
     reasoning_tokens: int = 0
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
-    units: Mapping[str, Count] = NO_UNITS
+    units: Mapping[str, Count] = field(default_factory=lambda: NO_UNITS)
     passes: tuple[Pass, ...] = ()
     estimated: bool = False
     notes: tuple[str, ...] = ()
@@ -222,7 +222,7 @@ class Pass:
     model: str | None = None
 
 
-TOKEN_FIELDS: Final = tuple(field.name for field in dataclasses.fields(TokenUsage) if field.type == "int")
+TOKEN_FIELDS: Final = tuple(each.name for each in dataclasses.fields(TokenUsage) if each.type == "int")
 """The fields of TokenUsage that count tokens."""
 
 
