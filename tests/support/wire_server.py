@@ -38,9 +38,7 @@ def as_json(body: object, status: int = 200) -> WireAnswer:
 
 def as_events(events: Iterable[Json], *, named: bool = False, done: bool = False) -> WireAnswer:
     """Server-sent events; `named` writes each event's `type` as its name, `done` ends them with OpenAI's `[DONE]`."""
-    lines = [
-        (f"event: {event['type']}\n" if named else "") + f"data: {json.dumps(event)}\n\n" for event in events
-    ]
+    lines = [(f"event: {event['type']}\n" if named else "") + f"data: {json.dumps(event)}\n\n" for event in events]
     return WireAnswer("".join([*lines, "data: [DONE]\n\n" if done else ""]).encode(), "text/event-stream")
 
 
@@ -73,7 +71,7 @@ class WireServer:
                 self.end_headers()
                 self.wfile.write(reply.content)
 
-            do_GET = do_POST
+            do_GET = do_POST  # noqa: N815 - the name that http.server asks for
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""

@@ -188,8 +188,8 @@ def _price_facts(call: ObservedCall) -> dict[str, str]:
         value = call.response.get(name) or counts.get(name)
         if value is None and name in ASKED_FACTS:
             value = call.response.get(f"asked_{name}")
-        if isinstance(value, str) and value and len(value) <= _MOST_OF_A_FACT:
-            facts[name] = value
+        if isinstance(value, str) and len(value) <= _MOST_OF_A_FACT and (text := clean_text(value)):
+            facts[name] = text
     return facts
 
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from vital_tracking.core.sanitize import MAX_TOKENS, token_count
+from vital_tracking.core.sanitize import MAX_TOKENS, clean_text, token_count
 from vital_tracking.core.units import BUCKETS, IN_COLUMNS, UNITS
 
 Count: TypeAlias = int | Decimal
@@ -88,7 +88,7 @@ class TokenUsage:
         if self.passes:
             found["passes"] = [
                 {
-                    **({"model": each.model} if each.model is not None else {}),
+                    **({"model": clean_text(each.model)} if each.model is not None else {}),
                     **{name: count for name in TOKEN_FIELDS if (count := getattr(each.usage, name))},
                 }
                 for each in self.passes[:_MOST_PASSES]
@@ -96,7 +96,7 @@ class TokenUsage:
         return found
 
     def with_billed_units(self, stored: Mapping[str, Any]) -> TokenUsage:
-        """The same with what `billed_units` gave: as it was before it was stored."""
+        """The same with what is `stored` in the column `billed_units`."""
         passes = tuple(
             Pass(TokenUsage(**{name: each[name] for name in TOKEN_FIELDS if name in each}), each.get("model"))
             for each in stored.get("passes") or ()
@@ -105,13 +105,13 @@ class TokenUsage:
         return dataclasses.replace(self, units=MappingProxyType(units), passes=passes)
 
     def with_units(self, units: Mapping[str, object]) -> TokenUsage:
-        """The same with further units; what is no count, or cannot be a part of its tokens, is left out and noted."""
+        """The same with further `units`; what is no count, or cannot be a part of its tokens, is left out and noted."""
         kept: dict[str, Count] = dict(self.units)
         notes: list[str] = []
         left = dict(dataclasses.replace(self, units=kept).parts())
-        for name, value in units.items():
-            count = _unit_count(value)
-            if count is None or name in IN_COLUMNS or len(kept) >= _MOST_UNITS or len(name) > _LONGEST_NAME:
+        for key, value in units.items():
+            name, count = clean_text(key, _LONGEST_NAME) or "", _unit_count(value)
+            if count is None or name in IN_COLUMNS or len(kept) >= _MOST_UNITS:
                 notes.append("invalid_unit")
                 continue
             if not count:

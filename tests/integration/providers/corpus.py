@@ -1,9 +1,8 @@
-"""Cases of exact cost: what a provider sends, the tokens and units that it bills by it, and the cost spelled out as arithmetic."""
+"""Cases of exact cost: what a provider sends, the tokens and units that it bills, and the cost spelled out as arithmetic."""
 
 from __future__ import annotations
 
 import ast
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

@@ -7,56 +7,57 @@ from __future__ import annotations
 
 from decimal import Context, Decimal, localcontext
 
-from genai_prices.types import Tier, TieredPrices
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from vital_tracking.budgets.estimate import PICO, Amounts, History, UpperPrice, in_dollars, in_pico
-from vital_tracking.core.pricing import Rates, RateValue, ceiling_rates
+from vital_tracking.core.rates import Rate, Rates, Tiers, ceiling_rates, per_million
 from vital_tracking.core.sanitize import MAX_TOKENS
 from vital_tracking.core.usage import TokenUsage
 
 CEILING = ceiling_rates("15/75")
 
-prices = st.decimals(0, 1000, places=8, allow_nan=False, allow_infinity=False)
+prices = st.decimals(0, 1000, places=8, allow_nan=False, allow_infinity=False).map(per_million)
 tiers = st.builds(
-    lambda base, steps: TieredPrices(
-        base=base, tiers=[Tier(start=start, price=price) for start, price in sorted(steps.items())]
-    ),
+    lambda base, steps: Tiers(base, tuple(sorted(steps.items()))),
     prices,
     st.dictionaries(st.integers(1, 300_000), prices, min_size=1, max_size=3),
 )
 rate_values = st.one_of(prices, tiers)
-maybe = st.one_of(st.none(), rate_values)
-all_rates = st.builds(
-    Rates,
-    version=st.just("test"),
-    input=rate_values,
-    output=rate_values,
-    cache_read=st.none(),
-    cache_write=maybe,
-    reasoning=maybe,
-    per_request=st.one_of(st.none(), prices),
-)
+all_rates = st.fixed_dictionaries(
+    {"input_tokens": rate_values, "output_tokens": rate_values},
+    optional={"cache_write_tokens": rate_values, "output_reasoning_tokens": rate_values, "requests": prices},
+).map(lambda rates: Rates("test", rates))
 counts = st.integers(0, 400_000)
 Pair = tuple[int, int]
 sizes = st.integers(0, 200_000)
 seen = st.lists(st.tuples(sizes, st.integers(1, 200_000), st.integers(0, 100_000)), min_size=1, max_size=100)
 
 
-def tier_of(rate: RateValue, prompt: int) -> Decimal:
-    if isinstance(rate, Decimal):
-        return rate
-    return next((tier.price for tier in reversed(rate.tiers) if prompt > tier.start), rate.base)
+def tier_of(rate: Rate | None, prompt: int) -> Decimal:
+    assert rate is not None
+    return rate.at(prompt) if isinstance(rate, Tiers) else rate
+
+
+def of(model: str, prompt: str, answer: str) -> Rates:
+    return Rates(model, {"input_tokens": per_million(Decimal(prompt)), "output_tokens": per_million(Decimal(answer))})
 
 
 @given(rates=all_rates, prompt=counts, answer=counts)
-@example(rates=Rates("t", input=Decimal("0.15"), output=Decimal("0.60")), prompt=100, answer=20)
-@example(rates=Rates("t", input=TieredPrices(Decimal(1), [Tier(1, Decimal(2))]), output=Decimal(3)), prompt=0, answer=7)
+@example(rates=of("t", "0.15", "0.60"), prompt=100, answer=20)
+@example(
+    rates=Rates("t", {"input_tokens": Tiers(Decimal(1), ((1, Decimal(2)),)), "output_tokens": Decimal(3)}),
+    prompt=0,
+    answer=7,
+)
 def test_the_dearest_way_a_call_can_be_billed_is_its_hold(rates: Rates, prompt: int, answer: int) -> None:
     """Not a picodollar less than the price book makes of it, and at most one a token and one a request more."""
-    written = rates.cache_write is not None and tier_of(rates.cache_write, prompt) > tier_of(rates.input, prompt)  # type: ignore[arg-type]
-    thought = rates.reasoning is not None and tier_of(rates.reasoning, prompt) > tier_of(rates.output, prompt)  # type: ignore[arg-type]
+
+    def dearer(unit: str, plain: str) -> bool:
+        return tier_of(rates.rate(unit), prompt) > tier_of(rates.rate(plain), prompt)
+
+    written = dearer("cache_write_5m_tokens", "input_tokens")
+    thought = dearer("output_reasoning_tokens", "output_tokens")
     usage = TokenUsage(
         prompt, answer, cache_write_tokens=prompt if written else 0, reasoning_tokens=answer if thought else 0
     )
@@ -110,9 +111,9 @@ def test_a_model_without_a_price_is_held_for_at_the_ceiling() -> None:
 
 def test_only_a_model_with_prices_can_be_no_dearer_than_another() -> None:
     """Both its prompts and its answers must be; an unknown price is no cheap one."""
-    small = UpperPrice(Rates("s", input=Decimal("0.15"), output=Decimal("0.60")), CEILING)
-    large = UpperPrice(Rates("l", input=Decimal("2.50"), output=Decimal(10)), CEILING)
-    odd = UpperPrice(Rates("o", input=Decimal("0.10"), output=Decimal(20)), CEILING)
+    small = UpperPrice(of("s", "0.15", "0.60"), CEILING)
+    large = UpperPrice(of("l", "2.50", "10"), CEILING)
+    odd = UpperPrice(of("o", "0.10", "20"), CEILING)
     unknown = UpperPrice(None, CEILING)
     assert small.no_dearer_than(large)
     assert small.no_dearer_than(small)

@@ -24,7 +24,7 @@ from vital_tracking.budgets.ledger import Ledger
 from vital_tracking.budgets.policy import Budget
 from vital_tracking.budgets.quotes import Terms
 from vital_tracking.budgets.windows import Hold, Plan, RoundTrip
-from vital_tracking.core.pricing import ceiling_rates
+from vital_tracking.core.rates import ceiling_rates
 
 COST, TOKENS, CALLS = range(3)
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

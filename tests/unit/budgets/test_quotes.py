@@ -15,11 +15,12 @@ from vital_tracking.budgets.policy import Budget
 from vital_tracking.budgets.quotes import Terms, strict_prompt_tokens
 from vital_tracking.core.admission import Request
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.pricing import Rates, ceiling_rates
+from vital_tracking.core.rates import Rates, ceiling_rates, per_million
 from vital_tracking.errors import BudgetExceeded
 
 # A millionth of a dollar a token, a prompt's or an answer's: a million picodollars.
-PRICE = UpperPrice(Rates("m", input=Decimal(1), output=Decimal(1)), ceiling_rates("15/75"))
+ONE = per_million(Decimal(1))
+PRICE = UpperPrice(Rates("m", {"input_tokens": ONE, "output_tokens": ONE}), ceiling_rates("15/75"))
 
 
 def a_budget(budget_id: int = 1, metric: str = "cost_usd", **changes: Any) -> Budget:

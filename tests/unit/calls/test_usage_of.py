@@ -11,17 +11,10 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, Generation
 
-from vital_tracking.calls.usage_of import (
-    ErrorFacts,
-    estimated_usage,
-    model_of,
-    provider_of,
-    request_hash,
-    requested_model_of,
-    text_size,
-    usage_from_metadata,
-    usage_from_token_usage,
-)
+from vital_tracking.calls.error_facts import ErrorFacts
+from vital_tracking.calls.names_of import model_of, provider_of, requested_model_of
+from vital_tracking.calls.texts import request_hash, text_size, thought_size
+from vital_tracking.calls.usage_of import estimated_usage, reported_cost_of, usage_of
 from vital_tracking.core.usage import TokenUsage
 
 json_like = st.recursive(
@@ -34,13 +27,14 @@ json_like = st.recursive(
 @pytest.mark.parametrize("prefix", ["", "priority_", "flex_"])
 def test_token_details_are_found_under_every_tiers_prefix(prefix: str) -> None:
     """OpenAI's tiers name the details `priority_cache_read`; a key `priority` alone is no detail."""
-    usage = usage_from_metadata(
+    usage = usage_of(
+        None,
         {
             "input_tokens": 1000,
             "output_tokens": 300,
             "input_token_details": {f"{prefix}cache_read": 400, "audio": 10, "priority": 600},
             "output_token_details": {f"{prefix}reasoning": 256, "audio": 7, "flex": 44},
-        }
+        },
     )
     assert usage == TokenUsage(
         1000, 300, cache_read_tokens=400, reasoning_tokens=256, audio_input_tokens=10, audio_output_tokens=7
@@ -60,7 +54,7 @@ def test_token_details_are_found_under_every_tiers_prefix(prefix: str) -> None:
 )
 def test_cache_writes_are_counted_by_their_lifetime(details: dict[str, Any], writes: int, writes_1h: int) -> None:
     """Anthropic tells the lifetimes apart and sets the sum to zero then; both forms are one count."""
-    usage = usage_from_metadata({"input_tokens": 1000, "output_tokens": 1, "input_token_details": details})
+    usage = usage_of(None, {"input_tokens": 1000, "output_tokens": 1, "input_token_details": details})
     assert usage is not None
     assert (usage.prompt_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens) == (1000, writes, writes_1h)
 
@@ -68,16 +62,18 @@ def test_cache_writes_are_counted_by_their_lifetime(details: dict[str, Any], wri
 @given(json_like)
 def test_no_answer_of_a_provider_raises(value: Any) -> None:
     """No answer of a provider raises here."""
-    usage_from_metadata(value)
-    usage_from_token_usage(value)
+    for provider in (None, "google_genai", "perplexity"):
+        usage_of(provider, value, value, value if isinstance(value, dict) else {}, "gemini-2.5-flash")
     if isinstance(value, dict):
-        usage_from_metadata(
-            {"input_tokens": 1, "output_tokens": 1, "input_token_details": value, "output_token_details": value}
+        usage_of(
+            None, {"input_tokens": 1, "output_tokens": 1, "input_token_details": value, "output_token_details": value}
         )
-        usage_from_token_usage({"prompt_tokens": 1, "prompt_tokens_details": value, "completion_tokens_details": value})
+        usage_of(None, None, {"prompt_tokens": 1, "prompt_tokens_details": value, "completion_tokens_details": value})
+        usage_of("anthropic", None, {"input_tokens": 1, "output_tokens": 1, "iterations": [value], "usage": value})
+        reported_cost_of(value, value)
         model_of(requested_model_of(value, value), value)
         provider_of(value, value, value)
-    assert text_size(value) >= 0
+    assert text_size(value) >= thought_size(value) >= 0
 
 
 @pytest.mark.parametrize(
@@ -89,8 +85,8 @@ def test_no_answer_of_a_provider_raises(value: Any) -> None:
 )
 def test_usage_that_stands_in_llm_output_is_found(usage: dict[str, Any]) -> None:
     """Completion models report in `llm_output`, in OpenAI's words or Anthropic's."""
-    assert usage_from_token_usage(usage) == TokenUsage(40, 12, cache_read_tokens=8)
-    assert usage_from_token_usage({}) is None
+    assert usage_of(None, None, usage) == TokenUsage(40, 12, cache_read_tokens=8)
+    assert usage_of(None, None, {}) is None
 
 
 def test_the_model_that_answered_counts_before_the_one_asked_for() -> None:

@@ -21,9 +21,10 @@ from vital_tracking.calls.resolve import record_of
 from vital_tracking.calls.wire import pack_call, pack_start, unpack_call
 from vital_tracking.core.admission import Admission
 from vital_tracking.core.context import CONTEXT_FIELDS, METADATA_KEY, CallContext
+from vital_tracking.core.cost import AMOUNTS, Cost
 from vital_tracking.core.frames import ScopeFrame
-from vital_tracking.core.record import CallRecord, Cost, RunRecord
-from vital_tracking.core.usage import TokenUsage
+from vital_tracking.core.record import PRICE_FACTS, CallRecord, RunRecord
+from vital_tracking.core.usage import Pass, TokenUsage
 from vital_tracking.delivery.rows import call_row, run_row
 from vital_tracking.errors import BudgetExceeded, Stop
 from vital_tracking.ids import new_id
@@ -81,10 +82,17 @@ TIMES = st.datetimes(
 COUNTS = st.integers(0, 10**12)
 USAGES = st.builds(
     TokenUsage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS,
+    units=st.dictionaries(
+        st.sampled_from(["web_searches", "output_image_tokens", "input_audio_seconds", "own_unit"]),
+        COUNTS | st.decimals(0, 1000, places=3),
+    ),
+    passes=st.lists(st.builds(Pass, st.builds(TokenUsage, COUNTS, COUNTS), st.sampled_from([None, "advisor"])), max_size=2).map(tuple),
     estimated=st.booleans(), notes=st.just(()) | st.just(("token_total_missing",)),
 )  # fmt: skip
-AMOUNTS = st.decimals(min_value=0, max_value=10**6, places=18)
-COSTS = st.none() | st.builds(Cost, AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS, st.sampled_from(["v", "listed ä"]))
+DOLLARS = st.decimals(min_value=0, max_value=10**6, places=18)
+COSTS = st.none() | st.builds(
+    Cost.of, st.fixed_dictionaries(dict.fromkeys(AMOUNTS, DOLLARS)), st.sampled_from(["v", "listed ä"])
+)
 CONTEXTS = st.dictionaries(st.sampled_from(CONTEXT_FIELDS), MAYBE_TEXT | st.integers(), max_size=5).map(
     lambda fields: CallContext(**fields)  # type: ignore[arg-type]
 )
@@ -108,7 +116,10 @@ RECORDS = st.builds(
     latency_ms=st.none() | st.floats(),
     ttft_ms=st.none() | st.floats(),
     cache_hit=st.booleans(),
-    service_tier=MAYBE_TEXT,
+    price_facts=st.dictionaries(st.sampled_from(PRICE_FACTS), st.sampled_from(["flex", "us"]), max_size=3),
+    sent_model=MAYBE_TEXT,
+    first_word_ms=st.none() | st.floats(),
+    reported_cost=st.none() | st.decimals(0, 1000, places=12),
     budget_action=MAYBE_TEXT,
     throttled_ms=st.none() | st.floats(),
     request_hash=MAYBE_TEXT,
@@ -215,7 +226,11 @@ def test_a_user_id_of_a_megabyte_is_shortened() -> None:
 def test_what_a_later_version_adds_to_a_record_is_ignored() -> None:
     """If this failed, a process of an older version would set aside what a newer one has left."""
     record = CallRecord(
-        new_id(), NOON, CallContext(user_id="u"), usage=TokenUsage(1, 2), cost=Cost(*[Decimal(1)] * 4, "v")
+        new_id(),
+        NOON,
+        CallContext(user_id="u"),
+        usage=TokenUsage(1, 2),
+        cost=Cost.of(dict.fromkeys(AMOUNTS, Decimal(1)), "v"),
     )
     data = orjson.loads(pack_record(record))
     data |= {"later": {"x": 1}}
@@ -460,7 +475,7 @@ def test_what_a_later_version_adds_to_a_call_is_ignored() -> None:
     failure.completion = type("C", (), {"usage": TokenUsage()})()  # type: ignore[attr-defined]
     call.fail(failure)
     assert call.error is not None
-    call.error.usage = TokenUsage(3, 4)
+    call.error.usage = {"prompt_tokens": 3, "completion_tokens": 4}
     shared, start, end = map(orjson.loads, pack_call(call).splitlines())
 
     def grown(value: Any) -> Any:

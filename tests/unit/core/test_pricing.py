@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from genai_prices import Usage, calc_price
-from genai_prices.types import Tier, TieredPrices
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.pricing import NOT_BILLED, Price, PriceBook, Rates
+from vital_tracking.core.price import Price
+from vital_tracking.core.pricing import NOT_BILLED, PriceBook
+from vital_tracking.core.rates import Rates, Tiers, per_million
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.usage import TokenUsage
 
@@ -31,6 +32,7 @@ def usages(draw: st.DrawFn) -> TokenUsage:
     """Usages whose buckets are disjoint."""
     text, read, write, write_1h, heard = (draw(counts) for _ in range(5))
     said, thought, spoken = (draw(counts) for _ in range(3))
+    units = {"web_searches": draw(counts), "output_image_tokens": draw(st.integers(0, said)), "own_unit": draw(counts)}
     return TokenUsage(
         prompt_tokens=text + read + write + write_1h + heard,
         completion_tokens=said + thought + spoken,
@@ -40,6 +42,7 @@ def usages(draw: st.DrawFn) -> TokenUsage:
         reasoning_tokens=thought,
         audio_input_tokens=heard,
         audio_output_tokens=spoken,
+        units={name: count for name, count in units.items() if count},
     )
 
 
@@ -54,12 +57,16 @@ def added(first: TokenUsage, second: TokenUsage) -> TokenUsage:
         "audio_input",
         "audio_output",
     )
-    return TokenUsage(**{f"{n}_tokens": getattr(first, f"{n}_tokens") + getattr(second, f"{n}_tokens") for n in names})
+    units = {
+        name: first.units.get(name, 0) + second.units.get(name, 0) for name in first.units.keys() | second.units.keys()
+    }
+    tokens = {f"{n}_tokens": getattr(first, f"{n}_tokens") + getattr(second, f"{n}_tokens") for n in names}
+    return TokenUsage(**tokens, units=units)
 
 
 flat_rates = st.builds(
-    Rates,
-    version=st.just("v"),
+    Price,
+    model=st.just("m"),
     input=prices,
     output=prices,
     cache_read=maybe_prices,
@@ -68,7 +75,9 @@ flat_rates = st.builds(
     reasoning=maybe_prices,
     audio_input=maybe_prices,
     audio_output=maybe_prices,
-)
+    per_request=maybe_prices,
+    units=st.dictionaries(st.sampled_from(["web_searches", "output_image_tokens", "own_unit"]), prices),
+).map(lambda price: Rates("v", price.rates()))
 
 
 def dollars(*parts: tuple[int, str]) -> Decimal:
@@ -82,10 +91,12 @@ def test_costs_add_up_and_never_fall(rates: Rates, first: TokenUsage, second: To
     assert one is not None
     assert two is not None
     assert both is not None
-    for part in ("input", "output", "total", "potential"):
-        assert getattr(both, part) == getattr(one, part) + getattr(two, part)
+    request = rates.rate("requests") or Decimal(0)  # of which both together make one
+    for part in ("input", "output", "fees", "total", "potential"):
+        once = request if part not in ("input", "output") else Decimal(0)
+        assert getattr(both, part) + once == getattr(one, part) + getattr(two, part)
         assert 0 <= getattr(one, part) <= getattr(both, part)
-    assert one.total == one.input + one.output
+    assert one.total == one.input + one.output + one.fees
 
 
 @given(flat_rates, usages())
@@ -99,19 +110,26 @@ def test_a_callers_decimal_context_does_not_round_money(rates: Rates, usage: Tok
 @given(usages())
 def test_a_bucket_without_a_rate_is_unpriced(usage: TokenUsage) -> None:
     """An embedding's price says nothing of output: output that is there all the same has no price, rather than none to pay."""
-    cost = Rates(version="v", input=Decimal(1)).cost(usage)
+    cost = Rates("v", {"input_tokens": Decimal(1)}).cost(usage)
     assert (cost is None) is (usage.completion_tokens > 0)
-    assert Rates(version="v").cost(TokenUsage()) is not None
+    assert Rates("v", {}).cost(TokenUsage()) is not None
 
 
 @given(st.integers(0, 300_000), st.integers(0, 300_000), st.integers(0, 1000))
 def test_a_tier_is_chosen_by_the_whole_prompt(text: int, cached: int, completion: int) -> None:
     """All tokens at the tier that the prompt reaches, cache included, output too; the threshold itself is the lower tier."""
 
-    def tiers(low: str, high: str) -> TieredPrices:
-        return TieredPrices(base=Decimal(low), tiers=[Tier(start=200_000, price=Decimal(high))])
+    def tiers(low: str, high: str) -> Tiers:
+        return Tiers(per_million(Decimal(low)), ((200_000, per_million(Decimal(high))),))
 
-    rates = Rates(version="v", input=tiers("3", "6"), output=tiers("15", "22.5"), cache_read=tiers("0.3", "0.6"))
+    rates = Rates(
+        "v",
+        {
+            "input_tokens": tiers("3", "6"),
+            "output_tokens": tiers("15", "22.5"),
+            "cache_read_tokens": tiers("0.3", "0.6"),
+        },
+    )
     cost = rates.cost(TokenUsage(text + cached, completion, cache_read_tokens=cached))
     assert cost is not None
     if text + cached > 200_000:
@@ -229,7 +247,9 @@ def test_the_first_model_with_a_price_is_taken() -> None:
 )
 def test_flex_and_priority_have_their_own_prices(tier: str | None, total: str) -> None:
     """Flex halves gpt-5's price, priority doubles it; a tier nobody knows is billed as usual."""
-    cost = BOOK.cost(TokenUsage(1_000_000, 1_000_000), "openai", ["gpt-5"], AT, service_tier=tier)
+    cost = BOOK.cost(
+        TokenUsage(1_000_000, 1_000_000), "openai", ["gpt-5"], AT, facts={"service_tier": tier} if tier else {}
+    )
     assert cost is not None
     assert cost.total == Decimal(total)
 
@@ -294,11 +314,20 @@ def test_an_own_price_bills_cache_audio_reasoning_and_requests() -> None:
     assert (plain.input, plain.output) == (dollars((1000, "1")), dollars((500, "2")))
 
 
-@pytest.mark.parametrize("bad", [0.15, True, "NaN", "Infinity", -1, "-0.5", "abc", "", None, [1], Decimal("sNaN")])
+@pytest.mark.parametrize("bad", [0.15, True, "NaN", "Infinity", -1, "-0.5", "abc", "", [1], Decimal("sNaN")])
 def test_a_price_that_is_no_amount_is_refused(bad: Any) -> None:
     """A float is not the number that was written; NaN would poison every sum."""
     with pytest.raises(ValueError, match="of m must be"):
         Price("m", input=bad)
+    with pytest.raises(ValueError, match="of m must be"):
+        Price("m", units={"web_searches": bad})
+
+
+def test_a_price_of_nothing_is_refused() -> None:
+    """An entry without a price would hide the listed one."""
+    for price in ({}, {"output": 1}, {"units": {}}, {"cache_read": 1, "units": {"web_searches": 1}}):
+        with pytest.raises(ValueError, match="needs `input`"):
+            Price("m", **price)
 
 
 def test_a_price_comes_from_a_row() -> None:

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.record import CallRecord, Cost
+from vital_tracking.core.cost import Cost
+from vital_tracking.core.record import CallRecord
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery import overflow as overflow_module
 from vital_tracking.delivery.overflow import MergedCalls
@@ -29,7 +30,7 @@ MONEY = st.decimals(min_value=0, max_value=1000, places=15, allow_nan=False)
 
 def a_cost(total: Decimal | str, version: str = "v1") -> Cost:
     amount = Decimal(total)
-    return Cost(amount, Decimal(0), amount, amount, version)
+    return Cost.of({"input": amount, "total": amount, "potential": amount}, version)
 
 
 def a_call(**fields: Any) -> CallRecord:
@@ -149,7 +150,8 @@ def test_every_kind_of_tokens_of_merged_calls_is_summed() -> None:
         {"cache_hit": True},
         {"status": "blocked"},
         {"status": "error"},
-        {"service_tier": "priority"},
+        {"price_facts": {"service_tier": "priority"}},
+        {"sent_model": "m-2"},
         {"created_at": NOON + timedelta(minutes=15)},
         {"created_at": NOON - timedelta(microseconds=1)},
         {"requested_model": "m-2"},
