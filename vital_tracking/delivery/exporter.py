@@ -17,6 +17,7 @@ from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.dead_letters import DeadLetters
 from vital_tracking.delivery.encoding import decoded
+from vital_tracking.delivery.inexact import InexactCosts
 from vital_tracking.delivery.rows import encode_call, run_row, shortened
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
@@ -72,6 +73,7 @@ class StoreExporter:
         self._on_alerts = on_alerts
         self._on_posted = on_posted
         self._unforeseen = 0
+        self._inexact = InexactCosts()
 
     def encode(self, items: Sequence[LogRecord]) -> list[Row]:
         """Price the items and turn them into rows. One that cannot be turned is kept in its shortest form, and flagged."""
@@ -171,6 +173,8 @@ class StoreExporter:
             self._counts.fault(error)
             record = shortened(record)
             text = encode_call(record, cost, ceiling, draws)
+        if record.usage.estimated or record.usage.notes or (cost is not None and cost.notes):
+            self._inexact.look(record, cost)
         stats = self._counts.stats
         stats.blocked += record.status == "blocked"
         stats.unpriced += cost is None

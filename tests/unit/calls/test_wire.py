@@ -86,7 +86,9 @@ USAGES = st.builds(
         st.sampled_from(["web_searches", "output_image_tokens", "input_audio_seconds", "own_unit"]),
         COUNTS | st.decimals(0, 1000, places=3),
     ),
-    passes=st.lists(st.builds(Pass, st.builds(TokenUsage, COUNTS, COUNTS), st.sampled_from([None, "advisor"])), max_size=2).map(tuple),
+    passes=st.lists(
+        st.builds(Pass, st.builds(TokenUsage, COUNTS, COUNTS), st.sampled_from([None, "advisor"])), max_size=2
+    ).map(tuple),
     estimated=st.booleans(), notes=st.just(()) | st.just(("token_total_missing",)),
 )  # fmt: skip
 DOLLARS = st.decimals(min_value=0, max_value=10**6, places=18)
