@@ -66,6 +66,9 @@ class WireServer:
                 self.send_response(reply.status)
                 self.send_header("content-type", reply.content_type)
                 self.send_header("content-length", str(len(reply.content)))
+                self.send_header(
+                    "connection", "close"
+                )  # a client that is not closed would leave its socket to the next test
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
                 self.end_headers()
