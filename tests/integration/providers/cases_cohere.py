@@ -162,7 +162,7 @@ STREAMED: Final = (
         model="command-a-03-2025",
         body={},
         chunks=_beginning(_body(None, content=_THINKING[:1])),
-        tokens={"prompt_tokens": 2, "completion_tokens": 1_900},
+        tokens={"prompt_tokens": 2, "completion_tokens": 1_900, "reasoning_tokens": 1_900},
         cost="2*2.50/M + 1900*10/M",
         estimated=True,
     ),
@@ -219,7 +219,7 @@ INVOKED: Final = (
         source=_CHAT,
         model="command-r-08-2024",
         body=_body(None, content=_THINKING),
-        tokens={"prompt_tokens": 2, "completion_tokens": 1_902},
+        tokens={"prompt_tokens": 2, "completion_tokens": 1_902, "reasoning_tokens": 1_900},
         cost="2*0.15/M + 1902*0.60/M",
         estimated=True,
     ),
@@ -281,7 +281,7 @@ FAILED_STREAMS: Final = (
     Failure(
         case=_failing(
             "paid, without usage at its end",
-            {"prompt_tokens": 2, "completion_tokens": 1_902},
+            {"prompt_tokens": 2, "completion_tokens": 1_902, "reasoning_tokens": 1_900},
             "2*2.50/M + 1902*10/M",
             estimated=True,
         ),

@@ -27,7 +27,9 @@ def deltas(body: Json) -> list[Json]:
     message = body["choices"][0]["message"]
     found = [{"role": "assistant", "content": ""}]
     found += [{name: message[name]} for name in _TOLD_APART if message.get(name)]
-    found += [{"executed_tools": [tool]} for tool in message.get("executed_tools") or ()]
+    for tool in message.get("executed_tools") or ():  # its call, then the same with what came of it
+        call = {name: value for name, value in tool.items() if name != "output"}
+        found += [{"executed_tools": [call]}, {"executed_tools": [tool]}]
     content = message.get("content") or []
     found += [{"content": content}] if isinstance(content, str) else [{"content": [block]} for block in content]
     found += [
