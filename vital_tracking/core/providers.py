@@ -2,47 +2,58 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-# LangChain's `ls_provider` and other frameworks' names -> the id in genai-prices, where they differ.
-PROVIDER_ALIASES: Final[Mapping[str, str]] = {
-    "amazon": "aws",
-    "amazon_bedrock": "aws",
-    "azure_ai": "azure",
-    "azure_openai": "azure",
-    "bedrock": "aws",
-    "bedrock_converse": "aws",
-    "fireworks_ai": "fireworks",
-    "gemini": "google",
-    "google_anthropic_vertex": "google",
-    "google_genai": "google",
-    "google_vertexai": "google",
-    "grok": "x-ai",
-    "mistralai": "mistral",
-    "moonshot": "moonshotai",
-    "together_ai": "together",
-    "togetherai": "together",
-    "vertexai": "google",
-    "voyage": "voyageai",
-    "xai": "x-ai",
+_SPELLINGS: Final[Mapping[str, str]] = {
+    "aws": "amazon amazon_bedrock anthropic_bedrock anthropic_mantle aws_bedrock bedrock bedrock_converse bedrock_mantle "
+    "openai_mantle",
+    "azure": "azure_ai azure_ai_inference azure_ai_openai azure_openai azureai azureaichatcompletionsmodel",
+    "cohere": "cohere_chat",
+    "fireworks": "fireworks_ai",
+    "github-copilot": "github_copilot",
+    "google": "anthropic_vertex anthropicvertex gcp_gemini gcp_gen_ai gcp_vertex_ai gemini google_anthropic_vertex google_genai "
+    "google_gla google_vertex google_vertexai vertex_ai vertexai",
+    "mistral": "mistral_ai mistralai",
+    "moonshotai": "moonshot moonshot_ai",
+    "perplexity": "perplexity_ai",
+    "together": "together_ai togetherai",
+    "voyageai": "voyage voyage_ai",
+    "x-ai": "grok x_ai xai",
 }
 
-# Where a name such as `anthropic/claude-3.5-haiku` says whose model it is. Elsewhere (Ollama, vLLM, Hugging Face) such names
-# are of open models that run somewhere else, where no list price holds.
-_GATEWAYS: Final = (None, "litellm", "openrouter")
+PROVIDER_ALIASES: Final[Mapping[str, str]] = {
+    alias: listed for listed, aliases in _SPELLINGS.items() for alias in aliases.split()
+}
+"""Names of providers, with `_` for whatever parts their words, and the id in genai-prices, where they differ.
+
+They are LangChain's `ls_provider` and `init_chat_model`'s, LiteLLM's prefixes, and OpenTelemetry's `gen_ai.provider.name`. A
+name that is not here is the id itself or nobody's: a part of it (`my-openai-proxy`) says nothing of who is paid. `openai-codex`
+is left out: it is ChatGPT's subscription, which no tokens are billed to.
+"""
+
+MODEL_ALIASES: Final[Mapping[tuple[str, str], str]] = {
+    # Bedrock's Mantle endpoints leave out date and version. https://docs.aws.amazon.com/bedrock/latest/userguide/bedrock-mantle.html
+    ("aws", "anthropic.claude-haiku-4-5"): "anthropic.claude-haiku-4-5-20251001-v1:0",
+    ("aws", "openai.gpt-oss-120b"): "openai.gpt-oss-120b-1:0",
+    ("aws", "openai.gpt-oss-20b"): "openai.gpt-oss-20b-1:0",
+}
+"""Names of models that genai-prices does not know, by its provider's id, and those by which it does."""
 
 # Many gateways are reached with OpenAI's client, and so are many servers of one's own: there only models that run nowhere but
-# at their vendor are looked up by their name's beginning.
+# at their vendor are looked up.
 _VENDORS: Final = ("anthropic", "google", "openai", "perplexity", "x-ai")
 _OPEN_WEIGHTS: Final = ("gemma", "gpt-oss")
+
+_PARTING: Final = re.compile(r"[\s.-]+")
 
 
 def provider_id(provider: str | None) -> str | None:
     """A provider's name as `genai-prices` has it, whatever LangChain or the team calls it."""
     if not provider or not (name := provider.strip().lower()):
         return None
-    return PROVIDER_ALIASES.get(name, name)
+    return PROVIDER_ALIASES.get(_PARTING.sub("_", name), name)
 
 
 def listed_names(provider: str | None, model: str) -> Iterator[tuple[str | None, str]]:
@@ -50,16 +61,37 @@ def listed_names(provider: str | None, model: str) -> Iterator[tuple[str | None,
 
     `provider` is an id, `model` in lower case.
     """
-    prefix, slash, rest = model.partition("/")
-    if provider == "openai" and model.rpartition("/")[2].startswith(_OPEN_WEIGHTS):
+    prefix, _, rest = model.partition("/")
+    owner = provider_id(prefix) if rest else None
+    name = model.rpartition("/")[2]
+    if provider in (None, "litellm"):
+        yield from _by_name(provider, owner, model, rest)
+        return
+    if provider == "openai" and name.startswith(_OPEN_WEIGHTS):
         return  # OpenAI serves none of these itself: its client is talking to another server
-    yield provider, model
-    if slash and rest and provider_id(prefix) == provider:  # `azure/gpt-4o` of azure
-        yield provider, rest
-    if provider in ("aws", "google") and slash:  # `models/gemini-2.5-pro`, and the ARNs of Bedrock's profiles
-        yield provider, model.rpartition("/")[2]
-    if provider == "openrouter" and ":" in model:  # `:online`, `:nitro` and the like route, they do not price
-        yield provider, model.partition(":")[0]
-    if slash and rest and (provider in _GATEWAYS or (provider == "openai" and prefix in _VENDORS)):
+    yield provider, MODEL_ALIASES.get((provider, model), model)
+    if owner == provider and not (provider == "openai" and ":" in rest):  # `azure/gpt-4o` of azure
+        yield from listed_names(provider, rest)
+    elif provider in ("aws", "google") and rest:  # `models/gemini-2.5-pro`, and the ARNs of Bedrock's profiles
+        yield provider, name
+    elif provider == "openrouter":
+        plain, _, suffix = model.partition(":")  # `:online`, `:nitro` and the like route, they do not price
+        yield provider, plain
+        if owner is not None and suffix != "free":
+            yield from listed_names(owner, plain.partition("/")[2])
+    elif provider == "openai" and owner in _VENDORS:
+        yield from listed_names("openrouter", model)
+    elif provider == "openai" and (not rest or prefix == "models"):
+        yield from ((vendor, name) for vendor in _VENDORS if vendor != provider)
+
+
+def _by_name(provider: str | None, owner: str | None, model: str, rest: str) -> Iterator[tuple[str | None, str]]:
+    """Where to look for a model of which only its name says who runs it: LiteLLM's prefix, or a name alone."""
+    open_weights = model.rpartition("/")[2].startswith(_OPEN_WEIGHTS)
+    if owner is None:
+        if not open_weights:
+            yield None, model
+        return
+    if provider is None and not (open_weights and owner in _VENDORS):
         yield "openrouter", model
-        yield provider_id(prefix), rest
+    yield from listed_names(owner, rest)
