@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from vital_tracking.calls.quirks import BLOCKS, FREE_ACTIONS, HIDDEN_PASSES, IMAGE_BLOCKS
+from vital_tracking.calls.quirks import BLOCKS, COUNTS_AMONG_FIELDS, FREE_ACTIONS, HIDDEN_PASSES, IMAGE_BLOCKS
 from vital_tracking.calls.texts import text_size
 from vital_tracking.core.sanitize import MAX_TEXT, clean_text
 
@@ -72,6 +72,9 @@ def read_answer(result: Any) -> Answer:
                 if isinstance(counts := source.get(name), Mapping):
                     token_usage = dict(counts)
                     break
+            else:
+                if loose := [name for name in COUNTS_AMONG_FIELDS if source.get(name) is not None]:
+                    token_usage = {name: source[name] for name in loose}
     return Answer(usage, token_usage, kept, message_id)
 
 

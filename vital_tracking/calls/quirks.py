@@ -13,9 +13,24 @@ from vital_tracking.core.record import PRICE_FACTS
 COUNTS_IN: Final = ("usage", "usage_metadata", "usageMetadata", "token_usage", "token_count", "tool_usage")
 """Names under which an answer holds its counts, best first."""
 
+COUNTS_AMONG_FIELDS: Final = ("prompt_eval_count", "eval_count")
+"""Counts that stand among the other fields of an answer: Ollama's, of which the first is left out where the prompt was kept."""
+
 COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "input_tokens": ("prompt_tokens", "input_tokens", "prompt_token_count"),
-    "output_tokens": ("completion_tokens", "output_tokens", "candidates_token_count"),
+    "input_tokens": (
+        "billed_units.input_tokens",  # Cohere, whose `tokens` count also what it added itself
+        "prompt_tokens",
+        "input_tokens",
+        "prompt_token_count",
+        "prompt_eval_count",  # Ollama
+    ),
+    "output_tokens": (
+        "billed_units.output_tokens",
+        "completion_tokens",
+        "output_tokens",
+        "candidates_token_count",
+        "eval_count",
+    ),
     "total": ("total_tokens", "total_token_count"),
     "cache_read": (
         "prompt_tokens_details.cached_tokens",  # OpenAI and who follows it
@@ -59,6 +74,7 @@ UNIT_COUNTS: Final[Mapping[str, str]] = {
     "num_sources_used": "search_sources",  # xAI's Live Search
     "prompt_audio_seconds": "input_audio_seconds",  # Mistral
     "search_units": "rerank_searches",  # Cohere
+    "billed_units.search_units": "rerank_searches",
 }
 """Paths of counts that are no tokens, or tokens of a modality, and the units they are."""
 
@@ -94,6 +110,28 @@ MODALITY_LISTS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """Gemini's lists of `{modality, token_count}` as Vertex hands them over, and the count or unit of each modality."""
 
+
+class Hidden(NamedTuple):
+    """What an integration keeps to itself unless one of the fields `unless` is among the provider's counts, said by a `note`.
+
+    `estimated`: the totals themselves are not what is billed.
+    """
+
+    unless: tuple[str, ...]
+    note: str
+    estimated: bool = False
+
+
+HIDDEN: Final[Mapping[str, Hidden]] = {
+    # ChatMistralAI hands on three totals of a stream; how much of the prompt was cached, at a tenth of the price, is lost.
+    # https://docs.mistral.ai/inference/conversations/advanced/prompt-caching
+    "mistral": Hidden(("prompt_tokens",), "cache_hidden"),
+    # ChatCohere hands on `billed_units` of a stream, and of an invoked call `tokens`, which are more.
+    # https://docs.cohere.com/docs/how-does-cohere-pricing-work
+    "cohere": Hidden(("total_tokens", "billed_units"), "billed_units_hidden", estimated=True),
+}
+"""Providers, by their ids, whose integration does not hand on all that decides the bill."""
+
 REASONING_BESIDE: Final = frozenset({"perplexity"})
 """Providers that leave reasoning out of the output and out of the total, and bill it. https://docs.perplexity.ai/getting-started/pricing"""
 
@@ -102,6 +140,12 @@ REST_OF_TOTAL: Final[Mapping[str, str]] = {
     "google": "input_tool_tokens",
 }
 """What it is that a provider counts in `total_tokens` alone, by its id."""
+
+IN_TOTAL_ALONE: Final[Mapping[str, str]] = {
+    # Mistral bills sound by its seconds and counts its tokens in the total. https://docs.mistral.ai/studio/audio/overview
+    "mistral": "input_audio_seconds",
+}
+"""Units whose tokens a provider counts in `total_tokens` and nowhere else, and does not bill, by its id."""
 
 SEARCHES_BY_PROMPT: Final[Mapping[str, tuple[str, ...]]] = {
     # Up to Gemini 2.5 a prompt that was grounded is billed once, from Gemini 3 on each query.
@@ -162,6 +206,9 @@ WORDS: Final = frozenset(
 
 ASKED_FACTS: Final = frozenset({"speed", "inference_geo"})
 """Facts that hold as they were asked for, where the answer does not repeat them."""
+
+NOT_IN_FORCE: Final = frozenset({"auto"})
+"""Service tiers that are asked for and never in force: the provider chooses one of the others, and may not say which."""
 
 TICKS_PER_DOLLAR: Final = 10**10
 """xAI's `cost_in_usd_ticks`. https://docs.x.ai/docs/guides/cost-tracking"""

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from vital_tracking.calls.attribution import graph_path
 from vital_tracking.calls.names_of import model_of
 from vital_tracking.calls.observed import ObservedCall
-from vital_tracking.calls.quirks import ASKED_FACTS
+from vital_tracking.calls.quirks import ASKED_FACTS, NOT_IN_FORCE
 from vital_tracking.calls.usage_of import estimated_usage, reported_cost_of, usage_of
 from vital_tracking.core.record import PRICE_FACTS, CallRecord
 from vital_tracking.core.sanitize import clean_text
@@ -188,7 +188,9 @@ def _price_facts(call: ObservedCall) -> dict[str, str]:
         value = call.response.get(name) or counts.get(name)
         if value is None and name in ASKED_FACTS:
             value = call.response.get(f"asked_{name}")
-        if isinstance(value, str) and len(value) <= _MOST_OF_A_FACT and (text := clean_text(value)):
+        if not isinstance(value, str) or value in NOT_IN_FORCE or len(value) > _MOST_OF_A_FACT:
+            continue
+        if text := clean_text(value):
             facts[name] = text
     return facts
 

@@ -18,9 +18,11 @@ from vital_tracking.calls.quirks import (
     BLOCKS,
     COUNTS,
     DETAIL_UNITS,
+    HIDDEN,
     HIDDEN_PASSES,
     IMAGE_BLOCKS,
     IMAGE_TOKENS,
+    IN_TOTAL_ALONE,
     MODALITY_LISTS,
     PLAIN_DETAILS,
     REASONING_BESIDE,
@@ -69,6 +71,8 @@ def usage_of(
     if counts.get("cache_write_5m") and not counts.get("cache_write"):
         counts["cache_write"] = _sum(counts["cache_write_5m"], counts.get("cache_write_1h"))
     counts.pop("cache_write_5m", None)
+    if raw_units.get(IN_TOTAL_ALONE.get(owner or "", "")):
+        counts.pop("total", None)
     passes = _passes(token_usage)
     found = (
         sum_of_passes(passes)
@@ -85,6 +89,10 @@ def usage_of(
         return None
     units = {**raw_units, **units, **_of_response(owner, response, {**raw_units, **units}, model)}
     found = found.with_units(units) if units else found
+    hidden = HIDDEN.get(owner or "")
+    if hidden is not None and told and not any(name in (token_usage or ()) for name in hidden.unless):
+        notes.append(hidden.note)
+        found = replace(found, estimated=found.estimated or hidden.estimated)
     if blocks := response.get("blocks"):
         found = _with_images(found, response, blocks, model)
         if not passes and not HIDDEN_PASSES.isdisjoint(blocks):

@@ -96,11 +96,31 @@ FEE_CHOICES: Final = (
     ),
 )
 
+CACHE_READ_SHARES: Final[Mapping[str, Decimal]] = {
+    # https://docs.mistral.ai/inference/conversations/advanced/prompt-caching: 10% of the input price
+    "mistral": Decimal("0.1"),
+    # https://docs.fireworks.ai/faq-new/billing-pricing/is-prompt-caching-billed-differently: half, but for models with their own
+    "fireworks": Decimal("0.5"),
+    # https://console.groq.com/docs/prompt-caching: half
+    "groq": Decimal("0.5"),
+}
+"""What part of the input price cached tokens cost, by provider, for models whose entry has no rate of them."""
+
 SAME_FACT: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
     # Anthropic and OpenAI report batch processing as a service tier.
     ("service_tier", "batch"): ("processing", "batch"),
 }
 """Facts by which providers say what genai-prices knows by another name."""
+
+PRICED_APART: Final = frozenset({"batch", "flex", "performance", "priority", "reserved", "scale"})
+"""Ways of processing that have a price of their own: where that is not listed, a call's cost is the standard one, and says so."""
+
+SAME_PRICE: Final = frozenset(
+    {
+        ("groq", "flex"),  # https://console.groq.com/docs/flex-processing
+    }
+)
+"""Those that cost the standard price, by provider."""
 
 SELF_RUN: Final = frozenset({"ollama", "vllm", "llamacpp", "llama_cpp", "lmstudio", "xinference", "huggingface"})
 """Servers of one's own, where no list price holds."""

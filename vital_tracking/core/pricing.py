@@ -7,6 +7,7 @@ model and price entry.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,7 +19,16 @@ from genai_prices.types import ModelInfo, ModelPrice, Provider
 
 from vital_tracking.core.cost import ZERO, Cost
 from vital_tracking.core.price import Price, aware
-from vital_tracking.core.price_rules import ADDED_PRICES, FEE_CHOICES, MULTIPLIERS, SAME_FACT, SELF_RUN
+from vital_tracking.core.price_rules import (
+    ADDED_PRICES,
+    CACHE_READ_SHARES,
+    FEE_CHOICES,
+    MULTIPLIERS,
+    PRICED_APART,
+    SAME_FACT,
+    SAME_PRICE,
+    SELF_RUN,
+)
 from vital_tracking.core.providers import listed_names, provider_id
 from vital_tracking.core.rates import Rates, is_fee, rates_of_entry
 from vital_tracking.core.record import CallRecord
@@ -142,13 +152,18 @@ class PriceBook:
         """Where to look for a price, best first: the model that answered, then the one that was sent; own prices before listed.
 
         Where the model that answered has the sent one's name with a date, it is the same model: an own price for the sent
-        name then comes before the listed one for the dated name.
+        name then comes before the listed one for the dated name. Where the sent name holds the answered one and says more, it
+        decides: Bedrock answers `claude-sonnet-4-5` whether `us.` or `global.` was sent before it, at two prices.
         """
         answered, *sent = names or [""]
         yield self._own_rates, answered
         same = [name for name in sent if _base_name(answered).startswith(_base_name(name))]
         for name in same:
             yield self._own_rates, name
+        for name in sent:
+            if _says_more(name, answered):
+                yield self._own_rates, name
+                yield self._listed_rates, name
         yield self._listed_rates, answered
         for name in sent:
             if name not in same:
@@ -221,10 +236,15 @@ class PriceBook:
             if price.input is None and price.provider == found_id and price.model == info.id:
                 standard = {**price.rates(), **standard}
         rates = Rates(label, standard)
+        if (share := CACHE_READ_SHARES.get(found_id)) is not None:
+            rates = rates.with_cache_reads_at(share)
+        notes: list[str] = []
         for fact, value in context.items():
             varied = rates_of_entry(info.get_prices(moment, {fact: value}))
             if varied != rates_of_entry(entry):
                 rates = Rates(f"{rates.version} {value}", {**rates.rates, **varied})
+            elif value in PRICED_APART and (found_id, value) not in SAME_PRICE:
+                notes.append(f"tier_unpriced:{value}")
         for choice in FEE_CHOICES:
             if choice.provider == found_id and info.id in choice.models:
                 rates = choice.apply(rates, context.get(choice.fact))
@@ -232,7 +252,7 @@ class PriceBook:
             in_force = multiplier.provider == found_id and multiplier.since <= moment
             if in_force and context.get(multiplier.fact) == multiplier.value:
                 rates = multiplier.apply(rates)
-        return rates
+        return rates.noted(*notes)
 
     def _added_rates(self, provider: str | None, model: str, moment: datetime) -> Rates | None:
         """The rates of a price that genai-prices lacks; one without a provider holds wherever list prices do."""
@@ -283,11 +303,18 @@ class PriceBook:
 
 
 _GENAI_VERSION: Final = version("genai-prices")
+_VERSION: Final = re.compile(r"([:@].*|-v\d.*)?")
 
 
 def _base_name(model: str) -> str:
     """A model's name without the provider or path before it."""
     return model.strip().lower().rpartition("/")[2]
+
+
+def _says_more(name: str, other: str) -> bool:
+    """Whether a model's name is another with its place before it or its version after it, not another model's name."""
+    before, found, after = name.strip().lower().rpartition(other.strip().lower())
+    return bool(found and (before or after)) and before[-1:] in ("", ".", "/") and _VERSION.fullmatch(after) is not None
 
 
 def _context(facts: Facts) -> dict[str, str]:
@@ -307,7 +334,7 @@ def _overlaid(price: Price, listed: Rates | None) -> Rates:
     if listed is None:
         return Rates(price.label(), own)
     if price.input is None:
-        return Rates(f"{listed.version} with {price.label()}", {**listed.rates, **own})
+        return Rates(f"{listed.version} with {price.label()}", {**listed.rates, **own}, listed.notes)
     kept = {name: rate for name, rate in listed.rates.items() if is_fee(name) and name != "requests"}
     return Rates(price.label(), {**kept, **own})
 

@@ -12,7 +12,7 @@ from vital_tracking.core.cost import MONEY, ZERO, Cost
 from vital_tracking.core.units import UNITS
 from vital_tracking.core.usage import TokenUsage
 
-# A second at a price by the hour has endless digits; so many are kept.
+# A second at a price by the hour has endless digits: so many are kept of its cost.
 _HOUR: Final = 3600
 _PLACES: Final = Decimal(1).scaleb(-24)
 
@@ -36,14 +36,15 @@ class Rates:
     """What one model costs by one price entry: US dollars for one unit, by the names of UNITS, and the entry's `version`.
 
     A unit without a rate of its own has that of the nearest unit around it: reasoning that of the answer, an hour's cache write
-    that of a cache write, else of the prompt.
+    that of a cache write, else of the prompt. `notes` say what is not known for sure of all of them.
     """
 
-    __slots__ = ("_found", "rates", "version")
+    __slots__ = ("_found", "notes", "rates", "version")
 
-    def __init__(self, version: str, rates: Mapping[str, Rate]) -> None:
+    def __init__(self, version: str, rates: Mapping[str, Rate], notes: tuple[str, ...] = ()) -> None:
         self.version = version
         self.rates = rates
+        self.notes = notes
         self._found: dict[str, tuple[Rate | None, str | None]] = {}
 
     def rate(self, unit: str) -> Rate | None:
@@ -58,7 +59,20 @@ class Rates:
                 name: rate if is_fee(name) else _scaled(rate, factor)  # every rate of tokens, cached ones too
                 for name, rate in self.rates.items()
             },
+            self.notes,
         )
+
+    def with_cache_reads_at(self, share: Decimal) -> Rates:
+        """The rates with that share of the input's for tokens read from a cache, where these have none."""
+        read = self.rates.get("input_tokens")
+        if read is None or "cache_read_tokens" in self.rates:
+            return self
+        rates = {**self.rates, "cache_read_tokens": _scaled(read, share)}
+        return Rates(f"{self.version} cache_read {share}", rates, self.notes)
+
+    def noted(self, *notes: str) -> Rates:
+        """The rates with more notes."""
+        return Rates(self.version, self.rates, (*self.notes, *notes)) if notes else self
 
     def cost(self, usage: TokenUsage, calls: int = 1) -> Cost | None:
         """The cost of `usage`, exactly; None where a kind of tokens that was used has no rate.
@@ -70,7 +84,7 @@ class Rates:
         prompt_tokens = -(-usage.prompt_tokens // calls)
         sums = {"input": ZERO, "output": ZERO, "fees": ZERO}
         saved = ZERO
-        notes: list[str] = []
+        notes = list(self.notes)
         for name, count in usage.parts():
             rate, note = self._lookup(name)
             if note is not None:
@@ -82,6 +96,8 @@ class Rates:
                     continue
                 return None
             amount = _amount(rate, count, prompt_tokens)
+            if unit is not None and unit.per == _HOUR:
+                amount = amount.quantize(_PLACES, context=MONEY)
             sums[side] = MONEY.add(sums[side], amount)
             if unit is not None and unit.uncached != name and (plain := self._lookup(unit.uncached)[0]) is not None:
                 saved = MONEY.add(saved, MONEY.subtract(_amount(plain, count, prompt_tokens), amount))
@@ -185,5 +201,4 @@ def rates_of_entry(entry: ModelPrice) -> dict[str, Rate]:
 
 
 def _of_one(price: Decimal, per: int) -> Decimal:
-    rate = MONEY.divide(price, Decimal(per))
-    return rate.quantize(_PLACES, context=MONEY) if per == _HOUR else rate
+    return MONEY.divide(price, Decimal(per))

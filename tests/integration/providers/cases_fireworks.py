@@ -81,6 +81,14 @@ CASES: Final = (
         cost="808*0.56/M + 8192*0.28/M + 300*1.68/M",
     ),
     Case(
+        name="cached, at half the price of a model whose entry has no rate for it",
+        source=_PRICES,
+        model=f"{_MODELS}glm-4p7",
+        body=completion(f"{_MODELS}glm-4p7", _usage(9_000, 300, cached=8_192), content="Paris"),
+        tokens={"prompt_tokens": 9_000, "completion_tokens": 300, "cache_read_tokens": 8_192},
+        cost="808*0.60/M + 8192*0.30/M + 300*2.20/M",
+    ),
+    Case(
         name="cached, at the price since 2026-10-19",
         source=_PRICES,
         model=f"{_MODELS}gpt-oss-120b",

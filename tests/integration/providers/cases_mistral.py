@@ -176,6 +176,14 @@ INVOKED: Final = (
         cost="1000*0.30/M + 9000*0.03/M + 500*0.90/M",
     ),
     Case(
+        name="cached, of a model whose entry has no rate for it",
+        source=_CACHING,
+        model="magistral-medium-2509",
+        body=completion("magistral-medium-2509", _usage(10_000, 500, **_cached(8_000)), content="Paris"),
+        tokens={"prompt_tokens": 10_000, "completion_tokens": 500, "cache_read_tokens": 8_000},
+        cost="2000*2/M + 8000*0.20/M + 500*5/M",
+    ),
+    Case(
         # Three minutes of sound, billed by the hour. Its tokens are in the total and in nothing else.
         name="sound, billed by its seconds",
         source=_AUDIO,

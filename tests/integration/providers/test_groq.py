@@ -29,6 +29,15 @@ def test_streamed(case: Case) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["invoked", "streamed"])
+def test_a_tier_is_named_where_it_was_in_force(streamed: bool) -> None:
+    """The integration repeats what was asked for; `auto` leaves the choice to Groq."""
+    asked = {tier: case for case in CASES if (tier := case.settings.get("service_tier"))}
+    named = {tier: row_of(case, build, answer, streamed=streamed)["metadata"] for tier, case in asked.items()}
+    assert named["flex"]["service_tier"] == "flex"
+    assert "service_tier" not in named["auto"]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["invoked", "streamed"])
 @pytest.mark.parametrize("failure", REFUSED, ids=lambda failure: failure.name)
 def test_what_the_provider_refused_is_not_billed(failure: Failure, streamed: bool) -> None:
     check(failure.case, failed_row(failure, build, streamed=streamed))

@@ -19,6 +19,12 @@ def test_streamed(case: Case) -> None:
     check(case, row_of(case, build, answer, streamed=True))
 
 
+def test_the_tokens_of_sound_are_no_riddle() -> None:
+    """They stand in the total alone, and are billed by the second: nothing of it is unexplained."""
+    (sound,) = [case for case in INVOKED if case.units]
+    assert "notes" not in row_of(sound, build, answer, streamed=False)["metadata"]
+
+
 @pytest.mark.parametrize("streamed", [False, True], ids=["invoked", "streamed"])
 @pytest.mark.parametrize("failure", REFUSED, ids=lambda failure: failure.name)
 def test_what_the_provider_refused_is_not_billed(failure: Failure, streamed: bool) -> None:

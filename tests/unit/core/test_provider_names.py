@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from vital_tracking.core.pricing import PriceBook
+from vital_tracking.core.usage import TokenUsage
 
 AT = datetime(2026, 11, 15, 12, tzinfo=UTC)
 BOOK = PriceBook()
@@ -262,3 +263,21 @@ def test_the_entry_that_prices_a_model(provider: str | None, model: str, expecte
 @pytest.mark.parametrize(("provider", "model"), UNPRICED)
 def test_no_list_price_holds(provider: str | None, model: str) -> None:
     assert entry(provider, model) is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "answered", "sent", "expected"),
+    [
+        ("anthropic-bedrock", "claude-sonnet-4-5-20250929", f"global.{SONNET}", GLOBAL_SONNET),
+        ("anthropic-bedrock", "claude-sonnet-4-5-20250929", f"us.{SONNET}", REGIONAL_SONNET),
+        ("openrouter", "deepseek/deepseek-r1", "deepseek/deepseek-r1:free", "openrouter/deepseek/deepseek-r1:free"),
+        ("azure", "gpt-4o-2024-11-20", "my-deployment", "azure/gpt-4o"),
+        ("openai", "gpt-4o", "gpt-4o-mini", "openai/gpt-4o"),  # another model than was sent
+        ("openai", "gpt-4o-mini-2024-07-18", "gpt-4o", "openai/gpt-4o-mini"),
+    ],
+)
+def test_the_name_that_says_more_prices_a_call(provider: str, answered: str, sent: str, expected: str) -> None:
+    """What was sent may hold the region, the version or the route of what answered; it may also be another model."""
+    cost = BOOK.cost(TokenUsage(1000, 100), provider, [answered, sent], AT)
+    assert cost is not None
+    assert cost.version.split(" ")[2] == expected
