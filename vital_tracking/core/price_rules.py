@@ -101,8 +101,6 @@ CACHE_READ_SHARES: Final[Mapping[str, Decimal]] = {
     "mistral": Decimal("0.1"),
     # https://docs.fireworks.ai/faq-new/billing-pricing/is-prompt-caching-billed-differently: half, but for models with their own
     "fireworks": Decimal("0.5"),
-    # https://console.groq.com/docs/prompt-caching: half
-    "groq": Decimal("0.5"),
 }
 """What part of the input price cached tokens cost, by provider, for models whose entry has no rate of them."""
 

@@ -139,11 +139,56 @@ def test_a_tier_is_chosen_by_the_whole_prompt(text: int, cached: int, completion
         assert cost.total == dollars((text, "3"), (cached, "0.3"), (completion, "15"))
 
 
+def test_a_second_of_an_hours_price_is_exact() -> None:
+    """A third of a cent has no end, three thirds have: what adds up to an hour costs the hour's price to the last decimal."""
+    rates = BOOK.rates("mistral", "voxtral-small-2507", AT)
+    assert rates is not None
+    for seconds, fees in ((3600, "0.24"), (180, "0.012"), (3600 * 10_000, "2400"), (1, "0.000066666666666666666667")):
+        cost = rates.cost(TokenUsage(units={"input_audio_seconds": seconds}))
+        assert cost is not None
+        assert cost.fees == cost.total == Decimal(fees)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "cached"),
+    [
+        ("mistral", "mistral-large-2512", "0.05"),  # its own rate
+        ("mistral", "magistral-medium-2509", "0.20"),
+        ("fireworks", "accounts/fireworks/models/glm-4p7", "0.30"),
+        ("fireworks", "accounts/fireworks/models/kimi-k2p6", "0.16"),  # its own rate
+        ("groq", "llama-3.3-70b-versatile", "0.59"),  # no discount is known
+    ],
+)
+def test_cached_tokens_cost_the_providers_share_where_no_rate_is_listed(provider: str, model: str, cached: str) -> None:
+    """Mistral gives them for a tenth of the input's price, Fireworks for half of it."""
+    cost = BOOK.cost(TokenUsage(1_000_000, 0, cache_read_tokens=1_000_000), provider, [model], AT)
+    assert cost is not None
+    assert cost.total == Decimal(cached)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "tier", "notes"),
+    [
+        ("fireworks", "accounts/fireworks/models/kimi-k2p5", "priority", ("tier_unpriced:priority",)),
+        ("fireworks", "accounts/fireworks/models/kimi-k2p5", "default", ()),
+        ("groq", "llama-3.3-70b-versatile", "flex", ()),  # costs the same
+        ("groq", "llama-3.3-70b-versatile", "on_demand", ()),
+        ("openai", "gpt-5", "priority", ()),  # has its own price
+        ("openai", "gpt-3.5-turbo-instruct", "batch", ("tier_unpriced:batch",)),
+    ],
+)
+def test_a_tier_whose_price_nobody_lists_is_noted(provider: str, model: str, tier: str, notes: tuple[str, ...]) -> None:
+    """The standard price is all that is known then, and it may be too little or too much."""
+    cost = BOOK.cost(TokenUsage(1000, 10), provider, [model], AT, facts={"service_tier": tier})
+    assert cost is not None
+    assert cost.notes == notes
+
+
 MODELS = [
     ("openai", "gpt-4o-mini"), ("openai", "gpt-4o-2024-08-06"), ("openai", "gpt-5"), ("openai", "o3-mini"),
     ("openai", "gpt-3.5-turbo-instruct"), ("openai", "gpt-5.4"),
     ("anthropic", "claude-haiku-4-5"), ("anthropic", "claude-sonnet-4-5-20250929"), ("anthropic", "claude-3-haiku-20240307"),
-    ("google", "gemini-2.5-pro"), ("google", "gemini-2.5-flash"), ("mistral", "mistral-large-latest"),
+    ("google", "gemini-2.5-pro"), ("google", "gemini-2.5-flash"), ("mistral", "mistral-large-2512"),
     ("groq", "llama-3.3-70b-versatile"),
     ("deepseek", "deepseek-chat"), ("aws", "anthropic.claude-sonnet-4-5-20250929-v1:0"), ("azure", "gpt-4o"),
 ]  # fmt: skip
