@@ -20,6 +20,9 @@ _WHY: Final = {
     "unit_unpriced": "is billed for a unit that no price is known for. Set one: vital-tracking prices set --unit.",
     "unit_unknown": "reports a unit that is not known. Set a price: vital-tracking prices set --unit.",
     "passes_hidden": "took a pass more, whose tokens a stream does not report; invoke it to have them counted.",
+    "cache_hidden": "may have read from a cache, which its integration leaves out of a stream; invoke it to have that counted.",
+    "billed_units_hidden": "is billed for less than the tokens that its integration hands on; stream it to have them exactly.",
+    "tier_unpriced": "was processed in a tier that no price is known for; it is priced at the standard one.",
     "total_unexplained": "reports a total that its parts do not add up to.",
 }
 _MOST: Final = 4096
@@ -34,7 +37,8 @@ class InexactCosts:
     def look(self, record: CallRecord, cost: Cost | None) -> None:
         """Look at a record and its cost."""
         notes = record.usage.notes if cost is None else (*record.usage.notes, *cost.notes)
-        if record.usage.estimated and record.status == "ok":
+        said = any(note.endswith("_hidden") for note in notes)
+        if record.usage.estimated and record.status == "ok" and not said:
             notes = ("usage_estimated", *notes)
         for note in notes:
             kind, _, unit = note.partition(":")
