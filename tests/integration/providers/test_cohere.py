@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
+from langchain_cohere import ChatCohere
 
 from tests.integration.providers.cases_cohere import (
     FAILED,
@@ -41,3 +45,22 @@ def test_a_paid_answer_that_the_client_refused_is_billed(failure: Failure) -> No
 @pytest.mark.parametrize("failure", FAILED_STREAMS, ids=lambda failure: failure.name)
 def test_a_paid_stream_that_the_client_refused_is_billed(failure: Failure) -> None:
     check(failure.case, failed_row(failure, build, streamed=True))
+
+
+class _Asynchronous:
+    """A model that is streamed through its own event loop."""
+
+    def __init__(self, model: ChatCohere) -> None:
+        self._model = model
+
+    def stream(self, prompt: str, **named: Any) -> list[Any]:
+        async def chunks() -> list[Any]:
+            return [chunk async for chunk in self._model.astream(prompt, **named)]
+
+        return asyncio.run(chunks())
+
+
+@pytest.mark.parametrize("case", STREAMED, ids=lambda case: case.name)
+def test_streamed_asynchronously(case: Case) -> None:
+    """The integration hands the same counts on by another way."""
+    check(case, row_of(case, lambda url, case: _Asynchronous(build(url, case)), answer, streamed=True))
