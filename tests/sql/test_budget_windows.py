@@ -226,6 +226,7 @@ def test_a_price_that_becomes_known_replaces_the_ceiling(db: Connection) -> None
     price = {
         "input_cost": "0.5",
         "output_cost": "0",
+        "fees": "0",
         "total_cost": "0.5",
         "potential_cost": "0.5",
         "price_version": "v",
