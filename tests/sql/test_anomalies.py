@@ -79,7 +79,7 @@ def add(connection: Connection, number: int, **columns: Any) -> None:
     """Add so many calls at acme on that day, a minute apart."""
     row = {
         "organization_id": "acme", "service_type": "workflow", "model": "gpt-y", "price_version": "test", "priced": True,
-        "input_cost": 0, "output_cost": 0, "fees": 0, "total_cost": 0, "potential_cost": 0, **columns,
+        "input_cost": columns.get("total_cost", 0), "output_cost": 0, "fees": 0, "total_cost": 0, "potential_cost": 0, **columns,
     }  # fmt: skip
     if not row["priced"]:
         row |= dict.fromkeys(("input_cost", "output_cost", "fees", "total_cost", "potential_cost", "price_version"))
