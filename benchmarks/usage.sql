@@ -40,7 +40,7 @@ begin
       agent_id, agent_name, agent_tier, workflow_id, workflow_step, workflow_step_name, panel_id, panel_position, panel_size, solution_id,
       framework, provider, model, call_type, message_type, run_id, trace_id,
       prompt_tokens, completion_tokens, total_tokens, cache_read_tokens, reasoning_tokens,
-      input_cost, output_cost, total_cost, potential_cost, price_version, priced, ceiling_cost,
+      input_cost, output_cost, fees, total_cost, potential_cost, price_version, priced, ceiling_cost,
       latency_ms, ttft_ms, cache_hit, status, error_type, request_hash
     )
     with drawn as (

@@ -3,6 +3,8 @@
 -- Money is numeric US dollars and exact. Token buckets are disjoint inside their total:
 --   prompt_tokens     = uncached text + cache_read_tokens + cache_write_tokens + audio
 --   completion_tokens = text + reasoning_tokens + audio
+-- What is billed beside tokens is counted in billed_units, by the names of genai-prices' usage keys, and costs fees:
+--   total_cost = input_cost + output_cost + fees
 -- `< 'Infinity'` keeps NaN out too, which PostgreSQL sorts above every number; least and greatest leave NULLs out.
 --
 -- `calls` is more than 1 only where calls were merged into one row, because there was no room to keep more than their money: such a
@@ -34,6 +36,7 @@ create table public.token_usage_logs (
   provider text,
   model text,
   requested_model text,
+  sent_model text,
   call_type text not null default 'chat',
   message_type text,
   calls integer not null default 1,
@@ -50,16 +53,20 @@ create table public.token_usage_logs (
   reasoning_tokens bigint not null default 0,
   audio_tokens bigint not null default 0,
   audio_output_tokens bigint not null default 0,
+  billed_units jsonb,
   usage_estimated boolean not null default false,
   input_cost numeric,
   output_cost numeric,
+  fees numeric,
   total_cost numeric,
   potential_cost numeric,
   price_version text,
   priced boolean not null,
   ceiling_cost numeric,
+  reported_cost numeric,
   latency_ms double precision,
   ttft_ms double precision,
+  first_word_ms double precision,
   cache_hit boolean not null default false,
   status text not null default 'ok',
   success boolean generated always as (status = 'ok') stored,
@@ -91,18 +98,29 @@ create table public.token_usage_logs (
     and cache_write_1h_tokens <= cache_write_tokens
     and audio_output_tokens <= audio_tokens
   ),
-  constraint token_usage_logs_costs_not_negative check (
-    least(input_cost, output_cost, total_cost, potential_cost, ceiling_cost) >= 0
-    and greatest(input_cost, output_cost, total_cost, potential_cost, ceiling_cost) < 'Infinity'
+  -- An object of counts, but for `passes`, which lists what each pass of one answer used. A count that is not whole may be text, of
+  -- which no client makes a float.
+  constraint token_usage_logs_billed_units check (
+    jsonb_typeof(billed_units) = 'object' and billed_units <> '{}' and octet_length(billed_units::text) <= 4096
+    and not billed_units @? '$.keyvalue() ? (
+      @.key <> "passes" && !(@.value.type() == "number" && @.value >= 0)
+      && !(@.value.type() == "string" && @.value like_regex "^[0-9]{1,15}([.][0-9]{1,15})?$")
+    )'
+    and coalesce(jsonb_typeof(billed_units -> 'passes'), 'array') = 'array'
   ),
-  constraint token_usage_logs_total_cost check (total_cost >= input_cost + output_cost),
+  constraint token_usage_logs_costs_not_negative check (
+    least(input_cost, output_cost, fees, total_cost, potential_cost, ceiling_cost, reported_cost) >= 0
+    and greatest(input_cost, output_cost, fees, total_cost, potential_cost, ceiling_cost, reported_cost) < 'Infinity'
+  ),
+  constraint token_usage_logs_total_cost check (total_cost = input_cost + output_cost + fees),
   constraint token_usage_logs_priced check (
-    num_nonnulls(input_cost, output_cost, total_cost, potential_cost, price_version) = case when priced then 5 else 0 end
+    num_nonnulls(input_cost, output_cost, fees, total_cost, potential_cost, price_version) = case when priced then 6 else 0 end
   ),
   constraint token_usage_logs_cache_hit_costs_nothing check (not cache_hit or not priced or total_cost = 0),
   constraint token_usage_logs_blocked_costs_nothing check (status <> 'blocked' or (priced and total_cost = 0)),
   constraint token_usage_logs_times_not_negative check (
-    least(latency_ms, ttft_ms, throttled_ms) >= 0 and greatest(latency_ms, ttft_ms, throttled_ms) < 'Infinity'
+    least(latency_ms, ttft_ms, first_word_ms, throttled_ms) >= 0
+    and greatest(latency_ms, ttft_ms, first_word_ms, throttled_ms) < 'Infinity'
   ),
   constraint token_usage_logs_metadata_small check (
     jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 4096
@@ -113,17 +131,26 @@ comment on table public.token_usage_logs is 'One row a call to a model: who, wha
 comment on column public.token_usage_logs.id is 'Our own call id, a UUIDv7: it sorts by time.';
 comment on column public.token_usage_logs.created_at is 'When the call started.';
 comment on column public.token_usage_logs.recorded_at is 'When the row was written, by the database clock.';
-comment on column public.token_usage_logs.requested_model is 'The model that was asked for, where another one answered.';
+comment on column public.token_usage_logs.model is 'The model that answered.';
+comment on column public.token_usage_logs.requested_model is 'The model that was asked for, before any downgrade, where another one answered.';
+comment on column public.token_usage_logs.sent_model is 'The model that the request named, where another one answered.';
 comment on column public.token_usage_logs.workflow_step is 'The step as its author named it, else the LangGraph node.';
 comment on column public.token_usage_logs.calls is 'How many calls the row stands for: 1, or more where they were merged.';
 comment on column public.token_usage_logs.cache_write_1h_tokens is 'The part of cache_write_tokens kept for an hour, which is priced apart.';
 comment on column public.token_usage_logs.audio_output_tokens is 'The part of audio_tokens that the model spoke, which is priced apart.';
+comment on column public.token_usage_logs.billed_units is 'What is billed beside plain tokens: {"web_searches": 4, ...}; NULL: nothing.';
 comment on column public.token_usage_logs.usage_estimated is 'True where nobody reported token counts and they were estimated.';
+comment on column public.token_usage_logs.input_cost is 'US dollars for the tokens of the prompt.';
+comment on column public.token_usage_logs.output_cost is 'US dollars for the tokens of the answer.';
+comment on column public.token_usage_logs.fees is 'US dollars for searches, requests, citations and other units that are no tokens of the model.';
+comment on column public.token_usage_logs.total_cost is 'US dollars: input_cost + output_cost + fees.';
 comment on column public.token_usage_logs.potential_cost is 'What the call would have cost without any cache.';
 comment on column public.token_usage_logs.price_version is 'The price entry that priced this row.';
 comment on column public.token_usage_logs.priced is 'False where no price is known: the costs are NULL, never 0, until the row is repriced.';
 comment on column public.token_usage_logs.ceiling_cost is 'What budgets count for a call without a price, until it is repriced; no part of the bill.';
-comment on column public.token_usage_logs.ttft_ms is 'Milliseconds to the first token that was not empty.';
+comment on column public.token_usage_logs.reported_cost is 'The provider''s own figure in US dollars, where it gives one; no part of the bill.';
+comment on column public.token_usage_logs.ttft_ms is 'Milliseconds to the first token that was not empty, thoughts included.';
+comment on column public.token_usage_logs.first_word_ms is 'Milliseconds to the first token of the answer that was no thought.';
 comment on column public.token_usage_logs.cache_hit is 'True where LangChain answered from its own cache: nothing was billed.';
 comment on column public.token_usage_logs.budget_action is 'Strictest budget action: throttle, downgrade, block; shadow_... if only noted.';
 comment on column public.token_usage_logs.throttled_ms is 'Milliseconds that a budget made the call wait.';

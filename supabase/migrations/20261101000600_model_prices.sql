@@ -1,13 +1,16 @@
 -- The team's own prices, which take precedence over those of the price book. Entries are dated and never overwritten: a new price is
 -- a new row, and a call is priced by the row in force when it started.
+--
+-- unit_prices are for what is billed beside plain tokens, by the names of genai-prices' usage keys: {"web_searches": 0.01}. They are US
+-- dollars for one unit, for tokens (output_image_tokens) for a million. An entry without input_usd_per_mtok changes these units alone.
 
 create table public.model_prices (
   id bigint generated always as identity primary key,
   provider text,
   model text not null,
   valid_from timestamptz not null default now(),
-  input_usd_per_mtok numeric not null,
-  output_usd_per_mtok numeric not null default 0,
+  input_usd_per_mtok numeric,
+  output_usd_per_mtok numeric,
   cache_read_usd_per_mtok numeric,
   cache_write_usd_per_mtok numeric,
   cache_write_1h_usd_per_mtok numeric,
@@ -15,6 +18,7 @@ create table public.model_prices (
   audio_input_usd_per_mtok numeric,
   audio_output_usd_per_mtok numeric,
   request_usd numeric,
+  unit_prices jsonb,
   note text,
   created_at timestamptz not null default now(),
   constraint model_prices_model_named check (btrim(model) <> ''),
@@ -28,10 +32,23 @@ create table public.model_prices (
       input_usd_per_mtok, output_usd_per_mtok, cache_read_usd_per_mtok, cache_write_usd_per_mtok, cache_write_1h_usd_per_mtok,
       reasoning_usd_per_mtok, audio_input_usd_per_mtok, audio_output_usd_per_mtok, request_usd
     ) < 'Infinity'
+  ),
+  constraint model_prices_unit_prices check (
+    jsonb_typeof(unit_prices) = 'object' and unit_prices <> '{}' and octet_length(unit_prices::text) <= 2048
+    and not unit_prices @? '$.keyvalue() ? (@.value.type() <> "number" || @.value < 0)'
+  ),
+  constraint model_prices_complete check (
+    input_usd_per_mtok is not null or unit_prices is not null and num_nonnulls(
+      output_usd_per_mtok, cache_read_usd_per_mtok, cache_write_usd_per_mtok, cache_write_1h_usd_per_mtok,
+      reasoning_usd_per_mtok, audio_input_usd_per_mtok, audio_output_usd_per_mtok, request_usd
+    ) = 0
   )
 );
 
 comment on table public.model_prices is 'The team''s own prices in US dollars per million tokens, dated; NULL provider means any provider.';
+comment on column public.model_prices.input_usd_per_mtok is 'NULL: the entry changes only unit_prices, and tokens keep their listed prices.';
+comment on column public.model_prices.output_usd_per_mtok is 'NULL beside a price of input: answers cost nothing.';
+comment on column public.model_prices.unit_prices is 'US dollars for one unit, for tokens for a million: {"web_searches": 0.01}.';
 
 create unique index model_prices_entry on public.model_prices (coalesce(lower(provider), ''), lower(model), valid_from);
 
@@ -41,8 +58,8 @@ create policy "Organization admins see prices" on public.model_prices
 for select to authenticated
 using (cardinality((select vital_private.administered_organizations())) > 0);
 
--- Add one price entry, given as a JSON object with the table's column names. Returns its id. An entry that is already there with
--- the same amounts is returned as it is; one with other amounts is refused, since prices are never overwritten.
+-- Add one price entry, given as a JSON object with the table's column names, amounts as text or numbers. Returns its id. An entry that
+-- is already there with the same amounts is returned as it is; one with other amounts is refused, since prices are never overwritten.
 create function public.add_model_price_v1(price text) returns bigint
 language plpgsql
 security definer
@@ -59,17 +76,22 @@ begin
   given.provider := nullif(btrim(given.provider), '');
   given.model := btrim(given.model);
   given.valid_from := coalesce(given.valid_from, now());
-  given.output_usd_per_mtok := coalesce(given.output_usd_per_mtok, 0);
-  if given.input_usd_per_mtok is null then
-    raise exception 'A price needs input_usd_per_mtok.' using errcode = '23502';
+  given.unit_prices := (
+    select jsonb_object_agg(unit.key, unit.value::numeric) from jsonb_each_text(nullif(given.unit_prices, 'null')) as unit
+  );
+  if given.input_usd_per_mtok is not null then
+    given.output_usd_per_mtok := coalesce(given.output_usd_per_mtok, 0);
+  elsif given.unit_prices is null then
+    raise exception 'A price needs input_usd_per_mtok, unit_prices or both.' using errcode = '23502';
   end if;
   insert into public.model_prices (
     provider, model, valid_from, input_usd_per_mtok, output_usd_per_mtok, cache_read_usd_per_mtok, cache_write_usd_per_mtok,
-    cache_write_1h_usd_per_mtok, reasoning_usd_per_mtok, audio_input_usd_per_mtok, audio_output_usd_per_mtok, request_usd, note
+    cache_write_1h_usd_per_mtok, reasoning_usd_per_mtok, audio_input_usd_per_mtok, audio_output_usd_per_mtok, request_usd, unit_prices,
+    note
   ) values (
     given.provider, given.model, given.valid_from, given.input_usd_per_mtok, given.output_usd_per_mtok,
     given.cache_read_usd_per_mtok, given.cache_write_usd_per_mtok, given.cache_write_1h_usd_per_mtok, given.reasoning_usd_per_mtok,
-    given.audio_input_usd_per_mtok, given.audio_output_usd_per_mtok, given.request_usd, given.note
+    given.audio_input_usd_per_mtok, given.audio_output_usd_per_mtok, given.request_usd, given.unit_prices, given.note
   )
   on conflict (coalesce(lower(provider), ''), lower(model), valid_from) do nothing
   returning id into price_id;
@@ -99,7 +121,9 @@ as $$
     select
       id, provider, model, valid_from, input_usd_per_mtok::text, output_usd_per_mtok::text, cache_read_usd_per_mtok::text,
       cache_write_usd_per_mtok::text, cache_write_1h_usd_per_mtok::text, reasoning_usd_per_mtok::text,
-      audio_input_usd_per_mtok::text, audio_output_usd_per_mtok::text, request_usd::text, note
+      audio_input_usd_per_mtok::text, audio_output_usd_per_mtok::text, request_usd::text,
+      (select json_object_agg(unit.key, unit.value) from jsonb_each_text(unit_prices) as unit) as unit_prices,
+      note
     from public.model_prices
   ) as entry
 $$;

@@ -22,13 +22,14 @@ comment on column vital_private.budget_terms.of_call is 'Expression over a row `
 select vital_private.restrict_relation('vital_private.budget_terms');
 
 -- The model that a budget counts a call for: the one that was asked for, under whatever dated name it answered; after a downgrade the
--- one that answered, without its date. (No SET clause, so that PostgreSQL may inline it: it runs for every call recorded.)
-create function vital_private.budget_model(model text, requested_model text, budget_action text) returns text
+-- one that was sent instead. Where nobody kept that name it is the one that answered, without its date. (No SET clause, so that
+-- PostgreSQL may inline it: it runs for every call recorded.)
+create function vital_private.budget_model(model text, requested_model text, sent_model text, budget_action text) returns text
 language sql
 immutable
 return case
-  when budget_action = 'downgrade' then regexp_replace(model, '-([0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2})$', '')
-  else coalesce(requested_model, model)
+  when budget_action = 'downgrade' then coalesce(sent_model, regexp_replace(model, '-([0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2})$', ''))
+  else coalesce(requested_model, sent_model, model)
 end;
 
 insert into vital_private.budget_terms (kind, position, name, of_call) values
@@ -41,7 +42,7 @@ insert into vital_private.budget_terms (kind, position, name, of_call) values
 ('entity', 7, 'workflow', 'call.workflow_id'),
 ('entity', 8, 'panel', 'call.panel_id'),
 ('entity', 9, 'solution', 'call.solution_id'),
-('entity', 10, 'model', 'vital_private.budget_model(call.model, call.requested_model, call.budget_action)'),
+('entity', 10, 'model', 'vital_private.budget_model(call.model, call.requested_model, call.sent_model, call.budget_action)'),
 -- Until a call without a price is repriced, it counts what it can have cost at most.
 ('metric', 1, 'cost_usd', 'coalesce(call.total_cost, call.ceiling_cost, 0)'),
 ('metric', 2, 'tokens', 'case when call.cache_hit then 0 else call.total_tokens end'),

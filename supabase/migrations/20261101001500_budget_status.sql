@@ -254,17 +254,18 @@ as $$
   select coalesce(json_agg(h), '[]')
   from (
     select
-      coalesce(c.requested_model, c.model) as model, c.agent_id,
+      c.model, c.agent_id,
       percentile_disc(0.99) within group (order by c.completion_tokens) as completion_tokens
     from (
-      select model, requested_model, agent_id, completion_tokens
+      select
+        vital_private.budget_model(model, requested_model, sent_model, budget_action) as model, agent_id, completion_tokens
       from public.token_usage_logs
       where created_at > now() - interval '30 days' and status = 'ok' and not usage_estimated and call_type = 'chat'
         and calls = 1 -- merged calls do not say how long one answer was
       order by id desc
       limit 5000
     ) as c
-    where coalesce(c.requested_model, c.model) is not null
+    where c.model is not null
     group by 1, 2
     having count(*) >= 8
   ) as h

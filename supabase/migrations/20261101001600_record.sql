@@ -57,25 +57,24 @@ begin
     insert into public.token_usage_logs as added (
       id, created_at, organization_id, user_id, session_id, service_type, service_id, service_name, service_run_id,
       agent_id, agent_name, agent_tier, agent_role, workflow_id, workflow_step, workflow_step_name,
-      panel_id, panel_position, panel_size, solution_id, framework, provider, model, requested_model, call_type, message_type,
-      calls, run_id, parent_run_id, trace_id, langsmith_project,
+      panel_id, panel_position, panel_size, solution_id, framework, provider, model, requested_model, sent_model,
+      call_type, message_type, calls, run_id, parent_run_id, trace_id, langsmith_project,
       prompt_tokens, completion_tokens, total_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens,
-      reasoning_tokens, audio_tokens, audio_output_tokens, usage_estimated,
-      input_cost, output_cost, total_cost, potential_cost, price_version, priced, ceiling_cost,
-      latency_ms, ttft_ms, cache_hit, status, error_type, budget_action, throttled_ms, request_hash, tags, metadata
+      reasoning_tokens, audio_tokens, audio_output_tokens, billed_units, usage_estimated,
+      input_cost, output_cost, fees, total_cost, potential_cost, price_version, priced, ceiling_cost, reported_cost,
+      latency_ms, ttft_ms, first_word_ms, cache_hit, status, error_type, budget_action, throttled_ms, request_hash, tags, metadata
     )
     select
       c.id, c.created_at, c.organization_id, c.user_id, c.session_id, c.service_type, c.service_id, c.service_name, c.service_run_id,
       c.agent_id, c.agent_name, c.agent_tier, c.agent_role, c.workflow_id, c.workflow_step, c.workflow_step_name,
-      c.panel_id, c.panel_position, c.panel_size, c.solution_id, c.framework, c.provider, c.model, c.requested_model,
-      coalesce(c.call_type, 'chat'), c.message_type,
-      coalesce(c.calls, 1), c.run_id, c.parent_run_id, c.trace_id, c.langsmith_project,
+      c.panel_id, c.panel_position, c.panel_size, c.solution_id, c.framework, c.provider, c.model, c.requested_model, c.sent_model,
+      coalesce(c.call_type, 'chat'), c.message_type, coalesce(c.calls, 1), c.run_id, c.parent_run_id, c.trace_id, c.langsmith_project,
       coalesce(c.prompt_tokens, 0), coalesce(c.completion_tokens, 0), coalesce(c.total_tokens, 0),
       coalesce(c.cache_read_tokens, 0), coalesce(c.cache_write_tokens, 0), coalesce(c.cache_write_1h_tokens, 0),
       coalesce(c.reasoning_tokens, 0), coalesce(c.audio_tokens, 0), coalesce(c.audio_output_tokens, 0),
-      coalesce(c.usage_estimated, false),
-      c.input_cost, c.output_cost, c.total_cost, c.potential_cost, c.price_version, c.priced, c.ceiling_cost,
-      c.latency_ms, c.ttft_ms, coalesce(c.cache_hit, false), coalesce(c.status, 'ok'), c.error_type, c.budget_action,
+      c.billed_units, coalesce(c.usage_estimated, false),
+      c.input_cost, c.output_cost, c.fees, c.total_cost, c.potential_cost, c.price_version, c.priced, c.ceiling_cost, c.reported_cost,
+      c.latency_ms, c.ttft_ms, c.first_word_ms, coalesce(c.cache_hit, false), coalesce(c.status, 'ok'), c.error_type, c.budget_action,
       c.throttled_ms, c.request_hash, coalesce(c.tags, '{}'), coalesce(c.metadata, '{}')
     from incoming as c
     on conflict (id, created_at) do nothing

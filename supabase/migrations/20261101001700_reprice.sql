@@ -1,5 +1,49 @@
 -- Calls whose price was unknown are stored with NULL costs; once a price is known they are repriced from the tokens on the row.
 
+-- The facts in a call's metadata by which providers choose one of several prices of a model.
+create function vital_private.price_facts(metadata jsonb) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select coalesce(jsonb_object_agg(fact, metadata ->> fact), '{}')
+  from unnest('{service_tier, speed, inference_geo, search_context_size, processing}'::text[]) as fact
+  where metadata ->> fact is not null
+$$;
+
+-- What the price of a call depends on, beside what it cost when it was recorded. Amounts are text, so that no client turns money into a
+-- float, and so are the counts of billed_units, which need not be whole.
+create view vital_private.calls_to_price
+with (security_invoker = true)
+as
+select
+  id,
+  created_at,
+  calls,
+  provider,
+  model,
+  sent_model,
+  requested_model,
+  cache_hit,
+  status,
+  prompt_tokens,
+  completion_tokens,
+  cache_read_tokens,
+  cache_write_tokens,
+  cache_write_1h_tokens,
+  reasoning_tokens,
+  audio_tokens,
+  audio_output_tokens,
+  usage_estimated,
+  billed_units::text as billed_units,
+  vital_private.price_facts(metadata) as price_facts,
+  coalesce(metadata -> 'notes' ? 'usage_missing', false) as usage_missing,
+  reported_cost::text as reported_cost,
+  total_cost::text as total_cost,
+  price_version,
+  priced
+from public.token_usage_logs;
+
 -- The next unpriced calls after (after_created_at, after_id), in that order, as JSON: what their price depends on.
 create function public.unpriced_calls_v1(after_created_at timestamptz, after_id uuid, batch_size integer) returns json
 language sql
@@ -9,13 +53,11 @@ set search_path = ''
 as $$
   select coalesce(json_agg(call order by call.created_at, call.id), '[]')
   from (
-    select
-      id, created_at, calls, provider, model, requested_model, cache_hit, prompt_tokens, completion_tokens, cache_read_tokens,
-      cache_write_tokens, cache_write_1h_tokens, reasoning_tokens, audio_tokens, audio_output_tokens,
-      metadata ->> 'service_tier' as service_tier
-    from public.token_usage_logs
+    select *
+    from vital_private.calls_to_price
     where not priced
-      and not (usage_estimated and total_tokens = 0) -- nobody knows how many tokens these used, so a price is of no use
+      -- Nobody knows how many tokens these used, so a price is of no use.
+      and not (usage_estimated and prompt_tokens + completion_tokens = 0 and billed_units is null and reported_cost is null)
       and (created_at, id) > (
         coalesce(after_created_at, '-infinity'::timestamptz), coalesce(after_id, '00000000-0000-0000-0000-000000000000')
       )
@@ -24,7 +66,27 @@ as $$
   ) as call
 $$;
 
--- Put prices on unpriced calls: a JSON array of {id, created_at, input_cost, output_cost, total_cost, potential_cost,
+-- The next calls that started from `since` on, priced or not, after the id `after_id` (NULL: from the first on), in the order of ids, as
+-- JSON: what their price depends on, and what they cost. Blocked calls were never made. (Ids are the order of the primary key, which
+-- holds the start, too, so that a batch reads little more than its rows.)
+create function public.calls_to_price_v1(since timestamptz, after_id uuid, batch_size integer) returns json
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(json_agg(call order by call.id), '[]')
+  from (
+    select *
+    from vital_private.calls_to_price
+    where created_at >= since and status <> 'blocked'
+      and id > coalesce(after_id, '00000000-0000-0000-0000-000000000000')
+    order by id
+    limit least(greatest(batch_size, 1), 1000)
+  ) as call
+$$;
+
+-- Put prices on unpriced calls: a JSON array of {id, created_at, input_cost, output_cost, fees, total_cost, potential_cost,
 -- price_version}. A call that has a price keeps it, so running this twice changes nothing. Budgets, which had counted the call
 -- at its ceiling cost, count what it truly cost from now on. Returns how many rows were priced.
 create function public.reprice_calls_v1(prices text) returns bigint
@@ -50,8 +112,8 @@ begin
   priced as (
     update public.token_usage_logs as call
     set
-      input_cost = p.input_cost, output_cost = p.output_cost, total_cost = p.total_cost, potential_cost = p.potential_cost,
-      price_version = p.price_version, priced = true
+      input_cost = p.input_cost, output_cost = p.output_cost, fees = p.fees, total_cost = p.total_cost,
+      potential_cost = p.potential_cost, price_version = p.price_version, priced = true
     from waiting
     join json_populate_recordset(null::public.token_usage_logs, prices::json) as p using (id, created_at)
     where call.id = waiting.id and call.created_at = waiting.created_at
@@ -66,4 +128,5 @@ begin
 end;
 $$;
 
-select vital_private.restrict_functions(api => '{unpriced_calls_v1, reprice_calls_v1}');
+select vital_private.restrict_relation('vital_private.calls_to_price');
+select vital_private.restrict_functions(api => '{unpriced_calls_v1, calls_to_price_v1, reprice_calls_v1}');

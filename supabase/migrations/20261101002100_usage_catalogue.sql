@@ -72,18 +72,35 @@ insert into vital_private.usage_measures (position, name, unit, of_call, of_sums
 (14, 'audio_tokens', 'tokens', 'call.audio_tokens::numeric', null, null, false, false, 'Tokens of audio, in prompts and answers.'),
 (15, 'input_cost', 'usd', 'coalesce(call.input_cost, 0)', null, null, false, false, 'US dollars for prompts.'),
 (16, 'output_cost', 'usd', 'coalesce(call.output_cost, 0)', null, null, false, false, 'US dollars for answers.'),
-(17, 'total_cost', 'usd', 'coalesce(call.total_cost, 0)', null, null, true, true, 'US dollars, of the calls with a price.'),
 (
-  18, 'potential_cost', 'usd', 'coalesce(call.potential_cost, 0)', null, null, true, true,
+  17, 'fees', 'usd', 'coalesce(call.fees, 0)', null, null, true, false,
+  'US dollars for searches and other units that are no tokens.'
+),
+(18, 'total_cost', 'usd', 'coalesce(call.total_cost, 0)', null, null, true, true, 'US dollars, of the calls with a price.'),
+(
+  19, 'potential_cost', 'usd', 'coalesce(call.potential_cost, 0)', null, null, true, true,
   'US dollars that these calls would have cost without any cache.'
 ),
+-- The provider's own figure beside ours of the same calls.
 (
-  19, 'latency_us', 'us',
+  20, 'reported_calls', 'calls', 'case when call.reported_cost is null or not call.priced then 0 else call.calls::bigint end',
+  null, null, false, false, 'Calls with a price of which the provider, too, said what they cost.'
+),
+(
+  21, 'reported_cost', 'usd', 'case when call.priced then coalesce(call.reported_cost, 0) else 0 end', null, null, false, false,
+  'US dollars that providers say these calls cost.'
+),
+(
+  22, 'reported_total_cost', 'usd', 'case when call.reported_cost is null then 0 else coalesce(call.total_cost, 0) end',
+  null, null, false, false, 'US dollars that these calls cost by our prices.'
+),
+(
+  23, 'latency_us', 'us',
   'case when call.latency_ms is null then 0 else (least(call.latency_ms, 1e15) * 1000)::bigint::numeric end', null, null, false, false,
   'The sum of the latencies, in microseconds.'
 ),
 (
-  20, 'latency_histogram', 'histogram',
+  24, 'latency_histogram', 'histogram',
   'case when call.latency_ms is null then 0 else (''1e'' || 12 * vital_private.latency_bucket(call.latency_ms))::numeric end',
   null, null, false, false, 'Add them up with sum(), then ask latency_percentile().'
 ),
@@ -202,7 +219,10 @@ insert into vital_private.usage_groupings (
   105, 'workflows', true, 'few an organization', '{organization_id, workflow_id, workflow_step}', 'daily_parts',
   'coalesce(u.workflow_id, u.workflow_step) is not null', 'workflow_step_name', 'total_cost', '{}', null, null
 ),
-(106, 'models', true, 'few', '{provider, model}', 'daily', 'true', null, 'total_cost', '{}', null, null),
+(
+  106, 'models', true, 'few', '{provider, model}', 'daily', 'true', null, 'total_cost',
+  '{reported_calls, reported_cost, reported_total_cost}', null, null
+),
 (107, 'cache', true, 'few', '{service_type, provider, model}', 'daily', 'true', null, 'cache_savings', '{prompt_cache_rate}', null, null);
 
 -- Functions that run with their caller's rights read the catalogue, so signed-in users may.
@@ -298,6 +318,7 @@ as $$
   where m.of_call is not null and (
     (m.of_sums is null and (m.in_reports or m.in_views))
     or m.unit = 'histogram'
+    or exists (select from vital_private.usage_groupings as g where m.name = any(g.more_measures))
     or exists (select from vital_private.usage_measures as d where strpos(d.of_sums, 's.' || m.name) > 0)
   )
 $$;

@@ -25,6 +25,27 @@ as $$
   select 'sha256:' || encode(sha256(convert_to(name, 'UTF8')), 'hex')
 $$;
 
+-- The sums of the counts of two calls, by the names of their units.
+create function vital_private.add_units(one jsonb, other jsonb) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select case
+    when one is null or other is null then coalesce(one, other)
+    else (
+      select jsonb_object_agg(both_sides.key, both_sides.count)
+      from (
+        select u.key, sum(u.value::numeric) as count
+        from (select * from jsonb_each_text(one) union all select * from jsonb_each_text(other)) as u
+        group by u.key
+      ) as both_sides
+    )
+  end
+$$;
+
+create aggregate vital_private.total_units (jsonb)(sfunc = vital_private.add_units, stype = jsonb);
+
 -- Replace at most `max_rows` calls of a user by merged ones. The caller holds the lock of the budgets alone, so nobody records
 -- or admits calls meanwhile. Answers {"rows", "calls", "merged"}.
 create function vital_private.forget_calls(who text, organization text, max_rows integer) returns jsonb
@@ -56,11 +77,11 @@ begin
     insert into public.token_usage_logs (
       id, created_at, recorded_at, organization_id, service_type, service_id, service_name, agent_id, agent_name, agent_tier, agent_role,
       workflow_id, workflow_step, workflow_step_name, panel_id, panel_position, panel_size, solution_id, framework, provider, model,
-      requested_model, call_type, message_type, usage_estimated, price_version, priced, cache_hit, status, error_type, budget_action,
-      metadata,
+      requested_model, sent_model, call_type, message_type, usage_estimated, price_version, priced, cache_hit, status, error_type,
+      budget_action, metadata,
       calls, prompt_tokens, completion_tokens, total_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens,
-      reasoning_tokens, audio_tokens, audio_output_tokens, input_cost, output_cost, total_cost, potential_cost, ceiling_cost,
-      latency_ms, ttft_ms, throttled_ms
+      reasoning_tokens, audio_tokens, audio_output_tokens, billed_units, input_cost, output_cost, fees, total_cost, potential_cost,
+      ceiling_cost, reported_cost, latency_ms, ttft_ms, first_word_ms, throttled_ms
     )
     select
       vital_private.id_of(g.minute), g.minute, max(date_trunc('minute', g.recorded_at, 'UTC')), g.organization_id, g.service_type,
@@ -69,26 +90,30 @@ begin
       case when g.service_type is distinct from '1:1_conversation' then g.service_name end,
       g.agent_id, g.agent_name, g.agent_tier, g.agent_role,
       g.workflow_id, g.workflow_step, g.workflow_step_name, g.panel_id, g.panel_position, g.panel_size, g.solution_id, g.framework,
-      g.provider, g.model, g.requested_model, g.call_type, g.message_type, g.usage_estimated, g.price_version, g.priced, g.cache_hit,
-      g.status, g.error_type, g.budget_action,
-      jsonb_strip_nulls(jsonb_build_object('service_tier', g.service_tier, 'notes', jsonb_build_array('forgotten'))),
+      g.provider, g.model, g.requested_model, g.sent_model, g.call_type, g.message_type, g.usage_estimated, g.price_version, g.priced,
+      g.cache_hit, g.status, g.error_type, g.budget_action, g.price_facts || '{"notes": ["forgotten"]}',
       sum(g.calls), sum(g.prompt_tokens), sum(g.completion_tokens), sum(g.total_tokens), sum(g.cache_read_tokens),
       sum(g.cache_write_tokens), sum(g.cache_write_1h_tokens), sum(g.reasoning_tokens), sum(g.audio_tokens),
-      sum(g.audio_output_tokens), sum(g.input_cost), sum(g.output_cost), sum(g.total_cost), sum(g.potential_cost),
-      sum(g.ceiling_cost),
+      sum(g.audio_output_tokens), vital_private.total_units(g.billed_units), sum(g.input_cost), sum(g.output_cost), sum(g.fees),
+      sum(g.total_cost), sum(g.potential_cost), sum(g.ceiling_cost), sum(g.reported_cost),
       case when sum(g.calls) = 1 then max(g.latency_ms) end, case when sum(g.calls) = 1 then max(g.ttft_ms) end,
-      case when sum(g.calls) = 1 then max(g.throttled_ms) end
+      case when sum(g.calls) = 1 then max(g.first_word_ms) end, case when sum(g.calls) = 1 then max(g.throttled_ms) end
     from (
-      select gone.*, date_trunc('minute', gone.created_at, 'UTC') as minute, gone.metadata ->> 'service_tier' as service_tier
+      select
+        gone.*, date_trunc('minute', gone.created_at, 'UTC') as minute, vital_private.price_facts(gone.metadata) as price_facts,
+        array(select jsonb_object_keys(gone.billed_units)) as units
       from gone
     ) as g
     group by
       g.minute, g.organization_id, g.service_type, 6, 7, g.agent_id, g.agent_name, g.agent_tier, g.agent_role, g.workflow_id,
       g.workflow_step, g.workflow_step_name, g.panel_id, g.panel_position, g.panel_size, g.solution_id, g.framework, g.provider,
-      g.model, g.requested_model, g.call_type, g.message_type, g.usage_estimated, g.price_version, g.priced, g.cache_hit, g.status,
-      g.error_type, g.budget_action, g.service_tier,
-      -- What is merged already, and what is absurdly large, stays a row of its own, because sums of such could overflow.
-      case when g.calls > 1 or g.total_tokens > 1e15 then g.id end
+      g.model, g.requested_model, g.sent_model, g.call_type, g.message_type, g.usage_estimated, g.price_version, g.priced, g.cache_hit,
+      g.status, g.error_type, g.budget_action, g.price_facts, g.units, g.reported_cost is null,
+      -- What is merged already, and what is absurdly large, stays a row of its own, because sums of such could overflow; so does an
+      -- answer of several passes, of which there are no sums.
+      case
+        when g.calls > 1 or g.total_tokens > 1e15 or octet_length(g.billed_units::text) > 1024 or g.billed_units ? 'passes' then g.id
+      end
     returning 1
   )
 

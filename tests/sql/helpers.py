@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import psycopg
@@ -20,9 +20,10 @@ ADMIN = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
 STRANGER = "99999999-9999-4999-8999-999999999999"
 
 Row = dict[str, Any]
+EXACT = Context(prec=10_000)
 Connection = psycopg.Connection[Row]
 
-COSTS = ("input_cost", "output_cost", "total_cost", "potential_cost", "price_version")
+COSTS = ("input_cost", "output_cost", "fees", "total_cost", "potential_cost", "price_version")
 
 
 # pg_cron is no part of the tests' PostgreSQL: this takes down what it is asked, as pg_cron's own table does.
@@ -46,8 +47,8 @@ def call_id(number: int) -> str:
 
 
 def a_call(number: int = 1, **changes: Any) -> Row:
-    """A priced call as the library sends it: 100 tokens in, 20 out, $0.30 and $0.12."""
-    return {
+    """A priced call as the library sends it: 100 tokens in, 20 out, $0.30 and $0.12; a larger total holds fees."""
+    call = {
         "id": call_id(number),
         "created_at": "2026-01-15T10:00:00+00:00",
         "prompt_tokens": 100,
@@ -61,6 +62,12 @@ def a_call(number: int = 1, **changes: Any) -> Row:
         "priced": True,
         **changes,
     }
+    amounts = [call[name] for name in ("total_cost", "input_cost", "output_cost")]
+    if "fees" not in changes and None not in amounts:
+        total, *parts = map(Decimal, amounts)
+        fees = EXACT.subtract(EXACT.subtract(total, parts[0]), parts[1])
+        call["fees"] = format(fees, "f") if fees.is_finite() and fees > 0 else "0"
+    return call
 
 
 def an_unpriced_call(number: int = 1, **changes: Any) -> Row:

@@ -15,12 +15,12 @@ create function pg_temp.a_history(
   noise double precision
 ) returns void language sql as $$
 insert into token_usage_logs (
-  id, created_at, organization_id, service_type, model, prompt_tokens, total_tokens, input_cost, output_cost, total_cost,
-  potential_cost, price_version, priced
+  id, created_at, organization_id, service_type, model, prompt_tokens, total_tokens, input_cost, output_cost, fees,
+  total_cost, potential_cost, price_version, priced
 )
 select
   gen_random_uuid(), t + make_interval(secs => 3600 * pg_temp.chance('at' || t)), organization, 'workflow', 'm', 100, 100,
-  cost, 0, cost, cost, 'test', true
+  cost, 0, 0, cost, cost, 'test', true
 from (
   select
     t,

@@ -18,12 +18,12 @@ from tests.sql.synthetic_usage import FUNCTIONS
 CALM = """
 insert into token_usage_logs (
   id, created_at, organization_id, user_id, service_type, agent_id, agent_name, provider, model, prompt_tokens, total_tokens,
-  input_cost, output_cost, total_cost, potential_cost, price_version, priced, latency_ms, status, request_hash
+  input_cost, output_cost, fees, total_cost, potential_cost, price_version, priced, latency_ms, status, request_hash
 )
 select
   gen_random_uuid(), day + make_interval(secs => 86400 * pg_temp.chance('at' || name)), organization,
   'user-' || floor(8 * pg_temp.chance('who' || name))::int, 'workflow', agent, initcap(agent), 'openai',
-  case agent when 'agent-4' then 'gpt-x' else 'gpt-y' end, 100, 100, cost, 0, cost, cost, 'test', true,
+  case agent when 'agent-4' then 'gpt-x' else 'gpt-y' end, 100, 100, cost, 0, 0, cost, cost, 'test', true,
   exp(5 + 2.3 * pg_temp.chance('ms' || name)), case when pg_temp.chance('ok' || name) < 0.02 then 'error' else 'ok' end, md5(name)
 from (
   select
@@ -79,10 +79,10 @@ def add(connection: Connection, number: int, **columns: Any) -> None:
     """Add so many calls at acme on that day, a minute apart."""
     row = {
         "organization_id": "acme", "service_type": "workflow", "model": "gpt-y", "price_version": "test", "priced": True,
-        "input_cost": 0, "output_cost": 0, "total_cost": 0, "potential_cost": 0, **columns,
+        "input_cost": columns.get("total_cost", 0), "output_cost": 0, "fees": 0, "total_cost": 0, "potential_cost": 0, **columns,
     }  # fmt: skip
     if not row["priced"]:
-        row |= dict.fromkeys(("input_cost", "output_cost", "total_cost", "potential_cost", "price_version"))
+        row |= dict.fromkeys(("input_cost", "output_cost", "fees", "total_cost", "potential_cost", "price_version"))
     day = row.pop("day", DAY)
     connection.execute(
         f"insert into token_usage_logs (id, created_at, {', '.join(row)})"

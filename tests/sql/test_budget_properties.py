@@ -364,7 +364,9 @@ class Books(RuleBasedStateMachine):
             row, cost = self.unpriced.pop(data.draw(st.integers(0, len(self.unpriced) - 1)))
             truly = cost * Decimal(share)
             amounts = dict.fromkeys(("input_cost", "total_cost", "potential_cost"), str(truly))
-            prices = [{"id": row["id"], "created_at": NOON, "output_cost": "0", "price_version": "v", **amounts}]
+            prices = [
+                {"id": row["id"], "created_at": NOON, "output_cost": "0", "fees": "0", "price_version": "v", **amounts}
+            ]
             assert call(self.db, "reprice_calls_v1", prices=json.dumps(prices)) == 1
             self.spend(row["user_id"], truly - cost, 0)
         else:

@@ -76,6 +76,8 @@ def test_a_call_counts_for_its_entity_by_name_and_by_star(db: Connection, entity
         ({"model": "claude-haiku-4-5-20251001", "requested_model": "opus", "budget_action": "downgrade"}, "claude-haiku-4-5"),
         ({"model": "gpt-5-mini-2025-08-07", "requested_model": "gpt-5", "budget_action": "downgrade"}, "gpt-5-mini"),
         ({"model": "gpt-5-mini", "requested_model": "gpt-5", "budget_action": "throttle"}, "gpt-5"),
+        ({"model": "gpt-5-2025-08-07", "sent_model": "gpt-5"}, "gpt-5"),
+        ({"model": "x", "requested_model": "opus", "sent_model": "haiku", "budget_action": "downgrade"}, "haiku"),
     ],
 )  # fmt: skip
 def test_a_model_s_budget_counts_the_model_that_was_asked_for(db: Connection, changes: Row, model: str) -> None:
@@ -226,6 +228,7 @@ def test_a_price_that_becomes_known_replaces_the_ceiling(db: Connection) -> None
     price = {
         "input_cost": "0.5",
         "output_cost": "0",
+        "fees": "0",
         "total_cost": "0.5",
         "potential_cost": "0.5",
         "price_version": "v",

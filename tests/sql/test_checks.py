@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ TOKENS = (
     "audio_tokens",
     "audio_output_tokens",
 )
-AMOUNTS = ("input_cost", "output_cost", "total_cost", "potential_cost")
-DURATIONS = ("latency_ms", "ttft_ms", "throttled_ms")
+AMOUNTS = ("input_cost", "output_cost", "fees", "total_cost", "potential_cost")
+DURATIONS = ("latency_ms", "ttft_ms", "first_word_ms", "throttled_ms")
 PRICES = (
     "input_usd_per_mtok",
     "output_usd_per_mtok",
@@ -116,10 +117,55 @@ def test_costs_are_finite_and_not_negative(db: Connection, column: str, value: s
     )
 
 
-def test_a_total_is_at_least_its_parts(db: Connection) -> None:
-    """If this failed, input and output cost would not add up to the total; more is a price per request."""
-    refuses(db, "token_usage_logs", a_call(total_cost="0.4199999"), "token_usage_logs_total_cost")
-    insert(db, "token_usage_logs", a_call(total_cost="0.43"))
+@pytest.mark.parametrize("total", ["0.4199999999999999999999", "0.4200000000000000000001", "0.43"])
+def test_a_total_is_the_sum_of_its_parts(db: Connection, total: str) -> None:
+    """If this failed, input cost, output cost and fees would not add up to the total."""
+    refuses(db, "token_usage_logs", a_call(total_cost=total, fees="0"), "token_usage_logs_total_cost")
+    fees = str(Decimal(total) - Decimal("0.42"))
+    if not fees.startswith("-"):
+        insert(db, "token_usage_logs", a_call(total_cost=total, fees=fees))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-0.000000001"])
+def test_a_provider_s_own_figure_is_an_amount_whether_the_call_is_priced_or_not(db: Connection, value: str) -> None:
+    """If this failed, the difference between a provider's bill and ours would be NaN, or the figure be lost."""
+    for make in (a_call, an_unpriced_call):
+        refuses(db, "token_usage_logs", make(reported_cost=value), "token_usage_logs_costs_not_negative")
+        insert(db, "token_usage_logs", make(reported_cost="0.41"))
+
+
+UNITS: list[tuple[str, bool]] = [
+    ('{"web_searches": 4, "audio_seconds": 2.5}', True),
+    ('{"web_searches": 0}', True),
+    ('{"output_image_tokens": 1290, "passes": [{"model": "m", "input_tokens": 5}]}', True),
+    ("{}", False),
+    ("[]", False),
+    ("4", False),
+    ("null", False),
+    ('{"web_searches": -1}', False),
+    ('{"audio_seconds": "2.500000000000001"}', True),
+    ('{"audio_seconds": "-2.5"}', False),
+    ('{"audio_seconds": "NaN"}', False),
+    ('{"audio_seconds": "2.5 seconds"}', False),
+    ('{"audio_seconds": "2.5\\n"}', False),
+    ('{"web_searches": ""}', False),
+    ('{"web_searches": null}', False),
+    ('{"web_searches": [4]}', False),
+    ('{"web_searches": {"count": 4}}', False),
+    ('{"web_searches": true}', False),
+    ('{"passes": 2}', False),
+    ('{"passes": {"input_tokens": 5}}', False),
+    ('{"' + 4096 * "x" + '": 1}', False),
+]
+
+
+@pytest.mark.parametrize(("value", "fits"), UNITS)
+def test_units_are_a_small_object_of_counts(db: Connection, value: str, fits: bool) -> None:
+    """If this failed, a call could not be repriced, or text of a prompt be stored beside its counts."""
+    if fits:
+        insert(db, "token_usage_logs", a_call(billed_units=value))
+    else:
+        refuses(db, "token_usage_logs", a_call(billed_units=value), "token_usage_logs_billed_units")
 
 
 @pytest.mark.parametrize("column", [*AMOUNTS, "price_version"])
@@ -218,6 +264,37 @@ def test_prices_are_finite_and_not_negative(db: Connection, column: str, value: 
     """If this failed, a slip in one price would make costs NaN or negative."""
     row = {"model": "m", "input_usd_per_mtok": "1", "valid_from": "2026-01-01Z", column: value}
     refuses(db, "model_prices", row, "model_prices_not_negative")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{}",
+        "[]",
+        "1",
+        '{"web_searches": -0.01}',
+        '{"web_searches": "0.01"}',
+        '{"web_searches": null}',
+        '{"web_searches": [1]}',
+        '{"' + 2048 * "x" + '": 1}',
+    ],
+)
+def test_unit_prices_are_a_small_object_of_amounts(db: Connection, value: str) -> None:
+    """If this failed, a slip in one price would stop or falsify every cost with that unit."""
+    row = {"model": "m", "input_usd_per_mtok": 1, "unit_prices": value}
+    refuses(db, "model_prices", row, "model_prices_unit_prices")
+
+
+@pytest.mark.parametrize("column", PRICES)
+def test_a_price_without_a_price_for_prompts_is_of_units_alone(db: Connection, column: str) -> None:
+    """If this failed, an entry for searches would make half of a model's tokens free."""
+    units = {"model": "m", "unit_prices": '{"web_searches": 0.01}'}
+    insert(db, "model_prices", units)
+    insert(db, "model_prices", {**units, "input_usd_per_mtok": 1, column: 1})
+    if column != "input_usd_per_mtok":
+        refuses(db, "model_prices", {**units, column: 1}, "model_prices_complete")
+        refuses(db, "model_prices", {"model": "m", column: 1}, "model_prices_complete")
+    refuses(db, "model_prices", {"model": "m"}, "model_prices_complete")
 
 
 def test_a_price_names_its_model(db: Connection) -> None:

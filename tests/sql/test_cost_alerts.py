@@ -112,7 +112,14 @@ def test_crossing_a_threshold_again_sends_no_second_alert(db: Connection) -> Non
     set_budget(db, total_limit=10)
     record(db, an_unpriced_call(1, created_at=NOON, user_id="u-1", ceiling_cost="6"))
     assert alerts(db) == [HALF]
-    price = {"input_cost": "1", "output_cost": "0", "total_cost": "1", "potential_cost": "1", "price_version": "v"}
+    price = {
+        "input_cost": "1",
+        "output_cost": "0",
+        "fees": "0",
+        "total_cost": "1",
+        "potential_cost": "1",
+        "price_version": "v",
+    }
     call(db, "reprice_calls_v1", prices=json.dumps([{"id": a_call(1)["id"], "created_at": NOON, **price}]))
     record(db, a_cost(2, 4))
     record(db, a_cost(3, 3))

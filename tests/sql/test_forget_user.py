@@ -46,8 +46,10 @@ BILL = """
       usage_estimated, budget_action, sum(calls) as calls, sum(prompt_tokens) as prompt, sum(completion_tokens) as completion,
       sum(total_tokens) as tokens, sum(cache_read_tokens) as read, sum(cache_write_tokens) as write,
       sum(reasoning_tokens) as reasoning,
-      sum(audio_tokens) as audio, sum(input_cost) as input, sum(output_cost) as output, sum(total_cost) as cost,
-      sum(potential_cost) as potential, sum(ceiling_cost) as ceiling
+      sum(audio_tokens) as audio, sum(input_cost) as input, sum(output_cost) as output, sum(fees) as fees,
+      sum(total_cost) as cost,
+      sum(potential_cost) as potential, sum(ceiling_cost) as ceiling, sum(reported_cost) as reported,
+      sum((billed_units ->> 'web_searches')::numeric) as searches, sum((billed_units ->> 'audio_seconds')::numeric) as seconds
     from token_usage_logs
     group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19
     order by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19
@@ -281,6 +283,49 @@ def test_the_audit_says_that_somebody_was_forgotten_and_not_who(db: Connection) 
     }
     with pytest.raises(psycopg.errors.InsufficientPrivilege), db.transaction():
         db.execute("delete from admin_audit")
+
+
+def test_units_and_facts_of_forgotten_calls_can_still_be_priced(db: Connection) -> None:
+    """If this failed, forgetting somebody would lose searches that were billed, or price them by another tier."""
+    fast: Row = {"model": "m", "sent_model": "m-alias", "metadata": {"speed": "fast", "thread_id": "alice-thread"}}
+    reported: Row = {"reported_cost": "0.5"}
+    passes = {"web_searches": 1, "passes": [{"input_tokens": 5}]}
+    many = {f"unit_{number}": 1 for number in range(100)}
+    record(
+        db,
+        an_unpriced_call(1, **person(**fast, billed_units={"web_searches": 4, "audio_seconds": 0.5})),
+        an_unpriced_call(2, **person(**fast, billed_units={"audio_seconds": 0.25, "web_searches": 3})),
+        an_unpriced_call(3, **person(**fast, billed_units={"web_searches": 1})),
+        an_unpriced_call(4, **person(**fast, **reported, billed_units={"web_searches": 1})),
+        an_unpriced_call(5, **person(**fast, **reported, billed_units={"web_searches": 1})),
+        an_unpriced_call(6, **person(**fast, billed_units=passes)),
+        an_unpriced_call(7, **person(**fast, billed_units=passes)),
+        an_unpriced_call(8, **person(**fast, billed_units=many)),
+        an_unpriced_call(9, **person(**fast, billed_units=many)),
+        an_unpriced_call(10, **person(**{**fast, "metadata": {"speed": "slow"}}, billed_units={"web_searches": 1})),
+        an_unpriced_call(11, **person(**fast)),
+    )
+    before, summed = bill(db), sums(db)
+    forget(db)
+    assert (bill(db), sums(db)) == (before, summed)
+    found = db.execute("select calls, billed_units, reported_cost::text, sent_model, metadata from token_usage_logs")
+    kept = [(row["calls"], row["billed_units"], row["reported_cost"], row["metadata"]["speed"]) for row in found]
+    expected = [
+        (2, {"web_searches": 7, "audio_seconds": 0.75}, None, "fast"),
+        (1, {"web_searches": 1}, None, "fast"),
+        (2, {"web_searches": 2}, "1.0", "fast"),
+        (1, passes, None, "fast"),
+        (1, passes, None, "fast"),
+        (1, many, None, "fast"),
+        (1, many, None, "fast"),
+        (1, {"web_searches": 1}, None, "slow"),
+        (1, None, None, "fast"),
+    ]
+
+    def as_text(row: object) -> str:
+        return json.dumps(row, sort_keys=True)
+
+    assert sorted(as_text(one) for one in kept) == sorted(as_text(one) for one in expected)
 
 
 def test_forgetting_again_changes_nothing_and_late_calls_can_be_forgotten_too(db: Connection) -> None:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.sql.helpers import Connection, Row, a_call, an_unpriced_call, assert_waits_for_lock, call_id, connect, record
+from vital_tracking.core.record import PRICE_FACTS
 
 PRICE: Row = {"provider": "openai", "model": "m", "valid_from": "2026-01-01T00:00:00Z", "input_usd_per_mtok": "0.15"}
 
@@ -67,6 +68,30 @@ def test_a_price_is_never_overwritten(db: Connection, change: Row) -> None:
     assert [price["input_usd_per_mtok"] for price in prices(db)] == ["0.15"]
 
 
+def test_prices_of_units_come_as_the_text_that_was_written(db: Connection) -> None:
+    """If this failed, the price of a search would be rounded, or a slip in one be taken for an amount."""
+    exact = "0.010000000000000000000000000000000001"
+    first = add(db, unit_prices={"web_searches": exact, "output_image_tokens": 30})
+    assert add(db, unit_prices={"output_image_tokens": "30.00", "web_searches": exact}) == first
+    alone = {"model": "n", "input_usd_per_mtok": None, "unit_prices": {"web_searches": "0.01"}}
+    add(db, **alone)
+    found = {price["model"]: price for price in prices(db)}
+    assert found["m"]["unit_prices"] == {"web_searches": exact, "output_image_tokens": "30"}
+    assert found["n"]["unit_prices"] == {"web_searches": "0.01"}
+    assert (found["n"]["input_usd_per_mtok"], found["n"]["output_usd_per_mtok"]) == (None, None)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        add(db, unit_prices={"web_searches": exact})
+    for wrong, error in (
+        ({"web_searches": "NaN"}, psycopg.errors.CheckViolation),
+        ({"web_searches": "-1"}, psycopg.errors.CheckViolation),
+        ({"web_searches": None}, psycopg.errors.CheckViolation),
+        ({"web_searches": "a cent"}, psycopg.errors.InvalidTextRepresentation),
+        ([1], psycopg.errors.InvalidParameterValue),
+    ):
+        with pytest.raises(error):
+            add(db, model="wrong", unit_prices=wrong)
+
+
 def test_a_provider_may_be_left_open(db: Connection) -> None:
     """If this failed, one price could not serve a model at every provider."""
     assert add(db, provider=None) == add(db, provider="  ")
@@ -82,6 +107,8 @@ def test_a_provider_may_be_left_open(db: Connection) -> None:
         ("null", "22023"),
         ("{}", "23502"),
         ('{"model": "m"}', "23502"),
+        ('{"model": "m", "unit_prices": {}}', "23502"),
+        ('{"model": "m", "output_usd_per_mtok": 1, "unit_prices": {"web_searches": 1}}', "23514"),
         ('{"input_usd_per_mtok": 1}', "23502"),
         ('{"model": " ", "input_usd_per_mtok": 1}', "23514"),
         ('{"model": "m", "input_usd_per_mtok": "NaN"}', "23514"),
@@ -123,8 +150,8 @@ def reprice(db: Connection, *priced: Row) -> int:
 
 
 def a_price_for(call: Row, **changes: Any) -> Row:
-    amounts = {"input_cost": "0.000000000000000000001", "output_cost": "0.2", "price_version": "later"}
-    totals = {"total_cost": "0.200000000000000000001", "potential_cost": "0.3"}
+    amounts = {"input_cost": "0.000000000000000000001", "output_cost": "0.2", "fees": "0.04", "price_version": "later"}
+    totals = {"total_cost": "0.240000000000000000001", "potential_cost": "0.3"}
     return {"id": call["id"], "created_at": call["created_at"], **amounts, **totals, **changes}
 
 
@@ -151,12 +178,47 @@ def test_unpriced_calls_come_page_by_page_in_order_and_each_once(db: Connection)
 
 def test_an_unpriced_call_carries_what_a_price_needs_and_no_more(db: Connection) -> None:
     """If this failed, calls would be repriced wrongly, or a user's data would leave the database for it."""
-    noted = {"service_tier": "flex", "note": "secret"}
-    record(db, an_unpriced_call(1, model="m", user_id="secret", metadata=noted, calls=7))
+    facts = {fact: f"some {fact}" for fact in PRICE_FACTS}
+    units = {"web_searches": 4, "audio_seconds": 12.5, "passes": [{"model": "n", "input_tokens": 5}]}
+    names = {"model": "m", "sent_model": "m-alias", "requested_model": "dear"}
+    noted = {"user_id": "secret", "metadata": {**facts, "note": "secret"}}
+    record(db, an_unpriced_call(1, **names, **noted, billed_units=units, reported_cost="0.010", calls=7))
     [row] = unpriced(db)
-    assert (row["model"], row["service_tier"], row["prompt_tokens"], row["completion_tokens"]) == ("m", "flex", 100, 20)
-    assert row["calls"] == 7
+    assert {name: row[name] for name in names} == names
+    assert row["price_facts"] == facts
+    assert (row["prompt_tokens"], row["completion_tokens"], row["calls"]) == (100, 20, 7)
+    assert (json.loads(row["billed_units"]), row["reported_cost"]) == (units, "0.010")
     assert "secret" not in json.dumps(row)
+
+
+def test_calls_come_with_what_they_cost_page_by_page_and_each_once(db: Connection) -> None:
+    """If this failed, a check of prices would miss calls, or never end."""
+    since = "2026-01-15T10:00:00+00:00"
+    record(
+        db,
+        a_call(3, created_at="2026-01-15T09:59:59.999999+00:00"),
+        a_call(2, created_at="2038-01-01T00:00:00+00:00", total_cost="0.46", reported_cost="0.450"),
+        an_unpriced_call(5, usage_estimated=True, metadata={"notes": ["usage_missing"]}),
+        a_call(1, status="blocked", input_cost="0", output_cost="0", total_cost="0"),
+        a_call(4, price_version="not billed", billed_units={"web_searches": 4}),
+    )
+
+    def page(after: str | None, size: int) -> list[Row]:
+        row = db.execute("select calls_to_price_v1(%s, %s, %s) as calls", [since, after, size]).fetchone()
+        assert row is not None
+        return list(row["calls"])
+
+    found: list[Row] = []
+    while more := page(found[-1]["id"] if found else None, 2):
+        found += more
+    assert [call["id"] for call in found] == [call_id(number) for number in (2, 4, 5)]
+    assert [(call["total_cost"], call["reported_cost"], call["price_version"]) for call in found] == [
+        ("0.46", "0.450", "test"),
+        ("0.42", None, "not billed"),
+        (None, None, None),
+    ]
+    assert [call["usage_missing"] for call in found] == [False, False, True]
+    assert len(page(None, 100_000)) == 3
 
 
 def test_repricing_puts_the_exact_price_on_a_call_once(db: Connection) -> None:
@@ -167,7 +229,7 @@ def test_repricing_puts_the_exact_price_on_a_call_once(db: Connection) -> None:
     assert reprice(db, a_price_for(first, total_cost="99")) == 0
     row = db.execute("select * from token_usage_logs where id = %s", [first["id"]]).fetchone()
     assert row is not None
-    assert (row["priced"], str(row["total_cost"]), row["price_version"]) == (True, "0.200000000000000000001", "later")
+    assert (row["priced"], str(row["total_cost"]), row["price_version"]) == (True, "0.240000000000000000001", "later")
     assert [call["id"] for call in unpriced(db)] == [call_id(2)]
 
 
@@ -184,7 +246,7 @@ def test_a_cached_call_cannot_be_repriced_to_cost_something(db: Connection) -> N
     record(db, an_unpriced_call(1, cache_hit=True))
     with pytest.raises(psycopg.errors.CheckViolation):
         reprice(db, a_price_for(an_unpriced_call(1)))
-    free = {"input_cost": "0", "output_cost": "0", "total_cost": "0"}
+    free = {"input_cost": "0", "output_cost": "0", "fees": "0", "total_cost": "0"}
     assert reprice(db, a_price_for(an_unpriced_call(1), **free)) == 1
 
 

@@ -91,6 +91,7 @@ EXECUTABLE = {
             "public.budget_windows_v1",
             "public.budgets_v1",
             "public.call_totals_v1",
+            "public.calls_to_price_v1",
             "public.check_budget_v1",
             "public.claim_alerts_v1",
             "public.cost_alerts_v1",
@@ -101,6 +102,7 @@ EXECUTABLE = {
             "public.forecast_v1",
             "public.forget_user",
             "public.forget_user_v1",
+            "public.inexact_calls_v1",
             "public.maintain_partitions",
             "public.maintain_partitions_v1",
             "public.model_prices_v1",
@@ -423,7 +425,13 @@ def test_the_service_role_can_do_its_work_through_functions(anywhere: Connection
         anywhere.execute("delete from budget_limits")
         assert record(anywhere, a_call(9))["inserted"] == 1
         assert record_runs(anywhere, a_run("r-9"))["inserted"] == 1
-        for asked in ("model_prices_v1()", "unpriced_calls_v1(null, null, 10)", "reprice_calls_v1('[]')"):
+        for asked in (
+            "model_prices_v1()",
+            "unpriced_calls_v1(null, null, 10)",
+            "calls_to_price_v1('2026-01-01', null, 10)",
+            "inexact_calls_v1('2026-01-01')",
+            "reprice_calls_v1('[]')",
+        ):
             anywhere.execute(f"select {asked}")
         budget = set_budget(anywhere, total_limit=5)["id"]
         [answer] = acquire(anywhere, "h", [wish(budget)])

@@ -287,7 +287,8 @@ def test_eight_writers_the_owner_and_backfills_at_once_end_exact(own_db: Connect
             for number in range(batches):
                 prices = connection.execute(
                     "select coalesce(jsonb_agg(jsonb_build_object('id', id, 'created_at', created_at, 'input_cost', '1',"
-                    " 'output_cost', '0', 'total_cost', '1', 'potential_cost', '1', 'price_version', 'v')), '[]')::text as j"
+                    " 'output_cost', '0', 'fees', '0', 'total_cost', '1', 'potential_cost', '1', 'price_version', 'v'"
+                    ")), '[]')::text as j"
                     " from (select id, created_at from token_usage_logs where not priced limit 20) as c"
                 ).fetchone()
                 assert prices is not None

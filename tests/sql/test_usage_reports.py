@@ -57,12 +57,11 @@ LABELS: dict[str, Row] = {
         name: CARDIO[name] for name in ("organization_id", "workflow_id", "workflow_step", "workflow_step_name")
     },
     "models": {"provider": "openai", "model": "gpt-4o-mini"},
-    "cache": {
-        "service_type": "virtual_panel",
-        "provider": "openai",
-        "model": "gpt-4o-mini",
-        "prompt_cache_rate": 0.4,
-    },
+    "cache": {"service_type": "virtual_panel", "provider": "openai", "model": "gpt-4o-mini"},
+}
+MORE: dict[str, Row] = {
+    "models": {"reported_calls": 1, "reported_cost": "0.45", "reported_total_cost": "0.46"},
+    "cache": {"prompt_cache_rate": 0.4},
 }
 TOLD: Row = {
     "calls": 1,
@@ -75,9 +74,10 @@ TOLD: Row = {
     "completion_tokens": 20,
     "total_tokens": 120,
     "cache_read_tokens": 40,
-    "total_cost": "0.42",
+    "fees": "0.04",
+    "total_cost": "0.46",
     "potential_cost": "0.5",
-    "cache_savings": "0.08",
+    "cache_savings": "0.04",
     "hit_rate": 0,
     "success_rate": 1,
     "average_latency_ms": 1000,
@@ -96,7 +96,8 @@ def query(db: Connection, text: str, *arguments: Any) -> list[Row]:
 @pytest.mark.parametrize("organization", [None, "acme"])
 def test_one_call_appears_in_every_report(db: Connection, organization: str | None) -> None:
     """If this failed, the command line would show other columns or figures than it says."""
-    record(db, a_call(1, **CARDIO, cache_read_tokens=40, potential_cost="0.50", latency_ms=1000.0))
+    paid = {"fees": "0.04", "total_cost": "0.46", "potential_cost": "0.50", "reported_cost": "0.45"}
+    record(db, a_call(1, **CARDIO, **paid, cache_read_tokens=40, latency_ms=1000.0))
     for report in REPORTS:
         answer = usage(db, report, organization=organization)
         assert (answer["report"], answer["since"], answer["until"], answer["organization"]) == (
@@ -106,7 +107,7 @@ def test_one_call_appears_in_every_report(db: Connection, organization: str | No
         [row] = answer["rows"]
         assert [row.pop(name) for name in PERCENTILES] == pytest.approx([1000] * 3, rel=0.05), report
         assert [answer["total"].pop(name) for name in PERCENTILES] == pytest.approx([1000] * 3, rel=0.05), report
-        assert row == {**LABELS[report], **TOLD, "share": 1, "days": [["2026-01-15", "0.42"]]}
+        assert row == {**LABELS[report], **TOLD, **MORE.get(report, {}), "share": 1, "days": [["2026-01-15", "0.46"]]}
         assert answer["total"] == TOLD
 
 
@@ -309,7 +310,8 @@ def test_an_unknown_report_is_refused_with_the_known_ones(db: Connection) -> Non
 
 def test_reports_keep_every_decimal_of_an_amount(db: Connection) -> None:
     """If this failed, reports would round the bill."""
-    cost = {"input_cost": "0.000000000000000001", "output_cost": "0", "total_cost": "12345678901234.000000000000000001"}
+    huge = "12345678901234.000000000000000001"
+    cost = {"input_cost": "0.000000000000000001", "output_cost": "0", "fees": "12345678901234", "total_cost": huge}
     record(db, a_call(1, **CARDIO, **cost, potential_cost="12345678901234.100000000000000001"))
     answer = usage(db, "services")
     assert answer["total"]["total_cost"] == "12345678901234.000000000000000001"

@@ -45,7 +45,8 @@ TOKENS = (
     "reasoning_tokens",
     "audio_tokens",
 )
-COSTS = ("input_cost", "output_cost", "total_cost", "potential_cost")
+COSTS = ("input_cost", "output_cost", "fees", "total_cost", "potential_cost")
+REPORTED = ("reported_calls", "reported_cost", "reported_total_cost")
 MEASURES = (
     "calls",
     "cached_calls",
@@ -56,6 +57,7 @@ MEASURES = (
     "timed_calls",
     *TOKENS,
     *COSTS,
+    *REPORTED,
     "latency_us",
     "latency_histogram",
 )
@@ -79,12 +81,15 @@ PLACES: tuple[Row, ...] = (
     {"service_type": "workflow", "workflow_id": "w", "workflow_step": "s", "workflow_step_name": "Step"},
     {"service_type": "solution_builder", "workflow_step": "s", "provider": "openai", "model": "gpt-4o-mini"},
 )
-NOTHING_PAID = dict.fromkeys(("input_cost", "output_cost", "total_cost"), "0")
+NOTHING_PAID = dict.fromkeys(("input_cost", "output_cost", "fees", "total_cost"), "0")
+A_LITTLE = "1.000000000000000000000000000001"
 ENDS: tuple[Row, ...] = (
     {"latency_ms": 812.5, "cache_read_tokens": 40, "cache_write_tokens": 7, "reasoning_tokens": 11, "audio_tokens": 3},
     {"latency_ms": 0},
     {"latency_ms": 1e300, "usage_estimated": True},
-    {"calls": 7, "total_cost": "1.000000000000000000000000000001", "input_cost": "0", "output_cost": "0"},
+    {"calls": 7, "total_cost": A_LITTLE, "input_cost": "0", "output_cost": "0", "fees": A_LITTLE},
+    {"fees": "0.04", "total_cost": "0.46", "billed_units": {"web_searches": 4}, "reported_cost": "0.4600000001"},
+    {"unpriced": True, "billed_units": {"web_searches": 1, "audio_seconds": 2.5}, "reported_cost": "1"},
     {"cache_hit": True, "latency_ms": 1e-9, **NOTHING_PAID},
     {"status": "blocked", "potential_cost": "0", **NOTHING_PAID},
     {"status": "error", "error_type": "RateLimitError", "latency_ms": 30_000.0},
@@ -134,6 +139,7 @@ _powers: dict[float, Decimal] = {}
 def measures_of(call: Row) -> dict[str, Decimal]:
     """What one row of calls adds to every sum."""
     calls, latency = call["calls"], call["latency_ms"]
+    compared = call["priced"] and call["reported_cost"] is not None
     if latency is not None and latency not in _powers:
         _powers[latency] = Decimal(10 ** (12 * bucket_of(latency)))
     measured = {
@@ -146,6 +152,9 @@ def measures_of(call: Row) -> dict[str, Decimal]:
         "timed_calls": latency is not None,
         **{name: call[name] for name in TOKENS},
         **{name: call[name] or 0 for name in COSTS},
+        **dict(
+            zip(REPORTED, (calls, call["reported_cost"], call["total_cost"]) if compared else (0, 0, 0), strict=True)
+        ),
         "latency_us": 0 if latency is None else round(min(latency, 1e15) * 1000),
         "latency_histogram": 0 if latency is None else _powers[latency],
     }

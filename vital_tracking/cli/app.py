@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from vital_tracking import __version__
-from vital_tracking.cli import calls, demo, doctor, embedded, migrate, prices
+from vital_tracking.cli import calls, demo, doctor, embedded, migrate
 from vital_tracking.cli.budgets import alerts
 from vital_tracking.cli.budgets import command as budgets
 from vital_tracking.cli.data import archive, backfill, export, forget, refresh, reprice, retention
+from vital_tracking.cli.prices import command as prices
 from vital_tracking.cli.report import command as report
 from vital_tracking.cli.spool import command as spool
 

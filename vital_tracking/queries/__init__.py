@@ -35,10 +35,12 @@ from vital_tracking.queries.budgets import (
 from vital_tracking.queries.calls import CallFilters, StoredCall, last_call_at, recent_calls
 from vital_tracking.queries.catalogue import FILTERS, GROUPINGS, MEASURES, Grouping, Measure, Unit
 from vital_tracking.queries.check import Check
+from vital_tracking.queries.exactness import Exactness, InexactCalls, inexact_calls
 from vital_tracking.queries.export import CallTotals, Export, call_totals
 from vital_tracking.queries.forecast import Forecast, cost_forecast
 from vital_tracking.queries.forget import UserTraces, forget_user, user_traces
 from vital_tracking.queries.health import TrackingStatus, examine, tracking_status
+from vital_tracking.queries.price_check import PriceChange, PriceCheck, ReportedCost, check_prices, fetch_price_list
 from vital_tracking.queries.prices import ModelPrice, Repriced, add_price, model_prices, price_book, reprice
 from vital_tracking.queries.retention import Months, Retention, months, retention_plan, set_retention
 from vital_tracking.queries.usage import (
@@ -70,12 +72,17 @@ __all__ = [
     "CallTotals",
     "Check",
     "Duplicates",
+    "Exactness",
     "Export",
     "Forecast",
     "Grouping",
+    "InexactCalls",
     "Measure",
     "ModelPrice",
     "Months",
+    "PriceChange",
+    "PriceCheck",
+    "ReportedCost",
     "Repriced",
     "Retention",
     "StoredCall",
@@ -91,12 +98,15 @@ __all__ = [
     "audit_budgets",
     "call_totals",
     "check_call",
+    "check_prices",
     "cost_breakdown",
     "cost_forecast",
     "duplicates",
     "examine",
+    "fetch_price_list",
     "forget_user",
     "fullest_windows",
+    "inexact_calls",
     "last_call_at",
     "model_prices",
     "months",

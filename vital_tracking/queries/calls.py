@@ -21,7 +21,10 @@ _VIEW: Final = "agent_usage_detailed"
 class StoredCall(TypedDict):
     """A call: costs in US dollars (None where the model has no known price), times in milliseconds, tokens disjoint by kind.
 
-    `calls` is more than 1 where a row stands for several, of which only the money was kept.
+    `model` is the one that answered; what the request named (`sent_model`) and what was asked for (`requested_model`) are None
+    where they are the same. `billed_units` counts what is billed beside plain tokens, and `fees` is its part of the total;
+    `reported_cost` is the provider's own figure. `calls` is more than 1 where a row stands for several, of which only the money
+    was kept.
     """
 
     id: UUID
@@ -42,6 +45,8 @@ class StoredCall(TypedDict):
     framework: str | None
     provider: str | None
     model: str | None
+    requested_model: str | None
+    sent_model: str | None
     call_type: str
     message_type: str | None
     calls: int
@@ -51,14 +56,18 @@ class StoredCall(TypedDict):
     cache_read_tokens: int
     cache_write_tokens: int
     reasoning_tokens: int
+    billed_units: dict[str, Any] | None
     usage_estimated: bool
     input_cost: Decimal | None
     output_cost: Decimal | None
+    fees: Decimal | None
     total_cost: Decimal | None
     potential_cost: Decimal | None
+    reported_cost: Decimal | None
     priced: bool
     response_time_ms: float | None
     ttft_ms: float | None
+    first_word_ms: float | None
     cache_hit: bool
     status: str
     error_type: str | None

@@ -52,7 +52,7 @@ class Grouping:
         return (*self.labels, *(name for name in MEASURES if name not in _SPECIAL), "share", *self.more)
 
 
-_SPECIAL: Final = ("share", "prompt_cache_rate")
+_SPECIAL: Final = ("share", "prompt_cache_rate", "reported_calls", "reported_cost", "reported_total_cost")
 """Measures that not every sum has: the share of a row in the total, and what only some groupings tell."""
 
 
@@ -72,6 +72,7 @@ MEASURES: Final = _by_name(
         Measure("completion_tokens", "completion tokens", Unit.tokens),
         Measure("total_tokens", "tokens", Unit.tokens),
         Measure("cache_read_tokens", "read from caches", Unit.tokens),
+        Measure("fees", "fees", Unit.usd),
         Measure("total_cost", "cost", Unit.usd),
         Measure("potential_cost", "without caches", Unit.usd),
         Measure("cache_savings", "saved", Unit.usd),
@@ -83,6 +84,9 @@ MEASURES: Final = _by_name(
         Measure("p99_latency_ms", "p99", Unit.ms),
         Measure("share", "share", Unit.share),
         Measure("prompt_cache_rate", "prompt cache", Unit.share),
+        Measure("reported_calls", "reported calls", Unit.calls),
+        Measure("reported_cost", "reported cost", Unit.usd),
+        Measure("reported_total_cost", "cost of these by our prices", Unit.usd),
     )
 )
 """The measures, by name. Failed calls include those that a budget blocked."""
@@ -104,7 +108,12 @@ GROUPINGS: Final[Mapping[str, Grouping]] = MappingProxyType(
                 "Workflows, by step",
                 ("organization_id", "workflow_id", "workflow_step", "workflow_step_name"),
             ),
-            Grouping("models", "Models", ("provider", "model")),
+            Grouping(
+                "models",
+                "Models",
+                ("provider", "model"),
+                more=("reported_calls", "reported_cost", "reported_total_cost"),
+            ),
             Grouping("cache", "What caches saved", ("service_type", "provider", "model"), more=("prompt_cache_rate",)),
         )
     }

@@ -18,6 +18,7 @@ from vital_tracking.queries.alerts import Alert, recent_alerts
 from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.queries.budgets import AuditedWindow, BudgetAudit, BudgetLimit, all_budgets, audit_budgets
 from vital_tracking.queries.check import Check
+from vital_tracking.queries.exactness import check_exactness, inexact_calls
 from vital_tracking.queries.health_sums import audit_sums, check_sums, check_views, views_refreshed_at
 from vital_tracking.queries.spool import left_by, place_of, survey
 from vital_tracking.queries.words import counted, size
@@ -80,6 +81,7 @@ def examine(*, full: bool = False) -> Iterator[Check]:
         alerts = recent_alerts(store, since=now - timedelta(days=1))
         sums = audit_sums(store, since=_BEGINNING if full else now - _AUDITED, until=now + _AHEAD)
         views = views_refreshed_at(store)
+        exactness = inexact_calls(store, since=now - _AUDITED)
     except StoreNotReady as error:
         yield Check("fail", "the database is not ready", str(error))
         return
@@ -90,6 +92,7 @@ def examine(*, full: bool = False) -> Iterator[Check]:
         store.close()
     yield from _database(status)
     yield from _calls(status)
+    yield from check_exactness(exactness)
     yield from _budgets(settings, known, audit, alerts)
     yield from check_sums(sums, full=full)
     yield from check_views(views, now)

@@ -14,7 +14,7 @@ from uuid import UUID
 from typing_extensions import TypedDict
 
 from vital_tracking.core.cost import Cost
-from vital_tracking.core.pricing import PriceBook
+from vital_tracking.core.pricing import FREE_VERSION, PriceBook
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.sanitize import money
 from vital_tracking.core.usage import TokenUsage
@@ -25,14 +25,17 @@ from vital_tracking.stores import Store
 FIRST_CALL: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """From when on a price holds that prices all calls, however old."""
 
-_BATCH: Final = 500
+BATCH: Final = 1000
+"""How many calls are read at once, the most that the database gives."""
 
 
 @answer_type
 class ModelPrice(TypedDict):
     """A price of the team's own, in US dollars per million tokens; `request_usd` is for each request on top.
 
-    It holds from `valid_from` on, until a later entry. `provider` None is for any.
+    `unit_prices` are for what is billed beside plain tokens, by the unit's name: US dollars for one, for tokens for a million.
+    An entry without `input_usd_per_mtok` changes these alone. It holds from `valid_from` on, until a later entry. `provider`
+    None is for any.
     """
 
     id: int
@@ -48,6 +51,7 @@ class ModelPrice(TypedDict):
     audio_input_usd_per_mtok: Decimal | None
     audio_output_usd_per_mtok: Decimal | None
     request_usd: Decimal | None
+    unit_prices: dict[str, Decimal] | None
     note: str | None
 
 
@@ -66,11 +70,12 @@ def add_price(
     model: str,
     amounts: Mapping[str, str],
     *,
+    units: Mapping[str, str] | None = None,
     provider: str | None = None,
     valid_from: datetime | None = None,
     note: str | None = None,
 ) -> datetime | None:
-    """Add a price for calls that start from `valid_from` on; amounts are text, by the columns of ModelPrice.
+    """Add a price for calls that start from `valid_from` on; amounts are text, by the columns of ModelPrice or names of units.
 
     Without a date it holds from now on; but the first entry of one's own for a model holds from the first call on, since calls
     that wait for a price are older than this moment. Returns that date, or None for now. Prices are never overwritten.
@@ -79,7 +84,9 @@ def add_price(
     if start is None and not _has_own_price(store, provider, model):
         start = FIRST_CALL
     named = {"model": model, "provider": provider, "note": note, "valid_from": start.isoformat() if start else None}
-    price = {**amounts, **{name: value for name, value in named.items() if value is not None}}
+    price: dict[str, object] = {**amounts, **{name: value for name, value in named.items() if value is not None}}
+    if units:
+        price["unit_prices"] = dict(units)
     store.call("add_model_price_v1", price=json.dumps(price))
     return start
 
@@ -93,17 +100,21 @@ def _folded(name: str | None) -> str | None:
     return name.strip().lower() if name else None
 
 
-# Calls without a price
+# Calls by what their price depends on
 
 
 @answer_type
-class UnpricedCall(TypedDict):
-    """A call without a price, as far as its price goes; `calls` is more than 1 where several were merged into one row."""
+class CallToPrice(TypedDict):
+    """A call by what its price depends on, and what it cost; `calls` is more than 1 where several were merged into one row.
+
+    `billed_units` is JSON as text, so that no count becomes a float; `price_facts` are by what providers choose a variant.
+    """
 
     id: UUID
     created_at: datetime
     provider: str | None
     model: str | None
+    sent_model: str | None
     requested_model: str | None
     prompt_tokens: int
     completion_tokens: int
@@ -113,9 +124,50 @@ class UnpricedCall(TypedDict):
     reasoning_tokens: int
     audio_tokens: int
     audio_output_tokens: int
+    usage_estimated: bool
+    usage_missing: bool
+    billed_units: str | None
+    price_facts: dict[str, str]
     cache_hit: bool
-    service_tier: str | None
     calls: int
+    reported_cost: Decimal | None
+    total_cost: Decimal | None
+    price_version: str | None
+
+
+def record_of_row(call: CallToPrice) -> CallRecord:
+    """The record of a stored call, as far as its price goes."""
+    usage = TokenUsage(
+        prompt_tokens=call["prompt_tokens"],
+        completion_tokens=call["completion_tokens"],
+        cache_read_tokens=call["cache_read_tokens"],
+        cache_write_tokens=call["cache_write_tokens"],
+        cache_write_1h_tokens=call["cache_write_1h_tokens"],
+        reasoning_tokens=call["reasoning_tokens"],
+        audio_input_tokens=call["audio_tokens"] - call["audio_output_tokens"],
+        audio_output_tokens=call["audio_output_tokens"],
+        estimated=call["usage_estimated"],
+    )
+    if call["billed_units"]:
+        usage = usage.with_billed_units(json.loads(call["billed_units"], parse_float=Decimal))
+    return CallRecord(
+        id=str(call["id"]),
+        created_at=call["created_at"],
+        provider=call["provider"],
+        model=call["model"],
+        sent_model=call["sent_model"],
+        requested_model=call["requested_model"],
+        usage=usage,
+        billed=call["price_version"] != FREE_VERSION,
+        cache_hit=call["cache_hit"],
+        price_facts=call["price_facts"],
+        reported_cost=call["reported_cost"],
+        notes=("usage_missing",) if call["usage_missing"] else (),
+        calls=call["calls"],
+    )
+
+
+# Calls without a price
 
 
 @dataclass(slots=True)
@@ -135,7 +187,7 @@ def reprice(store: Store, *, dry_run: bool = False, progress: Callable[[Repriced
     """
     book = price_book(store)
     done = Repriced()
-    after: UnpricedCall | None = None
+    after: CallToPrice | None = None
     while calls := _unpriced_calls(store, after):
         after = calls[-1]
         updates, known = [], 0
@@ -156,43 +208,19 @@ def reprice(store: Store, *, dry_run: bool = False, progress: Callable[[Repriced
     return done
 
 
-def _unpriced_calls(store: Store, after: UnpricedCall | None) -> list[UnpricedCall]:
+def _unpriced_calls(store: Store, after: CallToPrice | None) -> list[CallToPrice]:
     created_at, number = (after["created_at"], str(after["id"])) if after else (None, None)
-    found = store.call("unpriced_calls_v1", after_created_at=created_at, after_id=number, batch_size=_BATCH)
-    return typed(list[UnpricedCall], found)
+    found = store.call("unpriced_calls_v1", after_created_at=created_at, after_id=number, batch_size=BATCH)
+    return typed(list[CallToPrice], found)
 
 
-def record_of_row(call: UnpricedCall) -> CallRecord:
-    """The record of a call without a price, as far as its price goes."""
-    usage = TokenUsage(
-        prompt_tokens=call["prompt_tokens"],
-        completion_tokens=call["completion_tokens"],
-        cache_read_tokens=call["cache_read_tokens"],
-        cache_write_tokens=call["cache_write_tokens"],
-        cache_write_1h_tokens=call["cache_write_1h_tokens"],
-        reasoning_tokens=call["reasoning_tokens"],
-        audio_input_tokens=call["audio_tokens"] - call["audio_output_tokens"],
-        audio_output_tokens=call["audio_output_tokens"],
-    )
-    return CallRecord(
-        id=str(call["id"]),
-        created_at=call["created_at"],
-        provider=call["provider"],
-        model=call["model"],
-        sent_model=call["requested_model"],
-        usage=usage,
-        cache_hit=call["cache_hit"],
-        price_facts={"service_tier": call["service_tier"]} if call["service_tier"] else {},
-        calls=call["calls"],
-    )
-
-
-def _update(call: UnpricedCall, cost: Cost) -> dict[str, str]:
+def _update(call: CallToPrice, cost: Cost) -> dict[str, str]:
     return {
         "id": str(call["id"]),
         "created_at": call["created_at"].isoformat(),
         "input_cost": money(cost.input),
         "output_cost": money(cost.output),
+        "fees": money(cost.fees),
         "total_cost": money(cost.total),
         "potential_cost": money(cost.potential),
         "price_version": cost.version,

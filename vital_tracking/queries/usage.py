@@ -30,6 +30,7 @@ class Sums(TypedDict):
     completion_tokens: int
     total_tokens: int
     cache_read_tokens: int
+    fees: Decimal
     total_cost: Decimal
     potential_cost: Decimal
     cache_savings: Decimal
@@ -61,6 +62,9 @@ class UsageRow(Sums):
     provider: NotRequired[str | None]
     model: NotRequired[str | None]
     prompt_cache_rate: NotRequired[float | None]
+    reported_calls: NotRequired[int]
+    reported_cost: NotRequired[Decimal]
+    reported_total_cost: NotRequired[Decimal]
     share: float
     days: list[tuple[date, Decimal]]
 
@@ -111,6 +115,7 @@ class Others(TypedDict):
     unpriced_calls: int
     estimated_calls: int
     total_tokens: int
+    fees: Decimal
     total_cost: Decimal
     potential_cost: Decimal
     cache_savings: Decimal
@@ -128,6 +133,7 @@ def others(report: UsageReport) -> Others | None:
         unpriced_calls=total["unpriced_calls"] - sum(row["unpriced_calls"] for row in rows),
         estimated_calls=total["estimated_calls"] - sum(row["estimated_calls"] for row in rows),
         total_tokens=total["total_tokens"] - sum(row["total_tokens"] for row in rows),
+        fees=total["fees"] - sum(row["fees"] for row in rows),
         total_cost=cost,
         potential_cost=total["potential_cost"] - sum(row["potential_cost"] for row in rows),
         cache_savings=total["cache_savings"] - sum(row["cache_savings"] for row in rows),

@@ -65,13 +65,14 @@ CALLS: Final = Relation(
         text="""
             id created_at:time recorded_at:time organization_id user_id session_id service_type service_id service_name
             service_run_id agent_id agent_name agent_tier agent_role workflow_id workflow_step workflow_step_name panel_id
-            panel_position:integer panel_size:integer solution_id framework provider model requested_model call_type
+            panel_position:integer panel_size:integer solution_id framework provider model requested_model sent_model call_type
             message_type calls:integer run_id parent_run_id trace_id langsmith_project prompt_tokens:integer
             completion_tokens:integer total_tokens:integer cache_read_tokens:integer cache_write_tokens:integer
             cache_write_1h_tokens:integer reasoning_tokens:integer audio_tokens:integer audio_output_tokens:integer
-            usage_estimated:truth input_cost:decimal output_cost:decimal total_cost:decimal potential_cost:decimal
-            price_version priced:truth ceiling_cost:decimal latency_ms:real ttft_ms:real cache_hit:truth status
-            success:truth error_type budget_action throttled_ms:real request_hash tags:list metadata:json
+            billed_units:json usage_estimated:truth input_cost:decimal output_cost:decimal fees:decimal total_cost:decimal
+            potential_cost:decimal price_version priced:truth ceiling_cost:decimal reported_cost:decimal latency_ms:real
+            ttft_ms:real first_word_ms:real cache_hit:truth status success:truth error_type budget_action throttled_ms:real
+            request_hash tags:list metadata:json
         """
     ),
     time="created_at",
@@ -97,7 +98,8 @@ _MEASURES: Final = """
     calls:integer cached_calls:integer failed_calls:integer blocked_calls:integer unpriced_calls:integer estimated_calls:integer
     timed_calls:integer prompt_tokens:integer completion_tokens:integer total_tokens:integer cache_read_tokens:integer
     cache_write_tokens:integer reasoning_tokens:integer audio_tokens:integer input_cost:decimal output_cost:decimal
-    total_cost:decimal potential_cost:decimal latency_us:integer
+    fees:decimal total_cost:decimal potential_cost:decimal reported_calls:integer reported_cost:decimal
+    reported_total_cost:decimal latency_us:integer
 """
 
 

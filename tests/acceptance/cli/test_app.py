@@ -24,7 +24,8 @@ OPTIONS = {
         *("--since", "--limit", "--json", "--csv"),
     ],
     "reprice": ["--dry-run"],
-    "prices": ["list", "set", "show"],
+    "prices": ["list", "set", "show", "check"],
+    "prices check": ["--since", "--offline", "--json"],
     "prices list": ["--json"],
     "prices set": [
         "--input",
@@ -34,6 +35,7 @@ OPTIONS = {
         "--cache-read",
         "--cache-write",
         "--request",
+        "--unit",
         "--note",
     ],
     "prices show": ["--provider"],

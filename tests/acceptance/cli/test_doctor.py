@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 
 import psycopg
 
 from tests.acceptance.cli.helpers import SECRET, UNREACHABLE, Cli, Several, findings, fine
+from tests.sql.helpers import a_call, an_unpriced_call
 from vital_tracking import VitalTracker
 from vital_tracking.migrate import find_migrations
+from vital_tracking.stores.postgres import PostgresStore
 
 
 def test_doctor_finds_a_healthy_database_healthy(several: Several, tracker: VitalTracker) -> None:
@@ -84,3 +89,43 @@ def test_doctor_warns_of_what_admins_should_mend(cli: Cli, tracker: VitalTracker
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("select ensure_partitions_v1(%s, 1)", [long_ago.date().replace(day=1)])
     assert not any("partition" in text for text in findings(cli("doctor", "--json"))["warn"]), "its own advice helps"
+
+
+def test_doctor_says_which_costs_are_not_exact_and_what_to_do(several: Several, store: PostgresStore) -> None:
+    """If this failed, estimates and missing prices would pass for the bill."""
+    at = datetime.now(UTC).isoformat()
+    model = {"created_at": at, "provider": "openai", "model": "qwen", "framework": "langchain"}
+    noted = [
+        ("modality_hidden", "unit_unpriced:web_searches"),
+        ("unit_unknown:web_dreams",),
+        ("total_unexplained",),
+        ("unit_odd",),
+    ]
+    calls = [
+        a_call(1, **model, usage_estimated=True),
+        a_call(2, **model, usage_estimated=True, call_type="embedding"),
+        a_call(3, **model, usage_estimated=True, status="cancelled"),
+        an_unpriced_call(4, **model, usage_estimated=True, metadata={"notes": ["usage_missing"]}),
+        *(a_call(5 + place, **model, metadata={"notes": notes}) for place, notes in enumerate(noted)),
+        a_call(20, **model, price_version="genai-prices 0.0.1 openai/qwen"),
+        a_call(21, **model, price_version=f"genai-prices {version('genai-prices')} openai/qwen"),
+    ]
+    assert store.call("record_calls_v1", calls=json.dumps(calls))["inserted"] == len(calls)
+    listed, shown = several(["doctor", "--json"], ["doctor"])
+    warned = findings(listed)["warn"]
+    expected = [
+        r"1 call of openai qwen, \$0\.4200: nobody reported their tokens.*stream_usage=True",
+        r"nobody reported their tokens.*client of these embeddings reports no tokens",
+        r"ended before their tokens were reported",
+        r"nobody knows how many tokens they used.*tracker\.record",
+        r"audio, images or video.*provider's bill",
+        r"no price is known for web_searches.*prices set qwen --unit web_searches=USD",
+        r"web_dreams is no unit that has prices.*Update",
+        r"total of tokens is not the sum of its parts",
+        r"unit odd",
+        r"1 call of the last week priced by genai-prices 0\.0\.1; here is .*vital-tracking prices check",
+    ]
+    for pattern in expected:
+        assert len([text for text in warned if re.search(pattern, text)]) == 1, (pattern, warned)
+    assert "stream_usage=True" in shown.stdout
+    assert shown.returncode == 0

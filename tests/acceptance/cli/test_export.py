@@ -62,6 +62,10 @@ def calls(store: PostgresStore) -> list[dict[str, Any]]:
             20,
             created_at="2026-02-01T00:00:00Z",
             total_cost=EXACT,
+            billed_units={"web_searches": 4, "audio_seconds": "2.5"},
+            reported_cost="0.4300",
+            sent_model="m-alias",
+            first_word_ms=3.5,
             tags=["a,b", "=c"],
             metadata={"k": [1, "x"]},
             latency_ms=0.1,
@@ -100,6 +104,12 @@ def test_calls_as_csv_hold_every_row_and_digit(several: Several, calls: list[dic
     by_id = {row["id"]: row for row in rows}
     last, unpriced = by_id[call_id(20)], by_id[call_id(21)]
     assert last["total_cost"] == EXACT
+    assert last["fees"] == "123456789012345677.58000000000000000001"
+    assert json.loads(last["billed_units"]) == {"web_searches": 4, "audio_seconds": "2.5"}
+    assert (last["reported_cost"], last["sent_model"], last["first_word_ms"]) == ("0.4300", "m-alias", "3.5")
+    assert [unpriced[name] for name in ("fees", "billed_units", "reported_cost", "sent_model", "first_word_ms")] == [
+        ""
+    ] * 5
     assert (last["created_at"], last["tags"], json.loads(last["metadata"])) == (
         "2026-02-01T00:00:00+00:00",
         '["a,b", "=c"]',

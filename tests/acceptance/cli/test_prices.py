@@ -33,7 +33,7 @@ def test_a_price_set_is_listed_and_shown(several: Several, rows: Rows) -> None:
     assert (listed["input_usd_per_mtok"], listed["output_usd_per_mtok"]) == ("2.25", "9")
     assert re.search(r"openai +gpt-4o +.* 2\.25 +9", fine(as_table))
     assert "model_prices" in fine(own)
-    assert re.search(r"input +\$2\.25 per million tokens", own.stdout)
+    assert re.search(r"input tokens +\$2\.25 per million", own.stdout)
     assert "genai-prices" in fine(other)
 
 
@@ -60,6 +60,95 @@ def test_a_price_takes_every_amount_and_a_date(several: Several, rows: Rows) -> 
     assert "$0.005 each" in fine(shown)
     assert refused(again)
     assert only(rows("select input_usd_per_mtok from model_prices"))["input_usd_per_mtok"] == 1, "never overwritten"
+
+
+def test_a_price_of_units_is_set_alone_or_beside_those_of_tokens(several: Several, rows: Rows) -> None:
+    both, alone, listed, shown = several(
+        ["prices", "set", "m", "--input", "1", "--unit", "web_searches=0.010", "--unit", "output_image_tokens = 30"],
+        ["prices", "set", "n", "--provider", "openai", "--unit", "web_searches=0.008"],
+        ["prices", "list", "--json"],
+        ["prices", "list"],
+    )
+    assert "m: $1 in, $0 out per million tokens, web searches $0.010 each, output image tokens $30 per million" in fine(
+        both
+    )
+    assert "n: web searches $0.008 each, from the first call on" in fine(alone)
+    units = {row["model"]: (row["input_usd_per_mtok"], row["unit_prices"]) for row in json.loads(fine(listed))}
+    assert units == {
+        "m": ("1", {"web_searches": "0.010", "output_image_tokens": "30"}),
+        "n": (None, {"web_searches": "0.008"}),
+    }
+    assert re.search(r"openai +n +the first call +web_searches 0\.008", fine(shown))
+    found = rows(
+        "select model, output_usd_per_mtok, unit_prices ->> 'web_searches' as price from model_prices order by model"
+    )
+    assert [tuple(row.values()) for row in found] == [("m", Decimal(0), "0.010"), ("n", None, "0.008")]
+
+
+def test_a_unit_that_nobody_knows_or_a_price_of_nothing_is_refused(several: Several, rows: Rows) -> None:
+    wrong = {
+        ("--input", "1", "--unit", "web_search=0.01"): "did you mean web_searches",
+        ("--unit", "image=0.01"): "output_image_tokens",
+        ("--unit", "web_searches"): "web_searches=0.01",
+        ("--unit", "web_searches=a cent"): "--unit web_searches must be an amount",
+        ("--unit", "web_searches=-1"): "--unit web_searches must be an amount",
+        ("--output", "1", "--unit", "web_searches=1"): "--input is missing",
+        ("--output", "1"): "--input is missing",
+        (): "give --input, --unit or both",
+    }
+    for said, done in zip(
+        wrong.values(), several(*(["prices", "set", "m", *options] for options in wrong)), strict=True
+    ):
+        assert said in refused(done, code=2)
+    assert rows("select * from model_prices") == []
+
+
+UNREACHED = {"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": ""}
+
+
+def test_prices_that_changed_are_found_and_calls_keep_theirs(
+    cli: Cli, several: Several, tracker: VitalTracker, rows: Rows
+) -> None:
+    some_calls(tracker)
+    before = rows("select id, total_cost from token_usage_logs order by id")
+    same, listed = several(["prices", "check", "--offline"], ["prices", "check", "--offline", "--json"])
+    assert "5 calls: all cost what they would by these prices" in fine(same)
+    assert json.loads(fine(listed))["changes"] == []
+
+    *_, table, listed, none = several(
+        ["prices", "set", "gpt-4o", "--input", "5", "--output", "20"],
+        ["prices", "set", "house-llm-7b", "--input", "1", "--output", "1"],
+        ["prices", "check", "--offline", "--since", "4d"],
+        ["prices", "check", "--offline", "--since", "4d", "--json"],
+        ["prices", "check", "--offline", "--since", "1s"],
+    )
+    said = fine(table)
+    assert "2 prices of your own" in said
+    assert "3 of 5 calls would cost something else" in said
+    assert re.search(r"openai +gpt-4o +2 +\$0\.0070 +\$0\.0140 +\+\$0\.0070 +genai-prices ", said)
+    assert re.search(r"in_house +house-llm-7b +1 +unpriced +\$0\.00045 +\+\$0\.00045", said)
+    assert "vital-tracking reprice" in said
+    found = {row["model"]: row for row in json.loads(fine(listed))["changes"]}
+    assert Decimal(found["gpt-4o"]["difference"]) == 2 * dollars((1000, "2.50"), (100, "10"))
+    assert found["house-llm-7b"]["stored"] is None
+    assert "0 calls: all cost" in fine(none)
+    assert rows("select id, total_cost from token_usage_logs order by id") == before
+
+    away = cli("prices", "check", **UNREACHED)
+    assert "cannot be fetched (ConnectError). Compared with the installed ones." in fine(away)
+
+
+def test_what_a_provider_reports_stands_beside_what_we_count(cli: Cli, tracker: VitalTracker, rows: Rows) -> None:
+    some_calls(tracker)
+    rows(
+        "update token_usage_logs set reported_cost = total_cost + case model when 'gpt-4o' then 0.001 else 0 end"
+        " where priced returning id"
+    )
+    done = cli("prices", "check", "--offline", "--json")
+    reported = only(json.loads(fine(done))["reported"])
+    assert (reported["model"], reported["calls"], Decimal(reported["difference"])) == ("gpt-4o", 2, Decimal("0.002"))
+    said = fine(cli("prices", "check", "--offline"))
+    assert re.search(r"openai +gpt-4o +2 +\$0\.0090 +\$0\.0070 +\+\$0\.0020", said)
 
 
 def test_a_price_that_is_no_amount_or_from_no_date_is_refused(several: Several, rows: Rows) -> None:

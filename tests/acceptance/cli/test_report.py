@@ -284,6 +284,29 @@ def test_every_row_and_the_total_say_what_was_spent(report: Report) -> None:
     assert "$2.680000001*" in report("services", *DAYS, "--exact")
 
 
+def test_fees_and_what_providers_report_have_columns_where_there_are_any(
+    run: Callable[..., Done], store: PostgresStore
+) -> None:
+    """An admin would not see what searches cost, or that a provider's bill is another one."""
+    searched = {"fees": "0.04", "total_cost": "0.46", "potential_cost": "0.46", "billed_units": {"web_searches": 4}}
+    calls = [a_call(1, **TALK), a_call(2, **TALK, **searched), a_call(3, **SEAT, **searched, reported_cost="0.50")]
+    assert store.call("record_calls_v1", calls=json.dumps(calls))["inserted"] == 3
+    services, models = (fine(run("report", name, *DAYS)) for name in ("services", "models"))
+    assert re.search(r" cost +fees +share ", services)
+    assert re.search(r"1:1_conversation +2 +240 +\$0\.88 +\$0\.04 ", services)
+    assert re.search(r"total +3 +360 +\$1\.34 +\$0\.08 ", services)
+    assert "reported cost" not in services
+    assert re.search(r"cost of these by our prices *$", models.splitlines()[1])
+    assert re.search(r"gpt-4o-mini .*\$0\.50 +\$0\.46 *$", models, re.MULTILINE)
+    row = json.loads(fine(run("report", "models", *DAYS, "--json")))["rows"][0]
+    assert (row["fees"], row["reported_calls"], row["reported_cost"], row["reported_total_cost"]) == (
+        "0.04",
+        0,
+        "0",
+        "0",
+    )
+
+
 def test_each_report_names_its_rows(report: Report) -> None:
     """Nobody could tell whose cost it is."""
     users, agents, models = (report(name, *DAYS) for name in ("users", "agents", "models"))

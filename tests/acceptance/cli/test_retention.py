@@ -31,6 +31,7 @@ def calls(store: PostgresStore) -> None:
     """Calls of six, five and this month, the old ones in partitions of theirs."""
     store.call("ensure_partitions_v1", first_month=month_ago(6).date(), months=2)
     made = [a_cost(number, "0.1", user_id="u-1", **at(months)) for number, months in enumerate((6, 6, 5, 0), start=1)]
+    made[0] |= {"input_cost": "0.06", "fees": "0.04", "billed_units": {"web_searches": 4}, "reported_cost": "0.11"}
     made += [
         an_unpriced_call(5, user_id="u-2", **at(6)),
         a_cost(6, "0.00000000000000000000000001", user_id="u-2", **at(5)),
@@ -88,6 +89,11 @@ def test_old_months_are_archived_read_back_and_dropped(
         f" from '{tmp_path}/archive/*.parquet'"
     )
     assert (count, Decimal(cost), unpriced) == (5, Decimal("0.30000000000000000000000001"), 1)
+    [[fees, reported, units]] = duck(
+        "select sum(fees)::text, sum(reported_cost)::text, max(billed_units->>'web_searches')"
+        f" from '{tmp_path}/archive/*.parquet' where total_cost = input_cost + output_cost + fees"
+    )
+    assert (Decimal(fees), Decimal(reported), units) == (Decimal("0.04"), Decimal("0.11"), "4")
     # What comes late goes into a file beside the first, once it is dropped.
     store.call("record_calls_v1", calls=json.dumps([a_cost(7, "0.7", **at(6))]))
     left, counted, late_file = several(

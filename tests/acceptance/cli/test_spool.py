@@ -552,9 +552,14 @@ def row_of(calls: int, **columns: Any) -> dict[str, Any]:
         "created_at": datetime(2026, 1, 31, tzinfo=UTC),
         "provider": None,
         "model": None,
+        "sent_model": None,
         "requested_model": None,
+        "billed_units": None,
+        "reported_cost": None,
+        "price_version": None,
     }
-    return row | {"cache_hit": False, "service_tier": None, "calls": calls} | columns
+    facts = {"cache_hit": False, "usage_estimated": False, "usage_missing": False, "price_facts": {}}
+    return row | facts | {"calls": calls} | columns
 
 
 def test_merged_calls_are_repriced_as_so_many_calls() -> None:

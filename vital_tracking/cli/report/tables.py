@@ -158,6 +158,7 @@ def _measures(report: UsageReport, *, exact: bool, cells: int) -> list[Column]:
         _calls(),
         _measure("total_tokens", _tokens(marked=report["total"]["estimated_calls"] > 0), 3),
         _cost(report, exact=exact),
+        _measure("fees", _dollars("fees", exact=exact), 7),
         _measure("share", _share("share"), 1),
         Column("", False, share_bar, 9),
         Column("by day" if together == 1 else f"by {together} days", False, days if first != last else lambda _: "", 7),
@@ -165,8 +166,10 @@ def _measures(report: UsageReport, *, exact: bool, cells: int) -> list[Column]:
         _measure("p95_latency_ms", _latency("p95_latency_ms"), 4),
         _measure("failed_calls", lambda line: _count(line["failed_calls"] - line["blocked_calls"]), 5),
         _measure("blocked_calls", lambda line: _count(line["blocked_calls"]), 6),
-        _measure("cache_savings", _savings(exact=exact), 6),
+        _measure("cache_savings", _dollars("cache_savings", exact=exact), 6),
         _measure("hit_rate", _share("hit_rate"), 12),
+        _measure("reported_cost", _dollars("reported_cost", exact=exact), 13),
+        _measure("reported_total_cost", _dollars("reported_total_cost", exact=exact), 13),
     ]
 
 
@@ -184,7 +187,7 @@ def _caches(report: UsageReport, *, exact: bool) -> list[Column]:
         _calls(),
         _measure("potential_cost", lambda line: dollars(line["potential_cost"], exact=exact), 4),
         _cost(report, exact=exact),
-        _measure("cache_savings", _savings(exact=exact)),
+        _measure("cache_savings", _dollars("cache_savings", exact=exact)),
         Column("", True, saved_share),
         Column("", False, saved_bar, 7),
         _measure("hit_rate", _share("hit_rate")),
@@ -223,8 +226,9 @@ def _latency(name: str) -> Callable[[Line], str]:
     return lambda line: duration(line[name]) if name in line else ""
 
 
-def _savings(*, exact: bool) -> Callable[[Line], str]:
-    return lambda line: dollars(line["cache_savings"], exact=exact) if line["cache_savings"] else ""
+def _dollars(name: str, *, exact: bool) -> Callable[[Line], str]:
+    """An amount where there is one; lines that do not have the measure, and nothing, stay empty."""
+    return lambda line: dollars(line[name], exact=exact) if line.get(name) else ""
 
 
 def _count(number: int) -> str:

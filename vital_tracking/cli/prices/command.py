@@ -8,7 +8,9 @@ from typing import Annotated, Final
 
 import typer
 
+from vital_tracking.cli.prices.check import check
 from vital_tracking.cli.render.console import as_json, console, say, table
+from vital_tracking.cli.render.options import chosen
 from vital_tracking.cli.render.session import Json, opened
 from vital_tracking.core.rates import Rate, Tiers, amount
 from vital_tracking.core.units import UNITS
@@ -18,6 +20,7 @@ from vital_tracking.queries.prices import FIRST_CALL, add_price, model_prices, p
 app = typer.Typer(
     help="The team's own prices, over those of genai-prices.", no_args_is_help=True, rich_markup_mode=None
 )
+app.command("check")(check)
 
 _SHOWN: Final = (
     ("input", "input_usd_per_mtok"),
@@ -40,6 +43,7 @@ def list_prices(json_: Json = False) -> None:
         say("No own prices: genai-prices has them all. Add one with `vital-tracking prices set`.")
         return
     headings = [("provider", False), ("model", False), ("from (UTC)", False), *((name, True) for name, _ in _SHOWN)]
+    headings.append(("units", False))
     console.print(
         table(
             "US dollars per million tokens",
@@ -50,6 +54,7 @@ def list_prices(json_: Json = False) -> None:
                     row["model"],
                     _from(row["valid_from"]),
                     *("" if (value := row.get(column)) is None else plain(value) for _, column in _SHOWN),
+                    ", ".join(f"{name} {plain(price)}" for name, price in (row["unit_prices"] or {}).items()),
                 )
                 for row in rows
             ],
@@ -60,8 +65,13 @@ def list_prices(json_: Json = False) -> None:
 @app.command("set")
 def set_price(
     model: Annotated[str, typer.Argument(help="The model's name as calls carry it.")],
-    input_: Annotated[str, typer.Option("--input", help="US dollars per million prompt tokens.")],
-    output: Annotated[str, typer.Option(help="US dollars per million completion tokens.")] = "0",
+    input_: Annotated[
+        str | None,
+        typer.Option("--input", help="US dollars per million prompt tokens; not needed where --unit is given."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(help="US dollars per million completion tokens; 0 if only --input is given.")
+    ] = None,
     provider: Annotated[str | None, typer.Option(help="Only for this provider; by default for any.")] = None,
     valid_from: Annotated[
         str | None,
@@ -80,9 +90,22 @@ def set_price(
         str | None, typer.Option(help="Per million audio tokens out; by default as output.")
     ] = None,
     request: Annotated[str | None, typer.Option(help="US dollars per request, on top.")] = None,
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What else is billed, as web_searches=0.01: US dollars for one, of tokens (output_image_tokens=30) for a "
+            "million; may be given several times. Without --input only these change, and tokens keep their listed prices."
+        ),
+    ] = None,
     note: Annotated[str | None, typer.Option(help="Why, or where from.")] = None,
 ) -> None:
-    """Add a price of your own. It prices calls that start from its date on; prices are never overwritten."""
+    """Add a price of your own. It prices calls that start from its date on; prices are never overwritten.
+
+    \b
+    Examples:
+      vital-tracking prices set house-llm-7b --input 0.40 --output 1.20
+      vital-tracking prices set gpt-5 --provider openai --unit web_searches=0.008
+    """
     given = (
         ("--input", "input_usd_per_mtok", input_),
         ("--output", "output_usd_per_mtok", output),
@@ -95,11 +118,16 @@ def set_price(
         ("--request", "request_usd", request),
     )
     amounts = {column: _amount(value, option) for option, column, value in given if value is not None}
+    units = dict(_unit_price(text) for text in unit or ())
+    if input_ is None and (amounts or not units):
+        raise typer.BadParameter("--input is missing" if amounts else "give --input, --unit or both")
     wanted = _moment(valid_from) if valid_from else None
     with opened() as store:
-        start = add_price(store, model, amounts, provider=provider, valid_from=wanted, note=note)
+        start = add_price(store, model, amounts, units=units, provider=provider, valid_from=wanted, note=note)
     since = "the first call" if start == FIRST_CALL else valid_from or "now"
-    say(f"{model}: ${input_} in, ${output} out per million tokens, from {since} on")
+    tokens = [f"${input_} in, ${output or 0} out per million tokens"] if input_ is not None else []
+    others = [f"{name.replace('_', ' ')} ${price}{_per(name)}" for name, price in units.items()]
+    say(f"{model}: {', '.join(tokens + others)}, from {since} on")
     say("Running trackers take it up within five minutes. For calls stored unpriced: vital-tracking reprice")
 
 
@@ -120,6 +148,18 @@ def show_price(
         scale = unit.scale if unit is not None else 1
         per = "per million" if scale > 1 else "each"
         say(f"  {name.replace('_', ' '):<24} {_rate(value, scale)} {per}")
+
+
+def _unit_price(text: str) -> tuple[str, str]:
+    """A unit and its price, from `web_searches=0.01`."""
+    name, equals, price = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"--unit takes a unit and its price such as web_searches=0.01, not {text!r}")
+    return chosen(name.strip(), "--unit", tuple(UNITS)), _amount(price.strip(), f"--unit {name.strip()}")
+
+
+def _per(unit: str) -> str:
+    return " per million" if UNITS[unit].scale > 1 else " each"
 
 
 def _amount(text: str, option: str) -> str:

@@ -1,0 +1,1 @@
+"""`vital-tracking prices`."""
