@@ -3,7 +3,7 @@
 -- Calls that started from `since` on and whose cost is no exact one: {"since", "complete", "calls", "rows": [{"provider", "model",
 -- "framework", "call_type", "reason", "calls", "cost", "newest"}], "price_lists": [{"version", "calls", "newest"}]}.
 --   reason       usage_missing; usage_estimated, or ended_early if the call did not succeed; unpriced; or a note of the row about a
---                modality, a unit or a total
+--                modality, a unit, a total or passes
 --   cost         US dollars of those that have a price, as text
 --   price_lists  the releases of genai-prices that priced calls of this time
 -- Only the newest 100,000 calls are read, so that the answer takes a moment however many there are; `complete` says whether they reach
@@ -44,7 +44,7 @@ as $$
       union all
       select note.value
       from jsonb_array_elements_text(c.notes) as note
-      where note.value ~ '^(modality|unit|total)_'
+      where note.value ~ '^(modality|unit|total|passes)_'
     ) as r
     group by 1, 2, 3, 4, 5
     order by 6 desc, 8 desc, 1, 2, 3, 4, 5

@@ -34,7 +34,9 @@ def test_each_reason_is_told_with_its_calls_and_their_cost(db: Connection) -> No
         a_call(4, **OPENAI, usage_estimated=True, status="cancelled"),
         an_unpriced_call(5, **OPENAI, usage_estimated=True, metadata={"notes": ["usage_missing"]}),
         noted(6, "modality_hidden", "unit_unpriced:web_searches", "unit_unpriced:code_executions", "total_unexplained"),
-        noted(7, "unit_unpriced:web_searches", "invalid_token_detail", "unitary", "token_total_missing"),
+        noted(
+            7, "unit_unpriced:web_searches", "passes_hidden", "invalid_token_detail", "unitary", "token_total_missing"
+        ),
     )
     assert reasons(db) == {
         "usage_estimated": (4, "1.420000000000000000001"),
@@ -45,6 +47,7 @@ def test_each_reason_is_told_with_its_calls_and_their_cost(db: Connection) -> No
         "unit_unpriced:web_searches": (2, "0.84"),
         "unit_unpriced:code_executions": (1, "0.42"),
         "total_unexplained": (1, "0.42"),
+        "passes_hidden": (1, "0.42"),
     }
     answer = inexact(db)
     assert (answer["calls"], answer["complete"]) == (9, True)

@@ -23,7 +23,7 @@ class InexactCalls(TypedDict):
     """Calls of a model that share a reason why their cost is no exact one; `cost` is that of those with a price, in US dollars.
 
     `reason` is `usage_estimated`, `ended_early` (estimated, too, since the call did not succeed), `usage_missing`, `unpriced`,
-    or a note of the row on a modality, a unit or a total, such as `unit_unpriced:web_searches`.
+    or a note of the row on a modality, a unit, a total or passes, such as `unit_unpriced:web_searches`.
     """
 
     provider: str | None
@@ -95,7 +95,9 @@ _WHY: Final[Mapping[str, str]] = {
     "modality_unpriced": "no price is known for tokens of this kind, which cost as much as text here",
     "unit_unpriced": "no price is known for {}",
     "unit_unknown": "{} is no unit that has prices",
-    "total_unexplained": "the provider's total of tokens is not the sum of its parts",
+    "passes_hidden": "a stream does not tell the tokens of all passes of an answer",
+    "total_unexplained": "the provider's total of tokens is more than its parts",
+    "total_below_parts": "the provider's total of tokens is less than its parts",
 }
 """What a reason means, by its first word; what stands behind a colon goes into the brackets."""
 
@@ -108,7 +110,9 @@ _FIXES: Final[Mapping[str, str]] = {
     "modality_unpriced": "Set one: vital-tracking prices set MODEL --unit output_image_tokens=USD (per million), or another unit",
     "unit_unpriced": "Set one: vital-tracking prices set MODEL --unit {}=USD",
     "unit_unknown": "Update vital-tracking and genai-prices; until then compare with the provider's bill.",
+    "passes_hidden": "Invoke the model instead, where answers take several passes.",
     "total_unexplained": "Compare them with the provider's bill.",
+    "total_below_parts": "Compare them with the provider's bill.",
 }
 
 

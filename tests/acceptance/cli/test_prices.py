@@ -9,7 +9,9 @@ from decimal import Decimal
 
 from tests.acceptance.cli.helpers import Cli, Several, fine, refused, some_calls
 from tests.integration.helpers import Rows, dollars, only
+from tests.sql.helpers import an_unpriced_call
 from vital_tracking import VitalTracker
+from vital_tracking.stores.postgres import PostgresStore
 
 
 def test_a_price_set_is_listed_and_shown(several: Several, rows: Rows) -> None:
@@ -196,3 +198,35 @@ def test_reprice_prices_what_waited_once_and_leaves_the_rest(
         dollars((400, "0.40")),
         dollars((50, "1.20")),
     )
+
+
+def test_reprice_prices_searches_and_every_pass_of_an_answer(
+    several: Several, store: PostgresStore, rows: Rows
+) -> None:
+    """If this failed, a call that waited for its price would never pay for what it searched."""
+    model = {"provider": "in_house", "model": "house-llm-7b"}
+    passes = [
+        {"prompt_tokens": 60, "completion_tokens": 10},
+        {"prompt_tokens": 40, "completion_tokens": 10},
+        {"model": "house-advisor", "prompt_tokens": 1000, "completion_tokens": 500},
+    ]
+    calls = [
+        an_unpriced_call(1, **model, billed_units={"web_searches": 3, "audio_seconds": "2.5"}),
+        an_unpriced_call(2, **model, billed_units={"web_searches": 1, "passes": passes}),
+    ]
+    assert store.call("record_calls_v1", calls=json.dumps(calls))["inserted"] == 2
+    *_, done = several(
+        [
+            *("prices", "set", "house-llm-7b", "--input", "1", "--output", "2"),
+            *("--unit", "web_searches=0.01", "--unit", "audio_seconds=0.0004"),
+        ],
+        ["prices", "set", "house-advisor", "--input", "3", "--output", "4"],
+        ["reprice"],
+    )
+    assert "priced 2 of 2 calls" in fine(done)
+    searched, advised = rows("select * from token_usage_logs order by id")
+    tokens = (dollars((100, "1")), dollars((20, "2")))
+    assert (searched["input_cost"], searched["output_cost"], searched["fees"]) == (*tokens, Decimal("0.031"))
+    advice = dollars((1000, "3"), (500, "4"))
+    assert (advised["input_cost"], advised["output_cost"], advised["fees"]) == (*tokens, Decimal("0.01") + advice)
+    assert advised["total_cost"] == sum(tokens) + Decimal("0.01") + advice
