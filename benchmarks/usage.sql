@@ -102,6 +102,7 @@ begin
       pt, ct, pt + ct, cr, ct / 5,
       case when unpriced then null when hit then 0 else (pt - cr) * price + cr * price * 0.1 end,
       case when unpriced then null when hit then 0 else ct * 4 * price end,
+      case when not unpriced then 0 end,
       case when unpriced then null when hit then 0 else (pt - cr) * price + cr * price * 0.1 + ct * 4 * price end,
       case when unpriced then null else pt * price + ct * 4 * price end,
       case when not unpriced then 'genai-prices 0.2 / 2026-01-01' end, not unpriced, null,
