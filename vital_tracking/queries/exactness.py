@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -126,7 +127,7 @@ def _fix(row: InexactCalls) -> str | None:
     if word == "usage_estimated" and row["call_type"] == "embedding":
         return "The client of these embeddings reports no tokens."
     fix = _FIXES.get(word)
-    return fix.replace("MODEL", row["model"] or "MODEL").format(detail) if fix else None
+    return fix.format(shlex.quote(detail)).replace("MODEL", shlex.quote(row["model"] or "MODEL")) if fix else None
 
 
 def _model(row: InexactCalls) -> str:

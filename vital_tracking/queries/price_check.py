@@ -25,7 +25,7 @@ CHECKED: Final = timedelta(days=7)
 """How far back calls are checked by default."""
 
 _IN_CODE: Final = "own price "
-"""How the version of a price begins that was given to a tracker in code, which is not known here."""
+"""In the version of a price that was given to a tracker in code, which is not known here."""
 
 
 @dataclass(slots=True)
@@ -115,9 +115,7 @@ def check_prices(
     after: UUID | None = None
     while batch := _calls(store, since, after):
         after = batch[-1]["id"]
-        calls = [
-            call for call in batch if call["calls"] == 1 and not (call["price_version"] or "").startswith(_IN_CODE)
-        ]
+        calls = [call for call in batch if call["calls"] == 1 and _IN_CODE not in (call["price_version"] or "")]
         records = [record_of_row(call) for call in calls]
         now = _costs(in_use, records, None)
         later = now if newest is None else _costs(ahead, records, newest)

@@ -78,6 +78,12 @@ def test_calls_without_a_price_stand_apart_and_merged_ones_are_left_out(
         a_call(4, **openai, model="gpt-4o-mini", calls=3),
         a_call(5, **openai, model="gpt-4o-mini", price_version="own price openai/gpt-4o-mini"),
         a_call(
+            8,
+            **openai,
+            model="gpt-4o-mini",
+            price_version="genai-prices 1 openai/gpt-4o-mini with own price */gpt-4o-mini",
+        ),
+        a_call(
             6,
             **openai,
             model="gpt-4o-mini",
@@ -88,7 +94,7 @@ def test_calls_without_a_price_stand_apart_and_merged_ones_are_left_out(
         ),
         a_call(7, **openai, model="house-llm", price_version="model_prices 7"),
     ]
-    assert store.call("record_calls_v1", calls=json.dumps(calls))["inserted"] == 7
+    assert store.call("record_calls_v1", calls=json.dumps(calls))["inserted"] == 8
     found = check_prices(store, since=WEEK, newest=newest)
     mini = dollars((100, "0.15"), (20, "0.60"))
     assert {(row.model, row.stored, row.in_use) for row in found.changes} == {
@@ -96,7 +102,7 @@ def test_calls_without_a_price_stand_apart_and_merged_ones_are_left_out(
         ("gpt-4o-mini", None, mini),
         ("house-llm", Decimal("0.42"), None),
     }
-    assert (found.calls, found.left_out) == (5, 4)
+    assert (found.calls, found.left_out) == (5, 5)
     [reported] = found.reported
     assert (reported.model, reported.calls, reported.difference) == ("gpt-4o-mini", 1, Decimal("0.5"))
 

@@ -154,6 +154,11 @@ def test_prices_and_repricing_go_through_the_api(api: SupabaseStore) -> None:
     assert (listed["id"], listed["input_usd_per_mtok"]) == (first, "0.10")
     api.call("record_calls_v1", calls=json.dumps([an_unpriced_call(1)]))
     [call] = api.call("unpriced_calls_v1", after_created_at=None, after_id=None, batch_size=10)
+    since = "2026-01-01T00:00:00+00:00"
+    [listed] = api.call("calls_to_price_v1", since=since, after_id=None, batch_size=10)
+    assert (listed["id"], listed["priced"]) == (call["id"], False)
+    [inexact] = api.call("inexact_calls_v1", since=since)["rows"]
+    assert (inexact["reason"], inexact["calls"], inexact["cost"]) == ("unpriced", 1, "0")
     amounts = {"input_cost": "0.1", "output_cost": "0", "fees": "0", "total_cost": "0.1", "potential_cost": "0.1"}
     priced = {"id": call["id"], "created_at": call["created_at"], "price_version": "v", **amounts}
     assert [api.call("reprice_calls_v1", prices=json.dumps([priced])) for _ in range(2)] == [1, 0]
