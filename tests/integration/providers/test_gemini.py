@@ -96,14 +96,6 @@ def test_a_stream_that_breaks_off_while_thinking_is_counted(last: list[Any]) -> 
     check_estimate(row, 4000, 350, "4000*0.30/M + 350*2.50/M")
 
 
-def test_a_stream_whose_last_counts_are_missing_is_estimated() -> None:
-    """The counts of an earlier chunk would pass as those of the whole answer."""
-    *begun, last = chunks(ASKED.body)
-    del last["usageMetadata"]
-    row = failed_row(ASKED, build, as_events([*begun, last]), streamed=True)
-    check_estimate(row, 4000, 350, "4000*0.30/M + 350*2.50/M")
-
-
 @pytest.mark.parametrize("streamed", [False, True], ids=["invoke", "stream"])
 def test_an_answer_without_usage_is_estimated_with_its_thoughts(streamed: bool) -> None:
     """A gateway that drops the usage would make calls free."""
