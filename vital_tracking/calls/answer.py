@@ -27,7 +27,9 @@ _TEXTS: Final = frozenset(
         "status",
     }
 )
-_OTHERS: Final = frozenset({"num_search_queries", "cost", "cost_details", "serviceTier", "grounding_metadata"})
+_OTHERS: Final = frozenset(
+    {"num_search_queries", "cost", "cost_details", "serviceTier", "performanceConfig", "grounding_metadata"}
+)
 _FIELDS: Final = _TEXTS | _OTHERS
 _COUNTS: Final = ("usage", "token_usage", "token_count", "usage_metadata")
 _MOST_BLOCKS: Final = 10_000
@@ -85,10 +87,14 @@ def _keep(kept: dict[str, Any], name: str, value: object) -> None:
     elif name == "grounding_metadata":
         queries = value.get("web_search_queries") if isinstance(value, Mapping) else None
         if queries:
-            kept["search_queries"] = len(queries)
+            # Empty queries and those that are the same are not billed. https://ai.google.dev/gemini-api/docs/google-search#pricing
+            kept["search_queries"] = len({query for query in queries if query})
     elif name == "serviceTier":  # Bedrock's
         if isinstance(value, Mapping) and isinstance(tier := value.get("type"), str):
             kept["service_tier"] = clean_text(tier)
+    elif name == "performanceConfig":  # Bedrock's
+        if isinstance(value, Mapping) and isinstance(latency := value.get("latency"), str):
+            kept["latency"] = clean_text(latency)
     elif name in _OTHERS and value is not None:
         kept[name] = value
 

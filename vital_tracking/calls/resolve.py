@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 from vital_tracking.calls.attribution import graph_path
 from vital_tracking.calls.names_of import model_of
 from vital_tracking.calls.observed import ObservedCall
-from vital_tracking.calls.quirks import ASKED_FACTS, NOT_IN_FORCE
+from vital_tracking.calls.quirks import ASKED_FACTS, ENDS_WITH_REASON, NOT_IN_FORCE
 from vital_tracking.calls.usage_of import estimated_usage, reported_cost_of, usage_of
+from vital_tracking.core.providers import provider_id
 from vital_tracking.core.record import PRICE_FACTS, CallRecord
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TokenUsage
@@ -155,10 +156,11 @@ def _bill_of_success(call: ObservedCall, known: TokenUsage | None, notes: tuple[
     # Every request has a prompt, and every answer with text has tokens: counts of 0 are what an integration reports where the
     # provider sent no usage.
     whole = known is not None and known.prompt_tokens and "token_total_missing" not in known.notes
-    if known is not None and whole and (known.completion_tokens or not answer_bytes):
+    ended = _finished(call.response) or provider_id(call.provider) not in ENDS_WITH_REASON or call.ttft_ms is None
+    if known is not None and whole and ended and (known.completion_tokens or not answer_bytes):
         return _Bill(known, cache_hit=cached, notes=notes)
     replayed = call.usage is None and call.token_usage is None and _made_by_another(call)
-    usage = estimated_usage(prompt_bytes, answer_bytes, known, thought_bytes=thought_bytes, ended=True)
+    usage = estimated_usage(prompt_bytes, answer_bytes, known, thought_bytes=thought_bytes, ended=ended)
     return _Bill(usage, cache_hit=cached or replayed, notes=notes)
 
 

@@ -21,6 +21,7 @@ from vital_tracking.calls.quirks import (
     HIDDEN,
     HIDDEN_PASSES,
     IMAGE_BLOCKS,
+    IMAGE_SIZE,
     IMAGE_TOKENS,
     IN_TOTAL_ALONE,
     MODALITY_LISTS,
@@ -70,6 +71,10 @@ def usage_of(
         _choose_totals(counts, told, raw)
     if counts.get("cache_write_5m") and not counts.get("cache_write"):
         counts["cache_write"] = _sum(counts["cache_write_5m"], counts.get("cache_write_1h"))
+    elif counts.get("cache_write") and not counts.get("cache_write_1h") and (kept := response.get("asked_cache")):
+        notes.append("cache_ttl_from_request" if kept == "long" else "cache_ttl_hidden")
+        if kept == "long":
+            counts["cache_write_1h"] = counts["cache_write"]
     counts.pop("cache_write_5m", None)
     if raw_units.get(IN_TOTAL_ALONE.get(owner or "", "")):
         counts.pop("total", None)
@@ -98,6 +103,8 @@ def usage_of(
         if not passes and not HIDDEN_PASSES.isdisjoint(blocks):
             notes.append("passes_hidden")
             found = replace(found, estimated=True)
+    if "cache_ttl_hidden" in notes:
+        found = replace(found, estimated=True)
     return found.with_notes(*notes)
 
 
@@ -274,7 +281,8 @@ def _with_images(
     if not images or "output_image_tokens" in usage.units or not left:
         return usage
     text = estimate_tokens(token_count(response.get("text_bytes")) or 0)
-    each = IMAGE_TOKENS.get((model or "").lower().rpartition("/")[2])
+    sizes = IMAGE_TOKENS.get((model or "").lower().rpartition("/")[2].removesuffix("-preview"), {})
+    each = sizes.get(str(response.get("asked_image_size") or IMAGE_SIZE).upper())
     if not text:
         return usage.with_units({"output_image_tokens": left})
     if each is not None and images * each <= left:

@@ -34,7 +34,12 @@ _FETCHED: Final[list[Json]] = [
     {
         "type": "web_fetch_tool_result",
         "tool_use_id": "srvtoolu_1",
-        "content": {"type": "web_fetch_tool_error", "error_code": "url_not_accessible"},
+        "content": {
+            "type": "web_fetch_result",
+            "url": "https://a.example",
+            "content": {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "A page."}},
+            "retrieved_at": "2026-11-15T12:00:00Z",
+        },
     },
     TEXT,
 ]
@@ -115,7 +120,7 @@ CASES: Final[tuple[Case, ...]] = (
     case(
         "thinking, not counted apart",
         _THINKING,
-        "claude-sonnet-4-5-20250929",
+        "claude-sonnet-4-6",
         usage(210, 2300),
         said(210, 2300),
         "210*3/M + 2300*15/M",
@@ -124,7 +129,7 @@ CASES: Final[tuple[Case, ...]] = (
     case(
         "thinking, redacted",
         _THINKING,
-        "claude-sonnet-4-5-20250929",
+        "claude-sonnet-4-6",
         usage(210, 900),
         said(210, 900),
         "210*3/M + 900*15/M",
@@ -188,18 +193,18 @@ CASES: Final[tuple[Case, ...]] = (
     case(
         "a long prompt at the long price",
         _PRICES,
-        "claude-sonnet-4-5",
-        usage(150_001, 1000, cache_read_input_tokens=50_000),
-        said(200_001, 1000, cache_read_tokens=50_000),
-        "150001*6/M + 50000*0.60/M + 1000*22.5/M",
+        "claude-haiku-5-5",
+        usage(70_001, 1000, cache_read_input_tokens=30_000),
+        said(100_001, 1000, cache_read_tokens=30_000),
+        "70001*0.50/M + 30000*0.05/M + 1000*2.50/M",
     ),
     case(
         "a long prompt just below",
         _PRICES,
-        "claude-sonnet-4-5",
-        usage(200_000, 1000),
-        said(200_000, 1000),
-        "200000*3/M + 1000*15/M",
+        "claude-haiku-5-5",
+        usage(100_000, 1000),
+        said(100_000, 1000),
+        "100000*0.10/M + 1000*0.50/M",
     ),
     case(
         "a long prompt of a model with one price",

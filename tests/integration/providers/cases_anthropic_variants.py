@@ -156,6 +156,7 @@ PASSES: Final[tuple[Case, ...]] = (
         said(52_431, 730),
         "52321*3/M + 700*15/M + 110*3/M + 30*15/M",
         content=[{"type": "compaction", "content": "What was said so far."}, TEXT],
+        settings={"betas": ["compact-2026-01-12"]},
     ),
     case(
         "a conversation compacted, with a cache",
@@ -174,6 +175,7 @@ PASSES: Final[tuple[Case, ...]] = (
         said(182_606, 4734, cache_read_tokens=182_000, cache_write_tokens=500),
         "61*5/M + 180000*0.50/M + 3500*25/M + 45*5/M + 2000*0.50/M + 500*6.25/M + 1234*25/M",
         content=[{"type": "compaction", "content": "What was said so far."}, TEXT],
+        settings={"betas": ["compact-2026-01-12"]},
     ),
     case(
         "an adviser asked",

@@ -268,8 +268,8 @@ MANTLE: Final[tuple[Case, ...]] = (
     case(
         "ChatOpenAIMantle, a model that nobody knows",
         _MANTLE,
-        "openai.gpt-9-umbra",
-        {**_COMPLETION, "model": "openai.gpt-9-umbra"},
+        "zai.glm-99",
+        {**_COMPLETION, "model": "zai.glm-99"},
         said(1000, 200),
         None,
     ),

@@ -50,14 +50,14 @@ def test_several_passes_are_kept_to_reprice_by() -> None:
     compacted, _, advised, _ = PASSES
     row = row_of(compacted, build, answer, streamed=False)
     assert row["billed_units"]["passes"] == [
-        {"input_tokens": 52_321, "output_tokens": 700},
-        {"input_tokens": 110, "output_tokens": 30},
+        {"prompt_tokens": 52_321, "completion_tokens": 700},
+        {"prompt_tokens": 110, "completion_tokens": 30},
     ]
     row = row_of(advised, build, answer, streamed=False)
     assert row["billed_units"]["passes"] == [
-        {"input_tokens": 412, "output_tokens": 89},
-        {"model": "claude-opus-4-8", "input_tokens": 823, "output_tokens": 1612},
-        {"input_tokens": 1760, "output_tokens": 442, "cache_read_tokens": 412},
+        {"prompt_tokens": 412, "completion_tokens": 89},
+        {"model": "claude-opus-4-8", "prompt_tokens": 823, "completion_tokens": 1612},
+        {"prompt_tokens": 1760, "completion_tokens": 442, "cache_read_tokens": 412},
     ]
 
 
@@ -67,7 +67,7 @@ def test_several_passes_are_kept_to_reprice_by() -> None:
         ("fast", {"speed": "fast"}),
         ("only in the US", {"inference_geo": "us"}),
         ("priority, bought beforehand", {"service_tier": "priority"}),
-        ("from a batch", {"processing": "batch"}),
+        ("from a batch", {"service_tier": "batch"}),
     ],
 )
 def test_what_chose_the_price_stands_on_the_row(name: str, facts: dict[str, str]) -> None:

@@ -65,7 +65,8 @@ class ChatVertexAI(BaseChatModel):
         first = AIMessageChunk(content="It ", response_metadata={"model_provider": "google_vertexai"})
         last = AIMessageChunk(content="is.", usage_metadata=self._usage(), response_metadata=self._metadata())
         for message in (first, last):
-            chunk = ChatGenerationChunk(message=message, generation_info={"usage_metadata": {}})
+            reason = {"finish_reason": "STOP"} if message is last else {}
+            chunk = ChatGenerationChunk(message=message, generation_info={"usage_metadata": {}, **reason})
             if run_manager:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -128,6 +129,7 @@ CASES: Final[Sequence[Case]] = (
         _raw(50, 100, tools=12_504),
         _said(12_554, 100),
         "12554*1.25/M + 100*10/M",
+        units={"input_tool_tokens": 12_504},
     ),
     _case(
         "what tools returned, named",
@@ -135,6 +137,7 @@ CASES: Final[Sequence[Case]] = (
         _raw(50, 100, tools=12_504, tool_use_prompt_token_count=12_504),
         _said(12_554, 100),
         "12554*1.25/M + 100*10/M",
+        units={"input_tool_tokens": 12_504},
     ),
     _case(
         "tools and thoughts",
@@ -142,6 +145,7 @@ CASES: Final[Sequence[Case]] = (
         _raw(50, 100, tools=3000, thoughts=400),
         _said(3050, 500, reasoning_tokens=400),
         "3050*1.25/M + 500*10/M",
+        units={"input_tool_tokens": 3000},
     ),
     _case(
         "read from the cache",
@@ -156,6 +160,7 @@ CASES: Final[Sequence[Case]] = (
         _raw(190_000, 1000, tools=20_000),
         _said(210_000, 1000),
         "210000*2.50/M + 1000*15/M",
+        units={"input_tool_tokens": 20_000},
     ),
     _case(
         "three searches",
