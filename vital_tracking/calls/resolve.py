@@ -132,7 +132,7 @@ def _bill(call: ObservedCall) -> _Bill:
     prompt_bytes, answer_bytes, thought_bytes = _sizes(call)
     if error is not None and call.status == "error":
         paid = usage_of(call.provider, None, error.usage, model=model) if error.usage is not None else None
-        if paid is not None and paid.prompt_tokens and paid.completion_tokens:
+        if paid is not None and paid.prompt_tokens and paid.completion_tokens and not _broken_off(call):
             return _Bill(paid, notes=notes)
         known = known or paid
         counted = known is not None and known.total_tokens > 0
@@ -156,7 +156,7 @@ def _bill_of_success(call: ObservedCall, known: TokenUsage | None, notes: tuple[
     # Every request has a prompt, and every answer with text has tokens: counts of 0 are what an integration reports where the
     # provider sent no usage.
     whole = known is not None and known.prompt_tokens and "token_total_missing" not in known.notes
-    ended = _finished(call.response) or provider_id(call.provider) not in ENDS_WITH_REASON or call.ttft_ms is None
+    ended = not _broken_off(call)
     if known is not None and whole and ended and (known.completion_tokens or not answer_bytes):
         return _Bill(known, cache_hit=cached, notes=notes)
     replayed = call.usage is None and call.token_usage is None and _made_by_another(call)
@@ -175,6 +175,12 @@ def _sizes(call: ObservedCall) -> tuple[int, int, int]:
 def _finished(response: Mapping[str, Any]) -> bool:
     """Whether the answer came to its end, so that its counts are no lower bound."""
     return bool(response.get("finish_reason") or response.get("stop_reason"))
+
+
+def _broken_off(call: ObservedCall) -> bool:
+    """Whether a stream ended before its answer did, so that its counts are those so far."""
+    always_says = provider_id(call.provider) in ENDS_WITH_REASON
+    return always_says and call.ttft_ms is not None and not _finished(call.response)
 
 
 def _other_than(model: str | None, other: str | None) -> str | None:
