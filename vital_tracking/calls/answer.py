@@ -113,13 +113,7 @@ def _count_blocks(kept: dict[str, Any], content: object, beside: object) -> None
             ]
     if not blocks:
         return
-    failed = {
-        block.get("tool_use_id")
-        for kind, block in blocks
-        if kind == "web_search_tool_result"
-        and isinstance(result := block.get("content"), Mapping)
-        and "error_code" in result
-    }
+    failed = {call for kind, block in blocks if (call := _failed_call(kind, block)) is not None}
     counts: dict[str, int] = {}
     seen: set[tuple[str, object]] = set()
     for kind, block in blocks:
@@ -138,15 +132,29 @@ def _count_blocks(kept: dict[str, Any], content: object, beside: object) -> None
         kept["blocks"] = counts
         if not IMAGE_BLOCKS.isdisjoint(counts):
             kept["text_bytes"] = text_size(
-                [block for kind, block in blocks if kind == "text"]
+                [block for kind, block in blocks if kind == "text" or kind in IMAGE_BLOCKS]
                 + [block for block in content if isinstance(block, str)]
                 if isinstance(content, list)
                 else content
             )
 
 
+def _failed_call(kind: str, block: Mapping[str, Any]) -> object:
+    """The call of a server's tool that a block says has failed, in Anthropic's words or in those of LangChain's v1."""
+    result = block.get("output" if kind == "server_tool_result" else "content")
+    if not kind.endswith("tool_result") or not isinstance(result, Mapping) or "error_code" not in result:
+        return None
+    return block.get("tool_use_id") or block.get("tool_call_id")
+
+
 def _kind(block: Mapping[str, Any]) -> str:
     kind = block.get("type")
+    if kind == "non_standard" and isinstance(inner := block.get("value"), Mapping):
+        return _kind(inner)
+    if kind == "text" and str(block.get("mime_type", "")).startswith("image/"):
+        return "image"  # a stream of LangChain's v1 adds an image to the text before it
+    if kind == "text" and isinstance(extras := block.get("extras"), Mapping) and "content" in extras:
+        return "compaction"  # and so a summary of the conversation
     if kind in ("server_tool_use", "server_tool_call"):
         return f"server:{block.get('name')}"
     return f"custom:{block.get('name')}" if kind == "custom_tool_call" else str(kind)

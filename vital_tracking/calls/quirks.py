@@ -183,6 +183,15 @@ BLOCKS: Final[Mapping[str, Block]] = {
 """Content blocks that are billed apart from tokens, by their type: OpenAI's and xAI's (Responses API, in its three shapes),
 Anthropic's server tools, Groq's executed tools."""
 
+UNBILLED: Final[Mapping[str, frozenset[str]]] = {
+    # Google bills the tokens of code and its results, Anthropic the hours of a container beyond those that are free, which no
+    # answer tells. https://ai.google.dev/gemini-api/docs/code-execution#billing,
+    # https://platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-tool#usage-and-pricing
+    "google": frozenset({"code_executions"}),
+    "anthropic": frozenset({"code_executions"}),
+}
+"""Units that a provider does not bill by their count, by its id."""
+
 FREE_ACTIONS: Final = frozenset({"open_page", "find_in_page", "find"})
 """Actions of a `web_search_call` that are not billed: only searches are. https://platform.openai.com/docs/pricing"""
 

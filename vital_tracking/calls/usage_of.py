@@ -30,6 +30,7 @@ from vital_tracking.calls.quirks import (
     REST_OF_TOTAL,
     SEARCHES_BY_PROMPT,
     TICKS_PER_DOLLAR,
+    UNBILLED,
     UNIT_COUNTS,
 )
 from vital_tracking.core.providers import provider_id
@@ -37,6 +38,7 @@ from vital_tracking.core.sanitize import dollars, token_count
 from vital_tracking.core.usage import Count, Pass, TokenUsage, estimate_tokens, sum_of_passes
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_DATED: Final = re.compile(r"[-@](20\d{6}|latest|default)|-v\d+(:\d+)?$")
 _TIERS: Final = ("flex_", "priority_")
 _DETAILS: Final[Mapping[tuple[str, str], str]] = {
     ("input", "cache_read"): "cache_read",
@@ -78,7 +80,7 @@ def usage_of(
     counts.pop("cache_write_5m", None)
     if raw_units.get(IN_TOTAL_ALONE.get(owner or "", "")):
         counts.pop("total", None)
-    passes = _passes(token_usage)
+    passes = _passes(token_usage, model)
     found = (
         sum_of_passes(passes)
         if passes
@@ -231,7 +233,7 @@ def _choose_totals(counts: dict[str, Any], told: Mapping[str, Any], raw: Mapping
         counts.update({name: raw[name] for name in _TOTALS if raw.get(name) is not None})
 
 
-def _passes(usage: Mapping[str, Any] | None) -> tuple[Pass, ...]:
+def _passes(usage: Mapping[str, Any] | None, answering: str | None) -> tuple[Pass, ...]:
     """The passes of Anthropic's `iterations`, where there were several or one was another model's."""
     iterations = usage.get("iterations") if isinstance(usage, Mapping) else None
     if not isinstance(iterations, Sequence) or isinstance(iterations, str):
@@ -244,11 +246,24 @@ def _passes(usage: Mapping[str, Any] | None) -> tuple[Pass, ...]:
         )
         if used is None:
             continue
-        # Only an advisor is another model; the other passes name none, or the one that answers.
-        model = entry.get("model") if str(entry.get("type", "")).startswith("advisor") else None
-        passes.append(Pass(used, model if isinstance(model, str) else None))
+        passes.append(Pass(used, _another(entry, answering)))
     plain = len(passes) <= 1 and not any(each.model for each in passes)
     return () if plain else tuple(passes)
+
+
+def _another(entry: Mapping[str, Any], answering: str | None) -> str | None:
+    """The model of a pass, None where it is the one that answers, whose name may have a date or a region."""
+    model = entry.get("model")
+    if not isinstance(model, str) or not model:
+        return None
+    if answering is None:
+        return model if str(entry.get("type")).startswith("advisor") else None
+    return None if _bare(model) == _bare(answering) else model
+
+
+@lru_cache(maxsize=256)
+def _bare(model: str) -> str:
+    return _DATED.sub("", model.lower().rpartition("/")[2].rpartition("anthropic.")[2])
 
 
 # The response
@@ -266,8 +281,9 @@ def _of_response(
         searches = 1 if by_prompt else queries
     if searches and token_count(searches):
         found["web_searches"] = searches
+    unbilled = UNBILLED.get(provider or "", ())
     for kind, count in (response.get("blocks") or _NOTHING).items():
-        if (block := BLOCKS.get(kind)) is not None:
+        if (block := BLOCKS.get(kind)) is not None and block.unit not in unbilled:
             found[block.unit] = found.get(block.unit, 0) + count
     return {unit: count for unit, count in found.items() if not counted.get(unit)}
 

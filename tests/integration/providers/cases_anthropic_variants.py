@@ -21,6 +21,7 @@ from tests.support.wire_server import Json
 
 _SEARCH: Final = DOCS + "agents-and-tools/tool-use/web-search-tool"
 _ADVISOR: Final = DOCS + "agents-and-tools/tool-use/advisor-tool"
+_FALLBACK: Final = DOCS + "build-with-claude/refusals-and-fallback"
 _COMPACTION: Final = DOCS + "build-with-claude/compaction"
 _FAST: Final = DOCS + "build-with-claude/fast-mode"
 _GEO: Final = DOCS + "manage-claude/data-residency"
@@ -195,6 +196,23 @@ PASSES: Final[tuple[Case, ...]] = (
         fees="823*5/M + 1612*25/M",
         content=_ADVISED,
         request={"tools": [ADVISOR_TOOL]},
+    ),
+    case(
+        "another model that answered after the first had declined",
+        _FALLBACK,
+        "claude-opus-5-5",
+        usage(
+            700,
+            120,
+            iterations=[
+                one_pass("message", 700, 12, model="claude-opus-5-5"),
+                one_pass("fallback_message", 700, 120, model="claude-sonnet-5-5-20261001"),
+            ],
+        ),
+        said(700, 120),
+        "700*2/M + 120*10/M + 700*4/M + 12*20/M",
+        fees="700*4/M + 12*20/M",
+        answering="claude-sonnet-5-5",
     ),
     case(
         "an adviser asked, with a cache of its own",

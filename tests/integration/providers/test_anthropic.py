@@ -37,9 +37,21 @@ def test_a_stream_costs_the_same(case: Case) -> None:
     check(case, row_of(case, build, answer, streamed=True))
 
 
-@pytest.mark.parametrize("case", PASSES, ids=lambda case: case.name)
-def test_a_stream_that_hides_its_passes_says_so(case: Case) -> None:
+@pytest.mark.parametrize("streamed_too", [False, True], ids=["invoke", "stream"])
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "search" in case.name or "free" in case.name], ids=lambda case: case.name
+)
+def test_standard_content_costs_the_same(case: Case, streamed_too: bool) -> None:
+    """LangChain's v1 content names the same blocks otherwise: searches would be free, or failed ones billed."""
+    standard = replace(case, settings={**case.settings, "output_version": "v1"})
+    check(standard, row_of(standard, build, answer, streamed=streamed_too))
+
+
+@pytest.mark.parametrize("output_version", ["v0", "v1"])
+@pytest.mark.parametrize("case", [case for case in PASSES if len(case.body["content"]) > 1], ids=lambda case: case.name)
+def test_a_stream_that_hides_its_passes_says_so(case: Case, output_version: str) -> None:
     """LangChain drops the list of passes of a stream: a row without their cost must not pass as exact."""
+    case = replace(case, settings={**case.settings, "output_version": output_version})
     row = row_of(case, build, answer, streamed=True)
     assert row.get("usage_estimated")
     assert "passes_hidden" in row["metadata"]["notes"]
@@ -47,7 +59,7 @@ def test_a_stream_that_hides_its_passes_says_so(case: Case) -> None:
 
 def test_several_passes_are_kept_to_reprice_by() -> None:
     """A new price could not be applied to an adviser's tokens, nor a long pass be told from two short ones."""
-    compacted, _, advised, _ = PASSES
+    compacted, advised = PASSES[0], PASSES[2]
     row = row_of(compacted, build, answer, streamed=False)
     assert row["billed_units"]["passes"] == [
         {"prompt_tokens": 52_321, "completion_tokens": 700},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,16 @@ OVERLOADED = {"error": {"code": 503, "message": "The model is overloaded.", "sta
 def test_an_answer_costs_what_is_billed(case: Case, streamed: bool) -> None:
     """A team would pay what its reports do not show, or see costs that nobody bills."""
     check(case, row_of(case, build, answer, streamed=streamed))
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["invoke", "stream"])
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "drawn" in case.name or "code" in case.name], ids=lambda case: case.name
+)
+def test_standard_content_costs_the_same(case: Case, streamed: bool) -> None:
+    """LangChain's v1 content names the same blocks otherwise: pictures would be billed as text, code as a fee."""
+    standard = replace(case, settings={**case.settings, "output_version": "v1"})
+    check(standard, row_of(standard, build, answer, streamed=streamed))
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["invoke", "stream"])

@@ -126,11 +126,13 @@ def _deltas(block: Json) -> Iterator[Json]:
 def case(
     name: str, source: str, model: str, used: Json, tokens: Mapping[str, int], cost: str | None, **more: Any
 ) -> Case:
+    """A case with the usual parts."""
     content = more.pop("content", [TEXT])
     stop_reason = more.pop("stop_reason", "end_turn")
-    answered = body(model, used, *content, stop_reason=stop_reason)
+    answered = body(more.pop("answering", model), used, *content, stop_reason=stop_reason)
     return Case(name=name, source=source, model=model, body=answered, tokens=tokens, cost=cost, **more)
 
 
 def said(prompt: int, completion: int, **more: int) -> dict[str, int]:
+    """The columns of a row that are not 0."""
     return {"prompt_tokens": prompt, "completion_tokens": completion, **more}
