@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from vital_tracking.calls.quirks import ASKED_FACTS, CACHE_MARKS, LONG_CACHE
 
-_DEEPEST: Final = 3
+_DEEPEST: Final = 8
 
 
 def asked_facts(params: Mapping[str, Any], serialized: Mapping[str, Any] | None) -> dict[str, str]:
@@ -28,7 +28,7 @@ def asked_facts(params: Mapping[str, Any], serialized: Mapping[str, Any] | None)
 
 def asked_cache(prompts: Sequence[Any] | None, params: Mapping[str, Any]) -> str | None:
     """How long the cache entries of a request are to be kept: `long` where all are kept an hour, `both` where some are."""
-    times = {str(mark.get("ttl")) == LONG_CACHE for mark in _marks((prompts, params), _DEEPEST + 2)}
+    times = {str(mark.get("ttl")) == LONG_CACHE for mark in _marks((prompts, params), _DEEPEST)}
     return None if True not in times else "both" if False in times else "long"
 
 

@@ -198,6 +198,12 @@ FREE_ACTIONS: Final = frozenset({"open_page", "find_in_page", "find"})
 HIDDEN_PASSES: Final = frozenset({"compaction", "server:advisor"})
 """Blocks of answers that took a pass more, whose tokens a stream does not report."""
 
+FREE_REFUSALS: Final[Mapping[str, str]] = {
+    # https://platform.claude.com/docs/en/test-and-evaluate/strengthen-guardrails/handle-streaming-refusals
+    "anthropic": "refusal",
+}
+"""The reason with which a provider declines a request, by its id; it is not billed where nothing was said until then."""
+
 IMAGE_BLOCKS: Final = frozenset({"image", "image_url"})
 AUDIO_BLOCKS: Final = frozenset({"audio", "input_audio"})
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from vital_tracking.calls.attribution import graph_path
 from vital_tracking.calls.names_of import model_of
 from vital_tracking.calls.observed import ObservedCall
-from vital_tracking.calls.quirks import ASKED_FACTS, ENDS_WITH_REASON, NOT_IN_FORCE
+from vital_tracking.calls.quirks import ASKED_FACTS, ENDS_WITH_REASON, FREE_REFUSALS, NOT_IN_FORCE
 from vital_tracking.calls.usage_of import estimated_usage, reported_cost_of, usage_of
 from vital_tracking.core.providers import provider_id
 from vital_tracking.core.record import PRICE_FACTS, CallRecord
@@ -156,6 +156,8 @@ def _bill_of_success(call: ObservedCall, known: TokenUsage | None, notes: tuple[
     # Every request has a prompt, and every answer with text has tokens: counts of 0 are what an integration reports where the
     # provider sent no usage.
     whole = known is not None and known.prompt_tokens and "token_total_missing" not in known.notes
+    if known is not None and not known.completion_tokens and not answer_bytes and _declined(call):
+        return _Bill(_NOTHING, billed=False, notes=notes)
     ended = not _broken_off(call)
     if known is not None and whole and ended and (known.completion_tokens or not answer_bytes):
         return _Bill(known, cache_hit=cached, notes=notes)
@@ -175,6 +177,12 @@ def _sizes(call: ObservedCall) -> tuple[int, int, int]:
 def _finished(response: Mapping[str, Any]) -> bool:
     """Whether the answer came to its end, so that its counts are no lower bound."""
     return bool(response.get("finish_reason") or response.get("stop_reason"))
+
+
+def _declined(call: ObservedCall) -> bool:
+    """Whether the provider declined the request, in an answer that says so."""
+    reason = call.response.get("stop_reason")
+    return reason is not None and reason == FREE_REFUSALS.get(provider_id(call.provider) or "")
 
 
 def _broken_off(call: ObservedCall) -> bool:

@@ -246,7 +246,10 @@ def _passes(usage: Mapping[str, Any] | None, answering: str | None) -> tuple[Pas
         )
         if used is None:
             continue
-        passes.append(Pass(used, _another(entry, answering)))
+        model = _another(entry, answering)
+        if model is not None and not used.completion_tokens:
+            continue  # it declined before it said anything, which is not billed
+        passes.append(Pass(used, model))
     plain = len(passes) <= 1 and not any(each.model for each in passes)
     return () if plain else tuple(passes)
 

@@ -180,7 +180,7 @@ CONVERSE: Final[tuple[Case, ...]] = (
         body(counts(1000, 200), serviceTier={"type": "priority"}),
         said(1000, 200),
         "1000*0.15/M + 200*0.60/M",
-        notes=("variant_unpriced:service_tier",),
+        notes=("tier_unpriced:priority",),
     ),
     case(
         "a speed whose price is not known",
@@ -189,7 +189,7 @@ CONVERSE: Final[tuple[Case, ...]] = (
         body(counts(1000, 200), performanceConfig={"latency": "optimized"}),
         said(1000, 200),
         "1000*0.80/M + 200*3.20/M",
-        notes=("variant_unpriced:latency",),
+        notes=("tier_unpriced:optimized",),
     ),
     case("a model that nobody knows", _PRICES, "us.anthropic.claude-nocturne-9-v1:0", _PLAIN, said(1000, 200), None),
 )

@@ -109,6 +109,16 @@ def test_what_anthropic_refuses_is_not_billed(status: int, kind: str, streamed: 
     check_not_billed(failed_row(ASKED, build, refused, streamed=streamed))
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["invoke", "stream"])
+def test_a_request_that_is_declined_before_anything_was_said_is_not_billed(stream: bool) -> None:
+    """Anthropic counts the tokens of the prompt and bills none of them."""
+    declined = {**body("claude-opus-5-5", usage(4000, 0), stop_reason="refusal"), "content": []}
+    sent = as_events(events(declined), named=True) if stream else as_json(declined)
+    row = failed_row(ASKED, build, sent, streamed=stream)
+    assert row["status"] == "ok"
+    assert (row.get("prompt_tokens", 0), row["price_version"], row["total_cost"]) == (0, "not billed", "0")
+
+
 def test_a_stream_that_is_overloaded_while_thinking_is_counted() -> None:
     """What it thought until then is billed."""
     overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
