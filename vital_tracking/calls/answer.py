@@ -27,7 +27,9 @@ _TEXTS: Final = frozenset(
         "status",
     }
 )
-_OTHERS: Final = frozenset({"num_search_queries", "cost", "cost_details", "serviceTier", "grounding_metadata"})
+_OTHERS: Final = frozenset(
+    {"num_search_queries", "cost", "cost_details", "serviceTier", "performanceConfig", "grounding_metadata"}
+)
 _FIELDS: Final = _TEXTS | _OTHERS
 _COUNTS: Final = ("usage", "token_usage", "token_count", "usage_metadata")
 _MOST_BLOCKS: Final = 10_000
@@ -85,10 +87,14 @@ def _keep(kept: dict[str, Any], name: str, value: object) -> None:
     elif name == "grounding_metadata":
         queries = value.get("web_search_queries") if isinstance(value, Mapping) else None
         if queries:
-            kept["search_queries"] = len(queries)
+            # Empty queries and those that are the same are not billed. https://ai.google.dev/gemini-api/docs/google-search#pricing
+            kept["search_queries"] = len({query for query in queries if query})
     elif name == "serviceTier":  # Bedrock's
         if isinstance(value, Mapping) and isinstance(tier := value.get("type"), str):
             kept["service_tier"] = clean_text(tier)
+    elif name == "performanceConfig":  # Bedrock's
+        if isinstance(value, Mapping) and isinstance(latency := value.get("latency"), str):
+            kept["latency"] = clean_text(latency)
     elif name in _OTHERS and value is not None:
         kept[name] = value
 
@@ -107,13 +113,7 @@ def _count_blocks(kept: dict[str, Any], content: object, beside: object) -> None
             ]
     if not blocks:
         return
-    failed = {
-        block.get("tool_use_id")
-        for kind, block in blocks
-        if kind == "web_search_tool_result"
-        and isinstance(result := block.get("content"), Mapping)
-        and "error_code" in result
-    }
+    failed = {call for kind, block in blocks if (call := _failed_call(kind, block)) is not None}
     counts: dict[str, int] = {}
     seen: set[tuple[str, object]] = set()
     for kind, block in blocks:
@@ -132,15 +132,29 @@ def _count_blocks(kept: dict[str, Any], content: object, beside: object) -> None
         kept["blocks"] = counts
         if not IMAGE_BLOCKS.isdisjoint(counts):
             kept["text_bytes"] = text_size(
-                [block for kind, block in blocks if kind == "text"]
+                [block for kind, block in blocks if kind == "text" or kind in IMAGE_BLOCKS]
                 + [block for block in content if isinstance(block, str)]
                 if isinstance(content, list)
                 else content
             )
 
 
+def _failed_call(kind: str, block: Mapping[str, Any]) -> object:
+    """The call of a server's tool that a block says has failed, in Anthropic's words or in those of LangChain's v1."""
+    result = block.get("output" if kind == "server_tool_result" else "content")
+    if not kind.endswith("tool_result") or not isinstance(result, Mapping) or "error_code" not in result:
+        return None
+    return block.get("tool_use_id") or block.get("tool_call_id")
+
+
 def _kind(block: Mapping[str, Any]) -> str:
     kind = block.get("type")
+    if kind == "non_standard" and isinstance(inner := block.get("value"), Mapping):
+        return _kind(inner)
+    if kind == "text" and str(block.get("mime_type", "")).startswith("image/"):
+        return "image"  # a stream of LangChain's v1 adds an image to the text before it
+    if kind == "text" and isinstance(extras := block.get("extras"), Mapping) and "content" in extras:
+        return "compaction"  # and so a summary of the conversation
     if kind in ("server_tool_use", "server_tool_call"):
         return f"server:{block.get('name')}"
     return f"custom:{block.get('name')}" if kind == "custom_tool_call" else str(kind)

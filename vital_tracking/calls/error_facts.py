@@ -58,6 +58,17 @@ ERROR_CODES: Final = frozenset(
     }
 )
 
+# Codes by which providers refuse a call in a stream, whose status is 200 by then. What came before them was billed.
+_REFUSALS: Final = frozenset(
+    {
+        "overloaded_error",
+        "rate_limit_error",
+        "serviceUnavailableException",  # Bedrock's, as https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+        "throttlingException",
+        "validationException",
+    }
+)
+
 # Where errors carry the answer, and what the code that reads answers calls it.
 _ATTRIBUTES: Final = ("completion", "response", "raw_event", "body", "doc")
 _VARIABLES: Final = ("response", "raw_response", "completion", "chunk", "_response")
@@ -85,7 +96,8 @@ class ErrorFacts:
         self.name = type(error).__name__
         self.hung_up = bool({cls.__name__ for cls in type(error).__mro__} & HUNG_UP)
         self.status = next((status for status in map(_http_status, causes) if status is not None), None)
-        self.refused = self.status is not None and self.status >= _REFUSED
+        codes = {code for cause in causes for code in _codes(cause)}
+        self.refused = (self.status is not None and self.status >= _REFUSED) or not codes.isdisjoint(_REFUSALS)
         self.perhaps_billed = bool(names & _PERHAPS_BILLED)
         code = getattr(error, "code", None) or getattr(error, "type", None)
         self.code = code if isinstance(code, str) and code in ERROR_CODES else None
@@ -179,6 +191,14 @@ def counts_in(answer: Any, depth: int = _DEEPEST) -> Mapping[str, Any] | None:
 def _dumped(dump: Any) -> Mapping[str, Any] | None:
     found = dump()
     return found if isinstance(found, Mapping) and found else None
+
+
+def _codes(error: BaseException) -> Iterator[str]:
+    """By what codes an error names its kind."""
+    response = getattr(error, "response", None)
+    inner = response.get("Error") if isinstance(response, Mapping) else None  # botocore
+    named = (getattr(error, "type", None), inner.get("Code") if isinstance(inner, Mapping) else None)
+    return (code for code in named if isinstance(code, str))
 
 
 def _http_status(error: BaseException) -> int | None:

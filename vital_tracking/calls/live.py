@@ -17,12 +17,13 @@ from weakref import ref
 import uuid_utils
 
 from vital_tracking.calls.answer import read_answer
+from vital_tracking.calls.asked import asked_cache, asked_facts
 from vital_tracking.calls.attribution import ALLOWED_METADATA, NOBODY, context_of, langsmith_project
 from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, metadata_keys
 from vital_tracking.calls.names_of import longest_answer, provider_of, requested_model_of
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
-from vital_tracking.calls.quirks import ASKED_FACTS, AUDIO_BLOCKS
+from vital_tracking.calls.quirks import AUDIO_BLOCKS
 from vital_tracking.calls.texts import prompt_size, text_size, thought_size
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import METADATA_KEY, CallContext
@@ -427,10 +428,10 @@ class LiveCall:
         usage, self.token_usage, response, self.message_id = read_answer(result)
         if usage is not None:
             self.usage = usage
-        for params in (self.params, self.params.get("model_kwargs")):
-            if params and not ASKED_FACTS.isdisjoint(params):
-                kept = {f"asked_{name}": value for name in ASKED_FACTS if isinstance(value := params.get(name), str)}
-                response = {**response, **kept}
+        if asked := asked_facts(self.params, self.serialized):
+            response = {**response, **asked}
+        if _hides_cache_times(usage) and (kept := asked_cache(self.messages, self.params)):
+            response = {**response, "asked_cache": kept}
         self.response = response
         self.hidden = _hidden(self.messages)
 
@@ -444,6 +445,12 @@ class LiveCall:
             max(answer, self.streamed_bytes, self.event_bytes),
             max(thoughts, self.thought_bytes),
         )
+
+
+def _hides_cache_times(usage: Mapping[str, Any] | None) -> bool:
+    """Whether something was written to a cache, and nobody says for how long."""
+    details = None if usage is None else usage.get("input_token_details")
+    return isinstance(details, Mapping) and bool(details.get("cache_creation"))
 
 
 def _hidden(prompts: Sequence[Any] | None) -> tuple[str, ...]:

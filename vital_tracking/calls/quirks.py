@@ -183,29 +183,61 @@ BLOCKS: Final[Mapping[str, Block]] = {
 """Content blocks that are billed apart from tokens, by their type: OpenAI's and xAI's (Responses API, in its three shapes),
 Anthropic's server tools, Groq's executed tools."""
 
+UNBILLED: Final[Mapping[str, frozenset[str]]] = {
+    # Google bills the tokens of code and its results, Anthropic the hours of a container beyond those that are free, which no
+    # answer tells. https://ai.google.dev/gemini-api/docs/code-execution#billing,
+    # https://platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-tool#usage-and-pricing
+    "google": frozenset({"code_executions"}),
+    "anthropic": frozenset({"code_executions"}),
+}
+"""Units that a provider does not bill by their count, by its id."""
+
 FREE_ACTIONS: Final = frozenset({"open_page", "find_in_page", "find"})
 """Actions of a `web_search_call` that are not billed: only searches are. https://platform.openai.com/docs/pricing"""
 
 HIDDEN_PASSES: Final = frozenset({"compaction", "server:advisor"})
 """Blocks of answers that took a pass more, whose tokens a stream does not report."""
 
+FREE_REFUSALS: Final[Mapping[str, str]] = {
+    # https://platform.claude.com/docs/en/test-and-evaluate/strengthen-guardrails/handle-streaming-refusals
+    "anthropic": "refusal",
+}
+"""The reason with which a provider declines a request, by its id; it is not billed where nothing was said until then."""
+
 IMAGE_BLOCKS: Final = frozenset({"image", "image_url"})
 AUDIO_BLOCKS: Final = frozenset({"audio", "input_audio"})
 
-IMAGE_TOKENS: Final[Mapping[str, int]] = {
-    # https://ai.google.dev/gemini-api/docs/pricing: an image of up to 1024 x 1024 pixels
-    "gemini-2.5-flash-image": 1290,
-    "gemini-2.0-flash-preview-image-generation": 1290,
+IMAGE_TOKENS: Final[Mapping[str, Mapping[str, int]]] = {
+    # https://ai.google.dev/gemini-api/docs/image-generation#aspect_ratios_and_image_size
+    "gemini-2.5-flash-image": {"1K": 1290},
+    "gemini-2.0-flash-preview-image-generation": {"1K": 1290},
+    "gemini-3-pro-image": {"1K": 1120, "2K": 1120, "4K": 2000},
+    "gemini-3.1-flash-image": {"512": 747, "0.5K": 747, "1K": 1120, "2K": 1680, "4K": 2520},
 }
-"""Tokens of one image of an answer, by model, where each has as many."""
+"""Tokens of one image of an answer, by model (without `-preview`) and by the size that was asked for."""
+
+IMAGE_SIZE: Final = "1K"
+"""The size of an image where none is asked for."""
 
 WORDS: Final = frozenset(
     {*PRICE_FACTS, "traffic_type", "modality", "type", "model", "cost", "total_cost", "upstream_inference_cost"}
 )
 """Fields of a usage object whose text is kept: they say which price holds."""
 
-ASKED_FACTS: Final = frozenset({"speed", "inference_geo"})
-"""Facts that hold as they were asked for, where the answer does not repeat them."""
+ASKED_FACTS: Final[Mapping[str, str | None]] = {
+    "speed": None,
+    "inference_geo": None,
+    "image_config": "image_size",
+}
+"""Parameters of a request that hold as they were asked for, where the answer does not repeat them; and the field in them."""
+
+CACHE_MARKS: Final = frozenset({"cache_control", "cachePoint"})
+LONG_CACHE: Final = "1h"
+"""How a request says what is to be cached and for how long. Streams of Claude do not say how long what was written is kept.
+https://platform.claude.com/docs/en/build-with-claude/prompt-caching#1-hour-cache-duration"""
+
+ENDS_WITH_REASON: Final = frozenset({"google"})
+"""Providers whose answers always name the reason of their end: counts of one without are those so far."""
 
 NOT_IN_FORCE: Final = frozenset({"auto"})
 """Service tiers that are asked for and never in force: the provider chooses one of the others, and may not say which."""

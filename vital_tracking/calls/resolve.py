@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 from vital_tracking.calls.attribution import graph_path
 from vital_tracking.calls.names_of import model_of
 from vital_tracking.calls.observed import ObservedCall
-from vital_tracking.calls.quirks import ASKED_FACTS, NOT_IN_FORCE
+from vital_tracking.calls.quirks import ASKED_FACTS, ENDS_WITH_REASON, FREE_REFUSALS, NOT_IN_FORCE
 from vital_tracking.calls.usage_of import estimated_usage, reported_cost_of, usage_of
+from vital_tracking.core.providers import provider_id
 from vital_tracking.core.record import PRICE_FACTS, CallRecord
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TokenUsage
@@ -131,7 +132,7 @@ def _bill(call: ObservedCall) -> _Bill:
     prompt_bytes, answer_bytes, thought_bytes = _sizes(call)
     if error is not None and call.status == "error":
         paid = usage_of(call.provider, None, error.usage, model=model) if error.usage is not None else None
-        if paid is not None and paid.prompt_tokens and paid.completion_tokens:
+        if paid is not None and paid.prompt_tokens and paid.completion_tokens and not _broken_off(call):
             return _Bill(paid, notes=notes)
         known = known or paid
         counted = known is not None and known.total_tokens > 0
@@ -155,10 +156,13 @@ def _bill_of_success(call: ObservedCall, known: TokenUsage | None, notes: tuple[
     # Every request has a prompt, and every answer with text has tokens: counts of 0 are what an integration reports where the
     # provider sent no usage.
     whole = known is not None and known.prompt_tokens and "token_total_missing" not in known.notes
-    if known is not None and whole and (known.completion_tokens or not answer_bytes):
+    if known is not None and not known.completion_tokens and not answer_bytes and _declined(call):
+        return _Bill(_NOTHING, billed=False, notes=notes)
+    ended = not _broken_off(call)
+    if known is not None and whole and ended and (known.completion_tokens or not answer_bytes):
         return _Bill(known, cache_hit=cached, notes=notes)
     replayed = call.usage is None and call.token_usage is None and _made_by_another(call)
-    usage = estimated_usage(prompt_bytes, answer_bytes, known, thought_bytes=thought_bytes, ended=True)
+    usage = estimated_usage(prompt_bytes, answer_bytes, known, thought_bytes=thought_bytes, ended=ended)
     return _Bill(usage, cache_hit=cached or replayed, notes=notes)
 
 
@@ -173,6 +177,18 @@ def _sizes(call: ObservedCall) -> tuple[int, int, int]:
 def _finished(response: Mapping[str, Any]) -> bool:
     """Whether the answer came to its end, so that its counts are no lower bound."""
     return bool(response.get("finish_reason") or response.get("stop_reason"))
+
+
+def _declined(call: ObservedCall) -> bool:
+    """Whether the provider declined the request, in an answer that says so."""
+    reason = call.response.get("stop_reason")
+    return reason is not None and reason == FREE_REFUSALS.get(provider_id(call.provider) or "")
+
+
+def _broken_off(call: ObservedCall) -> bool:
+    """Whether a stream ended before its answer did, so that its counts are those so far."""
+    always_says = provider_id(call.provider) in ENDS_WITH_REASON
+    return always_says and call.ttft_ms is not None and not _finished(call.response)
 
 
 def _other_than(model: str | None, other: str | None) -> str | None:

@@ -21,6 +21,7 @@ from vital_tracking.calls.quirks import (
     HIDDEN,
     HIDDEN_PASSES,
     IMAGE_BLOCKS,
+    IMAGE_SIZE,
     IMAGE_TOKENS,
     IN_TOTAL_ALONE,
     MODALITY_LISTS,
@@ -29,6 +30,7 @@ from vital_tracking.calls.quirks import (
     REST_OF_TOTAL,
     SEARCHES_BY_PROMPT,
     TICKS_PER_DOLLAR,
+    UNBILLED,
     UNIT_COUNTS,
 )
 from vital_tracking.core.providers import provider_id
@@ -36,6 +38,7 @@ from vital_tracking.core.sanitize import dollars, token_count
 from vital_tracking.core.usage import Count, Pass, TokenUsage, estimate_tokens, sum_of_passes
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_DATED: Final = re.compile(r"[-@](20\d{6}|latest|default)|-v\d+(:\d+)?$")
 _TIERS: Final = ("flex_", "priority_")
 _DETAILS: Final[Mapping[tuple[str, str], str]] = {
     ("input", "cache_read"): "cache_read",
@@ -70,10 +73,14 @@ def usage_of(
         _choose_totals(counts, told, raw)
     if counts.get("cache_write_5m") and not counts.get("cache_write"):
         counts["cache_write"] = _sum(counts["cache_write_5m"], counts.get("cache_write_1h"))
+    elif counts.get("cache_write") and not counts.get("cache_write_1h") and (kept := response.get("asked_cache")):
+        notes.append("cache_ttl_from_request" if kept == "long" else "cache_ttl_hidden")
+        if kept == "long":
+            counts["cache_write_1h"] = counts["cache_write"]
     counts.pop("cache_write_5m", None)
     if raw_units.get(IN_TOTAL_ALONE.get(owner or "", "")):
         counts.pop("total", None)
-    passes = _passes(token_usage)
+    passes = _passes(token_usage, model)
     found = (
         sum_of_passes(passes)
         if passes
@@ -98,6 +105,8 @@ def usage_of(
         if not passes and not HIDDEN_PASSES.isdisjoint(blocks):
             notes.append("passes_hidden")
             found = replace(found, estimated=True)
+    if "cache_ttl_hidden" in notes:
+        found = replace(found, estimated=True)
     return found.with_notes(*notes)
 
 
@@ -224,7 +233,7 @@ def _choose_totals(counts: dict[str, Any], told: Mapping[str, Any], raw: Mapping
         counts.update({name: raw[name] for name in _TOTALS if raw.get(name) is not None})
 
 
-def _passes(usage: Mapping[str, Any] | None) -> tuple[Pass, ...]:
+def _passes(usage: Mapping[str, Any] | None, answering: str | None) -> tuple[Pass, ...]:
     """The passes of Anthropic's `iterations`, where there were several or one was another model's."""
     iterations = usage.get("iterations") if isinstance(usage, Mapping) else None
     if not isinstance(iterations, Sequence) or isinstance(iterations, str):
@@ -237,11 +246,27 @@ def _passes(usage: Mapping[str, Any] | None) -> tuple[Pass, ...]:
         )
         if used is None:
             continue
-        # Only an advisor is another model; the other passes name none, or the one that answers.
-        model = entry.get("model") if str(entry.get("type", "")).startswith("advisor") else None
-        passes.append(Pass(used, model if isinstance(model, str) else None))
+        model = _another(entry, answering)
+        if model is not None and not used.completion_tokens:
+            continue  # it declined before it said anything, which is not billed
+        passes.append(Pass(used, model))
     plain = len(passes) <= 1 and not any(each.model for each in passes)
     return () if plain else tuple(passes)
+
+
+def _another(entry: Mapping[str, Any], answering: str | None) -> str | None:
+    """The model of a pass, None where it is the one that answers, whose name may have a date or a region."""
+    model = entry.get("model")
+    if not isinstance(model, str) or not model:
+        return None
+    if answering is None:
+        return model if str(entry.get("type")).startswith("advisor") else None
+    return None if _bare(model) == _bare(answering) else model
+
+
+@lru_cache(maxsize=256)
+def _bare(model: str) -> str:
+    return _DATED.sub("", model.lower().rpartition("/")[2].rpartition("anthropic.")[2])
 
 
 # The response
@@ -259,8 +284,9 @@ def _of_response(
         searches = 1 if by_prompt else queries
     if searches and token_count(searches):
         found["web_searches"] = searches
+    unbilled = UNBILLED.get(provider or "", ())
     for kind, count in (response.get("blocks") or _NOTHING).items():
-        if (block := BLOCKS.get(kind)) is not None:
+        if (block := BLOCKS.get(kind)) is not None and block.unit not in unbilled:
             found[block.unit] = found.get(block.unit, 0) + count
     return {unit: count for unit, count in found.items() if not counted.get(unit)}
 
@@ -274,7 +300,8 @@ def _with_images(
     if not images or "output_image_tokens" in usage.units or not left:
         return usage
     text = estimate_tokens(token_count(response.get("text_bytes")) or 0)
-    each = IMAGE_TOKENS.get((model or "").lower().rpartition("/")[2])
+    sizes = IMAGE_TOKENS.get((model or "").lower().rpartition("/")[2].removesuffix("-preview"), {})
+    each = sizes.get(str(response.get("asked_image_size") or IMAGE_SIZE).upper())
     if not text:
         return usage.with_units({"output_image_tokens": left})
     if each is not None and images * each <= left:

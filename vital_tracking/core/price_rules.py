@@ -110,11 +110,12 @@ SAME_FACT: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
 }
 """Facts by which providers say what genai-prices knows by another name."""
 
-PRICED_APART: Final = frozenset({"batch", "flex", "performance", "priority", "reserved", "scale"})
+PRICED_APART: Final = frozenset({"batch", "fast", "flex", "optimized", "performance", "priority", "reserved", "scale"})
 """Ways of processing that have a price of their own: where that is not listed, a call's cost is the standard one, and says so."""
 
 SAME_PRICE: Final = frozenset(
     {
+        ("anthropic", "priority"),  # paid beforehand. https://platform.claude.com/docs/en/api/service-tiers
         ("groq", "flex"),  # https://console.groq.com/docs/flex-processing
     }
 )

@@ -1,0 +1,257 @@
+"""Answers of the Gemini API, and what they cost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.integration.providers.corpus import Case
+from tests.integration.providers.wire_gemini import IMAGE, SPEECH, TEXT, THOUGHT, case, counts, grounded, said
+
+_DOCS: Final = "https://ai.google.dev/gemini-api/docs/"
+_PRICES: Final = _DOCS + "pricing"
+_THINKING: Final = _DOCS + "thinking"
+_CACHE: Final = _DOCS + "caching"
+_SEARCH: Final = _DOCS + "google-search"
+_URLS: Final = _DOCS + "url-context"
+_CODE: Final = _DOCS + "code-execution"
+_IMAGES: Final = _DOCS + "image-generation"
+_SPEECH: Final = _DOCS + "speech-generation"
+_DOCUMENTS: Final = _DOCS + "document-processing"
+
+_RUN: Final = [
+    {"executableCode": {"language": "PYTHON", "code": "print(1)"}},
+    {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "1"}},
+    TEXT,
+]
+_PICTURES: Final = {"response_modalities": ["TEXT", "IMAGE"]}
+
+CASES: Final[tuple[Case, ...]] = (
+    case("plain", _PRICES, "gemini-2.5-flash", counts(1000, 200), said(1000, 200), "1000*0.30/M + 200*2.50/M"),
+    case("plain, 2.0", _PRICES, "gemini-2.0-flash", counts(1000, 200), said(1000, 200), "1000*0.10/M + 200*0.40/M"),
+    case("plain, lite", _PRICES, "gemini-2.5-flash-lite", counts(90, 12), said(90, 12), "90*0.10/M + 12*0.40/M"),
+    case(
+        "a price that holds until the end of the year",
+        _PRICES,
+        "gemini-3.8-flash",
+        counts(1000, 200),
+        said(1000, 200),
+        "1000*0.75/M + 200*3.75/M",
+    ),
+    case(
+        "a price that doubles in December",
+        _PRICES,
+        "gemini-4-argon",
+        counts(1000, 200, cached=400),
+        said(1000, 200, cache_read_tokens=400),
+        "600*2/M + 400*0.10/M + 200*10/M",
+    ),
+    case(
+        "asked for by an alias",
+        _PRICES,
+        "gemini-flash-latest",
+        counts(1000, 200),
+        said(1000, 200),
+        "1000*0.75/M + 200*3.75/M",
+        answering="gemini-3.8-flash",
+    ),
+    case(
+        "on Vertex",
+        "https://cloud.google.com/vertex-ai/generative-ai/pricing",
+        "gemini-2.5-flash",
+        counts(1000, 200, trafficType="ON_DEMAND"),
+        said(1000, 200),
+        "1000*0.30/M + 200*2.50/M",
+        settings={"vertexai": True},
+    ),
+    case(
+        "thoughts beside the answer",
+        _THINKING,
+        "gemini-2.5-pro",
+        counts(100, 500, thoughts=343),
+        said(100, 843, reasoning_tokens=343),
+        "100*1.25/M + 843*10/M",
+    ),
+    case(
+        "thoughts that are told",
+        _THINKING,
+        "gemini-3.5-flash",
+        counts(100, 60, thoughts=900),
+        said(100, 960, reasoning_tokens=900),
+        "100*1.50/M + 960*9/M",
+        parts=[THOUGHT, TEXT],
+        settings={"include_thoughts": True},
+    ),
+    case(
+        "read from the cache",
+        _CACHE,
+        "gemini-2.5-flash",
+        counts(10_000, 50, cached=8000),
+        said(10_000, 50, cache_read_tokens=8000),
+        "2000*0.30/M + 8000*0.03/M + 50*2.50/M",
+    ),
+    case(
+        "a long prompt at the long price, with a cache",
+        _PRICES,
+        "gemini-2.5-pro",
+        counts(250_000, 1000, cached=100_000),
+        said(250_000, 1000, cache_read_tokens=100_000),
+        "150000*2.50/M + 100000*0.25/M + 1000*15/M",
+    ),
+    case(
+        "a long prompt just below",
+        _PRICES,
+        "gemini-2.5-pro",
+        counts(200_000, 1000),
+        said(200_000, 1000),
+        "200000*1.25/M + 1000*10/M",
+    ),
+    case(
+        "a prompt made long by its tools",
+        _URLS,
+        "gemini-3.1-pro-preview",
+        counts(150_000, 1000, tools=60_000),
+        said(210_000, 1000),
+        "210000*4/M + 1000*18/M",
+    ),
+    case(
+        "three searches",
+        _SEARCH,
+        "gemini-3-flash-preview",
+        counts(100, 200),
+        said(100, 200),
+        "100*0.50/M + 200*3/M + 3*14/K",
+        fees="3*14/K",
+        units={"web_searches": 3},
+        found=grounded("UEFA Euro 2024 winner", "Spain England score", "Euro 2024 final"),
+    ),
+    case(
+        "searches of which some are empty or the same",
+        _SEARCH,
+        "gemini-3.1-pro-preview",
+        counts(100, 200, thoughts=50),
+        said(100, 250, reasoning_tokens=50),
+        "100*2/M + 250*12/M + 2*14/K",
+        fees="2*14/K",
+        units={"web_searches": 2},
+        found=grounded("", "Euro 2024 winner", "Spain England score", "Euro 2024 winner", ""),
+    ),
+    case(
+        "three searches, billed once a prompt",
+        _SEARCH,
+        "gemini-2.5-flash",
+        counts(100, 200),
+        said(100, 200),
+        "100*0.30/M + 200*2.50/M + 1*35/K",
+        fees="1*35/K",
+        units={"web_searches": 1},
+        found=grounded("UEFA Euro 2024 winner", "Spain England score", "Euro 2024 final"),
+    ),
+    case(
+        "a search of an older model",
+        _SEARCH,
+        "gemini-2.0-flash",
+        counts(100, 200),
+        said(100, 200),
+        "100*0.10/M + 200*0.40/M + 1*35/K",
+        fees="1*35/K",
+        units={"web_searches": 1},
+        found=grounded("UEFA Euro 2024 winner"),
+    ),
+    case(
+        "nothing searched though it might have been",
+        _SEARCH,
+        "gemini-3-flash-preview",
+        counts(100, 200),
+        said(100, 200),
+        "100*0.50/M + 200*3/M",
+        found=grounded(),
+    ),
+    case(
+        "pages read",
+        _URLS,
+        "gemini-2.5-pro",
+        counts(50, 100, tools=12_504),
+        said(12_554, 100),
+        "12554*1.25/M + 100*10/M",
+    ),
+    case(
+        "code run",
+        _CODE,
+        "gemini-2.5-flash",
+        counts(25, 50, tools=130, thoughts=90),
+        said(155, 140, reasoning_tokens=90),
+        "155*0.30/M + 140*2.50/M",
+        parts=_RUN,
+    ),
+    case(
+        "a document read",
+        _DOCUMENTS,
+        "gemini-2.5-flash",
+        counts(1045, 80, promptTokensDetails=[{"modality": "DOCUMENT", "tokenCount": 1045}]),
+        said(1045, 80),
+        "1045*0.30/M + 80*2.50/M",
+    ),
+    case(
+        "a picture drawn",
+        _IMAGES,
+        "gemini-2.5-flash-image",
+        counts(25, 1303, candidatesTokensDetails=[{"modality": "IMAGE", "tokenCount": 1290}]),
+        said(25, 1303),
+        "25*0.30/M + 13*2.50/M + 1290*30/M",
+        units={"output_image_tokens": 1290},
+        parts=[TEXT, IMAGE],
+        settings=_PICTURES,
+    ),
+    case(
+        "two pictures drawn",
+        _IMAGES,
+        "gemini-2.5-flash-image",
+        counts(25, 2600),
+        said(25, 2600),
+        "25*0.30/M + 20*2.50/M + 2580*30/M",
+        units={"output_image_tokens": 2580},
+        parts=[TEXT, IMAGE, TEXT, IMAGE],
+        settings=_PICTURES,
+    ),
+    case(
+        "a picture drawn after thinking",
+        _IMAGES,
+        "gemini-3-pro-image-preview",
+        counts(40, 1150, thoughts=300),
+        said(40, 1450, reasoning_tokens=300),
+        "40*2/M + 330*12/M + 1120*120/M",
+        units={"output_image_tokens": 1120},
+        parts=[TEXT, IMAGE],
+        settings=_PICTURES,
+    ),
+    case(
+        "a large picture drawn",
+        _IMAGES,
+        "gemini-3-pro-image-preview",
+        counts(40, 2010),
+        said(40, 2010),
+        "40*2/M + 10*12/M + 2000*120/M",
+        units={"output_image_tokens": 2000},
+        parts=[TEXT, IMAGE],
+        settings={**_PICTURES, "image_config": {"image_size": "4K"}},
+    ),
+    case(
+        "an image model that only talked",
+        _IMAGES,
+        "gemini-2.5-flash-image",
+        counts(25, 13),
+        said(25, 13),
+        "25*0.30/M + 13*2.50/M",
+        settings=_PICTURES,
+    ),
+    case(
+        "speech, of a model that says nothing else",
+        _SPEECH,
+        "gemini-2.5-flash-preview-tts",
+        counts(25, 500, candidatesTokensDetails=[{"modality": "AUDIO", "tokenCount": 500}]),
+        said(25, 500),
+        "25*0.50/M + 500*10/M",
+        parts=[SPEECH],
+    ),
+    case("a model that nobody knows", _PRICES, "gemini-9-neon", counts(10, 20), said(10, 20), None),
+)
