@@ -22,7 +22,7 @@ from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, metadata_keys
 from vital_tracking.calls.names_of import longest_answer, provider_of, requested_model_of
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
-from vital_tracking.calls.quirks import ASKED_FACTS, AUDIO_BLOCKS
+from vital_tracking.calls.quirks import ASKED_FACTS, AUDIO_BLOCKS, TOOL_FACTS
 from vital_tracking.calls.texts import prompt_size, text_size, thought_size
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import METADATA_KEY, CallContext
@@ -431,6 +431,8 @@ class LiveCall:
             if params and not ASKED_FACTS.isdisjoint(params):
                 kept = {f"asked_{name}": value for name in ASKED_FACTS if isinstance(value := params.get(name), str)}
                 response = {**response, **kept}
+        if "blocks" in response and (tools := self.params.get("tools")):
+            response = {**response, **_tool_facts(tools)}
         self.response = response
         self.hidden = _hidden(self.messages)
 
@@ -444,6 +446,12 @@ class LiveCall:
             max(answer, self.streamed_bytes, self.event_bytes),
             max(thoughts, self.thought_bytes),
         )
+
+
+def _tool_facts(tools: object) -> dict[str, str]:
+    """Facts that decide a price by which tools were asked for."""
+    kinds = [str(tool.get("type")) for tool in tools if isinstance(tool, Mapping)] if isinstance(tools, list) else []
+    return dict(fact for start, fact in TOOL_FACTS.items() if any(kind.startswith(start) for kind in kinds))
 
 
 def _hidden(prompts: Sequence[Any] | None) -> tuple[str, ...]:

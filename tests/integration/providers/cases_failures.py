@@ -322,7 +322,7 @@ DEEPSEEK: Final = (
         body={},
         sent=_cut(as_events(_events(_THINKING, until=2))),
         fails=True,
-        tokens={**_HELLO, "completion_tokens": 1900},  # 7,600 bytes
+        tokens={**_HELLO, "completion_tokens": 1900, "reasoning_tokens": 1900},  # 7,600 bytes
         cost="2*0.55/M + 1900*2.19/M",
         estimated=True,
     ),
@@ -333,7 +333,7 @@ DEEPSEEK: Final = (
         invoked=False,
         body={},
         sent=as_events(_events(_THINKING, until=2)),
-        tokens={**_HELLO, "completion_tokens": 1900},
+        tokens={**_HELLO, "completion_tokens": 1900, "reasoning_tokens": 1900},
         cost="2*0.55/M + 1900*2.19/M",
         estimated=True,
     ),

@@ -203,7 +203,7 @@ CASES: Final = (
         body=completion(
             "deepseek/deepseek-r1", _usage(1000, 500, 0.01), text="four", message={"reasoning": "hm, " * 1900}
         ),
-        tokens={"prompt_tokens": 2, "completion_tokens": 1901},  # 5 bytes; 4 said, 7,600 thought
+        tokens={"prompt_tokens": 2, "completion_tokens": 1901, "reasoning_tokens": 1900},  # 5 bytes; 4 said, 7,600 thought
         cost="2*0.70/M + 1901*2.50/M",
         estimated=True,
     ),

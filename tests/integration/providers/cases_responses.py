@@ -264,8 +264,9 @@ TOOLS: Final = (
             message_item(),
         ),
         tokens={"prompt_tokens": 2500, "completion_tokens": 90},
+        units={"image_generations": 1},
         cost="2500*1.25/M + 90*10/M",
-        notes=("modality_hidden",),
+        notes=("unit_unpriced:image_generations",),
     ),
     Case(
         name="remote tools, which cost nothing but their tokens",

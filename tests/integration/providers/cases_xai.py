@@ -136,7 +136,9 @@ XAI: Final = (
         body=completion(
             "grok-4-1-fast-reasoning", usage(1000, 300, num_sources_used=3), citations=["https://example.com"]
         ),
+        chunks=(),
         tokens={"prompt_tokens": 1000, "completion_tokens": 300},
+        units={"search_sources": 3},
         cost="1000*0.20/M + 300*0.50/M",
     ),
     Case(
@@ -146,7 +148,7 @@ XAI: Final = (
         settings={"stream_usage": False},
         invoked=False,
         body=completion("grok-3-mini", usage(1000, 500), text="word " * 40, message={"reasoning_content": "hm, " * 400}),
-        tokens={"prompt_tokens": 2, "completion_tokens": 450},  # 5 bytes; 200 said, 1,600 thought
+        tokens={"prompt_tokens": 2, "completion_tokens": 450, "reasoning_tokens": 400},  # 5 bytes; 200 said, 1,600 thought
         cost="2*0.30/M + 450*0.50/M",
         estimated=True,
     ),
@@ -255,7 +257,7 @@ DEEPSEEK: Final = (
         body=completion(
             "deepseek-reasoner", usage(1000, 500), text="four", message={"reasoning_content": "hm, " * 1900}
         ),
-        tokens={"prompt_tokens": 2, "completion_tokens": 1901},  # 5 bytes; 4 said, 7,600 thought
+        tokens={"prompt_tokens": 2, "completion_tokens": 1901, "reasoning_tokens": 1900},  # 5 bytes; 4 said, 7,600 thought
         cost="2*0.55/M + 1901*2.19/M",
         estimated=True,
     ),
@@ -264,7 +266,7 @@ DEEPSEEK: Final = (
         source=_DEEPSEEK,
         model="deepseek-reasoner",
         body=completion("deepseek-reasoner", None, text="four", message={"reasoning_content": "hm, " * 1900}),
-        tokens={"prompt_tokens": 2, "completion_tokens": 1901},
+        tokens={"prompt_tokens": 2, "completion_tokens": 1901, "reasoning_tokens": 1900},
         cost="2*0.55/M + 1901*2.19/M",
         estimated=True,
     ),
