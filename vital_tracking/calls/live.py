@@ -39,6 +39,9 @@ admitted: ContextVar[deque[Admission] | None] = ContextVar("vital_tracking_admit
 # Only these parameters of a request are kept; others may hold text.
 _PARAMETERS: Final = ("model", "model_name", "model_id", "_type")
 
+# How many chunks of a stream are looked at for usage.
+_LOOKS: Final = 3
+
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _MOST_TAGS: Final = 32
 
@@ -81,6 +84,8 @@ class LiveCall:
         "key",
         "keys",
         "langsmith",
+        "last_usage",
+        "looks",
         "marked",
         "message_id",
         "messages",
@@ -91,6 +96,7 @@ class LiveCall:
         "params",
         "parent_run_id",
         "ref",
+        "repeats",
         "replaces_abandoned",
         "response",
         "run",
@@ -152,6 +158,9 @@ class LiveCall:
         self.hash: str | None = None
         self.first_token: float | None = None
         self.first_word: float | None = None
+        self.looks = _LOOKS
+        self.last_usage: Mapping[str, Any] | None = None
+        self.repeats = 0
         self.thought_bytes = 0
         self.hidden: tuple[str, ...] = ()
         self.streamed_bytes = 0
@@ -194,6 +203,8 @@ class LiveCall:
 
     def token(self, token: object, chunk: object) -> None:
         """Note a streamed token: when the first came, when the first that was no thought, and how much came."""
+        if self.looks and chunk is not None:
+            self._look_for_usage(getattr(getattr(chunk, "message", None), "usage_metadata", None))
         if token:
             now = self.touched = time.perf_counter()
             size = text_size(token)
@@ -216,6 +227,18 @@ class LiveCall:
             elif getattr(message, "content", None) or getattr(message, "tool_call_chunks", None):
                 self.first_word = self.touched = time.perf_counter()
                 self.first_token = self.first_token or self.touched
+
+    def _look_for_usage(self, usage: object) -> None:
+        """Note the usage of a chunk where a server sends it with each, up to there, and an integration adds it all up.
+
+        Whoever does so does it from the start: after the first chunks no other is looked at.
+        """
+        self.looks -= 1
+        if isinstance(usage, Mapping) and (count := token_count(usage.get("input_tokens"))):
+            self.looks = _LOOKS
+            same = self.last_usage is not None and self.last_usage.get("input_tokens") == count
+            self.repeats = self.repeats + 1 if same else 1
+            self.last_usage = usage
 
     def stream_event(self, event: Mapping[str, Any]) -> None:
         """Note an event of a v3 stream: its first delta, and the usage that comes with its last message."""
@@ -426,6 +449,13 @@ class LiveCall:
     def _take(self, result: Any) -> None:
         usage, self.token_usage, response, self.message_id = read_answer(result)
         if usage is not None:
+            last = self.last_usage
+            if (
+                last is not None
+                and self.repeats > 1
+                and usage.get("input_tokens") == last["input_tokens"] * self.repeats
+            ):
+                usage = {**usage, **last}
             self.usage = usage
         for params in (self.params, self.params.get("model_kwargs")):
             if params and not ASKED_FACTS.isdisjoint(params):

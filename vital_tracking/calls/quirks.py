@@ -220,5 +220,9 @@ TOOL_FACTS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Tools that decide a price as they are asked for, by their types' beginnings: the fact of PRICE_FACTS and its value."""
 
+COST_HEADERS: Final = ("x-litellm-response-cost",)
+"""Headers, in lower case, by which gateways say what a call cost them in US dollars; an integration keeps headers when it is
+told to. https://docs.litellm.ai/docs/proxy/response_headers"""
+
 TICKS_PER_DOLLAR: Final = 10**10
 """xAI's `cost_in_usd_ticks`. https://docs.x.ai/docs/guides/cost-tracking"""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from tests.integration.providers.corpus import Case
-from tests.integration.providers.openai_wire import CHAT, PRICING, completion, usage
+from tests.integration.providers.openai_wire import CHAT, PRICING, completion, completion_chunks, usage
+from tests.support.wire_server import Json, as_json
 
 _AZURE: Final = "https://learn.microsoft.com/azure/ai-foundry/openai/reference#chat-completions"
 _AZURE_PRICES: Final = "https://azure.microsoft.com/pricing/details/cognitive-services/openai-service/"
@@ -30,6 +32,16 @@ def chat_azure(url: str, case: Case) -> Any:
         max_retries=0,
         **case.settings,
     )
+
+
+_SO_FAR: Final = completion("x-ai/grok-4", usage(100, 12), text="word word word word")
+
+
+def _running_usage(body: Json) -> list[Json]:
+    """The chunks of a completion, each with the usage up to there."""
+    *chunks, last = completion_chunks(body, with_usage=True)
+    counts = [usage(100, completion_tokens) for completion_tokens in (0, 12, 12)]
+    return [*({**chunk, "usage": used} for chunk, used in zip(chunks, counts, strict=True)), last]
 
 
 AZURE: Final = (
@@ -106,6 +118,21 @@ CASES: Final = (
         cost=None,
     ),
     Case(
+        name="a gateway's own name for a model, with what it cost",
+        source="https://docs.litellm.ai/docs/proxy/response_headers",
+        model="team-default",
+        settings={"include_response_headers": True},
+        body={},
+        sent=replace(
+            as_json(completion("team-default", usage(1000, 500))), headers={"x-litellm-response-cost": "0.0123"}
+        ),
+        chunks=(),
+        tokens={"prompt_tokens": 1000, "completion_tokens": 500},
+        cost="0.0123",
+        fees="0.0123",
+        reported="0.0123",
+    ),
+    Case(
         name="a gateway's own name that begins as a model does",
         source=_LITELLM,
         model="gpt-4o-eu-prod",
@@ -140,6 +167,16 @@ CASES: Final = (
         body=completion("gpt-oss-20b", {"prompt_tokens": 70, "completion_tokens": 300, "total_tokens": 370}),
         tokens={"prompt_tokens": 70, "completion_tokens": 300},
         cost=None,
+    ),
+    Case(
+        name="a server that sends the usage so far with each chunk",
+        source=f"{_VLLM}: continuous_usage_stats",
+        model="x-ai/grok-4",
+        invoked=False,
+        body={},
+        chunks=_running_usage(_SO_FAR),
+        tokens={"prompt_tokens": 100, "completion_tokens": 12},
+        cost="100*3/M + 12*15/M",
     ),
     Case(
         name="another open model on a server of one's own",
@@ -212,6 +249,31 @@ CASES: Final = (
         cost="0.00321",
         fees="0.00321",
         reported="0.00321",
+    ),
+    Case(
+        name="Perplexity with OpenAI's client, streamed: the usage so far comes with each chunk",
+        source=_PERPLEXITY,
+        model="sonar-pro",
+        invoked=False,
+        body={},
+        chunks=[
+            {
+                "id": "1", "model": "sonar-pro", "created": 1_763_208_000, "object": "chat.completion.chunk",
+                "usage": {
+                    "prompt_tokens": 26, "completion_tokens": said, "total_tokens": 26 + said, "search_context_size": "low",
+                },
+                "choices": [
+                    {
+                        "index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": ""},
+                        "delta": {"role": "assistant", "content": "word "},
+                    }
+                ],
+            }
+            for said, reason in ((1, None), (400, None), (832, "stop"))
+        ],
+        tokens={"prompt_tokens": 26, "completion_tokens": 832},
+        cost="26*3/M + 832*15/M + 6/K",
+        fees="6/K",
     ),
     Case(
         name="Perplexity with OpenAI's client",
