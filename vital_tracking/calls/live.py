@@ -17,12 +17,13 @@ from weakref import ref
 import uuid_utils
 
 from vital_tracking.calls.answer import read_answer
+from vital_tracking.calls.asked import asked_facts, hidden_modalities
 from vital_tracking.calls.attribution import ALLOWED_METADATA, NOBODY, context_of, langsmith_project
 from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, metadata_keys
 from vital_tracking.calls.names_of import longest_answer, provider_of, requested_model_of
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
-from vital_tracking.calls.quirks import ASKED_FACTS, AUDIO_BLOCKS, TOOL_FACTS
+from vital_tracking.calls.running_usage import RunningUsage
 from vital_tracking.calls.texts import prompt_size, text_size, thought_size
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import METADATA_KEY, CallContext
@@ -38,9 +39,6 @@ admitted: ContextVar[deque[Admission] | None] = ContextVar("vital_tracking_admit
 
 # Only these parameters of a request are kept; others may hold text.
 _PARAMETERS: Final = ("model", "model_name", "model_id", "_type")
-
-# How many chunks of a stream are looked at for usage.
-_LOOKS: Final = 3
 
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _MOST_TAGS: Final = 32
@@ -84,8 +82,6 @@ class LiveCall:
         "key",
         "keys",
         "langsmith",
-        "last_usage",
-        "looks",
         "marked",
         "message_id",
         "messages",
@@ -96,10 +92,10 @@ class LiveCall:
         "params",
         "parent_run_id",
         "ref",
-        "repeats",
         "replaces_abandoned",
         "response",
         "run",
+        "running",
         "serialized",
         "size",
         "skew_s",
@@ -158,9 +154,7 @@ class LiveCall:
         self.hash: str | None = None
         self.first_token: float | None = None
         self.first_word: float | None = None
-        self.looks = _LOOKS
-        self.last_usage: Mapping[str, Any] | None = None
-        self.repeats = 0
+        self.running: RunningUsage | None = None
         self.thought_bytes = 0
         self.hidden: tuple[str, ...] = ()
         self.streamed_bytes = 0
@@ -203,8 +197,9 @@ class LiveCall:
 
     def token(self, token: object, chunk: object) -> None:
         """Note a streamed token: when the first came, when the first that was no thought, and how much came."""
-        if self.looks and chunk is not None:
-            self._look_for_usage(getattr(getattr(chunk, "message", None), "usage_metadata", None))
+        running = self.running = self.running or RunningUsage()
+        if running.looks and chunk is not None:
+            running.look(chunk)
         if token:
             now = self.touched = time.perf_counter()
             size = text_size(token)
@@ -227,18 +222,6 @@ class LiveCall:
             elif getattr(message, "content", None) or getattr(message, "tool_call_chunks", None):
                 self.first_word = self.touched = time.perf_counter()
                 self.first_token = self.first_token or self.touched
-
-    def _look_for_usage(self, usage: object) -> None:
-        """Note the usage of a chunk where a server sends it with each, up to there, and an integration adds it all up.
-
-        Whoever does so does it from the start: after the first chunks no other is looked at.
-        """
-        self.looks -= 1
-        if isinstance(usage, Mapping) and (count := token_count(usage.get("input_tokens"))):
-            self.looks = _LOOKS
-            same = self.last_usage is not None and self.last_usage.get("input_tokens") == count
-            self.repeats = self.repeats + 1 if same else 1
-            self.last_usage = usage
 
     def stream_event(self, event: Mapping[str, Any]) -> None:
         """Note an event of a v3 stream: its first delta, and the usage that comes with its last message."""
@@ -296,7 +279,7 @@ class LiveCall:
 
     def forget(self) -> None:
         """Let go of everything that may hold text; what is left may wait for delivery however long."""
-        self.messages = None
+        self.messages = self.running = None
         metadata, params, serialized = self.metadata, self.params, self.serialized
         provider, model = metadata.get("ls_provider"), metadata.get("ls_model_name")
         if provider and model and type(provider) is type(model) is str:
@@ -449,22 +432,11 @@ class LiveCall:
     def _take(self, result: Any) -> None:
         usage, self.token_usage, response, self.message_id = read_answer(result)
         if usage is not None:
-            last = self.last_usage
-            if (
-                last is not None
-                and self.repeats > 1
-                and usage.get("input_tokens") == last["input_tokens"] * self.repeats
-            ):
-                usage = {**usage, **last}
-            self.usage = usage
-        for params in (self.params, self.params.get("model_kwargs")):
-            if params and not ASKED_FACTS.isdisjoint(params):
-                kept = {f"asked_{name}": value for name in ASKED_FACTS if isinstance(value := params.get(name), str)}
-                response = {**response, **kept}
-        if "blocks" in response and (tools := self.params.get("tools")):
-            response = {**response, **_tool_facts(tools)}
+            self.usage = usage if self.running is None else self.running.whole(usage)
+        if self.params and (asked := asked_facts(self.params, tools_used="blocks" in response)):
+            response = {**response, **asked}
         self.response = response
-        self.hidden = _hidden(self.messages)
+        self.hidden = hidden_modalities(self.messages)
 
     def _measure(self, result: Any) -> None:
         """Take the sizes of texts, in place of token counts. A call that was given up keeps the size of its prompt."""
@@ -476,27 +448,6 @@ class LiveCall:
             max(answer, self.streamed_bytes, self.event_bytes),
             max(thoughts, self.thought_bytes),
         )
-
-
-def _tool_facts(tools: object) -> dict[str, str]:
-    """Facts that decide a price by which tools were asked for."""
-    kinds = [str(tool.get("type")) for tool in tools if isinstance(tool, Mapping)] if isinstance(tools, list) else []
-    return dict(fact for start, fact in TOOL_FACTS.items() if any(kind.startswith(start) for kind in kinds))
-
-
-def _hidden(prompts: Sequence[Any] | None) -> tuple[str, ...]:
-    """Which modalities of a prompt have prices of their own, so that its bill hangs on a count of them."""
-    for messages in prompts or ():
-        for message in messages if type(messages) is list else ():
-            content = getattr(message, "content", None)
-            if type(content) is not list:
-                continue
-            for block in content:
-                if isinstance(block, Mapping) and (
-                    block.get("type") in AUDIO_BLOCKS or str(block.get("mime_type", "")).startswith("audio/")
-                ):
-                    return ("audio",)
-    return ()
 
 
 def _holds_counts(usage: Mapping[str, Any] | None) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
+from tests.integration.providers.cases_gateways import chat_azure
 from tests.integration.providers.corpus import Case
 from tests.integration.providers.openai_wire import (
     CHAT,
@@ -39,6 +40,11 @@ class Score(BaseModel):
 def scored_chat(url: str, case: Case) -> Any:
     """The model of a case, which must answer with a Score."""
     return chat_openai(url, case).with_structured_output(Score, method="json_schema")
+
+
+def scored_azure(url: str, case: Case) -> Any:
+    """The same, of Azure OpenAI."""
+    return chat_azure(url, case).with_structured_output(Score, method="json_schema")
 
 
 def scored_responses(url: str, case: Case) -> Any:
@@ -104,6 +110,19 @@ SCORED_CHAT: Final = (
         cost="4000*2.50/M + 100*10/M",
     ),
 )  # fmt: skip
+
+SCORED_AZURE: Final = (
+    Case(
+        name="refused by the user's schema, from a deployment with a name of its own",
+        source=_PARSING,
+        model="answers-eu",
+        body=completion("gpt-4o-2024-11-20", usage(4000, 1000), text=_REFUSED),
+        chunks=(),
+        fails=True,
+        tokens={"prompt_tokens": 4000, "completion_tokens": 1000},
+        cost="4000*2.50/M + 1000*10/M",
+    ),
+)
 
 SCORED_RESPONSES: Final = (
     Case(

@@ -38,6 +38,7 @@ CORPUS: dict[str, tuple[tuple[Case, ...], Build, Answer]] = {
     "openrouter": (cases_openrouter.CASES, cases_openrouter.chat_openrouter, CHAT),
     "failed openai": (cases_failures.CHATS, openai_wire.chat_openai, CHAT),
     "failed scores": (cases_failures.SCORED_CHAT, cases_failures.scored_chat, CHAT),
+    "failed azure scores": (cases_failures.SCORED_AZURE, cases_failures.scored_azure, CHAT),
     "failed responses": (cases_failures.RESPONSES_CASES, openai_wire.responses_openai, RESPONSES),
     "failed scored responses": (cases_failures.SCORED_RESPONSES, cases_failures.scored_responses, RESPONSES),
     "failed deepseek": (cases_failures.DEEPSEEK, cases_xai.chat_deepseek, CHAT),
