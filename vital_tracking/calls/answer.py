@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from vital_tracking.calls.quirks import BLOCKS, COST_HEADERS, COUNTS_AMONG_FIELDS, FREE_ACTIONS, HIDDEN_PASSES, IMAGE_BLOCKS
+from vital_tracking.calls.quirks import (
+    BLOCKS,
+    COST_HEADERS,
+    COUNTS_AMONG_FIELDS,
+    FREE_ACTIONS,
+    HIDDEN_PASSES,
+    IMAGE_BLOCKS,
+)
 from vital_tracking.calls.texts import text_size
 from vital_tracking.core.sanitize import MAX_TEXT, clean_text
 
