@@ -23,12 +23,13 @@ class WireRequest:
 
 @dataclass(frozen=True)
 class WireAnswer:
-    """What the server sends back, byte by byte."""
+    """What the server sends back, byte by byte; it announces `missing` bytes more than it sends, and then hangs up."""
 
     content: bytes
     content_type: str = "application/json"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    missing: int = 0
 
 
 def as_json(body: object, status: int = 200) -> WireAnswer:
@@ -64,11 +65,9 @@ class WireServer:
                 server.requests.append(request)
                 reply = server.answer(request)
                 self.send_response(reply.status)
+                self.send_header("connection", "close")  # so that no client is left with an open socket
                 self.send_header("content-type", reply.content_type)
-                self.send_header("content-length", str(len(reply.content)))
-                self.send_header(
-                    "connection", "close"
-                )  # a client that is not closed would leave its socket to the next test
+                self.send_header("content-length", str(len(reply.content) + reply.missing))
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
                 self.end_headers()

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from vital_tracking.calls.quirks import BLOCKS, COUNTS_AMONG_FIELDS, FREE_ACTIONS, HIDDEN_PASSES, IMAGE_BLOCKS
+from vital_tracking.calls.quirks import (
+    BLOCKS,
+    COST_HEADERS,
+    COUNTS_AMONG_FIELDS,
+    FREE_ACTIONS,
+    HIDDEN_PASSES,
+    IMAGE_BLOCKS,
+)
 from vital_tracking.calls.texts import text_size
 from vital_tracking.core.sanitize import MAX_TEXT, clean_text
 
@@ -28,7 +35,7 @@ _TEXTS: Final = frozenset(
     }
 )
 _OTHERS: Final = frozenset(
-    {"num_search_queries", "cost", "cost_details", "serviceTier", "performanceConfig", "grounding_metadata"}
+    {"num_search_queries", "cost", "cost_details", "serviceTier", "performanceConfig", "grounding_metadata", "headers"}
 )
 _FIELDS: Final = _TEXTS | _OTHERS
 _COUNTS: Final = ("usage", "token_usage", "token_count", "usage_metadata")
@@ -95,6 +102,11 @@ def _keep(kept: dict[str, Any], name: str, value: object) -> None:
     elif name == "performanceConfig":  # Bedrock's
         if isinstance(value, Mapping) and isinstance(latency := value.get("latency"), str):
             kept["latency"] = clean_text(latency)
+    elif name == "headers":
+        if isinstance(value, Mapping):
+            found = next((value[header] for header in COST_HEADERS if header in value), None)
+            if found is not None:
+                kept.setdefault("cost", clean_text(str(found)))
     elif name in _OTHERS and value is not None:
         kept[name] = value
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from vital_tracking.calls.quirks import COUNTS_IN
-from vital_tracking.core.record import HUNG_UP
+from vital_tracking.core.record import HUNG_UP, PRICE_FACTS
 
 # Errors that leave open whether the provider has billed: it may have been working when we stopped listening, or its answer was
 # cut on the way.
@@ -72,6 +72,9 @@ _REFUSALS: Final = frozenset(
 # Where errors carry the answer, and what the code that reads answers calls it.
 _ATTRIBUTES: Final = ("completion", "response", "raw_event", "body", "doc")
 _VARIABLES: Final = ("response", "raw_response", "completion", "chunk", "_response")
+
+# What of an answer is kept beside its counts: which model gave it, and what else decides the price.
+_WORDS: Final = ("model", *PRICE_FACTS)
 
 _REFUSED: Final = 400
 _STATUSES: Final = range(100, 600)
@@ -167,18 +170,12 @@ def counts_in(answer: Any, depth: int = _DEEPEST) -> Mapping[str, Any] | None:
             return None
     if isinstance(answer, Mapping):
         for name in COUNTS_IN:
-            found = answer.get(name)
-            if isinstance(found, Mapping) and found:
-                return found
-            if found is not None and (dump := getattr(found, "model_dump", None)) is not None:
-                return _dumped(dump)
+            if (found := _dumped(answer.get(name))) is not None:
+                return {**found, **{word: text for word in _WORDS if isinstance(text := answer.get(word), str)}}
         return counts_in(answer.get("response"), depth - 1) if isinstance(answer.get("response"), Mapping) else None
     for name in COUNTS_IN:
-        found = getattr(answer, name, None)
-        if isinstance(found, Mapping) and found:
-            return found
-        if found is not None and (dump := getattr(found, "model_dump", None)) is not None:
-            return _dumped(dump)
+        if (found := _dumped(getattr(answer, name, None))) is not None:
+            return {**found, **{word: text for word in _WORDS if isinstance(text := getattr(answer, word, None), str)}}
     for name in ("response", "http_response", "content", "body"):
         inner = None
         with suppress(Exception):  # the body of a response that was not read yet
@@ -188,8 +185,12 @@ def counts_in(answer: Any, depth: int = _DEEPEST) -> Mapping[str, Any] | None:
     return None
 
 
-def _dumped(dump: Any) -> Mapping[str, Any] | None:
-    found = dump()
+def _dumped(counts: Any) -> Mapping[str, Any] | None:
+    """Counts as a mapping, whatever object holds them; None where there are none."""
+    if counts is None or isinstance(counts, Mapping):
+        return counts or None
+    dump = getattr(counts, "model_dump", None)
+    found = dump() if dump is not None else None
     return found if isinstance(found, Mapping) and found else None
 
 

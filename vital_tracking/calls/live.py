@@ -17,13 +17,13 @@ from weakref import ref
 import uuid_utils
 
 from vital_tracking.calls.answer import read_answer
-from vital_tracking.calls.asked import asked_cache, asked_facts
+from vital_tracking.calls.asked import asked_cache, asked_facts, hidden_modalities
 from vital_tracking.calls.attribution import ALLOWED_METADATA, NOBODY, context_of, langsmith_project
 from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, metadata_keys
 from vital_tracking.calls.names_of import longest_answer, provider_of, requested_model_of
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
-from vital_tracking.calls.quirks import AUDIO_BLOCKS
+from vital_tracking.calls.running_usage import RunningUsage
 from vital_tracking.calls.texts import prompt_size, text_size, thought_size
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import METADATA_KEY, CallContext
@@ -95,6 +95,7 @@ class LiveCall:
         "replaces_abandoned",
         "response",
         "run",
+        "running",
         "serialized",
         "size",
         "skew_s",
@@ -153,6 +154,7 @@ class LiveCall:
         self.hash: str | None = None
         self.first_token: float | None = None
         self.first_word: float | None = None
+        self.running: RunningUsage | None = None
         self.thought_bytes = 0
         self.hidden: tuple[str, ...] = ()
         self.streamed_bytes = 0
@@ -195,6 +197,9 @@ class LiveCall:
 
     def token(self, token: object, chunk: object) -> None:
         """Note a streamed token: when the first came, when the first that was no thought, and how much came."""
+        running = self.running = self.running or RunningUsage()
+        if running.looks and chunk is not None:
+            running.look(chunk)
         if token:
             now = self.touched = time.perf_counter()
             size = text_size(token)
@@ -274,7 +279,7 @@ class LiveCall:
 
     def forget(self) -> None:
         """Let go of everything that may hold text; what is left may wait for delivery however long."""
-        self.messages = None
+        self.messages = self.running = None
         metadata, params, serialized = self.metadata, self.params, self.serialized
         provider, model = metadata.get("ls_provider"), metadata.get("ls_model_name")
         if provider and model and type(provider) is type(model) is str:
@@ -427,13 +432,13 @@ class LiveCall:
     def _take(self, result: Any) -> None:
         usage, self.token_usage, response, self.message_id = read_answer(result)
         if usage is not None:
-            self.usage = usage
-        if asked := asked_facts(self.params, self.serialized):
+            self.usage = usage if self.running is None else self.running.whole(usage)
+        if asked := asked_facts(self.params, self.serialized, tools_used="blocks" in response):
             response = {**response, **asked}
         if _hides_cache_times(usage) and (kept := asked_cache(self.messages, self.params)):
             response = {**response, "asked_cache": kept}
         self.response = response
-        self.hidden = _hidden(self.messages)
+        self.hidden = hidden_modalities(self.messages)
 
     def _measure(self, result: Any) -> None:
         """Take the sizes of texts, in place of token counts. A call that was given up keeps the size of its prompt."""
@@ -451,21 +456,6 @@ def _hides_cache_times(usage: Mapping[str, Any] | None) -> bool:
     """Whether something was written to a cache, and nobody says for how long."""
     details = None if usage is None else usage.get("input_token_details")
     return isinstance(details, Mapping) and bool(details.get("cache_creation"))
-
-
-def _hidden(prompts: Sequence[Any] | None) -> tuple[str, ...]:
-    """Which modalities of a prompt have prices of their own, so that its bill hangs on a count of them."""
-    for messages in prompts or ():
-        for message in messages if type(messages) is list else ():
-            content = getattr(message, "content", None)
-            if type(content) is not list:
-                continue
-            for block in content:
-                if isinstance(block, Mapping) and (
-                    block.get("type") in AUDIO_BLOCKS or str(block.get("mime_type", "")).startswith("audio/")
-                ):
-                    return ("audio",)
-    return ()
 
 
 def _holds_counts(usage: Mapping[str, Any] | None) -> bool:

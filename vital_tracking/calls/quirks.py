@@ -155,6 +155,10 @@ SEARCHES_BY_PROMPT: Final[Mapping[str, tuple[str, ...]]] = {
 """Models, by their names' beginnings, for which one prompt is one search however many queries it took."""
 
 
+SEARCHES_IN_REQUEST: Final = frozenset({"sonar", "sonar-pro", "sonar-reasoning", "sonar-reasoning-pro"})
+"""Perplexity's models whose fee of a request has its searches in it. https://docs.perplexity.ai/getting-started/pricing"""
+
+
 class Block(NamedTuple):
     """A block of content that is billed: the `unit`, and the field whose different values count, where not each block does."""
 
@@ -241,6 +245,16 @@ ENDS_WITH_REASON: Final = frozenset({"google"})
 
 NOT_IN_FORCE: Final = frozenset({"auto"})
 """Service tiers that are asked for and never in force: the provider chooses one of the others, and may not say which."""
+
+TOOL_FACTS: Final[Mapping[str, tuple[str, str]]] = {
+    # OpenAI's first version of web search has its own fee, which the answer does not tell from the second one's.
+    "web_search_preview": ("search_tool", "web_search_preview"),
+}
+"""Tools that decide a price as they are asked for, by their types' beginnings: the fact of PRICE_FACTS and its value."""
+
+COST_HEADERS: Final = ("x-litellm-response-cost",)
+"""Headers, in lower case, by which gateways say what a call cost them in US dollars; an integration keeps headers when it is
+told to. https://docs.litellm.ai/docs/proxy/response_headers"""
 
 TICKS_PER_DOLLAR: Final = 10**10
 """xAI's `cost_in_usd_ticks`. https://docs.x.ai/docs/guides/cost-tracking"""

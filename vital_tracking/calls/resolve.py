@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from vital_tracking.calls.attribution import graph_path
@@ -33,8 +34,7 @@ class _Bill(NamedTuple):
 def record_of(call: ObservedCall) -> CallRecord:
     """The record of a call."""
     bill = _bill(call)
-    response = call.response
-    model = model_of(call.requested_model, response)
+    model = _model(call)
     # A call that was stopped was never admitted, whatever its budgets had said of it before.
     admitted = call.stopped_by is None
     sent = call.requested_model
@@ -64,7 +64,7 @@ def record_of(call: ObservedCall) -> CallRecord:
         first_word_ms=call.first_word_ms,
         cache_hit=bill.cache_hit,
         price_facts=_price_facts(call),
-        reported_cost=reported_cost_of(call.token_usage, response) if bill.billed and not bill.cache_hit else None,
+        reported_cost=_reported_cost(call) if bill.billed and not bill.cache_hit else None,
         budget_action=call.stopped_by or call.budget_action,
         throttled_ms=call.throttled_ms if admitted else None,
         request_hash=call.request_hash,
@@ -121,7 +121,7 @@ def _bill(call: ObservedCall) -> _Bill:
     if call.status == "blocked":
         return _Bill(_NOTHING, billed=False, notes=notes)
     error = call.error
-    model = model_of(call.requested_model, call.response)
+    model = _model(call)
     known = usage_of(call.provider, call.usage, call.token_usage, call.response, model)
     if known is None and _claims_counts(call.usage):
         notes = (*notes, "usage_invalid")
@@ -191,6 +191,21 @@ def _broken_off(call: ObservedCall) -> bool:
     return always_says and call.ttft_ms is not None and not _finished(call.response)
 
 
+def _counts(call: ObservedCall) -> Mapping[str, Any]:
+    """The provider's own counts, also where an error carried them."""
+    return call.token_usage or (call.error.usage if call.error is not None else None) or {}
+
+
+def _model(call: ObservedCall) -> str | None:
+    """The model that answered, else the one that was sent."""
+    return model_of(call.requested_model, {"model": _counts(call).get("model"), **call.response})
+
+
+def _reported_cost(call: ObservedCall) -> Decimal | None:
+    """What the provider itself says that the call cost."""
+    return reported_cost_of(_counts(call), call.response)
+
+
 def _other_than(model: str | None, other: str | None) -> str | None:
     """Another model's name, None where it is the same as their columns will have it."""
     return None if other == model or clean_text(other) == clean_text(model) else other
@@ -198,7 +213,7 @@ def _other_than(model: str | None, other: str | None) -> str | None:
 
 def _price_facts(call: ObservedCall) -> dict[str, str]:
     """What else decides the price, as the answer says it, else as it was asked for where that holds."""
-    counts = call.token_usage or {}
+    counts = _counts(call)
     facts = {}
     for name in PRICE_FACTS:
         value = call.response.get(name) or counts.get(name)

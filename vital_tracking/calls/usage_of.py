@@ -29,6 +29,7 @@ from vital_tracking.calls.quirks import (
     REASONING_BESIDE,
     REST_OF_TOTAL,
     SEARCHES_BY_PROMPT,
+    SEARCHES_IN_REQUEST,
     TICKS_PER_DOLLAR,
     UNBILLED,
     UNIT_COUNTS,
@@ -95,6 +96,8 @@ def usage_of(
     if found is None:
         return None
     units = {**raw_units, **units, **_of_response(owner, response, {**raw_units, **units}, model)}
+    if (model or "").lower() in SEARCHES_IN_REQUEST:
+        units.pop("web_searches", None)
     found = found.with_units(units) if units else found
     hidden = HIDDEN.get(owner or "")
     if hidden is not None and told and not any(name in (token_usage or ()) for name in hidden.unless):
@@ -113,8 +116,9 @@ def usage_of(
 def reported_cost_of(token_usage: Mapping[str, Any] | None, response: Mapping[str, Any] = _NOTHING) -> Decimal | None:
     """What the provider itself says that the call cost, in US dollars; None where it says nothing.
 
-    OpenRouter's `cost` is its own fee alone where the call went to one's own key at a provider, who bills
-    `upstream_inference_cost`.
+    OpenRouter's `cost` is its own fee alone where the call went by one's own key to a provider, who bills
+    `upstream_inference_cost`. Without such a key that is the same amount a second time, by which the two are told apart where
+    the integration drops `is_byok`.
     """
     counts = token_usage or _NOTHING
     cost = response.get("cost", counts.get("cost"))
@@ -125,8 +129,10 @@ def reported_cost_of(token_usage: Mapping[str, Any] | None, response: Mapping[st
     own = dollars(cost)
     details = response.get("cost_details", counts.get("cost_details"))
     upstream = dollars(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
-    by_own_key = counts.get("is_byok") is True or "is_byok" not in counts
-    return own if own is None or upstream is None or not by_own_key else own + upstream
+    if own is None or upstream is None:
+        return own
+    by_own_key = counts["is_byok"] is True if "is_byok" in counts else upstream != own
+    return own + upstream if by_own_key else own
 
 
 # LangChain's `usage_metadata`

@@ -14,7 +14,8 @@ from typing import Final
 from vital_tracking.core.price import Price
 from vital_tracking.core.rates import Rate, Rates
 
-_ALWAYS: Final = datetime(1970, 1, 1, tzinfo=UTC)
+ANY_MODEL: Final = "*"
+"""In place of a model: all models of a provider."""
 
 
 def _listed(model: str, input: str | None = None, output: str | None = None, **more: object) -> Price:  # noqa: A002
@@ -33,8 +34,32 @@ ADDED_PRICES: Final = (
         provider="openai",
         units={"input_audio_tokens": "40", "output_audio_tokens": "80"},
     ),
+    _listed(
+        "gpt-4o-mini-audio-preview",
+        provider="openai",
+        units={"input_audio_tokens": "10", "output_audio_tokens": "20"},
+    ),
+    # Models that search the web at each request, whose searches no answer counts; a container of the code interpreter.
+    # https://platform.openai.com/docs/pricing, section "Built-in tools"
+    _listed("gpt-4o-search-preview", provider="openai", units={"requests": "0.025"}),
+    _listed("gpt-4o-mini-search-preview", provider="openai", units={"requests": "0.025"}),
+    _listed("gpt-5-search-api", provider="openai", units={"requests": "0.010"}),
+    _listed(ANY_MODEL, provider="openai", units={"code_executions": "0.03"}),
+    # https://docs.x.ai/developers/pricing, section "Tools pricing"; Live Search, which was billed by the source, has ended.
+    _listed(
+        ANY_MODEL,
+        provider="x-ai",
+        units={
+            "web_searches": "0.005",
+            "social_searches": "0.005",
+            "code_executions": "0.005",
+            "storage_searches": "0.0025",
+            "search_sources": "0.025",
+        },
+    ),
+    _listed(ANY_MODEL, provider="x-ai", units={"search_sources": "0"}, valid_from=datetime(2026, 1, 12, tzinfo=UTC)),
 )
-"""Prices that genai-prices lacks: whole ones, or of units that its entry leaves out."""
+"""Prices that genai-prices lacks: whole ones, or of units that its entry leaves out; of two for one unit the later comes last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +79,25 @@ class Multiplier:
 
 @dataclass(frozen=True, slots=True)
 class FeeChoice:
-    """The rate of a `unit` depends on a `fact`: US dollars for one, by its value; `default` where it is not reported."""
+    """The rate of a `unit` depends on a `fact`: US dollars for one, by its value.
+
+    `default` is the value where none is reported; without one the rate is then the listed one.
+    """
 
     provider: str
     models: tuple[str, ...]
     fact: str
     unit: str
     rates: Mapping[str, Decimal]
-    default: str
+    default: str | None = None
 
     def apply(self, rates: Rates, value: str | None) -> Rates:
         """The rates with it."""
-        chosen: Rate = self.rates.get(value or self.default, self.rates[self.default])
-        return Rates(f"{rates.version} {self.fact} {value or self.default}", {**rates.rates, self.unit: chosen})
+        reported = value if value in self.rates else self.default
+        if reported is None:
+            return rates
+        chosen: Rate = self.rates[reported]
+        return Rates(f"{rates.version} {self.fact} {reported}", {**rates.rates, self.unit: chosen})
 
 
 MULTIPLIERS: Final = (
@@ -93,6 +124,14 @@ FEE_CHOICES: Final = (
         "requests",
         {"low": Decimal("0.006"), "medium": Decimal("0.010"), "high": Decimal("0.014")},
         "low",
+    ),
+    # The tool's first version, where the model does not reason. https://platform.openai.com/docs/pricing, "Built-in tools"
+    FeeChoice(
+        "openai",
+        ("gpt-4o", "gpt-4o-2024-05-13", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini"),
+        "search_tool",
+        "web_searches",
+        {"web_search_preview": Decimal("0.025")},
     ),
 )
 

@@ -21,6 +21,7 @@ from vital_tracking.core.cost import ZERO, Cost
 from vital_tracking.core.price import Price, aware
 from vital_tracking.core.price_rules import (
     ADDED_PRICES,
+    ANY_MODEL,
     CACHE_READ_SHARES,
     FEE_CHOICES,
     MULTIPLIERS,
@@ -30,7 +31,7 @@ from vital_tracking.core.price_rules import (
     SELF_RUN,
 )
 from vital_tracking.core.providers import listed_names, provider_id
-from vital_tracking.core.rates import Rates, is_fee, rates_of_entry
+from vital_tracking.core.rates import Rate, Rates, is_fee, rates_of_entry
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.usage import TokenUsage
 
@@ -220,22 +221,29 @@ class PriceBook:
             and all(context.get(fact) == value for fact, value in variant.when.items())
             and (variant.constraint is None or variant.constraint.active(moment))
         ]
-        key = (label, id(entry), *map(id, variants), *(context.items() if context else ()))
+        added = _added_to(found_id, info.id, name, moment)
+        key = (label, id(entry), *map(id, (*variants, *added)), *(context.items() if context else ()))
         cached = self._listed.get(key)
         if cached is None or cached[0] is not entry:  # two providers may share an entry
-            cached = (entry, self._rates_of(found_id, info, entry, context, moment, label))
+            cached = (entry, self._rates_of(found_id, info, entry, added, context, moment, label))
             self._listed[key] = cached
         return cached[1]
 
     def _rates_of(
-        self, found_id: str, info: ModelInfo, entry: ModelPrice, context: Facts, moment: datetime, label: str
+        self,
+        found_id: str,
+        info: ModelInfo,
+        entry: ModelPrice,
+        added: Sequence[Price],
+        context: Facts,
+        moment: datetime,
+        label: str,
     ) -> Rates:
         """The rates of a listed entry by the facts of a call; its label names those that change a price."""
-        standard = rates_of_entry(entry)
-        for price in ADDED_PRICES:
-            if price.input is None and price.provider == found_id and price.model == info.id:
-                standard = {**price.rates(), **standard}
-        rates = Rates(label, standard)
+        more: dict[str, Rate] = {}
+        for price in added:
+            more |= price.rates()
+        rates = Rates(label, {**more, **rates_of_entry(entry)})
         if (share := CACHE_READ_SHARES.get(found_id)) is not None:
             rates = rates.with_cache_reads_at(share)
         notes: list[str] = []
@@ -305,6 +313,11 @@ class PriceBook:
 _GENAI_VERSION: Final = version("genai-prices")
 _VERSION: Final = re.compile(r"([:@].*|-v\d.*)?")
 
+_ADDED_UNITS: Final[Mapping[str | None, Sequence[Price]]] = {
+    provider: [price for price in ADDED_PRICES if price.input is None and price.provider == provider]
+    for provider in {price.provider for price in ADDED_PRICES}
+}
+
 
 def _base_name(model: str) -> str:
     """A model's name without the provider or path before it."""
@@ -327,6 +340,16 @@ def _in_force(prices: Sequence[Price], at: datetime) -> Price | None:
     """The first of the prices, the newest first, that holds at an instant."""
     moment = aware(at)
     return next((price for price in prices if price.valid_from is None or aware(price.valid_from) <= moment), None)
+
+
+def _added_to(provider: str, model: str, name: str, at: datetime) -> tuple[Price, ...]:
+    """Prices of units that the entry of a listed `model` leaves out; `name` is what the call says of it, perhaps with a date."""
+    return tuple(
+        price
+        for price in _ADDED_UNITS.get(provider, ())
+        if (price.model in (ANY_MODEL, model) or name.startswith(price.model))
+        and (price.valid_from is None or aware(price.valid_from) <= at)
+    )
 
 
 def _overlaid(price: Price, listed: Rates | None) -> Rates:

@@ -44,6 +44,10 @@ MODEL_ALIASES: Final[Mapping[tuple[str, str], str]] = {
 # Many gateways are reached with OpenAI's client, and so are many servers of one's own: there only models that run nowhere but
 # at their vendor are looked up.
 _VENDORS: Final = ("anthropic", "google", "openai", "perplexity", "x-ai")
+
+# Who runs other vendors' models at the vendors' own prices. https://docs.perplexity.ai/getting-started/pricing, "Agent API"
+_RESELLERS: Final = ("perplexity",)
+
 _OPEN_WEIGHTS: Final = ("gemma", "gpt-oss")
 
 _PARTING: Final = re.compile(r"[\s.-]+")
@@ -79,6 +83,8 @@ def listed_names(provider: str | None, model: str) -> Iterator[tuple[str | None,
         yield provider, plain
         if owner is not None and suffix != "free":
             yield from listed_names(owner, plain.partition("/")[2])
+    elif provider in _RESELLERS and owner is not None:
+        yield from listed_names(owner, rest)
     elif provider == "openai" and owner in _VENDORS:
         yield from listed_names("openrouter", model)
     elif provider == "openai" and (not rest or prefix == "models"):

@@ -22,7 +22,15 @@ HUNG_UP: Final = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrup
 STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "blocked")
 
 
-PRICE_FACTS: Final = ("service_tier", "speed", "latency", "inference_geo", "search_context_size", "processing")
+PRICE_FACTS: Final = (
+    "service_tier",
+    "speed",
+    "latency",
+    "inference_geo",
+    "search_context_size",
+    "search_tool",
+    "processing",
+)
 """Facts of a call that choose between prices of one model, in the words of its provider."""
 
 

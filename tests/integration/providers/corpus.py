@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Any, Final
+
+import pytest
 
 from tests.support.wire_server import Json, WireAnswer, WireRequest, WireServer
 from vital_tracking import Settings, VitalTracker
@@ -49,7 +52,8 @@ class Case:
 
     `source` is the page of the provider's documentation that the body and the prices follow; `body` what comes over the wire,
     `chunks` the same as a stream (None: made of the body by the dialect; empty: it cannot be streamed). `settings` are the
-    model's, `request` the call's own arguments.
+    model's, `request` the call's own arguments. `invoked` is False where it can only be streamed. `sent` is what comes in
+    place of a whole answer, `fails` says that the caller gets an error.
 
     `cost` and its part `fees` are arithmetic in US dollars, such as `4000*2.50/M + 4*10/K`: M is a million, K a thousand;
     a `cost` of None is a price that nobody knows. `tokens` are the columns that are not 0, `units` what stands in
@@ -63,6 +67,9 @@ class Case:
     chunks: Sequence[Json] | None = None
     settings: Json = field(default_factory=dict)
     request: Json = field(default_factory=dict)
+    invoked: bool = True
+    sent: WireAnswer | None = None
+    fails: bool = False
     tokens: Mapping[str, int]
     units: Mapping[str, Any] = field(default_factory=dict)
     cost: str | None
@@ -70,6 +77,11 @@ class Case:
     reported: str | None = None
     notes: tuple[str, ...] = ()
     estimated: bool = False
+
+
+def usable(cases: Iterable[Case], *, streamed: bool) -> list[Case]:
+    """The cases that can be invoked, or streamed."""
+    return [case for case in cases if (case.chunks is None or case.chunks if streamed else case.invoked)]
 
 
 def amount(arithmetic: str) -> Decimal:
@@ -99,11 +111,12 @@ def row_of(
         try:
             model = build(server.url, case)
             config = {"callbacks": [tracker.handler]}
-            if streamed:
-                for _ in model.stream("Hello", config=config, **case.request):
-                    pass
-            else:
-                model.invoke("Hello", config=config, **case.request)
+            with pytest.raises(Exception) if case.fails else nullcontext():
+                if streamed:
+                    for _ in model.stream("Hello", config=config, **case.request):
+                        pass
+                else:
+                    model.invoke("Hello", config=config, **case.request)
             tracker.flush()
         finally:
             tracker.close()

@@ -42,7 +42,7 @@ def test_a_call_overrules_the_settings_of_its_model() -> None:
     """A call that asked for standard speed would be billed as fast."""
     settings = {"kwargs": {"inference_geo": "us", "model_kwargs": {"speed": "fast"}}}
     params = {"model_kwargs": {"speed": "fast"}, "speed": "standard", "image_config": {"image_size": "4K"}}
-    assert asked_facts(params, settings) == {
+    assert asked_facts(params, settings, tools_used=False) == {
         "asked_speed": "standard",
         "asked_inference_geo": "us",
         "asked_image_size": "4K",
@@ -52,4 +52,4 @@ def test_a_call_overrules_the_settings_of_its_model() -> None:
 @pytest.mark.parametrize("broken", [{"speed": 1}, {"image_config": "4K"}, {"image_config": {"image_size": 4}}])
 def test_what_is_no_text_is_left_out(broken: dict[str, Any]) -> None:
     """A parameter of another shape would end in a fault of ours."""
-    assert asked_facts(broken, {"kwargs": None}) == {}
+    assert asked_facts(broken, {"kwargs": None}, tools_used=True) == {}

@@ -235,6 +235,9 @@ def test_costs_are_those_that_genai_prices_computes(
         ("openrouter", "anthropic/claude-sonnet-4.5", ("anthropic", "claude-sonnet-4-5")),
         ("openai", "anthropic/claude-sonnet-4.5", ("anthropic", "claude-sonnet-4-5")),  # OpenRouter behind ChatOpenAI
         ("mistralai", "mistral-large-latest", ("mistral", "mistral-large-latest")),
+        ("openai", "grok-4-0709", ("xai", "grok-4")),  # xAI behind ChatOpenAI, as its documentation says
+        ("openai", "sonar-pro", ("perplexity", "sonar-pro")),  # and Perplexity
+        ("perplexity", "anthropic/claude-sonnet-4-5", ("anthropic", "claude-sonnet-4-5")),  # its Agent API
         ("OpenAI ", " GPT-4o", ("openai", "gpt-4o")),
         (None, "gpt-4o", ("openai", "gpt-4o")),
         (None, "anthropic/claude-sonnet-4-5", ("anthropic", "claude-sonnet-4-5")),
