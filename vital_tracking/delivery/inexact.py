@@ -20,6 +20,7 @@ _WHY: Final = {
     "unit_unpriced": "is billed for a unit that no price is known for. Set one: vital-tracking prices set --unit.",
     "unit_unknown": "reports a unit that is not known. Set a price: vital-tracking prices set --unit.",
     "passes_hidden": "took a pass more, whose tokens a stream does not report; invoke it to have them counted.",
+    "cache_ttl_hidden": "wrote to a cache for five minutes and an hour, which a stream does not tell apart; invoke it for that.",
     "cache_hidden": "may have read from a cache, which its integration leaves out of a stream; invoke it to have that counted.",
     "billed_units_hidden": "is billed for less than the tokens that its integration hands on; stream it to have them exactly.",
     "tier_unpriced": "was processed in a tier that no price is known for; it is priced at the standard one.",
