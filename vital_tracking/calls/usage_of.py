@@ -7,7 +7,7 @@ total. What providers do differently is data in `quirks`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
@@ -52,6 +52,8 @@ _DETAILS: Final[Mapping[tuple[str, str], str]] = {
 }
 _TOTALS: Final = ("input_tokens", "output_tokens", "total")
 _NOTHING: Final[Mapping[str, Any]] = {}
+_PLAIN: Final = "plain"
+_PLAIN_TYPES: Final = frozenset({int, float, str, bool, type(None), dict, list})
 
 
 def usage_of(
@@ -149,25 +151,34 @@ def _of_metadata(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[
     }
     units: dict[str, Any] = {}
     notes: list[str] = []
-    for side in ("input", "output"):
-        details = _fields(usage.get(f"{side}_token_details"))
-        for key, value in details.items():
-            name = _plain_name(key)
-            if (field := _DETAILS.get((side, name))) is not None:
-                if key == name or field not in counts:  # the plain name before that of a tier
+    for side, details in (("input", usage.get("input_token_details")), ("output", usage.get("output_token_details"))):
+        if not details or not (details := _fields(details)):
+            continue
+        for key, (name, field, unit) in zip(details, _names_of_details(side, tuple(details)), strict=True):
+            value = details[key]
+            if field is not None:
+                if field is not _PLAIN and (key == name or field not in counts):  # the plain name before that of a tier
                     counts[field] = value
-            elif (unit := DETAIL_UNITS.get((side, name))) is not None:
+            elif unit is not None:
                 units[unit] = value
-            elif value and name not in PLAIN_DETAILS and token_count(value):
+            elif value and token_count(value):
                 notes.append(f"unit_unknown:{side}_{name}"[:64])
     return counts, units, notes
 
 
 @lru_cache(maxsize=256)
-def _plain_name(key: object) -> str:
-    """The name of a detail without the tier that OpenAI's integration writes before it: `flex_cache_read` is `cache_read`."""
-    name = str(key)
-    return next((name[len(tier) :] for tier in _TIERS if name.startswith(tier)), name)
+def _names_of_details(side: str, keys: tuple[object, ...]) -> tuple[tuple[str, str | None, str | None], ...]:
+    """What the details of a side are: the plain name, the count, the unit; worked out once for all that have the same keys.
+
+    OpenAI's integration writes a tier before the name: `flex_cache_read` is `cache_read`, and `flex` alone the rest.
+    """
+    found = []
+    for key in keys:
+        name = str(key)
+        name = next((name[len(tier) :] for tier in _TIERS if name.startswith(tier)), name)
+        field = _PLAIN if name in PLAIN_DETAILS else _DETAILS.get((side, name))
+        found.append((name, field, DETAIL_UNITS.get((side, name))))
+    return tuple(found)
 
 
 # The provider's own counts
@@ -177,17 +188,28 @@ def _of_counts(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[st
     """Counts and units from a usage object as it came over the wire."""
     if not isinstance(usage, Mapping) or not usage:
         return {}, {}
-    flat = dict(_flattened(usage))
+    if not _PLAIN_TYPES.issuperset(map(type, usage.values())):  # details as objects of an SDK
+        usage = {key: value if type(value) in _PLAIN_TYPES else dict(_fields(value)) for key, value in usage.items()}
+    shape = tuple([(key, *value) if type(value) is dict else key for key, value in usage.items()])
+    places = _places(shape)
     counts: dict[str, Any] = {}
-    for field, paths in COUNTS.items():
-        value = next((flat[path] for path in paths if flat.get(path) is not None), None)
-        if value is not None:
-            counts[field] = value
-    beside = {field: flat[name] for name, field in BESIDE_INPUT.items() if token_count(flat.get(name))}
+    beside: list[Any] = []
+    units: dict[str, Any] = {}
+    for field, kind, paths in places:
+        for key, inner in paths:
+            value = usage[key] if inner is None else usage[key][inner]
+            if value is None:
+                continue
+            if kind == "counts":
+                counts[field] = value
+            elif kind == "units":
+                units[field] = value
+            elif token_count(value):
+                beside.append(value)
+                counts[field] = counts.get(field) or value
+            break
     if beside:
-        counts.update({field: count for field, count in beside.items() if not counts.get(field)})
-        counts["input_tokens"] = _sum(counts.get("input_tokens"), *beside.values())
-    units = {unit: flat[path] for path, unit in UNIT_COUNTS.items() if flat.get(path)}
+        counts["input_tokens"] = _sum(counts.get("input_tokens"), *beside)
     for name, modalities in MODALITY_LISTS.items():
         parts = usage.get(name)
         for part in parts if isinstance(parts, Sequence) and not isinstance(parts, str) else ():
@@ -200,15 +222,22 @@ def _of_counts(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[st
     return counts, units
 
 
-def _flattened(usage: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All values of a usage object by their paths, in snake case."""
-    for key, value in usage.items():
-        name = prefix + _snake(key)
-        inner = _fields(value)
-        if inner and not prefix:
-            yield from _flattened(inner, f"{name}.")
-        else:
-            yield name, value
+@lru_cache(maxsize=256)
+def _places(shape: tuple[Any, ...]) -> tuple[tuple[str, str, tuple[tuple[Any, Any], ...]], ...]:
+    """Where in a usage object of such keys (and keys within them) the known counts stand; worked out once a shape.
+
+    Each is (its name, `counts`, `units` or `beside`, its places, the best first).
+    """
+    known: dict[str, tuple[Any, Any]] = {}
+    for entry in shape:
+        key, *inner = entry if isinstance(entry, tuple) else (entry,)
+        known[_snake(key)] = (key, None)
+        for name in inner:
+            known[f"{_snake(key)}.{_snake(name)}"] = (key, name)
+    found = [(field, "counts", [known[path] for path in paths if path in known]) for field, paths in COUNTS.items()]
+    found += [(field, "beside", [known[name]]) for name, field in BESIDE_INPUT.items() if name in known]
+    found += [(unit, "units", [known[path]]) for path, unit in UNIT_COUNTS.items() if path in known]
+    return tuple((field, kind, tuple(places)) for field, kind, places in found if places)
 
 
 @lru_cache(maxsize=512)

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import Final, TypeAlias
 
 from genai_prices.data_snapshot import DataSnapshot, get_snapshot
-from genai_prices.types import ModelInfo, ModelPrice, Provider
+from genai_prices.types import ConditionalPrice, ModelInfo, PriceVariant, Provider, TimeOfDateConstraint
 
 from vital_tracking.core.cost import ZERO, Cost
 from vital_tracking.core.price import Price, aware
@@ -73,8 +73,8 @@ class PriceBook:
 
     def _forget(self) -> None:
         self._providers: dict[str, Provider] = {provider.id: provider for provider in self._snapshot.providers}
-        self._found: dict[tuple[str | None, str], tuple[str, ModelInfo] | None] = {}
-        self._listed: dict[tuple[object, ...], tuple[ModelPrice | None, Rates]] = {}
+        self._listed: dict[tuple[object, ...], Rates | None] = {}
+        self._by_minute: set[tuple[str | None, str]] = set()
         self._merged: dict[tuple[int, int], tuple[Price, Rates | None, Rates]] = {}
 
     def set_team_prices(self, prices: Iterable[Price]) -> None:
@@ -202,45 +202,44 @@ class PriceBook:
     # Listed
 
     def _listed_rates(self, provider: str | None, model: str, at: datetime, facts: Facts) -> Rates | None:
-        moment = aware(at)
-        name = model.strip().lower()
-        own_id = provider_id(provider)
-        found = self._find(own_id, name)
+        """The listed rates; looked up once for calls that the same entry prices."""
+        moment = aware(at).astimezone(UTC)
+        if get_snapshot() is not self._snapshot or len(self._listed) > _MAX_CACHED:
+            self._snapshot = get_snapshot()
+            self._forget()
+        # List prices change with a day of UTC, a few with the minute of the day.
+        key: tuple[object, ...] = (provider, model, moment.date(), *facts.items())
+        if (provider, model) in self._by_minute:
+            key = (*key, moment.hour, moment.minute)
+        if key not in self._listed:
+            self._listed[key] = self._search_listed(provider, model, moment, facts)
+        return self._listed[key]
+
+    def _search_listed(self, provider: str | None, model: str, moment: datetime, facts: Facts) -> Rates | None:
+        name, own_id = model.strip().lower(), provider_id(provider)
+        found = None if own_id in SELF_RUN else self._look_up(own_id, name)
         if found is None:
             return self._added_rates(own_id, name, moment)
         found_id, info = found
+        if _changes_within_the_day(info):
+            self._by_minute.add((provider, model))
         label = f"genai-prices {_GENAI_VERSION} {found_id}/{info.id}"
         if found_id == "openrouter" and name.endswith(":free"):
             return Rates(f"{label} free", {"input_tokens": ZERO, "output_tokens": ZERO})
-        entry = info.get_prices(moment)
-        context = _context(facts) if facts else facts
-        variants = [
-            variant
-            for variant in info.price_variants or ()
-            if context
-            and all(context.get(fact) == value for fact, value in variant.when.items())
-            and (variant.constraint is None or variant.constraint.active(moment))
-        ]
         added = _added_to(found_id, info.id, name, moment)
-        key = (label, id(entry), *map(id, (*variants, *added)), *(context.items() if context else ()))
-        cached = self._listed.get(key)
-        if cached is None or cached[0] is not entry:  # two providers may share an entry
-            cached = (entry, self._rates_of(found_id, info, entry, added, context, moment, label))
-            self._listed[key] = cached
-        return cached[1]
+        return self._rates_of(found_id, info, added, _context(facts), moment, label)
 
     def _rates_of(
         self,
         found_id: str,
         info: ModelInfo,
-        entry: ModelPrice,
         added: Sequence[Price],
         context: Facts,
         moment: datetime,
         label: str,
     ) -> Rates:
         """The rates of a listed entry by the facts of a call; its label names those that change a price."""
-        more: dict[str, Rate] = {}
+        entry, more = info.get_prices(moment), dict[str, Rate]()
         for price in added:
             more |= price.rates()
         rates = Rates(label, {**more, **rates_of_entry(entry)})
@@ -267,21 +266,8 @@ class PriceBook:
         for price in ADDED_PRICES:
             holds = provider in (None, price.provider) or (price.provider is None and provider in self._providers)
             if price.input is not None and price.model == _base_name(model) and holds and _in_force((price,), moment):
-                key = ("added", id(price))
-                if key not in self._listed:
-                    self._listed[key] = (None, Rates(price.label(), price.rates()))
-                return self._listed[key][1]
+                return Rates(price.label(), price.rates())
         return None
-
-    def _find(self, provider: str | None, model: str) -> tuple[str, ModelInfo] | None:
-        snapshot = get_snapshot()
-        if snapshot is not self._snapshot or max(len(self._found), len(self._listed)) > _MAX_CACHED:
-            self._snapshot = snapshot
-            self._forget()
-        key = (provider, model)
-        if key not in self._found:
-            self._found[key] = None if provider in SELF_RUN else self._look_up(provider, model)
-        return self._found[key]
 
     def _look_up(self, provider: str | None, model: str) -> tuple[str, ModelInfo] | None:
         """Find a model under its provider; where that is a gateway or unknown, under what the model's name begins with."""
@@ -350,6 +336,13 @@ def _added_to(provider: str, model: str, name: str, at: datetime) -> tuple[Price
         if (price.model in (ANY_MODEL, model) or name.startswith(price.model))
         and (price.valid_from is None or aware(price.valid_from) <= at)
     )
+
+
+def _changes_within_the_day(info: ModelInfo) -> bool:
+    """Whether a model has prices by the time of day, as DeepSeek's had."""
+    prices = info.prices if isinstance(info.prices, list) else []
+    dated: list[ConditionalPrice | PriceVariant] = [*prices, *(info.price_variants or ())]
+    return any(isinstance(price.constraint, TimeOfDateConstraint) for price in dated)
 
 
 def _overlaid(price: Price, listed: Rates | None) -> Rates:

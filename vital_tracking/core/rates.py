@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 from genai_prices.types import ModelPrice, TieredPrices
 
 from vital_tracking.core.cost import MONEY, ZERO, Cost
-from vital_tracking.core.units import UNITS
+from vital_tracking.core.units import UNITS, Side
 from vital_tracking.core.usage import TokenUsage
 
 # A second at a price by the hour has endless digits: so many are kept of its cost.
@@ -32,6 +32,16 @@ Rate: TypeAlias = Decimal | Tiers
 """US dollars for one unit."""
 
 
+class _Priced(NamedTuple):
+    """How a unit is priced: its rate, a note where that is not known for sure, and the rate of the same without a cache."""
+
+    rate: Rate | None
+    note: str | None
+    side: Side
+    plain: Rate | None
+    by_hour: bool
+
+
 class Rates:
     """What one model costs by one price entry: US dollars for one unit, by the names of UNITS, and the entry's `version`.
 
@@ -45,11 +55,11 @@ class Rates:
         self.version = version
         self.rates = rates
         self.notes = notes
-        self._found: dict[str, tuple[Rate | None, str | None]] = {}
+        self._found: dict[str, _Priced] = {}
 
     def rate(self, unit: str) -> Rate | None:
         """The rate that holds for a unit, or None."""
-        return self._lookup(unit)[0]
+        return self._lookup(unit).rate
 
     def times(self, factor: Decimal, version: str) -> Rates:
         """The rates of tokens multiplied by `factor`; fees stay."""
@@ -84,44 +94,49 @@ class Rates:
         prompt_tokens = -(-usage.prompt_tokens // calls)
         sums = {"input": ZERO, "output": ZERO, "fees": ZERO}
         saved = ZERO
-        notes = list(self.notes)
+        notes = self.notes
         for name, count in usage.parts():
-            rate, note = self._lookup(name)
+            rate, note, side, plain, by_hour = self._found.get(name) or self._lookup(name)
             if note is not None:
-                notes.append(note)
-            unit = UNITS.get(name)
-            side = "fees" if unit is None else unit.side
+                notes = (*notes, note)
             if rate is None:
                 if side == "fees":
                     continue
                 return None
             amount = _amount(rate, count, prompt_tokens)
-            if unit is not None and unit.per == _HOUR:
+            if by_hour:
                 amount = amount.quantize(_PLACES, context=MONEY)
             sums[side] = MONEY.add(sums[side], amount)
-            if unit is not None and unit.uncached != name and (plain := self._lookup(unit.uncached)[0]) is not None:
+            if plain is not None:
                 saved = MONEY.add(saved, MONEY.subtract(_amount(plain, count, prompt_tokens), amount))
         if (request := self.rates.get("requests")) is not None:
             sums["fees"] = MONEY.add(sums["fees"], _amount(request, calls, prompt_tokens))
-        total = MONEY.add(MONEY.add(sums["input"], sums["output"]), sums["fees"])
+        total = MONEY.add(sums["input"], sums["output"])
+        if fees := sums["fees"]:
+            total = MONEY.add(total, fees)
         return Cost(
             input=sums["input"],
             output=sums["output"],
-            fees=sums["fees"],
+            fees=fees,
             total=total,
-            potential=MONEY.add(total, saved),
+            potential=MONEY.add(total, saved) if saved else total,
             version=self.version,
-            notes=tuple(dict.fromkeys(notes)),
+            notes=tuple(dict.fromkeys(notes)) if notes else (),
         )
 
-    def _lookup(self, name: str) -> tuple[Rate | None, str | None]:
-        """A unit's rate, and a note where it is not known for sure."""
+    def _lookup(self, name: str) -> _Priced:
+        """How a unit is priced; worked out once."""
         found = self._found.get(name)
         if found is None:
-            found = self._found[name] = self._search(name)
+            unit = UNITS.get(name)
+            plain = None if unit is None or unit.uncached == name else self._search(unit.uncached)[0]
+            side = "fees" if unit is None else unit.side
+            by_hour = unit is not None and unit.per == _HOUR
+            found = self._found[name] = _Priced(*self._search(name), side, plain, by_hour)
         return found
 
     def _search(self, name: str) -> tuple[Rate | None, str | None]:
+        """A unit's rate, and a note where it is not known for sure."""
         if (rate := self.rates.get(name)) is not None:
             return rate, None
         unit = UNITS.get(name)
@@ -147,8 +162,7 @@ def _scaled(rate: Rate, factor: Decimal) -> Rate:
 
 
 def _amount(rate: Rate, count: int | Decimal, prompt_tokens: int) -> Decimal:
-    dollars = rate.at(prompt_tokens) if type(rate) is Tiers else rate
-    return MONEY.multiply(dollars, Decimal(count))  # type: ignore[arg-type]
+    return MONEY.multiply(rate.at(prompt_tokens) if isinstance(rate, Tiers) else rate, count)
 
 
 def amount(value: object, what: str) -> Decimal:
