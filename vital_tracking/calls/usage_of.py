@@ -264,7 +264,7 @@ def _choose_totals(counts: dict[str, Any], told: Mapping[str, Any], raw: Mapping
         return bool(total) and _sum(source.get("input_tokens"), source.get("output_tokens")) == total
 
     whole = token_count(told.get("input_tokens")) and token_count(told.get("output_tokens")) is not None
-    if not whole or (adds_up(raw) and not adds_up(told)):
+    if not whole or (not adds_up(told) and adds_up(raw)):
         counts.update({name: raw[name] for name in _TOTALS if raw.get(name) is not None})
 
 
@@ -347,7 +347,7 @@ def _with_images(
 
 def _sum(*values: object) -> Any:
     """The sum of those that are counts."""
-    return sum(count for value in values if (count := token_count(value)))
+    return sum([count for value in values if (count := token_count(value))])
 
 
 # What nobody reported

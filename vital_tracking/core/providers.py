@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 _SPELLINGS: Final[Mapping[str, str]] = {
@@ -17,6 +18,7 @@ _SPELLINGS: Final[Mapping[str, str]] = {
     "google_gla google_vertex google_vertexai vertex_ai vertexai",
     "mistral": "mistral_ai mistralai",
     "moonshotai": "moonshot moonshot_ai",
+    "openai": "openai_codex",
     "perplexity": "perplexity_ai",
     "together": "together_ai togetherai",
     "voyageai": "voyage voyage_ai",
@@ -30,7 +32,7 @@ PROVIDER_ALIASES: Final[Mapping[str, str]] = {
 
 They are LangChain's `ls_provider` and `init_chat_model`'s, LiteLLM's prefixes, and OpenTelemetry's `gen_ai.provider.name`. A
 name that is not here is the id itself or nobody's: a part of it (`my-openai-proxy`) says nothing of who is paid. `openai-codex`
-is left out: it is ChatGPT's subscription, which no tokens are billed to.
+counts as OpenAI's list price; who pays for it by a ChatGPT plan sets a price of his own, which may be 0.
 """
 
 MODEL_ALIASES: Final[Mapping[tuple[str, str], str]] = {
@@ -53,6 +55,7 @@ _OPEN_WEIGHTS: Final = ("gemma", "gpt-oss")
 _PARTING: Final = re.compile(r"[\s.-]+")
 
 
+@lru_cache(maxsize=1024)
 def provider_id(provider: str | None) -> str | None:
     """A provider's name as `genai-prices` has it, whatever LangChain or the team calls it."""
     if not provider or not (name := provider.strip().lower()):

@@ -78,8 +78,17 @@ BUCKETS: Final = (
 """The units that have a column: disjoint parts of a call's tokens. All others are kept by their name."""
 
 
+# What providers count and genai-prices has no unit for, each billed by the one: images of OpenAI's tool, sources of xAI's Live
+# Search, pages that Groq's tools visit.
+_MORE: Final = {
+    name: {"per": 1, "price_key": name, "dimensions": {"family": "tool_calls", "tool_type": name}}
+    for name in ("image_generations", "search_sources", "web_visits")
+}
+
+
 def _units() -> dict[str, Unit]:
-    dimensions = {name: data["dimensions"] for name, data in unit_data.items()}
+    known_units = {**_MORE, **unit_data}
+    dimensions = {name: data["dimensions"] for name, data in known_units.items()}
 
     def is_part_of(inner: Mapping[str, str], outer: Mapping[str, str]) -> bool:
         return inner is not outer and outer.items() <= inner.items()
@@ -96,8 +105,8 @@ def _units() -> dict[str, Unit]:
         plain = {key: value for key, value in known.items() if key not in ("token_type", "cache_ttl")}
         found[name] = Unit(
             name=name,
-            price_key=unit_data[name]["price_key"],
-            per=unit_data[name]["per"],
+            price_key=known_units[name]["price_key"],
+            per=known_units[name]["per"],
             side=direction if in_tokens else "fees",
             part_of=_BUCKETS[direction, kind, known.get("cache_ttl")] if in_tokens and name not in BUCKETS else None,
             around=tuple(sorted(around, key=closeness, reverse=True)),

@@ -7,7 +7,7 @@ Token buckets are disjoint inside their total: `prompt_tokens` holds uncached te
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
@@ -21,8 +21,10 @@ Count: TypeAlias = int | Decimal
 
 NO_UNITS: Final[Mapping[str, Count]] = MappingProxyType({})
 
-_MOST_UNITS: Final = 32
-_MOST_PASSES: Final = 16
+# Bounds by which `billed_units` has room in its column.
+_MOST_UNITS: Final = 16
+_MOST_PASSES: Final = 8
+_LONGEST_MODEL: Final = 64
 _LONGEST_NAME: Final = 48
 
 
@@ -88,10 +90,10 @@ class TokenUsage:
         if self.passes:
             found["passes"] = [
                 {
-                    **({"model": clean_text(each.model)} if each.model is not None else {}),
+                    **({"model": clean_text(each.model, _LONGEST_MODEL)} if each.model is not None else {}),
                     **{name: count for name in TOKEN_FIELDS if (count := getattr(each.usage, name))},
                 }
-                for each in self.passes[:_MOST_PASSES]
+                for each in self.passes
             ]
         return found
 
@@ -227,11 +229,21 @@ TOKEN_FIELDS: Final = tuple(each.name for each in dataclasses.fields(TokenUsage)
 
 
 def sum_of_passes(passes: tuple[Pass, ...]) -> TokenUsage:
-    """The usage of a call by its passes: the sums of those of its own model."""
-    own = [each.usage for each in passes if each.model is None]
-    sums: dict[str, Any] = {name: sum(getattr(usage, name) for usage in own) for name in TOKEN_FIELDS}
+    """The usage of a call by its passes: the sums of those of its own model. Of very many, those of one model are merged."""
+    if len(passes) > _MOST_PASSES:
+        models = list(dict.fromkeys(each.model for each in passes))[:_MOST_PASSES]
+        merged = [Pass(_added(each.usage for each in passes if each.model == model), model) for model in models]
+        return sum_of_passes(tuple(merged)).with_notes("passes_merged")
+    own = _added(each.usage for each in passes if each.model is None)
     notes = dict.fromkeys(note for each in passes for note in each.usage.notes)
-    return TokenUsage(**sums, passes=passes, notes=tuple(notes))
+    return dataclasses.replace(own, passes=passes, notes=tuple(notes))
+
+
+def _added(usages: Iterable[TokenUsage]) -> TokenUsage:
+    """The sums of the tokens."""
+    known = list(usages)
+    sums: dict[str, Any] = {name: sum(getattr(usage, name) for usage in known) for name in TOKEN_FIELDS}
+    return TokenUsage(**sums, notes=tuple(dict.fromkeys(note for usage in known for note in usage.notes)))
 
 
 def _plain(count: Count) -> int | str:

@@ -19,6 +19,7 @@ HAIKU_3 = "anthropic.claude-3-haiku-20240307-v1:0"
 
 # Who reports the name, and what it is: the provider, the model, the entry of genai-prices that prices it.
 OFFICIAL = [
+    ("openai-codex", "gpt-5.1-codex", "openai/gpt-5.1"),
     # langchain-openai
     ("openai", "gpt-4o", "openai/gpt-4o"),
     ("openai", "gpt-4o-2024-08-06", "openai/gpt-4o"),
@@ -234,8 +235,6 @@ UNPRICED = [
     ("sambanova", "Meta-Llama-3.3-70B-Instruct"),
     ("qwq", "qwq-plus"),
     ("tongyi", "qwen-max"),
-    # A subscription, which pays for no token: the backend of ChatGPT's plans.
-    ("openai-codex", "gpt-5.1-codex"),
     # Names that say nothing of the model.
     ("azure", "my-deployment"),
     ("amazon_bedrock", "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123xyz"),
