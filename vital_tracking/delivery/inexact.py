@@ -11,9 +11,10 @@ from vital_tracking.core.record import CallRecord
 logger = logging.getLogger("vital_tracking.pricing")
 
 _WHY: Final = {
-    "usage_estimated": (
-        "reported no usage, so tokens are estimated. Streams of ChatOpenAI with a base_url or a client of your own carry usage "
-        "where you set stream_usage=True."
+    "usage_estimated": "reported no usage, so tokens are estimated.",
+    "stream_estimated": (
+        "was streamed without usage, so tokens are estimated. Streams of ChatOpenAI with a base_url or a client of your own carry "
+        "usage where you set stream_usage=True."
     ),
     "modality_hidden": "has a modality in it that its integration does not count; the cost takes it for text.",
     "modality_unpriced": "has a modality that no price is known for; it is priced as text. Set one: vital-tracking prices set.",
@@ -39,8 +40,9 @@ class InexactCosts:
         """Look at a record and its cost."""
         notes = record.usage.notes if cost is None else (*record.usage.notes, *cost.notes)
         said = any(note.endswith("_hidden") for note in notes)
-        if record.usage.estimated and record.status == "ok" and not said:
-            notes = ("usage_estimated", *notes)
+        # Of embeddings few clients report usage, and there is nothing to set.
+        if record.usage.estimated and record.status == "ok" and not said and record.call_type != "embedding":
+            notes = ("usage_estimated" if record.ttft_ms is None else "stream_estimated", *notes)
         for note in notes:
             kind, _, unit = note.partition(":")
             key = (record.provider, record.model, note)
