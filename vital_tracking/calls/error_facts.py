@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from vital_tracking.calls.quirks import COUNTS_IN
 from vital_tracking.core.record import HUNG_UP, PRICE_FACTS
+from vital_tracking.core.sanitize import fields_of
 
 # Errors that leave open whether the provider has billed: it may have been working when we stopped listening, or its answer was
 # cut on the way.
@@ -187,11 +188,7 @@ def counts_in(answer: Any, depth: int = _DEEPEST) -> Mapping[str, Any] | None:
 
 def _dumped(counts: Any) -> Mapping[str, Any] | None:
     """Counts as a mapping, whatever object holds them; None where there are none."""
-    if counts is None or isinstance(counts, Mapping):
-        return counts or None
-    dump = getattr(counts, "model_dump", None)
-    found = dump() if dump is not None else None
-    return found if isinstance(found, Mapping) and found else None
+    return fields_of(counts) or None
 
 
 def _codes(error: BaseException) -> Iterator[str]:

@@ -35,7 +35,7 @@ from vital_tracking.calls.quirks import (
     UNIT_COUNTS,
 )
 from vital_tracking.core.providers import provider_id
-from vital_tracking.core.sanitize import dollars, token_count
+from vital_tracking.core.sanitize import dollars, fields_of, token_count
 from vital_tracking.core.usage import Count, Pass, TokenUsage, estimate_tokens, sum_of_passes
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -152,7 +152,7 @@ def _of_metadata(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[
     units: dict[str, Any] = {}
     notes: list[str] = []
     for side, details in (("input", usage.get("input_token_details")), ("output", usage.get("output_token_details"))):
-        if not details or not (details := _fields(details)):
+        if not details or not (details := fields_of(details)):
             continue
         for key, (name, field, unit) in zip(details, _names_of_details(side, tuple(details)), strict=True):
             value = details[key]
@@ -189,7 +189,7 @@ def _of_counts(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[st
     if not isinstance(usage, Mapping) or not usage:
         return {}, {}
     if not _PLAIN_TYPES.issuperset(map(type, usage.values())):  # details as objects of an SDK
-        usage = {key: value if type(value) in _PLAIN_TYPES else dict(_fields(value)) for key, value in usage.items()}
+        usage = {key: value if type(value) in _PLAIN_TYPES else dict(fields_of(value)) for key, value in usage.items()}
     shape = tuple([(key, *value) if type(value) is dict else key for key, value in usage.items()])
     places = _places(shape)
     counts: dict[str, Any] = {}
@@ -213,7 +213,7 @@ def _of_counts(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[st
     for name, modalities in MODALITY_LISTS.items():
         parts = usage.get(name)
         for part in parts if isinstance(parts, Sequence) and not isinstance(parts, str) else ():
-            fields = {_snake(key): value for key, value in _fields(part).items()}
+            fields = {_snake(key): value for key, value in fields_of(part).items()}
             target = modalities.get(str(fields.get("modality")).upper())
             if target is None:
                 continue
@@ -245,15 +245,6 @@ def _snake(key: object) -> str:
     return _CAMEL.sub("_", str(key)).lower()
 
 
-def _fields(value: object) -> Mapping[str, Any]:
-    """The fields of a mapping or of a pydantic model; none of anything else."""
-    if isinstance(value, Mapping):
-        return value
-    dump = getattr(value, "model_dump", None)
-    found = dump() if dump is not None else None
-    return found if isinstance(found, Mapping) else _NOTHING
-
-
 def _choose_totals(counts: dict[str, Any], told: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
     """Of two sources that differ, the totals are taken from the one that adds up to the provider's total."""
     total = raw.get("total")
@@ -274,7 +265,7 @@ def _passes(usage: Mapping[str, Any] | None, answering: str | None) -> tuple[Pas
     if not isinstance(iterations, Sequence) or isinstance(iterations, str):
         return ()
     passes = []
-    for entry in map(_fields, iterations):
+    for entry in map(fields_of, iterations):
         counts, _ = _of_counts(entry)
         used = TokenUsage.reported(
             input_tokens=counts.pop("input_tokens", None), output_tokens=counts.pop("output_tokens", None), **counts

@@ -22,7 +22,7 @@ from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, remembe
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
 from vital_tracking.calls.quirks import WORDS
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.sanitize import clean_metadata, clean_text, token_count
+from vital_tracking.core.sanitize import clean_metadata, clean_text, fields_of, token_count
 
 _LONG: Final = 1024  # bytes of a start past which there may be a text in it that has to be cut
 _MOST_ENTRIES: Final = 64
@@ -177,8 +177,8 @@ def _count(value: object, name: object = None) -> object:
         return [_count(part) for part in value[:_MOST_ENTRIES]]
     if isinstance(value, str) and name in WORDS:
         return clean_text(value)
-    if (dump := getattr(value, "model_dump", None)) is not None:
-        return _count(dump())
+    if hasattr(value, "model_dump"):
+        return _count(fields_of(value))
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (int, float, Decimal)):

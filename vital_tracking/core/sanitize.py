@@ -43,6 +43,20 @@ def money(value: Decimal) -> str:
     return format(value, "f")
 
 
+def fields_of(value: object) -> Mapping[str, Any]:
+    """The fields of a mapping or of a pydantic model, whatever they hold; none of anything else."""
+    if isinstance(value, Mapping):
+        return value
+    dump = getattr(value, "model_dump", None)
+    if dump is None:
+        return {}
+    try:
+        found = dump(warnings=False)  # it would warn of each field that is not of its type
+    except TypeError:  # an SDK's own model
+        found = dump()
+    return found if isinstance(found, Mapping) else {}
+
+
 def dollars(value: object) -> Decimal | None:
     """`value` as an amount in US dollars, None where it is none; a float as it is written, since JSON gave it so."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):

@@ -13,8 +13,8 @@ logger = logging.getLogger("vital_tracking.pricing")
 _WHY: Final = {
     "usage_estimated": "reported no usage, so tokens are estimated.",
     "stream_estimated": (
-        "was streamed without usage, so tokens are estimated. Streams of ChatOpenAI with a base_url or a client of your own carry "
-        "usage where you set stream_usage=True."
+        "was streamed without usage, so tokens are estimated. Streams of ChatOpenAI with a base_url or a client of your own "
+        "carry usage where you set stream_usage=True."
     ),
     "modality_hidden": "has a modality in it that its integration does not count; the cost takes it for text.",
     "modality_unpriced": "has a modality that no price is known for; it is priced as text. Set one: vital-tracking prices set.",
