@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Final
 
@@ -18,36 +18,68 @@ ANY_MODEL: Final = "*"
 """In place of a model: all models of a provider."""
 
 
-def _listed(model: str, input: str | None = None, output: str | None = None, **more: object) -> Price:  # noqa: A002
-    return Price(model, input, output, version=f"listed {model}", **more)  # type: ignore[arg-type]
+def _listed(
+    model: str,
+    since: date,
+    input: str | None = None,  # noqa: A002 - the name in a Price
+    output: str | None = None,
+    *,
+    provider: str | None = None,
+    units: Mapping[str, str] | None = None,
+) -> Price:
+    """A price that its provider has published, `since` when it holds."""
+    return Price(
+        model,
+        input,
+        output,
+        provider=provider,
+        valid_from=datetime(since.year, since.month, since.day, tzinfo=UTC),
+        units=units or {},
+        version=f"listed {since.isoformat()} {provider or '*'}/{model}",
+    )
 
 
 ADDED_PRICES: Final = (
-    # Perplexity's and the open models' prices when these were current (2024).
+    # Perplexity's and the open models' prices when these were current.
     # https://docs.perplexity.ai/guides/pricing, https://www.together.ai/pricing, https://fireworks.ai/pricing
-    _listed("llama-3.1-sonar-huge-128k-online", "5", "5", provider="perplexity"),
-    _listed("llama-3-70b", "0.9", "0.9"),
-    _listed("qwen2.5-32b", "0.5", "0.5"),
-    # Audio tokens: https://platform.openai.com/docs/pricing, section "Audio tokens" (since 17 December 2024).
+    _listed("llama-3.1-sonar-huge-128k-online", date(2024, 7, 31), "5", "5", provider="perplexity"),
+    _listed("llama-3-70b", date(2024, 4, 18), "0.9", "0.9"),
+    _listed("qwen2.5-32b", date(2024, 9, 19), "0.5", "0.5"),
+    # Audio tokens: https://platform.openai.com/docs/pricing, section "Audio tokens"; the first version keeps its price.
     _listed(
         "gpt-4o-audio-preview",
+        date(2024, 10, 17),
+        provider="openai",
+        units={"input_audio_tokens": "100", "output_audio_tokens": "200"},
+    ),
+    _listed(
+        "gpt-4o-audio-preview",
+        date(2024, 12, 17),
         provider="openai",
         units={"input_audio_tokens": "40", "output_audio_tokens": "80"},
     ),
     _listed(
+        "gpt-4o-audio-preview-2024-10-01",
+        date(2024, 10, 17),
+        provider="openai",
+        units={"input_audio_tokens": "100", "output_audio_tokens": "200"},
+    ),
+    _listed(
         "gpt-4o-mini-audio-preview",
+        date(2024, 12, 17),
         provider="openai",
         units={"input_audio_tokens": "10", "output_audio_tokens": "20"},
     ),
     # Models that search the web at each request, whose searches no answer counts; a container of the code interpreter.
     # https://platform.openai.com/docs/pricing, section "Built-in tools"
-    _listed("gpt-4o-search-preview", provider="openai", units={"requests": "0.025"}),
-    _listed("gpt-4o-mini-search-preview", provider="openai", units={"requests": "0.025"}),
-    _listed("gpt-5-search-api", provider="openai", units={"requests": "0.010"}),
-    _listed(ANY_MODEL, provider="openai", units={"code_executions": "0.03"}),
+    _listed("gpt-4o-search-preview", date(2025, 3, 11), provider="openai", units={"requests": "0.025"}),
+    _listed("gpt-4o-mini-search-preview", date(2025, 3, 11), provider="openai", units={"requests": "0.025"}),
+    _listed("gpt-5-search-api", date(2025, 8, 7), provider="openai", units={"requests": "0.010"}),
+    _listed(ANY_MODEL, date(2025, 3, 11), provider="openai", units={"code_executions": "0.03"}),
     # https://docs.x.ai/developers/pricing, section "Tools pricing"; Live Search, which was billed by the source, has ended.
     _listed(
         ANY_MODEL,
+        date(2025, 7, 9),
         provider="x-ai",
         units={
             "web_searches": "0.005",
@@ -57,7 +89,7 @@ ADDED_PRICES: Final = (
             "search_sources": "0.025",
         },
     ),
-    _listed(ANY_MODEL, provider="x-ai", units={"search_sources": "0"}, valid_from=datetime(2026, 1, 12, tzinfo=UTC)),
+    _listed(ANY_MODEL, date(2026, 1, 12), provider="x-ai", units={"search_sources": "0"}),
 )
 """Prices that genai-prices lacks: whole ones, or of units that its entry leaves out; of two for one unit the later comes last."""
 

@@ -30,7 +30,7 @@ from vital_tracking.core.price_rules import (
     SAME_PRICE,
     SELF_RUN,
 )
-from vital_tracking.core.providers import listed_names, provider_id
+from vital_tracking.core.providers import UNTOLD, listed_names, provider_id
 from vital_tracking.core.rates import Rate, Rates, is_fee, rates_of_entry
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.usage import TokenUsage
@@ -264,7 +264,7 @@ class PriceBook:
     def _added_rates(self, provider: str | None, model: str, moment: datetime) -> Rates | None:
         """The rates of a price that genai-prices lacks; one without a provider holds wherever list prices do."""
         for price in ADDED_PRICES:
-            holds = provider in (None, price.provider) or (price.provider is None and provider in self._providers)
+            holds = provider in (*UNTOLD, price.provider) or (price.provider is None and provider in self._providers)
             if price.input is not None and price.model == _base_name(model) and holds and _in_force((price,), moment):
                 return Rates(price.label(), price.rates())
         return None

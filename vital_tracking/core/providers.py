@@ -52,6 +52,9 @@ _RESELLERS: Final = ("perplexity",)
 
 _OPEN_WEIGHTS: Final = ("gemma", "gpt-oss")
 
+UNTOLD: Final = (None, "litellm")
+"""In place of a provider's name where only the model's says who runs it."""
+
 _PARTING: Final = re.compile(r"[\s.-]+")
 
 
@@ -71,7 +74,7 @@ def listed_names(provider: str | None, model: str) -> Iterator[tuple[str | None,
     prefix, _, rest = model.partition("/")
     owner = provider_id(prefix) if rest else None
     name = model.rpartition("/")[2]
-    if provider in (None, "litellm"):
+    if provider in UNTOLD:
         yield from _by_name(provider, owner, model, rest)
         return
     if provider == "openai" and name.startswith(_OPEN_WEIGHTS):

@@ -449,3 +449,42 @@ def test_the_teams_price_is_found_by_any_name_of_its_provider() -> None:
         found = book.cost(usage, provider, ("gemini-2.5-pro",), AT)
         assert found is not None
         assert found.total == 1
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "amount"),
+    [
+        ("perplexity", "llama-3.1-sonar-huge-128k-online", "10"),
+        ("together", "llama-3-70b", "1.8"),
+        ("fireworks", "accounts/fireworks/models/qwen2.5-32b", "1.0"),
+        (None, "llama-3-70b", "1.8"),
+        ("litellm", "qwen2.5-32b", "1.0"),
+    ],
+)
+def test_prices_that_genai_prices_lacks_are_added(provider: str | None, model: str, amount: str) -> None:
+    """From their date on, and named on the row with it; not on a server of one's own."""
+    usage = TokenUsage(1_000_000, 1_000_000)
+    cost = BOOK.cost(usage, provider, [model], AT)
+    assert cost is not None
+    assert cost.total == Decimal(amount)
+    assert cost.version.startswith("listed 2024-")
+    assert BOOK.cost(usage, provider, [model], datetime(2024, 1, 1, tzinfo=UTC)) is None
+    assert BOOK.cost(usage, "ollama", [model], AT) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "at", "amount"),
+    [
+        ("gpt-4o-audio-preview", datetime(2024, 11, 1, tzinfo=UTC), "300"),
+        ("gpt-4o-audio-preview", AT, "120"),
+        ("gpt-4o-audio-preview-2025-06-03", AT, "120"),
+        ("gpt-4o-audio-preview-2024-10-01", AT, "300"),
+    ],
+)
+def test_added_prices_of_units_go_by_their_date_and_version(model: str, at: datetime, amount: str) -> None:
+    """A snapshot of a model keeps the price of its time."""
+    million = 1_000_000
+    usage = TokenUsage(million, million, audio_input_tokens=million, audio_output_tokens=million)
+    cost = BOOK.cost(usage, "openai", [model], at)
+    assert cost is not None
+    assert (cost.total, cost.notes) == (Decimal(amount), ())
