@@ -488,3 +488,26 @@ def test_added_prices_of_units_go_by_their_date_and_version(model: str, at: date
     cost = BOOK.cost(usage, "openai", [model], at)
     assert cost is not None
     assert (cost.total, cost.notes) == (Decimal(amount), ())
+
+
+def test_a_model_that_was_not_called_prices_nothing() -> None:
+    """After a downgrade a gateway may answer under a name of its own: the cheap model that was sent prices it, not the dear one."""
+    usage = TokenUsage(1000, 1000)
+    names = {"requested_model": "gpt-4o", "sent_model": "gpt-4o-mini", "model": "router-alias"}
+    cost = BOOK.cost_of(CallRecord("c", AT, provider="openai", usage=usage, **names))
+    assert cost is not None
+    assert cost.total == dollars((1000, "0.15"), (1000, "0.60"))
+    assert BOOK.cost_of(CallRecord("c", AT, provider="openai", usage=usage, **{**names, "sent_model": None})) is None
+
+
+def test_the_providers_own_figure_prices_what_nothing_else_does() -> None:
+    """And says so; where a price is known it stays beside it, and decides nothing."""
+    usage = TokenUsage(1000, 1000)
+    unknown = CallRecord("c", AT, provider="openrouter", model="nobody/x", usage=usage, reported_cost=Decimal("0.0123"))
+    cost = BOOK.cost_of(unknown)
+    assert cost is not None
+    assert (cost.total, cost.fees, cost.version) == (Decimal("0.0123"), Decimal("0.0123"), "reported by openrouter")
+    known = CallRecord("c", AT, provider="openai", model="gpt-4o-mini", usage=usage, reported_cost=Decimal("0.5"))
+    listed = BOOK.cost_of(known)
+    assert listed is not None
+    assert listed.total == dollars((1000, "0.15"), (1000, "0.60"))
