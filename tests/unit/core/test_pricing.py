@@ -491,7 +491,7 @@ def test_added_prices_of_units_go_by_their_date_and_version(model: str, at: date
 
 
 def test_a_model_that_was_not_called_prices_nothing() -> None:
-    """After a downgrade a gateway may answer under a name of its own: the cheap model that was sent prices it, not the dear one."""
+    """A gateway may answer under a name of its own: after a downgrade the model that was sent prices it, not the dear one."""
     usage = TokenUsage(1000, 1000)
     names = {"requested_model": "gpt-4o", "sent_model": "gpt-4o-mini", "model": "router-alias"}
     cost = BOOK.cost_of(CallRecord("c", AT, provider="openai", usage=usage, **names))
