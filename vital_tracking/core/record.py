@@ -49,8 +49,8 @@ class CallRecord:
     first that is no thought) are milliseconds on a monotonic clock, `created_at` is the call's start. `price_facts` are what
     else decides the price (PRICE_FACTS); `reported_cost` is the provider's own figure in US dollars. `notes` says what is not
     as reported, in fixed words; `billed` is False where the provider refused the request; `hold` is what its budgets had set
-    aside for it; `clocked` says that `created_at` was read from this machine's clock, not given; `replaces_abandoned` marks the
-    true end of a call given up.
+    aside for it; `clocked` says that `created_at` was read from this machine's clock and is still to be corrected;
+    `replaces_abandoned` marks the true end of a call given up.
     `calls` is more than 1 where calls were merged because there was room for nothing but their money; `cost` is then their cost.
     """
 

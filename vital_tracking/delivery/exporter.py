@@ -88,8 +88,7 @@ class StoreExporter:
                     run = unpack_run(item.payload)
                     runs[run.id] = run  # a run that began and ended in one batch is sent once
                     continue
-                skew_s = item.skew_s if item.skew_s is not None else self._clock.first_s
-                record = decoded(item, skew_s or 0.0, self._counts.fault)
+                record = decoded(item, self._counts.fault)
             except Exception as error:  # noqa: BLE001 - one bad item must not be lost, nor take its neighbours with it
                 self.unreadable(item, error)
                 continue
