@@ -15,7 +15,8 @@ from vital_tracking.calls.live import LiveCall
 from vital_tracking.calls.observed import ObservedCall
 from vital_tracking.calls.resolve import least_record_of, record_of
 from vital_tracking.calls.wire import pack_call, unpack_call
-from vital_tracking.core.record import CallRecord, RunRecord
+from vital_tracking.core.record import EARLIEST, LATEST, CallRecord, RunRecord
+from vital_tracking.ids import made_at
 from vital_tracking.spool.log_record import MAX_BODY, LogRecord, RecordKind
 
 EndedCall: TypeAlias = CallRecord | LiveCall
@@ -79,25 +80,37 @@ def decoded(record: LogRecord, fault: Callable[[BaseException], None]) -> CallRe
     if record.item is not None:  # it has never left this process's memory
         return recorded(record.item, fault)
     if record.kind in (RecordKind.CALL, RecordKind.OPENED):
-        return _resolved(unpack_call(record.id, record.payload, record.former_skew_s), fault)
+        return _storable(_resolved(unpack_call(record.id, record.payload, record.former_skew_s), fault))
     if record.kind in (RecordKind.RECORD, RecordKind.BEGUN):
         call = unpack_record(record.payload, record.former_skew_s)
         with contextlib.suppress(ValueError):
             call.id = str(UUID(bytes=record.id))
-        return call
+        return _storable(call)
     raise ValueError(f"A log record of kind {record.kind} holds no call.")
 
 
 def recorded(call: EndedCall, fault: Callable[[BaseException], None]) -> CallRecord:
     """The record of a call that is in memory; `fault` as for `decoded`."""
     if isinstance(call, CallRecord):
-        return call
+        return _storable(call)
     try:
         observed = call.observed()
     except Exception as error:  # noqa: BLE001 - one bad call must not be lost, nor take its neighbours with it
         fault(error)
-        return least_record_of(call.least_observed())
-    return _resolved(observed, fault)
+        return _storable(least_record_of(call.least_observed()))
+    return _storable(_resolved(observed, fault))
+
+
+def _storable(call: CallRecord) -> CallRecord:
+    """A call at a time that the database can hold: where its own is none, when its id was made, and the row says so."""
+    moment = call.created_at if call.created_at.tzinfo else call.created_at.replace(tzinfo=UTC)
+    if EARLIEST <= moment < LATEST:
+        return call
+    try:
+        made = made_at(call.id)
+    except ValueError:  # another's id
+        made = EARLIEST
+    return dataclasses.replace(call, created_at=made, notes=(*call.notes, "invalid_created_at"))
 
 
 def _resolved(observed: ObservedCall, fault: Callable[[BaseException], None]) -> CallRecord:

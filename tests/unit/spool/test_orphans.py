@@ -287,6 +287,16 @@ def test_an_earlier_versions_correction_of_the_clock_still_holds(replayer: Repla
     assert found == [0, 0, 7200.5]
 
 
+def test_damage_is_counted_by_whoever_finds_it(replayer: Replayer) -> None:
+    """If this failed, `spool replay` would say that all is delivered, where a torn file has cost calls."""
+    tracker = replayer()
+    whole = encoded([a_frame(a_record()), a_frame(a_record())])
+    left_behind(folder_of(tracker), whole[:-9])
+    left_behind(folder_of(tracker), whole[:40] + b"?" + whole[41:])
+    assert tracker.replay(60)
+    assert (tracker.stats().inserted, tracker.stats().damaged) == (2, 2)
+
+
 def test_two_replayers_at_once_double_nothing(replayer: Replayer, rows: Rows) -> None:
     """If this failed, two processes that start together would bill a third one's calls twice, or one would wait for ever."""
     first, second = replayer(), replayer()
