@@ -149,7 +149,7 @@ class Recorder:
                 item.keep()
                 record = LogRecord(RecordKind.CALL, item.id.bytes, b"", item=dated(item, self.clock.skew_s))
             else:
-                short = spool.nearly_full if spool is not None else self._queue.nearly_full
+                short = self._queue.nearly_full or (spool is not None and spool.nearly_full)
                 record, short = as_log_record(item, self.clock.skew_s, short=short)
         except Exception as error:  # noqa: BLE001 - what cannot be packed is kept as what is known for sure
             self.fault(error)

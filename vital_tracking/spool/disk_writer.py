@@ -185,7 +185,6 @@ class SpoolWriter:
         code = error.errno or errno.EIO
         self.trouble = code
         self._try_again_at = time.monotonic() + _TRY_AGAIN_S
-        self.nearly_full = True
         if segment is not None and (segment.torn or code not in _NO_ROOM):
             with self.lock:
                 if self.current is segment:  # this file may be damaged: the next append opens another

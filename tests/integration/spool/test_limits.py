@@ -470,6 +470,48 @@ def test_where_files_may_not_grow_the_sums_reach_the_next_process(
     expected_of(said["calls"]).agrees(rows)
 
 
+NO_SPOOL = """
+import os, resource, sys
+from pathlib import Path
+from vital_tracking import Settings, VitalTracker
+from vital_tracking.stores.postgres import PostgresStore
+
+spool = Path(os.environ["SPOOL"])
+if os.environ["WHY"] == "no such folder":
+    spool.parent.mkdir(parents=True, exist_ok=True)
+    spool.write_text("somebody's file")
+else:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+tracker = VitalTracker(PostgresStore(os.environ["DATABASE"]), settings=Settings(spool_dir=spool, budgets=False))
+for number in range(200):
+    known = {"metadata": {"department": "d"}, "tags": ["t"]}
+    tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=100, completion_tokens=1, **known)
+assert tracker.close(60).complete
+stats = tracker.stats()
+assert (stats.shortened, stats.merged, stats.dropped, stats.faults) == (0, 0, 0, 0), stats
+"""
+
+
+@pytest.mark.parametrize("why", ["no such folder", "a full disk"])
+def test_a_spool_that_takes_nothing_costs_no_detail_while_the_database_does(
+    why: str, database_url: str, tmp_path: Path, rows: Rows
+) -> None:
+    """Only the pressure of what waits may shorten: with the database up, nothing waits for long."""
+    done = subprocess.run(
+        [sys.executable, "-c", NO_SPOOL],
+        env={"DATABASE": database_url, "SPOOL": str(tmp_path / "spool"), "WHY": why, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "takes no more" in done.stderr
+    assert rows("select tags, metadata, count(*) as n from token_usage_logs group by 1, 2") == [
+        {"tags": ["t"], "metadata": {"department": "d"}, "n": 200}
+    ]
+
+
 # Rows that the database refuses
 
 
