@@ -133,8 +133,9 @@ def pack_record(record: CallRecord, *, short: bool = False) -> bytes:
     return dumps(mended(data) if short else data)
 
 
-def unpack_record(payload: bytes, skew_s: float) -> CallRecord:
-    """The record that `pack_record` packed; a time that was read from an uncorrected clock is corrected by `skew_s` seconds."""
+def unpack_record(payload: bytes, former_skew_s: float = 0.0) -> CallRecord:
+    """The record that `pack_record` packed; `former_skew_s` corrects, in seconds, a time that an earlier version has left to be
+    corrected."""
     data = orjson.loads(payload)
     kept = {name: data[name] for name in _RECORD_FIELDS if name in data}
     kept["notes"] = tuple(data.get("notes", ()))
@@ -142,7 +143,7 @@ def unpack_record(payload: bytes, skew_s: float) -> CallRecord:
     usage["notes"] = tuple(usage.get("notes", ()))
     created_at = datetime.fromisoformat(data["created_at"])
     if kept.get("clocked"):
-        created_at += timedelta(seconds=skew_s)
+        created_at += timedelta(seconds=former_skew_s)
     if "service_tier" in data:  # of an earlier version
         kept["price_facts"] = {"service_tier": data["service_tier"]}
     used, reported = TokenUsage(**usage), data.get("reported_cost")

@@ -141,7 +141,7 @@ class LiveCall:
         self.keys: MetadataKeys | None = None  # of its metadata, once they were looked up
         self.packed_start: bytes | None = None  # its start as it went to the spool
         self.size: int | None = None  # of the prompt's text, in bytes
-        self.skew_s: float | None = None  # how far this machine's clock was off, where that was known
+        self.skew_s: float | None = None  # what its time is corrected by; set once, when it is first written
         self.run: Run | None = None
         self.langsmith: tuple[Any, Any] | None = None  # the trace id and the project of its run tree
         self.attempt: int | None = None
@@ -400,16 +400,15 @@ class LiveCall:
             self.hidden,
         )
 
-    def observed(self, skew_s: float) -> ObservedCall:
-        """What was observed of it; `skew_s` corrects its time where it was not known at the start how far the clock was off."""
+    def observed(self) -> ObservedCall:
+        """What was observed of it."""
         context, values = self.attribute(), self.metadata_values()
         keys = self.keys or metadata_keys(self.allowed, self.metadata)
         shared = SharedFacts(context, self.scope_metadata, keys.names, self.allowed, keys.unknown)
-        started, known_skew_s, *start = self.start_facts(None, ())
-        moment = started + (skew_s if known_skew_s is None else known_skew_s)
-        return ObservedCall(str(self.id), shared, values, moment, *start, *self.end_facts())
+        started, skew_s, *start = self.start_facts(None, ())
+        return ObservedCall(str(self.id), shared, values, started + (skew_s or 0.0), *start, *self.end_facts())
 
-    def least_observed(self, skew_s: float) -> ObservedCall:
+    def least_observed(self) -> ObservedCall:
         """What is known of it for sure, where the rest cannot be read."""
         fallback = self.frame.context if self.frame is not None else self.default or NOBODY
         shared = SharedFacts(self.context or fallback, {}, (), frozenset(), ())
@@ -417,7 +416,7 @@ class LiveCall:
             id=str(self.id),
             shared=shared,
             values=(),
-            started=self.started + (skew_s if self.skew_s is None else self.skew_s),
+            started=self.started + (self.skew_s or 0.0),
             call_type=self.call_type,
             run_id=self.run_id(),
             provider=self.metadata.get("ls_provider"),

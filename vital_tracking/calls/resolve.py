@@ -42,7 +42,7 @@ def record_of(call: ObservedCall) -> CallRecord:
     run_id, error = _as_text(call.run_id), call.error
     return CallRecord(
         id=call.id,
-        created_at=datetime.fromtimestamp(call.started, UTC),
+        created_at=_moment(call.started),
         clocked=False,
         context=call.shared.context,
         provider=call.provider,
@@ -75,6 +75,14 @@ def record_of(call: ObservedCall) -> CallRecord:
     )
 
 
+def _moment(seconds: float) -> datetime:
+    """When a call began; a number that is no time at all becomes one that the database cannot hold, which is seen to later."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.min.replace(tzinfo=UTC)
+
+
 def least_record_of(call: ObservedCall) -> CallRecord:
     """A minimal record, where the full one cannot be made: that the call was made, and its usage or the sizes of its texts."""
     prompt_bytes, answer_bytes, _ = _sizes(call)
@@ -83,7 +91,7 @@ def least_record_of(call: ObservedCall) -> CallRecord:
         usage = usage_of(call.provider, call.usage)
     return CallRecord(
         id=call.id,
-        created_at=datetime.fromtimestamp(call.started, UTC),
+        created_at=_moment(call.started),
         clocked=False,
         context=call.shared.context,
         provider=_text(call.provider),

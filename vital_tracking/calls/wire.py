@@ -71,11 +71,11 @@ def pack_call(call: LiveCall, *, short: bool = False) -> bytes:
     return b"%b\n%b" % (start, dumps(facts))
 
 
-def unpack_call(key: bytes, payload: bytes, skew_s: float) -> ObservedCall:
+def unpack_call(key: bytes, payload: bytes, former_skew_s: float = 0.0) -> ObservedCall:
     """The call that was packed at its start or at its end; `key` is its id as 16 bytes.
 
-    `skew_s` is how many seconds to add to the time of its start, where the clock's error was not known then. A call of which
-    only the start was packed counts as abandoned.
+    A call of which only the start was packed counts as abandoned. `former_skew_s` corrects, in seconds, a time that an earlier
+    version has left to be corrected.
     """
     lines = payload.split(b"\n")
     first, second, *third = lines if len(lines) > 1 else _lines_of_document(payload)
@@ -92,7 +92,7 @@ def unpack_call(key: bytes, payload: bytes, skew_s: float) -> ObservedCall:
         known = {**dict.fromkeys(_START), **_UNKNOWN, **dict(zip(_START, facts[:cut], strict=False))}
         started, known_skew_s, *start = (known[name] for name in _START)
         values = facts[cut:]
-    moment = started + (skew_s if known_skew_s is None else known_skew_s)
+    moment = started + (former_skew_s if known_skew_s is None else known_skew_s)
     id = str(uuid_utils.UUID(bytes=key))  # noqa: A001 - the field's name
     if not third:
         return ObservedCall(id, shared, values, moment, *start)

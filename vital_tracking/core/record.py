@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -20,6 +20,13 @@ HUNG_UP: Final = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrup
 
 
 STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "blocked")
+
+
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""The first time that a call can have in the database; before LATEST is the last. Clients cannot read every date there is."""
+
+
+LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 PRICE_FACTS: Final = (
@@ -49,8 +56,8 @@ class CallRecord:
     first that is no thought) are milliseconds on a monotonic clock, `created_at` is the call's start. `price_facts` are what
     else decides the price (PRICE_FACTS); `reported_cost` is the provider's own figure in US dollars. `notes` says what is not
     as reported, in fixed words; `billed` is False where the provider refused the request; `hold` is what its budgets had set
-    aside for it; `clocked` says that `created_at` was read from this machine's clock, not given; `replaces_abandoned` marks the
-    true end of a call given up.
+    aside for it; `clocked` says that `created_at` was read from this machine's clock and is still to be corrected;
+    `replaces_abandoned` marks the true end of a call given up.
     `calls` is more than 1 where calls were merged because there was room for nothing but their money; `cost` is then their cost.
     """
 

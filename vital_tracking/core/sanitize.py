@@ -19,7 +19,7 @@ MAX_TEXT: Final = 256
 
 
 MAX_METADATA: Final = 4096
-"""Bytes of a row's metadata, measured as PostgreSQL prints jsonb."""
+"""Bytes of a row's metadata, and of its `billed_units`, measured as PostgreSQL prints jsonb."""
 
 
 def token_count(value: object) -> int | None:
@@ -121,13 +121,17 @@ def clean_metadata(
     # Six bytes is the most that a character takes, so most metadata need no measuring.
     if (
         6 * sum(len(name) + _length(value) for name, value in kept.items()) > MAX_METADATA
-        and _size(kept) > MAX_METADATA
+        and json_bytes(kept) > MAX_METADATA
     ):
-        kept = {**(price_facts or {}), "notes": [*marks, "metadata_too_large"]}
+        marks.append("metadata_too_large")
+        kept = {**(price_facts or {}), "notes": marks}
+        while json_bytes(kept) > MAX_METADATA and len(marks) > 1:
+            del marks[-2]  # many notes by names of units: the first ones stay
     return kept
 
 
-def _size(value: Mapping[str, Any]) -> int:
+def json_bytes(value: Mapping[str, Any]) -> int:
+    """Bytes of a JSON object as PostgreSQL prints it."""
     return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
@@ -143,8 +147,10 @@ def _metadata_value(value: object) -> Any:
     if isinstance(value, int):
         return value if abs(value) <= 2**53 else clean_text(value)
     if isinstance(value, float):
-        # jsonb writes a number out in full: 1e300 takes 301 bytes there.
-        return value if abs(value) < 1e15 else clean_text(value) if math.isfinite(value) else None
+        # jsonb writes a number out in full: 1e300 and 1e-300 take some 300 bytes there.
+        if value == 0 or 1e-15 < abs(value) < 1e15:
+            return value
+        return clean_text(value) if math.isfinite(value) else None
     if isinstance(value, (list, tuple)):
         return [item for item in map(_metadata_value, value[:16]) if item is not None and not isinstance(item, list)]
     return None

@@ -11,22 +11,19 @@ _AGREES: Final = timedelta(seconds=1)
 class DatabaseClock:
     """How far this machine's clock is from the database's. Clocks within a second of each other are taken to agree.
 
-    `skew_s` is the difference that was measured last, in seconds, None until there is one; `first_s` the one that was measured
-    first. A call's time is corrected once, by the difference known when it began; where none was known then, by the first one.
-    So a call that is sent twice, or by two processes, has one time.
+    `skew_s` is the difference that was measured last, in seconds, None until there is one. A call's time is corrected once, by
+    the difference known when it began, and goes to the spool with that; so a call that is sent twice, or by two processes, has
+    one time.
     """
 
     def __init__(self) -> None:
         self.skew_s: float | None = None
-        self.first_s: float | None = None
 
     def sample(self, database_now: datetime, before: datetime, after: datetime) -> None:
         """Compare: the database answered with its time, between two readings of our own."""
         skew = database_now - (before + (after - before) / 2)
         # How long the answer travelled is unknown, so a difference smaller than the round trip says nothing.
         self.skew_s = skew.total_seconds() if abs(skew) > max(_AGREES, after - before) else 0.0
-        if self.first_s is None:
-            self.first_s = self.skew_s
 
     def corrected(self, moment: datetime) -> datetime:
         """A reading of our clock as the database's would have been."""

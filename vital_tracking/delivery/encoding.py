@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from datetime import UTC, timedelta
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run, unpack_record
@@ -15,7 +15,8 @@ from vital_tracking.calls.live import LiveCall
 from vital_tracking.calls.observed import ObservedCall
 from vital_tracking.calls.resolve import least_record_of, record_of
 from vital_tracking.calls.wire import pack_call, unpack_call
-from vital_tracking.core.record import CallRecord, RunRecord
+from vital_tracking.core.record import EARLIEST, LATEST, CallRecord, RunRecord
+from vital_tracking.ids import made_at
 from vital_tracking.spool.log_record import MAX_BODY, LogRecord, RecordKind
 
 EndedCall: TypeAlias = CallRecord | LiveCall
@@ -23,18 +24,26 @@ EndedCall: TypeAlias = CallRecord | LiveCall
 
 Recordable: TypeAlias = EndedCall | RunRecord
 
+_Call = TypeVar("_Call", bound=EndedCall)
+
 
 def key_of(call: EndedCall) -> bytes:
     """The 16 bytes of a call's id."""
     return id_bytes(call.id) if isinstance(call, CallRecord) else call.id.bytes
 
 
-def by_clock(record: CallRecord, skew_s: float | None) -> CallRecord:
-    """A record with its time corrected, once, where it is known how far this machine's clock is from the database's."""
-    if not record.clocked or skew_s is None:
-        return record
-    moment = record.created_at if record.created_at.tzinfo else record.created_at.replace(tzinfo=UTC)
-    return dataclasses.replace(record, created_at=moment + timedelta(seconds=skew_s), clocked=False)
+def dated(call: _Call, skew_s: float | None) -> _Call:
+    """A call whose time is settled, for good: by what is known at this moment of how far this machine's clock is off, in
+    seconds. Where that is not known its time is this machine's: what becomes known later must not change it, since the database
+    knows a call again by its id and its time."""
+    if isinstance(call, LiveCall):
+        if call.skew_s is None:
+            call.skew_s = skew_s or 0.0
+        return call
+    if not call.clocked:
+        return call
+    moment = call.created_at if call.created_at.tzinfo else call.created_at.replace(tzinfo=UTC)
+    return dataclasses.replace(call, created_at=moment + timedelta(seconds=skew_s or 0.0), clocked=False)
 
 
 def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False) -> tuple[LogRecord, bool]:
@@ -44,10 +53,10 @@ def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False
     """
     if isinstance(item, LiveCall):  # the common case, in the caller's thread
         kind, key = RecordKind.CALL, item.id.bytes
-        payload, short = _packed(pack_call, item, short)
+        payload, short = _packed(pack_call, dated(item, skew_s), short)
     elif isinstance(item, CallRecord):
         kind, key = RecordKind.RECORD, id_bytes(item.id)
-        payload, short = _packed(pack_record, by_clock(item, skew_s), short)
+        payload, short = _packed(pack_record, dated(item, skew_s), short)
     else:
         return LogRecord(RecordKind.RUN, os.urandom(16), pack_run(item)), False
     if len(payload) >= MAX_BODY:
@@ -63,34 +72,45 @@ def _packed(pack: Callable[..., bytes], call: EndedCall, short: bool) -> tuple[b
     return payload, short
 
 
-def decoded(record: LogRecord, skew_s: float, fault: Callable[[BaseException], None]) -> CallRecord:
-    """The record of the call that a log record holds.
+def decoded(record: LogRecord, fault: Callable[[BaseException], None]) -> CallRecord:
+    """The record of the call that a log record holds; `fault` is told why it could not be made in full.
 
-    `skew_s` is added to a time that was read from an uncorrected clock, in seconds; `fault` is told why a record could not be
-    made in full. Raises whatever decoding raises, such as ValueError for a kind that holds no call or is not known.
+    Raises whatever decoding raises, such as ValueError for a kind that holds no call or is not known.
     """
     if record.item is not None:  # it has never left this process's memory
-        return recorded(record.item, skew_s, fault)
+        return recorded(record.item, fault)
     if record.kind in (RecordKind.CALL, RecordKind.OPENED):
-        return _resolved(unpack_call(record.id, record.payload, skew_s), fault)
+        return _storable(_resolved(unpack_call(record.id, record.payload, record.former_skew_s), fault))
     if record.kind in (RecordKind.RECORD, RecordKind.BEGUN):
-        call = unpack_record(record.payload, skew_s)
+        call = unpack_record(record.payload, record.former_skew_s)
         with contextlib.suppress(ValueError):
             call.id = str(UUID(bytes=record.id))
-        return call
+        return _storable(call)
     raise ValueError(f"A log record of kind {record.kind} holds no call.")
 
 
-def recorded(call: EndedCall, skew_s: float, fault: Callable[[BaseException], None]) -> CallRecord:
-    """The record of a call that is in memory; `skew_s` and `fault` as for `decoded`."""
+def recorded(call: EndedCall, fault: Callable[[BaseException], None]) -> CallRecord:
+    """The record of a call that is in memory; `fault` as for `decoded`."""
     if isinstance(call, CallRecord):
-        return call
+        return _storable(call)
     try:
-        observed = call.observed(skew_s)
+        observed = call.observed()
     except Exception as error:  # noqa: BLE001 - one bad call must not be lost, nor take its neighbours with it
         fault(error)
-        return least_record_of(call.least_observed(skew_s))
-    return _resolved(observed, fault)
+        return _storable(least_record_of(call.least_observed()))
+    return _storable(_resolved(observed, fault))
+
+
+def _storable(call: CallRecord) -> CallRecord:
+    """A call at a time that the database can hold: where its own is none, when its id was made, and the row says so."""
+    moment = call.created_at if call.created_at.tzinfo else call.created_at.replace(tzinfo=UTC)
+    if EARLIEST <= moment < LATEST:
+        return call
+    try:
+        made = made_at(call.id)
+    except ValueError:  # another's id
+        made = EARLIEST
+    return dataclasses.replace(call, created_at=made, notes=(*call.notes, "invalid_created_at"))
 
 
 def _resolved(observed: ObservedCall, fault: Callable[[BaseException], None]) -> CallRecord:

@@ -18,6 +18,7 @@ from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.dead_letters import DeadLetters
 from vital_tracking.delivery.encoding import decoded
 from vital_tracking.delivery.inexact import InexactCosts
+from vital_tracking.delivery.least_row import least_row
 from vital_tracking.delivery.rows import encode_call, run_row, shortened
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
@@ -29,6 +30,10 @@ from vital_tracking.stores.protocol import Store
 _UNFORESEEN_TRIES: Final = 4
 _REFUSED: Final = (
     "The database refused a row (SQLSTATE %s, %s); its neighbours were stored. See: vital-tracking spool rejected"
+)
+
+_WITHOUT_DETAILS: Final = (
+    "The database refused a detail of a row (SQLSTATE %s, %s); the row was stored with its money, without details."
 )
 
 
@@ -88,8 +93,7 @@ class StoreExporter:
                     run = unpack_run(item.payload)
                     runs[run.id] = run  # a run that began and ended in one batch is sent once
                     continue
-                skew_s = item.skew_s if item.skew_s is not None else self._clock.first_s
-                record = decoded(item, skew_s or 0.0, self._counts.fault)
+                record = decoded(item, self._counts.fault)
             except Exception as error:  # noqa: BLE001 - one bad item must not be lost, nor take its neighbours with it
                 self.unreadable(item, error)
                 continue
@@ -115,36 +119,71 @@ class StoreExporter:
             rows = [row for row in batch if row.function == function and row.holder == holder]
             if not rows:
                 continue
-            named: dict[str, object] = {argument: f"[{','.join(row.text for row in rows)}]"}
-            if holder is not None:
-                named["holder"] = holder
-            try:
-                report = self._store.call(function, **named)
-                inserted, duplicate, rejected = report["inserted"], report["duplicate"], report["rejected"]
-            except StoreError:
-                raise
-            except Exception as error:  # noqa: BLE001 - not foreseen: tried again, then split to find the row at fault
-                self._counts.fault(error)
-                self._unforeseen += 1
-                failed = StoreUnavailable if self._unforeseen % _UNFORESEEN_TRIES else StoreRejected
-                raise failed(f"The store failed ({type(error).__name__}).") from None
-            self._unforeseen = 0
-            if rejected:
-                known = {row.id: row for row in rows}
-                for one in rejected:
-                    self._set_aside(known.get(one.get("id")), function, one.get("sqlstate"), one.get("rule"))
+            refusals = self._record(function, argument, rows, holder)
+            if refusals:
+                self._record_least(function, argument, rows, holder, refusals)
             self._posted(rows)
-            if function == "record_calls_v1":
-                self._counts.stats.inserted += inserted
-                self._counts.stats.duplicate += duplicate
-            if alerts := report.get("alerts"):
-                self._on_alerts(alerts)
         self._upkeep.keep_partitions()
 
     def refused(self, row: Row, error: StoreError) -> None:
-        """Set aside a row that the store refused alone."""
-        self._set_aside(row, row.function, error.sqlstate, None)
+        """Store what is left of a row that the store refused alone, else set it aside."""
+        argument = "runs" if row.function == "record_runs_v1" else "calls"
+        refusal = {"id": row.id, "sqlstate": error.sqlstate, "rule": None}
+        try:
+            self._record_least(row.function, argument, [row], row.holder, [refusal])
+        except StoreError:
+            self._set_aside(row, row.function, error.sqlstate, None)
         self._posted([row])
+
+    def _record(self, function: str, argument: str, rows: Sequence[Row], holder: str | None) -> list[dict[str, Any]]:
+        """Record rows in one request; returns those that were refused, each by its id, SQLSTATE and rule."""
+        named: dict[str, object] = {argument: f"[{','.join(row.text for row in rows)}]"}
+        if holder is not None:
+            named["holder"] = holder
+        try:
+            report = self._store.call(function, **named)
+            inserted, duplicate = report["inserted"], report["duplicate"]
+            refusals: list[dict[str, Any]] = report["rejected"]
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - not foreseen: tried again, then split to find the row at fault
+            self._counts.fault(error)
+            self._unforeseen += 1
+            failed = StoreUnavailable if self._unforeseen % _UNFORESEEN_TRIES else StoreRejected
+            raise failed(f"The store failed ({type(error).__name__}).") from None
+        self._unforeseen = 0
+        if function == "record_calls_v1":
+            self._counts.stats.inserted += inserted
+            self._counts.stats.duplicate += duplicate
+        if alerts := report.get("alerts"):
+            self._on_alerts(alerts)
+        return refusals
+
+    def _record_least(
+        self,
+        function: str,
+        argument: str,
+        rows: Sequence[Row],
+        holder: str | None,
+        refusals: Sequence[dict[str, Any]],
+    ) -> None:
+        """Record calls that were refused without their details, which may be at fault; what is refused again is set aside."""
+        known: dict[Any, Row] = {row.id: row for row in rows}
+        first = {one.get("id"): one for one in refusals}
+        least = []
+        if function == "record_calls_v1":
+            for id, one in first.items():  # noqa: A001 - the column's name
+                row = known.get(id)
+                text = None if row is None else least_row(row.text, one.get("rule") or one.get("sqlstate"))
+                if row is not None and text is not None:
+                    least.append(dataclasses.replace(row, text=text))
+        again = {one.get("id") for one in self._record(function, argument, least, holder)} if least else set()
+        stored = {row.id for row in least} - again
+        for one in refusals:
+            if one.get("id") in stored:
+                self._counts.say_once(_WITHOUT_DETAILS, one.get("sqlstate"), one.get("rule") or function)
+            else:
+                self._set_aside(known.get(one.get("id")), function, one.get("sqlstate"), one.get("rule"))
 
     def unreadable(self, item: LogRecord, error: Exception) -> None:
         """Set aside a log record of which no row can be made, such as one that a later version wrote."""

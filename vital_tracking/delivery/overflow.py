@@ -20,7 +20,7 @@ from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TOKEN_FIELDS, Count, TokenUsage
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.costs import Costs
-from vital_tracking.delivery.encoding import Recordable, by_clock, decoded, recorded
+from vital_tracking.delivery.encoding import Recordable, dated, decoded, recorded
 from vital_tracking.delivery.memory_queue import RECORD_OVERHEAD, MemoryQueue
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
@@ -185,7 +185,7 @@ class Overflow:
             self._counts.drop(1, "neither disk nor memory has room")
             return False
         try:
-            self._add(recorded(item, self._clock.skew_s or 0.0, self._counts.fault))
+            self._add(recorded(dated(item, self._clock.skew_s), self._counts.fault))
         except Exception as error:  # noqa: BLE001 - nothing is left to try
             self._counts.fault(error)
             self._counts.drop(1, "a fault of ours")
@@ -232,7 +232,7 @@ class Overflow:
             if waiting.kind == RecordKind.RUN:
                 self._counts.drop(1, "neither disk nor memory has room")
             else:
-                self._add(decoded(waiting, self._clock.first_s or 0.0, self._counts.fault))
+                self._add(decoded(waiting, self._counts.fault))
                 self._counts.stats.merged += 1
         self._queue.ack()
 
@@ -244,7 +244,6 @@ class Overflow:
         if record.replaces_abandoned:  # a row of it is in the database already, or on its way there
             self._counts.drop(1, "neither disk nor memory has room for a late end")
             return
-        record = by_clock(record, self._clock.skew_s)
         cost = self._costs.cost_of(record)
         key = id_bytes(record.id)
         holder, draws = self._settlement.settle(key, record, self._costs.counted(record, cost))

@@ -27,7 +27,7 @@ from vital_tracking.errors import StoreError
 from vital_tracking.settings import Settings
 from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.spool.location import SpoolLocation
-from vital_tracking.spool.log_record import LogRecord, RecordKind, clock_payload
+from vital_tracking.spool.log_record import LogRecord, RecordKind
 from vital_tracking.spool.orphans import OrphanedSegments, Orphans
 from vital_tracking.stores.protocol import Store
 
@@ -78,7 +78,6 @@ class Pipeline:
         self.orphans = Orphans(
             location,
             lambda: spool.path if spool is not None else None,
-            lambda: clock.first_s,
             ask=self._ask_who_it_is,
             found=self._found,
             fault=counts.fault,
@@ -90,7 +89,6 @@ class Pipeline:
             clock,
             counts.fault,
             on_prices=settlement.prices_changed,
-            on_clock=self._clock_known,
             on_database=self._database_known,
         )
         exporter = StoreExporter(
@@ -150,12 +148,6 @@ class Pipeline:
                 work()
             except Exception as error:  # noqa: BLE001 - housekeeping must not stop delivery
                 self.counts.fault(error)
-
-    def _clock_known(self, skew_s: float) -> None:
-        """Write the skew to the spool before the first rows are sent: a process that delivers the rest must use the same."""
-        if self.spool is not None:
-            self.spool.append(RecordKind.CLOCK, bytes(16), clock_payload(skew_s))
-        self.orphans.date(skew_s)
 
     def _database_known(self, database_id: str) -> None:
         """The database has told its id: from now on only what belongs to it is taken from the spool."""
@@ -229,7 +221,7 @@ class Pipeline:
         """Drop what waits in memory; returns how many calls and runs that were, a merged row counting as all its calls."""
         count = 0
         for record in self.queue.read(len(self.queue.waiting)):
-            call = decoded(record, 0.0, self.counts.fault) if record.kind == RecordKind.RECORD else None
+            call = decoded(record, self.counts.fault) if record.kind == RecordKind.RECORD else None
             count += 1 if call is None else call.calls
         self.queue.ack()
         return count

@@ -15,7 +15,7 @@ from vital_tracking.calls.live import LiveCall
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery.clock import DatabaseClock
-from vital_tracking.delivery.encoding import EndedCall, Recordable, as_log_record, by_clock, key_of
+from vital_tracking.delivery.encoding import EndedCall, Recordable, as_log_record, dated, key_of
 from vital_tracking.delivery.memory_queue import RECORD_OVERHEAD
 from vital_tracking.delivery.pipeline import Pipeline
 from vital_tracking.delivery.settlement import Holds
@@ -121,7 +121,7 @@ class Recorder:
         """
         if self.spool is not None:
             try:
-                record = by_clock(record, self.clock.skew_s)
+                record = dated(record, self.clock.skew_s)
                 self.opened(RecordKind.BEGUN, id_bytes(record.id), pack_record(record))
             except Exception as error:  # noqa: BLE001 - only its beginning is lost
                 self.fault(error)
@@ -147,9 +147,9 @@ class Recorder:
         try:
             if spool is None and len(self._queue.waiting) < _MOST_AS_THEY_ARE and isinstance(item, LiveCall):
                 item.keep()
-                record = LogRecord(RecordKind.CALL, item.id.bytes, b"", item=item)
+                record = LogRecord(RecordKind.CALL, item.id.bytes, b"", item=dated(item, self.clock.skew_s))
             else:
-                short = spool.nearly_full if spool is not None else self._queue.nearly_full
+                short = self._queue.nearly_full or (spool is not None and spool.nearly_full)
                 record, short = as_log_record(item, self.clock.skew_s, short=short)
         except Exception as error:  # noqa: BLE001 - what cannot be packed is kept as what is known for sure
             self.fault(error)

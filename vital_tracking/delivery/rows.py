@@ -14,7 +14,16 @@ from vital_tracking.calls.metadata_keys import remember
 from vital_tracking.core.context import CONTEXT_FIELDS, INTEGER_FIELDS, SERVICE_TYPES, CallContext
 from vital_tracking.core.cost import Cost
 from vital_tracking.core.record import CallRecord, RunRecord
-from vital_tracking.core.sanitize import clean_metadata, clean_text, duration_ms, money, timestamp, token_count
+from vital_tracking.core.sanitize import (
+    MAX_METADATA,
+    clean_metadata,
+    clean_text,
+    duration_ms,
+    json_bytes,
+    money,
+    timestamp,
+    token_count,
+)
 
 _MOST_SEATS: Final = 32767
 _MOST_TAGS: Final = 32
@@ -93,8 +102,14 @@ def _own_columns(
         row["audio_output_tokens"] = tokens
     if tokens := usage.audio_input_tokens + usage.audio_output_tokens:
         row["audio_tokens"] = tokens
+    too_large: tuple[str, ...] = ()
     if usage.units or usage.passes:
-        row["billed_units"] = usage.billed_units()
+        units = usage.billed_units()
+        if json_bytes(units) > MAX_METADATA:
+            too_large = ("billed_units_too_large",)
+            units.pop("passes", None)
+        if units and (not too_large or json_bytes(units) <= MAX_METADATA):
+            row["billed_units"] = units
     if usage.estimated:
         row["usage_estimated"] = True
     row["priced"] = cost is not None
@@ -124,7 +139,7 @@ def _own_columns(
     if record.tags and (tags := [tag for tag in map(clean_text, list(record.tags)[:_MOST_TAGS]) if tag]):
         row["tags"] = tags
     metadata = record.metadata
-    notes = (*record.notes, *context_notes, *usage.notes)
+    notes = (*record.notes, *context_notes, *usage.notes, *too_large)
     if cost is not None and cost.notes:
         notes = (*notes, *cost.notes)
     if metadata or notes or record.price_facts:

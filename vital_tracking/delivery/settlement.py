@@ -81,7 +81,7 @@ class Settlement:
                 key, call = self._pending.popleft()
                 hold = self._held.get(key)
                 if hold is not None and hold.settled is None:
-                    record = recorded(call, 0.0, self._counts.fault)
+                    record = recorded(call, self._counts.fault)
                     self.settle(key, record, self._costs.counted(record, self._costs.cost_of(record)))
                     found = True
             except IndexError:  # another thread has taken the last one

@@ -25,8 +25,8 @@ _PARTITIONS_EVERY_S: Final = 86_400.0
 class Upkeep:
     """Asks the database for what is due.
 
-    `on_prices` is called when the team's prices were read; `on_clock` once, with how far this machine's clock is from the
-    database's, in seconds; `on_database` with the database's id, each time it was asked. All before anything is sent.
+    `on_prices` is called when the team's prices were read; `on_database` with the database's id, each time it was asked. Both
+    before anything is sent.
     """
 
     def __init__(
@@ -37,7 +37,6 @@ class Upkeep:
         fault: Callable[[BaseException], None],
         *,
         on_prices: Callable[[], None] = lambda: None,
-        on_clock: Callable[[float], None] = lambda _skew_s: None,
         on_database: Callable[[str], None] = lambda _database_id: None,
     ) -> None:
         self._store = store
@@ -45,9 +44,7 @@ class Upkeep:
         self._clock = clock
         self._fault = fault
         self._on_prices = on_prices
-        self._on_clock = on_clock
         self._on_database = on_database
-        self._clock_told = False
         self._prices_due = 0.0
         self._partitions_due = 0.0
 
@@ -70,9 +67,6 @@ class Upkeep:
             except Exception as error:  # noqa: BLE001 - an unforeseen answer must not stop delivery
                 self._fault(error)
             self._prices_due = now + _PRICES_EVERY_S
-        if not self._clock_told and self._clock.first_s is not None:
-            self._clock_told = True
-            self._on_clock(self._clock.first_s)
 
     def _identify(self) -> None:
         """Ask the database for its id; one that lacks the migration has none."""

@@ -17,7 +17,7 @@ from vital_tracking.core.admission import UNKNOWN_SIZE, Admission, Request
 from vital_tracking.core.context import Agent, CallContext
 from vital_tracking.core.frames import ScopeFrame, current_frame, locate, resolve
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.record import PRICE_FACTS, STATUSES, CallRecord, CallType, Status
+from vital_tracking.core.record import EARLIEST, LATEST, PRICE_FACTS, STATUSES, CallRecord, CallType, Status
 from vital_tracking.core.sanitize import clean_text, dollars, token_count
 from vital_tracking.core.usage import TokenUsage, estimate_tokens
 from vital_tracking.delivery import Recorder
@@ -157,7 +157,9 @@ class DirectCalls:
             reported = dollars(reported_cost)
             if reported is None and reported_cost is not None:
                 notes = (*notes, "invalid_reported_cost")
-            given = started_at if isinstance(started_at, datetime) else None
+            given = _given_time(started_at)
+            if given is None and started_at is not None:
+                notes = (*notes, "invalid_started_at")
             began = given or _start(response_time_ms), given is None
             taken = admission or Admission()
             if taken.began is not None:
@@ -302,6 +304,17 @@ def _facts(service_tier: str | None, more: Mapping[str, str] | None) -> dict[str
 def _size(prompt: object) -> int:
     """Bytes of UTF-8 of a prompt that is a text."""
     return len(prompt.encode("utf-8", "replace")) if isinstance(prompt, str) else 0
+
+
+def _given_time(started_at: object) -> datetime | None:
+    """A time that the caller gives, in UTC; None where it is none that a row can have. One without an offset is taken as UTC."""
+    if not isinstance(started_at, datetime):
+        return None
+    try:
+        moment = started_at.astimezone(UTC) if started_at.tzinfo else started_at.replace(tzinfo=UTC)
+        return moment if EARLIEST <= moment < LATEST else None
+    except Exception:  # noqa: BLE001 - at the edges of what there is in dates, or of a zone of the caller's own making
+        return None
 
 
 def _start(response_time_ms: object) -> datetime:

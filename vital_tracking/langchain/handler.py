@@ -34,6 +34,7 @@ from vital_tracking.core.context import CallContext
 from vital_tracking.core.frames import current_frame, locate
 from vital_tracking.core.record import HUNG_UP, CallType
 from vital_tracking.delivery import Recorder
+from vital_tracking.delivery.encoding import dated
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.control_flow import stopped
 from vital_tracking.spool.log_record import RecordKind
@@ -311,7 +312,6 @@ class VitalHandler(BaseCallbackHandler):
         )
         call.default = self._default
         call.allowed = self._allowed
-        call.skew_s = self._recorder.clock.skew_s
         call.frame, call.marked = locate(current_frame.get(), metadata)
         if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
             call.langsmith = (tree.trace_id, tree.session_name)
@@ -325,8 +325,9 @@ class VitalHandler(BaseCallbackHandler):
         if type(run_id) is UUID:
             registry.watch(call, run_id)
         self._admit(call)
-        registry.add(call)
         recorder = self._recorder
+        dated(call, recorder.clock.skew_s)  # by what is known once it was admitted, as its time is the one after that
+        registry.add(call)
         if recorder.spool is not None:
             call.packed_start = packed = pack_start(call, run_id)
             recorder.opened(RecordKind.OPENED, call.id.bytes, packed)

@@ -73,7 +73,7 @@ class Spool:
 
     @property
     def nearly_full(self) -> bool:
-        """Whether three quarters of the room are taken, or there is none."""
+        """Whether three quarters of its limit are taken. A disk that takes no more says nothing of what waits."""
         return self.writer.nearly_full
 
     @property

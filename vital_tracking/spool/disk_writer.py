@@ -65,7 +65,6 @@ class SpoolWriter:
         self._busy = False  # segments are being changed; the lock alone does not say so, as it is reentrant
         self._retired: deque[Segment] = deque()  # no longer appended to, not yet synced
         self._closed = False
-        self._clock: bytes | None = None
         self.trouble: int | None = None
         self._trouble_logged = False
         self._try_again_at = 0.0
@@ -84,8 +83,8 @@ class SpoolWriter:
 
     def append(self, kind: int, id: bytes, payload: bytes, *, critical: bool = False) -> bool:  # noqa: A002 - the format's word
         """Append one log record; False where that cannot be, now. A `critical` one is small, and may go over the limit."""
-        if kind >= _TOMBSTONE and self._is_needless(kind, id, payload):
-            return True
+        if kind == _TOMBSTONE and id not in self.begun:
+            return True  # what it would take back is not here
         segment = self.current
         if segment is None or self.trouble is not None:
             segment = self._ready()
@@ -186,7 +185,6 @@ class SpoolWriter:
         code = error.errno or errno.EIO
         self.trouble = code
         self._try_again_at = time.monotonic() + _TRY_AGAIN_S
-        self.nearly_full = True
         if segment is not None and (segment.torn or code not in _NO_ROOM):
             with self.lock:
                 if self.current is segment:  # this file may be damaged: the next append opens another
@@ -203,13 +201,6 @@ class SpoolWriter:
             )
 
     # Appending
-
-    def _is_needless(self, kind: int, id: bytes, payload: bytes) -> bool:  # noqa: A002
-        """Whether a record can be left out: a tombstone of what has no beginning here; the clock's, where no segment is open."""
-        if kind == RecordKind.CLOCK:  # goes into every later segment too, since earlier ones are removed
-            self._clock = encoded_record(kind, id, payload)
-            return self.current is None
-        return kind == _TOMBSTONE and id not in self.begun
 
     def _arrived(self, segment: Segment, record: bytes) -> bool:
         """Whether a record in a segment that is no longer the newest will be read; one that was too late is appended anew."""
@@ -306,9 +297,6 @@ class SpoolWriter:
             owner = self.owner = OwnerFolder.create(self.folder, self._about)
         number = self.last + 1
         segment = Segment(owner.segment_path(number), number, create=True)
-        if self._clock is not None:
-            with contextlib.suppress(OSError):
-                segment.append(self._clock)
         self.segments[number] = segment
         self.last = number
         if sealed is not None and self._sync_s > 0:

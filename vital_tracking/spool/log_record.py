@@ -31,7 +31,7 @@ class RecordKind(IntEnum):
 
     OPENED and CALL: a call of LangChain's has begun, and has ended. BEGUN and RECORD: the same of any other call. TOMBSTONE: a
     call that has begun here has no end here, because it was not made after all, or its end went another way. RUN: a state of a
-    service run. CLOCK: how far the clock of the process was from the database's.
+    service run. CLOCK: what corrects the times of calls whose own records do not say it; earlier versions have written it.
     """
 
     OPENED = 1
@@ -52,7 +52,8 @@ class LogRecord(NamedTuple):
     """One log record: what it is, its id's bytes, its JSON.
 
     Where it never left this process's memory, `item` is the call itself, in place of the JSON. Where a dead process has left
-    it, `orphan` is that process's OrphanedSegments, and `skew_s` how far its clock was from the database's, if that is known.
+    it, `orphan` is that process's OrphanedSegments, and `former_skew_s` what corrects a time that an earlier version has left to
+    be corrected, in seconds.
     """
 
     kind: int
@@ -60,18 +61,13 @@ class LogRecord(NamedTuple):
     payload: bytes
     item: Any = None
     orphan: Any = None
-    skew_s: float | None = None
+    former_skew_s: float = 0.0
 
 
 def encoded_record(kind: int, id: bytes, payload: bytes) -> bytes:  # noqa: A002 - the word of the format
     """The bytes of one record in a file."""
     checksum = crc32(payload, crc32(id, _KIND_CHECKSUMS[kind]))  # in turn: joining them would copy the payload twice
     return _pack_start(MAGIC, _BODY_START + len(payload), checksum, kind, id) + payload
-
-
-def clock_payload(skew_s: float) -> bytes:
-    """The JSON of a record of the kind CLOCK."""
-    return b'{"skew":%.6f}' % skew_s
 
 
 def clock_skew(payload: bytes) -> float | None:

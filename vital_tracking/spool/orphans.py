@@ -20,9 +20,7 @@ from vital_tracking.spool.log_record import (
     ROWS,
     LogRecord,
     RecordKind,
-    clock_payload,
     clock_skew,
-    encoded_record,
     read_records,
 )
 from vital_tracking.spool.owner import OwnerFolder
@@ -76,7 +74,7 @@ class OrphanedSegments:
                 tally.add(record)
         self.damaged = tally.damaged
         self.calls, self.runs, self.abandoned = len(tally.ended), tally.runs, len(tally.begun)
-        self.skew_s = tally.skew_s
+        self._former_skew_s = tally.skew_s or 0.0
         self._first = [self._of_another(record) for record in tally.begun.values()]
 
     @property
@@ -114,14 +112,7 @@ class OrphanedSegments:
         return records
 
     def _of_another(self, record: LogRecord) -> LogRecord:
-        return record._replace(skew_s=self.skew_s, orphan=self)
-
-    def date(self, skew_s: float) -> None:
-        """Note the clock's skew where the dead process never knew it, so that whoever delivers the rest uses the same."""
-        if self.skew_s is None:
-            self.skew_s = skew_s
-            with contextlib.suppress(OSError, IndexError), self._segments[-1][1].open("ab") as file:
-                file.write(encoded_record(RecordKind.CLOCK, bytes(16), clock_payload(skew_s)))
+        return record._replace(former_skew_s=self._former_skew_s, orphan=self)
 
     def ack(self) -> None:
         """What was read last is in the store: remove the segments before it, and after the last one the folder."""
@@ -157,15 +148,14 @@ class OrphanedSegments:
 class Orphans:
     """The orphaned segments of one database that this process has claimed; it looks for more at the start and once a minute.
 
-    `own_path` tells this process's own folder. `clock_skew_s` tells how far this machine's clock was from the database's when it
-    was first known. `ask` asks the database for its id, if it answers. `found` is called with each that was claimed.
+    `own_path` tells this process's own folder. `ask` asks the database for its id, if it answers. `found` is called with each
+    that was claimed.
     """
 
     def __init__(
         self,
         location: SpoolLocation | None,
         own_path: Callable[[], Path | None],
-        clock_skew_s: Callable[[], float | None],
         *,
         ask: Callable[[], None],
         found: Callable[[OrphanedSegments], None],
@@ -173,7 +163,6 @@ class Orphans:
     ) -> None:
         self._location = location
         self._own_path = own_path
-        self._clock_skew_s = clock_skew_s
         self._ask = ask
         self._found = found
         self._fault = fault
@@ -187,8 +176,8 @@ class Orphans:
             try:
                 if self._location.is_in_doubt():
                     self._ask()
-                for orphan in islice(self.claim(), _MOST_CLAIMED - len(self._claimed)):
-                    self._found(orphan)
+                for _ in islice(self.claim(), _MOST_CLAIMED - len(self._claimed)):
+                    pass
             except Exception as error:  # noqa: BLE001 - this process's own calls come first
                 self._fault(error)
         claimed = len(self._claimed)
@@ -206,14 +195,8 @@ class Orphans:
                 orphan.let_go()
                 continue
             self._claimed.append(orphan)
-            if (skew_s := self._clock_skew_s()) is not None:
-                orphan.date(skew_s)
+            self._found(orphan)
             yield orphan
-
-    def date(self, skew_s: float) -> None:
-        """This machine's skew is known now: use it for calls whose own process never knew it."""
-        for orphan in self._claimed:
-            orphan.date(skew_s)
 
     def look_again(self) -> None:
         """The database's id has become known: there may be more that belongs to it."""

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.delivery import exporter
 from vital_tracking.delivery.dead_letters import FILE, forget_taken, letters_in, take_letters
+from vital_tracking.langchain.fake import FakeUsageModel
 from vital_tracking.spool.location import folders_in
 from vital_tracking.spool.owner import owners_in
 from vital_tracking.spool.segment import bytes_in, segments_of
@@ -468,18 +470,61 @@ def test_where_files_may_not_grow_the_sums_reach_the_next_process(
     expected_of(said["calls"]).agrees(rows)
 
 
+NO_SPOOL = """
+import os, resource, sys
+from pathlib import Path
+from vital_tracking import Settings, VitalTracker
+from vital_tracking.stores.postgres import PostgresStore
+
+spool = Path(os.environ["SPOOL"])
+if os.environ["WHY"] == "no such folder":
+    spool.parent.mkdir(parents=True, exist_ok=True)
+    spool.write_text("somebody's file")
+else:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+tracker = VitalTracker(PostgresStore(os.environ["DATABASE"]), settings=Settings(spool_dir=spool, budgets=False))
+for number in range(200):
+    known = {"metadata": {"department": "d"}, "tags": ["t"]}
+    tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=100, completion_tokens=1, **known)
+assert tracker.close(60).complete
+stats = tracker.stats()
+assert (stats.shortened, stats.merged, stats.dropped, stats.faults) == (0, 0, 0, 0), stats
+"""
+
+
+@pytest.mark.parametrize("why", ["no such folder", "a full disk"])
+def test_a_spool_that_takes_nothing_costs_no_detail_while_the_database_does(
+    why: str, database_url: str, tmp_path: Path, rows: Rows
+) -> None:
+    """Only the pressure of what waits may shorten: with the database up, nothing waits for long."""
+    done = subprocess.run(
+        [sys.executable, "-c", NO_SPOOL],
+        env={"DATABASE": database_url, "SPOOL": str(tmp_path / "spool"), "WHY": why, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "takes no more" in done.stderr
+    assert rows("select tags, metadata, count(*) as n from token_usage_logs group by 1, 2") == [
+        {"tags": ["t"], "metadata": {"department": "d"}, "n": 200}
+    ]
+
+
 # Rows that the database refuses
 
 
 def test_refused_rows_are_set_aside_and_their_neighbours_stored(
     track: Track, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One bad row costs one row, which is kept where only its owner can read it."""
-    poison = {
-        7: {"status": "no status"},
-        23: {"prompt_tokens": -5},
+    """One bad row costs one row, which is kept where only its owner can read it; a bad detail costs the row's details."""
+    poison = {7: {"status": "no status"}, 23: {"prompt_tokens": -5}}
+    details: dict[int, dict[str, Any]] = {
         61: {"created_at": "no time"},
+        62: {"created_at": "0044-03-15T12:00:00+00:00"},
         99: {"metadata": []},
+        100: {"billed_units": {"web_searches": -1}},
     }
     tracker, book = track(), Book()
     rows_made = 0
@@ -487,7 +532,7 @@ def test_refused_rows_are_set_aside_and_their_neighbours_stored(
 
     def spoiled(*arguments: Any) -> str:
         nonlocal rows_made
-        row = json.loads(encoded(*arguments)) | poison.get(rows_made, {})
+        row = json.loads(encoded(*arguments)) | poison.get(rows_made, {}) | details.get(rows_made, {})
         rows_made += 1
         return json.dumps(row)
 
@@ -495,7 +540,7 @@ def test_refused_rows_are_set_aside_and_their_neighbours_stored(
     for number in range(150):
         book.record(tracker, number, user_id=f"n-{number}")
     delivered = tracker.flush(60)
-    assert (delivered.complete, delivered.inserted, delivered.rejected) == (True, 146, 4)
+    assert (delivered.complete, delivered.inserted, delivered.rejected) == (True, 148, 2)
     stored = {row["user_id"] for row in rows()}
     assert stored == {f"n-{number}" for number in range(150) if number not in poison}
     folder = tracker._recorder.folder
@@ -504,17 +549,83 @@ def test_refused_rows_are_set_aside_and_their_neighbours_stored(
     assert (folder / FILE).stat().st_mode & 0o777 == 0o600
     assert {letter.fields["user_id"] for letter in letters} == {f"n-{number}" for number in poison}
     assert {letter.function for letter in letters} == {"record_calls_v1"}
-    assert {letter.sqlstate for letter in letters} == {"23514", "22007"}
+    assert {letter.sqlstate for letter in letters} == {"23514"}
     assert {letter.rule for letter in letters if letter.rule} >= {"token_usage_logs_status"}
     # Mended by hand, they can be sent again, from the file as it is.
     change = {"status": "ok", "prompt_tokens": 1, "total_tokens": 1, "completion_tokens": 0}
     mended = [letter.fields | change for letter in letters]
     assert [letter.row for letter in take_letters(folder)] == [letter.row for letter in letters]
     text = json.dumps([row | {"created_at": "2026-05-05T12:00:00Z", "metadata": {}} for row in mended])
-    assert tracker.store.call("record_calls_v1", calls=text)["inserted"] == 4
+    assert tracker.store.call("record_calls_v1", calls=text)["inserted"] == 2
     forget_taken(folder)
     assert len(rows()) == 150
     assert not (folder / FILE).exists()
+    without = {
+        row["user_id"]: (
+            row["metadata"],
+            row["total_cost"] > 0,
+            abs(row["created_at"] - row["recorded_at"]).seconds < 600,
+        )
+        for row in rows("select * from token_usage_logs where metadata ? 'notes'")
+    }
+    said = {61: "22007", 62: "token_usage_logs_created_at", 99: "token_usage_logs_metadata_small"} | {
+        100: "token_usage_logs_billed_units"
+    }
+    assert without == {f"n-{number}": ({"notes": [f"refused:{rule}"]}, True, True) for number, rule in said.items()}
+
+
+class LateAnswer(datetime):
+    """Such a time as other libraries make: it is a datetime, and no time."""
+
+    def replace(self, *_: Any, **__: Any) -> Any:
+        raise ValueError
+
+
+@pytest.mark.parametrize("spool", [True, False])
+def test_a_detail_that_no_row_can_hold_is_left_out_and_said(track: Track, rows: Rows, spool: bool) -> None:
+    """If this failed, a call would be set aside, its money with it, for a date or a count beside the bill."""
+    tracker = track(spool=spool)
+    zone = timezone(timedelta(hours=14))
+    odd: dict[str, dict[str, Any]] = {
+        "before": {"started_at": datetime(1066, 10, 14, tzinfo=UTC)},
+        "after": {"started_at": datetime.max.replace(tzinfo=UTC)},
+        "edge": {"started_at": datetime.min.replace(tzinfo=zone)},
+        "other": {"started_at": LateAnswer(2026, 1, 1)},
+        "text": {"started_at": "yesterday"},
+        "units": {"billed_units": {f"{'🙂' * 60}{number}": 10**11 + number for number in range(64)}},
+        "small": {"metadata": {f"key{number}": 10.0**-300 for number in range(16)}},
+    }
+    for user, fields in odd.items():
+        tracker.record(
+            provider="openai", model="gpt-4o-mini", prompt_tokens=100, completion_tokens=10, user_id=user, **fields
+        )
+    assert tracker.flush(60).rejected == 0
+    found = {row["user_id"]: row for row in rows()}
+    assert found.keys() == odd.keys()
+    assert {row["total_cost"] for row in found.values()} == {Decimal("0.000021")}
+    assert all(abs(row["created_at"] - row["recorded_at"]).total_seconds() < 600 for row in found.values())
+    notes = {user: row["metadata"].get("notes", []) for user, row in found.items()}
+    for user in ("before", "after", "edge", "other", "text"):
+        assert notes[user] == ["invalid_started_at"]
+    assert found["units"]["billed_units"] is None
+    assert "metadata_too_large" in notes["units"]
+    assert found["small"]["metadata"]["key1"] == "1e-300"
+
+
+def test_a_machine_at_an_impossible_time_costs_no_call(
+    track: Track, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of LangChain's on a machine whose battery is dead, or whose clock has run wild."""
+    tracker = track()
+    for seconds in (-(10.0**9), 10.0**12, -(10.0**17)):
+        with monkeypatch.context() as patch:
+            patch.setattr("vital_tracking.calls.live.time.time", lambda seconds=seconds: seconds)
+            FakeUsageModel(responses=["Well."]).invoke("Hi", {"callbacks": [tracker.handler]})
+    assert tracker.flush(60).rejected == 0
+    found = rows()
+    assert [row["metadata"]["notes"] for row in found] == [["invalid_created_at"]] * 3
+    assert all(row["total_cost"] > 0 for row in found)
+    assert all(abs(row["created_at"] - row["recorded_at"]).total_seconds() < 600 for row in found)
 
 
 def test_a_batch_that_is_refused_whole_is_halved_to_the_bad_row(

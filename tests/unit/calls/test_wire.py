@@ -25,6 +25,7 @@ from vital_tracking.core.cost import AMOUNTS, Cost
 from vital_tracking.core.frames import ScopeFrame
 from vital_tracking.core.record import PRICE_FACTS, CallRecord, RunRecord
 from vital_tracking.core.usage import Pass, TokenUsage
+from vital_tracking.delivery.encoding import dated
 from vital_tracking.delivery.rows import call_row, run_row
 from vital_tracking.errors import BudgetExceeded, Stop
 from vital_tracking.ids import new_id
@@ -181,12 +182,12 @@ def test_a_shortened_record_keeps_its_money_and_owners(record: CallRecord) -> No
     """If this failed, a full disk would change the bill."""
     packed = pack_record(record, short=True)
     assert len(packed) < LONGEST
-    ours, theirs = rows_of(record, unpack_record(packed, 0.0))
+    ours, theirs = rows_of(record, unpack_record(packed))
     for row in (ours, theirs):
         row.pop("tags", None)
         row.pop("metadata", None)
     assert theirs == ours
-    assert "shortened" in unpack_record(packed, 0.0).notes
+    assert "shortened" in unpack_record(packed).notes
 
 
 @TRIES
@@ -205,7 +206,11 @@ def test_any_owner_is_read_as_it_would_be_stored(name: str, value: Any, metadata
 def test_a_records_time_is_corrected_by_the_database_clock_once() -> None:
     """If this failed, a call that is sent again would have another time, and count twice."""
     read = CallRecord(new_id(), NOON, clocked=True)
-    back = unpack_record(pack_record(read), 90.5)
+    for known, by in ((None, 0.0), (90.5, 90.5)):
+        once = dated(read, known)
+        assert (once.created_at, once.clocked) == (NOON + timedelta(seconds=by), False)
+        assert dated(once, 3600.0) == once
+    back = unpack_record(pack_record(read), 90.5)  # as an earlier version has left it
     assert (back.created_at, back.clocked) == (NOON + timedelta(seconds=90.5), False)
     assert unpack_record(pack_record(back), 90.5).created_at == back.created_at
     given_ = CallRecord(new_id(), NOON, clocked=False)
@@ -359,8 +364,8 @@ def open_calls(draw: st.DrawFn) -> LiveCall:
 @given(open_calls())
 def test_a_call_is_read_as_it_was_written(call: LiveCall) -> None:
     """If this failed, a call would be stored otherwise than it was made, only because it lay in a file for a while."""
-    expected = record_of(call.observed(0.0))
-    back = record_of(unpack_call(call.id.bytes, pack_call(call), 0.0))
+    expected = record_of(call.observed())
+    back = record_of(unpack_call(call.id.bytes, pack_call(call)))
     ours, theirs = rows_of(expected, back)
     for row in (ours, theirs):
         row["latency_ms"] = row.get("latency_ms") and pytest.approx(row["latency_ms"], abs=0.01)
@@ -372,10 +377,10 @@ def test_a_call_is_read_as_it_was_written(call: LiveCall) -> None:
 @given(open_calls())
 def test_a_shortened_call_keeps_its_money_and_owners(call: LiveCall) -> None:
     """If this failed, a full disk would change the bill, or to whom it goes."""
-    expected = record_of(call.observed(0.0))
+    expected = record_of(call.observed())
     packed = pack_call(call, short=True)
     assert len(packed) < LONGEST
-    back = record_of(unpack_call(call.id.bytes, packed, 0.0))
+    back = record_of(unpack_call(call.id.bytes, packed))
     ours, theirs = rows_of(expected, back)
     for row in (ours, theirs):
         for name in ("tags", "metadata", "request_hash", "latency_ms", "message_type"):
@@ -392,9 +397,9 @@ def test_a_beginning_says_whose_call_it_was(call: LiveCall) -> None:
     call.error, call.status, call.usage, call.token_usage, call.inner = None, "abandoned", None, None, False
     call.notes, call.response, call.first_token, call.replaces_abandoned, call.message_id = (), {}, None, False, None
     call.estimate = (call.size or 0, 0)
-    expected = record_of(call.observed(0.0))
+    expected = record_of(call.observed())
     expected.latency_ms = None  # nobody knows when it ended
-    back = record_of(unpack_call(call.id.bytes, pack_start(call), 0.0))
+    back = record_of(unpack_call(call.id.bytes, pack_start(call)))
     ours, theirs = rows_of(expected, back)
     assert theirs == ours
     assert back.usage.estimated
@@ -403,7 +408,7 @@ def test_a_beginning_says_whose_call_it_was(call: LiveCall) -> None:
 def test_a_run_id_that_is_no_uuid_is_read_as_it_was_written() -> None:
     """If this failed, calls of a framework with ids of its own could not be delivered."""
     call = LiveCall("run-1", "chat", None, None, None, None, {}, {}, 1)  # type: ignore[arg-type]
-    assert record_of(unpack_call(call.id.bytes, pack_call(call), 0.0)).run_id == "run-1"
+    assert record_of(unpack_call(call.id.bytes, pack_call(call))).run_id == "run-1"
 
 
 def test_a_call_that_was_stopped_after_its_start_was_packed_was_not_admitted() -> None:
@@ -413,8 +418,8 @@ def test_a_call_that_was_stopped_after_its_start_was_packed_was_not_admitted() -
     call.packed_start = pack_start(call)
     call.stop(BudgetExceeded(Stop(action="block", entity_type="user", entity_id="u")))
     for record in (
-        record_of(call.observed(0.0)),
-        record_of(unpack_call(call.id.bytes, pack_call(call), 0.0)),
+        record_of(call.observed()),
+        record_of(unpack_call(call.id.bytes, pack_call(call))),
     ):
         assert (record.status, record.budget_action) == ("blocked", "block")
         assert (record.throttled_ms, record.requested_model) == (None, None)
@@ -427,22 +432,22 @@ def test_only_a_cost_of_zero_as_the_cache_writes_it_is_a_cache_hit(cost: Any) ->
     call.usage = {"input_tokens": 3, "output_tokens": 4, "total_cost": cost}
     call.ended = call.started_clock
     hit = type(cost) is int
-    assert record_of(call.observed(0.0)).cache_hit is hit
-    assert record_of(unpack_call(call.id.bytes, pack_call(call), 0.0)).cache_hit is hit
+    assert record_of(call.observed()).cache_hit is hit
+    assert record_of(unpack_call(call.id.bytes, pack_call(call))).cache_hit is hit
 
 
 def test_models_that_are_stored_under_one_name_are_one() -> None:
     """If this failed, a row would name its model twice, or once, by where the call has waited."""
     call = LiveCall(uuid4().int, "chat", None, None, None, None, {"ls_provider": "p", "ls_model_name": "m\0"}, {}, 1)
     call.response, call.ended = {"model_name": "m"}, call.started_clock
-    for record in (record_of(call.observed(0.0)), record_of(unpack_call(call.id.bytes, pack_call(call), 0.0))):
+    for record in (record_of(call.observed()), record_of(unpack_call(call.id.bytes, pack_call(call)))):
         assert (record.model, record.requested_model) == ("m", None)
 
 
 def test_a_parent_without_an_id_is_none() -> None:
     """If this failed, calls of a framework that says "" for no parent would have a parent, which is nobody."""
     call = LiveCall(uuid4().int, "chat", None, None, "", None, {}, {}, 1)
-    for record in (record_of(call.observed(0.0)), record_of(unpack_call(call.id.bytes, pack_call(call), 0.0))):
+    for record in (record_of(call.observed()), record_of(unpack_call(call.id.bytes, pack_call(call)))):
         assert (record.parent_run_id, record.trace_id) == (None, record.run_id)
 
 
@@ -451,8 +456,8 @@ def test_a_calls_time_is_corrected_by_the_database_clock_once() -> None:
     call = LiveCall(uuid4().int, "chat", None, None, None, None, {}, {}, 1)
     moment = datetime.fromtimestamp(call.started, UTC)
     times = [record_of(unpack_call(call.id.bytes, pack_call(call), skew)).created_at - moment for skew in (0.0, 60.0)]
-    assert times == [timedelta(0), timedelta(seconds=60)]
-    call.skew_s = -30.0
+    assert times == [timedelta(0), timedelta(seconds=60)]  # as an earlier version has left it
+    assert dated(dated(call, -30.0), 3600.0).skew_s == -30.0
     for pack in (pack_call, pack_start):
         assert record_of(unpack_call(call.id.bytes, pack(call), 60.0)).created_at - moment == timedelta(seconds=-30)
 
@@ -466,7 +471,7 @@ def test_what_an_earlier_version_has_left_is_read(call: LiveCall) -> None:
     ended = b'{"opening":%b,"end":%b}' % (opening, pack_call(call).splitlines()[2])
     for former, lines in ((opening, b"\n".join(started)), (ended, pack_call(call))):
         assert b"\n" not in former
-        ours, theirs = (record_of(unpack_call(call.id.bytes, payload, 0.0)) for payload in (lines, former))
+        ours, theirs = (record_of(unpack_call(call.id.bytes, payload)) for payload in (lines, former))
         assert theirs == ours
 
 
@@ -488,8 +493,8 @@ def test_what_a_later_version_adds_to_a_call_is_ignored() -> None:
     values = len(shared["keys"]["kept"])
     start = [*start[: len(start) - values], "later", *start[len(start) - values :]]
     lines = (grown(shared), [*map(grown, start)], [*map(grown, end), "later"])
-    back = record_of(unpack_call(call.id.bytes, b"\n".join(map(orjson.dumps, lines)), 0.0))
-    expected = record_of(call.observed(0.0))
+    back = record_of(unpack_call(call.id.bytes, b"\n".join(map(orjson.dumps, lines))))
+    expected = record_of(call.observed())
     assert (back.model, back.usage, back.error_type) == (expected.model, expected.usage, expected.error_type)
 
 

@@ -167,21 +167,6 @@ def test_a_call_that_was_not_made_and_is_in_no_file_leaves_no_trace(make: Make) 
     assert spool.end() == size
 
 
-def test_every_segment_holds_the_correction_of_the_clock(make: Make) -> None:
-    """If this failed, a call of a process that died could get another time than the one it was stored with, and count twice."""
-    spool = make()
-    spool.append(RecordKind.OPENED, key(1), b"{}")
-    spool.append(RecordKind.CLOCK, bytes(16), b'{"skew":7200}')
-    put(spool, *range(100, 140))
-    drained(spool)
-    put(spool, 200)
-    leave(spool)
-    [orphan] = claim(owners_in(spool.folder))
-    assert orphan.skew_s == 7200
-    assert [frame.skew_s for frame in orphan.read(9)] == [7200]
-    orphan.let_go()
-
-
 def leave(spool: Spool) -> None:
     """As if the process had died: the lock is free, nothing else was done."""
     assert spool.writer.owner is not None

@@ -274,6 +274,29 @@ def test_of_two_payloads_of_one_id_the_first_stays(replayer: Replayer, rows: Row
     assert (stats.rejected, stats.faults) == (0, 0)
 
 
+def test_an_earlier_versions_correction_of_the_clock_still_holds(replayer: Replayer, rows: Rows) -> None:
+    """If this failed, calls that were stored before an upgrade and are sent again after it would count twice."""
+    tracker = replayer()
+    clock = LogRecord(RecordKind.CLOCK, bytes(16), b'{"skew":7200.5}')
+    uncorrected, corrected = (a_frame(a_record(clocked=clocked)) for clocked in (True, False))
+    left_behind(folder_of(tracker), [uncorrected], [corrected, clock])
+    left_behind(folder_of(tracker), [a_frame(a_record(clocked=True))])  # one that has never known the clock
+    tracker._recorder.clock.skew_s = -3600.0
+    assert tracker._recorder.replay(60)
+    found = sorted((row["created_at"] - BEGUN_AT).total_seconds() for row in rows())
+    assert found == [0, 0, 7200.5]
+
+
+def test_damage_is_counted_by_whoever_finds_it(replayer: Replayer) -> None:
+    """If this failed, `spool replay` would say that all is delivered, where a torn file has cost calls."""
+    tracker = replayer()
+    whole = encoded([a_frame(a_record()), a_frame(a_record())])
+    left_behind(folder_of(tracker), whole[:-9])
+    left_behind(folder_of(tracker), whole[:40] + b"?" + whole[41:])
+    assert tracker.replay(60)
+    assert (tracker.stats().inserted, tracker.stats().damaged) == (2, 2)
+
+
 def test_two_replayers_at_once_double_nothing(replayer: Replayer, rows: Rows) -> None:
     """If this failed, two processes that start together would bill a third one's calls twice, or one would wait for ever."""
     first, second = replayer(), replayer()
