@@ -14,7 +14,9 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from functools import update_wrapper
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import ensure_config
@@ -39,6 +41,8 @@ else:
 
 Model = TypeVar("Model", bound=BaseChatModel)
 
+_BINDS: Final = frozenset({"bind_tools", "with_structured_output"})
+
 
 def guard(
     model: Model,
@@ -60,11 +64,11 @@ def guard(
     if isinstance(model, _Guarded):
         if not listed and model._vital_guard.controller is controller:
             return model
-        model = cast("Model", model._plain())
+        model = cast("Model", model._vital_plain())
     chain: list[Cheaper] = []
     for cheaper in listed:
         if isinstance(cheaper, _Guarded):  # its own cheaper models follow it
-            plain = cheaper._plain()
+            plain = cheaper._vital_plain()
             chain += [
                 plain,
                 *(under_name(plain, one) if isinstance(one, str) else one for one in cheaper._vital_guard.chain),
@@ -78,7 +82,7 @@ def guard(
             under_name(model, name)  # raises TypeError now, not when a budget first asks for the cheaper model
     base: Any = type(model)
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
-    guarded = type(base)(base.__name__, (_Guarded, base), names)
+    guarded = type(base)(base.__name__, (_Guarded, base), {**names, **dict(_methods_for(base))})
     guarded._vital_guard = _Guard(controller, handler, base, tuple(chain), max(float(max_wait), 0.0))
     copied = model.model_copy()
     return cast("Model", in_class(guarded, copied, copied.__dict__))
@@ -91,19 +95,21 @@ class _Guarded(_Base):
 
     def generate(self, messages: Any, stop: Any = None, callbacks: Any = None, **kwargs: Any) -> Any:
         run = {name: kwargs.pop(name) for name in ("run_name", "run_id") if name in kwargs}
-        call = self._vital_guard.ask(self._call(kwargs, stop, {"callbacks": callbacks, **kwargs}), messages)
+        call = self._vital_guard.ask(self._vital_call(kwargs, stop, {"callbacks": callbacks, **kwargs}), messages)
         with self._vital_guard.starting(call):
             return call.model.generate(messages, stop, **call.given(), **run)
 
     async def agenerate(self, messages: Any, stop: Any = None, callbacks: Any = None, **kwargs: Any) -> Any:
         run = {name: kwargs.pop(name) for name in ("run_name", "run_id") if name in kwargs}
-        call = await self._vital_guard.aask(self._call(kwargs, stop, {"callbacks": callbacks, **kwargs}), messages)
+        call = await self._vital_guard.aask(
+            self._vital_call(kwargs, stop, {"callbacks": callbacks, **kwargs}), messages
+        )
         with self._vital_guard.starting(call):
             return await call.model.agenerate(messages, stop, **call.given(), **run)
 
     def stream(self, input: Any, config: Any = None, *, stop: Any = None, **kwargs: Any) -> Iterator[Any]:
         config, messages = ensure_config(config), self._convert_input(input).to_messages()
-        call = self._vital_guard.ask(self._call(kwargs, stop, config), [messages])
+        call = self._vital_guard.ask(self._vital_call(kwargs, stop, config), [messages])
         with self._vital_guard.starting(call):  # to the first chunk: between chunks the context is the caller's own
             chunks = iter(call.model.stream(input, **call.streamed(config)))
             first = next(chunks, None)
@@ -114,7 +120,7 @@ class _Guarded(_Base):
 
     async def astream(self, input: Any, config: Any = None, *, stop: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
         config, messages = ensure_config(config), self._convert_input(input).to_messages()
-        call = await self._vital_guard.aask(self._call(kwargs, stop, config), [messages])
+        call = await self._vital_guard.aask(self._vital_call(kwargs, stop, config), [messages])
         with self._vital_guard.starting(call):
             chunks = aiter(call.model.astream(input, **call.streamed(config)))
             first = await anext(chunks, None)
@@ -131,7 +137,7 @@ class _Guarded(_Base):
 
         config, messages = ensure_config(config), self._convert_input(input).to_messages()
         stream: Any = ChatModelStream()
-        unasked = self._vital_guard.attached(self._call(kwargs, stop, config))
+        unasked = self._vital_guard.attached(self._vital_call(kwargs, stop, config))
         if not self._vital_guard.adopts(stream):
             return unasked.model.stream_events(input, version="v3", **unasked.streamed(config))
 
@@ -162,7 +168,7 @@ class _Guarded(_Base):
 
         config, messages = ensure_config(config), self._convert_input(input).to_messages()
         stream: Any = AsyncChatModelStream()
-        unasked = self._vital_guard.attached(self._call(kwargs, stop, config))
+        unasked = self._vital_guard.attached(self._vital_call(kwargs, stop, config))
         if not self._vital_guard.adopts(stream):
             return await unasked.model.astream_events(input, version="v3", **unasked.streamed(config))
         starting = asyncio.Lock()
@@ -198,16 +204,34 @@ class _Guarded(_Base):
             return BaseChatModel.with_structured_output(self, schema, include_raw=include_raw, **kwargs)
         return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
 
-    def _plain(self) -> BaseChatModel:
+    def _vital_plain(self) -> BaseChatModel:
         """The same model without the guard: of its plain class, with one and the same state."""
         return cast("BaseChatModel", in_class(self._vital_guard.base, self, self.__dict__))
 
-    def _call(self, kwargs: dict[str, Any], stop: Any, config: Any) -> PlannedCall:
+    def _vital_call(self, kwargs: dict[str, Any], stop: Any, config: Any) -> PlannedCall:
         """A call of the plain model with the callbacks, tags and metadata of a config, or of generate()'s arguments."""
         kept = {name: value for name, value in kwargs.items() if name not in ("tags", "metadata")}
         return PlannedCall(
-            self._plain(), config.get("callbacks"), config.get("tags"), config.get("metadata"), kept, stop
+            self._vital_plain(), config.get("callbacks"), config.get("tags"), config.get("metadata"), kept, stop
         )
+
+
+def _methods_for(base: type[BaseChatModel]) -> Iterator[tuple[str, Any]]:
+    """The methods of a guarded model, as the class of its plain one shows them. What that class cannot do it does not show:
+    whether a model takes tools is read off its class."""
+    for name, ours in vars(_Guarded).items():
+        theirs = getattr(base, name, None)
+        if theirs is None or not isinstance(ours, FunctionType):
+            continue
+        lacking = name in _BINDS and theirs is getattr(BaseChatModel, name)
+        yield name, theirs if lacking else _shaped_as(theirs, ours)
+
+
+def _shaped_as(theirs: Any, ours: FunctionType) -> Any:
+    """Our method with the signature and documentation of theirs, by which callers decide what to pass."""
+    copied = FunctionType(ours.__code__, ours.__globals__, ours.__name__, ours.__defaults__, ours.__closure__)
+    copied.__kwdefaults__ = ours.__kwdefaults__
+    return update_wrapper(copied, theirs)
 
 
 @dataclass(frozen=True, slots=True)

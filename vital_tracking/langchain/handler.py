@@ -37,13 +37,13 @@ from vital_tracking.delivery import Recorder
 from vital_tracking.delivery.encoding import dated
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.control_flow import stopped
+from vital_tracking.langchain.inline import CHOOSES_BY_INLINE, others_are_inline
 from vital_tracking.spool.log_record import RecordKind
 
 
 class VitalHandler(BaseCallbackHandler):
     """Records every model call. One handler serves any number of threads, tasks and runs at once; state is kept by run."""
 
-    run_inline = True
     raise_error = True
     ignore_retry = True
     ignore_custom_event = True
@@ -72,6 +72,12 @@ class VitalHandler(BaseCallbackHandler):
 
     def __repr__(self) -> str:
         return f"VitalHandler({self.in_flight} calls in flight)"
+
+    @property
+    def run_inline(self) -> bool:  # type: ignore[override]
+        """Whether LangChain is to call it in the caller's own task: yes, unless other handlers lost an event by that."""
+        asking = sys._getframe(1)  # noqa: SLF001 - of all who ask, one must be told otherwise
+        return asking.f_code.co_qualname not in CHOOSES_BY_INLINE or others_are_inline(asking, VitalHandler)
 
     # LangChain copies handlers with some configs; there is only this one.
     def __copy__(self) -> VitalHandler:
