@@ -37,13 +37,15 @@ $$;
 --      "unit":  what the call needs, in the budget's metric,
 --      "want":  what the process would like to have in all, for calls to come,
 --      "pass":  whether the call's model may pass a downgrading budget that is over its limit,
---      "have":  {"<window id>": what the process has not spent yet of what it was granted; expired grants do not count}
+--      "have":  {"<window id>": what the process has not spent yet of what it was granted; expired grants do not count},
+--      "owe":   {"<window id>": what its calls have spent beyond what it was granted, of which the rows are still to come}
 --   }]}
 -- A request is granted for all of its windows or for none. `ahead`: no call is waiting; the answer grants whole units or nothing, and
 -- refuses nothing.
 --
 -- Answers {"now", "answers": [{"admitted", "wait", "again", "windows": [{"id", "budget", "entity", "period", "starts_at", "ends_at",
--- "limit", "spent", "granted", "amount", "over", "stops"}]}], "alerts"}. `amount` is added to what the process may spend. `wait`: seconds
+-- "limit", "spent", "granted", "mine", "amount", "over", "stops"}]}], "alerts"}. `mine` is the part of `granted` that the process had,
+-- `amount` is added to what it may spend, its debt included. `wait`: seconds
 -- until a throttled call may go; `again`: its window ends before that, so ask again then. `over`: the window cannot pay for
 -- the call; if the request was admitted all the same, the budget's action lets the call pass. `stops`: the window refuses the call.
 create function public.acquire_grants_v1(holder text, asks text, lifetime_s double precision default 60) returns json
@@ -115,6 +117,7 @@ create type vital_private.requested_window as (
   limit_amount numeric,
   spent numeric,
   granted numeric,
+  mine numeric,
   throttle_interval interval,
   amount numeric,
   "over" boolean,
@@ -146,7 +149,8 @@ begin
   with wished as (
     select
       (w.value ->> 'budget')::bigint as budget_id, w.value ->> 'entity' as entity_id, (w.value ->> 'unit')::numeric as unit,
-      (w.value ->> 'want')::numeric as want, coalesce((w.value ->> 'pass')::boolean, false) as may_pass, w.value -> 'have' as have
+      (w.value ->> 'want')::numeric as want, coalesce((w.value ->> 'pass')::boolean, false) as may_pass, w.value -> 'have' as have,
+      w.value -> 'owe' as owe
     from json_array_elements(request -> 'windows') as w (value)
   ),
 
@@ -154,9 +158,11 @@ begin
     select
       w.*, b.action, b.enforce, b.throttle_interval, wished.unit, wished.want, wished.may_pass,
       w.limit_amount - w.spent - w.granted as room,
+      coalesce(g.amount, 0) as mine,
       case
-        when ahead then 0
+        when ahead or wished.unit = 0 then 0
         else greatest(wished.unit - least(coalesce((wished.have ->> w.id::text)::numeric, 0), coalesce(g.amount, 0)), 0)
+          + greatest(coalesce((wished.owe ->> w.id::text)::numeric, 0), 0)
       end as need
     from wished
     join public.budget_windows as w on w.budget_id = wished.budget_id and w.entity_id = wished.entity_id
@@ -186,7 +192,7 @@ begin
   select
     array_agg(row(
       j.id, j.budget_id, j.entity_id, j.period, j.starts_at, j.ends_at, j.limit_amount, j.spent, j.granted,
-      j.throttle_interval, case when j.is_short then 0 else j.need + j.extra end, j.is_short, j.stops, j.throttles
+      j.mine, j.throttle_interval, case when j.is_short then 0 else j.need + j.extra end, j.is_short, j.stops, j.throttles
     )::vital_private.requested_window order by j.id),
     coalesce(bool_or(j.is_short), false),
     coalesce(bool_or(j.stops), false),
@@ -245,7 +251,7 @@ begin
       'windows', coalesce(jsonb_agg(jsonb_build_object(
         'id', w.id, 'budget', w.budget_id, 'entity', w.entity_id, 'period', w.period, 'starts_at', w.starts_at,
         'ends_at', w.ends_at, 'limit', w.limit_amount::text, 'spent', w.spent::text, 'granted', w.granted::text,
-        'amount', case when admitted then w.amount::text else '0' end, 'over', w.over, 'stops', w.stops
+        'mine', w.mine::text, 'amount', case when admitted then w.amount::text else '0' end, 'over', w.over, 'stops', w.stops
       )), '[]')
     )
     from unnest(windows) as w

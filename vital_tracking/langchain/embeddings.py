@@ -105,12 +105,12 @@ class VitalEmbeddings(Embeddings):
         """Ask the budgets; a stopped call is recorded, and raises BudgetExceeded or its kin."""
         if not texts or not self._controller.active:
             return Admission()
+        request = Request(CallContext())
         try:
-            request = self._request(texts)
-        except Exception as fault:  # noqa: BLE001 - no fault of ours stops a call
-            self._recorder.fault(fault)
-            return Admission()
-        try:
+            try:
+                request = self._request(texts)
+            except Exception as fault:  # noqa: BLE001 - then the budgets decide as they do without a database
+                return self._controller.undecided(fault)
             return (yield from self._controller.admitting(request))
         except BudgetExceeded as error:
             self._recorder.put(stopped_record(request, error, call_type="embedding"))
