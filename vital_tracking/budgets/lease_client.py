@@ -6,7 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from vital_tracking.budgets.availability import Availability
@@ -257,4 +257,9 @@ class LeaseClient:
         self._plans.adopt(policy)
 
     def _call(self, function: str, **arguments: object) -> Any:
-        return self._availability.timed(lambda: self._recorder.store.call(function, **arguments))
+        """Ask the database. Its answers bring its time: by that clock calls are dated that its grants pay for."""
+        before = datetime.now(UTC)
+        answer = self._availability.timed(lambda: self._recorder.store.call(function, **arguments))
+        if isinstance(answer, dict) and "now" in answer:
+            self._recorder.clock.sample(datetime.fromisoformat(answer["now"]), before, datetime.now(UTC))
+        return answer

@@ -273,6 +273,7 @@ class DirectCalls:
     )
 
     def _admitted(self, admission: Admission, request: Request, record: Callable[..., str]) -> AdmittedCall:
+        admission.began = self._recorder.clock.now()  # the grant that pays for it is of a window of this moment
         if self._recorder.spool is not None:
             admission.call_id = new_id()
             tokens = request.prompt_tokens

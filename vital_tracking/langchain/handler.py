@@ -380,6 +380,7 @@ class VitalHandler(BaseCallbackHandler):
                 time.time(),
                 time.perf_counter(),
             )  # the wait for an answer is not the model's
+            call.skew_s = self._recorder.clock.skew_s  # by now the database may have told its time
             call.touched = call.started_clock
         except BudgetExceeded as error:
             for sibling in self._calls.siblings(call):  # none of them is made
