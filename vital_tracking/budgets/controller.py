@@ -98,8 +98,12 @@ class AdmissionController:
 
     def release(self, admission: Admission) -> None:
         """The call was not made after all: what was set aside for it is free again."""
-        if isinstance(admission.hold, Hold):
-            self.ledger.release(admission.hold)
+        hold = admission.hold
+        if isinstance(hold, Hold):
+            throttled = bool(hold.turns)
+            self.ledger.release(hold)
+            if throttled:
+                self.lease_thread.turns_came_back()
 
     def _in_hand(self, request: Request, clamp: bool) -> Admission | None:
         """The answer from the grants in hand; None where the database must be asked."""

@@ -174,6 +174,17 @@ class LeaseClient:
                 self._refuse(pending, one)
         return once_more
 
+    def return_turns(self) -> None:
+        """Tell the database of turns that came back; where it is away they are lost."""
+        if turns := self._ledger.take_turns():
+            self._call(
+                "acquire_grants_v1",
+                holder=self._ledger.holder,
+                asks="[]",
+                lifetime_s=self._lifetime_s,
+                turns=json.dumps([{"window": turn.window, "slot": turn.slot} for turn in turns]),
+            )
+
     def _better(self, before: Mapping[int, int], plan: Plan, amounts: Amounts) -> bool:
         """Whether this process has more of what a call needs, or owes less, than it did before."""
         now = self._ledger.standing(plan, amounts)

@@ -19,11 +19,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from vital_tracking.budgets.estimate import Amounts, as_text, as_whole
 from vital_tracking.budgets.policy import Budget
-from vital_tracking.budgets.windows import FOREVER, Account, Draw, Hold, Plan, RoundTrip, Window
+from vital_tracking.budgets.windows import FOREVER, Account, Draw, Hold, Plan, RoundTrip, Turn, Window
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.ids import new_id
 
@@ -55,6 +56,7 @@ class Ledger:
         self._released: deque[Hold] = deque()
         self._windows: dict[int, Window] = {}
         self._accounts: dict[tuple[int, str], Account] = {}
+        self._turns: deque[Turn] = deque()  # that came back, and of which the database has not heard
         self.holder = new_id()
         self.valid_until = FOREVER
 
@@ -162,6 +164,9 @@ class Ledger:
 
     def release(self, hold: Hold) -> None:
         """Give a hold back whole: its call was not made. May be called from anywhere, also while the lock is held."""
+        if hold.turns and hold.settled is None:
+            turns, hold.turns = hold.turns, []
+            self._turns.extend(turn for turn in turns if turn.at > time.monotonic())  # one that has come is over
         self._released.append(hold)
 
     def settle(self, hold: Hold, used: Amounts, usage: TokenUsage | None = None) -> list[Draw]:
@@ -327,7 +332,24 @@ class Ledger:
                             window.free -= amounts[window.metric]
                             held.append(window)
         plan.refresh()
-        return None if amounts is None else Hold(held, amounts, self.holder, plan.terms, prompt_bytes)
+        if amounts is None:
+            return None
+        hold = Hold(held, amounts, self.holder, plan.terms, prompt_bytes)
+        if answer.get("slot"):
+            hold.turns = [
+                Turn(row["id"], answer["slot"], trip.on_our_clock(answer["slot"]))
+                for row in answer["windows"]
+                if row["turn"]
+            ]
+        return hold
+
+    def take_turns(self) -> list[Turn]:
+        """The turns that came back and that the database is to hear of, once."""
+        turns: list[Turn] = []
+        with suppress(IndexError):  # none is left
+            while True:
+                turns.append(self._turns.popleft())
+        return turns
 
     def _received(self, account: Account, row: Mapping[str, Any], trip: RoundTrip, covered: int) -> Window:
         window = self._windows.get(row["id"])

@@ -28,6 +28,14 @@ Draw: TypeAlias = tuple[int, str]
 """Window id and amount, in the budget's metric as text: how much a call has used; its process's grant pays, as far as it goes."""
 
 
+class Turn(NamedTuple):
+    """The turn that a throttle gave to a call: the window's id, and when, in ISO format and by our monotonic clock."""
+
+    window: int
+    slot: str
+    at: float
+
+
 class RoundTrip(NamedTuple):
     """The times of one request to the database: `asked_at`, by our monotonic clock, and what the database's clock said.
 
@@ -203,7 +211,7 @@ class Refusal:
 class Hold:
     """What is set aside for one call in each of its windows, until the call's record is made or the hold is released."""
 
-    __slots__ = ("amounts", "holder", "prompt_bytes", "settled", "terms", "windows")
+    __slots__ = ("amounts", "holder", "prompt_bytes", "settled", "terms", "turns", "windows")
 
     def __init__(
         self, windows: Sequence[Window], amounts: Amounts, holder: str, terms: Terms, prompt_bytes: int
@@ -213,6 +221,7 @@ class Hold:
         self.holder = holder
         self.terms = terms
         self.prompt_bytes = prompt_bytes
+        self.turns: list[Turn] = []  # given to it by throttles, which go back with it where it is released
         self.settled: list[Draw] | None = None  # its draws, once it is replaced by what the call used; none if released
 
     def covers(self, prompt_tokens: int, answer_tokens: int) -> bool:
