@@ -17,6 +17,7 @@ create table public.budget_windows (
   spent numeric not null default 0,
   granted numeric not null default 0,
   next_slot_at timestamptz,
+  free_slots timestamptz[] not null default '{}',
   constraint budget_windows_key unique (budget_id, entity_id, period, starts_at),
   constraint budget_windows_period check (period in ('minute', 'day', 'month', 'total')),
   constraint budget_windows_amounts check (granted >= 0 and spent < 'Infinity' and granted < 'Infinity')
@@ -28,6 +29,7 @@ comment on column public.budget_windows.limit_amount is 'The limit in force, in 
 comment on column public.budget_windows.spent is 'Sum of the recorded calls of the window.';
 comment on column public.budget_windows.granted is 'What processes hold for calls under way and to come.';
 comment on column public.budget_windows.next_slot_at is 'When the next throttled call may pass.';
+comment on column public.budget_windows.free_slots is 'Turns before that which were given and came back, as their callers waited no more.';
 
 create index budget_windows_running on public.budget_windows (ends_at);
 

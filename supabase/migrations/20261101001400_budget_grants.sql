@@ -31,22 +31,61 @@ begin
 end;
 $$;
 
+-- Take turns back that throttled calls were given and did not use: [{"window", "slot"}]. The last one given is the next again; one
+-- between others is kept for who asks next. The caller holds the locks of the windows.
+create function vital_private.take_back_turns(turns json) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with returned as (
+    select (t.value ->> 'window')::bigint as window_id, array_agg(distinct (t.value ->> 'slot')::timestamptz) as slots
+    from json_array_elements(turns) as t (value)
+    group by 1
+  )
+
+  update public.budget_windows as w
+  set
+    free_slots = array(
+      select distinct s.slot from unnest(w.free_slots || returned.slots) as s (slot) where s.slot < w.next_slot_at
+    )
+  from returned
+  where w.id = returned.window_id;
+  loop
+    update public.budget_windows as w
+    set
+      next_slot_at = w.next_slot_at - b.throttle_interval,
+      free_slots = array_remove(w.free_slots, w.next_slot_at - b.throttle_interval)
+    from public.budget_limits as b
+    where b.id = w.budget_id
+      and w.id in (select (t.value ->> 'window')::bigint from json_array_elements(turns) as t (value))
+      and w.next_slot_at - b.throttle_interval = any(w.free_slots);
+    exit when not found;
+  end loop;
+end;
+$$;
+
 -- Ask for grants. `asks` is a JSON array of requests, one for each call (or each kind of call) that waits:
 --   {"max_wait": seconds, "ahead": boolean, "windows": [{
 --      "budget": id, "entity": "u-1",
 --      "unit":  what the call needs, in the budget's metric,
 --      "want":  what the process would like to have in all, for calls to come,
 --      "pass":  whether the call's model may pass a downgrading budget that is over its limit,
---      "have":  {"<window id>": what the process has not spent yet of what it was granted; expired grants do not count}
+--      "have":  {"<window id>": what the process has not spent yet of what it was granted; expired grants do not count},
+--      "owe":   {"<window id>": what its calls have spent beyond what it was granted, of which the rows are still to come}
 --   }]}
--- A request is granted for all of its windows or for none. `ahead`: no call is waiting; the answer grants whole units or nothing, and
--- refuses nothing.
+-- `turns` are those that calls of the process were given and have not used: [{"window", "slot"}]. A request is granted for all of its
+-- windows or for none. `ahead`: no call is waiting; the answer grants whole units or nothing, and refuses nothing.
 --
--- Answers {"now", "answers": [{"admitted", "wait", "again", "windows": [{"id", "budget", "entity", "period", "starts_at", "ends_at",
--- "limit", "spent", "granted", "amount", "over", "stops"}]}], "alerts"}. `amount` is added to what the process may spend. `wait`: seconds
+-- Answers {"now", "answers": [{"admitted", "wait", "again", "slot", "windows": [{"id", "budget", "entity", "period", "starts_at", "ends_at",
+-- "limit", "spent", "granted", "mine", "amount", "over", "stops", "turn"}]}], "alerts"}. `mine` is the part of `granted` that the process had,
+-- `amount` is added to what it may spend, its debt included. `wait`: seconds
 -- until a throttled call may go; `again`: its window ends before that, so ask again then. `over`: the window cannot pay for
 -- the call; if the request was admitted all the same, the budget's action lets the call pass. `stops`: the window refuses the call.
-create function public.acquire_grants_v1(holder text, asks text, lifetime_s double precision default 60) returns json
+-- `slot` is the turn of a call that was throttled, taken from the windows marked `turn`.
+create function public.acquire_grants_v1(
+  holder text, asks text, lifetime_s double precision default 60, turns text default '[]'
+) returns json
 language plpgsql
 security definer
 set search_path = ''
@@ -76,7 +115,7 @@ begin
   join public.budget_limits as b on b.id = k.budget_id
   cross join lateral vital_private.limits_of(b) as p
   cross join lateral vital_private.window_start(p.period, moment, b.timezone, b.counting_since) as s (starts_at);
-  if wanted is not null then
+  if wanted is not null or turns <> '[]' then
     perform vital_private.make_windows(wanted);
     with locked as materialized (
       select w.id
@@ -86,6 +125,8 @@ begin
         from unnest(wanted) as p
         join public.budget_windows as k
           on k.budget_id = p.budget_id and k.entity_id = p.entity_id and k.period = p.period and k.starts_at = p.starts_at
+        union all
+        select (t.value ->> 'window')::bigint from json_array_elements(turns::json) as t (value)
       )
       order by w.id
       for update
@@ -93,6 +134,9 @@ begin
 
     select array_agg(id) into window_ids from locked;
     perform vital_private.take_back_expired(window_ids);
+    if turns <> '[]' then
+      perform vital_private.take_back_turns(turns::json);
+    end if;
   end if;
   for request in select value from json_array_elements(requests) loop
     answers := answers || vital_private.answer_request(holder, request, window_ids, lifetime_s);
@@ -115,12 +159,38 @@ create type vital_private.requested_window as (
   limit_amount numeric,
   spent numeric,
   granted numeric,
+  mine numeric,
   throttle_interval interval,
   amount numeric,
   "over" boolean,
   stops boolean,
   throttles boolean
 );
+
+-- The first moment at which a call may pass all of these windows: a turn that came back to some, and no earlier than the next of the others.
+create function vital_private.next_turn(window_ids bigint[], moment timestamptz) returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  with throttling as (
+    select coalesce(w.next_slot_at, moment) as next_slot_at, w.free_slots
+    from public.budget_windows as w
+    where w.id = any(window_ids)
+  ),
+
+  turns as (
+    select max(greatest(t.next_slot_at, moment)) as slot from throttling as t
+    union all
+    select s.slot from throttling as t cross join unnest(t.free_slots) as s (slot) where s.slot >= moment
+  )
+
+  select min(turns.slot)
+  from turns
+  where not exists (
+    select from throttling as t where turns.slot < t.next_slot_at and turns.slot <> all(t.free_slots)
+  )
+$$;
 
 -- Answer one request. The caller holds the locks of all its windows, which are among `window_ids`.
 create function vital_private.answer_request(holder text, request json, window_ids bigint[], lifetime_s double precision)
@@ -146,7 +216,8 @@ begin
   with wished as (
     select
       (w.value ->> 'budget')::bigint as budget_id, w.value ->> 'entity' as entity_id, (w.value ->> 'unit')::numeric as unit,
-      (w.value ->> 'want')::numeric as want, coalesce((w.value ->> 'pass')::boolean, false) as may_pass, w.value -> 'have' as have
+      (w.value ->> 'want')::numeric as want, coalesce((w.value ->> 'pass')::boolean, false) as may_pass, w.value -> 'have' as have,
+      w.value -> 'owe' as owe
     from json_array_elements(request -> 'windows') as w (value)
   ),
 
@@ -154,9 +225,11 @@ begin
     select
       w.*, b.action, b.enforce, b.throttle_interval, wished.unit, wished.want, wished.may_pass,
       w.limit_amount - w.spent - w.granted as room,
+      coalesce(g.amount, 0) as mine,
       case
-        when ahead then 0
+        when ahead or wished.unit = 0 then 0
         else greatest(wished.unit - least(coalesce((wished.have ->> w.id::text)::numeric, 0), coalesce(g.amount, 0)), 0)
+          + greatest(coalesce((wished.owe ->> w.id::text)::numeric, 0), 0)
       end as need
     from wished
     join public.budget_windows as w on w.budget_id = wished.budget_id and w.entity_id = wished.entity_id
@@ -186,18 +259,18 @@ begin
   select
     array_agg(row(
       j.id, j.budget_id, j.entity_id, j.period, j.starts_at, j.ends_at, j.limit_amount, j.spent, j.granted,
-      j.throttle_interval, case when j.is_short then 0 else j.need + j.extra end, j.is_short, j.stops, j.throttles
+      j.mine, j.throttle_interval, case when j.is_short then 0 else j.need + j.extra end, j.is_short, j.stops, j.throttles
     )::vital_private.requested_window order by j.id),
     coalesce(bool_or(j.is_short), false),
     coalesce(bool_or(j.stops), false),
     coalesce(bool_or(j.throttles), false),
-    max(greatest(j.next_slot_at, moment)) filter (where j.throttles),
     -- A wait must not be longer than any other window that granted something: the process asks again when that has ended.
     min(j.ends_at) filter (where j.enforce or j.throttles)
-  into windows, short, refused, throttled, slot_at, ends_first
+  into windows, short, refused, throttled, ends_first
   from judged as j;
 
   if throttled and not refused then
+    slot_at := vital_private.next_turn(array(select w.id from unnest(windows) as w where w.throttles), moment);
     wait_s := greatest(extract(epoch from least(slot_at, ends_first) - moment), 0);
     refused := wait_s > coalesce((request ->> 'max_wait')::double precision, 0);
     again := not refused and coalesce(slot_at >= ends_first, false);
@@ -217,7 +290,14 @@ begin
     update public.budget_windows as k
     set
       granted = k.granted + w.amount,
-      next_slot_at = case when w.throttles then slot_at + w.throttle_interval else k.next_slot_at end
+      next_slot_at = case
+        when w.throttles and slot_at >= coalesce(k.next_slot_at, slot_at) then slot_at + w.throttle_interval
+        else k.next_slot_at
+      end,
+      free_slots = case
+        when w.throttles then array(select s.slot from unnest(k.free_slots) as s (slot) where s.slot > moment and s.slot <> slot_at)
+        else k.free_slots
+      end
     from unnest(windows) as w
     where k.id = w.id and (w.amount > 0 or w.throttles);
   end if;
@@ -242,10 +322,12 @@ begin
       'admitted', admitted,
       'wait', wait_s,
       'again', again,
+      'slot', case when admitted then slot_at end,
       'windows', coalesce(jsonb_agg(jsonb_build_object(
         'id', w.id, 'budget', w.budget_id, 'entity', w.entity_id, 'period', w.period, 'starts_at', w.starts_at,
         'ends_at', w.ends_at, 'limit', w.limit_amount::text, 'spent', w.spent::text, 'granted', w.granted::text,
-        'amount', case when admitted then w.amount::text else '0' end, 'over', w.over, 'stops', w.stops
+        'mine', w.mine::text, 'amount', case when admitted then w.amount::text else '0' end, 'over', w.over, 'stops', w.stops,
+        'turn', admitted and w.throttles
       )), '[]')
     )
     from unnest(windows) as w

@@ -7,6 +7,7 @@ decided as the budget says (`when_unavailable`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -17,13 +18,18 @@ from vital_tracking.budgets.lease_thread import LeaseThread
 from vital_tracking.budgets.ledger import Ledger
 from vital_tracking.budgets.pending import Answer, PendingRequest, Sleep, Waits, run, run_async
 from vital_tracking.budgets.plans import Plans
-from vital_tracking.budgets.policy import Policy, not_checked, policy_unknown
-from vital_tracking.budgets.windows import Draw, Hold
+from vital_tracking.budgets.policy import OUR_FAULT, Budget, Policy, no_answer, not_checked, policy_unknown
+from vital_tracking.budgets.windows import Draw, Ended, Hold, Plan
+from vital_tracking.calls.billed_tokens import billed_tokens
 from vital_tracking.core.admission import Admission, Request
+from vital_tracking.core.context import CallContext
 from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery import Recorder
+from vital_tracking.delivery.encoding import EndedCall
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.settings import Settings
+
+logger = logging.getLogger("vital_tracking.budgets")
 
 
 class AdmissionController:
@@ -40,6 +46,7 @@ class AdmissionController:
         self._settings = settings
         self._deliver_alerts = deliver_alerts
         self._deadline_s = settings.budget_deadline_s
+        self._told_of_fault = False
         self.unchecked = 0  # calls that were admitted although a budget could not be checked
         self.ledger = Ledger()
         self.plans = Plans(self.ledger, recorder.prices, settings)
@@ -91,8 +98,12 @@ class AdmissionController:
 
     def release(self, admission: Admission) -> None:
         """The call was not made after all: what was set aside for it is free again."""
-        if isinstance(admission.hold, Hold):
-            self.ledger.release(admission.hold)
+        hold = admission.hold
+        if isinstance(hold, Hold):
+            throttled = bool(hold.turns)
+            self.ledger.release(hold)
+            if throttled:
+                self.lease_thread.turns_came_back()
 
     def _in_hand(self, request: Request, clamp: bool) -> Admission | None:
         """The answer from the grants in hand; None where the database must be asked."""
@@ -103,8 +114,9 @@ class AdmissionController:
             plan = self.plans.find(policy, request)
             if not plan.accounts:
                 return Admission()
+            self._settle_ended(plan)
             amounts, max_tokens = plan.terms.quote(request, clamp)
-            hold = self.ledger.reserve(plan, amounts, request.prompt_bytes)
+            hold = self.ledger.reserve(plan, amounts, request.size)
             if hold is None:
                 return None
             if plan.low:
@@ -113,9 +125,21 @@ class AdmissionController:
             return Admission(hold, plan.note, None, max_tokens)
         except BudgetExceeded:
             raise
-        except Exception as error:  # noqa: BLE001 - no fault of ours stops a call
-            self._recorder.fault(error)
-            return Admission()
+        except Exception as error:  # noqa: BLE001 - then the budgets decide as they do without a database
+            return self.undecided(error, request.context, request.model)
+
+    def _settle_ended(self, plan: Plan) -> None:
+        """Settle calls that have ended in the plan's windows, where they may have cost more than was held for them."""
+        for window in plan.windows:
+            if not window.ended:
+                continue
+            for hold, ended in list(window.ended.items()):
+                if hold.settled is None:
+                    tokens = billed_tokens(ended.call)
+                    if tokens is None or not hold.covers(*tokens):
+                        ended.settle()
+                for settled in hold.windows:  # only now: who finds nothing here goes on at once
+                    settled.ended.pop(hold, None)
 
     def _asked(self, request: Request, max_wait: float, clamp: bool) -> Waits[Admission]:
         """The answer of the database, for which the call waits; where that says so, it asks once more after a while."""
@@ -139,8 +163,7 @@ class AdmissionController:
         except BudgetExceeded:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            self._recorder.fault(error)
-            return Admission()
+            return self.undecided(error, request.context, request.model)
 
     def _answer_to(self, pending: PendingRequest) -> Answer:
         """The answer to a request, when the wait for it is over; raises BudgetExceeded where it is to stop."""
@@ -156,7 +179,7 @@ class AdmissionController:
         policy = self.plans.policy
         if policy is None:
             if self._settings.when_unavailable == "deny":
-                raise policy_unknown(self._deadline_s)
+                raise policy_unknown(no_answer(self._deadline_s))
             self.unchecked += 1
             return Admission(action="unchecked")
         if not pending.quoted:
@@ -164,15 +187,42 @@ class AdmissionController:
             if not plan.accounts:
                 return Admission()
             pending.quote(plan)
-        size = pending.request.prompt_bytes
+        size = pending.request.size
         hold, short = self.ledger.reserve_where_possible(pending.plan, pending.amounts, size)
         for account in short:
             if account.budget.enforce and account.budget.deny_when_unavailable:
                 if hold is not None:
                     self.ledger.release(hold)
-                raise not_checked(account.budget, account.entity, self._deadline_s)
+                raise not_checked(account.budget, account.entity, no_answer(self._deadline_s))
         self.unchecked += bool(short)
         return Admission(hold, "unchecked" if short else None, None, pending.max_tokens)
+
+    def undecided(
+        self, fault: BaseException, context: CallContext | None = None, model: str | None = None
+    ) -> Admission:
+        """Decide about a call whose check has failed by a fault of ours, as if the database were away; counted and told.
+
+        Each budget that the call meets goes by its `when_unavailable`; where it is not known which it meets, all count. Raises
+        BudgetUnavailable where one denies.
+        """
+        self._recorder.fault(fault)
+        if not self.active:
+            return Admission()
+        if not self._told_of_fault:
+            self._told_of_fault = True
+            logger.warning(
+                "A check of the budgets failed by a fault of vital_tracking's own (%s): each budget decides by its "
+                "when_unavailable. tracker.stats().unchecked counts the calls that went on.",
+                type(fault).__name__,
+            )
+        policy = self.plans.policy
+        if policy is None and self._settings.when_unavailable == "deny":
+            raise policy_unknown(OUR_FAULT)
+        for budget, entity in _met(policy, context, model):
+            if budget.enforce and budget.deny_when_unavailable:
+                raise not_checked(budget, entity, OUR_FAULT)
+        self.unchecked += 1
+        return Admission(action="unchecked")
 
     # For the recorder: the protocol `Holds` of `delivery.settlement`
 
@@ -184,6 +234,12 @@ class AdmissionController:
             used = Amounts(0 if cost is None else in_pico(cost), record.usage.total_tokens, 1)
         learn = record.usage if record.billed and not record.cache_hit else None
         return self.ledger.settle(hold, used, usage=learn)
+
+    def ended(self, hold: Hold, call: EndedCall, settle: Callable[[], object]) -> None:
+        """A call has ended; `settle` settles its hold, which is done before its windows admit another call."""
+        ended = Ended(call, settle)
+        for window in hold.windows:
+            window.ended[hold] = ended
 
     def posted(self, holder: str, draws: list[Draw]) -> None:
         """Rows with these draws are in the database, or never will be."""
@@ -218,6 +274,17 @@ class AdmissionController:
         self.plans.reset()  # the first call in this process has the budgets read
         self.ledger.reset_after_fork()
         self.lease_thread = self._new_lease_thread()
+
+
+def _met(policy: Policy | None, context: CallContext | None, model: str | None) -> list[tuple[Budget, str]]:
+    """The budgets that a call meets, each with its entity; all of them where that cannot be told."""
+    budgets = [] if policy is None else [(budget, budget.entity_id) for budget in policy.budgets]
+    if policy is None or context is None:
+        return budgets
+    try:
+        return policy.matching(context, model)
+    except Exception:  # noqa: BLE001 - perhaps the fault of which we are to decide
+        return budgets
 
 
 def _after_waiting(admission: Admission, seconds: float) -> Admission:

@@ -72,8 +72,8 @@ def _ceil(value: Decimal, factor: int) -> int:
 class History:
     """The last calls of one model and agent: how long prompts and answers were, beside the bytes of their text.
 
-    A prompt is estimated as its bytes times `slope`, plus `overhead`: the most tokens that any remembered call took beyond that
-    (tools and images have tokens but no text). So the estimate would have been enough for every remembered call.
+    A prompt is estimated as its bytes, those of its tools among them, times `slope`, plus `overhead`: the most tokens that any
+    remembered call took beyond that (pictures have tokens but no text). So it would have been enough for every remembered call.
     """
 
     __slots__ = ("_answers", "_prompts", "answer", "overhead", "slope")
@@ -104,9 +104,13 @@ class History:
         beyond = max(tokens - int(size * self.slope) for size, tokens in prompts)
         self.overhead = max(_with_margin(beyond), _OVERHEAD_TOKENS)
 
-    def prompt_tokens(self, prompt_bytes: int) -> int:
-        """An upper estimate of a prompt's tokens by the bytes of its text."""
-        return int(prompt_bytes * self.slope) + self.overhead
+    def prompt_tokens(self, prompt_bytes: int, image_tokens: int = 0) -> int:
+        """An upper estimate of a prompt's tokens by the bytes of its text and what its pictures come to."""
+        return int(prompt_bytes * self.slope) + max(self.overhead, _OVERHEAD_TOKENS + image_tokens)
+
+    def schema_tokens(self, schema_bytes: int) -> int:
+        """An upper estimate of the tokens of tools and schemas by their bytes."""
+        return int(schema_bytes * self.slope)
 
 
 def _with_margin(tokens: int) -> int:

@@ -6,21 +6,23 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from vital_tracking.budgets.availability import Availability
+from vital_tracking.budgets.estimate import Amounts
 from vital_tracking.budgets.ledger import Ledger, Offer
 from vital_tracking.budgets.pending import Answer, PendingRequest
 from vital_tracking.budgets.plans import Plans
 from vital_tracking.budgets.policy import Policy
-from vital_tracking.budgets.windows import Hold, Refusal, RoundTrip
+from vital_tracking.budgets.windows import Hold, Plan, Refusal, RoundTrip
 from vital_tracking.core.admission import Admission
 from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded, StoreRejected
 from vital_tracking.settings import Settings
 
 _AT_ONCE: Final = 64  # requests in one round trip
+_MOST_TRIES: Final = 4  # of a request that is refused while what this process has is changing
 _OVER_S: Final = 1.0  # how long the answer that a window is used up is believed
 _SAFE_PART: Final = 0.9  # share of a grant's lifetime after which we no longer spend it
 
@@ -98,18 +100,21 @@ class LeaseClient:
             refusal = account.refusal
             if refusal is None or now >= account.refused_until or (pending.clamp and pending.plan.terms.strict):
                 continue
-            refused = refusal.applies(pending.plan, pending.amounts, pending.max_wait)
-            if refused is not None:
-                if self._recorder.settle_held():  # calls that have ended since may have left enough
-                    return self._reserve(pending)
-                pending.resolve(Answer(error=refused))
+            if not refusal.applies(pending.plan, pending.amounts, pending.max_wait):
+                continue
+            self._recorder.settle_held()  # calls that have ended since may have left enough
+            if self._reserve(pending):
+                return True
+            if not self._better(refusal.standing, pending.plan, refusal.amounts):
+                known = self._ledger.as_known_here(refusal.windows)
+                pending.resolve(Answer(error=refusal.error(pending.amounts, known)))
                 return True
         return False
 
     def _reserve(self, pending: PendingRequest) -> bool:
         """Answer a request from the grants in hand; False where they do not cover it."""
         plan = pending.plan
-        hold = self._ledger.reserve(plan, pending.amounts, pending.request.prompt_bytes) if plan.refresh() else None
+        hold = self._ledger.reserve(plan, pending.amounts, pending.request.size) if plan.refresh() else None
         if hold is not None:
             self._admit(pending, hold, plan.note)
         return hold is not None
@@ -120,6 +125,7 @@ class LeaseClient:
         asks: list[dict[str, Any]] = []
         offers: list[Offer] = []
         for pending in requests:
+            pending.standing = ledger.standing(pending.plan, pending.amounts)
             windows, offer = ledger.grant_requests(pending.plan, pending.amounts, pending.calls, ahead=pending.ahead)
             offers.append(offer)
             asks.append({"max_wait": pending.max_wait, "ahead": pending.ahead, "windows": windows})
@@ -143,11 +149,10 @@ class LeaseClient:
         if self._recorder.on_alerts is not None and (alerts := answer.get("alerts")):
             self._recorder.on_alerts(alerts)
         once_more: list[PendingRequest] = []
-        settled = False
         for pending, offer, one in zip(requests, offers, answer["answers"], strict=True):
             plan = pending.plan
             if one["admitted"] and not pending.ahead:
-                size = pending.request.prompt_bytes
+                size = pending.request.size
                 hold = ledger.accept_grants(plan, one, offer, pending.amounts, size, trip)
                 self._admit(pending, hold, plan.terms.action_noted(one["windows"]), wait_s=one["wait"])
                 continue
@@ -157,16 +162,33 @@ class LeaseClient:
             if one["again"]:
                 pending.resolve(Answer(wait_s=one["wait"]))
                 continue
-            # Calls that have ended may have left something of their holds, which is known when their records are made.
-            settled = self._recorder.settle_held() or settled
-            if settled and not pending.retried:
-                pending.retried = True
+            # Calls that have ended meanwhile may have left something of their holds, or their rows may be stored by now.
+            self._recorder.settle_held()
+            better = self._better(pending.standing, plan, pending.amounts) or ledger.awaits_word(one["windows"])
+            if better and pending.tries < _MOST_TRIES:
+                pending.tries += 1
                 once_more.append(pending)
             elif self._shorten(pending, one["windows"]):
                 once_more.append(pending)
             else:
                 self._refuse(pending, one)
         return once_more
+
+    def return_turns(self) -> None:
+        """Tell the database of turns that came back; where it is away they are lost."""
+        if turns := self._ledger.take_turns():
+            self._call(
+                "acquire_grants_v1",
+                holder=self._ledger.holder,
+                asks="[]",
+                lifetime_s=self._lifetime_s,
+                turns=json.dumps([{"window": turn.window, "slot": turn.slot} for turn in turns]),
+            )
+
+    def _better(self, before: Mapping[int, int], plan: Plan, amounts: Amounts) -> bool:
+        """Whether this process has more of what a call needs, or owes less, than it did before."""
+        now = self._ledger.standing(plan, amounts)
+        return any(amount > before.get(window_id, 0) for window_id, amount in now.items())
 
     def _acquire_one_by_one(self, requests: Sequence[PendingRequest], error: StoreRejected) -> list[PendingRequest]:
         """The database has rejected them together: ask for each alone, so that only the faulty one goes without an answer."""
@@ -191,8 +213,8 @@ class LeaseClient:
 
     def _refuse(self, pending: PendingRequest, answer: Mapping[str, Any]) -> None:
         plan = pending.plan
-        error = plan.terms.refused(answer["windows"], pending.amounts, answer["wait"])
-        refusal = Refusal(plan, pending.amounts, answer)
+        refusal = Refusal(plan, pending.amounts, answer, pending.standing)
+        error = refusal.error(pending.amounts, self._ledger.as_known_here(refusal.windows))
         for account in plan.accounts:
             if account.budget.id == error.stop.budget_id:
                 account.remember(refusal)
@@ -246,4 +268,9 @@ class LeaseClient:
         self._plans.adopt(policy)
 
     def _call(self, function: str, **arguments: object) -> Any:
-        return self._availability.timed(lambda: self._recorder.store.call(function, **arguments))
+        """Ask the database. Its answers bring its time: by that clock calls are dated that its grants pay for."""
+        before = datetime.now(UTC)
+        answer = self._availability.timed(lambda: self._recorder.store.call(function, **arguments))
+        if isinstance(answer, dict) and "now" in answer:
+            self._recorder.clock.sample(datetime.fromisoformat(answer["now"]), before, datetime.now(UTC))
+        return answer

@@ -88,6 +88,10 @@ class LeaseThread:
         else:
             self.start()
 
+    def turns_came_back(self) -> None:
+        """Throttled calls that were given a turn are not made: others may have it now."""
+        self._queue.put(None)
+
     def close(self, timeout: float) -> None:
         """Give back what is not needed, let alerts be delivered, for at most `timeout` seconds, and stop."""
         deadline = time.monotonic() + timeout
@@ -120,8 +124,10 @@ class LeaseThread:
             requests = [first] if first is not None else []
         requests += self._waiting()
         try:
+            self._client.return_turns()
             if requests:
                 self._client.serve(requests)
+                self._client.return_turns()
             self._housekeep()
         except StoreError as error:
             self.availability.failed(error)

@@ -4,9 +4,11 @@ For every window, at any time, what the database has granted to this process is
     free + what is held (by calls under way) + what is unposted (by calls that have ended and are not yet acknowledged).
 Of these only `free` and the sum are kept.
 
-A call's hold is settled when its record is made: the unused part is free again at once, the used part is posted by the
-transaction that stores the row, which takes it out of the grant. What a call costs beyond its hold is spent all the same; in
-the promise `spent + granted <= limit + X` it is a part of X.
+A call's hold is settled before the next call is admitted to its windows, at the latest when its record is made: the unused part
+is free again at once, the used part is posted by the transaction that stores the row, which takes it out of the grant. What a
+call costs beyond its hold is taken from what is free. Where that is not enough `free` falls below 0, and the process owes that
+much: the next call must be granted it on top of its own need. So the database hears of a debt before its row comes; in the
+promise `spent + granted <= limit + X` it is a part of X. A row takes out of the grant what this has, and ends its debt.
 
 Amounts are whole numbers: picodollars, tokens or calls, by the budget's metric.
 """
@@ -17,19 +19,32 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from vital_tracking.budgets.estimate import Amounts, as_text, as_whole
 from vital_tracking.budgets.policy import Budget
-from vital_tracking.budgets.windows import FOREVER, Account, Draw, Hold, Plan, RoundTrip, Window
+from vital_tracking.budgets.windows import FOREVER, Account, Draw, Hold, Plan, RoundTrip, Turn, Window
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.ids import new_id
 
 _IDLE_S: Final = 5.0
 _TRIM_AFTER_S: Final = 60.0
 
-Offer: TypeAlias = Sequence[tuple[Window, int]]
-"""Windows and amounts: how much of its own free money a process puts towards a call for which it asks for more."""
+
+class Offered(NamedTuple):
+    """How much of its own free money in a window a process puts towards a call for which it asks for more; below 0, what it owes.
+
+    `forgiven` is the window's count at that moment.
+    """
+
+    window: Window
+    amount: int
+    forgiven: int
+
+
+Offer: TypeAlias = Sequence[Offered]
+"""What a process offers of its windows, and owes to them, as it asks for a call."""
 
 
 class Ledger:
@@ -41,6 +56,7 @@ class Ledger:
         self._released: deque[Hold] = deque()
         self._windows: dict[int, Window] = {}
         self._accounts: dict[tuple[int, str], Account] = {}
+        self._turns: deque[Turn] = deque()  # that came back, and of which the database has not heard
         self.holder = new_id()
         self.valid_until = FOREVER
 
@@ -108,7 +124,7 @@ class Ledger:
                 self._take_in_released()
             windows = plan.windows
             for window in windows:
-                if window.free < amounts[window.metric]:
+                if window.free < (need := amounts[window.metric]) and need:
                     return None
             for window in windows:
                 window.free = free = window.free - amounts[window.metric]
@@ -120,7 +136,7 @@ class Ledger:
             # A signal may have come just after the lock was taken: only the lock itself can say whether it was.
             if lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001
                 lock.release()
-        return Hold(windows, amounts, self.holder, plan.terms.history, prompt_bytes)
+        return Hold(windows, amounts, self.holder, plan.terms, prompt_bytes)
 
     def reserve_where_possible(
         self, plan: Plan, amounts: Amounts, prompt_bytes: int
@@ -134,7 +150,7 @@ class Ledger:
             windows: list[Window] = []
             for account in plan.accounts:
                 need = amounts[account.budget.metric]
-                enough = all(now < window.ends and window.free >= need for window in account.windows)
+                enough = all(now < window.ends and (window.free >= need or not need) for window in account.windows)
                 if lapsed or not account.windows or not enough:
                     short.append(account)
                     continue
@@ -144,10 +160,13 @@ class Ledger:
                     windows.append(window)
             if not windows:
                 return None, short
-            return Hold(windows, amounts, self.holder, plan.terms.history, prompt_bytes), short
+            return Hold(windows, amounts, self.holder, plan.terms, prompt_bytes), short
 
     def release(self, hold: Hold) -> None:
         """Give a hold back whole: its call was not made. May be called from anywhere, also while the lock is held."""
+        if hold.turns and hold.settled is None:
+            turns, hold.turns = hold.turns, []
+            self._turns.extend(turn for turn in turns if turn.at > time.monotonic())  # one that has come is over
         self._released.append(hold)
 
     def settle(self, hold: Hold, used: Amounts, usage: TokenUsage | None = None) -> list[Draw]:
@@ -157,28 +176,75 @@ class Ledger:
                 draws: list[Draw] = []
                 current = hold.holder == self.holder
                 for window in hold.windows:
-                    held = hold.amounts[window.metric]
-                    drawn = min(held, used[window.metric])
+                    spent = used[window.metric]
+                    window.ended.pop(hold, None)
                     if current:
-                        window.free += held - drawn
-                    if drawn:
-                        draws.append((window.id, as_text(drawn, window.metric)))
+                        window.free += hold.amounts[window.metric] - spent
+                        window.unposted += spent
+                    if spent:
+                        draws.append((window.id, as_text(spent, window.metric)))
                 hold.settled = draws
             else:
                 usage = None
         if usage is not None:
-            hold.history.observe(hold.prompt_bytes, usage)
+            hold.terms.history.observe(hold.prompt_bytes, usage)
         return hold.settled
 
     def post(self, holder: str, draws: Iterable[Draw]) -> None:
-        """Take draws out of the grants: the database has their rows, or never will."""
+        """Take draws out of the grants, as far as these go: the database has their rows, or never will."""
         with self._lock:
             if holder != self.holder:
                 return
             for window_id, amount in draws:
                 window = self._windows.get(window_id)
                 if window is not None:
-                    window.granted -= as_whole(amount, window.metric)
+                    drawn = as_whole(amount, window.metric)
+                    beyond = max(drawn - window.granted, 0)
+                    window.unposted -= drawn
+                    window.granted -= drawn - beyond
+                    window.free += beyond  # which was below 0: the database knows of it now
+                    window.forgiven += beyond
+
+    # What is known here beyond an answer of the database's
+
+    def standing(self, plan: Plan, amounts: Amounts) -> dict[int, int]:
+        """What this process has of what a call needs, by window id; below 0, what it owes."""
+        with self._lock:
+            self._take_in_released()
+            return {
+                window.id: min(window.free, amounts[window.metric])
+                for account in plan.accounts
+                for window in account.windows
+            }
+
+    def awaits_word(self, windows: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether rows are stored of which nobody has told us yet, by the windows of an answer."""
+        with self._lock:
+            return any(
+                window.granted > as_whole(row["mine"], window.metric)
+                for row in windows
+                if (window := self._windows.get(row["id"])) is not None
+            )
+
+    def as_known_here(self, windows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The windows of an answer as they are with what only this process knows.
+
+        `spent` has what its ended calls have spent as well; `granted` of its own grants only what is held for calls under way.
+        """
+        known: list[Mapping[str, Any]] = []
+        with self._lock:
+            self._take_in_released()
+            for row in windows:
+                window = self._windows.get(row["id"])
+                if window is None:
+                    known.append(row)
+                    continue
+                spent, granted, mine = (as_whole(row[name], window.metric) for name in ("spent", "granted", "mine"))
+                spent += max(window.unposted - (window.granted - mine), 0)  # without the rows that the answer knows
+                granted += max(window.granted - window.free - window.unposted, 0) - mine
+                amounts = {"spent": spent, "granted": max(granted, 0)}
+                known.append({**row, **{name: as_text(amount, window.metric) for name, amount in amounts.items()}})
+        return known
 
     # Grants
 
@@ -191,7 +257,7 @@ class Ledger:
         """
         now = time.monotonic()
         requests: list[dict[str, Any]] = []
-        offer: list[tuple[Window, int]] = []
+        offer: list[Offered] = []
         with self._lock:
             self._take_in_released()
             for account in plan.accounts:
@@ -200,12 +266,17 @@ class Ledger:
                 # Where none is counted here, another request asks for more on behalf of all.
                 calls = waiting + account.next_want(now) if waiting else 0
                 have: dict[str, str] = {}
+                owe: dict[str, str] = {}
                 for window in account.windows if not ahead else ():
                     part = min(window.free, unit)
-                    if part > 0 and now < window.ends:
+                    if now >= window.ends or part == 0:
+                        continue
+                    if part > 0:
                         window.free -= part
-                        offer.append((window, part))
                         have[str(window.id)] = as_text(part, metric)
+                    else:
+                        owe[str(window.id)] = as_text(-part, metric)
+                    offer.append(Offered(window, part, window.forgiven))
                 requests.append(
                     {
                         "budget": account.budget.id,
@@ -214,6 +285,7 @@ class Ledger:
                         "want": as_text(unit * calls, metric),
                         "pass": account.budget.id in plan.terms.may_pass,
                         "have": have,
+                        "owe": owe,
                     }
                 )
         return requests, offer
@@ -221,8 +293,8 @@ class Ledger:
     def withdraw(self, offer: Offer) -> None:
         """Take an offer back: the database did not answer."""
         with self._lock:
-            for window, amount in offer:
-                window.free += amount
+            for offered in offer:
+                offered.window.free += max(offered.amount, 0)
 
     def accept_grants(
         self,
@@ -240,10 +312,15 @@ class Ledger:
         held: list[Window] = []
         with self._lock:
             self.withdraw(offer)
+            covered = {
+                offered.window.id: min(-offered.amount, offered.window.forgiven - offered.forgiven)
+                for offered in offer
+                if offered.amount < 0
+            }
             self.valid_until = min(self.valid_until, trip.grants_lapse_at)
             for account in plan.accounts:
                 rows = by_account.get((account.budget.id, account.entity), [])
-                account.windows = tuple(self._received(account, row, trip) for row in rows)
+                account.windows = tuple(self._received(account, row, trip, covered.get(row["id"], 0)) for row in rows)
                 over = any(row["over"] for row in rows)
                 if over and plan.terms.passes(account.budget):
                     account.over_until = trip.over_until
@@ -255,15 +332,32 @@ class Ledger:
                             window.free -= amounts[window.metric]
                             held.append(window)
         plan.refresh()
-        return None if amounts is None else Hold(held, amounts, self.holder, plan.terms.history, prompt_bytes)
+        if amounts is None:
+            return None
+        hold = Hold(held, amounts, self.holder, plan.terms, prompt_bytes)
+        if answer.get("slot"):
+            hold.turns = [
+                Turn(row["id"], answer["slot"], trip.on_our_clock(answer["slot"]))
+                for row in answer["windows"]
+                if row["turn"]
+            ]
+        return hold
 
-    def _received(self, account: Account, row: Mapping[str, Any], trip: RoundTrip) -> Window:
+    def take_turns(self) -> list[Turn]:
+        """The turns that came back and that the database is to hear of, once."""
+        turns: list[Turn] = []
+        with suppress(IndexError):  # none is left
+            while True:
+                turns.append(self._turns.popleft())
+        return turns
+
+    def _received(self, account: Account, row: Mapping[str, Any], trip: RoundTrip, covered: int) -> Window:
         window = self._windows.get(row["id"])
         # The metric differs where the budget was changed and this process has only now read that.
         if window is None or window.metric != account.budget.metric:
             window = self._windows[row["id"]] = Window(account, row["id"])
         window.account = account  # a new one where the budgets have changed
-        window.receive(row, trip)
+        window.receive(row, trip, covered)
         return window
 
     def return_unused(self, *, idle: bool = True, everything: bool = False) -> tuple[dict[str, str], bool]:
@@ -313,6 +407,7 @@ class Ledger:
             hold = self._released.popleft()
             if hold.settled is None:
                 hold.settled = []
-                if hold.holder == self.holder:
-                    for window in hold.windows:
+                for window in hold.windows:
+                    window.ended.pop(hold, None)
+                    if hold.holder == self.holder:
                         window.free += hold.amounts[window.metric]

@@ -11,7 +11,7 @@ import functools
 import inspect
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
@@ -152,8 +152,9 @@ class PendingRequest:
         "plan",
         "quoted",
         "request",
-        "retried",
         "shortened",
+        "standing",
+        "tries",
     )
 
     def __init__(self, request: Request, max_wait: float = 0.0, clamp: bool = False) -> None:
@@ -165,7 +166,9 @@ class PendingRequest:
         self.amounts: Amounts
         self.quoted = False
         self.max_tokens: int | None = None  # what the model's answer must be limited to
-        self.shortened = self.retried = False
+        self.shortened = False
+        self.tries = 0  # how often it was refused and asked for once more
+        self.standing: Mapping[int, int] = {}  # what its process had of its windows when it was last asked for
         self.calls = 1  # of its plan, for which it wants further grants; 0: another request wants them for all
         self.done = threading.Event()
         self.answer: Answer | None = None

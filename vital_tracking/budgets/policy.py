@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from vital_tracking.core.context import SERVICE_TYPES, CallContext
 from vital_tracking.core.entities import ENTITY_FIELDS, ENTITY_TYPES, METRICS, strictness
@@ -137,17 +137,23 @@ def answer_unlimited(budget: Budget, entity: str) -> BudgetExceeded:
     return BudgetExceeded(_stop_by(budget, entity, reason))
 
 
-def not_checked(budget: Budget, entity: str, deadline_s: float) -> BudgetUnavailable:
-    """The error for a call under a budget that denies what it cannot check, where the database gave no answer in time."""
-    reason = (
-        f"the database is away or did not answer within {deadline_s:g} s, and the budget denies what it cannot check."
-    )
-    return BudgetUnavailable(_stop_by(budget, entity, reason))
+OUR_FAULT: Final = "the check failed by a fault of vital_tracking's own"
+"""Why a call could not be checked, where nothing else is to blame."""
 
 
-def policy_unknown(deadline_s: float) -> BudgetUnavailable:
+def no_answer(deadline_s: float) -> str:
+    """Why a call could not be checked, where the database gave no answer in time."""
+    return f"the database is away or did not answer within {deadline_s:g} s"
+
+
+def not_checked(budget: Budget, entity: str, why: str) -> BudgetUnavailable:
+    """The error for a call under a budget that denies what it cannot check, and `why` it could not be checked."""
+    return BudgetUnavailable(_stop_by(budget, entity, f"{why}, and the budget denies what it cannot check."))
+
+
+def policy_unknown(why: str) -> BudgetUnavailable:
     """The error for a call before the budgets are known, where VITAL_WHEN_UNAVAILABLE is deny."""
-    reason = f"the database did not tell the budgets within {deadline_s:g} s, and VITAL_WHEN_UNAVAILABLE is deny."
+    reason = f"the budgets are not known, since {why}, and VITAL_WHEN_UNAVAILABLE is deny."
     return BudgetUnavailable(Stop(action="block", entity_type="organization", entity_id="*", reason=reason))
 
 

@@ -47,11 +47,11 @@ class Terms:
         """
         history = self.history
         if request.prompt_tokens is not None:
-            prompt = request.prompt_tokens
+            prompt = request.prompt_tokens + history.schema_tokens(request.schema_bytes) + request.image_tokens
         elif self.strict:
             prompt = strict_prompt_tokens(request)
         else:
-            prompt = history.prompt_tokens(request.prompt_bytes)
+            prompt = history.prompt_tokens(request.size, request.image_tokens)
         answer, limited = request.max_tokens, None
         if answer is not None and not self.strict:
             # Integrations set limits that no answer comes near (64,000): such a hold would use up every small budget.
@@ -72,7 +72,10 @@ class Terms:
 
         `windows` are those of a refusal by `acquire_grants_v1`, `free` is what this process has of them, by window id.
         """
-        prompt = request.prompt_tokens if request.prompt_tokens is not None else strict_prompt_tokens(request)
+        if request.prompt_tokens is None:
+            prompt = strict_prompt_tokens(request)
+        else:
+            prompt = request.prompt_tokens + self.history.schema_tokens(request.schema_bytes) + request.image_tokens
         longest = amounts.tokens - prompt
         metrics = {budget.id: budget.metric for budget, _ in self.budgets}
         for window in windows:
@@ -104,9 +107,8 @@ class Terms:
 
 
 def strict_prompt_tokens(request: Request) -> int:
-    """A prompt's tokens as strict budgets count them: one a byte, with its tools and what stands around each message.
+    """A prompt's tokens as strict budgets count them: one a byte, with tools, pictures and what stands around each message.
 
-    No tokenizer makes more than one token of a byte; pictures and sounds are not counted.
+    No tokenizer makes more than one token of a byte; sounds and files are not counted.
     """
-    tools = len(repr(request.tools).encode("utf-8", "replace")) if request.tools else 0
-    return request.prompt_bytes + tools + _TOKENS_AROUND_A_MESSAGE * request.messages
+    return request.size + request.image_tokens + _TOKENS_AROUND_A_MESSAGE * request.messages

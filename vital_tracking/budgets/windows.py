@@ -7,11 +7,11 @@ tokens or calls, by the budget's metric.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from vital_tracking.budgets.estimate import Amounts, History, as_whole
+from vital_tracking.budgets.estimate import Amounts, as_whole
 from vital_tracking.budgets.policy import Budget
 from vital_tracking.budgets.quotes import Terms
 from vital_tracking.core.context import CallContext
@@ -25,7 +25,15 @@ _HURRY_S: Final = 2.0
 _REFUSED_S: Final = 0.25
 
 Draw: TypeAlias = tuple[int, str]
-"""Window id and amount, in the budget's metric as text: how much of its process's grant a call has used."""
+"""Window id and amount, in the budget's metric as text: how much a call has used; its process's grant pays, as far as it goes."""
+
+
+class Turn(NamedTuple):
+    """The turn that a throttle gave to a call: the window's id, and when, in ISO format and by our monotonic clock."""
+
+    window: int
+    slot: str
+    at: float
 
 
 class RoundTrip(NamedTuple):
@@ -45,10 +53,33 @@ class RoundTrip(NamedTuple):
         return self.asked_at + (datetime.fromisoformat(instant) - self.database_now).total_seconds()
 
 
-class Window:
-    """One window: what this process has been granted of it, and how much of that is free."""
+class Ended(NamedTuple):
+    """A call that has ended and whose hold is still to be settled: the call, and what settles it."""
 
-    __slots__ = ("account", "ends", "free", "granted", "id", "low", "metric", "used_at")
+    call: object
+    settle: Callable[[], object]
+
+
+class Window:
+    """One window: what this process has been granted of it, and how much of that is free.
+
+    Below 0, `free` is what calls have spent beyond all that was granted. `unposted` is what ended calls have spent of which the
+    rows are still to come; `forgiven` counts what came with rows that no grant had covered. `ended` holds calls to be settled.
+    """
+
+    __slots__ = (
+        "account",
+        "ended",
+        "ends",
+        "forgiven",
+        "free",
+        "granted",
+        "id",
+        "low",
+        "metric",
+        "unposted",
+        "used_at",
+    )
 
     def __init__(self, account: Account, window_id: int) -> None:
         self.account = account
@@ -57,25 +88,32 @@ class Window:
         self.ends = FOREVER
         self.granted = 0
         self.free = 0
+        self.unposted = 0
+        self.forgiven = 0
+        self.ended: dict[Hold, Ended] = {}
         self.low = -1  # below this much free money more is fetched ahead of need, once; -1: not
         self.used_at = 0.0
 
-    def receive(self, row: Mapping[str, Any], trip: RoundTrip) -> None:
-        """Take over what the database says of the window, with what it has granted."""
+    def receive(self, row: Mapping[str, Any], trip: RoundTrip, covered: int) -> None:
+        """Take over what the database says of the window, with what it has granted.
+
+        `covered` is a debt that the grant covers and that rows have brought meanwhile: that part of the grant goes back.
+        """
         self.ends = FOREVER if row["ends_at"] is None else trip.on_our_clock(row["ends_at"])
         self.used_at = trip.asked_at
         granted = as_whole(row["amount"], self.metric)
         if granted:
-            self.granted += granted
-            self.free += granted
+            self.granted += granted - covered
+            self.free += granted - covered
             # Far from the limit the next grant is fetched when three fourths of this one are gone; near it every call asks.
             limit, spent, others = (as_whole(row[name], self.metric) for name in ("limit", "spent", "granted"))
             self.low = granted // 4 if limit - spent - others > 8 * granted else -1
 
     def give_up_free(self) -> None:
-        """No longer count the free part as granted."""
-        self.granted -= self.free
-        self.free = 0
+        """No longer count the free part as granted; what is owed stays."""
+        free = max(self.free, 0)
+        self.granted -= free
+        self.free -= free
 
 
 class Account:
@@ -143,36 +181,52 @@ class Plan:
 
 
 class Refusal:
-    """The database's refusal of a call; for a moment it is the answer to other calls of the same plan as well."""
+    """The database's refusal of a call; for a moment it is the answer to other calls of the same plan as well.
 
-    def __init__(self, plan: Plan, amounts: Amounts, answer: Mapping[str, Any]) -> None:
+    `standing` is what the process had of what the call needs, by window id, when it was asked for.
+    """
+
+    def __init__(self, plan: Plan, amounts: Amounts, answer: Mapping[str, Any], standing: Mapping[int, int]) -> None:
         self.plan = plan
         self.amounts = amounts
+        self.standing = standing
         self.asked_at = time.monotonic()
-        self._windows: Sequence[Mapping[str, Any]] = answer["windows"]
+        self.windows: Sequence[Mapping[str, Any]] = answer["windows"]
         self._wait_s: float = answer["wait"]
 
-    def applies(self, plan: Plan, amounts: Amounts, max_wait: float) -> BudgetExceeded | None:
-        """The error for another call of the same plan; None where it needs less, or would wait as long as it must."""
+    def applies(self, plan: Plan, amounts: Amounts, max_wait: float) -> bool:
+        """Whether it holds for another call: not where that is of another plan, needs less, or would wait as long as it must."""
         if plan is not self.plan or any(its < ours for its, ours in zip(amounts, self.amounts, strict=True)):
-            return None
-        wait_s = max(self._wait_s - (time.monotonic() - self.asked_at), 0.0)
-        if self._wait_s and max_wait >= wait_s:
-            return None
-        return plan.terms.refused(self._windows, amounts, wait_s)
+            return False
+        return not self._wait_s or max_wait < self._left_s()
+
+    def error(self, amounts: Amounts, windows: Sequence[Mapping[str, Any]]) -> BudgetExceeded:
+        """The error for a call of these amounts, with the answer's windows as they are known to be now."""
+        return self.plan.terms.refused(windows, amounts, self._left_s())
+
+    def _left_s(self) -> float:
+        return max(self._wait_s - (time.monotonic() - self.asked_at), 0.0)
 
 
 class Hold:
     """What is set aside for one call in each of its windows, until the call's record is made or the hold is released."""
 
-    __slots__ = ("amounts", "history", "holder", "prompt_bytes", "settled", "windows")
+    __slots__ = ("amounts", "holder", "prompt_bytes", "settled", "terms", "turns", "windows")
 
     def __init__(
-        self, windows: Sequence[Window], amounts: Amounts, holder: str, history: History, prompt_bytes: int
+        self, windows: Sequence[Window], amounts: Amounts, holder: str, terms: Terms, prompt_bytes: int
     ) -> None:
         self.windows = windows
         self.amounts = amounts
         self.holder = holder
-        self.history = history
+        self.terms = terms
         self.prompt_bytes = prompt_bytes
+        self.turns: list[Turn] = []  # given to it by throttles, which go back with it where it is released
         self.settled: list[Draw] | None = None  # its draws, once it is replaced by what the call used; none if released
+
+    def covers(self, prompt_tokens: int, answer_tokens: int) -> bool:
+        """Whether it is enough for a call of which the bill is so many tokens, at their dearest."""
+        tokens = prompt_tokens + answer_tokens
+        return (
+            tokens <= self.amounts.tokens and self.terms.price.cost(prompt_tokens, answer_tokens) <= self.amounts.cost
+        )

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from vital_tracking.calls.quirks import ASKED_FACTS, AUDIO_BLOCKS, CACHE_MARKS, LONG_CACHE, TOOL_FACTS
+from vital_tracking.calls.quirks import (
+    ASKED_FACTS,
+    ASKED_IMAGES,
+    AUDIO_BLOCKS,
+    CACHE_MARKS,
+    IMAGE_BLOCKS,
+    LONG_CACHE,
+    MOST_IMAGE_TOKENS,
+    SCHEMA_PARAMETERS,
+    TOOL_FACTS,
+)
 
 _DEEPEST: Final = 8
 
@@ -54,6 +64,38 @@ def _marks(value: Any, depth: int) -> Iterator[Mapping[str, Any]]:
             yield from _marks(inner, depth - 1)
     elif isinstance(content := getattr(value, "content", None), list):
         yield from _marks(content, depth - 1)
+
+
+def schema_size(params: Mapping[str, Any]) -> int:
+    """Bytes of UTF-8 of the tools and schemas of a request, which the provider bills with the prompt."""
+    return sum(
+        len(repr(params[name]).encode("utf-8", "replace"))
+        for name in SCHEMA_PARAMETERS.intersection(params)
+        if params[name]
+    )
+
+
+def image_tokens(prompts: Sequence[Any] | None, model: str | None) -> int:
+    """The most tokens that the pictures of a request are billed as."""
+    count = 0
+    for messages in prompts or ():
+        for message in messages if isinstance(messages, (list, tuple)) else ():
+            content = getattr(message, "__dict__", {}).get("content")
+            if type(content) is list:
+                count += sum([_is_image(block) for block in content])
+    if not count:
+        return 0
+    names = [name for name in MOST_IMAGE_TOKENS if model is not None and name in model]
+    return count * (MOST_IMAGE_TOKENS[max(names, key=len)] if names else ASKED_IMAGES)
+
+
+def _is_image(block: object) -> bool:
+    return isinstance(block, Mapping) and (
+        block.get("type") in IMAGE_BLOCKS
+        or block.get("type") == "input_image"
+        or str(block.get("mime_type", "")).startswith("image/")
+        or "image" in block  # Bedrock's
+    )
 
 
 def hidden_modalities(prompts: Sequence[Any] | None) -> tuple[str, ...]:

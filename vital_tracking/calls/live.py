@@ -17,7 +17,7 @@ from weakref import ref
 import uuid_utils
 
 from vital_tracking.calls.answer import read_answer
-from vital_tracking.calls.asked import asked_cache, asked_facts, hidden_modalities
+from vital_tracking.calls.asked import asked_cache, asked_facts, hidden_modalities, image_tokens, schema_size
 from vital_tracking.calls.attribution import ALLOWED_METADATA, NOBODY, context_of, langsmith_project
 from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, metadata_keys
@@ -322,15 +322,17 @@ class LiveCall:
     def request(self) -> Request:
         """What the call asks of the budgets before it is made."""
         metadata, params = self.metadata, self.params
+        model = requested_model_of(metadata, params)
         return Request(
             context=self.attribute(),
             provider=provider_of(metadata, params, self.serialized),
-            model=requested_model_of(metadata, params),
+            model=model,
             prompt_bytes=self.prompt_size(),
             messages=sum([len(part) if isinstance(part, list) else 1 for part in self.messages or ()]),
             max_tokens=longest_answer(metadata, params),
             answers=token_count(params.get("n")) or 1,
-            tools=params.get("tools"),
+            schema_bytes=schema_size(params),
+            image_tokens=image_tokens(self.messages, model),
         )
 
     def start_facts(self, run_id: object, values: tuple[Any, ...]) -> tuple[Any, ...]:

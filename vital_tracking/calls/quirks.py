@@ -211,6 +211,36 @@ FREE_REFUSALS: Final[Mapping[str, str]] = {
 IMAGE_BLOCKS: Final = frozenset({"image", "image_url"})
 AUDIO_BLOCKS: Final = frozenset({"audio", "input_audio"})
 
+ASKED_IMAGES: Final = 1600
+"""Tokens that a picture in a prompt comes to at most, with most models.
+https://platform.claude.com/docs/en/build-with-claude/vision#calculate-image-costs"""
+
+MOST_IMAGE_TOKENS: Final[Mapping[str, int]] = {
+    # A base and a price for each of at most eight tiles: https://platform.openai.com/docs/guides/images-vision
+    "gpt-4o-mini": 2833 + 8 * 5667,
+    "gpt-4.1-mini": 2489,  # 1,536 patches at 1.62
+    "gpt-4.1-nano": 3779,  # at 2.46
+    "o4-mini": 2642,  # at 1.72
+    "gpt-5-mini": 2489,
+    "gpt-5-nano": 3779,
+}
+"""The same for models that count more, by a part of their names."""
+
+SCHEMA_PARAMETERS: Final = frozenset(
+    {
+        "tools",
+        "functions",
+        "response_format",
+        "response_schema",
+        "json_schema",
+        "output_format",
+        "output_config",
+        "format",
+        "text",
+    }
+)
+"""Parameters of a request that hold tools or the schema of its answer, which are billed as a part of the prompt."""
+
 IMAGE_TOKENS: Final[Mapping[str, Mapping[str, int]]] = {
     # https://ai.google.dev/gemini-api/docs/image-generation#aspect_ratios_and_image_size
     "gemini-2.5-flash-image": {"1K": 1290},

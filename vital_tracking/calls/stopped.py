@@ -51,12 +51,11 @@ def begun_record(
     usage: TokenUsage,
     *,
     call_type: CallType = "chat",
-    started: datetime | None = None,
 ) -> CallRecord:
     """The record of a call that has begun, for the case that it never reports an end: `abandoned`, with what it may have used."""
     return CallRecord(
         id=admission.call_id or new_id(),
-        created_at=started or datetime.now(UTC),
+        created_at=datetime.now(UTC),
         context=request.context,
         provider=request.provider,
         model=request.model,

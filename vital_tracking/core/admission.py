@@ -25,8 +25,9 @@ class Request:
     """A call that would be made: for whom, with which model, and how large it may get.
 
     `prompt_bytes` is the size of the prompt's text in UTF-8, in so many `messages`; `prompt_tokens` its tokens where they are
-    known; `max_tokens` the limit of the answer where one is set; `answers` how many answers are asked for; `tools` is what goes
-    with the prompt, of which strict budgets take the size. `downgraded`: the caller offers this model in place of a dearer one.
+    known; `schema_bytes` is the size of the tools and schemas that go with it, `image_tokens` what its pictures come to at most.
+    `max_tokens` is the limit of the answer where one is set; `answers` how many answers are asked for. `downgraded`: the caller
+    offers this model in place of a dearer one.
     """
 
     context: CallContext
@@ -38,7 +39,13 @@ class Request:
     max_tokens: int | None = None
     answers: int = 1
     downgraded: bool = False
-    tools: object = None
+    schema_bytes: int = 0
+    image_tokens: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of all text that goes to the model; UNKNOWN_SIZE where only the prompt's tokens are known."""
+        return UNKNOWN_SIZE if self.prompt_bytes < 0 else self.prompt_bytes + self.schema_bytes
 
 
 @dataclass(slots=True)

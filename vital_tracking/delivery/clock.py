@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-_AGREES: Final = timedelta(seconds=1)
+_AGREES_S: Final = 1.0
+
+# A clock that nobody sets. Where the system has one that goes on while the machine sleeps, as the time of day does, it is that.
+_STEADY_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+
+
+def _time_of_day() -> float:
+    return time.time()
+
+
+def _steady() -> float:
+    return time.monotonic() if _STEADY_CLOCK is None else time.clock_gettime(_STEADY_CLOCK)
 
 
 class DatabaseClock:
     """How far this machine's clock is from the database's. Clocks within a second of each other are taken to agree.
 
-    `skew_s` is the difference that was measured last, in seconds, None until there is one. A call's time is corrected once, by
-    the difference known when it began, and goes to the spool with that; so a call that is sent twice, or by two processes, has
-    one time.
+    A call's time is corrected once, by the difference known when it began, and goes to the spool with that; so a call that is
+    sent twice, or by two processes, has one time.
+
+    `time_of_day` and `steady` read this machine's clock and one that nobody sets, both in seconds: where the first has gone
+    another way than the second since the difference was measured, somebody has set it.
     """
 
-    def __init__(self) -> None:
-        self.skew_s: float | None = None
+    def __init__(self, time_of_day: Callable[[], float] = _time_of_day, steady: Callable[[], float] = _steady) -> None:
+        self._time_of_day = time_of_day
+        self._steady = steady
+        self._measured: tuple[float, float] | None = None  # the difference, and how far apart our two clocks were then
+
+    @property
+    def skew_s(self) -> float | None:
+        """What a reading of our clock must be corrected by now, in seconds; None before the first answer of the database's."""
+        if self._measured is None:
+            return None
+        skew_s, apart_s = self._measured
+        stepped_s = self._apart_s() - apart_s
+        if abs(stepped_s) <= _AGREES_S:
+            return skew_s
+        skew_s -= stepped_s
+        return skew_s if abs(skew_s) > _AGREES_S else 0.0
 
     def sample(self, database_now: datetime, before: datetime, after: datetime) -> None:
         """Compare: the database answered with its time, between two readings of our own."""
-        skew = database_now - (before + (after - before) / 2)
+        skew_s = (database_now - (before + (after - before) / 2)).total_seconds()
         # How long the answer travelled is unknown, so a difference smaller than the round trip says nothing.
-        self.skew_s = skew.total_seconds() if abs(skew) > max(_AGREES, after - before) else 0.0
+        unsure_s = max(_AGREES_S, (after - before).total_seconds())
+        known_s = self.skew_s
+        if known_s is not None and abs(skew_s - known_s) <= unsure_s:
+            return
+        self._measured = (skew_s if abs(skew_s) > unsure_s else 0.0, self._apart_s())
+
+    def now(self) -> tuple[datetime, bool]:
+        """The time by the database's clock; and whether it is still by our own, as nobody knows how far that is off."""
+        skew_s = self.skew_s
+        return datetime.now(UTC) + timedelta(seconds=skew_s or 0.0), skew_s is None
 
     def corrected(self, moment: datetime) -> datetime:
         """A reading of our clock as the database's would have been."""
-        return moment + timedelta(seconds=self.skew_s) if self.skew_s else moment
+        return moment + timedelta(seconds=self.skew_s or 0.0)
+
+    def _apart_s(self) -> float:
+        return self._time_of_day() - self._steady()

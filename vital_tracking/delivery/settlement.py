@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Protocol, TypeAlias
@@ -24,6 +27,9 @@ class Holds(Protocol):
 
     def settle(self, hold: Any, record: CallRecord, cost: Decimal | None) -> Draws:
         """Replace a hold by what the call cost in US dollars; returns the draws for its row. Later calls change nothing."""
+
+    def ended(self, hold: Any, call: EndedCall, settle: Callable[[], object]) -> None:
+        """A call has ended, and `settle` settles its hold now. May be called from any thread."""
 
     def posted(self, holder: str, draws: Draws) -> None:
         """Rows with these draws are in the database, or never will be."""
@@ -52,10 +58,17 @@ class Settlement:
         self._counts = counts
         self._held: dict[bytes, Any] = {}  # a hold of the budgets (it has `holder` and `settled`), or a _MergedHold
         self._pending: deque[tuple[bytes, EndedCall]] = deque(maxlen=_MOST_PENDING)
+        # Who asks that all be settled waits for those that another thread is settling.
+        self._settling = threading.RLock()
 
     def register(self, key: bytes, call: EndedCall) -> None:
         """Remember what is held for a call that is about to be recorded."""
         self._held[key] = call.hold
+        try:
+            if self.holds is not None:
+                self.holds.ended(call.hold, call, functools.partial(self._settle_now, key, call))
+        except Exception as error:  # noqa: BLE001 - it is settled when its row is made
+            self._counts.fault(error)
         self._pending.append((key, call))
 
     def register_merged(self, key: bytes, holder: str | None, draws: Draws) -> None:
@@ -76,19 +89,22 @@ class Settlement:
     def settle_pending(self) -> bool:
         """Settle the holds of calls that have ended and still wait for delivery; whether there were any."""
         found = False
-        while self._pending:
-            try:
-                key, call = self._pending.popleft()
-                hold = self._held.get(key)
-                if hold is not None and hold.settled is None:
-                    record = recorded(call, self._counts.fault)
-                    self.settle(key, record, self._costs.counted(record, self._costs.cost_of(record)))
-                    found = True
-            except IndexError:  # another thread has taken the last one
-                break
-            except Exception as error:  # noqa: BLE001 - it is settled when its row is made
-                self._counts.fault(error)
+        with self._settling, contextlib.suppress(IndexError):  # none is left
+            while True:
+                found = self._settle_now(*self._pending.popleft()) or found
         return found
+
+    def _settle_now(self, key: bytes, call: EndedCall) -> bool:
+        """Settle the hold of a call that has ended; whether it was not settled yet."""
+        hold = self._held.get(key)
+        if hold is None or hold.settled is not None:
+            return False
+        try:
+            record = recorded(call, self._counts.fault)
+            self.settle(key, record, self._costs.counted(record, self._costs.cost_of(record)))
+        except Exception as error:  # noqa: BLE001 - it is settled when its row is made
+            self._counts.fault(error)
+        return True
 
     def settle_many_pending(self) -> None:
         """Settle in time during an outage: other calls need what is held, and the calls waiting here take up memory."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.budgets.pending import Waits, blocking, suspending
+from vital_tracking.calls.asked import schema_size
 from vital_tracking.calls.stopped import begun_record, stopped_record
 from vital_tracking.core.admission import UNKNOWN_SIZE, Admission, Request
 from vital_tracking.core.context import Agent, CallContext
@@ -206,6 +207,7 @@ class DirectCalls:
         prompt: str | None = None,
         prompt_tokens: int | None = None,
         max_tokens: int | None = None,
+        tools: object = None,
         max_wait: float = 0.0,
         downgrade_to: str | Sequence[str] | None = None,
         user_id: str | None = None,
@@ -222,6 +224,7 @@ class DirectCalls:
             prompt_bytes=_size(prompt) if prompt_tokens is None else UNKNOWN_SIZE,
             prompt_tokens=token_count(prompt_tokens),
             max_tokens=token_count(max_tokens),
+            schema_bytes=schema_size({"tools": tools}),
         )
         requests = [request, *(dataclasses.replace(request, model=name, downgraded=True) for name in cheaper)]
         self._controller.start()
@@ -255,7 +258,8 @@ class DirectCalls:
         `call.model`, then `call.record(prompt_tokens=..., completion_tokens=...)`.
 
         `provider` and `model` say what is to be called. `prompt` is the prompt's text, of which only the size is taken, or
-        `prompt_tokens` its tokens where they are known; `max_tokens` limits the answer. `downgrade_to` names cheaper models,
+        `prompt_tokens` its tokens where they are known; `tools` are the tools and schemas that go with it, of which only the
+        size is taken, too; `max_tokens` limits the answer. `downgrade_to` names cheaper models,
         best first, to take where a budget asks for that; `max_wait` is the longest wait for a throttle, in seconds. `user_id`,
         `session_id`, `organization_id` and `agent` say whom the call is for, over the scope that is open. Raises BudgetExceeded
         where the call may not be made; that is recorded.
@@ -271,6 +275,7 @@ class DirectCalls:
     )
 
     def _admitted(self, admission: Admission, request: Request, record: Callable[..., str]) -> AdmittedCall:
+        admission.began = self._recorder.clock.now()  # the grant that pays for it is of a window of this moment
         if self._recorder.spool is not None:
             admission.call_id = new_id()
             tokens = request.prompt_tokens

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
 
+from vital_tracking.calls.asked import image_tokens, schema_size
 from vital_tracking.calls.names_of import ANSWER_LIMITS
 from vital_tracking.calls.texts import text_size
 from vital_tracking.core.admission import Admission, Request
@@ -79,9 +80,17 @@ class PlannedCall:
             max_tokens=next((limit for limit in limits if type(limit) is int and limit > 0), None),
             answers=answers if type(answers) is int and answers > 0 else 1,
             downgraded=downgraded,
-            tools=self.kwargs.get("tools"),
+            schema_bytes=schema_size(self.kwargs),
         )
-        return [replace(request, prompt_bytes=text_size(prompt), messages=len(prompt)) for prompt in prompts]
+        return [
+            replace(
+                request,
+                prompt_bytes=text_size(prompt),
+                messages=len(prompt),
+                image_tokens=image_tokens([prompt], request.model),
+            )
+            for prompt in prompts
+        ]
 
     def clamped(self) -> PlannedCall:
         """The call with its answers limited to what was admitted."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
@@ -105,12 +105,12 @@ class VitalEmbeddings(Embeddings):
         """Ask the budgets; a stopped call is recorded, and raises BudgetExceeded or its kin."""
         if not texts or not self._controller.active:
             return Admission()
+        request = Request(CallContext())
         try:
-            request = self._request(texts)
-        except Exception as fault:  # noqa: BLE001 - no fault of ours stops a call
-            self._recorder.fault(fault)
-            return Admission()
-        try:
+            try:
+                request = self._request(texts)
+            except Exception as fault:  # noqa: BLE001 - then the budgets decide as they do without a database
+                return self._controller.undecided(fault)
             return (yield from self._controller.admitting(request))
         except BudgetExceeded as error:
             self._recorder.put(stopped_record(request, error, call_type="embedding"))
@@ -131,10 +131,10 @@ class VitalEmbeddings(Embeddings):
 
     @contextmanager
     def _recorded(self, texts: list[str], admission: Admission) -> Iterator[None]:
-        started, clock = datetime.now(UTC), time.perf_counter()
+        started, clock = self._recorder.clock.now(), time.perf_counter()
         if texts and self._recorder.spool is not None:
             admission.call_id = new_id()
-            self._begun(admission, texts, started)
+            self._begun(admission, texts)
         reported: list[int | None] = []
         token = _reported.set(reported)
         failure: BaseException | None = None
@@ -151,12 +151,12 @@ class VitalEmbeddings(Embeddings):
                 self._recorder.fault(fault)
                 self._controller.release(admission)
 
-    def _begun(self, admission: Admission, texts: list[str], started: datetime) -> None:
+    def _begun(self, admission: Admission, texts: list[str]) -> None:
         """Note in the spool that a call has begun, for the case that this process dies before it ends."""
         try:
             usage = estimated_usage(text_size(texts), 0)
             request = self._request(texts)
-            record = begun_record(request, admission, usage, call_type="embedding", started=started)
+            record = begun_record(request, admission, usage, call_type="embedding")
             begun = self._recorder.begun(record)
             admission.began = begun.created_at, begun.clocked
         except Exception as fault:  # noqa: BLE001 - no fault of ours reaches the caller
@@ -165,7 +165,7 @@ class VitalEmbeddings(Embeddings):
     def _record(
         self,
         texts: list[str],
-        started: datetime,
+        started: tuple[datetime, bool],
         latency_ms: float,
         reported: list[int | None],
         failure: BaseException | None,
@@ -188,7 +188,7 @@ class VitalEmbeddings(Embeddings):
         if isinstance(own := metadata.get(METADATA_KEY), Mapping):
             kept |= own
         kept |= {"texts": len(texts)} | ({"requests": len(reported)} if len(reported) > 1 else {})
-        began = admission.began or (started, True)
+        began = admission.began or started
         put = self._recorder.put if admission.hold is None else self._recorder.put_held
         put(
             CallRecord(

@@ -305,6 +305,41 @@ class VitalHandler(BaseCallbackHandler):
         if known is not None and known.metadata is metadata:
             known.echoes += 1  # the handler is listed twice: LangChain passes both the same metadata object
             return
+        try:
+            call = self._opened(key, call_type, serialized, messages, run_id, parent_run_id, tags, metadata, extra)
+        except Exception as fault:  # the budgets decide without knowing whose call it is
+            if admitted.get() or self._controller is None:
+                raise
+            try:
+                self._controller.undecided(fault)
+            except BudgetExceeded as error:
+                raise stopped(error) from None
+            return
+        self._admit(call)
+        recorder = self._recorder
+        dated(call, recorder.clock.skew_s)  # by what is known once it was admitted, as its time is the one after that
+        registry.add(call)
+        if recorder.spool is not None:
+            call.packed_start = packed = pack_start(call, run_id)
+            recorder.opened(RecordKind.OPENED, call.id.bytes, packed)
+        if self._controller is not None:
+            self._controller.start()
+        recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded
+
+    def _opened(
+        self,
+        key: int,
+        call_type: CallType,
+        serialized: Mapping[str, Any] | None,
+        messages: Sequence[Any],
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        tags: list[str] | None,
+        metadata: dict[str, Any] | None,
+        extra: Mapping[str, Any],
+    ) -> LiveCall:
+        """The call that starts, with what is known of it."""
+        registry = self._calls
         call = LiveCall(
             key,
             call_type,
@@ -321,7 +356,7 @@ class VitalHandler(BaseCallbackHandler):
         call.frame, call.marked = locate(current_frame.get(), metadata)
         if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
             call.langsmith = (tree.trace_id, tree.session_name)
-        call.below = known  # a run id that the user gave to two calls at once
+        call.below = registry.calls.get(key)  # a run id that the user gave to two calls at once
         if parent_run_id is not None:
             call.run = registry.runs.get(run_key(parent_run_id))
         if metadata is not None and "langgraph_node" in metadata:
@@ -330,16 +365,7 @@ class VitalHandler(BaseCallbackHandler):
             call.hash = request_hash(self._hash_key, (call.params, messages))
         if type(run_id) is UUID:
             registry.watch(call, run_id)
-        self._admit(call)
-        recorder = self._recorder
-        dated(call, recorder.clock.skew_s)  # by what is known once it was admitted, as its time is the one after that
-        registry.add(call)
-        if recorder.spool is not None:
-            call.packed_start = packed = pack_start(call, run_id)
-            recorder.opened(RecordKind.OPENED, call.id.bytes, packed)
-        if self._controller is not None:
-            self._controller.start()
-        recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded
+        return call
 
     def _admit(self, call: LiveCall) -> None:
         """Ask the budgets, unless a guard has done so; a stopped call is recorded and raises BudgetExceeded or its kin."""
@@ -351,11 +377,17 @@ class VitalHandler(BaseCallbackHandler):
         if controller is None or not controller.active:
             return
         try:
-            call.admission = controller.admit(call.request())
+            try:
+                request = call.request()
+            except Exception as fault:  # noqa: BLE001 - then the budgets decide as they do without a database
+                call.admission = controller.undecided(fault, call.context)
+            else:
+                call.admission = controller.admit(request)
             call.started, call.started_clock = (
                 time.time(),
                 time.perf_counter(),
             )  # the wait for an answer is not the model's
+            call.skew_s = self._recorder.clock.skew_s  # by now the database may have told its time
             call.touched = call.started_clock
         except BudgetExceeded as error:
             for sibling in self._calls.siblings(call):  # none of them is made

@@ -645,6 +645,42 @@ async def test_a_call_cancelled_while_it_waits_gives_back_what_it_held(
     check_sums(store)
 
 
+async def test_turns_of_calls_that_wait_no_more_are_for_the_others(
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+) -> None:
+    """Twelve that gave up would hold up everybody after them for twelve turns."""
+    set_budget(store, action="throttle", total_limit="0", throttle_interval_s="20")
+    tracker, other = knows_its_budgets(make_tracker()), knows_its_budgets(make_tracker())
+    tracker.admit(user_id="u-1", **CALL).record(**USAGE)
+
+    def turns() -> int:
+        [window] = rows(
+            "select round(extract(epoch from next_slot_at - clock_timestamp()) / 20) as next, free_slots from budget_windows"
+        )
+        return int(window["next"]) - len(window["free_slots"])
+
+    waiting = [asyncio.create_task(tracker.aadmit(user_id="u-1", max_wait=300, **CALL)) for _ in range(12)]
+    while turns() < 13:
+        await asyncio.sleep(0.01)
+    for task in waiting[:4] + waiting[6:]:
+        task.cancel()
+    await asyncio.wait(waiting[:4] + waiting[6:])
+    while turns() != 3:
+        await asyncio.sleep(0.01)
+    # Two still wait, each for the turn that it was given: the next one takes the first of those that came back.
+    with pytest.raises(BudgetThrottled) as caught:
+        other.admit(user_id="u-1", max_wait=0.1, **CALL)
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after < 21
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    while turns() != 1:
+        await asyncio.sleep(0.01)
+    assert rows("select free_slots from budget_windows") == [{"free_slots": []}]
+    assert (tracker.stats().faults, other.stats().faults) == (0, 0)
+
+
 async def test_a_call_may_be_told_to_wait_for_ever(store: PostgresStore, make_tracker: MakeTracker) -> None:
     """max_wait=inf is what somebody writes who would wait for ever."""
     set_budget(store, action="throttle", entity_id="quick", total_limit="0", throttle_interval_s="0.01")
@@ -798,10 +834,10 @@ def test_a_strict_budget_holds_a_token_for_every_byte(store: PostgresStore, make
     hold = tracker._controller.admit(request).hold
     assert hold is not None
     assert hold.amounts.tokens == 1000 + 8 + 3 * 50  # eight for what frames a message
-    request.tools = [{"name": "x" * 100}]
+    request.schema_bytes = 120
     hold = tracker._controller.admit(request).hold
     assert hold is not None
-    assert hold.amounts.tokens > 1000 + 3 * 50 + 100
+    assert hold.amounts.tokens == 1000 + 120 + 8 + 3 * 50
 
 
 @pytest.mark.parametrize("metric", ["tokens", "cost_usd"])

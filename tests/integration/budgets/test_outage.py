@@ -292,6 +292,7 @@ import datetime, os, sys, time
 
 # A machine whose clock is off, as far as Python can tell.
 off = datetime.timedelta(days=float(sys.argv[1]))
+set_to = datetime.timedelta(days=float(sys.argv[2]))  # what it is off by after some calls
 true_time, true_datetime = time.time, datetime.datetime
 time.time = lambda: true_time() + off.total_seconds()
 
@@ -314,6 +315,8 @@ tracker = VitalTracker(PostgresStore(os.environ["DATABASE"]), settings=Settings(
 config = {"callbacks": [tracker.handler], "metadata": {"vital_user_id": "u-1"}}
 admitted = 0
 for number in range(20):
+    if number == 4:
+        off = set_to
     try:
         if number % 2:
             tracker.admit(user_id="u-1", model="gpt-4o-mini", max_tokens=5).record(prompt_tokens=5, completion_tokens=5)
@@ -327,14 +330,14 @@ print(json.dumps([admitted, delivered.complete, tracker.stats().unchecked, track
 """
 
 
-@pytest.mark.parametrize("days", [-1, 1])
-def test_budgets_hold_where_the_clock_is_a_day_off(
-    days: int, database_url: str, store: PostgresStore, rows: Rows
+@pytest.mark.parametrize(("days", "set_to"), [(-1, -1), (1, 1), (0, 2), (0, -2), (3, 0)])
+def test_budgets_hold_where_the_clock_is_off_or_is_set(
+    days: int, set_to: int, database_url: str, store: PostgresStore, rows: Rows
 ) -> None:
-    """The database's clock decides in which day a call counts, and by when a grant lapses."""
+    """The database's clock decides in which day a call counts, and by when a grant lapses, also where ours is set meanwhile."""
     set_budget(store, daily_limit="7", monthly_limit="1000")
     done = subprocess.run(
-        [sys.executable, "-c", CLOCK, str(days)],
+        [sys.executable, "-c", CLOCK, str(days), str(set_to)],
         env={"DATABASE": database_url, "PYTHONPATH": str(REPOSITORY), "PATH": ""},
         capture_output=True,
         text=True,

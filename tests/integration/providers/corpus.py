@@ -39,11 +39,12 @@ _TOKENS: Final = (
 )
 
 
-class _DatedStore(MemoryStore):
-    """A store whose clock stands still, so that prices of one day are in force."""
-
-    def call(self, function: str, /, **arguments: object) -> Any:
-        return AT.isoformat() if function == "database_time_v1" else super().call(function, **arguments)
+def tracker_at(store: MemoryStore) -> VitalTracker:
+    """A tracker by whose clock it is that day, so that its prices are in force."""
+    tracker = VitalTracker(store, settings=Settings(spool=False))
+    now = datetime.now(UTC)
+    tracker._recorder.clock.sample(AT, now, now)
+    return tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +106,9 @@ def row_of(
     streamed: bool,
 ) -> dict[str, Any]:
     """The row of a call that the real integration makes of a case; `build` makes its model for the server's address."""
-    store = _DatedStore()
+    store = MemoryStore()
     with WireServer(lambda request: answer(case, request)) as server:
-        tracker = VitalTracker(store, settings=Settings(spool=False))
+        tracker = tracker_at(store)
         try:
             model = build(server.url, case)
             config = {"callbacks": [tracker.handler]}

@@ -72,7 +72,9 @@ class Bank:
             unit = whole(one["unit"], metric)
             for window in WINDOWS[one["budget"]]:
                 have = min(whole(one["have"].get(str(window), "0"), metric), self.grants[holder, window])
-                amount = 0 if refuse else unit - have + extra * unit
+                owe = whole(one["owe"].get(str(window), "0"), metric) if unit else 0
+                mine = self.grants[holder, window]
+                amount = 0 if refuse else unit - have + owe + extra * unit
                 self.grants[holder, window] += amount
                 rows.append(
                     {
@@ -83,6 +85,7 @@ class Bank:
                         "limit": "1000000",
                         "spent": "0",
                         "granted": "0",
+                        "mine": text(mine, metric),
                         "amount": text(amount, metric),
                         "over": refuse,
                     }
@@ -92,8 +95,8 @@ class Bank:
     def post(self, holder: str, draws: list[tuple[int, str]]) -> None:
         for window, amount in draws:
             drawn = whole(amount, METRIC[window])
-            assert 0 < drawn <= self.grants[holder, window]
-            self.grants[holder, window] -= drawn
+            assert drawn > 0
+            self.grants[holder, window] -= min(drawn, self.grants[holder, window])
 
     def renew(self, holder: str, kept: dict[str, str]) -> dict[str, str]:
         for key in [key for key in self.grants if key[0] == holder]:
@@ -136,6 +139,7 @@ class Books(RuleBasedStateMachine):
         self.plans = {kind: a_plan(self.ledger, kind) for kind in KINDS}
         self.held: dict[int, Hold] = {}
         self.unposted: Counter[tuple[str, int]] = Counter()
+        self.beyond: Counter[int] = Counter()  # what calls have used beyond what was held for them
 
     def note(self, hold: Hold | None) -> list[Hold]:
         if hold is not None:
@@ -201,14 +205,16 @@ class Books(RuleBasedStateMachine):
 
     @rule(target=rows, hold=consumes(holds), share=st.floats(0, 2))
     def settle(self, hold: Hold, share: float) -> Any:
-        """A call ends, cheaper or dearer than was thought; its draws are never more than was held."""
+        """A call ends, cheaper or dearer than was thought; it draws what it used."""
         used = Amounts(*(int(amount * share) for amount in hold.amounts))
         draws = self.ledger.settle(hold, used)
         assert self.ledger.settle(hold, Amounts(0, 0, 0)) is draws
         self.held.pop(id(hold))
         drawn = {window: whole(amount, METRIC[window]) for window, amount in draws}
         for window in hold.windows:
-            assert drawn.get(window.id, 0) == min(hold.amounts[window.metric], used[window.metric])
+            assert drawn.get(window.id, 0) == used[window.metric]
+        for window in hold.windows:
+            self.beyond[window.id] += max(used[window.metric] - hold.amounts[window.metric], 0)
         for window_id, amount in drawn.items():
             self.unposted[hold.holder, window_id] += amount
         return hold.holder, draws
@@ -252,7 +258,7 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def books_are_right(self) -> None:
-        """free + held + unposted is what was granted and not yet posted, in every window."""
+        """free + held + unposted is what was granted and not yet posted, in every window; free is below 0 only for debts."""
         self.ledger.return_unused(idle=False)  # what was released is counted
         holder = self.ledger.holder
         held: Counter[int] = Counter()
@@ -268,7 +274,8 @@ class Books(RuleBasedStateMachine):
                 continue
             assert known.granted == granted
             assert known.free + held[window_id] + self.unposted[holder, window_id] == granted
-            assert known.free >= 0
+            assert known.unposted == self.unposted[holder, window_id]
+            assert known.free >= -self.beyond[window_id]
 
 
 Books.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

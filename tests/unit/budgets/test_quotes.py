@@ -77,9 +77,7 @@ def test_a_strict_budget_refuses_what_nothing_limits_unless_it_may_be_limited() 
 
 def test_a_strict_prompt_has_a_token_for_every_byte_and_for_what_stands_around_messages() -> None:
     assert strict_prompt_tokens(request(prompt_bytes=1000, messages=2)) == 1000 + 2 * 8
-    assert (
-        strict_prompt_tokens(request(prompt_bytes=1000, tools=[{"name": "é"}])) == 1000 + 8 + len("[{'name': 'é'}]") + 1
-    )
+    assert strict_prompt_tokens(request(prompt_bytes=1000, schema_bytes=17, image_tokens=50)) == 1000 + 8 + 17 + 50
 
 
 def over(budget: int, limit: str, spent: str = "0", granted: str = "0", **changes: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery.costs import Costs
+from vital_tracking.delivery.encoding import EndedCall
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.ids import new_id
@@ -32,6 +34,9 @@ class Budgets:
     def settle(self, hold: AHold, record: CallRecord, cost: Decimal | None) -> Draws:
         hold.settled = [(1, "0.5")]
         return hold.settled
+
+    def ended(self, hold: AHold, call: EndedCall, settle: Callable[[], object]) -> None:
+        pass
 
     def posted(self, holder: str, draws: Draws) -> None:
         self.told.append((holder, draws))

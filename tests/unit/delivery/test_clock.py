@@ -1,0 +1,73 @@
+"""The database's clock as a process knows it: a call is dated by it, whatever happens to the clock of the machine.
+
+If one of these fails, a call counts in another window than that of which it was paid, and a limit is spent twice.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from vital_tracking.delivery.clock import DatabaseClock
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Machine:
+    """A machine with a clock that can be set, and one that cannot."""
+
+    def __init__(self) -> None:
+        self.passed_s = 0.0
+        self.set_by_s = 0.0
+        self.clock = DatabaseClock(lambda: NOON.timestamp() + self.passed_s + self.set_by_s, lambda: self.passed_s)
+
+    def hear(self, off_s: float, *, trip_s: float = 0.0) -> None:
+        """The database tells its time, which is so far ahead of true time."""
+        true = NOON + timedelta(seconds=self.passed_s)
+        before = true + timedelta(seconds=self.set_by_s)
+        trip = timedelta(seconds=trip_s)
+        self.clock.sample(true + timedelta(seconds=off_s) + trip / 2, before, before + trip)
+
+
+def test_nothing_is_known_before_the_database_has_told_its_time() -> None:
+    machine = Machine()
+    machine.set_by_s = 3600
+    assert machine.clock.skew_s is None
+    assert machine.clock.now()[1] is True
+
+
+def test_a_clock_that_is_set_is_corrected_at_once() -> None:
+    machine = Machine()
+    machine.hear(0.2)
+    assert machine.clock.skew_s == 0
+    machine.set_by_s = 2 * 86400
+    machine.passed_s = 60
+    assert machine.clock.skew_s == -2 * 86400
+    machine.set_by_s = -30
+    assert machine.clock.skew_s == 30
+    machine.set_by_s = 0
+    assert machine.clock.skew_s == 0
+    assert machine.clock.now()[1] is False
+
+
+def test_a_clock_that_was_off_and_is_put_right_agrees() -> None:
+    machine = Machine()
+    machine.hear(-300)
+    assert machine.clock.skew_s == -300
+    machine.set_by_s = -300.4
+    assert machine.clock.skew_s == 0
+
+
+def test_a_slow_answer_does_not_make_forget_what_is_known() -> None:
+    machine = Machine()
+    machine.hear(5)
+    machine.hear(5, trip_s=8)
+    assert machine.clock.skew_s == 5
+    machine.hear(90, trip_s=8)
+    assert machine.clock.skew_s == 90
+
+
+def test_the_first_difference_is_kept() -> None:
+    machine = Machine()
+    machine.hear(7)
+    machine.hear(70)
+    assert (machine.clock.first_s, machine.clock.skew_s) == (7, 70)
