@@ -7,7 +7,7 @@ immutable
 set search_path = ''
 as $$
   select coalesce(jsonb_object_agg(fact, metadata ->> fact), '{}')
-  from unnest('{service_tier, speed, inference_geo, search_context_size, processing}'::text[]) as fact
+  from unnest('{service_tier, speed, latency, inference_geo, search_context_size, search_tool, processing}'::text[]) as fact
   where metadata ->> fact is not null
 $$;
 

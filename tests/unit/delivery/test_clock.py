@@ -64,10 +64,3 @@ def test_a_slow_answer_does_not_make_forget_what_is_known() -> None:
     assert machine.clock.skew_s == 5
     machine.hear(90, trip_s=8)
     assert machine.clock.skew_s == 90
-
-
-def test_the_first_difference_is_kept() -> None:
-    machine = Machine()
-    machine.hear(7)
-    machine.hear(70)
-    assert (machine.clock.first_s, machine.clock.skew_s) == (7, 70)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +281,8 @@ def test_an_earlier_versions_correction_of_the_clock_still_holds(replayer: Repla
     uncorrected, corrected = (a_frame(a_record(clocked=clocked)) for clocked in (True, False))
     left_behind(folder_of(tracker), [uncorrected], [corrected, clock])
     left_behind(folder_of(tracker), [a_frame(a_record(clocked=True))])  # one that has never known the clock
-    tracker._recorder.clock.skew_s = -3600.0
+    now = datetime.now(UTC)
+    tracker._recorder.clock.sample(now - timedelta(hours=1), now, now)
     assert tracker._recorder.replay(60)
     found = sorted((row["created_at"] - BEGUN_AT).total_seconds() for row in rows())
     assert found == [0, 0, 7200.5]
