@@ -5,7 +5,8 @@
 # make bench  what it costs, beside what you would take instead, in a quarter of an hour; docs/performance.md has the figures
 # make bench-full  the same for longer, at more sizes, in an hour; JSON=FILE keeps the figures of both
 # make bench-reports  how fast reports are at CALLS calls; at CALLS=10000000 it takes 7 GB and an hour
-# make soak   ten minutes of mixed load, forks and outages: is every call stored once, do memory and files stay flat?
+# make soak   storms on budgets and delivery, then ten minutes of mixed load, forks and outages: does nothing overspend, is every call
+#             stored once, do memory and files stay flat?
 #
 # Each makes its own virtual environment where none is. PYTHON names the interpreter, 3.11 or newer; MINUTES how long to soak.
 
@@ -50,6 +51,7 @@ bench-reports: $(VENV)/.test
 	$(BIN)/python -m benchmarks.reports --calls $(CALLS)
 
 soak: $(VENV)/.test
+	$(BIN)/python -m benchmarks.storms
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 format: $(VENV)/.check
