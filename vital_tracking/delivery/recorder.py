@@ -16,7 +16,7 @@ from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.encoding import EndedCall, Recordable, as_log_record, dated, key_of
-from vital_tracking.delivery.memory_queue import RECORD_OVERHEAD
+from vital_tracking.delivery.memory_queue import as_queued
 from vital_tracking.delivery.pipeline import Pipeline
 from vital_tracking.delivery.settlement import Holds
 from vital_tracking.delivery.stats import Delivered, Stats
@@ -26,7 +26,6 @@ from vital_tracking.spool.log_record import LogRecord, RecordKind
 from vital_tracking.spool.orphans import OrphanedSegments
 from vital_tracking.stores.protocol import Store
 
-_AS_IT_IS: Final = 4096  # about the bytes of a queued call that is not packed, with what it refers to
 _MOST_AS_THEY_ARE: Final = 1000  # calls that wait in memory unpacked; further ones are packed, which is smaller
 
 
@@ -164,7 +163,7 @@ class Recorder:
         elif self._writer.closing:  # the process is ending, and its memory with it
             self.refuse()
             return False
-        elif self._queue.put(record, len(record.payload) + RECORD_OVERHEAD if record.item is None else _AS_IT_IS):
+        elif self._queue.put(*as_queued(record)):
             waiting = len(self._queue.waiting)
         else:
             return self._merge(item)
