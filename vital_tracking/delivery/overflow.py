@@ -26,7 +26,7 @@ from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.ids import new_id
 from vital_tracking.spool.disk_queue import Spool
-from vital_tracking.spool.log_record import LogRecord, RecordKind
+from vital_tracking.spool.log_record import RUNS, LogRecord, RecordKind
 
 # What budgets and aggregates are kept by; everything else is detail.
 _OWNERS: Final = (
@@ -236,7 +236,7 @@ class Overflow:
             if not idle:
                 self._queue.rewind()
                 return
-            if waiting.kind == RecordKind.RUN:
+            if waiting.kind in RUNS:
                 self._counts.drop(1, "neither disk nor memory has room")
             else:
                 self._add(decoded(waiting, self._counts.fault))

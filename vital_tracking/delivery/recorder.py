@@ -7,13 +7,14 @@ The batch processor empties all three.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record
 from vital_tracking.calls.live import LiveCall
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.record import CallRecord
+from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.encoding import EndedCall, Recordable, as_log_record, dated, key_of
 from vital_tracking.delivery.memory_queue import as_queued
@@ -43,6 +44,7 @@ class Recorder:
         self.on_tick: list[Callable[[], None]] = []
         self.on_alerts: Callable[[list[dict[str, Any]]], None] | None = None
         self._settings = settings
+        self._runs: dict[str, RunRecord] = {}  # service runs that have begun in this process and not ended
         self._location = None if store.in_memory else spool_location(settings, store.identity, store.description)
         self._make_pipeline(None)
 
@@ -69,6 +71,7 @@ class Recorder:
     def reset_after_fork(self) -> None:
         """In a forked child: no queue, no spool, no counts, no connections of the parent's."""
         self._pipeline.let_go()
+        self._runs = {}  # the parent's
         self._make_pipeline(self.holds)
         self.store.after_fork()
 
@@ -172,6 +175,14 @@ class Recorder:
         self._notice(waiting)
         return True
 
+    def put_run(self, run: RunRecord) -> bool:
+        """Record one state of a service run; one that has no end when the process ends is recorded as abandoned."""
+        if run.status == "running":
+            self._runs[run.id] = run
+        else:
+            self._runs.pop(run.id, None)
+        return self.put(run)
+
     def put_held(self, item: EndedCall) -> bool:
         """Record a call for which budgets hold something; where it is lost, its hold is given back."""
         key = key_of(item)
@@ -199,6 +210,8 @@ class Recorder:
 
     def close(self, timeout: float = 5.0) -> Delivered:
         """Send what waits, for at most `timeout` seconds, and stop. What is left stays in the spool."""
+        for run in list(self._runs.values()):
+            self.put_run(run.abandoned(datetime.now(UTC)))
         return self._pipeline.close(timeout)
 
     def stats(self) -> Stats:
