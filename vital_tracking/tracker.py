@@ -329,7 +329,7 @@ class _ScopeHost:
 
     def put_run(self, run: RunRecord) -> None:
         """Record one state of a service run; never raises."""
-        self._recorder.put(run)
+        self._recorder.put_run(run)
 
     def attached(self, callbacks: Any, more: Any = None) -> Any:
         """A caller's callbacks, and more of them, with the handler among them, once; without it when the tracker is closed."""

@@ -24,7 +24,7 @@ create table public.service_runs (
   constraint service_runs_service_type check (
     service_type in ('1:1_conversation', 'virtual_panel', 'workflow', 'solution_builder')
   ),
-  constraint service_runs_status check (status in ('running', 'ok', 'error', 'cancelled')),
+  constraint service_runs_status check (status in ('running', 'ok', 'error', 'cancelled', 'abandoned')),
   constraint service_runs_ended check ((ended_at is null) = (status = 'running')),
   constraint service_runs_order check (ended_at >= started_at),
   constraint service_runs_metadata_small check (
@@ -33,6 +33,7 @@ create table public.service_runs (
 );
 
 comment on table public.service_runs is 'One row a service run, with its status, start and end; runs nest by parent_run_id.';
+comment on column public.service_runs.status is 'running, ok, error, cancelled; abandoned: its process has ended before it.';
 comment on column public.service_runs.ancestor_run_ids is 'The runs around this one, the nearest first.';
 comment on column public.service_runs.error_type is 'Class name of the error that ended the run; its text is never stored.';
 

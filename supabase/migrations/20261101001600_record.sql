@@ -103,7 +103,8 @@ end;
 $$;
 
 -- Insert service runs or end them; returns how many rows were new or changed, and how many there were. An end is final: a start that
--- arrives after it changes nothing. (`holder` is not used: it makes the signature that of insert_calls.)
+-- arrives after it changes nothing. Only the true end of a run that was taken for abandoned replaces that. How long it took is known
+-- by one clock, and added to the start as it is stored. (`holder` is not used: it makes the signature that of insert_calls.)
 create function vital_private.upsert_runs(batch json, holder text) returns bigint[]
 language plpgsql
 set search_path = ''
@@ -120,10 +121,13 @@ begin
     r.service_id, r.service_name, r.agent_id, r.workflow_id, r.panel_id, r.panel_size, r.solution_id,
     coalesce(r.status, 'running'), r.started_at, r.ended_at, r.error_type, coalesce(r.metadata, '{}')
   from json_populate_recordset(null::public.service_runs, batch) as r
-  order by r.id, r.ended_at nulls last
+  order by r.id, r.ended_at is null, r.status = 'abandoned', r.ended_at
   on conflict (id) do update
-    set status = excluded.status, ended_at = excluded.ended_at, error_type = excluded.error_type, recorded_at = now()
-    where known.ended_at is null and excluded.ended_at is not null;
+    set
+      status = excluded.status, ended_at = known.started_at + (excluded.ended_at - excluded.started_at),
+      error_type = excluded.error_type, session_id = coalesce(known.session_id, excluded.session_id), recorded_at = now()
+    where excluded.ended_at is not null
+      and (known.ended_at is null or (known.status = 'abandoned' and excluded.status <> 'abandoned'));
   get diagnostics changed = row_count;
   return array[changed, json_array_length(batch)];
 end;

@@ -15,7 +15,7 @@ begin
     create materialized view public.mv_service_costs as
     with runs as (
       select
-        r.organization_id, r.service_type, count(*) as runs, count(*) filter (where r.status in ('error', 'cancelled')) as failed_runs,
+        r.organization_id, r.service_type, count(*) as runs, count(*) filter (where r.status in ('error', 'cancelled', 'abandoned')) as failed_runs,
         avg(extract(epoch from r.ended_at - r.started_at) * 1000)::double precision as average_run_ms
       from public.service_runs as r
       where r.started_at >= %1$s

@@ -351,6 +351,25 @@ def test_an_end_is_final_in_whatever_order_it_comes(db: Connection, batches: lis
     assert db.execute("select count(*) as runs from service_runs").fetchone() == {"runs": 1}
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_true_end_of_an_abandoned_run_replaces_that_and_no_other_end(db: Connection, at_once: bool) -> None:
+    """If this failed, a run whose parent process has died would be shown as abandoned, although it was brought to its end."""
+    states = [an_end(status="abandoned"), an_end(status="ok"), an_end(status="abandoned"), an_end(status="error")]
+    for batch in [states[:3], states[3:]] if at_once else [[state] for state in states]:
+        record_runs(db, *batch)
+    assert the_run(db)["status"] == "ok"
+
+
+def test_a_run_ends_after_it_began_although_the_clock_was_set_meanwhile(db: Connection) -> None:
+    """If this failed, its end would be refused, and it would be running for ever."""
+    late = "2026-03-01T12:00:00+00:00"
+    record_runs(db, a_run(started_at=late))
+    assert record_runs(db, an_end())["rejected"] == []  # by a clock that was set back
+    row = the_run(db)
+    assert (row["status"], (row["ended_at"] - row["started_at"]).total_seconds()) == ("ok", 90)
+    assert row["started_at"].isoformat() == late
+
+
 def test_a_bad_run_is_set_aside_alone(db: Connection) -> None:
     """If this failed, one bad run would take the others with it."""
     answer = record_runs(

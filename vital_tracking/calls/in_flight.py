@@ -94,6 +94,8 @@ class InFlightRegistry:
             return None if self._is_echo(key) else self._late(key, parent_run_id, tags)
         call.ref = None  # collecting the id means nothing from now on
         self._ended[key] = call.started_clock
+        if len(self._ended) > 2 * _MAX_ENDED:  # `close_stale` may come late
+            _trim(self._ended, _MAX_ENDED)
         if call.below is not None:
             self._uncover(call)
         if call.echoes:

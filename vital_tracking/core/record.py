@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
@@ -44,7 +44,7 @@ PRICE_FACTS: Final = (
 CallType = Literal["chat", "completion", "embedding"]
 
 
-RunStatus = Literal["running", "ok", "error", "cancelled"]
+RunStatus = Literal["running", "ok", "error", "cancelled", "abandoned"]
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class CallRecord:
 
 @dataclass(slots=True)
 class RunRecord:
-    """One state of a service run: sent when it starts (`running`) and again when it ends."""
+    """One state of a service run: sent when it starts (`running`) and again when it ends, or its process has (`abandoned`)."""
 
     id: str
     context: CallContext
@@ -109,3 +109,7 @@ class RunRecord:
     parent_run_id: str | None = None
     ancestor_run_ids: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def abandoned(self, at: datetime) -> RunRecord:
+        """The same at its end, where its process has ended first: `at` is that process's last sign of life."""
+        return replace(self, status="abandoned", ended_at=max(at, self.started_at))

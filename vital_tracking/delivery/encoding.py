@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable
 from datetime import UTC, timedelta
 from typing import TypeAlias, TypeVar
@@ -58,7 +57,8 @@ def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False
         kind, key = RecordKind.RECORD, id_bytes(item.id)
         payload, short = _packed(pack_record, dated(item, skew_s), short)
     else:
-        return LogRecord(RecordKind.RUN, os.urandom(16), pack_run(item)), False
+        kind = RecordKind.RUN_BEGUN if item.status == "running" else RecordKind.RUN
+        return LogRecord(kind, id_bytes(item.id), pack_run(item)), False
     if len(payload) >= MAX_BODY:
         raise ValueError("The record is too long.")
     return LogRecord(kind, key, payload), short

@@ -24,7 +24,7 @@ from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.delivery.upkeep import Upkeep
 from vital_tracking.errors import StoreError, StoreRejected, StoreUnavailable
-from vital_tracking.spool.log_record import LogRecord, RecordKind
+from vital_tracking.spool.log_record import RUNS, LogRecord, RecordKind
 from vital_tracking.stores.protocol import Store
 
 _UNFORESEEN_TRIES: Final = 4
@@ -86,12 +86,14 @@ class StoreExporter:
         # Where `refresh` has found another database than before, what dead processes left for the former one is not sent.
         items = [item for item in items if item.orphan is None or not item.orphan.released]
         calls: dict[str, Row] = {}
-        runs: dict[str, RunRecord] = {}
+        runs: dict[str, tuple[RunRecord, bytes]] = {}
         for item in items:
             try:
-                if item.kind == RecordKind.RUN:
-                    run = unpack_run(item.payload)
-                    runs[run.id] = run  # a run that began and ended in one batch is sent once
+                if item.kind in RUNS:
+                    run, ended = unpack_run(item.payload), item.kind == RecordKind.RUN
+                    if item.orphan is not None and not ended:
+                        run, ended = run.abandoned(item.orphan.last_written), True
+                    runs[run.id] = run, item.id if ended else b""  # one that began and ended in one batch is sent once
                     continue
                 record = decoded(item, self._counts.fault)
             except Exception as error:  # noqa: BLE001 - one bad item must not be lost, nor take its neighbours with it
@@ -102,9 +104,10 @@ class StoreExporter:
             self._counts.stats.replayed += item.orphan is not None
         self._settlement.forget_settled()
         rows = list(calls.values())
-        for run in runs.values():
+        for run, key in runs.values():
             try:
-                rows.append(Row("record_runs_v1", run.id, orjson.dumps(run_row(self._by_database_clock(run))).decode()))
+                text = orjson.dumps(run_row(self._by_database_clock(run))).decode()
+                rows.append(Row("record_runs_v1", run.id, text, key))
             except Exception as error:  # noqa: BLE001 - as above
                 self._counts.fault(error)
         return rows

@@ -6,10 +6,23 @@ import threading
 from collections import deque
 from typing import Final, Generic, TypeVar
 
+from vital_tracking.spool.log_record import LogRecord
+
 Item = TypeVar("Item")
 
-RECORD_OVERHEAD: Final = 200
-"""Bytes of a queued log record beside its JSON."""
+_RECORD_BYTES: Final = 350  # of a queued log record beside its JSON: two tuples, an id, a number, headers
+_UNPACKED_BYTES: Final = 4096  # of a queued call that is not packed, with what it refers to
+
+
+def as_queued(record: LogRecord) -> tuple[LogRecord, int]:
+    """A log record as it is to wait in memory, and the bytes that it takes there.
+
+    Its JSON is copied: what an encoder returns may keep the whole buffer that it was written into.
+    """
+    if record.item is not None:
+        return record, _UNPACKED_BYTES
+    payload = bytes(memoryview(record.payload))
+    return record._replace(payload=payload), len(payload) + _RECORD_BYTES
 
 
 class MemoryQueue(Generic[Item]):

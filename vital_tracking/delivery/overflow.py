@@ -21,12 +21,12 @@ from vital_tracking.core.usage import TOKEN_FIELDS, Count, TokenUsage
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import Recordable, dated, decoded, recorded
-from vital_tracking.delivery.memory_queue import RECORD_OVERHEAD, MemoryQueue
+from vital_tracking.delivery.memory_queue import MemoryQueue, as_queued
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.ids import new_id
 from vital_tracking.spool.disk_queue import Spool
-from vital_tracking.spool.log_record import LogRecord, RecordKind
+from vital_tracking.spool.log_record import RUNS, LogRecord, RecordKind
 
 # What budgets and aggregates are kept by; everything else is detail.
 _OWNERS: Final = (
@@ -42,9 +42,9 @@ _OWNERS: Final = (
 )
 # Owners that are still told apart once there are so many sums.
 _TOLD_APART: Final = (
-    (frozenset(_OWNERS) - {"session_id", "agent_id"}, 10_000),
-    (frozenset({"organization_id", "service_type"}), 20_000),
-    (frozenset[str](), 30_000),
+    (frozenset(_OWNERS) - {"session_id", "agent_id"}, 2_000),
+    (frozenset({"organization_id", "service_type"}), 3_000),
+    (frozenset[str](), 4_000),
 )
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _QUARTER: Final = timedelta(minutes=15)
@@ -54,18 +54,19 @@ _QUARTER: Final = timedelta(minutes=15)
 class _Sum:
     first: CallRecord
     calls: int = 0
-    usage: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(TOKEN_FIELDS, 0))
-    units: dict[str, Count] = field(default_factory=dict)
+    tokens: list[int] = field(default_factory=lambda: [0] * len(TOKEN_FIELDS))
+    units: dict[str, Count] | None = None
     estimated: bool = False
     cost: Cost | None = None
     reported_cost: Decimal | None = None
-    draws: dict[int, Decimal] = field(default_factory=dict)
-    ids: list[bytes] = field(default_factory=list)
+    draws: dict[int, Decimal] | None = None
+    ids: list[bytes] | None = None  # of those of its calls whose beginnings lie in the spool
 
 
 class MergedCalls:
-    """The sums of calls that could not be kept one by one. Bounded: past ten thousand, sessions and agents are no longer told
-    apart, past twenty thousand users neither, past thirty thousand nothing but models, prices and times."""
+    """The sums of calls that could not be kept one by one. Bounded, each takes some 2 KiB: past two thousand, sessions
+    and agents are no longer told apart, past three thousand users neither, past four thousand nothing but models, prices and
+    times."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -75,7 +76,8 @@ class MergedCalls:
         return len(self._sums)
 
     def add(self, record: CallRecord, cost: Cost | None, holder: str | None, draws: Draws, *ids: bytes) -> None:
-        """Add a call with its cost, None where it has no price, what it drew on the grants of `holder`, and its id."""
+        """Add a call with its cost, None where it has no price, and what it drew on the grants of `holder`; `ids` are those of
+        its calls whose beginnings lie in the spool."""
         with self._lock:
             # Clean and short, as the row will have them: so they can be hashed, and take little room.
             owners: list[Any] = [clean_text(getattr(record.context, name)) for name in _OWNERS]
@@ -119,20 +121,25 @@ class MergedCalls:
                 )
                 total = self._sums[key] = _Sum(first)
             total.calls += record.calls
-            for name in TOKEN_FIELDS:
-                total.usage[name] += getattr(record.usage, name)
-            for unit, count in record.usage.units.items():
-                total.units[unit] = total.units.get(unit, 0) + count
+            for place, name in enumerate(TOKEN_FIELDS):
+                total.tokens[place] += getattr(record.usage, name)
+            if record.usage.units:
+                units = total.units = total.units or {}
+                for unit, count in record.usage.units.items():
+                    units[unit] = units.get(unit, 0) + count
             total.estimated |= record.usage.estimated
             if (reported := record.reported_cost) is not None:
                 total.reported_cost = (
                     reported if total.reported_cost is None else MONEY.add(total.reported_cost, reported)
                 )
-            total.ids += ids
+            if ids:
+                total.ids = [*(total.ids or ()), *ids]
             if cost is not None:
                 total.cost = cost if total.cost is None else total.cost.plus(cost)
-            for window, amount in draws:
-                total.draws[window] = MONEY.add(total.draws.get(window, Decimal(0)), Decimal(amount))
+            if draws:
+                drawn = total.draws = total.draws or {}
+                for window, amount in draws:
+                    drawn[window] = MONEY.add(drawn.get(window, Decimal(0)), Decimal(amount))
 
     def drain(self) -> list[tuple[CallRecord, Draws, str | None, list[bytes]]]:
         """The sums as records, with what they drew and on whose grants, and the ids of their calls; nothing is left here."""
@@ -141,9 +148,9 @@ class MergedCalls:
         return [
             (
                 _record(total),
-                [(window, format(amount, "f")) for window, amount in total.draws.items()],
+                [(window, format(amount, "f")) for window, amount in (total.draws or {}).items()],
                 key[-2],
-                total.ids,
+                total.ids or [],
             )
             for key, total in sums.items()
         ]
@@ -229,7 +236,7 @@ class Overflow:
             if not idle:
                 self._queue.rewind()
                 return
-            if waiting.kind == RecordKind.RUN:
+            if waiting.kind in RUNS:
                 self._counts.drop(1, "neither disk nor memory has room")
             else:
                 self._add(decoded(waiting, self._counts.fault))
@@ -247,17 +254,19 @@ class Overflow:
         cost = self._costs.cost_of(record)
         key = id_bytes(record.id)
         holder, draws = self._settlement.settle(key, record, self._costs.counted(record, cost))
-        self._merged.add(record, cost, holder, draws, key)
+        begun = (key,) if self._spool is not None and self._spool.has_begun(key) else ()
+        self._merged.add(record, cost, holder, draws, *begun)
         self._settlement.forget(key)
 
     def _kept(self, record: LogRecord, *, critical: bool) -> bool:
         return (
             self._spool is not None and self._spool.append(record.kind, record.id, record.payload, critical=critical)
-        ) or self._queue.put(record, len(record.payload) + RECORD_OVERHEAD)
+        ) or self._queue.put(*as_queued(record))
 
 
 def _record(total: _Sum) -> CallRecord:
-    usage = TokenUsage(**total.usage, units=total.units, estimated=total.estimated)
+    tokens: dict[str, Any] = dict(zip(TOKEN_FIELDS, total.tokens, strict=True))
+    usage = TokenUsage(**tokens, units=total.units or {}, estimated=total.estimated)
     return replace(total.first, usage=usage, calls=total.calls, cost=total.cost, reported_cost=total.reported_cost)
 
 

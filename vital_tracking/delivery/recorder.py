@@ -7,16 +7,18 @@ The batch processor empties all three.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record
 from vital_tracking.calls.live import LiveCall
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.record import CallRecord
+from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.encoding import EndedCall, Recordable, as_log_record, dated, key_of
-from vital_tracking.delivery.memory_queue import RECORD_OVERHEAD
+from vital_tracking.delivery.memory_queue import as_queued
 from vital_tracking.delivery.pipeline import Pipeline
 from vital_tracking.delivery.settlement import Holds
 from vital_tracking.delivery.stats import Delivered, Stats
@@ -26,7 +28,6 @@ from vital_tracking.spool.log_record import LogRecord, RecordKind
 from vital_tracking.spool.orphans import OrphanedSegments
 from vital_tracking.stores.protocol import Store
 
-_AS_IT_IS: Final = 4096  # about the bytes of a queued call that is not packed, with what it refers to
 _MOST_AS_THEY_ARE: Final = 1000  # calls that wait in memory unpacked; further ones are packed, which is smaller
 
 
@@ -44,6 +45,7 @@ class Recorder:
         self.on_tick: list[Callable[[], None]] = []
         self.on_alerts: Callable[[list[dict[str, Any]]], None] | None = None
         self._settings = settings
+        self._runs: dict[str, RunRecord] = {}  # service runs that have begun in this process and not ended
         self._location = None if store.in_memory else spool_location(settings, store.identity, store.description)
         self._make_pipeline(None)
 
@@ -70,6 +72,7 @@ class Recorder:
     def reset_after_fork(self) -> None:
         """In a forked child: no queue, no spool, no counts, no connections of the parent's."""
         self._pipeline.let_go()
+        self._runs = {}  # the parent's
         self._make_pipeline(self.holds)
         self.store.after_fork()
 
@@ -164,7 +167,7 @@ class Recorder:
         elif self._writer.closing:  # the process is ending, and its memory with it
             self.refuse()
             return False
-        elif self._queue.put(record, len(record.payload) + RECORD_OVERHEAD if record.item is None else _AS_IT_IS):
+        elif self._queue.put(*as_queued(record)):
             waiting = len(self._queue.waiting)
         else:
             return self._merge(item)
@@ -172,6 +175,22 @@ class Recorder:
             self._counts.stats.shortened += 1
         self._notice(waiting)
         return True
+
+    def put_run(self, run: RunRecord) -> bool:
+        """Record one state of a service run; one that has no end when the process ends is recorded as abandoned."""
+        if run.status == "running":
+            self._runs[run.id] = run
+        else:
+            known = self._runs.pop(run.id, None)
+            if known is not None and known.context.session_id != run.context.session_id:
+                run = replace(run, context=known.context)
+        return self.put(run)
+
+    def serves_thread(self, run_id: str | None, thread: str | None) -> None:
+        """A graph with a thread has started in a service run: the run is a part of that thread's session, unless it has one."""
+        run = self._runs.get(run_id or "")
+        if run is not None and thread and run.context.session_id is None:
+            self.put_run(replace(run, context=run.context.replace({"session_id": thread})))
 
     def put_held(self, item: EndedCall) -> bool:
         """Record a call for which budgets hold something; where it is lost, its hold is given back."""
@@ -200,6 +219,8 @@ class Recorder:
 
     def close(self, timeout: float = 5.0) -> Delivered:
         """Send what waits, for at most `timeout` seconds, and stop. What is left stays in the spool."""
+        for run in list(self._runs.values()):
+            self.put_run(run.abandoned(datetime.now(UTC)))
         return self._pipeline.close(timeout)
 
     def stats(self) -> Stats:

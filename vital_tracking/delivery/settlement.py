@@ -16,7 +16,8 @@ from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import EndedCall, recorded
 from vital_tracking.delivery.stats import Counts
 
-_MOST_PENDING: Final = 10_000  # what does not fit is settled when its row is made
+_MOST_PENDING: Final = 2_000  # what does not fit is settled when its row is made
+_MOST_HELD: Final = 2_000  # past that, what was drawn on grants that are no more is forgotten
 
 Draws: TypeAlias = list[tuple[int, str]]
 """What a call drew on its process's grants: [(window id, amount in the budget's metric as text), ...]."""
@@ -42,8 +43,8 @@ class Holds(Protocol):
 
 
 @dataclass(slots=True)
-class _MergedHold:
-    """What the calls of a merged row drew together; they were settled one by one."""
+class _Settled:
+    """What a call drew on the grants of `holder`, or the calls of a merged row together; all that is kept of its hold."""
 
     holder: str | None
     settled: Draws
@@ -56,7 +57,8 @@ class Settlement:
         self.holds = holds
         self._costs = costs
         self._counts = counts
-        self._held: dict[bytes, Any] = {}  # a hold of the budgets (it has `holder` and `settled`), or a _MergedHold
+        self._held: dict[bytes, Any] = {}  # a hold of the budgets (it has `holder` and `settled`), or a _Settled
+        self._holder: str | None = None  # whose grants the last call has drawn on
         self._pending: deque[tuple[bytes, EndedCall]] = deque(maxlen=_MOST_PENDING)
         # Who asks that all be settled waits for those that another thread is settling.
         self._settling = threading.RLock()
@@ -64,6 +66,7 @@ class Settlement:
     def register(self, key: bytes, call: EndedCall) -> None:
         """Remember what is held for a call that is about to be recorded."""
         self._held[key] = call.hold
+        self._holder = call.hold.holder
         try:
             if self.holds is not None:
                 self.holds.ended(call.hold, call, functools.partial(self._settle_now, key, call))
@@ -74,7 +77,7 @@ class Settlement:
     def register_merged(self, key: bytes, holder: str | None, draws: Draws) -> None:
         """Remember what the calls of a merged row drew on the grants of `holder`."""
         if draws:
-            self._held[key] = _MergedHold(holder, draws)
+            self._held[key] = _Settled(holder, draws)
 
     def settle(self, key: bytes, record: CallRecord, counted: Decimal | None) -> tuple[str | None, Draws]:
         """Settle a call's hold with what budgets count of it, in US dollars; returns the holder of the grants, and the draws."""
@@ -84,6 +87,7 @@ class Settlement:
         draws: Draws | None = hold.settled
         if draws is None and self.holds is not None:
             draws = self.holds.settle(hold, record, counted)
+            self._held[key] = _Settled(hold.holder, draws)  # smaller: calls may wait for long
         return hold.holder, draws or []
 
     def settle_pending(self) -> bool:
@@ -110,6 +114,13 @@ class Settlement:
         """Settle in time during an outage: other calls need what is held, and the calls waiting here take up memory."""
         if len(self._pending) > _MOST_PENDING // 10:
             self.settle_pending()
+
+    def forget_lapsed(self) -> None:
+        """Let go of what waiting calls drew on grants that are no more, where there is much of it: the database ignores it."""
+        if len(self._held) > _MOST_HELD:
+            for key, hold in list(self._held.items()):
+                if hold.settled is not None and hold.holder != self._holder:
+                    self._held.pop(key, None)
 
     def forget_settled(self) -> None:
         """Let go of waiting calls whose holds were settled as their rows were made."""

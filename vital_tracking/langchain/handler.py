@@ -33,6 +33,7 @@ from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.frames import current_frame, locate
 from vital_tracking.core.record import HUNG_UP, CallType
+from vital_tracking.core.sanitize import clean_text
 from vital_tracking.delivery import Recorder
 from vital_tracking.delivery.encoding import dated
 from vital_tracking.errors import BudgetExceeded
@@ -242,11 +243,22 @@ class VitalHandler(BaseCallbackHandler):
     # Runs around calls: chains, graphs, tools and retrievers are followed for parentage, and for calls they leave behind.
 
     def on_chain_start(
-        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+        self,
+        serialized: Any,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
-        """Note a run and its place in the tree."""
+        """Note a run and its place in the tree, and the thread that a graph serves."""
         try:
             self._calls.start_run(run_id, parent_run_id)
+            if metadata is not None and "thread_id" in metadata:
+                frame, _ = locate(current_frame.get(), metadata)
+                if frame is not None and frame.context.session_id is None:
+                    self._recorder.serves_thread(frame.context.service_run_id, clean_text(metadata["thread_id"]))
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
 

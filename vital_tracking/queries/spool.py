@@ -190,7 +190,7 @@ def process_in(folder: Path, database: str, *, here: bool) -> Process:
         bytes_in(folder),
         len(tally.ended),
         tally.runs,
-        len(tally.begun),
+        tally.calls_begun,
         tally.damaged,
     )
 

@@ -12,7 +12,7 @@ from vital_tracking.calls import resolve
 from vital_tracking.calls.json_codec import unpack_record, unpack_run
 from vital_tracking.calls.wire import unpack_call
 from vital_tracking.core.record import CallRecord, RunRecord
-from vital_tracking.spool.log_record import BEGINNINGS, LogRecord, RecordKind, clock_skew, read_records
+from vital_tracking.spool.log_record import BEGINNINGS, RUNS, LogRecord, RecordKind, clock_skew, read_records
 from vital_tracking.spool.owner import is_alive
 
 _TAIL: Final = -12
@@ -114,6 +114,6 @@ def _record_of(entry: LogRecord, skew_s: float = 0.0) -> CallRecord | RunRecord 
             return resolve.record_of(unpack_call(entry.id, entry.payload, skew_s))
         if entry.kind in (RecordKind.RECORD, RecordKind.BEGUN):
             return unpack_record(entry.payload, skew_s)
-        if entry.kind == RecordKind.RUN:
+        if entry.kind in RUNS:
             return unpack_run(entry.payload)
     return None

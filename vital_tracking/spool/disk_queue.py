@@ -111,9 +111,13 @@ class Spool:
 
     # Around reading and writing
 
+    def has_begun(self, id: bytes) -> bool:  # noqa: A002 - the format's word
+        """Whether the beginning of that call lies here, and no end."""
+        return id in self.writer.begun
+
     def delivered(self, id: bytes) -> None:  # noqa: A002 - the format's word
         """The call of that id is in the store. If its end did not go through this spool, a tombstone takes its beginning back."""
-        if id in self.writer.begun:
+        if self.has_begun(id):
             self.append(RecordKind.TOMBSTONE, id, b"", critical=True)
             self.reader.ended(id)
 

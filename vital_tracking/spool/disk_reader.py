@@ -19,7 +19,9 @@ class SpoolReader:
         self._furthest: Position = (1, 0)  # damage before this place was counted already
         self._in_hand = 0
         self._uncounted = 0
-        self._open: dict[bytes, Segment] = {}  # the segments in which calls have begun that were read and have no end
+        self._open: dict[
+            bytes, Segment
+        ] = {}  # the segments in which calls and runs have begun that were read and have no end
 
     @property
     def has_open_calls(self) -> bool:
@@ -109,14 +111,14 @@ class SpoolReader:
             behind = offset + end
             if record is None:
                 self.damaged += (segment.number, behind) > self._furthest
-            elif record.kind in BEGINNINGS:
+                continue
+            if record.kind in BEGINNINGS:
                 if record.id not in self._open:
                     self._open[record.id] = segment
                     segment.opened.add(record.id)
-            elif record.kind == RecordKind.TOMBSTONE:
+            elif record.kind in ROWS or record.kind == RecordKind.TOMBSTONE:
                 self.ended(record.id)
-            elif record.kind in ROWS:
-                self.ended(record.id)
+            if record.kind in ROWS:
                 records.append(record)
                 if len(records) >= limit:
                     break

@@ -71,7 +71,7 @@ class SpoolWriter:
         self.nearly_full = False
         # Rows that wait: one entry each, since a deque's length is exact where a counter of many threads is not.
         self.waiting: deque[None] = deque()
-        self.begun: set[bytes] = set()  # calls that have begun here and have no end here
+        self.begun: set[bytes] = set()  # calls and runs that have begun here and have no end here
         self._dirty = False
         self._wake: SimpleQueue[bool] = SimpleQueue()
         self._syncing = False
@@ -104,10 +104,9 @@ class SpoolWriter:
             return False
         if kind in ROWS:
             self.waiting.append(None)
-            self.begun.discard(id)
-        elif kind in BEGINNINGS:
+        if kind in BEGINNINGS:
             self.begun.add(id)
-        elif kind == _TOMBSTONE:
+        else:
             self.begun.discard(id)
         if not self._dirty:
             self._dirty = True

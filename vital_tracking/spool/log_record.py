@@ -30,8 +30,9 @@ class RecordKind(IntEnum):
     """What a log record says.
 
     OPENED and CALL: a call of LangChain's has begun, and has ended. BEGUN and RECORD: the same of any other call. TOMBSTONE: a
-    call that has begun here has no end here, because it was not made after all, or its end went another way. RUN: a state of a
-    service run. CLOCK: what corrects the times of calls whose own records do not say it; earlier versions have written it.
+    call that has begun here has no end here, because it was not made after all, or its end went another way. RUN_BEGUN and RUN: a
+    service run has begun, and has ended; earlier versions have written RUN for both. CLOCK: what corrects the times of calls
+    whose own records do not say it; earlier versions have written it.
     """
 
     OPENED = 1
@@ -41,11 +42,13 @@ class RecordKind(IntEnum):
     RUN = 5
     TOMBSTONE = 6
     CLOCK = 7
+    RUN_BEGUN = 8
 
 
-BEGINNINGS: Final = frozenset({RecordKind.OPENED, RecordKind.BEGUN})
+BEGINNINGS: Final = frozenset({RecordKind.OPENED, RecordKind.BEGUN, RecordKind.RUN_BEGUN})
 ENDS: Final = frozenset({RecordKind.CALL, RecordKind.RECORD})
-ROWS: Final = frozenset({RecordKind.CALL, RecordKind.RECORD, RecordKind.RUN})
+RUNS: Final = frozenset({RecordKind.RUN, RecordKind.RUN_BEGUN})
+ROWS: Final = ENDS | RUNS
 
 
 class LogRecord(NamedTuple):

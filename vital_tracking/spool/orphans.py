@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from vital_tracking.spool.log_record import (
     BEGINNINGS,
     ENDS,
     ROWS,
+    RUNS,
     LogRecord,
     RecordKind,
     clock_skew,
@@ -32,7 +34,7 @@ _MOST_CLAIMED: Final = 16  # at once: each takes a file descriptor
 
 
 class Tally:
-    """A count of one process's log records: `begun` are its calls without an end, `ended` the ids of those with one."""
+    """A count of one process's log records: `begun` are its calls and runs without an end, `ended` the ids of calls with one."""
 
     def __init__(self) -> None:
         self.begun: dict[bytes, LogRecord] = {}
@@ -47,15 +49,22 @@ class Tally:
             self.damaged += 1
         elif record.kind in BEGINNINGS:
             self.begun[record.id] = record
+            self.runs += record.kind == RecordKind.RUN_BEGUN
         elif record.kind in ENDS:
             self.begun.pop(record.id, None)
             self.ended.add(record.id)
         elif record.kind == RecordKind.TOMBSTONE:
             self.begun.pop(record.id, None)
         elif record.kind == RecordKind.RUN:
+            self.begun.pop(record.id, None)
             self.runs += 1
         elif record.kind == RecordKind.CLOCK and self.skew_s is None:
             self.skew_s = clock_skew(record.payload)
+
+    @property
+    def calls_begun(self) -> int:
+        """How many calls have no end."""
+        return sum(record.kind not in RUNS for record in self.begun.values())
 
 
 class OrphanedSegments:
@@ -73,7 +82,8 @@ class OrphanedSegments:
             for record, _ in read_records(_bytes_of(path)):
                 tally.add(record)
         self.damaged = tally.damaged
-        self.calls, self.runs, self.abandoned = len(tally.ended), tally.runs, len(tally.begun)
+        self.calls, self.runs, self.abandoned = len(tally.ended), tally.runs, tally.calls_begun
+        self.last_written = _last_written(self._segments)
         self._former_skew_s = tally.skew_s or 0.0
         self._first = [self._of_another(record) for record in tally.begun.values()]
 
@@ -100,7 +110,7 @@ class OrphanedSegments:
                 break  # not now
             for record, end in read_records(data, position):
                 position = end
-                if record is not None and record.kind in ROWS:
+                if record is not None and record.kind in ROWS - BEGINNINGS:  # a run's end says all of it
                     records.append(self._of_another(record))
                     if len(records) == limit:
                         break
@@ -236,6 +246,15 @@ def _is_litter(path: Path) -> bool:
         return time.time() - path.stat().st_mtime > _LITTER_S
     except OSError:
         return False
+
+
+def _last_written(segments: Sequence[tuple[int, Path]]) -> datetime:
+    """When a dead process has last written to its segments: its last sign of life."""
+    times = [0.0]
+    for _, path in segments:
+        with contextlib.suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return datetime.fromtimestamp(max(times), UTC)
 
 
 def _bytes_of(path: Path) -> bytes:

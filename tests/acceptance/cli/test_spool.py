@@ -228,7 +228,7 @@ def test_inspect_shows_the_frames_and_no_text(killed: Start, several: Several, s
         ["VITAL_SPOOL_DIR=nowhere", "spool", "inspect"],
     )
     found = [frame for frame in frames(everything) if frame["kind"] != "clock"]
-    assert [frame["kind"] for frame in found] == ["record", "record", "opened", "call", "opened", "run"]
+    assert [frame["kind"] for frame in found] == ["record", "record", "opened", "call", "opened", "run_begun"]
     record, _, _, call, begun, service_run = found
     assert (record["model"], record["status"]) == ("gpt-4o-mini", "ok")
     assert (record["prompt_tokens"], record["completion_tokens"], record["calls"]) == (1000, 100, 1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -468,6 +469,102 @@ def test_where_files_may_not_grow_the_sums_reach_the_next_process(
         assert following._recorder.replay(60)
         assert following.stats().rejected == 0
     expected_of(said["calls"]).agrees(rows)
+
+
+GROWS = """
+import gc, os, sys
+from pathlib import Path
+from tests.support.stores import AwayStore
+from vital_tracking import Settings, VitalTracker
+from vital_tracking.testing import MemoryStore
+
+tracker = VitalTracker(AwayStore(MemoryStore(), away=True), settings=Settings(spool=False, queue_bytes=4 << 20, budgets=False))
+
+def used():
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def record(number):
+    for each in range(number):
+        tracker.record(
+            provider="openai", model="gpt-4o-mini", prompt_tokens=100, completion_tokens=5, user_id=f"u-{each % 50}",
+            metadata={"department": "d" * 50}
+        )
+
+record(10)
+before = used()
+record(8000)
+stats = tracker.stats()
+assert stats.merged > 1000 and stats.waiting + stats.merged == 8010, stats
+print(used() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="nobody else says what a process takes")
+def test_what_waits_in_memory_takes_no_more_than_it_may() -> None:
+    """If this failed, an outage would cost a server its memory: what is counted must be what is taken."""
+    done = subprocess.run(
+        [sys.executable, "-c", GROWS],
+        env={"PYTHONPATH": str(REPOSITORY), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 12 << 20
+
+
+MERGED = """
+import os, resource, signal
+from pathlib import Path
+from tests.support.stores import AwayStore
+from vital_tracking import Settings, VitalTracker
+from vital_tracking.stores.postgres import PostgresStore
+
+store = AwayStore(PostgresStore(os.environ["DATABASE"]), away=True)
+settings = Settings(spool_dir=Path(os.environ["SPOOL"]), flush_interval_s=3600, queue_bytes=1, budgets=False)
+tracker = VitalTracker(store, settings=settings)
+calls = [tracker.admit(provider="openai", model="gpt-4o-mini", prompt_tokens=100, max_tokens=10) for _ in range(50)]
+[segment] = Path(os.environ["SPOOL"]).rglob("*.segment")
+resource.setrlimit(resource.RLIMIT_FSIZE, (segment.stat().st_size, resource.RLIM_INFINITY))
+for call in calls[:40]:
+    call.record(prompt_tokens=100, completion_tokens=10)
+assert tracker.stats().merged >= 38, tracker.stats()
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+tracker._recorder.spool.writer.room_again()
+tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=100, completion_tokens=10)
+store.away = os.environ["ENDS"] == "before it is sent"
+flushed = tracker.flush(0.1 if store.away else 60)
+assert flushed.complete is not store.away
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("ends", "in_memory"), [("once it is sent", 0), ("before it is sent", 1)])
+def test_a_call_that_was_merged_is_not_there_as_abandoned_too(
+    ends: str, in_memory: int, database_url: str, tmp_path: Path, track: Track, rows: Rows
+) -> None:
+    """Its beginning lies in the spool when its process is killed: if its sum did not take that back, it would count twice."""
+    dead = subprocess.run(
+        [sys.executable, "-c", MERGED],
+        env={
+            "DATABASE": database_url,
+            "SPOOL": str(tmp_path / "spool"),
+            "ENDS": ends,
+            "PYTHONPATH": str(REPOSITORY),
+            "PATH": "",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert dead.returncode == -signal.SIGKILL, dead.stderr
+    assert track(background=False).replay(60)
+    found = rows("select status, sum(calls)::int as calls from token_usage_logs group by 1 order by 1")
+    # The end of the one that waited in memory has gone with the process.
+    assert found == [{"status": "abandoned", "calls": 10 + in_memory}, {"status": "ok", "calls": 41 - in_memory}]
 
 
 NO_SPOOL = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import http.client
 import os
 import signal
@@ -111,6 +112,83 @@ def check_all_is_there(story: Story, rows: Rows, *more: str) -> None:
     } == ended
     assert found.keys() - ended.keys() == story.started - ended.keys()
     assert sorted(found[key]["status"] for key in found.keys() - ended.keys()) == sorted(more)
+
+
+# Service runs
+
+
+RUNS = {
+    "once its beginning is stored": "assert tracker.flush(60).complete",
+    "before anything is stored": "",
+    "and other calls have come since": """
+assert tracker.flush(60).complete
+for number in range(300):  # more than a segment holds
+    record(tracker, log, number)
+assert tracker.flush(60).complete
+""",
+}
+
+
+@pytest.mark.parametrize("ended", RUNS)
+def test_a_service_run_whose_process_was_killed_is_abandoned(
+    ended: str, environment: dict[str, str], replay: Replay, rows: Rows
+) -> None:
+    """If this failed, it would be shown as running for ever, and nobody would know of the case that it has dropped."""
+    script = f"""
+tracker.close()
+tracker = open_tracker(flush_interval_s=3600, segment_bytes=4096)
+with tracker.workflow("done", user_id="u-1"):
+    pass
+outer = tracker.solution("case", user_id="u-1").__enter__()
+inner = outer.workflow("intake").__enter__()
+{RUNS[ended]}
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    run(script, environment, -signal.SIGKILL)
+    found = "select service_name, status, ended_at >= started_at as in_order from service_runs order by service_name"
+    stored = {row["service_name"]: row["status"] for row in rows(found)}
+    assert stored == ({"done": "ok", "case": "running", "intake": "running"} if RUNS[ended] else {})
+    replay()
+    assert rows(found) == [
+        {"service_name": "case", "status": "abandoned", "in_order": True},
+        {"service_name": "done", "status": "ok", "in_order": True},
+        {"service_name": "intake", "status": "abandoned", "in_order": True},
+    ]
+
+
+@pytest.mark.parametrize("spool", [True, False])
+def test_a_service_run_that_is_open_when_its_tracker_closes_is_abandoned(
+    spool: bool, make_tracker: Callable[..., VitalTracker], rows: Rows
+) -> None:
+    """A thread that is still at work when the program ends never comes to the end of its scope."""
+    tracker = make_tracker(spool=spool)
+    scope = tracker.workflow("intake", user_id="u-1")
+    scope.__enter__()
+    with tracker.workflow("done"):
+        pass
+    assert tracker.close(60).complete
+    found = rows("select service_name, status, ended_at is not null as over from service_runs order by 1")
+    assert found == [
+        {"service_name": "done", "status": "ok", "over": True},
+        {"service_name": "intake", "status": "abandoned", "over": True},
+    ]
+    scope.__exit__(None, None, None)
+
+
+def test_the_end_of_a_run_that_the_spool_could_not_take_is_not_made_an_abandoned_one(
+    make_tracker: Callable[..., VitalTracker], spool_dir: Path, rows: Rows
+) -> None:
+    """Its beginning lies in the spool, and its end went through memory."""
+    tracker = make_tracker(spool_dir=spool_dir)
+    with tracker.workflow("intake"):
+        writer = tracker._recorder.spool.writer  # type: ignore[union-attr]
+        writer.fail(OSError(errno.ENOSPC, "no room"), None)
+        writer._try_again_at = time.monotonic() + NEVER_S
+    assert len(tracker._recorder._queue.waiting) == 1
+    writer.room_again()
+    assert tracker.flush(60).complete
+    assert not writer.begun
+    assert rows("select status from service_runs") == [{"status": "ok"}]
 
 
 # Signals and shutdown

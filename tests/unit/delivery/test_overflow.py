@@ -226,8 +226,8 @@ def test_the_money_of_any_owner_is_kept(owner: Any) -> None:
 
 def test_merged_calls_of_many_users_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, an outage would take all memory where users are many."""
-    told = overflow_module._TOLD_APART
-    monkeypatch.setattr(overflow_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
+    names = [names for names, _ in overflow_module._TOLD_APART]
+    monkeypatch.setattr(overflow_module, "_TOLD_APART", tuple(zip(names, (10, 20, 30), strict=True)))
     overflow = MergedCalls()
     for number in range(100):
         owners = {"user_id": f"u-{number // 2}", "session_id": f"s-{number}", "organization_id": f"o-{number // 10}"}
@@ -246,8 +246,8 @@ def test_merged_calls_of_many_users_take_bounded_memory(monkeypatch: pytest.Monk
 
 def test_merged_calls_of_many_organizations_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, a thousand organizations would still take all memory."""
-    told = overflow_module._TOLD_APART
-    monkeypatch.setattr(overflow_module, "_TOLD_APART", tuple((names, most // 1000) for names, most in told))
+    names = [names for names, _ in overflow_module._TOLD_APART]
+    monkeypatch.setattr(overflow_module, "_TOLD_APART", tuple(zip(names, (10, 20, 30), strict=True)))
     overflow = MergedCalls()
     for number in range(1000):
         overflow.add(a_call(user_id=f"u-{number}", organization_id=f"o-{number}"), a_cost("0.25"), None, [])

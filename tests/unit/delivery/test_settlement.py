@@ -57,6 +57,25 @@ def a_settlement() -> tuple[Settlement, Budgets]:
     return Settlement(Costs(PriceBook(), "15/75"), Counts(), budgets), budgets
 
 
+def test_of_a_waiting_call_no_more_is_kept_than_what_it_drew() -> None:
+    """If this failed, memory would grow with the calls that wait, however large the disk that they wait on is."""
+    settlement, _ = a_settlement()
+    keys = [number.to_bytes(16, "big") for number in range(2001)]
+    for number, key in enumerate(keys):
+        settlement.register(key, a_call(AHold("h-1" if number else "h-0")))
+    assert settlement.settle_pending()
+    assert {type(hold).__name__ for hold in settlement._held.values()} == {"AHold", "_Settled"}
+    for key in keys:
+        record = a_call(AHold())
+        settlement.settle(key, record, None)
+    assert {type(hold).__name__ for hold in settlement._held.values()} == {"_Settled"}
+    settlement.forget_lapsed()
+    assert settlement._held.keys() == set(keys[1:])
+    settlement.register(keys[0], a_call(AHold("h-2")))
+    settlement.forget_lapsed()
+    assert settlement._held.keys() == {keys[0]}
+
+
 def test_a_hold_that_is_not_settled_is_free_again() -> None:
     settlement, budgets = a_settlement()
     hold = AHold()
