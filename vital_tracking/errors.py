@@ -94,6 +94,31 @@ class Stop:
     retry_after: float | None = None
     reason: str | None = None
 
+    def as_row(self) -> dict[str, object]:
+        """What is kept of it on the row of the stopped call: amounts as text, and nothing that is not known."""
+        facts: dict[str, object] = {
+            "budget": self.budget_id,
+            "action": self.action,
+            "entity_type": self.entity_type,
+            "entity_id": self.entity_id,
+            "organization_id": self.organization_id,
+            "metric": self.metric,
+            "period": self.period,
+            "limit": _amount(self.limit),
+            "spent": _amount(self.spent),
+            "held": _amount(self.granted),
+            "needed": _amount(self.needed),
+            "ends_at": None if self.ends_at is None else self.ends_at.isoformat(),
+            "downgrade_to": self.downgrade_to,
+            "retry_after": self.retry_after,
+            "reason": self.reason,
+        }
+        return {name: value for name, value in facts.items() if value is not None}
+
+
+def _amount(amount: Decimal | None) -> str | None:
+    return None if amount is None else format(amount, "f")
+
 
 class BudgetExceeded(VitalError):
     """A budget stops this call before it is made; no request was sent.
@@ -174,10 +199,11 @@ def _stopped(stop: Stop) -> str:
         "downgrade": "cannot pay for a call of this model",
         "throttle": "is used up: calls pass one by one",
     }.get(stop.action, "cannot pay for this call")
-    parts = [f"The budget of {whose}{f' {period}' if period else ''} {what}{numbers}."]
+    named = f" (budget {stop.budget_id})" if stop.budget_id else ""
+    parts = [f"The budget of {whose}{f' {period}' if period else ''}{named} {what}{numbers}."]
     if stop.reason:
         parts = [
-            f"{f'The budget of {whose} stops this call' if stop.budget_id else 'This call is stopped'}: {stop.reason}"
+            f"{f'The budget of {whose}{named} stops this call' if stop.budget_id else 'This call is stopped'}: {stop.reason}"
         ]
     if stop.action == "downgrade" and not stop.reason:
         cheaper = f"no dearer than {stop.downgrade_to}" if stop.downgrade_to else "given to guard() as downgrade_to"
@@ -187,7 +213,9 @@ def _stopped(stop: Stop) -> str:
     elif stop.ends_at is not None:
         parts.append(f"The window ends at {stop.ends_at.isoformat(timespec='seconds')}.")
     if not stop.reason:
-        parts.append(f"See: vital-tracking budgets windows --entity {stop.entity_id!r}")
+        parts.append(
+            f"See: vital-tracking budgets windows --entity {stop.entity_id!r}, and: vital-tracking why {stop.entity_id!r}"
+        )
     return " ".join(parts)
 
 

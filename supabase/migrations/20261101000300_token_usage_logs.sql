@@ -72,6 +72,7 @@ create table public.token_usage_logs (
   success boolean generated always as (status = 'ok') stored,
   error_type text,
   budget_action text,
+  blocked_by jsonb,
   throttled_ms double precision,
   request_hash text,
   tags text[] not null default '{}',
@@ -122,6 +123,9 @@ create table public.token_usage_logs (
     least(latency_ms, ttft_ms, first_word_ms, throttled_ms) >= 0
     and greatest(latency_ms, ttft_ms, first_word_ms, throttled_ms) < 'Infinity'
   ),
+  constraint token_usage_logs_blocked_by_small check (
+    jsonb_typeof(blocked_by) = 'object' and octet_length(blocked_by::text) <= 4096
+  ),
   constraint token_usage_logs_metadata_small check (
     jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 4096
   )
@@ -153,6 +157,7 @@ comment on column public.token_usage_logs.ttft_ms is 'Milliseconds to the first 
 comment on column public.token_usage_logs.first_word_ms is 'Milliseconds to the first token of the answer that was no thought.';
 comment on column public.token_usage_logs.cache_hit is 'True where LangChain answered from its own cache: nothing was billed.';
 comment on column public.token_usage_logs.budget_action is 'Strictest budget action: throttle, downgrade, block; shadow_... if only noted.';
+comment on column public.token_usage_logs.blocked_by is 'Of a blocked call: the budget and window that stopped it, as they were at that moment.';
 comment on column public.token_usage_logs.throttled_ms is 'Milliseconds that a budget made the call wait.';
 comment on column public.token_usage_logs.error_type is 'Class name of the error only; its text is never stored.';
 

@@ -142,6 +142,35 @@ as $$
   ) as s
 $$;
 
+-- The last calls that budgets stopped, the newest first, of the last `days`: of a user, a session or whatever a budget is for, or the one
+-- with that id. Each with what stopped it, as it was at that moment (`blocked_by`), with that budget and its window as they are now.
+create function public.blocked_calls_v1(whom text default null, days integer default 30, max_rows integer default 10) returns json
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select json_build_object('now', now(), 'calls', coalesce(json_agg(json_build_object(
+    'id', s.id, 'created_at', s.created_at, 'organization_id', s.organization_id, 'user_id', s.user_id, 'session_id', s.session_id,
+    'provider', s.provider, 'model', s.model, 'budget_action', s.budget_action, 'blocked_by', s.blocked_by,
+    'budget', case when b.id is not null then vital_private.budget_json(b) end,
+    'limit_amount', w.limit_amount::text, 'spent', w.spent::text, 'granted', w.granted::text, 'ends_at', w.ends_at
+  ) order by s.created_at desc, s.id desc), '[]'))
+  from (
+    select c.*
+    from public.token_usage_logs as c
+    where c.status = 'blocked'
+      and c.created_at > now() - days * interval '1 day'
+      and (whom is null or whom in (c.user_id, c.session_id, c.id::text, c.blocked_by ->> 'entity_id'))
+    order by c.created_at desc, c.id desc
+    limit least(greatest(max_rows, 1), 1000)
+  ) as s
+  left join public.budget_limits as b on b.id = (s.blocked_by ->> 'budget')::bigint
+  left join public.budget_windows as w
+    on w.budget_id = b.id and w.entity_id = s.blocked_by ->> 'entity_id' and w.period = s.blocked_by ->> 'period'
+    and w.starts_at <= now() and coalesce(w.ends_at, 'infinity') > now()
+$$;
+
 -- Check the sums: for every window, `spent` must be the sum of its calls and `granted` the sum of its grants. Lists the windows that differ,
 -- and by how much windows of enforcing, blocking budgets are over their limit. It is a single statement, which sees a single state of
 -- the database, so that nothing has to be locked.
@@ -273,6 +302,6 @@ $$;
 
 select vital_private.restrict_relation('public.budget_status', readers => '{authenticated, service_role}');
 select vital_private.restrict_functions(
-  api => '{check_budget, check_budget_v1, budget_windows_v1, audit_budgets_v1, recount_budgets_v1, usage_history_v1}',
+  api => '{check_budget, check_budget_v1, budget_windows_v1, blocked_calls_v1, audit_budgets_v1, recount_budgets_v1, usage_history_v1}',
   helpers => '{windows_met}'
 );

@@ -88,6 +88,7 @@ EXECUTABLE = {
             "public.audit_budgets_v1",
             "public.audit_usage_v1",
             "public.backfill_usage_v1",
+            "public.blocked_calls_v1",
             "public.budget_windows_v1",
             "public.budgets_v1",
             "public.call_totals_v1",

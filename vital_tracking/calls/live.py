@@ -64,6 +64,7 @@ class LiveCall:
         "batch_reported",
         "batch_size",
         "below",
+        "blocked_by",
         "call_type",
         "context",
         "default",
@@ -134,6 +135,7 @@ class LiveCall:
         self.params = params or _EMPTY
         self.batch_size = batch_size
         self.batch_reported = True
+        self.blocked_by: Mapping[str, object] | None = None
         self.default: CallContext | None = None
         self.frame: ScopeFrame | None = None
         self.marked: ScopeFrame | None = None
@@ -268,6 +270,7 @@ class LiveCall:
         self.ended = self.started_clock
         self.status = "blocked"
         self.error = ErrorFacts(error)
+        self.blocked_by = error.stop.as_row()
         self.admission = Admission(action=error.action)
 
     def give_up(self, status: Status) -> None:
@@ -400,6 +403,7 @@ class LiveCall:
             admission.action if admission is not None and self.status == "blocked" else None,
             None if self.first_word is None else (self.first_word - self.started_clock) * 1000,
             self.hidden,
+            self.blocked_by,
         )
 
     def observed(self) -> ObservedCall:

@@ -90,3 +90,4 @@ class ObservedCall(NamedTuple):
     stopped_by: str | None = None
     first_word_ms: float | None = None
     hidden: Sequence[str] = ()
+    blocked_by: Mapping[str, Any] | None = None

@@ -66,6 +66,7 @@ def record_of(call: ObservedCall) -> CallRecord:
         price_facts=_price_facts(call),
         reported_cost=_reported_cost(call) if bill.billed and not bill.cache_hit else None,
         budget_action=call.stopped_by or call.budget_action,
+        blocked_by=call.blocked_by,
         throttled_ms=call.throttled_ms if admitted else None,
         request_hash=call.request_hash,
         tags=[tag for tag in call.tags or () if isinstance(tag, str) and not tag.startswith(_INTERNAL_TAGS)],

@@ -40,6 +40,7 @@ def stopped_record(
         status="blocked",
         error_type=type(error).__name__,
         budget_action=error.action,
+        blocked_by=error.stop.as_row(),
         tags=list(tags),
         metadata=metadata or {},
     )

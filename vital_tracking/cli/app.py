@@ -11,7 +11,7 @@ import typer
 
 from vital_tracking import __version__
 from vital_tracking.cli import calls, demo, doctor, embedded, migrate
-from vital_tracking.cli.budgets import alerts
+from vital_tracking.cli.budgets import alerts, why
 from vital_tracking.cli.budgets import command as budgets
 from vital_tracking.cli.data import archive, backfill, export, forget, refresh, reprice, retention
 from vital_tracking.cli.prices import command as prices
@@ -30,6 +30,7 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("migrate")(migrate.migrate)
 app.command("calls")(calls.calls)
+app.command("why")(why.why)
 app.command("report")(report.report)
 app.command("reprice")(reprice.reprice)
 app.command("refresh")(refresh.refresh)

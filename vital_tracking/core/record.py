@@ -84,6 +84,7 @@ class CallRecord:
     price_facts: Mapping[str, str] = field(default_factory=dict)
     reported_cost: Decimal | None = None
     budget_action: str | None = None
+    blocked_by: Mapping[str, object] | None = None
     throttled_ms: float | None = None
     request_hash: str | None = None
     tags: Iterable[str] = ()

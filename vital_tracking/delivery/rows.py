@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from vital_tracking.calls.json_codec import mended
 from vital_tracking.calls.metadata_keys import remember
 from vital_tracking.core.context import CONTEXT_FIELDS, INTEGER_FIELDS, SERVICE_TYPES, CallContext
 from vital_tracking.core.cost import Cost
@@ -82,6 +83,8 @@ def _own_columns(
         row["error_type"] = clean_text(error_type)
     if (budget_action := record.budget_action) is not None:
         row["budget_action"] = clean_text(budget_action)
+    if record.blocked_by:
+        row["blocked_by"] = mended(record.blocked_by)
     if (request_hash := record.request_hash) is not None:
         row["request_hash"] = clean_text(request_hash)
     if prompt := usage.prompt_tokens:

@@ -227,6 +227,75 @@ def remove_budget(store: Store, number: int) -> bool:
     return bool(store.call("remove_budget_v1", budget_id=number)["removed"])
 
 
+# Why calls were stopped
+
+
+@answer_type
+class BlockedBy(TypedDict, total=False):
+    """What stopped a call, as it was at that moment: the budget's id, whose it is, its window, and what was in it.
+
+    Amounts are in the budget's metric; `held` is what was set aside for other calls, `needed` what the call might have taken.
+    `reason` stands in their place where the call was stopped for something else, such as a database that is away.
+    """
+
+    budget: int
+    action: str
+    entity_type: str
+    entity_id: str
+    organization_id: str
+    metric: str
+    period: str
+    limit: Decimal
+    spent: Decimal
+    held: Decimal
+    needed: Decimal
+    ends_at: datetime
+    downgrade_to: str
+    retry_after: float
+    reason: str
+
+
+@answer_type
+class BlockedCall(TypedDict):
+    """A call that a budget stopped; and the budget, and its window that runs, as they are now, None where there is none."""
+
+    id: str
+    created_at: datetime
+    organization_id: str | None
+    user_id: str | None
+    session_id: str | None
+    provider: str | None
+    model: str | None
+    budget_action: str | None
+    blocked_by: BlockedBy | None
+    budget: BudgetLimit | None
+    limit_amount: Decimal | None
+    spent: Decimal | None
+    granted: Decimal | None
+    ends_at: FiniteTime
+
+
+@answer_type
+class BlockedCalls(TypedDict):
+    """Calls that budgets stopped, the newest first, and what the database's clock said when it was asked."""
+
+    now: datetime
+    calls: list[BlockedCall]
+
+
+def blocked_calls(store: Store, whom: str | None = None, *, days: int = 30, limit: int = 10) -> BlockedCalls:
+    """The last calls that budgets stopped: of a user, a session or whatever the budget is for, or the call of that id."""
+    return typed(BlockedCalls, store.call("blocked_calls_v1", whom=whom, days=days, max_rows=limit))
+
+
+def would_pass(call: BlockedCall) -> bool:
+    """Whether a call that needs as much as this one fits into the window that runs now; True where none runs."""
+    needed = (call["blocked_by"] or {}).get("needed")
+    if call["limit_amount"] is None or call["spent"] is None or call["granted"] is None:
+        return call["budget"] is None or needed is not None
+    return needed is not None and _fits(call["limit_amount"] - call["spent"] - call["granted"], needed)
+
+
 # Whether the sums are right
 
 

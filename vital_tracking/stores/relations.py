@@ -71,8 +71,8 @@ CALLS: Final = Relation(
             cache_write_1h_tokens:integer reasoning_tokens:integer audio_tokens:integer audio_output_tokens:integer
             billed_units:json usage_estimated:truth input_cost:decimal output_cost:decimal fees:decimal total_cost:decimal
             potential_cost:decimal price_version priced:truth ceiling_cost:decimal reported_cost:decimal latency_ms:real
-            ttft_ms:real first_word_ms:real cache_hit:truth status success:truth error_type budget_action throttled_ms:real
-            request_hash tags:list metadata:json
+            ttft_ms:real first_word_ms:real cache_hit:truth status success:truth error_type budget_action blocked_by:json
+            throttled_ms:real request_hash tags:list metadata:json
         """
     ),
     time="created_at",

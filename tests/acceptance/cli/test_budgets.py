@@ -21,7 +21,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.acceptance.cli.helpers import Done, Several, fine, refused
+from tests.acceptance.cli.helpers import Cli, Done, Several, fine, refused
 from tests.acceptance.helpers import COMMAND, environment, run
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call
@@ -716,3 +716,33 @@ def test_a_database_without_migrations_is_one_line(several: Several, postgres_se
             assert "vital-tracking migrate" in refused(done)
     finally:
         postgres_server.drop_database("no_budgets")
+
+
+# Why
+
+
+def test_why_tells_what_stopped_a_call_and_what_mends_it(
+    cli: Cli, store: PostgresStore, spend: Callable[..., None], budget: Callable[..., int]
+) -> None:
+    """Somebody was refused: the answer is one command away, and the command that mends it is in it."""
+    number = budget(action="block", daily_limit="1")
+    spend("0.90")
+    by = {
+        "budget": number, "action": "block", "entity_type": "user", "entity_id": "u-1", "metric": "cost_usd",
+        "period": "day", "limit": "1", "spent": "0.90", "held": "0.05", "needed": "0.2", "ends_at": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    spend("0", status="blocked", success=False, budget_action="block", blocked_by=by, model="gpt-4o")
+    said = fine(cli("why", "u-1"))
+    assert "of gpt-4o for user u-1" in said
+    assert f"Budget {number}, block, of user u-1" in said
+    assert (
+        "At that moment $0.90 of $1.00 spent today, $0.05 held for other calls; this call might have taken $0.20."
+        in said
+    )
+    assert "The window that runs now: $0.90 of $1.00 spent" in said
+    assert "vital-tracking budgets raise user u-1 +0.20 --until tomorrow" in said
+    [call] = json.loads(fine(cli("why", "u-1", "--json")))
+    assert fine(cli("why", call["id"])) == said
+    store.call("set_budget_v1", budget=json.dumps({"entity_type": "user", "action": "block", "daily_limit": "5"}))
+    assert "A call like that would pass now." in fine(cli("why"))
+    assert "No call of u-2 was blocked" in fine(cli("why", "u-2"))
