@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,8 @@ def test_a_call_that_began_before_the_clock_was_known_keeps_its_time(
     """Its beginning is in the spool with that time, and another process may store it as abandoned."""
     tracker = make_tracker()
     call = tracker.admit(provider="openai", model="gpt-4o-mini", prompt_tokens=5)
-    tracker._recorder.clock.skew_s = 3600.0
+    now = datetime.now(UTC)
+    tracker._recorder.clock.sample(now + timedelta(hours=1), now, now)
     call.record(prompt_tokens=5, completion_tokens=1)
     assert tracker.flush(60).complete
     [row] = rows()
