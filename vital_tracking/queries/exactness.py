@@ -69,7 +69,7 @@ def check_exactness(found: Exactness) -> Iterator[Check]:
     """The checks of `doctor` on this: one a reason and model, with what to do. Unpriced calls have a check of their own."""
     rows = [row for row in found["rows"] if row["reason"] != "unpriced"]
     if not rows:
-        yield Check("ok", f"the cost of every call is exact ({_of(found)})")
+        yield Check("ok", f"the cost of every call that has a price is exact ({_of(found)})")
     for row in rows[:_SHOWN]:
         yield Check(
             "warn", f"{counted(row['calls'], 'call')} of {_model(row)}, {usd(row['cost'])}: {_why(row)}", _fix(row)
