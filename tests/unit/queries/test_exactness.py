@@ -32,7 +32,10 @@ def found(*rows: InexactCalls, complete: bool = True, release: str = RELEASE) ->
 def test_exact_costs_are_one_good_line_that_says_of_how_many_calls() -> None:
     """An admin would take a look at a part of the calls for one at them all."""
     [check] = check_exactness(found(calls("m", "unpriced")))  # of which another check tells
-    assert (check.state, check.what) == ("ok", "the cost of every call that has a price is exact (9 calls of the last week)")
+    assert (check.state, check.what) == (
+        "ok",
+        "the cost of every call that has a price is exact (9 calls of the last week)",
+    )
     [check] = check_exactness(found(complete=False))
     assert check.what == "the cost of every call that has a price is exact (the newest 9 calls)"
 
