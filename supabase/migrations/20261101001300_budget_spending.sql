@@ -89,7 +89,7 @@ begin
   )
 
   update public.budget_windows as w
-  set limit_amount = changed.limit_amount
+  set limit_amount = vital_private.limit_in_force(new, w.entity_id, w.period, now())
   from changed
   where w.budget_id = new.id and w.period = changed.period and coalesce(w.ends_at, 'infinity') > now();
 
@@ -109,6 +109,7 @@ begin
     select new.id, s.entity_id, s.period, s.starts_at, s.ends_at, s.limit_amount, s.amount
     from vital_private.sums_of(new, opened) as s
     where s.amount <> 0;
+    perform vital_private.refresh_limits(array(select w.id from public.budget_windows as w where w.budget_id = new.id));
   end if;
   return null;
 end;
@@ -277,6 +278,9 @@ begin
     perform vital_private.make_windows(postings);
   end loop;
   perform from public.budget_windows as w where w.id = any(ids) order by w.id for update;
+  if exists (select from vital_private.budget_overrides) then
+    perform vital_private.refresh_limits(ids);
+  end if;
   with drawn as (
     select g.window_id, least(g.amount, greatest(sum((d.value ->> 1)::numeric), 0)) as amount
     from json_array_elements(draws) as d (value)

@@ -25,6 +25,18 @@ inner join public.budget_limits as b on w.budget_id = b.id;
 
 comment on view public.budget_status is 'Windows of budgets: spent, granted to processes and remaining, in the metric of the budget.';
 
+-- The limit in force now, also for those who may not read the exceptions.
+create function vital_private.limit_for(budget_id bigint, entity text, period text) returns numeric
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select vital_private.limit_in_force(b, entity, limit_for.period, now())
+  from public.budget_limits as b
+  where b.id = limit_for.budget_id
+$$;
+
 -- The windows that a call would meet now, also those in which nothing was spent yet. `entities` is a JSON object of what is known of the
 -- call: {"organization": "acme", "user": "u-1", "service": "workflow", "tier": "tier_1", ...}.
 create function vital_private.windows_met(entities json)
@@ -37,8 +49,8 @@ stable
 set search_path = ''
 as $$
   select
-    b.id, b.entity_type, e.value, b.metric, p.period, b.action, b.enforce, p.limit_amount,
-    coalesce(w.spent, 0), coalesce(w.granted, 0), p.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0),
+    b.id, b.entity_type, e.value, b.metric, p.period, b.action, b.enforce, f.limit_amount,
+    coalesce(w.spent, 0), coalesce(w.granted, 0), f.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0),
     t.starts_at, t.ends_at
   from json_each_text(entities) as e
   join public.budget_limits as b
@@ -46,6 +58,7 @@ as $$
     and b.entity_id in ('*', e.value)
     and (b.organization_id is null or b.organization_id = entities ->> 'organization')
   cross join lateral vital_private.limits_of(b) as p
+  cross join lateral vital_private.limit_for(b.id, e.value, p.period) as f (limit_amount)
   cross join lateral (
     select
       vital_private.window_start(p.period, now(), b.timezone, b.counting_since) as starts_at,
@@ -61,7 +74,7 @@ as $$
       or b.organization_id = any((select vital_private.administered_organizations())::text[])
       or (b.entity_type = 'organization' and e.value = any((select vital_private.administered_organizations())::text[]))
     )
-  order by p.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0), b.id
+  order by f.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0), b.id
 $$;
 
 -- The same for SQL: name what is known of the call.
@@ -303,5 +316,5 @@ $$;
 select vital_private.restrict_relation('public.budget_status', readers => '{authenticated, service_role}');
 select vital_private.restrict_functions(
   api => '{check_budget, check_budget_v1, budget_windows_v1, blocked_calls_v1, audit_budgets_v1, recount_budgets_v1, usage_history_v1}',
-  helpers => '{windows_met}'
+  helpers => '{windows_met, limit_for}'
 );
