@@ -281,11 +281,17 @@ begin
   if exists (select from vital_private.budget_overrides) then
     perform vital_private.refresh_limits(ids);
   end if;
-  with drawn as (
-    select g.window_id, least(g.amount, greatest(sum((d.value ->> 1)::numeric), 0)) as amount
+  with declared as (
+    select (d.value ->> 0)::bigint as window_id, greatest(sum((d.value ->> 1)::numeric), 0) as amount
     from json_array_elements(draws) as d (value)
-    join public.budget_grants as g on g.window_id = (d.value ->> 0)::bigint and g.holder = post_spend.holder
-    group by g.window_id, g.amount
+    group by 1
+  ),
+
+  drawn as (
+    select
+      c.window_id, c.amount as declared, g.amount is null as lapsed, least(coalesce(g.amount, 0), c.amount) as amount
+    from declared as c
+    left join public.budget_grants as g on g.window_id = c.window_id and g.holder = post_spend.holder
   ),
 
   lowered as (
@@ -298,7 +304,13 @@ begin
   posted as (
     update public.budget_windows as w
     -- greatest: even if a sum was changed by hand, calls must still be recorded.
-    set spent = w.spent + k.amount, granted = greatest(w.granted - coalesce(drawn.amount, 0), 0)
+    set
+      spent = w.spent + k.amount,
+      granted = greatest(w.granted - coalesce(drawn.amount, 0), 0),
+      beyond_hold = w.beyond_hold
+        + case when drawn.lapsed then 0 else greatest(least(k.amount, drawn.declared) - coalesce(drawn.amount, k.amount), 0) end,
+      late = w.late + case when drawn.lapsed then greatest(least(k.amount, drawn.declared), 0) else 0 end,
+      unasked = w.unasked + greatest(k.amount - coalesce(drawn.declared, 0), 0)
     from unnest(ids, amounts) as k (id, amount)
     left join drawn on drawn.window_id = k.id
     where w.id = k.id

@@ -185,7 +185,8 @@ as $$
 $$;
 
 -- Check the sums: for every window, `spent` must be the sum of its calls and `granted` the sum of its grants. Lists the windows that differ,
--- and by how much windows of enforcing, blocking budgets are over their limit. It is a single statement, which sees a single state of
+-- and by how much windows of enforcing, blocking budgets are over their limit, with what went past the grants, by cause; `before` is the
+-- rest, which was spent or granted before the limit was what it is. It is a single statement, which sees a single state of
 -- the database, so that nothing has to be locked.
 create function public.audit_budgets_v1() returns json
 language sql
@@ -239,9 +240,11 @@ as $$
     select json_agg(json_build_object(
       'window_id', s.id, 'entity_type', s.entity_type, 'entity_id', s.entity_id, 'period', s.period, 'starts_at', s.starts_at,
       'metric', s.metric, 'limit_amount', s.limit_amount::text, 'spent', s.spent::text, 'granted', s.granted::text,
-      'overshoot', (-s.remaining)::text
+      'overshoot', (-s.remaining)::text, 'beyond_hold', w.beyond_hold::text, 'unasked', w.unasked::text, 'late', w.late::text,
+      'before', greatest(-s.remaining - w.beyond_hold - w.unasked - w.late, 0)::text
     ) order by -s.remaining desc) as list
     from public.budget_status as s
+    join public.budget_windows as w on w.id = s.id
     where s.enforce and s.action = 'block' and s.remaining < 0
   )
 

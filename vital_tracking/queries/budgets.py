@@ -392,13 +392,21 @@ class WindowDifference(AuditedWindow):
 
 @answer_type
 class Overshoot(AuditedWindow):
-    """A window of a blocking budget that is over its limit, and by how much."""
+    """A window of a blocking budget that is over its limit, by how much, and what was spent in it past all grants, by cause.
+
+    `beyond_hold`: calls cost more than was held for them; `unasked`: nothing had been set aside for calls; `late`: calls were
+    recorded after the grants of their processes had lapsed; `before`: the rest, of before the limit was what it is.
+    """
 
     metric: str
     limit_amount: Decimal
     spent: Decimal
     granted: Decimal
     overshoot: Decimal
+    beyond_hold: Decimal
+    unasked: Decimal
+    late: Decimal
+    before: Decimal
 
 
 @answer_type

@@ -313,6 +313,9 @@ def test_a_zone_is_taken_by_its_proper_name() -> None:
         *("UTC", "Europe/Berlin", "America/New_York"),
     ]
     assert options.span("1.5s", "--every") == Decimal("1.5")
+    for fixed in ("CET", "eet", "MET", "WET"):
+        with pytest.raises(typer.BadParameter, match="without summer time: name a city, such as Europe/"):
+            options.zone(fixed)
     with pytest.raises(typer.BadParameter):
         options.named("u\0", "the id")
 
