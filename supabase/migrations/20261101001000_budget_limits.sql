@@ -131,6 +131,10 @@ begin
   elsif new.when_unavailable is null or new.when_unavailable not in ('allow', 'deny') then
     problem := format('when_unavailable %L is unknown.', new.when_unavailable);
     fix := 'One of: allow, deny.';
+  -- PostgreSQL reads these names as abbreviations, of fixed offsets without summer time, although they are zones that have one.
+  elsif upper(new.timezone) in ('CET', 'EET', 'MET', 'WET') then
+    problem := format('timezone %L would be read as a fixed offset, without summer time.', new.timezone);
+    fix := 'Name a city: Europe/Berlin, Europe/Athens, Europe/Lisbon.';
   -- Reading the names of zones takes 20 ms, so it is done only where the zone is new.
   elsif new.timezone is distinct from 'UTC'
     and (tg_op = 'INSERT' or new.timezone is distinct from old.timezone)

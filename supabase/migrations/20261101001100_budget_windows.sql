@@ -16,6 +16,9 @@ create table public.budget_windows (
   limit_amount numeric not null,
   spent numeric not null default 0,
   granted numeric not null default 0,
+  beyond_hold numeric not null default 0,
+  unasked numeric not null default 0,
+  late numeric not null default 0,
   next_slot_at timestamptz,
   free_slots timestamptz[] not null default '{}',
   constraint budget_windows_key unique (budget_id, entity_id, period, starts_at),
@@ -28,6 +31,9 @@ comment on column public.budget_windows.ends_at is 'The first instant after the 
 comment on column public.budget_windows.limit_amount is 'The limit in force, in the metric of the budget.';
 comment on column public.budget_windows.spent is 'Sum of the recorded calls of the window.';
 comment on column public.budget_windows.granted is 'What processes hold for calls under way and to come.';
+comment on column public.budget_windows.beyond_hold is 'The part of spent that calls cost beyond all that their processes had been granted.';
+comment on column public.budget_windows.unasked is 'The part of spent by calls for which nothing had been set aside here.';
+comment on column public.budget_windows.late is 'The part of spent by calls that were recorded after the grants of their processes had lapsed.';
 comment on column public.budget_windows.next_slot_at is 'When the next throttled call may pass.';
 comment on column public.budget_windows.free_slots is 'Turns before that which were given and came back, as their callers waited no more.';
 

@@ -89,7 +89,7 @@ begin
   )
 
   update public.budget_windows as w
-  set limit_amount = changed.limit_amount
+  set limit_amount = vital_private.limit_in_force(new, w.entity_id, w.period, now())
   from changed
   where w.budget_id = new.id and w.period = changed.period and coalesce(w.ends_at, 'infinity') > now();
 
@@ -109,6 +109,7 @@ begin
     select new.id, s.entity_id, s.period, s.starts_at, s.ends_at, s.limit_amount, s.amount
     from vital_private.sums_of(new, opened) as s
     where s.amount <> 0;
+    perform vital_private.refresh_limits(array(select w.id from public.budget_windows as w where w.budget_id = new.id));
   end if;
   return null;
 end;
@@ -277,11 +278,20 @@ begin
     perform vital_private.make_windows(postings);
   end loop;
   perform from public.budget_windows as w where w.id = any(ids) order by w.id for update;
-  with drawn as (
-    select g.window_id, least(g.amount, greatest(sum((d.value ->> 1)::numeric), 0)) as amount
+  if exists (select from vital_private.budget_overrides) then
+    perform vital_private.refresh_limits(ids);
+  end if;
+  with declared as (
+    select (d.value ->> 0)::bigint as window_id, greatest(sum((d.value ->> 1)::numeric), 0) as amount
     from json_array_elements(draws) as d (value)
-    join public.budget_grants as g on g.window_id = (d.value ->> 0)::bigint and g.holder = post_spend.holder
-    group by g.window_id, g.amount
+    group by 1
+  ),
+
+  drawn as (
+    select
+      c.window_id, c.amount as declared, g.amount is null as lapsed, least(coalesce(g.amount, 0), c.amount) as amount
+    from declared as c
+    left join public.budget_grants as g on g.window_id = c.window_id and g.holder = post_spend.holder
   ),
 
   lowered as (
@@ -294,7 +304,13 @@ begin
   posted as (
     update public.budget_windows as w
     -- greatest: even if a sum was changed by hand, calls must still be recorded.
-    set spent = w.spent + k.amount, granted = greatest(w.granted - coalesce(drawn.amount, 0), 0)
+    set
+      spent = w.spent + k.amount,
+      granted = greatest(w.granted - coalesce(drawn.amount, 0), 0),
+      beyond_hold = w.beyond_hold
+        + case when drawn.lapsed then 0 else greatest(least(k.amount, drawn.declared) - coalesce(drawn.amount, k.amount), 0) end,
+      late = w.late + case when drawn.lapsed then greatest(least(k.amount, drawn.declared), 0) else 0 end,
+      unasked = w.unasked + greatest(k.amount - coalesce(drawn.declared, 0), 0)
     from unnest(ids, amounts) as k (id, amount)
     left join drawn on drawn.window_id = k.id
     where w.id = k.id

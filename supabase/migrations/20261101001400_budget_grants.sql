@@ -134,6 +134,9 @@ begin
 
     select array_agg(id) into window_ids from locked;
     perform vital_private.take_back_expired(window_ids);
+    if exists (select from vital_private.budget_overrides) then
+      perform vital_private.refresh_limits(window_ids);
+    end if;
     if turns <> '[]' then
       perform vital_private.take_back_turns(turns::json);
     end if;

@@ -25,6 +25,18 @@ inner join public.budget_limits as b on w.budget_id = b.id;
 
 comment on view public.budget_status is 'Windows of budgets: spent, granted to processes and remaining, in the metric of the budget.';
 
+-- The limit in force now, also for those who may not read the exceptions.
+create function vital_private.limit_for(budget_id bigint, entity text, period text) returns numeric
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select vital_private.limit_in_force(b, entity, limit_for.period, now())
+  from public.budget_limits as b
+  where b.id = limit_for.budget_id
+$$;
+
 -- The windows that a call would meet now, also those in which nothing was spent yet. `entities` is a JSON object of what is known of the
 -- call: {"organization": "acme", "user": "u-1", "service": "workflow", "tier": "tier_1", ...}.
 create function vital_private.windows_met(entities json)
@@ -37,8 +49,8 @@ stable
 set search_path = ''
 as $$
   select
-    b.id, b.entity_type, e.value, b.metric, p.period, b.action, b.enforce, p.limit_amount,
-    coalesce(w.spent, 0), coalesce(w.granted, 0), p.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0),
+    b.id, b.entity_type, e.value, b.metric, p.period, b.action, b.enforce, f.limit_amount,
+    coalesce(w.spent, 0), coalesce(w.granted, 0), f.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0),
     t.starts_at, t.ends_at
   from json_each_text(entities) as e
   join public.budget_limits as b
@@ -46,6 +58,7 @@ as $$
     and b.entity_id in ('*', e.value)
     and (b.organization_id is null or b.organization_id = entities ->> 'organization')
   cross join lateral vital_private.limits_of(b) as p
+  cross join lateral vital_private.limit_for(b.id, e.value, p.period) as f (limit_amount)
   cross join lateral (
     select
       vital_private.window_start(p.period, now(), b.timezone, b.counting_since) as starts_at,
@@ -61,7 +74,7 @@ as $$
       or b.organization_id = any((select vital_private.administered_organizations())::text[])
       or (b.entity_type = 'organization' and e.value = any((select vital_private.administered_organizations())::text[]))
     )
-  order by p.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0), b.id
+  order by f.limit_amount - coalesce(w.spent, 0) - coalesce(w.granted, 0), b.id
 $$;
 
 -- The same for SQL: name what is known of the call.
@@ -172,7 +185,8 @@ as $$
 $$;
 
 -- Check the sums: for every window, `spent` must be the sum of its calls and `granted` the sum of its grants. Lists the windows that differ,
--- and by how much windows of enforcing, blocking budgets are over their limit. It is a single statement, which sees a single state of
+-- and by how much windows of enforcing, blocking budgets are over their limit, with what went past the grants, by cause; `before` is the
+-- rest, which was spent or granted before the limit was what it is. It is a single statement, which sees a single state of
 -- the database, so that nothing has to be locked.
 create function public.audit_budgets_v1() returns json
 language sql
@@ -226,9 +240,11 @@ as $$
     select json_agg(json_build_object(
       'window_id', s.id, 'entity_type', s.entity_type, 'entity_id', s.entity_id, 'period', s.period, 'starts_at', s.starts_at,
       'metric', s.metric, 'limit_amount', s.limit_amount::text, 'spent', s.spent::text, 'granted', s.granted::text,
-      'overshoot', (-s.remaining)::text
+      'overshoot', (-s.remaining)::text, 'beyond_hold', w.beyond_hold::text, 'unasked', w.unasked::text, 'late', w.late::text,
+      'before', greatest(-s.remaining - w.beyond_hold - w.unasked - w.late, 0)::text
     ) order by -s.remaining desc) as list
     from public.budget_status as s
+    join public.budget_windows as w on w.id = s.id
     where s.enforce and s.action = 'block' and s.remaining < 0
   )
 
@@ -303,5 +319,5 @@ $$;
 select vital_private.restrict_relation('public.budget_status', readers => '{authenticated, service_role}');
 select vital_private.restrict_functions(
   api => '{check_budget, check_budget_v1, budget_windows_v1, blocked_calls_v1, audit_budgets_v1, recount_budgets_v1, usage_history_v1}',
-  helpers => '{windows_met}'
+  helpers => '{windows_met, limit_for}'
 );

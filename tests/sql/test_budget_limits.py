@@ -42,6 +42,8 @@ SEED = REPOSITORY / "supabase" / "seed.sql"
 LIMITS = ("minute_limit", "daily_limit", "monthly_limit", "total_limit")
 
 # What a budget may not be, and words that its refusal must hold: what is wrong, and what to do.
+SHADOWED = ("CET", "EET", "MET", "WET")  # zones of which PostgreSQL takes the names for abbreviations
+
 GARBAGE: list[tuple[Row, str, str]] = [
     *(({limit: value}, "finite number, 0 or more", "to lift a limit") for limit in LIMITS for value in ("-0.01", "NaN")),
     ({"daily_limit": "Infinity"}, "finite number", "NULL"),
@@ -55,6 +57,7 @@ GARBAGE: list[tuple[Row, str, str]] = [
     ({"when_unavailable": "maybe"}, "when_unavailable 'maybe' is unknown", "allow, deny"),
     ({"timezone": "Mars/Olympus"}, "timezone 'Mars/Olympus' is no IANA time zone", "Europe/Berlin"),
     ({"timezone": "CEST"}, "timezone 'CEST'", "UTC"),
+    *(({"timezone": name}, f"timezone '{name}' would be read as a fixed offset", "Europe/") for name in SHADOWED),
     ({"timezone": "+02:00"}, "timezone '+02:00'", "UTC"),
     ({"timezone": ""}, "timezone ''", "UTC"),
     *(

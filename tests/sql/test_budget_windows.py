@@ -280,14 +280,14 @@ def test_a_recount_corrects_every_window(db: Connection) -> None:
     set_budget(db, entity_type="service", total_limit=9)
     record(db, a_cost(1, 2), a_cost(2, 4, user_id="u-2"))
     acquire(db, "h", [wish(budget, unit=3)])
-    right = [{**row, "id": None} for row in windows(db)]
+    right = [{**row, "id": None, "unasked": None} for row in windows(db)]
     db.execute("update budget_windows set spent = spent + 1 where period = 'minute' and spent > 0")
     db.execute("update budget_windows set granted = 5 where period = 'total' and entity_id = 'u-1'")
     db.execute("delete from budget_windows where period = 'day' and entity_id = 'u-2'")
     assert len(audit(db)) == 4
     assert call(db, "recount_budgets_v1") == {"mended": 4}
     assert audit(db) == []
-    assert [{**row, "id": None} for row in windows(db)] == right
+    assert [{**row, "id": None, "unasked": None} for row in windows(db)] == right
     assert call(db, "recount_budgets_v1") == {"mended": 0}
 
 
@@ -309,6 +309,9 @@ def test_the_audit_tells_by_how_much_blocking_budgets_are_over(db: Connection) -
     record(db, a_cost(1, "7.5", service_type="workflow"))
     [over] = call(db, "audit_budgets_v1")["overshoot"]
     assert (over["entity_id"], over["limit_amount"], over["overshoot"]) == ("u-1", "5", "2.5")
+    causes = {name: Decimal(over[name]) for name in ("beyond_hold", "unasked", "late", "before")}
+    assert causes["beyond_hold"] == causes["late"] == 0
+    assert causes["unasked"] + causes["before"] >= Decimal("2.5")
 
 
 def test_late_calls_count_only_in_windows_that_were_the_budget_s_own(db: Connection) -> None:

@@ -222,6 +222,77 @@ def set_budget(store: Store, columns: Mapping[str, object]) -> BudgetLimit:
     return typed(BudgetLimit, store.call("set_budget_v1", budget=json.dumps(dict(columns))))
 
 
+@answer_type
+class LimitInForce(TypedDict):
+    """A limit of a budget for one entity: what each of its kind has, and what is in force for it now.
+
+    `until` is when the first of its exceptions ends, None where none does.
+    """
+
+    budget_id: int
+    entity_id: str
+    action: str
+    timezone: str
+    period: str
+    limit_amount: Decimal
+    in_force: Decimal
+    until: FiniteTime
+
+
+@answer_type
+class BudgetOverride(TypedDict):
+    """An exception: limits of one entity in place of those that each has, or `raise_by`, what is added to every limit of it."""
+
+    id: int
+    organization_id: str | None
+    entity_type: str
+    entity_id: str
+    metric: str
+    action: str | None
+    minute_limit: Decimal | None
+    daily_limit: Decimal | None
+    monthly_limit: Decimal | None
+    total_limit: Decimal | None
+    raise_by: Decimal | None
+    until: FiniteTime
+
+
+def overrides(store: Store) -> list[BudgetOverride]:
+    """The exceptions that count now or later."""
+    return typed(list[BudgetOverride], store.call("budget_overrides_v1"))
+
+
+def override_budget(store: Store, columns: Mapping[str, object]) -> list[LimitInForce]:
+    """Give one entity other limits than each of its kind has (`*`); a limit of None takes that back. What is in force now."""
+    return typed(list[LimitInForce], store.call("override_budget_v1", override=json.dumps(dict(columns))))
+
+
+def raise_budget(store: Store, columns: Mapping[str, object]) -> list[LimitInForce]:
+    """Add `raise_by` to every limit of one entity `until` a moment; without it end all raises. What is in force now."""
+    return typed(list[LimitInForce], store.call("raise_budget_v1", raise_=json.dumps(dict(columns))))
+
+
+def reached_first(budgets: Iterable[BudgetLimit], budget: BudgetLimit) -> list[BudgetLimit]:
+    """The budgets of each of a kind (`*`) of which a limit is reached before that of a budget for one of them."""
+    limits = ("minute_limit", "daily_limit", "monthly_limit", "total_limit")
+
+    def smaller(one: BudgetLimit) -> bool:
+        row: dict[str, Any] = dict(one)
+        mine: dict[str, Any] = dict(budget)
+        return any(row[name] is not None and mine[name] is not None and row[name] < mine[name] for name in limits)
+
+    return [
+        one
+        for one in budgets
+        if budget["entity_id"] != "*" == one["entity_id"]
+        and (one["entity_type"], one["metric"]) == (budget["entity_type"], budget["metric"])
+        and one["organization_id"] in (None, budget["organization_id"])
+        and one["action"] != "alert"
+        and one["enforce"]
+        and smaller(one)
+    ]
+
+
 def remove_budget(store: Store, number: int) -> bool:
     """Remove a budget with its windows; its alerts stay. Whether there was one."""
     return bool(store.call("remove_budget_v1", budget_id=number)["removed"])
@@ -321,13 +392,21 @@ class WindowDifference(AuditedWindow):
 
 @answer_type
 class Overshoot(AuditedWindow):
-    """A window of a blocking budget that is over its limit, and by how much."""
+    """A window of a blocking budget that is over its limit, by how much, and what was spent in it past all grants, by cause.
+
+    `beyond_hold`: calls cost more than was held for them; `unasked`: nothing had been set aside for calls; `late`: calls were
+    recorded after the grants of their processes had lapsed; `before`: the rest, of before the limit was what it is.
+    """
 
     metric: str
     limit_amount: Decimal
     spent: Decimal
     granted: Decimal
     overshoot: Decimal
+    beyond_hold: Decimal
+    unasked: Decimal
+    late: Decimal
+    before: Decimal
 
 
 @answer_type

@@ -16,7 +16,14 @@ from vital_tracking.errors import StoreNotReady, VitalError
 from vital_tracking.migrate import find_migrations
 from vital_tracking.queries.alerts import Alert, recent_alerts
 from vital_tracking.queries.answers import answer_type, typed
-from vital_tracking.queries.budgets import AuditedWindow, BudgetAudit, BudgetLimit, all_budgets, audit_budgets
+from vital_tracking.queries.budgets import (
+    AuditedWindow,
+    BudgetAudit,
+    BudgetLimit,
+    Overshoot,
+    all_budgets,
+    audit_budgets,
+)
 from vital_tracking.queries.check import Check
 from vital_tracking.queries.exactness import check_exactness, inexact_calls
 from vital_tracking.queries.health_sums import audit_sums, check_sums, check_views, views_refreshed_at
@@ -248,7 +255,7 @@ def _budgets(
             "warn",
             f"{_window(over)} is over its limit by {over['overshoot']:f} ({over['spent']:f} spent and {over['granted']:f} "
             f"granted of {over['limit_amount']:f})",
-            "Calls that cost more than was held for them, that came late after a crash, or a limit that was lowered.",
+            f"Past what had been set aside: {_causes(over)}.",
         )
     late = [alert for alert in alerts if not alert["delivered_at"]]
     if late and not settings.alert_urls:
@@ -257,6 +264,18 @@ def _budgets(
             f"{counted(len(late), 'alert')} of the last day went to the log only",
             "Set VITAL_ALERT_URLS, or give VitalTracker an on_alert.",
         )
+
+
+def _causes(over: Overshoot) -> str:
+    """What was spent past all grants, by cause, the largest first."""
+    causes = [
+        (over["beyond_hold"], "by calls that cost more than was held for them"),
+        (over["unasked"], "by calls that nobody asked for, or that could not be checked"),
+        (over["late"], "by calls that came late after a crash or an outage"),
+        (over["before"], "spent or granted before the limit was what it is"),
+    ]
+    told = sorted((cause for cause in causes if cause[0] > 0), key=lambda cause: cause[0], reverse=True)
+    return ", ".join(f"{amount:f} {cause}" for amount, cause in told)
 
 
 def _window(row: AuditedWindow) -> str:

@@ -77,7 +77,7 @@ def said_in(done: Done, *, code: int = 0) -> str:
 
 
 OPTIONS = {
-    "budgets": ["list", "set", "remove", "check", "windows"],
+    "budgets": ["list", "set", "raise", "remove", "check", "windows"],
     "budgets list": ["--organization", "--json", "--csv"],
     "budgets set": [
         *(
@@ -99,10 +99,13 @@ OPTIONS = {
             "--strict",
             "--no-strict",
             "--when-unavailable",
+            "--instead",
             "--json",
         ),
     ],
+    "budgets raise": ["--until", "--metric", "--action", "--organization", "--json"],
     "budgets remove": ["--yes"],
+    "why": ["--days", "--limit", "--json"],
     "budgets check": [
         *(
             "--user",
@@ -310,6 +313,9 @@ def test_a_zone_is_taken_by_its_proper_name() -> None:
         *("UTC", "Europe/Berlin", "America/New_York"),
     ]
     assert options.span("1.5s", "--every") == Decimal("1.5")
+    for fixed in ("CET", "eet", "MET", "WET"):
+        with pytest.raises(typer.BadParameter, match="without summer time: name a city, such as Europe/"):
+            options.zone(fixed)
     with pytest.raises(typer.BadParameter):
         options.named("u\0", "the id")
 
@@ -746,3 +752,61 @@ def test_why_tells_what_stopped_a_call_and_what_mends_it(
     store.call("set_budget_v1", budget=json.dumps({"entity_type": "user", "action": "block", "daily_limit": "5"}))
     assert "A call like that would pass now." in fine(cli("why"))
     assert "No call of u-2 was blocked" in fine(cli("why", "u-2"))
+
+
+# Exceptions
+
+
+def admits(store: PostgresStore, number: int, entity: str, amount: str) -> bool:
+    """Whether the database would let a process have so much."""
+    return bool(grant(store, number, entity, amount)["admitted"])
+
+
+def test_one_user_gets_more_in_place_of_what_each_has(
+    cli: Cli, store: PostgresStore, rows: Rows, spend: Callable[..., None], budget: Callable[..., int]
+) -> None:
+    """A budget of one user beside that of each does not give more; --instead does, at once and until it is taken back."""
+    number = budget(action="block", daily_limit="5")
+    spend("4", user_id="vip")
+    said = fine(cli("budgets", "set", "user", "vip", "--daily", "10", "--action", "block"))
+    assert f"Mind: budget {number} gives each user $5 a day, which is reached first: block." in said
+    command = "vital-tracking budgets set user vip --daily 10 --instead"
+    assert command in said
+    assert not admits(store, number, "vip", "2")
+    said = fine(cli(*shlex.split(command)[1:]))
+    assert f"user vip, day: $10 (each has $5); budget {number}, block" in said
+    assert admits(store, number, "vip", "2")
+    assert not admits(store, number, "u-1", "6")
+    assert "user vip: $10 a day in place of what each has." in fine(cli("budgets", "list"))
+    left = json.loads(fine(cli("budgets", "check", "--user", "vip", "--json")))["windows"]
+    assert {(row["budget_id"], Decimal(row["limit_amount"])) for row in left if row["budget_id"] == number} == {
+        (number, 10)
+    }
+    fine(cli("budgets", "set", "user", "vip", "--daily", "none", "--instead"))
+    assert not admits(store, number, "vip", "0.5")
+    assert [row["operation"] for row in rows(
+        "select operation from admin_audit where table_name = 'budget_overrides' order by id"
+    )] == ["insert", "delete"]  # fmt: skip
+
+
+def test_a_raise_adds_to_every_limit_and_ends_by_itself(
+    cli: Cli, store: PostgresStore, rows: Rows, spend: Callable[..., None], budget: Callable[..., int]
+) -> None:
+    number = budget(action="block", daily_limit="5", monthly_limit="6", timezone="Europe/Berlin")
+    spend("5", user_id="vip")
+    assert not admits(store, number, "vip", "3")
+    said = fine(cli("budgets", "raise", "user", "vip", "+10", "--until", "tomorrow"))
+    assert f"(each has $5); budget {number}, block" in said
+    assert "user vip, month: $16, until" in said
+    assert admits(store, number, "vip", "3")
+    assert "user vip: $10 more until" in fine(cli("budgets", "list"))
+    [row] = rows("select (until at time zone 'Europe/Berlin')::time::text as ends from vital_private.budget_overrides")
+    assert row["ends"] == "00:00:00"
+    past = "since = now() - interval '2 days', until = now() - interval '1 second'"
+    assert rows(f"update vital_private.budget_overrides set {past} returning id")
+    assert not admits(store, number, "vip", "3")
+    fine(cli("budgets", "raise", "user", "vip", "+1", "--until", "12h"))
+    fine(cli("budgets", "raise", "user", "vip", "none"))
+    assert rows("select from vital_private.budget_overrides where until > now()") == []
+    assert "must end later than now" in refused(cli("budgets", "raise", "user", "vip", "+1", "--until", "2020-01-01"))
+    assert "say when it ends: --until tomorrow" in cli("budgets", "raise", "user", "vip", "+1").stderr

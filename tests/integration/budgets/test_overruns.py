@@ -16,6 +16,7 @@ from tests.integration.budgets.helpers import check_sums, knows_its_budgets, set
 from tests.integration.helpers import Rows
 from tests.support.provider_server import ProviderServer, Reply
 from vital_tracking import BudgetExceeded, VitalTracker
+from vital_tracking.queries.health import examine
 from vital_tracking.stores.postgres import PostgresStore
 
 MakeTracker = Callable[..., VitalTracker]
@@ -42,7 +43,7 @@ def dear_calls(tracker: VitalTracker, most: int, user: str = "u-1") -> tuple[int
 
 
 def test_one_process_oversteps_by_the_call_that_crosses_the_limit(
-    store: PostgresStore, make_tracker: MakeTracker, rows: Rows
+    store: PostgresStore, make_tracker: MakeTracker, rows: Rows, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_budget(store, metric="cost_usd", daily_limit="0.01")
     tracker = knows_its_budgets(make_tracker(flush_interval_s=60))
@@ -55,7 +56,15 @@ def test_one_process_oversteps_by_the_call_that_crosses_the_limit(
     assert rows("select spent, granted from budget_windows")[0]["spent"] == 2 * COST
     assert dear_calls(tracker, 1)[0] == 0
     audit = store.call("audit_budgets_v1")
-    assert (audit["differences"], [Decimal(one["spent"]) for one in audit["overshoot"]]) == ([], [2 * COST])
+    assert audit["differences"] == []
+    [over] = audit["overshoot"]
+    assert Decimal(over["spent"]) == 2 * COST
+    assert Decimal(over["beyond_hold"]) >= Decimal(over["overshoot"])
+    assert [Decimal(over[cause]) for cause in ("unasked", "late", "before")] == [0, 0, 0]
+    monkeypatch.setenv("VITAL_DATABASE_URL", database_url)
+    told = [f"{check.what} {check.fix}" for check in examine() if "over its limit" in check.what]
+    assert len(told) == 1
+    assert "by calls that cost more than was held for them" in told[0]
 
 
 def test_the_rest_of_a_window_is_left_to_the_others(store: PostgresStore, make_tracker: MakeTracker) -> None:

@@ -9,8 +9,16 @@ import typer
 
 from vital_tracking.alerts.wording import sentence
 from vital_tracking.cli.budgets.check import check
+from vital_tracking.cli.budgets.exceptions import raise_limits, replace_limits
 from vital_tracking.cli.budgets.options import LIFTED, budget_entity, limit_of, thresholds_of
-from vital_tracking.cli.budgets.tables import SET_ONE, budgets_table, next_commands, remarks, windows_table
+from vital_tracking.cli.budgets.tables import (
+    SET_ONE,
+    budgets_table,
+    exception_text,
+    next_commands,
+    remarks,
+    windows_table,
+)
 from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
 from vital_tracking.cli.render.session import Csv, Json, Yes, opened
@@ -34,6 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("check")(check)
+app.command("raise")(raise_limits)
 
 Organization = Annotated[str | None, typer.Option(help="Only this organization's own.")]
 
@@ -44,7 +53,9 @@ def list_budgets(organization: Organization = None, json_: Json = False, csv_: C
     with opened() as store:
         every = queries.all_budgets(store)["budgets"]
         rows = [row for row in every if belongs(row, organization)]
-        fullest = queries.fullest_windows(store) if rows and not (json_ or csv_) else {}
+        plain = rows and not (json_ or csv_)
+        fullest = queries.fullest_windows(store) if plain else {}
+        exceptions = [row for row in queries.overrides(store) if belongs(row, organization)] if plain else []
     if json_:
         as_json(rows)
     elif csv_:
@@ -54,6 +65,8 @@ def list_budgets(organization: Organization = None, json_: Json = False, csv_: C
     else:
         if rows:
             console.print(budgets_table(rows, fullest))
+            for exception in exceptions:
+                say(exception_text(exception))
         else:
             say(f"No budgets of organization {organization}.")
         if others := sum(row["organization_id"] is None and not belongs(row, organization) for row in every):
@@ -73,8 +86,9 @@ def set_budget(
     total: Annotated[str | None, typer.Option(help="Limit from now on, for good.")] = None,
     metric: Annotated[str, typer.Option(help="What is limited: cost_usd (US dollars), tokens or calls.")] = "cost_usd",
     action: Annotated[
-        str, typer.Option(help="At the limit: alert (nothing is stopped), throttle, downgrade or block.")
-    ] = "alert",
+        str | None,
+        typer.Option(help="At the limit: alert (the default; nothing is stopped), throttle, downgrade or block."),
+    ] = None,
     every: Annotated[
         str | None, typer.Option(help="With throttle: one call each span, such as 500ms, 10s (the default) or 2m.")
     ] = None,
@@ -100,6 +114,10 @@ def set_budget(
     when_unavailable: Annotated[
         str | None, typer.Option(help="While the database is away: allow (the default) or deny.")
     ] = None,
+    instead: Annotated[
+        bool,
+        typer.Option("--instead", help="In place of the limits that each has (*): more, or less, for this one alone."),
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the stored budget as JSON.")] = False,
 ) -> None:
     """Make a budget, or change the one of the same entity, organization, metric and action in what is given."""
@@ -109,8 +127,9 @@ def set_budget(
         "entity_type": entity_type,
         "entity_id": entity_id,
         "metric": options.chosen(metric, "--metric", METRICS),
-        "action": options.chosen(action, "--action", ACTIONS),
+        "action": options.chosen(action or "alert", "--action", ACTIONS),
     }
+    action = given["action"] if action is not None or not instead else None
     limits = {"minute": minute, "daily": daily, "monthly": monthly, "total": total}
     for (option, text), column in zip(limits.items(), PERIODS.values(), strict=True):
         if text is not None:
@@ -129,6 +148,11 @@ def set_budget(
     if when_unavailable is not None:
         given["when_unavailable"] = options.chosen(when_unavailable, "--when-unavailable", ("allow", "deny"))
     given |= {name: value for name, value in (("enforce", enforce), ("strict", strict)) if value is not None}
+    if instead:
+        if given.keys() - {*BUDGET_KEY, *PERIODS.values()}:
+            raise typer.BadParameter("--instead goes with limits alone: leave the other options out")
+        replace_limits({**given, "action": action}, json_=json_)
+        return
     with opened() as store:
         before = queries.all_budgets(store)["budgets"]
         known = queries.find_budget(before, given)
@@ -144,7 +168,7 @@ def set_budget(
     say(f"{done} budget {stored['id']}")
     console.print(budgets_table([stored]))
     say(f"\n{sentence(stored)}")
-    for remark in remarks(stored, queries.beside(before, stored)):
+    for remark in remarks(stored, queries.beside(before, stored), queries.reached_first(before, stored)):
         say(remark)
     say("\nNext:")
     for command in next_commands(stored):

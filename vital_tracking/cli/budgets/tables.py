@@ -14,6 +14,7 @@ from rich.text import Text
 from vital_tracking.alerts.wording import (
     amount_text,
     entity,
+    limit_text,
     limits,
     limits_text,
     local_time,
@@ -25,12 +26,18 @@ from vital_tracking.alerts.wording import (
 )
 from vital_tracking.cli.render.console import share_bar, table
 from vital_tracking.core.entities import ENTITIES
-from vital_tracking.queries.budgets import BudgetLimit, BudgetWindow
+from vital_tracking.queries.budgets import BudgetLimit, BudgetOverride, BudgetWindow
 
 SET_ONE: Final = "Set one: vital-tracking budgets set user --daily 5 --action block"
 _EXAMPLES: Final = {entity.name: entity.example for entity in ENTITIES}
 _WIDE: Final = 150
 _HELD: Final = 5
+_LIMITS: Final = {
+    "minute": "minute_limit",
+    "daily": "daily_limit",
+    "monthly": "monthly_limit",
+    "total": "total_limit",
+}
 _PERIODS: Final = {"minute": "minute", "day": "day", "month": "month", "total": "in all"}
 
 
@@ -128,8 +135,21 @@ def _two_lines(cells: Sequence[str | Text]) -> list[str | Text]:
     ]
 
 
-def remarks(budget: BudgetLimit, others: Sequence[BudgetLimit]) -> list[str]:
-    """What else there is to know of a budget that was just set; `others` are those for the same entity and metric."""
+def exception_text(row: BudgetOverride) -> str:
+    """An exception in a line: user vip: $10 a day in place of what each has; user vip: $10 more until 1 Dec 00:00 UTC."""
+    whose = entity(row["entity_type"], row["entity_id"], row["organization_id"])
+    acts = f" ({row['action']} budgets)" if row["action"] else ""
+    ends = f" until {local_time(row['until'], 'UTC')}" if row["until"] else ""
+    if row["raise_by"] is not None:
+        return f"{whose}: {limit_text(row['raise_by'], row['metric'])} more{ends}{acts}."
+    return f"{whose}: {limits_text(row)} in place of what each has{ends}{acts}."
+
+
+def remarks(budget: BudgetLimit, others: Sequence[BudgetLimit], first: Sequence[BudgetLimit] = ()) -> list[str]:
+    """What else there is to know of a budget that was just set.
+
+    `others` are those for the same entity and metric, `first` those of each of its kind whose limit is reached before its own.
+    """
     said = []
     periods = dict(limits(budget))
     if {"day", "month"} & periods.keys():
@@ -155,10 +175,26 @@ def remarks(budget: BudgetLimit, others: Sequence[BudgetLimit]) -> list[str]:
             )
         shorter = (period, limit)
     said += [
+        f"Mind: budget {one['id']} gives {entity(one['entity_type'], '*', one['organization_id'])} {limits_text(one)}, which is "
+        f"reached first: {over_it(one)}. To put this limit in its place: {_instead(budget)}"
+        for one in first
+    ]
+    said += [
         f"Beside it: budget {other['id']}, {limits_text(other)}, {over_it(other)}. Each acts at its own limit."
         for other in others
     ]
     return said
+
+
+def _instead(budget: BudgetLimit) -> str:
+    command = ["vital-tracking budgets set", budget["entity_type"], shlex.quote(budget["entity_id"])]
+    row = dict(budget)
+    command += [f"--{option} {row[column]:f}" for option, column in _LIMITS.items() if row[column] is not None]
+    if budget["metric"] != "cost_usd":
+        command.append(f"--metric {budget['metric']}")
+    if budget["organization_id"]:
+        command.append(f"--organization {shlex.quote(budget['organization_id'])}")
+    return " ".join([*command, "--instead"])
 
 
 def next_commands(budget: BudgetLimit) -> list[str]:

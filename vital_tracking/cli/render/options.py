@@ -14,6 +14,8 @@ import typer
 from vital_tracking.core.sanitize import clean_text
 
 _DAY_S: Final = 86_400
+# Zones of which PostgreSQL takes the names for abbreviations, of fixed offsets; and a city with the same time.
+_CITIES: Final = {"CET": "Europe/Berlin", "MET": "Europe/Berlin", "EET": "Europe/Athens", "WET": "Europe/Lisbon"}
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
 _SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
 
@@ -50,6 +52,10 @@ def span(text: str, option: str) -> Decimal:
 
 def zone(text: str) -> str:
     """An IANA time zone by its proper name; where there is none, the message names the closest."""
+    if city := _CITIES.get(text.strip().upper()):
+        raise typer.BadParameter(
+            f"--timezone {text!r} would be read as a fixed offset, without summer time: name a city, such as {city}"
+        )
     known = available_timezones()
     if not known or text in known:
         return text
