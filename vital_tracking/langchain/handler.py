@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any
 from uuid import UUID
 
@@ -36,7 +37,7 @@ from vital_tracking.core.record import HUNG_UP, CallType
 from vital_tracking.delivery import Recorder
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.control_flow import stopped
-from vital_tracking.langchain.inline import CHOOSES_BY_INLINE, others_are_inline
+from vital_tracking.langchain.inline import CALLS_IT, CHOOSES_BY_INLINE, STARTS, event_of, others_are_inline
 from vital_tracking.spool.log_record import RecordKind
 
 
@@ -74,9 +75,32 @@ class VitalHandler(BaseCallbackHandler):
 
     @property
     def run_inline(self) -> bool:  # type: ignore[override]
-        """Whether LangChain is to call it in the caller's own task: yes, unless other handlers lost an event by that."""
-        asking = sys._getframe(1)  # noqa: SLF001 - of all who ask, one must be told otherwise
-        return asking.f_code.co_qualname not in CHOOSES_BY_INLINE or others_are_inline(asking, VitalHandler)
+        """Whether LangChain is to call it in the caller's own task: see the module `inline`."""
+        asking = sys._getframe(1)  # noqa: SLF001 - of all who ask, two must be told otherwise
+        name = asking.f_code.co_qualname
+        if name == CALLS_IT:
+            return not self._would_block(asking)
+        return name not in CHOOSES_BY_INLINE or others_are_inline(asking, VitalHandler)
+
+    def _would_block(self, asking: FrameType) -> bool:
+        """Whether the event that is about to be handed to it, in an event loop, would hold that up."""
+        try:
+            spool, controller = self._recorder.spool, self._controller
+            ready = spool is None or spool.ready
+            if ready and (controller is None or not controller.active):
+                return False
+            event, args, kwargs = event_of(asking)
+            if event not in STARTS:
+                return False
+            if not ready:
+                return True
+            if controller is None or admitted.get():
+                return False
+            call_type: CallType = "chat" if event == "on_chat_model_start" else "completion"
+            return controller.must_ask(self._begun(call_type, *args[:2], **kwargs).request())
+        except Exception as error:  # noqa: BLE001 - see the module's first lines
+            self._recorder.fault(error)
+            return False
 
     # LangChain copies handlers with some configs; there is only this one.
     def __copy__(self) -> VitalHandler:
@@ -304,26 +328,10 @@ class VitalHandler(BaseCallbackHandler):
         if known is not None and known.metadata is metadata:
             known.echoes += 1  # the handler is listed twice: LangChain passes both the same metadata object
             return
-        call = LiveCall(
-            key,
-            call_type,
-            serialized,
-            messages,
-            parent_run_id,
-            tags,
-            metadata,
-            extra.get("invocation_params"),
-            extra.get("batch_size") or 1,
-        )
-        call.default = self._default
-        call.allowed = self._allowed
+        call = self._begun(call_type, serialized, messages, run_id, parent_run_id, tags, metadata, **extra)
         call.skew_s = self._recorder.clock.skew_s
-        call.frame, call.marked = locate(current_frame.get(), metadata)
         if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
             call.langsmith = (tree.trace_id, tree.session_name)
-        call.below = known  # a run id that the user gave to two calls at once
-        if parent_run_id is not None:
-            call.run = registry.runs.get(run_key(parent_run_id))
         if metadata is not None and "langgraph_node" in metadata:
             call.attempt = _attempt()
         if self._hash_key is not None:
@@ -339,6 +347,39 @@ class VitalHandler(BaseCallbackHandler):
         if self._controller is not None:
             self._controller.start()
         recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded
+
+    def _begun(
+        self,
+        call_type: CallType,
+        serialized: Mapping[str, Any] | None,
+        messages: Sequence[Any],
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        invocation_params: Any = None,
+        batch_size: int | None = None,
+        **_extra: Any,
+    ) -> LiveCall:
+        """The call whose start LangChain reports with these arguments, in the scope and run that it is in."""
+        key = run_key(run_id)
+        call = LiveCall(
+            key,
+            call_type,
+            serialized,
+            messages,
+            parent_run_id,
+            tags,
+            metadata,
+            invocation_params,
+            batch_size or 1,
+        )
+        call.default = self._default
+        call.allowed = self._allowed
+        call.frame, call.marked = locate(current_frame.get(), metadata)
+        if parent_run_id is not None:
+            call.run = self._calls.runs.get(run_key(parent_run_id))
+        return call
 
     def _admit(self, call: LiveCall) -> None:
         """Ask the budgets, unless a guard has done so; a stopped call is recorded and raises BudgetExceeded or its kin."""
