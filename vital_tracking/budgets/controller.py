@@ -105,6 +105,17 @@ class AdmissionController:
             if throttled:
                 self.lease_thread.turns_came_back()
 
+    def must_ask(self, request: Request) -> bool:
+        """Whether a call would have to wait for the database's answer: the grants in hand do not cover it."""
+        policy = self.plans.policy
+        if policy is None:
+            return True
+        try:
+            plan = self.plans.find(policy, request)
+            return bool(plan.accounts) and not self.ledger.covers(plan, plan.terms.quote(request, clamp=False)[0])
+        except BudgetExceeded:
+            return False  # it is refused at once
+
     def _in_hand(self, request: Request, clamp: bool) -> Admission | None:
         """The answer from the grants in hand; None where the database must be asked."""
         try:

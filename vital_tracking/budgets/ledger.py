@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from time import sleep as give_way
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from vital_tracking.budgets.estimate import Amounts, as_text, as_whole
@@ -119,7 +120,7 @@ class Ledger:
             # A thread that waits for a lock is handed it before it gets the interpreter, and meanwhile all others find the lock
             # taken: busy threads would switch at every admission. So no thread waits; one that finds it taken lets others run.
             while not lock.acquire(blocking=False):
-                time.sleep(0)
+                give_way(0)
             if self._released:
                 self._take_in_released()
             windows = plan.windows
@@ -137,6 +138,14 @@ class Ledger:
             if lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001
                 lock.release()
         return Hold(windows, amounts, self.holder, plan.terms, prompt_bytes)
+
+    def covers(self, plan: Plan, amounts: Amounts) -> bool:
+        """Whether a call that needs so much would get it now; another call may take it first."""
+        now = time.monotonic()
+        lapsed = now >= plan.until or now >= self.valid_until
+        return not lapsed and all(
+            window.free >= (need := amounts[window.metric]) or not need for window in plan.windows
+        )
 
     def reserve_where_possible(
         self, plan: Plan, amounts: Amounts, prompt_bytes: int

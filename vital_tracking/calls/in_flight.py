@@ -70,7 +70,8 @@ class InFlightRegistry:
         call.ref = ref(run_id, call.vanish)
 
     def add(self, call: LiveCall) -> None:
-        """A call has started. `call.below` is another one still open under the same run id, where a user gave it to both."""
+        """A call has started, perhaps under the run id of another one still open, where a user gave it to both."""
+        call.below = self.calls.get(call.key)
         if call.parent_run_id is not None:
             self._children.setdefault(run_key(call.parent_run_id), {})[call.key] = call
         self.calls[call.key] = call

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any
 from uuid import UUID
 
@@ -38,7 +39,7 @@ from vital_tracking.delivery import Recorder
 from vital_tracking.delivery.encoding import dated
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.control_flow import stopped
-from vital_tracking.langchain.inline import CHOOSES_BY_INLINE, others_are_inline
+from vital_tracking.langchain.inline import CALLS_IT, CHOOSES_BY_INLINE, STARTS, event_of, others_are_inline
 from vital_tracking.spool.log_record import RecordKind
 
 
@@ -76,9 +77,32 @@ class VitalHandler(BaseCallbackHandler):
 
     @property
     def run_inline(self) -> bool:  # type: ignore[override]
-        """Whether LangChain is to call it in the caller's own task: yes, unless other handlers lost an event by that."""
-        asking = sys._getframe(1)  # noqa: SLF001 - of all who ask, one must be told otherwise
-        return asking.f_code.co_qualname not in CHOOSES_BY_INLINE or others_are_inline(asking, VitalHandler)
+        """Whether LangChain is to call it in the caller's own task: see the module `inline`."""
+        asking = sys._getframe(1)  # noqa: SLF001 - of all who ask, two must be told otherwise
+        name = asking.f_code.co_qualname
+        if name == CALLS_IT:
+            return not self._would_block(asking)
+        return name not in CHOOSES_BY_INLINE or others_are_inline(asking, VitalHandler)
+
+    def _would_block(self, asking: FrameType) -> bool:
+        """Whether the event that is about to be handed to it, in an event loop, would hold that up."""
+        try:
+            spool, controller = self._recorder.spool, self._controller
+            ready = spool is None or spool.ready
+            if ready and (controller is None or not controller.active):
+                return False
+            event, args, kwargs = event_of(asking)
+            if event not in STARTS:
+                return False
+            if not ready:
+                return True
+            if controller is None or admitted.get():
+                return False
+            call_type: CallType = "chat" if event == "on_chat_model_start" else "completion"
+            return controller.must_ask(self._begun(call_type, *args[:2], **kwargs).request())
+        except Exception as error:  # noqa: BLE001 - see the module's first lines
+            self._recorder.fault(error)
+            return False
 
     # LangChain copies handlers with some configs; there is only this one.
     def __copy__(self) -> VitalHandler:
@@ -318,7 +342,7 @@ class VitalHandler(BaseCallbackHandler):
             known.echoes += 1  # the handler is listed twice: LangChain passes both the same metadata object
             return
         try:
-            call = self._opened(key, call_type, serialized, messages, run_id, parent_run_id, tags, metadata, extra)
+            call = self._opened(call_type, serialized, messages, run_id, parent_run_id, tags, metadata, extra)
         except Exception as fault:  # the budgets decide without knowing whose call it is
             if admitted.get() or self._controller is None:
                 raise
@@ -340,7 +364,6 @@ class VitalHandler(BaseCallbackHandler):
 
     def _opened(
         self,
-        key: int,
         call_type: CallType,
         serialized: Mapping[str, Any] | None,
         messages: Sequence[Any],
@@ -350,8 +373,33 @@ class VitalHandler(BaseCallbackHandler):
         metadata: dict[str, Any] | None,
         extra: Mapping[str, Any],
     ) -> LiveCall:
-        """The call that starts, with what is known of it."""
-        registry = self._calls
+        """The call that starts, with all that is known of it."""
+        call = self._begun(call_type, serialized, messages, run_id, parent_run_id, tags, metadata, **extra)
+        if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
+            call.langsmith = (tree.trace_id, tree.session_name)
+        if metadata is not None and "langgraph_node" in metadata:
+            call.attempt = _attempt()
+        if self._hash_key is not None:
+            call.hash = request_hash(self._hash_key, (call.params, messages))
+        if type(run_id) is UUID:
+            self._calls.watch(call, run_id)
+        return call
+
+    def _begun(
+        self,
+        call_type: CallType,
+        serialized: Mapping[str, Any] | None,
+        messages: Sequence[Any],
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        invocation_params: Any = None,
+        batch_size: int | None = None,
+        **_extra: Any,
+    ) -> LiveCall:
+        """The call whose start LangChain reports with these arguments, in the scope and run that it is in."""
+        key = run_key(run_id)
         call = LiveCall(
             key,
             call_type,
@@ -360,23 +408,14 @@ class VitalHandler(BaseCallbackHandler):
             parent_run_id,
             tags,
             metadata,
-            extra.get("invocation_params"),
-            extra.get("batch_size") or 1,
+            invocation_params,
+            batch_size or 1,
         )
         call.default = self._default
         call.allowed = self._allowed
         call.frame, call.marked = locate(current_frame.get(), metadata)
-        if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
-            call.langsmith = (tree.trace_id, tree.session_name)
-        call.below = registry.calls.get(key)  # a run id that the user gave to two calls at once
         if parent_run_id is not None:
-            call.run = registry.runs.get(run_key(parent_run_id))
-        if metadata is not None and "langgraph_node" in metadata:
-            call.attempt = _attempt()
-        if self._hash_key is not None:
-            call.hash = request_hash(self._hash_key, (call.params, messages))
-        if type(run_id) is UUID:
-            registry.watch(call, run_id)
+            call.run = self._calls.runs.get(run_key(parent_run_id))
         return call
 
     def _admit(self, call: LiveCall) -> None:

@@ -67,6 +67,11 @@ class Spool:
         return self.writer.owner.path if self.writer.owner is not None else None
 
     @property
+    def ready(self) -> bool:
+        """Whether a record can be appended without a file or folder having to be made first."""
+        return self.writer.ready
+
+    @property
     def healthy(self) -> bool:
         """Whether the last append has worked."""
         return self.writer.trouble is None

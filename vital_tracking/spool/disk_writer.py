@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -77,6 +78,11 @@ class SpoolWriter:
         self._syncing = False
 
     @property
+    def ready(self) -> bool:
+        """Whether a record can be appended without a file or folder having to be made first."""
+        return self.current is not None and self.trouble is None
+
+    @property
     def size(self) -> int:
         """What this process's segments take up, in bytes."""
         return sum(segment.size for segment in list(self.segments.values()))
@@ -111,7 +117,8 @@ class SpoolWriter:
         if not self._dirty:
             self._dirty = True
             self._wake.put(True)
-        if segment is not None and segment.size >= self._segment_bytes and self.trouble is None:
+        full = segment is not None and segment.size >= self._segment_bytes
+        if full and self.trouble is None and not self._left_to_thread():
             self._rotate(segment)
         return True
 
@@ -243,6 +250,8 @@ class SpoolWriter:
         """The segment to append to, made where there is none; None where that cannot be now."""
         if self._closed or not CAN_LOCK or (self.trouble is not None and time.monotonic() < self._try_again_at):
             return None
+        if self._left_to_thread():
+            return None
         if not self._enter(_PATIENCE_S):
             return None
         try:
@@ -280,12 +289,24 @@ class SpoolWriter:
     def _open(self) -> None:
         self._check_room()
         self._next(None)
+        self._start_thread()
+
+    def _start_thread(self) -> None:
         if self._background and self._sync_s > 0 and not self._syncing:
             self._syncing = True
             try:
                 threading.Thread(target=self._sync_always, name="vital-tracking-spool", daemon=True).start()
             except RuntimeError:  # the interpreter is shutting down, or has no threads
                 self._syncing = False
+
+    def _left_to_thread(self) -> bool:
+        """Whether this is an event loop, in which folders and files are not to be made: the thread does so, at once."""
+        if not _in_event_loop():
+            return False
+        self._start_thread()
+        if self._syncing:
+            self._wake.put(True)
+        return self._syncing
 
     def _next(self, sealed: Segment | None) -> None:
         """Open the next segment; in another folder where this one was deleted, or its lock is another process's now."""
@@ -304,7 +325,7 @@ class SpoolWriter:
         if self.trouble is None:
             owner.reserve(min(_RESERVE_BYTES, self._limit_bytes // 64))
 
-    def _rotate(self, segment: Segment) -> None:
+    def _rotate(self, segment: Segment | None) -> None:
         """Open the next segment, unless another thread is doing so, or this call has interrupted that."""
         if not self._enter(0):
             return
@@ -329,7 +350,20 @@ class SpoolWriter:
 
     def _sync_always(self) -> None:
         while self._wake.get():
+            segment = self.current
+            if segment is None or self.trouble is not None:
+                self._ready()
+            elif segment.size >= self._segment_bytes:
+                self._rotate(segment)
             time.sleep(self._sync_s)
             if self._closed:
                 return
             self.sync()
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""In an event loop nothing of ours blocks: neither files, nor locks, nor the wait for what the budgets' database answers.
+
+LangChain's own suites run under blockbuster, which raises where something blocks a running loop. If one of these fails, every
+other task of an application stands still meanwhile, or, under blockbuster, a call passes unchecked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from blockbuster import blockbuster_ctx
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.language_models.fake import FakeListLLM
+
+from tests.integration.budgets.helpers import set_budget
+from tests.integration.helpers import Rows
+from tests.support.waiting import until
+from vital_tracking import BudgetExceeded, VitalTracker
+from vital_tracking.stores.postgres import PostgresStore
+from vital_tracking.testing import fake_chat_model
+
+
+@pytest.fixture
+def database_url(reused_database: str) -> str:
+    """One database for all tests of this file."""
+    return reused_database
+
+
+@pytest.fixture
+def model() -> Any:
+    """A model that is imported and made: that reads files, as every import does."""
+    return fake_chat_model()
+
+
+Make = Callable[..., VitalTracker]
+
+
+@contextmanager
+def watched(make_tracker: Make) -> Iterator[VitalTracker]:
+    """A tracker as an application sets it up; from then on what blocks a running loop in code of ours raises."""
+    tracker = make_tracker()
+    assert tracker.handler.in_flight == 0
+    with blockbuster_ctx("vital_tracking"):
+        yield tracker
+
+
+def config(tracker: VitalTracker, user: str = "u-1") -> Any:
+    return {"callbacks": [tracker.handler], "metadata": {"vital_user_id": user}}
+
+
+def statuses(tracker: VitalTracker, rows: Rows) -> list[str]:
+    tracker.flush()
+    stats = tracker.stats()
+    assert (stats.faults, stats.unchecked) == (0, 0), stats
+    return [row["status"] for row in rows("select status from token_usage_logs order by id")]
+
+
+async def test_calls_without_budgets(make_tracker: Make, rows: Rows, model: Any) -> None:
+    with watched(make_tracker) as tracker:
+        for _ in range(3):
+            await model.ainvoke("q", config(tracker))
+        assert [chunk async for chunk in model.astream("q", config(tracker))]
+    assert statuses(tracker, rows) == ["ok"] * 4
+
+
+async def test_calls_of_the_handler_alone_are_checked(
+    make_tracker: Make, store: PostgresStore, rows: Rows, model: Any
+) -> None:
+    """Each user's first call needs a grant that is not there yet, and near the limit each call asks."""
+    set_budget(store, entity_id="*", total_limit="2")
+    with watched(make_tracker) as tracker:
+        for user in ("u-1", "u-2", "u-3", "u-1"):
+            await model.ainvoke("q", config(tracker, user))
+        for _ in range(2):
+            with pytest.raises(BudgetExceeded):
+                await model.ainvoke("q", config(tracker, "u-1"))
+    assert statuses(tracker, rows) == ["ok"] * 4 + ["blocked"] * 2
+
+
+async def test_completions_of_the_handler_alone_are_checked(
+    make_tracker: Make, store: PostgresStore, rows: Rows
+) -> None:
+    set_budget(store, entity_id="*", total_limit="1")
+    completion = FakeListLLM(responses=["Hi"])
+    with watched(make_tracker) as tracker:
+        await completion.ainvoke("q", config(tracker))
+        with pytest.raises(BudgetExceeded):
+            await completion.ainvoke("q", config(tracker))
+    assert statuses(tracker, rows) == ["ok", "blocked"]
+
+
+async def test_a_scope_a_guard_and_embeddings(make_tracker: Make, store: PostgresStore, rows: Rows, model: Any) -> None:
+    set_budget(store, entity_id="*", total_limit="100")
+    with watched(make_tracker) as tracker:
+        guarded = tracker.guard(model)
+        embeddings = tracker.embeddings(DeterministicFakeEmbedding(size=4), provider="openai", model="m")
+        with tracker.conversation(user_id="u-1") as turn:
+            await guarded.ainvoke("q")
+            await model.ainvoke("q", turn.config())
+            await embeddings.aembed_query("q")
+        async with tracker.workflow("w", user_id="u-2"):
+            await asyncio.gather(*(model.ainvoke("q") for _ in range(20)))
+    assert statuses(tracker, rows) == ["ok"] * 23
+    assert [run["status"] for run in rows("select status from service_runs")] == ["ok", "ok"]
+
+
+async def test_the_spools_next_file_is_not_opened_in_the_loop(make_tracker: Make, model: Any, rows: Rows) -> None:
+    """Segments so small that a few calls fill one."""
+    with watched(make_tracker) as tracker:
+        spool = tracker._recorder.spool
+        assert spool is not None
+        spool.writer._segment_bytes = 4096
+        for _ in range(30):
+            await model.ainvoke("q", config(tracker))
+        await asyncio.to_thread(until, lambda: spool.writer.last > 1)
+    assert statuses(tracker, rows) == ["ok"] * 30
+
+
+async def test_the_loop_goes_on_while_a_call_waits_for_the_database(
+    make_tracker: Make, store: PostgresStore, rows: Rows, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_budget(store, entity_id="*", total_limit="5")
+    tracker = make_tracker(budget_deadline_s=60)
+    asked, answer = threading.Event(), threading.Event()
+    call_function = tracker.store.call
+
+    def slow(function: str, /, **arguments: Any) -> Any:
+        if function == "acquire_grants_v1":
+            asked.set()
+            answer.wait(30)
+        return call_function(function, **arguments)
+
+    monkeypatch.setattr(tracker.store, "call", slow)
+    call = asyncio.create_task(model.ainvoke("q", config(tracker)))
+    while not (asked.is_set() or call.done()):
+        await asyncio.sleep(0)
+    assert not call.done(), "the loop stood still until the call had its answer"
+    answer.set()
+    await call
+    assert statuses(tracker, rows) == ["ok"]
