@@ -196,24 +196,37 @@ class Books(RuleBasedStateMachine):
         keys = [self.keys(user)[place] for place in order]
         sent: list[Row] = []
         asides: list[dict[Key, Decimal]] = []
+        owed: list[dict[Key, Decimal]] = []
         for _ in range(asks):
             wishes: list[Row] = []
             aside: dict[Key, Decimal] = {}
+            debts: dict[Key, Decimal] = {}
             for key in keys:
                 size = self.used(key, unit)
-                aside[key] = Decimal(0) if ahead else min(self.hands[holder, key], size)
+                hand, number = self.hands[holder, key], str(self.window(key).id)
+                aside[key] = Decimal(0) if ahead else min(max(hand, Decimal(0)), size)
                 self.hands[holder, key] -= aside[key]
-                have = {str(self.window(key).id): str(aside[key])} if aside[key] else {}
-                wishes.append(wish(self.budgets[key[0]], key[1], size, size * want, have=have))
+                have = {number: str(aside[key])} if aside[key] else {}
+                owe = {number: str(-hand)} if hand < 0 and not ahead else {}
+                wishes.append({**wish(self.budgets[key[0]], key[1], size, size * want, have=have), "owe": owe})
+                debts[key] = max(-hand, Decimal(0)) if size and not ahead else Decimal(0)
             asides.append(aside)
+            owed.append(debts)
             sent.append({"max_wait": 0, "ahead": ahead, "windows": wishes})
         answers = acquire(self.db, holder, *sent)
         self.take_back_lapsed(keys)
-        for answer, aside in zip(answers, asides, strict=True):
-            self.check_answer(holder, user, unit, answer, aside, ahead)
+        for answer, aside, debts in zip(answers, asides, owed, strict=True):
+            self.check_answer(holder, user, unit, answer, aside, debts, ahead)
 
     def check_answer(
-        self, holder: str, user: str, unit: Decimal, answer: Row, aside: dict[Key, Decimal], ahead: bool
+        self,
+        holder: str,
+        user: str,
+        unit: Decimal,
+        answer: Row,
+        aside: dict[Key, Decimal],
+        debts: dict[Key, Decimal],
+        ahead: bool,
     ) -> None:
         rows = {(row["budget"], row["entity"]): row for row in answer["windows"]}
         fits = True
@@ -223,7 +236,8 @@ class Books(RuleBasedStateMachine):
             assert window.id in (None, row["id"])
             window.id = row["id"]
             backed = min(part, window.grants.get(holder, Decimal(0)))
-            needs[key] = Decimal(0) if ahead else self.used(key, unit) - backed
+            needs[key] = Decimal(0) if ahead else self.used(key, unit) - backed + debts[key]
+            assert Decimal(row["mine"]) == window.grants.get(holder, Decimal(0))
             short = needs[key] > 0 and needs[key] > window.room
             assert row["over"] is short
             fits = fits and not short
@@ -325,15 +339,16 @@ class Books(RuleBasedStateMachine):
         draws: list[list[Any]] = []
         for key, (window_id, size) in one.holds.items():
             window, used = self.window(key), self.used(key, cost)
-            drawn = min(size, used)
-            draws.append([window_id, str(drawn)])
+            draws.append([window_id, str(used)])
             taken = Decimal(0)
             if window.id == window_id:
-                if alive:
-                    self.hands[one.holder, key] += size - drawn
                 if one.holder in window.grants:
-                    taken = min(drawn, window.grants[one.holder])
+                    taken = min(used, window.grants[one.holder])
                     window.grants[one.holder] -= taken
+                    if alive:
+                        self.hands[one.holder, key] += size - taken  # what the grant did not cover is owed no more
+                elif alive:
+                    self.hands[one.holder, key] += size - used
             window.spent += used
             window.beyond += used - taken
         return {**row, "draws": draws}
@@ -400,7 +415,7 @@ class Books(RuleBasedStateMachine):
         kept: dict[int, Decimal] = defaultdict(Decimal)
         for key, window in self.windows.items():
             if give_back:
-                self.hands[holder, key] = Decimal(0)
+                self.hands[holder, key] = min(self.hands[holder, key], Decimal(0))
             if window.id is not None:
                 kept[window.id] += self.hands[holder, key]
         for one in self.flying:
@@ -412,7 +427,7 @@ class Books(RuleBasedStateMachine):
         expected: dict[int, Decimal] = {}
         for window in self.windows.values():
             if holder in window.grants and window.id is not None:
-                amount = min(window.grants.pop(holder), kept[window.id])
+                amount = min(window.grants.pop(holder), max(kept[window.id], Decimal(0)))
                 if amount:
                     window.grants[holder] = expected[window.id] = amount
         assert renew(self.db, holder, dict(kept)) == expected
