@@ -335,7 +335,9 @@ def test_a_config_handed_to_another_thread_carries_the_scope(
     # Kept beyond its scope, and used inside another: it still says whose call this is.
     with tracker.conversation(user_id="u-2"):
         model.invoke("Hi", config)
-    for row in stored(tracker, rows):
+    found = stored(tracker, rows)
+    assert len(found) == 2
+    for row in found:
         has(row, user_id="u-1", panel_id="board", panel_position=1, agent_id="cardio", service_run_id=panel.run_id)
 
 

@@ -197,7 +197,9 @@ class InFlightRegistry:
         now = time.perf_counter()
         crowded = len(self.calls) - _MAX_OPEN
         for call in list(self.calls.values()):
-            if call.orphaned is not None and now - call.orphaned >= self.orphan_grace_s:
+            if call.orphaned is None and (status := call.outlived()) is not None:
+                call.orphaned, call.status = now, status
+            if call.orphaned is not None and now - max(call.orphaned, call.touched) >= self.orphan_grace_s:
                 self._give_up(call, call.status)
             elif now - call.touched >= self.call_timeout_s or crowded > 0:
                 crowded -= 1

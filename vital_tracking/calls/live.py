@@ -28,7 +28,7 @@ from vital_tracking.calls.texts import prompt_size, text_size, thought_size
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import METADATA_KEY, CallContext
 from vital_tracking.core.frames import ScopeFrame
-from vital_tracking.core.record import CallType, Status
+from vital_tracking.core.record import HUNG_UP, CallType, Status
 from vital_tracking.core.sanitize import MAX_TOKENS, clean_metadata, clean_text, token_count
 from vital_tracking.errors import BudgetExceeded
 
@@ -105,9 +105,11 @@ class LiveCall:
         "status",
         "streamed_bytes",
         "tags",
+        "task",
         "thought_bytes",
         "token_usage",
         "touched",
+        "tree",
         "usage",
         "vanished",
     )
@@ -146,6 +148,8 @@ class LiveCall:
         self.skew_s: float | None = None  # what its time is corrected by; set once, when it is first written
         self.run: Run | None = None
         self.langsmith: tuple[Any, Any] | None = None  # the trace id and the project of its run tree
+        self.tree: ref[Any] | None = None  # LangSmith's run tree around it
+        self.task: ref[Any] | None = None  # the asyncio task that it began in
         self.attempt: int | None = None
         self.below: LiveCall | None = None
         self.admission: Admission | None = None
@@ -196,6 +200,17 @@ class LiveCall:
         """The run's id object was collected, perhaps while other code of ours runs: only note the time and the key."""
         self.ended = time.perf_counter()
         self.vanished.append(self.key)
+
+    def outlived(self) -> Status | None:
+        """How the call must have ended, where what it began in has ended without a word of it: a run of LangSmith's, of which no
+        event is told, or an asyncio task. None where neither has."""
+        ends: list[Status] = []
+        if self.task is not None and ((task := self.task()) is None or task.done()):
+            ends.append("cancelled" if task is None or task.cancelled() else "abandoned")
+        if self.tree is not None and ((tree := self.tree()) is None or tree.end_time is not None):
+            hung_up = tree is not None and str(tree.error or "").partition("(")[0] in HUNG_UP
+            ends.append("cancelled" if hung_up else "abandoned")
+        return None if not ends else "cancelled" if "cancelled" in ends else "abandoned"
 
     def token(self, token: object, chunk: object) -> None:
         """Note a streamed token: when the first came, when the first that was no thought, and how much came."""

@@ -6,17 +6,20 @@ call; every event therefore has a `try` of its own that lets no fault of ours ou
 
 How a call ends where no end event comes (cancelled, timed out, a stream broken off): LangChain keeps the run's id object in
 the stack frames of the call and nowhere else, so when that object is collected the call is over. Where something else holds the
-id (LangSmith's tracer does), the end of the parent run or a time limit closes the call.
+id (LangSmith's tracer does), the end of the parent run, of LangSmith's run or of the asyncio task around it closes the call, or a
+time limit.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 from uuid import UUID
+from weakref import ref
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langsmith.run_helpers import get_current_run_tree
@@ -377,6 +380,9 @@ class VitalHandler(BaseCallbackHandler):
         call = self._begun(call_type, serialized, messages, run_id, parent_run_id, tags, metadata, **extra)
         if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
             call.langsmith = (tree.trace_id, tree.session_name)
+            call.tree = ref(tree)
+        if asyncio._get_running_loop() is not None and (task := asyncio.current_task()) is not None:  # noqa: SLF001
+            call.task = ref(task)
         if metadata is not None and "langgraph_node" in metadata:
             call.attempt = _attempt()
         if self._hash_key is not None:

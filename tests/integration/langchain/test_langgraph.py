@@ -24,6 +24,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import ContextThreadPoolExecutor
 from langchain_core.tools import tool
+from langchain_core.tracers import LangChainTracer
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
@@ -438,6 +439,45 @@ async def test_langsmiths_ids_and_project_are_on_the_row(
     assert nested["langsmith_project"] == seen[0].session_name == "ward"
     assert alone["trace_id"] == alone["run_id"] == str(ids.models[1])
     assert alone["langsmith_project"] == "clinic"
+
+
+@pytest.mark.parametrize("around", ["nothing", "a graph", "a traced function", "a traced function that goes on"])
+async def test_a_cancelled_call_is_closed_although_langsmiths_tracer_holds_on_to_it(
+    around: str, tracing: langsmith.Client, tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """If this failed, it would be counted a quarter of an hour late, and its money would be held for so long."""
+    tracker.handler._calls.orphan_grace_s = 0
+    provider.reply(Reply(hang=True))
+    tracer = LangChainTracer(client=tracing)  # kept by the application, and with it the ids of its runs
+    model, config_ = provider.chat_openai(), {"callbacks": [tracker.handler, tracer]}
+    graph = StateGraph(MessagesState).add_node("ask", asks(model)).add_edge(START, "ask").compile()
+    trees: list[Any] = []
+
+    @langsmith.traceable
+    async def traced() -> None:
+        trees.append(langsmith.get_current_run_tree())
+        asking = asyncio.create_task(model.ainvoke("Hi", config_))
+        if around == "a traced function":
+            await asking
+        await cancel(asking)
+
+    async def cancel(task: asyncio.Task[Any]) -> None:
+        await asyncio.to_thread(provider.wait_for_stalls, 1)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    with langsmith.tracing_context(enabled=True, client=tracing):
+        if around == "a traced function that goes on":
+            await traced()
+        else:
+            asked = {
+                "nothing": lambda: model.ainvoke("Hi", config_),
+                "a graph": lambda: graph.ainvoke({"messages": []}, config_),
+                "a traced function": traced,
+            }
+            await cancel(asyncio.create_task(asked[around]()))
+    assert only(stored(tracker, rows))["status"] == "cancelled"
 
 
 async def test_without_tracing_a_row_names_no_project(

@@ -455,7 +455,9 @@ async def test_a_model_without_a_price_costs_null_and_is_counted(
     model = provider.chat_openai(model="in-house-7b")
     await model.ainvoke("Hi", config(tracker))
     await model.ainvoke("Hi", config(tracker))
-    for row in stored(tracker, rows):
+    found = stored(tracker, rows)
+    assert len(found) == 2
+    for row in found:
         assert row["priced"] is False
         assert (row["total_cost"], row["input_cost"], row["potential_cost"]) == (None, None, None)
         assert row["total_tokens"] == 120

@@ -177,7 +177,9 @@ def test_the_largest_token_counts_are_billed_exactly(tracker: VitalTracker, rows
     usage = {"input_tokens": MAX_TOKENS, "output_tokens": MAX_TOKENS}
     run(tracker, answer(usage), {"ls_model_name": "in-house"} | {"ls_provider": "openai"})
     run(tracker, answer(usage))
-    for row in stored(tracker, rows):
+    found = stored(tracker, rows)
+    assert len(found) == 2
+    for row in found:
         assert row["total_tokens"] == 2 * MAX_TOKENS
         assert row["total_cost"] == Decimal(MAX_TOKENS) * Decimal("0.75") / 1_000_000
 
@@ -254,7 +256,9 @@ def test_a_wrong_service_type_or_seat_is_left_out_and_named(tracker: VitalTracke
         answer(usage),
         {"vital_service_type": ["workflow"], "vital_panel_position": 10**9, "vital_panel_size": -1},
     )
-    for row in stored(tracker, rows):
+    found = stored(tracker, rows)
+    assert len(found) == 2
+    for row in found:
         assert (row["service_type"], row["panel_position"], row["panel_size"], row["total_tokens"]) == (
             None,
             None,

@@ -15,7 +15,8 @@ from tests.unit.calls.test_wire import ANYTHING, NOON, RECORDS
 from vital_tracking.calls.json_codec import pack_record, unpack_record
 from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
 from vital_tracking.core.record import CallRecord
-from vital_tracking.delivery.rows import call_row, encode_call
+from vital_tracking.core.usage import TokenUsage
+from vital_tracking.delivery.rows import call_row, encode_call, shortened
 from vital_tracking.ids import new_id
 
 TRIES = settings(max_examples=50, deadline=None, derandomize=True)
@@ -84,3 +85,22 @@ def test_a_service_type_that_cannot_be_compared_does_not_cost_the_row() -> None:
     record = CallRecord(new_id(), NOON, CallContext(user_id="u", service_type=Incomparable()))  # type: ignore[arg-type]
     row = sent(record)
     assert (row["user_id"], row["metadata"]) == ("u", {"notes": ["invalid_service_type"]})
+
+
+def test_the_shortest_record_keeps_whose_call_it_was_and_what_it_cost() -> None:
+    """If this failed, a call that cannot be kept whole would be paid by nobody, or would cost nothing."""
+    owners = {"organization_id": "o-1", "user_id": "u-1", "session_id": "s-1", "service_run_id": "r-1"}
+    usage = TokenUsage(100, 20, 10, 5, reasoning_tokens=3)
+    whole = CallRecord(
+        new_id(), NOON, CallContext(**owners, agent_name="a"), "openai", "gpt-4o", usage=usage, tags=["t"],
+        metadata={"k": "v"}, status="error", reported_cost=Decimal("0.5"), price_facts={"service_tier": "flex"},
+        sent_model="gpt", calls=3, clocked=False,
+    )  # fmt: skip
+    row = call_row(shortened(whole), None)
+    kept = {
+        name: value for name, value in call_row(whole, None).items() if name not in ("tags", "metadata", "agent_name")
+    }
+    assert row == {**kept, "metadata": {"service_tier": "flex", "notes": ["shortened"]}}
+    assert owners.items() <= row.items()
+    for short in (unpack_record(pack_record(whole, short=True)), unpack_record(pack_record(shortened(whole)))):
+        assert owners.items() <= call_row(short, None).items()

@@ -175,3 +175,24 @@ def test_a_wrong_length_does_not_hold_up_what_is_behind_it() -> None:
     second[4] |= 0x08  # half a megabyte
     assert whole(bytes(first + second), ended=False) == frames[:1]
     assert whole(bytes(first + second + third), ended=False) == [frames[0], frames[2]]
+
+
+GOLDEN = {
+    RecordKind.OPENED: "ff5618000000deee2d6c01000102030405060708090a0b0c0d0e0f7b226b223a317d",
+    RecordKind.CALL: "ff5618000000f647333402000102030405060708090a0b0c0d0e0f7b226b223a317d",
+    RecordKind.BEGUN: "ff5618000000d12216b503000102030405060708090a0b0c0d0e0f7b226b223a317d",
+    RecordKind.RECORD: "ff5618000000a6150e8404000102030405060708090a0b0c0d0e0f7b226b223a317d",
+    RecordKind.RUN: "ff561800000081702b0505000102030405060708090a0b0c0d0e0f7b226b223a317d",
+    RecordKind.TOMBSTONE: "ff5618000000a9d9355d06000102030405060708090a0b0c0d0e0f7b226b223a317d",
+    RecordKind.CLOCK: "ff56180000008ebc10dc07000102030405060708090a0b0c0d0e0f7b226b223a317d",
+    RecordKind.RUN_BEGUN: "ff561800000047b7053f08000102030405060708090a0b0c0d0e0f7b226b223a317d",
+}
+
+
+def test_the_bytes_of_a_log_record_are_what_they_were() -> None:
+    """If this failed, what lies in a spool while a process gets a new version would be lost, or taken for something else."""
+    assert GOLDEN.keys() == set(RecordKind)
+    for kind, written in GOLDEN.items():
+        assert encoded_record(kind, bytes(range(16)), b'{"k":1}').hex() == written
+        [(record, end)] = read_records(bytes.fromhex(written))
+        assert (record, end) == (LogRecord(kind, bytes(range(16)), b'{"k":1}'), len(written) // 2)

@@ -274,6 +274,69 @@ def test_of_two_payloads_of_one_id_the_first_stays(replayer: Replayer, rows: Row
     assert (stats.rejected, stats.faults) == (0, 0)
 
 
+# What this version writes, byte by byte. A later one may write something else, but reads this.
+SHARED = (
+    b'{"context":{"user_id":"u-1","workflow_step":"triage","framework":"langgraph","message_type":"chat"},"scope":{},'
+    b'"keys":{"kept":["langgraph_node"],"allowed":["langgraph_node"],"unknown":[]}}'
+)
+BEGAN = (
+    b'[1772368207.5,-10.0,"chat","00000000-0000-0000-0000-000000000007",null,null,null,null,null,"openai","gpt-4o-mini",'
+    b'40,1,null,null,["t"],null,null,null,"triage"]'
+)
+ENDED = (
+    b'["ok",1500.0,null,null,{"model_name":"gpt-4o-mini"},{"input_tokens":100,"output_tokens":20,"total_tokens":120},'
+    b"null,null,null,false,true,false,[],null,null,[]]"
+)
+RECORD = (
+    b'{"id":"%b","created_at":"2026-03-01T12:30:07+00:00","provider":"openai","model":"gpt-4o-mini","status":"ok",'
+    b'"clocked":false,"context":{"user_id":"u-2"},"usage":{"prompt_tokens":100,"completion_tokens":20}}'
+)
+RUN = (
+    b'{"parent_run_id":null,"error_type":null,"id":"%b","status":"%b","ancestor_run_ids":[],'
+    b'"started_at":"2026-03-01T12:30:00+00:00","ended_at":%b,"context":{"service_type":"workflow"},"metadata":{}}'
+)
+
+
+def test_what_lies_in_a_spool_is_read_after_an_upgrade(replayer: Replayer, rows: Rows) -> None:
+    """If this failed, calls that wait while a server gets a new version would be lost."""
+    ids = sorted(new_id() for _ in range(7))
+    keys = [id_bytes(each) for each in ids]
+    names = [each.encode() for each in ids]
+    written = [
+        (1, keys[0], SHARED + b"\n" + BEGAN),
+        (2, keys[1], SHARED + b"\n" + BEGAN + b"\n" + ENDED),
+        (3, keys[2], RECORD % names[2]),
+        (4, keys[3], RECORD % names[3]),
+        (5, keys[4], RUN % (names[4], b"ok", b'"2026-03-01T12:31:00+00:00"')),
+        (8, keys[5], RUN % (names[5], b"running", b"null")),
+        (1, keys[6], SHARED + b"\n" + BEGAN),
+        (6, keys[6], b""),
+    ]
+    tracker = replayer()
+    left_behind(folder_of(tracker), b"".join(encoded_record(*each) for each in written))
+    assert tracker.replay(60)
+    assert (tracker.stats().rejected, tracker.stats().damaged, tracker.stats().faults) == (0, 0, 0)
+    found = [
+        (
+            str(row["id"]),
+            row["status"],
+            row["user_id"],
+            row["total_tokens"],
+            (row["created_at"] - BEGUN_AT).total_seconds(),
+        )
+        for row in rows()
+    ]
+    assert found == [
+        (ids[0], "abandoned", "u-1", 10, -9.5),
+        (ids[1], "ok", "u-1", 120, -9.5),
+        (ids[2], "ok", "u-2", 120, 0),
+        (ids[3], "ok", "u-2", 120, 0),
+    ]
+    assert rows()[1]["metadata"] == {"langgraph_node": "triage"}
+    runs = rows("select id, status from service_runs order by id")
+    assert runs == [{"id": ids[4], "status": "ok"}, {"id": ids[5], "status": "abandoned"}]
+
+
 def test_an_earlier_versions_correction_of_the_clock_still_holds(replayer: Replayer, rows: Rows) -> None:
     """If this failed, calls that were stored before an upgrade and are sent again after it would count twice."""
     tracker = replayer()
