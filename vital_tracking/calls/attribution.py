@@ -14,6 +14,8 @@ from vital_tracking.core.sanitize import clean_text
 
 ALLOWED_METADATA: Final = frozenset(
     {
+        "assistant_id",
+        "graph_id",
         "lc_agent_name",
         "langgraph_node",
         "langgraph_step",
@@ -24,6 +26,8 @@ ALLOWED_METADATA: Final = frozenset(
     }
 )
 """Metadata that LangChain and LangGraph add and that say something about cost; others are kept only where the team allows it."""
+
+_CAPTURED: Final = ("langgraph_node", "thread_id", "lc_agent_name", "graph_id", "assistant_id")
 
 NOBODY: Final = CallContext()
 HASHED_AS_THEY_ARE: Final = frozenset({str, int, type(None)})
@@ -73,19 +77,33 @@ def _merged(
 ) -> CallContext:
     """The context of scope and metadata, with its gaps filled by what LangGraph and LangChain say of the call."""
     context = resolve(default, frame, marked, metadata)
+    gaps = captured(context, metadata)
+    if context.framework is None:
+        gaps["framework"] = "langgraph" if metadata.get("langgraph_node") is not None else "langchain"
+    if context.message_type is None:
+        gaps["message_type"] = "tool_execution" if in_tool else "chat"
+    return context.replace(gaps)
+
+
+def captured(context: CallContext, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What LangGraph, its server (`langgraph dev` and what it is deployed by) and LangChain say of a call, where nobody else has.
+
+    A served graph is a workflow: its name in `langgraph.json` is the workflow's id, and the assistant, which is the graph with
+    one configuration, the service's.
+    """
     gaps: dict[str, Any] = {}
-    node, thread, agent = (clean_text(metadata.get(key)) for key in ("langgraph_node", "thread_id", "lc_agent_name"))
+    node, thread, agent, graph, assistant = (clean_text(metadata.get(key)) for key in _CAPTURED)
     if context.workflow_step is None and node is not None:
         gaps["workflow_step"] = node
     if context.session_id is None and thread is not None:
         gaps["session_id"] = thread
     if context.agent_id is None and agent is not None:
         gaps |= {"agent_id": agent, "agent_name": agent}
-    if context.framework is None:
-        gaps["framework"] = "langgraph" if metadata.get("langgraph_node") is not None else "langchain"
-    if context.message_type is None:
-        gaps["message_type"] = "tool_execution" if in_tool else "chat"
-    return context.replace(gaps)
+    if context.workflow_id is None and graph is not None:
+        gaps["workflow_id"] = graph
+    if context.service_id is None and assistant is not None and context.service_type in (None, "workflow"):
+        gaps |= {"service_type": "workflow", "service_id": assistant, "service_name": context.service_name or graph}
+    return gaps
 
 
 def langsmith_project() -> str | None:

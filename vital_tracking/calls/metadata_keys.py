@@ -13,7 +13,7 @@ from vital_tracking.core.sanitize import clean_text
 READ_KEYS: Final = frozenset({"langgraph_checkpoint_ns", METADATA_KEY})
 """Metadata that records are made from, beside the allowed ones and those of context, provider and model."""
 
-OWNER_KEYS: Final = CONTEXT_KEYS | {"langgraph_node", "lc_agent_name", "thread_id"}
+OWNER_KEYS: Final = CONTEXT_KEYS | {"assistant_id", "graph_id", "langgraph_node", "lc_agent_name", "thread_id"}
 """Metadata that say to whom a call belongs."""
 
 MOST_KNOWN: Final = 1000

@@ -14,7 +14,7 @@ from langchain_core.embeddings import Embeddings
 
 from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.budgets.pending import Waits, run, run_async
-from vital_tracking.calls.attribution import ALLOWED_METADATA
+from vital_tracking.calls.attribution import ALLOWED_METADATA, captured
 from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.stopped import begun_record, stopped_record
 from vital_tracking.calls.texts import text_size
@@ -124,9 +124,8 @@ class VitalEmbeddings(Embeddings):
         metadata = inherited_config().get("metadata") or {}
         frame, marked = locate(current_frame.get(), metadata)
         context = resolve(self._default, frame, marked, metadata)
-        gaps = {"framework": context.framework or "langchain", "message_type": context.message_type or "embedding"}
-        if context.workflow_step is None and "langgraph_node" in metadata:
-            gaps["workflow_step"] = metadata["langgraph_node"]
+        gaps = captured(context, metadata)
+        gaps |= {"framework": context.framework or "langchain", "message_type": context.message_type or "embedding"}
         return context.replace(gaps), frame, metadata
 
     @contextmanager

@@ -20,6 +20,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import ContextThreadPoolExecutor
@@ -68,6 +69,45 @@ class RunIds(BaseCallbackHandler):
 
     def on_chat_model_start(self, *args: Any, run_id: UUID, **kwargs: Any) -> None:
         self.models.append(run_id)
+
+
+# A LangGraph server
+
+
+async def test_the_graph_and_the_assistant_of_a_server_are_captured(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """`langgraph dev` puts both into the config's metadata; without them no report tells the served graphs apart."""
+    embeddings = tracker.embeddings(DeterministicFakeEmbedding(size=4), provider="openai", model="m")
+
+    async def look_up(state: Any) -> dict[str, Any]:
+        await embeddings.aembed_query("q")
+        return {}
+
+    builder = StateGraph(MessagesState).add_node("triage", asks(provider.chat_openai())).add_node("look_up", look_up)
+    graph = builder.add_edge(START, "triage").add_edge("triage", "look_up").compile()
+    served = {"configurable": {"thread_id": "t-1"}, "metadata": {"graph_id": "intake", "assistant_id": "a-1"}}
+    await graph.ainvoke({"messages": []}, {"callbacks": [tracker.handler], **served})
+    found = stored(tracker, rows)
+    assert [row["workflow_step"] for row in found] == ["triage", "look_up"]
+    for row in found:
+        assert (row["workflow_id"], row["session_id"]) == ("intake", "t-1")
+        assert (row["service_type"], row["service_id"], row["service_name"]) == ("workflow", "a-1", "intake")
+        assert (row["metadata"]["graph_id"], row["metadata"]["assistant_id"]) == ("intake", "a-1")
+
+
+async def test_what_a_scope_says_stays_on_a_server(tracker: VitalTracker, provider: ProviderServer, rows: Rows) -> None:
+    graph = (
+        StateGraph(MessagesState).add_node("triage", asks(provider.chat_openai())).add_edge(START, "triage").compile()
+    )
+    served: Any = {"graph_id": "intake", "assistant_id": "a-1"}
+    with tracker.workflow("mine", user_id="u-1") as workflow:
+        await graph.ainvoke({"messages": []}, workflow.config(metadata=served))
+    with tracker.conversation(user_id="u-1") as turn:
+        await graph.ainvoke({"messages": []}, turn.config(metadata=served))
+    first, second = stored(tracker, rows)
+    assert (first["workflow_id"], first["service_id"], first["service_name"]) == ("mine", "mine", "mine")
+    assert (second["service_type"], second["service_id"], second["workflow_id"]) == ("1:1_conversation", None, "intake")
 
 
 # Nodes
