@@ -512,7 +512,7 @@ async def test_of_fifty_calls_at_once_the_money_pays_for_ten(
     set_budget(store, total_limit="10")
     provider.reply(Reply(delay_s=0.02))
     for user, guarded in (("u-1", False), ("u-2", True)):
-        tracker = make_tracker()
+        tracker = make_tracker(budget_deadline_s=30)
         model = provider.chat_openai()
         config: Any = {"metadata": {"vital_user_id": user}}
         if guarded:
@@ -585,13 +585,13 @@ async def test_waiting_calls_leave_the_event_loop_alone(store: PostgresStore, ma
     """Twenty-four calls wait for their slots at once; everything else in the process goes on meanwhile."""
     set_budget(store, action="throttle", total_limit="0", throttle_interval_s="0.05")
     tracker = knows_its_budgets(make_tracker(budget_deadline_s=30))
-    lags: list[float] = []
+    ticks = 0
 
     async def tick() -> None:
+        nonlocal ticks
         while True:
-            before = time.perf_counter()
             await asyncio.sleep(0.002)
-            lags.append(time.perf_counter() - before - 0.002)
+            ticks += 1
 
     gc.collect()
     ticking = asyncio.create_task(tick())
@@ -603,10 +603,8 @@ async def test_waiting_calls_leave_the_event_loop_alone(store: PostgresStore, ma
     # From the first slot to the last; a call that was late to ask has waited for less of it.
     assert took > 23 * 0.05 * 0.9
     assert 0 < max(one.waited for one in admitted) <= took
-    lags.sort()
-    # Other programs on the machine may take the processor once; what we do happens for every call.
-    assert lags[-3] < 0.02
-    assert len(lags) > 100
+    # Were the loop held up for each slot, it would come round once a call; five hundred rounds would fit in without.
+    assert ticks > 100
 
 
 def test_thirty_calls_at_one_slot_all_pass(store: PostgresStore, make_tracker: MakeTracker) -> None:
