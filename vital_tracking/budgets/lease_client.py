@@ -105,7 +105,7 @@ class LeaseClient:
             self._recorder.settle_held()  # calls that have ended since may have left enough
             if self._reserve(pending):
                 return True
-            if not self._better(refusal.standing, pending.plan, refusal.amounts):
+            if refusal.state == self._ledger.state(pending.plan):
                 known = self._ledger.as_known_here(refusal.windows)
                 pending.resolve(Answer(error=refusal.error(pending.amounts, known)))
                 return True
@@ -213,7 +213,7 @@ class LeaseClient:
 
     def _refuse(self, pending: PendingRequest, answer: Mapping[str, Any]) -> None:
         plan = pending.plan
-        refusal = Refusal(plan, pending.amounts, answer, pending.standing)
+        refusal = Refusal(plan, pending.amounts, answer, self._ledger.state(plan))
         error = refusal.error(pending.amounts, self._ledger.as_known_here(refusal.windows))
         for account in plan.accounts:
             if account.budget.id == error.stop.budget_id:

@@ -226,6 +226,16 @@ class Ledger:
                 for window in account.windows
             }
 
+    def state(self, plan: Plan) -> Sequence[tuple[int, int, int, int]]:
+        """All that this process has of the windows of a plan: it is another one whenever something has changed."""
+        with self._lock:
+            self._take_in_released()
+            return [
+                (window.id, window.granted, window.free, window.unposted)
+                for account in plan.accounts
+                for window in account.windows
+            ]
+
     def awaits_word(self, windows: Iterable[Mapping[str, Any]]) -> bool:
         """Whether rows are stored of which nobody has told us yet, by the windows of an answer."""
         with self._lock:

@@ -183,13 +183,15 @@ class Plan:
 class Refusal:
     """The database's refusal of a call; for a moment it is the answer to other calls of the same plan as well.
 
-    `standing` is what the process had of what the call needs, by window id, when it was asked for.
+    `state` is what the process had of its windows then: where that has changed, it is asked anew.
     """
 
-    def __init__(self, plan: Plan, amounts: Amounts, answer: Mapping[str, Any], standing: Mapping[int, int]) -> None:
+    def __init__(
+        self, plan: Plan, amounts: Amounts, answer: Mapping[str, Any], state: Sequence[tuple[int, ...]]
+    ) -> None:
         self.plan = plan
         self.amounts = amounts
-        self.standing = standing
+        self.state = state
         self.asked_at = time.monotonic()
         self.windows: Sequence[Mapping[str, Any]] = answer["windows"]
         self._wait_s: float = answer["wait"]
