@@ -8,7 +8,8 @@ Invariants, kept by `disk_writer` and `disk_reader` together:
    reader leaves a segment behind, for good, when it has read all of it. A thread whose record came too late for that notices it,
    and appends the record once more.
 3. One thread reads, in order. What was read is acknowledged or read again: `acked` never passes what the store has.
-4. A segment is removed when it is acknowledged to its end, is not the newest, and no call has begun in it that has no end.
+4. A segment is removed when it is acknowledged to its end, is not the newest, and no call has begun in it that has no end. A
+   service run that has none is written anew: it may go on for days.
 5. Where a segment cannot be written, the next one is tried after a second; until then `append` returns False.
 6. All segments lie in one folder, whose lock this process holds as long as it lives.
 7. `append` may be interrupted by itself, as when garbage collection ends a call in the middle of it; it never waits for itself.

@@ -19,9 +19,8 @@ class SpoolReader:
         self._furthest: Position = (1, 0)  # damage before this place was counted already
         self._in_hand = 0
         self._uncounted = 0
-        self._open: dict[
-            bytes, Segment
-        ] = {}  # the segments in which calls and runs have begun that were read and have no end
+        self._runs: dict[bytes, bytes] = {}  # the JSON of those of them that are service runs
+        self._open: dict[bytes, Segment] = {}  # where calls and runs have begun that were read and have no end
 
     @property
     def has_open_calls(self) -> bool:
@@ -85,6 +84,7 @@ class SpoolReader:
 
     def ended(self, id: bytes) -> None:  # noqa: A002 - the format's word
         """The call of that id has an end: its beginning no longer keeps its segment from being removed."""
+        self._runs.pop(id, None)
         segment = self._open.pop(id, None)
         if segment is not None:
             segment.opened.discard(id)
@@ -116,6 +116,8 @@ class SpoolReader:
                 if record.id not in self._open:
                     self._open[record.id] = segment
                     segment.opened.add(record.id)
+                if record.kind == RecordKind.RUN_BEGUN:
+                    self._runs[record.id] = bytes(record.payload)
             elif record.kind in ROWS or record.kind == RecordKind.TOMBSTONE:
                 self.ended(record.id)
             if record.kind in ROWS:
@@ -136,9 +138,24 @@ class SpoolReader:
         for number, segment in list(segments.items()):
             if number >= self.acked[0]:
                 break
-            if not segment.opened and segment is not self._writer.current:
+            if segment is self._writer.current:
+                continue
+            if segment.opened and segment.opened <= self._runs.keys():
+                self._carry_runs(segment)
+            if not segment.opened:
                 del segments[number]
                 segment.remove()
                 removed = True
         if removed:
             self._writer.room_again()
+
+    def _carry_runs(self, segment: Segment) -> None:
+        """Write the beginnings of service runs anew, which may go on for days: they must not keep a segment that long.
+
+        One that ends at this moment may be written after its end, and be sent as abandoned some day: the database keeps the end.
+        """
+        for id in tuple(segment.opened):  # noqa: A001 - the format's word
+            if id in self._writer.begun and not self._writer.append(RecordKind.RUN_BEGUN, id, self._runs[id]):
+                return
+            segment.opened.discard(id)
+            self._open.pop(id, None)  # it is found again where it lies now

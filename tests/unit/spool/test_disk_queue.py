@@ -299,6 +299,30 @@ def test_a_write_that_worked_while_another_failed_is_told_the_truth(paused: Spoo
     assert (found, told) == ([1, 2], [True])
 
 
+def test_a_service_run_that_goes_on_for_long_keeps_no_segment(make: Make) -> None:
+    """If this failed, a few conversations that are open for hours would fill the spool with what was delivered long ago."""
+    spool = make()
+    for number in (1, 2, 3):
+        assert spool.append(RecordKind.RUN_BEGUN, key(number), b'{"run":%d}' % number)
+    found = drained(spool)
+    put(spool, 50)
+    assert spool.append(RecordKind.OPENED, key(4), b"{}")
+    for number in range(100, 300):
+        put(spool, number)
+        if number == 200:
+            assert spool.append(RecordKind.RUN, key(2), b"{}")
+            assert spool.append(RecordKind.CALL, key(4), b"{}")
+        found += drained(spool)
+    assert set(found) == {1, 2, 3, 4, 50, *range(100, 300)}
+    assert len(spool.writer.segments) <= 2
+    assert len(spool.waiting) == 0
+    leave(spool)
+    [orphan] = claim(owners_in(spool.folder))
+    assert sorted((record.kind, record.payload) for record in orphan._first) == [(8, b'{"run":1}'), (8, b'{"run":3}')]
+    assert orphan.abandoned == 0
+    orphan.let_go()
+
+
 def test_room_is_kept_on_the_disk_for_what_must_be_written_when_it_is_full(make: Make) -> None:
     """If this failed, the sums of merged calls would go with their process, where the disk is full."""
     spool = make(limit_bytes=64 << 16)
