@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
@@ -83,6 +83,10 @@ def by_the_database(db: Connection, asked: list[tuple[CallContext, Any]]) -> lis
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=budgets, asked=st.lists(calls, min_size=1, max_size=8))
+@example(
+    rows=[(None, kind, "*", "cost_usd", "block") for kind in ENTITY_TYPES],
+    asked=[(CallContext(service_type=service), None) for service in ("unknown", None, *SERVICE_TYPES)],
+)
 def test_a_call_is_admitted_by_the_budgets_that_count_it(db: Connection, rows: list[Any], asked: list[Any]) -> None:
     """Whatever was given as an id: long, with a NUL, a number, an asterisk, or nothing."""
     with db.transaction(force_rollback=True):
