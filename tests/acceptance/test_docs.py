@@ -162,9 +162,12 @@ def test_the_sql_of_the_pages_runs(page: str, demo_database: str) -> None:
 
 def test_the_queries_of_the_readme_find_something(demo_database: str) -> None:
     with psycopg.connect(demo_database, autocommit=True) as connection:
-        for block in blocks("README.md", "sql"):
-            for statement in filter(str.strip, block.split(";\n")):
-                assert connection.execute(statement.encode()).fetchall(), statement
+        statements = [
+            statement for block in blocks("README.md", "sql") for statement in block.split(";\n") if statement.strip()
+        ]
+        assert statements
+        for statement in statements:
+            assert connection.execute(statement.encode()).fetchall(), statement
 
 
 def commands(page: str) -> list[list[str]]:
@@ -298,7 +301,9 @@ def test_the_links_of_the_pages_lead_somewhere(page: str) -> None:
         re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
         for heading in re.findall(r"^#+ (.+)$", PAGES[page], re.MULTILINE)
     }
-    for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+    targets = re.findall(r"\]\(([^)]+)\)", PAGES[page])
+    assert targets or "](" not in PAGES[page]
+    for target in targets:
         if target.startswith("#"):
             assert target[1:] in headings, target
         elif not target.startswith("https://"):

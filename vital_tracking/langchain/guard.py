@@ -9,6 +9,7 @@ too. What it adds happens before the call; the call itself is the plain model's.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
@@ -18,6 +19,7 @@ from functools import update_wrapper
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
+from langchain_core._api import beta
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import ensure_config
 
@@ -170,7 +172,8 @@ class _Guarded(_Base):
         stream: Any = AsyncChatModelStream()
         unasked = self._vital_guard.attached(self._vital_call(kwargs, stop, config))
         if not self._vital_guard.adopts(stream):
-            return await unasked.model.astream_events(input, version="v3", **unasked.streamed(config))
+            unguarded = await _v3(unasked.model)(unasked.model, input, **unasked.streamed(config))
+            return cast("AsyncChatModelStream", unguarded)
         starting = asyncio.Lock()
 
         async def start() -> None:
@@ -183,7 +186,7 @@ class _Guarded(_Base):
                     stream.fail(error)
                     raise
                 with self._vital_guard.starting(call):
-                    _become(stream, await call.model.astream_events(input, version="v3", **call.streamed(config)))
+                    _become(stream, await _v3(call.model)(call.model, input, **call.streamed(config)))
                     await stream._ensure_started()
 
         stream.set_start(start)
@@ -231,7 +234,14 @@ def _shaped_as(theirs: Any, ours: FunctionType) -> Any:
     """Our method with the signature and documentation of theirs, by which callers decide what to pass."""
     copied = FunctionType(ours.__code__, ours.__globals__, ours.__name__, ours.__defaults__, ours.__closure__)
     copied.__kwdefaults__ = ours.__kwdefaults__
+    if (theirs.__doc__ or "").startswith(".. beta::"):  # the warning is to name the line that calls ours
+        return beta()(update_wrapper(copied, inspect.unwrap(theirs)))
     return update_wrapper(copied, theirs)
+
+
+def _v3(model: BaseChatModel) -> Any:
+    """What streams a plain model's v3 events, without the warning that it is in beta: that was given where ours was called."""
+    return inspect.unwrap(type(model)._achat_model_stream_v3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import inspect
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -17,7 +18,9 @@ import pytest
 from langchain_anthropic import ChatAnthropic
 from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
+from pydantic import BaseModel
 
+from tests.support.provider_server import ProviderServer
 from vital_tracking import VitalTracker
 from vital_tracking.testing import MemoryStore, fake_chat_model
 
@@ -25,6 +28,12 @@ SUITES = Path(__file__).with_name("standard_suites.py")
 ENDINGS = ("Guarded", "InChain")
 # Ids and addresses, which differ from one run to the next.
 CHANGING = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\d{8,}|:\d{4,5}/")
+
+
+class Answer(BaseModel):
+    """An answer."""
+
+    text: str
 
 
 class Result(NamedTuple):
@@ -97,3 +106,24 @@ def test_a_guarded_model_with_methods_of_its_own_keeps_them() -> None:
     added = set(dir(type(guarded))) - set(dir(type(model)))
     assert added == {name for name in added if name.startswith("_vital_")}
     assert type(guarded)._call is type(model)._call  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("downgrade_to", [None, "gpt-4o"])
+async def test_a_warning_of_langchains_names_the_users_line(provider: ProviderServer, downgrade_to: Any) -> None:
+    """A line of ours tells nobody what to change; and Python shows a warning once a line, so others would go unseen."""
+    with VitalTracker(MemoryStore()) as tracker:
+        plain = provider.chat_openai()
+        guarded: Any = tracker.guard(plain, downgrade_to=downgrade_to)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            guarded.invoke("q")
+            await guarded.ainvoke("q")
+            assert list(guarded.stream("q"))
+            assert [chunk async for chunk in guarded.astream("q")]
+            assert list(guarded.stream_events("q", version="v3"))
+            events = [event async for event in await guarded.astream_events("q", version="v3")]
+            guarded.bind_tools([Answer])
+            guarded.with_structured_output(Answer, method="json_mode")
+        assert events
+        assert any("beta" in str(warning.message) for warning in caught), "nothing was warned of"
+        assert {warning.filename for warning in caught} == {__file__}

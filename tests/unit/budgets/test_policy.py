@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
@@ -83,6 +83,10 @@ def by_the_database(db: Connection, asked: list[tuple[CallContext, Any]]) -> lis
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=budgets, asked=st.lists(calls, min_size=1, max_size=8))
+@example(
+    rows=[(None, kind, "*", "cost_usd", "block") for kind in ENTITY_TYPES],
+    asked=[(CallContext(service_type=service), None) for service in ("unknown", None, *SERVICE_TYPES)],
+)
 def test_a_call_is_admitted_by_the_budgets_that_count_it(db: Connection, rows: list[Any], asked: list[Any]) -> None:
     """Whatever was given as an id: long, with a NUL, a number, an asterisk, or nothing."""
     with db.transaction(force_rollback=True):
@@ -107,8 +111,12 @@ def test_calls_of_one_key_meet_the_same_budgets(one: Any, other: Any, rows: list
     """What admission knows is kept by this key: two calls must not share it where a budget tells them apart."""
     policy = Policy("v", [a_budget(number, *row) for number, row in enumerate(rows)])
     (first, model), (second, _) = one, other
-    if repr(policy.key_of(first)) == repr(policy.key_of(second)):
-        assert policy.matching(first, model) == policy.matching(second, model)
+    alike = policy.matching(first, model) == policy.matching(second, model)
+    assert alike or repr(policy.key_of(first)) != repr(policy.key_of(second))
+    renamed = first.replace({"agent_name": "Another", "service_name": "Another"})
+    assert renamed != first
+    assert policy.key_of(renamed) == policy.key_of(first)
+    assert policy.matching(renamed, model) == policy.matching(first, model)
 
 
 def a_budget(
