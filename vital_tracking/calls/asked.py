@@ -43,6 +43,12 @@ def asked_facts(params: Mapping[str, Any], serialized: Mapping[str, Any] | None,
     return found
 
 
+def hides_cache_times(usage: Mapping[str, Any] | None) -> bool:
+    """Whether something was written to a cache, and nobody says for how long."""
+    details = None if usage is None else usage.get("input_token_details")
+    return isinstance(details, Mapping) and bool(details.get("cache_creation"))
+
+
 def asked_cache(prompts: Sequence[Any] | None, params: Mapping[str, Any]) -> str | None:
     """How long the cache entries of a request are to be kept: `long` where all are kept an hour, `both` where some are."""
     times = {str(mark.get("ttl")) == LONG_CACHE for mark in _marks((prompts, params), _DEEPEST)}

@@ -17,7 +17,14 @@ from weakref import ref
 import uuid_utils
 
 from vital_tracking.calls.answer import read_answer
-from vital_tracking.calls.asked import asked_cache, asked_facts, hidden_modalities, image_tokens, schema_size
+from vital_tracking.calls.asked import (
+    asked_cache,
+    asked_facts,
+    hidden_modalities,
+    hides_cache_times,
+    image_tokens,
+    schema_size,
+)
 from vital_tracking.calls.attribution import ALLOWED_METADATA, NOBODY, context_of, langsmith_project
 from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, metadata_keys
@@ -455,7 +462,7 @@ class LiveCall:
             self.usage = usage if self.running is None else self.running.whole(usage)
         if asked := asked_facts(self.params, self.serialized, tools_used="blocks" in response):
             response = {**response, **asked}
-        if _hides_cache_times(usage) and (kept := asked_cache(self.messages, self.params)):
+        if hides_cache_times(usage) and (kept := asked_cache(self.messages, self.params)):
             response = {**response, "asked_cache": kept}
         self.response = response
         self.hidden = hidden_modalities(self.messages)
@@ -470,12 +477,6 @@ class LiveCall:
             max(answer, self.streamed_bytes, self.event_bytes),
             max(thoughts, self.thought_bytes),
         )
-
-
-def _hides_cache_times(usage: Mapping[str, Any] | None) -> bool:
-    """Whether something was written to a cache, and nobody says for how long."""
-    details = None if usage is None else usage.get("input_token_details")
-    return isinstance(details, Mapping) and bool(details.get("cache_creation"))
 
 
 def _holds_counts(usage: Mapping[str, Any] | None) -> bool:
