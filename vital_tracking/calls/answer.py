@@ -18,7 +18,7 @@ from vital_tracking.calls.quirks import (
     IMAGE_BLOCKS,
 )
 from vital_tracking.calls.texts import text_size
-from vital_tracking.core.sanitize import MAX_TEXT, clean_text
+from vital_tracking.core.sanitize import MAX_TEXT, MAX_TOKENS, clean_text
 
 # Only these fields of a result are kept; others may hold text, such as the tokens in `logprobs`.
 _TEXTS: Final = frozenset(
@@ -85,6 +85,17 @@ def read_answer(result: Any) -> Answer:
                 if loose := [name for name in COUNTS_AMONG_FIELDS if source.get(name) is not None]:
                     token_usage = {name: source[name] for name in loose}
     return Answer(usage, token_usage, kept, message_id)
+
+
+def holds_counts(usage: Mapping[str, Any] | None) -> bool:
+    """Whether usage holds both counts; a quick check. Where it does not, sizes of texts are taken to estimate by."""
+    return (
+        usage is not None
+        and type(prompt := usage.get("input_tokens")) is int
+        and type(completion := usage.get("output_tokens")) is int
+        and 0 < prompt <= MAX_TOKENS
+        and 0 < completion <= MAX_TOKENS
+    )
 
 
 def _keep(kept: dict[str, Any], name: str, value: object) -> None:

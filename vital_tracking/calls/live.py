@@ -16,7 +16,7 @@ from weakref import ref
 
 import uuid_utils
 
-from vital_tracking.calls.answer import read_answer
+from vital_tracking.calls.answer import holds_counts, read_answer
 from vital_tracking.calls.asked import (
     asked_cache,
     asked_facts,
@@ -36,7 +36,7 @@ from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import METADATA_KEY, CallContext
 from vital_tracking.core.frames import ScopeFrame
 from vital_tracking.core.record import HUNG_UP, CallType, Status
-from vital_tracking.core.sanitize import MAX_TOKENS, clean_metadata, clean_text, token_count
+from vital_tracking.core.sanitize import clean_metadata, clean_text, token_count
 from vital_tracking.errors import BudgetExceeded
 
 _EMPTY: Final[Mapping[str, Any]] = {}
@@ -271,7 +271,7 @@ class LiveCall:
         self.ended = time.perf_counter()
         self.status = "ok"  # where its parent ended first, another status was assumed
         self._take(response)
-        if not _holds_counts(self.usage):
+        if not holds_counts(self.usage):
             self._measure(response)
 
     def fail(self, error: BaseException, response: Any = None) -> None:
@@ -477,17 +477,6 @@ class LiveCall:
             max(answer, self.streamed_bytes, self.event_bytes),
             max(thoughts, self.thought_bytes),
         )
-
-
-def _holds_counts(usage: Mapping[str, Any] | None) -> bool:
-    """Whether usage holds both counts; a quick check. Where it does not, sizes of texts are taken to estimate by."""
-    return (
-        usage is not None
-        and type(prompt := usage.get("input_tokens")) is int
-        and type(completion := usage.get("output_tokens")) is int
-        and 0 < prompt <= MAX_TOKENS
-        and 0 < completion <= MAX_TOKENS
-    )
 
 
 def _storable(name: str, value: object) -> Any:
