@@ -25,7 +25,7 @@ inner join public.budget_limits as b on w.budget_id = b.id;
 
 comment on view public.budget_status is 'Windows of budgets: spent, granted to processes and remaining, in the metric of the budget.';
 
--- The limit in force now, also for those who may not read the exceptions.
+-- The limit in force now, also for those who may not read the exceptions, of windows that they may see.
 create function vital_private.limit_for(budget_id bigint, entity text, period text) returns numeric
 language sql
 stable
@@ -35,6 +35,12 @@ as $$
   select vital_private.limit_in_force(b, entity, limit_for.period, now())
   from public.budget_limits as b
   where b.id = limit_for.budget_id
+    and (
+      current_setting('role', true) is distinct from 'authenticated'
+      or (b.entity_type = 'user' and entity = (select auth.jwt()) ->> 'sub')
+      or b.organization_id = any((select vital_private.administered_organizations())::text[])
+      or (b.entity_type = 'organization' and entity = any((select vital_private.administered_organizations())::text[]))
+    )
 $$;
 
 -- The windows that a call would meet now, also those in which nothing was spent yet. `entities` is a JSON object of what is known of the
