@@ -237,7 +237,7 @@ def test_success_follows_from_the_status(db: Connection, status: str) -> None:
 
 RUNS: list[tuple[Callable[..., Row], Row, str]] = [
     (a_run, {"service_type": "chat"}, "service_runs_service_type"),
-    (a_run, {"status": "abandoned", "ended_at": "2026-01-15T10:00:01Z"}, "service_runs_status"),
+    (a_run, {"status": "finished", "ended_at": "2026-01-15T10:00:01Z"}, "service_runs_status"),
     (a_run, {"status": "ok"}, "service_runs_ended"),
     (an_end, {"status": "running"}, "service_runs_ended"),
     (an_end, {"ended_at": "2026-01-15T09:59:59Z"}, "service_runs_order"),

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 from weakref import ref
 
@@ -44,6 +44,8 @@ from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.control_flow import stopped
 from vital_tracking.langchain.inline import CALLS_IT, CHOOSES_BY_INLINE, STARTS, event_of, others_are_inline
 from vital_tracking.spool.log_record import RecordKind
+
+_MOST_TASKS: Final = 10_000
 
 
 class VitalHandler(BaseCallbackHandler):
@@ -72,6 +74,7 @@ class VitalHandler(BaseCallbackHandler):
             self._put, default=self._default, call_timeout_s=call_timeout_s, orphan_grace_s=orphan_grace_s
         )
         self._allowed = ALLOWED_METADATA | metadata_keys
+        self._tasks: dict[Any, ref[Any]] = {}  # those whose calls start in a thread, by run
         self._hash_key = hash_key
         recorder.on_tick.append(self._calls.close_stale)
 
@@ -84,10 +87,10 @@ class VitalHandler(BaseCallbackHandler):
         asking = sys._getframe(1)  # noqa: SLF001 - of all who ask, two must be told otherwise
         name = asking.f_code.co_qualname
         if name == CALLS_IT:
-            return not self._would_block(asking)
+            return not self._left_to_thread(asking)
         return name not in CHOOSES_BY_INLINE or others_are_inline(asking, VitalHandler)
 
-    def _would_block(self, asking: FrameType) -> bool:
+    def _left_to_thread(self, asking: FrameType) -> bool:
         """Whether the event that is about to be handed to it, in an event loop, would hold that up."""
         try:
             spool, controller = self._recorder.spool, self._controller
@@ -95,17 +98,22 @@ class VitalHandler(BaseCallbackHandler):
             if ready and (controller is None or not controller.active):
                 return False
             event, args, kwargs = event_of(asking)
-            if event not in STARTS:
+            if event not in STARTS or (ready and not self._must_ask(event, args, kwargs)):
                 return False
-            if not ready:
-                return True
-            if controller is None or admitted.get():
-                return False
-            call_type: CallType = "chat" if event == "on_chat_model_start" else "completion"
-            return controller.must_ask(self._begun(call_type, *args[:2], **kwargs).request())
+            if len(self._tasks) < _MOST_TASKS and (task := asyncio.current_task()) is not None:
+                self._tasks[run_key(kwargs["run_id"])] = ref(task)
+            return True
         except Exception as error:  # noqa: BLE001 - see the module's first lines
             self._recorder.fault(error)
             return False
+
+    def _must_ask(self, event: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call that starts has to wait for the database's answer."""
+        controller = self._controller
+        if controller is None or admitted.get():
+            return False
+        call_type: CallType = "chat" if event == "on_chat_model_start" else "completion"
+        return controller.must_ask(self._begun(call_type, *args[:2], **kwargs).request())
 
     # LangChain copies handlers with some configs; there is only this one.
     def __copy__(self) -> VitalHandler:
@@ -381,6 +389,8 @@ class VitalHandler(BaseCallbackHandler):
         if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
             call.langsmith = (tree.trace_id, tree.session_name)
             call.tree = ref(tree)
+        if self._tasks:
+            call.task = self._tasks.pop(call.key, None)
         if asyncio._get_running_loop() is not None and (task := asyncio.current_task()) is not None:  # noqa: SLF001
             call.task = ref(task)
         if metadata is not None and "langgraph_node" in metadata:
