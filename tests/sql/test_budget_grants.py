@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.sql.helpers import (
@@ -576,3 +577,27 @@ def test_eight_threads_do_everything_at_once_in_random_order(own_db: Connection,
     assert own_db.execute("select deadlocks from pg_stat_database where datname = current_database()").fetchone() == {
         "deadlocks": 0
     }
+
+
+# What excludes each other
+
+
+@pytest.mark.parametrize("changing", [True, False])
+def test_an_ask_and_a_change_of_budgets_exclude_each_other(db: Connection, database_url: str, changing: bool) -> None:
+    """If this failed, a process could be granted money of windows that a change is just making anew. Asks exclude no asks."""
+    budget = set_budget(db, entity_id="*", daily_limit="100")["id"]
+    with connect(database_url) as one, connect(database_url) as other:
+        other.execute("set lock_timeout = '50ms'")
+        with one.transaction():  # as a change holds it, or an ask
+            one.execute("select vital_private.lock_budgets(alone => %s)", [changing])
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                set_budget(other, entity_id="*", daily_limit="50")
+            if changing:
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    acquire(other, "h", [wish(budget)])
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    record(other, a_cost(1, "0.01"))
+            else:
+                assert acquire(other, "h", [wish(budget)])[0]["admitted"]
+                assert record(other, a_cost(1, "0.01"))["inserted"] == 1
+        set_budget(other, entity_id="*", daily_limit="50")
