@@ -583,9 +583,11 @@ def test_eight_threads_do_everything_at_once_in_random_order(own_db: Connection,
 
 
 @pytest.mark.parametrize("changing", [True, False])
-def test_an_ask_and_a_change_of_budgets_exclude_each_other(db: Connection, database_url: str, changing: bool) -> None:
+def test_an_ask_and_a_change_of_budgets_exclude_each_other(
+    own_db: Connection, database_url: str, changing: bool
+) -> None:
     """If this failed, a process could be granted money of windows that a change is just making anew. Asks exclude no asks."""
-    budget = set_budget(db, entity_id="*", daily_limit="100")["id"]
+    budget = set_budget(own_db, entity_id="*", daily_limit="100")["id"]
     with connect(database_url) as one, connect(database_url) as other:
         other.execute("set lock_timeout = '50ms'")
         with one.transaction():  # as a change holds it, or an ask
