@@ -169,7 +169,7 @@ async def test_the_code_learns_how_long_it_waited_for_a_slot(
     in_loop: bool, tracker: VitalTracker, store: PostgresStore, rows: Rows
 ) -> None:
     """The code learns how long it has waited, and by when to try again where it would not."""
-    set_budget(store, action="throttle", total_limit="0", throttle_interval_s="0.3")
+    set_budget(store, action="throttle", total_limit="0", throttle_interval_s="1")
     began = time.monotonic()
     waited: list[float] = []
     for _ in range(2):
@@ -177,12 +177,12 @@ async def test_the_code_learns_how_long_it_waited_for_a_slot(
         assert call.action == "throttle"
         waited.append(call.waited)
         call.record(**USAGE)
-    assert time.monotonic() - began >= 0.3  # the second one's turn is so much after the first one's
+    assert time.monotonic() - began >= 1  # the second one's turn is so much after the first one's
     assert waited[0] == 0
-    assert 0 <= waited[1] <= 0.3
+    assert 0 <= waited[1] <= 1
     with pytest.raises(BudgetThrottled) as caught:
         await admit(tracker, in_loop, **CALL, user_id="u-1")
-    assert 0 < (caught.value.retry_after or 0) <= 0.3
+    assert 0 < (caught.value.retry_after or 0) <= 1
     tracker.flush()
     first, second, stopped = rows()
     assert [row["budget_action"] for row in (first, second, stopped)] == ["throttle"] * 3
