@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -154,7 +154,10 @@ class DirectCalls:
             elif "token_total_missing" in usage.notes:
                 usage = dataclasses.replace(usage, estimated=True)
             counted = {"web_searches": web_searches} if web_searches else {}
-            usage = usage.with_units({**counted, **(billed_units or {})})
+            given_objects = {"billed_units": billed_units, "price_facts": price_facts, "metadata": metadata}
+            units, facts, own = ({**value} if isinstance(value, Mapping) else {} for value in given_objects.values())
+            notes = (*notes, *_not_objects(given_objects))
+            usage = usage.with_units({**counted, **units})
             reported = dollars(reported_cost)
             if reported is None and reported_cost is not None:
                 notes = (*notes, "invalid_reported_cost")
@@ -182,14 +185,14 @@ class DirectCalls:
                     latency_ms=response_time_ms,
                     ttft_ms=ttft_ms,
                     first_word_ms=first_word_ms,
-                    price_facts=_facts(service_tier, price_facts),
+                    price_facts=_facts(service_tier, facts),
                     reported_cost=reported,
                     requested_model=taken.requested_model,
                     budget_action=taken.action,
                     throttled_ms=taken.throttled_ms,
                     hold=taken.hold,
-                    tags=[tags] if isinstance(tags, str) else list(tags),
-                    metadata={**(frame.metadata if frame else {}), **(metadata or {}), **extra},
+                    tags=[tags] if isinstance(tags, str) else list(tags) if isinstance(tags, Iterable) else [],
+                    metadata={**(frame.metadata if frame else {}), **own, **extra},
                     notes=notes,
                 )
             )
@@ -300,9 +303,14 @@ class DirectCalls:
         return resolve(self._default, frame, marked, around).replace(changes), frame
 
 
-def _facts(service_tier: str | None, more: Mapping[str, str] | None) -> dict[str, str]:
+def _not_objects(given: Mapping[str, object]) -> Iterator[str]:
+    """Notes on what should have been a mapping."""
+    return (f"invalid_{name}" for name, value in given.items() if value is not None and not isinstance(value, Mapping))
+
+
+def _facts(service_tier: str | None, more: Mapping[str, str]) -> dict[str, str]:
     """What decides the price beside the model, clean and only by the names that are known."""
-    given = {"service_tier": service_tier, **(more or {})}
+    given = {"service_tier": service_tier, **more}
     return {name: text for name in PRICE_FACTS if (text := clean_text(given.get(name), _LONGEST_FACT))}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, TypedDict
 
 import pytest
@@ -80,3 +81,28 @@ def test_a_record_that_was_asked_for_wrongly_does_not_use_up_its_admission(quick
         call.record(promt_tokens=1)
     assert recorded[-1] is admission  # as failed
     assert released == [admission]
+
+
+@pytest.mark.parametrize(
+    ("given", "note"),
+    [
+        ({"billed_units": [("web_searches", 1)]}, "invalid_billed_units"),
+        ({"price_facts": 5}, "invalid_price_facts"),
+        ({"metadata": "text"}, "invalid_metadata"),
+        ({"tags": 5}, None),
+        ({"billed_units": {"web_searches": -1}}, "invalid_unit"),
+        ({"billed_units": {"x" * 500: 10**13}}, "invalid_unit"),
+        ({"reported_cost": "NaN"}, "invalid_reported_cost"),
+    ],
+)
+def test_what_cannot_be_stored_is_left_out_and_the_call_is_recorded(
+    given: dict[str, Any], note: str | None, quick: VitalTracker, memory: MemoryStore
+) -> None:
+    """If this failed, a mistake in a detail would cost the whole call, its money with it."""
+    quick.record(provider="openai", model="gpt-4o-mini", prompt_tokens=1000, completion_tokens=0, **given)
+    quick.flush()
+    (row,) = memory.calls
+    assert Decimal(row["total_cost"]) == Decimal("0.00015")
+    assert row.get("billed_units") is None
+    assert row.get("metadata", {}).get("notes", []) == ([note] if note else [])
+    assert quick.stats().faults == 0
