@@ -1,9 +1,9 @@
 -- Calls whose cost is not known exactly, and why, so that somebody can mend it.
 
--- Calls that started from `since` on and whose cost is no exact one: {"since", "complete", "calls", "rows": [{"provider", "model",
+-- Calls that started from `since` on (NULL: all) whose cost is no exact one: {"since", "complete", "calls", "rows": [{"provider", "model",
 -- "framework", "call_type", "reason", "calls", "cost", "newest"}], "price_lists": [{"version", "calls", "newest"}]}.
 --   reason       usage_missing; usage_estimated, or ended_early if the call did not succeed; unpriced; or a note of the row about a
---                modality, a unit, a total or passes
+--                modality, a unit, a total, a tier, passes, or what an integration hides
 --   cost         US dollars of those that have a price, as text
 --   price_lists  the releases of genai-prices that priced calls of this time
 -- Only the newest 100,000 calls are read, so that the answer takes a moment however many there are; `complete` says whether they reach
@@ -25,7 +25,7 @@ as $$
   ),
 
   recent as (
-    select * from newest where created_at >= since
+    select * from newest where created_at >= coalesce(since, '-infinity')
   ),
 
   inexact as (
@@ -44,7 +44,7 @@ as $$
       union all
       select note.value
       from jsonb_array_elements_text(c.notes) as note
-      where note.value ~ '^(modality|unit|total|passes)_'
+      where note.value ~ '^(modality|unit|total|tier|passes)_|_hidden$'
     ) as r
     group by 1, 2, 3, 4, 5
     order by 6 desc, 8 desc, 1, 2, 3, 4, 5
@@ -53,7 +53,7 @@ as $$
 
   select json_build_object(
     'since', since,
-    'complete', (select count(*) < 100000 or min(n.created_at) < since from newest as n),
+    'complete', (select count(*) < 100000 or coalesce(min(n.created_at) < since, false) from newest as n),
     'calls', (select coalesce(sum(c.calls), 0) from recent as c),
     'rows', (
       select coalesce(json_agg(json_build_object(

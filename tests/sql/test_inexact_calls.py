@@ -119,3 +119,24 @@ def test_only_the_newest_calls_are_read_and_the_answer_says_so(db: Connection) -
     assert [(row["reason"], row["calls"]) for row in answer["rows"]] == [("unpriced", 100_000), ("usage_estimated", 1)]
     db.execute("update token_usage_logs set created_at = '2026-01-14 12:00Z' where not usage_estimated")
     assert inexact(db)["complete"] is True
+
+
+def test_what_integrations_hide_and_tiers_without_a_price_are_told(db: Connection) -> None:
+    """And no note that says how an exact count was found."""
+    record(
+        db,
+        noted(1, "cache_hidden", "tier_unpriced:priority", "cache_ttl_hidden", "billed_units_hidden"),
+        noted(2, "cache_beside_input", "reasoning_beside_output", "cache_ttl_from_request"),
+    )
+    assert reasons(db).keys() == {"cache_hidden", "tier_unpriced:priority", "cache_ttl_hidden", "billed_units_hidden"}
+
+
+def test_without_a_time_all_calls_are_looked_at(db: Connection) -> None:
+    """If this failed, NULL would read as that all is exact."""
+    record(db, noted(1, "modality_hidden"))
+    found = dict(call(db, "inexact_calls_v1", since=None))
+    assert (found["calls"], found["complete"], [row["reason"] for row in found["rows"]]) == (
+        1,
+        True,
+        ["modality_hidden"],
+    )

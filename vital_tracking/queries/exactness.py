@@ -24,7 +24,7 @@ class InexactCalls(TypedDict):
     """Calls of a model that share a reason why their cost is no exact one; `cost` is that of those with a price, in US dollars.
 
     `reason` is `usage_estimated`, `ended_early` (estimated, too, since the call did not succeed), `usage_missing`, `unpriced`,
-    or a note of the row on a modality, a unit, a total or passes, such as `unit_unpriced:web_searches`.
+    or a note of the row on a modality, a unit, a total, a tier, passes, or what an integration hides (`cache_hidden`).
     """
 
     provider: str | None
@@ -97,6 +97,10 @@ _WHY: Final[Mapping[str, str]] = {
     "unit_unpriced": "no price is known for {}",
     "unit_unknown": "{} is no unit that has prices",
     "passes_hidden": "a stream does not tell the tokens of all passes of an answer",
+    "cache_hidden": "a stream does not tell how much of the prompt came from a cache",
+    "cache_ttl_hidden": "a stream does not tell how long what was written to a cache is kept",
+    "billed_units_hidden": "the client tells more tokens than are billed",
+    "tier_unpriced": "no price is known for the tier {}, which costs as much as the standard one here",
     "total_unexplained": "the provider's total of tokens is more than its parts",
     "total_below_parts": "the provider's total of tokens is less than its parts",
 }
@@ -112,6 +116,10 @@ _FIXES: Final[Mapping[str, str]] = {
     "unit_unpriced": "Set one: vital-tracking prices set MODEL --unit {}=USD",
     "unit_unknown": "Update vital-tracking and genai-prices; until then compare with the provider's bill.",
     "passes_hidden": "Invoke the model instead, where answers take several passes.",
+    "cache_hidden": "Invoke the model instead, where prompts are cached.",
+    "cache_ttl_hidden": "Invoke the model instead, where caches are kept for five minutes and for an hour.",
+    "billed_units_hidden": "Stream the model instead.",
+    "tier_unpriced": "Compare them with the provider's bill.",
     "total_unexplained": "Compare them with the provider's bill.",
     "total_below_parts": "Compare them with the provider's bill.",
 }
