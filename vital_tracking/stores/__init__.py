@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vital_tracking.errors import SettingsError
 from vital_tracking.settings import Settings
 from vital_tracking.stores.protocol import Store
 
@@ -9,7 +10,10 @@ __all__ = ["Store", "open_store"]
 
 
 def open_store(settings: Settings) -> Store:
-    """The store that the settings name: Supabase, else PostgreSQL, else the embedded one. Drivers are imported here."""
+    """The store that the settings name: Supabase, else PostgreSQL, else the embedded one. Drivers are imported here.
+
+    Raises SettingsError where half of what Supabase needs is set and nothing else is.
+    """
     if settings.supabase_url and settings.supabase_service_key:
         from vital_tracking.stores.supabase import SupabaseStore
 
@@ -18,6 +22,12 @@ def open_store(settings: Settings) -> Store:
         from vital_tracking.stores.postgres import PostgresStore
 
         return PostgresStore(settings.database_url.get_secret_value())
+    if settings.supabase_url or settings.supabase_service_key:
+        raise SettingsError(
+            "supabase_service_key" if settings.supabase_url else "supabase_url",
+            "is not set, and Supabase needs both",
+            "Give the project's URL and its secret key.",
+        )
     from vital_tracking.stores.embedded import EmbeddedStore
 
     return EmbeddedStore(settings.data_dir, version=settings.postgres_version)

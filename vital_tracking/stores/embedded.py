@@ -120,5 +120,5 @@ def _import(name: str) -> Any:
             return importlib.import_module(name)
     except ImportError:
         raise MissingExtra(
-            "local", "The embedded PostgreSQL (used because neither SUPABASE_URL nor VITAL_DATABASE_URL is set)"
+            "local", "The embedded PostgreSQL (used because no database is configured: vital-tracking status)"
         ) from None

@@ -73,12 +73,16 @@ class PostgresStore:
             ) from None
         self._conninfo = conninfo
         self._parts = frozenset(parts)
-        host = str(parts.get("host") or "localhost")
+        service = parts.get("service")
+        host = str(parts.get("host") or parts.get("hostaddr") or (f"the service {service}" if service else "localhost"))
         place = f"{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
         # Supabase's pooler has one address for all projects, and finds them by the user's name: postgres.<project>
         project = str(parts.get("user") or "").partition(".")[2]
-        self._description = description or f"PostgreSQL at {host}:{place}"
-        self._identity = description or f"PostgreSQL at {host.lower()}:{place}{project and f' ({project})'}"
+        where = f"{host}:{place}" if host != f"the service {service}" or parts.get("dbname") else host
+        self._description = description or f"PostgreSQL at {where}"
+        self._identity = (
+            description or f"PostgreSQL at {where.replace(host, host.lower(), 1)}{project and f' ({project})'}"
+        )
         self._lock = threading.Lock()
         self._pool: ConnectionPool[_Connection] | None = None
         self._connections: WeakSet[_Connection] = WeakSet()
@@ -256,7 +260,10 @@ class PostgresStore:
         except psycopg.Error as error:
             for words, (sqlstate, problem) in _REFUSALS.items():
                 if words in str(error):
-                    return StoreNotReady(f"{self._description} {problem} Mend VITAL_DATABASE_URL.", sqlstate=sqlstate)
+                    return StoreNotReady(
+                        f"{self._description} {problem} Mend VITAL_DATABASE_URL, or PGHOST and the like.",
+                        sqlstate=sqlstate,
+                    )
             return store_error(error.sqlstate, f"{self._description}: {type(error).__name__}")
         waited = time.monotonic() - started
         return StoreUnavailable(f"{self._description} gave no connection in time (a new one took {waited:.1f} s).")
