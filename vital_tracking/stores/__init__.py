@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vital_tracking.errors import SettingsError
 from vital_tracking.settings import Settings
 from vital_tracking.stores.protocol import Store
 
-__all__ = ["Store", "open_store"]
+if TYPE_CHECKING:
+    from vital_tracking.stores.postgres import PostgresStore
+
+__all__ = ["Store", "direct_store", "open_store"]
 
 
 def open_store(settings: Settings) -> Store:
@@ -28,6 +33,22 @@ def open_store(settings: Settings) -> Store:
             "is not set, and Supabase needs both",
             "Give the project's URL and its secret key.",
         )
+    from vital_tracking.stores.embedded import EmbeddedStore
+
+    return EmbeddedStore(settings.data_dir, version=settings.postgres_version)
+
+
+def direct_store(settings: Settings, over_the_api: SettingsError) -> PostgresStore:
+    """The database itself, for what cannot be done over an API: the one of `database_url`, or the embedded one.
+
+    Raises `over_the_api` where the settings name Supabase over its API alone.
+    """
+    if settings.store == "supabase" and not settings.database_url:
+        raise over_the_api
+    if settings.database_url:
+        from vital_tracking.stores.postgres import PostgresStore
+
+        return PostgresStore(settings.database_url.get_secret_value())
     from vital_tracking.stores.embedded import EmbeddedStore
 
     return EmbeddedStore(settings.data_dir, version=settings.postgres_version)
