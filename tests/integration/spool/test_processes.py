@@ -560,7 +560,7 @@ class FatalQueue(SimpleQueue[None]):
 
     dying: threading.Thread | None = None
 
-    def get(self, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - the queue's own
+    def get(self, block: bool = True, timeout: float | None = None) -> None:
         super().get(block, timeout)
         if threading.current_thread() is FatalQueue.dying:
             raise SystemExit
