@@ -589,7 +589,7 @@ def test_a_delivery_thread_that_dies_as_it_is_woken_is_replaced(
 
 
 # What breaks, and for what no exception can be let out: everything that the paths of a model call come by.
-BREAKABLE = {
+BREAKABLE: dict[str, dict[Any, tuple[str, ...]]] = {
     "what is called": {Recorder: ("put", "put_held", "opened", "begun", "refuse")},
     "spool": {SpoolWriter: ("append", "_ready", "end"), SpoolReader: ("read", "ack")},
     "spool and queue": {SpoolWriter: ("append",), MemoryQueue: ("put",)},
