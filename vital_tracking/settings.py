@@ -75,15 +75,21 @@ class Settings(BaseModel):
         `environ` replaces the process's environment. `dotenv` names a file; by default the nearest `.env` at or above the
         working directory is read.
         """
-        path = str(dotenv) if dotenv is not None else find_dotenv(usecwd=True)
-        merged = {name: value for name, value in dotenv_values(path).items() if value} if path else {}
-        merged |= {name: value for name, value in (os.environ if environ is None else environ).items() if value.strip()}
-        return _read(merged)
+        return _read(read_environment(environ, dotenv))
 
     def __repr__(self) -> str:
         return "Settings(...)"
 
     __str__ = __repr__
+
+
+def read_environment(environ: Mapping[str, str] | None = None, dotenv: Path | str | None = None) -> Mapping[str, str]:
+    """The variables that are set, of the environment and of `.env`, as Settings.from_env takes them."""
+    path = str(dotenv) if dotenv is not None else find_dotenv(usecwd=True)
+    merged = {name: value for name, value in dotenv_values(path).items() if value} if path else {}
+    return merged | {
+        name: value for name, value in (os.environ if environ is None else environ).items() if value.strip()
+    }
 
 
 def _read(env: Mapping[str, str]) -> Settings:
