@@ -42,7 +42,7 @@ from vital_tracking.delivery.encoding import dated
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.control_flow import stopped
 from vital_tracking.langchain.inline import CALLS_IT, CHOOSES_BY_INLINE, STARTS, event_of, others_are_inline
-from vital_tracking.langchain.starts import BegunCalls, callers_task, node_attempt
+from vital_tracking.langchain.starts import BegunCalls, callers_task
 from vital_tracking.spool.log_record import RecordKind
 
 
