@@ -9,13 +9,18 @@ import sys
 import typer
 
 from vital_tracking.cli.render.console import say
+from vital_tracking.errors import StoreNotReady
 from vital_tracking.settings import Settings
 from vital_tracking.stores.embedded import EmbeddedStore, server_dir
 
 
 def psql(context: typer.Context) -> None:
     """Open the embedded PostgreSQL in psql. Further arguments go to psql: vital-tracking psql -c 'select 1'"""
-    store = _embedded()
+    try:
+        store = _embedded(migrated=True)
+    except StoreNotReady as error:  # whoever looks into it may want to know why it does not fit this version
+        typer.echo(f"Warning: {error}", err=True)
+        store = _embedded()
     arguments = [str(store.psql), store.conninfo, *context.args]
     store.close()
     sys.stdout.flush()
@@ -36,6 +41,6 @@ def stop() -> None:
     say(f"stopped the {store.description}")
 
 
-def _embedded() -> EmbeddedStore:
+def _embedded(*, migrated: bool = False) -> EmbeddedStore:
     settings = Settings.from_env()
-    return EmbeddedStore(settings.data_dir, version=settings.postgres_version)
+    return EmbeddedStore(settings.data_dir, version=settings.postgres_version, migrated=migrated)

