@@ -241,11 +241,10 @@ _QUERY_CANCELED = "57014"
 _INSUFFICIENT_PRIVILEGE = "42501"
 
 
-def store_error(sqlstate: str | None, summary: str, asked: str | None = None) -> StoreError:
+def store_error(sqlstate: str | None, summary: str) -> StoreError:
     """Choose the error for a SQLSTATE, a code of PostgREST (PGRST...) or an HTTP status: try again, set up, or refuse.
 
-    `summary` must be free of data: the class name of the driver's error, or a fixed sentence. `asked` is the function or view
-    that was asked.
+    `summary` must be free of data: the class name of the driver's error, or a fixed sentence.
     """
     code = sqlstate or ""
     state = code if _SQLSTATE.fullmatch(code) else ""
@@ -256,8 +255,8 @@ def store_error(sqlstate: str | None, summary: str, asked: str | None = None) ->
         )
     if state == _INSUFFICIENT_PRIVILEGE:
         return StoreNotReady(
-            f"Your role may not use {asked or 'this'} ({summary}, {code}). Ask the database's owner for the right, or connect "
-            "as a role that has it: SUPABASE_SERVICE_KEY with the project's secret key, or VITAL_DATABASE_URL as the owner.",
+            f"Your role may not do this ({summary}, {code}). Ask the database's owner for the right, or connect as a role that "
+            "has it: SUPABASE_SERVICE_KEY with the project's secret key, or VITAL_DATABASE_URL as the owner.",
             sqlstate=sqlstate,
         )
     if state.startswith(_NOT_READY) or code.startswith("PGRST2") or code in ("PGRST106", "404"):

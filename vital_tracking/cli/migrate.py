@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -15,6 +15,7 @@ from vital_tracking.migrate import find_migrations, seed_sql, write_into, write_
 from vital_tracking.queries.maintenance import make_partitions
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
+from vital_tracking.stores import direct_store
 from vital_tracking.stores.postgres import PostgresStore
 
 
@@ -113,22 +114,18 @@ def _uninstall(store: PostgresStore, *, yes: bool) -> None:
     store.close()
 
 
+_OVER_THE_API: Final = SettingsError(
+    "VITAL_DATABASE_URL",
+    "is not set, and the API of Supabase cannot change tables",
+    "Give the project's connection string with --database-url, or write the migrations into your project with --write "
+    "supabase/migrations and run `supabase db push`.",
+)
+
+
 def _store(database_url: str | None, *, migrated: bool = True) -> PostgresStore:
     if database_url:
         return _store_at(database_url)
-    settings = Settings.from_env()
-    if settings.database_url:
-        return PostgresStore(settings.database_url.get_secret_value())
-    if settings.supabase_url:
-        raise SettingsError(
-            "VITAL_DATABASE_URL",
-            "is not set, and the API of Supabase cannot change tables",
-            "Give the project's connection string with --database-url, or write the migrations into your project with --write "
-            "supabase/migrations and run `supabase db push`.",
-        )
-    from vital_tracking.stores.embedded import EmbeddedStore
-
-    return EmbeddedStore(settings.data_dir, version=settings.postgres_version, migrated=migrated)
+    return direct_store(Settings.from_env(), _OVER_THE_API, migrated=migrated)
 
 
 def _store_at(database_url: str) -> PostgresStore:

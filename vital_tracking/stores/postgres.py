@@ -74,12 +74,16 @@ class PostgresStore:
             ) from None
         self._conninfo = conninfo
         self._parts = frozenset(parts)
-        host = str(parts.get("host") or "localhost")
+        service = parts.get("service")
+        host = str(parts.get("host") or parts.get("hostaddr") or (f"the service {service}" if service else "localhost"))
         place = f"{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
         # Supabase's pooler has one address for all projects, and finds them by the user's name: postgres.<project>
         project = str(parts.get("user") or "").partition(".")[2]
-        self._description = description or f"PostgreSQL at {host}:{place}"
-        self._identity = description or f"PostgreSQL at {host.lower()}:{place}{project and f' ({project})'}"
+        where = f"{host}:{place}" if host != f"the service {service}" or parts.get("dbname") else host
+        self._description = description or f"PostgreSQL at {where}"
+        self._identity = (
+            description or f"PostgreSQL at {where.replace(host, host.lower(), 1)}{project and f' ({project})'}"
+        )
         self._lock = threading.Lock()
         self._pool: ConnectionPool[_Connection] | None = None
         self._connections: WeakSet[_Connection] = WeakSet()
@@ -103,7 +107,7 @@ class PostgresStore:
     def call(self, function: str, /, **arguments: object) -> Any:
         """Call a function in the schema public with named arguments; its (JSON) result as Python values."""
         query = sql.SQL("select public.{}({})").format(sql.Identifier(function), _named(arguments))
-        row = self._run(lambda connection: connection.execute(query, list(arguments.values())).fetchone(), function)
+        row = self._run(lambda connection: connection.execute(query, list(arguments.values())).fetchone())
         return next(iter(row.values())) if row else None
 
     def read(
@@ -127,7 +131,7 @@ class PostgresStore:
         query = sql.SQL("select {} from public.{}{} order by created_at desc, id desc limit %s").format(
             sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(relation), where
         )
-        return self._run(lambda connection: connection.execute(query, [*values, limit]).fetchall(), relation)
+        return self._run(lambda connection: connection.execute(query, [*values, limit]).fetchall())
 
     def stream(
         self,
@@ -162,16 +166,14 @@ class PostgresStore:
         except (PoolTimeout, PoolClosed):
             failed = self._diagnose()
         except psycopg.Error as error:
-            failed = store_error(error.sqlstate, type(error).__name__, relation.name)
+            failed = store_error(error.sqlstate, type(error).__name__)
         raise failed
 
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """The rows of `cost_breakdown(by)`."""
         arguments = {"by": by, **({"since": since} if since else {}), "organization": organization}
         query = sql.SQL("select * from public.cost_breakdown({})").format(_named(arguments))
-        return self._run(
-            lambda connection: connection.execute(query, list(arguments.values())).fetchall(), "cost_breakdown"
-        )
+        return self._run(lambda connection: connection.execute(query, list(arguments.values())).fetchall())
 
     def migrate(self, migrations: Sequence[Migration]) -> list[Migration]:
         """Apply the migrations that the database has not seen, in one transaction; returns those.
@@ -192,6 +194,19 @@ class PostgresStore:
     def seed(self, sql_text: str) -> None:
         """Run the default budgets' SQL."""
         self._run(lambda connection: connection.execute(sql_text.encode()))
+
+    @property
+    def server_version(self) -> int:
+        """The major version of the server."""
+        return self._run(lambda connection: connection.info.server_version // 10_000)
+
+    def tables_with_rows(self) -> dict[str, bool]:
+        """Every table of the database but the system's and extensions', by schema and name, and whether it holds a row."""
+        return self._run(_tables_with_rows)
+
+    def make_roles(self, names: Sequence[str]) -> None:
+        """Make the roles of these names that are missing; nobody can log in as one of them."""
+        self._run(lambda connection: _make_roles(connection, names))
 
     def after_fork(self) -> None:
         """Let go of the parent's connections: this process's copies of their sockets lead nowhere from now on.
@@ -241,10 +256,8 @@ class PostgresStore:
                 )
             return self._pool
 
-    def _run(self, work: Callable[[psycopg.Connection[Row]], _Result], asked: str | None = None) -> _Result:
+    def _run(self, work: Callable[[psycopg.Connection[Row]], _Result]) -> _Result:
         """Do work on a connection, in a transaction of its own; the driver's errors become ours, without their text or data.
-
-        `asked` is the function or view that it asks.
 
         Ours are raised outside the `except` block, so that the driver's errors do not hang on to them as `__context__`.
         """
@@ -259,7 +272,7 @@ class PostgresStore:
                 f"The database refused the data ({type(error).__name__}).", sqlstate=getattr(error, "sqlstate", None)
             )
         except psycopg.Error as error:
-            failed = store_error(error.sqlstate, type(error).__name__, asked)
+            failed = store_error(error.sqlstate, type(error).__name__)
         raise failed
 
     def _diagnose(self) -> VitalError:
@@ -270,7 +283,10 @@ class PostgresStore:
         except psycopg.Error as error:
             for words, (sqlstate, problem) in _REFUSALS.items():
                 if words in str(error):
-                    return StoreNotReady(f"{self._description} {problem} Mend VITAL_DATABASE_URL.", sqlstate=sqlstate)
+                    return StoreNotReady(
+                        f"{self._description} {problem} Mend VITAL_DATABASE_URL, or PGHOST and the like.",
+                        sqlstate=sqlstate,
+                    )
             return store_error(error.sqlstate, f"{self._description}: {type(error).__name__}")
         waited = time.monotonic() - started
         return StoreUnavailable(f"{self._description} gave no connection in time (a new one took {waited:.1f} s).")
@@ -288,6 +304,33 @@ _REFUSALS: Final = {
     'database "': ("3D000", "has no such database."),
     'for connection option "': ("08001", "is given an option that cannot be read."),
 }
+
+
+def _tables_with_rows(connection: psycopg.Connection[Row]) -> dict[str, bool]:
+    found = connection.execute(
+        """
+        select n.nspname as schema_name, c.relname as name
+        from pg_class as c
+        join pg_namespace as n on n.oid = c.relnamespace
+        where c.relkind in ('r', 'm', 'f') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+          and not exists (select from pg_depend as d where d.objid = c.oid and d.deptype = 'e')
+        """
+    ).fetchall()
+    filled = {}
+    for row in found:
+        query = sql.SQL("select exists (select from {}) as filled").format(
+            sql.Identifier(row["schema_name"], row["name"])
+        )
+        answer = connection.execute(query).fetchone()
+        filled[f"{row['schema_name']}.{row['name']}"] = bool(answer and answer["filled"])
+    return filled
+
+
+def _make_roles(connection: psycopg.Connection[Row], names: Sequence[str]) -> None:
+    there = {row["rolname"] for row in connection.execute("select rolname from pg_roles").fetchall()}
+    for name in names:
+        if name not in there:
+            connection.execute(sql.SQL("create role {} nologin noinherit").format(sql.Identifier(name)))
 
 
 def _named(arguments: Mapping[str, object]) -> sql.Composed:

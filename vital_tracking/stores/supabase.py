@@ -79,7 +79,7 @@ class SupabaseStore:
     def call(self, function: str, /, **arguments: object) -> Any:
         """Call a function of ours through the API; its JSON result."""
         values = {name: _argument(value) for name, value in arguments.items()}
-        answer = self._run(lambda client: client.rpc(function, values).execute().data, function)
+        answer = self._run(lambda client: client.rpc(function, values).execute().data)
         if not isinstance(answer, str):
             return answer
         try:
@@ -106,7 +106,7 @@ class SupabaseStore:
                 query = query.gte("created_at", since.isoformat())
             return query.order("created_at", desc=True).order("id", desc=True).limit(limit).execute().data
 
-        return [_typed(row) for row in self._run(select, relation)]
+        return [_typed(row) for row in self._run(select)]
 
     def stream(
         self,
@@ -155,15 +155,14 @@ class SupabaseStore:
                 query = query.order(column)
             return query.range(skip, skip + limit - 1).execute().data
 
-        page: list[Row] = self._run(select, relation.name)
+        page: list[Row] = self._run(select)
         return page
 
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """The rows of `cost_breakdown(by)`."""
         arguments = {"by": by, "organization": organization, **({"since": since.isoformat()} if since else {})}
         rows = self._run(
-            lambda client: client.rpc("cost_breakdown", arguments).select(_selection(_BREAKDOWN)).execute().data,
-            "cost_breakdown",
+            lambda client: client.rpc("cost_breakdown", arguments).select(_selection(_BREAKDOWN)).execute().data
         )
         return [_typed(row) for row in rows]
 
@@ -201,11 +200,11 @@ class SupabaseStore:
                     ) from None
             return self._client
 
-    def _run(self, request: Callable[[Client], Any], asked: str) -> Any:
+    def _run(self, request: Callable[[Client], Any]) -> Any:
         try:
             return request(self._connect())
         except APIError as error:
-            failed = store_error(_code(error), "Supabase API", asked)
+            failed = store_error(_code(error), "Supabase API")
         except httpx.HTTPError as error:
             failed = store_error(None, f"{self.description}: {type(error).__name__}")
         raise failed
