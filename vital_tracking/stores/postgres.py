@@ -21,7 +21,8 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from vital_tracking.errors import SettingsError, StoreNotReady, StoreRejected, StoreUnavailable, VitalError, store_error
-from vital_tracking.migrate import HISTORY_SQL, Migration
+from vital_tracking.migrate import Migration, objects_of
+from vital_tracking.stores import schema
 from vital_tracking.stores.protocol import ANSWER_S, Row, Store
 from vital_tracking.stores.questions import ActingStore, Database, Result, SqlQuestions, Work
 
@@ -113,9 +114,18 @@ class PostgresStore(SqlQuestions):
     def migrate(self, migrations: Sequence[Migration]) -> list[Migration]:
         """Apply the migrations that the database has not seen, in one transaction; returns those.
 
-        The history is the one that the Supabase command line keeps, so the two may take turns.
+        Raises StoreNotReady where files have changed since they were applied, or where one cannot be applied.
         """
-        return self._run(lambda connection: _migrate(connection, migrations))
+        return self._run(lambda connection: schema.migrate(connection, migrations, self.description))
+
+    def installed(self, migrations: Sequence[Migration]) -> schema.Installed:
+        """What of vital_tracking the database holds."""
+        names = [made.name for made in objects_of(migrations) if not made.part]
+        return self._run(lambda connection: schema.installed(connection, names))
+
+    def uninstall(self, migrations: Sequence[Migration]) -> None:
+        """Drop all that the migrations made, with the data in it; nothing where something of others depends on it."""
+        self._run(lambda connection: schema.uninstall(connection, migrations))
 
     def seed(self, sql_text: str) -> None:
         """Run the default budgets' SQL."""
@@ -240,22 +250,6 @@ _REFUSALS: Final = {
     'database "': ("3D000", "has no such database."),
     'for connection option "': ("08001", "is given an option that cannot be read."),
 }
-
-
-def _migrate(connection: psycopg.Connection[Row], migrations: Sequence[Migration]) -> list[Migration]:
-    with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(hashtext('vital_tracking.migrate'))")
-        connection.execute(HISTORY_SQL.encode())
-        rows = connection.execute("select version from supabase_migrations.schema_migrations").fetchall()
-        applied = {row["version"] for row in rows}
-        pending = [migration for migration in migrations if migration.version not in applied]
-        for migration in pending:
-            connection.execute(migration.sql.encode())
-            connection.execute(
-                "insert into supabase_migrations.schema_migrations (version, name, statements) values (%s, %s, %s)",
-                (migration.version, migration.name, [migration.sql]),
-            )
-    return pending
 
 
 def _tables_with_rows(connection: psycopg.Connection[Row]) -> dict[str, bool]:
