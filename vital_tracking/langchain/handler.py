@@ -25,7 +25,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langsmith.run_helpers import get_current_run_tree
 
 from vital_tracking.budgets.controller import AdmissionController
-from vital_tracking.calls.attribution import ALLOWED_METADATA, context_of
+from vital_tracking.calls.attribution import ALLOWED_METADATA, context_of, node_attempt, note_entrypoint
 from vital_tracking.calls.in_flight import ORPHAN_GRACE_S, InFlightRegistry, run_key
 from vital_tracking.calls.live import LiveCall, admitted
 from vital_tracking.calls.metadata_keys import metadata_keys
@@ -290,7 +290,11 @@ class VitalHandler(BaseCallbackHandler):
         """Note a run and its place in the tree, and the thread that a graph serves."""
         try:
             self._calls.start_run(run_id, parent_run_id)
-            if metadata is not None and "thread_id" in metadata:
+            if metadata is None:
+                return
+            if "langgraph_triggers" in metadata:
+                note_entrypoint(metadata)
+            if "thread_id" in metadata:
                 frame, _ = locate(current_frame.get(), metadata)
                 if frame is not None and frame.context.session_id is None:
                     self._recorder.serves_thread(frame.context.service_run_id, clean_text(metadata["thread_id"]))
@@ -394,7 +398,7 @@ class VitalHandler(BaseCallbackHandler):
         if asyncio._get_running_loop() is not None and (task := asyncio.current_task()) is not None:  # noqa: SLF001
             call.task = ref(task)
         if metadata is not None and "langgraph_node" in metadata:
-            call.attempt = _attempt()
+            call.attempt = node_attempt()
         if self._hash_key is not None:
             call.hash = request_hash(self._hash_key, (call.params, messages))
         if type(run_id) is UUID:
@@ -478,14 +482,3 @@ class VitalHandler(BaseCallbackHandler):
         self._recorder.fault(error)
         call.notes = (*call.notes, "unreadable_result")
         call.estimate = call.estimate or (text_size(call.messages), call.streamed_bytes, call.thought_bytes)
-
-
-def _attempt() -> int | None:
-    """Which attempt of its LangGraph node this is, from 1; None where LangGraph does not say."""
-    runtime = sys.modules.get("langgraph.runtime")
-    if runtime is None:
-        return None
-    try:
-        return int(runtime.get_runtime().execution_info.node_attempt)
-    except (RuntimeError, AttributeError, KeyError, TypeError, ValueError):
-        return None  # called outside a node's own context

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import platformdirs
 import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.migrate import find_migrations
@@ -59,10 +61,14 @@ class EmbeddedStore(PostgresStore):
         self.close()
         self._start().stop()
 
-    @property
-    def psql(self) -> Path:
-        """The `psql` of the same PostgreSQL."""
-        return Path(self._start().bin_path) / "psql"
+    def empty(self) -> None:
+        """Drop the database with all that is in it, and make it anew, without our tables."""
+        self.close()
+        database = conninfo_to_dict(self.conninfo)["dbname"]
+        with psycopg.connect(self._start().get_uri("template1"), autocommit=True) as connection:
+            name = sql.Identifier(str(database))
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+            connection.execute(sql.SQL("create database {} template template0").format(name))
 
     def after_fork(self) -> None:
         """Let go of the parent's connections and locks."""
@@ -120,5 +126,5 @@ def _import(name: str) -> Any:
             return importlib.import_module(name)
     except ImportError:
         raise MissingExtra(
-            "local", "The embedded PostgreSQL (used because neither SUPABASE_URL nor VITAL_DATABASE_URL is set)"
+            "local", "The embedded PostgreSQL (used because no database is configured: vital-tracking status)"
         ) from None
