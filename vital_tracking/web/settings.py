@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,6 @@ ANON_KEYS: Final = (
 )
 """Where the key that a browser may hold is looked for; the first that is set counts."""
 
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _SHORTEST_SECRET: Final = 32
 
 
@@ -144,4 +144,7 @@ def _url(env: Mapping[str, str], name: str) -> str | None:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine alone."""
-    return host.strip("[]").lower() in _LOOPBACK
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
