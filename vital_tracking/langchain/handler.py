@@ -24,7 +24,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langsmith.run_helpers import get_current_run_tree
 
 from vital_tracking.budgets.controller import AdmissionController
-from vital_tracking.calls.attribution import ALLOWED_METADATA, context_of
+from vital_tracking.calls.attribution import ALLOWED_METADATA, context_of, node_attempt, note_entrypoint
 from vital_tracking.calls.in_flight import ORPHAN_GRACE_S, InFlightRegistry, run_key
 from vital_tracking.calls.live import LiveCall, admitted
 from vital_tracking.calls.metadata_keys import metadata_keys
@@ -42,7 +42,7 @@ from vital_tracking.delivery.encoding import dated
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.control_flow import stopped
 from vital_tracking.langchain.inline import CALLS_IT, CHOOSES_BY_INLINE, STARTS, event_of, others_are_inline
-from vital_tracking.langchain.starts import BegunCalls, callers_task, node_attempt
+from vital_tracking.langchain.starts import BegunCalls, callers_task
 from vital_tracking.spool.log_record import RecordKind
 
 
@@ -283,7 +283,11 @@ class VitalHandler(BaseCallbackHandler):
         """Note a run and its place in the tree, and the thread that a graph serves."""
         try:
             self._calls.start_run(run_id, parent_run_id)
-            if metadata is not None and "thread_id" in metadata:
+            if metadata is None:
+                return
+            if "langgraph_triggers" in metadata:
+                note_entrypoint(metadata)
+            if "thread_id" in metadata:
                 frame, _ = locate(current_frame.get(), metadata)
                 if frame is not None and frame.context.session_id is None:
                     self._recorder.serves_thread(frame.context.service_run_id, clean_text(metadata["thread_id"]))

@@ -8,7 +8,6 @@ never asks the model: the future on which the task waits tells that.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,17 +26,6 @@ def callers_task() -> asyncio.Task[Any] | None:
     if asyncio._get_running_loop() is None or (task := asyncio.current_task()) is None:  # noqa: SLF001 - None, not an error
         return None
     return None if getattr(task.get_coro(), "__qualname__", None) == _OF_LANGCHAIN else task
-
-
-def node_attempt() -> int | None:
-    """Which attempt of its LangGraph node this is, from 1; None where LangGraph does not say."""
-    runtime = sys.modules.get("langgraph.runtime")
-    if runtime is None:
-        return None
-    try:
-        return int(runtime.get_runtime().execution_info.node_attempt)
-    except (RuntimeError, AttributeError, KeyError, TypeError, ValueError):
-        return None  # called outside a node's own context
 
 
 class BegunCalls:

@@ -25,6 +25,7 @@ from vital_tracking.queries.budgets import (
     audit_budgets,
 )
 from vital_tracking.queries.check import Check
+from vital_tracking.queries.configuration import named_by
 from vital_tracking.queries.exactness import check_exactness, inexact_calls
 from vital_tracking.queries.health_sums import audit_sums, check_sums, check_views, views_refreshed_at
 from vital_tracking.queries.spool import left_by, place_of, survey
@@ -79,7 +80,7 @@ def examine(*, full: bool = False) -> Iterator[Check]:
     except VitalError as error:
         yield Check("fail", "no store", str(error))
         return
-    yield Check("ok", f"store: {store.description}")
+    yield Check("ok", f"store: {store.description}{f', by {by}' if (by := named_by(settings)) else ''}")
     yield from _delivery(settings)
     try:
         status = tracking_status(store)
