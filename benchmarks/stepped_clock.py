@@ -10,7 +10,7 @@ _true_time, _TrueDatetime = time.time, datetime.datetime
 _off_s = 0.0
 
 
-class _Datetime(_TrueDatetime):
+class _Datetime(datetime.datetime):
     __slots__ = ()
 
     @classmethod
