@@ -112,6 +112,7 @@ returns table (
 language sql
 stable
 set search_path = ''
+set statement_timeout = '8s'
 as $$
   select *
   from vital_private.windows_met(json_build_object(
