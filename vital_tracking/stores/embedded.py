@@ -10,10 +10,9 @@ import importlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import platformdirs
 import psycopg
@@ -24,9 +23,8 @@ from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.migrate import find_migrations
 from vital_tracking.settings import default_data_dir
 from vital_tracking.stores.postgres import PostgresStore
-from vital_tracking.stores.protocol import Row, Store
-
-_Result = TypeVar("_Result")
+from vital_tracking.stores.protocol import Store
+from vital_tracking.stores.questions import Result, Work
 
 
 def server_dir(data_dir: Path | None, version: int) -> Path:
@@ -80,7 +78,7 @@ class EmbeddedStore(PostgresStore):
         self._start_lock = threading.RLock()
         super().after_fork()
 
-    def _run(self, work: Callable[[psycopg.Connection[Row]], _Result]) -> _Result:
+    def _run(self, work: Work[Result]) -> Result:
         """Do work on a connection, starting the server again where it has gone."""
         try:
             return super()._run(work)
