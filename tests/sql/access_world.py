@@ -444,6 +444,12 @@ QUESTIONS = [
     Question("usage_logs", cost("cost_usd"), own_and_administered),
     Question("workflow_analytics", cost(), own_and_administered),
     # Functions.
+    Question(
+        "members_v1",
+        lambda rows, _: {(row["organization_id"], row["user_id"]) for row in rows},
+        lambda reader: reader.members,
+        {},
+    ),
     Question("cost_breakdown", cost(), own_and_administered, {"by": "model"}),
     Question("cost_breakdown", cost(), _of_acme, {"by": "agent", "organization": "acme"}),
     Question("organization_cost", cost(), if_admin_of_acme, lately(organization="acme")),
@@ -535,5 +541,5 @@ QUESTIONS = [
         {"organization_id": "acme", "user_id": ALICE, "service_type": "workflow"},
     ),
 ]
-# Functions that signed-in users may call and that read nothing.
-PURE = {"latency_percentile", "latency_percentiles"}
+# Functions that signed-in users may call and that read nothing; what those of members change, test_members.py asks as everybody.
+PURE = {"latency_percentile", "latency_percentiles", "add_member_v1", "change_member_v1", "remove_member_v1"}

@@ -147,7 +147,9 @@ EXECUTABLE = {
     ),
     **dict.fromkeys(
         (
+            "public.add_member_v1",
             "public.agent_success_rate",
+            "public.change_member_v1",
             "public.check_budget",
             "public.cost_breakdown",
             "public.cost_forecast",
@@ -159,13 +161,16 @@ EXECUTABLE = {
             "public.latency_percentile",
             "public.latency_percentiles",
             "public.my_memberships",
+            "public.members_v1",
             "public.organization_cost",
+            "public.remove_member_v1",
             "public.top_usage",
             "public.usage_anomalies",
             "public.user_engagement",
             "vital_private.administered_organizations",
             # What these functions, which run with the rights of their caller, need: calendars, histograms, texts of queries.
             "vital_private.all_latencies",
+            "vital_private.change_member",
             "vital_private.check_administered",
             "vital_private.check_times",
             "vital_private.first_of_days",

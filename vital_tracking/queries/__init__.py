@@ -35,11 +35,22 @@ from vital_tracking.queries.budgets import (
 from vital_tracking.queries.calls import CallFilters, StoredCall, last_call_at, recent_calls
 from vital_tracking.queries.catalogue import FILTERS, GROUPINGS, MEASURES, Grouping, Measure, Unit
 from vital_tracking.queries.check import Check
+from vital_tracking.queries.configuration import Configuration, Setting, configuration
 from vital_tracking.queries.exactness import Exactness, InexactCalls, inexact_calls
 from vital_tracking.queries.export import CallTotals, Export, call_totals
 from vital_tracking.queries.forecast import Forecast, cost_forecast
 from vital_tracking.queries.forget import UserTraces, forget_user, user_traces
 from vital_tracking.queries.health import TrackingStatus, examine, tracking_status
+from vital_tracking.queries.members import (
+    ROLES,
+    Member,
+    MemberChange,
+    MemberRefused,
+    add_member,
+    change_member,
+    members,
+    remove_member,
+)
 from vital_tracking.queries.price_check import PriceChange, PriceCheck, ReportedCost, check_prices, fetch_price_list
 from vital_tracking.queries.prices import ModelPrice, Repriced, add_price, model_prices, price_book, reprice
 from vital_tracking.queries.retention import Months, Retention, months, retention_plan, set_retention
@@ -59,6 +70,7 @@ __all__ = [
     "FILTERS",
     "GROUPINGS",
     "MEASURES",
+    "ROLES",
     "Alert",
     "AlertFeed",
     "Anomalies",
@@ -71,6 +83,7 @@ __all__ = [
     "CallFilters",
     "CallTotals",
     "Check",
+    "Configuration",
     "Duplicates",
     "Exactness",
     "Export",
@@ -78,6 +91,9 @@ __all__ = [
     "Grouping",
     "InexactCalls",
     "Measure",
+    "Member",
+    "MemberChange",
+    "MemberRefused",
     "ModelPrice",
     "Months",
     "PriceChange",
@@ -85,6 +101,7 @@ __all__ = [
     "ReportedCost",
     "Repriced",
     "Retention",
+    "Setting",
     "StoredCall",
     "TrackingStatus",
     "Unit",
@@ -92,13 +109,16 @@ __all__ = [
     "UsageRow",
     "UserTraces",
     "Verdict",
+    "add_member",
     "add_price",
     "all_budgets",
     "anomalies",
     "audit_budgets",
     "call_totals",
+    "change_member",
     "check_call",
     "check_prices",
+    "configuration",
     "cost_breakdown",
     "cost_forecast",
     "duplicates",
@@ -108,12 +128,14 @@ __all__ = [
     "fullest_windows",
     "inexact_calls",
     "last_call_at",
+    "members",
     "model_prices",
     "months",
     "price_book",
     "recent_alerts",
     "recent_calls",
     "remove_budget",
+    "remove_member",
     "reprice",
     "retention_plan",
     "set_budget",
