@@ -10,7 +10,7 @@ create table public.retention_policies (
   updated_at timestamptz not null default now(),
   constraint retention_policies_table check (
     table_name in (
-      'token_usage_logs', 'service_runs', 'usage_aggregations_hourly', 'usage_aggregations_daily', 'usage_aggregations_daily_users',
+      'token_usage_logs', 'service_runs', 'usage_aggregations_hourly_totals', 'usage_aggregations_daily_agents', 'usage_aggregations_daily_users',
       'usage_aggregations_daily_parts', 'usage_aggregations_daily_totals', 'budget_windows', 'cost_alerts', 'admin_audit'
     )
   ),
@@ -24,8 +24,8 @@ comment on column public.retention_policies.keep is 'At least 31 days; NULL: for
 insert into public.retention_policies (table_name, keep) values
 ('token_usage_logs', '90 days'),
 ('service_runs', '90 days'),
-('usage_aggregations_hourly', '7 years'),
-('usage_aggregations_daily', '7 years'),
+('usage_aggregations_hourly_totals', '7 years'),
+('usage_aggregations_daily_agents', '7 years'),
 ('usage_aggregations_daily_users', '7 years'),
 ('usage_aggregations_daily_parts', '7 years'),
 ('usage_aggregations_daily_totals', '7 years'),
@@ -56,6 +56,7 @@ as $$
 declare
   stored public.retention_policies;
 begin
+  perform vital_private.check_given('table_name', set_retention_v1.table_name);
   update public.retention_policies as p
   set keep = set_retention_v1.keep::interval, updated_at = now()
   where p.table_name = set_retention_v1.table_name
@@ -108,7 +109,7 @@ as $$
     case table_name
       when 'token_usage_logs' then 't.created_at < %L'
       when 'service_runs' then 't.started_at < %L'
-      when 'usage_aggregations_hourly' then 't.hour_start < %L'
+      when 'usage_aggregations_hourly_totals' then 't.hour_start < %L'
       when 'budget_windows' then
         't.ends_at < %L and not exists (select from public.budget_grants as g where g.window_id = t.id)'
       -- An alert must not be deleted before its window, which would otherwise raise it again.
@@ -126,7 +127,7 @@ $$;
 
 -- Delete the rows that have expired or, as a dry run, say what would be deleted. Months of calls are dropped as a whole, which takes no
 -- time. Of every other table, and of calls outside the monthly partitions, at most `max_rows` are deleted: `more` says whether to
--- run it again.
+-- run it again. NULL is the default, so it deletes nothing.
 create function public.apply_retention(dry_run boolean default true, max_rows integer default 50000) returns json
 language plpgsql
 security definer
@@ -146,6 +147,11 @@ declare
   more boolean;
   answers jsonb := '[]';
 begin
+  dry_run := coalesce(dry_run, true);
+  max_rows := coalesce(max_rows, 50000);
+  if max_rows < 1 then
+    raise exception 'max_rows must be 1 or more.' using errcode = '22023';
+  end if;
   if not dry_run then
     perform vital_private.sums_are_complete(vital_private.kept_from('token_usage_logs'));
     perform pg_catalog.pg_advisory_xact_lock(hashtext('vital_tracking.partitions'));
@@ -183,10 +189,10 @@ begin
     elsif kept > '-infinity' then
       execute format(
         'delete from %s as t where t.ctid = any(array(select t.ctid from %s as t where %s limit %s))',
-        source, source, vital_private.expired(policy.table_name, kept), greatest(max_rows, 1)
+        source, source, vital_private.expired(policy.table_name, kept), max_rows
       );
       get diagnostics affected = row_count;
-      more := affected >= greatest(max_rows, 1);
+      more := affected >= max_rows;
       if policy.table_name = 'token_usage_logs' and rows_in_months + affected > 0 then
         perform vital_private.rows_gone_before(kept);
       end if;
@@ -275,7 +281,7 @@ end;
 $$;
 
 -- Let pg_cron make partitions each night and, if an admin says so, delete what has expired. False where pg_cron is not installed or
--- refuses; then every process that records makes partitions, and so does `vital-tracking refresh`.
+-- refuses; then every process that records makes partitions, and so does `vital-tracking refresh`. NULL is false.
 create function public.schedule_maintenance(retention boolean default false) returns boolean
 language sql
 security definer
@@ -285,7 +291,7 @@ as $$
     vital_private.schedule('vital_tracking.maintain_partitions', '17 3 * * *', 'select public.maintain_partitions()')
     -- Six times a night, because each time only so many rows are deleted.
     and (
-      not retention
+      retention is not true
       or vital_private.schedule('vital_tracking.apply_retention', '*/10 4 * * *', 'select public.apply_retention(false, 200000)')
     )
 $$;
