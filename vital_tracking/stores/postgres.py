@@ -15,12 +15,14 @@ from typing import Final
 from weakref import WeakSet
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from vital_tracking.errors import SettingsError, StoreNotReady, StoreRejected, StoreUnavailable, VitalError, store_error
-from vital_tracking.migrate import HISTORY_SQL, Migration
+from vital_tracking.migrate import Migration, objects_of
+from vital_tracking.stores import schema
 from vital_tracking.stores.protocol import ANSWER_S, Row, Store
 from vital_tracking.stores.questions import ActingStore, Database, Result, SqlQuestions, Work
 
@@ -69,12 +71,16 @@ class PostgresStore(SqlQuestions):
             ) from None
         self._conninfo = conninfo
         self._parts = frozenset(parts)
-        host = str(parts.get("host") or "localhost")
+        service = parts.get("service")
+        host = str(parts.get("host") or parts.get("hostaddr") or (f"the service {service}" if service else "localhost"))
         place = f"{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
         # Supabase's pooler has one address for all projects, and finds them by the user's name: postgres.<project>
         project = str(parts.get("user") or "").partition(".")[2]
-        self._description = description or f"PostgreSQL at {host}:{place}"
-        self._identity = description or f"PostgreSQL at {host.lower()}:{place}{project and f' ({project})'}"
+        where = f"{host}:{place}" if host != f"the service {service}" or parts.get("dbname") else host
+        self._description = description or f"PostgreSQL at {where}"
+        self._identity = (
+            description or f"PostgreSQL at {where.replace(host, host.lower(), 1)}{project and f' ({project})'}"
+        )
         self._lock = threading.Lock()
         self._pool: ConnectionPool[_Connection] | None = None
         self._connections: WeakSet[_Connection] = WeakSet()
@@ -108,13 +114,35 @@ class PostgresStore(SqlQuestions):
     def migrate(self, migrations: Sequence[Migration]) -> list[Migration]:
         """Apply the migrations that the database has not seen, in one transaction; returns those.
 
-        The history is the one that the Supabase command line keeps, so the two may take turns.
+        Raises StoreNotReady where files have changed since they were applied, or where one cannot be applied.
         """
-        return self._run(lambda connection: _migrate(connection, migrations))
+        return self._run(lambda connection: schema.migrate(connection, migrations, self.description))
+
+    def installed(self, migrations: Sequence[Migration]) -> schema.Installed:
+        """What of vital_tracking the database holds."""
+        names = [made.name for made in objects_of(migrations) if not made.part]
+        return self._run(lambda connection: schema.installed(connection, names))
+
+    def uninstall(self, migrations: Sequence[Migration]) -> None:
+        """Drop all that the migrations made, with the data in it; nothing where something of others depends on it."""
+        self._run(lambda connection: schema.uninstall(connection, migrations))
 
     def seed(self, sql_text: str) -> None:
         """Run the default budgets' SQL."""
         self._run(lambda connection: connection.execute(sql_text.encode()))
+
+    @property
+    def server_version(self) -> int:
+        """The major version of the server."""
+        return self._run(lambda connection: connection.info.server_version // 10_000)
+
+    def tables_with_rows(self) -> dict[str, bool]:
+        """Every table of the database but the system's and extensions', by schema and name, and whether it holds a row."""
+        return self._run(_tables_with_rows)
+
+    def make_roles(self, names: Sequence[str]) -> None:
+        """Make the roles of these names that are missing; nobody can log in as one of them."""
+        self._run(lambda connection: _make_roles(connection, names))
 
     def after_fork(self) -> None:
         """Let go of the parent's connections: this process's copies of their sockets lead nowhere from now on.
@@ -201,7 +229,10 @@ class PostgresStore(SqlQuestions):
         except psycopg.Error as error:
             for words, (sqlstate, problem) in _REFUSALS.items():
                 if words in str(error):
-                    return StoreNotReady(f"{self._description} {problem} Mend VITAL_DATABASE_URL.", sqlstate=sqlstate)
+                    return StoreNotReady(
+                        f"{self._description} {problem} Mend VITAL_DATABASE_URL, or PGHOST and the like.",
+                        sqlstate=sqlstate,
+                    )
             return store_error(error.sqlstate, f"{self._description}: {type(error).__name__}")
         waited = time.monotonic() - started
         return StoreUnavailable(f"{self._description} gave no connection in time (a new one took {waited:.1f} s).")
@@ -221,17 +252,28 @@ _REFUSALS: Final = {
 }
 
 
-def _migrate(connection: psycopg.Connection[Row], migrations: Sequence[Migration]) -> list[Migration]:
-    with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(hashtext('vital_tracking.migrate'))")
-        connection.execute(HISTORY_SQL.encode())
-        rows = connection.execute("select version from supabase_migrations.schema_migrations").fetchall()
-        applied = {row["version"] for row in rows}
-        pending = [migration for migration in migrations if migration.version not in applied]
-        for migration in pending:
-            connection.execute(migration.sql.encode())
-            connection.execute(
-                "insert into supabase_migrations.schema_migrations (version, name, statements) values (%s, %s, %s)",
-                (migration.version, migration.name, [migration.sql]),
-            )
-    return pending
+def _tables_with_rows(connection: psycopg.Connection[Row]) -> dict[str, bool]:
+    found = connection.execute(
+        """
+        select n.nspname as schema_name, c.relname as name
+        from pg_class as c
+        join pg_namespace as n on n.oid = c.relnamespace
+        where c.relkind in ('r', 'm', 'f') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+          and not exists (select from pg_depend as d where d.objid = c.oid and d.deptype = 'e')
+        """
+    ).fetchall()
+    filled = {}
+    for row in found:
+        query = sql.SQL("select exists (select from {}) as filled").format(
+            sql.Identifier(row["schema_name"], row["name"])
+        )
+        answer = connection.execute(query).fetchone()
+        filled[f"{row['schema_name']}.{row['name']}"] = bool(answer and answer["filled"])
+    return filled
+
+
+def _make_roles(connection: psycopg.Connection[Row], names: Sequence[str]) -> None:
+    there = {row["rolname"] for row in connection.execute("select rolname from pg_roles").fetchall()}
+    for name in names:
+        if name not in there:
+            connection.execute(sql.SQL("create role {} nologin noinherit").format(sql.Identifier(name)))

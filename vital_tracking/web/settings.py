@@ -10,17 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from vital_tracking.environment import JWT_SECRET, PUBLISHABLE_KEYS, SUPABASE_URLS, first_of, read_environment
 from vital_tracking.errors import SettingsError
-from vital_tracking.settings import read_environment
-
-ANON_KEYS: Final = (
-    "SUPABASE_ANON_KEY",
-    "NEXT_PUBLIC_SUPABASE_ANON_KEY",
-    "SUPABASE_PUBLISHABLE_KEY",
-    "NEXT_PUBLIC_SUPABASE_PUBLISHABLE_KEY",
-    "NEXT_PUBLIC_SUPABASE_PUBLISHABLE_DEFAULT_KEY",
-)
-"""Where the key that a browser may hold is looked for; the first that is set counts."""
 
 _SHORTEST_SECRET: Final = 32
 
@@ -64,7 +55,7 @@ class WebSettings(BaseModel):
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, *, dotenv: Path | str | None = None) -> WebSettings:
         """Read the settings as Settings.from_env does; SettingsError names the variable and the fix."""
-        return _read(read_environment(environ, dotenv))
+        return _read({name: given.value for name, given in read_environment(environ, dotenv).items()})
 
     def __repr__(self) -> str:
         return "WebSettings(...)"
@@ -73,7 +64,8 @@ class WebSettings(BaseModel):
 
 
 def _read(env: Mapping[str, str]) -> WebSettings:
-    supabase = _url(env, "SUPABASE_URL") or _url(env, "NEXT_PUBLIC_SUPABASE_URL")
+    url_name = first_of(env, SUPABASE_URLS)
+    supabase = _url(env, url_name) if url_name else None
     jwks, issuer = _url(env, "VITAL_JWKS_URL"), env.get("VITAL_JWT_ISSUER", "").strip() or None
     audience = env.get("VITAL_JWT_AUDIENCE", "").strip() or None
     if jwks and not (issuer and audience):
@@ -98,21 +90,20 @@ def _read(env: Mapping[str, str]) -> WebSettings:
 
 
 def _anon_key(env: Mapping[str, str]) -> SecretStr | None:
-    for name in ANON_KEYS:
-        if key := env.get(name, "").strip():
-            if key.startswith("sb_secret_"):
-                raise SettingsError(
-                    name, "holds a secret key", "Browsers may see this one: use the publishable or anon key."
-                )
-            return SecretStr(key)
-    return None
+    name = first_of(env, PUBLISHABLE_KEYS)
+    if name is None:
+        return None
+    key = env[name].strip()
+    if key.startswith("sb_secret_"):
+        raise SettingsError(name, "holds a secret key", "Browsers may see this one: use the publishable or anon key.")
+    return SecretStr(key)
 
 
 def _jwt_secret(env: Mapping[str, str]) -> SecretStr | None:
-    secret = _token(env, "SUPABASE_JWT_SECRET")
+    secret = _token(env, JWT_SECRET)
     if secret and "-----BEGIN" in secret.get_secret_value():
         raise SettingsError(
-            "SUPABASE_JWT_SECRET",
+            JWT_SECRET,
             "holds a key pair's half, not a shared secret",
             "Public keys are fetched from SUPABASE_URL or VITAL_JWKS_URL; leave this one out.",
         )
