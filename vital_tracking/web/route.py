@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -66,10 +66,18 @@ class PageRoute(ApiRoute):
         if parts is None:
             return problem_response(problem)
         if isinstance(problem, SignInNeeded) and parts.auth is not None and request.method == "GET":
-            back = quote(f"{request.url.path}{'?' * bool(request.url.query)}{request.url.query}", safe="")
+            back = quote(as_asked(request), safe="")
             to = f"{path_of(request, 'vital-sign-in')}?next={back}"
             return RedirectResponse(to, 303, headers={"Cache-Control": "no-store"})
         return problem_page(request, parts, problem)
+
+
+def as_asked(request: Request) -> str:
+    """The path and query of a request as the browser wrote them: a slash that is part of a name stays one."""
+    path: str = request.scope["path"]
+    raw = request.scope.get("raw_path", b"").decode("latin-1")
+    written = raw if unquote(raw) == path else quote(path)
+    return f"{written}?{request.url.query}" if request.url.query else written
 
 
 def problem_page(request: Request, parts: Parts, problem: Problem) -> Response:
