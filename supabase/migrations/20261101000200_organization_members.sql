@@ -9,14 +9,17 @@ create table public.organization_members (
   role text not null default 'member',
   created_at timestamptz not null default now(),
   primary key (organization_id, user_id),
-  constraint organization_members_role check (role in ('member', 'admin'))
+  constraint organization_members_role check (role in ('member', 'admin', 'auditor'))
 );
 
-comment on table public.organization_members is 'Members and admins of organizations. Rows are written by the service role only.';
+comment on table public.organization_members is 'Members, admins and auditors of organizations. Rows are written by the service role only.';
+comment on column public.organization_members.role is
+'member: sees their own; admin: sees all of the organization, and decides; auditor: sees all of it, and changes nothing.';
 
 create index organization_members_user on public.organization_members (user_id);
 
--- The organizations that the signed-in user administers. SECURITY DEFINER, because the policies of the table itself use it: without
+-- The organizations of which the signed-in user sees everything, as an admin or as an auditor. It says nothing of who may change
+-- something there: that is the role admin alone. SECURITY DEFINER, because the policies of the table itself use it: without
 -- that they would call themselves without end. Policies call it in a scalar subquery, which PostgreSQL evaluates once a
 -- statement instead of once a row.
 create function vital_private.administered_organizations() returns text[]
@@ -27,10 +30,10 @@ set search_path = ''
 as $$
   select coalesce(array_agg(organization_id), '{}')
   from public.organization_members
-  where user_id = (select auth.jwt()) ->> 'sub' and role = 'admin'
+  where user_id = (select auth.jwt()) ->> 'sub' and role in ('admin', 'auditor')
 $$;
 
--- Refuse a user of the API who does not administer the organization. NULL stands for all organizations: only the service role may
+-- Refuse a user of the API who is neither admin nor auditor of the organization. NULL stands for all organizations: only the service role may
 -- ask about those.
 create function vital_private.check_administered(organization text) returns void
 language plpgsql
@@ -39,7 +42,7 @@ set search_path = ''
 as $$
 begin
   if current_user = 'authenticated' and not coalesce(organization = any(vital_private.administered_organizations()), false) then
-    raise exception 'Only an admin of organization % may ask for its figures.', coalesce(organization, '(all)') using errcode = '42501';
+    raise exception 'Only an admin or auditor of organization % may ask for its figures.', coalesce(organization, '(all)') using errcode = '42501';
   end if;
 end;
 $$;
