@@ -12,16 +12,14 @@ create table public.organization_members (
   constraint organization_members_role check (role in ('member', 'admin', 'auditor'))
 );
 
-comment on table public.organization_members is 'Members, admins and auditors of organizations. Rows are written by the service role only.';
-comment on column public.organization_members.role is
-'member: sees their own; admin: sees all of the organization, and decides; auditor: sees all of it, and changes nothing.';
+comment on table public.organization_members is 'Members, admins and auditors of organizations. Written by add_member_v1 and its kin.';
+comment on column public.organization_members.role is 'member: sees what is his own; auditor: sees all of it; admin: changes it, too.';
 
 create index organization_members_user on public.organization_members (user_id);
 
--- The organizations of which the signed-in user sees everything, as an admin or as an auditor. It says nothing of who may change
--- something there: that is the role admin alone. SECURITY DEFINER, because the policies of the table itself use it: without
--- that they would call themselves without end. Policies call it in a scalar subquery, which PostgreSQL evaluates once a
--- statement instead of once a row.
+-- The organizations whose rows the signed-in user may read: those that he administers or audits. SECURITY DEFINER, because the
+-- policies of the table itself use it: without that they would call themselves without end. Policies call it in a scalar subquery,
+-- which PostgreSQL evaluates once a statement instead of once a row.
 create function vital_private.administered_organizations() returns text[]
 language sql
 stable
@@ -33,7 +31,18 @@ as $$
   where user_id = (select auth.jwt()) ->> 'sub' and role in ('admin', 'auditor')
 $$;
 
--- Refuse a user of the API who is neither admin nor auditor of the organization. NULL stands for all organizations: only the service role may
+-- The signed-in user: the subject of the token. For functions and views, which roles call that may not use Supabase's schema auth, such
+-- as vital_auditor; policies ask auth.jwt() themselves.
+create function vital_private.subject() returns text
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select (select auth.jwt()) ->> 'sub'
+$$;
+
+-- Refuse a user of the API who does not administer the organization. NULL stands for all organizations: only the service role may
 -- ask about those.
 create function vital_private.check_administered(organization text) returns void
 language plpgsql
@@ -62,7 +71,7 @@ begin
 end;
 $$;
 
-select vital_private.restrict_functions(helpers => '{administered_organizations, check_administered, organizations_to_read}');
+select vital_private.restrict_functions(helpers => '{subject, administered_organizations, check_administered, organizations_to_read}');
 select vital_private.restrict_relation('public.organization_members', readers => '{authenticated, service_role}');
 grant insert, update, delete on public.organization_members to service_role;
 
