@@ -232,7 +232,7 @@ set search_path = ''
 as $$
   select $query$(
       select c.* from public.token_usage_logs as c
-      where (select current_user) = 'authenticated' and c.user_id = (select auth.jwt()) ->> 'sub'
+      where (select current_user) = 'authenticated' and c.user_id = (select vital_private.subject())
         and (c.organization_id is null or c.organization_id <> all((select vital_private.administered_organizations())::text[]))
     )$query$
 $$;
