@@ -105,6 +105,7 @@ class VitalTracker(Services):
             self.prices,
             self._default,
             lambda: _inherited_config().get("metadata") or {},
+            metadata_keys=self._metadata_keys,
             recorded_by=self.record,  # somebody's subclass may do more
         )
         self._closed: Delivered | None = None
