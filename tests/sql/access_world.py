@@ -194,7 +194,10 @@ def make_world(connection: Connection) -> World:
         seat = {"panel_position": 1, "agent_name": "Cardiologist", "agent_tier": "tier_1", "workflow_step": "triage"}
         service = {"service_type": "workflow", "service_run_id": f"r-{number}", "request_hash": "the same"}
         at = now["moment"].isoformat()
-        calls.append(_paid(number, 10 ** (number - 1), **whose, **what, **part, **seat, **service, created_at=at))
+        more = {"metadata": {"team": "red"}} if number == 7 else {}
+        calls.append(
+            _paid(number, 10 ** (number - 1), **whose, **what, **part, **seat, **service, **more, created_at=at)
+        )
         runs.append(an_end(f"r-{number}", **whose, **part, started_at=at, ended_at=at))
         for day in range(1, 9):
             before = (now["moment"] - timedelta(days=day)).isoformat()
@@ -459,6 +462,16 @@ QUESTIONS = [
     Question("usage_anomalies", anomalies, _of_acme, lately(organization="acme")),
     Question("duplicate_requests", cost("cost"), repeated, lately()),
     Question("duplicate_requests", cost("cost"), lambda r: repeated(r) & {1, 2, 7}, lately(organization="acme")),
+    Question(
+        "my_memberships",
+        lambda answer, _: {(row["organization_id"], row["role"]) for row in answer},
+        lambda reader: {
+            (organization, role)
+            for organization, user, role in MEMBERS
+            if isinstance(reader.claims, dict) and user == reader.claims.get("sub")
+        },
+        {},
+    ),
     Question("agent_success_rate", cost(), own_and_administered, {}),
     Question(
         "agent_success_rate",
@@ -491,6 +504,34 @@ QUESTIONS = [
     Question("top_usage", cost(), _of_acme, {"by": "user", "organization": "acme"}),
     Question("user_engagement", cost(), lambda r: (r.own | r.administered) - {5}, {}),
     Question("user_engagement", cost(), _of_acme, {"days": 7, "organization": "acme"}),
+    # Calls, runs and what they come to, for whoever asks.
+    Question("calls_v1", cost(), own_and_administered, {}),
+    Question("calls_v1", cost(), _of_acme, {"filters": '{"organization": "acme", "search": "CARDIO board"}'}),
+    Question(
+        "metadata_keys_v1", lambda keys, _: set(keys), lambda r: {"team"} if 7 in own_and_administered(r) else (), {}
+    ),
+    Question("runs_v1", cost(), own_and_administered, {}),
+    Question("runs_v1", cost(), _of_acme, {"filters": '{"organization": "acme"}', "nested": True}),
+    Question("run_ids_v1", lambda ids, _: {int(one[2:]) for one in ids}, own_and_administered, {"prefix": "r-"}),
+    Question(
+        "run_tree_v1",
+        lambda tree, _: calls_in(sum(Decimal(part["total_cost"]) for part in tree["parts"])) if tree else set(),
+        lambda r: (r.own | r.administered) & {2},
+        {"run": "r-2"},
+    ),
+    Question(
+        "usage_by_v1",
+        lambda answer, world: cost()(answer["rows"], world),
+        own_and_administered,
+        lately(by=["models", "time"], timezone="Asia/Kolkata"),
+    ),
+    Question(
+        "usage_by_v1",
+        lambda answer, _: calls_in(answer["total"]["total_cost"]),
+        _of_acme,
+        lately(by=["users"], filters='{"organization": "acme"}'),
+    ),
+    Question("invoice_v1", cost(), if_admin_of_acme, lately(organization="acme")),
     # What the library and the command line ask, of one organization.
     Question(
         "anomalies_v1",

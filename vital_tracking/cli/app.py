@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vital_tracking import __version__
-from vital_tracking.cli import calls, demo, doctor, embedded, members, migrate, psql, status
+from vital_tracking.cli import calls, dashboard, demo, doctor, embedded, invoice, members, migrate, psql, runs, status
 from vital_tracking.cli.budgets import alerts, why
 from vital_tracking.cli.budgets import command as budgets
 from vital_tracking.cli.data import archive, backfill, backup, export, forget, refresh, reprice, retention
@@ -26,13 +26,17 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command("dashboard")(dashboard.dashboard)
 app.command("demo")(demo.demo)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("migrate")(migrate.migrate)
 app.command("calls")(calls.calls)
+app.command("runs")(runs.runs)
+app.command("run")(runs.run)
 app.command("why")(why.why)
 app.command("report")(report.report)
+app.command("invoice")(invoice.invoice_command)
 app.command("reprice")(reprice.reprice)
 app.command("refresh")(refresh.refresh)
 app.command("backfill")(backfill.backfill)
