@@ -182,6 +182,7 @@ EXECUTABLE = {
             "vital_private.measures_json",
             "vital_private.newest",
             "vital_private.organizations_to_read",
+            "vital_private.own_calls",
             "vital_private.part_columns",
             "vital_private.parts_json",
             "vital_private.project_columns",
