@@ -203,6 +203,7 @@ EXECUTABLE = {
             "vital_private.newest",
             "vital_private.no_such_filter",
             "vital_private.organizations_to_read",
+            "vital_private.own_calls",
             "vital_private.part_columns",
             "vital_private.parts_json",
             "vital_private.project_columns",
