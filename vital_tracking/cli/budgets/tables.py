@@ -92,10 +92,7 @@ def _fullest(row: BudgetWindow | None) -> list[str | Text]:
     return [share_bar(spent, row["granted"], limit), named]
 
 
-RATE_IS: Final = (
-    "When limits are reached is told by the rate of the window so far, or of the one before it while less than a tenth has "
-    "passed."
-)
+RATE_IS: Final = "Reached: by the rate of the window so far; of a young one, by the one before."
 
 
 def _reached(row: BudgetWindow, ahead: Outlook) -> str:
