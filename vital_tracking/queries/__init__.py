@@ -35,6 +35,7 @@ from vital_tracking.queries.budgets import (
 from vital_tracking.queries.calls import StoredCall, last_call_at, metadata_keys, place_of, usage_records
 from vital_tracking.queries.catalogue import DIMENSIONS, FILTERS, GRAINS, GROUPINGS, MEASURES, Grouping, Measure, Unit
 from vital_tracking.queries.check import Check
+from vital_tracking.queries.configuration import Configuration, Setting, configuration
 from vital_tracking.queries.exactness import Exactness, InexactCalls, inexact_calls
 from vital_tracking.queries.export import CallTotals, Export, call_totals
 from vital_tracking.queries.filters import Filters
@@ -42,6 +43,16 @@ from vital_tracking.queries.forecast import Forecast, cost_forecast
 from vital_tracking.queries.forget import UserTraces, forget_user, user_traces
 from vital_tracking.queries.health import TrackingStatus, examine, tracking_status
 from vital_tracking.queries.invoice import Invoice, InvoiceLine, invoice
+from vital_tracking.queries.members import (
+    ROLES,
+    Member,
+    MemberChange,
+    MemberRefused,
+    add_member,
+    change_member,
+    members,
+    remove_member,
+)
 from vital_tracking.queries.price_check import PriceChange, PriceCheck, ReportedCost, check_prices, fetch_price_list
 from vital_tracking.queries.prices import ModelPrice, Repriced, add_price, model_prices, price_book, reprice
 from vital_tracking.queries.retention import Months, Retention, months, retention_plan, set_retention
@@ -66,6 +77,7 @@ __all__ = [
     "GRAINS",
     "GROUPINGS",
     "MEASURES",
+    "ROLES",
     "Alert",
     "AlertFeed",
     "Anomalies",
@@ -77,6 +89,7 @@ __all__ = [
     "CallCheck",
     "CallTotals",
     "Check",
+    "Configuration",
     "Duplicates",
     "Exactness",
     "Export",
@@ -87,6 +100,9 @@ __all__ = [
     "Invoice",
     "InvoiceLine",
     "Measure",
+    "Member",
+    "MemberChange",
+    "MemberRefused",
     "ModelPrice",
     "Months",
     "PriceChange",
@@ -101,6 +117,7 @@ __all__ = [
     "RunSums",
     "RunTree",
     "RunUnknown",
+    "Setting",
     "StoredCall",
     "TrackingStatus",
     "Unit",
@@ -108,13 +125,16 @@ __all__ = [
     "UsageRow",
     "UserTraces",
     "Verdict",
+    "add_member",
     "add_price",
     "all_budgets",
     "anomalies",
     "audit_budgets",
     "call_totals",
+    "change_member",
     "check_call",
     "check_prices",
+    "configuration",
     "cost_breakdown",
     "cost_forecast",
     "duplicates",
@@ -125,6 +145,7 @@ __all__ = [
     "inexact_calls",
     "invoice",
     "last_call_at",
+    "members",
     "metadata_keys",
     "model_prices",
     "months",
@@ -132,6 +153,7 @@ __all__ = [
     "price_book",
     "recent_alerts",
     "remove_budget",
+    "remove_member",
     "reprice",
     "retention_plan",
     "run_place",
