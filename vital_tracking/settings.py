@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import platformdirs
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from vital_tracking.core.rates import ceiling_rates
@@ -44,7 +43,8 @@ class Settings(BaseModel):
     found, None: no hash. `provider_keys` are for the demonstration alone.
     """
 
-    model_config = ConfigDict(frozen=True)
+    # Built when the first is made, not with the package: that takes as long as all other classes of it together.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     supabase_url: str | None = None
     supabase_service_key: SecretStr | None = None
@@ -141,6 +141,8 @@ def default_data_dir() -> Path:
     """The user's data folder. The superuser's is one that the server's own user can pass through: it never runs as root."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/var/lib/vital_tracking")
+    import platformdirs
+
     return Path(platformdirs.user_data_dir("vital_tracking", appauthor=False))
 
 

@@ -384,7 +384,7 @@ begin
           min(call.step_number) as step_number, min(call.attempt) as attempt, max(call.agent_id) as agent_id,
           max(call.agent_name) as agent_name,
           array_agg(distinct call.trace_id) filter (where call.path is not null) as traces, min(call.created_at) as started_at,
-          max(call.created_at + coalesce(least(call.latency_ms, 1e12), 0) * interval '1 millisecond') as ended_at, %s
+          max(call.created_at + least(coalesce(call.latency_ms, 0), 1e12) * interval '1 millisecond') as ended_at, %s
         from placed as call
         group by call.part
       )
@@ -649,7 +649,7 @@ begin
       's.time'
     ),
     concat_ws(' and ', vital_private.same_keys(keys), case when by_time then 'u.period = p.time' else 'true' end),
-    vital_private.measures_json('t', more),
+    vital_private.measures_json('t'),
     concat(
       case when by_time then '''time'', s.time, ' end,
       (select string_agg(format('%1$L, s.%1$I, ', k), '') from unnest(keys || names) as k),
@@ -665,7 +665,8 @@ comment on function public.usage_by_v1(text[], timestamptz, timestamptz, text, t
 'What calls come to, by one or more groupings or keys of their metadata, in any time zone, from the calls themselves.';
 
 -- What an organization used from one instant to another, by service and model: an array of objects, amounts as text with all their
--- digits. Whole days (UTC) come from the aggregation, which outlives the calls; the parts of days at both ends from the calls.
+-- digits. Whole days (UTC) come from the aggregation, which outlives the calls; the parts of days at both ends from the calls, and where
+-- these are gone the error 22VT1 says so.
 create function public.invoice_v1(organization text, since timestamptz, until timestamptz) returns json
 language plpgsql
 stable
@@ -684,7 +685,7 @@ begin
   end if;
   if (since < least(first_day, until) and since < kept_since) or (until > greatest(last_day, since) and last_day < kept_since) then
     raise exception 'The calls before % are gone, and with them what parts of days cost. Ask for whole days (UTC) there.', kept_since
-      using errcode = '55000';
+      using errcode = '22VT1';
   end if;
   execute format(
     $query$

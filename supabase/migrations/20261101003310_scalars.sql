@@ -21,7 +21,7 @@ begin
     return (
       select coalesce(sum(c.total_cost), 0)
       from public.token_usage_logs as c
-      where c.user_id = (select auth.jwt()) ->> 'sub' and c.organization_id = tenant_id
+      where c.user_id = (select vital_private.subject()) and c.organization_id = tenant_id
         and c.created_at >= coalesce(start_time, '-infinity') and c.created_at < coalesce(end_time, 'infinity')
     );
   end if;

@@ -16,9 +16,9 @@ _MOST_GIVEN_UP: Final = 1000
 class Spent:
     """What the calls of a scope that have ended have used and cost so far, those of scopes inside it included.
 
-    `calls` counts them as the rows do: failed ones are among them, and the `blocked` ones, which a budget has stopped. `cost` is
-    in US dollars, exact, and what is known: `unpriced` calls, whose model has no known price, are not in it. Tokens of
-    `estimated` calls are estimates, and so is what they cost.
+    `calls` counts them as the rows do: failed ones are among them, and the `blocked` ones, which a budget has stopped. Their
+    tokens are `prompt_tokens` and `completion_tokens`. `cost` is in US dollars, exact, and what is known: `unpriced` calls, whose
+    model has no known price, are not in it. Tokens of `estimated` calls are estimates, and so is what they cost.
     """
 
     calls: int = 0
@@ -31,7 +31,7 @@ class Spent:
 
     @classmethod
     def by(cls, record: CallRecord, cost: Cost | None) -> Spent:
-        """What one call has used, and its cost, None where no price is known."""
+        """What the call of a `record` has used, and its `cost`, None where no price is known."""
         usage = record.usage
         return cls(
             record.calls,
@@ -49,7 +49,7 @@ class Spent:
         return self.prompt_tokens + self.completion_tokens
 
     def plus(self, other: Spent, sign: int = 1) -> Spent:
-        """The sum, or with `sign` -1 the difference."""
+        """The sum with an `other`, or with `sign` -1 the difference."""
         add = MONEY.add if sign > 0 else MONEY.subtract
         return Spent(
             self.calls + sign * other.calls,

@@ -112,7 +112,7 @@ class Parts:
             who.claims, access_token=who.token, anon_key=anon_key, timeout_s=self.settings.answer_s
         )
 
-    def attach(self, request: Request) -> None:
+    async def attach(self, request: Request) -> None:
         """Let a request find the parts: a dependency of all routes, so that they work in anybody's application."""
         request.state.vital = self
 

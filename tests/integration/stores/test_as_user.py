@@ -103,6 +103,7 @@ REFUSED: dict[str, Callable[[Store], Any]] = {
     "lifts budgets": lambda store: store.call("set_budget_v1", budget="{}"),
     "forgets a user": lambda store: store.call("forget_user", user_id=ALICE, organization="acme", dry_run=False),
     "reads what all have used": lambda store: store.read("mv_service_costs", columns=["total_cost"]),
+    "writes the audit": lambda store: store.call("note_access_v1", access='{"operation": "read", "what": "x"}'),
     "reads grants": lambda store: store.read("budget_grants", columns=["id"]),
 }
 

@@ -16,7 +16,7 @@ WHEN_HELP: Final = "a date, a month, a span back such as 7d, today, yesterday, m
 
 Since: TypeAlias = Annotated[str | None, typer.Option(help=f"From then on: {WHEN_HELP}")]
 Until: TypeAlias = Annotated[str | None, typer.Option(help="Up to then, and without it; written as --since.")]
-Month: TypeAlias = Annotated[str | None, typer.Option(help="This month alone, such as 2026-11.")]
+Month: TypeAlias = Annotated[str | None, typer.Option("--month", help="This month alone, such as 2026-11.")]
 Timezone: TypeAlias = Annotated[
     str, typer.Option(help="Where days begin at midnight, and times without a zone are meant, such as Europe/Berlin.")
 ]
