@@ -10,6 +10,7 @@ language plpgsql
 stable
 set search_path = ''
 set statement_timeout = '8s'
+set jit = off
 as $$
 begin
   if tenant_id is null then
@@ -20,7 +21,7 @@ begin
     return (
       select coalesce(sum(c.total_cost), 0)
       from public.token_usage_logs as c
-      where c.user_id = (select auth.jwt()) ->> 'sub' and c.organization_id = tenant_id
+      where c.user_id = (select vital_private.subject()) and c.organization_id = tenant_id
         and c.created_at >= coalesce(start_time, '-infinity') and c.created_at < coalesce(end_time, 'infinity')
     );
   end if;
@@ -39,6 +40,7 @@ stable
 set search_path = ''
 set timezone = 'UTC'
 set statement_timeout = '8s'
+set jit = off
 as $$
 declare
   since constant timestamptz := now() - make_interval(hours => coalesce(hours, 24));

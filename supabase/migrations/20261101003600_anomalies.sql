@@ -166,6 +166,7 @@ returns table (
 language plpgsql
 stable
 set search_path = ''
+set statement_timeout = '8s'
 set plan_cache_mode = force_custom_plan
 set work_mem = '64MB'
 set jit = off

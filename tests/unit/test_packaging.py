@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,28 @@ def test_the_wheel_carries_migrations_types_and_license(wheel: Path) -> None:
     assert "vital_tracking/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "examples"))]
+
+
+def test_the_package_page_leads_to_the_repository(wheel: Path) -> None:
+    """If this failed, every link and picture of the README would be broken where most people see it first."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = message_from_bytes(archive.read(name))
+    addresses = dict(url.split(", ", 1) for url in metadata.get_all("Project-URL", []))
+    assert {"Repository", "Documentation", "Changelog", "Issues"} <= set(addresses)
+    assert all(address.startswith(addresses["Repository"]) for address in addresses.values())
+    shown = metadata.get_payload()
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)]+)\)", str(shown))
+    written = re.findall(r"\]\(([^)]+)\)", readme)
+    assert len(targets) == len(written)
+    for target, path in zip(targets, written, strict=True):
+        if path.startswith(("#", "https://")):
+            assert target == path
+        else:
+            assert re.fullmatch(rf"{addresses['Repository']}/(blob|raw|tree)/main/{re.escape(path)}", target)
+    assert f"{addresses['Repository']}/raw/main/docs/demo.svg" in targets
+    assert f"{addresses['Repository']}/tree/main/examples" in targets
 
 
 def test_an_installed_wheel_finds_its_migrations(wheel: Path, tmp_path: Path) -> None:
