@@ -75,11 +75,11 @@ create unique index usage_aggregations_daily_parts_key on public.usage_aggregati
 (organization_id, day, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id) nulls not distinct;
 
 -- For reports over all organizations, and for views of the newest days, which are read in the order of this index until there are enough.
-create index usage_aggregations_hourly_totals_time on public.usage_aggregations_hourly_totals (hour_start);
-create index usage_aggregations_daily_totals_time on public.usage_aggregations_daily_totals (day);
-create index usage_aggregations_daily_agents_time on public.usage_aggregations_daily_agents (day);
-create index usage_aggregations_daily_users_time on public.usage_aggregations_daily_users (day);
-create index usage_aggregations_daily_parts_time on public.usage_aggregations_daily_parts (day);
+create index usage_aggregations_hourly_totals_time on public.usage_aggregations_hourly_totals (hour_start, organization_id);
+create index usage_aggregations_daily_totals_time on public.usage_aggregations_daily_totals (day, organization_id);
+create index usage_aggregations_daily_agents_time on public.usage_aggregations_daily_agents (day, organization_id);
+create index usage_aggregations_daily_users_time on public.usage_aggregations_daily_users (day, organization_id);
+create index usage_aggregations_daily_parts_time on public.usage_aggregations_daily_parts (day, organization_id);
 create index usage_aggregations_daily_users_user on public.usage_aggregations_daily_users (user_id, day);
 
 -- The tables for those who fill them: the key in the order of its index, the second column being the bucket of time; the names, of

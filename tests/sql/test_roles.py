@@ -212,7 +212,6 @@ EXECUTABLE = {
             "vital_private.rows_kept_since",
             "vital_private.rows_wanted",
             "vital_private.run_sums",
-            "vital_private.run_and_nested",
             "vital_private.runs_within",
             "vital_private.same_keys",
             "vital_private.spent_by_day",
