@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -54,6 +55,7 @@ def people(lite: SupabaseLite) -> Iterator[dict[str, Person]]:
                 organization, role = place
                 values = [organization, found[name]["id"], role]
                 connection.execute("insert into organization_members values (%s, %s, %s)", values)
+        now = datetime.now(UTC).isoformat()
         money = ("input_cost", "total_cost", "potential_cost")
         calls = [
             a_call(
@@ -61,6 +63,9 @@ def people(lite: SupabaseLite) -> Iterator[dict[str, Person]]:
                 user_id=found[name]["id"],
                 organization_id=organization,
                 output_cost="0",
+                provider="own",
+                model="m",
+                created_at=now,
                 **dict.fromkeys(money, str(10 ** (number - 1))),
             )
             for number, (name, organization) in CALLS.items()
@@ -106,12 +111,15 @@ def test_everybody_is_told_what_is_theirs_and_no_more(
     """If this failed, a customer of a hosted project would read another's bill."""
     for name, person in people.items():
         with way(app, person) as browser:
-            assert calls_in(browser.get("/api/v1/cost").json()["total_cost"]) == SEEN[name], name
+            answer = browser.get("/api/v1/cost")
+            assert answer.status_code == 200, (name, answer.text)
+            assert calls_in(answer.json()["total_cost"]) == SEEN[name], name
             for organization in ("acme", "other"):
                 place = PEOPLE[name]
                 allowed = place is not None and place == (organization, "admin")
                 answer = browser.get("/api/v1/cost", params={"organization": organization})
                 inside = {number for number, call in CALLS.items() if call[1] == organization}
+                assert answer.status_code == 200, (name, organization, answer.text)
                 assert calls_in(answer.json()["total_cost"]) == SEEN[name] & inside, (name, organization)
                 assert allowed or not SEEN[name] & inside - {1}
             assert browser.post("/api/v1/budgets").status_code == 403
