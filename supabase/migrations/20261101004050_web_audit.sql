@@ -26,7 +26,7 @@ as $$
     jsonb_agg(jsonb_build_object('organization_id', m.organization_id, 'role', m.role) order by m.organization_id), '[]'
   )
   from public.organization_members as m
-  where m.user_id = (select auth.jwt()) ->> 'sub'
+  where m.user_id = (select vital_private.subject())
 $$;
 
 -- Write down that somebody has read what is other people's, or was refused something. The server that has verified who it was says

@@ -47,6 +47,8 @@ TRUSTED = (
     "vital_private.change_member",
     "vital_private.limit_for",
     "vital_private.rows_kept_since",
+    "vital_private.subject",
+    "vital_private.runs_within",
 )
 
 
