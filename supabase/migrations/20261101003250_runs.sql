@@ -14,7 +14,7 @@
 create index service_runs_parent on public.service_runs (parent_run_id) where parent_run_id is not null;
 
 -- A run and the runs nested in it, to any depth.
-create function vital_private.runs_within(run text) returns text[]
+create function vital_private.run_and_nested(run text) returns text[]
 language sql
 stable
 set search_path = ''
@@ -71,7 +71,7 @@ begin
         when 'step' then format(
           '%L in (call.workflow_step, call.workflow_step_name, split_part(call.metadata ->> ''langgraph_path'', ''/'', 1))', filter.value
         )
-        when 'run' then format('call.service_run_id = any(%L::text[])', vital_private.runs_within(filter.value))
+        when 'run' then format('call.service_run_id = any(%L::text[])', vital_private.run_and_nested(filter.value))
         when 'unpriced' then case when filter.value::boolean then 'not call.priced' else 'true' end
         when 'blocked' then case when filter.value::boolean then 'call.status = ''blocked''' else 'true' end
         when 'metadata' then coalesce(
@@ -430,7 +430,7 @@ begin
       )
       where exists (select from around) or exists (select from placed)
     $query$, vital_private.run_sums()
-  ) into answer using run, vital_private.runs_within(run), vital_private.rows_wanted(max_calls, 1000);
+  ) into answer using run, vital_private.run_and_nested(run), vital_private.rows_wanted(max_calls, 1000);
   return answer;
 end;
 $$;
@@ -743,5 +743,5 @@ comment on function public.invoice_v1(text, timestamptz, timestamptz) is
 
 select vital_private.restrict_functions(
   api => '{calls_v1, metadata_keys_v1, runs_v1, run_ids_v1, run_tree_v1, usage_by_v1, invoice_v1}',
-  helpers => '{runs_within, filter_column, call_filter, run_sums, no_such_filter, call_grouping}'
+  helpers => '{run_and_nested, filter_column, call_filter, run_sums, no_such_filter, call_grouping}'
 );
