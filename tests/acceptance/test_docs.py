@@ -200,6 +200,7 @@ def test_the_commands_of_the_pages_run(page: str, demo_database: str, tmp_path: 
             assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
         else:
             assert any(shlex.join(words).startswith(known) for known in OTHERS), words
+    (tmp_path / "supabase" / "migrations").mkdir(parents=True)  # a Supabase project of the reader's own
     for arguments, (code, out, err) in zip(
         ours, run_commands(ours, tmp_path, VITAL_DATABASE_URL=demo_database), strict=True
     ):
