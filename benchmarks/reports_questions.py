@@ -43,8 +43,8 @@ NAMED: Final[Mapping[str, str]] = {
     "fraction": "0.95",
     "fractions": "'{0.5, 0.95}'",
 }
-# Functions whose default time is shorter than a month look at that.
-OWN_TIME: Final = ("usage_anomalies", "anomalies_v1", "duplicate_requests", "duplicates_v1")
+# What these are asked of is a week.
+OF_A_WEEK: Final = ("usage_anomalies", "anomalies_v1", "duplicate_requests", "duplicates_v1")
 # What no page asks: it goes through all calls, by day or night, in batches.
 NO_PAGE: Final = (
     "audit_usage_v1",
@@ -173,8 +173,10 @@ def _asked(
             plain = argument.removeprefix("p_")
             if plain in ORGANIZATION or plain == "organization":
                 value: str | None = organization
-            elif place >= required and (function in OWN_TIME or plain not in ("days", "since", "until")):
+            elif place >= required and plain not in ("days", "since", "until"):
                 continue
+            elif plain == "since" and function in OF_A_WEEK:
+                value = "now() - interval '7 days'"
             else:
                 value = {**NAMED, **chosen}.get(plain)
             if value is None:

@@ -122,8 +122,7 @@ cross join
       call.service_run_id in (
         select run.id
         union all
-        select nested.id from public.service_runs as nested
-        where nested.ancestor_run_ids @> array[run.id]
+        select nested.id from vital_private.runs_within(run.id) as nested (id)
       )
   ) as totals
 where run.service_type in ('workflow', 'solution_builder');

@@ -14,7 +14,7 @@
 create index service_runs_parent on public.service_runs (parent_run_id) where parent_run_id is not null;
 
 -- A run and the runs nested in it, to any depth.
-create function vital_private.runs_within(run text) returns text[]
+create function vital_private.run_and_nested(run text) returns text[]
 language sql
 stable
 set search_path = ''
@@ -71,7 +71,7 @@ begin
         when 'step' then format(
           '%L in (call.workflow_step, call.workflow_step_name, split_part(call.metadata ->> ''langgraph_path'', ''/'', 1))', filter.value
         )
-        when 'run' then format('call.service_run_id = any(%L::text[])', vital_private.runs_within(filter.value))
+        when 'run' then format('call.service_run_id = any(%L::text[])', vital_private.run_and_nested(filter.value))
         when 'unpriced' then case when filter.value::boolean then 'not call.priced' else 'true' end
         when 'blocked' then case when filter.value::boolean then 'call.status = ''blocked''' else 'true' end
         when 'metadata' then coalesce(
@@ -146,7 +146,7 @@ begin
       else 'call.created_at <= $2 and (call.created_at < $2 or call.id < $3)'
     end,
     coalesce(nullif(vital_private.call_filter(filters), ''), 'true')
-  ) into answer using max_rows, after_at, after_id;
+  ) into answer using vital_private.rows_wanted(max_rows, 100), after_at, after_id;
   return answer;
 end;
 $$;
@@ -250,7 +250,7 @@ begin
     $query$,
     case when after_at is null then 'true' else 'r.started_at <= $2 and (r.started_at < $2 or r.id < $3)' end,
     condition
-  ) into page using max_rows, after_at, after_id, nested;
+  ) into page using vital_private.rows_wanted(max_rows, 100), after_at, after_id, nested;
 
   with recursive inside (root, id) as (
     select p.id, p.id from unnest(page) as p
@@ -313,6 +313,7 @@ language sql
 stable
 set search_path = ''
 as $$
+  select vital_private.check_given('prefix', prefix);
   with exact as materialized (
     select r.id from public.service_runs as r where r.id = prefix
   )
@@ -328,7 +329,7 @@ as $$
         -- The first two use the index in whichever order the database sorts text.
         and r.id >= prefix and r.id <= prefix || repeat('z', 64) and starts_with(r.id, prefix) and prefix <> ''
       order by r.id
-      limit max_rows
+      limit vital_private.rows_wanted(max_rows, 10)
     )
   ) as f
 $$;
@@ -350,6 +351,7 @@ as $$
 declare
   answer json;
 begin
+  perform vital_private.check_given('run', run);
   execute format(
     $query$
       with recursive around (id, parent_run_id, service_type, service_id, service_name, distance) as (
@@ -428,7 +430,7 @@ begin
       )
       where exists (select from around) or exists (select from placed)
     $query$, vital_private.run_sums()
-  ) into answer using run, vital_private.runs_within(run), max_calls;
+  ) into answer using run, vital_private.run_and_nested(run), vital_private.rows_wanted(max_calls, 1000);
   return answer;
 end;
 $$;
@@ -520,8 +522,11 @@ declare
   answer json;
 begin
   if since is null or until is null then
-    raise exception 'A report needs to know from when until when.' using errcode = '22023';
+    raise exception 'A report needs to know from when until when: since and until.' using errcode = '22023';
   end if;
+  filters := coalesce(filters, '{}');
+  timezone := coalesce(timezone, 'UTC');
+  rows := vital_private.rows_wanted(rows, 50);
   if grain is null or grain not in ('hour', 'day', 'week', 'month') then
     raise exception 'There is no grain %.', quote_nullable(grain) using errcode = '22023', hint = 'Choose hour, day, week or month.';
   end if;
@@ -681,7 +686,7 @@ declare
 begin
   perform vital_private.check_administered(organization);
   if organization is null or since is null or until is null then
-    raise exception 'An invoice needs an organization, and from when until when.' using errcode = '22023';
+    raise exception 'An invoice needs an organization, and from when until when: since and until.' using errcode = '22023';
   end if;
   if (since < least(first_day, until) and since < kept_since) or (until > greatest(last_day, since) and last_day < kept_since) then
     raise exception 'The calls before % are gone, and with them what parts of days cost. Ask for whole days (UTC) there.', kept_since
@@ -738,5 +743,5 @@ comment on function public.invoice_v1(text, timestamptz, timestamptz) is
 
 select vital_private.restrict_functions(
   api => '{calls_v1, metadata_keys_v1, runs_v1, run_ids_v1, run_tree_v1, usage_by_v1, invoice_v1}',
-  helpers => '{runs_within, filter_column, call_filter, run_sums, no_such_filter, call_grouping}'
+  helpers => '{run_and_nested, filter_column, call_filter, run_sums, no_such_filter, call_grouping}'
 );

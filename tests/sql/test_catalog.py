@@ -48,6 +48,7 @@ TRUSTED = (
     "vital_private.limit_for",
     "vital_private.rows_kept_since",
     "vital_private.subject",
+    "vital_private.runs_within",
 )
 
 

@@ -75,6 +75,7 @@ READABLE = {
         f"vital_private.visible_{name}": {"authenticated", "service_role"}
         for name in ("daily_agents", "daily_parts", "daily_totals", "daily_users", "hourly_totals")
     },
+    "vital_private.days": {"authenticated", "service_role"},
     "vital_private.usage_groupings": {"authenticated", "service_role"},
     "vital_private.usage_measures": {"authenticated", "service_role"},
 }
@@ -211,13 +212,16 @@ EXECUTABLE = {
             "vital_private.rows_kept_since",
             "vital_private.rows_wanted",
             "vital_private.run_sums",
+            "vital_private.run_and_nested",
             "vital_private.runs_within",
             "vital_private.same_keys",
             "vital_private.spent_by_day",
             "vital_private.subject",
             "vital_private.sum_columns",
             "vital_private.summed_measures",
+            "vital_private.total",
             "vital_private.usage_by_subject",
+            "vital_private.usual_of_others",
             "vital_private.window_end",
             "vital_private.window_start",
             "vital_private.windows_met",
