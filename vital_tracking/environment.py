@@ -11,8 +11,6 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from dotenv import dotenv_values
-
 from vital_tracking.errors import SettingsError
 
 ENVIRONMENT: Final = "the environment"
@@ -28,6 +26,7 @@ PUBLISHABLE_KEYS: Final = (
     "NEXT_PUBLIC_SUPABASE_ANON_KEY",
     "SUPABASE_PUBLISHABLE_KEY",
     "NEXT_PUBLIC_SUPABASE_PUBLISHABLE_KEY",
+    "NEXT_PUBLIC_SUPABASE_PUBLISHABLE_DEFAULT_KEY",
 )
 """What names the key that browsers may know, with which people sign in."""
 
@@ -103,14 +102,38 @@ OUR_OWN: Final = (
     "VITAL_WHEN_UNAVAILABLE",
     "VITAL_CEILING_PRICE",
     "VITAL_ALERT_URLS",
+    "VITAL_JWKS_URL",
+    "VITAL_JWT_ISSUER",
+    "VITAL_JWT_AUDIENCE",
+    "VITAL_PUBLIC_URL",
+    "VITAL_MONITORING_TOKEN",
 )
 """The variables that are ours alone."""
 
-KNOWN: Final = (*SUPABASE_URLS, *SERVICE_KEYS, *PUBLISHABLE_KEYS, JWT_SECRET, *OUR_OWN, *LIBPQ, *PROVIDER_KEYS)
+KNOWN: Final = (
+    *SUPABASE_URLS,
+    *SERVICE_KEYS,
+    *PUBLISHABLE_KEYS,
+    JWT_SECRET,
+    "REDIS_URL",
+    *OUR_OWN,
+    *LIBPQ,
+    *PROVIDER_KEYS,
+)
 """Every variable that is read."""
 
 _SECRET: Final = frozenset(
-    (*SERVICE_KEYS, *PUBLISHABLE_KEYS, JWT_SECRET, *PROVIDER_KEYS, "VITAL_HASH_KEY", "VITAL_ALERT_URLS", "PGPASSWORD")
+    (
+        *SERVICE_KEYS,
+        *PUBLISHABLE_KEYS,
+        JWT_SECRET,
+        *PROVIDER_KEYS,
+        "VITAL_HASH_KEY",
+        "VITAL_ALERT_URLS",
+        "VITAL_MONITORING_TOKEN",
+        "REDIS_URL",
+        "PGPASSWORD",
+    )
 )
 _STORES: Final = (*SUPABASE_URLS, *SERVICE_KEYS)
 # What somebody writes who does not know our name for the database's address. Other VITAL_ names may be another program's.
@@ -241,6 +264,8 @@ def _is_there(path: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, str]:
+    from dotenv import dotenv_values
+
     try:
         return {name: value for name, value in dotenv_values(path).items() if value}
     except (OSError, UnicodeDecodeError) as error:

@@ -74,12 +74,12 @@ create unique index usage_aggregations_daily_users_key on public.usage_aggregati
 create unique index usage_aggregations_daily_parts_key on public.usage_aggregations_daily_parts
 (organization_id, day, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id) nulls not distinct;
 
--- For reports over all organizations. Rows are written in the order of time, which is all that a block range index needs.
-create index usage_aggregations_hourly_totals_time on public.usage_aggregations_hourly_totals using brin (hour_start);
-create index usage_aggregations_daily_totals_time on public.usage_aggregations_daily_totals using brin (day);
-create index usage_aggregations_daily_agents_time on public.usage_aggregations_daily_agents using brin (day);
-create index usage_aggregations_daily_users_time on public.usage_aggregations_daily_users using brin (day);
-create index usage_aggregations_daily_parts_time on public.usage_aggregations_daily_parts using brin (day);
+-- For reports over all organizations, and for views of the newest days, which are read in the order of this index until there are enough.
+create index usage_aggregations_hourly_totals_time on public.usage_aggregations_hourly_totals (hour_start, organization_id);
+create index usage_aggregations_daily_totals_time on public.usage_aggregations_daily_totals (day, organization_id);
+create index usage_aggregations_daily_agents_time on public.usage_aggregations_daily_agents (day, organization_id);
+create index usage_aggregations_daily_users_time on public.usage_aggregations_daily_users (day, organization_id);
+create index usage_aggregations_daily_parts_time on public.usage_aggregations_daily_parts (day, organization_id);
 create index usage_aggregations_daily_users_user on public.usage_aggregations_daily_users (user_id, day);
 
 -- The tables for those who fill them: the key in the order of its index, the second column being the bucket of time; the names, of
@@ -233,7 +233,7 @@ stable
 set search_path = ''
 as $$
 declare
-  subject constant text := auth.jwt() ->> 'sub';
+  subject constant text := vital_private.subject();
   administered constant text[] := vital_private.administered_organizations();
 begin
   if current_user = 'authenticated' then

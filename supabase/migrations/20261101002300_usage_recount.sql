@@ -122,8 +122,8 @@ after truncate on public.token_usage_logs
 for each statement execute function vital_private.aggregate_usage_on_truncate();
 
 -- Where the aggregations differ from the rows in the days (UTC) of a time: {"since", "until", "differences": [{aggregation, bucket,
--- difference}], "days_to_backfill": n}. NULL: from the first call, until the last.
--- Days whose rows were deleted, and days that still have to be counted, are not compared.
+-- difference}], "days_to_backfill": n}. NULL: from the first call, until the last. Days whose rows were deleted, and days that still have
+-- to be counted, are not compared.
 create function public.audit_usage_v1(since timestamptz, until timestamptz) returns json
 language plpgsql
 stable

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -32,6 +32,7 @@ from tests.sql.helpers import (
 )
 
 DORA = "44444444-4444-4444-8444-444444444444"
+ERIK = "55555555-5555-4555-8555-555555555555"
 OTHERWISE = "user_2abc"  # a subject of another identity provider
 
 # Calls and runs 1 to 7: whose, and for which organization.
@@ -50,6 +51,7 @@ MEMBERS = [
     ("acme", BOB, "member"),
     ("acme", DORA, "admin"),
     ("acme", OTHERWISE, "member"),
+    ("acme", ERIK, "auditor"),
     ("other", ADMIN, "member"),
     ("other", CAROL, "admin"),
     ("other", DORA, "admin"),
@@ -73,7 +75,7 @@ Window = tuple[int, str]
 
 @dataclass(frozen=True)
 class Reader:
-    """Somebody who asks, and what is theirs: calls of their own, and those of organizations that they administer."""
+    """Somebody who asks, and what is theirs: calls of their own, and those of organizations that they administer or audit."""
 
     claims: Row | str = field(default_factory=dict)
     own: frozenset[int] = frozenset()
@@ -85,13 +87,13 @@ class Reader:
 
     @property
     def is_admin(self) -> bool:
-        """Whether they administer any organization."""
+        """Whether they administer or audit any organization."""
         return bool(self.administered)
 
     @property
     def is_service(self) -> bool:
-        """Whether it is the service role."""
-        return self.role == "service_role"
+        """Whether it is the service role, or the auditor, who reads what that reads."""
+        return self.role in ("service_role", "vital_auditor")
 
 
 def _members(*organizations: str) -> frozenset[tuple[str, str]]:
@@ -132,6 +134,13 @@ READERS: dict[str, Reader] = {
         windows=_ACME | {(1, ADMIN), (3, ADMIN)},
         members=_members("acme") | {("other", ADMIN)},
     ),
+    "organization auditor": Reader(
+        {"sub": ERIK},
+        administered=frozenset({1, 2, 7}),
+        budgets=frozenset({1, 2, 4, 6, 10}),
+        windows=_ACME,
+        members=_members("acme"),
+    ),
     "admin of another": Reader(
         {"sub": CAROL},
         own=frozenset({3}),
@@ -165,6 +174,7 @@ READERS: dict[str, Reader] = {
         role="service_role",
     ),
 }
+READERS["auditor of all"] = replace(READERS["service role"], claims={}, role="vital_auditor")
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,10 @@ def make_world(connection: Connection) -> World:
         seat = {"panel_position": 1, "agent_name": "Cardiologist", "agent_tier": "tier_1", "workflow_step": "triage"}
         service = {"service_type": "workflow", "service_run_id": f"r-{number}", "request_hash": "the same"}
         at = now["moment"].isoformat()
-        calls.append(_paid(number, 10 ** (number - 1), **whose, **what, **part, **seat, **service, created_at=at))
+        more = {"metadata": {"team": "red"}} if number == 7 else {}
+        calls.append(
+            _paid(number, 10 ** (number - 1), **whose, **what, **part, **seat, **service, **more, created_at=at)
+        )
         runs.append(an_end(f"r-{number}", **whose, **part, started_at=at, ended_at=at))
         for day in range(1, 9):
             before = (now["moment"] - timedelta(days=day)).isoformat()
@@ -444,6 +457,12 @@ QUESTIONS = [
     Question("usage_logs", cost("cost_usd"), own_and_administered),
     Question("workflow_analytics", cost(), own_and_administered),
     # Functions.
+    Question(
+        "members_v1",
+        lambda rows, _: {(row["organization_id"], row["user_id"]) for row in rows},
+        lambda reader: reader.members,
+        {},
+    ),
     Question("cost_breakdown", cost(), own_and_administered, {"by": "model"}),
     Question("cost_breakdown", cost(), _of_acme, {"by": "agent", "organization": "acme"}),
     Question("organization_cost", cost(), if_admin_of_acme, lately(organization="acme")),
@@ -453,6 +472,16 @@ QUESTIONS = [
     Question("usage_anomalies", anomalies, _of_acme, lately(organization="acme")),
     Question("duplicate_requests", cost("cost"), repeated, lately()),
     Question("duplicate_requests", cost("cost"), lambda r: repeated(r) & {1, 2, 7}, lately(organization="acme")),
+    Question(
+        "my_memberships",
+        lambda answer, _: {(row["organization_id"], row["role"]) for row in answer},
+        lambda reader: {
+            (organization, role)
+            for organization, user, role in MEMBERS
+            if isinstance(reader.claims, dict) and user == reader.claims.get("sub")
+        },
+        {},
+    ),
     Question("agent_success_rate", cost(), own_and_administered, {}),
     Question(
         "agent_success_rate",
@@ -490,6 +519,34 @@ QUESTIONS = [
     Question("top_usage", cost(), _of_acme, {"by": "user", "organization": "acme"}),
     Question("user_engagement", cost(), lambda r: (r.own | r.administered) - {5}, {}),
     Question("user_engagement", cost(), _of_acme, {"days": 7, "organization": "acme"}),
+    # Calls, runs and what they come to, for whoever asks.
+    Question("calls_v1", cost(), own_and_administered, {}),
+    Question("calls_v1", cost(), _of_acme, {"filters": '{"organization": "acme", "search": "CARDIO board"}'}),
+    Question(
+        "metadata_keys_v1", lambda keys, _: set(keys), lambda r: {"team"} if 7 in own_and_administered(r) else (), {}
+    ),
+    Question("runs_v1", cost(), own_and_administered, {}),
+    Question("runs_v1", cost(), _of_acme, {"filters": '{"organization": "acme"}', "nested": True}),
+    Question("run_ids_v1", lambda ids, _: {int(one[2:]) for one in ids}, own_and_administered, {"prefix": "r-"}),
+    Question(
+        "run_tree_v1",
+        lambda tree, _: calls_in(sum(Decimal(part["total_cost"]) for part in tree["parts"])) if tree else set(),
+        lambda r: (r.own | r.administered) & {2},
+        {"run": "r-2"},
+    ),
+    Question(
+        "usage_by_v1",
+        lambda answer, world: cost()(answer["rows"], world),
+        own_and_administered,
+        lately(by=["models", "time"], timezone="Asia/Kolkata"),
+    ),
+    Question(
+        "usage_by_v1",
+        lambda answer, _: calls_in(answer["total"]["total_cost"]),
+        _of_acme,
+        lately(by=["users"], filters='{"organization": "acme"}'),
+    ),
+    Question("invoice_v1", cost(), if_admin_of_acme, lately(organization="acme")),
     # What the library and the command line ask, of one organization.
     Question(
         "anomalies_v1",
@@ -530,5 +587,5 @@ QUESTIONS = [
         {"organization_id": "acme", "user_id": ALICE, "service_type": "workflow"},
     ),
 ]
-# Functions that signed-in users may call and that read nothing.
-PURE = {"latency_percentile", "latency_percentiles"}
+# Functions that signed-in users may call and that read nothing; what those of members change, test_members.py asks as everybody.
+PURE = {"latency_percentile", "latency_percentiles", "add_member_v1", "change_member_v1", "remove_member_v1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from tests.sql.helpers import Connection, Row, a_call, acting_as, call, call_id, record
-from vital_tracking.queries.catalogue import GROUPINGS, MEASURES
+from vital_tracking.queries.catalogue import BREAKDOWNS, DIMENSIONS, GROUPINGS, MEASURES
 
 TABLES = ("hourly_totals", "daily_totals", "daily_agents", "daily_users", "daily_parts")
 YESTERDAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
@@ -68,7 +68,7 @@ def test_a_new_measure_is_kept_counted_compared_and_reported(db: Connection) -> 
     assert kept(db) == dict.fromkeys(TABLES, 1)
     assert differences(db) == []
 
-    for report in GROUPINGS:
+    for report in (name for name, grouping in GROUPINGS.items() if grouping.summed):
         answer = call(db, "usage_report_v1", report=report, since=DAY[0], until=DAY[1])
         for row in [answer["total"], *answer["rows"]]:
             assert (row["throttled_calls"], row["throttle_rate"]) == ((1, 33.3333) if row["calls"] else (0, None))
@@ -108,8 +108,13 @@ def test_the_library_knows_the_reports_and_measures_of_the_database(db: Connecti
     catalogue = call(db, "usage_catalogue_v1")
     reports = {one["name"]: one for one in catalogue["groupings"] if "usage_report_v1" in one["offered_by"]}
     assert {name: (set(one["labels"]), tuple(one["more_measures"])) for name, one in reports.items()} == {
-        name: (set(grouping.labels), grouping.more) for name, grouping in GROUPINGS.items()
+        name: (set(grouping.labels), grouping.more) for name, grouping in GROUPINGS.items() if grouping.summed
     }
+    offered = {one["name"] for one in catalogue["groupings"] if "cost_breakdown" in one["offered_by"]}
+    assert set(BREAKDOWNS) == offered
+    for name in (*DIMENSIONS, *(grouping.name for grouping in GROUPINGS.values())):
+        told = call(db, "usage_by_v1", by=[name], since=DAY[0], until=DAY[1])
+        assert told["total"]["calls"] == 0, name
     units = {one["name"]: one["unit"] for one in catalogue["measures"]}
     assert [one["name"] for one in catalogue["measures"] if one["in_reports"]] == [
         name for name in GROUPINGS["services"].columns if name in MEASURES and name != "share"

@@ -28,6 +28,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("direct", "langchain"),
     ("tracker",),
     ("__init__", "testing"),
+    ("web",),
     ("cli",),
 )
 FLOOR_OF: Final = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from vital_tracking.calls.json_codec import dumps
 from vital_tracking.core.context import CONTEXT_KEYS, METADATA_KEY, unknown_keys
-from vital_tracking.core.sanitize import clean_text
+from vital_tracking.core.sanitize import clean_metadata, clean_text
 
 NAMESPACE_KEY: Final = "langgraph_checkpoint_ns"
 """LangGraph's name for where in a graph and its subgraphs something runs: see `attribution.graph_path`."""
@@ -84,3 +84,12 @@ def metadata_keys(allowed: frozenset[str], metadata: Mapping[str, Any]) -> Metad
         keys = MetadataKeys(tuple(name for name in names if isinstance(name, str)), allowed, unknown_keys(metadata))
         remember(_known, (allowed, names), keys)
     return keys
+
+
+def storable(name: str, value: object) -> Any:
+    """A value of its metadata as the database will have it: flat, and not too long."""
+    if name == METADATA_KEY:
+        return clean_metadata(value, ()) if isinstance(value, Mapping) else None
+    if name in OWNER_KEYS or isinstance(value, str):
+        return clean_text(value)
+    return clean_metadata({name: value}, ()).get(name)

@@ -17,6 +17,6 @@ def stop() -> None:
     if not (folder / "postmaster.pid").exists():
         say(f"no embedded PostgreSQL is running in {folder}")
         return
-    store = EmbeddedStore(settings.data_dir, version=settings.postgres_version)
+    store = EmbeddedStore(settings.data_dir, version=settings.postgres_version, migrated=False)
     store.stop()
     say(f"stopped the {store.description}")

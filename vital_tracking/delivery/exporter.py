@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -22,6 +23,7 @@ from vital_tracking.delivery.least_row import least_row
 from vital_tracking.delivery.rows import encode_call, run_row, shortened
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
+from vital_tracking.delivery.tallies import Tallies
 from vital_tracking.delivery.upkeep import Upkeep
 from vital_tracking.errors import StoreError, StoreRejected, StoreUnavailable
 from vital_tracking.spool.log_record import RUNS, LogRecord, RecordKind
@@ -60,6 +62,7 @@ class StoreExporter:
         store: Store,
         costs: Costs,
         settlement: Settlement,
+        tallies: Tallies,
         upkeep: Upkeep,
         clock: DatabaseClock,
         dead_letters: DeadLetters,
@@ -71,6 +74,7 @@ class StoreExporter:
         self._store = store
         self._costs = costs
         self._settlement = settlement
+        self._tallies = tallies
         self._upkeep = upkeep
         self._clock = clock
         self._dead_letters = dead_letters
@@ -144,7 +148,9 @@ class StoreExporter:
         if holder is not None:
             named["holder"] = holder
         try:
+            before = datetime.now(UTC)
             report = self._store.call(function, **named)
+            self._clock.heard(report, before)
             inserted, duplicate = report["inserted"], report["duplicate"]
             refusals: list[dict[str, Any]] = report["rejected"]
         except StoreError:
@@ -206,6 +212,7 @@ class StoreExporter:
             self._counts.fault(error)
             record = shortened(record)
             cost = self._costs.cost_of(record)
+        self._tallies.priced(key, record, cost)
         counted = self._costs.counted(record, cost)
         holder, draws = self._settlement.settle(key, record, counted)
         ceiling = counted if cost is None else None

@@ -32,7 +32,7 @@ def back_up(settings: Settings, path: Path) -> str:
     Raises SettingsError for Supabase over its API, VitalError where pg_dump fails or is not there.
     """
     partial = part_of(path)
-    with contextlib.closing(_direct(settings)) as store:
+    with contextlib.closing(_direct(settings, migrated=False)) as store:
         try:
             backup.back_up(store, partial)
             partial.replace(path)
@@ -57,7 +57,7 @@ _OF_SUPABASE: Final = SettingsError(
 )
 
 
-def _direct(settings: Settings) -> PostgresStore:
+def _direct(settings: Settings, *, migrated: bool = True) -> PostgresStore:
     if settings.store == "supabase":  # beside our tables a project holds schemas that pg_dump may not read
         raise _OF_SUPABASE
-    return direct_store(settings, _OF_SUPABASE)
+    return direct_store(settings, _OF_SUPABASE, migrated=migrated)

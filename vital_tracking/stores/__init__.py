@@ -38,8 +38,10 @@ def open_store(settings: Settings) -> Store:
     return EmbeddedStore(settings.data_dir, version=settings.postgres_version)
 
 
-def direct_store(settings: Settings, over_the_api: SettingsError) -> PostgresStore:
+def direct_store(settings: Settings, over_the_api: SettingsError, *, migrated: bool = True) -> PostgresStore:
     """The database itself, for what cannot be done over an API: the one of `database_url`, or the embedded one.
+
+    With `migrated=False` the embedded one is opened as it is, whatever version made it.
 
     Raises `over_the_api` where the settings name Supabase over its API alone.
     """
@@ -51,4 +53,4 @@ def direct_store(settings: Settings, over_the_api: SettingsError) -> PostgresSto
         return PostgresStore(settings.database_url.get_secret_value())
     from vital_tracking.stores.embedded import EmbeddedStore
 
-    return EmbeddedStore(settings.data_dir, version=settings.postgres_version)
+    return EmbeddedStore(settings.data_dir, version=settings.postgres_version, migrated=migrated)

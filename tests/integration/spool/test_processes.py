@@ -560,7 +560,7 @@ class FatalQueue(SimpleQueue[None]):
 
     dying: threading.Thread | None = None
 
-    def get(self, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - the queue's own
+    def get(self, block: bool = True, timeout: float | None = None) -> None:
         super().get(block, timeout)
         if threading.current_thread() is FatalQueue.dying:
             raise SystemExit
@@ -589,7 +589,7 @@ def test_a_delivery_thread_that_dies_as_it_is_woken_is_replaced(
 
 
 # What breaks, and for what no exception can be let out: everything that the paths of a model call come by.
-BREAKABLE = {
+BREAKABLE: dict[str, dict[Any, tuple[str, ...]]] = {
     "what is called": {Recorder: ("put", "put_held", "opened", "begun", "refuse")},
     "spool": {SpoolWriter: ("append", "_ready", "end"), SpoolReader: ("read", "ack")},
     "spool and queue": {SpoolWriter: ("append",), MemoryQueue: ("put",)},
