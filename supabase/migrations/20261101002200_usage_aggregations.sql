@@ -6,7 +6,7 @@
 --   usage_aggregations_daily_totals   day, organization, service                                                        0.9
 --   usage_aggregations_hourly_totals  hour, organization, service                                                       5
 --   usage_aggregations_daily_users    day, organization, user, service                                                  8
---   usage_aggregations_daily_agents   day, organization, service, agent, tier, framework, provider, model, message type 21
+--   usage_aggregations_daily_agents   day, organization, service, agent, tier, framework, provider, model, message type 30
 --   usage_aggregations_daily_parts    day, organization, service, panel, seat, workflow, step, agent                    17
 -- Hours and days are those of UTC. The columns of measures are added by vital_private.build_usage_aggregations() below.
 

@@ -494,7 +494,12 @@ QUESTIONS = [
     ),
     Question("get_dashboard_stats", parts_of_days, lambda r: parts_of(own_and_administered(r)), {"p_project_id": None}),
     Question("get_tenant_cost", lambda answer, _: calls_in(answer), _of_acme, lately_named("tenant_id", "acme")),
-    Question("get_agent_success_rate", lambda answer, _: {answer}, rate_of_own, {"agent_id": "cardio", "hours": 24}),
+    Question(
+        "get_agent_success_rate",
+        lambda answer, _: {answer and float(answer)},
+        rate_of_own,
+        {"agent_id": "cardio", "hours": 24},
+    ),
     Question("dashboard_summary", dashboard, dashboard_of_acme, {"organization": "acme"}),
     Question(
         "dashboard_summary",
