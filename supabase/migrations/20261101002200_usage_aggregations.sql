@@ -223,18 +223,26 @@ as $$
   from (select vital_private.kept_measures() as measures) as m
 $$;
 
--- The text of a query of the reader's own calls that none of the sums which they may read holds: those outside the organizations that they
--- administer. It is empty for whoever reads all sums. The conditions are such that the index by user and time serves them.
-create function vital_private.own_calls() returns text
-language sql
-immutable
+-- The reader's own calls that none of the sums which they may read holds: those outside the organizations that they administer, from one
+-- instant on and before another. None for whoever reads all sums. (As a function, so that views of sums need not plan a scan of
+-- every month for it.)
+create function vital_private.own_calls(since timestamptz default '-infinity', until timestamptz default 'infinity')
+returns setof public.token_usage_logs
+language plpgsql
+stable
 set search_path = ''
 as $$
-  select $query$(
-      select c.* from public.token_usage_logs as c
-      where (select current_user) = 'authenticated' and c.user_id = (select vital_private.subject())
-        and (c.organization_id is null or c.organization_id <> all((select vital_private.administered_organizations())::text[]))
-    )$query$
+declare
+  subject constant text := vital_private.subject();
+  administered constant text[] := vital_private.administered_organizations();
+begin
+  if current_user = 'authenticated' then
+    return query
+    select c.* from public.token_usage_logs as c
+    where c.user_id = subject and c.created_at >= since and c.created_at < until
+      and (c.organization_id is null or c.organization_id <> all(administered));
+  end if;
+end;
 $$;
 
 -- Bring everything that keeps the sums in line with usage_measures and usage_aggregations: the columns of the aggregations, the view of
@@ -299,7 +307,9 @@ begin
       aggregation.target,
       case when 'user_id' <> all(aggregation.keys) then format(
         ' union all select %s from %s as u where %s',
-        columns.list, vital_private.measured(vital_private.own_calls()), aggregation.condition
+        columns.list,
+        vital_private.measured($calls$(select o.* from vital_private.own_calls() as o where (select current_user) = 'authenticated')$calls$),
+        aggregation.condition
       ) end
     )
     from (
@@ -380,4 +390,5 @@ $body$
 end;
 $build$;
 
+select vital_private.restrict_functions(helpers => '{own_calls}');
 select vital_private.build_usage_aggregations();

@@ -40,11 +40,10 @@ begin
     $view$,
     vital_private.measure_columns(), additive, vital_private.sum_columns(),
     (select string_agg(format('u.%I', m), ', ') from unnest(vital_private.summed_measures()) as m),
-    vital_private.measured($calls$(
-      select o.*
-      from vital_private.own_calls(d.day::timestamp at time zone 'UTC', (d.day + 1)::timestamp at time zone 'UTC') as o
-      where (select current_user) = 'authenticated'
-    )$calls$)
+    vital_private.measured(
+      '(select o.* from vital_private.own_calls(d.day::timestamp at time zone ''UTC'', (d.day + 1)::timestamp at time zone ''UTC'') as o
+        where (select current_user) = ''authenticated'')'
+    )
   );
 end;
 $do$;
@@ -86,8 +85,7 @@ begin
       %4$s as success_rate,
       %5$s as timeout_rate,
       s.timed_calls::bigint as timed_calls,
-      s.latency_us,
-      s.latency_histogram
+      s.latency_us
     from vital_private.days as d
     cross join lateral (
       select
@@ -115,8 +113,9 @@ begin
       and d.day <= (select max(u.day) from vital_private.visible_daily_totals as u)
     $view$,
     vital_private.measure('average_latency_ms'), vital_private.measure('cache_savings'), vital_private.measure('hit_rate'),
-    vital_private.measure('success_rate'), vital_private.measure('timeout_rate'), vital_private.sum_columns(),
-    (select string_agg(format('u.%I', m), ', ') from unnest(vital_private.summed_measures()) as m),
+    vital_private.measure('success_rate'), vital_private.measure('timeout_rate'),
+    (select string_agg(format('sum(u.%1$I) as %1$I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram'),
+    (select string_agg(format('u.%I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram'),
     vital_private.measured(
       '(select c.* from public.token_usage_logs as c
         where c.created_at >= d.day::timestamp at time zone ''UTC'' and c.created_at < (d.day + 1)::timestamp at time zone ''UTC''
@@ -131,8 +130,7 @@ comment on view public.agent_performance_metrics is
 comment on column public.agent_performance_metrics.user_id is 'NULL, too, where the calls of the day are gone.';
 comment on column public.agent_performance_metrics.agent_name is 'A name that the agent had on that day.';
 comment on column public.agent_performance_metrics.popular_actions is 'Requests by message type: {"chat": 12, "embedding": 3}.';
-comment on column public.agent_performance_metrics.latency_histogram is
-'For longer times: latency_percentile(sum(latency_histogram), 0.95), and sum(latency_us) / 1000 / sum(timed_calls) is the average.';
+comment on column public.agent_performance_metrics.latency_us is 'For longer times: sum(latency_us) / 1000 / sum(timed_calls) is the average.';
 
 -- The whole system, or for an admin their part of it, or for a user what is their own: a row a day, from the first day with a call until
 -- today, days without calls too.
@@ -293,11 +291,11 @@ begin
     vital_private.measure('hit_rate'), vital_private.measure('timeout_rate'),
     (select string_agg(format('sum(u.%1$I) as %1$I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram'),
     (select string_agg(format('u.%I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram'),
-    vital_private.measured($calls$(
-      select o.*
-      from vital_private.own_calls(d.day::timestamp at time zone 'UTC', (d.day + 1)::timestamp at time zone 'UTC') as o
-      where (select current_user) = 'authenticated'
-    )$calls$)
+    vital_private.measured(
+      '(select o.* from vital_private.own_calls(d.day::timestamp at time zone ''UTC'', (d.day + 1)::timestamp at time zone ''UTC'') as o
+        where (select current_user) = ''authenticated'')'
+    ),
+    (select string_agg(format('sum(p.%1$I) as %1$I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram')
   );
 end;
 $do$;

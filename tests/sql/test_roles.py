@@ -204,6 +204,7 @@ EXECUTABLE = {
             "vital_private.newest",
             "vital_private.no_such_filter",
             "vital_private.organizations_to_read",
+            "vital_private.own_calls",
             "vital_private.part_columns",
             "vital_private.parts_json",
             "vital_private.project_columns",
@@ -597,7 +598,8 @@ def test_no_role_inherits_another_s_rights(anywhere: Connection) -> None:
     """If this failed, signed-in users could act as the service role."""
     members = anywhere.execute(
         "select m.member::regrole::text as member, m.roleid::regrole::text as role from pg_auth_members as m"
-        " where m.member in (select oid from pg_roles where rolname in ('anon', 'authenticated', 'service_role', 'vital_auditor'))"
+        " where m.member in ("
+        "select oid from pg_roles where rolname in ('anon', 'authenticated', 'service_role', 'vital_auditor'))"
     ).fetchall()
     assert members == []
 
