@@ -191,3 +191,16 @@ def test_a_small_organization_s_reports_do_not_read_the_large_one_s_sums(busy: C
     small, _ = rows_read(busy, f"select * from {function}", SMALL_ADMIN)
     large, _ = rows_read(busy, f"select * from {function.replace('19', '0')}", ADMIN)
     assert small < large
+
+
+def test_every_report_answers_for_one_organization_as_for_all(busy: Connection) -> None:
+    """If this failed, a report that groups by organizations would be an error where one is named."""
+    [catalogue] = busy.execute("select usage_catalogue_v1() as told").fetchall()
+    reports = [one["name"] for one in catalogue["told"]["groupings"] if "usage_report_v1" in one["offered_by"]]
+    assert "organizations" in reports
+    for report in reports:
+        for organization in (None, "org-0"):
+            [row] = busy.execute(
+                "select usage_report_v1(%s, now() - interval '30 days', now(), %s) as told", [report, organization]
+            ).fetchall()
+            assert row["told"]["rows"] or report == "panels", (report, organization)
