@@ -191,15 +191,17 @@ begin
     raise exception 'There is no function %.', missing using errcode = '42883';
   end if;
   for routine in
-    select p.oid::regprocedure as signature, 'service_role' || case when p.prosecdef then '' else ', authenticated' end as callers
+    select
+      p.oid::regprocedure as signature, 'service_role' || case when p.prosecdef then '' else ', authenticated' end as callers,
+      not p.prosecdef and p.provolatile = 's' and coalesce(array_to_string(p.proconfig, ' '), '') not like '%statement_timeout=%' as unlimited
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'public'::regnamespace and p.proname = any(api)
     union all
-    select p.oid::regprocedure, 'service_role, authenticated'
+    select p.oid::regprocedure, 'service_role, authenticated', false
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'vital_private'::regnamespace and p.proname = any(helpers)
     union all
-    select p.oid::regprocedure, null
+    select p.oid::regprocedure, null, false
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'vital_private'::regnamespace and p.proname <> all(helpers)
       and (has_function_privilege('public', p.oid, 'execute') or has_function_privilege('anon', p.oid, 'execute'))
@@ -208,6 +210,10 @@ begin
     if routine.callers is not null then
       execute format('grant execute on routine %s to %s', routine.signature, routine.callers);
       perform vital_private.lend_auditor(routine.signature);
+    end if;
+    -- What signed-in users may ask is ended after a while: the Data API applies this limit to the whole request.
+    if routine.unlimited then
+      execute format('alter routine %s set statement_timeout = ''8s''', routine.signature);
     end if;
   end loop;
 end;
