@@ -218,6 +218,7 @@ $$;
 create function vital_private.check_given(argument text, value text) returns void
 language plpgsql
 immutable
+parallel safe
 set search_path = ''
 as $$
 begin

@@ -40,10 +40,11 @@ begin
     $view$,
     vital_private.measure_columns(), additive, vital_private.sum_columns(),
     (select string_agg(format('u.%I', m), ', ') from unnest(vital_private.summed_measures()) as m),
-    vital_private.measured(
-      '(select o.* from vital_private.own_calls(d.day::timestamp at time zone ''UTC'', (d.day + 1)::timestamp at time zone ''UTC'') as o
-        where (select current_user) = ''authenticated'')'
-    )
+    vital_private.measured($calls$(
+      select o.*
+      from vital_private.own_calls(d.day::timestamp at time zone 'UTC', (d.day + 1)::timestamp at time zone 'UTC') as o
+      where (select current_user) = 'authenticated'
+    )$calls$)
   );
 end;
 $do$;
@@ -291,11 +292,11 @@ begin
     vital_private.measure('hit_rate'), vital_private.measure('timeout_rate'),
     (select string_agg(format('sum(u.%1$I) as %1$I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram'),
     (select string_agg(format('u.%I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram'),
-    vital_private.measured(
-      '(select o.* from vital_private.own_calls(d.day::timestamp at time zone ''UTC'', (d.day + 1)::timestamp at time zone ''UTC'') as o
-        where (select current_user) = ''authenticated'')'
-    ),
-    (select string_agg(format('sum(p.%1$I) as %1$I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram')
+    vital_private.measured($calls$(
+      select o.*
+      from vital_private.own_calls(d.day::timestamp at time zone 'UTC', (d.day + 1)::timestamp at time zone 'UTC') as o
+      where (select current_user) = 'authenticated'
+    )$calls$)
   );
 end;
 $do$;

@@ -127,7 +127,7 @@ begin
       else 'call.created_at <= $2 and (call.created_at < $2 or call.id < $3)'
     end,
     coalesce(nullif(vital_private.call_filter(filters), ''), 'true')
-  ) into answer using max_rows, after_at, after_id;
+  ) into answer using vital_private.rows_wanted(max_rows, 100), after_at, after_id;
   return answer;
 end;
 $$;
@@ -231,7 +231,7 @@ begin
     $query$,
     case when after_at is null then 'true' else 'r.started_at <= $2 and (r.started_at < $2 or r.id < $3)' end,
     condition
-  ) into page using max_rows, after_at, after_id, nested;
+  ) into page using vital_private.rows_wanted(max_rows, 100), after_at, after_id, nested;
 
   with recursive inside (root, id) as (
     select p.id, p.id from unnest(page) as p
@@ -294,6 +294,7 @@ language sql
 stable
 set search_path = ''
 as $$
+  select vital_private.check_given('prefix', prefix);
   with exact as materialized (
     select r.id from public.service_runs as r where r.id = prefix
   )
@@ -309,7 +310,7 @@ as $$
         -- The first two use the index in whichever order the database sorts text.
         and r.id >= prefix and r.id <= prefix || repeat('z', 64) and starts_with(r.id, prefix) and prefix <> ''
       order by r.id
-      limit max_rows
+      limit vital_private.rows_wanted(max_rows, 10)
     )
   ) as f
 $$;
@@ -331,6 +332,7 @@ as $$
 declare
   answer json;
 begin
+  perform vital_private.check_given('run', run);
   execute format(
     $query$
       with recursive around (id, parent_run_id, service_type, service_id, service_name, distance) as (
@@ -409,7 +411,7 @@ begin
       )
       where exists (select from around) or exists (select from placed)
     $query$, vital_private.run_sums()
-  ) into answer using run, vital_private.runs_within(run), max_calls;
+  ) into answer using run, vital_private.runs_within(run), vital_private.rows_wanted(max_calls, 1000);
   return answer;
 end;
 $$;
@@ -501,8 +503,11 @@ declare
   answer json;
 begin
   if since is null or until is null then
-    raise exception 'A report needs to know from when until when.' using errcode = '22023';
+    raise exception 'A report needs to know from when until when: since and until.' using errcode = '22023';
   end if;
+  filters := coalesce(filters, '{}');
+  timezone := coalesce(timezone, 'UTC');
+  rows := vital_private.rows_wanted(rows, 50);
   if grain is null or grain not in ('hour', 'day', 'week', 'month') then
     raise exception 'There is no grain %.', quote_nullable(grain) using errcode = '22023', hint = 'Choose hour, day, week or month.';
   end if;
@@ -662,7 +667,7 @@ declare
 begin
   perform vital_private.check_administered(organization);
   if organization is null or since is null or until is null then
-    raise exception 'An invoice needs an organization, and from when until when.' using errcode = '22023';
+    raise exception 'An invoice needs an organization, and from when until when: since and until.' using errcode = '22023';
   end if;
   if (since < least(first_day, until) and since < kept_since) or (until > greatest(last_day, since) and last_day < kept_since) then
     raise exception 'The calls before % are gone, and with them what parts of days cost. Ask for whole days (UTC) there.', kept_since

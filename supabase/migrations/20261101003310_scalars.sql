@@ -43,7 +43,7 @@ set statement_timeout = '8s'
 set jit = off
 as $$
 declare
-  since constant timestamptz := now() - make_interval(hours => coalesce(hours, 24));
+  since constant timestamptz := now() - make_interval(hours => least(coalesce(hours, 24), 87840));
   -- The first whole day, or where its calls are gone the one that the time begins in; and the first that is not over.
   first_day constant date := (case
     when since < vital_private.rows_kept_since() then since else since - interval '1 microsecond' + interval '1 day'

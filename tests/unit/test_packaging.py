@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
@@ -74,3 +75,12 @@ def test_an_installed_wheel_finds_its_migrations(wheel: Path, tmp_path: Path) ->
     ).stdout.split()
     assert answer[0].startswith(str(tmp_path))
     assert int(answer[1]) == len(find_migrations())
+
+
+def test_the_page_of_the_installation_says_what_each_dependency_is_for() -> None:
+    """Whoever weighs an installation would have to guess why a package is in it."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (REPOSITORY / "docs" / "install.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w-]+)`", "\n".join(line for line in page.splitlines() if line.startswith("| `"))))
+    needed = {re.split(r"[^\w-]", text)[0] for text in project["dependencies"]}
+    assert needed | set(project["optional-dependencies"]) <= named

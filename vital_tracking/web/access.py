@@ -13,7 +13,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.requests import Request
 
 from vital_tracking.stores.protocol import Store
-from vital_tracking.web.cookies import ACCESS, OPERATOR, REFRESH, read_cookie
+from vital_tracking.web.cookies import ACCESS, REFRESH, operator_cookie, read_cookie
 from vital_tracking.web.identity import Identity, Kind, TokenRefused
 from vital_tracking.web.parts import Parts, parts
 from vital_tracking.web.problems import SignInNeeded, forbidden
@@ -63,7 +63,7 @@ async def _recognised(request: Request, with_parts: Parts) -> Identity:
         if scheme.lower() != "bearer" or not token.strip():
             raise TokenRefused("Authorization is not of the kind Bearer.")
         return await with_parts.tokens.verify(token.strip())
-    if with_parts.operator is not None and with_parts.operator.knows(read_cookie(request, OPERATOR)):
+    if with_parts.operator is not None and with_parts.operator.knows(read_cookie(request, operator_cookie(request))):
         return Identity(Kind.operator, by_cookie=True)
     if access := read_cookie(request, ACCESS):
         try:

@@ -90,12 +90,12 @@ def test_a_user_is_told_exactly_what_is_theirs_in_every_way_of_asking(as_user: A
     assert calls_in(sum(sums)) == who.administered
     assert calls_in(sum(Decimal(row["total_cost"]) for row in store.breakdown("model"))) == theirs
     if 1 in who.administered:
-        assert calls_in(store.call("get_dashboard_stats", project_id="acme")["totals"]["total_cost"]) == {1, 2, 7}
+        assert calls_in(store.call("dashboard_summary", organization="acme")["totals"]["total_cost"]) == {1, 2, 7}
     else:
         with pytest.raises(StoreDenied):
-            store.call("get_dashboard_stats", project_id="acme")
+            store.call("dashboard_summary", organization="acme")
     with pytest.raises(StoreDenied):
-        store.call("get_dashboard_stats", project_id=None)
+        store.call("dashboard_summary", organization=None)
 
 
 REFUSED: dict[str, Callable[[Store], Any]] = {
@@ -147,7 +147,7 @@ def test_two_users_take_turns_on_one_connection_and_leave_nothing_there(world_ur
         assert seen(alice.read("agent_usage_detailed", columns=["id"], limit=1000)) == {1, 4}
         assert seen(admin.read("agent_usage_detailed", columns=["id"], limit=1000)) == {1, 2, 6, 7}
         with pytest.raises(StoreDenied):
-            alice.call("get_dashboard_stats", project_id="acme")
+            alice.call("dashboard_summary", organization="acme")
         list(alice.stream(CALLS))
         abandoned = admin.stream(CALLS, batch=1)
         next(abandoned)

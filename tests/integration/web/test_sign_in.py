@@ -269,6 +269,33 @@ def test_an_auth_server_that_does_not_answer_is_no_wrong_password(lite: Supabase
     store.close()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jwt_secret": SecretStr("another secret of more than thirty-two bytes")},
+        {"jwt_secret": None},
+        {"jwt_audience": "us"},
+    ],
+)
+def test_settings_that_do_not_fit_the_project_are_no_wrong_password(
+    lite: SupabaseLite,
+    settings: WebSettings,
+    person: dict[str, Any],
+    changes: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """If this failed, everybody would look for the fault in their passwords."""
+    store = SupabaseStore(lite.url, lite.service_key)
+    browser = client(create_app(store, web=settings.model_copy(update=changes)), headers=SAME_SITE)
+    with caplog.at_level(logging.ERROR):
+        answer = sign_in(browser, person)
+    assert answer.status_code == 502
+    assert "set-cookie" not in answer.headers
+    assert "SUPABASE_JWT_SECRET" in caplog.text
+    assert PASSWORD not in caplog.text + answer.text
+    store.close()
+
+
 def test_the_way_back_is_kept_over_the_sign_in(browser: TestClient) -> None:
     """If this failed, whoever follows a link from a mail would have to look for the page again."""
     pages = page_router()
