@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from vital_tracking import VitalTracker
     from vital_tracking.testing import MemoryStore
+    from vital_tracking.tracker import VitalTracker
 
 # Nothing of the package is imported before a test asks for it: pytest loads this for whoever has it installed.
 
@@ -25,7 +25,8 @@ def vital_store() -> MemoryStore:
 @pytest.fixture
 def vital_tracker(vital_store: MemoryStore) -> Iterator[VitalTracker]:
     """A tracker that writes to `vital_store`, when it is told to: `vital_tracker.flush()`."""
-    from vital_tracking import Settings, VitalTracker
+    from vital_tracking.settings import Settings
+    from vital_tracking.tracker import VitalTracker
 
     with VitalTracker(vital_store, settings=Settings(background=False)) as tracker:
         yield tracker
