@@ -45,7 +45,7 @@ _REACH: Final = "Is it running, and may it be reached from here? SUPABASE_URL or
 class TrackingStatus(TypedDict):
     """What the database tells of itself and of the last calls; partitions are there until `partitions_until` (UTC).
 
-    `compiles_queries` says whether the server compiles queries that it takes for long ones (jit), which costs more than it saves here.
+    `compiles_queries` says whether the server compiles long queries (jit), which costs more than it saves here.
     """
 
     server_version: str
