@@ -81,9 +81,11 @@ class Tallies:
         frame = self._own(frame_of(record.context))
         if frame is None or key not in (waiting := frame.tally.waiting).calls:
             return
-        if key in waiting.replaced and not record.replaces_abandoned:
-            return  # given up, and its true end waits already
         with self._lock:
+            if key not in waiting.calls:
+                return  # another thread has added it meanwhile
+            if key in waiting.replaced and not record.replaces_abandoned:
+                return  # given up, and its true end waits already
             self._add(waiting, key, self._share(waiting, key, record, cost))
 
     def spent(self, frame: ScopeFrame) -> Spent:

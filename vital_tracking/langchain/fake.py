@@ -61,7 +61,8 @@ class FakeUsageModel(FakeListChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=self._answer(kwargs.get("model")))])
+        reply = self._reply() if self.replies else AIMessage(self._call(messages, stop, run_manager, **kwargs))
+        return ChatResult(generations=[ChatGeneration(message=self._told(reply, kwargs.get("model")))])
 
     async def _agenerate(
         self,
@@ -79,7 +80,13 @@ class FakeUsageModel(FakeListChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        yield from self._chunks(self._answer(kwargs.get("model")))
+        if self.replies:
+            yield from self._chunks(self._told(self._reply(), kwargs.get("model")))
+            return
+        for chunk in super()._stream(messages, stop, run_manager, **kwargs):
+            # The last chunk of the parent is told from the others by our own, which follows it.
+            yield ChatGenerationChunk(message=AIMessageChunk(content=chunk.message.content))
+        yield self._last_chunk(self._told(AIMessage(""), kwargs.get("model")))
 
     async def _astream(
         self,
@@ -88,17 +95,24 @@ class FakeUsageModel(FakeListChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in self._chunks(self._answer(kwargs.get("model"))):
-            yield chunk
+        if self.replies:
+            for chunk in self._chunks(self._told(self._reply(), kwargs.get("model"))):
+                yield chunk
+            return
+        async for chunk in super()._astream(messages, stop, run_manager, **kwargs):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=chunk.message.content))
+        yield self._last_chunk(self._told(AIMessage(""), kwargs.get("model")))
 
-    def _answer(self, model: str | None) -> AIMessage:
-        """The next answer, whole; raises where an exception is next."""
-        given: Any = self.replies or self.responses
-        reply = given[self.i % len(given)]
+    def _reply(self) -> AIMessage:
+        """The next of the replies; raises it where it is an exception."""
+        reply = self.replies[self.i % len(self.replies)]
         self.i += 1
         if isinstance(reply, BaseException):
             raise reply
-        message = AIMessage(reply) if isinstance(reply, str) else reply
+        return AIMessage(reply) if isinstance(reply, str) else reply
+
+    def _told(self, message: AIMessage, model: str | None) -> AIMessage:
+        """A message with what providers tell beside it: what it used, who answered, and why it ended."""
         facts = {"model_name": model or self.model, "finish_reason": "tool_calls" if message.tool_calls else "stop"}
         return message.model_copy(
             update={
@@ -112,15 +126,19 @@ class FakeUsageModel(FakeListChatModel):
         words = re.findall(r"\S+\s*|\s+", answer.content) if isinstance(answer.content, str) else []
         for word in words:
             yield ChatGenerationChunk(message=AIMessageChunk(content=word))
+        yield FakeUsageModel._last_chunk(answer, content="" if words else answer.content)
+
+    @staticmethod
+    def _last_chunk(answer: AIMessage, content: Any = "") -> ChatGenerationChunk:
         calls = [
             ToolCallChunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=place)
             for place, call in enumerate(answer.tool_calls)
         ]
         last = AIMessageChunk(
-            content="" if words else answer.content,
+            content=content,
             tool_call_chunks=calls,
             usage_metadata=answer.usage_metadata,
             response_metadata=answer.response_metadata,
             chunk_position="last",
         )
-        yield ChatGenerationChunk(message=last)
+        return ChatGenerationChunk(message=last)
