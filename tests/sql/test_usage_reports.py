@@ -80,6 +80,7 @@ TOLD: Row = {
     "cache_savings": "0.04",
     "timed_out_calls": 0,
     "timeout_rate": 0,
+    "tokens_per_dollar": 260.87,
     "hit_rate": 0,
     "success_rate": 100,
     "average_latency_ms": 1000,

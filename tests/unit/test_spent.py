@@ -19,6 +19,7 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from vital_tracking import Agent, Settings, Spent, VitalTracker
+from vital_tracking.core.frames import ScopeFrame
 from vital_tracking.delivery import tallies
 from vital_tracking.testing import MemoryStore, fake_chat_model
 
@@ -256,3 +257,28 @@ def test_a_fault_of_ours_reaches_nobody(quick: VitalTracker, monkeypatch: pytest
     with quick.conversation(user_id="u-1", agent=Agent("cardio")):
         MODEL.invoke("q")
     assert quick.stats().faults == 1
+
+
+def test_a_call_that_two_threads_would_add_is_added_once(quick: VitalTracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    tallies_ = quick._recorder._tallies
+    real = tallies_._lock
+
+    class Late:
+        """A lock that another thread held last, which has added up what waited."""
+
+        def __enter__(self) -> None:
+            monkeypatch.setattr(tallies_, "_lock", real)
+            with real:
+                tallies_._add_up(waiting, 10)
+            real.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            real.release()
+
+    with quick.workflow("intake") as workflow:
+        MODEL.invoke("q", config=workflow.config())
+        [frame] = [frame for frame in gc.get_objects() if isinstance(frame, ScopeFrame) and frame.tally.waiting.calls]
+        waiting = frame.tally.waiting
+        monkeypatch.setattr(tallies_, "_lock", Late())
+        quick.flush()
+    assert (workflow.calls, workflow.cost) == (1, COST)

@@ -238,8 +238,9 @@ def savings_share(potential_cost: Decimal, cache_savings: Decimal) -> float | No
 
 @answer_type
 class Breakdown(TypedDict):
-    """What calls of one label cost."""
+    """What calls of one `key` cost; `label` is its newest name."""
 
+    key: str | None
     label: str
     calls: int
     failed_calls: int

@@ -43,6 +43,7 @@ _answer_within: Final[ContextVar[float | None]] = ContextVar("_answer_within", d
 """How long the request that is made now may wait for its answer, where somebody waits for it."""
 
 _BREAKDOWN: Final = (
+    "key",
     "label",
     "calls",
     "failed_calls",

@@ -73,13 +73,14 @@ def only_text(found: list[str]) -> str:
 
 def test_doctor_names_what_is_wrong_and_never_a_secret(several: Several) -> None:
     url, key = "SUPABASE_URL=http://127.0.0.1:1", "SUPABASE_SERVICE_KEY=sb_secret_" + SECRET
+    alone = "VITAL_DATABASE_URL="  # where another store is named whole, these do not matter
     wrong = {
         (f"VITAL_DATABASE_URL={UNREACHABLE}",): "does not answer",
         (f"VITAL_DATABASE_URL=mysql://someone:{SECRET}@host/x",): "VITAL_DATABASE_URL is not a PostgreSQL URL",
-        (url,): "SUPABASE_SERVICE_KEY is not set",
-        (key,): "SUPABASE_URL is not set",
-        (url, key): "does not answer",
-        (url, f"SUPABASE_SERVICE_KEY=sb_publishable_{SECRET}"): "publishable key",
+        (url, alone): "SUPABASE_SERVICE_KEY is not set",
+        (key, alone): "SUPABASE_URL is not set",
+        (url, key, alone): "does not answer",
+        (url, f"SUPABASE_SERVICE_KEY=sb_publishable_{SECRET}", alone): "publishable key",
     }
     for what, done in zip(wrong.values(), several(*([*settings, "doctor"] for settings in wrong)), strict=True):
         assert done.returncode == 1
