@@ -126,15 +126,20 @@ as $$
   from generate_series(since, greatest(until, since), interval '30 days') as m
 $$;
 
--- The condition that an expression has one of the values of a filter: a text, or an array of them in which null stands for none. (The
--- cast of what is text already costs nothing, and hides no index.)
+-- The condition that an expression has one of the values of a filter: a text, or an array of them in which null stands for none and '*',
+-- as in budgets, for any. (The cast of what is text already costs nothing, and hides no index.)
 create function vital_private.has_one_of(expression text, wanted jsonb) returns text
 language sql
 immutable
 set search_path = ''
 as $$
   select format(
-    case when bool_or(w.value is null) then '(%1$s::text = any(%2$L::text[]) or %1$s is null)' else '%1$s::text = any(%2$L::text[])' end,
+    case
+      when bool_or(w.value is null) and bool_or(w.value = '*') then 'true'
+      when bool_or(w.value is null) then '(%1$s::text = any(%2$L::text[]) or %1$s is null)'
+      when bool_or(w.value = '*') then '%1$s is not null'
+      else '%1$s::text = any(%2$L::text[])'
+    end,
     expression, coalesce(array_agg(w.value) filter (where w.value is not null), '{}')
   )
   from jsonb_array_elements_text(case jsonb_typeof(wanted) when 'array' then wanted else jsonb_build_array(wanted) end) as w (value)
@@ -144,9 +149,9 @@ $$;
 -- "groups", "rows": [{dimensions and measures}, ...], "names": {"agent": {"cardio": "Cardiologist"}}}. Times come first and in their
 -- order, the rest by `order_by`, the greatest first.
 --
--- `filters` are values by the name of a dimension, or by metadata.KEY: {"service": "workflow", "model": ["a", "b", null]}. `measures`
--- NULL: those of reports; "active_users" is one that only this function knows. `top`: the groups of the first dimension that is no
--- time after so many are added up in one, whose row says "others": true.
+-- `filters` are values by the name of a dimension, or by metadata.KEY: {"service": "workflow", "model": ["a", "b", null], "agent": "*"};
+-- null stands for none, '*' for any. `measures` NULL: those of reports; "active_users" is one that only this function knows. `top`: the
+-- groups of the first dimension that is no time after so many are added up in one, whose row says "others": true.
 create function public.usage_explore_v1(
   since timestamptz,
   until timestamptz,

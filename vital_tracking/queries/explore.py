@@ -18,7 +18,9 @@ from vital_tracking.queries.catalogue import MEASURES, Unit
 from vital_tracking.stores import Store
 
 Filters: TypeAlias = Mapping[str, Sequence[str | None]]
-"""Values by the name of a dimension, or of `metadata.KEY`; None stands for calls that have none."""
+"""Values by the name of a dimension, or of `metadata.KEY`; None stands for calls that have none, ANY for those that have one."""
+
+ANY: Final = "*"
 
 TIMES: Final = ("hour", "day", "week", "month", "weekday", "hour_of_day")
 """The dimensions that are times: they come first in the order of rows, and nothing is filtered by them."""
