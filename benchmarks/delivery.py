@@ -276,7 +276,7 @@ def check(url: str, ways: Mapping[str, Way]) -> dict[str, int]:
         with psycopg.connect(url, dbname=way.database) as connection:
             found = connection.execute(
                 "select count(*), coalesce(sum(total_cost), 0)::text, (select coalesce(sum(total_cost), 0)::text from"
-                " usage_aggregations_hourly), (select count(*) from budget_windows), (select count(*) from cost_alerts)"
+                " usage_aggregations_hourly_totals), (select count(*) from budget_windows), (select count(*) from cost_alerts)"
                 " from token_usage_logs"
             ).fetchone()
         assert found is not None

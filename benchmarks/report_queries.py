@@ -71,7 +71,7 @@ def _of(
     )
 
 
-TOTALS, DAILY = "usage_aggregations_daily_totals", "usage_aggregations_daily"
+TOTALS, DAILY = "usage_aggregations_daily_totals", "usage_aggregations_daily_agents"
 USERS, PARTS = "usage_aggregations_daily_users", "usage_aggregations_daily_parts"
 DEAREST = "order by sum(total_cost) desc limit 20"
 REPORT = "select usage_report_v1('{}', %(since)s, %(until)s, %(organization)s)"
@@ -117,7 +117,7 @@ REPORTS = (
         "cost by day, all",
         f"select (created_at at time zone 'UTC')::date, {OF_ROWS} from token_usage_logs where {TIME} group by 1",
         f"select day, {OF_SUMS} from {TOTALS} where {DAYS} group by 1",
-        "select * from system_analytics where day >= %(since)s::date",
+        "select * from system_analytics where date >= %(since)s::date",
     ),
     _of("top users, all", "organization_id, user_id", USERS, REPORT.format("users"), more=DEAREST),
     _of(

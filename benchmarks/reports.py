@@ -30,7 +30,7 @@ from benchmarks.database import a_database_server
 from benchmarks.figures import Claim, Found, Part, Table, number, ratios, spanned, spread
 from benchmarks.report_queries import BIG, CLAIMS, FUNCTIONS, REPORTS, Report
 
-TABLES = ("daily_totals", "hourly", "daily", "daily_users", "daily_parts")
+TABLES = ("daily_totals", "hourly_totals", "daily_agents", "daily_users", "daily_parts")
 LAST_DAYS = 30
 FILLERS = 2
 PATIENCE_S = 60  # for one answer of a function

@@ -1,4 +1,4 @@
-"""A LangGraph workflow: its nodes are the steps; `step(...)` gives them names and agents; a subgraph's nodes count too.
+"""A LangGraph workflow: its nodes are the steps; `step(...)` gives them names and agents; a subgraph is one step of them.
 
 Run it: python examples/workflow.py
 """
@@ -48,7 +48,7 @@ def report(state: Case) -> Case:
 
 
 def build() -> CompiledStateGraph[Case, None, Case, Case]:
-    """Triage, then a subgraph of two steps without names, then a report."""
+    """Triage, then research, which is a subgraph of two nodes, then a report."""
     research = StateGraph(Case)
     research.add_node("sources", sources)
     research.add_node("weigh", weigh)

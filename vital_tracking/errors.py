@@ -5,7 +5,9 @@
     ├── MissingExtra        an optional part is not installed
     ├── StoreError          the database did not take what it was given
     │   ├── StoreUnavailable    try again later
+    │   │   └── StoreTimeout        the answer took longer than it may
     │   ├── StoreNotReady       the migrations are missing, or the role may not use them
+    │   ├── StoreDenied         the user who asks may not know or do this
     │   └── StoreRejected       the data are wrong; trying again will not help
     └── BudgetExceeded      a budget stops a call before it is made
         ├── BudgetThrottled     it may be made later: retry_after
@@ -62,8 +64,16 @@ class StoreUnavailable(StoreError):
     """The database cannot be reached or is overloaded; the same request may succeed later."""
 
 
+class StoreTimeout(StoreUnavailable):
+    """The database stopped the statement, because it took longer than it may."""
+
+
 class StoreNotReady(StoreError):
     """The database lacks vital_tracking's tables and functions. Run: vital-tracking migrate (or: supabase db push)"""
+
+
+class StoreDenied(StoreError):
+    """The user who asks may not know or do this. Only stores that ask for a user (`as_user`) raise it."""
 
 
 class StoreRejected(StoreError):
@@ -235,9 +245,10 @@ def _quantity(amount: Decimal, metric: str) -> str:
 _REFUSED = ("21", "22", "23", "54", "P0001")
 _NOT_READY = ("28", "3D", "3F", "42")
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
-_WRONG_KEY = ("401", "403", "PGRST301", "PGRST302", "PGRST303")
+WRONG_KEY = ("401", "403", "PGRST301", "PGRST302", "PGRST303")
 _TOO_LARGE = ("413", "414")
 _QUERY_CANCELED = "57014"
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 def store_error(sqlstate: str | None, summary: str) -> StoreError:
@@ -247,21 +258,27 @@ def store_error(sqlstate: str | None, summary: str) -> StoreError:
     """
     code = sqlstate or ""
     state = code if _SQLSTATE.fullmatch(code) else ""
-    if code in _WRONG_KEY:
+    if code in WRONG_KEY:
         return StoreNotReady(
             f"The database refused the key ({summary}). Set SUPABASE_SERVICE_KEY to the project's secret key.",
             sqlstate=sqlstate,
         )
+    if state == _INSUFFICIENT_PRIVILEGE:
+        return StoreNotReady(
+            f"Your role may not do this ({summary}, {code}). Ask the database's owner for the right, or connect as a role that "
+            "has it: SUPABASE_SERVICE_KEY with the project's secret key, or VITAL_DATABASE_URL as the owner.",
+            sqlstate=sqlstate,
+        )
     if state.startswith(_NOT_READY) or code.startswith("PGRST2") or code in ("PGRST106", "404"):
         return StoreNotReady(
-            f"The database is not set up for vital_tracking ({summary}, {code}). "
+            f"The database is not set up for this version of vital_tracking ({summary}, {code}). "
             "Run: vital-tracking migrate (or: supabase db push)",
             sqlstate=sqlstate,
         )
     if state.startswith(_REFUSED) or code in _TOO_LARGE:
         return StoreRejected(f"The database refused the request ({summary}, {code}).", sqlstate=sqlstate)
     if state == _QUERY_CANCELED:
-        return StoreUnavailable(
+        return StoreTimeout(
             f"The database stopped the statement, because it took longer than its statement_timeout allows ({summary}, {code}). "
             "Connect to PostgreSQL directly (VITAL_DATABASE_URL), or raise the role's statement_timeout.",
             sqlstate=sqlstate,

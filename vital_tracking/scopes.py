@@ -83,15 +83,18 @@ class Services:
         panel_id: str,
         /,
         *,
-        members: Sequence[Agent] = (),
+        members: Sequence[Agent | str] = (),
         name: str | None = None,
         **options: Unpack[ContextOptions],
     ) -> Panel:
         """A session of the virtual panel `panel_id`: `with tracker.panel("board", members=[cardio, legal]) as panel:`.
 
-        Each of `members` has a seat in `panel.seats`, numbered from 1 in the order given. `name` is shown in reports, by default
+        Each of `members` (Agents or their ids) has a seat in `panel.seats`, numbered from 1 in the order given; TypeError
+        where they are one text. `name` is shown in reports, by default
         the id. `options` are those of every scope; see `conversation`.
         """
+        if isinstance(members, (str, Agent)):
+            raise TypeError(f"members must be a list of agents or of their ids, such as [{members!r}].")
         changes = {
             "service_type": "virtual_panel",
             "service_id": panel_id,
@@ -99,7 +102,7 @@ class Services:
             "panel_id": panel_id,
             "panel_size": len(members) or None,
         }
-        return Panel(self._host, changes, options, self._parent, members)
+        return Panel(self._host, changes, options, self._parent, [_as_agent(member) for member in members])
 
     def workflow(self, workflow_id: str, /, *, name: str | None = None, **options: Unpack[ContextOptions]) -> Scope:
         """A run of the workflow `workflow_id`: `with tracker.workflow("intake", user_id="u-1") as workflow:`.
@@ -216,6 +219,7 @@ class Scope(Services, _Configured):
         metadata_around = self._host.inherited_config().get("metadata") or {}
         absorbed = {key: value for key, value in metadata_around.items() if str(key).startswith(METADATA_PREFIX)}
         around, marked = locate(self._find_parent() or current_frame.get(), absorbed)
+        namespace = around.namespace if around is not None else ""
         base = resolve(self._host.default, around, marked, absorbed)
         changes = {**self._changes, "service_run_id": new_id()}
         options = dict(self._options)
@@ -227,6 +231,7 @@ class Scope(Services, _Configured):
             base = dataclasses.replace(base, panel_size=None)
         if "workflow_id" in changes:
             base = dataclasses.replace(base, workflow_step=None, workflow_step_name=None)
+            namespace = str(metadata_around.get("langgraph_checkpoint_ns") or "")
         if agent is not None:
             changes |= agent.fields()
         context = base.replace(changes | options)
@@ -237,6 +242,7 @@ class Scope(Services, _Configured):
             owner=self._host,
             absorbed=MappingProxyType(absorbed),
             metadata=MappingProxyType({**(around.metadata if around else {}), **metadata}),
+            namespace=namespace,
         )
         self._record = RunRecord(
             id=self._frame.id,
@@ -307,6 +313,7 @@ class Seat(_Configured):
             owner=host,
             absorbed=panel.absorbed,
             metadata=panel.metadata,
+            namespace=panel.namespace,
         )
         self._tokens: list[Token[ScopeFrame | None]] = []
 
@@ -355,7 +362,11 @@ class Panel(Scope):
 
 def _agent(agent: object) -> Agent | None:
     """An agent given as itself or by its id."""
-    return agent if isinstance(agent, Agent) or agent is None else Agent(str(agent))
+    return None if agent is None else _as_agent(agent)
+
+
+def _as_agent(agent: object) -> Agent:
+    return agent if isinstance(agent, Agent) else Agent(str(agent))
 
 
 def _ancestors(around: ScopeFrame | None, parent_run_id: str | None) -> tuple[str, ...]:

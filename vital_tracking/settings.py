@@ -1,29 +1,38 @@
-"""Settings from the environment and `.env`. The environment wins; nothing is written back to it."""
+"""Settings from the environment, `.env.local` and `.env`, in this order. Nothing is written back to the environment."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit
 
 import platformdirs
-from dotenv import dotenv_values, find_dotenv
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from vital_tracking.core.rates import ceiling_rates
+from vital_tracking.environment import (
+    JWT_SECRET,
+    OUR_OWN,
+    PROVIDER_KEYS,
+    PUBLISHABLE_KEYS,
+    Found,
+    Given,
+    first_of,
+    found_settings,
+    in_file,
+    misspelt,
+    read_environment,
+)
 from vital_tracking.errors import SettingsError
-
-PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
-"""Keys that the demonstration uses, when they are there, to speak to real models."""
+from vital_tracking.store_choice import store_choice
 
 
 class Settings(BaseModel):
     """Where the data go and how they are sent. Times (`_s`) are seconds; keys are SecretStr and never printed.
 
-    Where: `supabase_url` with `supabase_service_key`, else `database_url`, else the embedded PostgreSQL in `data_dir`, of
-    `postgres_version` 16 or 18. `organization_id` is that of calls which name none.
+    Where: `supabase_url` with `supabase_service_key`, else `database_url` (a URL or libpq's connection string), else the embedded
+    PostgreSQL in `data_dir`, of `postgres_version` 16 or 18. `supabase_publishable_key` and `supabase_jwt_secret` are for signing
+    people in. `organization_id` is that of calls which name none. `found` says which variables were read, and where.
 
     Delivery: as soon as `batch_size` calls wait or `flush_interval_s` have passed, up to `max_batch_size` at once; with
     `background` False only in `flush`. `spool` in `spool_dir`: segments of `segment_bytes`, `spool_bytes` in all, synced every
@@ -42,6 +51,8 @@ class Settings(BaseModel):
 
     supabase_url: str | None = None
     supabase_service_key: SecretStr | None = None
+    supabase_publishable_key: SecretStr | None = None
+    supabase_jwt_secret: SecretStr | None = None
     database_url: SecretStr | None = None
     data_dir: Path | None = None
     postgres_version: int = 18
@@ -67,18 +78,27 @@ class Settings(BaseModel):
     metadata_keys: frozenset[str] = frozenset()
     hash_key: SecretStr | None = None
     provider_keys: Mapping[str, SecretStr] = {}
+    found: tuple[Found, ...] = ()
+
+    @property
+    def store(self) -> str:
+        """Which of STORES these settings name."""
+        if self.supabase_url and self.supabase_service_key:
+            return "supabase"
+        return "postgresql" if self.database_url else "embedded"
+
+    def says(self, name: str) -> bool:
+        """Whether a variable, by its `name`, is set."""
+        return any(one.name == name for one in self.found)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, *, dotenv: Path | str | None = None) -> Settings:
         """Read the settings; SettingsError names the variable and the fix.
 
-        `environ` replaces the process's environment. `dotenv` names a file; by default the nearest `.env` at or above the
-        working directory is read.
+        `environ` replaces the process's environment. `dotenv` names a file; by default `.env.local` and `.env` are read, the
+        nearest at or above the working directory. The environment wins over both, and `.env.local` over `.env`.
         """
-        path = str(dotenv) if dotenv is not None else find_dotenv(usecwd=True)
-        merged = {name: value for name, value in dotenv_values(path).items() if value} if path else {}
-        merged |= {name: value for name, value in (os.environ if environ is None else environ).items() if value.strip()}
-        return _read(merged)
+        return _read(read_environment(environ, dotenv))
 
     def __repr__(self) -> str:
         return "Settings(...)"
@@ -86,41 +106,19 @@ class Settings(BaseModel):
     __str__ = __repr__
 
 
-def _read(env: Mapping[str, str]) -> Settings:
-    url, key = env.get("SUPABASE_URL"), env.get("SUPABASE_SERVICE_KEY")
-    if url and not key:
-        raise SettingsError(
-            "SUPABASE_SERVICE_KEY",
-            "is not set, but SUPABASE_URL is",
-            "Copy the secret key (sb_secret_... or service_role) from Supabase: Project Settings, API Keys.",
-        )
-    if key and not url:
-        raise SettingsError(
-            "SUPABASE_URL",
-            "is not set, but SUPABASE_SERVICE_KEY is",
-            "Copy the project's URL, like https://abc.supabase.co, from Supabase: Project Settings, Data API.",
-        )
-    if url:
-        parts = urlsplit(url.strip())
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise SettingsError("SUPABASE_URL", "is not a URL", "It looks like https://abc.supabase.co.")
-    if key and key.startswith("sb_publishable_"):
-        raise SettingsError(
-            "SUPABASE_SERVICE_KEY",
-            "holds a publishable key, which may not write",
-            "Use the secret key (sb_secret_... or service_role), on servers only.",
-        )
-    database_url = env.get("VITAL_DATABASE_URL")
-    if database_url and urlsplit(database_url.strip()).scheme not in ("postgresql", "postgres"):
-        raise SettingsError(
-            "VITAL_DATABASE_URL",
-            "is not a PostgreSQL URL",
-            "It looks like postgresql://user:password@host:5432/database.",
-        )
+def _read(given: Mapping[str, Given]) -> Settings:
+    env = {name: one.value for name, one in given.items()}
+    for name, meant in misspelt(given):
+        if meant in OUR_OWN and meant not in given:
+            raise SettingsError(name, f"is no setting{in_file(given[name])}", f"Did you mean {meant}?")
+    place = store_choice(given)
+    publishable = first_of(env, PUBLISHABLE_KEYS)
     return Settings(
-        supabase_url=url.strip().rstrip("/") if url else None,
-        supabase_service_key=SecretStr(key.strip()) if key else None,
-        database_url=SecretStr(database_url.strip()) if database_url else None,
+        supabase_url=place.supabase_url,
+        supabase_service_key=SecretStr(place.service_key) if place.service_key else None,
+        supabase_publishable_key=SecretStr(env[publishable].strip()) if publishable else None,
+        supabase_jwt_secret=SecretStr(env[JWT_SECRET].strip()) if JWT_SECRET in env else None,
+        database_url=SecretStr(place.database_url) if place.database_url else None,
         data_dir=_folder(env, "VITAL_DATA_DIR"),
         postgres_version=_choice(env, "VITAL_POSTGRES_VERSION", 18, (16, 18)),
         organization_id=env.get("VITAL_ORGANIZATION_ID"),
@@ -143,6 +141,7 @@ def _read(env: Mapping[str, str]) -> Settings:
         metadata_keys=frozenset(part.strip() for part in env.get("VITAL_METADATA_KEYS", "").split(",") if part.strip()),
         hash_key=SecretStr(env["VITAL_HASH_KEY"]) if env.get("VITAL_HASH_KEY") else None,
         provider_keys={name: SecretStr(env[name]) for name in PROVIDER_KEYS if env.get(name)},
+        found=found_settings(given),
     )
 
 

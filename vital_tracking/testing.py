@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from vital_tracking.errors import StoreNotReady
-from vital_tracking.stores.protocol import Row, Store
+from vital_tracking.stores.protocol import ANSWER_S, Row, Store
 from vital_tracking.stores.relations import Relation, Values
 
 if TYPE_CHECKING:
@@ -84,6 +84,16 @@ class MemoryStore:
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """Sums need a database."""
         raise StoreNotReady("MemoryStore sums nothing up; look at .calls and .runs.")
+
+    def as_user(
+        self, claims: Mapping[str, object], *, access_token: str = "", anon_key: str = "", timeout_s: float = ANSWER_S
+    ) -> Store:
+        """Row level security needs a database."""
+        raise StoreNotReady("MemoryStore knows no users; use a real database for them.")
+
+    def within(self, timeout_s: float) -> Store:
+        """Nothing here takes long."""
+        return self
 
     def after_fork(self) -> None:
         """Nothing is shared with the parent but a copy of its memory."""

@@ -105,6 +105,7 @@ class VitalTracker(Services):
             self.prices,
             self._default,
             lambda: _inherited_config().get("metadata") or {},
+            metadata_keys=self._metadata_keys,
             recorded_by=self.record,  # somebody's subclass may do more
         )
         self._closed: Delivered | None = None
@@ -129,15 +130,15 @@ class VitalTracker(Services):
     ) -> VitalTracker:
         """A tracker by the environment and `.env`: Supabase, else PostgreSQL, else the embedded PostgreSQL.
 
-        `environ` replaces the process's environment, `dotenv` names a file in place of the nearest `.env`. `organization_id`,
-        `default`, `prices`, `default_models`, `metadata_keys` and `on_alert` are those of VitalTracker.
+        `environ` replaces the process's environment, `dotenv` names a file in place of `.env.local` and `.env`.
+        `organization_id`, `default`, `prices`, `default_models`, `metadata_keys` and `on_alert` are those of VitalTracker.
 
         Raises SettingsError, which names the variable and the fix, and MissingExtra where the embedded PostgreSQL is needed
         and not installed. The line that says which store it took goes to the logger `vital_tracking`.
         """
         settings = Settings.from_env(environ, dotenv=dotenv)
         store = open_store(settings)
-        configured = settings.supabase_url or settings.database_url
+        configured = settings.store != "embedded" or settings.says("VITAL_STORE")
         # With nothing configured a server's data would go to a local folder, so that is a warning.
         level = logging.INFO if configured else logging.WARNING
         logger.log(level, "vital_tracking writes to %s", store.description)

@@ -10,7 +10,16 @@
 --   1600 to 1700  how calls and runs are recorded, and repriced
 --   2000 to 2300  what is measured of calls, and the aggregations that keep the sums
 --   3000 to 3800  what is read: views, reports, dashboard, forecasts, anomalies, duplicates, inexact costs
---   4000 to 4400  administration: audit, retention, archives, forgetting a user, status
+--   4000 to 4500  administration: audit, retention, archives, forgetting a user, status, installation
+
+do $$
+begin
+  if to_regnamespace('vital_private') is not null then
+    raise exception 'The schema vital_private is there, but its history does not say that this was applied.'
+      using errcode = '42P06', hint = 'Where vital_tracking was installed another way, go on in that way: see docs/upgrade.md';
+  end if;
+end;
+$$;
 
 do $$
 declare
@@ -26,6 +35,20 @@ begin
       end;
     end if;
   end loop;
+end;
+$$;
+
+-- Who reads everything and changes nothing, for Metabase and the like: `grant vital_auditor to metabase`. Whoever migrates and may not
+-- make roles goes on without it; once somebody has made it, `vital-tracking migrate` grants it what is missing.
+do $$
+begin
+  if not exists (select from pg_catalog.pg_roles where rolname = 'vital_auditor') then
+    create role vital_auditor nologin;
+  end if;
+exception
+  when duplicate_object or unique_violation then null;
+  when insufficient_privilege then
+    raise notice 'The role vital_auditor was not made: that needs CREATEROLE. All else works without it.';
 end;
 $$;
 
@@ -65,11 +88,51 @@ create schema vital_private;
 revoke all on schema vital_private from public;
 grant usage on schema vital_private to authenticated, service_role;
 
+do $$
+begin
+  if exists (select from pg_catalog.pg_roles where rolname = 'vital_auditor') then
+    grant usage on schema vital_private to vital_auditor;
+  end if;
+end;
+$$;
+
 comment on schema vital_private is 'Internals of vital_tracking: partitions, catalogues and helper functions. Not served by the API.';
 
 -- The rules of access. PostgreSQL lets everybody call a new function, and hosted Supabase grants the roles of its API everything
 -- that is made in the schema public. The two functions below take that back and grant what is meant instead; every
 -- migration calls them for what it makes, and tests/sql/test_catalog.py finds what was forgotten.
+
+-- What the service role reads, the auditor reads: every row.
+create function vital_private.show_auditor(relation regclass) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if exists (select from pg_catalog.pg_roles where rolname = 'vital_auditor') then
+    execute format('grant select on %s to vital_auditor', relation);
+    if exists (select from pg_catalog.pg_class as c where c.oid = relation and c.relkind in ('r', 'p')) and not exists (
+      select from pg_catalog.pg_policy as p where p.polrelid = relation and p.polname = 'The auditor sees every row'
+    ) then
+      execute format('create policy "The auditor sees every row" on %s for select to vital_auditor using (true)', relation);
+    end if;
+  end if;
+end;
+$$;
+
+-- What the service role calls, the auditor calls where it can change nothing: where it runs with its caller's rights, or is STABLE, in
+-- which PostgreSQL refuses to write.
+create function vital_private.lend_auditor(routine regprocedure) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if exists (select from pg_catalog.pg_roles where rolname = 'vital_auditor') and exists (
+    select from pg_catalog.pg_proc as p where p.oid = routine and (not p.prosecdef or p.provolatile <> 'v')
+  ) then
+    execute format('grant execute on routine %s to vital_auditor', routine);
+  end if;
+end;
+$$;
 
 -- The rule for tables, views and materialized views: clients change nothing, and only `readers` read. A table also gets row level
 -- security, under which the service role sees every row if it is one of the readers; what others see is left to policies.
@@ -92,6 +155,9 @@ begin
   end loop;
   if cardinality(readers) > 0 then
     execute format('grant select on %s to %s', relation, array_to_string(readers, ', '));
+  end if;
+  if 'service_role' = any(readers) then
+    perform vital_private.show_auditor(relation);
   end if;
   if is_table then
     execute format('alter table %s enable row level security', relation);
@@ -142,6 +208,7 @@ begin
     execute format('revoke all on routine %s from public, anon, authenticated, service_role', routine.signature);
     if routine.callers is not null then
       execute format('grant execute on routine %s to %s', routine.signature, routine.callers);
+      perform vital_private.lend_auditor(routine.signature);
     end if;
   end loop;
 end;
@@ -166,4 +233,18 @@ exception
 end;
 $$;
 
+-- Our own history, so that the project's (supabase_migrations) stays the project's. `vital-tracking migrate` keeps it, and the files that
+-- `vital-tracking migrate --write` makes note themselves here.
+create table vital_private.migrations (
+  version text not null primary key,
+  name text not null,
+  hash text,
+  applied_at timestamptz not null default now(),
+  package_version text
+);
+
+comment on table vital_private.migrations is 'Which migrations of vital_tracking this database has seen, and with which content.';
+comment on column vital_private.migrations.hash is 'SHA-256 of the file without comments and layout; NULL: not known.';
+
+select vital_private.restrict_relation('vital_private.migrations');
 select vital_private.restrict_functions();

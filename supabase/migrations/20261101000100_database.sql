@@ -33,7 +33,7 @@ comment on function public.database_id_v1() is 'The id of this database, a UUID;
 -- The database's clock. Calls and budget windows are dated by it, whatever the clock of the machine that sends them says.
 create function public.database_time_v1() returns json
 language sql
-volatile
+stable
 security definer
 set search_path = ''
 as $$

@@ -78,10 +78,38 @@ set search_path = ''
 as $$
 begin
   if days is null or days not between 1 and 3660 then
-    raise exception 'days must be a number from 1 to 3660.' using errcode = '22023';
+    raise exception 'days must be a number from 1 to 3660.' using errcode = '22023', hint = 'For the last week, today included: 7.';
   end if;
   return (now() at time zone 'UTC')::date - days + 1;
 end;
 $$;
 
-select vital_private.restrict_functions(helpers => '{local_midnight, local_day, window_start, window_end, first_of_days}');
+-- Refuse a time that ends before it begins. NULL is no time to refuse: what it stands for is the caller's to say.
+create function vital_private.check_times(since timestamptz, until timestamptz) returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if until < since then
+    raise exception 'The time ends before it begins: from % until %.', since, until
+      using errcode = '22023', hint = 'Name the earlier instant first.';
+  end if;
+end;
+$$;
+
+-- How many rows somebody asks for: `usual` where they do not say.
+create function vital_private.rows_wanted(max_rows integer, usual integer) returns integer
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if max_rows < 0 then
+    raise exception 'The number of rows must be 0 or more.' using errcode = '22023', hint = format('The usual number is %s.', usual);
+  end if;
+  return coalesce(max_rows, usual);
+end;
+$$;
+
+select vital_private.restrict_functions(helpers => '{check_times, rows_wanted, local_midnight, local_day, window_start, window_end, first_of_days}');

@@ -17,6 +17,7 @@ create table public.cost_alerts (
   threshold numeric not null,
   limit_amount numeric not null,
   spent numeric not null,
+  held numeric,
   superseded boolean not null default false,
   delivered_at timestamptz,
   claimed_by text,
@@ -26,7 +27,8 @@ create table public.cost_alerts (
 
 comment on table public.cost_alerts is 'Thresholds of budgets that were crossed, once a window each.';
 comment on column public.cost_alerts.threshold is 'Share of the limit: 0.8 is four fifths. 0: a call did not fit under the limit any more.';
-comment on column public.cost_alerts.spent is 'What was spent when the threshold was crossed.';
+comment on column public.cost_alerts.spent is 'What was spent at that moment; where a call did not fit, rows to come of its process included.';
+comment on column public.cost_alerts.held is 'Where a call did not fit: what was set aside for others, under way or to come. NULL for other alerts.';
 comment on column public.cost_alerts.superseded is 'True where a higher threshold was crossed at the same moment, which says it all.';
 comment on column public.cost_alerts.delivered_at is 'When a callback or an alert URL took it.';
 
@@ -57,7 +59,7 @@ as $$
     'entity_type', alert.entity_type, 'entity_id', alert.entity_id, 'metric', alert.metric, 'action', alert.action,
     'enforce', alert.enforce, 'period', alert.period, 'window_starts_at', alert.window_starts_at,
     'window_ends_at', alert.window_ends_at, 'threshold', alert.threshold::text,
-    'limit_amount', alert.limit_amount::text, 'spent', alert.spent::text, 'superseded', alert.superseded,
+    'limit_amount', alert.limit_amount::text, 'spent', alert.spent::text, 'held', alert.held::text, 'superseded', alert.superseded,
     'delivered_at', alert.delivered_at
   )
 $$;

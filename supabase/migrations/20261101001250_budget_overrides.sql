@@ -1,7 +1,7 @@
 -- Exceptions: other limits for one entity in place of those that each of its kind has (`user *`), and raises, which end by themselves.
 --
--- The limit in force stands in the windows. It is brought up to date when an exception is made or ended, and, since exceptions end
--- by the clock, whenever windows are locked to be spent from.
+-- The limit in force stands in the windows, with the moment at which it ends. It is brought up to date when an exception is made or ended,
+-- and, since exceptions end by the clock, whenever windows are locked to be spent from; who only reads looks at that moment.
 
 create table vital_private.budget_overrides (
   id bigint generated always as identity primary key,
@@ -81,14 +81,20 @@ language sql
 set search_path = ''
 as $$
   update public.budget_windows as w
-  set limit_amount = f.limit_amount
+  set limit_amount = f.limit_amount, limit_until = f.limit_until
   from (
-    select k.id, vital_private.limit_in_force(b, k.entity_id, k.period, clock_timestamp()) as limit_amount
+    select
+      k.id, vital_private.limit_in_force(b, k.entity_id, k.period, clock_timestamp()) as limit_amount,
+      (
+        select min(o.until)
+        from vital_private.budget_overrides as o
+        where vital_private.overrides(o, b, k.entity_id) and o.until > clock_timestamp()
+      ) as limit_until
     from public.budget_windows as k
     join public.budget_limits as b on b.id = k.budget_id
     where (k.id = any(windows) or k.entity_id = entity) and coalesce(k.ends_at, 'infinity') > now()
   ) as f
-  where w.id = f.id and w.limit_amount <> f.limit_amount
+  where w.id = f.id and (w.limit_amount, w.limit_until) is distinct from (f.limit_amount, f.limit_until)
 $$;
 
 -- Give one entity other limits than each of its kind has, or take them back: a JSON object {"organization_id", "entity_type",

@@ -72,7 +72,8 @@ $$;
 --      "want":  what the process would like to have in all, for calls to come,
 --      "pass":  whether the call's model may pass a downgrading budget that is over its limit,
 --      "have":  {"<window id>": what the process has not spent yet of what it was granted; expired grants do not count},
---      "owe":   {"<window id>": what its calls have spent beyond what it was granted, of which the rows are still to come}
+--      "owe":   {"<window id>": what its calls have spent beyond what it was granted, of which the rows are still to come},
+--      "here":  {"<window id>": what the process knows of its part: {"granted", "held" for calls under way, "unposted": spent, rows to come}}
 --   }]}
 -- `turns` are those that calls of the process were given and have not used: [{"window", "slot"}]. A request is granted for all of its
 -- windows or for none. `ahead`: no call is waiting; the answer grants whole units or nothing, and refuses nothing.
@@ -150,8 +151,9 @@ begin
 end;
 $$;
 
--- A window as a request finds it, and the amount that the request gets of it. `over`: it cannot pay for the call; `stops`: so the call must
--- not be made; `throttles`: so the call waits for its turn.
+-- A window as a request finds it, and the amount that the request gets of it. `spent_with_unposted` and `held` are what calls have spent
+-- and hold, with what the process told of its own: `granted` has what it may still spend as well, and neither it nor `spent` has rows to
+-- come. `over`: it cannot pay for the call; `stops`: so the call must not be made; `throttles`: so the call waits for its turn.
 create type vital_private.requested_window as (
   id bigint,
   budget_id bigint,
@@ -163,6 +165,8 @@ create type vital_private.requested_window as (
   spent numeric,
   granted numeric,
   mine numeric,
+  spent_with_unposted numeric,
+  held numeric,
   throttle_interval interval,
   amount numeric,
   "over" boolean,
@@ -220,7 +224,7 @@ begin
     select
       (w.value ->> 'budget')::bigint as budget_id, w.value ->> 'entity' as entity_id, (w.value ->> 'unit')::numeric as unit,
       (w.value ->> 'want')::numeric as want, coalesce((w.value ->> 'pass')::boolean, false) as may_pass, w.value -> 'have' as have,
-      w.value -> 'owe' as owe
+      w.value -> 'owe' as owe, w.value -> 'here' as here
     from json_array_elements(request -> 'windows') as w (value)
   ),
 
@@ -229,6 +233,9 @@ begin
       w.*, b.action, b.enforce, b.throttle_interval, wished.unit, wished.want, wished.may_pass,
       w.limit_amount - w.spent - w.granted as room,
       coalesce(g.amount, 0) as mine,
+      -- What it counts as granted and we do not any more was taken out by rows of which it has not heard yet.
+      w.spent + coalesce(greatest(k.unposted - greatest(k.granted - coalesce(g.amount, 0), 0), 0), 0) as spent_with_unposted,
+      greatest(w.granted + coalesce(k.held - coalesce(g.amount, 0), 0), 0) as held,
       case
         when ahead or wished.unit = 0 then 0
         else greatest(wished.unit - least(coalesce((wished.have ->> w.id::text)::numeric, 0), coalesce(g.amount, 0)), 0)
@@ -238,6 +245,8 @@ begin
     join public.budget_windows as w on w.budget_id = wished.budget_id and w.entity_id = wished.entity_id
     join public.budget_limits as b on b.id = w.budget_id
     left join public.budget_grants as g on g.window_id = w.id and g.holder = answer_request.holder
+    cross join lateral json_to_record(coalesce(wished.here -> w.id::text, '{}'))
+      as k (granted numeric, held numeric, unposted numeric)
     where w.id = any(window_ids)
   ),
 
@@ -262,7 +271,7 @@ begin
   select
     array_agg(row(
       j.id, j.budget_id, j.entity_id, j.period, j.starts_at, j.ends_at, j.limit_amount, j.spent, j.granted,
-      j.mine, j.throttle_interval, case when j.is_short then 0 else j.need + j.extra end, j.is_short, j.stops, j.throttles
+      j.mine, j.spent_with_unposted, j.held, j.throttle_interval, case when j.is_short then 0 else j.need + j.extra end, j.is_short, j.stops, j.throttles
     )::vital_private.requested_window order by j.id),
     coalesce(bool_or(j.is_short), false),
     coalesce(bool_or(j.stops), false),
@@ -309,11 +318,11 @@ begin
     -- That a call no longer fits under a limit is an alert too, whatever is spent so far: its threshold is 0.
     insert into public.cost_alerts (
       budget_id, organization_id, entity_type, entity_id, metric, action, enforce, period, window_starts_at, window_ends_at,
-      threshold, limit_amount, spent
+      threshold, limit_amount, spent, held
     )
     select
       b.id, b.organization_id, b.entity_type, w.entity_id, b.metric, b.action, b.enforce, w.period, w.starts_at, w.ends_at,
-      0, w.limit_amount, w.spent
+      0, w.limit_amount, w.spent_with_unposted, w.held
     from unnest(windows) as w
     join public.budget_limits as b on b.id = w.budget_id
     where w.over and cardinality(b.alert_thresholds) > 0

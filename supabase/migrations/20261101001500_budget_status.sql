@@ -1,30 +1,5 @@
 -- What people ask about budgets: which windows are running, which ones a call would meet, and whether all sums are right.
 
--- A window with its budget, as people and the command line read it. The policies of both tables hold in it.
-create view public.budget_status with (security_invoker = true) as
-select
-  w.id,
-  w.budget_id,
-  b.organization_id,
-  b.entity_type,
-  w.entity_id,
-  b.metric,
-  b.action,
-  b.enforce,
-  w.period,
-  w.starts_at,
-  w.ends_at,
-  b.timezone,
-  w.limit_amount,
-  w.spent,
-  w.granted,
-  w.limit_amount - w.spent - w.granted as remaining,
-  round(100 * w.spent / nullif(w.limit_amount, 0), 1) as spent_percent
-from public.budget_windows as w
-inner join public.budget_limits as b on w.budget_id = b.id;
-
-comment on view public.budget_status is 'Windows of budgets: spent, granted to processes and remaining, in the metric of the budget.';
-
 -- The limit in force now, also for those who may not read the exceptions, of windows that they may see.
 create function vital_private.limit_for(budget_id bigint, entity text, period text) returns numeric
 language sql
@@ -42,6 +17,40 @@ as $$
       or (b.entity_type = 'organization' and entity = any((select vital_private.administered_organizations())::text[]))
     )
 $$;
+
+-- A window with its budget, as people and the command line read it. The policies of both tables hold in it.
+create view public.budget_status with (security_invoker = true) as
+select
+  w.id,
+  w.budget_id,
+  b.organization_id,
+  b.entity_type,
+  w.entity_id,
+  b.metric,
+  b.action,
+  b.enforce,
+  w.period,
+  w.starts_at,
+  w.ends_at,
+  b.timezone,
+  f.limit_amount,
+  w.spent,
+  w.granted,
+  f.limit_amount - w.spent - w.granted as remaining,
+  round(100 * w.spent / nullif(f.limit_amount, 0), 1) as spent_percent
+from public.budget_windows as w
+inner join public.budget_limits as b on w.budget_id = b.id
+-- An exception may have ended since the window was last spent from.
+cross join lateral (
+  select
+    case
+      when w.limit_until <= now() and coalesce(w.ends_at, 'infinity') > now()
+        then coalesce(vital_private.limit_for(b.id, w.entity_id, w.period), w.limit_amount)
+      else w.limit_amount
+    end as limit_amount
+) as f;
+
+comment on view public.budget_status is 'Windows of budgets: spent, granted to processes and remaining, in the metric of the budget.';
 
 -- The windows that a call would meet now, also those in which nothing was spent yet. `entities` is a JSON object of what is known of the
 -- call: {"organization": "acme", "user": "u-1", "service": "workflow", "tier": "tier_1", ...}.
@@ -185,7 +194,7 @@ as $$
     limit least(greatest(max_rows, 1), 1000)
   ) as s
   left join public.budget_limits as b on b.id = (s.blocked_by ->> 'budget')::bigint
-  left join public.budget_windows as w
+  left join public.budget_status as w
     on w.budget_id = b.id and w.entity_id = s.blocked_by ->> 'entity_id' and w.period = s.blocked_by ->> 'period'
     and w.starts_at <= now() and coalesce(w.ends_at, 'infinity') > now()
 $$;

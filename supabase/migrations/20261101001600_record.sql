@@ -202,7 +202,7 @@ exception when others then
 end;
 $$;
 
--- Record a batch of calls: {"inserted": n, "duplicate": n, "rejected": [{"id", "sqlstate", "rule"}], "alerts": [...]}. Calls are known
+-- Record a batch of calls: {"now", "inserted": n, "duplicate": n, "rejected": [{"id", "sqlstate", "rule"}], "alerts": [...]}. Calls are known
 -- by their ids: sending one again changes nothing. In the same transaction they are posted to the windows of the budgets, what the
 -- process `holder` had been granted for them is taken out of its grants, and alerts that became due are written.
 create function public.record_calls_v1(calls text, holder text default null) returns json
@@ -216,7 +216,7 @@ begin
   -- Calls that replace others change the sums twice, and so would lock them out of order; such a batch, which is rare, runs alone.
   perform vital_private.lock_budgets(alone => strpos(calls, '"replaces_abandoned"') > 0);
   report := vital_private.record_batch(calls, 'vital_private.insert_calls'::regproc, holder);
-  return report || jsonb_build_object('alerts', vital_private.alerts_of_this_transaction());
+  return report || jsonb_build_object('now', clock_timestamp(), 'alerts', vital_private.alerts_of_this_transaction());
 end;
 $$;
 

@@ -82,4 +82,4 @@ $$;
 comment on function public.latency_percentile(numeric, double precision) is
 'A percentile in milliseconds of a latency_histogram or of the sum of several: latency_percentile(sum(latency_histogram), 0.95).';
 
-select vital_private.restrict_functions(api => '{latency_percentile, latency_percentiles}', helpers => '{latency_of}');
+select vital_private.restrict_functions(api => '{latency_percentile, latency_percentiles}', helpers => '{latency_bucket, latency_of}');

@@ -5,6 +5,20 @@
 -- usage_groupings. The text of expressions refers to fixed names: `call` is a row of token_usage_logs, `u` a row of an
 -- aggregation, `s` a row of sums of these.
 
+-- Whether an error's class is that of a time-out: of Python, of HTTP clients, or of a provider's own library.
+-- (No SET clause, so that PostgreSQL may inline it: it runs for every call recorded.)
+create function vital_private.is_time_out(error_type text) returns boolean
+language sql
+immutable
+parallel safe
+return error_type = any(
+  '{
+    TimeoutError, APITimeoutError, Timeout, TimeoutException, ReadTimeout, ConnectTimeout, WriteTimeout, PoolTimeout,
+    ReadTimeoutError, ConnectTimeoutError, ServerTimeoutError, SocketTimeoutError, ConnectionTimeoutError, DeadlineExceeded,
+    GatewayTimeout, GatewayTimeoutError, RequestTimeoutError, RequestTimeout, StreamChunkTimeoutError, NodeTimeoutError
+  }'::text[]
+);
+
 create table vital_private.usage_measures (
   position smallint not null unique,
   name text not null primary key,
@@ -15,7 +29,7 @@ create table vital_private.usage_measures (
   in_reports boolean not null,
   in_views boolean not null,
   about text not null,
-  constraint usage_measures_unit check (unit in ('calls', 'tokens', 'usd', 'share', 'ms', 'us', 'histogram')),
+  constraint usage_measures_unit check (unit in ('calls', 'tokens', 'usd', 'percent', 'ms', 'us', 'histogram')),
   constraint usage_measures_source check (num_nonnulls(of_call, of_sums, fraction) >= 1)
 );
 
@@ -104,7 +118,11 @@ insert into vital_private.usage_measures (position, name, unit, of_call, of_sums
   'case when call.latency_ms is null then 0 else (''1e'' || 12 * vital_private.latency_bucket(call.latency_ms))::numeric end',
   null, null, false, false, 'Add them up with sum(), then ask latency_percentile().'
 ),
--- What follows from sums. A share or an average of nothing is NULL.
+(
+  25, 'timed_out_calls', 'calls', 'case when vital_private.is_time_out(call.error_type) then call.calls::bigint else 0 end',
+  null, null, true, true, 'Calls that failed because nobody waited longer; they are among the failed ones.'
+),
+-- What follows from sums. A rate or an average of nothing is NULL.
 (
   101, 'cache_savings', 'usd', null, 's.potential_cost - s.total_cost', null, true, true,
   'US dollars that caches saved, those of providers and LangChain''s.'
@@ -114,20 +132,20 @@ insert into vital_private.usage_measures (position, name, unit, of_call, of_sums
   'US dollars a priced call; NULL where there is none.'
 ),
 (
-  103, 'hit_rate', 'share', null, 'round(s.cached_calls / nullif(s.calls, 0), 6)', null, true, true,
-  'The share of calls that LangChain answered from its own cache.'
+  103, 'hit_rate', 'percent', null, 'round(100.0 * s.cached_calls / nullif(s.calls, 0), 4)', null, true, true,
+  'Percent of calls that LangChain answered from its own cache.'
 ),
 (
-  104, 'success_rate', 'share', null, 'round((s.calls - s.failed_calls) / nullif(s.calls - s.blocked_calls, 0), 6)', null, true, true,
-  'The share of calls that succeeded; blocked calls were never made and do not count.'
+  104, 'success_rate', 'percent', null, 'round(100.0 * (s.calls - s.failed_calls) / nullif(s.calls - s.blocked_calls, 0), 4)', null, true, true,
+  'Percent of calls that succeeded; blocked calls were never made and do not count.'
 ),
 (
-  105, 'prompt_cache_rate', 'share', null, 'round(s.cache_read_tokens / nullif(s.prompt_tokens, 0), 6)', null, false, false,
-  'The share of prompt tokens that providers read from their caches.'
+  105, 'prompt_cache_rate', 'percent', null, 'round(100 * s.cache_read_tokens / nullif(s.prompt_tokens, 0), 4)', null, false, false,
+  'Percent of prompt tokens that providers read from their caches.'
 ),
 (
-  106, 'savings_rate', 'share', null, 'round((s.potential_cost - s.total_cost) / nullif(s.potential_cost, 0), 6)', null, false, false,
-  'The share of the potential cost that caches saved.'
+  106, 'savings_rate', 'percent', null, 'round(100 * (s.potential_cost - s.total_cost) / nullif(s.potential_cost, 0), 4)', null, false, false,
+  'Percent of the potential cost that caches saved.'
 ),
 (
   107, 'average_latency_ms', 'ms', null, 's.latency_us / 1000 / nullif(s.timed_calls, 0)', null, true, true,
@@ -135,7 +153,11 @@ insert into vital_private.usage_measures (position, name, unit, of_call, of_sums
 ),
 (108, 'p50_latency_ms', 'ms', null, null, 0.5, true, true, 'The median latency in milliseconds.'),
 (109, 'p95_latency_ms', 'ms', null, null, 0.95, true, true, '95 of 100 calls took at most so many milliseconds.'),
-(110, 'p99_latency_ms', 'ms', null, null, 0.99, true, true, '99 of 100 calls took at most so many milliseconds.');
+(110, 'p99_latency_ms', 'ms', null, null, 0.99, true, true, '99 of 100 calls took at most so many milliseconds.'),
+(
+  111, 'timeout_rate', 'percent', null, 'round(100.0 * s.timed_out_calls / nullif(s.calls - s.blocked_calls, 0), 4)', null, true, true,
+  'Percent of calls that timed out; blocked calls were never made and do not count.'
+);
 
 create table vital_private.usage_groupings (
   position smallint not null unique,
@@ -144,6 +166,7 @@ create table vital_private.usage_groupings (
   source text,
   condition text not null default 'true',
   name_column text,
+  call_names text[] not null default '{}',
   call_label text,
   sum_label text,
   is_report boolean not null default false,
@@ -153,7 +176,7 @@ create table vital_private.usage_groupings (
   day_detail text,
   details text,
   constraint usage_groupings_groups check (groups in ('few', 'few an organization', 'many')),
-  constraint usage_groupings_source check (source in ('daily_totals', 'daily_users', 'daily', 'daily_parts'))
+  constraint usage_groupings_source check (source in ('daily_totals', 'daily_users', 'daily_agents', 'daily_parts'))
 );
 
 comment on table vital_private.usage_groupings is 'By what calls can be grouped, and what each kind of report makes of a group.';
@@ -161,7 +184,9 @@ comment on column vital_private.usage_groupings.keys is 'The columns that make a
 comment on column vital_private.usage_groupings.source is 'The aggregation (usage_aggregations_...) that has them; NULL: only the calls do.';
 comment on column vital_private.usage_groupings.condition is 'Which rows of the aggregation belong to a report.';
 comment on column vital_private.usage_groupings.name_column is 'The column with a name for people, which may change: the newest counts.';
-comment on column vital_private.usage_groupings.call_label is 'How cost_breakdown names a group; NULL: it does not offer it.';
+comment on column vital_private.usage_groupings.call_names is 'The columns of calls that its label shows beside the keys: the newest count.';
+comment on column vital_private.usage_groupings.call_label is
+'How cost_breakdown names a group `u` of keys and newest names; NULL: it does not offer it.';
 comment on column vital_private.usage_groupings.sum_label is 'How top_usage names a group (%s: the newest name); NULL: it does not offer it.';
 comment on column vital_private.usage_groupings.is_report is 'Whether usage_report_v1 offers it.';
 comment on column vital_private.usage_groupings.groups is 'Of a report: how many groups there may be.';
@@ -170,32 +195,35 @@ comment on column vital_private.usage_groupings.more_measures is 'Of a report: m
 comment on column vital_private.usage_groupings.day_detail is 'Of a report: an aggregate over the rows of a group and day, ...';
 comment on column vital_private.usage_groupings.details is '... and what is shown of these (`d.day`, `d.detail`), as aggregates over days.';
 
-insert into vital_private.usage_groupings (position, name, keys, source, condition, name_column, call_label, sum_label) values
-(1, 'organization', '{organization_id}', 'daily_totals', 'true', null, 'call.organization_id', 'u.organization_id'),
-(2, 'service', '{service_type}', 'daily_totals', 'true', null, 'call.service_type', 'u.service_type'),
-(3, 'user', '{user_id}', 'daily_users', 'true', null, 'call.user_id', 'u.user_id'),
-(4, 'session', '{session_id}', null, 'true', null, 'call.session_id', null),
-(5, 'agent', '{agent_id}', 'daily', 'true', 'agent_name', 'coalesce(call.agent_name, call.agent_id)', 'coalesce(%s, u.agent_id)'),
-(6, 'tier', '{agent_tier}', 'daily', 'true', null, 'call.agent_tier', 'u.agent_tier'),
-(7, 'provider', '{provider}', 'daily', 'true', null, 'call.provider', 'u.provider'),
-(8, 'model', '{model}', 'daily', 'true', null, 'call.model', 'u.model'),
-(9, 'panel', '{panel_id}', 'daily_parts', 'true', null, null, 'u.panel_id'),
+insert into vital_private.usage_groupings (position, name, keys, source, condition, name_column, call_names, call_label, sum_label) values
+(1, 'organization', '{organization_id}', 'daily_totals', 'true', null, '{}', 'u.organization_id', 'u.organization_id'),
+(2, 'service', '{service_type}', 'daily_totals', 'true', null, '{}', 'u.service_type', 'u.service_type'),
+(3, 'user', '{user_id}', 'daily_users', 'true', null, '{}', 'u.user_id', 'u.user_id'),
+(4, 'session', '{session_id}', null, 'true', null, '{}', 'u.session_id', null),
 (
-  10, 'panel_seat', '{panel_id, panel_position, agent_id}', 'daily_parts', 'true', 'agent_name',
-  'call.panel_id || '' / seat '' || call.panel_position || coalesce('' of '' || call.panel_size, '''')
-    || coalesce('' / '' || coalesce(call.agent_name, call.agent_id), '''')',
+  5, 'agent', '{agent_id}', 'daily_agents', 'true', 'agent_name', '{agent_name}', 'coalesce(u.agent_name, u.agent_id)',
+  'coalesce(%s, u.agent_id)'
+),
+(6, 'tier', '{agent_tier}', 'daily_agents', 'true', null, '{}', 'u.agent_tier', 'u.agent_tier'),
+(7, 'provider', '{provider}', 'daily_agents', 'true', null, '{}', 'u.provider', 'u.provider'),
+(8, 'model', '{model}', 'daily_agents', 'true', null, '{}', 'u.model', 'u.model'),
+(9, 'panel', '{panel_id}', 'daily_parts', 'true', null, '{}', 'u.panel_id', 'u.panel_id'),
+(
+  10, 'panel_seat', '{panel_id, panel_position, agent_id}', 'daily_parts', 'true', 'agent_name', '{agent_name, panel_size}',
+  'u.panel_id || '' / seat '' || u.panel_position || coalesce('' of '' || u.panel_size, '''')
+    || coalesce('' / '' || coalesce(u.agent_name, u.agent_id), '''')',
   'concat_ws('' / '', u.panel_id, ''seat '' || u.panel_position, coalesce(%s, u.agent_id))'
 ),
-(11, 'workflow', '{workflow_id}', 'daily_parts', 'true', null, null, 'u.workflow_id'),
+(11, 'workflow', '{workflow_id}', 'daily_parts', 'true', null, '{}', 'u.workflow_id', 'u.workflow_id'),
 (
-  12, 'workflow_step', '{workflow_step, workflow_id}', 'daily_parts', 'true', 'workflow_step_name',
-  'coalesce(call.workflow_id || '' / '', '''') || coalesce(call.workflow_step_name, call.workflow_step)',
+  12, 'workflow_step', '{workflow_step, workflow_id}', 'daily_parts', 'true', 'workflow_step_name', '{workflow_step_name}',
+  'concat_ws('' / '', u.workflow_id, coalesce(u.workflow_step_name, u.workflow_step))',
   'concat_ws('' / '', u.workflow_id, coalesce(%s, u.workflow_step))'
 ),
-(13, 'solution', '{solution_id}', null, 'true', null, 'call.solution_id', null),
-(14, 'framework', '{framework}', null, 'true', null, 'call.framework', null),
-(15, 'message_type', '{message_type}', null, 'true', null, 'call.message_type', null),
-(16, 'status', '{status}', null, 'true', null, 'call.status', null);
+(13, 'solution', '{solution_id}', null, 'true', null, '{}', 'u.solution_id', null),
+(14, 'framework', '{framework}', 'daily_agents', 'true', null, '{}', 'u.framework', 'u.framework'),
+(15, 'message_type', '{message_type}', 'daily_agents', 'true', null, '{}', 'u.message_type', 'u.message_type'),
+(16, 'status', '{status}', null, 'true', null, '{}', 'u.status', null);
 
 insert into vital_private.usage_groupings (
   position, name, is_report, groups, keys, source, condition, name_column, ranked_by, more_measures, day_detail, details
@@ -208,7 +236,7 @@ insert into vital_private.usage_groupings (
   'bit_count(coalesce(bit_or(d.detail), 0)::bit(4)) as services, max(d.day) as last_day'
 ),
 (
-  103, 'agents', true, 'few an organization', '{organization_id, agent_id, agent_tier}', 'daily', 'true', 'agent_name', 'total_cost', '{}',
+  103, 'agents', true, 'few an organization', '{organization_id, agent_id, agent_tier}', 'daily_agents', 'true', 'agent_name', 'total_cost', '{}',
   null, null
 ),
 (
@@ -220,10 +248,10 @@ insert into vital_private.usage_groupings (
   'coalesce(u.workflow_id, u.workflow_step) is not null', 'workflow_step_name', 'total_cost', '{}', null, null
 ),
 (
-  106, 'models', true, 'few', '{provider, model}', 'daily', 'true', null, 'total_cost',
+  106, 'models', true, 'few', '{provider, model}', 'daily_agents', 'true', null, 'total_cost',
   '{reported_calls, reported_cost, reported_total_cost}', null, null
 ),
-(107, 'cache', true, 'few', '{service_type, provider, model}', 'daily', 'true', null, 'cache_savings', '{prompt_cache_rate}', null, null);
+(107, 'cache', true, 'few', '{service_type, provider, model}', 'daily_agents', 'true', null, 'cache_savings', '{prompt_cache_rate}', null, null);
 
 -- Functions that run with their caller's rights read the catalogue, so signed-in users may.
 select vital_private.restrict_relation('vital_private.usage_measures', readers => '{authenticated, service_role}');
@@ -307,13 +335,13 @@ as $$
   where m.in_reports or m.name = any(more)
 $$;
 
--- The sums of rows `u` that measures are made of, as columns: those that are shown themselves and those that others follow from.
-create function vital_private.sum_columns() returns text
+-- The measures whose sums others are made of, and those that are shown themselves.
+create function vital_private.summed_measures() returns text[]
 language sql
 stable
 set search_path = ''
 as $$
-  select string_agg(format('coalesce(sum(u.%1$I), 0) as %1$I', m.name), ', ' order by m.position)
+  select array_agg(m.name order by m.position)
   from vital_private.usage_measures as m
   where m.of_call is not null and (
     (m.of_sums is null and (m.in_reports or m.in_views))
@@ -321,6 +349,16 @@ as $$
     or exists (select from vital_private.usage_groupings as g where m.name = any(g.more_measures))
     or exists (select from vital_private.usage_measures as d where strpos(d.of_sums, 's.' || m.name) > 0)
   )
+$$;
+
+-- Their sums over rows `u`, as columns.
+create function vital_private.sum_columns() returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select string_agg(format('coalesce(sum(u.%1$I), 0) as %1$I', name), ', ' order by ordinality)
+  from unnest(vital_private.summed_measures()) with ordinality as m (name)
 $$;
 
 -- The newest of the names in a column of rows `u`.
@@ -414,5 +452,5 @@ comment on function public.usage_catalogue_v1() is 'What reports measure, with u
 
 select vital_private.restrict_functions(
   api => '{usage_catalogue_v1}',
-  helpers => '{measure, all_latencies, measure_columns, measures_json, sum_columns, newest, same_keys, grouping_named}'
+  helpers => '{is_time_out, measure, all_latencies, measure_columns, measures_json, summed_measures, sum_columns, newest, same_keys, grouping_named}'
 );

@@ -3,14 +3,14 @@
 --
 -- Five tables, each of which holds every call once (the last one: every call of a panel or workflow), so each adds up to the same
 -- bill. Their grains were chosen by measuring how many rows they hold for a hundred calls (docs/decisions/0022):
---   usage_aggregations_daily_totals   day, organization, service                                      0.9
---   usage_aggregations_hourly         hour, organization, service                                     5
---   usage_aggregations_daily_users    day, organization, user, service                                8
---   usage_aggregations_daily          day, organization, service, agent, tier, provider, model        21
---   usage_aggregations_daily_parts    day, organization, service, panel, seat, workflow, step, agent  17
+--   usage_aggregations_daily_totals   day, organization, service                                                        0.9
+--   usage_aggregations_hourly_totals  hour, organization, service                                                       5
+--   usage_aggregations_daily_users    day, organization, user, service                                                  8
+--   usage_aggregations_daily_agents   day, organization, service, agent, tier, framework, provider, model, message type 21
+--   usage_aggregations_daily_parts    day, organization, service, panel, seat, workflow, step, agent                    17
 -- Hours and days are those of UTC. The columns of measures are added by vital_private.build_usage_aggregations() below.
 
-create table public.usage_aggregations_hourly (
+create table public.usage_aggregations_hourly_totals (
   hour_start timestamptz not null,
   organization_id text,
   service_type text
@@ -22,15 +22,17 @@ create table public.usage_aggregations_daily_totals (
   service_type text
 ) with (fillfactor = 70);
 
-create table public.usage_aggregations_daily (
+create table public.usage_aggregations_daily_agents (
   day date not null,
   organization_id text,
   service_type text,
   agent_id text,
   agent_name text,
   agent_tier text,
+  framework text,
   provider text,
-  model text
+  model text,
+  message_type text
 ) with (fillfactor = 70);
 
 create table public.usage_aggregations_daily_users (
@@ -53,28 +55,29 @@ create table public.usage_aggregations_daily_parts (
   agent_name text
 ) with (fillfactor = 70);
 
-comment on table public.usage_aggregations_hourly is 'Calls by hour (UTC), organization and service.';
+comment on table public.usage_aggregations_hourly_totals is 'Calls by hour (UTC), organization and service.';
 comment on table public.usage_aggregations_daily_totals is 'Calls by day (UTC), organization and service.';
-comment on table public.usage_aggregations_daily is 'Calls by day (UTC), organization, service, agent, tier, provider and model.';
+comment on table public.usage_aggregations_daily_agents is
+'Calls by day (UTC), organization, service, agent, tier, framework, provider, model, message type.';
 comment on table public.usage_aggregations_daily_users is 'Calls by day (UTC), organization, user and service.';
 comment on table public.usage_aggregations_daily_parts is 'Calls of panels and workflows by day (UTC), seat or step, and agent.';
-comment on column public.usage_aggregations_daily.agent_name is 'A name that the agent had on that day.';
+comment on column public.usage_aggregations_daily_agents.agent_name is 'A name that the agent had on that day.';
 
-create unique index usage_aggregations_hourly_key on public.usage_aggregations_hourly
+create unique index usage_aggregations_hourly_totals_key on public.usage_aggregations_hourly_totals
 (organization_id, hour_start, service_type) nulls not distinct;
 create unique index usage_aggregations_daily_totals_key on public.usage_aggregations_daily_totals
 (organization_id, day, service_type) nulls not distinct;
-create unique index usage_aggregations_daily_key on public.usage_aggregations_daily
-(organization_id, day, service_type, agent_id, agent_tier, provider, model) nulls not distinct;
+create unique index usage_aggregations_daily_agents_key on public.usage_aggregations_daily_agents
+(organization_id, day, service_type, agent_id, agent_tier, framework, provider, model, message_type) nulls not distinct;
 create unique index usage_aggregations_daily_users_key on public.usage_aggregations_daily_users
 (organization_id, day, user_id, service_type) nulls not distinct;
 create unique index usage_aggregations_daily_parts_key on public.usage_aggregations_daily_parts
 (organization_id, day, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id) nulls not distinct;
 
 -- For reports over all organizations. Rows are written in the order of time, which is all that a block range index needs.
-create index usage_aggregations_hourly_time on public.usage_aggregations_hourly using brin (hour_start);
+create index usage_aggregations_hourly_totals_time on public.usage_aggregations_hourly_totals using brin (hour_start);
 create index usage_aggregations_daily_totals_time on public.usage_aggregations_daily_totals using brin (day);
-create index usage_aggregations_daily_time on public.usage_aggregations_daily using brin (day);
+create index usage_aggregations_daily_agents_time on public.usage_aggregations_daily_agents using brin (day);
 create index usage_aggregations_daily_users_time on public.usage_aggregations_daily_users using brin (day);
 create index usage_aggregations_daily_parts_time on public.usage_aggregations_daily_parts using brin (day);
 create index usage_aggregations_daily_users_user on public.usage_aggregations_daily_users (user_id, day);
@@ -90,11 +93,11 @@ create table vital_private.usage_aggregations (
 );
 
 insert into vital_private.usage_aggregations (position, target, keys, names, condition) values
-(1, 'usage_aggregations_hourly', '{organization_id, hour_start, service_type}', '{}', 'true'),
+(1, 'usage_aggregations_hourly_totals', '{organization_id, hour_start, service_type}', '{}', 'true'),
 (2, 'usage_aggregations_daily_totals', '{organization_id, day, service_type}', '{}', 'true'),
 (
-  3, 'usage_aggregations_daily', '{organization_id, day, service_type, agent_id, agent_tier, provider, model}',
-  '{agent_name}', 'true'
+  3, 'usage_aggregations_daily_agents',
+  '{organization_id, day, service_type, agent_id, agent_tier, framework, provider, model, message_type}', '{agent_name}', 'true'
 ),
 (4, 'usage_aggregations_daily_users', '{organization_id, day, user_id, service_type}', '{}', 'true'),
 (
@@ -168,8 +171,9 @@ as $$
     $query$(
       select
         date_bin('1 hour', call.created_at, '2000-01-01 00:00:00+00') as hour_start, (call.created_at at time zone 'UTC')::date as day,
-        call.organization_id, call.user_id, call.service_type, call.agent_id, call.agent_name, call.agent_tier, call.provider, call.model,
-        call.panel_id, call.panel_position, call.workflow_id, call.workflow_step, call.workflow_step_name, %s
+        call.organization_id, call.user_id, call.service_type, call.agent_id, call.agent_name, call.agent_tier, call.framework,
+        call.provider, call.model, call.message_type, call.panel_id, call.panel_position, call.workflow_id, call.workflow_step,
+        call.workflow_step_name, %s
       from %s as call
     )$query$,
     string_agg(format(case when signed then 'call.sign * (%s) as %I' else '%s as %I' end, m.of_call, m.name), ', ' order by m.position),
@@ -219,9 +223,23 @@ as $$
   from (select vital_private.kept_measures() as measures) as m
 $$;
 
+-- The text of a query of the reader's own calls that none of the sums which they may read holds: those outside the organizations that they
+-- administer. It is empty for whoever reads all sums. The conditions are such that the index by user and time serves them.
+create function vital_private.own_calls() returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select $query$(
+      select c.* from public.token_usage_logs as c
+      where (select current_user) = 'authenticated' and c.user_id = (select auth.jwt()) ->> 'sub'
+        and (c.organization_id is null or c.organization_id <> all((select vital_private.administered_organizations())::text[]))
+    )$query$
+$$;
+
 -- Bring everything that keeps the sums in line with usage_measures and usage_aggregations: the columns of the aggregations, the view of
--- measured calls, and the triggers. Call it after a row was added to usage_measures; days from before are counted again
--- with queue_backfill_v1. What counts again and compares (the next migration) and the reports read the catalogue each time.
+-- measured calls, the views of what one may see, and the triggers. Call it after a row was added to usage_measures; days from before are
+-- counted again with queue_backfill_v1. What counts again and compares (the next migration) and the reports read the catalogue each time.
 create function vital_private.build_usage_aggregations() returns void
 language plpgsql
 set search_path = ''
@@ -236,9 +254,11 @@ declare
     'insert', 'new table as added', 'update', 'old table as removed new table as added', 'delete', 'old table as removed'
   );
   -- Everything by which the aggregations without seats and steps group.
-  folded constant text[] := '{hour_start, day, organization_id, user_id, service_type, agent_id, agent_name, agent_tier, provider, model}';
+  folded constant text[] :=
+    '{hour_start, day, organization_id, user_id, service_type, agent_id, agent_name, agent_tier, framework, provider, model, message_type}';
   measures constant text[] := vital_private.kept_measures();
   kept record;
+  aggregation vital_private.usage_aggregations;
   operation text;
 begin
   for kept in
@@ -268,6 +288,28 @@ begin
     ) as c
   );
   perform vital_private.restrict_relation('vital_private.measured_calls', readers => '{authenticated, service_role}');
+
+  -- The aggregations as anybody may see them: organizations' sums for whoever administers them, and whoever does not is shown what their
+  -- own calls come to, since but for the sums of users no row holds those alone. New measures come last, so replacing does.
+  for aggregation in select * from vital_private.usage_aggregations order by position loop
+    execute format(
+      'create or replace view vital_private.%1$I with (security_invoker = true) as select %2$s from public.%3$I as u%4$s',
+      replace(aggregation.target, 'usage_aggregations_', 'visible_'),
+      columns.list,
+      aggregation.target,
+      case when 'user_id' <> all(aggregation.keys) then format(
+        ' union all select %s from %s as u where %s',
+        columns.list, vital_private.measured(vital_private.own_calls()), aggregation.condition
+      ) end
+    )
+    from (
+      select string_agg(format('u.%I', c), ', ' order by ordinality) as list
+      from unnest(aggregation.keys || aggregation.names || measures) with ordinality as c
+    ) as columns;
+    perform vital_private.restrict_relation(
+      format('vital_private.%I', replace(aggregation.target, 'usage_aggregations_', 'visible_')), readers => '{authenticated, service_role}'
+    );
+  end loop;
 
   -- The triggers, one for each kind of statement. They first fold the calls by everything but seats and steps, which makes four of the
   -- five tables cheap: the turns of a conversation become one row. Each fills the tables in the same order.

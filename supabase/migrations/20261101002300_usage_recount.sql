@@ -264,7 +264,7 @@ begin
     perform vital_private.recount_buckets('hour_start', null, starts_at, starts_at + interval '1 day');
     perform vital_private.recount_buckets('day', null, starts_at, starts_at + interval '1 day');
     select sum(h.calls) into counted
-    from public.usage_aggregations_hourly as h
+    from public.usage_aggregations_hourly_totals as h
     where h.hour_start >= starts_at and h.hour_start < starts_at + interval '1 day';
   end if;
   return json_build_object(

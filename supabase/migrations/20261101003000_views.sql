@@ -5,16 +5,29 @@ with (security_invoker = true)
 as
 select
   id,
+  user_id,
+  agent_id,
+  agent_name,
+  framework,
+  provider,
+  message_type,
+  prompt_tokens as input_tokens,
+  completion_tokens as output_tokens,
+  total_tokens,
+  total_cost as cost_usd,
+  latency_ms as response_time_ms,
+  success,
+  error_type as error_message,
+  metadata as request_metadata,
+  created_at as timestamp,
+  -- What the columns above leave out, and the call's own names for some of them.
   created_at,
   organization_id,
-  user_id,
   session_id,
   service_type,
   service_id,
   service_name,
   service_run_id,
-  agent_id,
-  agent_name,
   agent_tier,
   agent_role,
   workflow_id,
@@ -24,17 +37,13 @@ select
   panel_position,
   panel_size,
   solution_id,
-  framework,
-  provider,
   model,
   requested_model,
   sent_model,
   call_type,
-  message_type,
   calls,
   prompt_tokens,
   completion_tokens,
-  total_tokens,
   cache_read_tokens,
   cache_write_tokens,
   reasoning_tokens,
@@ -52,12 +61,10 @@ select
   reported_cost,
   budget_action,
   throttled_ms,
-  latency_ms as response_time_ms,
   ttft_ms,
   first_word_ms,
   cache_hit,
   status,
-  success,
   error_type,
   trace_id,
   run_id,
@@ -65,7 +72,8 @@ select
   metadata
 from public.token_usage_logs;
 
-comment on view public.agent_usage_detailed is 'Every call: who, what for, tokens, cost, response time, success, error class, metadata.';
+comment on view public.agent_usage_detailed is
+'Every call: who, what for, tokens, cost, response time, success, error class, metadata; cost_usd is NULL where no price is known.';
 
 -- A workflow or solution run with everything inside it: calls of the run itself and of the runs nested in it.
 create view public.workflow_analytics

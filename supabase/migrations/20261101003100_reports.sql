@@ -1,13 +1,18 @@
 -- Reports: what was spent by whom and on what. All but cost_breakdown read the aggregations, which takes milliseconds at ten million
 -- calls. What signed-in users may call runs with their rights, so the policies decide what they see: admins their
--- organizations' calls, the service role all. Days are those of UTC. Groupings and measures are those of the catalogue.
+-- organizations' calls and what is their own, users what is their own, the service role all. Days are those of UTC. Groupings and
+-- measures are those of the catalogue.
+--
+-- Each function sets a time limit. The Data API applies it to the whole request. A statement that is under way keeps the limit with
+-- which it began, so in SQL the session's own statement_timeout counts.
 
 -- What was spent between two instants, grouped by one thing, from the calls themselves: select * from cost_breakdown('panel_seat').
--- Costs are US dollars of priced calls; unpriced ones are counted beside them.
+-- Costs are US dollars of priced calls; unpriced ones are counted beside them. A group is told by its key, and `label` names it as its
+-- newest calls do: two agents of one name stay two, and one that was renamed stays one.
 create function public.cost_breakdown(
   by text,
-  since timestamptz default '-infinity',
-  until timestamptz default 'infinity',
+  since timestamptz default null,
+  until timestamptz default null,
   organization text default null
 ) returns table (
   label text,
@@ -19,33 +24,69 @@ create function public.cost_breakdown(
   completion_tokens numeric,
   total_cost numeric,
   potential_cost numeric,
-  average_latency_ms double precision
+  average_latency_ms double precision,
+  key text
 )
 language plpgsql
 stable
 set search_path = ''
+set statement_timeout = '8s'
 as $$
 declare
   chosen constant vital_private.usage_groupings := vital_private.grouping_named(by, offered_by => 'cost_breakdown');
 begin
+  perform vital_private.check_times(since, until);
   return query execute format(
     $query$
       select
-        %1$s,
-        sum(call.calls),
-        coalesce(sum(call.calls) filter (where not call.success), 0),
-        coalesce(sum(call.calls) filter (where call.cache_hit), 0),
-        coalesce(sum(call.calls) filter (where not call.priced), 0),
-        sum(call.prompt_tokens),
-        sum(call.completion_tokens),
-        coalesce(sum(call.total_cost), 0),
-        coalesce(sum(call.potential_cost), 0),
-        avg(call.latency_ms)
-      from public.token_usage_logs as call
-      where call.created_at >= $1 and call.created_at < $2 and ($3 is null or call.organization_id = $3) and (%1$s) is not null
-      group by 1
-      order by 8 desc, 2 desc, 1
-    $query$, chosen.call_label
+        %5$s, u.calls::bigint, u.failed_calls::bigint, u.cached_calls::bigint, u.unpriced_calls::bigint, u.prompt_tokens,
+        u.completion_tokens, u.total_cost, u.potential_cost, u.latency_ms / nullif(u.timed_calls, 0)::double precision, %6$s
+      from (
+        select
+          %1$s, sum(u.calls) as calls, sum(u.failed_calls) as failed_calls, sum(u.cached_calls) as cached_calls,
+          sum(u.unpriced_calls) as unpriced_calls, sum(u.prompt_tokens) as prompt_tokens,
+          sum(u.completion_tokens) as completion_tokens, sum(u.total_cost) as total_cost, sum(u.potential_cost) as potential_cost,
+          sum(u.latency_ms) as latency_ms, sum(u.timed_calls) as timed_calls%2$s
+        from (
+          select
+            %3$s,
+            max(u.created_at) as last_at,
+            sum(u.calls) as calls,
+            coalesce(sum(u.calls) filter (where not u.success), 0) as failed_calls,
+            coalesce(sum(u.calls) filter (where u.cache_hit), 0) as cached_calls,
+            coalesce(sum(u.calls) filter (where not u.priced), 0) as unpriced_calls,
+            sum(u.prompt_tokens) as prompt_tokens,
+            sum(u.completion_tokens) as completion_tokens,
+            coalesce(sum(u.total_cost), 0) as total_cost,
+            coalesce(sum(u.potential_cost), 0) as potential_cost,
+            sum(u.latency_ms) as latency_ms,
+            count(u.latency_ms) as timed_calls
+          from public.token_usage_logs as u
+          where %4$s
+          group by %3$s
+        ) as u
+        group by %1$s
+      ) as u
+      where (%5$s) is not null
+      order by u.total_cost desc, u.calls desc, 1, 11
+    $query$,
+    (select string_agg(format('u.%I', k), ', ') from unnest(chosen.keys) as k),
+    (
+      select string_agg(
+        format(', (array_agg(u.%1$I order by u.last_at desc, u.%1$I desc) filter (where u.%1$I is not null))[1] as %1$I', n), ''
+      )
+      from unnest(chosen.call_names) as n
+    ),
+    (select string_agg(format('u.%I', k), ', ') from unnest(chosen.keys || chosen.call_names) as k),
+    concat_ws(
+      ' and ',
+      format('u.%I is not null', chosen.keys[1]),
+      case when since is not null then 'u.created_at >= $1' end,
+      case when until is not null then 'u.created_at < $2' end,
+      case when organization is not null then 'u.organization_id = $3' end
+    ),
+    chosen.call_label,
+    format('concat_ws('' / '', %s)', (select string_agg(format('u.%I', k), ', ') from unnest(chosen.keys) as k))
   ) using since, until, organization;
 end;
 $$;
@@ -60,7 +101,7 @@ returns table (
   unpriced_calls bigint,
   total_tokens numeric,
   total_cost numeric,
-  share_of_cost numeric,
+  percent_of_cost numeric,
   cache_savings numeric,
   hit_rate numeric,
   success_rate numeric,
@@ -72,28 +113,29 @@ stable
 set search_path = ''
 set timezone = 'UTC'
 set work_mem = '64MB'
+set statement_timeout = '8s'
 as $$
 declare
-  first_day constant date := vital_private.first_of_days(days);
+  first_day constant date := vital_private.first_of_days(coalesce(days, 30));
   chosen constant vital_private.usage_groupings := vital_private.grouping_named(by, offered_by => 'top_usage');
 begin
   return query execute format(
     $query$
       select
-        s.label, %7$s, round(s.total_cost / nullif(s.whole, 0), 6), %8$s
+        s.label, %7$s, round(100 * s.total_cost / nullif(s.whole, 0), 4), %8$s
       from (
         select p.place, p.whole, %3$s as label, %4$s
-        from public.usage_aggregations_%1$s as u
+        from vital_private.visible_%1$s as u
         inner join (
           -- First which groups, by the few sums that decide it; then all measures, of these groups alone.
           select %2$s, row_number() over dearest as place, sum(sum(u.total_cost)) over () as whole
-          from public.usage_aggregations_%1$s as u
+          from vital_private.visible_%1$s as u
           where %5$s
           group by %2$s
           having sum(u.calls) > 0
           window dearest as (order by sum(u.total_cost) desc, sum(u.calls) desc, %2$s)
           order by place
-          limit greatest($3, 0)
+          limit $3
         ) as p on %6$s
         where %5$s
         group by p.place, p.whole, %2$s
@@ -114,7 +156,7 @@ begin
     vital_private.same_keys(chosen.keys),
     vital_private.measure_columns('{calls, failed_calls, unpriced_calls, total_tokens, total_cost}'),
     vital_private.measure_columns('{cache_savings, hit_rate, success_rate, average_latency_ms, p95_latency_ms}')
-  ) using first_day, organization, max_rows;
+  ) using first_day, organization, vital_private.rows_wanted(max_rows, 20);
 end;
 $$;
 
@@ -137,6 +179,7 @@ security definer
 set search_path = ''
 set timezone = 'UTC'
 set work_mem = '64MB'
+set statement_timeout = '60s'
 as $$
 declare
   first_day constant date := date_trunc('day', since)::date;
@@ -152,8 +195,9 @@ declare
   answer json;
 begin
   if since is null or until is null then
-    raise exception 'A report needs to know from when until when.' using errcode = '22023';
+    raise exception 'A report needs to know from when until when.' using errcode = '22023', hint = 'Name since and until.';
   end if;
+  perform vital_private.check_times(since, until);
   execute format(
     $query$
       with groups as materialized (
@@ -238,7 +282,7 @@ begin
     end,
     case when one_pass then 'sum(u.total_cost) as total_cost' else vital_private.sum_columns() end,
     case when one_pass then 'p' else 'd' end
-  ) into answer using first_day, last_day, organization, least(greatest(rows, 0), 100000), report;
+  ) into answer using first_day, last_day, organization, least(vital_private.rows_wanted(rows, 50), 100000), report;
   return answer;
 end;
 $$;
@@ -263,6 +307,7 @@ returns table (
 language plpgsql
 stable
 set search_path = ''
+set statement_timeout = '8s'
 as $$
 begin
   return query execute format(
@@ -270,7 +315,7 @@ begin
       select s.organization_id, s.agent_id, s.agent_name, %3$s
       from (
         select u.organization_id, u.agent_id, %1$s as agent_name, %2$s
-        from public.usage_aggregations_daily as u
+        from vital_private.visible_daily_agents as u
         where u.day >= $1
           and u.agent_id is not null
           and ($3 is null or u.agent_id = $3)
@@ -286,7 +331,7 @@ begin
       '{calls, failed_calls, blocked_calls, success_rate, unpriced_calls, total_cost, cache_savings, hit_rate, average_latency_ms}'
     ),
     case when organization is null then 'true' else 'u.organization_id = $2' end
-  ) using vital_private.first_of_days(days), organization, agent;
+  ) using vital_private.first_of_days(coalesce(days, 30)), organization, agent;
 end;
 $$;
 
@@ -311,6 +356,7 @@ returns table (
 language plpgsql
 stable
 set search_path = ''
+set statement_timeout = '8s'
 as $$
 begin
   return query execute format(
@@ -340,17 +386,18 @@ begin
         group by u.organization_id, u.user_id
       ) as s
       order by s.active_days desc, s.calls desc, s.user_id, s.organization_id
-      limit greatest($3, 0)
+      limit $3
     $query$,
     case when organization is null then 'true' else 'u.organization_id = $2' end,
     vital_private.measure_columns('{calls}'),
     vital_private.measure_columns('{failed_calls, unpriced_calls, total_cost, cache_savings, hit_rate}')
-  ) using vital_private.first_of_days(days), organization, max_rows;
+  ) using vital_private.first_of_days(coalesce(days, 30)), organization, vital_private.rows_wanted(max_rows, 100);
 end;
 $$;
 
--- What an organization used between two instants, to the microsecond: whole hours from the aggregation, the parts of hours at both ends
--- from the calls. So it is exact in every time zone: select * from organization_cost('acme', '2026-03-01 Asia/Kolkata', '2026-04-01 Asia/Kolkata')
+-- What an organization used between two instants (NULL: from its first call, until its last), to the microsecond: whole hours from the
+-- aggregation, the parts of hours at both ends from the calls. So it is exact in every time zone:
+-- select * from organization_cost('acme', '2026-03-01 Asia/Kolkata', '2026-04-01 Asia/Kolkata')
 create function public.organization_cost(organization text, since timestamptz, until timestamptz)
 returns table (
   calls bigint,
@@ -365,14 +412,22 @@ returns table (
 language plpgsql
 stable
 set search_path = ''
+set statement_timeout = '8s'
 as $$
 declare
-  first_hour constant timestamptz := date_trunc('hour', since + interval '1 hour' - interval '1 microsecond', 'UTC');
-  last_hour constant timestamptz := date_trunc('hour', until, 'UTC');
+  from_instant constant timestamptz := coalesce(since, '-infinity');
+  until_instant constant timestamptz := coalesce(until, 'infinity');
+  first_hour constant timestamptz := date_trunc('hour', from_instant + interval '1 hour' - interval '1 microsecond', 'UTC');
+  last_hour constant timestamptz := date_trunc('hour', until_instant, 'UTC');
   kept_since constant timestamptz := vital_private.rows_kept_since();
 begin
-  perform vital_private.check_administered(organization) where organization is not null;
-  if (since < least(first_hour, until) and since < kept_since) or (until > greatest(last_hour, since) and last_hour < kept_since) then
+  if organization is null then
+    raise exception 'Which organization?' using errcode = '22023', hint = 'Name one; top_usage(''organization'') lists them.';
+  end if;
+  perform vital_private.check_times(since, until);
+  perform vital_private.check_administered(organization);
+  if (from_instant < least(first_hour, until_instant) and from_instant < kept_since)
+    or (until_instant > greatest(last_hour, from_instant) and last_hour < kept_since) then
     raise exception 'The calls before % are gone, and with them what parts of hours cost. Ask for whole hours (UTC) there.', kept_since
       using errcode = '55000';
   end if;
@@ -388,17 +443,17 @@ begin
     coalesce(sum(u.potential_cost) - sum(u.total_cost), 0)
   from (
     select h.calls, h.failed_calls, h.cached_calls, h.unpriced_calls, h.total_tokens, h.total_cost, h.potential_cost
-    from public.usage_aggregations_hourly as h
+    from public.usage_aggregations_hourly_totals as h
     where h.organization_id = organization and h.hour_start >= first_hour and h.hour_start < last_hour
     union all
     select c.calls, c.failed_calls, c.cached_calls, c.unpriced_calls, c.total_tokens, c.total_cost, c.potential_cost
     from vital_private.measured_calls as c
-    where c.organization_id = organization and c.created_at >= since and c.created_at < least(first_hour, until)
+    where c.organization_id = organization and c.created_at >= from_instant and c.created_at < least(first_hour, until_instant)
     union all
     select c.calls, c.failed_calls, c.cached_calls, c.unpriced_calls, c.total_tokens, c.total_cost, c.potential_cost
     from vital_private.measured_calls as c
     -- Where both instants are in one hour, the part above holds all calls.
-    where c.organization_id = organization and c.created_at >= greatest(last_hour, first_hour) and c.created_at < until
+    where c.organization_id = organization and c.created_at >= greatest(last_hour, first_hour) and c.created_at < until_instant
   ) as u;
 end;
 $$;

@@ -331,7 +331,7 @@ begin
         ) as c
       )$query$,
       timezone,
-      case when source = 'usage_aggregations_hourly' then 's.hour_start' else 's.day::timestamp at time zone ''UTC''' end,
+      case when source = 'usage_aggregations_hourly_totals' then 's.hour_start' else 's.day::timestamp at time zone ''UTC''' end,
       case when by_users then 's.user_id' else 'null::text' end,
       (select string_agg(format(', s.%I as %I', d.of_sums, 'd_' || d.name), '') from unnest(chosen) as d where d.of_sums is not null)
       || coalesce((
@@ -341,7 +341,7 @@ begin
       (select string_agg(format(', s.%I', k), '') from unnest(kept) as k),
       source,
       case
-        when source = 'usage_aggregations_hourly' then 's.hour_start >= $1 and s.hour_start < $2'
+        when source = 'usage_aggregations_hourly_totals' then 's.hour_start >= $1 and s.hour_start < $2'
         else 's.day >= ($1 at time zone ''UTC'')::date and s.day < ($2 at time zone ''UTC'')::date'
       end,
       ' and ' || conditions

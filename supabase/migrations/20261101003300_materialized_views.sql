@@ -1,5 +1,6 @@
--- Materialized views over the last 30 days (today, UTC, and the 29 days before), and what refreshes them. They know no row level
--- security, so only the service role reads them. Views and functions of the migrations before show the same to everyone else.
+-- The last 30 days (today, UTC, and the 29 days before) by service, step, seat and user, with what runs cost. Each is a view, always fresh, of
+-- which organization admins see their organizations and users what is their own; and the same as a materialized view, `mv_...`, with
+-- what refreshes it. Materialized views know no row level security, so only the service role reads them.
 
 do $do$
 declare
@@ -12,7 +13,7 @@ declare
 begin
   execute format(
     $view$
-    create materialized view public.mv_service_costs as
+    create view public.service_costs with (security_invoker = true) as
     with runs as (
       select
         r.organization_id, r.service_type, count(*) as runs, count(*) filter (where r.status in ('error', 'cancelled', 'abandoned')) as failed_runs,
@@ -26,20 +27,21 @@ begin
       s.organization_id,
       s.service_type,
       %3$s,
-      s.total_cost / nullif(sum(s.total_cost) over (partition by s.organization_id), 0) as share_of_cost,
+      round(100 * s.total_cost / nullif(sum(s.total_cost) over (partition by s.organization_id), 0), 4) as percent_of_cost,
       coalesce(runs.runs, 0) as runs,
       coalesce(runs.failed_runs, 0) as failed_runs,
       runs.average_run_ms,
       s.total_cost / runs.runs as cost_per_run
     from (
       select u.organization_id, u.service_type, %4$s
-      from public.usage_aggregations_daily_totals as u
+      from vital_private.visible_daily_totals as u
       where u.day >= %2$s
       group by u.organization_id, u.service_type
       having sum(u.calls) > 0
     ) as s
     %5$s
-    left join runs on runs.organization_id is not distinct from s.organization_id and runs.service_type = s.service_type
+    left join runs on coalesce(runs.organization_id, '') = coalesce(s.organization_id, '')
+      and runs.organization_id is not distinct from s.organization_id and runs.service_type = s.service_type
     $view$,
     first_hour, first_day, measures, sums, percentiles
   );
@@ -52,15 +54,15 @@ begin
       (select string_agg(format('u.%I', k), ', ') from unnest(g.keys) as k) as keys
     from (
       values
-      ('mv_workflow_efficiency', 'workflows', 'workflow', 'workflow_id', 'workflow_runs'),
-      ('mv_panel_performance', 'panels', 'virtual_panel', 'panel_id', 'panel_runs')
+      ('workflow_efficiency', 'workflows', 'workflow', 'workflow_id', 'workflow_runs'),
+      ('panel_performance', 'panels', 'virtual_panel', 'panel_id', 'panel_runs')
     ) as v (view_name, report, service, whole, runs)
     inner join vital_private.usage_groupings as g on v.report = g.name
     order by g.position desc
   loop
     execute format(
       $view$
-      create materialized view public.%6$I as
+      create view public.%6$I with (security_invoker = true) as
       with runs as (
         select r.organization_id, r.%8$I, count(*) as runs
         from public.service_runs as r
@@ -72,14 +74,14 @@ begin
         %10$s,
         s.%12$I,
         %3$s,
-        s.total_cost / nullif(sum(s.total_cost) over (partition by s.organization_id, s.%8$I), 0) as share_of_cost,
-        s.latency_us / nullif(sum(s.latency_us) over (partition by s.organization_id, s.%8$I), 0) as share_of_time,
+        round(100 * s.total_cost / nullif(sum(s.total_cost) over (partition by s.organization_id, s.%8$I), 0), 4) as percent_of_cost,
+        round(100 * s.latency_us / nullif(sum(s.latency_us) over (partition by s.organization_id, s.%8$I), 0), 4) as percent_of_time,
         runs.runs as %9$I,
         s.calls / runs.runs as calls_per_run,
         s.total_cost / runs.runs as cost_per_run
       from (
         select %11$s, %13$s as %12$I, %4$s
-        from public.usage_aggregations_daily_parts as u
+        from vital_private.visible_daily_parts as u
         where u.day >= %2$s and %14$s
         group by %11$s
         having sum(u.calls) > 0
@@ -95,7 +97,7 @@ begin
 
   execute format(
     $view$
-    create materialized view public.mv_user_service_usage as
+    create view public.user_service_usage with (security_invoker = true) as
     with runs as (
       select r.organization_id, r.user_id, r.service_type, count(*) as runs
       from public.service_runs as r
@@ -116,7 +118,7 @@ begin
       select
         u.organization_id, u.user_id, u.service_type,
         count(*) filter (where u.calls > 0) as active_days, max(u.day) filter (where u.calls > 0) as last_day, %4$s
-      from public.usage_aggregations_daily_users as u
+      from vital_private.visible_daily_users as u
       where u.day >= %2$s
       group by u.organization_id, u.user_id, u.service_type
       having sum(u.calls) > 0
@@ -134,12 +136,22 @@ begin
 end;
 $do$;
 
-comment on materialized view public.mv_service_costs is 'The last 30 days by organization and service, with cost per run.';
-comment on materialized view public.mv_workflow_efficiency is
-'The last 30 days by workflow and step: share of the workflow''s cost and time, cost per run of the workflow.';
-comment on materialized view public.mv_panel_performance is
-'The last 30 days by panel, seat and agent: share of the panel''s cost and time, cost per session of the panel.';
-comment on materialized view public.mv_user_service_usage is 'The last 30 days by organization, user and service.';
+comment on view public.service_costs is 'The last 30 days by organization and service, with cost per run.';
+comment on view public.workflow_efficiency is
+'The last 30 days by workflow and step: percent of the workflow''s cost and time, cost per run of the workflow.';
+comment on view public.panel_performance is
+'The last 30 days by panel, seat and agent: percent of the panel''s cost and time, cost per session of the panel.';
+comment on view public.user_service_usage is 'The last 30 days by organization, user and service.';
+
+create materialized view public.mv_service_costs as select * from public.service_costs;
+create materialized view public.mv_workflow_efficiency as select * from public.workflow_efficiency;
+create materialized view public.mv_panel_performance as select * from public.panel_performance;
+create materialized view public.mv_user_service_usage as select * from public.user_service_usage;
+
+comment on materialized view public.mv_service_costs is 'service_costs as of its last refresh, of all organizations.';
+comment on materialized view public.mv_workflow_efficiency is 'workflow_efficiency as of its last refresh, of all organizations.';
+comment on materialized view public.mv_panel_performance is 'panel_performance as of its last refresh, of all organizations.';
+comment on materialized view public.mv_user_service_usage is 'user_service_usage as of its last refresh, of all organizations.';
 
 -- Refreshing concurrently needs a unique index; NULL is a key like any other.
 create unique index mv_service_costs_key on public.mv_service_costs (organization_id, service_type) nulls not distinct;
@@ -167,6 +179,10 @@ values
 ('mv_user_service_usage', now(), 0);
 
 select vital_private.restrict_relation('public.analytics_freshness', readers => '{service_role}');
+select vital_private.restrict_relation('public.service_costs', readers => '{authenticated, service_role}');
+select vital_private.restrict_relation('public.workflow_efficiency', readers => '{authenticated, service_role}');
+select vital_private.restrict_relation('public.panel_performance', readers => '{authenticated, service_role}');
+select vital_private.restrict_relation('public.user_service_usage', readers => '{authenticated, service_role}');
 select vital_private.restrict_relation('public.mv_service_costs', readers => '{service_role}');
 select vital_private.restrict_relation('public.mv_workflow_efficiency', readers => '{service_role}');
 select vital_private.restrict_relation('public.mv_panel_performance', readers => '{service_role}');

@@ -1,20 +1,86 @@
--- What a dashboard shows, in one answer. It runs with the rights of whoever asks.
+-- What a dashboard shows: a row a day, and all of it in one answer. Both run with the rights of whoever asks.
 
--- What a dashboard shows of an organization: the last `days` days, today (UTC) included, beside as many days before them. Amounts are text,
--- in US dollars of priced calls: {"organization", "since", "until", "days", "fresh_at", "totals", "previous", "change" (0.25 is a
--- quarter more; null where there was nothing before), "cache", "by_service", "by_model", "by_day", "top_users", "top_agents"}.
-create function public.get_dashboard_stats(project_id text, days integer default 30) returns json
+-- A project's last days, today (UTC) included: a row a day with the columns of usage_aggregations_daily, days without requests too, the oldest
+-- first: select * from get_dashboard_stats('acme', 7). `p_project_id` NULL counts all that one may see. Users see what is their own.
+create function public.get_dashboard_stats(p_project_id text default null, p_days integer default 30)
+returns setof public.usage_aggregations_daily
 language plpgsql
 stable
 set search_path = ''
 set timezone = 'UTC'
 set work_mem = '64MB'
+set statement_timeout = '8s'
 as $$
 declare
-  first_day constant date := vital_private.first_of_days(days);
+  filters constant text := concat_ws(' and ', 'u.day >= $2', case when p_project_id is not null then 'u.organization_id = $1' end);
+begin
+  return query execute format(
+    $query$
+      with parts as materialized (
+        select u.day, u.provider, u.model, sum(u.calls) as calls, sum(u.total_tokens) as total_tokens, sum(u.total_cost) as total_cost,
+          sum(u.unpriced_calls) as unpriced_calls
+        from vital_private.visible_daily_agents as u
+        where %1$s
+        group by u.day, u.provider, u.model
+        having sum(u.calls) > 0
+      ),
+
+      providers as (
+        select p.day, %2$s as told
+        from (select u.day, %3$s from parts as u group by u.day, name) as p
+        group by p.day
+      ),
+
+      models as (
+        select p.day, %2$s as told
+        from (select u.day, %4$s from parts as u group by u.day, name) as p
+        group by p.day
+      ),
+
+      totals as (
+        select u.day, %5$s from vital_private.visible_daily_totals as u where %1$s group by u.day
+      )
+
+      select $1, s.day, %6$s
+      from (
+        select d.day::date as day, %7$s, providers.told as by_provider, models.told as by_model
+        from generate_series($2::timestamp, now() at time zone 'UTC', interval '1 day') as d (day)
+        left join totals as t on t.day = d.day::date
+        left join providers on providers.day = d.day::date
+        left join models on models.day = d.day::date
+        offset 0
+      ) as s
+      order by s.day
+    $query$,
+    filters, vital_private.parts_json(), vital_private.part_columns('provider'), vital_private.part_columns('model'),
+    vital_private.sum_columns(),
+    vital_private.project_columns($json$coalesce(s.by_provider, '{}')$json$, $json$coalesce(s.by_model, '{}')$json$),
+    (select string_agg(format('coalesce(t.%1$I, 0) as %1$I', m), ', ') from unnest(vital_private.summed_measures()) as m)
+  ) using p_project_id, vital_private.first_of_days(coalesce(p_days, 30));
+end;
+$$;
+
+comment on function public.get_dashboard_stats(text, integer) is
+'A project''s last days: a row a day with the columns of usage_aggregations_daily, the oldest first.';
+
+-- What a dashboard shows of an organization: the last `days` days, today (UTC) included, beside as many days before them. Amounts are text,
+-- in US dollars of priced calls, rates are percent: {"organization", "since", "until", "days", "fresh_at", "totals", "previous",
+-- "change_percent" (25 is a quarter more; null where there was nothing before), "cache", "by_service", "by_model", "by_day", "top_users",
+-- "top_agents"}.
+create function public.dashboard_summary(organization text default null, days integer default 30) returns json
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+set work_mem = '64MB'
+set statement_timeout = '8s'
+as $$
+declare
+  first_day constant date := vital_private.first_of_days(coalesce(days, 30));
+  known_days constant integer := coalesce(days, 30);
   answer json;
 begin
-  perform vital_private.check_administered(project_id);
+  perform vital_private.check_administered(organization);
   execute format(
     $query$
       with services as materialized (
@@ -39,7 +105,7 @@ begin
           u.provider, u.model, u.agent_id, %1$s,
           -- The newest name is the one with the greatest day.
           max(array[u.day::text, u.agent_name] collate "C") filter (where u.agent_name is not null and u.calls > 0) as named
-        from public.usage_aggregations_daily as u
+        from public.usage_aggregations_daily_agents as u
         where u.day >= $2 and u.day < $2 + $3 and %2$s
         group by 1, 2, 3
         having sum(u.calls) > 0
@@ -60,10 +126,10 @@ begin
         'organization', $1, 'since', $2, 'until', $2 + $3 - 1, 'days', $3, 'fresh_at', now(),
         'totals', latest.shown,
         'previous', previous.shown || jsonb_build_object('since', $2 - $3, 'until', $2 - 1),
-        'change', json_build_object(
-          'calls', round((latest.calls - previous.calls) / nullif(previous.calls, 0), 4),
-          'total_cost', round((latest.total_cost - previous.total_cost) / nullif(previous.total_cost, 0), 4),
-          'active_users', round((latest.active_users - previous.active_users)::numeric / nullif(previous.active_users, 0), 4)
+        'change_percent', json_build_object(
+          'calls', round(100 * (latest.calls - previous.calls) / nullif(previous.calls, 0), 2),
+          'total_cost', round(100 * (latest.total_cost - previous.total_cost) / nullif(previous.total_cost, 0), 2),
+          'active_users', round(100.0 * (latest.active_users - previous.active_users) / nullif(previous.active_users, 0), 2)
         ),
         'cache', json_build_object(
           'cached_calls', latest.cached_calls, 'hit_rate', latest.shown -> 'hit_rate',
@@ -72,7 +138,7 @@ begin
         'by_service', (
           select coalesce(json_agg(
             jsonb_build_object(
-              'service_type', s.service_type, 'share', round(coalesce(s.total_cost / nullif(latest.total_cost, 0), 0), 6)
+              'service_type', s.service_type, 'percent_of_cost', round(coalesce(100 * s.total_cost / nullif(latest.total_cost, 0), 0), 4)
             ) || %3$s
             order by s.total_cost desc, s.calls desc, s.service_type
           ), '[]')
@@ -82,7 +148,7 @@ begin
           select coalesce(json_agg(
             jsonb_build_object(
               'provider', s.provider, 'model', s.model,
-              'share', round(coalesce(s.total_cost / nullif(latest.total_cost, 0), 0), 6)
+              'percent_of_cost', round(coalesce(100 * s.total_cost / nullif(latest.total_cost, 0), 0), 4)
             ) || %3$s
             order by s.total_cost desc, s.calls desc, s.provider, s.model
           ), '[]')
@@ -129,18 +195,18 @@ begin
       where latest.recent and not previous.recent
     $query$,
     vital_private.sum_columns(),
-    case when project_id is null then 'true' else 'u.organization_id = $1' end,
+    case when organization is null then 'true' else 'u.organization_id = $1' end,
     vital_private.measures_json(),
     vital_private.measure('savings_rate', 'latest'),
     vital_private.measure('prompt_cache_rate', 'latest'),
     vital_private.measure('cache_savings'),
     vital_private.measure('success_rate')
-  ) into answer using project_id, first_day, days;
+  ) into answer using organization, first_day, known_days;
   return answer;
 end;
 $$;
 
-comment on function public.get_dashboard_stats(text, integer) is
+comment on function public.dashboard_summary(text, integer) is
 'An organization''s last days as JSON: totals beside the days before, by service, model and day, top users and agents, cache savings.';
 
-select vital_private.restrict_functions(api => '{get_dashboard_stats}');
+select vital_private.restrict_functions(api => '{get_dashboard_stats, dashboard_summary}');

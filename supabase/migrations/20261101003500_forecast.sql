@@ -76,7 +76,7 @@ begin
   from days as d
   left join lateral (
     select h.total_cost, h.unpriced_calls
-    from public.usage_aggregations_hourly as h
+    from public.usage_aggregations_hourly_totals as h
     where (organizations is null or h.organization_id = any(organizations))
       and h.hour_start >= d.first_hour and h.hour_start < d.last_hour
     union all
@@ -149,7 +149,7 @@ begin
   with hours as materialized (
     select
       h.hour_start at time zone zone as local_start, sum(h.total_cost)::double precision as cost
-    from public.usage_aggregations_hourly as h
+    from public.usage_aggregations_hourly_totals as h
     where (organizations is null or h.organization_id = any(organizations))
       and h.hour_start >= moment - make_interval(days => (select max(s) from unnest(shifts) as s) + history_days + 2)
       and h.hour_start < date_trunc('hour', moment, 'UTC')
@@ -371,7 +371,7 @@ begin
     select greatest(min(s.hour_start), forecast.starts_at) into answer
     from (
       select h.hour_start, sum(sum(h.total_cost)) over (order by h.hour_start) as reached
-      from public.usage_aggregations_hourly as h
+      from public.usage_aggregations_hourly_totals as h
       where (organizations is null or h.organization_id = any(organizations))
         and h.hour_start > forecast.starts_at - interval '1 hour' and h.hour_start < moment
       group by h.hour_start
@@ -389,7 +389,7 @@ begin
   day := forecast.today + later;
   with habits as (
     select extract(hour from h.hour_start at time zone forecast.zone) as hour, sum(h.total_cost) as cost
-    from public.usage_aggregations_hourly as h
+    from public.usage_aggregations_hourly_totals as h
     where (organizations is null or h.organization_id = any(organizations))
       and h.hour_start >= moment - interval '56 days' and h.hour_start < moment
       and extract(isodow from h.hour_start at time zone forecast.zone) = extract(isodow from day)

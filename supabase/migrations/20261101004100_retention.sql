@@ -10,7 +10,7 @@ create table public.retention_policies (
   updated_at timestamptz not null default now(),
   constraint retention_policies_table check (
     table_name in (
-      'token_usage_logs', 'service_runs', 'usage_aggregations_hourly', 'usage_aggregations_daily', 'usage_aggregations_daily_users',
+      'token_usage_logs', 'service_runs', 'usage_aggregations_hourly_totals', 'usage_aggregations_daily_agents', 'usage_aggregations_daily_users',
       'usage_aggregations_daily_parts', 'usage_aggregations_daily_totals', 'budget_windows', 'cost_alerts', 'admin_audit'
     )
   ),
@@ -24,8 +24,8 @@ comment on column public.retention_policies.keep is 'At least 31 days; NULL: for
 insert into public.retention_policies (table_name, keep) values
 ('token_usage_logs', '90 days'),
 ('service_runs', '90 days'),
-('usage_aggregations_hourly', '7 years'),
-('usage_aggregations_daily', '7 years'),
+('usage_aggregations_hourly_totals', '7 years'),
+('usage_aggregations_daily_agents', '7 years'),
 ('usage_aggregations_daily_users', '7 years'),
 ('usage_aggregations_daily_parts', '7 years'),
 ('usage_aggregations_daily_totals', '7 years'),
@@ -108,7 +108,7 @@ as $$
     case table_name
       when 'token_usage_logs' then 't.created_at < %L'
       when 'service_runs' then 't.started_at < %L'
-      when 'usage_aggregations_hourly' then 't.hour_start < %L'
+      when 'usage_aggregations_hourly_totals' then 't.hour_start < %L'
       when 'budget_windows' then
         't.ends_at < %L and not exists (select from public.budget_grants as g where g.window_id = t.id)'
       -- An alert must not be deleted before its window, which would otherwise raise it again.

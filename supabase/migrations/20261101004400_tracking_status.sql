@@ -7,16 +7,10 @@ stable
 security definer
 set search_path = ''
 as $$
-declare
-  applied json := '[]';
 begin
-  if to_regclass('supabase_migrations.schema_migrations') is not null then
-    execute 'select coalesce(json_agg(version order by version), ''[]'') from supabase_migrations.schema_migrations' into applied;
-  end if;
   return json_build_object(
     'server_version', current_setting('server_version'),
     'database_time', now(),
-    'migrations', applied,
     'calls_last_day', (
       select coalesce(sum(calls), 0) from public.token_usage_logs where created_at >= now() - interval '1 day'
     ),

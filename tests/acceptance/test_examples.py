@@ -89,8 +89,7 @@ def test_a_workflow_is_attributed_step_by_step_into_its_subgraph(said: str, rows
     calls = rows()
     assert columns(calls, "workflow_step", "workflow_step_name", "agent_id", "total_cost") == [
         ("triage", "Triage", "cardio", GPT_4O),
-        ("sources", None, None, GPT_4O_MINI),
-        ("weigh", None, None, GPT_4O_MINI),
+        *[("research", None, None, GPT_4O_MINI)] * 2,
         ("report", "Report", "legal", CLAUDE_HAIKU_4_5),
     ]
     assert set(columns(calls, "service_type", "workflow_id", "service_name", "session_id", "framework")) == {
@@ -103,7 +102,7 @@ def test_a_workflow_is_attributed_step_by_step_into_its_subgraph(said: str, rows
         "report",
     ]
     total = only(rows("select steps, calls, total_cost, status from workflow_analytics"))
-    assert tuple(total.values()) == (4, 4, GPT_4O + 2 * GPT_4O_MINI + CLAUDE_HAIKU_4_5, "ok")
+    assert tuple(total.values()) == (3, 4, GPT_4O + 2 * GPT_4O_MINI + CLAUDE_HAIKU_4_5, "ok")
     assert "intake / Triage: 1 calls, $0.0067200" in said
 
 

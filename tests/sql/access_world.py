@@ -189,7 +189,7 @@ def make_world(connection: Connection) -> World:
     calls, runs = [], []
     for number, (user, organization) in OWNERS.items():
         whose = {"user_id": user, "organization_id": organization, "agent_id": "cardio"}
-        what = {"provider": "own", "model": "m", "latency_ms": 100}
+        what = {"provider": "own", "model": "m", "latency_ms": 100, "framework": "own", "message_type": "chat"}
         part = {"session_id": "s-1", "workflow_id": "intake", "panel_id": "board", "panel_size": 3}
         seat = {"panel_position": 1, "agent_name": "Cardiologist", "agent_tier": "tier_1", "workflow_step": "triage"}
         service = {"service_type": "workflow", "service_run_id": f"r-{number}", "request_hash": "the same"}
@@ -331,6 +331,20 @@ def at_once(**more: Any) -> Callable[[World], Mapping[str, Any]]:
     return lambda world: {"moment": (world.moment + timedelta(milliseconds=1)).isoformat(), **more}
 
 
+def lately_named(name: str, organization: str) -> Callable[[World], Mapping[str, Any]]:
+    """Arguments of a function that names its times otherwise: the day up to the calls."""
+    return lambda world: {
+        name: organization,
+        "start_time": (world.moment - timedelta(days=1)).isoformat(),
+        "end_time": (world.moment + timedelta(milliseconds=1)).isoformat(),
+    }
+
+
+def rate_of_own(reader: Reader) -> Iterable[Any]:
+    """All calls of the world succeeded; who sees none is told nothing."""
+    return {100 if reader.own | reader.administered else None}
+
+
 def if_admin_of_acme(reader: Reader) -> Iterable[Any] | None:
     """Whoever asks what an organization costs and is no admin of it is refused."""
     return {1, 2, 7} if 1 in reader.administered else None
@@ -352,17 +366,17 @@ def days(rows: Answer, _: World) -> Told:
     """The calls in the days of the system, in their agents and providers, and in their users."""
     told: Told = set()
     for row in rows:
-        told |= {("day", number) for number in calls_in(row["total_cost"])}
+        told |= {("day", number) for number in calls_in(row["total_cost_usd"])}
         told |= {("provider", number) for amount in row["cost_by_provider"].values() for number in calls_in(amount)}
-        for kind, listed in (("agent", row["popular_agents"]), ("user", row["top_users"])):
-            told |= {(kind, number) for one in listed for number in calls_in(one["total_cost"])}
+        for kind, listed in (("agent", row["popular_agents"]), ("user", row["top_users_by_usage"])):
+            told |= {(kind, number) for one in listed for number in calls_in(one["cost_usd"])}
     return told
 
 
 def days_of(reader: Reader) -> Iterable[Any]:
-    """Admins see their organizations' days, the calls of nobody in no user's sums."""
+    """Admins see their organizations' days, others their own, the calls of nobody in no user's sums."""
     kinds = ("day", "provider", "agent", "user")
-    return {(kind, number) for kind in kinds for number in reader.administered} - {("user", 5)}
+    return {(kind, number) for kind in kinds for number in reader.administered or reader.own} - {("user", 5)}
 
 
 def dashboard(answer: Answer, _: World) -> Told:
@@ -380,12 +394,25 @@ def dashboard_of_acme(reader: Reader) -> Iterable[Any] | None:
     return None if seen is None else {(part, number) for part in parts for number in seen}
 
 
+def parts_of_days(rows: Answer, _: World) -> Told:
+    """The calls in sums by time, and in their parts by provider and by model."""
+    told = {("sum", number) for row in rows for number in calls_in(row["total_cost_usd"])}
+    for part in ("by_provider", "by_model"):
+        told |= {(part, number) for row in rows for one in row[part].values() for number in calls_in(one["cost_usd"])}
+    return told
+
+
+def parts_of(calls: Iterable[int]) -> Told:
+    """All of these."""
+    return {(part, number) for part in ("sum", "by_provider", "by_model") for number in calls}
+
+
 MATERIALIZED = ("mv_panel_performance", "mv_service_costs", "mv_user_service_usage", "mv_workflow_efficiency")
 
 # Every table and view of the schema public, and every function that signed-in users may call.
 QUESTIONS = [
     Question("admin_audit", audited, audit_of),
-    Question("agent_performance_metrics", cost(), administered),
+    Question("agent_performance_metrics", cost("total_cost_usd"), own_and_administered),
     Question("agent_usage_detailed", cost(), own_and_administered),
     Question("analytics_freshness", column("name"), for_the_service_role(*MATERIALIZED)),
     Question("budget_grants", column("holder"), for_the_service_role("h")),
@@ -396,21 +423,25 @@ QUESTIONS = [
     Question("cost_alerts", windows, lambda r: r.windows),
     Question("model_prices", column("model"), for_admins("m")),
     *(Question(name, cost(), for_the_service_role(*OWNERS)) for name in MATERIALIZED),
+    *(Question(name.removeprefix("mv_"), cost(), own_and_administered) for name in MATERIALIZED),
     Question(
         "organization_members",
         lambda rows, _: {(row["organization_id"], row["user_id"]) for row in rows},
         lambda reader: reader.members,
     ),
     Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {10} if reader.is_admin else {0}),
-    Question("service_performance_metrics", cost(), administered),
+    Question("service_performance_metrics", cost(), own_and_administered),
     Question("service_runs", lambda rows, _: {int(row["id"][2:]) for row in rows}, own_and_administered),
     Question("system_analytics", days, days_of),
     Question("token_usage_logs", cost(), own_and_administered),
-    Question("usage_aggregations_daily", cost(), administered),
+    Question("usage_aggregations_daily_agents", cost(), administered),
     Question("usage_aggregations_daily_parts", cost(), administered),
     Question("usage_aggregations_daily_totals", cost(), administered),
     Question("usage_aggregations_daily_users", cost(), own_and_administered),
-    Question("usage_aggregations_hourly", cost(), administered),
+    Question("usage_aggregations_hourly_totals", cost(), administered),
+    Question("usage_aggregations_daily", parts_of_days, lambda reader: parts_of(own_and_administered(reader))),
+    Question("usage_aggregations_hourly", parts_of_days, lambda reader: parts_of(own_and_administered(reader))),
+    Question("usage_logs", cost("cost_usd"), own_and_administered),
     Question("workflow_analytics", cost(), own_and_administered),
     # Functions.
     Question("cost_breakdown", cost(), own_and_administered, {"by": "model"}),
@@ -422,22 +453,34 @@ QUESTIONS = [
     Question("usage_anomalies", anomalies, _of_acme, lately(organization="acme")),
     Question("duplicate_requests", cost("cost"), repeated, lately()),
     Question("duplicate_requests", cost("cost"), lambda r: repeated(r) & {1, 2, 7}, lately(organization="acme")),
-    Question("agent_success_rate", cost(), administered, {}),
+    Question("agent_success_rate", cost(), own_and_administered, {}),
     Question(
-        "agent_success_rate", cost(), lambda r: r.administered & {3, 6}, {"agent": "cardio", "organization": "other"}
+        "agent_success_rate",
+        cost(),
+        lambda r: (r.own | r.administered) & {3, 6},
+        {"agent": "cardio", "organization": "other"},
     ),
-    Question("get_dashboard_stats", dashboard, dashboard_of_acme, {"project_id": "acme"}),
     Question(
-        "get_dashboard_stats",
+        "get_dashboard_stats", parts_of_days, lambda r: parts_of(_of_acme(r)), {"p_project_id": "acme", "p_days": 7}
+    ),
+    Question("get_dashboard_stats", parts_of_days, lambda r: parts_of(own_and_administered(r)), {"p_project_id": None}),
+    Question("get_tenant_cost", lambda answer, _: calls_in(answer), _of_acme, lately_named("tenant_id", "acme")),
+    Question("get_agent_success_rate", lambda answer, _: {answer}, rate_of_own, {"agent_id": "cardio", "hours": 24}),
+    Question("dashboard_summary", dashboard, dashboard_of_acme, {"organization": "acme"}),
+    Question(
+        "dashboard_summary",
         lambda answer, _: calls_in(answer["totals"]["total_cost"]),
         for_the_service_role(*OWNERS),
-        {"project_id": None, "days": 7},
+        {"organization": None, "days": 7},
     ),
     *(
-        Question("top_usage", cost(), administered, {"by": by})
-        for by in ("service", "agent", "tier", "provider", "model", "panel", "panel_seat", "workflow", "workflow_step")
+        Question("top_usage", cost(), own_and_administered, {"by": by})
+        for by in (
+            *("service", "agent", "tier", "framework", "provider", "model", "message_type"),
+            *("panel", "panel_seat", "workflow", "workflow_step"),
+        )
     ),
-    Question("top_usage", cost(), lambda r: r.administered - {4, 5}, {"by": "organization"}),
+    Question("top_usage", cost(), lambda r: (r.own | r.administered) - {4, 5}, {"by": "organization"}),
     Question("top_usage", cost(), lambda r: (r.own | r.administered) - {5}, {"by": "user"}),
     Question("top_usage", cost(), _of_acme, {"by": "user", "organization": "acme"}),
     Question("user_engagement", cost(), lambda r: (r.own | r.administered) - {5}, {}),

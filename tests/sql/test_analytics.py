@@ -39,31 +39,39 @@ def test_the_system_view_has_a_row_a_day_with_the_right_figures(db: Connection) 
         an_unpriced_call(5, created_at=at(12), user_id="u-3"),
         a_call(6, created_at=at(13), user_id="u-3", **BLOCKED),
     )
-    days = query(db, "select * from system_analytics where day < '2026-01-15' order by day")
-    assert [(str(row["day"]), row["users"], row["active_users"], row["new_users"], row["calls"]) for row in days] == [
-        ("2026-01-10", 2, 2, 2, 3),
-        ("2026-01-11", 2, 0, 0, 0),
-        ("2026-01-12", 3, 2, 1, 3),
-        ("2026-01-13", 3, 1, 0, 1),
-        ("2026-01-14", 3, 0, 0, 0),
+    days = query(db, "select * from system_analytics where date < '2026-01-15' order by date")
+    assert [
+        tuple(map(str, (row["date"], row["total_users"], row["active_users"], row["new_users"], row["total_requests"])))
+        for row in days
+    ] == [
+        ("2026-01-10", "2", "2", "2", "3"),
+        ("2026-01-11", "2", "0", "0", "0"),
+        ("2026-01-12", "3", "2", "1", "3"),
+        ("2026-01-13", "3", "1", "0", "1"),
+        ("2026-01-14", "3", "0", "0", "0"),
     ]
     first, empty, third, blocked, _ = days
-    assert (first["total_cost"], first["cost_by_provider"]) == (Decimal("0.84"), {"openai": "0.84"})
+    assert (first["total_cost_usd"], first["cost_by_provider"]) == (Decimal("0.84"), {"openai": 0.84})
     assert first["popular_agents"] == [
-        {"agent_id": "cardio", "agent_name": "Cardiologist", "calls": 3, "total_cost": "0.84"}
+        {"agent_id": "cardio", "agent_name": "Cardiologist", "requests": 3, "cost_usd": 0.84}
     ]
-    assert [user["user_id"] for user in first["top_users"]] == ["u-2", "u-1"]
-    assert (empty["success_rate"], empty["hit_rate"], empty["average_latency_ms"]) == (None, None, None)
-    assert (empty["total_cost"], empty["cost_by_provider"], empty["top_users"], empty["popular_agents"]) == (
+    assert [user["user_id"] for user in first["top_users_by_usage"]] == ["u-2", "u-1"]
+    assert (empty["success_rate"], empty["cache_hit_rate"], empty["avg_response_time_ms"]) == (None, None, None)
+    assert (
+        empty["total_cost_usd"],
+        empty["cost_by_provider"],
+        empty["top_users_by_usage"],
+        empty["popular_agents"],
+    ) == (
         0,
         {},
         [],
         [],
     )
-    assert third["cost_by_provider"] == {"anthropic": "0.84", "(no provider)": "0"}
-    assert (third["unpriced_calls"], round(third["success_rate"], 3)) == (1, Decimal("0.667"))
-    assert (blocked["blocked_calls"], blocked["success_rate"]) == (1, None)
-    [today] = query(db, "select max(day) = (now() at time zone 'UTC')::date as yes from system_analytics")
+    assert third["cost_by_provider"] == {"anthropic": 0.84, "(no provider)": 0}
+    assert (third["unpriced_requests"], round(third["success_rate"], 1)) == (1, Decimal("66.7"))
+    assert (blocked["blocked_requests"], blocked["success_rate"]) == (1, None)
+    [today] = query(db, "select max(date) = (now() at time zone 'UTC')::date as yes from system_analytics")
     assert today["yes"]
 
 
@@ -73,7 +81,7 @@ def test_the_dashboard_shows_an_organization_its_own_figures(db: Connection) -> 
         record(db, a_call(number, **CARDIO, created_at=moment(db, ago), potential_cost="0.50", latency_ms=50.0))
     record(db, a_call(7, created_at=moment(db), organization_id="other"))
     record(db, a_call(8, created_at=moment(db), organization_id="acme", cache_hit=True, **FREE))
-    stats = call(db, "get_dashboard_stats", project_id="acme", days=5)
+    stats = call(db, "dashboard_summary", organization="acme", days=5)
     assert (stats["organization"], stats["days"], stats["until"], stats["since"]) == (
         "acme", 5, moment(db)[:10], moment(db, 4)[:10],
     )  # fmt: skip
@@ -81,28 +89,28 @@ def test_the_dashboard_shows_an_organization_its_own_figures(db: Connection) -> 
         5, "1.68", "0.74", 1,
     ]  # fmt: skip
     assert [stats["previous"][name] for name in ("calls", "total_cost", "active_users")] == [1, "0.42", 1]
-    assert stats["change"] == {"calls": 4, "total_cost": 3, "active_users": 0}
+    assert stats["change_percent"] == {"calls": 400, "total_cost": 300, "active_users": 0}
     assert stats["cache"] == {
         "cached_calls": 1,
-        "hit_rate": 0.2,
+        "hit_rate": 20,
         "cache_savings": "0.74",
-        "savings_rate": pytest.approx(0.74 / 2.42, abs=1e-6),
+        "savings_rate": pytest.approx(74 / 2.42, abs=1e-4),
         "prompt_cache_rate": 0,
     }
     assert [(day["day"], day["calls"], day["total_cost"]) for day in stats["by_day"]] == [
         (moment(db, ago)[:10], calls, cost)
         for ago, calls, cost in ((4, 1, "0.42"), (3, 0, "0"), (2, 0, "0"), (1, 1, "0.42"), (0, 3, "0.84"))
     ]
-    assert [(row["service_type"], row["calls"], row["share"]) for row in stats["by_service"]] == [
-        ("virtual_panel", 4, 1), (None, 1, 0),
+    assert [(row["service_type"], row["calls"], row["percent_of_cost"]) for row in stats["by_service"]] == [
+        ("virtual_panel", 4, 100), (None, 1, 0),
     ]  # fmt: skip
     assert [(row["model"], row["calls"]) for row in stats["by_model"]] == [("gpt-4o-mini", 4), (None, 1)]
     [user], [agent] = stats["top_users"], stats["top_agents"]
     assert (user["user_id"], user["calls"], user["total_cost"], user["cache_savings"]) == ("u-1", 4, "1.68", "0.32")
-    assert (agent["agent_id"], agent["agent_name"], agent["success_rate"]) == ("cardio", "Cardiologist", 1)
-    assert call(db, "get_dashboard_stats", project_id=None, days=5)["totals"]["calls"] == 6
-    nothing = call(db, "get_dashboard_stats", project_id="nobody", days=2)
-    assert (nothing["totals"]["calls"], nothing["change"]["calls"], len(nothing["by_day"])) == (0, None, 2)
+    assert (agent["agent_id"], agent["agent_name"], agent["success_rate"]) == ("cardio", "Cardiologist", 100)
+    assert call(db, "dashboard_summary", organization=None, days=5)["totals"]["calls"] == 6
+    nothing = call(db, "dashboard_summary", organization="nobody", days=2)
+    assert (nothing["totals"]["calls"], nothing["change_percent"]["calls"], len(nothing["by_day"])) == (0, None, 2)
     assert (nothing["by_service"], nothing["by_model"], nothing["top_users"], nothing["top_agents"]) == ([], [], [], [])
 
 
@@ -110,10 +118,10 @@ def test_the_dashboard_knows_agents_by_their_newest_name(db: Connection) -> None
     """If this failed, a renamed agent would be listed twice, or by the name that it no longer has."""
     for number, (ago, name, model) in enumerate(((3, "Zoe", "a"), (1, "Adam", "b"), (0, None, "a")), start=1):
         record(db, a_call(number, **{**CARDIO, "agent_name": name, "model": model}, created_at=moment(db, ago)))
-    [agent] = call(db, "get_dashboard_stats", project_id="acme", days=30)["top_agents"]
+    [agent] = call(db, "dashboard_summary", organization="acme", days=30)["top_agents"]
     assert (agent["agent_name"], agent["calls"], agent["total_cost"]) == ("Adam", 3, "1.26")
     [rate] = query(db, "select * from agent_success_rate('cardio')")
-    assert (rate["agent_name"], rate["calls"], rate["success_rate"]) == ("Adam", 3, 1)
+    assert (rate["agent_name"], rate["calls"], rate["success_rate"]) == ("Adam", 3, 100)
     assert [row["label"] for row in query(db, "select * from top_usage('agent')")] == ["Adam"]
 
 
@@ -144,7 +152,7 @@ def test_top_usage_finds_what_costs_most_by_every_grouping(db: Connection) -> No
     for by, label in TOPS.items():
         rows = query(db, "select * from top_usage(%s, organization => 'acme')", by)
         assert [(row["label"], row["calls"], row["total_cost"]) for row in rows] == [(label, 1, Decimal("0.42"))]
-        assert (rows[0]["share_of_cost"], rows[0]["average_latency_ms"], rows[0]["total_tokens"]) == (1, 100, 120)
+        assert (rows[0]["percent_of_cost"], rows[0]["average_latency_ms"], rows[0]["total_tokens"]) == (100, 100, 120)
         assert sum(row["calls"] for row in query(db, "select * from top_usage(%s)", by)) == 2
         assert query(db, "select * from top_usage(%s, max_rows => 0)", by) == []
 
@@ -170,7 +178,7 @@ def test_engagement_and_success_rates_are_those_of_the_calls(db: Connection) -> 
         7,
         4,
         1,
-        Decimal("0.5"),
+        50,
     )
     assert query(db, "select * from agent_success_rate('nobody')") == []
 
@@ -202,30 +210,32 @@ def test_reports_show_everyone_what_is_theirs(anywhere: Connection, who: str) ->
             [ADMIN, ALICE, CAROL],
         )
         with acting_as(anywhere, role, claims):
+            mine = [one for one in owners if one[1] in organizations or one[0] == claims.get("sub")]
+            seen_in = {organization for _, organization in mine}
             for name in ("service_performance_metrics", "agent_performance_metrics", "agent_success_rate()"):
                 seen = query(anywhere, f"select * from {name}")
-                assert {row["organization_id"] for row in seen} == organizations, name
-                assert sum(row["calls"] for row in seen) == 2 * len(organizations)
-            assert {row["label"] for row in query(anywhere, "select * from top_usage('organization')")} == organizations
+                assert {row["organization_id"] for row in seen} == seen_in, name
+                assert sum(row.get("calls", row.get("total_requests")) for row in seen) == len(mine)
+            assert {row["label"] for row in query(anywhere, "select * from top_usage('organization')")} == seen_in
             assert {row["user_id"] for row in query(anywhere, "select * from user_engagement()")} == users
             assert {row["label"] for row in query(anywhere, "select * from top_usage('user')")} == users
-            # A day of the system knows no rows that are one's own in an organization that one does not administer.
+            # Who administers an organization is told of its days alone, not of their own calls elsewhere.
             days = query(anywhere, "select * from system_analytics")
-            expected = 2 * len(organizations)
-            assert [(row["calls"], row["users"], row["active_users"]) for row in days] == (
-                [(expected, expected, expected)] if organizations else []
+            expected = 2 * len(organizations) or len(mine)
+            assert [(row["total_requests"], row["total_users"], row["active_users"]) for row in days] == (
+                [(expected, expected, expected)] if expected else []
             )
-            assert sum(len(row["top_users"]) for row in days) == expected
+            assert sum(len(row["top_users_by_usage"]) for row in days) == expected
             asked: tuple[str | None, ...] = ("acme", "other", None)
             for project in asked:
                 with anywhere.transaction():
                     if project in organizations or role == "service_role":
-                        stats = call(anywhere, "get_dashboard_stats", project_id=project)
+                        stats = call(anywhere, "dashboard_summary", organization=project)
                         assert stats["totals"]["calls"] == (2 if project else 4)
                         assert len(stats["top_users"]) == (2 if project else 4)
                     else:
                         with pytest.raises(InsufficientPrivilege), anywhere.transaction():
-                            call(anywhere, "get_dashboard_stats", project_id=project)
+                            call(anywhere, "dashboard_summary", organization=project)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +248,7 @@ def test_reports_show_everyone_what_is_theirs(anywhere: Connection, who: str) ->
                 "select from agent_performance_metrics",
                 "select from system_analytics",
                 "select get_dashboard_stats('acme')",
+                "select dashboard_summary('acme')",
                 "select top_usage('user')",
                 "select agent_success_rate()",
                 "select user_engagement()",

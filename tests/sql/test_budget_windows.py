@@ -588,3 +588,42 @@ def test_windows_are_listed_with_the_fullest_first(db: Connection) -> None:
     db.execute("update budget_windows set ends_at = now() where entity_id = 'u-1'")
     assert call(db, "budget_windows_v1", entity="u-1") == []
     assert len(call(db, "budget_windows_v1", entity="u-1", running_only=False)) == 1
+
+
+# Exceptions that end
+
+
+def test_a_raise_that_has_ended_no_longer_shows(db: Connection) -> None:
+    """Whoever looks would read a limit that holds no more, until the next call came and made it true."""
+    set_budget(db, daily_limit=10)
+    record(db, a_cost(1, 4))
+    raised = {
+        "entity_type": "user",
+        "entity_id": "u-1",
+        "metric": "cost_usd",
+        "raise_by": "5",
+        "until": "2033-05-12T00:00:00Z",
+    }
+    call(db, "raise_budget_v1", raise_=json.dumps(raised))
+    call(db, "raise_budget_v1", raise_=json.dumps({**raised, "raise_by": "1", "until": "2033-05-13T00:00:00Z"}))
+
+    def shown() -> tuple[Decimal, Decimal, Decimal, str]:
+        row = db.execute("select limit_amount, remaining, spent_percent from budget_status").fetchone()
+        assert row is not None
+        [window] = call(db, "budget_windows_v1")
+        return row["limit_amount"], row["remaining"], row["spent_percent"], window["limit_amount"]
+
+    assert shown() == (16, 12, Decimal("25.0"), "16")
+    over = "update vital_private.budget_overrides set since = now() - interval '2 hours', until = now() - interval '1 hour'"
+    # Time passes: the first ends, and the moment that the window knows with it.
+    db.execute(f"{over} where raise_by = 5")
+    db.execute("update budget_windows set limit_until = now() - interval '1 hour' where limit_until is not null")
+    assert shown() == (11, 7, Decimal("36.4"), "11")
+    record(db, a_cost(2, 1))
+    assert str(the_window(db)["limit_until"].date()) == "2033-05-13"
+    db.execute(over)
+    db.execute("update budget_windows set limit_until = now() - interval '1 hour'")
+    assert shown() == (10, 5, Decimal("50.0"), "10")
+    record(db, a_cost(3, 1))
+    assert the_window(db)["limit_until"] is None
+    assert shown() == (10, 4, Decimal("60.0"), "10")

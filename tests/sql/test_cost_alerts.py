@@ -6,6 +6,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -78,6 +79,7 @@ def test_an_alert_says_what_was_crossed(db: Connection) -> None:
         "threshold": "0.5",
         "limit_amount": "10",
         "spent": "120",
+        "held": None,
         "superseded": True,
         "delivered_at": None,
     }
@@ -163,6 +165,32 @@ def test_a_budget_without_thresholds_sends_no_alert(db: Connection) -> None:
     record(db, a_cost(1, 50))
     assert not acquire(db, "h", [wish(budget)])[0]["admitted"]
     assert alerts(db) == []
+
+
+def test_an_alert_of_a_call_that_did_not_fit_tells_what_is_known_at_that_moment(db: Connection) -> None:
+    """An admin would read that $0 of $10 is spent, and nothing of the calls that left no room."""
+    budget = set_budget(db, total_limit=10)["id"]
+    record(db, a_cost(1, 1))
+    acquire(db, "other", [wish(budget, unit=2)])
+    [first] = acquire(db, "h", [wish(budget, unit=6)])
+    window = str(first["windows"][0]["id"])
+    # Of the 6, calls under way hold 1 and ended ones have spent 4.5; the row of one of these, of 0.5, is stored by now.
+    drawn = json.dumps([a_cost(2, "0.5", draws=[[int(window), "0.5"]])])
+    call(db, "record_calls_v1", calls=drawn, holder="h")
+    here = {window: {"granted": "6", "held": "1", "unposted": "4.5"}}
+    [answer] = acquire(db, "h", [wish(budget, unit=3, have={window: "0.5"}, here=here)])
+    assert not answer["admitted"]
+    alert = next(alert for alert in call(db, "cost_alerts_v1") if alert["threshold"] == "0")
+    assert [Decimal(alert[name]) for name in ("spent", "held", "limit_amount")] == [Decimal("5.5"), 3, 10]
+
+
+def test_an_alert_of_a_process_that_holds_nothing_tells_what_others_hold(db: Connection) -> None:
+    """As above: what all grants come to is set aside, as far as anybody knows."""
+    budget = set_budget(db, total_limit=10)["id"]
+    acquire(db, "other", [wish(budget, unit=9)])
+    acquire(db, "h", [wish(budget, unit=2)])
+    [alert] = call(db, "cost_alerts_v1")
+    assert (alert["threshold"], alert["spent"], alert["held"]) == ("0", "0", "9")
 
 
 def test_processes_that_cross_a_threshold_together_send_one_alert(own_db: Connection, database_url: str) -> None:

@@ -208,7 +208,7 @@ def test_every_answer_is_what_the_calls_add_up_to(db: Connection, history: list[
                 answer["source"],
             )
     if reader in ("the service role", "an admin of acme"):
-        assert {"calls", "hourly", "daily_users"} <= sources
+        assert {"calls", "hourly_totals", "daily_users"} <= sources
     else:
         assert sources == {"calls"}
 
@@ -227,11 +227,11 @@ def test_the_smallest_sums_that_hold_it_are_read(db: Connection, history: list[R
 
     assert source() == "daily_totals"
     assert source("day", "service") == "daily_totals"
-    assert source("hour_of_day", "weekday") == "hourly"
-    assert source("day", timezone="Europe/Berlin") == "hourly"
+    assert source("hour_of_day", "weekday") == "hourly_totals"
+    assert source("day", timezone="Europe/Berlin") == "hourly_totals"
     assert source("day", timezone="Asia/Kolkata") == "calls"
     assert source("user") == "daily_users"
-    assert source("model", filters={"agent": "cardio"}) == "daily"
+    assert source("model", filters={"agent": "cardio"}) == "daily_agents"
     assert source("session") == "calls"
     assert source("service", since=SINCE + timedelta(minutes=1)) == "calls"
 
@@ -270,7 +270,7 @@ def test_percentiles_are_those_of_the_calls_in_both_ways(db: Connection, history
     from_sums = explore(db, None, dimensions=["provider"], measures=measures)
     from_calls = explore(db, None, dimensions=["provider", "kind"], measures=measures)
 
-    assert from_sums["source"] == "daily"
+    assert from_sums["source"] == "daily_agents"
     assert from_calls["total"] == from_sums["total"]
     latencies = sorted(row["latency_ms"] for row in history if row["latency_ms"] is not None)
     median = latencies[len(latencies) // 2]

@@ -56,9 +56,9 @@ BILL = """
 """
 # What aggregations come to, without the latencies, which are of single calls, and without users.
 SUMS = {
-    "hourly": "hour_start, organization_id, service_type",
+    "hourly_totals": "hour_start, organization_id, service_type",
     "daily_totals": "day, organization_id, service_type",
-    "daily": "day, organization_id, service_type, agent_id, agent_tier, provider, model",
+    "daily_agents": "day, organization_id, service_type, agent_id, agent_tier, framework, provider, model, message_type",
     "daily_users": "day, organization_id, service_type",
     "daily_parts": "day, organization_id, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id",
 }
@@ -468,7 +468,7 @@ def test_forgetting_while_calls_come_in_loses_none(own_db: Connection, database_
     totals = own_db.execute("select sum(calls) as calls, sum(total_cost) as cost from token_usage_logs").fetchone()
     assert totals == {"calls": 600, "cost": Decimal(600)}
     hourly = own_db.execute(
-        "select sum(calls) as calls, sum(total_cost) as cost from usage_aggregations_hourly"
+        "select sum(calls) as calls, sum(total_cost) as cost from usage_aggregations_hourly_totals"
     ).fetchone()
     assert hourly == {"calls": Decimal(600), "cost": Decimal(600)}
 

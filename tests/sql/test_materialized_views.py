@@ -114,12 +114,12 @@ def test_the_materialized_view_of_services_is_that_of_calls_and_runs(db: Connect
     )
     refreshed(db)
     panel, workflow = rows_of(db, "mv_service_costs")
-    assert (workflow["calls"], workflow["failed_calls"], workflow["success_rate"]) == (2, 1, Decimal("0.5"))
+    assert (workflow["calls"], workflow["failed_calls"], workflow["success_rate"]) == (2, 1, 50)
     assert (workflow["total_cost"], workflow["cache_savings"]) == (Decimal("0.60"), Decimal("0.82"))
     assert (workflow["runs"], workflow["failed_runs"], workflow["cost_per_run"]) == (2, 1, Decimal("0.30"))
     assert (workflow["average_run_ms"], workflow["average_latency_ms"]) == (86_400_000, 100)
     assert workflow["p95_latency_ms"] == pytest.approx(100, rel=0.05)
-    assert (workflow["share_of_cost"], workflow["average_cost"]) == (1, Decimal("0.30"))
+    assert (workflow["percent_of_cost"], workflow["average_cost"]) == (100, Decimal("0.30"))
     # No price, no run, no latency: no average of nothing.
     assert (panel["calls"], panel["unpriced_calls"], panel["total_cost"], panel["average_cost"]) == (1, 1, 0, None)
     assert (panel["runs"], panel["cost_per_run"], panel["average_latency_ms"], panel["p50_latency_ms"]) == (
@@ -147,11 +147,11 @@ def test_the_materialized_view_of_steps_is_that_of_the_calls(db: Connection) -> 
     refreshed(db)
     a, b, nobody, loose = rows_of(db, "mv_workflow_efficiency")
     assert (a["workflow_step_name"], a["calls"], a["total_cost"]) == ("New", 2, Decimal("0.84"))
-    assert (round(a["share_of_cost"], 4), a["share_of_time"]) == (Decimal("0.6667"), Decimal("0.75"))
+    assert (a["percent_of_cost"], a["percent_of_time"]) == (Decimal("66.6667"), 75)
     assert (a["workflow_runs"], a["calls_per_run"], a["cost_per_run"]) == (4, Decimal("0.5"), Decimal("0.21"))
     assert (b["workflow_step_name"], b["calls_per_run"]) == (None, Decimal("0.25"))
     # Runs of nobody's organization are runs too; a step outside any workflow has none.
-    assert (nobody["organization_id"], nobody["workflow_runs"], nobody["share_of_time"]) == (None, 1, None)
+    assert (nobody["organization_id"], nobody["workflow_runs"], nobody["percent_of_time"]) == (None, 1, None)
     assert (loose["workflow_id"], loose["workflow_runs"], loose["cost_per_run"]) == (None, None, None)
 
 
@@ -169,11 +169,11 @@ def test_the_materialized_view_of_panel_members_is_that_of_the_calls(db: Connect
     record_runs(db, an_end("p-1", **PANEL_RUN, started_at=at, ended_at=at))
     refreshed(db)
     first, second = rows_of(db, "mv_panel_performance")
-    assert (first["agent_id"], first["agent_name"], first["calls"], first["share_of_cost"]) == (
-        "cardio", "Cardiologist", 2, 1,
+    assert (first["agent_id"], first["agent_name"], first["calls"], first["percent_of_cost"]) == (
+        "cardio", "Cardiologist", 2, 100,
     )  # fmt: skip
     assert (first["panel_runs"], first["cost_per_run"]) == (1, Decimal("0.84"))
-    assert (second["panel_position"], second["hit_rate"], second["cache_savings"]) == (2, 1, Decimal("0.42"))
+    assert (second["panel_position"], second["hit_rate"], second["cache_savings"]) == (2, 100, Decimal("0.42"))
 
 
 def test_the_materialized_view_of_users_is_that_of_the_calls(db: Connection) -> None:

@@ -50,6 +50,8 @@ LABELS = {
     "tier": "tier_1",
     "model": "gpt-4o-mini",
     "provider": "openai",
+    "panel": "board",
+    "workflow": "intake",
     "panel_seat": "board / seat 2 of 3 / Cardiologist",
     "workflow_step": "intake / Triage",
     "solution": "care-plan",
@@ -57,6 +59,9 @@ LABELS = {
     "message_type": "chat",
     "status": "ok",
 }
+
+
+KEYS = {"agent": "cardio", "panel_seat": "board / 2 / cardio", "workflow_step": "triage / intake"}
 
 
 @pytest.mark.parametrize(("by", "label"), LABELS.items())
@@ -75,6 +80,7 @@ def test_costs_break_down_by_everything_that_is_offered(db: Connection, by: str,
             "total_cost": Decimal("0.84"),
             "potential_cost": Decimal("0.84"),
             "average_latency_ms": 200.0,
+            "key": KEYS.get(by, label),
         }
     ]
 
@@ -94,6 +100,30 @@ def test_a_label_makes_do_with_what_is_known(db: Connection, by: str, changes: R
     """If this failed, calls with less context would vanish from the report."""
     record(db, a_call(1, **{**CONTEXT, **changes}))
     assert [row["label"] for row in breakdown(db, by)] == [label]
+
+
+def test_a_breakdown_groups_by_the_key_and_shows_the_newest_label(db: Connection) -> None:
+    """If this failed, two agents of one name would merge into one line, and a renamed agent, seat or step would be two."""
+    for number, (agent, name, size, step) in enumerate(
+        [
+            ("a-1", "Helper", 2, "Old"),
+            ("a-2", "Helper", 2, "Old"),
+            ("a-1", "Assistant", 3, "New"),
+            ("a-1", None, None, None),
+        ],
+        start=1,
+    ):
+        facts = {**CONTEXT, "agent_id": agent, "agent_name": name, "panel_size": size, "workflow_step_name": step}
+        record(db, a_call(number, **facts, created_at=f"2026-01-1{number}T10:00:00Z"))
+    for by, expected in {
+        "agent": [("Assistant", "a-1", 3), ("Helper", "a-2", 1)],
+        "panel_seat": [
+            ("board / seat 2 of 3 / Assistant", "board / 2 / a-1", 3),
+            ("board / seat 2 of 2 / Helper", "board / 2 / a-2", 1),
+        ],
+        "workflow_step": [("intake / New", "triage / intake", 4)],
+    }.items():
+        assert [(row["label"], row["key"], row["calls"]) for row in breakdown(db, by)] == expected, by
 
 
 def test_failed_cached_and_unpriced_calls_are_counted_apart(db: Connection) -> None:

@@ -34,7 +34,7 @@ from tests.sql.helpers import (
 
 NOW = datetime.now(UTC)
 DEFAULT = "vital_private.token_usage_logs_default"
-AGGREGATES = ("hourly", "daily_totals", "daily", "daily_users", "daily_parts")
+AGGREGATES = ("hourly_totals", "daily_totals", "daily_agents", "daily_users", "daily_parts")
 
 
 def month_ago(months: int, day: int = 15) -> datetime:
@@ -244,7 +244,7 @@ def test_each_table_keeps_what_its_policy_says(db: Connection) -> None:
     """If this failed, sums would go with the rows, or windows before the calls that are in them."""
     an_old_house(db)
     for table in (
-        "usage_aggregations_hourly",
+        "usage_aggregations_hourly_totals",
         "usage_aggregations_daily_users",
         "budget_windows",
         "cost_alerts",
@@ -269,9 +269,9 @@ def test_each_table_keeps_what_its_policy_says(db: Connection) -> None:
     )
     report = retain(db)
     by_table = {row["table_name"]: row["rows"] for row in report["tables"]}
-    assert by_table["usage_aggregations_hourly"] == 3
+    assert by_table["usage_aggregations_hourly_totals"] == 3
     assert by_table["usage_aggregations_daily_users"] == 3
-    assert by_table["usage_aggregations_daily"] == 0, "seven years"
+    assert by_table["usage_aggregations_daily_agents"] == 0, "seven years"
     # The windows of the old months have gone with their alerts; the total runs on and knows what was spent.
     assert by_table["budget_windows"] == 2
     left = windows(db)
@@ -340,7 +340,7 @@ def test_retention_while_calls_come_in_loses_none(own_db: Connection, database_u
     assert not report["waiting"]
     assert audit(own_db) == []
     totals = own_db.execute(
-        "select sum(total_cost) as cost, sum(calls) as calls from usage_aggregations_hourly"
+        "select sum(total_cost) as cost, sum(calls) as calls from usage_aggregations_hourly_totals"
     ).fetchone()
     assert totals == {"cost": Decimal(61), "calls": Decimal(46)}
 

@@ -7,18 +7,18 @@ from datetime import UTC, datetime, timedelta
 from tests.sql.helpers import Connection, Row, a_call, acting_as, call, call_id, record
 from vital_tracking.queries.catalogue import GROUPINGS, MEASURES
 
-TABLES = ("hourly", "daily_totals", "daily", "daily_users", "daily_parts")
+TABLES = ("hourly_totals", "daily_totals", "daily_agents", "daily_users", "daily_parts")
 YESTERDAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
 DAY = (YESTERDAY, YESTERDAY + timedelta(hours=1))
 
 A_MEASURE = """
 insert into vital_private.usage_measures (position, name, unit, of_call, in_reports, in_views, about) values (
-  25, 'throttled_calls', 'calls', 'case when call.throttled_ms > 0 then call.calls::bigint else 0 end', true, false,
+  26, 'throttled_calls', 'calls', 'case when call.throttled_ms > 0 then call.calls::bigint else 0 end', true, false,
   'Calls that waited.'
 );
 insert into vital_private.usage_measures (position, name, unit, of_sums, in_reports, in_views, about) values (
-  111, 'throttle_rate', 'share', 'round(s.throttled_calls / nullif(s.calls, 0), 6)', true, false,
-  'The share of calls that waited.'
+  112, 'throttle_rate', 'percent', 'round(100.0 * s.throttled_calls / nullif(s.calls, 0), 4)', true, false,
+  'Percent of calls that waited.'
 );
 select vital_private.build_usage_aggregations();
 """
@@ -61,8 +61,7 @@ def test_a_new_measure_is_kept_counted_compared_and_reported(db: Connection) -> 
 
     # The audit misses the first call, and counting again finds it.
     assert [(one["aggregation"], one["difference"]["throttled_calls"]) for one in differences(db)] == [
-        (f"usage_aggregations_{table}", "-1")
-        for table in ("hourly", "daily_totals", "daily", "daily_users", "daily_parts")
+        (f"usage_aggregations_{table}", "-1") for table in TABLES
     ]
     db.execute("select queue_backfill_v1(%s, %s)", DAY)
     db.execute("select backfill_usage_v1()")
@@ -72,8 +71,8 @@ def test_a_new_measure_is_kept_counted_compared_and_reported(db: Connection) -> 
     for report in GROUPINGS:
         answer = call(db, "usage_report_v1", report=report, since=DAY[0], until=DAY[1])
         for row in [answer["total"], *answer["rows"]]:
-            assert (row["throttled_calls"], row["throttle_rate"]) == ((1, 0.333333) if row["calls"] else (0, None))
-    stats = call(db, "get_dashboard_stats", project_id=None, days=2)
+            assert (row["throttled_calls"], row["throttle_rate"]) == ((1, 33.3333) if row["calls"] else (0, None))
+    stats = call(db, "dashboard_summary", organization=None, days=2)
     assert stats["totals"]["throttled_calls"] == 1
     [read] = db.execute("select sum(throttled_calls)::integer as n from vital_private.measured_calls").fetchall()
     assert read == {"n": 1}
@@ -82,9 +81,9 @@ def test_a_new_measure_is_kept_counted_compared_and_reported(db: Connection) -> 
 def test_building_again_changes_nothing(db: Connection) -> None:
     """If this failed, a migration that is repeated would lose sums or the rights to read them."""
     record(db, waited(1, None))
-    before = db.execute("select * from usage_aggregations_daily").fetchall()
+    before = db.execute("select * from usage_aggregations_daily_agents").fetchall()
     db.execute("select vital_private.build_usage_aggregations()")
-    assert db.execute("select * from usage_aggregations_daily").fetchall() == before
+    assert db.execute("select * from usage_aggregations_daily_agents").fetchall() == before
     with acting_as(db, "authenticated", {"sub": "u-1"}):
         assert len(db.execute("select from vital_private.measured_calls").fetchall()) == 1
     record(db, waited(2, None))
@@ -95,8 +94,8 @@ def test_a_new_grouping_is_one_row(db: Connection) -> None:
     """If this failed, a new grouping would have to be written once for every function that offers it."""
     db.execute(
         "insert into vital_private.usage_groupings (position, name, keys, source, call_label, sum_label)"
-        " values (17, 'tier_and_model', '{agent_tier, model}', 'daily',"
-        " 'call.agent_tier || '' / '' || call.model', 'concat_ws('' / '', u.agent_tier, u.model)')"
+        " values (17, 'tier_and_model', '{agent_tier, model}', 'daily_agents',"
+        " 'u.agent_tier || '' / '' || u.model', 'concat_ws('' / '', u.agent_tier, u.model)')"
     )
     record(db, {**waited(1, None), "agent_tier": "tier_1", "model": "m"})
     for function in ("cost_breakdown", "top_usage"):
@@ -125,13 +124,13 @@ def test_the_catalogue_names_units_and_who_offers_a_grouping(db: Connection) -> 
     units = {one["name"]: one["unit"] for one in catalogue["measures"]}
     assert (units["total_cost"], units["hit_rate"], units["p95_latency_ms"], units["total_tokens"]) == (
         "usd",
-        "share",
+        "percent",
         "ms",
         "tokens",
     )
     offered = {one["name"]: (one["offered_by"], one["aggregation"]) for one in catalogue["groupings"]}
     assert offered["session"] == (["cost_breakdown"], None)
-    assert offered["panel"] == (["top_usage"], "usage_aggregations_daily_parts")
+    assert offered["panel"] == (["cost_breakdown", "top_usage"], "usage_aggregations_daily_parts")
     assert offered["users"] == (["usage_report_v1"], "usage_aggregations_daily_users")
     for function in ("cost_breakdown", "top_usage"):
         for name, (functions, _) in offered.items():

@@ -36,9 +36,9 @@ def test_what_an_organization_cost_is_what_its_calls_cost_between_any_two_instan
         instants += itertools.pairwise(edges)
         around = [edge + timedelta(microseconds=us) for edge in edges for us in (-1, 0, 1)]
         within = [edges[0] + timedelta(seconds=draw.uniform(0, 172_800)) for _ in range(30)]
-        instants += [tuple(draw.sample(around + within, 2)) for _ in range(30)]  # type: ignore[misc]
+        instants += [tuple(sorted(draw.sample(around + within, 2))) for _ in range(30)]  # type: ignore[misc]
         near = [one + timedelta(seconds=draw.uniform(0, 900)) for one in within[:5]]
-        instants += [*zip(within[:5], near, strict=True), (within[0], within[0]), (edges[1], edges[0])]
+        instants += [*zip(within[:5], near, strict=True), (within[0], within[0])]
         for moment in around + within + near:
             organization = draw.choice(["acme", "acme", "other", None])
             end = draw.choice(ENDS)
@@ -70,7 +70,7 @@ def test_what_an_organization_cost_is_what_its_calls_cost_between_any_two_instan
         [[since for since, _ in instants], [until for _, until in instants]],
     ).fetchall()
     assert [row for row in found if row["answer"] != row["rows"]] == []
-    assert sum(row["answer"]["calls"] > 0 for row in found) > len(found) / 3
+    assert sum(row["answer"]["calls"] > 0 for row in found) > len(found) / 2
 
 
 FRACTIONS = [0.0, 0.01, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0]
@@ -132,7 +132,7 @@ def test_absurd_latencies_and_counts_of_tokens_fail_no_batch(db: Connection) -> 
     assert record(db, *[a_call(10 + number, latency_ms=ms) for number, ms in enumerate(latencies)])["inserted"] == 8
     assert_sums_are_those_of_the_calls(db)
     [row] = db.execute(
-        "select *, latency_percentiles(latency_histogram, '{0,1}') as p from usage_aggregations_hourly"
+        "select *, latency_percentiles(latency_histogram, '{0,1}') as p from usage_aggregations_hourly_totals"
     ).fetchall()
     assert (row["calls"], row["prompt_tokens"]) == (10_000_000_008, 45 * 10**18 + 800)
     assert row["p"] == [pytest.approx(1.1**-100, rel=0.05), pytest.approx(1.1**300, rel=0.05)]

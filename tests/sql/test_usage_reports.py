@@ -61,7 +61,7 @@ LABELS: dict[str, Row] = {
 }
 MORE: dict[str, Row] = {
     "models": {"reported_calls": 1, "reported_cost": "0.45", "reported_total_cost": "0.46"},
-    "cache": {"prompt_cache_rate": 0.4},
+    "cache": {"prompt_cache_rate": 40},
 }
 TOLD: Row = {
     "calls": 1,
@@ -78,8 +78,10 @@ TOLD: Row = {
     "total_cost": "0.46",
     "potential_cost": "0.5",
     "cache_savings": "0.04",
+    "timed_out_calls": 0,
+    "timeout_rate": 0,
     "hit_rate": 0,
-    "success_rate": 1,
+    "success_rate": 100,
     "average_latency_ms": 1000,
 }
 PERCENTILES = ("p50_latency_ms", "p95_latency_ms", "p99_latency_ms")
@@ -117,8 +119,8 @@ def test_reports_without_calls_are_empty_and_no_error(db: Connection) -> None:
     for report in REPORTS:
         answer = usage(db, report, organization="acme")
         assert (answer["rows"], answer["total"]["calls"], answer["total"]["total_cost"]) == ([], 0, "0")
-        rates = ("hit_rate", "success_rate", "average_latency_ms", *PERCENTILES)
-        assert [answer["total"][name] for name in rates] == [None] * 6
+        rates = ("hit_rate", "success_rate", "timeout_rate", "average_latency_ms", *PERCENTILES)
+        assert [answer["total"][name] for name in rates] == [None] * 7
 
 
 def test_reports_are_of_whole_utc_days(db: Connection) -> None:
@@ -225,7 +227,7 @@ def test_unpriced_blocked_and_merged_calls_are_counted_right(db: Connection) -> 
     found = {name: usage(db, "services", organization=name)["rows"][0] for name in ("unpriced", "blocked", "merged")}
     assert [found["unpriced"][name] for name in ("calls", "unpriced_calls", "total_cost", "share")] == [1, 1, "0", 0]
     assert [found["blocked"][name] for name in ("failed_calls", "blocked_calls", "success_rate")] == [1, 1, None]
-    assert [found["merged"][name] for name in ("calls", "success_rate", "p50_latency_ms")] == [8, 0.125, None]
+    assert [found["merged"][name] for name in ("calls", "success_rate", "p50_latency_ms")] == [8, 12.5, None]
     rows = {row["organization_id"]: row for row in query(db, "select * from service_performance_metrics")}
     assert [rows["unpriced"][name] for name in ("total_cost", "average_cost", "unpriced_calls")] == [0, None, 1]
     assert [rows["blocked"][name] for name in ("success_rate", "average_cost")] == [None, 0]
@@ -242,7 +244,7 @@ def test_deleted_calls_leave_no_rows_in_reports(db: Connection) -> None:
             rows = usage(db, report, organization=organization)["rows"]
             assert len(rows) == (0 if report in ("panels", "workflows") else 1), report
     assert [row["agent_id"] for row in query(db, "select * from agent_performance_metrics")] == ["other"]
-    assert [row["users"] for row in query(db, "select * from system_analytics where day = '2026-01-15'")] == [0]
+    assert [row["total_users"] for row in query(db, "select * from system_analytics where date = '2026-01-15'")] == [0]
 
 
 @pytest.mark.parametrize("size", [1, 2, 10, 1000])
@@ -302,7 +304,10 @@ def test_an_unknown_report_is_refused_with_the_known_ones(db: Connection) -> Non
         "top_usage('users')",
         "top_usage(null)",
         "top_usage('user', 0)",
-        "get_dashboard_stats('acme', null)",
+        "top_usage('user', max_rows => -1)",
+        "get_dashboard_stats('acme', 0)",
+        "get_dashboard_stats('acme', -7)",
+        "dashboard_summary('acme', 5000)",
     ):
         with pytest.raises(InvalidParameterValue), db.transaction():
             db.execute(f"select {statement}")

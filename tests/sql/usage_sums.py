@@ -12,16 +12,18 @@ from typing import Any
 from tests.sql.helpers import Connection, Row, a_call, an_unpriced_call
 
 KEYS = {
-    "usage_aggregations_hourly": ("organization_id", "hour_start", "service_type"),
+    "usage_aggregations_hourly_totals": ("organization_id", "hour_start", "service_type"),
     "usage_aggregations_daily_totals": ("organization_id", "day", "service_type"),
-    "usage_aggregations_daily": (
+    "usage_aggregations_daily_agents": (
         "organization_id",
         "day",
         "service_type",
         "agent_id",
         "agent_tier",
+        "framework",
         "provider",
         "model",
+        "message_type",
     ),
     "usage_aggregations_daily_users": ("organization_id", "day", "user_id", "service_type"),
     "usage_aggregations_daily_parts": (
@@ -60,6 +62,7 @@ MEASURES = (
     *REPORTED,
     "latency_us",
     "latency_histogram",
+    "timed_out_calls",
 )
 
 # In the default partition, in one of their own, and in the next one.
@@ -77,7 +80,7 @@ PLACES: tuple[Row, ...] = (
     {},
     {"service_type": "1:1_conversation", "agent_id": "a-1", "agent_name": "Agent", "agent_tier": "tier_1"},
     {"service_type": "1:1_conversation", "agent_id": "a-1", "agent_name": "Agent, renamed", "agent_tier": "tier_2"},
-    {"service_type": "virtual_panel", "panel_id": "p", "panel_position": 2, "agent_id": "a-1"},
+    {"service_type": "virtual_panel", "panel_id": "p", "panel_position": 2, "agent_id": "a-1", "framework": "autogen"},
     {"service_type": "workflow", "workflow_id": "w", "workflow_step": "s", "workflow_step_name": "Step"},
     {"service_type": "solution_builder", "workflow_step": "s", "provider": "openai", "model": "gpt-4o-mini"},
 )
@@ -93,6 +96,7 @@ ENDS: tuple[Row, ...] = (
     {"cache_hit": True, "latency_ms": 1e-9, **NOTHING_PAID},
     {"status": "blocked", "potential_cost": "0", **NOTHING_PAID},
     {"status": "error", "error_type": "RateLimitError", "latency_ms": 30_000.0},
+    {"status": "error", "error_type": "APITimeoutError", "message_type": "chat", "calls": 2},
     {"status": "abandoned", "usage_estimated": True},
     {"status": "cancelled", "latency_ms": 12.0},
     {"status": "abandoned", "calls": 2},
@@ -157,6 +161,7 @@ def measures_of(call: Row) -> dict[str, Decimal]:
         ),
         "latency_us": 0 if latency is None else round(min(latency, 1e15) * 1000),
         "latency_histogram": 0 if latency is None else _powers[latency],
+        "timed_out_calls": calls * (call["error_type"] == "APITimeoutError"),
     }
     return {name: Decimal(value) for name, value in measured.items() if value}
 

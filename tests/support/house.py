@@ -14,7 +14,8 @@ PACKAGE: Final = REPOSITORY / "vital_tracking"
 # The lowest first. A module may import from its own room and from the floors below it.
 FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("errors", "ids"),
-    ("core",),
+    ("core", "environment"),
+    ("store_choice",),
     ("settings", "migrate"),
     ("stores",),
     ("calls",),
@@ -27,6 +28,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("direct", "langchain"),
     ("tracker",),
     ("__init__", "testing"),
+    ("web",),
     ("cli",),
 )
 FLOOR_OF: Final = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

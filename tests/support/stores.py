@@ -29,7 +29,10 @@ class StoreDouble:
 
 
 class WatchedStore(StoreDouble):
-    """Notes what it is asked, and keeps everybody, or callers of `only` this function, waiting while `go` is cleared."""
+    """Notes what it is asked, and keeps everybody, or callers of `only` this function, waiting while `go` is cleared.
+
+    The thread that is set as `dying` ends with its next request, in place of an answer.
+    """
 
     def __init__(self, inner: Any, *, only: str | None = None) -> None:
         super().__init__(inner)
@@ -40,6 +43,7 @@ class WatchedStore(StoreDouble):
         self.inserted: list[tuple[float, int]] = []  # when a batch was acknowledged, and how many of its calls were new
         self.go = threading.Event()
         self.go.set()
+        self.dying: threading.Thread | None = None
         self.entered = threading.Event()  # somebody has come so far
         self.waiting = threading.Semaphore(0)  # released by each that has to wait
         self._acknowledged = threading.Condition()
@@ -54,6 +58,8 @@ class WatchedStore(StoreDouble):
                 self.waiting.release()
                 if not self.go.wait(60):
                     raise TimeoutError
+        if threading.current_thread() is self.dying:
+            raise SystemExit
         answer = super().call(function, **arguments)
         if function == "record_calls_v1":
             with self._acknowledged:

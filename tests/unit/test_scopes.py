@@ -113,6 +113,25 @@ def test_calls_in_a_scope_are_recorded_without_a_config_and_once_with_one(
     assert [(call["user_id"], call["agent_id"]) for call in memory.calls] == [("u-1", "cardio")] * 3
 
 
+def test_members_of_a_panel_are_given_by_their_ids_too(quick: VitalTracker, memory: MemoryStore) -> None:
+    """A scope takes `agent="cardio"`; a panel that does not take `members=["cardio"]` is a surprise of the first day."""
+    with quick.panel("board", members=["cardio", LEGAL]) as panel:
+        with panel.seat("cardio") as seat:
+            fake_chat_model().invoke("q")
+        assert (seat.agent, panel.seat("legal").agent) == (Agent("cardio"), LEGAL)
+    quick.flush()
+    call = memory.calls[0]
+    assert (call["agent_id"], call["agent_name"], call["panel_position"]) == ("cardio", "cardio", 1)
+    assert call["panel_size"] == 2
+
+
+@pytest.mark.parametrize("members", ["cardio", CARDIO])
+def test_one_member_that_is_in_no_list_is_refused(quick: VitalTracker, members: Any) -> None:
+    """Each letter of "cardio" would sit on the panel."""
+    with pytest.raises(TypeError, match="list of agents"):
+        quick.panel("board", members=members)
+
+
 def test_a_misspelt_option_of_a_scope_is_refused(quick: VitalTracker) -> None:
     with pytest.raises(TypeError, match="usr_id"):
         quick.conversation(usr_id="u-1")  # type: ignore[call-arg]

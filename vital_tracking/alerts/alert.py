@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from vital_tracking.alerts.wording import at_the_limit, entity, percent, period_now, spent_text, used
+from vital_tracking.alerts.wording import at_the_limit, entity, held_text, percent, period_now, spent_text, used
 
 logger = logging.getLogger("vital_tracking.budgets")
 
@@ -31,7 +31,8 @@ class BudgetAlert:
     """A threshold of a budget that was crossed in one of its windows.
 
     `limit` and `spent` are in the budget's `metric` (US dollars, tokens or calls); `spent` is what it was at that moment.
-    `threshold` is the share of the limit: 0.8 is four fifths; 0 means that a call did not fit under the limit.
+    `threshold` is the share of the limit: 0.8 is four fifths; 0 means that a call did not fit under the limit. `held` is what was
+    set aside for other calls then; None where the alert is about what was spent alone.
     `enforce` is False for a budget that only watches. `window_ends_at` is None where the window never ends.
     """
 
@@ -48,6 +49,7 @@ class BudgetAlert:
     limit: Decimal
     spent: Decimal
     created_at: datetime
+    held: Decimal | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> BudgetAlert:
@@ -66,6 +68,7 @@ class BudgetAlert:
             limit=Decimal(str(row["limit_amount"])),
             spent=Decimal(str(row["spent"])),
             created_at=datetime.fromisoformat(row["created_at"]),
+            held=None if row.get("held") is None else Decimal(str(row["held"])),
         )
 
     @property
@@ -80,12 +83,16 @@ class BudgetAlert:
 
     @property
     def message(self) -> str:
-        """One sentence for people: user u-1 has spent $4.02 of $5.00 today (80 %); at the limit: block."""
+        """One sentence for people: user u-1 has spent $4.02 of $5.00 today (80 %); at the limit: block.
+
+        Where a call did not fit, what was held for others is told as well.
+        """
         whose = entity(self.entity_type, self.entity_id, self.organization_id)
         share = f" ({percent(self.spent, self.limit)} %)" if self.limit else ""
+        held = f", and {held_text(self.held, self.metric)}" if self.held else ""
         return (
             f"{whose} has {used(self.metric)} {spent_text(self.spent, self.limit, self.metric)} {period_now(self.period)}"
-            f"{share}; {at_the_limit(self.action, enforce=self.enforce, reached=self.reached, fits=not self.refused)}"
+            f"{share}{held}; {at_the_limit(self.action, enforce=self.enforce, reached=self.reached, fits=not self.refused)}"
         )
 
 

@@ -56,6 +56,12 @@ def spent_text(spent: Decimal, limit: Decimal, metric: str) -> str:
     return f"{amount_text(spent, metric)} of {amount_text(limit, metric, exact=True)}{unit}"
 
 
+def held_text(held: Decimal, metric: str) -> str:
+    """How much is set aside for calls: $0.60 is set aside for other calls."""
+    unit, verb = ("", "is") if metric == "cost_usd" else (f" {metric}", "are")
+    return f"{amount_text(held, metric)}{unit} {verb} set aside for other calls"
+
+
 def percent(spent: Decimal, limit: Decimal) -> int:
     """Share of a limit in per cent, rounded down; of a limit of nothing, 100."""
     return int(spent * 100 / limit) if limit else 100

@@ -104,9 +104,9 @@ class History:
         beyond = max(tokens - int(size * self.slope) for size, tokens in prompts)
         self.overhead = max(_with_margin(beyond), _OVERHEAD_TOKENS)
 
-    def prompt_tokens(self, prompt_bytes: int, image_tokens: int = 0) -> int:
-        """An upper estimate of a prompt's tokens by the bytes of its text and what its pictures come to."""
-        return int(prompt_bytes * self.slope) + max(self.overhead, _OVERHEAD_TOKENS + image_tokens)
+    def prompt_tokens(self, prompt_bytes: int, media_tokens: int = 0) -> int:
+        """An upper estimate of a prompt's tokens by the bytes of its text and what its pictures and the like come to."""
+        return int(prompt_bytes * self.slope) + max(self.overhead, _OVERHEAD_TOKENS + media_tokens)
 
     def schema_tokens(self, schema_bytes: int) -> int:
         """An upper estimate of the tokens of tools and schemas by their bytes."""
@@ -136,6 +136,11 @@ class UpperPrice:
             prompt, answer, request = self._at(prompt_tokens or 1)
             return prompt * prompt_tokens + answer * answer_tokens + request
         return self.prompt * prompt_tokens + self.answer * answer_tokens + self.request
+
+    def extra_of_audio(self, audio_tokens: int, prompt_tokens: int) -> int:
+        """Picodollars that so many of a prompt's tokens cost beyond text, as they are sound."""
+        audio = _pico(self._rates.rate("input_audio_tokens"), prompt_tokens)
+        return audio_tokens * max(audio - self._at(prompt_tokens or 1)[0], 0)
 
     def affordable_answer(self, pico: int, prompt_tokens: int) -> int:
         """The longest answer, in tokens, that so many picodollars pay for beside the prompt; 0 where there is none."""

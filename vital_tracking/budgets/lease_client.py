@@ -271,6 +271,5 @@ class LeaseClient:
         """Ask the database. Its answers bring its time: by that clock calls are dated that its grants pay for."""
         before = datetime.now(UTC)
         answer = self._availability.timed(lambda: self._recorder.store.call(function, **arguments))
-        if isinstance(answer, dict) and "now" in answer:
-            self._recorder.clock.sample(datetime.fromisoformat(answer["now"]), before, datetime.now(UTC))
+        self._recorder.clock.heard(answer, before)
         return answer

@@ -286,7 +286,11 @@ class Ledger:
                 calls = waiting + account.next_want(now) if waiting else 0
                 have: dict[str, str] = {}
                 owe: dict[str, str] = {}
+                here: dict[str, dict[str, str]] = {}
                 for window in account.windows if not ahead else ():
+                    held = max(window.granted - window.free - window.unposted, 0)
+                    known = {"granted": window.granted, "held": held, "unposted": window.unposted}
+                    here[str(window.id)] = {name: as_text(amount, metric) for name, amount in known.items()}
                     part = min(window.free, unit)
                     if now >= window.ends or part == 0:
                         continue
@@ -305,6 +309,7 @@ class Ledger:
                         "pass": account.budget.id in plan.terms.may_pass,
                         "have": have,
                         "owe": owe,
+                        "here": here,
                     }
                 )
         return requests, offer

@@ -47,11 +47,11 @@ class Terms:
         """
         history = self.history
         if request.prompt_tokens is not None:
-            prompt = request.prompt_tokens + history.schema_tokens(request.schema_bytes) + request.image_tokens
+            prompt = request.prompt_tokens + history.schema_tokens(request.schema_bytes) + _media(request)
         elif self.strict:
             prompt = strict_prompt_tokens(request)
         else:
-            prompt = history.prompt_tokens(request.size, request.image_tokens)
+            prompt = history.prompt_tokens(request.size, _media(request))
         answer, limited = request.max_tokens, None
         if answer is not None and not self.strict:
             # Integrations set limits that no answer comes near (64,000): such a hold would use up every small budget.
@@ -63,7 +63,10 @@ class Terms:
                     raise answer_unlimited(*next(one for one in self.budgets if one[0].strict and one[0].enforce))
                 limited = answer
         answer *= request.answers
-        return Amounts(self.price.cost(prompt, answer), prompt + answer, 1), limited
+        cost = self.price.cost(prompt, answer)
+        if request.audio_tokens:
+            cost += self.price.extra_of_audio(request.audio_tokens, prompt)
+        return Amounts(cost, prompt + answer, 1), limited
 
     def longest_answer(
         self, request: Request, amounts: Amounts, windows: Sequence[Mapping[str, Any]], free: Mapping[int, int]
@@ -75,7 +78,7 @@ class Terms:
         if request.prompt_tokens is None:
             prompt = strict_prompt_tokens(request)
         else:
-            prompt = request.prompt_tokens + self.history.schema_tokens(request.schema_bytes) + request.image_tokens
+            prompt = request.prompt_tokens + self.history.schema_tokens(request.schema_bytes) + _media(request)
         longest = amounts.tokens - prompt
         metrics = {budget.id: budget.metric for budget, _ in self.budgets}
         for window in windows:
@@ -85,6 +88,7 @@ class Terms:
             own = free.get(window["id"], 0)
             metric = metrics[window["budget"]]
             if metric == 0:
+                own -= self.price.extra_of_audio(request.audio_tokens, prompt)
                 longest = min(longest, self.price.affordable_answer(in_pico(left) + own, prompt))
             elif metric == 1:
                 longest = min(longest, int(left) + own - prompt)
@@ -109,6 +113,11 @@ class Terms:
 def strict_prompt_tokens(request: Request) -> int:
     """A prompt's tokens as strict budgets count them: one a byte, with tools, pictures and what stands around each message.
 
-    No tokenizer makes more than one token of a byte; sounds and files are not counted.
+    No tokenizer makes more than one token of a byte. What sounds, films and files come to is an estimate here as well.
     """
-    return request.size + request.image_tokens + _TOKENS_AROUND_A_MESSAGE * request.messages
+    return request.size + _media(request) + _TOKENS_AROUND_A_MESSAGE * request.messages
+
+
+def _media(request: Request) -> int:
+    """The tokens of a prompt beside those of its text."""
+    return request.media_tokens + request.audio_tokens

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Final
 
-from vital_tracking.calls.metadata_keys import MetadataKeys, remember
-from vital_tracking.core.context import CallContext
+from vital_tracking.calls.metadata_keys import NAMESPACE_KEY, MetadataKeys, remember
+from vital_tracking.core.context import METADATA_KEY, CallContext
 from vital_tracking.core.frames import ScopeFrame, resolve
 from vital_tracking.core.sanitize import clean_text
 
@@ -27,7 +27,7 @@ ALLOWED_METADATA: Final = frozenset(
 )
 """Metadata that LangChain and LangGraph add and that say something about cost; others are kept only where the team allows it."""
 
-_CAPTURED: Final = ("langgraph_node", "thread_id", "lc_agent_name", "graph_id", "assistant_id")
+_CAPTURED: Final = ("thread_id", "lc_agent_name", "graph_id", "assistant_id")
 
 NOBODY: Final = CallContext()
 HASHED_AS_THEY_ARE: Final = frozenset({str, int, type(None)})
@@ -51,13 +51,14 @@ def context_of(
     `frame` is the scope the call is in, `marked` the one whose metadata it carries (see `core.frames.locate`).
     """
     own = keys.owners(metadata)
+    step = step_of(metadata, frame) if keys.in_graph else None
     if not (marked is frame or marked is None) or not HASHED_AS_THEY_ARE.issuperset(map(type, own)):
-        return _merged(default, frame, marked, metadata, in_tool)
+        return _merged(default, frame, marked, metadata, step, in_tool)
     known = frame.known if frame is not None else _known_of(default)
-    key = (keys, in_tool, marked is None, own)
+    key = (keys, in_tool, marked is None, step, own)
     context = known.get(key)
     if context is None:
-        context = remember(known, key, _merged(default, frame, marked, metadata, in_tool))
+        context = remember(known, key, _merged(default, frame, marked, metadata, step, in_tool))
     return context
 
 
@@ -73,11 +74,12 @@ def _merged(
     frame: ScopeFrame | None,
     marked: ScopeFrame | None,
     metadata: Mapping[str, Any],
+    step: str | None,
     in_tool: bool,
 ) -> CallContext:
     """The context of scope and metadata, with its gaps filled by what LangGraph and LangChain say of the call."""
     context = resolve(default, frame, marked, metadata)
-    gaps = captured(context, metadata)
+    gaps = captured(context, metadata, step)
     if context.framework is None:
         gaps["framework"] = "langgraph" if metadata.get("langgraph_node") is not None else "langchain"
     if context.message_type is None:
@@ -85,16 +87,16 @@ def _merged(
     return context.replace(gaps)
 
 
-def captured(context: CallContext, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def captured(context: CallContext, metadata: Mapping[str, Any], step: str | None) -> dict[str, Any]:
     """What LangGraph, its server (`langgraph dev` and what it is deployed by) and LangChain say of a call, where nobody else has.
 
     A served graph is a workflow: its name in `langgraph.json` is the workflow's id, and the assistant, which is the graph with
-    one configuration, the service's.
+    one configuration, the service's. `step` is what `step_of` says.
     """
     gaps: dict[str, Any] = {}
-    node, thread, agent, graph, assistant = (clean_text(metadata.get(key)) for key in _CAPTURED)
-    if context.workflow_step is None and node is not None:
-        gaps["workflow_step"] = node
+    thread, agent, graph, assistant = (clean_text(metadata.get(key)) for key in _CAPTURED)
+    if context.workflow_step is None and step is not None:
+        gaps["workflow_step"] = step
     if context.session_id is None and thread is not None:
         gaps["session_id"] = thread
     if context.agent_id is None and agent is not None:
@@ -124,7 +126,65 @@ _project: tuple[float, str | None] = (float("-inf"), None)
 
 
 def graph_path(namespace: object) -> str | None:
-    """LangGraph's checkpoint namespace `sub:<id>|leaf:<id>` as `sub/leaf`: the nodes from the outermost graph inwards."""
+    """LangGraph's checkpoint namespace `sub:<id>|leaf:<id>` as `sub/leaf`: the nodes from the outermost graph inwards.
+
+    A number in it says how often a node has run the same graph before, and is left out, as LangGraph itself does.
+    """
     if not isinstance(namespace, str) or not namespace:
         return None
-    return "/".join(part.partition(":")[0] for part in namespace.split("|"))
+    return "/".join(part.partition(":")[0] for part in namespace.split("|") if not part.isdigit())
+
+
+def node_attempt() -> int | None:
+    """Which attempt of its LangGraph node this code runs in, from 1; None where LangGraph does not say."""
+    runtime = sys.modules.get("langgraph.runtime")
+    if runtime is None:
+        return None
+    try:
+        return int(runtime.get_runtime().execution_info.node_attempt)
+    except (RuntimeError, AttributeError, KeyError, TypeError, ValueError):
+        return None  # called outside a node's own context
+
+
+def kept_of(frame: ScopeFrame | None, metadata: Mapping[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
+    """What is kept of the metadata around a call of which LangChain does not tell, as is kept of those that it tells of."""
+    kept: dict[str, Any] = dict(frame.metadata) if frame is not None else {}
+    kept |= {key: metadata[key] for key in metadata.keys() & allowed}
+    if isinstance(own := metadata.get(METADATA_KEY), Mapping):
+        kept |= own
+    if path := graph_path(metadata.get(NAMESPACE_KEY)):
+        kept["langgraph_path"] = path
+    if "langgraph_node" in metadata and (attempt := node_attempt()) is not None:
+        kept["attempt"] = attempt
+    return kept
+
+
+def step_of(metadata: Mapping[str, Any], frame: ScopeFrame | None) -> str | None:
+    """The workflow step of what runs with such metadata: the outermost node of the workflow's graph that it is in.
+
+    Where the scope `frame` was opened inside a node of another graph, that node and those around it are none of the workflow's.
+    The one node of a graph of LangGraph's functional API is the workflow itself; its tasks are the steps.
+    """
+    namespace = metadata.get(NAMESPACE_KEY)
+    if not isinstance(namespace, str) or not namespace:
+        return clean_text(metadata.get("langgraph_node"))
+    if frame is not None and (around := frame.namespace):
+        if namespace == around:
+            return None
+        if namespace.startswith(around) and namespace[len(around)] == "|":
+            namespace = namespace[len(around) + 1 :]
+    first, _, inner = namespace.partition("|")
+    while inner and (first in _entrypoints or first.isdigit()):
+        first, _, inner = inner.partition("|")
+    return clean_text(first.partition(":")[0])
+
+
+def note_entrypoint(metadata: Mapping[str, Any]) -> None:
+    """Remember a run of the functional API's one node, by the metadata that its run starts with."""
+    if metadata.get("langgraph_triggers") == _STARTED and isinstance(namespace := metadata.get(NAMESPACE_KEY), str):
+        remember(_entrypoints, namespace.rpartition("|")[2], True)
+
+
+# The nodes of a StateGraph are triggered by the edges that lead to them; only an entrypoint by the start itself.
+_STARTED: Final = ("__start__",)
+_entrypoints: dict[str, bool] = {}

@@ -22,21 +22,21 @@ from vital_tracking.calls.asked import (
     asked_facts,
     hidden_modalities,
     hides_cache_times,
-    image_tokens,
+    media_tokens,
     schema_size,
 )
 from vital_tracking.calls.attribution import ALLOWED_METADATA, NOBODY, context_of, langsmith_project
 from vital_tracking.calls.error_facts import ErrorFacts
-from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, metadata_keys
+from vital_tracking.calls.metadata_keys import MetadataKeys, metadata_keys, storable
 from vital_tracking.calls.names_of import longest_answer, provider_of, requested_model_of
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
 from vital_tracking.calls.running_usage import RunningUsage
 from vital_tracking.calls.texts import prompt_size, text_size, thought_size
 from vital_tracking.core.admission import Admission, Request
-from vital_tracking.core.context import METADATA_KEY, CallContext
+from vital_tracking.core.context import CallContext
 from vital_tracking.core.frames import ScopeFrame
 from vital_tracking.core.record import HUNG_UP, CallType, Status
-from vital_tracking.core.sanitize import clean_metadata, clean_text, token_count
+from vital_tracking.core.sanitize import token_count
 from vital_tracking.errors import BudgetExceeded
 
 _EMPTY: Final[Mapping[str, Any]] = {}
@@ -67,6 +67,7 @@ class LiveCall:
     __slots__ = (
         "admission",
         "allowed",
+        "asked",
         "attempt",
         "batch_reported",
         "batch_size",
@@ -119,6 +120,7 @@ class LiveCall:
         "tree",
         "usage",
         "vanished",
+        "waiter",
     )
 
     def __init__(
@@ -157,8 +159,10 @@ class LiveCall:
         self.langsmith: tuple[Any, Any] | None = None  # the trace id and the project of its run tree
         self.tree: ref[Any] | None = None  # LangSmith's run tree around it
         self.task: ref[Any] | None = None  # the asyncio task that it began in
+        self.waiter: Any = None  # the future on which its task waited while it was started in a thread
         self.attempt: int | None = None
         self.below: LiveCall | None = None
+        self.asked: Request | None = None  # what it asks of the budgets, once that was made up
         self.admission: Admission | None = None
         self.context: CallContext | None = None
         self.echoes = 0
@@ -191,6 +195,11 @@ class LiveCall:
     def hold(self) -> Any:
         """What its budgets had set aside for it, or None."""
         return self.admission.hold if self.admission is not None else None
+
+    @property
+    def not_made(self) -> bool:
+        """Whether its task was cancelled while it waited for the start, which ran in a thread: the model was never asked."""
+        return self.waiter is not None and self.waiter.cancelled()
 
     @property
     def scope_metadata(self) -> Mapping[str, Any]:
@@ -269,6 +278,7 @@ class LiveCall:
     def end(self, response: Any) -> None:
         """Take from the result what is needed, as it stands now: a cache may change it later."""
         self.ended = time.perf_counter()
+        self.waiter = None
         self.status = "ok"  # where its parent ended first, another status was assumed
         self._take(response)
         if not holds_counts(self.usage):
@@ -277,6 +287,7 @@ class LiveCall:
     def fail(self, error: BaseException, response: Any = None) -> None:
         """Take from an error, and from the part of a result that came before it, what is needed."""
         self.ended = time.perf_counter()
+        self.waiter = None
         self.error = facts = ErrorFacts(error, response)
         finished = self.usage is not None
         self.status = "cancelled" if facts.hung_up else "error"
@@ -304,7 +315,7 @@ class LiveCall:
 
     def forget(self) -> None:
         """Let go of everything that may hold text; what is left may wait for delivery however long."""
-        self.messages = self.running = None
+        self.messages = self.running = self.asked = None
         metadata, params, serialized = self.metadata, self.params, self.serialized
         provider, model = metadata.get("ls_provider"), metadata.get("ls_model_name")
         if provider and model and type(provider) is type(model) is str:
@@ -345,10 +356,13 @@ class LiveCall:
         return str(UUID(int=self.key)) if type(self.key) is int else str(self.key)
 
     def request(self) -> Request:
-        """What the call asks of the budgets before it is made."""
+        """What the call asks of the budgets before it is made; made up once."""
+        if self.asked is not None:
+            return self.asked
         metadata, params = self.metadata, self.params
         model = requested_model_of(metadata, params)
-        return Request(
+        seen, sounds = media_tokens(self.messages, model)
+        self.asked = Request(
             context=self.attribute(),
             provider=provider_of(metadata, params, self.serialized),
             model=model,
@@ -357,8 +371,10 @@ class LiveCall:
             max_tokens=longest_answer(metadata, params),
             answers=token_count(params.get("n")) or 1,
             schema_bytes=schema_size(params),
-            image_tokens=image_tokens(self.messages, model),
+            media_tokens=seen,
+            audio_tokens=sounds,
         )
+        return self.asked
 
     def start_facts(self, run_id: object, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """What is known at the start, in the order of `ObservedCall`, and `values` of its metadata behind it.
@@ -402,7 +418,7 @@ class LiveCall:
         """The values of its metadata that are kept, flat and not too long, in the order of the names of `keys`."""
         keys = self.keys = self.keys or metadata_keys(self.allowed, self.metadata)
         values = keys.values(self.metadata)
-        return values if _PLAIN.issuperset(map(type, values)) else tuple(map(_storable, keys.names, values))
+        return values if _PLAIN.issuperset(map(type, values)) else tuple(map(storable, keys.names, values))
 
     def end_facts(self) -> tuple[Any, ...]:
         """What became of it, in the order of `ObservedCall`."""
@@ -477,15 +493,6 @@ class LiveCall:
             max(answer, self.streamed_bytes, self.event_bytes),
             max(thoughts, self.thought_bytes),
         )
-
-
-def _storable(name: str, value: object) -> Any:
-    """A value of its metadata as the database will have it: flat, and not too long."""
-    if name == METADATA_KEY:
-        return clean_metadata(value, ()) if isinstance(value, Mapping) else None
-    if name in OWNER_KEYS or isinstance(value, str):
-        return clean_text(value)
-    return clean_metadata({name: value}, ()).get(name)
 
 
 def _id(value: object) -> object:

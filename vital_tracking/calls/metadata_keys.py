@@ -8,9 +8,12 @@ from typing import Any, Final, TypeVar
 
 from vital_tracking.calls.json_codec import dumps
 from vital_tracking.core.context import CONTEXT_KEYS, METADATA_KEY, unknown_keys
-from vital_tracking.core.sanitize import clean_text
+from vital_tracking.core.sanitize import clean_metadata, clean_text
 
-READ_KEYS: Final = frozenset({"langgraph_checkpoint_ns", METADATA_KEY})
+NAMESPACE_KEY: Final = "langgraph_checkpoint_ns"
+"""LangGraph's name for where in a graph and its subgraphs something runs: see `attribution.graph_path`."""
+
+READ_KEYS: Final = frozenset({NAMESPACE_KEY, METADATA_KEY})
 """Metadata that records are made from, beside the allowed ones and those of context, provider and model."""
 
 OWNER_KEYS: Final = CONTEXT_KEYS | {"assistant_id", "graph_id", "langgraph_node", "lc_agent_name", "thread_id"}
@@ -37,14 +40,16 @@ Values = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 class MetadataKeys:
     """The names of some metadata that are kept, in their order, and how the values are taken from metadata with these keys.
 
-    `values` takes those of `names`, `owners` those of `OWNER_KEYS`; `unknown` are names that are most likely spelling mistakes;
+    `values` takes those of `names`, `owners` those of `OWNER_KEYS`; `in_graph` is whether LangGraph says where they belong;
+    `unknown` are names that are most likely spelling mistakes;
     `json` holds all that as JSON. Equal only to itself.
     """
 
-    __slots__ = ("json", "names", "owners", "unknown", "values")
+    __slots__ = ("in_graph", "json", "names", "owners", "unknown", "values")
 
     def __init__(self, names: tuple[str, ...], allowed: frozenset[str], unknown: list[str]) -> None:
         self.names = tuple(name for name in names if name in allowed or name in READ_KEYS)
+        self.in_graph = NAMESPACE_KEY in names or "langgraph_node" in names
         self.values = _taker(self.names)
         self.owners = _taker(tuple(name for name in names if name in OWNER_KEYS))
         self.unknown = [clean_text(name) or "" for name in unknown]
@@ -79,3 +84,12 @@ def metadata_keys(allowed: frozenset[str], metadata: Mapping[str, Any]) -> Metad
         keys = MetadataKeys(tuple(name for name in names if isinstance(name, str)), allowed, unknown_keys(metadata))
         remember(_known, (allowed, names), keys)
     return keys
+
+
+def storable(name: str, value: object) -> Any:
+    """A value of its metadata as the database will have it: flat, and not too long."""
+    if name == METADATA_KEY:
+        return clean_metadata(value, ()) if isinstance(value, Mapping) else None
+    if name in OWNER_KEYS or isinstance(value, str):
+        return clean_text(value)
+    return clean_metadata({name: value}, ()).get(name)

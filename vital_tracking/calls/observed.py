@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from vital_tracking.calls.error_facts import ErrorFacts
-from vital_tracking.calls.metadata_keys import READ_KEYS
+from vital_tracking.calls.metadata_keys import NAMESPACE_KEY, READ_KEYS
 from vital_tracking.core.context import METADATA_KEY, CallContext
 from vital_tracking.core.record import CallType, Status
-
-NAMESPACE_KEY: Final = "langgraph_checkpoint_ns"
 
 
 class SharedFacts:

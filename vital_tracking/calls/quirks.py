@@ -209,22 +209,75 @@ FREE_REFUSALS: Final[Mapping[str, str]] = {
 """The reason with which a provider declines a request, by its id; it is not billed where nothing was said until then."""
 
 IMAGE_BLOCKS: Final = frozenset({"image", "image_url"})
-AUDIO_BLOCKS: Final = frozenset({"audio", "input_audio"})
+
+MEDIA_BLOCKS: Final[Mapping[str, str]] = {
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "audio": "audio",
+    "input_audio": "audio",
+    "video": "video",
+    "video_url": "video",
+    "file": "file",
+    "input_file": "file",
+    "document": "file",
+}
+"""What a block of a prompt's content holds, by its type, or by the name of its one field, as Bedrock has it."""
+
+PAYLOADS: Final = ("data", "base64", "file_data", "bytes")
+"""Fields of such a block that hold the medium itself, as base64 or as bytes."""
 
 ASKED_IMAGES: Final = 1600
-"""Tokens that a picture in a prompt comes to at most, with most models.
-https://platform.claude.com/docs/en/build-with-claude/vision#calculate-image-costs"""
+"""Tokens that a picture in a prompt is taken for, with most models. It bounds those of most models of Claude, of OpenAI's that
+count by tiles (85 and eight times 170) and of Gemini 3; https://platform.claude.com/docs/en/build-with-claude/vision.
+It is an estimate, as nobody looks into a picture for its size: where a model counts more, its first call teaches that."""
 
 MOST_IMAGE_TOKENS: Final[Mapping[str, int]] = {
     # A base and a price for each of at most eight tiles: https://platform.openai.com/docs/guides/images-vision
     "gpt-4o-mini": 2833 + 8 * 5667,
-    "gpt-4.1-mini": 2489,  # 1,536 patches at 1.62
-    "gpt-4.1-nano": 3779,  # at 2.46
-    "o4-mini": 2642,  # at 1.72
+    # The same page: at most 1,536 patches, times a factor of the model, 1.62, 1.72 or 2.46.
+    "gpt-4.1-mini": 2489,
+    "gpt-4.1-nano": 3779,
+    "o4-mini": 2642,
     "gpt-5-mini": 2489,
     "gpt-5-nano": 3779,
+    # Pictures of up to 2,576 pixels a side, at 28 pixels a patch: https://platform.claude.com/docs/en/build-with-claude/vision
+    "claude-opus-4-7": 4784,
+    "claude-opus-4-8": 4784,
+    "claude-opus-5": 4784,
+    "claude-sonnet-5": 4784,
+    # One token a patch of 32 pixels: a photograph of 12 megapixels, as https://huggingface.co/datasets/JOHNISKING/image-token-cost
+    # has measured it, and no bound of a larger one.
+    "gpt-5.5": 12_000,
 }
-"""The same for models that count more, by a part of their names."""
+"""The same for models that count more, by a part of their names: the most by the page named, where nothing else is said."""
+
+
+class MediaSize(NamedTuple):
+    """How many bytes of a medium come to one token at the least, and how many tokens one is taken for whose size is not known."""
+
+    bytes_a_token: int
+    unknown: int
+
+
+MEDIA_SIZES: Final[Mapping[str, MediaSize]] = {
+    # 32 tokens a second with Gemini, 10 with OpenAI, at 16 kbit/s, about the least that speech is encoded at; else five minutes.
+    # https://ai.google.dev/gemini-api/docs/audio
+    "audio": MediaSize(60, 9_600),
+    "wav": MediaSize(500, 9_600),  # 8,000 samples of two bytes a second at the least
+    # 300 tokens a second (https://ai.google.dev/gemini-api/docs/video-understanding) at 100 kbit/s; else a minute.
+    "video": MediaSize(40, 18_000),
+    # A page: 3,000 tokens of text and its picture (https://platform.claude.com/docs/en/build-with-claude/pdf-support), in about
+    # 20,000 bytes; else ten pages.
+    "file": MediaSize(4, 46_000),
+}
+"""Conservative, since nobody opens a medium to see how long it is: a hold that is too large lasts as long as its call."""
+
+MOST_MEDIA_TOKENS: Final = 460_000
+"""No medium is taken for more: a hundred pages, which is as much as Claude takes at once."""
+
+UNCOMPRESSED: Final = ("wav", "pcm", "l16")
+"""Parts of a format or a MIME type that name sound as it is, which is much longer than compressed sound."""
 
 SCHEMA_PARAMETERS: Final = frozenset(
     {

@@ -52,6 +52,7 @@ def begun_record(
     usage: TokenUsage,
     *,
     call_type: CallType = "chat",
+    metadata: Mapping[str, Any] | None = None,
 ) -> CallRecord:
     """The record of a call that has begun, for the case that it never reports an end: `abandoned`, with what it may have used."""
     return CallRecord(
@@ -66,4 +67,5 @@ def begun_record(
         status="abandoned",
         budget_action=admission.action,
         throttled_ms=admission.throttled_ms,
+        metadata=metadata or {},
     )

@@ -37,6 +37,12 @@ def demo(
     """Run the four services on the embedded PostgreSQL and show what they cost.
 
     Fake models that report usage take the providers' place; where OPENAI_API_KEY or ANTHROPIC_API_KEY is set, real ones answer.
+    A database that is configured is left alone: the demonstration's calls are made up.
+
+    \b
+    Examples:
+      vital-tracking demo --offline
+      VITAL_STORE=embedded vital-tracking report   what the demonstration cost, also where another database is configured
     """
     from vital_tracking.langchain.demo import fake_models, real_models, run_demo
 
@@ -62,8 +68,13 @@ def demo(
             console.print(f"Models: {who}\n", highlight=False)
             show_costs(store, since=started)
     console.print("[bold]See more[/bold]: the same in SQL, in the database that is now yours")
+    elsewhere = "" if settings.store == "embedded" else "VITAL_STORE=embedded "
     for query in example_queries(ORGANIZATION):
-        console.print(f'  {command()} psql -c "{query}"', soft_wrap=True, highlight=False, markup=False)
+        console.print(f'  {elsewhere}{command()} psql -c "{query}"', soft_wrap=True, highlight=False, markup=False)
+    if elsewhere:
+        console.print(
+            "VITAL_STORE=embedded, because other commands go to the database that is configured.", highlight=False
+        )
     console.print("\n[bold]Next[/bold]: attach it to your own code")
     console.print("  tracker = VitalTracker.from_env()", highlight=False)
     console.print('  model.invoke(question, config={"callbacks": [tracker.handler]})', highlight=False, markup=False)

@@ -25,7 +25,8 @@ class Request:
     """A call that would be made: for whom, with which model, and how large it may get.
 
     `prompt_bytes` is the size of the prompt's text in UTF-8, in so many `messages`; `prompt_tokens` its tokens where they are
-    known; `schema_bytes` is the size of the tools and schemas that go with it, `image_tokens` what its pictures come to at most.
+    known; `schema_bytes` is the size of the tools and schemas that go with it; `media_tokens` is what its pictures,
+    films and files may well come to, `audio_tokens` what its sounds do, beside its text.
     `max_tokens` is the limit of the answer where one is set; `answers` how many answers are asked for. `downgraded`: the caller
     offers this model in place of a dearer one.
     """
@@ -40,7 +41,8 @@ class Request:
     answers: int = 1
     downgraded: bool = False
     schema_bytes: int = 0
-    image_tokens: int = 0
+    media_tokens: int = 0
+    audio_tokens: int = 0
 
     @property
     def size(self) -> int:

@@ -17,7 +17,8 @@ class ScopeFrame:
     """One open scope: its whole context, and what it handed to LangChain as metadata.
 
     `owner` is the tracker that opened it. `absorbed` is the `vital_*` metadata that the surrounding LangChain run already
-    carried when the scope was opened: it is older than the scope, so it must not win over it.
+    carried when the scope was opened: it is older than the scope, so it must not win over it. `namespace` is the LangGraph
+    checkpoint namespace in which its workflow was opened, empty outside of a graph.
     """
 
     id: str
@@ -26,6 +27,7 @@ class ScopeFrame:
     owner: Any = None
     absorbed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    namespace: str = ""
     exported: Mapping[str, Any] = field(init=False)
     # A cache: the contexts of its calls, by the metadata of their own.
     known: dict[object, CallContext] = field(init=False, default_factory=dict)

@@ -58,6 +58,11 @@ class DatabaseClock:
             return
         self._measured = (skew_s if abs(skew_s) > unsure_s else 0.0, self._apart_s())
 
+    def heard(self, answer: object, before: datetime) -> None:
+        """Compare with the time that an answer of the database's brings, which was asked for at `before`; some bring none."""
+        if isinstance(answer, dict) and "now" in answer:
+            self.sample(datetime.fromisoformat(answer["now"]), before, datetime.now(UTC))
+
     def now(self) -> tuple[datetime, bool]:
         """The time by the database's clock; and whether it is still by our own, as nobody knows how far that is off."""
         skew_s = self.skew_s

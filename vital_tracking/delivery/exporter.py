@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -144,7 +145,9 @@ class StoreExporter:
         if holder is not None:
             named["holder"] = holder
         try:
+            before = datetime.now(UTC)
             report = self._store.call(function, **named)
+            self._clock.heard(report, before)
             inserted, duplicate = report["inserted"], report["duplicate"]
             refusals: list[dict[str, Any]] = report["rejected"]
         except StoreError:

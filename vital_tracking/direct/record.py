@@ -13,10 +13,11 @@ from typing import Any, Final
 from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.budgets.pending import Waits, blocking, suspending
 from vital_tracking.calls.asked import schema_size
+from vital_tracking.calls.attribution import ALLOWED_METADATA, captured, kept_of, step_of
 from vital_tracking.calls.stopped import begun_record, stopped_record
 from vital_tracking.core.admission import UNKNOWN_SIZE, Admission, Request
 from vital_tracking.core.context import Agent, CallContext
-from vital_tracking.core.frames import ScopeFrame, current_frame, locate, resolve
+from vital_tracking.core.frames import current_frame, locate, resolve
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import EARLIEST, LATEST, PRICE_FACTS, STATUSES, CallRecord, CallType, Status
 from vital_tracking.core.sanitize import clean_text, dollars, token_count
@@ -34,8 +35,9 @@ _LONGEST_CALL_MS: Final = 86_400_000
 class DirectCalls:
     """What a tracker offers to code that calls a provider by itself.
 
-    `default` is the context of a call outside of scopes; `around` gives the metadata of the LangChain run around this code;
-    `recorded_by` is what calls that were admitted are recorded by, in place of `record`.
+    `default` is the context of a call outside of scopes; `around` gives the metadata of the LangChain run around this code, and
+    `metadata_keys` are further keys of those that may be stored; `recorded_by` is what calls that were admitted are recorded by,
+    in place of `record`.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class DirectCalls:
         default: CallContext,
         around: Callable[[], Mapping[str, Any]],
         *,
+        metadata_keys: frozenset[str] = frozenset(),
         recorded_by: Callable[..., str] | None = None,
     ) -> None:
         self._recorder = recorder
@@ -53,6 +56,7 @@ class DirectCalls:
         self._prices = prices
         self._default = default
         self._around = around
+        self._allowed = ALLOWED_METADATA | metadata_keys
         self._recorded_by = recorded_by or self.record
 
     def record(
@@ -124,7 +128,7 @@ class DirectCalls:
             if model is None and (assumed := self._prices.default_model(provider)) is not None:
                 model = assumed
                 extra["model_assumed"] = True
-            context, frame = self._context(
+            context, kept = self._context(
                 agent,
                 user_id=user_id,
                 session_id=session_id,
@@ -192,7 +196,7 @@ class DirectCalls:
                     throttled_ms=taken.throttled_ms,
                     hold=taken.hold,
                     tags=[tags] if isinstance(tags, str) else list(tags) if isinstance(tags, Iterable) else [],
-                    metadata={**(frame.metadata if frame else {}), **own, **extra},
+                    metadata={**kept, **own, **extra},
                     notes=notes,
                 )
             )
@@ -218,7 +222,7 @@ class DirectCalls:
         organization_id: str | None = None,
         agent: Agent | str | None = None,
     ) -> Waits[AdmittedCall]:
-        context, _ = self._context(agent, user_id=user_id, session_id=session_id, organization_id=organization_id)
+        context, kept = self._context(agent, user_id=user_id, session_id=session_id, organization_id=organization_id)
         cheaper = [downgrade_to] if isinstance(downgrade_to, str) else downgrade_to or ()
         request = Request(
             context,
@@ -237,7 +241,7 @@ class DirectCalls:
             except BudgetExceeded as error:
                 if error.action == "downgrade" and request is not requests[-1]:
                     continue
-                self._recorder.put(stopped_record(request, error, requested_model=model))
+                self._recorder.put(stopped_record(request, error, requested_model=model, metadata=kept))
                 raise
             if request.downgraded:
                 admission.requested_model, admission.action = model, "downgrade"
@@ -249,7 +253,7 @@ class DirectCalls:
                 organization_id=organization_id,
                 agent=agent,
             )
-            return self._admitted(admission, request, record)
+            return self._admitted(admission, request, record, kept)
         raise AssertionError  # the last one was admitted or has raised
 
     admit = blocking(
@@ -277,14 +281,17 @@ class DirectCalls:
         """,
     )
 
-    def _admitted(self, admission: Admission, request: Request, record: Callable[..., str]) -> AdmittedCall:
+    def _admitted(
+        self, admission: Admission, request: Request, record: Callable[..., str], kept: Mapping[str, Any]
+    ) -> AdmittedCall:
         admission.began = self._recorder.clock.now()  # the grant that pays for it is of a window of this moment
         if self._recorder.spool is not None:
             admission.call_id = new_id()
             tokens = request.prompt_tokens
             if tokens is None:
                 tokens = estimate_tokens(max(request.prompt_bytes, 0))
-            begun = self._recorder.begun(begun_record(request, admission, TokenUsage(tokens, estimated=True)))
+            usage = TokenUsage(tokens, estimated=True)
+            begun = self._recorder.begun(begun_record(request, admission, usage, metadata=kept))
             admission.began = begun.created_at, begun.clocked
         return AdmittedCall(admission, record, self._not_made, model=request.model, max_tokens=request.max_tokens)
 
@@ -294,13 +301,15 @@ class DirectCalls:
         if admission.call_id is not None:
             self._recorder.void(admission.call_id)
 
-    def _context(self, agent: Agent | str | None, **changes: Any) -> tuple[CallContext, ScopeFrame | None]:
-        """Who and what a call made here is for, and the scope that it is in."""
+    def _context(self, agent: Agent | str | None, **changes: Any) -> tuple[CallContext, dict[str, Any]]:
+        """Who and what a call made here is for, and what its row says of the scope and the LangChain run around this code."""
         if agent is not None:
             changes |= (agent if isinstance(agent, Agent) else Agent(clean_text(agent) or "")).fields()
         around = self._around()
         frame, marked = locate(current_frame.get(), around)
-        return resolve(self._default, frame, marked, around).replace(changes), frame
+        context = resolve(self._default, frame, marked, around).replace(changes)
+        context = context.replace(captured(context, around, step_of(around, frame)))
+        return context, kept_of(frame, around, self._allowed)
 
 
 def _not_objects(given: Mapping[str, object]) -> Iterator[str]:

@@ -88,7 +88,7 @@ def real_models(keys: Mapping[str, str]) -> dict[str, BaseChatModel]:
 
 
 def build_graph(models: Mapping[str, BaseChatModel]) -> Any:
-    """A graph with named steps, one of them a subgraph."""
+    """A graph with named steps, two of them in a subgraph."""
     try:
         from langgraph.graph import END, START, StateGraph
     except ImportError:
@@ -102,8 +102,8 @@ def build_graph(models: Mapping[str, BaseChatModel]) -> Any:
         return node
 
     research = StateGraph(Case)
-    research.add_node("sources", ask("market", "findings"))
-    research.add_node("weigh", ask("reasoner", "findings"))
+    research.add_node("sources", ask("market", "findings"), metadata=step("sources"))
+    research.add_node("weigh", ask("reasoner", "findings"), metadata=step("weigh"))
     research.add_edge(START, "sources")
     research.add_edge("sources", "weigh")
     research.add_edge("weigh", END)

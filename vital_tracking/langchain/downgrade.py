@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
 
-from vital_tracking.calls.asked import image_tokens, schema_size
+from vital_tracking.calls.asked import media_tokens, schema_size
 from vital_tracking.calls.names_of import ANSWER_LIMITS
 from vital_tracking.calls.texts import text_size
 from vital_tracking.core.admission import Admission, Request
@@ -82,14 +82,16 @@ class PlannedCall:
             downgraded=downgraded,
             schema_bytes=schema_size(self.kwargs),
         )
+        media = [media_tokens([prompt], request.model) for prompt in prompts]
         return [
             replace(
                 request,
                 prompt_bytes=text_size(prompt),
                 messages=len(prompt),
-                image_tokens=image_tokens([prompt], request.model),
+                media_tokens=seen,
+                audio_tokens=sounds,
             )
-            for prompt in prompts
+            for prompt, (seen, sounds) in zip(prompts, media, strict=True)
         ]
 
     def clamped(self) -> PlannedCall:

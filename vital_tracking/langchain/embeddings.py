@@ -14,13 +14,13 @@ from langchain_core.embeddings import Embeddings
 
 from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.budgets.pending import Waits, run, run_async
-from vital_tracking.calls.attribution import ALLOWED_METADATA, captured
+from vital_tracking.calls.attribution import ALLOWED_METADATA, captured, kept_of, step_of
 from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.stopped import begun_record, stopped_record
 from vital_tracking.calls.texts import text_size
 from vital_tracking.calls.usage_of import estimated_usage
 from vital_tracking.core.admission import Admission, Request
-from vital_tracking.core.context import METADATA_KEY, CallContext
+from vital_tracking.core.context import CallContext
 from vital_tracking.core.frames import ScopeFrame, current_frame, locate, resolve
 from vital_tracking.core.record import CallRecord, Status
 from vital_tracking.core.sanitize import token_count
@@ -113,20 +113,29 @@ class VitalEmbeddings(Embeddings):
                 return self._controller.undecided(fault)
             return (yield from self._controller.admitting(request))
         except BudgetExceeded as error:
-            self._recorder.put(stopped_record(request, error, call_type="embedding"))
+            self._recorder.put(stopped_record(request, error, call_type="embedding", metadata=self._kept()))
             raise stopped(error) from None
 
     def _request(self, texts: list[str]) -> Request:
-        return Request(self._context()[0], self._provider, self._model, prompt_bytes=text_size(texts), max_tokens=0)
+        return Request(self._context(), self._provider, self._model, prompt_bytes=text_size(texts), max_tokens=0)
 
-    def _context(self) -> tuple[CallContext, ScopeFrame | None, Mapping[str, Any]]:
-        """Who and what a call made here is for, the scope that it is in, and the metadata of the run around it."""
-        metadata = inherited_config().get("metadata") or {}
-        frame, marked = locate(current_frame.get(), metadata)
+    def _context(self) -> CallContext:
+        """Who and what a call made here is for."""
+        metadata, frame, marked = self._around()
         context = resolve(self._default, frame, marked, metadata)
-        gaps = captured(context, metadata)
+        gaps = captured(context, metadata, step_of(metadata, frame))
         gaps |= {"framework": context.framework or "langchain", "message_type": context.message_type or "embedding"}
-        return context.replace(gaps), frame, metadata
+        return context.replace(gaps)
+
+    def _kept(self) -> dict[str, Any]:
+        """What a row says of the scope and the run around this code."""
+        metadata, frame, _ = self._around()
+        return kept_of(frame, metadata, self._allowed)
+
+    def _around(self) -> tuple[Mapping[str, Any], ScopeFrame | None, ScopeFrame | None]:
+        """The metadata of the run around this code, the scope that a call made here is in, and the one whose metadata it has."""
+        metadata = inherited_config().get("metadata") or {}
+        return metadata, *locate(current_frame.get(), metadata)
 
     @contextmanager
     def _recorded(self, texts: list[str], admission: Admission) -> Iterator[None]:
@@ -155,7 +164,7 @@ class VitalEmbeddings(Embeddings):
         try:
             usage = estimated_usage(text_size(texts), 0)
             request = self._request(texts)
-            record = begun_record(request, admission, usage, call_type="embedding")
+            record = begun_record(request, admission, usage, call_type="embedding", metadata=self._kept())
             begun = self._recorder.begun(record)
             admission.began = begun.created_at, begun.clocked
         except Exception as fault:  # noqa: BLE001 - no fault of ours reaches the caller
@@ -181,11 +190,7 @@ class VitalEmbeddings(Embeddings):
         elif not counts or len(counts) < len(reported) or (facts is not None and facts.perhaps_billed):
             # Of several requests those that were answered count; one that was refused costs nothing.
             usage = estimated_usage(text_size(texts), 0)
-        context, frame, metadata = self._context()
-        kept = dict(frame.metadata) if frame is not None else {}
-        kept |= {key: metadata[key] for key in metadata.keys() & self._allowed}
-        if isinstance(own := metadata.get(METADATA_KEY), Mapping):
-            kept |= own
+        kept = self._kept()
         kept |= {"texts": len(texts)} | ({"requests": len(reported)} if len(reported) > 1 else {})
         began = admission.began or started
         put = self._recorder.put if admission.hold is None else self._recorder.put_held
@@ -194,7 +199,7 @@ class VitalEmbeddings(Embeddings):
                 id=admission.call_id or new_id(),
                 created_at=began[0],
                 clocked=began[1],
-                context=context,
+                context=self._context(),
                 provider=self._provider,
                 model=self._model,
                 call_type="embedding",

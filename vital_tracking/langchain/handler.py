@@ -12,12 +12,11 @@ time limit.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 from weakref import ref
 
@@ -25,7 +24,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langsmith.run_helpers import get_current_run_tree
 
 from vital_tracking.budgets.controller import AdmissionController
-from vital_tracking.calls.attribution import ALLOWED_METADATA, context_of
+from vital_tracking.calls.attribution import ALLOWED_METADATA, context_of, node_attempt, note_entrypoint
 from vital_tracking.calls.in_flight import ORPHAN_GRACE_S, InFlightRegistry, run_key
 from vital_tracking.calls.live import LiveCall, admitted
 from vital_tracking.calls.metadata_keys import metadata_keys
@@ -43,9 +42,8 @@ from vital_tracking.delivery.encoding import dated
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.control_flow import stopped
 from vital_tracking.langchain.inline import CALLS_IT, CHOOSES_BY_INLINE, STARTS, event_of, others_are_inline
+from vital_tracking.langchain.starts import BegunCalls, callers_task
 from vital_tracking.spool.log_record import RecordKind
-
-_MOST_TASKS: Final = 10_000
 
 
 class VitalHandler(BaseCallbackHandler):
@@ -71,12 +69,12 @@ class VitalHandler(BaseCallbackHandler):
         self._controller = controller
         self._default = default or CallContext()
         self._calls = InFlightRegistry(
-            self._put, default=self._default, call_timeout_s=call_timeout_s, orphan_grace_s=orphan_grace_s
+            self._give_up, default=self._default, call_timeout_s=call_timeout_s, orphan_grace_s=orphan_grace_s
         )
         self._allowed = ALLOWED_METADATA | metadata_keys
-        self._tasks: dict[Any, ref[Any]] = {}  # those whose calls start in a thread, by run
+        self._begun_calls = BegunCalls()
         self._hash_key = hash_key
-        recorder.on_tick.append(self._calls.close_stale)
+        recorder.on_tick += self._calls.close_stale, self._begun_calls.forget_cancelled
 
     def __repr__(self) -> str:
         return f"VitalHandler({self.in_flight} calls in flight)"
@@ -95,25 +93,19 @@ class VitalHandler(BaseCallbackHandler):
         try:
             spool, controller = self._recorder.spool, self._controller
             ready = spool is None or spool.ready
-            if ready and (controller is None or not controller.active):
+            asks = controller is not None and controller.active and not admitted.get()
+            if ready and not asks:
                 return False
             event, args, kwargs = event_of(asking)
-            if event not in STARTS or (ready and not self._must_ask(event, args, kwargs)):
+            if event not in STARTS or self._is_echo(run_key(kwargs["run_id"]), kwargs.get("metadata")):
                 return False
-            if len(self._tasks) < _MOST_TASKS and (task := asyncio.current_task()) is not None:
-                self._tasks[run_key(kwargs["run_id"])] = ref(task)
-            return True
+            call = self._begun(STARTS[event], *args[:2], **kwargs)
+            held_up = not ready or (controller is not None and controller.must_ask(call.request()))
+            self._begun_calls.keep(call, for_thread=held_up)
+            return held_up
         except Exception as error:  # noqa: BLE001 - see the module's first lines
             self._recorder.fault(error)
             return False
-
-    def _must_ask(self, event: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Whether a call that starts has to wait for the database's answer."""
-        controller = self._controller
-        if controller is None or admitted.get():
-            return False
-        call_type: CallType = "chat" if event == "on_chat_model_start" else "completion"
-        return controller.must_ask(self._begun(call_type, *args[:2], **kwargs).request())
 
     # LangChain copies handlers with some configs; there is only this one.
     def __copy__(self) -> VitalHandler:
@@ -239,6 +231,7 @@ class VitalHandler(BaseCallbackHandler):
 
     def reset_after_fork(self) -> None:
         """In a forked child: the calls in flight are the parent's."""
+        self._begun_calls.clear()
         self._calls.reset_after_fork()
 
     @property
@@ -290,7 +283,11 @@ class VitalHandler(BaseCallbackHandler):
         """Note a run and its place in the tree, and the thread that a graph serves."""
         try:
             self._calls.start_run(run_id, parent_run_id)
-            if metadata is not None and "thread_id" in metadata:
+            if metadata is None:
+                return
+            if "langgraph_triggers" in metadata:
+                note_entrypoint(metadata)
+            if "thread_id" in metadata:
                 frame, _ = locate(current_frame.get(), metadata)
                 if frame is not None and frame.context.session_id is None:
                     self._recorder.serves_thread(frame.context.service_run_id, clean_text(metadata["thread_id"]))
@@ -348,9 +345,8 @@ class VitalHandler(BaseCallbackHandler):
             self._recorder.refuse()
             return
         key = run_key(run_id)
-        known = registry.calls.get(key)
-        if known is not None and known.metadata is metadata:
-            known.echoes += 1  # the handler is listed twice: LangChain passes both the same metadata object
+        if self._is_echo(key, metadata):
+            registry.calls[key].echoes += 1
             return
         try:
             call = self._opened(call_type, serialized, messages, run_id, parent_run_id, tags, metadata, extra)
@@ -363,6 +359,9 @@ class VitalHandler(BaseCallbackHandler):
                 raise stopped(error) from None
             return
         self._admit(call)
+        if call.not_made:
+            self._give_up(call)
+            return
         recorder = self._recorder
         dated(call, recorder.clock.skew_s)  # by what is known once it was admitted, as its time is the one after that
         registry.add(call)
@@ -385,16 +384,16 @@ class VitalHandler(BaseCallbackHandler):
         extra: Mapping[str, Any],
     ) -> LiveCall:
         """The call that starts, with all that is known of it."""
-        call = self._begun(call_type, serialized, messages, run_id, parent_run_id, tags, metadata, **extra)
+        call = self._begun_calls.take(run_key(run_id), metadata) or self._begun(
+            call_type, serialized, messages, run_id, parent_run_id, tags, metadata, **extra
+        )
         if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
             call.langsmith = (tree.trace_id, tree.session_name)
             call.tree = ref(tree)
-        if self._tasks:
-            call.task = self._tasks.pop(call.key, None)
-        if asyncio._get_running_loop() is not None and (task := asyncio.current_task()) is not None:  # noqa: SLF001
+        if (task := callers_task()) is not None:
             call.task = ref(task)
         if metadata is not None and "langgraph_node" in metadata:
-            call.attempt = _attempt()
+            call.attempt = node_attempt()
         if self._hash_key is not None:
             call.hash = request_hash(self._hash_key, (call.params, messages))
         if type(run_id) is UUID:
@@ -467,6 +466,22 @@ class VitalHandler(BaseCallbackHandler):
             self._put(call)
             raise stopped(error) from None
 
+    def _is_echo(self, key: int, metadata: Mapping[str, Any] | None) -> bool:
+        """Whether this start was reported before, as the handler is listed twice: LangChain passes both the same metadata."""
+        known = self._calls.calls.get(key)
+        return known is not None and known.metadata is metadata
+
+    def _give_up(self, call: LiveCall) -> None:
+        """Record a call that was closed without an end of its own; one that was never made leaves nothing."""
+        if not call.not_made:
+            self._put(call)
+            return
+        call.ref = None
+        if call.packed_start is not None:
+            self._recorder.void(str(call.id))
+        if self._controller is not None and call.admission is not None:
+            self._controller.release(call.admission)
+
     def _put(self, call: LiveCall) -> None:
         call.forget()
         if call.hold is None:
@@ -478,14 +493,3 @@ class VitalHandler(BaseCallbackHandler):
         self._recorder.fault(error)
         call.notes = (*call.notes, "unreadable_result")
         call.estimate = call.estimate or (text_size(call.messages), call.streamed_bytes, call.thought_bytes)
-
-
-def _attempt() -> int | None:
-    """Which attempt of its LangGraph node this is, from 1; None where LangGraph does not say."""
-    runtime = sys.modules.get("langgraph.runtime")
-    if runtime is None:
-        return None
-    try:
-        return int(runtime.get_runtime().execution_info.node_attempt)
-    except (RuntimeError, AttributeError, KeyError, TypeError, ValueError):
-        return None  # called outside a node's own context

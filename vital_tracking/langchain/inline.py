@@ -12,8 +12,11 @@ before LangChain hands it an event, the handler says then that it is not inline:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any, Final
+
+from vital_tracking.core.record import CallType
 
 _START: Final = "AsyncCallbackManager.on_llm_start"
 
@@ -23,7 +26,8 @@ CHOOSES_BY_INLINE: Final = frozenset({_START, f"{_START}.<locals>.<listcomp>"})
 CALLS_IT: Final = "_ahandle_event_for_handler"
 """The qualified name of the code that hands an event to a handler, in its own task or in a thread."""
 
-STARTS: Final = frozenset({"on_chat_model_start", "on_llm_start"})
+STARTS: Final[Mapping[str, CallType]] = {"on_chat_model_start": "chat", "on_llm_start": "completion"}
+"""The events with which calls start."""
 
 
 def event_of(frame: FrameType) -> tuple[str, tuple[Any, ...], dict[str, Any]]:

@@ -1,9 +1,9 @@
 """The read side: one typed function a question over a store, for the command line, for pages and for your own code.
 
 A function takes a store (`vital_tracking.stores.open_store(Settings.from_env())`) and filters, and returns data, never text.
-Amounts are US dollars as Decimal with all their digits, shares go from 0 to 1, durations are in milliseconds, times carry their
-zone. Every function raises StoreUnavailable (try again), StoreNotReady (migrations or rights are missing) or StoreRejected (what
-was asked is wrong).
+Amounts are US dollars as Decimal with all their digits, rates are in percent, shares go from 0 to 1, durations are in
+milliseconds, times carry their zone. Every function raises StoreUnavailable (try again), StoreNotReady (migrations or rights are
+missing) or StoreRejected (what was asked is wrong).
 
     from vital_tracking import Settings
     from vital_tracking.queries import usage_report

@@ -25,6 +25,7 @@ _OVERLAP: Final = timedelta(minutes=10)
 class Alert(TypedDict):
     """A threshold that was crossed: `threshold` is the share of the limit, `spent` what was spent at that moment.
 
+    `held` is what was set aside for other calls where one did not fit (`threshold` 0), None of other alerts.
     `superseded` alerts came with a higher threshold of the same window, and nobody is sent them.
     """
 
@@ -43,6 +44,7 @@ class Alert(TypedDict):
     threshold: Decimal
     limit_amount: Decimal
     spent: Decimal
+    held: Decimal | None
     superseded: bool
     delivered_at: datetime | None
 

@@ -22,6 +22,7 @@ class Unit(StrEnum):
     tokens = "tokens"
     usd = "US dollars"
     share = "share"  # of 1
+    percent = "percent"
     ms = "milliseconds"
 
 
@@ -75,15 +76,17 @@ MEASURES: Final = _by_name(
         Measure("fees", "fees", Unit.usd),
         Measure("total_cost", "cost", Unit.usd),
         Measure("potential_cost", "without caches", Unit.usd),
+        Measure("timed_out_calls", "timed out", Unit.calls),
         Measure("cache_savings", "saved", Unit.usd),
-        Measure("hit_rate", "hit rate", Unit.share),
-        Measure("success_rate", "success", Unit.share),
+        Measure("hit_rate", "hit rate", Unit.percent),
+        Measure("success_rate", "success", Unit.percent),
         Measure("average_latency_ms", "average", Unit.ms),
         Measure("p50_latency_ms", "p50", Unit.ms),
         Measure("p95_latency_ms", "p95", Unit.ms),
         Measure("p99_latency_ms", "p99", Unit.ms),
+        Measure("timeout_rate", "time-outs", Unit.percent),
         Measure("share", "share", Unit.share),
-        Measure("prompt_cache_rate", "prompt cache", Unit.share),
+        Measure("prompt_cache_rate", "prompt cache", Unit.percent),
         Measure("reported_calls", "reported calls", Unit.calls),
         Measure("reported_cost", "reported cost", Unit.usd),
         Measure("reported_total_cost", "cost of these by our prices", Unit.usd),

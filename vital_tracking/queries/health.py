@@ -13,7 +13,6 @@ from typing import Final
 from typing_extensions import TypedDict
 
 from vital_tracking.errors import StoreNotReady, VitalError
-from vital_tracking.migrate import find_migrations
 from vital_tracking.queries.alerts import Alert, recent_alerts
 from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.queries.budgets import (
@@ -25,8 +24,10 @@ from vital_tracking.queries.budgets import (
     audit_budgets,
 )
 from vital_tracking.queries.check import Check
+from vital_tracking.queries.configuration import named_by
 from vital_tracking.queries.exactness import check_exactness, inexact_calls
 from vital_tracking.queries.health_sums import audit_sums, check_sums, check_views, views_refreshed_at
+from vital_tracking.queries.installation import check_installation
 from vital_tracking.queries.spool import left_by, place_of, survey
 from vital_tracking.queries.words import counted, size
 from vital_tracking.settings import Settings
@@ -46,7 +47,6 @@ class TrackingStatus(TypedDict):
 
     server_version: str
     database_time: datetime
-    migrations: list[str]
     calls_last_day: int
     last_call_at: datetime | None
     unpriced_calls: int
@@ -76,12 +76,16 @@ def examine(*, full: bool = False) -> Iterator[Check]:
     try:
         settings = Settings.from_env()
         store = open_store(settings)
+    except StoreNotReady as error:
+        yield Check("fail", "the database is not ready", str(error))
+        return
     except VitalError as error:
         yield Check("fail", "no store", str(error))
         return
-    yield Check("ok", f"store: {store.description}")
+    yield Check("ok", f"store: {store.description}{f', by {by}' if (by := named_by(settings)) else ''}")
     yield from _delivery(settings)
     try:
+        yield from check_installation(store)
         status = tracking_status(store)
         now = status["database_time"]
         known, audit = all_budgets(store)["budgets"], audit_budgets(store)
@@ -169,16 +173,6 @@ def _writable(root: Path) -> bool:
 
 
 def _database(status: TrackingStatus) -> Iterator[Check]:
-    applied, wanted = set(status["migrations"]), [migration.version for migration in find_migrations()]
-    missing = [name for name in wanted if name not in applied]
-    if missing and applied:
-        yield Check(
-            "fail",
-            f"{counted(len(missing), 'migration')} missing",
-            "Run: vital-tracking migrate (or: supabase db push)",
-        )
-    else:
-        yield Check("ok", f"PostgreSQL {status['server_version']}, {len(wanted)} migrations")
     here = datetime.now(UTC)
     apart = abs((here - status["database_time"]).total_seconds())
     if apart > 60:

@@ -68,7 +68,7 @@ def ask_who_it_is(place: Place, store: Store) -> None:
 
 def database_of(settings: Settings) -> tuple[str, str]:
     """The identity of the configured store, and what the database is called."""
-    if settings.supabase_url or settings.database_url:
+    if settings.store != "embedded":
         store = open_store(settings)  # connects when it is first asked something
         store.close()
         return store.identity, store.description

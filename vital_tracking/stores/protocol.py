@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from vital_tracking.stores.relations import Relation, Values
 
 Row = dict[str, Any]
+
+ANSWER_S: Final = 10.0
+"""How many seconds the database has to answer somebody who waits for it."""
 
 
 class Store(Protocol):
     """A database with our functions and views. Methods are safe to use from several threads.
 
     Every method raises StoreUnavailable (try again), StoreNotReady (migrations or rights are missing) or StoreRejected
-    (the data are wrong), and nothing else.
+    (the data are wrong), that of a user StoreDenied too, and nothing else.
     """
 
     @property
@@ -60,6 +63,19 @@ class Store(Protocol):
 
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """The rows of `cost_breakdown(by)`; amounts are Decimal."""
+
+    def as_user(
+        self, claims: Mapping[str, object], *, access_token: str = "", anon_key: str = "", timeout_s: float = ANSWER_S
+    ) -> Store:
+        """The same database as a signed-in user sees it: row level security decides, and nothing of this store's rights is left.
+
+        The caller has verified the token. PostgreSQL is told its `claims`; Supabase's API gets `access_token` and `anon_key`, and
+        verifies the token again. The database is given `timeout_s` for an answer, after which StoreTimeout is raised.
+        It shares this store's connections, which it does not close.
+        """
+
+    def within(self, timeout_s: float) -> Store:
+        """The same store, which gives the database `timeout_s` for an answer, and raises StoreTimeout after that."""
 
     def after_fork(self) -> None:
         """Forget, in a forked child, every connection that belongs to the parent, without touching it."""

@@ -99,7 +99,7 @@ _MEASURES: Final = """
     timed_calls:integer prompt_tokens:integer completion_tokens:integer total_tokens:integer cache_read_tokens:integer
     cache_write_tokens:integer reasoning_tokens:integer audio_tokens:integer input_cost:decimal output_cost:decimal
     fees:decimal total_cost:decimal potential_cost:decimal reported_calls:integer reported_cost:decimal
-    reported_total_cost:decimal latency_us:integer
+    reported_total_cost:decimal latency_us:integer timed_out_calls:integer
 """
 
 
@@ -110,10 +110,11 @@ def _sums(name: str, time: str, *keys: str) -> Relation:
     return Relation(f"usage_aggregations_{name}", columns, time=time, key=(time, *names))
 
 
-HOURLY: Final = _sums("hourly", "hour_start", "organization_id", "service_type")
+HOURLY: Final = _sums("hourly_totals", "hour_start", "organization_id", "service_type")
 DAILY_TOTALS: Final = _sums("daily_totals", "day", "organization_id", "service_type")
 DAILY: Final = _sums(
-    *("daily", "day", "organization_id", "service_type", "agent_id", "agent_name", "agent_tier", "provider", "model")
+    *("daily_agents", "day", "organization_id", "service_type", "agent_id", "agent_name", "agent_tier", "framework"),
+    *("provider", "model", "message_type"),
 )
 DAILY_USERS: Final = _sums("daily_users", "day", "organization_id", "user_id", "service_type")
 DAILY_PARTS: Final = _sums(

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import httpx
-from postgrest.exceptions import APIError
+from postgrest import APIError, SyncPostgrestClient
 from supabase.lib.client_options import SyncClientOptions
 
 from supabase import Client, ClientOptions, create_client
-from vital_tracking.errors import SettingsError, store_error
-from vital_tracking.stores.protocol import Row, Store
+from vital_tracking.errors import WRONG_KEY, SettingsError, StoreDenied, StoreError, store_error
+from vital_tracking.stores.protocol import ANSWER_S, Row, Store
 from vital_tracking.stores.relations import TEXT_OF, ColumnKind, Relation, Values, value_text
 
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
@@ -38,6 +39,9 @@ _LONG: Final = frozenset(
 )
 """Functions that may go through all calls, for which they have up to 15 minutes of the database."""
 
+_answer_within: Final[ContextVar[float | None]] = ContextVar("_answer_within", default=None)
+"""How long the request that is made now may wait for its answer, where somebody waits for it."""
+
 _BREAKDOWN: Final = (
     "label",
     "calls",
@@ -52,33 +56,15 @@ _BREAKDOWN: Final = (
 )
 
 
-class SupabaseStore:
-    """A Supabase project at its URL. The key is the secret (service role) one: it passes row level security."""
+class _Questions:
+    """The reading methods of a store, and the functions it calls; a subclass says with which rights."""
 
-    in_memory = False
-
-    def __init__(self, url: str, service_key: str) -> None:
-        self._url = url
-        self._key = service_key
-        self._lock = threading.Lock()
-        self._client: Client | None = None
-        self._http: httpx.Client | None = None
-        self._inherited: list[object] = []
-        self._connect()
-
-    @property
-    def description(self) -> str:
-        """One line for people: the project's host, never the key."""
-        return f"Supabase at {urlsplit(self._url).netloc}"
-
-    @property
-    def identity(self) -> str:
-        """How the database is reached: the project's host and port."""
-        return self.description.lower()
+    def _run(self, request: Callable[[SyncPostgrestClient], Any]) -> Any:
+        raise NotImplementedError
 
     def call(self, function: str, /, **arguments: object) -> Any:
         """Call a function of ours through the API; its JSON result."""
-        values = {name: _argument(value) for name, value in arguments.items()}
+        values: dict[str, Any] = {name: _argument(value) for name, value in arguments.items()}
         answer = self._run(lambda client: client.rpc(function, values).execute().data)
         if not isinstance(answer, str):
             return answer
@@ -98,7 +84,7 @@ class SupabaseStore:
     ) -> list[Row]:
         """The newest rows (by `created_at`) of a view; the API gives at most 1,000 at once."""
 
-        def select(client: Client) -> Any:
+        def select(client: SyncPostgrestClient) -> Any:
             query = client.table(relation).select(_selection(columns))
             for column, value in (equals or {}).items():
                 query = query.eq(column, value)
@@ -139,7 +125,7 @@ class SupabaseStore:
         limit: int,
         cursor: _Cursor | None,
     ) -> list[Row]:
-        def select(client: Client) -> Any:
+        def select(client: SyncPostgrestClient) -> Any:
             query = client.table(relation.name).select(selection)
             for column, value in equals.items():
                 query = query.eq(column, value)
@@ -160,11 +146,54 @@ class SupabaseStore:
 
     def breakdown(self, by: str, *, since: datetime | None = None, organization: str | None = None) -> list[Row]:
         """The rows of `cost_breakdown(by)`."""
-        arguments = {"by": by, "organization": organization, **({"since": since.isoformat()} if since else {})}
+        arguments: dict[str, Any] = {
+            "by": by,
+            "organization": organization,
+            **({"since": since.isoformat()} if since else {}),
+        }
         rows = self._run(
             lambda client: client.rpc("cost_breakdown", arguments).select(_selection(_BREAKDOWN)).execute().data
         )
         return [_typed(row) for row in rows]
+
+
+class SupabaseStore(_Questions):
+    """A Supabase project at its URL. The key is the secret (service role) one: it passes row level security."""
+
+    in_memory = False
+
+    def __init__(self, url: str, service_key: str) -> None:
+        self._url = url
+        self._key = service_key
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+        self._http: httpx.Client | None = None
+        self._inherited: list[object] = []
+        self._connect()
+
+    @property
+    def description(self) -> str:
+        """One line for people: the project's host, never the key."""
+        return f"Supabase at {urlsplit(self._url).netloc}"
+
+    @property
+    def identity(self) -> str:
+        """How the database is reached: the project's host and port."""
+        return self.description.lower()
+
+    def as_user(
+        self, claims: Mapping[str, object], *, access_token: str = "", anon_key: str = "", timeout_s: float = ANSWER_S
+    ) -> Store:
+        """The project as the bearer of a token sees it, over the same connections; the API reads the claims itself."""
+        del claims
+        if not (access_token and anon_key):
+            raise StoreDenied("Supabase's API takes a user's question with the user's token and the publishable key.")
+        key = {"apikey": anon_key, "Authorization": f"Bearer {access_token}"}
+        return _ActingStore(self, self._request, timeout_s, key)
+
+    def within(self, timeout_s: float) -> Store:
+        """The same key over the same connections, with a limit to how long an answer may take."""
+        return _ActingStore(self, self._request, timeout_s, None)
 
     def after_fork(self) -> None:
         """Leave the parent's sockets alone and connect anew when next needed."""
@@ -200,9 +229,17 @@ class SupabaseStore:
                     ) from None
             return self._client
 
-    def _run(self, request: Callable[[Client], Any]) -> Any:
+    def _run(self, request: Callable[[SyncPostgrestClient], Any]) -> Any:
+        return self._request(request, None)
+
+    def _request(self, request: Callable[[SyncPostgrestClient], Any], key: Mapping[str, str] | None) -> Any:
+        """Make a request with the service key, or with another key and token over the same connections."""
         try:
-            return request(self._connect())
+            client = self._connect()
+            if key is None:
+                return request(client.postgrest)
+            shared = client.postgrest.session
+            return request(SyncPostgrestClient(str(client.rest_url), headers=dict(key), http_client=shared))
         except APIError as error:
             failed = store_error(_code(error), "Supabase API")
         except httpx.HTTPError as error:
@@ -220,12 +257,78 @@ class SupabaseStore:
             raise store_error(None, f"{self.description}: the answer is no JSON")
 
 
+class _Request(Protocol):
+    def __call__(self, request: Callable[[SyncPostgrestClient], Any], key: Mapping[str, str] | None, /) -> Any: ...
+
+
+class _ActingStore(_Questions):
+    """A project for somebody: the bearer of a token, or, without a key of theirs, the store itself, with a time limit.
+
+    The database stops what runs longer than its roles may (a project's default for signed-in users is 8 seconds); this limit
+    is how long the answer is waited for.
+    """
+
+    in_memory = False
+
+    def __init__(self, store: Store, request: _Request, timeout_s: float, key: Mapping[str, str] | None) -> None:
+        self._store = store
+        self._request = request
+        self._timeout_s = timeout_s
+        self._key = key
+
+    @property
+    def description(self) -> str:
+        """One line for people: the project's host, never the key."""
+        return self._store.description
+
+    @property
+    def identity(self) -> str:
+        """How the database is reached."""
+        return self._store.identity
+
+    def as_user(
+        self, claims: Mapping[str, object], *, access_token: str = "", anon_key: str = "", timeout_s: float = ANSWER_S
+    ) -> Store:
+        """A user's store leads to no other user's; the store's own does."""
+        if self._key is not None:
+            raise StoreDenied("A user's store asks for this user only.")
+        return self._store.as_user(claims, access_token=access_token, anon_key=anon_key, timeout_s=timeout_s)
+
+    def within(self, timeout_s: float) -> Store:
+        """The same, with another limit."""
+        return _ActingStore(self._store, self._request, timeout_s, self._key)
+
+    def after_fork(self) -> None:
+        """The connections are the other store's."""
+
+    def close(self) -> None:
+        """The connections are the other store's."""
+
+    def _run(self, request: Callable[[SyncPostgrestClient], Any]) -> Any:
+        failed: StoreError
+        limit = _answer_within.set(self._timeout_s)
+        try:
+            return self._request(request, self._key)
+        except StoreError as error:
+            failed = error
+        finally:
+            _answer_within.reset(limit)
+        if self._key is not None and failed.sqlstate in (*WRONG_KEY, "42501"):
+            refused = (
+                "tells this user nothing of what was asked for" if failed.sqlstate == "42501" else "refuses the token"
+            )
+            failed = StoreDenied(f"The database {refused}.", sqlstate=failed.sqlstate)
+        raise failed
+
+
 _: type[Store] = SupabaseStore  # so that the type checker holds it against the protocol
 
 
 def _wait_for_it(request: httpx.Request) -> None:
     """Give the long functions a longer timeout; the client itself has one for all requests."""
-    if request.url.path.rpartition("/rpc/")[2] in _LONG:
+    if (limit := _answer_within.get()) is not None:
+        request.extensions["timeout"] = httpx.Timeout(limit, connect=5.0).as_dict()
+    elif request.url.path.rpartition("/rpc/")[2] in _LONG:
         request.extensions["timeout"] = _LONG_TIMEOUT.as_dict()
 
 

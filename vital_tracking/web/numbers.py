@@ -36,7 +36,7 @@ def compact(value: Decimal | int | float | None) -> str:
         return NOTHING
     sizes: tuple[tuple[int, str], ...] = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**4, "k"))
     for size, letter in sizes:
-        if abs(value) >= size:
+        if abs(float(value)) >= size:
             unit = 10**3 if letter == "k" else size
             return f"{Decimal(str(value)) / unit:,.1f}\N{NO-BREAK SPACE}{letter}"
     return count(value if isinstance(value, int) else int(value))

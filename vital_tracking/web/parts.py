@@ -1,150 +1,129 @@
-"""The parts that pages are made of: a table, whose rows a chart may be drawn from, and which can be had as CSV.
-
-The table is the one source: it works without JavaScript, is what screen readers read, and what charts are drawn from.
-"""
+"""What the routes work with, put together once an application and found by each request."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from io import StringIO
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, TypeVar
 
-from vital_tracking.queries.csv import safe_cell
-from vital_tracking.web import numbers
+import httpx
+from anyio import to_thread
+from starlette.requests import Request
 
-Unit: TypeAlias = Literal["text", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag"]
-Row: TypeAlias = Mapping[str, Any]
+from vital_tracking.queries.access import Membership, memberships
+from vital_tracking.stores.protocol import Store
+from vital_tracking.web.audit import Audit
+from vital_tracking.web.identity import Identity, Kind, TokenVerifier
+from vital_tracking.web.operator import OperatorLink
+from vital_tracking.web.rate_limits import RateLimits
+from vital_tracking.web.rendering import Rendering
+from vital_tracking.web.settings import WebSettings
+from vital_tracking.web.supabase_auth import SupabaseAuth
 
-_WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
-    "usd": numbers.usd,
-    "calls": numbers.count,
-    "tokens": numbers.count,
-    "percent": numbers.percent,
-    "ms": numbers.duration,
-}
+Result = TypeVar("Result")
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column: the field of a row that it shows, its heading, its unit, and where a cell leads (None: nowhere).
-
-    `none` is what stands where a text has no value. `about` is said where the heading is pointed at.
-    """
-
-    name: str
-    label: str
-    unit: Unit = "text"
-    link: Callable[[Row], str | None] | None = None
-    none: str = numbers.NOTHING
-    about: str = ""
-
-    @property
-    def is_number(self) -> bool:
-        """Whether its cells are aligned as numbers."""
-        return self.unit in _WRITTEN
-
-    def text(self, row: Row) -> str:
-        """What a cell shows."""
-        value = row.get(self.name)
-        if value is None:
-            return self.none
-        if self.unit in _WRITTEN:
-            return _WRITTEN[self.unit](value)
-        if self.unit == "moment" and isinstance(value, datetime):
-            return numbers.moment(value)
-        if isinstance(value, date):
-            return value.isoformat()
-        return str(value)
-
-    def exact(self, row: Row) -> str:
-        """What a program or a chart reads of a cell."""
-        return numbers.machine(row.get(self.name))
+_LARGEST_KEY_SET: Final = 256 << 10
+_KNOWN_S: Final = 60.0
+_MOST_KNOWN: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """How a part is drawn: `x` and `y` are columns of its table, `series` the column that tells lines or bars apart.
+class Outgoing:
+    """The client for what the server itself asks: keys and sign-ins. Opened when needed; no redirects are followed."""
 
-    Kinds: `bars`, `lines`, `area`, `doughnut`, `heatmap` (then `series` is the other axis). `stacked` piles series up.
-    """
+    def __init__(self) -> None:
+        self._client: httpx.Client | None = None
+        self._lock = threading.Lock()
 
-    kind: Literal["bars", "lines", "area", "doughnut", "heatmap"]
-    x: str
-    y: tuple[str, ...]
-    series: str | None = None
-    stacked: bool = False
-    horizontal: bool = False
+    def client(self) -> httpx.Client:
+        """The client, which threads share."""
+        with self._lock:
+            if self._client is None:
+                self._client = httpx.Client(timeout=httpx.Timeout(10.0, connect=5.0), follow_redirects=False)
+            return self._client
 
+    def fetch(self, url: str) -> bytes:
+        """The body at an address, if it is of a reasonable size."""
+        answer = self.client().get(url)
+        answer.raise_for_status()
+        if len(answer.content) > _LARGEST_KEY_SET:
+            raise ValueError("too large")
+        return answer.content
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a page: what it shows in a title and a sentence, its rows, the chart of them, what is said of none.
-
-    `total` is a last row. `more` says how many rows are not shown, `wide` takes the page's whole width.
-    """
-
-    id: str
-    title: str
-    columns: Sequence[Column]
-    rows: Sequence[Row]
-    chart: Chart | None = None
-    note: str = ""
-    empty: str = "No calls in this time."
-    total: Row | None = None
-    more: str = ""
-    wide: bool = False
-    sortable: bool = True
-
-    def csv(self) -> Iterator[str]:
-        """The rows as CSV, a line at a time, with all digits; no spreadsheet runs a cell as a formula."""
-        yield from csv_lines([column.name for column in self.columns], self._cells())
-
-    def _cells(self) -> Iterator[list[object]]:
-        for row in self.rows:
-            yield [row.get(column.name) for column in self.columns]
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
 
-def csv_lines(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    """CSV a line at a time."""
-    buffer = StringIO(newline="")
-    writer = csv.writer(buffer)
-    for cells in [heading]:
-        writer.writerow(cells)
-    for row in rows:
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-        writer.writerow([safe_cell(value) for value in row])
-    yield buffer.getvalue()
+@dataclass
+class Parts:
+    """The store, who may ask it how often, and how pages are drawn. `operator` is there where a link of the console counts."""
+
+    store: Store
+    settings: WebSettings
+    operator: OperatorLink | None = None
+    clock: Callable[[], float] = time.time
+    outgoing: Outgoing = field(default_factory=Outgoing)
+
+    def __post_init__(self) -> None:
+        self._members: dict[str, tuple[float, tuple[Membership, ...]]] = {}
+        self.tokens = TokenVerifier(self.settings, self.outgoing.fetch, self.clock)
+        self.limits = RateLimits(self.settings, self.clock)
+        self.audit = Audit(self.store, self.clock)
+        self.rendering = Rendering()
+        auth = self.settings
+        self.auth = (
+            SupabaseAuth(auth.supabase_url, auth.anon_key.get_secret_value(), self.outgoing.client, self.clock)
+            if auth.signs_in and auth.supabase_url and auth.anon_key
+            else None
+        )
+
+    async def memberships(self, who: Identity) -> tuple[Membership, ...]:
+        """The organizations of a user, asked with the user's own rights; known for a minute.
+
+        For limits, audit and what the menu offers. What may be seen is decided anew by the database with each question.
+        """
+        if who.kind is not Kind.user or who.subject is None:
+            return ()
+        now = self.clock()
+        known = self._members.get(who.subject)
+        if known is None or known[0] < now:
+            found = await to_thread.run_sync(self._ask_memberships, who)
+            if len(self._members) > _MOST_KNOWN:
+                self._members.clear()
+            known = self._members[who.subject] = (now + _KNOWN_S, found)
+        return known[1]
+
+    def _ask_memberships(self, who: Identity) -> tuple[Membership, ...]:
+        return memberships(self.as_user(who))
+
+    async def in_store(self, ask: Callable[[Store], Result]) -> Result:
+        """Ask the store with its own rights, in a thread: only for what is nobody's data."""
+        return await to_thread.run_sync(ask, self.store.within(self.settings.answer_s))
+
+    def as_user(self, who: Identity) -> Store:
+        """The store as a user sees it, with a limit to how long it may take."""
+        anon_key = self.settings.anon_key.get_secret_value() if self.settings.anon_key else ""
+        return self.store.as_user(
+            who.claims, access_token=who.token, anon_key=anon_key, timeout_s=self.settings.answer_s
+        )
+
+    def attach(self, request: Request) -> None:
+        """Let a request find the parts: a dependency of all routes, so that they work in anybody's application."""
+        request.state.vital = self
+
+    def close(self, *, with_store: bool) -> None:
+        """Close the connections; those of the store where it is ours."""
+        self.outgoing.close()
+        if with_store:
+            self.store.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A figure with its name, what it was in the time before, and where it leads. `good` says which way is better."""
-
-    label: str
-    value: str
-    exact: str = ""
-    note: str = ""
-    change: str = ""
-    trend: Literal["", "up", "down", "same"] = ""
-    good: Literal["up", "down", ""] = ""
-    link: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page: the question that it answers, one sentence that says what it shows and how fresh that is, and its parts."""
-
-    name: str
-    title: str
-    lead: str
-    cards: Sequence[Card] = ()
-    parts: Sequence[Part] = ()
-    notices: Sequence[str] = ()
-    crumbs: Sequence[tuple[str, str]] = ()
-    template: str = "page.html"
-    extra: Mapping[str, Any] = field(default_factory=dict)
+def parts(request: Request) -> Parts:
+    """The parts that serve a request."""
+    found: Parts = request.state.vital
+    return found

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from vital_tracking.queries.explore import Explored, Filters, Period, explore
 from vital_tracking.stores import Store
 from vital_tracking.web.asked import Asked
-from vital_tracking.web.parts import Row
+from vital_tracking.web.page import Row
 
 MEASURES = (
     "calls", "failed_calls", "blocked_calls", "unpriced_calls", "estimated_calls", "total_tokens", "total_cost", "success_rate",

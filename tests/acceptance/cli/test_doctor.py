@@ -34,12 +34,35 @@ def test_doctor_says_what_to_run_where_migrations_are_missing(cli: Cli, empty_da
     assert "vital-tracking migrate" in done.stdout
 
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(
-            "delete from supabase_migrations.schema_migrations where version = %s", [find_migrations()[-1].version]
-        )
+        connection.execute("delete from vital_private.migrations where version = %s", [find_migrations()[-1].version])
     done = cli("doctor", "--json")
     assert done.returncode == 1
     assert "1 migration missing" in only_text(findings(done)["fail"])
+
+
+def test_doctor_names_what_was_dropped_by_hand(cli: Cli, database_url: str) -> None:
+    """If this failed, doctor would be green over a database that lacks a table, and reports fail one by one."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("drop view agent_usage_detailed")
+        connection.execute("drop function cost_forecast")
+        connection.execute('drop policy "Users see their own calls" on token_usage_logs')
+        connection.execute("alter table service_runs disable row level security")
+        connection.execute("alter table budget_limits disable trigger budget_limits_check")
+    found = findings(cli("doctor", "--json"))["fail"]
+    for name in (
+        "relation public.agent_usage_detailed",
+        "function public.cost_forecast",
+        "policy Users see their own calls on public.token_usage_logs",
+        "on public.service_runs",
+        "trigger budget_limits_check on public.budget_limits",
+    ):
+        assert any(name in text and ".sql" in text for text in found), (name, found)
+
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("drop table cost_alerts cascade")
+    done = cli("doctor", "--json")
+    assert done.returncode == 1
+    assert any("relation public.cost_alerts is missing" in text for text in findings(done)["fail"])
 
 
 def only_text(found: list[str]) -> str:

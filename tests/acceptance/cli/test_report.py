@@ -561,10 +561,10 @@ def test_a_backfill_mends_what_doctor_finds(run: Callable[..., Done], store: Pos
         return [one for one in found if "usage_aggregations" in one["what"] or "sum" in one["what"].partition(":")[0]]
 
     assert [found["what"] for found in sums()] == ["sums of the last 7 days: those of the calls"]
-    rows("update usage_aggregations_daily set calls = calls + 1, total_cost = total_cost - 1 returning 1")
+    rows("update usage_aggregations_daily_agents set calls = calls + 1, total_cost = total_cost - 1 returning 1")
     recent, every = only(sums()), only(sums("--full"))
     assert (recent["state"], every["state"]) == ("fail", "fail")
-    assert "usage_aggregations_daily: 1 sum not those of the calls" in recent["what"]
+    assert "usage_aggregations_daily_agents: 1 sum not those of the calls" in recent["what"]
     assert "calls +1 (" in recent["what"]
     assert "user_id" not in recent["what"]
     assert "organization_id acme" in recent["what"]
@@ -575,7 +575,7 @@ def test_a_backfill_mends_what_doctor_finds(run: Callable[..., Done], store: Pos
     assert "counted 4 days anew: 4 calls" in fine(run(*mend[1:]))
     assert [found["state"] for found in sums("--full")] == ["ok"]
 
-    rows("update usage_aggregations_daily set calls = calls + 1 returning 1")
+    rows("update usage_aggregations_daily_agents set calls = calls + 1 returning 1")
     store.call("queue_backfill_v1", since=datetime(2026, 1, 11, tzinfo=UTC), until=datetime(2026, 1, 13, tzinfo=UTC))
     waiting = next(found for found in sums() if "not summed up" in found["what"])
     assert (waiting["state"], waiting["fix"]) == ("warn", "Run: vital-tracking backfill")
@@ -592,7 +592,7 @@ def test_a_backfill_that_is_interrupted_goes_on(
     """Whoever stops it would have to begin again."""
     calls = [a_call(n, created_at=f"2026-01-{n}T10:00:00Z", **TALK) for n in (10, 11, 12)]
     store.call("record_calls_v1", calls=json.dumps(calls))
-    rows("update usage_aggregations_daily set calls = calls + 1 returning 1")
+    rows("update usage_aggregations_daily_agents set calls = calls + 1 returning 1")
     counting, original = itertools.count(1), PostgresStore.call
 
     def interrupted(self: PostgresStore, function: str, /, **arguments: object) -> Any:
@@ -606,4 +606,4 @@ def test_a_backfill_that_is_interrupted_goes_on(
     assert "counted 1 day anew: 1 call" in done.stdout
     assert "Interrupted. 2 days left. To go on: vital-tracking backfill" in done.stdout
     assert "counted 2 days anew: 2 calls" in fine(run("backfill"))
-    assert only(rows("select sum(calls) as calls from usage_aggregations_daily"))["calls"] == 3
+    assert only(rows("select sum(calls) as calls from usage_aggregations_daily_agents"))["calls"] == 3

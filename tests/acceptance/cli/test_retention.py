@@ -40,7 +40,7 @@ def calls(store: PostgresStore) -> None:
 
 
 def costs(rows: Rows) -> list[Decimal]:
-    [sums] = rows("select sum(total_cost) as cost from usage_aggregations_daily")
+    [sums] = rows("select sum(total_cost) as cost from usage_aggregations_daily_agents")
     [held] = rows("select coalesce(sum(total_cost), 0) as cost from token_usage_logs")
     return [sums["cost"], held["cost"]]
 
@@ -183,7 +183,7 @@ def test_retention_asks_and_says_what_goes(several: Several, rows: Rows) -> None
     assert json.loads(fine(forever)) == {"table_name": "token_usage_logs", "keep": None}
     assert "90d" in refused(bad, code=2)
     assert "31 days" in refused(short)
-    assert "usage_aggregations_hourly" in refused(unknown)
+    assert "usage_aggregations_hourly_totals" in refused(unknown)
     fine(quick)
     assert json.loads(fine(done))["deleted"] == {"token_usage_logs": 5}
     assert costs(rows) == [before[0], Decimal("0.1")]

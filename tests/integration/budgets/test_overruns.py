@@ -161,14 +161,21 @@ def test_tools_and_schemas_are_set_aside_for(
         tracker.admit(provider="openai", model="gpt-4o-mini", prompt="Hi", max_tokens=20, user_id="u-1", tools=tools)
 
 
-def test_pictures_are_set_aside_for(store: PostgresStore, make_tracker: MakeTracker, provider: ProviderServer) -> None:
-    """A picture has no text, and thousands of tokens."""
+PICTURE = {"type": "image_url", "image_url": {"url": "https://example.com/scan.png"}}
+FILE = {"type": "file", "file": {"file_id": "file-1"}}
+SOUND = {"type": "input_audio", "input_audio": {"data": "A" * 400_000, "format": "mp3"}}
+
+
+@pytest.mark.parametrize("blocks", [[PICTURE, PICTURE], [FILE], [SOUND]], ids=["pictures", "file", "sound"])
+def test_pictures_sounds_and_files_are_set_aside_for(
+    blocks: list[dict[str, Any]], store: PostgresStore, make_tracker: MakeTracker, provider: ProviderServer
+) -> None:
+    """They have no text, and thousands of tokens."""
     set_budget(store, metric="tokens", daily_limit="3000")
     tracker = knows_its_budgets(make_tracker())
     config: Any = {"callbacks": [tracker.handler], "metadata": {"vital_user_id": "u-1"}}
     model = provider.chat_openai(model="gpt-4o", max_tokens=20)
-    picture = {"type": "image_url", "image_url": {"url": "https://example.com/scan.png"}}
-    question = HumanMessage([{"type": "text", "text": "What is this?"}, picture, picture])
+    question = HumanMessage([{"type": "text", "text": "What is this?"}, *blocks])
     model.invoke("Hi", config)
     for asked in (model, tracker.guard(model)):
         with pytest.raises(BudgetExceeded):

@@ -121,25 +121,124 @@ async def test_the_spools_next_file_is_not_opened_in_the_loop(make_tracker: Make
     assert statuses(tracker, rows) == ["ok"] * 30
 
 
-async def test_the_loop_goes_on_while_a_call_waits_for_the_database(
-    make_tracker: Make, store: PostgresStore, rows: Rows, model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_budget(store, entity_id="*", total_limit="5")
-    tracker = make_tracker(budget_deadline_s=60)
-    asked, answer = threading.Event(), threading.Event()
-    call_function = tracker.store.call
+Held = Callable[[VitalTracker], tuple[threading.Event, threading.Event]]
 
-    def slow(function: str, /, **arguments: Any) -> Any:
-        if function == "acquire_grants_v1":
-            asked.set()
-            answer.wait(30)
-        return call_function(function, **arguments)
 
-    monkeypatch.setattr(tracker.store, "call", slow)
-    call = asyncio.create_task(model.ainvoke("q", config(tracker)))
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    """Holds up what a tracker's database answers to calls that ask: set when one has asked, and to let the answer go."""
+
+    def hold_up(tracker: VitalTracker) -> tuple[threading.Event, threading.Event]:
+        asked, answer = threading.Event(), threading.Event()
+        call_function = tracker.store.call
+
+        def slow(function: str, /, **arguments: Any) -> Any:
+            if function == "acquire_grants_v1":
+                asked.set()
+                answer.wait(30)
+            return call_function(function, **arguments)
+
+        monkeypatch.setattr(tracker.store, "call", slow)
+        return asked, answer
+
+    return hold_up
+
+
+async def started(asked: threading.Event, call: asyncio.Task[Any]) -> None:
+    """Return when a call has asked, for which the loop must not stand still."""
     while not (asked.is_set() or call.done()):
         await asyncio.sleep(0)
     assert not call.done(), "the loop stood still until the call had its answer"
+
+
+async def test_the_loop_goes_on_while_a_call_waits_for_the_database(
+    make_tracker: Make, store: PostgresStore, rows: Rows, model: Any, held: Held
+) -> None:
+    set_budget(store, entity_id="*", total_limit="5")
+    tracker = make_tracker(budget_deadline_s=60)
+    asked, answer = held(tracker)
+    call = asyncio.create_task(model.ainvoke("q", config(tracker)))
+    await started(asked, call)
     answer.set()
+    await call
+    assert statuses(tracker, rows) == ["ok"]
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["task ends", "task goes on"])
+@pytest.mark.parametrize("kind", ["chat", "completion"])
+async def test_a_call_that_is_cancelled_while_it_waits_was_never_made(
+    kind: str, goes_on: bool, make_tracker: Make, store: PostgresStore, rows: Rows, model: Any, held: Held
+) -> None:
+    """The model was never asked: a row would say what its prompt cost, and the budget would count it."""
+    set_budget(store, entity_id="*", total_limit="1")
+    asking: Any = model if kind == "chat" else FakeListLLM(responses=["a"])
+    tracker = make_tracker(budget_deadline_s=60)
+    asked, answer = held(tracker)
+    over = asyncio.Event()
+
+    async def impatient() -> None:
+        try:
+            await asking.ainvoke("q", config(tracker))
+        except asyncio.CancelledError:
+            if not goes_on:
+                raise
+        await over.wait()
+
+    call = asyncio.create_task(impatient())
+    await started(asked, call)
+    call.cancel()
+    await asyncio.sleep(0)
+    answer.set()
+    controller = tracker._controller
+    assert controller is not None
+    await asyncio.to_thread(until, lambda: controller.ledger._released)
+    assert tracker.handler.in_flight == 0
+    # The limit is one call: it is there for the next, which asks the model.
+    assert (await asking.ainvoke("q", config(tracker))) is not None
+    over.set()
+    await asyncio.gather(call, return_exceptions=True)
+    assert statuses(tracker, rows) == ["ok"]
+    assert not tracker.handler._begun_calls._calls
+
+
+@pytest.mark.parametrize("limit", ["1", "1000"], ids=["in a thread", "in the loop"])
+async def test_a_call_is_made_up_once_for_its_budgets(
+    limit: str, make_tracker: Make, store: PostgresStore, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at its messages would be taken twice, in the loop of the application."""
+    set_budget(store, entity_id="*", total_limit=limit)
+    tracker = make_tracker()
+    if limit == "1000":
+        await model.ainvoke("q", config(tracker))  # there is a grant from now on
+    made: list[Any] = []
+    begun = tracker.handler._begun
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        made.append(args)
+        return begun(*args, **kwargs)
+
+    monkeypatch.setattr(tracker.handler, "_begun", count)
+    await model.ainvoke("q", config(tracker))
+    assert len(made) == 1
+
+
+async def test_a_completion_does_not_end_with_the_task_of_its_start(
+    make_tracker: Make, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LangChain runs its start in a task of its own: a long completion would be recorded as given up, and then once more."""
+    tracker = make_tracker()
+    going, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(*_: Any, **__: Any) -> str:
+        going.set()
+        await go_on.wait()
+        return "a"
+
+    monkeypatch.setattr(FakeListLLM, "_acall", answer)
+    call = asyncio.create_task(FakeListLLM(responses=["a"]).ainvoke("q", config(tracker)))
+    await going.wait()
+    [open_call] = tracker.handler._calls.calls.values()
+    assert open_call.outlived() is None
+    go_on.set()
     await call
     assert statuses(tracker, rows) == ["ok"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Annotated, Any, TypedDict
@@ -28,6 +28,7 @@ from langchain_core.tools import tool
 from langchain_core.tracers import LangChainTracer
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint, task
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
 
@@ -158,19 +159,255 @@ async def test_a_named_step_has_name_agent_and_metadata(
     assert (second["message_type"], "ward" in second["metadata"]) == ("chat", False)
 
 
-async def test_a_subgraph_shows_its_leaf_and_its_path(
+async def test_a_step_is_the_outermost_node_with_the_path_of_the_inner_ones_beside_it(
     tracker: VitalTracker, provider: ProviderServer, rows: Rows
 ) -> None:
-    """Two subgraphs with a node of the same name would fall into one step."""
+    """By the innermost node, two subgraphs with a node of one name would fall into one step."""
     model = provider.chat_openai()
     inner = StateGraph(MessagesState).add_node("leaf", asks(model)).add_edge(START, "leaf").compile()
-    builder = StateGraph(MessagesState).add_node("left", inner).add_node("right", inner)
+    middle = StateGraph(MessagesState).add_node("branch", inner).add_edge(START, "branch").compile()
+    builder = StateGraph(MessagesState).add_node("left", inner).add_node("right", middle)
     graph = builder.add_edge(START, "left").add_edge("left", "right").compile()
     await graph.ainvoke({"messages": []}, config(tracker))
     found = stored(tracker, rows)
-    assert [row["workflow_step"] for row in found] == ["leaf", "leaf"]
-    assert [row["metadata"]["langgraph_path"] for row in found] == ["left/leaf", "right/leaf"]
+    assert [row["workflow_step"] for row in found] == ["left", "right"]
+    assert [row["metadata"]["langgraph_path"] for row in found] == ["left/leaf", "right/branch/leaf"]
     assert len({row["trace_id"] for row in found}) == 1
+
+
+def an_agent(provider: ProviderServer, name: str, tools: Sequence[Any] = ()) -> Any:
+    return create_agent(provider.chat_openai(), tools=list(tools), name=name)
+
+
+def asking(agent: Any) -> Any:
+    """A tool that asks an agent."""
+
+    @tool
+    async def expert(question: str) -> str:
+        """Ask the expert."""
+        return str((await agent.ainvoke({"messages": [("user", question)]}))["messages"][-1].content)
+
+    return expert
+
+
+USES_EXPERT = Reply(tool_calls=(("expert", {"question": "q"}),))
+
+
+async def test_agents_as_nodes_are_steps_of_their_own(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """Each `create_agent` agent asks in a node named `model`: by that, no report tells the agents of a graph apart."""
+    provider.script([Reply(), USES_EXPERT, Reply(), Reply()])
+    expert = an_agent(provider, "expert")
+    builder = StateGraph(MessagesState).add_node("triage", an_agent(provider, "nurse"))
+    builder.add_node("review", an_agent(provider, "doctor", [asking(expert)]))
+    graph = builder.add_edge(START, "triage").add_edge("triage", "review").compile()
+    with tracker.workflow("intake") as workflow:
+        await graph.ainvoke({"messages": [("user", "Hi")]}, workflow.config())
+    assert [
+        (row["workflow_step"], row["metadata"]["langgraph_path"], row["agent_id"]) for row in stored(tracker, rows)
+    ] == [
+        ("triage", "triage/model", "nurse"),
+        ("review", "review/model", "doctor"),
+        ("review", "review/tools/model", "expert"),
+        ("review", "review/model", "doctor"),
+    ]
+
+
+async def test_an_agent_with_no_graph_around_it_has_its_own_nodes_as_steps(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """Then the agent is the workflow; an agent that one of its tools asks is in the step of the tools."""
+    provider.script([USES_EXPERT, Reply(), Reply()])
+    await an_agent(provider, "lead", [asking(an_agent(provider, "expert"))]).ainvoke(
+        {"messages": [("user", "Hi")]}, config(tracker)
+    )
+    assert [
+        (row["workflow_step"], row["metadata"]["langgraph_path"], row["agent_id"]) for row in stored(tracker, rows)
+    ] == [("model", "model", "lead"), ("tools", "tools/model", "expert"), ("model", "model", "lead")]
+
+
+async def test_a_supervisor_and_the_agents_it_sends_to_are_steps(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """A node that hands over by Command, and workers that are sent to twice, one of them in parallel with itself."""
+    turns = iter([[Send("worker", {"messages": [("user", str(n))]}) for n in (1, 2)], "writer", "__end__"])
+    model = provider.chat_openai()
+
+    async def supervisor(state: MessagesState) -> Command[Any]:
+        await model.ainvoke("Who is next?")
+        return Command(goto=next(turns))
+
+    builder = StateGraph(MessagesState).add_node("supervisor", supervisor)
+    for name in ("worker", "writer"):
+        builder.add_node(name, an_agent(provider, name)).add_edge(name, "supervisor")
+    graph = builder.add_edge(START, "supervisor").compile()
+    await graph.ainvoke({"messages": [("user", "Hi")]}, config(tracker))
+    steps = [(row["workflow_step"], row["metadata"]["langgraph_path"]) for row in stored(tracker, rows)]
+    worker = [("worker", "worker/model")] * 2
+    assert steps[:1] + sorted(steps[1:3]) + steps[3:] == [
+        ("supervisor", "supervisor"), *worker, ("supervisor", "supervisor"), ("writer", "writer/model"),
+        ("supervisor", "supervisor"),
+    ]  # fmt: skip
+
+
+async def test_the_authors_name_wins_over_the_outermost_node(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """Who names a node of a subgraph wants to see it apart."""
+    model = provider.chat_openai()
+    inner = StateGraph(MessagesState).add_node("find", asks(model), metadata=step("sources", name="Sources"))
+    research = inner.add_node("weigh", asks(model)).add_edge(START, "find").add_edge("find", "weigh").compile()
+    graph = StateGraph(MessagesState).add_node("research", research, metadata=step("dig")).add_edge(START, "research")
+    await graph.compile().ainvoke({"messages": []}, config(tracker))
+    assert [(row["workflow_step"], row["workflow_step_name"]) for row in stored(tracker, rows)] == [
+        ("sources", "Sources"),
+        ("dig", "dig"),
+    ]
+
+
+async def test_a_graph_that_a_node_runs_again_has_one_path(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """LangGraph numbers the second run; a path with a number in it is another path in every report."""
+    expert = an_agent(provider, "expert")
+
+    async def twice(state: MessagesState) -> dict[str, Any]:
+        for _ in range(3):
+            await expert.ainvoke({"messages": [("user", "q")]})
+        return {}
+
+    graph = StateGraph(MessagesState).add_node("twice", twice).add_edge(START, "twice").compile()
+    await graph.ainvoke({"messages": []}, config(tracker))
+    found = stored(tracker, rows)
+    assert {(row["workflow_step"], row["metadata"]["langgraph_path"]) for row in found} == {("twice", "twice/model")}
+    assert len(found) == 3
+
+
+async def test_a_workflow_inside_a_node_has_steps_of_its_own(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """The outermost node of a nested workflow is one of its own graph, not the node of the graph around it."""
+    model = provider.chat_openai()
+    inner = StateGraph(MessagesState).add_node("draft", an_agent(provider, "writer")).add_edge(START, "draft").compile()
+
+    async def build(state: MessagesState) -> dict[str, Any]:
+        await model.ainvoke("outer")
+        async with tracker.workflow("drafting"):
+            await inner.ainvoke({"messages": [("user", "q")]})
+            await model.ainvoke("in no node of the inner workflow's")
+            with tracker.panel("board", members=["cardio"]) as panel, panel.seat("cardio"):
+                await inner.ainvoke({"messages": [("user", "q")]})
+        await model.ainvoke("outer")
+        return {}
+
+    graph = StateGraph(MessagesState).add_node("build", build).add_edge(START, "build").compile()
+    with tracker.workflow("whole") as workflow:
+        await graph.ainvoke({"messages": []}, workflow.config())
+    assert [
+        (row["workflow_id"], row["workflow_step"], row["metadata"]["langgraph_path"]) for row in stored(tracker, rows)
+    ] == [
+        ("whole", "build", "build"),
+        ("drafting", "draft", "build/draft/model"),
+        ("drafting", None, "build"),
+        ("drafting", "draft", "build/draft/model"),
+        ("whole", "build", "build"),
+    ]
+
+
+async def test_tasks_are_the_steps_of_the_functional_api(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """Its graph has one node, which is the workflow itself: by that all tasks would be one step."""
+    model = provider.chat_openai()
+    expert = an_agent(provider, "expert")
+    embeddings = tracker.embeddings(DeterministicFakeEmbedding(size=4), provider="openai", model="m")
+
+    @task
+    async def gather(question: str) -> None:
+        await expert.ainvoke({"messages": [("user", question)]})
+        await embeddings.aembed_query("q")
+
+    @entrypoint()
+    async def intake(question: str) -> str:
+        await gather(question)
+        return str((await model.ainvoke(question)).content)
+
+    await intake.ainvoke("q", config(tracker))
+    assert [(row["workflow_step"], row["metadata"]["langgraph_path"]) for row in stored(tracker, rows)] == [
+        ("gather", "intake/gather/model"),
+        ("gather", "intake/gather"),
+        ("intake", "intake"),
+    ]
+
+
+async def test_a_task_in_a_node_belongs_to_the_node(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """A graph of nodes stays one of nodes, whatever they call."""
+    model = provider.chat_openai()
+
+    @task
+    async def look(question: str) -> None:
+        await model.ainvoke(question)
+
+    async def triage(state: MessagesState) -> dict[str, Any]:
+        await look("q")
+        return {}
+
+    graph = StateGraph(MessagesState).add_node("triage", triage).add_edge(START, "triage").compile()
+    await graph.ainvoke({"messages": []}, config(tracker))
+    row = only(stored(tracker, rows))
+    assert (row["workflow_step"], row["metadata"]["langgraph_path"]) == ("triage", "triage/look")
+
+
+async def test_calls_that_langchain_does_not_tell_of_carry_step_path_and_attempt(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """An embedding and a call of another library in a subgraph: without them a report loses the most of a retrieval's cost."""
+    embeddings = tracker.embeddings(DeterministicFakeEmbedding(size=4), provider="openai", model="m")
+    attempts = 0
+
+    async def search(state: MessagesState) -> dict[str, Any]:
+        nonlocal attempts
+        attempts += 1
+        await embeddings.aembed_query("q")
+        await asyncio.to_thread(embeddings.embed_query, "q")
+        tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=1, completion_tokens=1)
+        with tracker.admit(provider="openai", model="gpt-4o-mini") as call:
+            call.record(prompt_tokens=1, completion_tokens=1)
+        if attempts < 2:
+            raise OSError
+        return {}
+
+    inner = StateGraph(MessagesState).add_node(
+        "search",
+        search,
+        retry_policy=RetryPolicy(initial_interval=0, jitter=False, retry_on=OSError),
+        metadata=step("find", metadata={"ward": "B"}),
+    )
+    research = inner.add_node("more", search).add_edge(START, "search").add_edge("search", "more").compile()
+    graph = StateGraph(MessagesState).add_node("research", research).add_edge(START, "research").compile()
+    with tracker.workflow("intake", metadata={"plan": "gold"}) as workflow:
+        await graph.ainvoke({"messages": []}, workflow.config(configurable={"thread_id": "t-1"}))
+    found = stored(tracker, rows)
+    assert [
+        (
+            row["workflow_step"],
+            row["metadata"]["langgraph_path"],
+            row["metadata"]["attempt"],
+            row["metadata"].get("ward"),
+        )
+        for row in found
+    ] == [
+        *[("find", "research/search", 1, "B")] * 4,
+        *[("find", "research/search", 2, "B")] * 4,
+        *[("research", "research/more", 1, None)] * 4,
+    ]
+    assert {(row["session_id"], row["metadata"]["plan"], row["metadata"]["langgraph_node"]) for row in found} == {
+        ("t-1", "gold", "search"),
+        ("t-1", "gold", "more"),
+    }
 
 
 class Items(TypedDict):

@@ -255,10 +255,10 @@ def test_who_was_an_admin_is_told_nothing_from_then_on(lite: SupabaseLite, web: 
         try:
             rows = web.get("/token_usage_logs", params={"select": "user_id"}, headers=headers).json()
             assert {row["user_id"] for row in rows} == {ADMIN}
-            assert web.get("/usage_aggregations_daily", headers=headers).json() == []
+            assert web.get("/usage_aggregations_daily_agents", headers=headers).json() == []
         finally:
             connection.execute(f"update organization_members set role = 'admin' where {member}", [ADMIN])
-    assert web.get("/usage_aggregations_daily", headers=headers).json() != []
+    assert web.get("/usage_aggregations_daily_agents", headers=headers).json() != []
 
 
 def blocks(language: str) -> list[str]:

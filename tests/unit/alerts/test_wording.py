@@ -67,6 +67,22 @@ def an_alert(**changes: Any) -> BudgetAlert:
             "user u-1 has made 1 of 0 calls in all; the limit is reached: calls would be blocked (shadow).",
         ),
         (
+            {"threshold": Decimal(0), "spent": Decimal("0.02"), "held": Decimal("4.90"), "action": "throttle"},
+            "user u-1 has spent $0.02 of $5.00 today (0 %), and $4.90 is set aside for other calls; a call did not fit: "
+            "calls pass one by one.",
+        ),
+        (
+            {
+                "threshold": Decimal(0),
+                "metric": "tokens",
+                "limit": Decimal(5000),
+                "spent": Decimal(0),
+                "held": Decimal(4020),
+            },
+            "user u-1 has used 0 of 5,000 tokens today (0 %), and 4,020 tokens are set aside for other calls; "
+            "a call did not fit: it is blocked, and all that need as much.",
+        ),
+        (
             {"entity_id": "u\n2026-01-15 CRITICAL\x1b[31m forged"},
             "user u 2026-01-15 CRITICAL [31m forged has spent $4.02 of $5.00 today (80 %); at the limit: block.",
         ),

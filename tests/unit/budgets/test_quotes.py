@@ -64,6 +64,18 @@ def test_a_limit_that_no_answer_comes_near_is_not_held() -> None:
     assert terms_of(a_budget(strict=True)).quote(asked, clamp=False)[0].tokens == 64_000
 
 
+def test_sounds_are_held_at_their_own_price() -> None:
+    """Sound costs up to sixteen times as much as text: a hold at the price of text would let every such call overrun."""
+    rates = Rates("m", {"input_tokens": ONE, "output_tokens": ONE, "input_audio_tokens": ONE * 40})
+    terms = Terms([(a_budget(), "u-1")], UpperPrice(rates, ceiling_rates("15/75")), History(), frozenset())
+    plain, _ = terms.quote(request(prompt_bytes=10, max_tokens=20, media_tokens=100), clamp=False)
+    heard, _ = terms.quote(request(prompt_bytes=10, max_tokens=20, audio_tokens=100), clamp=False)
+    assert (heard.tokens, heard.cost) == (plain.tokens, plain.cost + 100 * 39 * 10**6)
+    assert (
+        terms_of(a_budget()).quote(request(prompt_bytes=10, max_tokens=20, audio_tokens=100), clamp=False)[0] == plain
+    )
+
+
 def test_a_strict_budget_refuses_what_nothing_limits_unless_it_may_be_limited() -> None:
     """A budget that only watches is strict with nobody."""
     asked = request(prompt_tokens=10)
@@ -77,7 +89,10 @@ def test_a_strict_budget_refuses_what_nothing_limits_unless_it_may_be_limited() 
 
 def test_a_strict_prompt_has_a_token_for_every_byte_and_for_what_stands_around_messages() -> None:
     assert strict_prompt_tokens(request(prompt_bytes=1000, messages=2)) == 1000 + 2 * 8
-    assert strict_prompt_tokens(request(prompt_bytes=1000, schema_bytes=17, image_tokens=50)) == 1000 + 8 + 17 + 50
+    assert (
+        strict_prompt_tokens(request(prompt_bytes=1000, schema_bytes=17, media_tokens=30, audio_tokens=20))
+        == 1000 + 8 + 17 + 50
+    )
 
 
 def over(budget: int, limit: str, spent: str = "0", granted: str = "0", **changes: Any) -> dict[str, Any]:

@@ -25,11 +25,11 @@ def a_call(usage: TokenUsage, **fields: Any) -> CallRecord:
     ("call", "notes", "words"),
     [
         (a_call(TokenUsage(1, 1, estimated=True), ttft_ms=5.0), (), "stream_usage=True"),
-        (a_call(TokenUsage(1, 1, estimated=True)), (), "reported no usage"),
-        (a_call(TokenUsage(1, 1, notes=("modality_hidden",))), (), "does not count"),
-        (a_call(TokenUsage(1, 1)), ("unit_unpriced:web_searches",), "(web_searches)"),
-        (a_call(TokenUsage(1, 1)), ("tier_unpriced:priority",), "(priority)"),
-        (a_call(TokenUsage(1, 1, estimated=True, notes=("passes_hidden",))), (), "took a pass more"),
+        (a_call(TokenUsage(1, 1, estimated=True)), (), "nobody reported their tokens"),
+        (a_call(TokenUsage(1, 1, notes=("modality_hidden",))), (), "does not tell how many"),
+        (a_call(TokenUsage(1, 1)), ("unit_unpriced:web_searches",), "prices set MODEL --unit web_searches=USD"),
+        (a_call(TokenUsage(1, 1)), ("tier_unpriced:priority",), "the tier priority"),
+        (a_call(TokenUsage(1, 1, estimated=True, notes=("passes_hidden",))), (), "Invoke the model instead"),
     ],
 )
 def test_each_doubt_is_said_once_a_model(

@@ -85,7 +85,7 @@ def set_retention(
     \b
     Examples:
       vital-tracking retention set token_usage_logs 180d
-      vital-tracking retention set usage_aggregations_daily forever
+      vital-tracking retention set usage_aggregations_daily_agents forever
     """
     with opened() as store:
         stored = queries.set_retention(store, table_name, _span(keep))

@@ -13,11 +13,15 @@ def dollars(value: Decimal | None, *, exact: bool = False) -> str:
 
 
 def share_text(share: float | None) -> str:
-    """A share in per cent; small ones with a decimal."""
-    if share is None:
+    """A share of 1 in percent; small ones with a decimal."""
+    return percent_text(None if share is None else share * 100)
+
+
+def percent_text(percent: float | None) -> str:
+    """A rate in percent; small ones with a decimal."""
+    if percent is None:
         return "-"
-    hundredths = share * 100
-    return f"{hundredths:.1f} %" if 0 < abs(hundredths) < 9.95 else f"{hundredths:.0f} %"
+    return f"{percent:.1f} %" if 0 < abs(percent) < 9.95 else f"{percent:.0f} %"
 
 
 def cost_text(cost: Decimal, calls: int, unpriced_calls: int, *, exact: bool) -> str:

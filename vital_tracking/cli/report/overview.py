@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.text import Text
 
-from vital_tracking.cli.render.amounts import dollars, share_text
+from vital_tracking.cli.render.amounts import dollars, percent_text, share_text
 from vital_tracking.cli.render.console import as_json, console, say
 from vital_tracking.cli.render.times import duration
 from vital_tracking.cli.report.charts import by_day, sparkline
@@ -71,6 +71,6 @@ def totals(report: UsageReport, days: str, *, exact: bool) -> Iterator[Text]:
     share = savings_share(total["potential_cost"], total["cache_savings"])
     whole = "" if share is None else f" of {dollars(total['potential_cost'], exact=exact)}, {share_text(share)}"
     yield Text(
-        f"Caches saved {dollars(total['cache_savings'], exact=exact)}{whole}; {share_text(total['hit_rate'])} of the calls came "
-        "from LangChain's cache"
+        f"Caches saved {dollars(total['cache_savings'], exact=exact)}{whole}; {percent_text(total['hit_rate'])} of the calls "
+        "came from LangChain's cache"
     )

@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from vital_tracking.cli.render.amounts import cost_text, dollars, share_text
+from vital_tracking.cli.render.amounts import cost_text, dollars, percent_text, share_text
 from vital_tracking.cli.render.console import bar, console, table
 from vital_tracking.cli.render.times import duration
 from vital_tracking.cli.report.charts import by_day, days_together, sparkline
@@ -167,7 +167,7 @@ def _measures(report: UsageReport, *, exact: bool, cells: int) -> list[Column]:
         _measure("failed_calls", lambda line: _count(line["failed_calls"] - line["blocked_calls"]), 5),
         _measure("blocked_calls", lambda line: _count(line["blocked_calls"]), 6),
         _measure("cache_savings", _dollars("cache_savings", exact=exact), 6),
-        _measure("hit_rate", _share("hit_rate"), 12),
+        _measure("hit_rate", _percent("hit_rate"), 12),
         _measure("reported_cost", _dollars("reported_cost", exact=exact), 13),
         _measure("reported_total_cost", _dollars("reported_total_cost", exact=exact), 13),
     ]
@@ -190,8 +190,8 @@ def _caches(report: UsageReport, *, exact: bool) -> list[Column]:
         _measure("cache_savings", _dollars("cache_savings", exact=exact)),
         Column("", True, saved_share),
         Column("", False, saved_bar, 7),
-        _measure("hit_rate", _share("hit_rate")),
-        _measure("prompt_cache_rate", _share("prompt_cache_rate")),
+        _measure("hit_rate", _percent("hit_rate")),
+        _measure("prompt_cache_rate", _percent("prompt_cache_rate")),
     ]
 
 
@@ -220,6 +220,10 @@ def _tokens(*, marked: bool) -> Callable[[Line], str]:
 
 def _share(name: str) -> Callable[[Line], str]:
     return lambda line: share_text(line[name]) if line.get(name) else ""
+
+
+def _percent(name: str) -> Callable[[Line], str]:
+    return lambda line: percent_text(line[name]) if line.get(name) else ""
 
 
 def _latency(name: str) -> Callable[[Line], str]:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from vital_tracking.queries.explore import DIMENSIONS, Explored
-from vital_tracking.web.parts import Chart, Column, Part, Row
+from vital_tracking.web.page import Chart, Column, Part, Row
 from vital_tracking.web.view import View
 
 PAGE_OF: Final[Mapping[str, str]] = {

@@ -13,7 +13,7 @@ from vital_tracking.queries.explore import ANY
 from vital_tracking.web import numbers
 from vital_tracking.web.pages.common import by_time, name_of, ranking, time_column, with_rates
 from vital_tracking.web.pages.overview import notices
-from vital_tracking.web.parts import Card, Chart, Column, Page, Part
+from vital_tracking.web.page import Card, Chart, Column, Page, Part
 from vital_tracking.web.view import View
 
 

@@ -1,0 +1,72 @@
+"""Calls of event loops between the moment at which their start is looked at and that at which LangChain hands it to the handler.
+
+Whether a start must wait for the budgets' database, and so is left to a thread, is known only from the call that begins. That is
+made once, and kept for the event that follows. While a thread waits, the task that awaits it may be cancelled, and LangChain then
+never asks the model: the future on which the task waits tells that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+from weakref import ref
+
+from vital_tracking.calls.live import LiveCall
+
+_MOST: Final = 10_000
+_FORGOTTEN_AFTER_S: Final = 10.0
+_OF_LANGCHAIN: Final = "ahandle_event"  # the coroutine of a task that LangChain makes for an event alone
+
+
+def callers_task() -> asyncio.Task[Any] | None:
+    """The asyncio task in which the caller's code runs; None where there is none, or one that is over with this event."""
+    if asyncio._get_running_loop() is None or (task := asyncio.current_task()) is None:  # noqa: SLF001 - None, not an error
+        return None
+    return None if getattr(task.get_coro(), "__qualname__", None) == _OF_LANGCHAIN else task
+
+
+class BegunCalls:
+    """The calls that have begun, until their start event takes them. Their events may come in any thread."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, LiveCall] = {}
+
+    def keep(self, call: LiveCall, *, for_thread: bool) -> None:
+        """Keep a call for the event that comes next in its task, or, `for_thread`, in a thread on which this task waits."""
+        if len(self._calls) >= _MOST:
+            return
+        self._calls[call.key] = call
+        if for_thread:
+            if (callers := callers_task()) is not None:
+                call.task = ref(callers)
+            if (task := asyncio.current_task()) is not None:
+                # The next time the loop runs anything, the task waits for the thread.
+                task.get_loop().call_soon(_note_waiter, call, task)
+
+    def take(self, key: int, metadata: Mapping[str, Any] | None) -> LiveCall | None:
+        """The call of a start event, where it was made before; its time counts from now."""
+        call = self._calls.pop(key, None) if self._calls else None
+        if call is None or call.metadata is not (metadata or call.metadata):
+            return None
+        call.started = time.time()
+        call.started_clock = call.touched = time.perf_counter()
+        return call
+
+    def forget_cancelled(self) -> None:
+        """Forget calls whose tasks were cancelled before a thread was free for them."""
+        old = time.perf_counter() - _FORGOTTEN_AFTER_S
+        with suppress(RuntimeError):  # another thread has added one: the next time will do
+            for key, call in list(self._calls.items()):
+                if call.not_made and call.touched < old:
+                    self._calls.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._calls.clear()
+
+
+def _note_waiter(call: LiveCall, task: asyncio.Task[Any]) -> None:
+    call.waiter = getattr(task, "_fut_waiter", None)

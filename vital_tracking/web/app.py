@@ -1,0 +1,98 @@
+"""The application: a FastAPI of its own, or a router for one that is there already."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vital_tracking.settings import Settings
+from vital_tracking.stores import Store, open_store
+from vital_tracking.web import sign_in, static_files, status
+from vital_tracking.web.operator import OperatorLink
+from vital_tracking.web.parts import Parts
+from vital_tracking.web.problems import problem_of
+from vital_tracking.web.responses import exact_json, finished, problem_response
+from vital_tracking.web.route import problem_page
+from vital_tracking.web.settings import WebSettings
+
+ROUTERS: Final = (status.routes, sign_in.routes, static_files.routes)
+"""The routes of all parts; a part adds its own here."""
+
+
+def create_app(
+    store: Store | None = None,
+    *,
+    settings: Settings | None = None,
+    web: WebSettings | None = None,
+    operator: OperatorLink | None = None,
+) -> FastAPI:
+    """The API and the pages as an application, to be served, or mounted: `app.mount("/usage", create_app())`.
+
+    `store` is asked with each user's own rights; by default it is the one that the settings name. What is not given is read
+    from the environment (SettingsError). With `operator` whoever holds its link reads with the store's own rights.
+    """
+    parts = _parts(store, settings, web, operator)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        parts.close(with_store=store is None)
+
+    app = FastAPI(
+        title="vital_tracking",
+        summary="What every LangChain and LangGraph call costs: reports, budgets and audit.",
+        version=version("vital-tracking"),
+        openapi_url=None,  # a route of ours, so that it has our headers
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.vital = parts
+    app.include_router(_router(parts))
+
+    async def openapi(request: Request) -> Response:
+        response = Response(exact_json(app.openapi()), media_type="application/json")
+        return finished(response, request)
+
+    app.add_route("/api/v1/openapi.json", openapi, include_in_schema=False)
+    app.add_exception_handler(HTTPException, _refused)
+    return app
+
+
+def router(
+    store: Store | None = None,
+    *,
+    settings: Settings | None = None,
+    web: WebSettings | None = None,
+) -> APIRouter:
+    """The same as a router: `app.include_router(router(), prefix="/usage")`. Its routes bring headers and errors of their own."""
+    return _router(_parts(store, settings, web, None))
+
+
+def _router(parts: Parts) -> APIRouter:
+    ours = APIRouter()
+    for part in ROUTERS:
+        ours.include_router(part, dependencies=[Depends(parts.attach)])
+    return ours
+
+
+def _parts(
+    store: Store | None, settings: Settings | None, web: WebSettings | None, operator: OperatorLink | None
+) -> Parts:
+    web = web or WebSettings.from_env()
+    return Parts(store or open_store(settings or Settings.from_env()), web, operator)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What no route of ours has met: an unknown address, or a method that it does not know. People get a page."""
+    problem = problem_of(error, request)
+    for_people = "text/html" in request.headers.get("accept", "") and "/api/" not in request.url.path
+    response = problem_page(request, request.app.state.vital, problem) if for_people else problem_response(problem)
+    return finished(response, request)

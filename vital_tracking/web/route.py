@@ -1,0 +1,90 @@
+"""How every route of ours answers, in an application of our own or in anybody's: errors as problems, headers, cookies.
+
+It is the class of the routes and no middleware: a router that is included elsewhere takes its routes along, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from vital_tracking.web.access import refused
+from vital_tracking.web.parts import Parts
+from vital_tracking.web.problems import Problem, SignInNeeded, problem_of
+from vital_tracking.web.rendering import home, path_of
+from vital_tracking.web.responses import finished, problem_response
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class ApiRoute(APIRoute):
+    """A route whose errors are problem+json."""
+
+    def get_route_handler(self) -> Handler:
+        """The handler with everything around it."""
+        inner = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                response = await inner(request)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody gets its text
+                response = await self.failed(request, error)
+            for line in getattr(request.state, "vital_cookies", ()):
+                response.headers.append("Set-Cookie", line)
+            return finished(response, request)
+
+        return handle
+
+    async def failed(self, request: Request, error: Exception) -> Response:
+        """The answer to an error; a refusal leaves a line in the audit."""
+        problem = problem_of(error, request)
+        if problem.status == 403:
+            try:
+                await refused(request)
+            except Exception as failure:  # noqa: BLE001 - a refusal stays a refusal
+                problem_of(failure, request)
+        return self.shown(request, problem)
+
+    def shown(self, request: Request, problem: Problem) -> Response:
+        """A problem in the form of this route."""
+        del request
+        return problem_response(problem)
+
+
+class PageRoute(ApiRoute):
+    """A route whose errors are pages. Who is not signed in is sent to do so, and comes back."""
+
+    def shown(self, request: Request, problem: Problem) -> Response:
+        """A problem as a page, or the way to the sign-in."""
+        parts: Parts | None = getattr(request.state, "vital", None)
+        if parts is None:
+            return problem_response(problem)
+        if isinstance(problem, SignInNeeded) and parts.auth is not None and request.method == "GET":
+            back = quote(f"{request.url.path}{'?' * bool(request.url.query)}{request.url.query}", safe="")
+            to = f"{path_of(request, 'vital-sign-in')}?next={back}"
+            return RedirectResponse(to, 303, headers={"Cache-Control": "no-store"})
+        return problem_page(request, parts, problem)
+
+
+def problem_page(request: Request, parts: Parts, problem: Problem) -> Response:
+    """A problem as a page."""
+    page = parts.rendering.page(request, "problem.html", status=problem.status, problem=problem, home=home(request))
+    for name, value in {"Cache-Control": "no-store", **problem.headers}.items():
+        page.headers[name] = value
+    return page
+
+
+def api_router(**options: Any) -> APIRouter:
+    """A router for answers in JSON."""
+    return APIRouter(route_class=ApiRoute, **options)
+
+
+def page_router(**options: Any) -> APIRouter:
+    """A router for pages, which are not in OpenAPI."""
+    return APIRouter(route_class=PageRoute, include_in_schema=False, **options)

@@ -1,0 +1,138 @@
+"""Settings of the API and the pages: who signs in where, and how often anybody may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from vital_tracking.environment import JWT_SECRET, PUBLISHABLE_KEYS, SUPABASE_URLS, first_of, read_environment
+from vital_tracking.errors import SettingsError
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_SHORTEST_SECRET: Final = 32
+
+
+class WebSettings(BaseModel):
+    """Who is who, and how often they may ask. Keys are SecretStr and never printed; times (`_s`) are seconds.
+
+    Tokens are those of `jwt_issuer` for `jwt_audience`, signed with a key of `jwks_url` (ES256, RS256) or with `jwt_secret`
+    (HS256). With `supabase_url` all three follow from it, and with `anon_key` people sign in on a page of ours.
+    `public_url` is where browsers find the pages, if a proxy does not tell. `redis_url` is where several processes count
+    requests together; `user_requests` and `organization_requests` are a minute's, `burst_requests` more may come at once.
+    `monitoring_token` opens the metrics. `answer_s` is how long the database may take for a page.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    supabase_url: str | None = None
+    anon_key: SecretStr | None = None
+    jwks_url: str | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str = "authenticated"
+    jwt_secret: SecretStr | None = None
+    public_url: str | None = None
+    redis_url: SecretStr | None = None
+    monitoring_token: SecretStr | None = None
+    user_requests: int = 100
+    organization_requests: int = 1000
+    burst_requests: int = 20
+    answer_s: float = 10.0
+
+    @property
+    def knows_users(self) -> bool:
+        """Whether any token can be verified."""
+        return bool(self.jwks_url or self.jwt_secret)
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether people can sign in on a page of ours."""
+        return bool(self.knows_users and self.supabase_url and self.anon_key)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, dotenv: Path | str | None = None) -> WebSettings:
+        """Read the settings as Settings.from_env does; SettingsError names the variable and the fix."""
+        return _read({name: given.value for name, given in read_environment(environ, dotenv).items()})
+
+    def __repr__(self) -> str:
+        return "WebSettings(...)"
+
+    __str__ = __repr__
+
+
+def _read(env: Mapping[str, str]) -> WebSettings:
+    url_name = first_of(env, SUPABASE_URLS)
+    supabase = _url(env, url_name) if url_name else None
+    jwks, issuer = _url(env, "VITAL_JWKS_URL"), env.get("VITAL_JWT_ISSUER", "").strip() or None
+    audience = env.get("VITAL_JWT_AUDIENCE", "").strip() or None
+    if jwks and not (issuer and audience):
+        raise SettingsError(
+            "VITAL_JWKS_URL",
+            "is set, but not whose tokens count and for whom",
+            "Set VITAL_JWT_ISSUER and VITAL_JWT_AUDIENCE to the `iss` and `aud` of your tokens.",
+        )
+    if supabase and not jwks:
+        jwks, issuer = f"{supabase}/auth/v1/.well-known/jwks.json", issuer or f"{supabase}/auth/v1"
+    return WebSettings(
+        supabase_url=supabase,
+        anon_key=_anon_key(env),
+        jwks_url=jwks,
+        jwt_issuer=issuer,
+        jwt_audience=audience or "authenticated",
+        jwt_secret=_jwt_secret(env),
+        public_url=_url(env, "VITAL_PUBLIC_URL"),
+        redis_url=SecretStr(env["REDIS_URL"].strip()) if env.get("REDIS_URL") else None,
+        monitoring_token=_token(env, "VITAL_MONITORING_TOKEN"),
+    )
+
+
+def _anon_key(env: Mapping[str, str]) -> SecretStr | None:
+    name = first_of(env, PUBLISHABLE_KEYS)
+    if name is None:
+        return None
+    key = env[name].strip()
+    if key.startswith("sb_secret_"):
+        raise SettingsError(name, "holds a secret key", "Browsers may see this one: use the publishable or anon key.")
+    return SecretStr(key)
+
+
+def _jwt_secret(env: Mapping[str, str]) -> SecretStr | None:
+    secret = _token(env, JWT_SECRET)
+    if secret and "-----BEGIN" in secret.get_secret_value():
+        raise SettingsError(
+            JWT_SECRET,
+            "holds a key pair's half, not a shared secret",
+            "Public keys are fetched from SUPABASE_URL or VITAL_JWKS_URL; leave this one out.",
+        )
+    return secret
+
+
+def _token(env: Mapping[str, str], name: str) -> SecretStr | None:
+    token = env.get(name, "").strip()
+    if token and len(token) < _SHORTEST_SECRET:
+        raise SettingsError(
+            name,
+            f"is shorter than {_SHORTEST_SECRET} characters",
+            'Make a long one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
+        )
+    return SecretStr(token) if token else None
+
+
+def _url(env: Mapping[str, str], name: str) -> str | None:
+    text = env.get(name, "").strip().rstrip("/")
+    if not text:
+        return None
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(name, "is not a URL", "It looks like https://example.com.")
+    if parts.scheme == "http" and not is_loopback(parts.hostname) and name == "VITAL_JWKS_URL":
+        raise SettingsError(name, "is not fetched over https", "Whoever sits between could hand out keys: use https.")
+    return text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine alone."""
+    return host.strip("[]").lower() in _LOOPBACK
