@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 from vital_tracking.queries.csv import safe_cell
 from vital_tracking.web import numbers
 
-Unit: TypeAlias = Literal["text", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag"]
+UnitName: TypeAlias = Literal["text", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag"]
 Row: TypeAlias = Mapping[str, Any]
 
 _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
@@ -36,7 +36,7 @@ class Column:
 
     name: str
     label: str
-    unit: Unit = "text"
+    unit: UnitName = "text"
     link: Callable[[Row], str | None] | None = None
     none: str = numbers.NOTHING
     about: str = ""
