@@ -34,13 +34,20 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
     found = view.explore(*dimensions, measures=("calls", "unpriced_calls", measure), order_by=measure, rows=_ROWS)
     names = [name_of(found, dimension) for dimension in dimensions]
     rows = [
-        {**row, **{f"{d}_name": _shown(row, d, name) for d, name in zip(dimensions, names, strict=True)}} for row in found.rows
+        {**row, **{f"{d}_name": _shown(row, d, name) for d, name in zip(dimensions, names, strict=True)}}
+        for row in found.rows
     ]
     columns = [Column(f"{d}_name", _label(d).capitalize()) for d in dimensions]
-    columns[-1] = Column(columns[-1].name, columns[-1].label, link=view.link("calls", *(d for d in dimensions if d not in TIMES)))
+    columns[-1] = Column(
+        columns[-1].name, columns[-1].label, link=view.link("calls", *(d for d in dimensions if d not in TIMES))
+    )
     shown = MEASURES[measure]
     measures = [Column(measure, shown.label.capitalize(), _UNITS[shown.unit])]
-    measures += [Column(name, label, "calls") for name, label in (("calls", "Calls"), ("unpriced_calls", "Unpriced")) if name != measure]
+    measures += [
+        Column(name, label, "calls")
+        for name, label in (("calls", "Calls"), ("unpriced_calls", "Unpriced"))
+        if name != measure
+    ]
     groups = " by ".join(_label(d) for d in dimensions)
     return Page(
         "explore",
@@ -53,7 +60,9 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
                 [*columns, *measures],
                 rows,
                 _chart(dimensions, measure, len(rows)),
-                more=f"{found.groups - len(rows):,} more groups are not shown: filter, or choose a coarser one." if found.groups > len(rows) else "",
+                more=f"{found.groups - len(rows):,} more groups are not shown: filter, or choose a coarser one."
+                if found.groups > len(rows)
+                else "",
                 wide=True,
             )
         ],
@@ -69,9 +78,13 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
     )
 
 
-def _one_of(parameters: Mapping[str, str], name: str, default: str, offered: Mapping[str, str], *, metadata: bool = False) -> str:
+def _one_of(
+    parameters: Mapping[str, str], name: str, default: str, offered: Mapping[str, str], *, metadata: bool = False
+) -> str:
     value = parameters.get(name, default)
-    if value in offered or (metadata and value.startswith("metadata.") and 9 < len(value) <= 80 and value.isprintable()):
+    if value in offered or (
+        metadata and value.startswith("metadata.") and 9 < len(value) <= 80 and value.isprintable()
+    ):
         return value
     raise Problem(
         422,

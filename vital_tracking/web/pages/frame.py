@@ -121,9 +121,7 @@ def _fresh(store: Store) -> str:
     newest = last_call_at(store)
     if newest is None:
         return "No call is recorded yet. Sums are kept with every call, so what is recorded is counted at once."
-    return (
-        f"Sums are kept with every call, so all that is recorded is counted. The newest call began {numbers.moment(newest)} UTC."
-    )
+    return f"Sums are kept with every call, so all that is recorded is counted. The newest call began {numbers.moment(newest)} UTC."
 
 
 def _who(who: Identity) -> dict[str, Any]:
@@ -134,4 +132,8 @@ def _who(who: Identity) -> dict[str, Any]:
             "can_sign_out": True,
         }
     name = str(who.claims.get("email") or who.subject)
-    return {"who": name, "who_about": "You see what is yours, and what your organizations let you see.", "can_sign_out": who.by_cookie}
+    return {
+        "who": name,
+        "who_about": "You see what is yours, and what your organizations let you see.",
+        "can_sign_out": who.by_cookie,
+    }

@@ -38,7 +38,9 @@ def show_explorer(request: Request, who: Asker, store: Reader, asked: AskedParam
 
 
 @routes.post("/theme")
-def choose_theme(request: Request, who: Asker, theme: Annotated[str, Form()], quiet: Annotated[str, Form()] = "") -> Response:
+def choose_theme(
+    request: Request, who: Asker, theme: Annotated[str, Form()], quiet: Annotated[str, Form()] = ""
+) -> Response:
     """Light or dark by hand, kept in a cookie."""
     del who
     if theme not in THEMES:
