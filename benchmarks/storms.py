@@ -2,7 +2,7 @@
 
     python -m benchmarks.storms [--rounds 3]
 
-Each round, on a throw-away PostgreSQL, in half a minute:
+Each round, on a throw-away PostgreSQL, in a minute:
 
 - overruns: three processes of four threads spend one budget with calls that cost three times what was thought, and overstep it by
   at most one call for each thread that was making one.
@@ -10,6 +10,9 @@ Each round, on a throw-away PostgreSQL, in half a minute:
   until all are stopped. Nothing may be spent beyond a limit, and every sum must be the sum of its calls.
 - deaths: a process records calls while the database is away and is killed as its backlog goes out; another delivers what it has
   left. Each call must be there, once.
+- full disk: the same, but halfway the disk of the spool is full, and the process is killed when all has gone out.
+- clocks: three processes spend one budget while their machines' clocks are set by days, forward and back. Nothing may be spent
+  beyond the limit, and every call must lie in the database's own day.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import argparse
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -31,6 +35,7 @@ from typing import Any, Final
 
 import psycopg
 
+from benchmarks import stepped_clock
 from benchmarks.database import a_database, a_database_server
 from vital_tracking import Agent, BudgetExceeded, Price, Settings, VitalTracker
 from vital_tracking.stores.postgres import PostgresStore
@@ -65,14 +70,27 @@ def _set_budget(url: str, **columns: str) -> None:
         store.close()
 
 
-def _spend(url: str, folder: str, name: str, threads: int, tokens: int) -> None:
-    """In a process of its own: make calls, one after the other in each thread, until the budgets stop them all."""
+_DAYS: Final = (2.0, -2.0, 0.5, -40.0, 0.0)
+
+# A process whose clock can be set: that comes before all other imports.
+_WITH_A_CLOCK: Final = (
+    "from benchmarks import stepped_clock; stepped_clock.install(); from benchmarks.storms import main; main()"
+)
+
+
+def _spend(url: str, folder: str, name: str, threads: int, tokens: int, steps: bool) -> None:
+    """In a process of its own: make calls, one after the other in each thread, until the budgets stop them all.
+
+    With `steps` its clock is set with every other call of its first thread.
+    """
     logging.disable(logging.WARNING)  # of alerts, which are as expected
     tracker = _tracker(url, Path(folder), name)
 
-    def work(_: int) -> int:
+    def work(number: int) -> int:
         agent = Agent("a-1", tier="tier_1")
         for made in range(10_000):
+            if steps and number == 0 and made % 2:  # not before the first: by then the process has heard the database
+                stepped_clock.step(86_400 * _DAYS[made // 2 % len(_DAYS)])
             try:
                 scope = {**_SCOPE, "agent": agent}
                 with (
@@ -90,19 +108,22 @@ def _spend(url: str, folder: str, name: str, threads: int, tokens: int) -> None:
     print(json.dumps({"made": made, "complete": closed.complete, "faults": tracker.stats().faults}), flush=True)
 
 
-def _spenders(url: str, folder: Path, *, processes: int, threads: int, tokens: int) -> list[dict[str, Any]]:
+def _spenders(
+    url: str, folder: Path, *, processes: int, threads: int, tokens: int, steps: bool = False
+) -> list[dict[str, Any]]:
+    program = ["-c", _WITH_A_CLOCK] if steps else ["-m", "benchmarks.storms"]
     jobs = [
         subprocess.Popen(
             [
                 sys.executable,
-                "-m",
-                "benchmarks.storms",
+                *program,
                 "--spend",
                 url,
                 str(folder),
                 str(number),
                 str(threads),
                 str(tokens),
+                "steps" if steps else "",
             ],
             stdout=subprocess.PIPE,
             text=True,
@@ -157,24 +178,58 @@ def budgets(url: str, folder: Path) -> Iterator[str]:
     yield from _audit(url)
 
 
-def _record(url: str, folder: str, calls: str) -> None:
-    """In a process of its own: record calls and say each id, then wait to be killed as they go out."""
+def clocks(url: str, folder: Path) -> Iterator[str]:
+    """Clocks that are set by days while calls of known cost are made: not a cent too much, and no call in another day."""
+    _set_budget(url, entity_type="user", entity_id="*", daily_limit=str(_LIMIT))
+    done = _spenders(url, folder, processes=_PROCESSES, threads=_THREADS, tokens=2, steps=True)
+    found = _rows(url, "select spent, granted, limit_amount from budget_windows")
+    ((astray,),) = _rows(
+        url, "select count(*) from token_usage_logs where abs(extract(epoch from created_at - now())) > 3600"
+    )
+    spent = sum(row[0] for row in found)
+    made = sum(one["made"] for one in done)
+    print(f"  clocks: {made} calls, {len(found)} windows, ${spent} of ${_LIMIT} spent, {astray} in another day")
+    # At midnight, by the database's clock, there is a second window.
+    if not made or astray or any(row[0] + row[1] > row[2] for row in found):
+        yield f"${spent} of ${_LIMIT} were spent in {len(found)} windows by {made} calls, {astray} in another day"
+    yield from _audit(url)
+
+
+def _fill_disk(folder: Path) -> None:
+    """No file of this process may grow any more."""
+    longest = max(path.stat().st_size for path in folder.rglob("*.segment"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(longest, 4096), resource.RLIM_INFINITY))
+
+
+def _record(url: str, folder: str, calls: str, full: str) -> None:
+    """In a process of its own: record calls and say each id, then wait to be killed as they go out, or, with `full`, after."""
+    logging.disable(logging.WARNING)  # of the database and the disk, which are as expected
     tracker = _tracker(url, Path(folder), "dying")
-    for _ in range(int(calls)):
+    for number in range(int(calls)):
+        if full and number == int(calls) // 2:
+            _fill_disk(Path(folder))
         print(tracker.record(**_THOUGHT_RECORD), flush=True)
     tracker.flush(0.05)
     print("done", flush=True)
+    if full:
+        tracker.flush(120)
+        print("delivered", flush=True)
     signal.pause()
 
 
 _THOUGHT_RECORD: Final = {"provider": "storm", "model": "storm", "prompt_tokens": 1, "completion_tokens": 1}
 
 
-def deaths(url: str, folder: Path, stop: Callable[[], Any], start: Callable[[], Any]) -> Iterator[str]:
-    """Recorded in an outage, killed as the backlog goes out, delivered by another: each call once."""
+def deaths(
+    url: str, folder: Path, stop: Callable[[], Any], start: Callable[[], Any], *, full: bool = False
+) -> Iterator[str]:
+    """Recorded in an outage, killed as the backlog goes out, delivered by another: each call once.
+
+    With `full` the disk is full halfway, so that the rest waits in memory, and the process dies when all has gone out.
+    """
     stop()
     job = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.storms", "--record", url, str(folder), "3000"],
+        [sys.executable, "-m", "benchmarks.storms", "--record", url, str(folder), "3000", "full" if full else ""],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -185,13 +240,15 @@ def deaths(url: str, folder: Path, stop: Callable[[], Any], start: Callable[[], 
             break
         ids.append(line.strip())
     start()
+    if full:
+        job.stdout.readline()
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
     tracker = _tracker(url, folder, "dying")
     delivered = tracker.replay(120)
     tracker.close()
     ((rows, calls),) = _rows(url, "select count(*), count(distinct id) from token_usage_logs")
-    print(f"  deaths: {len(ids)} recorded, {rows} rows of {calls} calls")
+    print(f"  {'full disk' if full else 'deaths'}: {len(ids)} recorded, {rows} rows of {calls} calls")
     if not delivered or (rows, calls) != (len(ids), len(ids)):
         yield f"of {len(ids)} calls {calls} are there, in {rows} rows"
 
@@ -208,11 +265,13 @@ def run(rounds: int) -> int:
     with a_database_server() as (server, _):
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", flush=True)
-            for storm in (overruns, budgets):
+            for storm in (overruns, budgets, clocks):
                 with _a_folder() as folder:
                     problems += storm(a_database(server.url(), f"{storm.__name__}_{number}"), folder)
-            with _a_folder() as folder:
-                problems += deaths(a_database(server.url(), f"deaths_{number}"), folder, server.stop, server.start)
+            for full in (False, True):
+                with _a_folder() as folder:
+                    url = a_database(server.url(), f"deaths_{number}_{int(full)}")
+                    problems += deaths(url, folder, server.stop, server.start, full=full)
     for problem in problems:
         print(f"DID NOT HOLD: {problem}")
     print("all held" if not problems else f"{len(problems)} did not hold")
@@ -223,12 +282,12 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="how often (3)")
-    parser.add_argument("--spend", nargs=5, help=argparse.SUPPRESS)
-    parser.add_argument("--record", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--spend", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--record", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.spend:
-        url, folder, name, threads, tokens = given.spend
-        _spend(url, folder, name, int(threads), int(tokens))
+        url, folder, name, threads, tokens, steps = given.spend
+        _spend(url, folder, name, int(threads), int(tokens), bool(steps))
     elif given.record:
         _record(*given.record)
     else:

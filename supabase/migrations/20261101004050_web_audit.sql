@@ -1,5 +1,21 @@
 -- What the API and the pages ask besides the reports: who somebody is in which organization; and the audit's lines about reading.
 
+-- Whoever migrates may act for signed-in users afterwards, as the pages do over PostgreSQL directly. On hosted Supabase that is so already; a
+-- role that may not grant it is told by the store what to ask for.
+do $$
+begin
+  if not pg_has_role(current_user, 'authenticated', case when current_setting('server_version_num')::integer >= 160000 then 'SET' else 'MEMBER' end) then
+    if current_setting('server_version_num')::integer >= 160000 then
+      execute format('grant authenticated to %I with inherit false, set true', current_user);
+    else
+      execute format('grant authenticated to %I', current_user);
+    end if;
+  end if;
+exception
+  when insufficient_privilege then null;
+end;
+$$;
+
 -- The organizations of whoever asks, with the role in each; for the service role, who is nobody, none.
 create function public.my_memberships() returns jsonb
 language sql

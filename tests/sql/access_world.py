@@ -453,6 +453,16 @@ QUESTIONS = [
     Question("usage_anomalies", anomalies, _of_acme, lately(organization="acme")),
     Question("duplicate_requests", cost("cost"), repeated, lately()),
     Question("duplicate_requests", cost("cost"), lambda r: repeated(r) & {1, 2, 7}, lately(organization="acme")),
+    Question(
+        "my_memberships",
+        lambda answer, _: {(row["organization_id"], row["role"]) for row in answer},
+        lambda reader: {
+            (organization, role)
+            for organization, user, role in MEMBERS
+            if isinstance(reader.claims, dict) and user == reader.claims.get("sub")
+        },
+        {},
+    ),
     Question("agent_success_rate", cost(), own_and_administered, {}),
     Question(
         "agent_success_rate",

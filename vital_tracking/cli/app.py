@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vital_tracking import __version__
-from vital_tracking.cli import calls, demo, doctor, embedded, migrate, psql, status
+from vital_tracking.cli import calls, dashboard, demo, doctor, embedded, migrate, psql, status
 from vital_tracking.cli.budgets import alerts, why
 from vital_tracking.cli.budgets import command as budgets
 from vital_tracking.cli.data import archive, backfill, backup, export, forget, refresh, reprice, retention
@@ -26,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command("dashboard")(dashboard.dashboard)
 app.command("demo")(demo.demo)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)

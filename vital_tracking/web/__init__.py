@@ -30,5 +30,5 @@ def __getattr__(name: str) -> object:
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in _PARTS:
             raise
-        raise MissingExtra("web", "The API and the pages") from None
+        raise MissingExtra("web", "Serving the API and the pages") from None
     return found

@@ -39,12 +39,16 @@ def create_app(
     `store` is asked with each user's own rights; by default it is the one that the settings name. What is not given is read
     from the environment (SettingsError). With `operator` whoever holds its link reads with the store's own rights.
     """
-    parts = _parts(store, settings, web, operator)
+    return application(_parts(store, settings, web, operator), own_store=store is None)
+
+
+def application(parts: Parts, *, own_store: bool = False) -> FastAPI:
+    """The application over parts that are there already."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        parts.close(with_store=store is None)
+        parts.close(with_store=own_store)
 
     app = FastAPI(
         title="vital_tracking",

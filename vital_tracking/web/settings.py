@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from vital_tracking.environment import JWT_SECRET, PUBLISHABLE_KEYS, SUPABASE_URLS, first_of, read_environment
 from vital_tracking.errors import SettingsError
 
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _SHORTEST_SECRET: Final = 32
 
 
@@ -135,4 +135,7 @@ def _url(env: Mapping[str, str], name: str) -> str | None:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine alone."""
-    return host.strip("[]").lower() in _LOOPBACK
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

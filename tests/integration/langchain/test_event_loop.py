@@ -208,8 +208,8 @@ async def test_a_call_is_made_up_once_for_its_budgets(
     """Each look at its messages would be taken twice, in the loop of the application."""
     set_budget(store, entity_id="*", total_limit=limit)
     tracker = make_tracker()
-    if limit == "1000":
-        await model.ainvoke("q", config(tracker))  # there is a grant from now on
+    # The budgets are known from now on, and there is a grant for the one user, none for the other.
+    await model.ainvoke("q", config(tracker, "u-1" if limit == "1000" else "u-2"))
     made: list[Any] = []
     begun = tracker.handler._begun
 

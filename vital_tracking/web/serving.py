@@ -1,0 +1,64 @@
+"""Serving the application from this process: a socket that is ours before anybody is told its address, and uvicorn on it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from vital_tracking.errors import SettingsError
+from vital_tracking.web.settings import WebSettings, is_loopback
+
+DEFAULT_PORT: Final = 8321
+_GRACE_S: Final = 3
+
+
+def check_host(host: str, settings: WebSettings) -> None:
+    """Refuse to serve others where nobody could be told from anybody: SettingsError says what to set."""
+    if not is_loopback(host) and not settings.knows_users:
+        raise SettingsError(
+            "--host",
+            f"{host} lets others in, and nothing is set by which they could be told apart",
+            "Set SUPABASE_URL and SUPABASE_ANON_KEY (people sign in with Supabase Auth), or VITAL_JWKS_URL, VITAL_JWT_ISSUER "
+            "and VITAL_JWT_AUDIENCE (tokens of another identity provider). Or stay on 127.0.0.1.",
+        )
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens at a port; where none is asked for at the usual one, or any that is free where that is taken."""
+    try:
+        return _listening(host, DEFAULT_PORT if port is None else port)
+    except OSError as error:
+        if port is None and error.errno == errno.EADDRINUSE:
+            return _listening(host, 0)
+        taken = error.errno == errno.EADDRINUSE
+        problem = f"{port} is taken" if taken else f"{host}:{port} cannot be listened at ({error.strerror})"
+    raise SettingsError(
+        "--port", problem, "Name another one, or leave --port out." if taken else "Name another address."
+    )
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def address(listening: socket.socket, host: str) -> str:
+    """Where a browser finds what listens there."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listening.getsockname()[1]}"
+
+
+def serve(app: FastAPI, listening: socket.socket) -> None:
+    """Serve until the process is told to end (Ctrl-C, SIGTERM). Addresses are not logged: one of them holds the link's token."""
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
