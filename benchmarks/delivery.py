@@ -40,6 +40,7 @@ from vital_tracking.delivery.dead_letters import DeadLetters
 from vital_tracking.delivery.exporter import Row, StoreExporter
 from vital_tracking.delivery.settlement import Settlement
 from vital_tracking.delivery.stats import Counts
+from vital_tracking.delivery.tallies import Tallies
 from vital_tracking.delivery.upkeep import Upkeep
 from vital_tracking.spool.log_record import LogRecord, RecordKind
 from vital_tracking.stores.postgres import PostgresStore
@@ -138,7 +139,8 @@ def exporter(store: Store) -> StoreExporter:
     prices, counts, clock = PriceBook(usage.PRICES), Counts(), DatabaseClock()
     costs = Costs(prices, Settings().ceiling_price)
     upkeep = Upkeep(store, prices, clock, counts.fault)
-    return StoreExporter(store, costs, Settlement(costs, counts), upkeep, clock, DeadLetters(None), counts)
+    tallies = Tallies(costs, counts.fault)
+    return StoreExporter(store, costs, Settlement(costs, counts), tallies, upkeep, clock, DeadLetters(None), counts)
 
 
 # The ways

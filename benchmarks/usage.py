@@ -40,20 +40,25 @@ def hours(connection: psycopg.Connection[tuple[object, ...]], since: datetime, d
     return [share / shares[passed] for share in shares[: passed + 1]]
 
 
-def load(url: str, calls: int, days: int) -> float:
-    """Load the calls of the last days past the triggers that keep the sums, and their runs; seconds that the calls took."""
+def load(url: str, calls: int, days: int, organizations: int = 300, users: int = 400) -> float:
+    """Load the calls of the last days past the triggers that keep the sums, and their runs; seconds that the calls took.
+
+    They are of so many organizations, the largest of which has so many users.
+    """
     since = first_day(days)
     with psycopg.connect(url, autocommit=True) as connection:
         install(connection)
         shares = hours(connection, since, days)
         connection.execute("select ensure_partitions_v1(%s, %s)", [since.date(), days // 28 + 2])
+        connection.execute("set synchronous_commit = off")
         connection.execute("alter table token_usage_logs disable trigger user")
 
         def load_chunk(first: int) -> None:
             with psycopg.connect(url, autocommit=True) as loader:
+                loader.execute("set synchronous_commit = off")
                 loader.execute(
-                    "call bench.load_calls('token_usage_logs', %s, %s, %s, %s, %s)",
-                    [first, min(first + CHUNK, calls) - 1, calls, since, shares],
+                    "call bench.load_calls('token_usage_logs', %s, %s, %s, %s, %s, %s, %s)",
+                    [first, min(first + CHUNK, calls) - 1, calls, since, shares, organizations, users],
                 )
 
         started = time.perf_counter()

@@ -1,7 +1,8 @@
 -- Calls as a company makes them: sessions of eight calls by one user; organizations, users, agents, workflows and models by Zipf's law
 -- (300 organizations of up to 400 users, the largest with an eighth of all calls, the smallest with a two-thousandth), busy
 -- days and quiet nights and weekends, 12 workflows of 8 steps, panels of 8 seats. Steps and seats have one agent each, and an agent has
--- one model, or in one call of five another. Every call follows from its number alone.
+-- one model, or in one call of five another. Some calls fail, are cancelled, have no price, are answered from a cache, or are a node's
+-- second attempt. Every call follows from its number alone.
 create schema bench;
 
 -- A number from 0 to 1, made of a call's number and what it is for.
@@ -30,7 +31,10 @@ as $$
 $$;
 
 -- Put the calls from one number to another, of so many in all, into a table like token_usage_logs.
-create procedure bench.load_calls(target regclass, first_number bigint, last_number bigint, total bigint, since timestamptz, hours float8[])
+create procedure bench.load_calls(
+  target regclass, first_number bigint, last_number bigint, total bigint, since timestamptz, hours float8[],
+  organizations integer default 300, users integer default 400
+)
 language plpgsql
 as $procedure$
 begin
@@ -41,7 +45,7 @@ begin
       framework, provider, model, call_type, message_type, run_id, trace_id,
       prompt_tokens, completion_tokens, total_tokens, cache_read_tokens, reasoning_tokens,
       input_cost, output_cost, fees, total_cost, potential_cost, price_version, priced, ceiling_cost,
-      latency_ms, ttft_ms, cache_hit, status, error_type, request_hash
+      latency_ms, ttft_ms, cache_hit, status, error_type, request_hash, metadata
     )
     with drawn as (
       select
@@ -54,8 +58,8 @@ begin
 
     placed as (
       select
-        *, width_bucket(passed, $5[1:cardinality($5) - 1]) as hour, floor(power(301, c1))::int - 1 as org,
-        floor(power(401, c2))::int - 1 as usr, floor(power(13, c5))::int - 1 as wf, (1 + n %% 8)::int as part,
+        *, width_bucket(passed, $5[1:cardinality($5) - 1]) as hour, floor(power($6 + 1, c1))::int - 1 as org,
+        floor(power($7 + 1, c2))::int - 1 as usr, floor(power(13, c5))::int - 1 as wf, (1 + n %% 8)::int as part,
         case when c3 < 0.55 then '1:1_conversation' when c3 < 0.7 then 'virtual_panel' when c3 < 0.93 then 'workflow'
           else 'solution_builder' end as service
       from drawn
@@ -97,7 +101,8 @@ begin
       case when service = 'virtual_panel' then 'panel-' || wf end, case when service = 'virtual_panel' then part end,
       case when service = 'virtual_panel' then 8 end,
       case when service = 'solution_builder' then 'solution-' || wf end,
-      'langgraph', case when md %% 3 = 0 then 'anthropic' else 'openai' end, 'model-' || md, 'chat', 'human',
+      case when ag %% 4 = 0 then 'langchain' else 'langgraph' end, case when md %% 3 = 0 then 'anthropic' else 'openai' end,
+      'model-' || md, 'chat', case when part > 6 then 'tool_execution' else 'chat' end,
       'run-of-langchain-' || n, 'trace-' || n / 4,
       pt, ct, pt + ct, cr, ct / 5,
       case when unpriced then null when hit then 0 else (pt - cr) * price + cr * price * 0.1 end,
@@ -106,26 +111,34 @@ begin
       case when unpriced then null when hit then 0 else (pt - cr) * price + cr * price * 0.1 + ct * 4 * price end,
       case when unpriced then null else pt * price + ct * 4 * price end,
       case when not unpriced then 'genai-prices 0.2 / 2026-01-01' end, not unpriced, null,
-      latency, latency / 4, hit, case when failed then 'error' else 'ok' end, case when failed then 'RateLimitError' end,
-      md5((case when c9 < 0.1 then n / 50 else n end)::text)
+      latency, latency / 4, hit, case when c9 >= 0.997 then 'cancelled' when failed then 'error' else 'ok' end,
+      case when c9 >= 0.997 then 'CancelledError' when c9 >= 0.99 then 'APITimeoutError' when failed then 'RateLimitError' end,
+      md5((case when c9 < 0.1 then n / 50 else n end)::text),
+      case when c9 between 0.1 and 0.13 then '{"attempt": 2}' else '{}' end::jsonb
     from priced
   $query$, target)
-  using first_number, last_number, total, since, hours;
+  using first_number, last_number, total, since, hours, organizations, users;
 end;
 $procedure$;
 
--- A run for every four of these calls.
+-- A run for every four of these calls. The second run of a solution's session is a workflow that is nested in the first.
 create procedure bench.load_runs()
 language sql
 as $$
   insert into public.service_runs (
-    id, organization_id, user_id, session_id, service_type, service_id, agent_id, workflow_id, panel_id, panel_size, solution_id,
-    status, started_at, ended_at
+    id, parent_run_id, ancestor_run_ids, organization_id, user_id, session_id, service_type, service_id, service_name, agent_id, workflow_id,
+    panel_id, panel_size, solution_id, status, started_at, ended_at, error_type
   )
   select
-    c.service_run_id, c.organization_id, c.user_id, c.session_id, c.service_type, c.service_id, c.agent_id, c.workflow_id, c.panel_id,
-    c.panel_size, c.solution_id, c.status, c.created_at, c.created_at + interval '3 minutes'
+    c.service_run_id, n.parent, case when n.parent is null then '{}' else array[n.parent] end,
+    c.organization_id, c.user_id, c.session_id, case when n.parent is null then c.service_type else 'workflow' end,
+    case when n.parent is null then c.service_id else c.workflow_id end, initcap(c.service_id), c.agent_id, c.workflow_id,
+    c.panel_id, c.panel_size, c.solution_id, c.status, c.created_at, c.created_at + interval '3 minutes', c.error_type
   from public.token_usage_logs as c
-  where substr(c.run_id, 18)::bigint % 4 = 0 -- the digits of run-of-langchain-...
+  cross join lateral (select substr(c.run_id, 18)::bigint as number offset 0) as r -- the digits of run-of-langchain-...
+  cross join lateral (
+    select case when c.service_type = 'solution_builder' and r.number / 4 % 2 = 1 then 'run-' || r.number / 4 - 1 end as parent
+  ) as n
+  where r.number % 4 = 0
   on conflict do nothing
 $$;

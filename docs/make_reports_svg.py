@@ -24,6 +24,7 @@ from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery.recorder import Recorder
 from vital_tracking.ids import new_id
 from vital_tracking.queries.catalogue import GROUPINGS
+from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.forecast import cost_forecast
 from vital_tracking.queries.usage import usage_report
 from vital_tracking.stores.embedded import EmbeddedStore
@@ -119,7 +120,7 @@ def main() -> None:
         console.record, console.width = True, 138
         since = NOW - timedelta(days=29)
         for name in ("services", "workflows", "models"):
-            report = usage_report(store, name, since=since, until=NOW, organization="acme", rows=5)
+            report = usage_report(store, name, Filters(since=since, until=NOW, organization="acme"), rows=5)
             if name == "services":
                 for line in totals(report, "30 days", exact=False):
                     console.print(line, highlight=False)

@@ -4,6 +4,7 @@ from vital_tracking.alerts.alert import BudgetAlert
 from vital_tracking.core.context import Agent, CallContext, step
 from vital_tracking.core.price import Price
 from vital_tracking.core.pricing import PriceBook
+from vital_tracking.core.tally import Spent
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery import Delivered, Stats
 from vital_tracking.direct.admitted_call import AdmittedCall
@@ -42,6 +43,7 @@ __all__ = [
     "Seat",
     "Settings",
     "SettingsError",
+    "Spent",
     "Stats",
     "StoreError",
     "StoreNotReady",

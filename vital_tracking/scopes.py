@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from datetime import UTC, datetime
+from decimal import Decimal
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, Unpack, cast
 
 from vital_tracking.core.context import METADATA_PREFIX, SCOPE_KEY, Agent, CallContext, same
-from vital_tracking.core.frames import ScopeFrame, current_frame, enter, exported_by, leave, locate, resolve
+from vital_tracking.core.frames import ScopeFrame, current_frame, enter, exported_by, leave, locate, resolve, seat_id
 from vital_tracking.core.record import HUNG_UP, RunRecord, RunStatus
+from vital_tracking.core.tally import Spent
 from vital_tracking.errors import BudgetExceeded, VitalError
 from vital_tracking.ids import new_id
 
@@ -43,6 +45,9 @@ class Host(Protocol):
 
     def put_run(self, run: RunRecord) -> None:
         """Record one state of a service run; never raises."""
+
+    def spent(self, frame: ScopeFrame) -> Spent:
+        """What the calls of the scope of that `frame`, and of those inside it, have used and cost so far."""
 
     def attached(self, callbacks: Any, more: Any = None) -> Any:
         """A caller's callbacks, and more of them, with the tracker's handler among them."""
@@ -152,14 +157,41 @@ class _Enterable(ABC):
         self.__exit__(kind, error, traceback)
 
 
-class _Configured(_Enterable):
-    """Hands its frame to LangChain as a config."""
+class _Framed(_Enterable):
+    """What calls are made in: hands its frame to LangChain as a config, and knows what they have cost."""
 
     _host: Host
     _frame: ScopeFrame
 
     # Metadata that keep this scope's values, whatever a config around it says.
     _pinned: frozenset[str] = frozenset()
+
+    @property
+    def spent(self) -> Spent:
+        """What its calls that have ended have used and cost so far, with those of scopes inside it, as far as this process made
+        them: calls still open are not in it. It is known without the database, and may be asked for at any time.
+        """
+        return self._host.spent(self._frame)
+
+    @property
+    def cost(self) -> Decimal:
+        """What its calls have cost so far, in US dollars, as far as their prices are known: see `unpriced`."""
+        return self.spent.cost
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that its calls have used so far, of prompts and answers."""
+        return self.spent.tokens
+
+    @property
+    def calls(self) -> int:
+        """How many of its calls have ended so far."""
+        return self.spent.calls
+
+    @property
+    def unpriced(self) -> int:
+        """How many of its calls have no known price, so that they are missing in `cost`."""
+        return self.spent.unpriced
 
     def config(self, config: RunnableConfig | None = None, /, **extra: Any) -> RunnableConfig:
         """A RunnableConfig that carries this scope, merged into the caller's own: callbacks, metadata and tags are joined.
@@ -193,7 +225,7 @@ class _Configured(_Enterable):
         return cast("RunnableConfig", given)
 
 
-class Scope(Services, _Configured):
+class Scope(Services, _Framed):
     """One run of a service: `with` or `async with` it. Its start, end and status become a row of `service_runs`."""
 
     def __init__(
@@ -293,7 +325,7 @@ class Scope(Services, _Configured):
         self._host.put_run(_ended(self._record, kind))
 
 
-class Seat(_Configured):
+class Seat(_Framed):
     """A member's place in a panel: hand its `config()` to the member's calls, or make them inside `with seat:`."""
 
     _pinned = frozenset(
@@ -307,7 +339,7 @@ class Seat(_Configured):
         self.position = position
         context = panel.context.replace({**agent.fields(), "panel_position": position})
         self._frame = ScopeFrame(
-            id=f"{panel.id}/{position}",
+            id=seat_id(panel.id, position),
             context=context,
             parent=panel,
             owner=host,

@@ -19,9 +19,11 @@ from vital_tracking.alerts.alert import BudgetAlert
 from vital_tracking.alerts.dispatcher import AlertDispatcher, log
 from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.core.context import CallContext
+from vital_tracking.core.frames import ScopeFrame
 from vital_tracking.core.price import Price
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import RunRecord
+from vital_tracking.core.tally import Spent
 from vital_tracking.delivery import Delivered, Recorder, Stats
 from vital_tracking.direct.record import DirectCalls
 from vital_tracking.ids import new_id
@@ -98,7 +100,8 @@ class VitalTracker(Services):
         if self._alerts.active:
             self._controller.start()  # other processes' alerts are delivered too, whatever this one does
         self._handler: VitalHandler | None = None
-        super().__init__(_ScopeHost(self, self._recorder, self._default))
+        self._recorder.owner = host = _ScopeHost(self, self._recorder, self._default)
+        super().__init__(host)
         self._direct = DirectCalls(
             self._recorder,
             self._controller,
@@ -331,6 +334,10 @@ class _ScopeHost:
     def put_run(self, run: RunRecord) -> None:
         """Record one state of a service run; never raises."""
         self._recorder.put_run(run)
+
+    def spent(self, frame: ScopeFrame) -> Spent:
+        """What the calls of a scope have used and cost so far."""
+        return self._recorder.spent(frame)
 
     def attached(self, callbacks: Any, more: Any = None) -> Any:
         """A caller's callbacks, and more of them, with the handler among them, once; without it when the tracker is closed."""

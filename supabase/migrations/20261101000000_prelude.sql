@@ -214,6 +214,33 @@ begin
 end;
 $$;
 
+-- Refuse a request that leaves out what it needs. NULL never stands for something that cannot be undone: where an argument has a default,
+-- NULL is that default; where it has none, this is said; and tests/sql/test_arguments.py holds it of every function of the API.
+create function vital_private.check_given(argument text, value text) returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if value is null then
+    raise exception '% must be given: it is NULL.', argument using errcode = '22004';
+  end if;
+end;
+$$;
+
+-- Refuse a time that ends before it begins.
+create function vital_private.check_span(since timestamptz, until timestamptz) returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if until < since then
+    raise exception 'until (%) must not be before since (%).', until, since using errcode = '22023';
+  end if;
+end;
+$$;
+
 -- Let pg_cron run a command regularly; asking again only changes the job's time and command. False where pg_cron is not installed
 -- or refuses.
 create function vital_private.schedule(job text, timing text, command text) returns boolean
@@ -247,4 +274,4 @@ comment on table vital_private.migrations is 'Which migrations of vital_tracking
 comment on column vital_private.migrations.hash is 'SHA-256 of the file without comments and layout; NULL: not known.';
 
 select vital_private.restrict_relation('vital_private.migrations');
-select vital_private.restrict_functions();
+select vital_private.restrict_functions(helpers => '{check_given, check_span}');

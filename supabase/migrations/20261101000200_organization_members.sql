@@ -9,16 +9,17 @@ create table public.organization_members (
   role text not null default 'member',
   created_at timestamptz not null default now(),
   primary key (organization_id, user_id),
-  constraint organization_members_role check (role in ('member', 'admin'))
+  constraint organization_members_role check (role in ('member', 'admin', 'auditor'))
 );
 
-comment on table public.organization_members is 'Members and admins of organizations. Rows are written by the service role only.';
+comment on table public.organization_members is 'Members, admins and auditors of organizations. Written by add_member_v1 and its kin.';
+comment on column public.organization_members.role is 'member: sees what is his own; auditor: sees all of it; admin: changes it, too.';
 
 create index organization_members_user on public.organization_members (user_id);
 
--- The organizations that the signed-in user administers. SECURITY DEFINER, because the policies of the table itself use it: without
--- that they would call themselves without end. Policies call it in a scalar subquery, which PostgreSQL evaluates once a
--- statement instead of once a row.
+-- The organizations whose rows the signed-in user may read: those that he administers or audits. SECURITY DEFINER, because the
+-- policies of the table itself use it: without that they would call themselves without end. Policies call it in a scalar subquery,
+-- which PostgreSQL evaluates once a statement instead of once a row.
 create function vital_private.administered_organizations() returns text[]
 language sql
 stable
@@ -27,7 +28,7 @@ set search_path = ''
 as $$
   select coalesce(array_agg(organization_id), '{}')
   from public.organization_members
-  where user_id = (select auth.jwt()) ->> 'sub' and role = 'admin'
+  where user_id = (select auth.jwt()) ->> 'sub' and role in ('admin', 'auditor')
 $$;
 
 -- Refuse a user of the API who does not administer the organization. NULL stands for all organizations: only the service role may
@@ -39,7 +40,7 @@ set search_path = ''
 as $$
 begin
   if current_user = 'authenticated' and not coalesce(organization = any(vital_private.administered_organizations()), false) then
-    raise exception 'Only an admin of organization % may ask for its figures.', coalesce(organization, '(all)') using errcode = '42501';
+    raise exception 'Only an admin or auditor of organization % may ask for its figures.', coalesce(organization, '(all)') using errcode = '42501';
   end if;
 end;
 $$;

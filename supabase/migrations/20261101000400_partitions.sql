@@ -145,7 +145,7 @@ begin
   if not pg_catalog.pg_try_advisory_xact_lock(hashtext('vital_tracking.partitions')) then
     return json_build_object('made', 0, 'moved', 0, 'waiting', 0, 'busy', true);
   end if;
-  perform set_config('lock_timeout', greatest(patience_ms, 1)::text, true);
+  perform set_config('lock_timeout', greatest(coalesce(patience_ms, 2000), 1)::text, true);
   for wanted, calls in
     select m.month, coalesce(h.calls, 0)
     from (

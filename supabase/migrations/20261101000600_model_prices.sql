@@ -72,6 +72,7 @@ declare
   existing public.model_prices;
   price_id bigint;
 begin
+  perform vital_private.check_given('price', price);
   select * into given from json_populate_record(null::public.model_prices, price::json);
   given.provider := nullif(btrim(given.provider), '');
   given.model := btrim(given.model);

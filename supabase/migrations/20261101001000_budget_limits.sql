@@ -255,6 +255,7 @@ declare
   given jsonb := budget::jsonb;
   stored public.budget_limits;
 begin
+  perform vital_private.check_given('budget', budget);
   if jsonb_typeof(given) <> 'object' then
     raise exception 'A budget is a JSON object of columns of budget_limits.' using errcode = '22023';
   end if;
@@ -308,6 +309,7 @@ as $$
 declare
   removed bigint;
 begin
+  perform vital_private.check_given('budget_id', budget_id::text);
   delete from public.budget_limits where id = budget_id;
   get diagnostics removed = row_count;
   return json_build_object('removed', removed);

@@ -88,7 +88,7 @@ as $$
     from public.cost_alerts as a
     where a.created_at >= coalesce(since, '-infinity')
     order by a.id desc
-    limit least(greatest(max_rows, 1), 1000)
+    limit least(greatest(coalesce(max_rows, 100), 1), 1000)
   ) as newest
 $$;
 
@@ -99,6 +99,7 @@ language sql
 security definer
 set search_path = ''
 as $$
+  select vital_private.check_given('holder', holder);
   with due as (
     select a.id
     from public.cost_alerts as a
@@ -106,7 +107,7 @@ as $$
       and a.created_at > now() - interval '1 day'
       and coalesce(a.claimed_until, '-infinity') < now()
     order by a.id
-    limit least(greatest(max_rows, 1), 1000)
+    limit least(greatest(coalesce(max_rows, 100), 1), 1000)
     for update skip locked
   ),
 
@@ -131,6 +132,8 @@ as $$
 declare
   settled bigint;
 begin
+  perform vital_private.check_given('ids', ids);
+  perform vital_private.check_given('delivered', delivered::text);
   update public.cost_alerts as a
   set delivered_at = case when delivered then now() end, claimed_by = null, claimed_until = null
   where a.id in (select i.value::bigint from json_array_elements_text(ids::json) as i (value)) and a.delivered_at is null

@@ -109,8 +109,11 @@ declare
   wanted vital_private.budget_overrides;
   stored vital_private.budget_overrides;
 begin
-  perform vital_private.lock_budgets(alone => true);
+  perform vital_private.check_given('override', override);
   wanted := jsonb_populate_record(null::vital_private.budget_overrides, given);
+  perform vital_private.check_given('entity_type', wanted.entity_type);
+  perform vital_private.check_given('entity_id', wanted.entity_id);
+  perform vital_private.lock_budgets(alone => true);
   delete from vital_private.budget_overrides as o
   where o.raise_by is null and o.entity_type = wanted.entity_type and o.entity_id = wanted.entity_id
     and o.metric = coalesce(wanted.metric, 'cost_usd') and o.organization_id is not distinct from wanted.organization_id
@@ -150,8 +153,14 @@ declare
   wanted vital_private.budget_overrides;
   zone text;
 begin
-  perform vital_private.lock_budgets(alone => true);
+  perform vital_private.check_given('raise_', raise_);
+  if given ? 'raise_by' then -- without it all raises end
+    perform vital_private.check_given('raise_by', given ->> 'raise_by');
+  end if;
   wanted := jsonb_populate_record(null::vital_private.budget_overrides, given - array['until', 'id', 'since']);
+  perform vital_private.check_given('entity_type', wanted.entity_type);
+  perform vital_private.check_given('entity_id', wanted.entity_id);
+  perform vital_private.lock_budgets(alone => true);
   wanted.metric := coalesce(wanted.metric, 'cost_usd');
   wanted.since := now();
   if wanted.raise_by is null then

@@ -100,6 +100,10 @@ declare
   answers jsonb := '[]';
   request json;
 begin
+  perform vital_private.check_given('holder', holder);
+  perform vital_private.check_given('asks', asks);
+  lifetime_s := coalesce(lifetime_s, 60);
+  turns := coalesce(turns, '[]');
   perform vital_private.lock_budgets(alone => false);
   moment := clock_timestamp();
   select array_agg(
@@ -360,6 +364,10 @@ declare
   wanted json := kept::json;
   window_ids bigint[];
 begin
+  perform vital_private.check_given('holder', holder);
+  -- The default keeps nothing, so NULL, which may be a slip, is not taken for it.
+  perform vital_private.check_given('kept', kept);
+  lifetime_s := coalesce(lifetime_s, 60);
   perform vital_private.lock_budgets(alone => false);
   with locked as materialized (
     select w.id

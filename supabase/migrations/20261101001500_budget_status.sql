@@ -112,6 +112,7 @@ returns table (
 language sql
 stable
 set search_path = ''
+set statement_timeout = '8s'
 as $$
   select *
   from vital_private.windows_met(json_build_object(
@@ -127,6 +128,7 @@ stable
 security definer
 set search_path = ''
 as $$
+  select vital_private.check_given('entities', entities);
   select coalesce(json_agg(json_build_object(
     'id', null, 'budget_id', c.budget_id, 'organization_id', b.organization_id, 'entity_type', c.entity_type,
     'entity_id', c.entity_id, 'metric', c.metric, 'action', c.action, 'enforce', c.enforce, 'period', c.period,
@@ -164,9 +166,9 @@ as $$
       ) as place
     from public.budget_status as b
     where (entity is null or b.entity_id = entity)
-      and (not running_only or b.ends_at is null or b.ends_at > now())
+      and (running_only is false or b.ends_at is null or b.ends_at > now())
     order by place
-    limit least(greatest(max_rows, 1), 10000)
+    limit least(greatest(coalesce(max_rows, 200), 1), 10000)
   ) as s
 $$;
 
@@ -178,6 +180,7 @@ stable
 security definer
 set search_path = ''
 as $$
+  select vital_private.first_of_days(coalesce(days, 30));
   select json_build_object('now', now(), 'calls', coalesce(json_agg(json_build_object(
     'id', s.id, 'created_at', s.created_at, 'organization_id', s.organization_id, 'user_id', s.user_id, 'session_id', s.session_id,
     'provider', s.provider, 'model', s.model, 'budget_action', s.budget_action, 'blocked_by', s.blocked_by,
@@ -188,10 +191,10 @@ as $$
     select c.*
     from public.token_usage_logs as c
     where c.status = 'blocked'
-      and c.created_at > now() - days * interval '1 day'
+      and c.created_at > now() - coalesce(days, 30) * interval '1 day'
       and (whom is null or whom in (c.user_id, c.session_id, c.id::text, c.blocked_by ->> 'entity_id'))
     order by c.created_at desc, c.id desc
-    limit least(greatest(max_rows, 1), 1000)
+    limit least(greatest(coalesce(max_rows, 10), 1), 1000)
   ) as s
   left join public.budget_limits as b on b.id = (s.blocked_by ->> 'budget')::bigint
   left join public.budget_status as w

@@ -213,6 +213,7 @@ as $$
 declare
   report jsonb;
 begin
+  perform vital_private.check_given('calls', calls);
   -- Calls that replace others change the sums twice, and so would lock them out of order; such a batch, which is rare, runs alone.
   perform vital_private.lock_budgets(alone => strpos(calls, '"replaces_abandoned"') > 0);
   report := vital_private.record_batch(calls, 'vital_private.insert_calls'::regproc, holder);
@@ -226,6 +227,7 @@ language sql
 security definer
 set search_path = ''
 as $$
+  select vital_private.check_given('runs', runs);
   select vital_private.record_batch(runs, 'vital_private.upsert_runs'::regproc, null)::json
 $$;
 

@@ -62,7 +62,7 @@ as $$
         coalesce(after_created_at, '-infinity'::timestamptz), coalesce(after_id, '00000000-0000-0000-0000-000000000000')
       )
     order by created_at, id
-    limit least(greatest(batch_size, 1), 1000)
+    limit least(greatest(coalesce(batch_size, 1000), 1), 1000)
   ) as call
 $$;
 
@@ -79,10 +79,10 @@ as $$
   from (
     select *
     from vital_private.calls_to_price
-    where created_at >= since and status <> 'blocked'
+    where created_at >= coalesce(since, '-infinity') and status <> 'blocked'
       and id > coalesce(after_id, '00000000-0000-0000-0000-000000000000')
     order by id
-    limit least(greatest(batch_size, 1), 1000)
+    limit least(greatest(coalesce(batch_size, 1000), 1), 1000)
   ) as call
 $$;
 
@@ -99,6 +99,7 @@ declare
   before vital_private.counted_call[];
   after vital_private.counted_call[];
 begin
+  perform vital_private.check_given('prices', prices);
   perform vital_private.lock_budgets(alone => false);
   with waiting as (
     select call.id, call.created_at, call as old

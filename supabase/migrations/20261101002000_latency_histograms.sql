@@ -48,6 +48,10 @@ begin
     total := total + passed;
   end loop;
   foreach fraction in array fractions loop
+    if fraction is null or not fraction between 0 and 1 then
+      raise exception 'A percentile is asked for by a number from 0 to 1, not %.', coalesce(fraction::text, 'NULL')
+        using errcode = '22023', hint = 'For the 95th percentile: 0.95.';
+    end if;
     rank := fraction * (total - 1);
     below := buckets;
     passed := counts[buckets];

@@ -122,7 +122,8 @@ after truncate on public.token_usage_logs
 for each statement execute function vital_private.aggregate_usage_on_truncate();
 
 -- Where the aggregations differ from the rows in the days (UTC) of a time: {"since", "until", "differences": [{aggregation, bucket,
--- difference}], "days_to_backfill": n}. Days whose rows were deleted, and days that still have to be counted, are not compared.
+-- difference}], "days_to_backfill": n}. NULL: from the first call, until the last. Days whose rows were deleted, and days that still have
+-- to be counted, are not compared.
 create function public.audit_usage_v1(since timestamptz, until timestamptz) returns json
 language plpgsql
 stable
@@ -133,8 +134,9 @@ set statement_timeout = '15min'
 as $$
 declare
   first_instant timestamptz := greatest(date_trunc('day', since, 'UTC'), vital_private.rows_kept_since());
-  last_instant timestamptz := date_trunc('day', until - interval '1 microsecond', 'UTC') + interval '1 day';
+  last_instant timestamptz := date_trunc('day', coalesce(until, 'infinity') - interval '1 microsecond', 'UTC') + interval '1 day';
 begin
+  perform vital_private.check_times(since, until);
   return json_build_object(
     'since', first_instant,
     'until', last_instant,
@@ -150,12 +152,15 @@ begin
 end;
 $$;
 
--- Refuse a day whose calls were deleted. (It is not STABLE, so that what is kept is read after the lock was granted.)
+-- Refuse a day that nobody named, and one whose calls were deleted. (It is not STABLE, so that what is kept is read after the lock was granted.)
 create function vital_private.check_rows_kept(day date) returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
+  if day is null or not isfinite(day) then
+    raise exception 'Which day?' using errcode = '22023', hint = 'Name the day or hour to count again.';
+  end if;
   -- From here on, whoever drops months has finished, or waits for this transaction.
   lock table public.token_usage_logs in access share mode;
   if day::timestamp at time zone 'UTC' < vital_private.rows_kept_since() then
@@ -223,6 +228,10 @@ declare
   first_instant constant timestamptz := greatest(date_trunc('day', since), vital_private.rows_kept_since());
   last_instant constant timestamptz := date_trunc('day', until - interval '1 microsecond') + interval '1 day';
 begin
+  if since is null or until is null then
+    raise exception 'Which days?' using errcode = '22023', hint = 'Name since and until; -infinity and infinity are all days.';
+  end if;
+  perform vital_private.check_times(since, until);
   execute (
     select format(
       'insert into vital_private.usage_backfill (day)

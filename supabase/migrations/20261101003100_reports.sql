@@ -31,6 +31,7 @@ language plpgsql
 stable
 set search_path = ''
 set statement_timeout = '8s'
+set jit = off
 as $$
 declare
   chosen constant vital_private.usage_groupings := vital_private.grouping_named(by, offered_by => 'cost_breakdown');
@@ -114,6 +115,7 @@ set search_path = ''
 set timezone = 'UTC'
 set work_mem = '64MB'
 set statement_timeout = '8s'
+set jit = off
 as $$
 declare
   first_day constant date := vital_private.first_of_days(coalesce(days, 30));
@@ -180,6 +182,7 @@ set search_path = ''
 set timezone = 'UTC'
 set work_mem = '64MB'
 set statement_timeout = '60s'
+set jit = off
 as $$
 declare
   first_day constant date := date_trunc('day', since)::date;
@@ -308,6 +311,7 @@ language plpgsql
 stable
 set search_path = ''
 set statement_timeout = '8s'
+set jit = off
 as $$
 begin
   return query execute format(
@@ -357,6 +361,7 @@ language plpgsql
 stable
 set search_path = ''
 set statement_timeout = '8s'
+set jit = off
 as $$
 begin
   return query execute format(
@@ -413,6 +418,7 @@ language plpgsql
 stable
 set search_path = ''
 set statement_timeout = '8s'
+set jit = off
 as $$
 declare
   from_instant constant timestamptz := coalesce(since, '-infinity');

@@ -10,6 +10,7 @@ language plpgsql
 stable
 set search_path = ''
 set statement_timeout = '8s'
+set jit = off
 as $$
 begin
   if tenant_id is null then
@@ -39,6 +40,7 @@ stable
 set search_path = ''
 set timezone = 'UTC'
 set statement_timeout = '8s'
+set jit = off
 as $$
 declare
   since constant timestamptz := now() - make_interval(hours => coalesce(hours, 24));

@@ -10,6 +10,7 @@ set search_path = ''
 set timezone = 'UTC'
 set work_mem = '64MB'
 set statement_timeout = '8s'
+set jit = off
 as $$
 declare
   filters constant text := concat_ws(' and ', 'u.day >= $2', case when p_project_id is not null then 'u.organization_id = $1' end);
@@ -74,6 +75,7 @@ set search_path = ''
 set timezone = 'UTC'
 set work_mem = '64MB'
 set statement_timeout = '8s'
+set jit = off
 as $$
 declare
   first_day constant date := vital_private.first_of_days(coalesce(days, 30));

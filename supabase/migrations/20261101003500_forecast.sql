@@ -452,6 +452,7 @@ returns table (
 language plpgsql
 stable
 set search_path = ''
+set statement_timeout = '8s'
 as $$
 declare
   organizations constant text[] := vital_private.organizations_to_read(organization);

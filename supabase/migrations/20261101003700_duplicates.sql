@@ -28,6 +28,7 @@ returns table (
 language plpgsql
 stable
 set search_path = ''
+set statement_timeout = '8s'
 set plan_cache_mode = force_custom_plan
 set jit = off
 set enable_nestloop = off -- the planner cannot know how often requests repeat: few do

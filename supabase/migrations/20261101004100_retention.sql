@@ -56,6 +56,7 @@ as $$
 declare
   stored public.retention_policies;
 begin
+  perform vital_private.check_given('table_name', set_retention_v1.table_name);
   update public.retention_policies as p
   set keep = set_retention_v1.keep::interval, updated_at = now()
   where p.table_name = set_retention_v1.table_name
@@ -126,7 +127,7 @@ $$;
 
 -- Delete the rows that have expired or, as a dry run, say what would be deleted. Months of calls are dropped as a whole, which takes no
 -- time. Of every other table, and of calls outside the monthly partitions, at most `max_rows` are deleted: `more` says whether to
--- run it again.
+-- run it again. NULL is the default, so it deletes nothing.
 create function public.apply_retention(dry_run boolean default true, max_rows integer default 50000) returns json
 language plpgsql
 security definer
@@ -146,6 +147,11 @@ declare
   more boolean;
   answers jsonb := '[]';
 begin
+  dry_run := coalesce(dry_run, true);
+  max_rows := coalesce(max_rows, 50000);
+  if max_rows < 1 then
+    raise exception 'max_rows must be 1 or more.' using errcode = '22023';
+  end if;
   if not dry_run then
     perform vital_private.sums_are_complete(vital_private.kept_from('token_usage_logs'));
     perform pg_catalog.pg_advisory_xact_lock(hashtext('vital_tracking.partitions'));
@@ -183,10 +189,10 @@ begin
     elsif kept > '-infinity' then
       execute format(
         'delete from %s as t where t.ctid = any(array(select t.ctid from %s as t where %s limit %s))',
-        source, source, vital_private.expired(policy.table_name, kept), greatest(max_rows, 1)
+        source, source, vital_private.expired(policy.table_name, kept), max_rows
       );
       get diagnostics affected = row_count;
-      more := affected >= greatest(max_rows, 1);
+      more := affected >= max_rows;
       if policy.table_name = 'token_usage_logs' and rows_in_months + affected > 0 then
         perform vital_private.rows_gone_before(kept);
       end if;
@@ -275,7 +281,7 @@ end;
 $$;
 
 -- Let pg_cron make partitions each night and, if an admin says so, delete what has expired. False where pg_cron is not installed or
--- refuses; then every process that records makes partitions, and so does `vital-tracking refresh`.
+-- refuses; then every process that records makes partitions, and so does `vital-tracking refresh`. NULL is false.
 create function public.schedule_maintenance(retention boolean default false) returns boolean
 language sql
 security definer
@@ -285,7 +291,7 @@ as $$
     vital_private.schedule('vital_tracking.maintain_partitions', '17 3 * * *', 'select public.maintain_partitions()')
     -- Six times a night, because each time only so many rows are deleted.
     and (
-      not retention
+      retention is not true
       or vital_private.schedule('vital_tracking.apply_retention', '*/10 4 * * *', 'select public.apply_retention(false, 200000)')
     )
 $$;

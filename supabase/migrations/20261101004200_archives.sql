@@ -57,6 +57,7 @@ as $$
 declare
   answer json;
 begin
+  perform vital_private.check_span(since, until);
   execute format(
     $query$
     select json_build_object(
@@ -104,6 +105,11 @@ declare
   counted bigint;
   cost numeric;
 begin
+  perform vital_private.check_given('month', archive_month_v1.month::text);
+  perform vital_private.check_given('held', held::text);
+  perform vital_private.check_given('total_cost', archive_month_v1.total_cost);
+  perform vital_private.check_given('file', archive_month_v1.file);
+  drop_rows := coalesce(drop_rows, false);
   if drop_rows and until > now() - interval '31 days' then
     raise exception 'The month % has not ended 31 days ago: budgets may still be counted from its calls.', to_char(since, 'YYYY-MM')
       using errcode = '55000';

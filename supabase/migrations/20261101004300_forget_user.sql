@@ -352,6 +352,7 @@ stable
 security definer
 set search_path = ''
 as $$
+  select vital_private.check_given('user_id', user_id);
   select json_build_object(
     'rows', c.rows, 'calls', c.calls, 'total_cost', c.total_cost::text, 'unpriced_calls', c.unpriced_calls,
     'first', c.first, 'last', c.last,

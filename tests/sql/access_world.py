@@ -194,7 +194,10 @@ def make_world(connection: Connection) -> World:
         seat = {"panel_position": 1, "agent_name": "Cardiologist", "agent_tier": "tier_1", "workflow_step": "triage"}
         service = {"service_type": "workflow", "service_run_id": f"r-{number}", "request_hash": "the same"}
         at = now["moment"].isoformat()
-        calls.append(_paid(number, 10 ** (number - 1), **whose, **what, **part, **seat, **service, created_at=at))
+        more = {"metadata": {"team": "red"}} if number == 7 else {}
+        calls.append(
+            _paid(number, 10 ** (number - 1), **whose, **what, **part, **seat, **service, **more, created_at=at)
+        )
         runs.append(an_end(f"r-{number}", **whose, **part, started_at=at, ended_at=at))
         for day in range(1, 9):
             before = (now["moment"] - timedelta(days=day)).isoformat()
@@ -444,6 +447,12 @@ QUESTIONS = [
     Question("usage_logs", cost("cost_usd"), own_and_administered),
     Question("workflow_analytics", cost(), own_and_administered),
     # Functions.
+    Question(
+        "members_v1",
+        lambda rows, _: {(row["organization_id"], row["user_id"]) for row in rows},
+        lambda reader: reader.members,
+        {},
+    ),
     Question("cost_breakdown", cost(), own_and_administered, {"by": "model"}),
     Question("cost_breakdown", cost(), _of_acme, {"by": "agent", "organization": "acme"}),
     Question("organization_cost", cost(), if_admin_of_acme, lately(organization="acme")),
@@ -495,6 +504,34 @@ QUESTIONS = [
     Question("top_usage", cost(), _of_acme, {"by": "user", "organization": "acme"}),
     Question("user_engagement", cost(), lambda r: (r.own | r.administered) - {5}, {}),
     Question("user_engagement", cost(), _of_acme, {"days": 7, "organization": "acme"}),
+    # Calls, runs and what they come to, for whoever asks.
+    Question("calls_v1", cost(), own_and_administered, {}),
+    Question("calls_v1", cost(), _of_acme, {"filters": '{"organization": "acme", "search": "CARDIO board"}'}),
+    Question(
+        "metadata_keys_v1", lambda keys, _: set(keys), lambda r: {"team"} if 7 in own_and_administered(r) else (), {}
+    ),
+    Question("runs_v1", cost(), own_and_administered, {}),
+    Question("runs_v1", cost(), _of_acme, {"filters": '{"organization": "acme"}', "nested": True}),
+    Question("run_ids_v1", lambda ids, _: {int(one[2:]) for one in ids}, own_and_administered, {"prefix": "r-"}),
+    Question(
+        "run_tree_v1",
+        lambda tree, _: calls_in(sum(Decimal(part["total_cost"]) for part in tree["parts"])) if tree else set(),
+        lambda r: (r.own | r.administered) & {2},
+        {"run": "r-2"},
+    ),
+    Question(
+        "usage_by_v1",
+        lambda answer, world: cost()(answer["rows"], world),
+        own_and_administered,
+        lately(by=["models", "time"], timezone="Asia/Kolkata"),
+    ),
+    Question(
+        "usage_by_v1",
+        lambda answer, _: calls_in(answer["total"]["total_cost"]),
+        _of_acme,
+        lately(by=["users"], filters='{"organization": "acme"}'),
+    ),
+    Question("invoice_v1", cost(), if_admin_of_acme, lately(organization="acme")),
     # What the library and the command line ask, of one organization.
     Question(
         "anomalies_v1",
@@ -535,5 +572,5 @@ QUESTIONS = [
         {"organization_id": "acme", "user_id": ALICE, "service_type": "workflow"},
     ),
 ]
-# Functions that signed-in users may call and that read nothing.
-PURE = {"latency_percentile", "latency_percentiles"}
+# Functions that signed-in users may call and that read nothing; what those of members change, test_members.py asks as everybody.
+PURE = {"latency_percentile", "latency_percentiles", "add_member_v1", "change_member_v1", "remove_member_v1"}

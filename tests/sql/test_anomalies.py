@@ -199,8 +199,8 @@ def test_small_new_and_irregular_usage_raises_no_anomaly(calm: Connection) -> No
                 total_cost=Decimal("0.001"))  # fmt: skip
         add(calm, 60, agent_id="penny", user_id="p", total_cost=Decimal("0.005"))
         assert anomalies(calm) == []
-    with undone(calm):
-        add(calm, 5, agent_id="new", user_id="new", model="new", total_cost=Decimal(200))
+    with undone(calm):  # new, and as dear as the others
+        add(calm, 5, agent_id="new", user_id="new", model="new", total_cost=Decimal(1))
         assert anomalies(calm) == []
     with undone(calm):
         for number, cost in enumerate([1, 9, 3, 30, 2, 14, 1, 6, 22, 4, 2, 11, 1, 35, 5, 3, 18, 1, 7]):
@@ -213,6 +213,70 @@ def test_small_new_and_irregular_usage_raises_no_anomaly(calm: Connection) -> No
                 total_cost=Decimal(cost),
             )
         add(calm, 1, user_id="gambler", model="dice", total_cost=Decimal(40))
+        assert anomalies(calm) == []
+
+
+def found_users(connection: Connection) -> dict[str, Row]:
+    """The anomalies of users, by the user."""
+    return {a["id"]: a for a in anomalies(connection) if a["subject"] == "user"}
+
+
+def test_a_new_user_with_a_large_bill_on_the_first_day_is_found(calm: Connection) -> None:
+    """If this failed, a stolen key would have to be in use for a week before anybody is told."""
+    with undone(calm):
+        add(calm, 50, agent_id="agent-2", user_id="unseen", total_cost=Decimal(10))
+        [newcomer] = found_users(calm).values()
+        assert (newcomer["id"], newcomer["metric"], newcomer["measure"]) == ("unseen", "cost", "newcomer")
+        assert newcomer["value"] == 500
+        assert 1 < newcomer["usual"] < 20  # what others' days come to
+        assert newcomer["cost_at_stake"] == newcomer["value"] - newcomer["usual"]
+        assert newcomer["score"] > 4
+        assert [row["total_cost"] for row in shown(calm, newcomer)] == [10] * 50
+        # And on the next day it is no habit yet.
+        add(calm, 300, day="2026-04-09", user_id="unseen", total_cost=Decimal(10))
+        assert {str(a["day"]) for a in anomalies(calm) if a["id"] == "unseen"} == {DAY, "2026-04-09"}
+
+
+@pytest.mark.parametrize(("first", "second"), [(500, 400), (0, 9), (12, 40)])
+def test_what_a_new_user_does_again_is_no_news_and_neither_is_small_money(
+    calm: Connection, first: int, second: int
+) -> None:
+    """If this failed, every new customer would be news each day of the first week."""
+    with undone(calm):
+        add(calm, 1, day="2026-04-07", user_id="unseen", total_cost=Decimal(first))
+        add(calm, 1, user_id="unseen", total_cost=Decimal(second))
+        assert {str(a["day"]) for a in anomalies(calm) if a["id"] == "unseen"} <= {"2026-04-07"}
+
+
+@pytest.mark.parametrize(
+    ("usual", "today", "is_found"), [("1", "300", True), ("0.01", "3", False), ("40", "60", False), ("2", "5", False)]
+)
+def test_a_weekly_user_is_compared_with_the_other_weeks(
+    calm: Connection, usual: str, today: str, is_found: bool
+) -> None:
+    """If this failed, a user who comes on Wednesdays could spend what he likes, or would be news each time."""
+    with undone(calm):
+        for day in ("2026-03-11", "2026-03-18", "2026-03-25", "2026-04-01"):
+            add(calm, 1, day=day, user_id="weekly", total_cost=Decimal(usual))
+        add(calm, 1, user_id="weekly", total_cost=Decimal(today))
+        [*found] = [a for a in anomalies(calm) if a["id"] == "weekly"]
+        assert [(str(a["day"]), a["measure"]) for a in found] == [(DAY, "sum")] * is_found
+        assert all(a["usual"] == pytest.approx(Decimal(usual), abs=Decimal("0.001")) for a in found)
+
+
+def test_where_nothing_is_known_yet_a_hundred_dollars_of_one_user_are_news(calm: Connection) -> None:
+    """If this failed, the first days of an organization would be no one's to watch; or its agents and models all news."""
+    with undone(calm):
+        for name, cost in (("dear", 500), ("fair", 60)):
+            add(calm, 1, organization_id="young", user_id=name, agent_id=name, model=name, total_cost=Decimal(cost))
+        found = [a for a in anomalies(calm) if a["organization_id"] == "young"]
+        assert [(a["subject"], a["id"], a["measure"]) for a in found] == [("user", "dear", "newcomer")]
+
+
+def test_new_agents_and_models_that_take_over_the_work_of_others_are_no_news(calm: Connection) -> None:
+    """If this failed, every change of a model would raise an alarm."""
+    with undone(calm):
+        change(calm, "model = 'gpt-z', agent_id = 'agent-5'", "agent_id = 'agent-4'")
         assert anomalies(calm) == []
 
 

@@ -42,7 +42,12 @@ POLICIES = f"""
 OWN_AUTH_TOO = FUNCTIONS.replace("in (", "in ('auth', ")
 
 # Functions that run with their owner's rights and are in reach of signed-in users: policies do not hold inside them.
-TRUSTED = ("vital_private.administered_organizations", "vital_private.limit_for", "vital_private.rows_kept_since")
+TRUSTED = (
+    "vital_private.administered_organizations",
+    "vital_private.change_member",
+    "vital_private.limit_for",
+    "vital_private.rows_kept_since",
+)
 
 
 @dataclass(frozen=True)

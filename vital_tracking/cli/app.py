@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vital_tracking import __version__
-from vital_tracking.cli import calls, dashboard, demo, doctor, embedded, migrate, psql, status
+from vital_tracking.cli import calls, dashboard, demo, doctor, embedded, invoice, members, migrate, psql, runs, status
 from vital_tracking.cli.budgets import alerts, why
 from vital_tracking.cli.budgets import command as budgets
 from vital_tracking.cli.data import archive, backfill, backup, export, forget, refresh, reprice, retention
@@ -32,8 +32,11 @@ app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("migrate")(migrate.migrate)
 app.command("calls")(calls.calls)
+app.command("runs")(runs.runs)
+app.command("run")(runs.run)
 app.command("why")(why.why)
 app.command("report")(report.report)
+app.command("invoice")(invoice.invoice_command)
 app.command("reprice")(reprice.reprice)
 app.command("refresh")(refresh.refresh)
 app.command("backfill")(backfill.backfill)
@@ -45,6 +48,7 @@ app.command("forget-user")(forget.forget_user)
 app.add_typer(retention.app, name="retention")
 app.add_typer(prices.app, name="prices")
 app.add_typer(budgets.app, name="budgets")
+app.add_typer(members.app, name="members")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(spool.app, name="spool")
 app.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(psql.psql)

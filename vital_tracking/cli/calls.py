@@ -2,96 +2,142 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
-from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
-from vital_tracking.cli.render.options import either
+from vital_tracking.cli.render import filters
+from vital_tracking.cli.render.columns import Column, fitted
+from vital_tracking.cli.render.console import as_csv, as_json, console, say
+from vital_tracking.cli.render.options import after_place, zone
 from vital_tracking.cli.render.session import Csv, Json, opened
-from vital_tracking.cli.render.times import moment, short_time
-from vital_tracking.core.context import SERVICE_TYPES
-from vital_tracking.core.record import STATUSES
-from vital_tracking.queries.calls import CALL_COLUMNS, CallFilters, StoredCall, recent_calls
+from vital_tracking.cli.render.times import moment, month, short_time
+from vital_tracking.queries.calls import CALL_COLUMNS, StoredCall, place_of, usage_records
+from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.words import usd
 
-if TYPE_CHECKING:
-    Status = str
-else:
-    Status = StrEnum(
-        "Status", {status: status for status in STATUSES}
-    )  # the command line reads the choices from an enum
+_UTC: Final = "UTC"
 
 
 def calls(
-    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
-    session: Annotated[str | None, typer.Option(help="Only this session's.")] = None,
-    organization: Annotated[str | None, typer.Option(help="Only this organization's.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Only this agent's (its id).")] = None,
-    model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
-    service: Annotated[str | None, typer.Option(help=f"{either(SERVICE_TYPES)}.")] = None,
-    status: Annotated[Status | None, typer.Option(help="Only calls that ended so.")] = None,
-    unpriced: Annotated[bool, typer.Option("--unpriced", help="Only calls without a known price.")] = False,
-    since: Annotated[str | None, typer.Option(help="A span such as 30m, 24h, 7d, or a date.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    user: filters.User = None,
+    session: filters.Session = None,
+    organization: filters.Organization = None,
+    agent: filters.Agent = None,
+    tier: filters.Tier = None,
+    model: filters.Model = None,
+    provider: filters.Provider = None,
+    framework: filters.Framework = None,
+    message_type: filters.MessageType = None,
+    service: filters.Service = None,
+    workflow: filters.Workflow = None,
+    step: filters.Step = None,
+    panel: filters.Panel = None,
+    solution: filters.Solution = None,
+    run: filters.Run = None,
+    status: filters.Status = None,
+    blocked: filters.Blocked = False,
+    unpriced: filters.Unpriced = False,
+    where: filters.Where = None,
+    search: filters.Search = None,
+    since: filters.Since = None,
+    until: filters.Until = None,
+    month_: filters.Month = None,
+    timezone: filters.Timezone = _UTC,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the newest first.")] = 20,
+    after: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="The page after this call, as the page before it says.")
+    ] = None,
     json_: Json = False,
     csv_: Csv = False,
 ) -> None:
-    """Show recent calls, the newest first: who, what for, tokens, cost, time, outcome.
+    """Show recent calls, the newest first: who, what for, tokens, cost, time, outcome. Their times are those of UTC.
 
     Where a row stands for several calls, of which only the money was kept, a column says how many.
+
+    \b
+    Examples:
+      vital-tracking calls --since yesterday --blocked
+      vital-tracking calls --run 0193f2c4-1a2b-7c3d-8e4f-5a6b7c8d9e0f --step triage
+      vital-tracking calls --search "cardio timeout" --month 2026-11
     """
-    filters = CallFilters(
+    zoned = timezone if timezone == _UTC else zone(timezone)
+    if month_ is not None and (since, until) != (None, None):
+        raise typer.BadParameter("--month says all: leave --since and --until out")
+    first, last = month(month_, zoned) if month_ is not None else (None, None)
+    wanted = Filters(
         user=user,
         session=session,
         organization=organization,
         agent=agent,
+        tier=tier,
         model=model,
+        provider=provider,
+        framework=framework,
+        message_type=message_type,
         service=service,
+        workflow=workflow,
+        step=step,
+        panel=panel,
+        solution=solution,
+        run=run,
         status=status,
+        blocked=blocked,
         unpriced=unpriced,
-        since=moment(since, "--since") if since is not None else None,
+        metadata=filters.metadata_of(where),
+        search=search,
+        since=moment(since, "--since", zoned) if since is not None else first,
+        until=moment(until, "--until", zoned) if until is not None else last,
     )
+    after_place(after)
     with opened() as store:
-        rows = recent_calls(store, filters, limit=limit)
+        rows = usage_records(store, wanted, limit=limit, after=after)
     if json_:
         as_json(rows)
     elif csv_:
         as_csv(rows, CALL_COLUMNS)
+    elif not rows and (wanted.given or wanted.since or wanted.until or after):
+        say("No calls match. All of them: vital-tracking calls")
     elif not rows:
-        say("No calls match. Run `vital-tracking demo` for some, or see `vital-tracking doctor`.")
+        say("No calls yet. Run `vital-tracking demo` for some, or see `vital-tracking doctor`.")
     else:
-        merged = any(row["calls"] > 1 for row in rows)
-        headings = [heading for heading in _HEADINGS if merged or heading != _CALLS]
-        console.print(table("", headings, [_cells(row, merged=merged) for row in rows]))
+        console.print(fitted("", _COLUMNS if any(row["calls"] > 1 for row in rows) else _PLAIN, rows))
+        if len(rows) == limit:
+            say(f"For the calls before these, the same with: --after {place_of(rows[-1])}")
 
 
-_CALLS = ("calls", True)
-_HEADINGS = (
-    ("time (UTC)", True),
-    ("for", False),
-    ("model", False),
-    _CALLS,
-    ("tokens", True),
-    ("cost", True),
-    ("ms", True),
-    ("status", False),
+def _what_for(row: StoredCall) -> str:
+    step = row["workflow_step_name"] or row["workflow_step"]
+    place = step or (f"seat {row['panel_position']}" if row["panel_position"] else None)
+    parts = (row["service_type"], row["user_id"], row["agent_name"] or row["agent_id"], place)
+    return " / ".join(str(part) for part in parts if part) or "-"
+
+
+def _tokens(row: StoredCall) -> str:
+    return f"{row['total_tokens']:,}{'~' if row['usage_estimated'] else ''}{' cached' if row['cache_hit'] else ''}"
+
+
+def _time(row: StoredCall) -> str:
+    took = row["response_time_ms"]
+    return f"{took:,.0f}" if took is not None else "-"
+
+
+def _status(row: StoredCall) -> str:
+    return row["status"] if row["status"] == "ok" else f"{row['status']} {row['error_type'] or ''}".strip()
+
+
+def _number(row: dict[str, Any]) -> str:
+    return f"{row['calls']:,}"
+
+
+_COLUMNS: Final = (
+    Column("time (UTC)", True, lambda row: short_time(row["created_at"])),
+    Column("for", False, _what_for),
+    Column("model", False, lambda row: row["model"] or "-"),
+    Column("calls", True, _number),
+    Column("tokens", True, _tokens, 1),
+    Column("cost", True, lambda row: usd(row["total_cost"])),
+    Column("ms", True, _time, 2),
+    Column("status", False, _status),
 )
-
-
-def _cells(row: StoredCall, *, merged: bool) -> tuple[str, ...]:
-    place = row["workflow_step"] or (f"seat {row['panel_position']}" if row["panel_position"] else None)
-    what_for = " / ".join(str(part) for part in (row["service_type"], row["user_id"], row["agent_name"], place) if part)
-    marks = "".join(("~" if row["usage_estimated"] else "", " cached" if row["cache_hit"] else ""))
-    time = row["response_time_ms"]
-    return (
-        short_time(row["created_at"]),
-        what_for or "-",
-        row["model"] or "-",
-        *([f"{row['calls']:,}"] if merged else []),
-        f"{row['total_tokens']:,}{marks}",
-        usd(row["total_cost"]),
-        f"{time:,.0f}" if time is not None else "-",
-        row["status"] if row["status"] == "ok" else f"{row['status']} {row['error_type'] or ''}".strip(),
-    )
+_PLAIN: Final = tuple(column for column in _COLUMNS if column.heading != "calls")

@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
 from vital_tracking.core.context import _FIELD_OF, CONTEXT_KEYS, SCOPE_KEY, CallContext, same
+from vital_tracking.core.tally import Tally, Waiting
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -31,8 +32,13 @@ class ScopeFrame:
     exported: Mapping[str, Any] = field(init=False)
     # A cache: the contexts of its calls, by the metadata of their own.
     known: dict[object, CallContext] = field(init=False, default_factory=dict)
+    tally: Tally = field(init=False)
 
     def __post_init__(self) -> None:
+        around = self.parent
+        while around is not None and around.owner is not self.owner:
+            around = around.parent
+        object.__setattr__(self, "tally", Tally(around.tally.waiting if around is not None else Waiting()))
         object.__setattr__(self, "exported", MappingProxyType({**self.context.as_metadata(), SCOPE_KEY: self.id}))
         _frames[self.id] = self
 
@@ -98,6 +104,21 @@ def locate(
     if current is not None and current.is_inside(scope_id):
         return current, marked
     return marked, marked
+
+
+def seat_id(panel: str, position: int) -> str:
+    """The id of the frame of a seat in the panel whose frame has the id `panel`."""
+    return f"{panel}/{position}"
+
+
+def frame_of(context: CallContext) -> ScopeFrame | None:
+    """The scope of the service run that a call of such a context belongs to, or the seat in it; None where it is gone."""
+    run_id = context.service_run_id
+    if run_id is None:
+        return None
+    position = context.panel_position
+    seat = None if position is None else _frames.get(seat_id(run_id, position))
+    return seat or _frames.get(run_id)
 
 
 def exported_by(scope_id: object) -> Mapping[str, Any]:

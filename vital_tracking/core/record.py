@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.cost import Cost
@@ -45,6 +45,7 @@ CallType = Literal["chat", "completion", "embedding"]
 
 
 RunStatus = Literal["running", "ok", "error", "cancelled", "abandoned"]
+RUN_STATUSES: Final = get_args(RunStatus)
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from vital_tracking.delivery.least_row import least_row
 from vital_tracking.delivery.rows import encode_call, run_row, shortened
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
+from vital_tracking.delivery.tallies import Tallies
 from vital_tracking.delivery.upkeep import Upkeep
 from vital_tracking.errors import StoreError, StoreRejected, StoreUnavailable
 from vital_tracking.spool.log_record import RUNS, LogRecord, RecordKind
@@ -61,6 +62,7 @@ class StoreExporter:
         store: Store,
         costs: Costs,
         settlement: Settlement,
+        tallies: Tallies,
         upkeep: Upkeep,
         clock: DatabaseClock,
         dead_letters: DeadLetters,
@@ -72,6 +74,7 @@ class StoreExporter:
         self._store = store
         self._costs = costs
         self._settlement = settlement
+        self._tallies = tallies
         self._upkeep = upkeep
         self._clock = clock
         self._dead_letters = dead_letters
@@ -209,6 +212,7 @@ class StoreExporter:
             self._counts.fault(error)
             record = shortened(record)
             cost = self._costs.cost_of(record)
+        self._tallies.priced(key, record, cost)
         counted = self._costs.counted(record, cost)
         holder, draws = self._settlement.settle(key, record, counted)
         ceiling = counted if cost is None else None

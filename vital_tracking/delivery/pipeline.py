@@ -22,6 +22,7 @@ from vital_tracking.delivery.memory_queue import MemoryQueue
 from vital_tracking.delivery.overflow import Overflow
 from vital_tracking.delivery.settlement import Holds, Settlement
 from vital_tracking.delivery.stats import Counts, Delivered, Stats
+from vital_tracking.delivery.tallies import Tallies
 from vital_tracking.delivery.upkeep import Upkeep
 from vital_tracking.errors import StoreError
 from vital_tracking.settings import Settings
@@ -48,8 +49,8 @@ _PATIENCE_S: Final = 3.0
 class Pipeline:
     """The parts of delivery, and how they call each other.
 
-    `location` is where the database's spool lies, None where there is none. `on_tick` holds what is to be done from time to time,
-    on the delivering thread; `on_alerts` is told of alerts that became due.
+    `location` is where the database's spool lies, None where there is none; `owner` is whose scopes are added up. `on_tick`
+    holds what is to be done from time to time, on the delivering thread; `on_alerts` is told of alerts that became due.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Pipeline:
         clock: DatabaseClock,
         location: SpoolLocation | None,
         holds: Holds | None,
+        owner: object,
         on_tick: Sequence[Callable[[], None]],
         on_alerts: Callable[[list[dict[str, Any]]], None],
     ) -> None:
@@ -72,6 +74,7 @@ class Pipeline:
         self.counts = counts = Counts()
         costs = Costs(prices, settings.ceiling_price)
         self.settlement = settlement = Settlement(costs, counts, holds)
+        self.tallies = Tallies(costs, counts.fault, owner)
         self.queue: MemoryQueue[LogRecord] = MemoryQueue(settings.queue_bytes)
         self.spool = spool = self._make_spool()
         self.overflow = Overflow(spool, self.queue, settlement, costs, clock, counts)
@@ -95,6 +98,7 @@ class Pipeline:
             store,
             costs,
             settlement,
+            self.tallies,
             self.upkeep,
             clock,
             self._dead_letters,
@@ -144,7 +148,7 @@ class Pipeline:
         """Do what is due now."""
         self.settlement.settle_many_pending()
         self.settlement.forget_lapsed()
-        for work in (self.overflow.spill_if_room, *self._on_tick):
+        for work in (self.tallies.tick, self.overflow.spill_if_room, *self._on_tick):
             try:
                 work()
             except Exception as error:  # noqa: BLE001 - housekeeping must not stop delivery

@@ -14,8 +14,10 @@ from typing import Any, Final
 
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record
 from vital_tracking.calls.live import LiveCall
+from vital_tracking.core.frames import ScopeFrame
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord, RunRecord
+from vital_tracking.core.tally import Spent
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.encoding import EndedCall, Recordable, as_log_record, dated, key_of
 from vital_tracking.delivery.memory_queue import as_queued
@@ -46,6 +48,7 @@ class Recorder:
         self.on_alerts: Callable[[list[dict[str, Any]]], None] | None = None
         self._settings = settings
         self._runs: dict[str, RunRecord] = {}  # service runs that have begun in this process and not ended
+        self._owner: object = None
         self._location = None if store.in_memory else spool_location(settings, store.identity, store.description)
         self._make_pipeline(None)
 
@@ -57,6 +60,7 @@ class Recorder:
             clock=self.clock,
             location=self._location,
             holds=holds,
+            owner=self._owner,
             on_tick=self.on_tick,
             on_alerts=self._tell_alerts,
         )
@@ -65,6 +69,7 @@ class Recorder:
         self._queue = pipeline.queue
         self._overflow = pipeline.overflow
         self._settlement = pipeline.settlement
+        self._tallies = pipeline.tallies
         self._writer = pipeline.processor
         self._notice = pipeline.processor.notice
         self.start = pipeline.processor.start
@@ -89,6 +94,19 @@ class Recorder:
     @holds.setter
     def holds(self, holds: Holds | None) -> None:
         self._settlement.holds = holds
+
+    @property
+    def owner(self) -> object:
+        """What the frames of scopes name as theirs whose calls are recorded here."""
+        return self._owner
+
+    @owner.setter
+    def owner(self, owner: object) -> None:
+        self._owner = self._tallies.owner = owner
+
+    def spent(self, frame: ScopeFrame) -> Spent:
+        """What the calls of the scope of that `frame`, and of those inside it, have used and cost so far."""
+        return self._tallies.spent(frame)
 
     def _tell_alerts(self, alerts: list[dict[str, Any]]) -> None:
         if self.on_alerts is not None:
@@ -170,11 +188,23 @@ class Recorder:
         elif self._queue.put(*as_queued(record)):
             waiting = len(self._queue.waiting)
         else:
-            return self._merge(item)
+            merged = self._merge(item)
+            if merged:
+                self._tally(item, record)
+            return merged
+        self._tally(item, record)
         if short:
             self._counts.stats.shortened += 1
         self._notice(waiting)
         return True
+
+    def _tally(self, item: Recordable, record: LogRecord) -> None:
+        if isinstance(item, RunRecord):
+            return
+        try:
+            self._tallies.ended(item, record)
+        except Exception as error:  # noqa: BLE001 - it is missing in what its scope says, and nowhere else
+            self.fault(error)
 
     def put_run(self, run: RunRecord) -> bool:
         """Record one state of a service run; one that has no end when the process ends is recorded as abandoned."""

@@ -6,11 +6,11 @@ milliseconds, times carry their zone. Every function raises StoreUnavailable (tr
 missing) or StoreRejected (what was asked is wrong).
 
     from vital_tracking import Settings
-    from vital_tracking.queries import usage_report
+    from vital_tracking.queries import Filters, usage_report
     from vital_tracking.stores import open_store
 
     store = open_store(Settings.from_env())
-    report = usage_report(store, "models", since=since, until=until)
+    report = usage_report(store, "models", Filters(since=since, until=until))
     report["total"]["total_cost"]
 """
 
@@ -32,17 +32,32 @@ from vital_tracking.queries.budgets import (
     set_budget,
     windows,
 )
-from vital_tracking.queries.calls import CallFilters, StoredCall, last_call_at, recent_calls
-from vital_tracking.queries.catalogue import FILTERS, GROUPINGS, MEASURES, Grouping, Measure, Unit
+from vital_tracking.queries.calls import StoredCall, last_call_at, metadata_keys, place_of, usage_records
+from vital_tracking.queries.catalogue import DIMENSIONS, FILTERS, GRAINS, GROUPINGS, MEASURES, Grouping, Measure, Unit
 from vital_tracking.queries.check import Check
+from vital_tracking.queries.configuration import Configuration, Setting, configuration
 from vital_tracking.queries.exactness import Exactness, InexactCalls, inexact_calls
 from vital_tracking.queries.export import CallTotals, Export, call_totals
+from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.forecast import Forecast, cost_forecast
 from vital_tracking.queries.forget import UserTraces, forget_user, user_traces
 from vital_tracking.queries.health import TrackingStatus, examine, tracking_status
+from vital_tracking.queries.invoice import Invoice, InvoiceLine, invoice
+from vital_tracking.queries.members import (
+    ROLES,
+    Member,
+    MemberChange,
+    MemberRefused,
+    add_member,
+    change_member,
+    members,
+    remove_member,
+)
 from vital_tracking.queries.price_check import PriceChange, PriceCheck, ReportedCost, check_prices, fetch_price_list
 from vital_tracking.queries.prices import ModelPrice, Repriced, add_price, model_prices, price_book, reprice
 from vital_tracking.queries.retention import Months, Retention, months, retention_plan, set_retention
+from vital_tracking.queries.run_nodes import RunAround, RunFacts, RunNode, RunSums
+from vital_tracking.queries.runs import RunRow, RunTree, RunUnknown, run_place, run_tree, service_runs
 from vital_tracking.queries.usage import (
     Anomalies,
     Breakdown,
@@ -53,12 +68,16 @@ from vital_tracking.queries.usage import (
     cost_breakdown,
     duplicates,
     usage_report,
+    usage_summary,
 )
 
 __all__ = [
+    "DIMENSIONS",
     "FILTERS",
+    "GRAINS",
     "GROUPINGS",
     "MEASURES",
+    "ROLES",
     "Alert",
     "AlertFeed",
     "Anomalies",
@@ -68,16 +87,22 @@ __all__ = [
     "BudgetWindow",
     "Budgets",
     "CallCheck",
-    "CallFilters",
     "CallTotals",
     "Check",
+    "Configuration",
     "Duplicates",
     "Exactness",
     "Export",
+    "Filters",
     "Forecast",
     "Grouping",
     "InexactCalls",
+    "Invoice",
+    "InvoiceLine",
     "Measure",
+    "Member",
+    "MemberChange",
+    "MemberRefused",
     "ModelPrice",
     "Months",
     "PriceChange",
@@ -85,6 +110,14 @@ __all__ = [
     "ReportedCost",
     "Repriced",
     "Retention",
+    "RunAround",
+    "RunFacts",
+    "RunNode",
+    "RunRow",
+    "RunSums",
+    "RunTree",
+    "RunUnknown",
+    "Setting",
     "StoredCall",
     "TrackingStatus",
     "Unit",
@@ -92,13 +125,16 @@ __all__ = [
     "UsageRow",
     "UserTraces",
     "Verdict",
+    "add_member",
     "add_price",
     "all_budgets",
     "anomalies",
     "audit_budgets",
     "call_totals",
+    "change_member",
     "check_call",
     "check_prices",
+    "configuration",
     "cost_breakdown",
     "cost_forecast",
     "duplicates",
@@ -107,19 +143,28 @@ __all__ = [
     "forget_user",
     "fullest_windows",
     "inexact_calls",
+    "invoice",
     "last_call_at",
+    "members",
+    "metadata_keys",
     "model_prices",
     "months",
+    "place_of",
     "price_book",
     "recent_alerts",
-    "recent_calls",
     "remove_budget",
+    "remove_member",
     "reprice",
     "retention_plan",
+    "run_place",
+    "run_tree",
+    "service_runs",
     "set_budget",
     "set_retention",
     "tracking_status",
+    "usage_records",
     "usage_report",
+    "usage_summary",
     "user_traces",
     "windows",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -11,10 +10,8 @@ from uuid import UUID
 from typing_extensions import TypedDict
 
 from vital_tracking.queries.answers import answer_type, typed
-from vital_tracking.queries.catalogue import FILTERS
+from vital_tracking.queries.filters import Filters
 from vital_tracking.stores import Store
-
-_VIEW: Final = "agent_usage_detailed"
 
 
 @answer_type
@@ -34,11 +31,15 @@ class StoredCall(TypedDict):
     session_id: str | None
     service_type: str | None
     service_id: str | None
+    service_name: str | None
+    service_run_id: str | None
     agent_id: str | None
     agent_name: str | None
     agent_tier: str | None
+    agent_role: str | None
     workflow_id: str | None
     workflow_step: str | None
+    workflow_step_name: str | None
     panel_id: str | None
     panel_position: int | None
     solution_id: str | None
@@ -65,52 +66,57 @@ class StoredCall(TypedDict):
     potential_cost: Decimal | None
     reported_cost: Decimal | None
     priced: bool
+    price_version: str | None
     response_time_ms: float | None
     ttft_ms: float | None
     first_word_ms: float | None
+    throttled_ms: float | None
     cache_hit: bool
     status: str
     error_type: str | None
+    budget_action: str | None
+    blocked_by: dict[str, Any] | None
+    run_id: str | None
+    trace_id: str | None
+    tags: list[str]
     metadata: dict[str, Any]
 
 
 CALL_COLUMNS: Final = tuple(StoredCall.__annotations__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallFilters:
-    """Which calls: only those of the named user, service and so on; None for any. `since` cuts by their start."""
+def usage_records(
+    store: Store, filters: Filters | None = None, *, limit: int = 100, after: str | None = None
+) -> list[StoredCall]:
+    """The newest calls that the filters let pass, at most `limit` of them (10,000 at once).
 
-    user: str | None = None
-    session: str | None = None
-    organization: str | None = None
-    agent: str | None = None
-    model: str | None = None
-    service: str | None = None
-    status: str | None = None
-    unpriced: bool = False
-    since: datetime | None = None
-
-    @property
-    def equals(self) -> dict[str, object]:
-        """The columns that must hold a value, with the value."""
-        named = ((name, getattr(self, name)) for name in FILTERS if name != "unpriced" and name in self.__slots__)
-        wanted = {FILTERS[name]: value for name, value in named if value is not None}
-        return {**wanted, FILTERS["unpriced"]: False} if self.unpriced else wanted
+    The next page begins `after` the `place_of` the last one. Raises StoreError; ValueError where `after` is no place.
+    """
+    cursor = {} if after is None else dict(zip(("after_at", "after_id"), place(after), strict=True))
+    answer = store.call("calls_v1", filters=(filters or Filters()).text(), max_rows=limit, **cursor)
+    return typed(list[StoredCall], answer)
 
 
-def recent_calls(store: Store, filters: CallFilters | None = None, *, limit: int = 100) -> list[StoredCall]:
-    """The newest calls, at most `limit` of them (a project's API gives 1,000 at once). Raises StoreError."""
-    chosen = filters or CallFilters()
-    rows = store.read(_VIEW, columns=CALL_COLUMNS, equals=chosen.equals, since=chosen.since, limit=limit)
-    return typed(list[StoredCall], rows)
+def place_of(call: StoredCall) -> str:
+    """Where a call stands among all calls, for the page after it."""
+    return f"{call['created_at'].isoformat()}/{call['id']}"
+
+
+def place(text: str) -> tuple[datetime, str]:
+    """The time and the id that a place names; ValueError where it is none."""
+    at, _, number = text.partition("/")
+    moment = datetime.fromisoformat(at)
+    if not number or moment.tzinfo is None:
+        raise ValueError(text)
+    return moment, number
+
+
+def metadata_keys(store: Store, filters: Filters | None = None) -> list[str]:
+    """The keys that the metadata of such calls have, of the newest 10,000. Raises StoreError."""
+    return typed(list[str], store.call("metadata_keys_v1", filters=(filters or Filters()).text()))
 
 
 def last_call_at(store: Store, *, organization: str | None = None) -> datetime | None:
     """When the last call began, of an organization or of all; None where there is none."""
-    newest = store.read(_VIEW, columns=("created_at",), equals=CallFilters(organization=organization).equals, limit=1)
-    return typed(list[_Beginning], newest)[0]["created_at"] if newest else None
-
-
-class _Beginning(TypedDict):
-    created_at: datetime
+    newest = usage_records(store, Filters(organization=organization), limit=1)
+    return newest[0]["created_at"] if newest else None

@@ -39,13 +39,15 @@ class Measure:
 class Grouping:
     """A way to group calls: its name, its title, and the columns that tell its rows apart.
 
-    `more` names the measures that it has beside those of all groupings.
+    `more` names the measures that it has beside those of all groupings. What is not `summed` has no sums in the database and is
+    told from the calls.
     """
 
     name: str
     title: str
     labels: tuple[str, ...]
     more: tuple[str, ...] = ()
+    summed: bool = True
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -85,6 +87,7 @@ MEASURES: Final = _by_name(
         Measure("p95_latency_ms", "p95", Unit.ms),
         Measure("p99_latency_ms", "p99", Unit.ms),
         Measure("timeout_rate", "time-outs", Unit.percent),
+        Measure("tokens_per_dollar", "tokens a $", Unit.tokens),
         Measure("share", "share", Unit.share),
         Measure("prompt_cache_rate", "prompt cache", Unit.percent),
         Measure("reported_calls", "reported calls", Unit.calls),
@@ -118,12 +121,57 @@ GROUPINGS: Final[Mapping[str, Grouping]] = MappingProxyType(
                 more=("reported_calls", "reported_cost", "reported_total_cost"),
             ),
             Grouping("cache", "What caches saved", ("service_type", "provider", "model"), more=("prompt_cache_rate",)),
+            Grouping("organizations", "Organizations", ("organization_id",)),
+            Grouping(
+                "sessions",
+                "Sessions",
+                ("organization_id", "user_id", "session_id", "first_day", "last_day"),
+                summed=False,
+            ),
+            Grouping("solutions", "Solutions", ("organization_id", "solution_id"), summed=False),
+            Grouping(
+                "runs",
+                "Runs, without what is nested in them",
+                ("organization_id", "service_run_id", "service_type", "service_name", "user_id", "first_day"),
+                summed=False,
+            ),
+            Grouping("time", "Time", ("time",), summed=False),
         )
     }
 )
 """How usage reports group calls, by the name of the report."""
 
+DIMENSIONS: Final = (
+    *(
+        "organization",
+        "service",
+        "user",
+        "session",
+        "agent",
+        "tier",
+        "provider",
+        "model",
+        "panel",
+        "workflow",
+        "workflow_step",
+    ),
+    *("solution", "framework", "message_type", "status"),
+)
+"""By what reports can be split beside their grouping; anything else is a key of the calls' metadata."""
+
+GRAINS: Final = ("hour", "day", "week", "month")
+"""How finely a report tells its course."""
+
 FILTERS: Final[Mapping[str, str]] = MappingProxyType(
-    {**{entity.name: entity.column for entity in ENTITIES}, "status": "status", "unpriced": "priced"}
+    {
+        **{entity.name: entity.column for entity in ENTITIES},
+        "framework": "framework",
+        "provider": "provider",
+        "message_type": "message_type",
+        "call_type": "call_type",
+        "status": "status",
+        "error": "error_type",
+        "unpriced": "priced",
+    }
 )
 """By what calls are filtered, and the column that says it."""

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import NotRequired
+from typing import Annotated, Final, NotRequired, TypeAlias
+from zoneinfo import ZoneInfo
 
+from pydantic import BeforeValidator
 from typing_extensions import TypedDict
 
+from vital_tracking.errors import StoreNotReady
 from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.catalogue import DIMENSIONS, GROUPINGS
+from vital_tracking.queries.filters import Filters
 from vital_tracking.stores import Store
+
+
+def _period(text: object) -> object:
+    """A day stays a day: as a time it would be midnight in some zone."""
+    return date.fromisoformat(text) if isinstance(text, str) and len(text) == len("2026-01-31") else text
 
 
 @answer_type
@@ -42,6 +52,11 @@ class Sums(TypedDict):
     p95_latency_ms: float | None
     p99_latency_ms: float | None
     timeout_rate: float | None
+    tokens_per_dollar: float | None
+
+
+Period: TypeAlias = Annotated[date | datetime, BeforeValidator(_period)]
+"""The first day of a day, week or month, or the beginning of an hour."""
 
 
 @answer_type
@@ -61,6 +76,12 @@ class UsageRow(Sums):
     workflow_id: NotRequired[str | None]
     workflow_step: NotRequired[str | None]
     workflow_step_name: NotRequired[str | None]
+    session_id: NotRequired[str | None]
+    first_day: NotRequired[date]
+    solution_id: NotRequired[str | None]
+    service_run_id: NotRequired[str | None]
+    service_name: NotRequired[str | None]
+    time: NotRequired[Period]
     provider: NotRequired[str | None]
     model: NotRequired[str | None]
     prompt_cache_rate: NotRequired[float | None]
@@ -68,18 +89,24 @@ class UsageRow(Sums):
     reported_cost: NotRequired[Decimal]
     reported_total_cost: NotRequired[Decimal]
     share: float
-    days: list[tuple[date, Decimal]]
+    days: list[tuple[Period, Decimal]]
 
 
 @answer_type
 class UsageReport(TypedDict):
-    """A usage report: whole days from `since` up to, and without, `until`; the dearest rows first."""
+    """A usage report: whole days of `timezone` from `since` up to, and without, `until`; the dearest rows first.
+
+    `kept_since` is there where the calls that it was told from go back no further than that.
+    """
 
     report: str
     since: datetime
     until: datetime
     organization: str | None
     fresh_at: datetime
+    timezone: NotRequired[str]
+    grain: NotRequired[str]
+    kept_since: NotRequired[datetime | None]
     total: Sums
     rows: list[UsageRow]
 
@@ -87,25 +114,75 @@ class UsageReport(TypedDict):
 def usage_report(
     store: Store,
     grouping: str,
+    filters: Filters,
     *,
-    since: datetime,
-    until: datetime,
-    organization: str | None = None,
+    by: str | None = None,
+    timezone: str = "UTC",
+    grain: str = "day",
+    sort: str | None = None,
+    ascending: bool = False,
     rows: int = 50,
 ) -> UsageReport:
-    """What was spent, by one of `catalogue.GROUPINGS`, from the sums: the dearest `rows` groups, and the total of all.
+    """What was spent, by one of `catalogue.GROUPINGS`: the dearest `rows` groups, and the total of all.
 
-    It counts the whole days (UTC) that the time from `since` up to `until` touches. `organization` None counts all of them.
+    It counts the whole days of `timezone` (IANA) that the time from `filters.since` up to `filters.until`, which both must be
+    given, touches. `by` splits the groups once more: one of `catalogue.DIMENSIONS`, else a key of the calls' metadata, whose
+    value is then the row's `metadata.KEY`. `grain` (one of `catalogue.GRAINS`) says how `days` tell the cost's course; with the
+    grain `hour` whole hours count. `sort` is one of `catalogue.MEASURES`, the largest first unless `ascending`.
+
+    Days of UTC, of all calls or an organization's, come from the sums; anything else, and what somebody asks who may see only
+    some calls, from the calls themselves. Raises StoreError; StoreRejected for an unknown word.
     """
+    since, until = filters.since, filters.until
+    if since is None or until is None:
+        raise ValueError("A report needs to know from when until when.")
+    plain = (by, timezone, grain, sort, ascending) == (None, "UTC", "day", None, False)
+    if plain and GROUPINGS[grouping].summed and filters.given.keys() <= {"organization"}:
+        try:
+            answer = store.call(
+                "usage_report_v1",
+                report=grouping,
+                since=since,
+                until=until,
+                organization=filters.organization,
+                rows=rows,
+            )
+            return typed(UsageReport, answer)
+        except StoreNotReady as error:
+            if error.sqlstate != _NOT_ALLOWED:
+                raise
     answer = store.call(
-        "usage_report_v1", report=grouping, since=since, until=until, organization=organization, rows=rows
+        "usage_by_v1",
+        by=[grouping, *([] if by is None else [by if by in DIMENSIONS else f"{METADATA}{by}"])],
+        since=since,
+        until=until,
+        filters=filters.text(with_times=False),
+        timezone=timezone,
+        grain=grain,
+        sort=sort,
+        ascending=ascending,
+        rows=rows,
     )
-    return typed(UsageReport, answer)
+    return typed(UsageReport, {**answer, "report": grouping})
+
+
+def usage_summary(store: Store, filters: Filters, *, timezone: str = "UTC") -> Sums:
+    """What all calls that the filters let pass come to, on the whole days of `timezone` that their time touches."""
+    return usage_report(store, "organizations", filters, timezone=timezone, rows=0)["total"]
+
+
+METADATA: Final = "metadata."
+"""What stands before a key of the metadata in the names of labels."""
+
+_NOT_ALLOWED: Final = "42501"
+"""The sums answer operators alone."""
 
 
 def first_and_last_day(report: UsageReport) -> tuple[date, date]:
     """The days of a usage report, both included."""
-    return report["since"].date(), (report["until"] - timedelta(microseconds=1)).date()
+    zone = ZoneInfo(report.get("timezone", "UTC"))
+    last = report["until"] - timedelta(microseconds=1)
+    return report["since"].astimezone(zone).date(), last.astimezone(zone).date()
 
 
 class Others(TypedDict):
@@ -144,9 +221,9 @@ def others(report: UsageReport) -> Others | None:
     return rest if rest["calls"] else None
 
 
-def cost_by_day(report: UsageReport) -> dict[date, Decimal]:
+def cost_by_day(report: UsageReport) -> dict[Period, Decimal]:
     """The cost of each day with calls, of the rows that a usage report has."""
-    days: dict[date, Decimal] = {}
+    days: dict[Period, Decimal] = {}
     for row in report["rows"]:
         for day, cost in row["days"]:
             days[day] = days.get(day, Decimal(0)) + cost

@@ -80,7 +80,7 @@ def test_calls_says_what_it_does_not_understand(several: Several) -> None:
         ("--since", "soon"): "30m, 24h or 7d",
         ("--since", "99999999999999w"): "30m, 24h or 7d",
         ("--since", "2026-13-45"): "2026-01-31",
-        ("--status", "fine"): "'ok', 'error', 'cancelled', 'abandoned', 'blocked'",
+        ("--status", "fine"): "One of: ok, error, cancelled, abandoned, blocked",
         ("--limit", "0"): "--limit",
         ("--limit", "many"): "--limit",
         ("--nonsense",): "--nonsense",

@@ -30,10 +30,11 @@ from tests.support.postgres import PostgresServer
 from vital_tracking.cli.app import app
 from vital_tracking.cli.render.console import console
 from vital_tracking.cli.report import tables
-from vital_tracking.cli.report.charts import by_day, sparkline
+from vital_tracking.cli.report.charts import course, periods_between, sparkline
 from vital_tracking.cli.report.forecast import error_sentence, forecast_sentence, forecast_text
 from vital_tracking.queries.catalogue import GROUPINGS, Grouping
 from vital_tracking.queries.csv import safe_cell
+from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.forecast import cost_forecast
 from vital_tracking.queries.usage import usage_report
 from vital_tracking.stores.postgres import PostgresStore
@@ -41,6 +42,7 @@ from vital_tracking.stores.postgres import PostgresStore
 Report = Callable[..., str]
 
 DAYS = ("--since", "2026-01-10", "--until", "2026-01-20")
+JANUARY = Filters(since=datetime(2026, 1, 10, tzinfo=UTC), until=datetime(2026, 1, 20, tzinfo=UTC))
 MARCH = ("--since", "2026-03-20", "--until", "2026-04-01")
 
 
@@ -269,7 +271,9 @@ def test_every_row_and_the_total_say_what_was_spent(report: Report) -> None:
     said = report("services", *DAYS)
     assert said.startswith("Services, 10 Jan to 19 Jan 2026, 10 days (UTC)")
     heading = said.splitlines()[1].split()
-    assert " ".join(heading) == "service calls tokens cost share by day p50 p95 failed blocked saved hit rate"
+    assert (
+        " ".join(heading) == "service calls tokens cost share by day p50 p95 failed blocked saved hit rate tokens a $"
+    )
     assert line_of(said, "1:1_conversation").split()[:5] == ["1:1_conversation", "5", "600~", "$1.26*", "47"]
     assert re.search(r"virtual_panel +2 +120 +\$1\.00 +37 %", said)
     assert re.search(r"workflow +1 +120 +\$0\.42 +16 %", said)
@@ -326,9 +330,7 @@ def test_each_report_names_its_rows(report: Report) -> None:
 def test_the_catalogue_is_that_of_the_database(usage: PostgresStore) -> None:
     """A measure or a label of one of them alone would be an empty column, or be shown to nobody."""
     for grouping in GROUPINGS.values():
-        answer = usage_report(
-            usage, grouping.name, since=datetime(2026, 1, 10, tzinfo=UTC), until=datetime(2026, 1, 20, tzinfo=UTC)
-        )
+        answer = usage_report(usage, grouping.name, JANUARY)
         for row in answer["rows"]:
             assert set(row) == {*grouping.columns, "days"}, grouping.name
 
@@ -338,9 +340,7 @@ def test_a_new_grouping_is_shown_by_its_labels(
     labels: tuple[str, ...], usage: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever adds a grouping would have to find the table that draws it, or see a traceback."""
-    answer = usage_report(
-        usage, "services", since=datetime(2026, 1, 10, tzinfo=UTC), until=datetime(2026, 1, 20, tzinfo=UTC)
-    )
+    answer = usage_report(usage, "services", JANUARY)
     for row in answer["rows"]:
         row.update({"team_id": "cardiology", "squad": None})
     monkeypatch.setattr(tables, "GROUPINGS", {"teams": Grouping("teams", "Teams", labels)})
@@ -397,7 +397,11 @@ def test_the_overview_of_all_reports_fits_on_one_screen(report: Report) -> None:
     titles = [line.strip() for line in said.splitlines() if line.strip() in ("Services", "Models", "Users")]
     assert titles == ["Services", "Models", "Users"]
     assert "Next: vital-tracking report users --since 2026-01-10 --until 2026-01-20 --organization acme" in said
-    assert "More: agents, panels, workflows, cache, forecast, anomalies, duplicates" in said
+    assert (
+        "More: agents, panels, workflows, cache, organizations, sessions, solutions, runs, time, forecast, anomalies"
+        in said
+    )
+    assert "duplicates" in said
     together = json.loads(report(*DAYS, "--json"))
     assert list(together) == ["services", "models", "users", "forecast"]
     assert together["services"]["total"]["total_cost"] == str(TOTAL)
@@ -422,8 +426,9 @@ def test_a_day_without_calls_is_shown_as_nothing() -> None:
     assert sparkline([Decimal(0), Decimal("0.001"), Decimal(100)]) == "▁▂█"
     assert sparkline([Decimal(0), Decimal(0)]) == "▁▁"
     days = {date(2026, 1, n): Decimal(n) for n in range(1, 8)}
-    assert by_day(days, date(2026, 1, 1), date(2026, 1, 7), 4) == [1, 5, 9, 13]
-    assert by_day({}, date(2026, 1, 1), date(2026, 1, 3)) == [0, 0, 0]
+    week = periods_between("day", datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 8, tzinfo=UTC), "UTC")
+    assert course(days, week, 4) == [1, 5, 9, 13]
+    assert course({}, week[:3]) == [0, 0, 0]
 
 
 # Findings

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from typing_extensions import TypedDict
@@ -12,8 +14,8 @@ from typing_extensions import TypedDict
 from vital_tracking.core.entities import ENTITY_TYPES
 from vital_tracking.errors import StoreNotReady
 from vital_tracking.queries.answers import FiniteTime, answer_type, typed
-from vital_tracking.queries.calls import CallFilters
 from vital_tracking.queries.catalogue import FILTERS, GROUPINGS, MEASURES
+from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.usage import Sums, UsageRow
 
 
@@ -63,8 +65,13 @@ def test_the_catalogue_and_the_answers_have_the_same_measures_and_labels() -> No
 
 def test_calls_are_filtered_by_what_the_catalogue_has() -> None:
     """A filter would be taken and not heeded: all calls, where somebody asked for one user's."""
-    names = {field.name for field in fields(CallFilters)} - {"since"}
-    assert names <= set(FILTERS)
+    names = {field.name for field in fields(Filters)} - {"since", "until"}
+    assert set(FILTERS) <= names
     assert set(ENTITY_TYPES) <= set(FILTERS)
-    everything = CallFilters(**{name: True if name == "unpriced" else name for name in names})
-    assert len(everything.equals) == len(names)
+    values: dict[str, Any] = {name: name for name in names} | {"unpriced": True, "metadata": {"k": "v"}}
+    everything = Filters(**values | {"blocked": False})
+    assert set(everything.beyond_equals) == names - set(FILTERS) - {"blocked"}
+    assert len(everything.equals) == len(FILTERS)
+    assert json.loads(everything.text()).keys() == names - {"blocked"}
+    assert Filters(blocked=True).equals == {"status": "blocked"}
+    assert Filters().text() == "{}"

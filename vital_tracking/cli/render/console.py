@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import sys
@@ -87,8 +88,15 @@ def printable(text: str) -> str:
 def as_json(rows: object) -> None:
     """Print JSON: amounts as text, so that no reader turns them into a float."""
     ascii_only = not console.encoding.startswith("utf")
-    json.dump(rows, sys.stdout, default=plain, indent=2, ensure_ascii=ascii_only)
+    json.dump(rows, sys.stdout, default=_plain, indent=2, ensure_ascii=ascii_only)
     sys.stdout.write("\n")
+
+
+def _plain(value: object) -> object:
+    """What JSON has no word for: dataclasses by their fields, the rest as text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return plain(value)
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from zoneinfo import available_timezones
 
 import typer
 
 from vital_tracking.core.sanitize import clean_text
+from vital_tracking.queries.calls import place
+from vital_tracking.queries.words import did_you_mean
 
 _DAY_S: Final = 86_400
+_FORMAT: Final = "vital_tracking.format"
 # Zones of which PostgreSQL takes the names for abbreviations, of fixed offsets; and a city with the same time.
 _CITIES: Final = {"CET": "Europe/Berlin", "MET": "Europe/Berlin", "EET": "Europe/Athens", "WET": "Europe/Lisbon"}
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
@@ -24,7 +26,18 @@ def chosen(text: str, what: str, choices: Sequence[str]) -> str:
     """One of the choices; where `text` is none, the message names them and the closest."""
     if text in choices:
         return text
-    raise typer.BadParameter(f"{what} {text!r} is unknown{_meant(text, choices)} One of: {', '.join(choices)}")
+    raise typer.BadParameter(f"{what} {text!r} is unknown{did_you_mean(text, choices)} One of: {', '.join(choices)}")
+
+
+def after_place(text: str | None) -> None:
+    """Refuse what is no place in a list of pages."""
+    if text is not None:
+        try:
+            place(text)
+        except ValueError:
+            raise typer.BadParameter(
+                "--after takes the place that the page before it names, such as 2026-11-30T10:00:00+00:00/0193f2c4-..."
+            ) from None
 
 
 def either(names: Sequence[str]) -> str:
@@ -63,17 +76,31 @@ def zone(text: str) -> str:
     if found := proper.get(text.strip().lower().replace(" ", "_")):
         return found
     raise typer.BadParameter(
-        f"--timezone {text!r} is no IANA time zone{_meant(text, sorted(known))} It looks like Europe/Berlin, Asia/Kolkata or UTC"
+        f"--timezone {text!r} is no IANA time zone{did_you_mean(text, sorted(known))} "
+        "It looks like Europe/Berlin, Asia/Kolkata or UTC"
     )
 
 
-def _meant(text: str, choices: Sequence[str]) -> str:
-    """The closest choices, as a question; a zone is also known by the name of its city."""
-    short: dict[str, str] = {}
-    for choice in choices:
-        short.setdefault(choice.lower(), choice)
-        short.setdefault(choice.rpartition("/")[2].lower(), choice)
-    wanted = text.strip().lower().replace(" ", "_")
-    close = [wanted] if wanted in short else difflib.get_close_matches(wanted, short, n=3, cutoff=0.7)
-    names = list(dict.fromkeys(short[name] for name in close))
-    return f"; did you mean {' or '.join(names)}?" if names else "."
+def words(choices: Sequence[str], what: str, *, metavar: str | None = None) -> dict[str, Any]:
+    """What makes an option or argument one of some words: help and completion name them, and for others the closest are named.
+
+    `metavar` stands in the help instead of all of them.
+    """
+
+    def check(value: str | None) -> str | None:
+        return value if value is None else chosen(value, what, choices)
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return {"metavar": metavar or f"[{'|'.join(choices)}]", "callback": check, "autocompletion": complete}
+
+
+def one_format(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> bool:
+    """The callback of --json and --csv, of which a command takes one."""
+    if value:
+        option = parameter.opts[0]
+        other = context.meta.setdefault(_FORMAT, option)
+        if other != option:
+            raise typer.BadParameter("--json and --csv are two forms of the same answer: leave one of them out")
+    return value

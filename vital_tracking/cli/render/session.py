@@ -8,11 +8,12 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from vital_tracking.cli.render.options import one_format
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 
-Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.")]
-Csv: TypeAlias = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.", callback=one_format)]
+Csv: TypeAlias = Annotated[bool, typer.Option("--csv", help="Print CSV.", callback=one_format)]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

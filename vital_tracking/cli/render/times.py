@@ -5,24 +5,56 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import typer
 
+from vital_tracking.queries.words import did_you_mean
+
 _SPAN: Final = re.compile(r"(\d+)\s*([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_MONTH: Final = re.compile(r"\d{4}-\d{2}")
+_DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+WORDS: Final = ("today", "yesterday", "now", *_DAYS)
+"""Words that name an instant: the beginning of a day, of the last such day where it is a weekday."""
 
 
-def moment(text: str, option: str) -> datetime:
-    """The instant that an option names: a date or time (UTC where it says nothing else), or a span back from now."""
+def moment(text: str, option: str, timezone: str = "UTC") -> datetime:
+    """The instant that an option names, in a time zone where it says nothing else.
+
+    A date, a time or a month (its beginning), a span back from now such as 7d, or one of WORDS.
+    """
+    zone, wanted = ZoneInfo(timezone), text.strip().lower()
     try:
-        if match := _SPAN.fullmatch(text.strip()):
+        if wanted in WORDS:
+            return _named(wanted, datetime.now(zone))
+        if match := _SPAN.fullmatch(wanted):
             return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
-        named = datetime.fromisoformat(text.strip())
+        named = datetime.fromisoformat(f"{wanted}-01" if _MONTH.fullmatch(wanted) else text.strip())
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"{option} takes a span such as 30m, 24h or 7d, or a date such as 2026-01-31"
+            f"{option} takes a span such as 30m, 24h or 7d, a date such as 2026-01-31, a month, or a word: "
+            f"today, yesterday, monday ...{did_you_mean(wanted, WORDS)}"
         ) from None
-    return named if named.tzinfo else named.replace(tzinfo=UTC)
+    return named if named.tzinfo else named.replace(tzinfo=zone)
+
+
+def _named(word: str, now: datetime) -> datetime:
+    if word == "now":
+        return now
+    back = {"today": 0, "yesterday": 1}.get(word)
+    day = now.date() - timedelta(days=(now.weekday() - _DAYS.index(word)) % 7 if back is None else back)
+    return datetime(day.year, day.month, day.day, tzinfo=now.tzinfo)
+
+
+def month(text: str, timezone: str = "UTC") -> tuple[datetime, datetime]:
+    """The beginning of a month such as 2026-11 in a time zone, and of the next one."""
+    zone = ZoneInfo(timezone)
+    try:
+        first = datetime.strptime(text.strip(), "%Y-%m").replace(tzinfo=zone)
+        return first, first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no month: it looks like 2026-11") from None
 
 
 def duration(milliseconds: float | None) -> str:
@@ -37,9 +69,10 @@ def duration(milliseconds: float | None) -> str:
     return f"{int(seconds // 60):,} min {int(seconds % 60)} s"
 
 
-def days_text(since: datetime, until: datetime) -> str:
-    """The days (UTC) from an instant up to another: 24 Oct to 22 Nov 2026, 30 days."""
-    first, last = since.astimezone(UTC), (until - timedelta(microseconds=1)).astimezone(UTC)
+def days_text(since: datetime, until: datetime, timezone: str = "UTC") -> str:
+    """The days of a time zone from an instant up to another: 24 Oct to 22 Nov 2026, 30 days."""
+    zone = ZoneInfo(timezone)
+    first, last = since.astimezone(zone), (until - timedelta(microseconds=1)).astimezone(zone)
     number = (last.date() - first.date()).days + 1
     if number <= 1:
         return f"{first.day} {first:%b %Y}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from rich.text import Text
 
 from vital_tracking.cli.render.console import drawable
+from vital_tracking.queries.usage import Period
 
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS: Final = "_.:-=+*#"
@@ -27,19 +29,26 @@ def sparkline(values: Sequence[Decimal]) -> str:
     return "".join(levels[max(1, round(top * value / largest)) if value > 0 else 0] for value in values)
 
 
-def by_day(days: Mapping[date, Decimal], first: date, last: date, most: int = 31) -> list[Decimal]:
-    """The amounts of all days from `first` to `last`, 0 where there is none; days are added up in groups where they are many."""
-    together = days_together(first, last, most)
-    # Counted from the end: the last group has as many days as the others, so that the cost does not seem to fall.
-    amounts = [Decimal(0)] * -(-((last - first).days + 1) // together)
-    for day, cost in days.items():
-        amounts[-1 - (last - day).days // together] += cost
+def course(costs: Mapping[Period, Decimal], periods: Sequence[Period], most: int = 31) -> list[Decimal]:
+    """The amounts of all these periods, 0 where there is none; added up in groups, counted from the end, where they are many."""
+    together = max(-(-len(periods) // most), 1)
+    amounts = [Decimal(0)] * -(-len(periods) // together)
+    for place, period in enumerate(reversed(periods)):
+        amounts[-1 - place // together] += costs.get(period, Decimal(0))
     return amounts
 
 
-def days_together(first: date, last: date, most: int) -> int:
-    """How many days one character stands for, so that there are at most `most` of them."""
-    return -(-((last - first).days + 1) // most)
+def periods_between(grain: str, since: datetime, until: datetime, timezone: str) -> list[Period]:
+    """The beginnings of all hours, days, weeks or months of a time zone that the time touches, as reports name them."""
+    if grain == "hour":
+        hours = int((until - since) / timedelta(hours=1))
+        return [since.astimezone(UTC) + timedelta(hours=n) for n in range(hours)]
+    zone = ZoneInfo(timezone)
+    first, last = since.astimezone(zone).date(), (until - timedelta(microseconds=1)).astimezone(zone).date()
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    if grain == "week":
+        return list(dict.fromkeys(day - timedelta(days=day.weekday()) for day in days))
+    return list(dict.fromkeys(day.replace(day=1) for day in days)) if grain == "month" else list(days)
 
 
 @dataclass(frozen=True, slots=True)

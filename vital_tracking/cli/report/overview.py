@@ -10,14 +10,14 @@ from rich.text import Text
 from vital_tracking.cli.render.amounts import dollars, percent_text, share_text
 from vital_tracking.cli.render.console import as_json, console, say
 from vital_tracking.cli.render.times import duration
-from vital_tracking.cli.report.charts import by_day, sparkline
+from vital_tracking.cli.report.charts import course, periods_between, sparkline
 from vital_tracking.cli.report.forecast import forecast_sentence
 from vital_tracking.cli.report.request import ReportRequest, say_no_calls
 from vital_tracking.cli.report.tables import footnotes, usage_table
 from vital_tracking.cli.report.usage import when
 from vital_tracking.queries.catalogue import GROUPINGS
 from vital_tracking.queries.forecast import cost_forecast
-from vital_tracking.queries.usage import UsageReport, cost_by_day, first_and_last_day, savings_share, usage_report
+from vital_tracking.queries.usage import UsageReport, cost_by_day, savings_share
 from vital_tracking.stores import Store
 
 _SHOWN: Final = ("services", "models", "users")
@@ -27,8 +27,11 @@ _ROWS: Final = 5
 def show(store: Store, asked: ReportRequest, reports: Sequence[str]) -> None:
     """Print the overview; `reports` are the names of all reports, for what else there is."""
     rows = max(asked.rows, _ROWS) if asked.json else _ROWS
-    answers = {name: usage_report(store, name, **asked.range, rows=rows) for name in _SHOWN}
-    ahead = cost_forecast(store, organization=asked.organization, period=asked.period, timezone=asked.timezone)
+    answers = {name: asked.usage(store, name, rows=rows) for name in _SHOWN}
+    # A forecast knows organizations, and no other filter.
+    ahead = None
+    if not asked.beyond_organization:
+        ahead = cost_forecast(store, organization=asked.organization, period=asked.period, timezone=asked.timezone)
     if asked.json:
         as_json({**answers, "forecast": ahead})
         return
@@ -38,7 +41,8 @@ def show(store: Store, asked: ReportRequest, reports: Sequence[str]) -> None:
         return
     for text in totals(services, when(services), exact=asked.exact):
         console.print(text, highlight=False, soft_wrap=True)
-    say(f"{forecast_sentence(ahead)} More: {asked.command('forecast')}")
+    if ahead is not None:
+        say(f"{forecast_sentence(ahead)} More: {asked.command('forecast')}")
     for name, answer in answers.items():
         say("")
         dearest = "" if len(answer["rows"]) < _ROWS else f", the dearest {_ROWS}"
@@ -54,8 +58,10 @@ def show(store: Store, asked: ReportRequest, reports: Sequence[str]) -> None:
 def totals(report: UsageReport, days: str, *, exact: bool) -> Iterator[Text]:
     """What was spent, on how many calls, how fast, and what caches saved; `days` says when, in words."""
     total = report["total"]
-    first, last = first_and_last_day(report)
-    line = sparkline(by_day(cost_by_day(report), first, last)) if first != last else ""
+    periods = periods_between(
+        report.get("grain", "day"), report["since"], report["until"], report.get("timezone", "UTC")
+    )
+    line = sparkline(course(cost_by_day(report), periods)) if len(periods) > 1 else ""
     yield Text.assemble((dollars(total["total_cost"], exact=exact), "bold"), f"  {days}  ", (line, "green"))
     failed, blocked = total["failed_calls"] - total["blocked_calls"], total["blocked_calls"]
     ended = ", ".join(

@@ -2,84 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
+from zoneinfo import ZoneInfo
 
-from rich.table import Table
 from rich.text import Text
 
 from vital_tracking.cli.render.amounts import cost_text, dollars, percent_text, share_text
-from vital_tracking.cli.render.console import bar, console, table
+from vital_tracking.cli.render.columns import Column, Fitted, Line, fitted
+from vital_tracking.cli.render.console import bar
 from vital_tracking.cli.render.times import duration
-from vital_tracking.cli.report.charts import by_day, days_together, sparkline
+from vital_tracking.cli.report.charts import course, periods_between, sparkline
 from vital_tracking.cli.report.request import PRICE_THEM
-from vital_tracking.queries.catalogue import GROUPINGS, MEASURES
-from vital_tracking.queries.usage import UsageReport, first_and_last_day, others, savings_share
+from vital_tracking.queries.catalogue import DIMENSIONS, FILTERS, GROUPINGS, MEASURES
+from vital_tracking.queries.usage import METADATA, UsageReport, others, savings_share
 from vital_tracking.queries.words import counted
-
-Line = Mapping[str, Any]
-"""A line of the table: a row of the report, the sum of the rows left out, or the total; the last two lack some columns."""
 
 _BAR: Final = 10
 _SPARKLINES: Final = (31, 16, 10)
 """How wide the line of days may be, where the terminal has the room."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column: its heading, whether it is a number, its cells. With the largest `goes` it is left out first; with 0 never."""
-
-    heading: str
-    number: bool
-    cell: Callable[[Line], str | Text]
-    goes: int = 0
-
-
-def usage_table(report: UsageReport, *, title: str = "", exact: bool = False, organization: str | None = None) -> Table:
-    """A usage report as a table, with a last line for all rows together."""
+def usage_table(
+    report: UsageReport,
+    *,
+    title: str = "",
+    exact: bool = False,
+    organization: str | None = None,
+    by: str | None = None,
+) -> Fitted:
+    """A usage report as a table, with a last line for all rows together. `by` is what splits its groups once more."""
     rows = report["rows"]
     lines: list[Line] = list(rows)
     if len(rows) != 1 or report["total"]["calls"] != rows[0]["calls"]:
         if rest := others(report):
             lines.append({**rest, "label": "(others)"})
         lines.append(report["total"])
-    labels = _labels(report["report"], rows, organization)
+    labels = _labels(report, organization)
+    if by is not None:
+        labels.append(Column(by, False, _split(label_of(by))))
     for cells in _SPARKLINES:
         caches = report["report"] == "cache"
         measures = _caches(report, exact=exact) if caches else _measures(report, exact=exact, cells=cells)
-        made = _fitted(title, labels + measures, lines, len(rows), spare=cells == _SPARKLINES[-1])
-        if _wide(made) <= console.width:
+        made = fitted(title, labels + measures, lines, rows=len(rows), spare=cells == _SPARKLINES[-1])
+        if made.fits:
             break
     return made
 
 
-def _fitted(title: str, columns: list[Column], lines: Sequence[Line], rows: int, *, spare: bool) -> Table:
-    """A table of the columns that are not empty; with `spare`, columns are left out until it fits the terminal."""
-    cells = {id(column): [column.cell(line) for line in lines] for column in columns}
-    kept = [column for column in columns if any(str(cell).strip(" -*~") for cell in cells[id(column)][: max(rows, 1)])]
-    while True:
-        made = table(
-            title,
-            [(column.heading, column.number) for column in kept],
-            zip(*(cells[id(column)] for column in kept), strict=True),
-        )
-        least = max(kept, key=lambda column: column.goes)
-        if not spare or not least.goes or _wide(made) <= console.width:
-            break
-        kept.remove(least)
-    for number in range(rows, len(lines)):
-        made.rows[number].style = "bold" if number == len(lines) - 1 else "dim"
-    return made
+def label_of(by: str) -> str:
+    """The name of the column by which `by` splits the groups of a report."""
+    return FILTERS.get(by, by) if by in DIMENSIONS else f"{METADATA}{by}"
 
 
-def _wide(made: Table) -> int:
-    """How wide a table is where nothing of it is folded."""
-    return console.measure(made, options=console.options.update_width(10_000)).maximum
+def _split(name: str) -> Callable[[Line], str]:
+    return lambda row: str(row.get(name) or "(none)") if "days" in row else ""
 
 
-def _labels(report: str, rows: Sequence[Line], organization: str | None) -> list[Column]:
+def _labels(answer: UsageReport, organization: str | None) -> list[Column]:
+    report, rows = answer["report"], answer["rows"]
     known = {
         "services": [Column("service", False, _named("service_type"))],
         "users": [
@@ -108,9 +91,24 @@ def _labels(report: str, rows: Sequence[Line], organization: str | None) -> list
             Column("service", False, _named("service_type")),
             Column("model", False, _label("model")),
         ],
+        "organizations": [Column("organization", False, _named("organization_id"))],
+        "sessions": [
+            Column("session", False, _named("session_id")),
+            Column("user", False, _label("user_id"), 2),
+            Column("first day", True, _label("first_day"), 8),
+            Column("last day", True, _label("last_day"), 8),
+        ],
+        "solutions": [Column("solution", False, _named("solution_id"))],
+        "runs": [
+            Column("run", False, _named("service_run_id")),
+            Column("of", False, lambda row: row.get("service_name") or row.get("service_type") or ""),
+            Column("user", False, _label("user_id"), 2),
+            Column("first day", True, _label("first_day"), 8),
+        ],
+        "time": [Column(answer.get("grain", "day"), False, lambda row: _first(row, _period_text(row, answer)))],
     }
     columns = known.get(report) or _plain_labels(GROUPINGS[report].labels)
-    if organization is None and any(row.get("organization_id") for row in rows):
+    if organization is None and report != "organizations" and any(row.get("organization_id") for row in rows):
         columns.insert(1, Column("organization", False, _label("organization_id"), 1))
     return columns
 
@@ -120,6 +118,14 @@ def _plain_labels(names: Sequence[str]) -> list[Column]:
     first, *rest = [name for name in names if name != "organization_id"]
     others = [Column(name.replace("_", " "), False, _label(name)) for name in rest]
     return [Column(first.replace("_", " "), False, _named(first)), *others]
+
+
+def _period_text(row: Line, answer: UsageReport) -> str:
+    """A day, week (its Monday) or month; an hour by the clocks of the report's zone."""
+    begins, grain = row.get("time"), answer.get("grain", "day")
+    if isinstance(begins, datetime):
+        return f"{begins.astimezone(ZoneInfo(answer.get('timezone', 'UTC'))):%Y-%m-%d %H:%M}"
+    return "" if begins is None else f"{begins:%Y-%m}" if grain == "month" else f"{begins:%Y-%m-%d}"
 
 
 def _first(row: Line, label: str) -> str:
@@ -145,11 +151,13 @@ def _agent(row: Line) -> str:
 
 def _measures(report: UsageReport, *, exact: bool, cells: int) -> list[Column]:
     largest = max((row["total_cost"] for row in report["rows"]), default=Decimal(0))
-    first, last = first_and_last_day(report)
-    together = days_together(first, last, cells)
+    grain = report.get("grain", "day")
+    periods = periods_between(grain, report["since"], report["until"], report.get("timezone", "UTC"))
+    together = -(-len(periods) // cells)
+    heading = f"by {grain}" if together <= 1 else f"by {together} {grain}s"
 
     def days(line: Line) -> str:
-        return sparkline(by_day(dict(line["days"]), first, last, cells)) if "days" in line else ""
+        return sparkline(course(dict(line["days"]), periods, cells)) if "days" in line else ""
 
     def share_bar(line: Line) -> Text:
         return Text(bar(line["total_cost"], largest, _BAR) if "days" in line else "", "green")
@@ -160,14 +168,17 @@ def _measures(report: UsageReport, *, exact: bool, cells: int) -> list[Column]:
         _cost(report, exact=exact),
         _measure("fees", _dollars("fees", exact=exact), 7),
         _measure("share", _share("share"), 1),
-        Column("", False, share_bar, 9),
-        Column("by day" if together == 1 else f"by {together} days", False, days if first != last else lambda _: "", 7),
+        Column("", False, share_bar, 9, draws=True),
+        Column(
+            heading, False, days if len(periods) > 1 and report["report"] != "time" else lambda _: "", 7, draws=True
+        ),
         _measure("p50_latency_ms", _latency("p50_latency_ms"), 10),
         _measure("p95_latency_ms", _latency("p95_latency_ms"), 4),
         _measure("failed_calls", lambda line: _count(line["failed_calls"] - line["blocked_calls"]), 5),
         _measure("blocked_calls", lambda line: _count(line["blocked_calls"]), 6),
         _measure("cache_savings", _dollars("cache_savings", exact=exact), 6),
         _measure("hit_rate", _percent("hit_rate"), 12),
+        _measure("tokens_per_dollar", _tokens_per_dollar, 14),
         _measure("reported_cost", _dollars("reported_cost", exact=exact), 13),
         _measure("reported_total_cost", _dollars("reported_total_cost", exact=exact), 13),
     ]
@@ -189,7 +200,7 @@ def _caches(report: UsageReport, *, exact: bool) -> list[Column]:
         _cost(report, exact=exact),
         _measure("cache_savings", _dollars("cache_savings", exact=exact)),
         Column("", True, saved_share),
-        Column("", False, saved_bar, 7),
+        Column("", False, saved_bar, 7, draws=True),
         _measure("hit_rate", _percent("hit_rate")),
         _measure("prompt_cache_rate", _percent("prompt_cache_rate")),
     ]
@@ -216,6 +227,10 @@ def _cost(report: UsageReport, *, exact: bool) -> Column:
 
 def _tokens(*, marked: bool) -> Callable[[Line], str]:
     return lambda line: f"{line['total_tokens']:,}{_mark(line['estimated_calls'], '~', marked)}"
+
+
+def _tokens_per_dollar(line: Line) -> str:
+    return f"{line['tokens_per_dollar']:,.0f}" if line.get("tokens_per_dollar") is not None else ""
 
 
 def _share(name: str) -> Callable[[Line], str]:
@@ -248,6 +263,8 @@ def footnotes(report: UsageReport) -> list[str]:
     """What the marks in a report's table mean, and what to run."""
     total = report["total"]
     said = []
+    if kept := report.get("kept_since"):
+        said.append(f"Calls before {kept:%Y-%m-%d} are gone by age and not in this report, which is told from calls.")
     if total["unpriced_calls"]:
         said.append(
             f"* {_number(total['unpriced_calls'], total['calls'])} without a known price, in no amount here. Which: "

@@ -1,0 +1,741 @@
+-- Calls, runs and reports from the calls themselves: by sessions and runs, in any time zone, by any filter, and a month's invoice. All of
+-- it runs with the rights of whoever asks, so the policies decide what is counted.
+--
+-- `filters` is the text of a JSON object; a filter that is missing or null lets everything pass:
+--   since, until           the call's start, from `since` up to, and without, `until`
+--   organization, user, session, service, agent, tier, workflow, panel, solution, framework, provider, model, message_type, call_type,
+--   status, error          the value of the column
+--   step                   the step by its id or name, or the outermost node of the graph
+--   run                    the service run, with all that is nested in it
+--   unpriced, blocked      true: only calls without a known price, only calls that a budget stopped
+--   metadata               an object of keys and values, as text, that the call's metadata have
+--   search                 words that must each occur in a name, id or tag of the call
+
+create index service_runs_parent on public.service_runs (parent_run_id) where parent_run_id is not null;
+
+-- A run and the runs nested in it, to any depth.
+create function vital_private.runs_within(run text) returns text[]
+language sql
+stable
+set search_path = ''
+as $$
+  with recursive inside (id) as (
+    select run
+    union
+    select r.id
+    from inside
+    inner join public.service_runs as r on r.parent_run_id = inside.id
+  )
+
+  select array_agg(inside.id) from inside
+$$;
+
+-- The columns that filters of these names compare.
+create function vital_private.filter_column(filter text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select c.column_name
+  from (
+    values
+    ('organization', 'organization_id'), ('user', 'user_id'), ('session', 'session_id'), ('service', 'service_type'),
+    ('agent', 'agent_id'), ('tier', 'agent_tier'), ('workflow', 'workflow_id'), ('panel', 'panel_id'), ('solution', 'solution_id'),
+    ('framework', 'framework'), ('provider', 'provider'), ('model', 'model'), ('message_type', 'message_type'),
+    ('call_type', 'call_type'), ('status', 'status'), ('error', 'error_type')
+  ) as c (name, column_name)
+  where c.name = filter
+$$;
+
+-- The condition that filters make of calls `call`, as the text of SQL.
+create function vital_private.call_filter(filters text) returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  parts text[] := '{}';
+  filter record;
+begin
+  for filter in
+    select f.key as name, f.value #>> '{}' as value, f.value as raw
+    from jsonb_each(filters::jsonb) as f
+    where jsonb_typeof(f.value) <> 'null'
+  loop
+    parts := parts || case
+      when vital_private.filter_column(filter.name) is not null
+        then format('call.%I = %L', vital_private.filter_column(filter.name), filter.value)
+      else case filter.name
+        when 'since' then format('call.created_at >= %L::timestamptz', filter.value)
+        when 'until' then format('call.created_at < %L::timestamptz', filter.value)
+        when 'step' then format(
+          '%L in (call.workflow_step, call.workflow_step_name, split_part(call.metadata ->> ''langgraph_path'', ''/'', 1))', filter.value
+        )
+        when 'run' then format('call.service_run_id = any(%L::text[])', vital_private.runs_within(filter.value))
+        when 'unpriced' then case when filter.value::boolean then 'not call.priced' else 'true' end
+        when 'blocked' then case when filter.value::boolean then 'call.status = ''blocked''' else 'true' end
+        when 'metadata' then coalesce(
+          (
+            select string_agg(format('call.metadata ->> %L = %L', m.key, m.value), ' and ')
+            from jsonb_each_text(filter.raw) as m
+          ), 'true'
+        )
+        when 'search' then coalesce(
+          (
+            select string_agg(format($found$concat_ws(
+              ' ', call.id, call.user_id, call.session_id, call.service_id, call.service_name, call.service_run_id, call.agent_id,
+              call.agent_name, call.agent_role, call.workflow_id, call.workflow_step, call.workflow_step_name, call.panel_id,
+              call.solution_id, call.framework, call.provider, call.model, call.requested_model, call.message_type, call.error_type,
+              call.run_id, call.trace_id, call.langsmith_project, array_to_string(call.tags, ' '), call.metadata ->> 'langgraph_path'
+            ) ilike %L$found$, '%' || regexp_replace(w, '([%_\\])', '\\\1', 'g') || '%'), ' and ')
+            from regexp_split_to_table(filter.value, '\s+') as w
+            where w <> ''
+          ), 'true'
+        )
+      end
+    end;
+    if parts[cardinality(parts)] is null then
+      raise exception 'There is no filter %.', quote_literal(filter.name) using errcode = '22023';
+    end if;
+  end loop;
+  return coalesce(array_to_string(parts, ' and '), 'true');
+end;
+$$;
+
+-- The calls that filters let pass, the newest first, as an array of objects; amounts are text. `after_at` and `after_id` are `created_at`
+-- and `id` of the last call of the page before.
+create function public.calls_v1(
+  filters text default '{}',
+  after_at timestamptz default null,
+  after_id uuid default null,
+  max_rows integer default 100
+) returns json
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  answer json;
+begin
+  execute format(
+    $query$
+      select coalesce(json_agg(found order by found.created_at desc, found.id desc), '[]')
+      from (
+        select
+          call.id, call.created_at, call.organization_id, call.user_id, call.session_id, call.service_type, call.service_id,
+          call.service_name, call.service_run_id, call.agent_id, call.agent_name, call.agent_tier, call.agent_role, call.workflow_id,
+          call.workflow_step, call.workflow_step_name, call.panel_id, call.panel_position, call.solution_id, call.framework,
+          call.provider, call.model, call.requested_model, call.sent_model, call.call_type, call.message_type, call.calls,
+          call.prompt_tokens, call.completion_tokens, call.total_tokens, call.cache_read_tokens, call.cache_write_tokens,
+          call.reasoning_tokens, call.billed_units, call.usage_estimated,
+          trim_scale(call.input_cost)::text as input_cost, trim_scale(call.output_cost)::text as output_cost,
+          trim_scale(call.fees)::text as fees, trim_scale(call.total_cost)::text as total_cost,
+          trim_scale(call.potential_cost)::text as potential_cost, trim_scale(call.reported_cost)::text as reported_cost,
+          call.priced, call.price_version, call.latency_ms as response_time_ms, call.ttft_ms, call.first_word_ms, call.throttled_ms,
+          call.cache_hit, call.status, call.error_type, call.budget_action, call.blocked_by, call.run_id, call.trace_id, call.tags,
+          call.metadata
+        from public.token_usage_logs as call
+        where %s and %s
+        order by call.created_at desc, call.id desc
+        limit least(greatest($1, 0), 10000)
+      ) as found
+    $query$,
+    case
+      when after_at is null then 'true'
+      else 'call.created_at <= $2 and (call.created_at < $2 or call.id < $3)'
+    end,
+    coalesce(nullif(vital_private.call_filter(filters), ''), 'true')
+  ) into answer using max_rows, after_at, after_id;
+  return answer;
+end;
+$$;
+
+comment on function public.calls_v1(text, timestamptz, uuid, integer) is 'Calls by filters, the newest first, page by page.';
+
+-- Which keys the metadata of such calls have, of the newest 10,000: an array of text.
+create function public.metadata_keys_v1(filters text default '{}') returns json
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  answer json;
+begin
+  execute format(
+    $query$
+      select coalesce(json_agg(distinct k.key), '[]')
+      from (
+        select call.metadata from public.token_usage_logs as call where %s order by call.created_at desc limit 10000
+      ) as newest
+      cross join lateral jsonb_object_keys(newest.metadata) as k (key)
+    $query$, coalesce(nullif(vital_private.call_filter(filters), ''), 'true')
+  ) into answer;
+  return answer;
+end;
+$$;
+
+-- What calls come to: measures that runs and their parts have, as columns of sums of calls `call`.
+create function vital_private.run_sums() returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select $sums$
+    coalesce(sum(call.calls), 0) as calls,
+    coalesce(sum(call.calls) filter (where call.status <> 'ok'), 0) as failed_calls,
+    coalesce(sum(call.calls) filter (where call.status = 'blocked'), 0) as blocked_calls,
+    coalesce(sum(call.calls) filter (where call.status = 'abandoned'), 0) as abandoned_calls,
+    coalesce(sum(call.calls) filter (where call.metadata ->> 'attempt' not in ('0', '1')), 0) as retried_calls,
+    coalesce(sum(call.calls) filter (where call.cache_hit), 0) as cached_calls,
+    coalesce(sum(call.calls) filter (where not call.priced), 0) as unpriced_calls,
+    coalesce(sum(call.calls) filter (where call.usage_estimated), 0) as estimated_calls,
+    coalesce(sum(call.prompt_tokens), 0) as prompt_tokens,
+    coalesce(sum(call.completion_tokens), 0) as completion_tokens,
+    coalesce(sum(call.total_tokens), 0) as total_tokens,
+    trim_scale(coalesce(sum(call.input_cost), 0))::text as input_cost,
+    trim_scale(coalesce(sum(call.output_cost), 0))::text as output_cost,
+    trim_scale(coalesce(sum(call.fees), 0))::text as fees,
+    trim_scale(coalesce(sum(call.total_cost), 0))::text as total_cost,
+    trim_scale(coalesce(sum(call.potential_cost), 0))::text as potential_cost,
+    round(coalesce(sum(call.latency_ms), 0)::numeric, 3) as model_ms
+  $sums$
+$$;
+
+-- Service runs, the newest first, each with what all calls in it come to, those of nested runs included: an array of objects, amounts as
+-- text. Of the filters it takes since, until (of the run's start), organization, user, session, service, agent, workflow, panel, solution
+-- and status. Runs inside of others are listed where `nested` is true.
+create function public.runs_v1(
+  filters text default '{}',
+  after_at timestamptz default null,
+  after_id text default null,
+  max_rows integer default 100,
+  nested boolean default false
+) returns json
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  condition text;
+  page public.service_runs[];
+  roots text[];
+  within text[];
+  answer json;
+begin
+  select coalesce(string_agg(
+    case
+      when f.key in ('organization', 'user', 'session', 'service', 'agent', 'workflow', 'panel', 'solution', 'status')
+        then format('r.%I = %L', vital_private.filter_column(f.key), f.value #>> '{}')
+      when f.key = 'since' then format('r.started_at >= %L::timestamptz', f.value #>> '{}')
+      when f.key = 'until' then format('r.started_at < %L::timestamptz', f.value #>> '{}')
+      else vital_private.no_such_filter(f.key)
+    end, ' and '
+  ), 'true') into condition
+  from jsonb_each(filters::jsonb) as f
+  where jsonb_typeof(f.value) <> 'null';
+  execute format(
+    $query$
+      select coalesce(array_agg(page.run order by (page.run).started_at desc, (page.run).id desc), '{}')
+      from (
+        select r as run
+        from public.service_runs as r
+        where %s and %s and (
+          $4 or not exists (select from public.service_runs as around where around.id = r.parent_run_id)
+        )
+        order by r.started_at desc, r.id desc
+        limit least(greatest($1, 0), 10000)
+      ) as page
+    $query$,
+    case when after_at is null then 'true' else 'r.started_at <= $2 and (r.started_at < $2 or r.id < $3)' end,
+    condition
+  ) into page using max_rows, after_at, after_id, nested;
+
+  with recursive inside (root, id) as (
+    select p.id, p.id from unnest(page) as p
+    union
+    select inside.root, r.id
+    from inside
+    inner join public.service_runs as r on r.parent_run_id = inside.id
+  )
+
+  select array_agg(inside.root), array_agg(inside.id) into roots, within from inside;
+
+  execute format(
+    $query$
+      with placed as (
+        select i.root, call.*
+        from public.token_usage_logs as call
+        inner join unnest($2, $3) as i (root, id) on i.id = call.service_run_id
+        where call.service_run_id = any($3)
+      ),
+
+      totals as (
+        select p.id as root, %s
+        from unnest($1) as p
+        left join placed as call on call.root = p.id
+        group by p.id
+      )
+
+      select coalesce(json_agg(to_jsonb(found) || to_jsonb(totals) - 'root' order by found.started_at desc, found.id desc), '[]')
+      from (
+        select
+          r.id, r.parent_run_id, r.organization_id, r.user_id, r.session_id, r.service_type, r.service_id, r.service_name, r.agent_id,
+          r.workflow_id, r.panel_id, r.panel_size, r.solution_id, r.status, r.started_at, r.ended_at,
+          round(extract(epoch from r.ended_at - r.started_at) * 1000, 3) as duration_ms, r.error_type, r.metadata,
+          (select count(*) - 1 from unnest($2) as i where i = r.id) as nested_runs
+        from unnest($1) as r
+      ) as found
+      inner join totals on totals.root = found.id
+    $query$, vital_private.run_sums()
+  ) into answer using page, roots, within;
+  return answer;
+end;
+$$;
+
+comment on function public.runs_v1(text, timestamptz, text, integer, boolean) is
+'Service runs by filters, the newest first, each with what all calls in it cost.';
+
+create function vital_private.no_such_filter(name text) returns text
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  raise exception 'There is no filter % here.', quote_literal(name) using errcode = '22023';
+end;
+$$;
+
+-- The ids of runs that begin so, at most `max_rows` of them: an array of text. One that is exactly so comes alone.
+create function public.run_ids_v1(prefix text, max_rows integer default 10) returns json
+language sql
+stable
+set search_path = ''
+as $$
+  with exact as materialized (
+    select r.id from public.service_runs as r where r.id = prefix
+  )
+
+  select coalesce(json_agg(f.id), '[]')
+  from (
+    select e.id from exact as e
+    union all
+    (
+      select r.id
+      from public.service_runs as r
+      where not exists (select from exact)
+        -- The first two use the index in whichever order the database sorts text.
+        and r.id >= prefix and r.id <= prefix || repeat('z', 64) and starts_with(r.id, prefix) and prefix <> ''
+      order by r.id
+      limit max_rows
+    )
+  ) as f
+$$;
+
+-- A run as it was: {"id", "within": [...], "runs": [...], "parts": [...], "calls": [...]}; amounts are text.
+--   within  the runs around it, the outermost first
+--   runs    the run and those nested in it
+--   parts   what each part of a run comes to; together they are all calls, each once. A part is a seat, a step, a path of nodes of the
+--           graph (the outermost first), LangGraph's step number, and an attempt; `traces` are those of its calls in a graph
+--   calls   the first `max_calls` calls by their start, each with the number of its part
+-- NULL where there is no such run, or none that the caller may see. A run without a row of its own, of which only calls are known, is a
+-- part without a run.
+create function public.run_tree_v1(run text, max_calls integer default 1000) returns json
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  answer json;
+begin
+  execute format(
+    $query$
+      with recursive around (id, parent_run_id, service_type, service_id, service_name, distance) as (
+        select r.id, r.parent_run_id, r.service_type, r.service_id, r.service_name, 0 from public.service_runs as r where r.id = $1
+        union all
+        select r.id, r.parent_run_id, r.service_type, r.service_id, r.service_name, around.distance + 1
+        from around
+        inner join public.service_runs as r on r.id = around.parent_run_id
+        where around.distance < 100
+      ),
+
+      placed as materialized (
+        select
+          call.*,
+          dense_rank() over (
+            order by
+              call.service_run_id, call.panel_position, call.workflow_step, call.path, call.step_number, call.attempt
+          ) as part
+        from (
+          select
+            c.*, nullif(c.metadata ->> 'langgraph_path', '') as path, nullif(c.metadata ->> 'langgraph_step', '') as step_number,
+            nullif(c.metadata ->> 'attempt', '') as attempt
+          from public.token_usage_logs as c
+          where c.service_run_id = any($2)
+        ) as call
+      ),
+
+      parts as (
+        select
+          call.part, min(call.service_run_id) as service_run_id, min(call.panel_position) as panel_position,
+          min(call.workflow_step) as workflow_step, max(call.workflow_step_name) as workflow_step_name, min(call.path) as path,
+          min(call.step_number) as step_number, min(call.attempt) as attempt, max(call.agent_id) as agent_id,
+          max(call.agent_name) as agent_name,
+          array_agg(distinct call.trace_id) filter (where call.path is not null) as traces, min(call.created_at) as started_at,
+          max(call.created_at + coalesce(least(call.latency_ms, 1e12), 0) * interval '1 millisecond') as ended_at, %s
+        from placed as call
+        group by call.part
+      )
+
+      select json_build_object(
+        'id', $1,
+        'within', (
+          select coalesce(json_agg(json_build_object(
+            'id', a.id, 'service_type', a.service_type, 'service_id', a.service_id, 'service_name', a.service_name
+          ) order by a.distance desc), '[]')
+          from around as a
+          where a.distance > 0
+        ),
+        'runs', (
+          select coalesce(json_agg(json_build_object(
+            'id', r.id, 'parent_run_id', r.parent_run_id, 'organization_id', r.organization_id, 'user_id', r.user_id,
+            'session_id', r.session_id, 'service_type', r.service_type, 'service_id', r.service_id, 'service_name', r.service_name,
+            'agent_id', r.agent_id, 'workflow_id', r.workflow_id, 'panel_id', r.panel_id, 'panel_size', r.panel_size,
+            'solution_id', r.solution_id, 'status', r.status, 'started_at', r.started_at, 'ended_at', r.ended_at,
+            'error_type', r.error_type, 'metadata', r.metadata
+          ) order by r.started_at, r.id), '[]')
+          from public.service_runs as r
+          where r.id = any($2)
+        ),
+        'parts', (select coalesce(json_agg(p order by p.started_at, p.part), '[]') from parts as p),
+        'calls', (
+          select coalesce(json_agg(c order by c.created_at, c.id), '[]')
+          from (
+            select
+              call.id, call.part, call.created_at, call.latency_ms as response_time_ms, call.calls, call.agent_id, call.agent_name,
+              call.provider, call.model, call.call_type, call.message_type, call.prompt_tokens, call.completion_tokens,
+              call.total_tokens, trim_scale(call.input_cost)::text as input_cost, trim_scale(call.output_cost)::text as output_cost,
+              trim_scale(call.fees)::text as fees, trim_scale(call.total_cost)::text as total_cost,
+              trim_scale(call.potential_cost)::text as potential_cost, call.priced, call.usage_estimated, call.cache_hit, call.status,
+              call.error_type, call.attempt
+            from placed as call
+            order by call.created_at, call.id
+            limit greatest($3, 0)
+          ) as c
+        )
+      )
+      where exists (select from around) or exists (select from placed)
+    $query$, vital_private.run_sums()
+  ) into answer using run, vital_private.runs_within(run), max_calls;
+  return answer;
+end;
+$$;
+
+comment on function public.run_tree_v1(text, integer) is
+'A service run as it was: the runs nested in it, and what each seat, step, inner node and attempt came to.';
+
+-- Reports from the calls themselves ------------------------------------------------------------------------------------------------------
+
+insert into vital_private.usage_measures (position, name, unit, of_call, of_sums, fraction, in_reports, in_views, about) values
+(
+  120, 'tokens_per_dollar', 'tokens', null,
+  'case when s.unpriced_calls = 0 then round((s.prompt_tokens + s.completion_tokens) / nullif(s.total_cost, 0), 3) end',
+  null, true, false, 'Tokens for a US dollar; NULL where nothing was paid, or some calls have no price.'
+);
+
+insert into vital_private.usage_groupings (
+  position, name, is_report, groups, keys, source, condition, name_column, ranked_by, more_measures, day_detail, details
+) values
+(120, 'organizations', true, 'many', '{organization_id}', 'daily_totals', 'true', null, 'total_cost', '{}', null, null);
+
+-- A grouping of calls: one of the catalogue's, or one that no aggregation has.
+create function vital_private.call_grouping(name text) returns table (
+  keys text[], condition text, name_column text, ranked_by text, more_measures text[], day_detail text, details text
+)
+language sql
+stable
+set search_path = ''
+as $$
+  select g.keys, g.condition, g.name_column, g.ranked_by, g.more_measures, g.day_detail, g.details
+  from vital_private.usage_groupings as g
+  where g.name = call_grouping.name
+  union all
+  select g.keys, g.condition, g.name_column, 'total_cost', '{}', null, g.details
+  from (
+    values
+    ('time', '{}'::text[], 'true', null, null),
+    (
+      'sessions', '{organization_id, user_id, session_id}', 'u.session_id is not null', null,
+      'min(d.day) as first_day, max(d.day) as last_day'
+    ),
+    ('solutions', '{organization_id, solution_id}', 'u.solution_id is not null', null, null),
+    (
+      'runs', '{organization_id, service_run_id, service_type, user_id}', 'u.service_run_id is not null', 'service_name',
+      'min(d.day) as first_day'
+    )
+  ) as g (name, keys, condition, name_column, details)
+  where g.name = call_grouping.name
+$$;
+
+-- A report as usage_report_v1 gives it, from the calls: grouped by one or more groupings of the catalogue, by `sessions`, `solutions`,
+-- `runs` (calls of the run itself) or `time`, or by a key of the metadata (`metadata.prompt_version`); of the whole days in the time zone
+-- that the time touches (`grain` hour: whole hours). The cost of each row is told by `grain`: hour, day, week (from Monday) or month.
+-- `sort` is a measure, the largest first unless `ascending`; what has none comes last. "kept_since" says from when on calls are still
+-- there, where that is later than what was asked for; else it is null.
+create function public.usage_by_v1(
+  by text[],
+  since timestamptz,
+  until timestamptz,
+  filters text default '{}',
+  timezone text default 'UTC',
+  grain text default 'day',
+  sort text default null,
+  ascending boolean default false,
+  rows integer default 50
+) returns json
+language plpgsql
+stable
+set search_path = ''
+set work_mem = '64MB'
+as $$
+declare
+  whole constant text := case grain when 'hour' then 'hour' else 'day' end;
+  kept_since constant timestamptz := vital_private.rows_kept_since();
+  first_instant timestamptz;
+  last_instant timestamptz;
+  one text;
+  chosen record;
+  keys text[] := '{}'; -- the columns that make a group,
+  keys_of_metadata text := ''; -- those of them that metadata hold,
+  names text[] := '{}'; -- and names for people, of which the newest is told
+  conditions text[] := '{true}';
+  more text[] := '{}';
+  day_detail text;
+  details text;
+  ranked_by text := sort;
+  by_time boolean := false;
+  key_list text; -- each key followed by a comma
+  answer json;
+begin
+  if since is null or until is null then
+    raise exception 'A report needs to know from when until when.' using errcode = '22023';
+  end if;
+  if grain is null or grain not in ('hour', 'day', 'week', 'month') then
+    raise exception 'There is no grain %.', quote_nullable(grain) using errcode = '22023', hint = 'Choose hour, day, week or month.';
+  end if;
+  if sort is not null and not exists (
+    select from vital_private.usage_measures as m where m.name = sort and (m.in_reports or m.in_views)
+  ) then
+    raise exception 'There is no measure % to sort by.', quote_literal(sort) using errcode = '22023';
+  end if;
+  first_instant := date_trunc(whole, since, timezone);
+  last_instant := date_trunc(whole, until - interval '1 microsecond', timezone);
+  last_instant := case whole
+    when 'hour' then last_instant + interval '1 hour'
+    else ((last_instant at time zone timezone)::date + 1)::timestamp at time zone timezone
+  end;
+
+  foreach one in array by loop
+    if one like 'metadata.%' then
+      keys_of_metadata := keys_of_metadata || format(', call.metadata ->> %L as %I', substr(one, 10), one);
+      keys := keys || one;
+    else
+      select g.* into chosen from vital_private.call_grouping(one) as g;
+      if not found then
+        raise exception 'Calls cannot be grouped by %.', quote_nullable(one) using errcode = '22023';
+      end if;
+      by_time := by_time or one = 'time';
+      keys := keys || array(select k from unnest(chosen.keys) as k where k <> all(keys));
+      conditions := conditions || chosen.condition;
+      names := names || chosen.name_column;
+      more := more || chosen.more_measures;
+      day_detail := coalesce(day_detail, chosen.day_detail);
+      details := coalesce(details, chosen.details);
+      ranked_by := coalesce(ranked_by, chosen.ranked_by);
+    end if;
+  end loop;
+  names := array(select distinct n from unnest(names) as n where n is not null and n <> all(keys));
+  key_list := (select coalesce(string_agg(format('u.%I, ', k), ''), '') from unnest(keys) as k);
+
+  execute format(
+    $query$
+      with told as materialized (
+        select %1$s u.period, u.day, %2$s as detail, %3$s %4$s
+        from (
+          select call.*, %5$s as period, (call.created_at at time zone $1)::date as day %6$s
+          from vital_private.measured_calls as call
+          where call.created_at >= $2 and call.created_at < $3 and %7$s
+        ) as u
+        where %8$s
+        group by %1$s u.period, u.day
+      ),
+
+      groups as materialized (
+        select %1$s %9$s as time, %10$s %11$s as no_more, %4$s
+        from told as u
+        cross join lateral (select u.day, u.detail) as d
+        group by %1$s %9$s
+        having sum(u.calls) > 0
+      ),
+
+      placed as materialized (
+        select s.*, row_number() over (order by %12$s) as place
+        from groups as s
+        order by place
+        limit $4
+      ),
+
+      series as (
+        select p.place, u.period, sum(u.total_cost) as total_cost
+        from told as u
+        inner join placed as p on %13$s
+        group by 1, 2
+      ),
+
+      days as (
+        select e.place, jsonb_agg(jsonb_build_array(e.period, trim_scale(e.total_cost)::text) order by e.period) as days
+        from series as e
+        group by e.place
+      ),
+
+      total as materialized (
+        select %4$s from told as u
+      )
+
+      select json_build_object(
+        'report', array_to_string($5, ', '), 'since', $2, 'until', $3, 'timezone', $1, 'grain', $6, 'filters', $7::json,
+        'organization', $7::json ->> 'organization', 'fresh_at', now(), 'kept_since', case when $2 < $8 then $8 end,
+        'total', %14$s,
+        'rows', (
+          select coalesce(json_agg(
+            jsonb_build_object(
+              %15$s 'share', round(coalesce(s.total_cost / nullif(t.total_cost, 0), 0), 6), 'days', d.days
+            ) || %16$s
+            order by s.place
+          ), '[]')
+          from placed as s
+          inner join days as d on d.place = s.place
+        )
+      )
+      from total as t
+    $query$,
+    key_list,
+    coalesce(day_detail, 'null'),
+    (select coalesce(string_agg(format('max(u.%1$I) as %1$I, ', n), ''), '') from unnest(names) as n),
+    vital_private.sum_columns(),
+    case grain
+      when 'hour' then 'date_trunc(''hour'', call.created_at, $1)'
+      else format('date_trunc(%L, call.created_at at time zone $1)::date', grain)
+    end,
+    keys_of_metadata,
+    coalesce(nullif(vital_private.call_filter(filters), ''), 'true'),
+    array_to_string(conditions, ' and '),
+    case when by_time then 'u.period' else 'null::date' end,
+    (
+      select coalesce(string_agg(
+        format('(array_agg(u.%1$I order by u.day desc, u.%1$I desc) filter (where u.%1$I is not null))[1] as %1$I, ', n), ''
+      ), '')
+      from unnest(names) as n
+    ),
+    coalesce(details || ', null', 'null'),
+    concat_ws(
+      ', ',
+      case when by_time and sort is null then 's.time' end,
+      format('%s %s nulls last', vital_private.measure(coalesce(ranked_by, 'total_cost')), case when ascending then 'asc' else 'desc' end),
+      's.total_cost desc', 's.calls desc',
+      (select string_agg(format('s.%I', k), ', ') from unnest(keys) as k),
+      's.time'
+    ),
+    concat_ws(' and ', vital_private.same_keys(keys), case when by_time then 'u.period = p.time' else 'true' end),
+    vital_private.measures_json('t', more),
+    concat(
+      case when by_time then '''time'', s.time, ' end,
+      (select string_agg(format('%1$L, s.%1$I, ', k), '') from unnest(keys || names) as k),
+      (select string_agg(format('%1$L, s.%1$I, ', d[1]), '') from regexp_matches(details, ' as (\w+)', 'g') as d)
+    ),
+    vital_private.measures_json('s', more)
+  ) into answer using timezone, first_instant, last_instant, least(greatest(rows, 0), 100000), by, grain, filters, kept_since;
+  return answer;
+end;
+$$;
+
+comment on function public.usage_by_v1(text[], timestamptz, timestamptz, text, text, text, text, boolean, integer) is
+'What calls come to, by one or more groupings or keys of their metadata, in any time zone, from the calls themselves.';
+
+-- What an organization used from one instant to another, by service and model: an array of objects, amounts as text with all their
+-- digits. Whole days (UTC) come from the aggregation, which outlives the calls; the parts of days at both ends from the calls.
+create function public.invoice_v1(organization text, since timestamptz, until timestamptz) returns json
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  first_day constant timestamptz := date_trunc('day', since + interval '1 day' - interval '1 microsecond', 'UTC');
+  last_day constant timestamptz := date_trunc('day', until, 'UTC');
+  kept_since constant timestamptz := vital_private.rows_kept_since();
+  answer json;
+begin
+  perform vital_private.check_administered(organization);
+  if organization is null or since is null or until is null then
+    raise exception 'An invoice needs an organization, and from when until when.' using errcode = '22023';
+  end if;
+  if (since < least(first_day, until) and since < kept_since) or (until > greatest(last_day, since) and last_day < kept_since) then
+    raise exception 'The calls before % are gone, and with them what parts of days cost. Ask for whole days (UTC) there.', kept_since
+      using errcode = '55000';
+  end if;
+  execute format(
+    $query$
+      select coalesce(json_agg(json_build_object(
+        'service_type', s.service_type, 'provider', s.provider, 'model', s.model,
+        'calls', s.calls, 'failed_calls', s.failed_calls, 'cached_calls', s.cached_calls, 'unpriced_calls', s.unpriced_calls,
+        'estimated_calls', s.estimated_calls, 'prompt_tokens', s.prompt_tokens, 'completion_tokens', s.completion_tokens,
+        'input_cost', trim_scale(s.input_cost)::text, 'output_cost', trim_scale(s.output_cost)::text,
+        'fees', trim_scale(s.fees)::text, 'total_cost', trim_scale(s.total_cost)::text
+      ) order by s.service_type, s.total_cost desc, s.provider, s.model), '[]')
+      from (
+        select
+          u.service_type, u.provider, u.model, sum(u.calls) as calls, sum(u.failed_calls) as failed_calls,
+          sum(u.cached_calls) as cached_calls, sum(u.unpriced_calls) as unpriced_calls, sum(u.estimated_calls) as estimated_calls,
+          sum(u.prompt_tokens) as prompt_tokens, sum(u.completion_tokens) as completion_tokens, sum(u.input_cost) as input_cost,
+          sum(u.output_cost) as output_cost, sum(u.fees) as fees, sum(u.total_cost) as total_cost
+        from (
+          select u.service_type, u.provider, u.model, %2$s
+          from public.usage_aggregations_%1$s as u
+          where u.organization_id = $1 and u.day >= $4::date and u.day < $5::date
+          union all
+          select u.service_type, u.provider, u.model, %2$s
+          from vital_private.measured_calls as u
+          where u.organization_id = $1 and u.created_at >= $2 and u.created_at < least($4, $3)
+          union all
+          select u.service_type, u.provider, u.model, %2$s
+          from vital_private.measured_calls as u
+          -- Where both instants are in one day, the part above holds all calls.
+          where u.organization_id = $1 and u.created_at >= greatest($5, $4) and u.created_at < $3
+        ) as u
+        group by 1, 2, 3
+        having sum(u.calls) > 0
+      ) as s
+    $query$,
+    (select g.source from vital_private.usage_groupings as g where g.name = 'models'),
+    (
+      select string_agg('u.' || m, ', ')
+      from unnest(
+        '{calls, failed_calls, cached_calls, unpriced_calls, estimated_calls, prompt_tokens, completion_tokens, input_cost, output_cost,
+          fees, total_cost}'::text[]
+      ) as m
+    )
+  ) into answer using organization, since, until, first_day, last_day;
+  return answer;
+end;
+$$;
+
+comment on function public.invoice_v1(text, timestamptz, timestamptz) is
+'What an organization used from one instant to another, by service and model, exact to the last digit.';
+
+select vital_private.restrict_functions(
+  api => '{calls_v1, metadata_keys_v1, runs_v1, run_ids_v1, run_tree_v1, usage_by_v1, invoice_v1}',
+  helpers => '{runs_within, filter_column, call_filter, run_sums, no_such_filter, call_grouping}'
+);

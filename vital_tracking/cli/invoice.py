@@ -1,0 +1,143 @@
+"""`vital-tracking invoice`: what an organization used in a month, by service and model, adding up to the cent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+import typer
+
+from vital_tracking.cli.render import filters
+from vital_tracking.cli.render.columns import Column, fitted
+from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say
+from vital_tracking.cli.render.options import named, zone
+from vital_tracking.cli.render.session import Csv, Json, opened
+from vital_tracking.cli.render.times import days_text, month
+from vital_tracking.errors import StoreRejected, VitalError
+from vital_tracking.queries.invoice import Invoice, InvoiceLine, invoice
+from vital_tracking.queries.words import counted, usd
+
+_UTC: Final = "UTC"
+_CSV: Final = (
+    *("organization", "since", "until", "timezone", "line", "service", "provider", "model", "calls", "unpriced_calls"),
+    *("estimated_calls", "prompt_tokens", "completion_tokens", "cost", "amount"),
+)
+
+
+def invoice_command(
+    month_: Annotated[str, typer.Argument(metavar="MONTH", help="Such as 2026-11.")],
+    organization: Annotated[str, typer.Option(help="Whose.")],
+    timezone: filters.Timezone = _UTC,
+    json_: Json = False,
+    csv_: Csv = False,
+) -> None:
+    """Show what an organization used in a month: every service and model, fees apart, and what has no price.
+
+    The table is in cents, and adds up: the total is rounded to the cent, each line is cut off, and the cents that are then
+    missing go to the lines that lost most. What a line cost exactly stands beside it; JSON and CSV hold both.
+
+    \b
+    Examples:
+      vital-tracking invoice 2026-11 --organization acme
+      vital-tracking invoice 2026-11 --organization acme --timezone Europe/Berlin --csv > acme-2026-11.csv
+    """
+    zoned = timezone if timezone == _UTC else zone(timezone)
+    since, until = month(month_, zoned)
+    with opened() as store:
+        try:
+            bill = invoice(store, named(organization, "--organization"), since=since, until=until, timezone=zoned)
+        except StoreRejected as error:
+            if error.sqlstate != _GONE:
+                raise
+            raise VitalError(
+                "Calls of this month are gone by age, and with them what parts of days cost: days of UTC are still known. "
+                "Leave --timezone out."
+            ) from None
+    if json_:
+        as_json(bill)
+    elif csv_:
+        as_csv(list(_rows(bill)), _CSV)
+    else:
+        _show(bill)
+
+
+_GONE: Final = "55000"
+
+
+def _show(bill: Invoice) -> None:
+    days = days_text(bill.since, bill.until, bill.timezone)
+    say(printable(f"Invoice for organization {bill.organization}, {days} ({bill.timezone})"))
+    if not bill.lines:
+        say("Nothing was used. Which organizations there are: vital-tracking report organizations")
+        return
+    console.print(fitted("", _COLUMNS, list(_lines(bill))))
+    if bill.unpriced_calls:
+        models = sorted({line.model or "(no model)" for line in bill.lines if line.unpriced_calls})
+        say(
+            printable(
+                f"Not in it: {counted(bill.unpriced_calls, 'call')} without a known price, of {', '.join(models)}. "
+                "To price them: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
+            )
+        )
+    if bill.estimated_calls:
+        say(f"In it by estimated tokens, since nobody reported any: {counted(bill.estimated_calls, 'call')}.")
+    say(f"Exactly {usd(bill.cost)}; in cents by largest remainders, so that the lines add up to the total.")
+
+
+def _lines(bill: Invoice) -> Iterator[InvoiceLine | tuple[str, Decimal, Decimal]]:
+    """The lines, after those of each service what they come to together, and the total."""
+    subtotals = bill.subtotals()
+    for service in subtotals:
+        lines = [line for line in bill.lines if line.service == service]
+        yield from lines
+        if len(subtotals) > 1 and len(lines) > 1:
+            yield f"all of {service or '(no service)'}", *subtotals[service]
+    yield "total", bill.cost, bill.amount
+
+
+def _cell(of_line: str) -> Any:
+    return lambda line: "" if isinstance(line, tuple) else str(getattr(line, of_line) or "-")
+
+
+def _count(line: InvoiceLine | tuple[str, Decimal, Decimal], *names: str) -> str:
+    if isinstance(line, tuple) or line.kind == "fees":
+        return ""
+    return f"{sum(getattr(line, name) for name in names):,}"
+
+
+def _model(line: InvoiceLine | tuple[str, Decimal, Decimal]) -> str:
+    if isinstance(line, tuple):
+        return ""
+    model = line.model or "(no model)"
+    if line.kind == "fees":
+        return f"{model}: fees"
+    return f"{model}: unpriced" if line.calls and line.unpriced_calls == line.calls else model
+
+
+_COLUMNS: Final = (
+    Column("service", False, lambda line: line[0] if isinstance(line, tuple) else line.service or "(no service)"),
+    Column("provider", False, _cell("provider"), 4),
+    Column("model", False, _model),
+    Column("calls", True, lambda line: _count(line, "calls"), 2),
+    Column(
+        "unpriced",
+        True,
+        lambda line: "" if _count(line, "unpriced_calls") == "0" else _count(line, "unpriced_calls"),
+        1,
+    ),
+    Column("tokens", True, lambda line: _count(line, "prompt_tokens", "completion_tokens"), 3),
+    Column("exactly", True, lambda line: usd(line[1] if isinstance(line, tuple) else line.cost), 5),
+    Column("USD", True, lambda line: f"{line[2] if isinstance(line, tuple) else line.amount:,.2f}"),
+)
+
+
+def _rows(bill: Invoice) -> Iterator[dict[str, Any]]:
+    """The lines, and the total as the last row."""
+    head = {"organization": bill.organization, "since": bill.since, "until": bill.until, "timezone": bill.timezone}
+    for line in bill.lines:
+        facts = {name: getattr(line, name) for name in _CSV if name not in head and name != "line"}
+        yield {**head, "line": line.kind, **facts}
+    counts = {"calls": bill.calls, "unpriced_calls": bill.unpriced_calls, "estimated_calls": bill.estimated_calls}
+    tokens = {name: sum(getattr(line, name) for line in bill.lines) for name in ("prompt_tokens", "completion_tokens")}
+    yield {**head, "line": "total", **counts, **tokens, "cost": bill.cost, "amount": bill.amount}

@@ -1,0 +1,188 @@
+"""`vital-tracking members`: who belongs to an organization, and who may change that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import typer
+
+from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
+from vital_tracking.cli.render.options import chosen, named
+from vital_tracking.cli.render.session import Csv, Json, Yes, opened
+from vital_tracking.errors import VitalError
+from vital_tracking.queries.members import (
+    ROLES,
+    MemberChange,
+    MemberRefused,
+    add_member,
+    change_member,
+    members,
+    remove_member,
+)
+from vital_tracking.settings import Settings
+
+app = typer.Typer(
+    help="Members of organizations: who sees what of it, and who may change that.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+User = Annotated[str, typer.Argument(help="The user's id, as in his token's `sub`.")]
+Organization = Annotated[
+    str | None, typer.Option(help="The organization's id; by default the one of VITAL_ORGANIZATION_ID.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Also where that leaves the organization without an admin.")]
+
+_COLUMNS: Final = ("organization_id", "user_id", "role", "created_at")
+_ROLE_HELP: Final = (
+    "member (sees what is his own), auditor (sees all of the organization) or admin (changes members and budgets, too)."
+)
+
+
+def _roles() -> list[str]:
+    return list(ROLES)
+
+
+@app.command("list")
+def list_members(
+    organization: Annotated[str | None, typer.Option(help="Only this organization's.")] = None,
+    json_: Json = False,
+    csv_: Csv = False,
+) -> None:
+    """List members, of all organizations or of one.
+
+    \b
+    Examples:
+      vital-tracking members list
+      vital-tracking members list --organization acme --csv
+    """
+    with opened() as store:
+        rows = members(store, organization=organization, limit=10_000)
+    if json_:
+        as_json(rows)
+    elif csv_:
+        as_csv(rows, _COLUMNS)
+    elif not rows:
+        whose = f" of organization {organization}" if organization is not None else ""
+        say(f"No members{whose}. To add one: vital-tracking members add USER --organization {organization or 'acme'}")
+    else:
+        headings = (("organization", False), ("user", False), ("role", False), ("since", False))
+        cells = [(row["organization_id"], row["user_id"], row["role"], f"{row['created_at']:%Y-%m-%d}") for row in rows]
+        console.print(table("", headings, cells))
+
+
+@app.command("add")
+def add(
+    user: User,
+    organization: Organization = None,
+    role: Annotated[str, typer.Option(help=_ROLE_HELP, autocompletion=_roles)] = "member",
+    json_: Json = False,
+) -> None:
+    """Make a user a member of an organization.
+
+    \b
+    Examples:
+      vital-tracking members add 8f14e45f-ceea-4672-9d5a-1f0d8a0f5c11 --organization acme
+      vital-tracking members add u-2 --organization acme --role admin
+    """
+    wanted = chosen(role, "role", ROLES)
+    with opened() as store:
+        _tell(lambda: add_member(store, _organization(organization), named(user, "USER"), wanted), json_=json_)
+
+
+@app.command("promote")
+def promote(
+    user: User,
+    organization: Organization = None,
+    to: Annotated[str, typer.Option("--to", help="admin or auditor.", autocompletion=_roles)] = "admin",
+    json_: Json = False,
+) -> None:
+    """Make a member an admin, or an auditor.
+
+    \b
+    Examples:
+      vital-tracking members promote u-1 --organization acme
+      vital-tracking members promote u-1 --organization acme --to auditor
+    """
+    wanted = chosen(to, "role", ("admin", "auditor"))
+    with opened() as store:
+        _tell(lambda: change_member(store, _organization(organization), user, wanted), json_=json_)
+
+
+@app.command("demote")
+def demote(
+    user: User,
+    organization: Organization = None,
+    to: Annotated[str, typer.Option("--to", help="member or auditor.", autocompletion=_roles)] = "member",
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Take the role of an admin or auditor from a member.
+
+    \b
+    Examples:
+      vital-tracking members demote u-1 --organization acme
+    """
+    wanted = chosen(to, "role", ("member", "auditor"))
+    with opened() as store:
+        _tell(lambda: change_member(store, _organization(organization), user, wanted, force=force), json_=json_)
+
+
+@app.command("remove")
+def remove(
+    user: User,
+    organization: Organization = None,
+    force: Force = False,
+    yes: Yes = False,
+    json_: Json = False,
+) -> None:
+    """Remove a member from an organization. The user's calls stay; to forget them: vital-tracking forget-user
+
+    \b
+    Examples:
+      vital-tracking members remove u-1 --organization acme
+    """
+    whose = _organization(organization)
+    if not yes:
+        typer.confirm(f"Remove {user} from organization {whose}?", abort=True)
+    with opened() as store:
+        _tell(lambda: remove_member(store, whose, user, force=force), json_=json_)
+
+
+def _organization(given: str | None) -> str:
+    organization = given if given is not None else Settings.from_env().organization_id
+    if organization is None:
+        raise typer.BadParameter("of which organization? --organization acme, or set VITAL_ORGANIZATION_ID")
+    return named(organization, "--organization")
+
+
+def _tell(change: Callable[[], MemberChange], *, json_: bool) -> None:
+    """Make a change and say what it came to; a refusal with the command that helps."""
+    try:
+        done = change()
+    except MemberRefused as error:
+        raise VitalError(f"{error}{_HELP.get(error.reason, '')}") from None
+    if json_:
+        as_json(done)
+        return
+    who, where = done["user_id"], f"organization {done['organization_id']}"
+    if done["after"] is None:
+        say(f"{who} is no longer in {where} (was {done['before']})")
+    elif done["before"] == done["after"]:
+        say(f"{who} is {_a(done['after'])} of {where} already")
+    else:
+        was = f" (was {done['before']})" if done["before"] else ""
+        say(f"{who} is now {_a(done['after'])} of {where}{was}")
+    say("Noted in the audit: vital-tracking export audit audit.csv")
+
+
+def _a(role: str) -> str:
+    return f"{'a' if role == 'member' else 'an'} {role}"
+
+
+_HELP: Final = {
+    "is_a_member": " On the command line: vital-tracking members promote or demote",
+    "is_no_member": " On the command line: vital-tracking members add",
+    "is_the_last_admin": " On the command line: --force",
+}

@@ -1,0 +1,74 @@
+"""Which calls a question is about: one set of filters for calls, reports, runs and exports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Final
+
+from vital_tracking.queries.catalogue import FILTERS
+
+_BEYOND: Final = ("run", "step", "metadata", "search")
+"""Filters that no single column decides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Only calls for which all that is given holds; None for any. `since` and `until` (without it) cut by the call's start.
+
+    `user`, `session`, `agent` and so on are ids; `step` is a step's id or name, or a node of the outermost graph; `run` a service
+    run with all that is nested in it; `status` one of `core.record.STATUSES`. `unpriced` and `blocked` leave only calls without
+    a known price, or stopped by a budget. `metadata` are keys with the values, as text, that they must have. `search` holds
+    words that must each occur in a name, an id or a tag.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    organization: str | None = None
+    user: str | None = None
+    session: str | None = None
+    service: str | None = None
+    agent: str | None = None
+    tier: str | None = None
+    workflow: str | None = None
+    step: str | None = None
+    panel: str | None = None
+    solution: str | None = None
+    run: str | None = None
+    framework: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    message_type: str | None = None
+    call_type: str | None = None
+    status: str | None = None
+    error: str | None = None
+    unpriced: bool = False
+    blocked: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    search: str | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The filters that let not every call pass, by name, without `since` and `until`."""
+        named = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("since", "until")}
+        return {name: value for name, value in named.items() if value not in (None, False, {})}
+
+    @property
+    def equals(self) -> dict[str, object]:
+        """The columns of a call that must hold a value, with the value, for whoever reads the table itself."""
+        wanted = {FILTERS[name]: value for name, value in self.given.items() if name in FILTERS and name != "unpriced"}
+        if self.blocked:
+            wanted["status"] = "blocked"
+        return {**wanted, FILTERS["unpriced"]: False} if self.unpriced else wanted
+
+    @property
+    def beyond_equals(self) -> tuple[str, ...]:
+        """The filters given that `equals` cannot say."""
+        return tuple(name for name in self.given if name in _BEYOND)
+
+    def text(self, *, with_times: bool = True) -> str:
+        """The filters as the database's functions take them."""
+        times = {"since": self.since, "until": self.until} if with_times else {}
+        return json.dumps(self.given | {name: at.isoformat() for name, at in times.items() if at is not None})
