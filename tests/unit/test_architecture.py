@@ -96,7 +96,9 @@ def test_the_pages_stand_on_the_read_side_alone() -> None:
     for module, others in ARROWS.items():
         if room_of(module) == "web":
             rooms = {room_of(other) for other in others}
-            assert rooms <= {"web", "queries", "stores", "settings", "environment", "core", "errors"}, f"{module} imports {rooms}"
+            assert rooms <= {"web", "queries", "stores", "settings", "environment", "core", "errors"}, (
+                f"{module} imports {rooms}"
+            )
 
 
 def test_modules_are_small() -> None:

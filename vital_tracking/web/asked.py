@@ -35,7 +35,7 @@ class Asked:
         """The same with further filters."""
         return replace(self, filters={**self.filters, **{name: (value,) for name, value in more.items()}})
 
-    def query(self, *, without: Sequence[str] = (), **changes: str | None) -> str:
+    def query(self, without: Sequence[str] = (), /, **changes: str | None) -> str:
         """The query string that asks for this, with changes: a filter or a parameter of the time; None takes it away."""
         pairs = [(name, value) for name, value in self.given.items() if name not in changes and name not in without]
         pairs += [

@@ -38,8 +38,8 @@ NAVIGATION: Final = (
             ("frameworks", "Frameworks", "frameworks"),
         ),
     ),
-    ("Work", (("workflows", "Workflows", "workflows"), ("panels", "Panels", "panels"))),
-    ("Find", (("explore", "Explore", "explore"),)),
+    ("Work", (("workflows", "Workflows", "workflows"), ("panels", "Panels", "panels"), ("runs", "Runs", "runs"))),
+    ("Find", (("calls", "Calls", "calls"), ("explore", "Explore", "explore"))),
 )
 """The pages: under which heading, by which name, at which path."""
 
@@ -70,18 +70,19 @@ def answer(request: Request, who: Identity, store: Store, asked: Asked, build: C
 def _csv(page: Page, part_id: str | None) -> Response:
     for part in page.parts:
         if part.id == part_id:
-            name = f"{page.name}-{part.id}.csv"
-            return StreamingResponse(
-                part.csv(),
-                media_type="text/csv; charset=utf-8",
-                headers={"Content-Disposition": f'attachment; filename="{name}"'},
-            )
+            return csv_response(part.csv(), f"{page.name}-{part.id}.csv")
     offered = ", ".join(part.id for part in page.parts)
     raise Problem(404, "no-such-part", "There is no such part", hint=f"This page has the parts {offered}.")
 
 
+def csv_response(lines: Iterator[str], name: str) -> Response:
+    """Lines of CSV as a file of that name, sent as they come."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
+
+
 def _navigation(asked: Asked, root: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    kept = asked.query(without=tuple(asked.filters))
+    kept = asked.query(tuple(asked.filters))
     query = f"?{kept}" if kept else ""
     return [
         (heading, [(name, label, f"{root}/{path}{query}") for name, label, path in links])
@@ -95,7 +96,7 @@ def _chips(request: Request, asked: Asked) -> Iterator[tuple[str, str, str]]:
             continue
         label = DIMENSIONS.get(name, name.removeprefix("metadata.")).capitalize()
         shown = ", ".join("none" if value is None else value for value in values)
-        yield label, shown, f"{request.url.path}?{asked.query(without=(name,))}"
+        yield label, shown, f"{request.url.path}?{asked.query((name,))}"
 
 
 def _range(asked: Asked) -> dict[str, Any]:
@@ -121,7 +122,8 @@ def _fresh(store: Store) -> str:
     newest = last_call_at(store)
     if newest is None:
         return "No call is recorded yet. Sums are kept with every call, so what is recorded is counted at once."
-    return f"Sums are kept with every call, so all that is recorded is counted. The newest call began {numbers.moment(newest)} UTC."
+    said = "Sums are kept with every call, so all that is recorded is counted."
+    return f"{said} The newest call began {numbers.moment(newest)} UTC."
 
 
 def _who(who: Identity) -> dict[str, Any]:

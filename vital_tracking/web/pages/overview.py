@@ -9,8 +9,8 @@ from vital_tracking.errors import StoreRejected
 from vital_tracking.queries.explore import Explored
 from vital_tracking.queries.forecast import Forecast, cost_forecast, has_history
 from vital_tracking.web import numbers
-from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
 from vital_tracking.web.page import Card, Chart, Column, Page, Part
+from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
 from vital_tracking.web.view import View
 
 _TOTALS: Final = (

@@ -11,9 +11,9 @@ from typing import Final
 
 from vital_tracking.queries.explore import ANY
 from vital_tracking.web import numbers
+from vital_tracking.web.page import Card, Chart, Column, Page, Part
 from vital_tracking.web.pages.common import by_time, name_of, ranking, time_column, with_rates
 from vital_tracking.web.pages.overview import notices
-from vital_tracking.web.page import Card, Chart, Column, Page, Part
 from vital_tracking.web.view import View
 
 
@@ -113,9 +113,7 @@ def page(view: View, name: str) -> Page:
         cards=_cards(view, total.total),
         parts=parts,
         notices=notices(total.total),
-        crumbs=[]
-        if one is None
-        else [(subject.about, f"{view.path(name)}?{view.asked.query(without=subject.dimensions)}")],
+        crumbs=[] if one is None else [(subject.about, f"{view.path(name)}?{view.asked.query(subject.dimensions)}")],
     )
 
 
