@@ -20,8 +20,8 @@ class Filters:
 
     `id` is a call's own; `user`, `session`, `agent` and so on are ids, too; `step` is a step's id or name, or a node of the
     outermost graph; `run` a service run with all that is nested in it; `status` one of `core.record.STATUSES`. `unpriced` and
-    `blocked` leave only calls without a known price, or stopped by a budget. `metadata` are keys with the values, as text, that they must have. `search` holds
-    words that must each occur in a name, an id or a tag.
+    `blocked` leave only calls without a known price, or stopped by a budget. `metadata` are keys with the values, as text, that
+    they must have. `search` holds words that must each occur in a name, an id or a tag.
     """
 
     since: datetime | None = None

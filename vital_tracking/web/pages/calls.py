@@ -183,7 +183,7 @@ def _columns(view: View) -> list[Column]:
         Column("total_cost", "Cost", "usd", none="unpriced"),
         Column("response_time_ms", "Took", "ms"),
         Column("ended", "Ended", "flag"),
-        Column("marks", "", "flag"),
+        Column("marks", "Notes", "flag"),
     ]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Final
 
-from vital_tracking.errors import StoreRejected
 from vital_tracking.queries.explore import Explored
-from vital_tracking.queries.forecast import Forecast, cost_forecast, has_history
+from vital_tracking.queries.forecast import Forecast
+from vital_tracking.queries.reports import WEEKDAYS, month_end
 from vital_tracking.web import numbers
 from vital_tracking.web.page import Card, Chart, Column, Page, Part
 from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
@@ -17,14 +17,13 @@ _TOTALS: Final = (
     "calls", "failed_calls", "blocked_calls", "unpriced_calls", "estimated_calls", "cached_calls", "total_tokens", "total_cost",
     "potential_cost", "cache_savings", "hit_rate", "success_rate", "active_users",
 )  # fmt: skip
-WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def page(view: View) -> Page:
     """The overview of a time."""
     now = view.explore(measures=_TOTALS)
     before = view.explore(period=view.asked.period.before(), measures=_TOTALS)
-    ahead = forecast(view)
+    ahead = month_end(view.store, view.asked.period, view.asked.filters)
     return Page(
         "overview",
         "What is spent, and on what?",
@@ -46,19 +45,6 @@ def page(view: View) -> Page:
         ],
         notices=notices(now.total),
     )
-
-
-def forecast(view: View) -> Forecast | None:
-    """Where the month ends, for what may be forecast: all calls, or an organization's. None where it cannot be told."""
-    if set(view.asked.filters) - {"organization"}:
-        return None
-    try:
-        ahead = cost_forecast(
-            view.store, organization=view.asked.only.get("organization"), timezone=view.asked.period.timezone
-        )
-    except StoreRejected:
-        return None
-    return ahead if has_history(ahead) else None
 
 
 def notices(total: Any) -> list[str]:

@@ -57,7 +57,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
                     Column("total_cost", "Cost", "usd"),
                     Column("duration_ms", "Took", "ms"),
                     Column("ended", "Ended", "flag"),
-                    Column("marks", "", "flag"),
+                    Column("marks", "Notes", "flag"),
                 ],
                 [{**row, **_shown(row)} for row in rows],
                 empty="No run in this time.",
