@@ -4,7 +4,8 @@
 # make check  style, types, architecture, SQL
 # make bench  what it costs, beside what you would take instead, in a quarter of an hour; docs/performance.md has the figures
 # make bench-full  the same for longer, at more sizes, in an hour; JSON=FILE keeps the figures of both
-# make bench-reports  how fast reports are at CALLS calls; at CALLS=10000000 it takes 7 GB and an hour
+# make bench-reports  how long every view and reading function takes at CALLS calls, as each role, and how it grows, in a quarter of an hour;
+#             at CALLS=10000000 it takes 10 GB and an hour
 # make soak   storms on budgets and delivery, then ten minutes of mixed load, forks and outages: does nothing overspend, is every call
 #             stored once, do memory and files stay flat?
 #
@@ -12,7 +13,7 @@
 
 PYTHON ?= python3
 MINUTES ?= 10
-CALLS ?= 1000000
+CALLS ?= 3000000
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
@@ -48,7 +49,7 @@ bench-full: $(VENV)/.bench
 	$(BIN)/python -m benchmarks --full $(if $(JSON),--json $(JSON))
 
 bench-reports: $(VENV)/.test
-	$(BIN)/python -m benchmarks.reports --calls $(CALLS)
+	$(BIN)/python -m benchmarks.reports_readers --calls $(CALLS)
 
 soak: $(VENV)/.test
 	$(BIN)/python -m benchmarks.storms

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.figures import Claim, Found, Part, Table, apart, claims_table, file_to_write, machine
 
 PARTS = ("overhead", "memory", "delivery", "admission", "spool", "reports", "growth")
-ON_DEMAND = ("reports_large",)  # those that take an hour
+ON_DEMAND = ("reports_large", "reports_readers")  # those that take an hour
 DOCS = Path(__file__).parents[1] / "docs"
 
 

@@ -81,6 +81,8 @@ def filled(server: str, size: Size) -> str:
         there = connection.execute("select from pg_database where datname = %s", [size.database]).fetchall()
     if there:
         return make_conninfo(server, dbname=size.database)
+    with psycopg.connect(server, autocommit=True) as connection:  # what an interrupted run has left
+        connection.execute(f"drop database if exists {size.database}_unfinished".encode())
     url = a_database(server, f"{size.database}_unfinished", [{n: str(v) for n, v in b.items()} for b in BUDGETS])
     usage.load(url, size.calls, size.days, size.organizations, size.users)
     with psycopg.connect(url, autocommit=True) as connection:

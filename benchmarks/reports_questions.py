@@ -36,6 +36,8 @@ NAMED: Final[Mapping[str, str]] = {
     "agent_id": "'agent-0'",
     "user_id": f"'{BIG_USER}'",
     "run_id": "'run-1000'",
+    "run": "'run-1000'",
+    "prefix": "'run-100'",
     "entities": f"""'{{"organization": "{BIG_ORGANIZATION}", "user": "{BIG_USER}"}}'""",
     "month": "to_char(now(), 'YYYY-MM')",
     "first_month": "current_date",
@@ -43,8 +45,8 @@ NAMED: Final[Mapping[str, str]] = {
     "fraction": "0.95",
     "fractions": "'{0.5, 0.95}'",
 }
-# Functions whose default time is shorter than a month look at that.
-OWN_TIME: Final = ("usage_anomalies", "anomalies_v1", "duplicate_requests", "duplicates_v1")
+# What these are asked of is a week.
+OF_A_WEEK: Final = ("usage_anomalies", "anomalies_v1", "duplicate_requests", "duplicates_v1")
 # What no page asks: it goes through all calls, by day or night, in batches.
 NO_PAGE: Final = (
     "audit_usage_v1",
@@ -156,8 +158,10 @@ def _of_functions(connection: Connection) -> Iterator[Question]:
         function = name if schema == "public" else f"{schema}.{name}"
         names = [argument.removeprefix("p_") for argument in arguments]
         if choice := next((argument for argument in names if argument in ("by", "report")), None):
-            for grouping in offered[name]:
-                yield _asked(function, arguments, required, signed_in, {choice: f"'{grouping}'"}, f" {grouping}")
+            for grouping in offered.get(name, offered["usage_report_v1"]):
+                several = name not in offered  # it takes an array of groupings
+                chosen = {choice: f"array['{grouping}']" if several else f"'{grouping}'"}
+                yield _asked(function, arguments, required, signed_in, chosen, f" {grouping}")
         else:
             yield _asked(function, arguments, required, signed_in, {}, "")
 
@@ -173,8 +177,12 @@ def _asked(
             plain = argument.removeprefix("p_")
             if plain in ORGANIZATION or plain == "organization":
                 value: str | None = organization
-            elif place >= required and (function in OWN_TIME or plain not in ("days", "since", "until")):
+            elif plain == "filters":  # since, until and organization, as JSON
+                value = f"json_build_object('since', now() - interval '30 days', 'organization', {organization})::text"
+            elif place >= required and plain not in ("days", "since", "until"):
                 continue
+            elif plain == "since" and function in OF_A_WEEK:
+                value = "now() - interval '7 days'"
             else:
                 value = {**NAMED, **chosen}.get(plain)
             if value is None:

@@ -75,7 +75,7 @@ def once(connection: Connection, query: str, reader: str) -> tuple[float, float,
             connection.execute(query.encode()).fetchall()
     except psycopg.errors.QueryCanceled:
         wrong = "cut off"
-    except psycopg.errors.InsufficientPrivilege:
+    except (psycopg.errors.InsufficientPrivilege, psycopg.DataError):
         wrong = "refused"
     return (time.perf_counter() - started) * 1000, (int(schedule.read_text().split()[0]) - before) / 1e6, wrong
 

@@ -11,8 +11,6 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from dotenv import dotenv_values
-
 from vital_tracking.errors import SettingsError
 
 ENVIRONMENT: Final = "the environment"
@@ -266,6 +264,8 @@ def _is_there(path: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, str]:
+    from dotenv import dotenv_values
+
     try:
         return {name: value for name, value in dotenv_values(path).items() if value}
     except (OSError, UnicodeDecodeError) as error:

@@ -6,18 +6,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import platformdirs
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from vital_tracking.core.rates import ceiling_rates
 from vital_tracking.environment import (
-    JWT_SECRET,
     OUR_OWN,
     PROVIDER_KEYS,
-    PUBLISHABLE_KEYS,
     Found,
     Given,
-    first_of,
     found_settings,
     in_file,
     misspelt,
@@ -31,8 +27,8 @@ class Settings(BaseModel):
     """Where the data go and how they are sent. Times (`_s`) are seconds; keys are SecretStr and never printed.
 
     Where: `supabase_url` with `supabase_service_key`, else `database_url` (a URL or libpq's connection string), else the embedded
-    PostgreSQL in `data_dir`, of `postgres_version` 16 or 18. `supabase_publishable_key` and `supabase_jwt_secret` are for signing
-    people in. `organization_id` is that of calls which name none. `found` says which variables were read, and where.
+    PostgreSQL in `data_dir`, of `postgres_version` 16 or 18. `organization_id` is that of calls which name none. `found` says
+    which variables were read, and where.
 
     Delivery: as soon as `batch_size` calls wait or `flush_interval_s` have passed, up to `max_batch_size` at once; with
     `background` False only in `flush`. `spool` in `spool_dir`: segments of `segment_bytes`, `spool_bytes` in all, synced every
@@ -47,12 +43,11 @@ class Settings(BaseModel):
     found, None: no hash. `provider_keys` are for the demonstration alone.
     """
 
-    model_config = ConfigDict(frozen=True)
+    # Built when the first is made, not with the package: that takes as long as all other classes of it together.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     supabase_url: str | None = None
     supabase_service_key: SecretStr | None = None
-    supabase_publishable_key: SecretStr | None = None
-    supabase_jwt_secret: SecretStr | None = None
     database_url: SecretStr | None = None
     data_dir: Path | None = None
     postgres_version: int = 18
@@ -112,12 +107,9 @@ def _read(given: Mapping[str, Given]) -> Settings:
         if meant in OUR_OWN and meant not in given:
             raise SettingsError(name, f"is no setting{in_file(given[name])}", f"Did you mean {meant}?")
     place = store_choice(given)
-    publishable = first_of(env, PUBLISHABLE_KEYS)
     return Settings(
         supabase_url=place.supabase_url,
         supabase_service_key=SecretStr(place.service_key) if place.service_key else None,
-        supabase_publishable_key=SecretStr(env[publishable].strip()) if publishable else None,
-        supabase_jwt_secret=SecretStr(env[JWT_SECRET].strip()) if JWT_SECRET in env else None,
         database_url=SecretStr(place.database_url) if place.database_url else None,
         data_dir=_folder(env, "VITAL_DATA_DIR"),
         postgres_version=_choice(env, "VITAL_POSTGRES_VERSION", 18, (16, 18)),
@@ -149,6 +141,8 @@ def default_data_dir() -> Path:
     """The user's data folder. The superuser's is one that the server's own user can pass through: it never runs as root."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/var/lib/vital_tracking")
+    import platformdirs
+
     return Path(platformdirs.user_data_dir("vital_tracking", appauthor=False))
 
 

@@ -119,15 +119,14 @@ begin
 end;
 $$;
 
--- What the service role calls, the auditor calls where it can change nothing: where it runs with its caller's rights, or is STABLE, in
--- which PostgreSQL refuses to write.
+-- What the service role calls, the auditor calls where it is STABLE or IMMUTABLE: in such functions PostgreSQL refuses to write.
 create function vital_private.lend_auditor(routine regprocedure) returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
   if exists (select from pg_catalog.pg_roles where rolname = 'vital_auditor') and exists (
-    select from pg_catalog.pg_proc as p where p.oid = routine and (not p.prosecdef or p.provolatile <> 'v')
+    select from pg_catalog.pg_proc as p where p.oid = routine and p.provolatile <> 'v'
   ) then
     execute format('grant execute on routine %s to vital_auditor', routine);
   end if;
@@ -192,15 +191,17 @@ begin
     raise exception 'There is no function %.', missing using errcode = '42883';
   end if;
   for routine in
-    select p.oid::regprocedure as signature, 'service_role' || case when p.prosecdef then '' else ', authenticated' end as callers
+    select
+      p.oid::regprocedure as signature, 'service_role' || case when p.prosecdef then '' else ', authenticated' end as callers,
+      not p.prosecdef and p.provolatile = 's' and coalesce(array_to_string(p.proconfig, ' '), '') not like '%statement_timeout=%' as unlimited
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'public'::regnamespace and p.proname = any(api)
     union all
-    select p.oid::regprocedure, 'service_role, authenticated'
+    select p.oid::regprocedure, 'service_role, authenticated', false
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'vital_private'::regnamespace and p.proname = any(helpers)
     union all
-    select p.oid::regprocedure, null
+    select p.oid::regprocedure, null, false
     from pg_catalog.pg_proc as p
     where p.pronamespace = 'vital_private'::regnamespace and p.proname <> all(helpers)
       and (has_function_privilege('public', p.oid, 'execute') or has_function_privilege('anon', p.oid, 'execute'))
@@ -209,6 +210,10 @@ begin
     if routine.callers is not null then
       execute format('grant execute on routine %s to %s', routine.signature, routine.callers);
       perform vital_private.lend_auditor(routine.signature);
+    end if;
+    -- What signed-in users may ask is ended after a while: the Data API applies this limit to the whole request.
+    if routine.unlimited then
+      execute format('alter routine %s set statement_timeout = ''8s''', routine.signature);
     end if;
   end loop;
 end;
@@ -219,24 +224,12 @@ $$;
 create function vital_private.check_given(argument text, value text) returns void
 language plpgsql
 immutable
+parallel safe
 set search_path = ''
 as $$
 begin
   if value is null then
     raise exception '% must be given: it is NULL.', argument using errcode = '22004';
-  end if;
-end;
-$$;
-
--- Refuse a time that ends before it begins.
-create function vital_private.check_span(since timestamptz, until timestamptz) returns void
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  if until < since then
-    raise exception 'until (%) must not be before since (%).', until, since using errcode = '22023';
   end if;
 end;
 $$;
@@ -274,4 +267,4 @@ comment on table vital_private.migrations is 'Which migrations of vital_tracking
 comment on column vital_private.migrations.hash is 'SHA-256 of the file without comments and layout; NULL: not known.';
 
 select vital_private.restrict_relation('vital_private.migrations');
-select vital_private.restrict_functions(helpers => '{check_given, check_span}');
+select vital_private.restrict_functions(helpers => '{check_given}');

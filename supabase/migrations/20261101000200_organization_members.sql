@@ -31,6 +31,17 @@ as $$
   where user_id = (select auth.jwt()) ->> 'sub' and role in ('admin', 'auditor')
 $$;
 
+-- The signed-in user: the subject of the token. For functions and views, which roles call that may not use Supabase's schema auth, such
+-- as vital_auditor; policies ask auth.jwt() themselves.
+create function vital_private.subject() returns text
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select (select auth.jwt()) ->> 'sub'
+$$;
+
 -- Refuse a user of the API who does not administer the organization. NULL stands for all organizations: only the service role may
 -- ask about those.
 create function vital_private.check_administered(organization text) returns void
@@ -60,7 +71,7 @@ begin
 end;
 $$;
 
-select vital_private.restrict_functions(helpers => '{administered_organizations, check_administered, organizations_to_read}');
+select vital_private.restrict_functions(helpers => '{subject, administered_organizations, check_administered, organizations_to_read}');
 select vital_private.restrict_relation('public.organization_members', readers => '{authenticated, service_role}');
 grant insert, update, delete on public.organization_members to service_role;
 

@@ -85,7 +85,7 @@ as $$
     -- A window that the caller may not see would look as if nothing were spent.
     and (
       current_user <> 'authenticated'
-      or (b.entity_type = 'user' and e.value = (select auth.jwt()) ->> 'sub')
+      or (b.entity_type = 'user' and e.value = (select vital_private.subject()))
       or b.organization_id = any((select vital_private.administered_organizations())::text[])
       or (b.entity_type = 'organization' and e.value = any((select vital_private.administered_organizations())::text[]))
     )

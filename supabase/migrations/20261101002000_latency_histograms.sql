@@ -39,6 +39,9 @@ declare
   above integer;
   answer double precision[] := '{}';
 begin
+  if fractions is null then
+    raise exception 'fractions must be given: it is NULL.' using errcode = '22004';
+  end if;
   if coalesce(histogram, 0) <= 0 then
     return null;
   end if;
@@ -49,7 +52,7 @@ begin
   end loop;
   foreach fraction in array fractions loop
     if fraction is null or not fraction between 0 and 1 then
-      raise exception 'A percentile is asked for by a number from 0 to 1, not %.', coalesce(fraction::text, 'NULL')
+      raise exception 'A percentile is asked for by a fraction from 0 to 1, not %.', coalesce(fraction::text, 'NULL')
         using errcode = '22023', hint = 'For the 95th percentile: 0.95.';
     end if;
     rank := fraction * (total - 1);

@@ -6,7 +6,7 @@
 --   usage_aggregations_daily_totals   day, organization, service                                                        0.9
 --   usage_aggregations_hourly_totals  hour, organization, service                                                       5
 --   usage_aggregations_daily_users    day, organization, user, service                                                  8
---   usage_aggregations_daily_agents   day, organization, service, agent, tier, framework, provider, model, message type 21
+--   usage_aggregations_daily_agents   day, organization, service, agent, tier, framework, provider, model, message type 30
 --   usage_aggregations_daily_parts    day, organization, service, panel, seat, workflow, step, agent                    17
 -- Hours and days are those of UTC. The columns of measures are added by vital_private.build_usage_aggregations() below.
 
@@ -74,12 +74,12 @@ create unique index usage_aggregations_daily_users_key on public.usage_aggregati
 create unique index usage_aggregations_daily_parts_key on public.usage_aggregations_daily_parts
 (organization_id, day, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id) nulls not distinct;
 
--- For reports over all organizations. Rows are written in the order of time, which is all that a block range index needs.
-create index usage_aggregations_hourly_totals_time on public.usage_aggregations_hourly_totals using brin (hour_start);
-create index usage_aggregations_daily_totals_time on public.usage_aggregations_daily_totals using brin (day);
-create index usage_aggregations_daily_agents_time on public.usage_aggregations_daily_agents using brin (day);
-create index usage_aggregations_daily_users_time on public.usage_aggregations_daily_users using brin (day);
-create index usage_aggregations_daily_parts_time on public.usage_aggregations_daily_parts using brin (day);
+-- For reports over all organizations, and for views of the newest days, which are read in the order of this index until there are enough.
+create index usage_aggregations_hourly_totals_time on public.usage_aggregations_hourly_totals (hour_start, organization_id);
+create index usage_aggregations_daily_totals_time on public.usage_aggregations_daily_totals (day, organization_id);
+create index usage_aggregations_daily_agents_time on public.usage_aggregations_daily_agents (day, organization_id);
+create index usage_aggregations_daily_users_time on public.usage_aggregations_daily_users (day, organization_id);
+create index usage_aggregations_daily_parts_time on public.usage_aggregations_daily_parts (day, organization_id);
 create index usage_aggregations_daily_users_user on public.usage_aggregations_daily_users (user_id, day);
 
 -- The tables for those who fill them: the key in the order of its index, the second column being the bucket of time; the names, of
@@ -223,18 +223,26 @@ as $$
   from (select vital_private.kept_measures() as measures) as m
 $$;
 
--- The text of a query of the reader's own calls that none of the sums which they may read holds: those outside the organizations that they
--- administer. It is empty for whoever reads all sums. The conditions are such that the index by user and time serves them.
-create function vital_private.own_calls() returns text
-language sql
-immutable
+-- The reader's own calls that none of the sums which they may read holds: those outside the organizations that they administer, from one
+-- instant on and before another. None for whoever reads all sums. (As a function, so that views of sums need not plan a scan of
+-- every month for it.)
+create function vital_private.own_calls(since timestamptz default '-infinity', until timestamptz default 'infinity')
+returns setof public.token_usage_logs
+language plpgsql
+stable
 set search_path = ''
 as $$
-  select $query$(
-      select c.* from public.token_usage_logs as c
-      where (select current_user) = 'authenticated' and c.user_id = (select auth.jwt()) ->> 'sub'
-        and (c.organization_id is null or c.organization_id <> all((select vital_private.administered_organizations())::text[]))
-    )$query$
+declare
+  subject constant text := vital_private.subject();
+  administered constant text[] := vital_private.administered_organizations();
+begin
+  if current_user = 'authenticated' then
+    return query
+    select c.* from public.token_usage_logs as c
+    where c.user_id = subject and c.created_at >= since and c.created_at < until
+      and (c.organization_id is null or c.organization_id <> all(administered));
+  end if;
+end;
 $$;
 
 -- Bring everything that keeps the sums in line with usage_measures and usage_aggregations: the columns of the aggregations, the view of
@@ -299,7 +307,9 @@ begin
       aggregation.target,
       case when 'user_id' <> all(aggregation.keys) then format(
         ' union all select %s from %s as u where %s',
-        columns.list, vital_private.measured(vital_private.own_calls()), aggregation.condition
+        columns.list,
+        vital_private.measured($calls$(select o.* from vital_private.own_calls() as o where (select current_user) = 'authenticated')$calls$),
+        aggregation.condition
       ) end
     )
     from (
@@ -380,4 +390,5 @@ $body$
 end;
 $build$;
 
+select vital_private.restrict_functions(helpers => '{own_calls}');
 select vital_private.build_usage_aggregations();

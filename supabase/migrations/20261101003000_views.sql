@@ -119,12 +119,7 @@ cross join
       coalesce(sum(call.calls) filter (where not call.priced), 0) as unpriced_calls
     from public.token_usage_logs as call
     where
-      call.service_run_id in (
-        select run.id
-        union all
-        select nested.id from public.service_runs as nested
-        where nested.ancestor_run_ids @> array[run.id]
-      )
+      call.service_run_id in (select unnest(vital_private.runs_within(run.id)))
   ) as totals
 where run.service_type in ('workflow', 'solution_builder');
 

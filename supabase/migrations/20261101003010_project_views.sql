@@ -142,23 +142,19 @@ declare
     where s.organization_id is null
       and c.created_at >= s.hour_start and c.created_at < s.hour_start + interval '1 hour' and c.organization_id is null
   $query$;
-  of_day constant text := format(
-    $query$
-      select a.provider, a.model, a.calls, a.total_tokens, a.total_cost, a.unpriced_calls
-      from public.usage_aggregations_daily_agents as a
-      where a.day = s.day and a.organization_id = s.organization_id
-      union all
-      select a.provider, a.model, a.calls, a.total_tokens, a.total_cost, a.unpriced_calls
-      from public.usage_aggregations_daily_agents as a
-      where s.organization_id is null and a.day = s.day and a.organization_id is null
-      union all
-      select c.provider, c.model, c.calls, c.total_tokens, coalesce(c.total_cost, 0), case when c.priced then 0 else c.calls end
-      from %s as c
-      where c.created_at >= s.day::timestamp at time zone 'UTC' and c.created_at < (s.day + 1)::timestamp at time zone 'UTC'
-        and coalesce(c.organization_id, '') = coalesce(s.organization_id, '')
-    $query$,
-    vital_private.own_calls()
-  );
+  of_day constant text := $query$
+    select a.provider, a.model, a.calls, a.total_tokens, a.total_cost, a.unpriced_calls
+    from public.usage_aggregations_daily_agents as a
+    where a.day = s.day and a.organization_id = s.organization_id
+    union all
+    select a.provider, a.model, a.calls, a.total_tokens, a.total_cost, a.unpriced_calls
+    from public.usage_aggregations_daily_agents as a
+    where s.organization_id is null and a.day = s.day and a.organization_id is null
+    union all
+    select c.provider, c.model, c.calls, c.total_tokens, coalesce(c.total_cost, 0), case when c.priced then 0 else c.calls end
+    from vital_private.own_calls(s.day::timestamp at time zone 'UTC', (s.day + 1)::timestamp at time zone 'UTC') as c
+    where (select current_user) = 'authenticated' and coalesce(c.organization_id, '') = coalesce(s.organization_id, '')
+  $query$;
   -- Models and providers of an hour are in no sums, so they are told as long as the calls are there.
   hour_kept constant text := 'case when s.hour_start >= (select vital_private.rows_kept_since()) then %s end';
   view record;

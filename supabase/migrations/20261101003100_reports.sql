@@ -189,7 +189,9 @@ declare
   last_day constant date := (date_trunc('day', until - interval '1 microsecond') + interval '1 day')::date;
   chosen constant vital_private.usage_groupings := vital_private.grouping_named(report, offered_by => 'usage_report_v1');
   -- Where all rows are of one organization, it need not tell them apart.
-  keys constant text[] := case when organization is null then chosen.keys else array_remove(chosen.keys, 'organization_id') end;
+  keys constant text[] := case
+    when organization is null or chosen.keys = '{organization_id}' then chosen.keys else array_remove(chosen.keys, 'organization_id')
+  end;
   -- Where there are few groups, all measures are added up at once; where there may be many, only for those that are shown.
   one_pass constant boolean := chosen.groups = 'few' or (chosen.groups = 'few an organization' and organization is not null);
   filters constant text := concat_ws(

@@ -1,6 +1,19 @@
 -- Views, always fresh: a row a day by service, by user and agent, and of the whole system. They are security_invoker, so the policies
 -- decide what is seen. Days are those of UTC; rates are percent.
 
+-- All days, for views that take them one by one. A table, because the order of its index is known before a row is computed: who asks for the
+-- newest days waits for these alone.
+create table vital_private.days (day date primary key);
+
+insert into vital_private.days
+select d::date from generate_series(timestamp '1970-01-01', timestamp '2099-12-31', interval '1 day') as d;
+
+select vital_private.restrict_relation('vital_private.days', readers => '{authenticated, service_role}');
+
+create policy "Signed-in users see all days" on vital_private.days
+for select to authenticated
+using (true);
+
 do $do$
 declare
   -- For longer times than a day: sums, of which averages and percentiles can be taken anew.
@@ -9,15 +22,29 @@ begin
   execute format(
     $view$
     create view public.service_performance_metrics with (security_invoker = true) as
-    select s.day, s.organization_id, s.service_type, %1$s, %2$s
-    from (
-      select u.day, u.organization_id, u.service_type, %3$s
-      from vital_private.visible_daily_totals as u
-      group by u.day, u.organization_id, u.service_type
+    select d.day, s.organization_id, s.service_type, %1$s, %2$s
+    from vital_private.days as d
+    cross join lateral (
+      select u.organization_id, u.service_type, %3$s
+      from (
+        select u.organization_id, u.service_type, %4$s from public.usage_aggregations_daily_totals as u where u.day = d.day
+        union all
+        select u.organization_id, u.service_type, %4$s from %5$s as u
+      ) as u
+      group by u.organization_id, u.service_type
       having sum(u.calls) > 0
     ) as s
+    where
+      d.day >= (select min(u.day) from vital_private.visible_daily_totals as u)
+      and d.day <= (select max(u.day) from vital_private.visible_daily_totals as u)
     $view$,
-    vital_private.measure_columns(), additive, vital_private.sum_columns()
+    vital_private.measure_columns(), additive, vital_private.sum_columns(),
+    (select string_agg(format('u.%I', m), ', ') from unnest(vital_private.summed_measures()) as m),
+    vital_private.measured($calls$(
+      select o.*
+      from vital_private.own_calls(d.day::timestamp at time zone 'UTC', (d.day + 1)::timestamp at time zone 'UTC') as o
+      where (select current_user) = 'authenticated'
+    )$calls$)
   );
 end;
 $do$;
@@ -37,7 +64,7 @@ begin
     $view$
     create view public.agent_performance_metrics with (security_invoker = true) as
     select
-      s.user_id, s.agent_id, s.agent_name, s.framework, s.provider, d.day::date as date,
+      s.user_id, s.agent_id, s.agent_name, s.framework, s.provider, d.day as date,
       s.calls::bigint as total_requests,
       (s.calls - s.failed_calls)::bigint as successful_requests,
       s.failed_calls::bigint as failed_requests,
@@ -59,13 +86,8 @@ begin
       %4$s as success_rate,
       %5$s as timeout_rate,
       s.timed_calls::bigint as timed_calls,
-      s.latency_us,
-      s.latency_histogram
-    from (
-      select min(u.day)::timestamp as first_day, max(u.day)::timestamp as last_day, (select vital_private.rows_kept_since()) as kept_since
-      from vital_private.visible_daily_totals as u
-    ) as known
-    cross join lateral generate_series(known.first_day, known.last_day, interval '1 day') as d (day)
+      s.latency_us
+    from vital_private.days as d
     cross join lateral (
       select
         u.organization_id, u.user_id, u.agent_id, u.framework, u.provider, max(u.agent_name) as agent_name, max(u.agent_tier) as agent_tier,
@@ -80,21 +102,25 @@ begin
           union all
           select u.organization_id, null, u.agent_id, u.framework, u.provider, u.message_type, u.agent_name, u.agent_tier, %7$s
           from public.usage_aggregations_daily_agents as u
-          where u.day = d.day::date and d.day at time zone 'UTC' < known.kept_since
+          where u.day = d.day and d.day::timestamp at time zone 'UTC' < (select vital_private.rows_kept_since())
         ) as u
         group by u.organization_id, u.user_id, u.agent_id, u.framework, u.provider, u.message_type
         having sum(u.calls) > 0
       ) as u
       group by u.organization_id, u.user_id, u.agent_id, u.framework, u.provider
     ) as s
+    where
+      d.day >= (select min(u.day) from vital_private.visible_daily_totals as u)
+      and d.day <= (select max(u.day) from vital_private.visible_daily_totals as u)
     $view$,
     vital_private.measure('average_latency_ms'), vital_private.measure('cache_savings'), vital_private.measure('hit_rate'),
-    vital_private.measure('success_rate'), vital_private.measure('timeout_rate'), vital_private.sum_columns(),
-    (select string_agg(format('u.%I', m), ', ') from unnest(vital_private.summed_measures()) as m),
+    vital_private.measure('success_rate'), vital_private.measure('timeout_rate'),
+    (select string_agg(format('sum(u.%1$I) as %1$I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram'),
+    (select string_agg(format('u.%I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram'),
     vital_private.measured(
       '(select c.* from public.token_usage_logs as c
-        where c.created_at >= d.day at time zone ''UTC'' and c.created_at < (d.day + interval ''1 day'') at time zone ''UTC''
-          and d.day at time zone ''UTC'' >= known.kept_since)'
+        where c.created_at >= d.day::timestamp at time zone ''UTC'' and c.created_at < (d.day + 1)::timestamp at time zone ''UTC''
+          and d.day::timestamp at time zone ''UTC'' >= (select vital_private.rows_kept_since()))'
     )
   );
 end;
@@ -105,8 +131,7 @@ comment on view public.agent_performance_metrics is
 comment on column public.agent_performance_metrics.user_id is 'NULL, too, where the calls of the day are gone.';
 comment on column public.agent_performance_metrics.agent_name is 'A name that the agent had on that day.';
 comment on column public.agent_performance_metrics.popular_actions is 'Requests by message type: {"chat": 12, "embedding": 3}.';
-comment on column public.agent_performance_metrics.latency_histogram is
-'For longer times: latency_percentile(sum(latency_histogram), 0.95), and sum(latency_us) / 1000 / sum(timed_calls) is the average.';
+comment on column public.agent_performance_metrics.latency_us is 'For longer times: sum(latency_us) / 1000 / sum(timed_calls) is the average.';
 
 -- The whole system, or for an admin their part of it, or for a user what is their own: a row a day, from the first day with a call until
 -- today, days without calls too.
@@ -115,46 +140,11 @@ begin
   execute format(
     $view$
     create view public.system_analytics with (security_invoker = true) as
-    with visible_users as not materialized (
-      select
-        u.day,
-        u.user_id,
-        u.calls,
-        u.total_tokens,
-        u.total_cost
-      from vital_private.visible_daily_users as u
-      -- By the policies, admins also see rows of their own, in organizations that they do not administer. Not here.
-      where u.calls > 0 and %1$s
-    ),
-
-    arrivals as materialized (
-      select
-        f.first_day,
-        count(f.user_id) as new_users,
-        max(f.last_day) as last_day
-      from (
-        select
-          u.user_id,
-          min(u.day) as first_day,
-          max(u.day) as last_day
-        from visible_users as u
-        group by u.user_id
-      ) as f
-      group by f.first_day
-    ),
-
-    known as (
-      select
-        min(a.first_day) as first_day,
-        max(a.last_day) as last_day
-      from arrivals as a
-    )
-
     select
-      d.day::date as date,
-      (select coalesce(sum(a.new_users), 0)::bigint from arrivals as a where a.first_day <= d.day::date) as total_users,
+      d.day as date,
+      (select count(*) from unnest(known.first_days) as f (day) where f.day <= d.day) as total_users,
       active.users as active_users,
-      (select coalesce(sum(a.new_users), 0)::bigint from arrivals as a where a.first_day = d.day::date) as new_users,
+      (select count(*) from unnest(known.first_days) as f (day) where f.day = d.day) as new_users,
       coalesce(s.calls, 0)::bigint as total_requests,
       coalesce(s.calls - s.failed_calls, 0)::bigint as successful_requests,
       coalesce(s.failed_calls, 0)::bigint as failed_requests,
@@ -177,27 +167,38 @@ begin
       coalesce(%4$s, 0) as total_savings_usd,
       %5$s as cache_hit_rate,
       %6$s as timeout_rate
-    from known
-    cross join
-      lateral generate_series(
-        known.first_day::timestamp, greatest(known.last_day, (now() at time zone 'UTC')::date)::timestamp, interval '1 day'
-      ) as d (day)
+    from vital_private.days as d
+    cross join (
+      -- One row, so that it is computed once and leaves the days in their order.
+      select array_agg(f.first_day) as first_days
+      from (
+        select min(u.day) as first_day
+        from vital_private.visible_daily_users as u
+        -- By the policies, admins also see rows of their own, in organizations that they do not administer. Not here.
+        where u.calls > 0 and u.user_id is not null and %1$s
+        group by u.user_id
+      ) as f
+    ) as known
     cross join
       lateral (
-        with parts as materialized (
+        with own as materialized (
+          select u.organization_id, u.provider, u.framework, u.agent_id, u.agent_name, %8$s from %9$s as u
+        ),
+
+        parts as materialized (
           select
             coalesce(u.provider, '(no provider)') as provider,
             coalesce(u.framework, '(no framework)') as framework,
             u.agent_id,
             max(u.agent_name) as agent_name,
-            %7$s
+            sum(u.calls) as calls,
+            sum(u.total_cost) as total_cost
           from (
-            select u.organization_id, u.provider, u.framework, u.agent_id, u.agent_name, %8$s
+            select u.organization_id, u.provider, u.framework, u.agent_id, u.agent_name, u.calls, u.total_cost
             from public.usage_aggregations_daily_agents as u
-            where u.day = d.day::date
+            where u.day = d.day
             union all
-            select u.organization_id, u.provider, u.framework, u.agent_id, u.agent_name, %8$s
-            from %9$s as u
+            select o.organization_id, o.provider, o.framework, o.agent_id, o.agent_name, o.calls, o.total_cost from own as o
           ) as u
           where %1$s
           group by 1, 2, 3
@@ -235,7 +236,7 @@ begin
         )
 
         select
-          %10$s,
+          %7$s,
           (select jsonb_object_agg(r.provider, trim_scale(r.total_cost)) from providers as r) as cost_by_provider,
           (select jsonb_object_agg(r.provider, r.calls) from providers as r) as provider_usage,
           (select jsonb_object_agg(r.framework, r.calls) from frameworks as r) as framework_usage,
@@ -247,7 +248,12 @@ begin
               )
             from agents as r
           ) as popular_agents
-        from parts as p
+        from (
+          select u.organization_id, %8$s from public.usage_aggregations_daily_totals as u where u.day = d.day
+          union all
+          select u.organization_id, %8$s from own as u
+        ) as u
+        where %1$s
       ) as s
     cross join lateral (
       select
@@ -264,11 +270,18 @@ begin
           sum(u.total_tokens) as total_tokens,
           sum(u.total_cost) as total_cost,
           row_number() over (order by sum(u.total_cost) desc, sum(u.calls) desc, u.user_id asc) as place
-        from visible_users as u
-        where u.day = d.day::date and u.user_id is not null
+        from vital_private.visible_daily_users as u
+        where u.day = d.day and u.user_id is not null and u.calls > 0 and %1$s
         group by u.user_id
       ) as p
     ) as active
+    where
+      d.day >= (select min(u.day) from vital_private.visible_daily_totals as u where u.calls > 0 and %1$s)
+      and d.day <= (
+        select greatest(max(u.day), (now() at time zone 'UTC')::date)
+        from vital_private.visible_daily_totals as u
+        where u.calls > 0 and %1$s
+      )
     $view$,
     $condition$(
       (select current_user) <> 'authenticated'
@@ -279,12 +292,11 @@ begin
     vital_private.measure('hit_rate'), vital_private.measure('timeout_rate'),
     (select string_agg(format('sum(u.%1$I) as %1$I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram'),
     (select string_agg(format('u.%I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram'),
-    vital_private.measured(format(
-      '(select o.* from %s as o
-        where o.created_at >= d.day at time zone ''UTC'' and o.created_at < (d.day + interval ''1 day'') at time zone ''UTC'')',
-      vital_private.own_calls()
-    )),
-    (select string_agg(format('sum(p.%1$I) as %1$I', m), ', ') from unnest(vital_private.summed_measures()) as m where m <> 'latency_histogram')
+    vital_private.measured($calls$(
+      select o.*
+      from vital_private.own_calls(d.day::timestamp at time zone 'UTC', (d.day + 1)::timestamp at time zone 'UTC') as o
+      where (select current_user) = 'authenticated'
+    )$calls$)
   );
 end;
 $do$;

@@ -12,25 +12,6 @@
 --   metadata               an object of keys and values, as text, that the call's metadata have
 --   search                 words that must each occur in a name, id or tag of the call
 
-create index service_runs_parent on public.service_runs (parent_run_id) where parent_run_id is not null;
-
--- A run and the runs nested in it, to any depth.
-create function vital_private.runs_within(run text) returns text[]
-language sql
-stable
-set search_path = ''
-as $$
-  with recursive inside (id) as (
-    select run
-    union
-    select r.id
-    from inside
-    inner join public.service_runs as r on r.parent_run_id = inside.id
-  )
-
-  select array_agg(inside.id) from inside
-$$;
-
 -- The columns that filters of these names compare.
 create function vital_private.filter_column(filter text) returns text
 language sql
@@ -148,7 +129,7 @@ begin
       else 'call.created_at <= $2 and (call.created_at < $2 or call.id < $3)'
     end,
     coalesce(nullif(vital_private.call_filter(filters), ''), 'true')
-  ) into answer using max_rows, after_at, after_id;
+  ) into answer using vital_private.rows_wanted(max_rows, 100), after_at, after_id;
   return answer;
 end;
 $$;
@@ -252,7 +233,7 @@ begin
     $query$,
     case when after_at is null then 'true' else 'r.started_at <= $2 and (r.started_at < $2 or r.id < $3)' end,
     condition
-  ) into page using max_rows, after_at, after_id, nested;
+  ) into page using vital_private.rows_wanted(max_rows, 100), after_at, after_id, nested;
 
   with recursive inside (root, id) as (
     select p.id, p.id from unnest(page) as p
@@ -315,6 +296,7 @@ language sql
 stable
 set search_path = ''
 as $$
+  select vital_private.check_given('prefix', prefix);
   with exact as materialized (
     select r.id from public.service_runs as r where r.id = prefix
   )
@@ -330,7 +312,7 @@ as $$
         -- The first two use the index in whichever order the database sorts text.
         and r.id >= prefix and r.id <= prefix || repeat('z', 64) and starts_with(r.id, prefix) and prefix <> ''
       order by r.id
-      limit max_rows
+      limit vital_private.rows_wanted(max_rows, 10)
     )
   ) as f
 $$;
@@ -352,6 +334,7 @@ as $$
 declare
   answer json;
 begin
+  perform vital_private.check_given('run', run);
   execute format(
     $query$
       with recursive around (id, parent_run_id, service_type, service_id, service_name, distance) as (
@@ -386,7 +369,7 @@ begin
           min(call.step_number) as step_number, min(call.attempt) as attempt, max(call.agent_id) as agent_id,
           max(call.agent_name) as agent_name,
           array_agg(distinct call.trace_id) filter (where call.path is not null) as traces, min(call.created_at) as started_at,
-          max(call.created_at + coalesce(least(call.latency_ms, 1e12), 0) * interval '1 millisecond') as ended_at, %s
+          max(call.created_at + least(coalesce(call.latency_ms, 0), 1e12) * interval '1 millisecond') as ended_at, %s
         from placed as call
         group by call.part
       )
@@ -430,7 +413,7 @@ begin
       )
       where exists (select from around) or exists (select from placed)
     $query$, vital_private.run_sums()
-  ) into answer using run, vital_private.runs_within(run), max_calls;
+  ) into answer using run, vital_private.runs_within(run), vital_private.rows_wanted(max_calls, 1000);
   return answer;
 end;
 $$;
@@ -522,8 +505,11 @@ declare
   answer json;
 begin
   if since is null or until is null then
-    raise exception 'A report needs to know from when until when.' using errcode = '22023';
+    raise exception 'A report needs to know from when until when: since and until.' using errcode = '22023';
   end if;
+  filters := coalesce(filters, '{}');
+  timezone := coalesce(timezone, 'UTC');
+  rows := vital_private.rows_wanted(rows, 50);
   if grain is null or grain not in ('hour', 'day', 'week', 'month') then
     raise exception 'There is no grain %.', quote_nullable(grain) using errcode = '22023', hint = 'Choose hour, day, week or month.';
   end if;
@@ -651,7 +637,7 @@ begin
       's.time'
     ),
     concat_ws(' and ', vital_private.same_keys(keys), case when by_time then 'u.period = p.time' else 'true' end),
-    vital_private.measures_json('t', more),
+    vital_private.measures_json('t'),
     concat(
       case when by_time then '''time'', s.time, ' end,
       (select string_agg(format('%1$L, s.%1$I, ', k), '') from unnest(keys || names) as k),
@@ -667,7 +653,8 @@ comment on function public.usage_by_v1(text[], timestamptz, timestamptz, text, t
 'What calls come to, by one or more groupings or keys of their metadata, in any time zone, from the calls themselves.';
 
 -- What an organization used from one instant to another, by service and model: an array of objects, amounts as text with all their
--- digits. Whole days (UTC) come from the aggregation, which outlives the calls; the parts of days at both ends from the calls.
+-- digits. Whole days (UTC) come from the aggregation, which outlives the calls; the parts of days at both ends from the calls, and where
+-- these are gone the error 22VT1 says so.
 create function public.invoice_v1(organization text, since timestamptz, until timestamptz) returns json
 language plpgsql
 stable
@@ -682,11 +669,11 @@ declare
 begin
   perform vital_private.check_administered(organization);
   if organization is null or since is null or until is null then
-    raise exception 'An invoice needs an organization, and from when until when.' using errcode = '22023';
+    raise exception 'An invoice needs an organization, and from when until when: since and until.' using errcode = '22023';
   end if;
   if (since < least(first_day, until) and since < kept_since) or (until > greatest(last_day, since) and last_day < kept_since) then
     raise exception 'The calls before % are gone, and with them what parts of days cost. Ask for whole days (UTC) there.', kept_since
-      using errcode = '55000';
+      using errcode = '22VT1';
   end if;
   execute format(
     $query$
@@ -739,5 +726,5 @@ comment on function public.invoice_v1(text, timestamptz, timestamptz) is
 
 select vital_private.restrict_functions(
   api => '{calls_v1, metadata_keys_v1, runs_v1, run_ids_v1, run_tree_v1, usage_by_v1, invoice_v1}',
-  helpers => '{runs_within, filter_column, call_filter, run_sums, no_such_filter, call_grouping}'
+  helpers => '{filter_column, call_filter, run_sums, no_such_filter, call_grouping}'
 );

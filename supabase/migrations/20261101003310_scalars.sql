@@ -21,7 +21,7 @@ begin
     return (
       select coalesce(sum(c.total_cost), 0)
       from public.token_usage_logs as c
-      where c.user_id = (select auth.jwt()) ->> 'sub' and c.organization_id = tenant_id
+      where c.user_id = (select vital_private.subject()) and c.organization_id = tenant_id
         and c.created_at >= coalesce(start_time, '-infinity') and c.created_at < coalesce(end_time, 'infinity')
     );
   end if;
@@ -43,7 +43,7 @@ set statement_timeout = '8s'
 set jit = off
 as $$
 declare
-  since constant timestamptz := now() - make_interval(hours => coalesce(hours, 24));
+  since constant timestamptz := now() - make_interval(hours => least(coalesce(hours, 24), 87840));
   -- The first whole day, or where its calls are gone the one that the time begins in; and the first that is not over.
   first_day constant date := (case
     when since < vital_private.rows_kept_since() then since else since - interval '1 microsecond' + interval '1 day'

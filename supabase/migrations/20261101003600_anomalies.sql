@@ -174,8 +174,8 @@ set enable_nestloop = off -- the planner cannot know how many rows the steps bel
 set enable_mergejoin = off
 as $$
 declare
-  first_day constant date := (since at time zone 'UTC')::date;
-  last_day constant date := ((until - interval '1 microsecond') at time zone 'UTC')::date;
+  first_day constant date := (coalesce(since, now() - interval '7 days') at time zone 'UTC')::date;
+  last_day constant date := ((coalesce(until, now()) - interval '1 microsecond') at time zone 'UTC')::date;
 begin
   return query
   with subjects as materialized (
@@ -310,7 +310,7 @@ begin
       where m.latency_score >= 4 and m.timed >= 20 and m.timed_days >= 7 and m.latency >= 1.5 * m.usual_latency
       -- Percentiles take time, and nobody reads more rows than these.
       order by at_stake desc, m.latency_score desc, m.number
-      limit least(greatest(max_rows, 0), 200)
+      limit least(greatest(coalesce(max_rows, 50), 0), 200)
     ) as m
   ),
 
@@ -383,7 +383,7 @@ begin
     )
   from found as f
   order by f.at_stake desc, f.score desc, f.day desc, f.subject, f.organization_id, f.id, f.metric
-  limit least(greatest(max_rows, 0), 10000);
+  limit least(greatest(coalesce(max_rows, 50), 0), 10000);
 end;
 $$;
 
@@ -399,6 +399,8 @@ stable
 security definer
 set search_path = ''
 as $$
+  select vital_private.check_given('since', since::text);
+  select vital_private.check_given('until', until::text);
   select json_build_object(
     'since', since, 'until', until, 'organization', organization,
     'rows', coalesce(json_agg(json_build_object(

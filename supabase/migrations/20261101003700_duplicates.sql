@@ -35,6 +35,9 @@ set enable_nestloop = off -- the planner cannot know how often requests repeat: 
 set enable_mergejoin = off
 as $$
 begin
+  since := coalesce(since, now() - interval '7 days');
+  until := coalesce(until, now());
+  max_rows := coalesce(max_rows, 50);
   return query
   with repeated as materialized (
     select
@@ -83,7 +86,7 @@ security definer
 set search_path = ''
 as $$
   select json_build_object(
-    'since', since, 'until', until, 'organization', organization,
+    'since', coalesce(since, now() - interval '7 days'), 'until', coalesce(until, now()), 'organization', organization,
     'requests', coalesce(max(d.all_requests), 0), 'repeated_calls', coalesce(max(d.all_repeated_calls), 0),
     'saved_by_caching', coalesce(max(d.all_saved_by_caching), 0)::text,
     'rows', coalesce(json_agg(json_build_object(
@@ -94,7 +97,7 @@ as $$
   )
   from (
     -- At least one row, because it carries the sums.
-    select f.*, row_number() over () as place from public.duplicate_requests(since, until, organization, greatest(rows, 1)) as f
+    select f.*, row_number() over () as place from public.duplicate_requests(since, until, organization, greatest(coalesce(rows, 50), 1)) as f
   ) as d
 $$;
 

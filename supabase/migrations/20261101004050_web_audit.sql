@@ -26,30 +26,33 @@ as $$
     jsonb_agg(jsonb_build_object('organization_id', m.organization_id, 'role', m.role) order by m.organization_id), '[]'
   )
   from public.organization_members as m
-  where m.user_id = (select auth.jwt()) ->> 'sub'
+  where m.user_id = (select vital_private.subject())
 $$;
 
 -- Write down that somebody has read what is other people's, or was refused something. The server that has verified who it was says
--- so, by its own rights: no signed-in user can call this, and so nobody can write a line about others, or fill the audit.
-create function public.note_access_v1(access jsonb) returns void
+-- so as JSON, by its own rights: no signed-in user can call this, and so nobody can write a line about others, or fill the audit.
+create function public.note_access_v1(access text) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
 as $$
+declare
+  told constant jsonb := access::jsonb;
 begin
-  if (access ->> 'operation') is null or access ->> 'operation' <> all('{read,refused}'::text[]) or nullif(access ->> 'what', '') is null then
+  if (told ->> 'operation') is null or told ->> 'operation' <> all('{read,refused}'::text[]) or nullif(told ->> 'what', '') is null then
     raise exception 'An access is read or refused, and of something.' using errcode = '22023';
   end if;
   insert into public.admin_audit (actor, database_role, application, organization_id, table_name, operation, key)
   values (
-    left(access ->> 'actor', 255),
+    left(told ->> 'actor', 255),
     coalesce(nullif(current_setting('role', true), 'none'), session_user),
     nullif(current_setting('application_name', true), ''),
-    left(access ->> 'organization_id', 255),
-    left(access ->> 'what', 255),
-    access ->> 'operation',
-    jsonb_strip_nulls(jsonb_build_object('user_id', left(access ->> 'user_id', 255)))
+    left(told ->> 'organization_id', 255),
+    left(told ->> 'what', 255),
+    told ->> 'operation',
+    jsonb_strip_nulls(jsonb_build_object('user_id', left(told ->> 'user_id', 255)))
   );
+  return jsonb_build_object('noted', 1);
 end;
 $$;
 

@@ -57,7 +57,7 @@ as $$
 declare
   answer json;
 begin
-  perform vital_private.check_span(since, until);
+  perform vital_private.check_times(since, until);
   execute format(
     $query$
     select json_build_object(

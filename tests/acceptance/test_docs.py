@@ -23,6 +23,7 @@ from vital_tracking.calls.attribution import ALLOWED_METADATA
 from vital_tracking.cli.app import app
 from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
 from vital_tracking.core.pricing import DEFAULT_MODELS
+from vital_tracking.environment import KNOWN, LIBPQ
 from vital_tracking.langchain.demo import fake_models, run_demo
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -69,7 +70,9 @@ graph.add_edge("triage", END)
 # Commands that are looked at here and not run, and why.
 NOT_RUN = {
     "demo": "starts an embedded server; test_cli.py runs it",
-    "psql": "opens an embedded server; test_cli.py runs it",
+    "psql": "hands the terminal over to psql; test_configured.py runs it",
+    "backup": "leaves a file; the runbook's test and test_configured.py run it",
+    "restore": "wants an empty database; the runbook's test and test_configured.py run it",
 }
 # Programs of others, and why they are not run.
 OTHERS = {
@@ -96,8 +99,8 @@ def test_every_code_block_of_a_page_is_checked() -> None:
     assert len(re.findall(r"^ *```", ALL_PAGES, re.MULTILINE)) % 2 == 0
 
 
-# What sql.md asks of Supabase's API, test_sql_page.py runs.
-@pytest.mark.parametrize("page", [page for page in pages_with("python") if page != "sql.md"])
+# What sql.md asks of Supabase's API, test_sql_page.py runs; the application and the tests in testing.md, test_testing.py.
+@pytest.mark.parametrize("page", [page for page in pages_with("python") if page not in ("sql.md", "testing.md")])
 def test_the_python_of_the_pages_runs(page: str, database_url: str, tmp_path: Path, rows: Rows) -> None:
     program = tmp_path / "page.py"
     program.write_text("\n".join([PREAMBLE, *blocks(page, "python")]), encoding="utf-8")
@@ -197,6 +200,7 @@ def test_the_commands_of_the_pages_run(page: str, demo_database: str, tmp_path: 
             assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
         else:
             assert any(shlex.join(words).startswith(known) for known in OTHERS), words
+    (tmp_path / "supabase" / "migrations").mkdir(parents=True)  # a Supabase project of the reader's own
     for arguments, (code, out, err) in zip(
         ours, run_commands(ours, tmp_path, VITAL_DATABASE_URL=demo_database), strict=True
     ):
@@ -211,6 +215,20 @@ def understood(arguments: list[str]) -> None:
     assert not unknown or arguments[0] == "psql", unknown
 
 
+def test_every_command_that_the_runbook_names_is_there() -> None:
+    """If this failed, somebody in trouble would type what does not exist."""
+    named = re.findall(r"`vital-tracking ([^`]+)`", PAGES["runbook.md"])
+    assert len(named) > 30
+    for text in named:
+        arguments = shlex.split(text)
+        command = get_command(app)
+        while arguments and (found := getattr(command, "commands", {}).get(arguments[0])):
+            command, arguments = found, arguments[1:]
+        assert not hasattr(command, "commands"), text
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in arguments if word.startswith("--")} <= options, text
+
+
 def test_the_readme_names_every_command() -> None:
     for name in get_command(app).commands:
         assert f"| `vital-tracking {name}` |" in PAGES["README.md"]
@@ -218,14 +236,9 @@ def test_the_readme_names_every_command() -> None:
 
 # Settings
 
-SETTINGS_READ = set(
-    re.findall(
-        r"\"((?:VITAL|SUPABASE)_[A-Z_]+|[A-Z]+_API_KEY)\"",
-        Path(vital_tracking.settings.__file__).read_text(encoding="utf-8"),
-    )
-)
+SETTINGS_READ = set(KNOWN) - set(LIBPQ)
 LANGSMITHS = {"LANGSMITH_TRACING", "LANGSMITH_API_KEY", "LANGSMITH_PROJECT"}
-VARIABLE = re.compile(r"\b((?:VITAL|SUPABASE|LANGSMITH|LANGCHAIN)_[A-Z_]+|[A-Z]+_API_KEY)\b")
+VARIABLE = re.compile(r"\b((?:VITAL|SUPABASE|NEXT_PUBLIC|LANGSMITH|LANGCHAIN)_[A-Z_]+|[A-Z]+_API_KEY|REDIS_URL)\b")
 
 
 def test_the_example_of_an_env_file_explains_every_variable() -> None:
@@ -238,6 +251,7 @@ def test_the_example_of_an_env_file_explains_every_variable() -> None:
 
 def test_a_copy_of_the_example_env_file_changes_no_setting() -> None:
     assert Settings.from_env({}, dotenv=ENV_EXAMPLE) == Settings()
+    assert not any(line.partition("=")[2] for line in ENV_EXAMPLE.read_text().splitlines() if not line.startswith("#"))
 
 
 def test_the_pages_name_every_variable_and_no_other() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -32,6 +32,7 @@ from tests.sql.helpers import (
 )
 
 DORA = "44444444-4444-4444-8444-444444444444"
+ERIK = "55555555-5555-4555-8555-555555555555"
 OTHERWISE = "user_2abc"  # a subject of another identity provider
 
 # Calls and runs 1 to 7: whose, and for which organization.
@@ -50,6 +51,7 @@ MEMBERS = [
     ("acme", BOB, "member"),
     ("acme", DORA, "admin"),
     ("acme", OTHERWISE, "member"),
+    ("acme", ERIK, "auditor"),
     ("other", ADMIN, "member"),
     ("other", CAROL, "admin"),
     ("other", DORA, "admin"),
@@ -73,7 +75,7 @@ Window = tuple[int, str]
 
 @dataclass(frozen=True)
 class Reader:
-    """Somebody who asks, and what is theirs: calls of their own, and those of organizations that they administer."""
+    """Somebody who asks, and what is theirs: calls of their own, and those of organizations that they administer or audit."""
 
     claims: Row | str = field(default_factory=dict)
     own: frozenset[int] = frozenset()
@@ -85,13 +87,13 @@ class Reader:
 
     @property
     def is_admin(self) -> bool:
-        """Whether they administer any organization."""
+        """Whether they administer or audit any organization."""
         return bool(self.administered)
 
     @property
     def is_service(self) -> bool:
-        """Whether it is the service role."""
-        return self.role == "service_role"
+        """Whether it is the service role, or the auditor, who reads what that reads."""
+        return self.role in ("service_role", "vital_auditor")
 
 
 def _members(*organizations: str) -> frozenset[tuple[str, str]]:
@@ -132,6 +134,13 @@ READERS: dict[str, Reader] = {
         windows=_ACME | {(1, ADMIN), (3, ADMIN)},
         members=_members("acme") | {("other", ADMIN)},
     ),
+    "organization auditor": Reader(
+        {"sub": ERIK},
+        administered=frozenset({1, 2, 7}),
+        budgets=frozenset({1, 2, 4, 6, 10}),
+        windows=_ACME,
+        members=_members("acme"),
+    ),
     "admin of another": Reader(
         {"sub": CAROL},
         own=frozenset({3}),
@@ -165,6 +174,7 @@ READERS: dict[str, Reader] = {
         role="service_role",
     ),
 }
+READERS["auditor of all"] = replace(READERS["service role"], claims={}, role="vital_auditor")
 
 
 @dataclass(frozen=True)
@@ -484,7 +494,12 @@ QUESTIONS = [
     ),
     Question("get_dashboard_stats", parts_of_days, lambda r: parts_of(own_and_administered(r)), {"p_project_id": None}),
     Question("get_tenant_cost", lambda answer, _: calls_in(answer), _of_acme, lately_named("tenant_id", "acme")),
-    Question("get_agent_success_rate", lambda answer, _: {answer}, rate_of_own, {"agent_id": "cardio", "hours": 24}),
+    Question(
+        "get_agent_success_rate",
+        lambda answer, _: {answer and float(answer)},
+        rate_of_own,
+        {"agent_id": "cardio", "hours": 24},
+    ),
     Question("dashboard_summary", dashboard, dashboard_of_acme, {"organization": "acme"}),
     Question(
         "dashboard_summary",

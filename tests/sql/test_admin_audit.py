@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import psycopg
@@ -138,3 +139,28 @@ def test_nobody_can_forge_a_line_of_the_audit(anywhere: Connection, role: str) -
     insert: Any = "insert into admin_audit (database_role, table_name, operation) values ('x', 'x', 'x')"
     with acting_as(anywhere, role, {"sub": ADMIN}), pytest.raises(psycopg.errors.InsufficientPrivilege):
         anywhere.execute(insert)
+
+
+def test_what_was_read_and_refused_is_written_by_the_server_alone(anywhere: Connection) -> None:
+    """If this failed, a user could write lines about others; or a page could not say who has looked at whom."""
+    access = {"operation": "read", "what": "overview", "actor": ADMIN, "organization_id": "acme", "user_id": ALICE}
+    with anywhere.transaction(force_rollback=True):
+        with acting_as(anywhere, "service_role"):
+            call(anywhere, "note_access_v1", access=json.dumps(access))
+            call(
+                anywhere,
+                "note_access_v1",
+                access=json.dumps({"operation": "refused", "what": "x" * 999, "actor": None}),
+            )
+            read, refused = entries(anywhere)[-2:]
+            for wrong in ({**access, "operation": "delete"}, {**access, "what": ""}, {"what": "x"}, {}):
+                with pytest.raises(psycopg.errors.InvalidParameterValue), anywhere.transaction():
+                    call(anywhere, "note_access_v1", access=json.dumps(wrong))
+        names = ("operation", "table_name", "actor", "organization_id", "key", "changes", "database_role")
+        assert [read[name] for name in names] == [
+            *("read", "overview", ADMIN, "acme", {"user_id": ALICE}, {}, "service_role")
+        ]
+        assert (len(refused["table_name"]), refused["organization_id"], refused["key"]) == (255, None, {})
+        for role in ("anon", "authenticated"):
+            with acting_as(anywhere, role, {"sub": ADMIN}), pytest.raises(psycopg.errors.InsufficientPrivilege):
+                call(anywhere, "note_access_v1", access=json.dumps(access))

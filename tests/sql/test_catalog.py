@@ -47,6 +47,7 @@ TRUSTED = (
     "vital_private.change_member",
     "vital_private.limit_for",
     "vital_private.rows_kept_since",
+    "vital_private.subject",
 )
 
 

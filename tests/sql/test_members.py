@@ -189,3 +189,13 @@ def test_an_auditor_reads_what_an_admin_reads(anywhere: Connection) -> None:
                 assert ask(anywhere, "members_v1", "other") == []
         assert seen[BOB] == seen[ADMIN]
         assert [row["role"] for row in seen[BOB]] == ["admin", "auditor", "member"]
+
+
+def test_the_database_s_auditor_changes_no_members(anywhere: Connection) -> None:
+    """If this failed, the login of a dashboard could make admins."""
+    with anywhere.transaction(force_rollback=True):
+        fill(anywhere)
+        anywhere.execute("set local role vital_auditor")
+        for function, *arguments in CHANGES:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), anywhere.transaction():
+                ask(anywhere, function, *arguments)

@@ -279,8 +279,6 @@ def status(db: Connection) -> Row:
 def test_the_status_of_an_empty_database(db: Connection) -> None:
     """If this failed, `doctor` would fail on a fresh installation."""
     found = status(db)
-    assert found["migrations"] == sorted(found["migrations"])
-    assert len(found["migrations"]) > 0
     assert (found["calls_last_day"], found["last_call_at"], found["unpriced_calls"]) == (0, None, 0)
     assert (found["unpriced_models"], found["calls_in_default_partition"], found["runs_still_open"]) == ([], 0, 0)
     ahead = db.execute("select %s::timestamp > now() + interval '11 months' as ahead", [found["partitions_until"]])

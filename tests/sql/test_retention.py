@@ -431,12 +431,29 @@ def test_a_month_that_grows_after_its_archive_counts_as_not_archived(db: Connect
     assert [row["archived"] for row in of(retain(db, dry_run=True))["months"]] == [False, False]
 
 
+def test_null_deletes_nothing_and_drops_no_month_unseen(db: Connection) -> None:
+    """If this failed, a script with a variable that is not set would delete the oldest calls, or a month that no file holds."""
+    an_old_house(db)
+    before = homes(db)
+    said = call(db, "apply_retention", dry_run=None)
+    assert said["dry_run"] is True
+    assert homes(db) == before
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="max_rows"), db.transaction():
+        call(db, "apply_retention", dry_run=False, max_rows=-1)
+    whole = {"month": "2020-01-01", "held": 0, "total_cost": "0", "file": "x", "drop_rows": True}
+    for argument in ("month", "held", "total_cost", "file"):
+        with pytest.raises(psycopg.errors.NullValueNotAllowed, match=argument), db.transaction():
+            call(db, "archive_month_v1", **{**whole, argument: None})
+    assert homes(db) == before
+
+
 def test_pg_cron_deletes_only_where_an_admin_says_so(db: Connection) -> None:
     """If this failed, a hosted database would run out of months, or delete calls that nobody said to delete."""
     assert call(db, "schedule_maintenance") is False
     db.execute(STAND_IN_FOR_PG_CRON)
     assert [call(db, "schedule_maintenance") for _ in range(2)] == [True, True]
     jobs = "select command from cron.job order by jobname"
+    assert call(db, "schedule_maintenance", retention=None), "NULL arms nothing"
     assert [row["command"] for row in db.execute(jobs)] == ["select public.maintain_partitions()"]
     assert call(db, "schedule_maintenance", retention=True)
     commands = [row["command"] for row in db.execute(jobs)]

@@ -32,6 +32,7 @@ from tests.sql.helpers import (
     set_budget,
     wish,
 )
+from vital_tracking.migrate import find_migrations, objects_of
 
 # Who may read. Nobody may write anywhere, but for what the service role manages (MANAGED).
 READABLE = {
@@ -74,6 +75,7 @@ READABLE = {
         f"vital_private.visible_{name}": {"authenticated", "service_role"}
         for name in ("daily_agents", "daily_parts", "daily_totals", "daily_users", "hourly_totals")
     },
+    "vital_private.days": {"authenticated", "service_role"},
     "vital_private.usage_groupings": {"authenticated", "service_role"},
     "vital_private.usage_measures": {"authenticated", "service_role"},
 }
@@ -115,6 +117,7 @@ EXECUTABLE = {
             "public.forecast_v1",
             "public.forget_user",
             "public.forget_user_v1",
+            "public.installation_v1",
             "public.inexact_calls_v1",
             "public.maintain_partitions",
             "public.maintain_partitions_v1",
@@ -177,6 +180,7 @@ EXECUTABLE = {
             "vital_private.administered_organizations",
             # What these functions, which run with the rights of their caller, need: calendars, histograms, texts of queries.
             "vital_private.all_latencies",
+            "vital_private.check_given",
             "vital_private.change_member",
             "vital_private.call_filter",
             "vital_private.call_grouping",
@@ -200,6 +204,7 @@ EXECUTABLE = {
             "vital_private.newest",
             "vital_private.no_such_filter",
             "vital_private.organizations_to_read",
+            "vital_private.own_calls",
             "vital_private.part_columns",
             "vital_private.parts_json",
             "vital_private.project_columns",
@@ -210,9 +215,12 @@ EXECUTABLE = {
             "vital_private.runs_within",
             "vital_private.same_keys",
             "vital_private.spent_by_day",
+            "vital_private.subject",
             "vital_private.sum_columns",
             "vital_private.summed_measures",
+            "vital_private.total",
             "vital_private.usage_by_subject",
+            "vital_private.usual_of_others",
             "vital_private.window_end",
             "vital_private.window_start",
             "vital_private.windows_met",
@@ -343,7 +351,7 @@ def test_no_client_can_write_to_anything(anywhere: Connection) -> None:
         f"""
         select relation.name, role, privilege
         from ({RELATIONS}) as relation,
-          unnest(array['anon', 'authenticated', 'service_role']) as role,
+          unnest(array['anon', 'authenticated', 'service_role', 'vital_auditor']) as role,
           unnest(array['insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as privilege
         where has_table_privilege(role, relation.oid, privilege)
           or (privilege in ('insert', 'update', 'references') and has_any_column_privilege(role, relation.oid, privilege))
@@ -354,12 +362,62 @@ def test_no_client_can_write_to_anything(anywhere: Connection) -> None:
     }
     sequences = anywhere.execute(
         """
-        select c.relname, role from pg_class as c, unnest(array['anon', 'authenticated', 'service_role']) as role
+        select c.relname, role from pg_class as c, unnest(array['anon', 'authenticated', 'service_role', 'vital_auditor']) as role
         where c.relkind = 'S' and c.relnamespace = 'public'::regnamespace
           and has_sequence_privilege(role, c.oid, 'usage, select, update')
         """
     ).fetchall()
     assert sequences == []
+
+
+def test_the_auditor_reads_what_the_service_role_reads_and_calls_what_changes_nothing(anywhere: Connection) -> None:
+    """If this failed, a dashboard on the auditor's login would show less than there is, or could change something."""
+    reads = f"""
+        select relation.name from ({RELATIONS}) as relation
+        where has_table_privilege('service_role', relation.oid, 'select')
+          <> has_table_privilege('vital_auditor', relation.oid, 'select')
+    """
+    assert anywhere.execute(reads).fetchall() == []
+    calls = f"""
+        select function.name, has_function_privilege('vital_auditor', p.oid, 'execute') as may,
+          has_function_privilege('service_role', p.oid, 'execute') and p.provolatile <> 'v' as expected
+        from ({FUNCTIONS}) as function join pg_proc as p on p.oid = function.oid
+    """
+    rows = anywhere.execute(calls).fetchall()
+    assert [row["name"] for row in rows if row["expected"] != row["may"]] == []
+    may = {row["name"] for row in rows if row["may"]}
+    assert {"public.usage_report_v1", "public.cost_breakdown", "public.budgets_v1", "public.tracking_status_v1"} <= may
+    assert not may & {"public.record_calls_v1", "public.forget_user", "public.apply_retention", "public.set_budget_v1"}
+
+
+def test_a_role_that_is_granted_the_auditor_s_reads_and_writes_nothing(anywhere: Connection) -> None:
+    """If this failed, a login for Metabase could not be made in one line."""
+    anywhere.execute(
+        "create role metabase_login login; grant vital_auditor to metabase_login; grant metabase_login to current_user"
+    )
+    with acting_as(anywhere, "metabase_login"):
+        [row] = anywhere.execute("select count(*) as calls from token_usage_logs").fetchall()
+        assert row["calls"] > 0
+        assert anywhere.execute("select * from system_analytics").fetchall()
+    for write in (*WRITES, "select record_calls_v1('[]')", "select apply_retention(true)"):
+        with acting_as(anywhere, "metabase_login"), pytest.raises(InsufficientPrivilege):
+            anywhere.execute(write.encode())
+
+
+def test_an_auditor_who_was_made_later_is_admitted_by_migrate(anywhere: Connection) -> None:
+    """If this failed, a server whose migrating role may not make roles could never have an auditor."""
+    anywhere.execute("drop owned by vital_auditor")
+    ask = "select has_table_privilege('vital_auditor', 'public.budget_limits', 'select') as reads"
+    assert anywhere.execute(ask).fetchall() == [{"reads": False}]
+    made = objects_of(find_migrations())
+    names = [[one.name for one in made if one.kind == kind] for kind in ("relation", "function")]
+    anywhere.execute("create table shops (id integer); grant select on shops to service_role")
+    anywhere.execute("select vital_private.admit_auditor(%s::text[], %s::text[])", names)
+    assert anywhere.execute(ask).fetchall() == [{"reads": True}]
+    [shops] = anywhere.execute("select has_table_privilege('vital_auditor', 'shops', 'select') as reads").fetchall()
+    assert not shops["reads"], "the team's own tables are not ours to show"
+    with acting_as(anywhere, "vital_auditor"):
+        assert anywhere.execute("select * from budget_limits").fetchall()
 
 
 WRITES = (
@@ -500,7 +558,8 @@ def test_the_service_role_can_do_its_work_through_functions(anywhere: Connection
         assert call(anywhere, "remove_budget_v1", budget_id=budget) == {"removed": 1}
         status = anywhere.execute("select tracking_status_v1() as status").fetchone()
         assert status is not None
-        assert status["status"]["migrations"]
+        assert status["status"]["server_version"]
+        assert call(anywhere, "installation_v1")["migrations"]
         anywhere.execute("select ensure_partitions_v1('2031-05-01', 1)")
         seen = anywhere.execute("select total_cost from token_usage_logs where id = %s", [call_id(9)]).fetchall()
         assert [str(row["total_cost"]) for row in seen] == ["0.42"]
@@ -525,7 +584,11 @@ def test_no_policy_is_for_everybody_or_for_writing(anywhere: Connection) -> None
     policies = anywhere.execute(
         "select tablename, roles::text[] as roles, cmd from pg_policies where schemaname in ('public', 'vital_private')"
     ).fetchall()
-    assert {role for policy in policies for role in policy["roles"]} == {"authenticated", "service_role"}
+    assert {role for policy in policies for role in policy["roles"]} == {
+        "authenticated",
+        "service_role",
+        "vital_auditor",
+    }
     assert {(f"public.{p['tablename']}", *p["roles"]) for p in policies if p["cmd"] != "SELECT"} == {
         (relation, "service_role") for relation in MANAGED
     }
@@ -535,7 +598,8 @@ def test_no_role_inherits_another_s_rights(anywhere: Connection) -> None:
     """If this failed, signed-in users could act as the service role."""
     members = anywhere.execute(
         "select m.member::regrole::text as member, m.roleid::regrole::text as role from pg_auth_members as m"
-        " where m.member in (select oid from pg_roles where rolname in ('anon', 'authenticated', 'service_role'))"
+        " where m.member in ("
+        "select oid from pg_roles where rolname in ('anon', 'authenticated', 'service_role', 'vital_auditor'))"
     ).fetchall()
     assert members == []
 

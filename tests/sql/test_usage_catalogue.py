@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from tests.sql.helpers import Connection, Row, a_call, acting_as, call, call_id, record
-from vital_tracking.queries.catalogue import GROUPINGS, MEASURES
+from vital_tracking.queries.catalogue import BREAKDOWNS, DIMENSIONS, GROUPINGS, MEASURES
 
 TABLES = ("hourly_totals", "daily_totals", "daily_agents", "daily_users", "daily_parts")
 YESTERDAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
@@ -110,6 +110,11 @@ def test_the_library_knows_the_reports_and_measures_of_the_database(db: Connecti
     assert {name: (set(one["labels"]), tuple(one["more_measures"])) for name, one in reports.items()} == {
         name: (set(grouping.labels), grouping.more) for name, grouping in GROUPINGS.items() if grouping.summed
     }
+    offered = {one["name"] for one in catalogue["groupings"] if "cost_breakdown" in one["offered_by"]}
+    assert set(BREAKDOWNS) == offered
+    for name in (*DIMENSIONS, *(grouping.name for grouping in GROUPINGS.values())):
+        told = call(db, "usage_by_v1", by=[name], since=DAY[0], until=DAY[1])
+        assert told["total"]["calls"] == 0, name
     units = {one["name"]: one["unit"] for one in catalogue["measures"]}
     assert [one["name"] for one in catalogue["measures"] if one["in_reports"]] == [
         name for name in GROUPINGS["services"].columns if name in MEASURES and name != "share"

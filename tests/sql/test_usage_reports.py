@@ -273,7 +273,7 @@ def test_percentiles_are_within_five_percent_of_those_of_the_rows(db: Connection
     [whole] = query(
         db,
         "select latency_percentiles(sum(latency_histogram), '{0.5,0.95,0.99}') as percentiles,"
-        " sum(latency_us) / 1000 / sum(timed_calls) as average from agent_performance_metrics",
+        " sum(latency_us) / 1000 / sum(timed_calls) as average from service_performance_metrics",
     )
     assert whole["percentiles"] == pytest.approx(exact["percentiles"], rel=0.05)
     assert float(whole["average"]) == pytest.approx(exact["average"], abs=0.01)

@@ -350,7 +350,6 @@ def test_a_url_that_may_hold_a_password_anywhere_is_not_shown(url: str) -> None:
 
 def test_every_variable_of_ours_is_known() -> None:
     """If this failed, a setting that is read would be taken for a slip of the pen, or one for a setting."""
-    source = (REPOSITORY / "vital_tracking" / "settings.py").read_text() + (
-        REPOSITORY / "vital_tracking" / "store_choice.py"
-    ).read_text()
+    readers = ("settings.py", "store_choice.py", "web/settings.py")
+    source = "".join((REPOSITORY / "vital_tracking" / name).read_text() for name in readers)
     assert set(re.findall(r'"(VITAL_\w+)"', source)) == set(OUR_OWN)

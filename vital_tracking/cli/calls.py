@@ -99,7 +99,7 @@ def calls(
     elif not rows and (wanted.given or wanted.since or wanted.until or after):
         say("No calls match. All of them: vital-tracking calls")
     elif not rows:
-        say("No calls yet. Run `vital-tracking demo` for some, or see `vital-tracking doctor`.")
+        say("No calls yet. For some, in a database of their own: vital-tracking demo; or see: vital-tracking doctor")
     else:
         console.print(fitted("", _COLUMNS if any(row["calls"] > 1 for row in rows) else _PLAIN, rows))
         if len(rows) == limit:

@@ -62,7 +62,7 @@ def invoice_command(
         _show(bill)
 
 
-_GONE: Final = "55000"
+_GONE: Final = "22VT1"
 
 
 def _show(bill: Invoice) -> None:

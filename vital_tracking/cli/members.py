@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
-from vital_tracking.cli.render.options import chosen, named
+from vital_tracking.cli.render.options import named, words
 from vital_tracking.cli.render.session import Csv, Json, Yes, opened
 from vital_tracking.errors import VitalError
 from vital_tracking.queries.members import (
@@ -38,10 +38,6 @@ _COLUMNS: Final = ("organization_id", "user_id", "role", "created_at")
 _ROLE_HELP: Final = (
     "member (sees what is his own), auditor (sees all of the organization) or admin (changes members and budgets, too)."
 )
-
-
-def _roles() -> list[str]:
-    return list(ROLES)
 
 
 @app.command("list")
@@ -76,7 +72,7 @@ def list_members(
 def add(
     user: User,
     organization: Organization = None,
-    role: Annotated[str, typer.Option(help=_ROLE_HELP, autocompletion=_roles)] = "member",
+    role: Annotated[str, typer.Option(help=_ROLE_HELP, **words(ROLES, "role"))] = "member",
     json_: Json = False,
 ) -> None:
     """Make a user a member of an organization.
@@ -86,16 +82,15 @@ def add(
       vital-tracking members add 8f14e45f-ceea-4672-9d5a-1f0d8a0f5c11 --organization acme
       vital-tracking members add u-2 --organization acme --role admin
     """
-    wanted = chosen(role, "role", ROLES)
     with opened() as store:
-        _tell(lambda: add_member(store, _organization(organization), named(user, "USER"), wanted), json_=json_)
+        _tell(lambda: add_member(store, _organization(organization), named(user, "USER"), role), json_=json_)
 
 
 @app.command("promote")
 def promote(
     user: User,
     organization: Organization = None,
-    to: Annotated[str, typer.Option("--to", help="admin or auditor.", autocompletion=_roles)] = "admin",
+    to: Annotated[str, typer.Option("--to", **words(("admin", "auditor"), "role"))] = "admin",
     json_: Json = False,
 ) -> None:
     """Make a member an admin, or an auditor.
@@ -105,16 +100,15 @@ def promote(
       vital-tracking members promote u-1 --organization acme
       vital-tracking members promote u-1 --organization acme --to auditor
     """
-    wanted = chosen(to, "role", ("admin", "auditor"))
     with opened() as store:
-        _tell(lambda: change_member(store, _organization(organization), user, wanted), json_=json_)
+        _tell(lambda: change_member(store, _organization(organization), user, to), json_=json_)
 
 
 @app.command("demote")
 def demote(
     user: User,
     organization: Organization = None,
-    to: Annotated[str, typer.Option("--to", help="member or auditor.", autocompletion=_roles)] = "member",
+    to: Annotated[str, typer.Option("--to", **words(("member", "auditor"), "role"))] = "member",
     force: Force = False,
     json_: Json = False,
 ) -> None:
@@ -124,9 +118,8 @@ def demote(
     Examples:
       vital-tracking members demote u-1 --organization acme
     """
-    wanted = chosen(to, "role", ("member", "auditor"))
     with opened() as store:
-        _tell(lambda: change_member(store, _organization(organization), user, wanted, force=force), json_=json_)
+        _tell(lambda: change_member(store, _organization(organization), user, to, force=force), json_=json_)
 
 
 @app.command("remove")

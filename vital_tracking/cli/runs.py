@@ -18,7 +18,7 @@ from vital_tracking.core.record import RUN_STATUSES
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.run_nodes import SUMS, RunNode
 from vital_tracking.queries.runs import MOST_CALLS, RUN_COLUMNS, RunRow, RunTree, run_place, run_tree, service_runs
-from vital_tracking.queries.words import counted, usd
+from vital_tracking.queries.words import counted
 
 _UTC: Final = "UTC"
 
@@ -206,10 +206,9 @@ def _show(tree: RunTree, *, exact: bool) -> None:
         )
     if sums.estimated_calls:
         say(f"~ tokens of {counted(sums.estimated_calls, 'call')} are estimates: nobody reported them.")
-    if tree.calls_told < sums.calls and calls_left(root):
-        say(
-            f"The first {tree.calls_told:,} calls are told one by one; for more: --calls {10 * max(tree.calls_told, 100)}"
-        )
+    if calls_left(root):
+        told = f"The first {tree.calls_told:,} calls" if tree.calls_told else "No calls"
+        say(f"{told} are told one by one; for more: --calls {10 * max(tree.calls_told, 100)}")
 
 
 def calls_left(root: RunNode) -> bool:
@@ -240,8 +239,6 @@ def _label(node: RunNode) -> str:
 
 def _amount(node: RunNode, *, exact: bool) -> str:
     sums = node.sums
-    if node.kind == "call":
-        return usd(None if sums.unpriced_calls else sums.total_cost)
     cost = cost_text(sums.total_cost, sums.calls, sums.unpriced_calls, exact=exact)
     return f"{cost}*" if sums.unpriced_calls else cost
 

@@ -11,11 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
-from typing import Final, TypeAlias
-
-from genai_prices.data_snapshot import DataSnapshot, get_snapshot
-from genai_prices.types import ConditionalPrice, ModelInfo, PriceVariant, Provider, TimeOfDateConstraint
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from vital_tracking.core.cost import ZERO, Cost
 from vital_tracking.core.price import Price, aware
@@ -34,6 +30,10 @@ from vital_tracking.core.providers import UNTOLD, listed_names, provider_id
 from vital_tracking.core.rates import Rate, Rates, is_fee, rates_of_entry
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.usage import TokenUsage
+
+if TYPE_CHECKING:
+    from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import ConditionalPrice, ModelInfo, PriceVariant, Provider
 
 logger = logging.getLogger("vital_tracking.pricing")
 
@@ -64,9 +64,16 @@ class PriceBook:
     """
 
     def __init__(self, prices: Iterable[Price] = (), *, default_models: Mapping[str, str] | None = None) -> None:
+        # Here and not with the module: it takes longer than all else of this package, and not every process prices.
+        from importlib.metadata import version
+
+        from genai_prices.data_snapshot import get_snapshot
+
         self._own = tuple(prices)
         self._overrides: Mapping[tuple[str | None, str], Sequence[Price]] = _by_model(self._own)
         self.default_models: Mapping[str, str] = {**DEFAULT_MODELS, **(default_models or {})}
+        self._listed_version = version("genai-prices")
+        self._current_snapshot = get_snapshot
         self._snapshot: DataSnapshot = get_snapshot()
         self._forget()
         self._warned: set[tuple[str | None, str | None]] = set()
@@ -204,8 +211,8 @@ class PriceBook:
     def _listed_rates(self, provider: str | None, model: str, at: datetime, facts: Facts) -> Rates | None:
         """The listed rates; looked up once for calls that the same entry prices."""
         moment = aware(at).astimezone(UTC)
-        if get_snapshot() is not self._snapshot or len(self._listed) > _MAX_CACHED:
-            self._snapshot = get_snapshot()
+        if self._current_snapshot() is not self._snapshot or len(self._listed) > _MAX_CACHED:
+            self._snapshot = self._current_snapshot()
             self._forget()
         # List prices change with a day of UTC, a few with the minute of the day.
         key: tuple[object, ...] = (provider, model, moment.date(), *facts.items())
@@ -223,7 +230,7 @@ class PriceBook:
         found_id, info = found
         if _changes_within_the_day(info):
             self._by_minute.add((provider, model))
-        label = f"genai-prices {_GENAI_VERSION} {found_id}/{info.id}"
+        label = f"genai-prices {self._listed_version} {found_id}/{info.id}"
         if found_id == "openrouter" and name.endswith(":free"):
             return Rates(f"{label} free", {"input_tokens": ZERO, "output_tokens": ZERO})
         added = _added_to(found_id, info.id, name, moment)
@@ -296,7 +303,6 @@ class PriceBook:
         )
 
 
-_GENAI_VERSION: Final = version("genai-prices")
 _VERSION: Final = re.compile(r"([:@].*|-v\d.*)?")
 
 _ADDED_UNITS: Final[Mapping[str | None, Sequence[Price]]] = {
@@ -340,6 +346,8 @@ def _added_to(provider: str, model: str, name: str, at: datetime) -> tuple[Price
 
 def _changes_within_the_day(info: ModelInfo) -> bool:
     """Whether a model has prices by the time of day, as DeepSeek's had."""
+    from genai_prices.types import TimeOfDateConstraint
+
     prices = info.prices if isinstance(info.prices, list) else []
     dated: list[ConditionalPrice | PriceVariant] = [*prices, *(info.price_variants or ())]
     return any(isinstance(price.constraint, TimeOfDateConstraint) for price in dated)

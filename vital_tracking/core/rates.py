@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Final, NamedTuple, TypeAlias
-
-from genai_prices.types import ModelPrice, TieredPrices
+from functools import cache
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from vital_tracking.core.cost import MONEY, ZERO, Cost
-from vital_tracking.core.units import UNITS, Side
+from vital_tracking.core.units import UNITS, Side, Unit
 from vital_tracking.core.usage import TokenUsage
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice
 
 # A second at a price by the hour has endless digits: so many are kept of its cost.
 _HOUR: Final = 3600
@@ -196,14 +198,19 @@ def ceiling_rates(text: str) -> Rates:
     )
 
 
-_BY_PRICE_KEY: Final = {unit.price_key: unit for unit in UNITS.values()}
+@cache
+def _by_price_key() -> dict[str, Unit]:
+    return {unit.price_key: unit for unit in UNITS.values()}
 
 
 def rates_of_entry(entry: ModelPrice) -> dict[str, Rate]:
     """The rates of an entry of genai-prices, by unit; a price for something that is no unit is left out."""
+    from genai_prices.types import TieredPrices
+
     found: dict[str, Rate] = {}
+    units = _by_price_key()
     for key, value in vars(entry).items():
-        unit = _BY_PRICE_KEY.get(key)
+        unit = units.get(key)
         if unit is None or value is None:
             continue
         if isinstance(value, TieredPrices):

@@ -7,12 +7,10 @@ provider counts beside the answer (citations).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from functools import cache
 from typing import Final, Literal, TypeAlias
-
-from genai_prices.data_units import unit_data
 
 Side: TypeAlias = Literal["input", "output", "fees"]
 """Which of a row's costs a unit is a part of: `input_cost`, `output_cost` or `fees`."""
@@ -86,7 +84,10 @@ _MORE: Final = {
 }
 
 
+@cache
 def _units() -> dict[str, Unit]:
+    from genai_prices.data_units import unit_data  # a tenth of a second, and more memory than all of this package
+
     known_units = {**_MORE, **unit_data}
     dimensions = {name: data["dimensions"] for name, data in known_units.items()}
 
@@ -116,7 +117,20 @@ def _units() -> dict[str, Unit]:
     return found
 
 
-UNITS: Final[Mapping[str, Unit]] = MappingProxyType(_units())
+class _Units(Mapping[str, Unit]):
+    """The units by name; worked out when the first is asked for."""
+
+    def __getitem__(self, name: str) -> Unit:
+        return _units()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_units())
+
+    def __len__(self) -> int:
+        return len(_units())
+
+
+UNITS: Final[Mapping[str, Unit]] = _Units()
 """All units that are known, by name."""
 
 

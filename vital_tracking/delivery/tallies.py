@@ -22,7 +22,7 @@ from vital_tracking.core.record import CallRecord
 from vital_tracking.core.tally import Spent, Waiting
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import EndedCall, decoded
-from vital_tracking.spool.log_record import LogRecord
+from vital_tracking.spool.log_record import LogRecord, RecordKind
 
 _MANY: Final = 256  # waiting calls of scopes around each other, from which on the delivering thread adds them up
 _MOST: Final = 1024  # from which on the caller's thread does, a few at once
@@ -69,7 +69,8 @@ class Tallies:
             return
         waiting = frame.tally.waiting
         calls = waiting.calls
-        calls[record.id] = record
+        # Bytes alone where they say it all: the garbage collector does not look at them.
+        calls[record.id] = record.payload if record.kind == RecordKind.CALL and record.item is None else record
         if call.replaces_abandoned:
             waiting.replaced.add(record.id)
         if len(calls) >= _MANY:
@@ -126,11 +127,11 @@ class Tallies:
         for frame in self._chain(share.context):
             frame.tally.spent = frame.tally.spent.plus(share.spent)
 
-    def _share_of(self, waiting: Waiting, key: bytes, call: LogRecord | _Share) -> _Share:
+    def _share_of(self, waiting: Waiting, key: bytes, call: LogRecord | _Share | bytes) -> _Share:
         if isinstance(call, _Share):
             return call
         try:
-            record = decoded(call, self._fault)
+            record = decoded(LogRecord(RecordKind.CALL, key, call) if isinstance(call, bytes) else call, self._fault)
             return self._share(waiting, key, record, self._costs.cost_of(record))
         except Exception as error:  # noqa: BLE001 - one that cannot be read is on no row either
             self._fault(error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -10,14 +12,20 @@ from langchain_core.language_models import LangSmithParams
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
 
 class FakeUsageModel(FakeListChatModel):
     """LangChain's fake list model, which also says what it is and what it used.
 
-    Token counts are those given; `input_tokens` holds the cached ones, as providers report it.
+    Token counts are those given; `input_tokens` holds the cached ones, as providers report it. `replies` are given in turn, and
+    over again: texts, messages, and exceptions, which are raised.
     """
+
+    replies: Sequence[Any] = ()
 
     model: str = "gpt-4o-mini"
     provider: str = "openai"
@@ -42,6 +50,10 @@ class FakeUsageModel(FakeListChatModel):
             ls_provider=self.provider, ls_model_name=kwargs.get("model") or self.model, ls_model_type="chat"
         )
 
+    def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Runnable[Any, AIMessage]:
+        """The model as it is: what it answers is in `replies`, whatever tools there are."""
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -49,12 +61,7 @@ class FakeUsageModel(FakeListChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        answer = AIMessage(
-            content=self._call(messages, stop, run_manager, **kwargs),
-            usage_metadata=self.usage,
-            response_metadata={"model_name": kwargs.get("model") or self.model, "finish_reason": "stop"},
-        )
-        return ChatResult(generations=[ChatGeneration(message=answer)])
+        return ChatResult(generations=[ChatGeneration(message=self._answer(kwargs.get("model")))])
 
     async def _agenerate(
         self,
@@ -72,10 +79,7 @@ class FakeUsageModel(FakeListChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for chunk in super()._stream(messages, stop, run_manager, **kwargs):
-            # The last chunk of the parent is told from the others by our own, which follows it.
-            yield ChatGenerationChunk(message=AIMessageChunk(content=chunk.message.content))
-        yield self._last_chunk(**kwargs)
+        yield from self._chunks(self._answer(kwargs.get("model")))
 
     async def _astream(
         self,
@@ -84,16 +88,39 @@ class FakeUsageModel(FakeListChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async for chunk in super()._astream(messages, stop, run_manager, **kwargs):
-            yield ChatGenerationChunk(message=AIMessageChunk(content=chunk.message.content))
-        yield self._last_chunk(**kwargs)
+        for chunk in self._chunks(self._answer(kwargs.get("model"))):
+            yield chunk
 
-    def _last_chunk(self, **kwargs: Any) -> ChatGenerationChunk:
-        return ChatGenerationChunk(
-            message=AIMessageChunk(
-                content="",
-                usage_metadata=self.usage,
-                response_metadata={"model_name": kwargs.get("model") or self.model, "finish_reason": "stop"},
-                chunk_position="last",
-            )
+    def _answer(self, model: str | None) -> AIMessage:
+        """The next answer, whole; raises where an exception is next."""
+        given: Any = self.replies or self.responses
+        reply = given[self.i % len(given)]
+        self.i += 1
+        if isinstance(reply, BaseException):
+            raise reply
+        message = AIMessage(reply) if isinstance(reply, str) else reply
+        facts = {"model_name": model or self.model, "finish_reason": "tool_calls" if message.tool_calls else "stop"}
+        return message.model_copy(
+            update={
+                "usage_metadata": message.usage_metadata or self.usage,
+                "response_metadata": {**facts, **message.response_metadata},
+            }
         )
+
+    @staticmethod
+    def _chunks(answer: AIMessage) -> Iterator[ChatGenerationChunk]:
+        words = re.findall(r"\S+\s*|\s+", answer.content) if isinstance(answer.content, str) else []
+        for word in words:
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
+        calls = [
+            ToolCallChunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=place)
+            for place, call in enumerate(answer.tool_calls)
+        ]
+        last = AIMessageChunk(
+            content="" if words else answer.content,
+            tool_call_chunks=calls,
+            usage_metadata=answer.usage_metadata,
+            response_metadata=answer.response_metadata,
+            chunk_position="last",
+        )
+        yield ChatGenerationChunk(message=last)

@@ -11,7 +11,7 @@ from vital_tracking.stores.protocol import Store
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """An organization of a user, and the role in it: `member` or `admin`."""
+    """An organization of a user, and the role in it: `member`, `auditor` or `admin`."""
 
     organization_id: str
     role: str

@@ -12,6 +12,7 @@ from typing import Final
 
 from vital_tracking.errors import StoreError, StoreUnavailable, VitalError
 from vital_tracking.queries.export import CallTotals, Export, call_totals
+from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.parquet import Contents, ParquetWriter, read_back
 from vital_tracking.queries.retention import Month, Months
 from vital_tracking.queries.words import counted, usd
@@ -75,7 +76,7 @@ def archive_month(
     path = _path(folder, month)
     if path.exists() and not force:
         _refuse_foreign(path, month, _contents(totals))
-    odd = _write(store, path, Export(since=since, until=until), name, totals, progress)
+    odd = _write(store, path, Export(filters=Filters(since=since, until=until)), name, totals, progress)
     try:
         dropped = store.call(
             "archive_month_v1",

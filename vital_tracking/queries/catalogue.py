@@ -159,6 +159,9 @@ DIMENSIONS: Final = (
 )
 """By what reports can be split beside their grouping; anything else is a key of the calls' metadata."""
 
+BREAKDOWNS: Final = (*DIMENSIONS, "panel_seat")
+"""By what `cost_breakdown` groups."""
+
 GRAINS: Final = ("hour", "day", "week", "month")
 """How finely a report tells its course."""
 

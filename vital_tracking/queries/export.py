@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.queries.catalogue import FILTERS
 from vital_tracking.queries.csv import write_csv
+from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.parquet import ParquetWriter, part_of
 from vital_tracking.stores import Store
 from vital_tracking.stores.relations import CALLS, RELATIONS, Relation, Values
@@ -58,13 +59,10 @@ def call_totals(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """What is to be exported: one of EXPORTS, from `since` up to, and without, `until`, of an organization and a user."""
+    """What is to be exported: rows of one of EXPORTS (`what`), those for which the `filters` hold."""
 
     what: str = "calls"
-    since: datetime | None = None
-    until: datetime | None = None
-    organization: str | None = None
-    user: str | None = None
+    filters: Filters = field(default_factory=Filters)
 
     @property
     def relation(self) -> Relation:
@@ -73,23 +71,31 @@ class Export:
 
     @property
     def impossible_filters(self) -> list[str]:
-        """The filters that were given and that these rows do not have: `organization`, `user`."""
-        return [name for name in ("organization", "user") if getattr(self, name) and not self._has(name)]
+        """The filters that were given and that no column of these rows can decide."""
+        beyond = set(self.filters.beyond_equals)
+        return [name for name in self.filters.given if name in beyond or _COLUMNS[name] not in self.relation.columns]
 
     def totals(self, store: Store) -> CallTotals | None:
-        """What the rows come to, which is known of calls alone."""
+        """What the rows come to, which is known of calls alone; with other filters than these, of more of them."""
         if self.relation is not CALLS:
             return None
-        return call_totals(store, since=self.since, until=self.until, organization=self.organization, user=self.user)
+        asked = self.filters
+        return call_totals(
+            store, since=asked.since, until=asked.until, organization=asked.organization, user=asked.user
+        )
+
+    @property
+    def totals_are_exact(self) -> bool:
+        """Whether `totals` are those of the rows, and not of more of them."""
+        return not self.filters.given.keys() - {"organization", "user"}
 
     def batches(self, store: Store) -> Iterator[list[Values]]:
         """The rows, each once, in batches. Raises StoreError."""
-        wanted = {"organization": self.organization, "user": self.user}
-        equals = {FILTERS[name]: value for name, value in wanted.items() if value is not None}
-        return store.stream(self.relation, equals=equals, since=self.since, until=self.until)
+        asked = self.filters
+        return store.stream(self.relation, equals=asked.equals, since=asked.since, until=asked.until)
 
-    def _has(self, name: str) -> bool:
-        return FILTERS[name] in self.relation.filters
+
+_COLUMNS: Final = {**FILTERS, "blocked": "status"}
 
 
 def write_parquet(

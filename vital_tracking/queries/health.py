@@ -203,7 +203,11 @@ def _database(status: TrackingStatus) -> Iterator[Check]:
 def _calls(status: TrackingStatus) -> Iterator[Check]:
     last = status["last_call_at"]
     if last is None:
-        yield Check("warn", "no call in the last month", "Attach the handler, or run: vital-tracking demo")
+        yield Check(
+            "warn",
+            "no call in the last month",
+            "Attach the handler. For an example, in a database of its own: vital-tracking demo",
+        )
     else:
         yield Check(
             "ok",

@@ -14,10 +14,11 @@ from zoneinfo import ZoneInfo
 from pydantic import BeforeValidator
 from typing_extensions import TypedDict
 
-from vital_tracking.errors import StoreNotReady
+from vital_tracking.errors import StoreNotReady, StoreRejected
 from vital_tracking.queries.answers import answer_type, typed
-from vital_tracking.queries.catalogue import DIMENSIONS, GROUPINGS
+from vital_tracking.queries.catalogue import BREAKDOWNS, DIMENSIONS, GROUPINGS
 from vital_tracking.queries.filters import Filters
+from vital_tracking.queries.words import did_you_mean
 from vital_tracking.stores import Store
 
 
@@ -256,10 +257,17 @@ def cost_breakdown(
 ) -> list[Breakdown]:
     """What calls since an instant cost, from the calls themselves, the dearest label first.
 
-    By `organization`, `user`, `session`, `service`, `agent`, `tier`, `model`, `provider`, `panel_seat`, `workflow_step` or
-    `solution`.
+    `by` is one of `catalogue.BREAKDOWNS`. Raises StoreError; StoreRejected, which names the closest, for another word.
     """
-    return typed(list[Breakdown], store.breakdown(by, since=since, organization=organization))
+    try:
+        return typed(list[Breakdown], store.breakdown(by, since=since, organization=organization))
+    except StoreRejected as error:
+        if by in BREAKDOWNS:
+            raise
+        meant = did_you_mean(by, BREAKDOWNS)
+        raise StoreRejected(
+            f"Calls cannot be grouped by {by!r}{meant} One of: {', '.join(BREAKDOWNS)}", sqlstate=error.sqlstate
+        ) from None
 
 
 # What is out of the ordinary

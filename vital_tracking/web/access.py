@@ -9,10 +9,11 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final
 
 from fastapi import Depends
+from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.requests import Request
 
 from vital_tracking.stores.protocol import Store
-from vital_tracking.web.cookies import ACCESS, OPERATOR, REFRESH, read_cookie
+from vital_tracking.web.cookies import ACCESS, REFRESH, operator_cookie, read_cookie
 from vital_tracking.web.identity import Identity, Kind, TokenRefused
 from vital_tracking.web.parts import Parts, parts
 from vital_tracking.web.problems import SignInNeeded, forbidden
@@ -22,9 +23,28 @@ from vital_tracking.web.supabase_auth import SignInFailed
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST: Final = 255
+_SEE_OTHERS: Final = ("admin", "auditor")
 
 
-async def identity(request: Request) -> Identity:
+_TOKEN: Final = HTTPBearer(
+    scheme_name="token",
+    bearerFormat="JWT",
+    auto_error=False,
+    description="A token of Supabase Auth, or of your issuer.",
+)
+_SESSION: Final = APIKeyCookie(
+    name=ACCESS,
+    scheme_name="session",
+    auto_error=False,
+    description="Set by the sign-in page; changes need its origin.",
+)
+
+
+async def identity(
+    request: Request,
+    _token: Annotated[Any, Depends(_TOKEN)] = None,  # both for OpenAPI alone
+    _session: Annotated[Any, Depends(_SESSION)] = None,
+) -> Identity:
     """Who asks, counted among their requests. What a browser sends by itself changes something only from a page of ours."""
     with_parts = parts(request)
     who = await _recognised(request, with_parts)
@@ -43,7 +63,7 @@ async def _recognised(request: Request, with_parts: Parts) -> Identity:
         if scheme.lower() != "bearer" or not token.strip():
             raise TokenRefused("Authorization is not of the kind Bearer.")
         return await with_parts.tokens.verify(token.strip())
-    if with_parts.operator is not None and with_parts.operator.knows(read_cookie(request, OPERATOR)):
+    if with_parts.operator is not None and with_parts.operator.knows(read_cookie(request, operator_cookie(request))):
         return Identity(Kind.operator, by_cookie=True)
     if access := read_cookie(request, ACCESS):
         try:
@@ -71,7 +91,7 @@ async def _refreshed(request: Request, with_parts: Parts, *, expired: bool) -> I
     raise SignInNeeded
 
 
-def reader(request: Request, who: Annotated[Identity, Depends(identity)]) -> Store:
+async def reader(request: Request, who: Annotated[Identity, Depends(identity)]) -> Store:
     """The store as whoever asks sees it, with a limit to how long it may take."""
     with_parts = parts(request)
     if who.kind is Kind.operator:
@@ -88,9 +108,8 @@ async def operator(who: Annotated[Identity, Depends(identity)]) -> Identity:
     return who
 
 
-async def monitor(request: Request) -> Identity:
+async def monitor(who: Annotated[Identity, Depends(identity)]) -> Identity:
     """Whoever asks, if it is the operator or brings the monitoring token."""
-    who = await identity(request)
     if who.kind is Kind.user:
         raise forbidden("This is for monitoring.", "Send the token that VITAL_MONITORING_TOKEN names.")
     return who
@@ -101,9 +120,10 @@ Reader = Annotated[Store, Depends(reader)]
 
 
 def reads(what: str) -> Callable[[Request, Identity], Coroutine[Any, Any, None]]:
-    """A dependency of routes that may show other people's data: a line for each organization whose admin reads, and the operator.
+    """A dependency of routes that may show other people's data: a line for each organization whose admin or auditor reads.
 
-    A user who administers nothing is shown what is his own, and leaves no line; neither does an admin who asks for himself.
+    The operator leaves one, too. A plain member is shown what is his own, and leaves none; neither does an admin who asks
+    for himself.
     """
 
     async def line(request: Request, who: Asker) -> None:
@@ -114,7 +134,7 @@ def reads(what: str) -> Callable[[Request, Identity], Coroutine[Any, Any, None]]
         if who.kind is not Kind.user or user == who.subject:
             return
         for one in await with_parts.memberships(who):
-            if one.role == "admin" and organization in (None, one.organization_id):
+            if one.role in _SEE_OTHERS and organization in (None, one.organization_id):
                 await with_parts.audit.write("read", what, who, one.organization_id, user)
 
     return line

@@ -11,11 +11,15 @@ from vital_tracking.web.problems import Problem
 
 ACCESS: Final = "vital_access"
 REFRESH: Final = "vital_refresh"
-OPERATOR: Final = "vital_operator"
 
 _AT_ONCE: Final = 3_500
 _MOST_PARTS: Final = 5
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._~+/=-]*")
+
+
+def operator_cookie(request: Request) -> str:
+    """The name of the operator's cookie. Browsers keep cookies by host: the port keeps two dashboards of a machine apart."""
+    return f"vital_operator_{request.url.port or request.url.scheme}"
 
 
 def read_cookie(request: Request, name: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
+from weakref import WeakSet
 
 import httpx
 from anyio import to_thread
@@ -34,6 +36,7 @@ class Outgoing:
 
     def __init__(self) -> None:
         self._client: httpx.Client | None = None
+        self._inherited: list[object] = []
         self._lock = threading.Lock()
 
     def client(self) -> httpx.Client:
@@ -51,6 +54,12 @@ class Outgoing:
             raise ValueError("too large")
         return answer.content
 
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone."""
+        self._lock = threading.Lock()
+        self._inherited.append(self._client)
+        self._client = None
+
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
@@ -59,7 +68,7 @@ class Outgoing:
             client.close()
 
 
-@dataclass
+@dataclass(eq=False)
 class Parts:
     """The store, who may ask it how often, and how pages are drawn. `operator` is there where a link of the console counts."""
 
@@ -70,6 +79,7 @@ class Parts:
     outgoing: Outgoing = field(default_factory=Outgoing)
 
     def __post_init__(self) -> None:
+        _parts_of_this_process.add(self)
         self._members: dict[str, tuple[float, tuple[Membership, ...]]] = {}
         self.tokens = TokenVerifier(self.settings, self.outgoing.fetch, self.clock)
         self.limits = RateLimits(self.settings, self.clock)
@@ -112,9 +122,14 @@ class Parts:
             who.claims, access_token=who.token, anon_key=anon_key, timeout_s=self.settings.answer_s
         )
 
-    def attach(self, request: Request) -> None:
+    async def attach(self, request: Request) -> None:
         """Let a request find the parts: a dependency of all routes, so that they work in anybody's application."""
         request.state.vital = self
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone, in a server that forks after the application was made."""
+        self.outgoing.after_fork()
+        self.store.after_fork()
 
     def close(self, *, with_store: bool) -> None:
         """Close the connections; those of the store where it is ours."""
@@ -127,3 +142,15 @@ def parts(request: Request) -> Parts:
     """The parts that serve a request."""
     found: Parts = request.state.vital
     return found
+
+
+_parts_of_this_process: Final[WeakSet[Parts]] = WeakSet()
+
+
+def _reset_all_after_fork() -> None:
+    for one in list(_parts_of_this_process):
+        one.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_all_after_fork)

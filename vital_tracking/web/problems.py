@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import PurePath
 from typing import Any, Final
@@ -93,12 +93,9 @@ def problem_of(error: Exception, request: Request) -> Problem:
     return _unforeseen(error, request)
 
 
-def _invalid(error: RequestValidationError) -> Problem:
-    """Which parts of a request are wrong, and why; not what they were, which could be a password."""
-    found = [
-        {"in": str(one["loc"][0]), "field": ".".join(map(str, one["loc"][1:])), "message": str(one["msg"])}
-        for one in error.errors()
-    ]
+def invalid(parts: Iterable[tuple[str, str, str]]) -> Problem:
+    """Which parts of a request are wrong: where they stand (`query`, `path`, `body`), their names, and what is wrong."""
+    found = [{"in": place, "field": field, "message": message} for place, field, message in parts]
     return Problem(
         422,
         "invalid-request",
@@ -107,6 +104,11 @@ def _invalid(error: RequestValidationError) -> Problem:
         hint="Correct the parts that `errors` names; api/v1/openapi.json says what each may be.",
         errors=found,
     )
+
+
+def _invalid(error: RequestValidationError) -> Problem:
+    """What is wrong with the parts of a request; not what they were, which could be a password."""
+    return invalid((str(one["loc"][0]), ".".join(map(str, one["loc"][1:])), str(one["msg"])) for one in error.errors())
 
 
 _PLAIN: Final = {
@@ -136,13 +138,7 @@ def _store(error: StoreError, request: Request) -> Problem:
             "Admins see their organization, users what is theirs; an operator makes somebody an admin.",
         )
     if isinstance(error, StoreRejected):
-        return Problem(
-            422,
-            "refused-by-the-database",
-            "The database refused the request",
-            detail="A value has the right form, but the database cannot use it.",
-            hint="See whether names, times and the time zone exist.",
-        )
+        return _rejected(error)
     _log.warning("%s: %s", _route(request), error)
     if isinstance(error, StoreTimeout):
         return Problem(
@@ -162,6 +158,35 @@ def _store(error: StoreError, request: Request) -> Problem:
         hint="Try again soon." if unavailable else "An operator finds what is missing with: vital-tracking doctor",
         headers={"Retry-After": "5" if unavailable else "60"},
     )
+
+
+_REJECTED: Final = {
+    "42501": (403, "not-allowed", "This is not for you", "Only an admin of that organization may do this.", "Ask one."),
+    "23505": (409, "is-there-already", "It is there already", "There is one by this name.", "Change that one."),
+    "23001": (
+        409,
+        "in-use",
+        "Something stands on it",
+        "It cannot be changed as it is now.",
+        "Change what needs it first.",
+    ),
+    "P0002": (404, "not-found", "There is none", "Nothing has this name.", "See whether it is spelled right."),
+}
+
+
+def _rejected(error: StoreRejected) -> Problem:
+    """Data that the database refuses; its words may repeat them."""
+    status, kind, title, detail, hint = _REJECTED.get(
+        error.sqlstate or "",
+        (
+            422,
+            "refused-by-the-database",
+            "The database refused the request",
+            "A value has the right form, but the database cannot use it.",
+            "See whether names, times and the time zone exist.",
+        ),
+    )
+    return Problem(status, kind, title, detail=detail, hint=hint)
 
 
 def _unforeseen(error: Exception, request: Request) -> Problem:

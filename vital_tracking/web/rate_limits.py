@@ -23,7 +23,7 @@ from vital_tracking.web.settings import WebSettings
 _log = logging.getLogger("vital_tracking")
 
 _FAILED_SIGN_INS: Final = RateLimitItemPerHour(10, multiples=1, namespace="vital-failed")
-_FAILED_FROM_ONE_PLACE: Final = RateLimitItemPerHour(50, multiples=1, namespace="vital-failed-from")
+_FAILED_FROM_ONE_PLACE: Final = RateLimitItemPerHour(200, multiples=1, namespace="vital-failed-from")
 
 
 class RateLimits:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from vital_tracking.errors import StoreRejected
 from vital_tracking.web.access import refused
+from vital_tracking.web.body import limited
+from vital_tracking.web.described import PROBLEMS
 from vital_tracking.web.parts import Parts
 from vital_tracking.web.problems import Problem, SignInNeeded, problem_of
 from vital_tracking.web.rendering import home, path_of
@@ -32,7 +35,7 @@ class ApiRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             try:
-                response = await inner(request)
+                response = await inner(limited(request))
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody gets its text
                 response = await self.failed(request, error)
             for line in getattr(request.state, "vital_cookies", ()):
@@ -44,7 +47,9 @@ class ApiRoute(APIRoute):
     async def failed(self, request: Request, error: Exception) -> Response:
         """The answer to an error; a refusal leaves a line in the audit."""
         problem = problem_of(error, request)
-        if problem.status == 403:
+        if problem.status == 403 and not isinstance(
+            error, StoreRejected
+        ):  # such a refusal the database has written down
             try:
                 await refused(request)
             except Exception as failure:  # noqa: BLE001 - a refusal stays a refusal
@@ -66,10 +71,18 @@ class PageRoute(ApiRoute):
         if parts is None:
             return problem_response(problem)
         if isinstance(problem, SignInNeeded) and parts.auth is not None and request.method == "GET":
-            back = quote(f"{request.url.path}{'?' * bool(request.url.query)}{request.url.query}", safe="")
+            back = quote(as_asked(request), safe="")
             to = f"{path_of(request, 'vital-sign-in')}?next={back}"
             return RedirectResponse(to, 303, headers={"Cache-Control": "no-store"})
         return problem_page(request, parts, problem)
+
+
+def as_asked(request: Request) -> str:
+    """The path and query of a request as the browser wrote them: a slash that is part of a name stays one."""
+    path: str = request.scope["path"]
+    raw = request.scope.get("raw_path", b"").decode("latin-1")
+    written = raw if unquote(raw) == path else quote(path)
+    return f"{written}?{request.url.query}" if request.url.query else written
 
 
 def problem_page(request: Request, parts: Parts, problem: Problem) -> Response:
@@ -81,7 +94,8 @@ def problem_page(request: Request, parts: Parts, problem: Problem) -> Response:
 
 
 def api_router(**options: Any) -> APIRouter:
-    """A router for answers in JSON."""
+    """A router for answers in JSON. Its routes are described with the problems that any of them may answer with."""
+    options.setdefault("responses", PROBLEMS)
     return APIRouter(route_class=ApiRoute, **options)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from vital_tracking.web.cookies import ACCESS, OPERATOR, REFRESH, cookie_lines
+from vital_tracking.web.cookies import ACCESS, REFRESH, cookie_lines, operator_cookie
 from vital_tracking.web.parts import parts
 from vital_tracking.web.rendering import home
 from vital_tracking.web.same_origin import is_https
@@ -24,12 +24,12 @@ def keep_session(request: Request, tokens: Tokens) -> None:
 
 def keep_operator(request: Request, session: str) -> None:
     """Let the answer bring the operator's secret to the browser, until that is closed."""
-    _set(request, OPERATOR, session, None)
+    _set(request, operator_cookie(request), session, None)
 
 
 def end_session(request: Request) -> None:
     """Let the answer take the cookies away."""
-    for name in (ACCESS, REFRESH, OPERATOR):
+    for name in (ACCESS, REFRESH, operator_cookie(request)):
         _set(request, name, "", None)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 from fastapi import Form, Query
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from vital_tracking.web.cookies import ACCESS, OPERATOR, read_cookie
+from vital_tracking.web.cookies import ACCESS, operator_cookie, read_cookie
 from vital_tracking.web.identity import TokenRefused
 from vital_tracking.web.parts import Parts, parts
 from vital_tracking.web.problems import Problem, forbidden
@@ -17,6 +18,8 @@ from vital_tracking.web.route import page_router
 from vital_tracking.web.same_origin import check_same_origin, safe_next
 from vital_tracking.web.sessions import end_session, keep_operator, keep_session
 from vital_tracking.web.supabase_auth import SignInFailed
+
+_log = logging.getLogger("vital_tracking")
 
 routes = page_router()
 
@@ -50,10 +53,13 @@ async def sign_in(
         if not address or not password:
             raise SignInFailed
         tokens = await with_parts.auth.sign_in(email.strip(), password)
-        await with_parts.tokens.verify(tokens.access, by_cookie=True)
-    except (SignInFailed, TokenRefused):
+    except SignInFailed:
         await with_parts.limits.sign_in_failed(address, place)
         return _form(request, with_parts, next, failed=True, email=email)
+    try:
+        await with_parts.tokens.verify(tokens.access, by_cookie=True)
+    except TokenRefused as refused:
+        raise _unverifiable(refused) from None
     keep_session(request, tokens)
     return _to(safe_next(next, home(request)))
 
@@ -66,7 +72,7 @@ async def sign_out(request: Request) -> Response:
     access = read_cookie(request, ACCESS)
     if access and with_parts.auth is not None:
         await with_parts.auth.sign_out(access)
-    if with_parts.operator is not None and with_parts.operator.knows(read_cookie(request, OPERATOR)):
+    if with_parts.operator is not None and with_parts.operator.knows(read_cookie(request, operator_cookie(request))):
         with_parts.operator.end()
     end_session(request)
     response = _to(f"{home(request)}sign-in")
@@ -86,6 +92,22 @@ def open_by_link(request: Request, token: Annotated[str, Query(max_length=128)] 
         )
     keep_operator(request, session)
     return _to(home(request))
+
+
+def _unverifiable(refused: TokenRefused) -> Problem:
+    """The password was right, and what Supabase Auth gave for it is not what the settings lead us to expect."""
+    _log.error(
+        "Supabase Auth signs people in, but its tokens are refused: %s Is SUPABASE_JWT_SECRET the project's (where it signs with "
+        "a shared secret), and VITAL_JWT_ISSUER the `iss` of its tokens?",
+        refused.detail,
+    )
+    return Problem(
+        502,
+        "tokens-not-verifiable",
+        "Your password is right, but the installation cannot verify it",
+        detail="Its settings do not fit the tokens of Supabase Auth.",
+        hint="Tell an operator: the log says which settings to look at.",
+    )
 
 
 def _to(path: str) -> Response:

@@ -8,9 +8,9 @@ from starlette.responses import Response
 
 from vital_tracking.web.parts import parts
 from vital_tracking.web.responses import takes_gzip
-from vital_tracking.web.route import page_router
+from vital_tracking.web.route import api_router
 
-routes = page_router()
+routes = api_router(include_in_schema=False)
 
 
 @routes.get("/static/{digest}/{name:path}", name="vital-static")

@@ -25,7 +25,7 @@ class Health(BaseModel):
 
 
 class Organization(BaseModel):
-    """An organization of whoever asks, and the role in it: `member` or `admin`."""
+    """An organization of whoever asks, and the role in it: `member`, `auditor` or `admin`."""
 
     organization_id: str
     role: str

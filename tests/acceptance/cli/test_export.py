@@ -25,6 +25,7 @@ from tests.acceptance.cli.helpers import Several, fine, refused
 from tests.acceptance.helpers import environment
 from tests.sql.helpers import a_call, an_unpriced_call, call_id
 from tests.sql.test_retention import NOW
+from vital_tracking import Agent, VitalTracker
 from vital_tracking.errors import MissingExtra, VitalError
 from vital_tracking.queries.csv import write_csv
 from vital_tracking.queries.parquet import ParquetWriter, read_back
@@ -193,7 +194,7 @@ def test_a_wrong_option_is_said_in_words_and_no_file_is_touched(
         ["export", "calls", "there.csv", "--force"],
         ["export", "calls", str(tmp_path)],
         ["export", "daily", "x.csv", "--user", "u"],
-        ["export", "calls", "x.csv", "--since", "yesterday"],
+        ["export", "calls", "x.csv", "--since", "whenever"],
         ["export", "calls", "no/such/folder/x.csv"],
         ["export", "everything", "x.csv"],
         ["export", "daily"],
@@ -209,6 +210,52 @@ def test_a_wrong_option_is_said_in_words_and_no_file_is_touched(
     assert "daily.csv" in refused(no_file, code=2)
     assert "one of them" in refused(twice, code=2)
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"there.csv"}
+
+
+def test_calls_are_exported_by_what_they_are(several: Several, store: PostgresStore) -> None:
+    """If this failed, whoever wants one framework's calls would take out all of them and sort by hand."""
+    with VitalTracker(store) as tracker:
+        usual = {"provider": "openai", "model": "gpt-4o", "prompt_tokens": 1, "completion_tokens": 1}
+        tracker.record(**usual | {"user_id": "u-1", "framework": "autogen", "message_type": "tool_execution"})
+        tracker.record(**usual | {"user_id": "u-2", "model": "gpt-4o-mini", "agent": Agent("cardio")})
+        tracker.record(**usual | {"user_id": "u-3", "provider": "anthropic", "model": "claude-haiku-4-5"})
+        tracker.record(**usual | {"user_id": "u-4", "error": TimeoutError()})
+        tracker.record(**usual | {"user_id": "u-5", "provider": "in_house", "model": "house-llm-7b"})
+        assert tracker.flush().complete
+    asked = {
+        ("--framework", "autogen"): {"u-1"},
+        ("--message-type", "tool_execution"): {"u-1"},
+        ("--provider", "openai"): {"u-1", "u-2", "u-4"},
+        ("--provider", "openai", "--model", "gpt-4o-mini"): {"u-2"},
+        ("--agent", "cardio"): {"u-2"},
+        ("--status", "error"): {"u-4"},
+        ("--unpriced",): {"u-5"},
+        ("--model", "absent"): set(),
+    }
+    for expected, done in zip(asked.values(), several(*(["export", "-", *words] for words in asked)), strict=True):
+        assert {row["user_id"] for row in csv.DictReader(io.StringIO(fine(done)))} == expected
+    parquet_done, of_sums, other_sums = several(
+        ["export", "mini.parquet", "--model", "gpt-4o-mini"],
+        ["export", "daily", "-", "--model", "gpt-4o-mini"],
+        ["export", "hourly", "x.csv", "--message-type", "tool_execution"],
+    )
+    assert "1 row" in fine(parquet_done)
+    assert {row["model"] for row in csv.DictReader(io.StringIO(fine(of_sums)))} == {"gpt-4o-mini"}
+    assert "--message-type does not go with hourly" in refused(other_sums, code=2)
+
+
+def test_a_suffix_that_is_not_written_is_refused(several: Several, tmp_path: Path) -> None:
+    """If this failed, somebody would open CSV as a workbook, or read a Parquet file that is none."""
+    wrong = {
+        "calls.csv or calls.parquet": ["export", "calls.xlsx"],
+        ".gz is not written": ["export", "calls.csv.gz"],
+        "calls.parquet says parquet": ["export", "calls.parquet", "--format", "csv"],
+    }
+    for words, done in zip(wrong, several(*wrong.values()), strict=True):
+        assert words in refused(done, code=2)
+    for done in several(["export", "calls.txt", "--format", "csv"], ["export", "bare"], ["export", "CALLS.CSV"]):
+        fine(done)
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"calls.txt", "CALLS.CSV", "bare"}
 
 
 def test_an_export_ends_quietly_when_its_reader_stops(

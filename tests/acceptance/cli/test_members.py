@@ -6,7 +6,8 @@ import csv
 import json
 from io import StringIO
 
-from tests.acceptance.cli.helpers import Several, fine, refused
+from tests.acceptance.cli.helpers import Cli, Several, fine, refused
+from vital_tracking import Agent, VitalTracker
 
 ACME = ("--organization", "acme")
 
@@ -56,3 +57,28 @@ def test_a_member_needs_an_organization_and_a_role_that_there_is(several: Severa
     assert "did you mean admin?" in refused(unknown, code=2)
     assert "members add" in refused(nobody)
     assert "is empty" in refused(empty, code=2)
+
+
+def test_values_that_were_seen_complete_an_option(cli: Cli, tracker: VitalTracker) -> None:
+    """If this failed, ids would be copied from tables by hand."""
+    tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=1, completion_tokens=1, agent=Agent("cardio"))
+    assert tracker.flush().complete
+
+    def complete(words: str) -> list[str]:
+        asked = {
+            "_VITAL_TRACKING_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": len(words.split(" ")) - 1,
+        }
+        return sorted(fine(cli(**asked)).split())
+
+    assert complete("vital-tracking calls --model gpt-4") == ["gpt-4o-mini"]
+    assert complete("vital-tracking export --agent car") == ["cardio"]
+    assert complete("vital-tracking members add u-1 --role a") == ["admin", "auditor"]
+    assert complete("vital-tracking calls --status ab") == ["abandoned"]
+    with_none = {
+        "_VITAL_TRACKING_COMPLETE": "complete_bash",
+        "COMP_WORDS": "vital-tracking calls --model ",
+        "COMP_CWORD": 3,
+    }
+    assert fine(cli(VITAL_DATABASE_URL="postgresql://127.0.0.1:1/away", **with_none)).split() == []

@@ -18,7 +18,8 @@ import pytest
 from tests.conftest import POSTGRES_VERSION
 from tests.sql.helpers import a_call
 from tests.support.folders import quick_temporary
-from vital_tracking import SettingsError, VitalTracker
+from vital_tracking import SettingsError, StoreNotReady, VitalTracker
+from vital_tracking.migrate import find_migrations
 from vital_tracking.stores.embedded import EmbeddedStore
 
 pytestmark = pytest.mark.timeout(300)
@@ -43,7 +44,7 @@ def data_dir() -> Iterator[Path]:
         folder.chmod(0o755)
         yield folder
         if (folder / f"postgresql-{POSTGRES_VERSION}").exists():
-            EmbeddedStore(folder, version=POSTGRES_VERSION).stop()
+            EmbeddedStore(folder, version=POSTGRES_VERSION, migrated=False).stop()
 
 
 def postmaster(data_dir: Path) -> psutil.Process:
@@ -124,6 +125,23 @@ def test_a_server_that_was_stopped_is_started_again_by_the_next_request(data_dir
     EmbeddedStore(data_dir, version=POSTGRES_VERSION).stop()
     assert store.call("record_calls_v1", calls=json.dumps([a_call(1, user_id="u")]))["inserted"] == 1
     store.close()
+
+
+def test_a_database_of_other_files_says_so_when_it_is_opened_and_can_be_opened_as_it_is(data_dir: Path) -> None:
+    """If this failed, a database of another version would fail later, in each command in another way."""
+    store = EmbeddedStore(data_dir, version=POSTGRES_VERSION)
+    store.call("record_calls_v1", calls=json.dumps([a_call(1, user_id="u")]))
+    store.seed("update vital_private.migrations set hash = 'other' where name = 'reports'")
+    store.close()
+    with pytest.raises(StoreNotReady, match=r"_reports has changed since.*vital-tracking migrate --uninstall"):
+        EmbeddedStore(data_dir, version=POSTGRES_VERSION)
+    as_it_is = EmbeddedStore(data_dir, version=POSTGRES_VERSION, migrated=False)
+    assert calls_in(as_it_is) == 1
+    as_it_is.uninstall(find_migrations())
+    as_it_is.close()
+    anew = EmbeddedStore(data_dir, version=POSTGRES_VERSION)
+    assert calls_in(anew) == 0
+    anew.close()
 
 
 @pytest.mark.parametrize("place", ["/dev/null/data", "/proc/vital-data"])

@@ -112,6 +112,8 @@ def test_a_wrong_password_says_what_to_mend_and_shows_none(locked_url: str) -> N
     with pytest.raises(StoreNotReady) as refused:  # the password is right; the role may not use the functions
         store.call("model_prices_v1")
     assert refused.value.sqlstate == "42501"
+    assert "Your role may not do this" in str(refused.value)
+    assert "vital-tracking migrate" not in str(refused.value), "that would not help"
     store.close()
 
 

@@ -7,7 +7,6 @@ import json
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -28,13 +27,10 @@ from tests.sql.helpers import (
     call_id,
     connect,
 )
-from tests.support.folders import REPOSITORY
 from tests.support.postgres import PostgresServer, free_port
-from tests.support.supabase_cli import db_push
 from tests.support.supabase_lite import SupabaseLite
 from vital_tracking import Agent, VitalTracker
 from vital_tracking.errors import StoreNotReady, StoreRejected, StoreUnavailable
-from vital_tracking.migrate import find_migrations
 from vital_tracking.stores import supabase
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.relations import CALLS, RELATIONS
@@ -339,51 +335,3 @@ def test_nobody_listening_is_unavailable() -> None:
     with pytest.raises(StoreUnavailable):
         store.call("model_prices_v1")
     store.close()
-
-
-@pytest.fixture
-def fresh(postgres_server: PostgresServer) -> Iterator[str]:
-    """The URL of a database with hosted Supabase's default privileges and no migrations."""
-    name = f"fresh_{uuid.uuid4().hex[:8]}"
-    postgres_server.create_database(name)
-    with psycopg.connect(postgres_server.url(name), autocommit=True) as connection:
-        connection.execute(HOSTED_DEFAULT_PRIVILEGES)
-    yield postgres_server.url(name)
-    postgres_server.drop_database(name)
-
-
-def history(url: str) -> list[tuple[str, str]]:
-    with connect(url) as connection:
-        rows = connection.execute(
-            "select version, name from supabase_migrations.schema_migrations order by 1"
-        ).fetchall()
-    return [(row["version"], row["name"]) for row in rows]
-
-
-EXPECTED = [(migration.version, migration.name) for migration in find_migrations()]
-
-
-def test_supabase_db_push_and_migrate_take_turns(fresh: str) -> None:
-    """If this failed, a team that pushes with the Supabase command line could not use ours, or would migrate twice."""
-    pushed = db_push(fresh, REPOSITORY)
-    assert pushed.returncode == 0, pushed.stderr
-    assert history(fresh) == EXPECTED
-    store = PostgresStore(fresh)
-    assert store.migrate(find_migrations()) == []
-    store.call("record_calls_v1", calls=json.dumps([a_call(1)]))
-    store.call("record_runs_v1", runs=json.dumps([an_end()]))
-    assert [row["total_cost"] for row in store.read("agent_usage_detailed", columns=["total_cost"])] == [
-        Decimal("0.42")
-    ]
-    store.close()
-
-
-def test_migrate_and_then_supabase_db_push_finds_nothing_to_do(fresh: str) -> None:
-    """If this failed, `supabase db push` would fail on tables that are already there."""
-    store = PostgresStore(fresh)
-    assert len(store.migrate(find_migrations())) == len(EXPECTED)
-    store.close()
-    pushed = db_push(fresh, REPOSITORY)
-    assert pushed.returncode == 0, pushed.stderr
-    assert "up to date" in pushed.stdout + pushed.stderr
-    assert history(fresh) == EXPECTED

@@ -114,6 +114,28 @@ def test_the_secret_key_is_told_everything(lite: SupabaseLite, web: httpx.Client
         assert asked.told(answer.json(), world) == asked.expected(READERS["service role"]), str(asked)
 
 
+def test_members_are_changed_by_their_admin_s_token_alone(lite: SupabaseLite, web: httpx.Client, world: World) -> None:
+    """If this failed, anybody who has signed in could make himself an admin through the API."""
+
+    def add(who: str, organization: str) -> Any:
+        signed = {"Authorization": f"Bearer {token(lite, sub=who)}"}
+        wanted = {"organization": organization, "user_id": f"new of {who}", "role": "admin"}
+        answer = web.post("/rpc/add_member_v1", json=wanted, headers=signed)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["refused"]
+
+    with connect(lite.database_url) as connection:
+        before = connection.execute("select * from organization_members order by 1, 2").fetchall()
+        assert (add(ADMIN, "acme"), add(ADMIN, "other"), add(ALICE, "acme")) == (None, "not_an_admin", "not_an_admin")
+        assert connection.execute(
+            "delete from organization_members where user_id like 'new of %' returning user_id, role"
+        ).fetchall() == [{"user_id": f"new of {ADMIN}", "role": "admin"}]
+        assert connection.execute("select * from organization_members order by 1, 2").fetchall() == before
+        with connection.transaction():
+            connection.execute("set local vital_tracking.audit_may_change = 'on'")
+            connection.execute("delete from admin_audit where key ->> 'user_id' like 'new of %'")
+
+
 def test_the_publishable_key_alone_is_told_nothing(lite: SupabaseLite, web: httpx.Client, world: World) -> None:
     """If this failed, whoever opens the project's page could read its calls and costs."""
     for headers in ({}, {"Authorization": f"Bearer {token(lite, sub=ADMIN, role='anon')}"}):

@@ -10,7 +10,7 @@ from fastapi import Depends
 from tests.integration.web.conftest import MONITORING, Clock, Issuer, Make, bearer, client
 from tests.sql.access_world import READERS, calls_in
 from tests.sql.helpers import ADMIN, ALICE, CAROL, STRANGER, Connection
-from vital_tracking.queries import CallFilters, recent_calls
+from vital_tracking.queries import Filters, usage_records
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.operator import OperatorLink
 from vital_tracking.web.problems import forbidden
@@ -36,7 +36,7 @@ def cost(store: Reader, organization: str | None = None) -> ExactJSON:
 @routes.get("/api/v1/stats")
 def stats(store: Reader, organization: str) -> ExactJSON:
     """An organization's figures, which only its admins may ask for."""
-    return ExactJSON(store.call("get_dashboard_stats", project_id=organization))
+    return ExactJSON(store.call("dashboard_summary", organization=organization))
 
 
 @routes.post("/api/v1/budgets")
@@ -191,7 +191,7 @@ def test_questions_of_the_read_side_work_for_users(make: Make, issuer: Issuer) -
 
     @calls.get("/api/v1/calls")
     def listed(store: Reader) -> ExactJSON:
-        rows = recent_calls(store, CallFilters(), limit=1000)
+        rows = usage_records(store, Filters(), limit=1000)
         return ExactJSON({"total_cost": sum(row["total_cost"] or 0 for row in rows)})
 
     answer = client(make(calls)).get("/api/v1/calls", headers=bearer(issuer.token(sub=ALICE)))

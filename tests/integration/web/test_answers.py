@@ -35,6 +35,9 @@ ERRORS: dict[str, tuple[Exception, int, str | None]] = {
     "slow": (StoreTimeout("The database stopped the statement."), 503, "30"),
     "unready": (StoreNotReady(f"PostgreSQL at {SECRET}:5432/db refuses the user."), 503, "60"),
     "refused": (StoreRejected(SECRET, sqlstate="22023"), 422, None),
+    "no admin": (StoreRejected(SECRET, sqlstate="42501"), 403, None),
+    "taken": (StoreRejected(SECRET, sqlstate="23505"), 409, None),
+    "absent": (StoreRejected(SECRET, sqlstate="P0002"), 404, None),
     "denied": (StoreDenied(SECRET, sqlstate="42501"), 403, None),
     "token": (StoreDenied(SECRET, sqlstate="PGRST303"), 401, None),
     "ours": (Problem(409, "conflict", "Somebody was faster", hint="Look again."), 409, None),
@@ -192,6 +195,20 @@ def test_whatever_is_wrong_with_a_request_is_a_problem(
         assert problem["errors"][0].keys() == {"in", "field", "message"}
 
 
+def test_a_body_larger_than_any_of_ours_is_not_read(browser: TestClient) -> None:
+    """If this failed, whoever is not even signed in could fill the server's memory."""
+    large = b"x" * (1 << 21)
+
+    def in_pieces() -> Iterator[bytes]:
+        yield from (large[:65536] for _ in range(32))
+
+    form = {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "same-origin"}
+    for path in ("/api/v1/body", "/sign-in"):
+        for content in (large, in_pieces()):
+            answer = browser.post(path, content=content, headers=form)
+            assert (answer.status_code, "413" in answer.text or "large" in answer.text.lower()) == (413, True)
+
+
 def test_people_get_a_page_for_an_unknown_address(browser: TestClient) -> None:
     """If this failed, a mistyped address would show JSON."""
     answer = browser.get("/nowhere", headers={"Accept": "text/html,*/*"})
@@ -314,5 +331,11 @@ def test_the_description_of_the_api_has_an_answer_for_each_route(browser: TestCl
     described = answer.json()
     assert described["openapi"].startswith("3.1")
     assert {"/healthz", "/api/v1/healthz", "/api/v1/status"} <= set(described["paths"])
+    status = described["paths"]["/api/v1/status"]["get"]
+    assert {scheme for one in status["security"] for scheme in one} == {"token", "session"}
+    for code in ("401", "403", "422", "429", "503"):
+        example = status["responses"][code]["content"]["application/problem+json"]["example"]
+        assert example["status"] == int(code)
+        assert {"type", "title", "status", "detail", "hint"} <= set(example)
     assert not [path for path in described["paths"] if path.startswith(("/sign", "/open", "/static"))]
     secured(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from tests.integration.web.conftest import ISSUER, SECRET, bearer, client
+from tests.integration.web.conftest import ISSUER, SECRET, bearer, client, shared
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.web import WebSettings, create_app, router
 
@@ -42,18 +43,19 @@ def test_it_is_the_same_wherever_it_stands(
     store: PostgresStore, way: Callable[[PostgresStore], tuple[FastAPI, str]], root: str
 ) -> None:
     """If this failed, links, cookies and errors would lead out of the place that a team has given us."""
-    app, prefix = way(store)
+    app, within = way(store)
+    prefix = f"{root}{within}"  # a server is told the root, and gives the application the whole path
     browser = TestClient(app, root_path=root, follow_redirects=False)
     form = browser.get(f"{prefix}/sign-in").text
-    assert f'action="{root}{prefix}/sign-in"' in form
-    assert f'href="{root}{prefix}/static/' in form
-    assert f'value="{root}{prefix}/"' in form
+    assert f'action="{prefix}/sign-in"' in form
+    assert f'href="{prefix}/static/' in form
+    assert f'value="{prefix}/"' in form
     refused = browser.get(f"{prefix}/api/v1/status")
     assert (refused.status_code, refused.headers["content-type"]) == (401, "application/problem+json")
     assert "content-security-policy" in refused.headers
     out = browser.post(f"{prefix}/sign-out", headers={"Sec-Fetch-Site": "same-origin"})
-    assert out.headers["location"] == f"{root}{prefix}/sign-in"
-    assert all(f"Path={root}{prefix}/;" in line for line in out.headers.get_list("set-cookie"))
+    assert out.headers["location"] == f"{prefix}/sign-in"
+    assert all(f"Path={prefix}/;" in line for line in out.headers.get_list("set-cookie"))
     assert browser.get(f"{prefix}/healthz").json() == {"status": "ok"}
 
 
@@ -73,8 +75,6 @@ def test_the_teams_own_routes_stay_as_they_are(store: PostgresStore) -> None:
 
 def test_two_of_them_keep_their_stores_and_people_apart(store: PostgresStore) -> None:
     """If this failed, a token of one installation would open the other in the same process."""
-    from tests.integration.web.conftest import shared
-
     other = WEB.model_copy(update={"jwt_secret": SecretStr("y" * 40)})
     app = FastAPI()
     app.include_router(router(store, web=WEB), prefix="/a")
@@ -88,6 +88,22 @@ def test_two_of_them_keep_their_stores_and_people_apart(store: PostgresStore) ->
         for token in (first, second)
     ]
     assert answers == [200, 401, 401, 200]
+
+
+def test_a_server_that_forks_leaves_the_parents_connections_to_the_parent(store: PostgresStore) -> None:
+    """If this failed, workers of a server that loads the application first would mix up each other's answers."""
+    app = create_app(store, web=WEB)
+    token = bearer(shared(exp=4_000_000_000, iat=1))
+    assert client(app).get("/api/v1/status", headers=token).status_code == 200
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if client(app).get("/api/v1/status", headers=token).status_code == 200 else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert client(app).get("/api/v1/status", headers=token).status_code == 200
 
 
 def test_the_package_says_which_part_is_missing() -> None:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from fastapi import Depends
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
@@ -21,6 +22,8 @@ from tests.support.supabase_lite import SupabaseLite
 from vital_tracking.settings import Settings
 from vital_tracking.stores.supabase import SupabaseStore
 from vital_tracking.web import create_app
+from vital_tracking.web.access import Asker
+from vital_tracking.web.route import page_router
 from vital_tracking.web.settings import WebSettings
 
 pytestmark = pytest.mark.timeout(300)
@@ -175,6 +178,8 @@ def test_a_token_is_taken_by_the_database_as_by_us(
     """If this failed, a program with a good token would be told that it has none."""
     answer = browser.get(STATUS, headers=bearer(person["access"]))
     assert (answer.status_code, answer.json()["signed_in_as"]) == (200, person["email"])
+    elsewhere = token(lite, sub=person["id"], iss="https://other.example/auth/v1")
+    assert browser.get(STATUS, headers=bearer(elsewhere)).status_code == 401
     forged = token(lite, "another secret of more than thirty-two bytes", sub=person["id"], iss=f"{lite.url}/auth/v1")
     assert browser.get(STATUS, headers=bearer(forged)).status_code == 401
     assert browser.get(STATUS, headers=bearer(lite.publishable_key)).status_code == 401
@@ -264,23 +269,45 @@ def test_an_auth_server_that_does_not_answer_is_no_wrong_password(lite: Supabase
     store.close()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jwt_secret": SecretStr("another secret of more than thirty-two bytes")},
+        {"jwt_secret": None},
+        {"jwt_audience": "us"},
+    ],
+)
+def test_settings_that_do_not_fit_the_project_are_no_wrong_password(
+    lite: SupabaseLite,
+    settings: WebSettings,
+    person: dict[str, Any],
+    changes: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """If this failed, everybody would look for the fault in their passwords."""
+    store = SupabaseStore(lite.url, lite.service_key)
+    browser = client(create_app(store, web=settings.model_copy(update=changes)), headers=SAME_SITE)
+    with caplog.at_level(logging.ERROR):
+        answer = sign_in(browser, person)
+    assert answer.status_code == 502
+    assert "set-cookie" not in answer.headers
+    assert "SUPABASE_JWT_SECRET" in caplog.text
+    assert PASSWORD not in caplog.text + answer.text
+    store.close()
+
+
 def test_the_way_back_is_kept_over_the_sign_in(browser: TestClient) -> None:
     """If this failed, whoever follows a link from a mail would have to look for the page again."""
-    from fastapi import Depends
-
-    from vital_tracking.web.access import Asker
-    from vital_tracking.web.route import page_router
-
     pages = page_router()
 
-    @pages.get("/users/{user}")
+    @pages.get("/users/{user:path}")
     def page(user: str, who: Asker) -> str:
         return f"{user} for {who.name}"
 
     app: Any = browser.app
     app.include_router(pages, dependencies=[Depends(app.state.vital.attach)])
-    answer = browser.get("/users/a b?days=30&next=https://evil.example")
+    answer = browser.get("/users/a b%2Fc?days=30&next=https://evil.example")
     assert answer.status_code == 303
     place = urlsplit(answer.headers["location"])
     assert (place.netloc, place.path) == ("", "/sign-in")
-    assert parse_qs(place.query) == {"next": ["/users/a%20b?days=30&next=https://evil.example"]}
+    assert parse_qs(place.query) == {"next": ["/users/a%20b%2Fc?days=30&next=https://evil.example"]}

@@ -104,6 +104,7 @@ TRICKS: dict[str, Callable[[Issuer], str]] = {
     "a subject that is an object": lambda i: _of_any_body(i, json.dumps({**usual(), "sub": {"or": "1=1"}}).encode()),
     "roles": lambda i: i.token(role=["authenticated", "service_role"]),
     "the service role": lambda i: i.token(role="service_role"),
+    "the owner's role": lambda i: i.token(role="postgres"),
     "the anonymous role": lambda i: i.token(role="anon"),
     "claims in an array": lambda i: _of_any_body(i, json.dumps([usual()]).encode()),
     "no JSON": lambda i: _of_any_body(i, b"sub=u-1"),

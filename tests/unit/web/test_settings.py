@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from vital_tracking.environment import PUBLISHABLE_KEYS, SUPABASE_URLS
 from vital_tracking.errors import SettingsError
 from vital_tracking.web.serving import check_host
-from vital_tracking.web.settings import ANON_KEYS, WebSettings, is_loopback
+from vital_tracking.web.settings import WebSettings, is_loopback
 
 PROJECT = "https://abc.supabase.co"
 LONG = "x" * 40
@@ -18,8 +19,8 @@ def read(**environ: str) -> WebSettings:
 
 def test_a_project_says_where_its_keys_are() -> None:
     """If this failed, nobody could sign in with the settings that Supabase's own pages show."""
-    for url in ("SUPABASE_URL", "NEXT_PUBLIC_SUPABASE_URL"):
-        for key in ANON_KEYS:
+    for url in SUPABASE_URLS:
+        for key in PUBLISHABLE_KEYS:
             settings = read(**{url: f"{PROJECT}/", key: " sb_publishable_x "})
             assert settings.jwks_url == f"{PROJECT}/auth/v1/.well-known/jwks.json"
             assert settings.jwt_issuer == f"{PROJECT}/auth/v1"

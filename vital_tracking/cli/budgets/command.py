@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import Annotated, Any
+from dataclasses import fields
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -12,6 +13,7 @@ from vital_tracking.cli.budgets.check import check
 from vital_tracking.cli.budgets.exceptions import raise_limits, replace_limits
 from vital_tracking.cli.budgets.options import LIFTED, budget_entity, limit_of, thresholds_of
 from vital_tracking.cli.budgets.tables import (
+    RATE_IS,
     SET_ONE,
     budgets_table,
     exception_text,
@@ -33,6 +35,7 @@ from vital_tracking.queries.budgets import (
     BudgetLimit,
     belongs,
 )
+from vital_tracking.queries.outlook import Outlook, outlooks
 from vital_tracking.queries.words import counted
 from vital_tracking.stores import Store
 
@@ -209,6 +212,13 @@ def _all_there(wanted: Sequence[int], there: Container[int]) -> None:
         raise VitalError(f"There is no budget {', '.join(missing)}. See: vital-tracking budgets list")
 
 
+_OUTLOOK: Final = tuple(field.name for field in fields(Outlook))
+
+
+def _facts(one: Outlook) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in _OUTLOOK}
+
+
 @app.command("windows")
 def list_windows(
     entity: Annotated[
@@ -220,16 +230,25 @@ def list_windows(
     json_: Json = False,
     csv_: Csv = False,
 ) -> None:
-    """Show the running windows of the budgets, the fullest first: what is spent, what is left, and when each ends."""
+    """Show the running windows of the budgets, the fullest first: what is spent and left, when each ends, and is reached.
+
+    When a limit is reached is told by the rate of this window so far; while less than a tenth of it has passed, by that of the
+    window before. Where there is neither, it is unknown.
+    """
     with opened() as store:
         state = queries.all_budgets(store)
         rows = queries.windows(store, entity=entity, organization=organization, ended=every, limit=limit)
-    if json_:
-        as_json(rows)
-    elif csv_:
-        as_csv(rows, WINDOW_COLUMNS)
+        ahead = outlooks(store, rows, state["now"])
+    if json_ or csv_:
+        told = [{**row, **_facts(one)} for row, one in zip(rows, ahead, strict=True)]
+        if json_:
+            as_json(told)
+        else:
+            as_csv(told, (*WINDOW_COLUMNS, *_OUTLOOK))
     elif rows:
-        console.print(windows_table(rows, state["now"], console.width))
+        console.print(windows_table(rows, state["now"], console.width, ahead))
+        if any(one.rate_per_hour is not None for one in ahead):
+            say(RATE_IS)
         if len(rows) == limit:
             say(f"The fullest {limit}; for more: --limit {min(10 * limit, MOST_WINDOWS)}")
     elif not state["budgets"]:

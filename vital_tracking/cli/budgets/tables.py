@@ -27,6 +27,7 @@ from vital_tracking.alerts.wording import (
 from vital_tracking.cli.render.console import share_bar, table
 from vital_tracking.core.entities import ENTITIES
 from vital_tracking.queries.budgets import BudgetLimit, BudgetOverride, BudgetWindow
+from vital_tracking.queries.outlook import Outlook
 
 SET_ONE: Final = "Set one: vital-tracking budgets set user --daily 5 --action block"
 _EXAMPLES: Final = {entity.name: entity.example for entity in ENTITIES}
@@ -91,11 +92,36 @@ def _fullest(row: BudgetWindow | None) -> list[str | Text]:
     return [share_bar(spent, row["granted"], limit), named]
 
 
-def windows_table(rows: Sequence[BudgetWindow], now: datetime, width: int) -> Table:
-    """Windows: a bar of what is spent and held, what is left, and when each ends. A line each, two where `width` is small."""
+RATE_IS: Final = "Reached: by the rate of the window so far; of a young one, by the one before."
+
+
+def _reached(row: BudgetWindow, ahead: Outlook) -> str:
+    """When a window's limit is reached, in a few words."""
+    if ahead.rests_on in ("ended", "reached"):
+        return ahead.rests_on
+    if ahead.rests_on == "too little":
+        return "reached: unknown yet"
+    return (
+        "lasts at this rate"
+        if ahead.reached_at is None
+        else f"reached about {local_time(ahead.reached_at, row['timezone'])}"
+    )
+
+
+def windows_table(
+    rows: Sequence[BudgetWindow], now: datetime, width: int, ahead: Sequence[Outlook] | None = None
+) -> Table:
+    """Windows: a bar of what is spent and held, what is left, and when each ends. A line each, two where `width` is small.
+
+    With `ahead` also when each is reached.
+    """
+    told = [_reached(row, one) for row, one in zip(rows, ahead, strict=True)] if ahead is not None else None
     if width < _WIDE:
         narrow = [("id", True), ("for", False), ("", True), ("spent", False), ("window ends", True)]
-        return table("", narrow, [_two_lines(_window(row, now)) for row in rows])
+        lines = [_two_lines(_window(row, now)) for row in rows]
+        for line, words in zip(lines, told or (), strict=told is not None):
+            line[1] = f"{line[1]}\n{words}"
+        return table("", narrow, lines)
     headings = [("id", True), ("for", False), ("", True), ("", True), ("spent", True), ("held", True), ("left", True)]
     headings += [("window ends", False), ("", False), ("over it", False)]
     cells = [_window(row, now) for row in rows]
@@ -103,6 +129,10 @@ def windows_table(rows: Sequence[BudgetWindow], now: datetime, width: int) -> Ta
         del headings[_HELD]
         for row in cells:
             del row[_HELD]
+    if told is not None:
+        headings.append(("at this rate", False))
+        for row, words in zip(cells, told, strict=True):
+            row.append(words)
     return table("", headings, cells)
 
 

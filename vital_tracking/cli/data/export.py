@@ -11,12 +11,14 @@ from typing import Annotated, Final
 
 import typer
 
+from vital_tracking.cli.render import filters
 from vital_tracking.cli.render.console import as_json, progress_bar, say
 from vital_tracking.cli.render.session import opened
 from vital_tracking.cli.render.times import moment
 from vital_tracking.errors import VitalError
 from vital_tracking.queries.csv import write_csv
 from vital_tracking.queries.export import EXPORTS, CallTotals, Export, Format, write_csv_file, write_parquet
+from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.words import counted, size
 from vital_tracking.stores.relations import Relation, Values
 
@@ -35,10 +37,22 @@ def export(
         Format | None, typer.Option("--format", help="By default what the file's name says, else CSV.")
     ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Of the last so many days.")] = None,
-    since: Annotated[str | None, typer.Option(help="From then on: a span back such as 30d, or a date (UTC).")] = None,
-    until: Annotated[str | None, typer.Option(help="Up to then, and without it.")] = None,
-    organization: Annotated[str | None, typer.Option(help="Only this organization's.")] = None,
-    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    since: filters.Since = None,
+    until: filters.Until = None,
+    organization: filters.Organization = None,
+    user: filters.User = None,
+    session: filters.Session = None,
+    service: filters.Service = None,
+    agent: filters.Agent = None,
+    workflow: filters.Workflow = None,
+    panel: filters.Panel = None,
+    solution: filters.Solution = None,
+    framework: filters.Framework = None,
+    provider: filters.Provider = None,
+    model: filters.Model = None,
+    message_type: filters.MessageType = None,
+    status: filters.Status = None,
+    unpriced: filters.Unpriced = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file where it is there.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Say as JSON what was written.")] = False,
 ) -> None:
@@ -53,6 +67,8 @@ def export(
       vital-tracking export calls.parquet --days 30
       vital-tracking export daily - --since 2026-01-01 --until 2026-02-01 | head
       vital-tracking export acme.csv --organization acme
+      vital-tracking export tools.parquet --framework langgraph --message-type tool_execution
+      vital-tracking export - --model gpt-4o --days 7 | gzip > calls.csv.gz
     """
     what, file = _asked(words)
     if days is not None and since is not None:
@@ -60,20 +76,36 @@ def export(
     since = f"{days}d" if days is not None else since
     wanted = Export(
         what=what,
-        since=moment(since, "--since") if since else None,
-        until=moment(until, "--until") if until else None,
-        organization=organization,
-        user=user,
+        filters=Filters(
+            since=moment(since, "--since") if since else None,
+            until=moment(until, "--until") if until else None,
+            organization=organization,
+            user=user,
+            session=session,
+            service=service,
+            agent=agent,
+            workflow=workflow,
+            panel=panel,
+            solution=solution,
+            framework=framework,
+            provider=provider,
+            model=model,
+            message_type=message_type,
+            status=status,
+            unpriced=unpriced,
+        ),
     )
     for name in wanted.impossible_filters:
-        raise typer.BadParameter(f"--{name} does not go with {what}, which are of no {name}")
-    chosen = format_ or (Format.parquet if Path(file).suffix in (".parquet", ".pq") else Format.csv)
+        option = name.replace("_", "-")
+        raise typer.BadParameter(f"--{option} does not go with {what}, which are of no {option.replace('-', ' ')}")
+    chosen = _format(file, format_)
     path = None if file == STDOUT else _free(Path(file), force=force)
     try:
         with opened() as store:
             # Counting takes a while: only where the digits are needed, or a terminal shows the bar.
             totals = wanted.totals(store) if chosen is Format.parquet or sys.stderr.isatty() else None
-            with contextlib.closing(_shown(wanted.batches(store), what, totals)) as batches:
+            shown = totals if wanted.totals_are_exact else None
+            with contextlib.closing(_shown(wanted.batches(store), what, shown)) as batches:
                 rows = _write(path, chosen, wanted.relation, batches, totals)
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -101,6 +133,23 @@ def _asked(words: Sequence[str]) -> tuple[str, str]:
     if file in EXPORTS:
         raise typer.BadParameter(f"name the file too: vital-tracking export {file} {file}.csv")
     return what, file
+
+
+def _format(file: str, asked: Format | None) -> Format:
+    """The format that a file's name or `--format` says; a name that says another one, or one that is not written, is refused."""
+    suffix = "" if file == STDOUT else Path(file).suffix.lower()
+    named = _SUFFIXES.get(suffix)
+    if named is not None and asked not in (None, named):
+        raise typer.BadParameter(f"{file} says {named}, and --format {asked}: name the file {Path(file).stem}.{asked}")
+    if named is None and asked is None:
+        either = " or ".join(f"{Path(file).stem.partition('.')[0]}{suffix}" for suffix in (".csv", ".parquet"))
+        raise typer.BadParameter(
+            f"{suffix} is not written. Name the file {either}; for another suffix say what is in it: --format csv"
+        )
+    return asked or named or Format.csv
+
+
+_SUFFIXES: Final = {"": Format.csv, ".csv": Format.csv, ".parquet": Format.parquet, ".pq": Format.parquet}
 
 
 def _free(path: Path, *, force: bool) -> Path:

@@ -8,6 +8,7 @@ from typing import Annotated, Final, TypeAlias
 import typer
 
 from vital_tracking.cli.render.options import words
+from vital_tracking.cli.render.seen import seen
 from vital_tracking.core.context import SERVICE_TYPES
 from vital_tracking.core.record import STATUSES
 
@@ -15,26 +16,38 @@ WHEN_HELP: Final = "a date, a month, a span back such as 7d, today, yesterday, m
 
 Since: TypeAlias = Annotated[str | None, typer.Option(help=f"From then on: {WHEN_HELP}")]
 Until: TypeAlias = Annotated[str | None, typer.Option(help="Up to then, and without it; written as --since.")]
-Month: TypeAlias = Annotated[str | None, typer.Option(help="This month alone, such as 2026-11.")]
+Month: TypeAlias = Annotated[str | None, typer.Option("--month", help="This month alone, such as 2026-11.")]
 Timezone: TypeAlias = Annotated[
     str, typer.Option(help="Where days begin at midnight, and times without a zone are meant, such as Europe/Berlin.")
 ]
-Organization: TypeAlias = Annotated[str | None, typer.Option(help="Only this organization's.")]
-User: TypeAlias = Annotated[str | None, typer.Option(help="Only this user's.")]
+Organization: TypeAlias = Annotated[
+    str | None, typer.Option(help="Only this organization's.", autocompletion=seen("organizations", "organization_id"))
+]
+User: TypeAlias = Annotated[str | None, typer.Option(help="Only this user's.", autocompletion=seen("users", "user_id"))]
 Session: TypeAlias = Annotated[str | None, typer.Option(help="Only this session's.")]
 Service: TypeAlias = Annotated[str | None, typer.Option(help="Only this service's.", **words(SERVICE_TYPES, "service"))]
-Agent: TypeAlias = Annotated[str | None, typer.Option(help="Only this agent's (its id).")]
+Agent: TypeAlias = Annotated[
+    str | None, typer.Option(help="Only this agent's (its id).", autocompletion=seen("agents", "agent_id"))
+]
 Tier: TypeAlias = Annotated[str | None, typer.Option(help="Only of agents of this tier.")]
-Workflow: TypeAlias = Annotated[str | None, typer.Option(help="Only this workflow's (its id).")]
+Workflow: TypeAlias = Annotated[
+    str | None, typer.Option(help="Only this workflow's (its id).", autocompletion=seen("workflows", "workflow_id"))
+]
 Step: TypeAlias = Annotated[
     str | None, typer.Option(help="Only this step's (its id or name, or the node of the graph).")
 ]
-Panel: TypeAlias = Annotated[str | None, typer.Option(help="Only this panel's (its id).")]
+Panel: TypeAlias = Annotated[
+    str | None, typer.Option(help="Only this panel's (its id).", autocompletion=seen("panels", "panel_id"))
+]
 Solution: TypeAlias = Annotated[str | None, typer.Option(help="Only this solution's (its id).")]
 Run: TypeAlias = Annotated[str | None, typer.Option(help="Only this service run's, with all that is nested in it.")]
 Framework: TypeAlias = Annotated[str | None, typer.Option(help="Only of this framework, such as langgraph.")]
-Provider: TypeAlias = Annotated[str | None, typer.Option(help="Only this provider's.")]
-Model: TypeAlias = Annotated[str | None, typer.Option(help="Only this model's.")]
+Provider: TypeAlias = Annotated[
+    str | None, typer.Option(help="Only this provider's.", autocompletion=seen("models", "provider"))
+]
+Model: TypeAlias = Annotated[
+    str | None, typer.Option(help="Only this model's.", autocompletion=seen("models", "model"))
+]
 MessageType: TypeAlias = Annotated[str | None, typer.Option(help="Only of this message type, such as tool_execution.")]
 Status: TypeAlias = Annotated[str | None, typer.Option(help="Only calls that ended so.", **words(STATUSES, "status"))]
 Unpriced: TypeAlias = Annotated[bool, typer.Option("--unpriced", help="Only calls without a known price.")]

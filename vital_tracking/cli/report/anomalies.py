@@ -18,6 +18,7 @@ from vital_tracking.stores import Store
 _COLUMNS: Final = tuple(Anomaly.__annotations__)
 _METRICS: Final = {
     ("cost", "sum"): "cost",
+    ("cost", "newcomer"): "cost, newcomer",
     ("error_rate", "share"): "failed calls",
     ("latency", "median"): "latency, median",
     ("latency", "p95"): "latency, 95 %",

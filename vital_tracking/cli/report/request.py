@@ -150,5 +150,5 @@ def say_no_calls(store: Store, asked: ReportRequest) -> None:
     elif asked.organization is not None:
         say(f"No calls{whose}. All organizations: vital-tracking report")
     else:
-        say("No calls yet. For some: vital-tracking demo")
+        say("No calls yet. For some, in a database of their own: vital-tracking demo")
         say('To record your own: model.invoke(question, config={"callbacks": [VitalTracker.from_env().handler]})')

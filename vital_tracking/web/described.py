@@ -1,0 +1,70 @@
+"""What OpenAPI says of the problems that any route of the API may answer with, each with an example."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from vital_tracking.web.problems import MEDIA_TYPE, Problem, SignInNeeded, forbidden, invalid
+
+_SCHEMA: Final = {
+    "type": "object",
+    "description": "RFC 9457: what went wrong, and what to do.",
+    "required": ["type", "title", "status", "detail", "hint"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "hint": {"type": "string"},
+        "instance": {"type": "string", "format": "uri"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["in", "field", "message"],
+                "properties": {name: {"type": "string"} for name in ("in", "field", "message")},
+            },
+        },
+    },
+}
+
+
+def described(problem: Problem, description: str) -> dict[str, Any]:
+    """A problem as a response of OpenAPI, with itself as the example."""
+    content = {MEDIA_TYPE: {"schema": _SCHEMA, "example": problem.as_json()}}
+    headers = {name: {"schema": {"type": "string"}, "example": value} for name, value in problem.headers.items()}
+    return {"description": description, "content": content, **({"headers": headers} if headers else {})}
+
+
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    401: described(SignInNeeded(), "Nobody is signed in, or the token is no good (any more)."),
+    403: described(
+        forbidden("The database tells you nothing of what was asked for.", "An operator makes somebody an admin."),
+        "Whoever asks may not.",
+    ),
+    422: described(
+        invalid([("query", "days", "Input should be less than or equal to 90")]), "A parameter cannot be understood."
+    ),
+    429: described(
+        Problem(
+            429,
+            "too-many-requests",
+            "You ask too often",
+            detail="100 are let through in a minute.",
+            hint="Try again in 12 s.",
+            headers={"Retry-After": "12"},
+        ),
+        "Too many requests of a user or an organization.",
+    ),
+    503: described(
+        Problem(
+            503,
+            "database-unavailable",
+            "The database cannot be reached",
+            detail="Nothing is known about your request.",
+            hint="Try again soon.",
+            headers={"Retry-After": "5"},
+        ),
+        "The database cannot be asked, or took too long.",
+    ),
+}
