@@ -326,7 +326,7 @@ begin
         select c.*, c.at at time zone %1$L as local
         from (
           select %2$s as at, %3$s as of_user %4$s %5$s
-          from public.%6$I as s
+          from %6$s as s
           where %7$s %8$s
         ) as c
       )$query$,
@@ -339,7 +339,9 @@ begin
         where d.name_of_sums is not null
       ), ''),
       (select string_agg(format(', s.%I', k), '') from unnest(kept) as k),
-      source,
+      -- Whoever administers an organization also has calls of his own elsewhere, which are in no sums that he sees.
+      case when administered is null or filters ? 'organization' then format('public.%I', source)
+      else format('vital_private.%I', replace(source, 'usage_aggregations_', 'visible_')) end,
       case
         when source = 'usage_aggregations_hourly_totals' then 's.hour_start >= $1 and s.hour_start < $2'
         else 's.day >= ($1 at time zone ''UTC'')::date and s.day < ($2 at time zone ''UTC'')::date'

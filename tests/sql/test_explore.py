@@ -1,4 +1,4 @@
-"""Exploring usage: whoever asks whatever, it comes to what the calls that he may see add up to, from sums and from calls alike."""
+"""Exploring usage: whatever is asked comes to what the calls that one may see add up to, from sums and from calls alike."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _calls(chance: random.Random, count: int) -> Iterator[Row]:
         about: Row = {
             "created_at": at.isoformat(),
             "organization_id": chance.choice(["acme", "acme", "other", None]),
-            "user_id": chance.choice([ALICE, "bob", None]),
+            "user_id": chance.choice([ALICE, ADMIN, "bob", None]),
             "session_id": chance.choice(["s-1", "s-2", None]),
             "service_type": chance.choice(["workflow", "virtual_panel", "1:1_conversation", None]),
             "agent_id": (agent := chance.choice(["cardio", "legal", None])),
@@ -97,7 +97,7 @@ def _calls(chance: random.Random, count: int) -> Iterator[Row]:
 
 READERS: Final[dict[str, tuple[dict[str, str] | None, Callable[[Row], bool]]]] = {
     "the service role": (None, lambda _: True),
-    "an admin of acme": ({"sub": ADMIN}, lambda row: row["organization_id"] == "acme"),
+    "an admin of acme": ({"sub": ADMIN}, lambda row: row["organization_id"] == "acme" or row["user_id"] == ADMIN),
     "a user": ({"sub": ALICE}, lambda row: row["user_id"] == ALICE),
     "a stranger": ({"sub": STRANGER}, lambda _: False),
 }

@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from vital_tracking.alerts.wording import amount_text
+from vital_tracking.core.amounts import amount_text
 from vital_tracking.queries.csv import plain
 
 NOTHING: Final = "\N{EN DASH}"

@@ -137,7 +137,10 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page: the question that it answers, one sentence that says what it shows and how fresh that is, and its parts."""
+    """A page: the question that it answers, one sentence that says what it shows and how fresh that is, and its parts.
+
+    `of_time` is False where it is about one thing, whatever time is chosen.
+    """
 
     name: str
     title: str
@@ -147,4 +150,5 @@ class Page:
     notices: Sequence[str] = ()
     crumbs: Sequence[tuple[str, str]] = ()
     template: str = "page.html"
+    of_time: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -239,6 +239,7 @@ def one(view: View, call_id: UUID, found: StoredCall) -> Page:
         f"{cost} for {found['total_tokens']:,} tokens of {found['model'] or 'an unknown model'}, {found['status']}.",
         parts=[part for part in parts if part.rows],
         crumbs=crumbs,
+        of_time=False,
     )
 
 

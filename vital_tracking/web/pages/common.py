@@ -46,6 +46,10 @@ def measure_columns(link: Callable[[Row], str | None] | None = None) -> list[Col
     ]
 
 
+_FEW: Final = ("calls", "total_cost", "cost_per_call", "success_rate", "average_latency_ms", "share")
+"""What a table of half the width has room for."""
+
+
 def with_rates(row: Row, whole: Decimal | None = None) -> dict[str, Any]:
     """A row with what follows from its measures: cost a call, and its share of the whole cost."""
     priced = row["calls"] - row.get("unpriced_calls", 0)
@@ -89,7 +93,7 @@ def ranking(
     found = view.explore(*dimensions, top=top, rows=rows, order_by=order_by, filters=filters)
     shown = [
         {**with_rates(row, found.total["total_cost"]), **{f"{d}_name": name_of(found, d)(row) for d in dimensions}}
-        for row in found.rows
+        for row in sorted(found.rows, key=lambda row: bool(row.get("others")))  # all others are the last, however many
     ]
     labels = [
         Column(
@@ -100,6 +104,8 @@ def ranking(
         for place, dimension in enumerate(dimensions)
     ]
     measures = [*measure_columns(view.link("calls", *dimensions)), Column("share", "Share", "percent")]
+    if columns is None and not wide and chart is None:
+        columns = _FEW
     if columns is not None:
         measures = [column for column in measures if column.name in columns]
     hidden = found.groups - len(found.rows)
@@ -132,6 +138,8 @@ def by_time(
     """The sums of each step of the period, also of those in which nothing happened."""
     grain = view.asked.grain
     found = view.explore(grain, measures=tuple(measures), rows=10_000)
+    if not found.rows:
+        return []
     rows = {row[grain]: dict(row) for row in found.rows}
     if grain == "day":
         nothing = {

@@ -13,7 +13,7 @@ from vital_tracking.queries.calls import last_call_at
 from vital_tracking.queries.explore import DIMENSIONS
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web import numbers
-from vital_tracking.web.asked import Asked
+from vital_tracking.web.asked import DAYS, Asked
 from vital_tracking.web.cookies import read_cookie
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Page
@@ -24,6 +24,8 @@ from vital_tracking.web.view import View
 
 THEME: Final = "vital_theme"
 THEMES: Final = ("light", "dark")
+RANGES: Final = (7, 30, 90)
+"""The times that are one click away, in days."""
 
 NAVIGATION: Final = (
     (
@@ -101,11 +103,12 @@ def _chips(request: Request, asked: Asked) -> Iterator[tuple[str, str, str]]:
 
 def _range(asked: Asked) -> dict[str, Any]:
     first, last = asked.period.first_day, asked.period.last_day
-    days = asked.given.get("days", "7" if not {"since", "until"} & set(asked.given) else "")
+    days = int(asked.given.get("days", "0" if {"since", "until"} & set(asked.given) else DAYS))
     kept = [(name, value) for name, value in asked.given.items() if name not in ("days", "since", "until", "timezone")]
     kept += [(name, value or "") for name, values in asked.filters.items() for value in values]
     return {
-        "shown_days": int(days) if days else 0,
+        "shown_days": days if days in RANGES else 0,
+        "ranges": RANGES,
         "range_text": _days_text(first, last),
         "kept_parameters": kept,
     }

@@ -8,6 +8,7 @@ from typing import Any, Final
 from vital_tracking.queries.explore import Explored
 from vital_tracking.queries.forecast import Forecast
 from vital_tracking.queries.reports import WEEKDAYS, month_end
+from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.page import Card, Chart, Column, Page, Part
 from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
@@ -17,6 +18,16 @@ _TOTALS: Final = (
     "calls", "failed_calls", "blocked_calls", "unpriced_calls", "estimated_calls", "cached_calls", "total_tokens", "total_cost",
     "potential_cost", "cache_savings", "hit_rate", "success_rate", "active_users",
 )  # fmt: skip
+
+
+_NOTHING: Final = Part(
+    "nothing",
+    "Nothing yet",
+    [],
+    [],
+    empty="No call was recorded in this time. Choose a longer one, or other filters.",
+    wide=True,
+)
 
 
 def page(view: View) -> Page:
@@ -29,42 +40,47 @@ def page(view: View) -> Page:
         "What is spent, and on what?",
         _lead(now, ahead),
         cards=_cards(view, now, before),
-        parts=[
-            _cost_by_day(view, ahead),
-            ranking(view, "services", "Cost by service", "service", chart="doughnut"),
-            _calls_by_day(view),
-            ranking(view, "calls-by-service", "Calls by service", "service", chart="bars", order_by="calls"),
-            *_hours(view),
-            _latency(view),
-            _caches(view),
-            ranking(view, "providers", "Cost by provider", "provider", chart="doughnut", top=7),
-            ranking(view, "frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
-            ranking(view, "models", "Cost by model", "model", chart="bars", top=10),
-            ranking(view, "agents", "Cost by agent", "agent", chart="bars", top=10),
-            ranking(view, "users", "The ten dearest users", "user", rows=10, wide=True),
-        ],
+        parts=_parts(view, ahead) if now.total["calls"] else [_NOTHING],
         notices=notices(now.total),
     )
 
 
+def _parts(view: View, ahead: Forecast | None) -> list[Part]:
+    return [
+        _cost_by_day(view, ahead),
+        ranking(view, "services", "Cost by service", "service", chart="doughnut"),
+        _calls_by_day(view),
+        ranking(view, "calls-by-service", "Calls by service", "service", chart="bars", order_by="calls"),
+        *_hours(view),
+        _latency(view),
+        _caches(view),
+        ranking(view, "providers", "Cost by provider", "provider", chart="doughnut", top=7),
+        ranking(view, "frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
+        ranking(view, "models", "Cost by model", "model", chart="bars", top=10),
+        ranking(view, "agents", "Cost by agent", "agent", chart="bars", top=10),
+        ranking(view, "users", "The ten dearest users", "user", rows=10, wide=True),
+    ]
+
+
 def notices(total: Any) -> list[str]:
     """What is not known of the sums."""
+    unpriced, estimated = total["unpriced_calls"], total["estimated_calls"]
     said = []
-    if total["unpriced_calls"]:
+    if unpriced:
         said.append(
-            f"{total['unpriced_calls']:,} of {total['calls']:,} calls have no known price and are in no cost. "
+            f"Without a known price, and in no cost: {unpriced:,} of {counted(total['calls'], 'call')}. "
             "Set it with: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
         )
-    if total["estimated_calls"]:
+    if estimated:
         said.append(
-            f"The tokens of {total['estimated_calls']:,} calls were reported by nobody: they are estimated, and so is their cost."
+            f"Nobody reported the tokens of {counted(estimated, 'call')}: they are estimated, and so is the cost."
         )
     return said
 
 
 def _lead(now: Explored, ahead: Forecast | None) -> str:
     total = now.total
-    said = f"{numbers.usd(total['total_cost'])} for {total['calls']:,} calls from {now.since:%-d %b} on."
+    said = f"{numbers.usd(total['total_cost'])} for {counted(total['calls'], 'call')} from {now.since:%-d %b} on."
     if ahead is None:
         return said
     return (
@@ -82,7 +98,7 @@ def _cards(view: View, now: Explored, before: Explored) -> list[Card]:
     def card(label: str, name: str, write: Any, *, good: Any = "", link: str | None = None, note: str = "") -> Card:
         grown = numbers.change(total[name], was[name])
         told = "" if total[name] is None or (grown is None and not total[name]) else numbers.change_text(grown)
-        trend = "" if grown is None else "up" if grown > 0 else "down" if grown < 0 else "same"
+        trend = {"+": "up", "\N{MINUS SIGN}": "down"}.get(told[:1], "")  # as it is shown: no colour for nothing
         exact = numbers.usd_exact(total[name]) if isinstance(total[name], Decimal) else numbers.machine(total[name])
         return Card(label, write(total[name]), exact, note or f"before: {write(was[name])}", told, trend, good, link)  # type: ignore[arg-type]
 
@@ -159,6 +175,7 @@ def _hours(view: View) -> list[Part]:
             [Column("weekday", "Day"), Column("hour", "Hour"), *measures],
             heat,
             Chart("heatmap", "hour", ("calls",), series="weekday"),
+            wide=True,
         ),
     ]
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from vital_tracking.queries.run_nodes import RunAround, RunNode
 from vital_tracking.queries.runs import RUN_FILTERS, RunTree, run_place, service_runs
+from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.page import Card, Column, Page, Part, Row
 from vital_tracking.web.pages.calls import STATUS, checked_place, filters_of
@@ -102,7 +103,6 @@ class Drawn:
     calls: int
     tokens: str
     cost: str
-    exact: str
     took: str
     offset: float
     length: float
@@ -116,11 +116,12 @@ def tree_page(view: View, tree: RunTree) -> Page:
     sums = root.sums
     begin, end = _span(root)
     names = [(_run_name(around), view.run(around["id"])) for around in tree.within]
+    spent = f"{numbers.usd_exact(sums.total_cost)} for {counted(sums.calls, 'call')}"
     told = "" if tree.calls_told == sums.calls else f" The first {tree.calls_told:,} calls are told one by one."
     return Page(
         "runs",
         root.name,
-        f"{numbers.usd_exact(sums.total_cost)} for {sums.calls:,} calls; the parts add up to it to the last digit.{told}",
+        f"{spent}; the parts add up to it to the last digit.{told}",
         cards=[
             Card("Cost", numbers.usd(sums.total_cost), numbers.usd_exact(sums.total_cost), _unpriced(root)),
             Card(
@@ -141,9 +142,8 @@ def tree_page(view: View, tree: RunTree) -> Page:
         ],
         crumbs=[("Runs", view.path("runs")), *names],
         template="run.html",
-        extra={
-            "tree": _drawn(view, root, begin, (end - begin).total_seconds() if begin and end else 0.0, sums.total_cost)
-        },
+        of_time=False,
+        extra={"tree": _drawn(view, root, begin, (end - begin).total_seconds(), sums.total_cost, _places(root))},
     )
 
 
@@ -169,7 +169,13 @@ def _span(root: RunNode) -> tuple[datetime, datetime]:
     return begin, max([end for end in ends if end is not None], default=begin)
 
 
-def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: Decimal) -> Drawn:
+def _places(node: RunNode) -> int:
+    """How many digits the parts' costs have after the point: all of them, so that one can add them up."""
+    _, _, digits = f"{node.sums.total_cost.normalize():f}".partition(".")
+    return max([2, len(digits), *(_places(child) for child in node.children)])
+
+
+def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: Decimal, places: int) -> Drawn:
     sums = node.sums
     offset = length = 0.0
     if node.started_at is not None and seconds > 0:
@@ -208,11 +214,10 @@ def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: De
         marks=", ".join(marks) if node.kind != "call" else ("again" if sums.retried_calls else ""),
         calls=sums.calls,
         tokens=numbers.count(sums.total_tokens),
-        cost="unpriced" if unpriced else numbers.usd(sums.total_cost),
-        exact="" if unpriced else numbers.usd_exact(sums.total_cost),
+        cost="unpriced" if unpriced else f"${sums.total_cost:,.{places}f}",
         took=numbers.duration(node.duration_ms),
         offset=round(min(offset, 99.0), 3),
         length=round(max(length, 0.8), 3),
         share=round(float(sums.total_cost / whole * 100), 3) if whole else 0.0,
-        children=tuple(_drawn(view, child, begin, seconds, whole) for child in node.children),
+        children=tuple(_drawn(view, child, begin, seconds, whole, places) for child in node.children),
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from vital_tracking.queries.explore import ANY
+from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.page import Card, Chart, Column, Page, Part
 from vital_tracking.web.pages.common import by_time, name_of, ranking, time_column, with_rates
@@ -122,7 +123,7 @@ def _by(dimension: str) -> str:
 
 
 def _lead(subject: Subject, one: str | None, total: Mapping[str, object]) -> str:
-    calls = f"{total['calls']:,} calls" if total["calls"] != 1 else "1 call"
+    calls = counted(int(str(total["calls"])), "call")
     spent = numbers.usd(total["total_cost"])  # type: ignore[arg-type]
     if one is None:
         return f"{subject.about}: {spent} for {calls} in this time."

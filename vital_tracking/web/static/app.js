@@ -47,7 +47,8 @@ function seriesOf(box, data) {
 
 function options(box, data) {
   const colors = [1, 2, 3, 4, 5, 6, 7, 8].map((n) => color(`c${n}`));
-  const text = { color: color('soft'), fontFamily: 'inherit', fontSize: 12 };
+  // Labels are measured before they are drawn, for which the font must be named.
+  const text = { color: color('soft'), fontFamily: getComputedStyle(box).fontFamily, fontSize: 12 };
   const line = { lineStyle: { color: color('line') } };
   const { keys, lines } = seriesOf(box, data);
   const unit = lines[0]?.unit;
@@ -171,15 +172,19 @@ function prepare() {
 }
 
 // The theme, by hand; without JavaScript the button is a form.
-document.querySelectorAll('[data-theme-button]').forEach((button) => button.addEventListener('click', (event) => {
+const system = matchMedia('(prefers-color-scheme: dark)');
+const themeButton = document.querySelector('[data-theme-button]');
+const isDark = () => (root.dataset.theme ? root.dataset.theme === 'dark' : system.matches);
+function offerTheme() { if (themeButton) themeButton.textContent = isDark() ? 'Light' : 'Dark'; }
+offerTheme();
+themeButton?.addEventListener('click', (event) => {
   event.preventDefault();
-  const dark = root.dataset.theme ? root.dataset.theme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
-  root.dataset.theme = dark ? 'light' : 'dark';
-  button.textContent = dark ? 'Dark' : 'Light';
-  fetch(button.form.action, { method: 'POST', body: new URLSearchParams({ theme: root.dataset.theme, quiet: '1' }) });
+  root.dataset.theme = isDark() ? 'light' : 'dark';
+  fetch(themeButton.form.action, { method: 'POST', body: new URLSearchParams({ theme: root.dataset.theme, quiet: '1' }) });
+  offerTheme();
   drawAll();
-}));
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawAll);
+});
+system.addEventListener('change', () => { offerTheme(); drawAll(); });
 
 // On narrow screens the list of pages is closed until it is asked for.
 const pages = document.querySelector('[data-nav]');
