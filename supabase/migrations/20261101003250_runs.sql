@@ -39,6 +39,11 @@ declare
   parts text[] := '{}';
   filter record;
 begin
+  -- What the policies say anyway, where somebody has nothing but calls of his own: said here, too, an index serves it, and what he has is
+  -- found without reading what all have.
+  if current_user = 'authenticated' and vital_private.administered_organizations() = '{}' then
+    parts := parts || format('call.user_id = %L', vital_private.subject());
+  end if;
   for filter in
     select f.key as name, f.value #>> '{}' as value, f.value as raw
     from jsonb_each(filters::jsonb) as f

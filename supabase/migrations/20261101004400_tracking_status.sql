@@ -10,6 +10,7 @@ as $$
 begin
   return json_build_object(
     'server_version', current_setting('server_version'),
+    'compiles_queries', pg_jit_available(),
     'database_time', now(),
     'calls_last_day', (
       select coalesce(sum(calls), 0) from public.token_usage_logs where created_at >= now() - interval '1 day'

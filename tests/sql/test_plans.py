@@ -118,6 +118,16 @@ def test_whoever_names_himself_or_his_organization_reads_his_own_calls_alone(
     assert read < min(own["n"], 5000) + 300
 
 
+@pytest.mark.parametrize("filters", ['{"agent": "agent-3"}', '{"status": "error"}', '{"search": "model-1"}', "{}"])
+def test_who_has_few_calls_finds_them_without_naming_himself(busy: Connection, filters: str) -> None:
+    """If this failed, a user's own list would take the longer the more all others call."""
+    question = f"select json_array_elements(calls_v1('{filters}', max_rows => 20))"
+    [own] = busy.execute(f"select count(*) as n from token_usage_logs where user_id = '{QUIET}'").fetchall()
+    read, shown = rows_read(busy, question, QUIET)
+    assert 0 < shown <= own["n"]
+    assert read < own["n"] + 300
+
+
 @pytest.mark.parametrize("reader", ["service_role", ADMIN])
 @pytest.mark.parametrize(
     ("column", "value"),

@@ -43,9 +43,13 @@ _REACH: Final = "Is it running, and may it be reached from here? SUPABASE_URL or
 
 @answer_type
 class TrackingStatus(TypedDict):
-    """What the database tells of itself and of the last calls; partitions are there until `partitions_until` (UTC)."""
+    """What the database tells of itself and of the last calls; partitions are there until `partitions_until` (UTC).
+
+    `compiles_queries` says whether the server compiles long queries (jit), which costs more than it saves here.
+    """
 
     server_version: str
+    compiles_queries: bool
     database_time: datetime
     calls_last_day: int
     last_call_at: datetime | None
@@ -180,6 +184,12 @@ def _database(status: TrackingStatus) -> Iterator[Check]:
             "warn",
             f"this clock and the database's are {apart:.0f} s apart",
             "Calls are dated by this clock: switch on time synchronisation (NTP).",
+        )
+    if status["compiles_queries"]:
+        yield Check(
+            "warn",
+            "the server compiles long queries (jit), which makes views of reports slower, up to hundreds of times",
+            "Switch it off: alter database NAME set jit = off; our functions do so for themselves.",
         )
     until = status["partitions_until"]
     if until is None or until.replace(tzinfo=UTC) < here.replace(day=1):
