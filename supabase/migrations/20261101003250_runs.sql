@@ -5,6 +5,7 @@
 --   since, until           the call's start, from `since` up to, and without, `until`
 --   organization, user, session, service, agent, tier, workflow, panel, solution, framework, provider, model, message_type, call_type,
 --   status, error          the value of the column
+--   id                     the call of that id
 --   step                   the step by its id or name, or the outermost node of the graph
 --   run                    the service run, with all that is nested in it
 --   unpriced, blocked      true: only calls without a known price, only calls that a budget stopped
@@ -54,6 +55,7 @@ begin
       else case filter.name
         when 'since' then format('call.created_at >= %L::timestamptz', filter.value)
         when 'until' then format('call.created_at < %L::timestamptz', filter.value)
+        when 'id' then format('call.id = %L::uuid', filter.value)
         when 'step' then format(
           '%L in (call.workflow_step, call.workflow_step_name, split_part(call.metadata ->> ''langgraph_path'', ''/'', 1))', filter.value
         )

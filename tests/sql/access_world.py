@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -339,6 +339,16 @@ def lately(**more: Any) -> Callable[[World], Mapping[str, Any]]:
     }
 
 
+def this_day(**more: Any) -> Callable[[World], Mapping[str, Any]]:
+    """Arguments: the day of the calls, in UTC, and more."""
+
+    def arguments(world: World) -> Mapping[str, Any]:
+        midnight = world.moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return {"since": midnight.isoformat(), "until": (midnight + timedelta(days=1)).isoformat(), **more}
+
+    return arguments
+
+
 def at_once(**more: Any) -> Callable[[World], Mapping[str, Any]]:
     """Arguments: the moment after the calls, and more."""
     return lambda world: {"moment": (world.moment + timedelta(milliseconds=1)).isoformat(), **more}
@@ -545,6 +555,24 @@ QUESTIONS = [
         lambda answer, _: calls_in(answer["total"]["total_cost"]),
         _of_acme,
         lately(by=["users"], filters='{"organization": "acme"}'),
+    ),
+    # Exploring, from calls and, of whole days, from sums.
+    *(
+        Question("usage_explore_v1", lambda answer, world: cost()(answer["rows"], world), own_and_administered, asked)
+        for asked in (
+            lately(dimensions=["model", "hour", "metadata.team"]),
+            this_day(dimensions=["user"], measures=["total_cost", "active_users"], top=1),
+            this_day(dimensions=["agent", "day"]),
+            this_day(dimensions=["endpoint", "status"], timezone="Asia/Kolkata"),
+        )
+    ),
+    *(
+        Question("usage_explore_v1", lambda answer, _: calls_in(answer["total"]["total_cost"]), _of_acme, asked)
+        for asked in (
+            lately(filters='{"organization": "acme", "kind": ["llm", null]}'),
+            this_day(filters='{"organization": "acme"}', dimensions=["user", "service"]),
+            this_day(filters='{"organization": ["acme"], "workflow": "*"}', dimensions=["day", "step"]),
+        )
     ),
     Question("invoice_v1", cost(), if_admin_of_acme, lately(organization="acme")),
     # What the library and the command line ask, of one organization.

@@ -76,6 +76,8 @@ READABLE = {
         for name in ("daily_agents", "daily_parts", "daily_totals", "daily_users", "hourly_totals")
     },
     "vital_private.days": {"authenticated", "service_role"},
+    "vital_private.usage_aggregations": {"authenticated", "service_role"},
+    "vital_private.usage_dimensions": {"authenticated", "service_role"},
     "vital_private.usage_groupings": {"authenticated", "service_role"},
     "vital_private.usage_measures": {"authenticated", "service_role"},
 }
@@ -176,6 +178,7 @@ EXECUTABLE = {
             "public.top_usage",
             "public.usage_anomalies",
             "public.usage_by_v1",
+            "public.usage_explore_v1",
             "public.user_engagement",
             "vital_private.administered_organizations",
             # What these functions, which run with the rights of their caller, need: calendars, histograms, texts of queries.
@@ -186,11 +189,15 @@ EXECUTABLE = {
             "vital_private.call_grouping",
             "vital_private.check_administered",
             "vital_private.check_times",
+            "vital_private.explored_json",
             "vital_private.filter_column",
             "vital_private.first_of_days",
             "vital_private.forecast_of",
             "vital_private.grouping_named",
+            "vital_private.has_one_of",
+            "vital_private.has_whole_hours",
             "vital_private.is_time_out",
+            "vital_private.kept_for",
             "vital_private.latencies_of",
             "vital_private.latency_bucket",
             "vital_private.latency_of",

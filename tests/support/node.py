@@ -44,7 +44,7 @@ def ensure_node_packages() -> Path:
             return modules
         shutil.rmtree(modules, ignore_errors=True)
         # Not `npm ci`: the lock file holds the optional CLI binary of one platform only, which `ci` refuses elsewhere.
-        _run_npm("install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+        run_npm("install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
         stamp.write_text(wanted, encoding="utf-8")
     return modules
 
@@ -56,10 +56,11 @@ def _lock_digest() -> str:
     return digest.hexdigest()
 
 
-def _run_npm(*arguments: str) -> None:
+def run_npm(*arguments: str, folder: Path = NODE_PROJECT) -> None:
+    """Run npm of the wheel in a folder; raises RuntimeError with what it says where it fails."""
     completed = subprocess.run(
         [str(node_binary()), str(_NPM_CLI), *arguments],
-        cwd=NODE_PROJECT,
+        cwd=folder,
         env=node_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -130,6 +130,10 @@ SQL_NAME = re.compile(
 )
 
 
+# A field of the API's answers that is called as one of the functions is.
+PROMISED = {"cost_breakdown"}
+
+
 def test_the_command_line_asks_queries_and_no_store() -> None:
     """The pages would have to copy what the commands ask the database, and the two would come to differ."""
     known = {name for migration in find_migrations() for name in SQL_NAME.findall(migration.sql)}
@@ -140,7 +144,7 @@ def test_the_command_line_asks_queries_and_no_store() -> None:
                 asked = ast.unparse(node.func)
                 assert not re.search(r"store\.(call|read|stream|breakdown)$", asked), f"{path.name} asks {asked}"
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                assert node.value not in known, f"{path.name} names {node.value}, which only queries may"
+                assert node.value not in known - PROMISED, f"{path.name} names {node.value}, which only queries may"
                 assert not re.match(r"(?i)select\b.*\bfrom\b", node.value), f"{path.name} holds SQL"
 
 

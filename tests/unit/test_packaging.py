@@ -34,6 +34,10 @@ def test_the_wheel_carries_migrations_types_and_license(wheel: Path) -> None:
     wanted = {f"vital_tracking/supabase/migrations/{path.name}" for path in migrations_dir().glob("*.sql")}
     assert wanted <= set(names)
     assert "vital_tracking/py.typed" in names
+    web = {
+        f"vital_tracking/web/{name}" for name in ("static/charts.js", "static/charts.NOTICE.txt", "templates/page.html")
+    }
+    assert web <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "examples"))]
 

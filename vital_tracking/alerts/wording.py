@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from decimal import ROUND_DOWN, Decimal
+from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+from vital_tracking.core.amounts import amount_text
 from vital_tracking.core.entities import PERIODS
 
 # How messages say a metric's amounts and a period; the keys are those of `core/entities.py`.
@@ -23,23 +24,6 @@ _AT_THE_LIMIT: Final = {
 }
 # Entities that sentences call by another word.
 _NOUNS: Final = {"tier": "agent tier"}
-
-
-def amount_text(value: Decimal, metric: str, *, exact: bool = False) -> str:
-    """An amount of a budget's metric, without its unit: $4.02, 4,020.
-
-    Rounded to cents, below ten cents to two significant digits, always towards zero: an amount just below a limit never reads
-    as if it had reached it. `exact` keeps every digit.
-    """
-    sign, value = ("-" if value < 0 else ""), abs(value)
-    if not exact:
-        places = max(2, 1 - value.adjusted()) if value and metric == "cost_usd" else 2
-        value = value.quantize(Decimal(1).scaleb(-min(places, 12)), rounding=ROUND_DOWN)
-    whole, _, fraction = format(value, ",f").partition(".")
-    fraction = fraction.rstrip("0")
-    if metric == "cost_usd":
-        return f"{sign}${whole}.{fraction:0<2}"
-    return f"{sign}{whole}.{fraction}" if fraction else sign + whole
 
 
 def limit_text(limit: Decimal, metric: str) -> str:

@@ -16,6 +16,7 @@ missing) or StoreRejected (what was asked is wrong).
 
 from __future__ import annotations
 
+from vital_tracking.queries import reports
 from vital_tracking.queries.alerts import Alert, AlertFeed, recent_alerts
 from vital_tracking.queries.budgets import (
     BudgetAudit,
@@ -37,6 +38,7 @@ from vital_tracking.queries.catalogue import DIMENSIONS, FILTERS, GRAINS, GROUPI
 from vital_tracking.queries.check import Check
 from vital_tracking.queries.configuration import Configuration, Setting, configuration
 from vital_tracking.queries.exactness import Exactness, InexactCalls, inexact_calls
+from vital_tracking.queries.explore import Explored, Period, explore
 from vital_tracking.queries.export import CallTotals, Export, call_totals
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.forecast import Forecast, cost_forecast
@@ -92,6 +94,7 @@ __all__ = [
     "Configuration",
     "Duplicates",
     "Exactness",
+    "Explored",
     "Export",
     "Filters",
     "Forecast",
@@ -105,6 +108,7 @@ __all__ = [
     "MemberRefused",
     "ModelPrice",
     "Months",
+    "Period",
     "PriceChange",
     "PriceCheck",
     "ReportedCost",
@@ -139,6 +143,7 @@ __all__ = [
     "cost_forecast",
     "duplicates",
     "examine",
+    "explore",
     "fetch_price_list",
     "forget_user",
     "fullest_windows",
@@ -154,6 +159,7 @@ __all__ = [
     "recent_alerts",
     "remove_budget",
     "remove_member",
+    "reports",
     "reprice",
     "retention_plan",
     "run_place",

@@ -97,6 +97,12 @@ def usage_records(
     return typed(list[StoredCall], answer)
 
 
+def call_of(store: Store, call_id: UUID) -> StoredCall | None:
+    """The call of an id; None where there is none, or none that the asker may see. Raises StoreError."""
+    found = usage_records(store, Filters(id=str(call_id)), limit=1)
+    return found[0] if found else None
+
+
 def place_of(call: StoredCall) -> str:
     """Where a call stands among all calls, for the page after it."""
     return f"{call['created_at'].isoformat()}/{call['id']}"

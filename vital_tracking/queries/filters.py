@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from vital_tracking.queries.catalogue import FILTERS
 
-_BEYOND: Final = ("run", "step", "metadata", "search")
+_BEYOND: Final = ("id", "run", "step", "metadata", "search")
 """Filters that no single column decides."""
 
 
@@ -18,14 +18,15 @@ _BEYOND: Final = ("run", "step", "metadata", "search")
 class Filters:
     """Only calls for which all that is given holds; None for any. `since` and `until` (without it) cut by the call's start.
 
-    `user`, `session`, `agent` and so on are ids; `step` is a step's id or name, or a node of the outermost graph; `run` a service
-    run with all that is nested in it; `status` one of `core.record.STATUSES`. `unpriced` and `blocked` leave only calls without
-    a known price, or stopped by a budget. `metadata` are keys with the values, as text, that they must have. `search` holds
-    words that must each occur in a name, an id or a tag.
+    `id` is a call's own; `user`, `session`, `agent` and so on are ids, too; `step` is a step's id or name, or a node of the
+    outermost graph; `run` a service run with all that is nested in it; `status` one of `core.record.STATUSES`. `unpriced` and
+    `blocked` leave only calls without a known price, or stopped by a budget. `metadata` are keys with the values, as text, that
+    they must have. `search` holds words that must each occur in a name, an id or a tag.
     """
 
     since: datetime | None = None
     until: datetime | None = None
+    id: str | None = None
     organization: str | None = None
     user: str | None = None
     session: str | None = None

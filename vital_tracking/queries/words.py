@@ -11,8 +11,8 @@ _UNITS: Final = ("B", "KiB", "MiB", "GiB")
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and its noun: 1 call, 2 calls."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """A number and its noun: 1 call, 2,000 calls."""
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def size(number: float) -> str:

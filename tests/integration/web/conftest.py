@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import SecretStr
 
+from tests.integration.web.history import READERS, Open, Row, make_history
 from tests.sql.access_world import World, make_world
 from tests.sql.helpers import Connection, connect
 from tests.support.postgres import PostgresServer
@@ -191,3 +192,41 @@ def client(app: FastAPI, **options: Any) -> TestClient:
 def bearer(token: str) -> dict[str, str]:
     """The header of a program that has a token."""
     return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture(scope="session")
+def history_url(postgres_server: PostgresServer, template_database: str) -> Iterator[str]:
+    """A database with three weeks of calls, which no test changes but by audit lines."""
+    postgres_server.create_database("web_history", template=template_database)
+    url = postgres_server.url("web_history")
+    with connect(url) as connection:
+        make_history(connection)
+    yield url
+    postgres_server.drop_database("web_history")
+
+
+@pytest.fixture(scope="session")
+def calls(history_url: str) -> list[Row]:
+    """Its calls, as its owner sees them."""
+    with connect(history_url) as connection:
+        return connection.execute("select * from token_usage_logs order by created_at desc, id desc").fetchall()
+
+
+@pytest.fixture
+def opened(history_url: str, make: Make, issuer: Issuer) -> Iterator[Open]:
+    """The browsers of those who look at it, as often as they like."""
+    store = PostgresStore(history_url)
+    link = OperatorLink()
+    plenty = dict.fromkeys(("user_requests", "organization_requests", "burst_requests"), 1_000_000)
+    app = make(over=store, operator=link, **plenty)
+
+    def browser(reader: str) -> TestClient:
+        subject = READERS[reader].subject
+        if subject is not None:
+            return client(app, headers=bearer(issuer.token(sub=subject)))
+        of_operator = client(app)
+        assert of_operator.get(f"/open?token={link.token}").status_code < 400
+        return of_operator
+
+    yield browser
+    store.close()

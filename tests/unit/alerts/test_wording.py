@@ -11,7 +11,8 @@ import pytest
 
 from vital_tracking.alerts import wording
 from vital_tracking.alerts.alert import BudgetAlert, digest
-from vital_tracking.alerts.wording import amount_text, limit_text, one_line, sentence, time_left
+from vital_tracking.alerts.wording import limit_text, one_line, sentence, time_left
+from vital_tracking.core.amounts import amount_text
 from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from vital_tracking.alerts.wording import (
-    amount_text,
     entity,
     limit_text,
     limits,
@@ -25,6 +24,7 @@ from vital_tracking.alerts.wording import (
     time_left,
 )
 from vital_tracking.cli.render.console import share_bar, table
+from vital_tracking.core.amounts import amount_text
 from vital_tracking.core.entities import ENTITIES
 from vital_tracking.queries.budgets import BudgetLimit, BudgetOverride, BudgetWindow
 from vital_tracking.queries.outlook import Outlook

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from vital_tracking.alerts.wording import amount_text, entity, local_time, period_now, spent_text, used
+from vital_tracking.alerts.wording import entity, local_time, period_now, spent_text, used
 from vital_tracking.cli.render.console import as_json, say
 from vital_tracking.cli.render.session import Json, opened
+from vital_tracking.core.amounts import amount_text
 from vital_tracking.queries.budgets import BlockedBy, BlockedCall, blocked_calls, would_pass
 
 

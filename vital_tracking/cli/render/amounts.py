@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from vital_tracking.alerts.wording import amount_text
+from vital_tracking.core.amounts import amount_text
 
 
 def dollars(value: Decimal | None, *, exact: bool = False) -> str:

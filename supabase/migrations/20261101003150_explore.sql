@@ -1,0 +1,469 @@
+-- Exploring: any measures of calls by any dimensions, filtered by any dimension, in any time zone. What pages and the API show of usage
+-- comes from here, for whoever asks: it runs with the caller's rights, so the policies decide what is counted.
+--
+-- Answers come from the smallest aggregation that holds what is asked for, which takes milliseconds however many calls there are; else
+-- from the calls themselves. Aggregations hold no user's own hours, models or steps, so who administers no organization is always
+-- answered from his calls.
+
+create table vital_private.usage_dimensions (
+  position smallint not null unique,
+  name text not null primary key,
+  of_call text,
+  of_sums text,
+  of_time text,
+  needs_hours boolean not null default false,
+  name_of_call text,
+  name_of_sums text,
+  about text not null,
+  constraint usage_dimensions_source check ((of_time is null) = (of_call is not null))
+);
+
+comment on table vital_private.usage_dimensions is 'By what usage_explore_v1 groups and filters.';
+comment on column vital_private.usage_dimensions.of_call is 'Its value for a row `call` of token_usage_logs.';
+comment on column vital_private.usage_dimensions.of_sums is 'Its column in the aggregations that have it; NULL: only calls do.';
+comment on column vital_private.usage_dimensions.of_time is 'Of times: its value for u.local, the time by the clocks of the zone, and u.at.';
+comment on column vital_private.usage_dimensions.needs_hours is 'Of times: whether days are not enough.';
+comment on column vital_private.usage_dimensions.name_of_call is 'The column of calls with a name for people, which may change.';
+comment on column vital_private.usage_dimensions.name_of_sums is 'The same of aggregations.';
+
+insert into vital_private.usage_dimensions (position, name, of_time, needs_hours, about) values
+(1, 'hour', 'date_trunc(''hour'', u.at, %L)', true, 'The hour that the call began in.'),
+(2, 'day', 'u.local::date', false, 'The day that the call began on.'),
+(3, 'week', 'date_trunc(''week'', u.local)::date', false, 'The Monday of its week.'),
+(4, 'month', 'date_trunc(''month'', u.local)::date', false, 'The first day of its month.'),
+(5, 'weekday', 'extract(isodow from u.local)::integer', false, 'Its day of the week: 1 is Monday, 7 is Sunday.'),
+(6, 'hour_of_day', 'extract(hour from u.local)::integer', true, 'Its hour of the day: 0 to 23.');
+
+insert into vital_private.usage_dimensions (position, name, of_call, of_sums, name_of_call, name_of_sums, about) values
+(11, 'organization', 'call.organization_id', 'organization_id', null, null, 'The organization.'),
+(12, 'user', 'call.user_id', 'user_id', null, null, 'The user.'),
+(13, 'session', 'call.session_id', null, null, null, 'The session: a conversation or thread.'),
+(14, 'service', 'call.service_type', 'service_type', null, null, 'The service.'),
+(
+  15, 'kind', 'case call.call_type when ''embedding'' then ''embeddings'' else ''llm'' end', null, null, null,
+  'What was called: llm (chat and completion) or embeddings.'
+),
+(16, 'agent', 'call.agent_id', 'agent_id', 'agent_name', 'agent_name', 'The agent.'),
+(17, 'tier', 'call.agent_tier', 'agent_tier', null, null, 'The tier of the agent.'),
+(18, 'role', 'call.agent_role', null, null, null, 'The role of the agent.'),
+(19, 'workflow', 'call.workflow_id', 'workflow_id', null, null, 'The workflow.'),
+(20, 'step', 'call.workflow_step', 'workflow_step', 'workflow_step_name', 'workflow_step_name', 'The step of the workflow.'),
+(21, 'panel', 'call.panel_id', 'panel_id', null, null, 'The panel.'),
+(22, 'seat', 'call.panel_position', 'panel_position', null, null, 'The seat of the panel.'),
+(23, 'solution', 'call.solution_id', null, null, null, 'The solution.'),
+(24, 'provider', 'call.provider', 'provider', null, null, 'The provider of the model.'),
+(25, 'model', 'call.model', 'model', null, null, 'The model that answered.'),
+(26, 'framework', 'call.framework', 'framework', null, null, 'The framework that made the call.'),
+(27, 'message_type', 'call.message_type', 'message_type', null, null, 'The kind of message, as the application names it.'),
+(28, 'status', 'call.status', null, null, null, 'How the call ended.'),
+(29, 'error', 'call.error_type', null, null, null, 'The class of its error.'),
+(
+  30, 'endpoint',
+  'case when call.workflow_step is not null then concat_ws(''/'', coalesce(call.workflow_id, ''workflow''), call.workflow_step)
+    else concat_ws(''/'', call.service_type, call.agent_id) end', null, null, null,
+  'What was called: service/agent or workflow/step.'
+),
+(31, 'run', 'call.service_run_id', null, null, null, 'The service run.');
+
+select vital_private.restrict_relation('vital_private.usage_dimensions', readers => '{authenticated, service_role}');
+
+create policy "Signed-in users see by what usage can be explored" on vital_private.usage_dimensions
+for select to authenticated
+using (true);
+
+-- Which aggregation an answer comes from is chosen with the rights of whoever asks.
+select vital_private.restrict_relation('vital_private.usage_aggregations', readers => '{authenticated, service_role}');
+
+create policy "Signed-in users see which aggregations there are" on vital_private.usage_aggregations
+for select to authenticated
+using (true);
+
+-- The measures that aggregations keep and from which these measures follow.
+create function vital_private.kept_for(measures text[]) returns text[]
+language sql
+stable
+set search_path = ''
+as $$
+  select array_agg(k.name order by k.position)
+  from vital_private.usage_measures as k
+  where k.of_call is not null and exists (
+    select from vital_private.usage_measures as m
+    where m.name = any(measures) and (
+      (m.name = k.name and m.of_sums is null)
+      or m.of_sums ~ ('\ms\.' || k.name || '\M')
+      or (m.fraction is not null and k.unit = 'histogram')
+    )
+  )
+$$;
+
+-- These measures of a row `s` of sums as JSON: amounts as text, so that no client turns them into floats, everything else as numbers.
+create function vital_private.explored_json(measures text[]) returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select format(
+    '(select jsonb_build_object(%s) from %s as p (latencies))',
+    string_agg(
+      format('%L, ', m.name) || format(
+        case m.unit when 'usd' then 'trim_scale(%s)::text' when 'ms' then 'round((%s)::numeric, 3)' else '%s' end,
+        vital_private.measure(m.name, 's', 'p.latencies')
+      ), ', ' order by m.position
+    ),
+    case when bool_or(m.fraction is not null) then vital_private.all_latencies('s') else '(select null::double precision[])' end
+  )
+  from vital_private.usage_measures as m
+  where m.name = any(measures)
+$$;
+
+-- Whether every boundary between local hours of a zone is one of UTC's, in a time of some years.
+create function vital_private.has_whole_hours(zone text, since timestamptz, until timestamptz) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select bool_and(extract(epoch from (m at time zone zone) - (m at time zone 'UTC'))::integer % 3600 = 0)
+  from generate_series(since, greatest(until, since), interval '30 days') as m
+$$;
+
+-- The condition that an expression has one of the values of a filter: a text, or an array of them in which null stands for none and '*',
+-- as in budgets, for any. (The cast of what is text already costs nothing, and hides no index.)
+create function vital_private.has_one_of(expression text, wanted jsonb) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select format(
+    case
+      when bool_or(w.value is null) and bool_or(w.value = '*') then 'true'
+      when bool_or(w.value is null) then '(%1$s::text = any(%2$L::text[]) or %1$s is null)'
+      when bool_or(w.value = '*') then '%1$s is not null'
+      else '%1$s::text = any(%2$L::text[])'
+    end,
+    expression, coalesce(array_agg(w.value) filter (where w.value is not null), '{}')
+  )
+  from jsonb_array_elements_text(case jsonb_typeof(wanted) when 'array' then wanted else jsonb_build_array(wanted) end) as w (value)
+$$;
+
+-- What calls between two instants come to, by some dimensions: {"since", "until", "timezone", "source", "fresh_at", "total": {measures},
+-- "groups", "rows": [{dimensions and measures}, ...], "names": {"agent": {"cardio": "Cardiologist"}}}. Times come first and in their
+-- order, the rest by `order_by`, the greatest first.
+--
+-- `filters` are values by the name of a dimension, or by metadata.KEY: {"service": "workflow", "model": ["a", "b", null], "agent": "*"};
+-- null stands for none, '*' for any. `measures` NULL: those of reports; "active_users" is one that only this function knows. `top`: the
+-- groups of the first dimension that is no time after so many are added up in one, whose row says "others": true.
+create function public.usage_explore_v1(
+  since timestamptz,
+  until timestamptz,
+  dimensions text[] default '{}',
+  filters jsonb default '{}',
+  measures text[] default null,
+  timezone text default 'UTC',
+  order_by text default 'total_cost',
+  top integer default null,
+  max_rows integer default 1000
+) returns json
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+set work_mem = '64MB'
+set jit = off
+as $$
+declare
+  first_at timestamptz := since;
+  end_at timestamptz := until;
+  wanted text[];
+  kept text[];
+  by_users boolean;
+  chosen vital_private.usage_dimensions[];
+  problem text;
+  advice text;
+  source text;
+  row_source text;
+  conditions text;
+  first_one text;
+  administered text[];
+  answer json;
+begin
+  -- What was asked for, and whether it can be answered.
+  dimensions := coalesce(dimensions, '{}');
+  -- Some clients hand JSON over as a text.
+  filters := coalesce(case jsonb_typeof(filters) when 'string' then (filters #>> '{}')::jsonb else filters end, '{}');
+  timezone := coalesce(timezone, 'UTC');
+  if timezone <> 'UTC' and (
+    upper(timezone) in ('CET', 'EET', 'MET', 'WET') or not exists (select from pg_catalog.pg_timezone_names as z where z.name = timezone)
+  ) then
+    raise exception 'There is no time zone %.', quote_literal(timezone) using errcode = '22023', hint = 'Use an IANA name such as Europe/Berlin.';
+  end if;
+  if since is null or until is null or since >= until then
+    raise exception 'What is explored begins before it ends.' using errcode = '22023', hint = 'Give since and until.';
+  end if;
+  if jsonb_typeof(filters) <> 'object' then
+    raise exception 'Filters are an object of values by dimension.' using errcode = '22023', hint = 'Such as {"service": "workflow"}.';
+  end if;
+  wanted := coalesce(
+    measures, array(select m.name from vital_private.usage_measures as m where m.in_reports order by m.position)
+  );
+  by_users := 'active_users' = any(wanted);
+  wanted := array_remove(wanted, 'active_users');
+  order_by := coalesce(order_by, 'total_cost');
+  select format('There is no measure %s.', quote_literal(w.name)) into problem
+  from unnest(wanted || order_by) as w (name)
+  where not exists (select from vital_private.usage_measures as m where m.name = w.name and m.unit <> 'histogram');
+  if problem is not null then
+    select string_agg(m.name, ', ' order by m.position) into advice from vital_private.usage_measures as m where m.unit <> 'histogram';
+    raise exception '%', problem using errcode = '22023', hint = format('Choose among %s, active_users.', advice);
+  end if;
+  select format('There is no dimension %s.', quote_nullable(d.name)) into problem
+  from (
+    select unnest(dimensions) as name, true as may_be_time
+    union all
+    select k.name, false from jsonb_object_keys(filters) as k (name)
+  ) as d
+  where (d.name like 'metadata.%') is not true and not exists (
+    select from vital_private.usage_dimensions as u where u.name = d.name and (d.may_be_time or u.of_call is not null)
+  );
+  if problem is not null then
+    select string_agg(u.name, ', ' order by u.position) into advice from vital_private.usage_dimensions as u;
+    raise exception '%', problem using errcode = '22023', hint = format('Choose among %s, metadata.KEY.', advice);
+  end if;
+  if cardinality(dimensions) > 4 or cardinality(dimensions) <> (select count(distinct d) from unnest(dimensions) as d) then
+    raise exception 'Calls are grouped by at most four different dimensions.' using errcode = '22023', hint = 'Leave some out.';
+  end if;
+
+  -- What that takes of columns. A dimension of metadata is made up here; the others are those of the catalogue.
+  select array_agg(
+    coalesce(
+      (select u from vital_private.usage_dimensions as u where u.name = d.name),
+      row(
+        0, d.name, format('call.metadata ->> %L', substr(d.name, 10)), null, null, false, null, null, ''
+      )::vital_private.usage_dimensions
+    )
+    order by d.place
+  ) into chosen
+  from (
+    select d.name, d.place
+    from unnest(dimensions) with ordinality as d (name, place)
+    union all
+    select k.name, 100 + k.place
+    from jsonb_object_keys(filters) with ordinality as k (name, place)
+    where k.name <> all(dimensions)
+  ) as d;
+  chosen := coalesce(chosen, '{}');
+  kept := vital_private.kept_for(wanted || order_by);
+
+  -- From where. Sums are by hour or day of UTC, and a signed-in user sees those of the organizations that he administers.
+  if end_at >= now() then
+    end_at := date_trunc('day', end_at, 'UTC') + interval '1 day';
+  end if;
+  if current_user = 'authenticated' then
+    administered := vital_private.administered_organizations();
+  end if;
+  if administered is null or (
+    administered <> '{}' and (not filters ? 'organization' or not exists (
+      select
+      from jsonb_array_elements_text(
+        case jsonb_typeof(filters -> 'organization') when 'array' then filters -> 'organization'
+        else jsonb_build_array(filters -> 'organization') end
+      ) as o (id)
+      where (o.id = any(administered)) is not true
+    ))
+  ) then
+    select a.target into source
+    from vital_private.usage_aggregations as a
+    cross join lateral (select 'hour_start' = any(a.keys) as hourly) as h
+    where a.condition = 'true'
+      and not exists (
+        select from unnest(chosen) as d
+        where case when d.of_time is null then (d.of_sums = any(a.keys)) is not true else d.needs_hours and not h.hourly end
+      )
+      and (not by_users or 'user_id' = any(a.keys))
+      and first_at = date_trunc(case when h.hourly then 'hour' else 'day' end, first_at, 'UTC')
+      and end_at = date_trunc(case when h.hourly then 'hour' else 'day' end, end_at, 'UTC')
+      and case
+        when timezone = 'UTC' or not exists (select from unnest(chosen) as d where d.of_time is not null) then true
+        else h.hourly and vital_private.has_whole_hours(timezone, first_at, end_at)
+      end
+    -- Days before hours, and few columns before many.
+    order by h.hourly, cardinality(a.keys)
+    limit 1;
+  end if;
+
+  -- The rows to be added up, with a column for each dimension and measure.
+  if source is null then
+    select string_agg(vital_private.has_one_of('(' || d.of_call || ')', filters -> d.name), ' and ') into conditions
+    from unnest(chosen) as d
+    where filters ? d.name;
+    row_source := format(
+      $query$(
+        select c.*, c.at at time zone %1$L as local
+        from (
+          select call.created_at as at, call.user_id as of_user %2$s %3$s
+          from public.token_usage_logs as call
+          where call.created_at >= $1 and call.created_at < $2 %4$s
+        ) as c
+      )$query$,
+      timezone,
+      (select string_agg(format(', %s as %I', d.of_call, 'd_' || d.name), '') from unnest(chosen) as d where d.of_call is not null)
+      || coalesce((
+        select string_agg(format(', call.%I as %I', d.name_of_call, 'n_' || d.name), '') from unnest(chosen) as d
+        where d.name_of_call is not null
+      ), ''),
+      (
+        select string_agg(format(', %s as %I', m.of_call, m.name), '' order by m.position)
+        from vital_private.usage_measures as m
+        where m.name = any(kept)
+      ),
+      ' and ' || conditions
+    );
+  else
+    select string_agg(vital_private.has_one_of(format('s.%I', d.of_sums), filters -> d.name), ' and ') into conditions
+    from unnest(chosen) as d
+    where filters ? d.name;
+    row_source := format(
+      $query$(
+        select c.*, c.at at time zone %1$L as local
+        from (
+          select %2$s as at, %3$s as of_user %4$s %5$s
+          from %6$s as s
+          where %7$s %8$s
+        ) as c
+      )$query$,
+      timezone,
+      case when source = 'usage_aggregations_hourly_totals' then 's.hour_start' else 's.day::timestamp at time zone ''UTC''' end,
+      case when by_users then 's.user_id' else 'null::text' end,
+      (select string_agg(format(', s.%I as %I', d.of_sums, 'd_' || d.name), '') from unnest(chosen) as d where d.of_sums is not null)
+      || coalesce((
+        select string_agg(format(', s.%I as %I', d.name_of_sums, 'n_' || d.name), '') from unnest(chosen) as d
+        where d.name_of_sums is not null
+      ), ''),
+      (select string_agg(format(', s.%I', k), '') from unnest(kept) as k),
+      -- Whoever administers an organization also has calls of his own elsewhere, which are in no sums that he sees.
+      case when administered is null or filters ? 'organization' then format('public.%I', source)
+      else format('vital_private.%I', replace(source, 'usage_aggregations_', 'visible_')) end,
+      case
+        when source = 'usage_aggregations_hourly_totals' then 's.hour_start >= $1 and s.hour_start < $2'
+        else 's.day >= ($1 at time zone ''UTC'')::date and s.day < ($2 at time zone ''UTC'')::date'
+      end,
+      ' and ' || conditions
+    );
+  end if;
+  raise debug '%', row_source;
+  first_one := (
+    select format('%I', d.name) from unnest(chosen) as d
+    where d.name = any(dimensions) and d.of_time is null
+    order by array_position(dimensions, d.name)
+    limit 1
+  );
+
+  execute format(
+    $query$
+      with added as materialized (
+        select %1$s %2$s %3$s
+        from %4$s as u
+        group by %5$s
+      ),
+
+      ranked as materialized (
+        select s.value, row_number() over (order by %6$s desc nulls last, s.value) as place
+        from (select %7$s as value %8$s from added as u group by 1) as s
+      ),
+
+      folded as materialized (
+        select %9$s, coalesce(r.place > $4, false) as others, %10$s as active_users %8$s
+        from added as u
+        left join ranked as r on $4 is not null and r.value is not distinct from %7$s
+        group by %11$s
+      )
+
+      select json_build_object(
+        'since', $1, 'until', $2, 'timezone', $5, 'source', $6, 'fresh_at', now(),
+        'total', (select %12$s from (select %13$s as active_users %8$s from added as u) as s),
+        'groups', (select count(*) from folded),
+        'rows', (
+          select coalesce(json_agg(r.shown order by %14$s r.rank desc nulls last, r.shown::text), '[]')
+          from (
+            select s.*, %6$s as rank, jsonb_build_object(%15$s) || %12$s
+              || case when s.others then '{"others": true}'::jsonb else '{}'::jsonb end as shown
+            from folded as s
+            order by %14$s %6$s desc nulls last
+            limit $3
+          ) as r
+        ),
+        'names', %16$s
+      )
+    $query$,
+    -- 1: dimensions as columns of their own names
+    coalesce((
+      select string_agg(
+        format('%s as %I', case when d.of_time is null then format('u.%I', 'd_' || d.name) else format(d.of_time, timezone) end, d.name),
+        ', ' order by array_position(dimensions, d.name)
+      )
+      from unnest(chosen) as d
+      where d.name = any(dimensions)
+    ) || ', ', '') || case when by_users then 'u.of_user' else 'null::text as of_user' end,
+    -- 2: the newest name of each
+    (
+      select string_agg(
+        format(', max(array[u.at::text, u.%1$I] collate "C") filter (where u.%1$I is not null) as %1$I', 'n_' || d.name), ''
+      )
+      from unnest(chosen) as d
+      where d.name = any(dimensions) and d.name_of_call is not null
+    ),
+    -- 3: sums
+    (select string_agg(format(', coalesce(sum(u.%1$I), 0) as %1$I', k), '') from unnest(kept) as k),
+    row_source,
+    -- 5: the columns of 1
+    (select string_agg(n::text, ', ') from generate_series(1, cardinality(dimensions) + 1) as n),
+    vital_private.measure(order_by, 's'),
+    coalesce('u.' || first_one, 'null::text'),
+    (select string_agg(format(', coalesce(sum(u.%1$I), 0) as %1$I', k), '') from unnest(kept) as k),
+    -- 9: dimensions, where the first that is no time is left out of what is folded
+    coalesce((
+      select string_agg(
+        case when format('%I', n) = first_one then format('case when r.place <= $4 or $4 is null then u.%1$I end as %1$I', n)
+        else format('u.%I', n) end,
+        ', ' order by place
+      )
+      from unnest(dimensions) with ordinality as d (n, place)
+    ), 'null::text as nothing'),
+    case when by_users then 'count(distinct u.of_user)' else 'null::bigint' end,
+    (select string_agg(n::text, ', ') from generate_series(1, greatest(cardinality(dimensions), 1) + 1) as n),
+    -- 12: measures as JSON
+    case when wanted = '{}' then '''{}''::jsonb' else vital_private.explored_json(wanted) end
+    || case when by_users then ' || jsonb_build_object(''active_users'', s.active_users)' else '' end,
+    case when by_users then 'count(distinct u.of_user)' else 'null::bigint' end,
+    -- 14: the order of times
+    (
+      select string_agg(format('%I, ', d.name), '' order by array_position(dimensions, d.name))
+      from unnest(chosen) as d
+      where d.of_time is not null
+    ),
+    -- 15: dimensions as JSON
+    (select string_agg(format('%1$L, s.%1$I', n), ', ' order by place) from unnest(dimensions) with ordinality as d (n, place)),
+    -- 16: names
+    coalesce('json_build_object(' || (
+      select string_agg(
+        format(
+          '%1$L, (select coalesce(json_object_agg(u.key, u.named[2]), ''{}'') from (
+            select u.%1$I as key, max(u.%2$I collate "C") as named from added as u where u.%1$I is not null group by 1
+          ) as u where u.named is not null)', d.name, 'n_' || d.name
+        ), ', '
+      )
+      from unnest(chosen) as d
+      where d.name = any(dimensions) and d.name_of_call is not null
+    ) || ')', '''{}''::json')
+  ) into answer
+  using first_at, end_at, least(greatest(coalesce(max_rows, 1000), 0), 100000), top, timezone,
+    coalesce(replace(source, 'usage_aggregations_', ''), 'calls');
+  return answer;
+end;
+$$;
+
+comment on function public.usage_explore_v1(timestamptz, timestamptz, text[], jsonb, text[], text, text, integer, integer) is
+'What calls come to by any dimensions, filtered by any, from the smallest sums that hold it, else from the calls: as whoever asks may see.';
+
+select vital_private.restrict_functions(
+  api => '{usage_explore_v1}', helpers => '{kept_for, explored_json, has_whole_hours, has_one_of, latency_bucket}'
+);

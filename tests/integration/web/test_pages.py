@@ -1,0 +1,218 @@
+"""The pages without a browser: every one for every reader, its figures, its parts as CSV, lists, trees and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from html import unescape
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.integration.web.history import READERS, Open, Row, total
+from tests.sql.helpers import ALICE, call_id
+from vital_tracking.web.pages.frame import NAVIGATION
+from vital_tracking.web.pages.usage import SUBJECTS
+
+PAGES = [path for _, links in NAVIGATION for _, _, path in links]
+AN_AGENT = "agents?days=30&agent=%3Dcmd%28%29"
+
+
+def page(browser: TestClient, path: str) -> str:
+    answer = browser.get(f"/{path}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8"), answer.text
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert not re.search(r"\son\w+=|\sstyle=|<style|<script(?! src=)", answer.text)
+    return answer.text
+
+
+def table(browser: TestClient, path: str, part: str, **parameters: Any) -> list[dict[str, str]]:
+    answer = browser.get(f"/{path}?{urlencode({'days': 30, **parameters, 'part': part, 'format': 'csv'})}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/csv; charset=utf-8"), answer.text
+    assert "attachment" in answer.headers["content-disposition"]
+    return list(csv.DictReader(answer.text.splitlines()))
+
+
+def figures(text: str) -> dict[str, str]:
+    """The cards of a page: their names, and their figures with all digits."""
+    cards = re.findall(
+        r'<h2>(?:<a [^>]*>)?([^<]+)(?:</a>)?</h2>\s*<p class="figure"(?: title="([^"]*)")?>([^<]*)', text
+    )
+    return {name: unescape(exact or shown) for name, exact, shown in cards}
+
+
+def amount(text: str) -> Decimal:
+    return Decimal(text.replace("$", "").replace(",", ""))
+
+
+def seen_by(reader: str, calls: list[Row]) -> list[Row]:
+    return [row for row in calls if READERS[reader].sees(row)]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_page_shows_each_reader_what_is_theirs(opened: Open, calls: list[Row], reader: str) -> None:
+    """If this failed, a page would be empty for its users, or show what belongs to others."""
+    browser = opened(reader)
+    seen = seen_by(reader, calls)
+    for path in (*PAGES, "admin/usage-analytics", "admin/system/usage-analytics"):
+        text = page(browser, f"{path}?days=30")
+        assert "<h1>" in text
+    cards = figures(page(browser, "?days=30"))
+    assert (int(cards["Calls"]), amount(cards["Cost"])) == (len(seen), total(seen))
+    assert int(cards["Active users"]) == len({row["user_id"] for row in seen} - {None})
+    assert int(cards["Tokens"]) == sum(row["total_tokens"] for row in seen)
+    hidden = {row["user_id"] for row in calls} - {row["user_id"] for row in seen} - {None, READERS[reader].subject}
+    text = unescape("".join(page(browser, f"{path}?days=30") for path in ("", "users", "calls", "runs")))
+    assert not [user for user in hidden if user in text]
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_the_parts_of_a_page_add_up_to_its_calls(opened: Open, calls: list[Row], reader: str, name: str) -> None:
+    """If this failed, the table of a page would say something else than its total."""
+    browser = opened(reader)
+    need = {"agents": "agent_id", "workflows": "workflow_id", "panels": "panel_id"}.get(name)
+    seen = [row for row in seen_by(reader, calls) if need is None or row[need] is not None]
+    rows = table(browser, name, name) if seen else []
+    assert sum(int(row["calls"]) for row in rows) == len(seen)
+    assert sum((amount(row["total_cost"] or "0") for row in rows), Decimal(0)) == total(seen)
+    if seen:
+        cards = figures(page(browser, f"{name}?days=30"))
+        assert (int(cards["Calls"].replace(",", "")), amount(cards["Cost"])) == (len(seen), total(seen))
+
+
+def test_the_page_of_one_thing_is_about_it_alone(opened: Open, calls: list[Row]) -> None:
+    browser = opened("operator")
+    mine = [row for row in calls if row["user_id"] == ALICE]
+    cards = figures(page(browser, f"users?days=30&user={ALICE}"))
+    assert (int(cards["Calls"]), amount(cards["Cost"])) == (len(mine), total(mine))
+    services = table(browser, "users", "by-service", user=ALICE)
+    assert sum(amount(row["total_cost"] or "0") for row in services) == total(mine)
+
+
+def test_no_cell_of_a_csv_is_a_formula(opened: Open) -> None:
+    """If this failed, a name that somebody chose would run in the accountant's spreadsheet."""
+    names = {row["agent_name"] for row in table(opened("operator"), "agents", "agents")}
+    assert "'=cmd()" in names
+    assert not [name for name in names if name.startswith("=")]
+    assert "=cmd()" in page(opened("user"), AN_AGENT)
+
+
+def listed(text: str) -> list[str]:
+    return re.findall(r'href="/calls/([0-9a-f-]{36})"', text)
+
+
+def all_pages(browser: TestClient, path: str) -> Iterator[str]:
+    while True:
+        text = page(browser, path)
+        yield text
+        older = re.search(r'<a class="button" href="/([^"]+)">Older</a>', text)
+        if older is None:
+            return
+        path = unescape(older[1])
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_the_list_holds_every_call_once(opened: Open, calls: list[Row], reader: str) -> None:
+    """If this failed, calls would be missing between two pages of the list, or stand on both."""
+    browser = opened(reader)
+    seen = [str(row["id"]) for row in seen_by(reader, calls)]
+    assert [one for text in all_pages(browser, "calls?days=30") for one in listed(text)] == seen
+    answer = browser.get("/calls?days=30&format=csv&part=all")
+    rows = list(csv.DictReader(answer.text.splitlines()))
+    assert [row["id"] for row in rows] == seen
+    assert sum(Decimal(row["total_cost"] or 0) for row in rows) == total(seen_by(reader, calls))
+
+
+def test_the_list_is_filtered_and_searched(opened: Open, calls: list[Row]) -> None:
+    browser = opened("operator")
+    for parameters, wanted in (
+        ({"status": "error"}, lambda row: row["status"] == "error"),
+        ({"unpriced": "1"}, lambda row: not row["priced"]),
+        ({"model": "gpt-4o", "service": "workflow"}, lambda row: (row["model"], row["service_type"]) == ("gpt-4o", "workflow")),
+        ({"q": "legal"}, lambda row: row["agent_id"] == "legal"),
+        ({"user": "user with a / & <b>"}, lambda row: row["user_id"] == "user with a / & <b>"),
+    ):  # fmt: skip
+        texts = all_pages(browser, f"calls?{urlencode({'days': 30, **parameters})}")
+        assert [one for text in texts for one in listed(text)] == [str(row["id"]) for row in calls if wanted(row)]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_call_and_a_run_open_for_those_who_may_see_them(opened: Open, calls: list[Row], reader: str) -> None:
+    """If this failed, whoever guesses an id would read another organization's work; or a tree would not add up."""
+    browser = opened(reader)
+    by_run: dict[str, list[Row]] = {}
+    for row in calls:
+        by_run.setdefault(row["service_run_id"], []).append(row)
+    for run, rows in list(by_run.items())[:12]:
+        tree = browser.get(f"/runs/{quote(run, safe='')}")
+        one = browser.get(f"/calls/{rows[0]['id']}")
+        if not READERS[reader].sees(rows[0]):
+            assert (tree.status_code, one.status_code) == (404, 404)
+            continue
+        leaves = re.findall(r'<div class="node leaf">.*?<span class="n cost">([^<]*)</span>', tree.text, re.DOTALL)
+        assert len(leaves) == len(rows)
+        assert sum(amount(cost) for cost in leaves if cost != "unpriced") == total(rows)
+        assert amount(figures(tree.text)["Cost"]) == total(rows)
+        assert one.status_code == 200
+    assert browser.get("/runs/no%20such").status_code == 404
+    assert browser.get(f"/calls/{call_id(999_999)}").status_code == 404
+
+
+WRONG = (
+    "days=0", "days=91", "days=x", "since=2026-02-02&until=2026-01-01", "timezone=Mars", "grain=year", "user=a%00b",
+    f"model={'x' * 513}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_what_cannot_be_asked_is_a_page_that_says_so(opened: Open, path: str) -> None:
+    browser = opened("operator")
+    for query in WRONG:
+        answer = browser.get(f"/{path}?{query}")
+        assert (answer.status_code, answer.headers["content-type"]) == (422, "text/html; charset=utf-8"), query
+        assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("calls?after=x", 422), ("runs?after=x", 422), ("calls?kind=llm", 422), ("runs?model=a", 422), ("calls/not-an-id", 422),
+        ("explore?measure=nonsense", 422), ("explore?by=nonsense", 422), ("?part=none&format=csv", 404), ("nowhere", 404),
+        ("static/x/../../settings.py", 404), ("static/x/..%2f..%2fsettings.py", 404),
+    ],
+)  # fmt: skip
+def test_a_page_that_does_not_exist_says_so(opened: Open, path: str, status: int) -> None:
+    answer = opened("operator").get(f"/{path}", headers={"Accept": "text/html"})
+    assert answer.status_code == status, answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_exploring_any_two_things_adds_up(opened: Open, calls: list[Row]) -> None:
+    browser = opened("organization admin")
+    seen = seen_by("organization admin", calls)
+    for by, then in (("service", ""), ("user", "model"), ("week", "agent"), ("hour_of_day", "")):
+        text = page(browser, f"explore?days=30&measure=total_cost&by={by}&then={then}")
+        part = re.search(r'<section class="part[^"]*" id="([^"]+)"', text)
+        assert part is not None
+        rows = table(browser, "explore", part[1], measure="total_cost", by=by, then=then)
+        assert sum(amount(row["total_cost"] or "0") for row in rows) == total(seen), (by, then)
+
+
+def test_the_theme_is_kept_and_leads_back_to_us_alone(opened: Open) -> None:
+    """If this failed, the form could send people to another site."""
+    browser = opened("operator")
+    same = {"Sec-Fetch-Site": "same-origin"}
+    back = browser.post(
+        "/theme", data={"theme": "dark"}, headers={**same, "Referer": "http://testserver/users?days=30"}
+    )
+    assert (back.status_code, back.headers["location"]) == (303, "/users?days=30")
+    assert 'data-theme="dark"' in page(browser, "")
+    for evil in ("https://evil.example/x", "http://testserver//evil.example", ""):
+        away = browser.post("/theme", data={"theme": "light"}, headers={**same, "Referer": evil})
+        assert away.headers["location"] == "/"
+    assert browser.post("/theme", data={"theme": "x"}, headers=same).status_code == 422

@@ -1,0 +1,312 @@
+"""Exploring usage: whatever is asked comes to what the calls that one may see add up to, from sums and from calls alike."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+from psycopg.errors import InvalidParameterValue
+
+from tests.sql.helpers import ADMIN, ALICE, STRANGER, Connection, Row, a_call, acting_as, an_unpriced_call, call, record
+
+SINCE: Final = datetime(2026, 3, 20, tzinfo=UTC)
+UNTIL: Final = datetime(2026, 4, 3, tzinfo=UTC)  # clocks change in Berlin on the 29th of March
+
+COLUMNS: Final = {
+    "organization": "organization_id",
+    "user": "user_id",
+    "session": "session_id",
+    "service": "service_type",
+    "agent": "agent_id",
+    "tier": "agent_tier",
+    "role": "agent_role",
+    "workflow": "workflow_id",
+    "step": "workflow_step",
+    "panel": "panel_id",
+    "seat": "panel_position",
+    "provider": "provider",
+    "model": "model",
+    "framework": "framework",
+    "message_type": "message_type",
+    "status": "status",
+    "error": "error_type",
+}
+
+
+def _times(zone: ZoneInfo) -> dict[str, Callable[[datetime], Any]]:
+    return {
+        "hour": lambda at: _instant(at.astimezone(zone).replace(minute=0, second=0, microsecond=0).isoformat()),
+        "day": lambda at: at.astimezone(zone).date().isoformat(),
+        "week": lambda at: (at.astimezone(zone).date() - timedelta(days=at.astimezone(zone).weekday())).isoformat(),
+        "month": lambda at: at.astimezone(zone).date().replace(day=1).isoformat(),
+        "weekday": lambda at: at.astimezone(zone).isoweekday(),
+        "hour_of_day": lambda at: at.astimezone(zone).hour,
+    }
+
+
+def _calls(chance: random.Random, count: int) -> Iterator[Row]:
+    for number in range(1, count + 1):
+        at = SINCE + (UNTIL - SINCE) * chance.random()
+        embedding = chance.random() < 0.1
+        about: Row = {
+            "created_at": at.isoformat(),
+            "organization_id": chance.choice(["acme", "acme", "other", None]),
+            "user_id": chance.choice([ALICE, ADMIN, "bob", None]),
+            "session_id": chance.choice(["s-1", "s-2", None]),
+            "service_type": chance.choice(["workflow", "virtual_panel", "1:1_conversation", None]),
+            "agent_id": (agent := chance.choice(["cardio", "legal", None])),
+            "agent_name": agent and f"{agent} of {at:%d}",
+            "agent_tier": chance.choice(["tier_1", "tier_2"]),
+            "agent_role": chance.choice(["expert", None]),
+            "workflow_id": chance.choice(["intake", None]),
+            "workflow_step": chance.choice(["triage", "close", None]),
+            "panel_id": chance.choice(["board", None]),
+            "panel_position": chance.choice([1, 2, None]),
+            "provider": chance.choice(["openai", "anthropic"]),
+            "model": chance.choice(["gpt-4o", "claude", "o'model"]),
+            "framework": chance.choice(["langchain", "langgraph"]),
+            "message_type": chance.choice(["question", "answer", None]),
+            "call_type": "embedding" if embedding else "chat",
+            "latency_ms": chance.choice([None, 10.0 * chance.randint(1, 200)]),
+            "metadata": {"prompt_version": chance.choice(["1", "2"])} if chance.random() < 0.5 else {},
+        }
+        if chance.random() < 0.1:
+            yield an_unpriced_call(number, **about)
+        else:
+            cost = Decimal(chance.randint(1, 10**9)).scaleb(-9)
+            failed = chance.random() < 0.2
+            yield a_call(
+                number,
+                **about,
+                input_cost=str(cost),
+                output_cost="0",
+                total_cost=str(cost),
+                potential_cost=str(cost * 2),
+                status="error" if failed else "ok",
+                error_type=chance.choice(["TimeoutError", "RateLimitError"]) if failed else None,
+            )
+
+
+READERS: Final[dict[str, tuple[dict[str, str] | None, Callable[[Row], bool]]]] = {
+    "the service role": (None, lambda _: True),
+    "an admin of acme": ({"sub": ADMIN}, lambda row: row["organization_id"] == "acme" or row["user_id"] == ADMIN),
+    "a user": ({"sub": ALICE}, lambda row: row["user_id"] == ALICE),
+    "a stranger": ({"sub": STRANGER}, lambda _: False),
+}
+
+
+@pytest.fixture
+def history(db: Connection) -> list[Row]:
+    """Three hundred calls of two weeks, and who administers them."""
+    record(db, *_calls(random.Random(7), 300))
+    db.execute("insert into organization_members values ('acme', %s, 'admin'), ('acme', %s, 'member')", [ADMIN, ALICE])
+    return db.execute("select * from token_usage_logs").fetchall()
+
+
+def explore(connection: Connection, claims: dict[str, str] | None, **asked: Any) -> Row:
+    """Ask as somebody."""
+    asked = {"since": SINCE, "until": UNTIL, **asked}
+    if "filters" in asked:
+        asked["filters"] = json.dumps(asked["filters"])
+    if claims is None:
+        with acting_as(connection, "service_role"):
+            return dict(call(connection, "usage_explore_v1", **asked))
+    with acting_as(connection, "authenticated", claims):
+        return dict(call(connection, "usage_explore_v1", **asked))
+
+
+def _value(row: Row, dimension: str) -> Any:
+    if dimension == "kind":
+        return "embeddings" if row["call_type"] == "embedding" else "llm"
+    if dimension.startswith("metadata."):
+        return row["metadata"].get(dimension.removeprefix("metadata."))
+    return row[COLUMNS[dimension]]
+
+
+def _sums(rows: list[Row], measures: list[str]) -> Row:
+    sums = {
+        "calls": len(rows),
+        "failed_calls": sum(row["status"] != "ok" for row in rows),
+        "unpriced_calls": sum(not row["priced"] for row in rows),
+        "total_cost": sum((row["total_cost"] or Decimal(0) for row in rows), Decimal(0)),
+        "total_tokens": sum(row["total_tokens"] for row in rows),
+        "active_users": len({row["user_id"] for row in rows} - {None}),
+    }
+    return {name: sums[name] for name in measures}
+
+
+def _told(shown: Row, measures: list[str]) -> Row:
+    return {name: Decimal(shown[name]) if name == "total_cost" else shown[name] for name in measures}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_answer_is_what_the_calls_add_up_to(db: Connection, history: list[Row], reader: str) -> None:
+    chance = random.Random(reader)
+    claims, may_see = READERS[reader]
+    sources = set()
+    for _ in range(60):
+        zone = chance.choice(["UTC", "UTC", "Europe/Berlin", "Asia/Kolkata", "America/New_York"])
+        times = _times(ZoneInfo(zone))
+        # Half of the questions are such as sums can answer.
+        from_sums = chance.random() < 0.5
+        names = (
+            ["organization", "service", *times] if from_sums else [*COLUMNS, "kind", "metadata.prompt_version", *times]
+        )
+        measures = ["calls", "failed_calls", "unpriced_calls", "total_cost", "total_tokens"]
+        if not from_sums or chance.random() < 0.2:
+            measures.append("active_users")
+        dimensions = list(dict.fromkeys(chance.choices(names, k=chance.randint(0, 3))))
+        filtered = chance.sample([name for name in names if name not in times], k=chance.choice([0, 0, 1, 2]))
+        filters: dict[str, Any] = {}
+        for name in filtered:
+            values = sorted({_value(row, name) for row in history}, key=str)
+            picked = chance.sample(values, k=min(len(values), chance.randint(1, 2)))
+            filters[name] = picked[0] if len(picked) == 1 and chance.random() < 0.5 else picked
+            if chance.random() < 0.2:
+                filters[name] = chance.choice(["*", ["*", None], ["*", *picked]])
+        since = SINCE + chance.choice(
+            [timedelta(0), timedelta(days=2), timedelta(hours=5), timedelta(minutes=0 if from_sums else 7)]
+        )
+        until = UNTIL - chance.choice([timedelta(0), timedelta(days=1), timedelta(hours=3)])
+
+        answer = explore(
+            db, claims, since=since, until=until, dimensions=dimensions, filters=filters, timezone=zone,
+            measures=measures,
+        )  # fmt: skip
+
+        def wanted(
+            row: Row, since: datetime = since, until: datetime = until, filters: dict[str, Any] = filters
+        ) -> bool:
+            return since <= row["created_at"] < until and all(
+                _fits(_value(row, name), value if isinstance(value, list) else [value])
+                for name, value in filters.items()
+            )
+
+        seen = [row for row in history if may_see(row) and wanted(row)]
+        groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+        for row in seen:
+            key = tuple(times[d](row["created_at"]) if d in times else _value(row, d) for d in dimensions)
+            groups[key].append(row)
+        sources.add(answer["source"])
+        assert _told(answer["total"], measures) == _sums(seen, measures)
+        if dimensions or seen:
+            told = {
+                tuple(_instant(shown[d]) if d == "hour" else shown[d] for d in dimensions): _told(shown, measures)
+                for shown in answer["rows"]
+            }
+            assert told == {key: _sums(rows, measures) for key, rows in groups.items()}, (
+                dimensions,
+                filters,
+                answer["source"],
+            )
+    if reader in ("the service role", "an admin of acme"):
+        assert {"calls", "hourly_totals", "daily_users"} <= sources
+    else:
+        assert sources == {"calls"}
+
+
+def _fits(value: Any, wanted: list[Any]) -> bool:
+    return value in wanted or ("*" in wanted and value is not None)
+
+
+def _instant(text: str) -> str:
+    return datetime.fromisoformat(text).astimezone(UTC).isoformat()
+
+
+def test_the_smallest_sums_that_hold_it_are_read(db: Connection, history: list[Row]) -> None:
+    def source(*dimensions: str, **asked: Any) -> str:
+        return str(explore(db, None, dimensions=list(dimensions), **asked)["source"])
+
+    assert source() == "daily_totals"
+    assert source("day", "service") == "daily_totals"
+    assert source("hour_of_day", "weekday") == "hourly_totals"
+    assert source("day", timezone="Europe/Berlin") == "hourly_totals"
+    assert source("day", timezone="Asia/Kolkata") == "calls"
+    assert source("user") == "daily_users"
+    assert source("model", filters={"agent": "cardio"}) == "daily_agents"
+    assert source("session") == "calls"
+    assert source("service", since=SINCE + timedelta(minutes=1)) == "calls"
+
+
+def test_what_is_left_out_at_the_top_is_added_up_as_others(db: Connection, history: list[Row]) -> None:
+    everything = explore(db, None, dimensions=["model"])
+    shown = explore(db, None, dimensions=["model"], top=1)
+
+    assert shown["total"] == everything["total"]
+    assert [row.get("others", False) for row in shown["rows"]].count(True) == 1
+    assert [row["model"] for row in shown["rows"] if not row.get("others")] == [everything["rows"][0]["model"]]
+    assert sum(row["calls"] for row in shown["rows"]) == 300
+    by_day = explore(db, None, dimensions=["day", "model"], top=1)
+    assert [row["day"] for row in by_day["rows"]] == sorted(row["day"] for row in by_day["rows"])
+    assert sum(Decimal(row["total_cost"]) for row in by_day["rows"]) == Decimal(everything["total"]["total_cost"])
+
+
+def test_rows_are_limited_and_the_total_is_not(db: Connection, history: list[Row]) -> None:
+    answer = explore(db, None, dimensions=["day", "model"], max_rows=2)
+
+    assert len(answer["rows"]) == 2
+    assert answer["groups"] > 2
+    assert answer["total"]["calls"] == 300
+
+
+def test_agents_have_their_newest_name(db: Connection, history: list[Row]) -> None:
+    newest = max((row for row in history if row["agent_id"] == "cardio"), key=lambda row: row["created_at"])
+
+    for asked in ({}, {"filters": {"kind": ["llm", "embeddings"]}}):
+        answer = explore(db, None, dimensions=["agent"], **asked)
+        assert answer["names"]["agent"]["cardio"] == newest["agent_name"]
+
+
+def test_percentiles_are_those_of_the_calls_in_both_ways(db: Connection, history: list[Row]) -> None:
+    measures = ["calls", "average_latency_ms", "p50_latency_ms", "p95_latency_ms"]
+    from_sums = explore(db, None, dimensions=["provider"], measures=measures)
+    from_calls = explore(db, None, dimensions=["provider", "kind"], measures=measures)
+
+    assert from_sums["source"] == "daily_agents"
+    assert from_calls["total"] == from_sums["total"]
+    latencies = sorted(row["latency_ms"] for row in history if row["latency_ms"] is not None)
+    median = latencies[len(latencies) // 2]
+    assert from_sums["total"]["p50_latency_ms"] == pytest.approx(median, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"dimensions": ["planet"]}, "no dimension 'planet'"),
+        ({"dimensions": [None]}, "no dimension NULL"),
+        ({"dimensions": ["day", "day"]}, "at most four different"),
+        ({"dimensions": ["day", "user", "model", "agent", "tier"]}, "at most four different"),
+        ({"filters": {"day": "2026-03-21"}}, "no dimension 'day'"),
+        ({"filters": ["x"]}, "object of values"),
+        ({"measures": ["latency_histogram"]}, "no measure 'latency_histogram'"),
+        ({"order_by": "beauty"}, "no measure 'beauty'"),
+        ({"timezone": "CET"}, "no time zone 'CET'"),
+        ({"timezone": "Mars/Olympus"}, "no time zone"),
+        ({"since": UNTIL, "until": SINCE}, "begins before it ends"),
+        ({"since": None}, "begins before it ends"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_what_can(db: Connection, asked: Row, told: str) -> None:
+    with pytest.raises(InvalidParameterValue) as refused, db.transaction():
+        explore(db, None, **asked)
+
+    assert told in str(refused.value)
+    assert refused.value.diag.message_hint
+
+
+def test_texts_of_filters_and_dimensions_are_texts(db: Connection, history: list[Row]) -> None:
+    for bad in ("x'; drop table token_usage_logs; --", "%s", "$1", '"', "\\", "o'model"):
+        answer = explore(
+            db, None, dimensions=[f"metadata.{bad}"], filters={"model": bad, f"metadata.{bad}": [bad, None]}
+        )
+        assert answer["total"]["calls"] == (sum(row["model"] == bad for row in history))
+    with pytest.raises(psycopg.errors.InvalidParameterValue), db.transaction():
+        explore(db, None, dimensions=["model; drop table token_usage_logs"])

@@ -1,0 +1,22 @@
+"""Amounts of a metric as people read them. Values in, text out."""
+
+from __future__ import annotations
+
+from decimal import ROUND_DOWN, Decimal
+
+
+def amount_text(value: Decimal, metric: str, *, exact: bool = False) -> str:
+    """An amount of a budget's metric, without its unit: $4.02, 4,020.
+
+    Rounded to cents, below ten cents to two significant digits, always towards zero: an amount just below a limit never reads
+    as if it had reached it. `exact` keeps every digit.
+    """
+    sign, value = ("-" if value < 0 else ""), abs(value)
+    if not exact:
+        places = max(2, 1 - value.adjusted()) if value and metric == "cost_usd" else 2
+        value = value.quantize(Decimal(1).scaleb(-min(places, 12)), rounding=ROUND_DOWN)
+    whole, _, fraction = format(value, ",f").partition(".")
+    fraction = fraction.rstrip("0")
+    if metric == "cost_usd":
+        return f"{sign}${whole}.{fraction:0<2}"
+    return f"{sign}{whole}.{fraction}" if fraction else sign + whole

@@ -1,0 +1,327 @@
+"""The reports of usage that admins were promised: overview, patterns, users, services, costs, performance.
+
+Each takes a store, a period and filters, and returns data with the fields that its name promises. Amounts are US dollars as
+Decimal, rates are percent, latencies milliseconds, days those of the period's zone. All raise StoreError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from typing_extensions import TypedDict
+
+from vital_tracking.errors import StoreDenied, StoreRejected
+from vital_tracking.queries.explore import Explored, Filters, Period, explore
+from vital_tracking.queries.forecast import Forecast, cost_forecast, has_history
+from vital_tracking.stores import Store
+
+WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+NONE: Final = "none"
+"""How reports name the group of calls that have no such value."""
+
+_DAYS_OF_A_MONTH: Final = 30
+_PEAKS: Final = 5
+_ENDPOINTS: Final = 20
+
+
+class GroupUsage(TypedDict):
+    """What calls of one kind or service come to."""
+
+    calls: int
+    cost: Decimal
+    avg_latency_ms: float | None
+    unique_users: int
+
+
+class Overview(TypedDict):
+    """Totals, by kind and by service. `unpriced_calls` are in no cost, `estimated_calls` have tokens that nobody reported."""
+
+    total_api_calls: int
+    total_cost: Decimal
+    cost_per_call: Decimal | None
+    period_start: datetime
+    period_end: datetime
+    by_service: dict[str, GroupUsage]
+    by_service_type: dict[str, GroupUsage]
+    by_user_count: int
+    unpriced_calls: int
+    estimated_calls: int
+    fresh_at: datetime
+
+
+def overview(store: Store, period: Period, filters: Filters | None = None) -> Overview:
+    """What all calls of a period come to."""
+    measures = ("calls", "unpriced_calls", "estimated_calls", "total_cost", "average_latency_ms", "active_users")
+    kinds = explore(store, period, by=("kind",), filters=filters, measures=measures)
+    services = explore(store, period, by=("service",), filters=filters, measures=measures)
+    total = services.total
+    return Overview(
+        total_api_calls=total["calls"],
+        total_cost=total["total_cost"],
+        cost_per_call=cost_per_call(total),
+        period_start=period.since,
+        period_end=period.until,
+        by_service=_groups(kinds, "kind"),
+        by_service_type=_groups(services, "service"),
+        by_user_count=total["active_users"],
+        unpriced_calls=total["unpriced_calls"],
+        estimated_calls=total["estimated_calls"],
+        fresh_at=services.fresh_at,
+    )
+
+
+def cost_per_call(sums: Mapping[str, Any]) -> Decimal | None:
+    """US dollars a priced call; None where there is none."""
+    priced = sums["calls"] - sums["unpriced_calls"]
+    cost: Decimal = sums["total_cost"]
+    return cost / priced if priced else None
+
+
+def _groups(found: Explored, dimension: str) -> dict[str, GroupUsage]:
+    return {
+        row[dimension] or NONE: GroupUsage(
+            calls=row["calls"],
+            cost=row["total_cost"],
+            avg_latency_ms=row["average_latency_ms"],
+            unique_users=row["active_users"],
+        )
+        for row in found.rows
+    }
+
+
+class Patterns(TypedDict):
+    """When calls are made, and what is called."""
+
+    peak_hours: list[dict[str, Any]]
+    peak_days: list[dict[str, Any]]
+    popular_endpoints: list[dict[str, Any]]
+    usage_trends: dict[str, list[dict[str, Any]]]
+
+
+def patterns(store: Store, period: Period, filters: Filters | None = None) -> Patterns:
+    """The hours and weekdays with the most calls, the endpoints that are called most, and calls and costs by day."""
+    hours = explore(store, period, by=("hour_of_day",), filters=filters, measures=("calls",), order_by="calls")
+    weekdays = explore(store, period, by=("weekday",), filters=filters, measures=("calls",), order_by="calls")
+    endpoints = explore(
+        store,
+        period,
+        by=("endpoint",),
+        filters=filters,
+        measures=("calls", "average_latency_ms", "success_rate"),
+        order_by="calls",
+        rows=_ENDPOINTS,
+    )
+    days = by_day(store, period, filters)
+    return Patterns(
+        peak_hours=[{"hour": row["hour_of_day"], "calls": row["calls"]} for row in _most(hours.rows)[:_PEAKS]],
+        peak_days=[{"day": WEEKDAYS[row["weekday"] - 1], "calls": row["calls"]} for row in _most(weekdays.rows)],
+        popular_endpoints=[
+            {
+                "endpoint": row["endpoint"] or NONE,
+                "calls": row["calls"],
+                "avg_latency_ms": row["average_latency_ms"],
+                "error_rate": _error_rate(row),
+            }
+            for row in endpoints.rows
+        ],
+        usage_trends={
+            "daily_calls": [{"date": day, "calls": row["calls"]} for day, row in days.items()],
+            "daily_costs": [{"date": day, "cost": row["total_cost"]} for day, row in days.items()],
+        },
+    )
+
+
+def _most(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(rows, key=lambda row: -row["calls"])
+
+
+def _error_rate(row: Mapping[str, Any]) -> float | None:
+    rate = row["success_rate"]
+    return None if rate is None else round(100 - rate, 4)
+
+
+def by_day(
+    store: Store,
+    period: Period,
+    filters: Filters | None = None,
+    measures: Sequence[str] = ("calls", "total_cost"),
+) -> dict[date, Mapping[str, Any]]:
+    """The sums of each day, also of those on which nothing happened."""
+    found = explore(store, period, by=("day",), filters=filters, measures=measures, rows=10_000)
+    rows = {row["day"]: row for row in found.rows}
+    nothing = {name: Decimal(0) if name.endswith(("cost", "savings", "fees")) else 0 for name in measures}
+    return {day: rows.get(day, nothing) for day in period.days}
+
+
+class UserUsage(TypedDict):
+    """What a user's calls come to. Plan and quota are None where the team keeps none."""
+
+    user_id: str | None
+    username: str | None
+    total_calls: int
+    total_cost: Decimal
+    by_service: dict[str, dict[str, Any]]
+    subscription_tier: str | None
+    quota_used_percent: float | None
+
+
+def by_user(store: Store, period: Period, filters: Filters | None = None, *, limit: int = 100) -> list[UserUsage]:
+    """The `limit` users who cost most, with what they spent on each service."""
+    measures = ("calls", "total_cost")
+    dearest = explore(store, period, by=("user",), filters=filters, measures=measures, rows=limit)
+    users = [row["user"] for row in dearest.rows]
+    if not users:
+        return []
+    split = explore(
+        store,
+        period,
+        by=("user", "service"),
+        filters={**(filters or {}), "user": users},
+        measures=measures,
+        rows=100_000,
+    )
+    services: dict[str | None, dict[str, dict[str, Any]]] = {}
+    for row in split.rows:
+        spent = {"calls": row["calls"], "cost": row["total_cost"]}
+        services.setdefault(row["user"], {})[row["service"] or NONE] = spent
+    return [
+        UserUsage(
+            user_id=row["user"],
+            username=row["user"],
+            total_calls=row["calls"],
+            total_cost=row["total_cost"],
+            by_service=services.get(row["user"], {}),
+            subscription_tier=None,
+            quota_used_percent=None,
+        )
+        for row in dearest.rows
+    ]
+
+
+class ServiceUsage(TypedDict):
+    """What a kind of service's calls come to."""
+
+    service_name: str
+    total_calls: int
+    total_cost: Decimal
+    avg_latency_ms: float | None
+    success_rate: float | None
+    error_rate: float | None
+    unique_users: int
+
+
+def by_service(store: Store, period: Period, filters: Filters | None = None) -> list[ServiceUsage]:
+    """What was called, by kind (`llm`, `embeddings`), the dearest first."""
+    measures = ("calls", "total_cost", "average_latency_ms", "success_rate", "active_users")
+    found = explore(store, period, by=("kind",), filters=filters, measures=measures)
+    return [
+        ServiceUsage(
+            service_name=row["kind"],
+            total_calls=row["calls"],
+            total_cost=row["total_cost"],
+            avg_latency_ms=row["average_latency_ms"],
+            success_rate=row["success_rate"],
+            error_rate=_error_rate(row),
+            unique_users=row["active_users"],
+        )
+        for row in found.rows
+    ]
+
+
+class Costs(TypedDict):
+    """What was spent, how it went, and where it leads. `forecast` is None where there is nothing to tell it from."""
+
+    total_cost: Decimal
+    cost_breakdown: dict[str, Decimal]
+    cost_trends: list[dict[str, Any]]
+    projected_monthly_cost: Decimal
+    cost_per_user: Decimal | None
+    cost_per_service: dict[str, Decimal]
+    forecast: Forecast | None
+    unpriced_calls: int
+
+
+def costs(store: Store, period: Period, filters: Filters | None = None) -> Costs:
+    """The costs of a period; projected to a month is its daily average times 30."""
+    measures = ("calls", "unpriced_calls", "total_cost", "active_users")
+    services = explore(store, period, by=("service",), filters=filters, measures=measures)
+    providers = explore(store, period, by=("provider",), filters=filters, measures=("calls", "total_cost"))
+    total: Decimal = services.total["total_cost"]
+    users = services.total["active_users"]
+    return Costs(
+        total_cost=total,
+        cost_breakdown={row["provider"] or NONE: row["total_cost"] for row in providers.rows},
+        cost_trends=[{"date": day, "cost": row["total_cost"]} for day, row in by_day(store, period, filters).items()],
+        projected_monthly_cost=total / len(period.days) * _DAYS_OF_A_MONTH,
+        cost_per_user=total / users if users else None,
+        cost_per_service={row["service"] or NONE: row["total_cost"] for row in services.rows},
+        forecast=month_end(store, period, filters),
+        unpriced_calls=services.total["unpriced_calls"],
+    )
+
+
+def month_end(store: Store, period: Period, filters: Filters | None = None) -> Forecast | None:
+    """Where the calendar month ends, for all calls or an organization's; None where that cannot be told or may not be asked."""
+    organizations = (filters or {}).get("organization", (None,))
+    if set(filters or {}) - {"organization"} or len(organizations) != 1:
+        return None
+    try:
+        ahead = cost_forecast(store, organization=organizations[0], timezone=period.timezone)
+    except (StoreRejected, StoreDenied):
+        return None
+    return ahead if has_history(ahead) else None
+
+
+class Performance(TypedDict):
+    """How long calls take and how they end."""
+
+    avg_latency_ms: float | None
+    p50_latency_ms: float | None
+    p95_latency_ms: float | None
+    p99_latency_ms: float | None
+    success_rate: float | None
+    error_rate: float | None
+    timeout_rate: float | None
+    by_endpoint: dict[str, dict[str, Any]]
+
+
+def performance(store: Store, period: Period, filters: Filters | None = None) -> Performance:
+    """Latencies and how many calls failed, in all and by what was called."""
+    measures = (
+        "calls",
+        "average_latency_ms",
+        "p50_latency_ms",
+        "p95_latency_ms",
+        "p99_latency_ms",
+        "success_rate",
+        "timeout_rate",
+    )
+    total = explore(store, period, filters=filters, measures=measures).total
+    endpoints = explore(
+        store,
+        period,
+        by=("endpoint",),
+        filters=filters,
+        measures=("calls", "average_latency_ms", "success_rate"),
+        order_by="calls",
+    )
+    return Performance(
+        avg_latency_ms=total["average_latency_ms"],
+        p50_latency_ms=total["p50_latency_ms"],
+        p95_latency_ms=total["p95_latency_ms"],
+        p99_latency_ms=total["p99_latency_ms"],
+        success_rate=total["success_rate"],
+        error_rate=_error_rate(total),
+        timeout_rate=total["timeout_rate"],
+        by_endpoint={
+            row["endpoint"] or NONE: {
+                "avg_latency_ms": row["average_latency_ms"],
+                "success_rate": row["success_rate"],
+                "error_rate": _error_rate(row),
+            }
+            for row in endpoints.rows
+        },
+    )

@@ -1,0 +1,76 @@
+"""The reports of usage, at `/api/v1/analytics/usage`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Query, Response
+
+from vital_tracking.queries import reports
+from vital_tracking.web.access import Reader, reads
+from vital_tracking.web.api.examples import answers
+from vital_tracking.web.asked import Asked, AskedParameters
+from vital_tracking.web.responses import ExactJSON
+from vital_tracking.web.route import api_router
+
+routes = api_router(prefix="/api/v1/analytics/usage", tags=["usage"], dependencies=[Depends(reads("usage"))])
+
+_MAX_AGE_S: Final = 30
+_NEVER_CHANGES_S: Final = 3600
+
+
+def _answer(content: Any, asked: Asked) -> Response:
+    """A report; one of days that are over may be kept longer, though calls can still be repriced."""
+    over = asked.period.until < datetime.now(UTC)
+    return ExactJSON(content, max_age=_NEVER_CHANGES_S if over else _MAX_AGE_S)
+
+
+@routes.get("/overview", summary="Totals, by kind and by service", responses=answers(reports.Overview, "overview"))
+def overview(store: Reader, asked: AskedParameters) -> Response:
+    """What all calls of a time come to; `by_service` goes by kind (`llm`, `embeddings`), `by_service_type` by the services."""
+    return _answer(reports.overview(store, asked.period, asked.filters), asked)
+
+
+@routes.get(
+    "/patterns", summary="When calls are made, and what is called", responses=answers(reports.Patterns, "patterns")
+)
+def patterns(store: Reader, asked: AskedParameters) -> Response:
+    """Peak hours and days, the endpoints that are called most, calls and costs by day."""
+    return _answer(reports.patterns(store, asked.period, asked.filters), asked)
+
+
+@routes.get("/by-user", summary="The users who cost most", responses=answers(list[reports.UserUsage], "by-user"))
+def by_user(
+    store: Reader,
+    asked: AskedParameters,
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many users.")] = 100,
+) -> Response:
+    """Users by what they cost, with what they spent on each service."""
+    return _answer(reports.by_user(store, asked.period, asked.filters, limit=limit), asked)
+
+
+@routes.get(
+    "/by-service",
+    summary="What each kind of service costs",
+    responses=answers(list[reports.ServiceUsage], "by-service"),
+)
+def by_service(store: Reader, asked: AskedParameters) -> Response:
+    """Kinds of services by what they cost, and how reliable they are."""
+    return _answer(reports.by_service(store, asked.period, asked.filters), asked)
+
+
+@routes.get("/costs", summary="What was spent, and where it leads", responses=answers(reports.Costs, "costs"))
+def costs(store: Reader, asked: AskedParameters) -> Response:
+    """Costs by provider, service and day. `projected_monthly_cost` is the daily average times 30, `forecast` the month's end."""
+    return _answer(reports.costs(store, asked.period, asked.filters), asked)
+
+
+@routes.get(
+    "/performance",
+    summary="How long calls take, and how they end",
+    responses=answers(reports.Performance, "performance"),
+)
+def performance(store: Reader, asked: AskedParameters) -> Response:
+    """Percentiles of latency, rates of success, errors and time-outs, in all and by endpoint."""
+    return _answer(reports.performance(store, asked.period, asked.filters), asked)

@@ -1,0 +1,154 @@
+"""The parts that pages are made of: a table, whose rows a chart may be drawn from, and which can be had as CSV.
+
+The table is the one source: it works without JavaScript, is what screen readers read, and what charts are drawn from.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from io import StringIO
+from typing import Any, Final, Literal, TypeAlias
+
+from vital_tracking.queries.csv import safe_cell
+from vital_tracking.web import numbers
+
+UnitName: TypeAlias = Literal["text", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag"]
+Row: TypeAlias = Mapping[str, Any]
+
+_WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
+    "usd": numbers.usd,
+    "calls": numbers.count,
+    "tokens": numbers.count,
+    "percent": numbers.percent,
+    "ms": numbers.duration,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: the field of a row that it shows, its heading, its unit, and where a cell leads (None: nowhere).
+
+    `none` is what stands where a text has no value. `about` is said where the heading is pointed at.
+    """
+
+    name: str
+    label: str
+    unit: UnitName = "text"
+    link: Callable[[Row], str | None] | None = None
+    none: str = numbers.NOTHING
+    about: str = ""
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its cells are aligned as numbers."""
+        return self.unit in _WRITTEN
+
+    def text(self, row: Row) -> str:
+        """What a cell shows."""
+        value = row.get(self.name)
+        if value is None:
+            return self.none
+        if self.unit in _WRITTEN:
+            return _WRITTEN[self.unit](value)
+        if self.unit == "moment" and isinstance(value, datetime):
+            return numbers.moment(value)
+        if isinstance(value, date):
+            return value.isoformat()
+        return str(value)
+
+    def exact(self, row: Row) -> str:
+        """What a program or a chart reads of a cell."""
+        return numbers.machine(row.get(self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """How a part is drawn: `x` and `y` are columns of its table, `series` the column that tells lines or bars apart.
+
+    Kinds: `bars`, `lines`, `area`, `doughnut`, `heatmap` (then `series` is the other axis). `stacked` piles series up.
+    """
+
+    kind: Literal["bars", "lines", "area", "doughnut", "heatmap"]
+    x: str
+    y: tuple[str, ...]
+    series: str | None = None
+    stacked: bool = False
+    horizontal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a page: what it shows in a title and a sentence, its rows, the chart of them, what is said of none.
+
+    `total` is a last row. `more` says how many rows are not shown, `wide` takes the page's whole width.
+    """
+
+    id: str
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    chart: Chart | None = None
+    note: str = ""
+    empty: str = "No calls in this time."
+    total: Row | None = None
+    more: str = ""
+    wide: bool = False
+    sortable: bool = True
+
+    def csv(self) -> Iterator[str]:
+        """The rows as CSV, a line at a time, with all digits; no spreadsheet runs a cell as a formula."""
+        yield from csv_lines([column.name for column in self.columns], self._cells())
+
+    def _cells(self) -> Iterator[list[object]]:
+        for row in self.rows:
+            yield [row.get(column.name) for column in self.columns]
+
+
+def csv_lines(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """CSV a line at a time."""
+    buffer = StringIO(newline="")
+    writer = csv.writer(buffer)
+    for cells in [heading]:
+        writer.writerow(cells)
+    for row in rows:
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+        writer.writerow([safe_cell(value) for value in row])
+    yield buffer.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A figure with its name, what it was in the time before, and where it leads. `good` says which way is better."""
+
+    label: str
+    value: str
+    exact: str = ""
+    note: str = ""
+    change: str = ""
+    trend: Literal["", "up", "down", "same"] = ""
+    good: Literal["up", "down", ""] = ""
+    link: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page: the question that it answers, one sentence that says what it shows and how fresh that is, and its parts.
+
+    `of_time` is False where it is about one thing, whatever time is chosen.
+    """
+
+    name: str
+    title: str
+    lead: str
+    cards: Sequence[Card] = ()
+    parts: Sequence[Part] = ()
+    notices: Sequence[str] = ()
+    crumbs: Sequence[tuple[str, str]] = ()
+    template: str = "page.html"
+    of_time: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,251 @@
+"""The calls themselves: a list that can be filtered and searched, and one of them with all that is known of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from vital_tracking.queries.calls import CALL_COLUMNS, StoredCall, place, place_of, usage_records
+from vital_tracking.queries.filters import Filters
+from vital_tracking.web import numbers
+from vital_tracking.web.asked import Asked
+from vital_tracking.web.page import Column, Page, Part, Row, csv_lines
+from vital_tracking.web.problems import Problem
+from vital_tracking.web.view import View
+
+ROWS: Final = 100
+_A_PAGE: Final = 1_000
+STATUS: Final[Mapping[str, str]] = {
+    "ok": "ok",
+    "error": "bad",
+    "cancelled": "quiet",
+    "abandoned": "warn",
+    "blocked": "warn",
+    "running": "quiet",
+}
+"""How the ways a call or a run can end are coloured."""
+
+_SAME: Final = (
+    "organization", "user", "session", "service", "agent", "tier", "workflow", "step", "panel", "solution", "run", "framework",
+    "provider", "model", "message_type", "status", "error",
+)  # fmt: skip
+"""Filters that calls and sums call by the same name."""
+
+
+def filters_of(asked: Asked, *, search: str | None = None, unpriced: bool = False) -> Filters:
+    """What was asked, as calls are filtered; a Problem where one filter has several values, or none."""
+    values: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    for name, wanted in asked.filters.items():
+        if wanted == ("*",):
+            continue
+        if len(wanted) != 1 or wanted[0] is None or (name not in _SAME and not name.startswith("metadata.")):
+            raise Problem(
+                422,
+                "invalid-request",
+                f"Calls cannot be filtered by {name} in this way",
+                hint=f"Give one value of {', '.join(_SAME)} or metadata.KEY.",
+            )
+        if name.startswith("metadata."):
+            metadata[name.removeprefix("metadata.")] = wanted[0]
+        else:
+            values[name] = wanted[0]
+    return Filters(
+        since=asked.period.since,
+        until=asked.period.until,
+        unpriced=unpriced,
+        metadata=metadata,
+        search=search or None,
+        **values,  # type: ignore[arg-type]
+    )
+
+
+def page(view: View, parameters: Mapping[str, str]) -> Page:
+    """The newest calls that were asked for, a page at a time."""
+    search, after = parameters.get("q", "").strip()[:200], parameters.get("after")
+    unpriced = parameters.get("unpriced") == "1"
+    found = usage_records(
+        view.store, filters_of(view.asked, search=search, unpriced=unpriced), limit=ROWS, after=checked_place(after)
+    )
+    older = None
+    if len(found) == ROWS:
+        older = f"{view.path('calls')}?{_query(view, search, unpriced, after=place_of(found[-1]))}"
+    return Page(
+        "calls",
+        "Which calls were made?",
+        "Every call of this time, the newest first: who made it, for what, with which model, what it cost and how it ended.",
+        parts=[
+            Part(
+                "calls",
+                "Calls",
+                _columns(view),
+                [shown(call) for call in found],
+                empty="No call matches.",
+                wide=True,
+                sortable=False,
+            )
+        ],
+        template="calls.html",
+        extra={
+            "search": search,
+            "unpriced": unpriced,
+            "older": older,
+            "newest": f"{view.path('calls')}?{_query(view, search, unpriced)}" if after else None,
+            "csv": f"{view.path('calls')}?{_query(view, search, unpriced, format='csv', part='all')}",
+            "kept": [
+                *view.asked.given.items(),
+                *((n, v or "") for n, values in view.asked.filters.items() for v in values),
+            ],
+        },
+    )
+
+
+def checked_place(after: str | None) -> str | None:
+    """A place to go on from; a Problem where it is none."""
+    if after is not None:
+        try:
+            place(after)
+        except ValueError:
+            raise Problem(
+                422,
+                "invalid-request",
+                "There is no such place to go on from",
+                hint="Take `after` from the page before, or leave it out.",
+            ) from None
+    return after
+
+
+def all_as_csv(view: View, parameters: Mapping[str, str]) -> Iterator[str]:
+    """All calls that were asked for, in as much memory as a page of them takes."""
+    filters = filters_of(
+        view.asked, search=parameters.get("q", "").strip()[:200], unpriced=parameters.get("unpriced") == "1"
+    )
+    yield from csv_lines(CALL_COLUMNS, ([row[name] for name in CALL_COLUMNS] for row in every_call(view, filters)))  # type: ignore[literal-required]
+
+
+def every_call(view: View, filters: Filters) -> Iterator[StoredCall]:
+    """The calls page by page, each page after the last call of the one before."""
+    after = None
+    while True:
+        rows = usage_records(view.store, filters, limit=_A_PAGE, after=after)
+        yield from rows
+        if len(rows) < _A_PAGE:
+            return
+        after = place_of(rows[-1])
+
+
+def shown(call: StoredCall) -> dict[str, Any]:
+    """A call as the list shows it: what it was for in one cell, and what is special about it."""
+    part = (
+        call["workflow_step_name"]
+        or call["workflow_step"]
+        or (f"seat {call['panel_position']}" if call["panel_position"] else None)
+    )
+    whole = call["workflow_id"] or call["panel_id"] or call["service_name"] or call["service_type"]
+    marks = []
+    if not call["priced"]:
+        marks.append("unpriced")
+    if call["usage_estimated"]:
+        marks.append("estimated")
+    if call["cache_hit"]:
+        marks.append("from cache")
+    if call["budget_action"]:
+        marks.append(call["budget_action"].replace("_", " "))
+    return {
+        **call,
+        "what": " / ".join(text for text in (whole, part) if text) or None,
+        "agent": call["agent_name"] or call["agent_id"],
+        "ended": (STATUS.get(call["status"], "quiet"), call["error_type"] or call["status"]),
+        "marks": ("quiet", ", ".join(marks)) if marks else None,
+    }
+
+
+def _columns(view: View) -> list[Column]:
+    def call_page(row: Row) -> str:
+        return view.path(f"calls/{row['id']}")
+
+    def user(row: Row) -> str | None:
+        return None if row["user_id"] is None else view.to("users", user=row["user_id"])
+
+    def run(row: Row) -> str | None:
+        return None if row["service_run_id"] is None else view.run(row["service_run_id"])
+
+    return [
+        Column("created_at", "Began (UTC)", "moment", link=call_page),
+        Column("user_id", "User", link=user),
+        Column("what", "For", link=run),
+        Column("agent", "Agent"),
+        Column("model", "Model"),
+        Column("total_tokens", "Tokens", "tokens"),
+        Column("total_cost", "Cost", "usd", none="unpriced"),
+        Column("response_time_ms", "Took", "ms"),
+        Column("ended", "Ended", "flag"),
+        Column("marks", "Notes", "flag"),
+    ]
+
+
+def _query(view: View, search: str, unpriced: bool, **more: str) -> str:
+    given: dict[str, str | None] = {"q": search or None, "unpriced": "1" if unpriced else None, **more}
+    return view.asked.query((), **given)
+
+
+# One call
+
+_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Whom and what for": (
+        "organization_id", "user_id", "session_id", "service_type", "service_name", "service_run_id", "agent_id", "agent_name",
+        "agent_tier", "agent_role", "workflow_id", "workflow_step", "workflow_step_name", "panel_id", "panel_position",
+        "solution_id", "framework", "message_type",
+    ),
+    "Model": ("provider", "model", "sent_model", "requested_model", "call_type"),
+    "Tokens": (
+        "prompt_tokens", "completion_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens",
+        "billed_units", "usage_estimated",
+    ),
+    "Cost in US dollars": ("input_cost", "output_cost", "fees", "total_cost", "potential_cost", "reported_cost", "price_version"),
+    "Time": ("created_at", "response_time_ms", "ttft_ms", "first_word_ms", "throttled_ms"),
+    "How it ended": ("status", "error_type", "cache_hit", "budget_action", "blocked_by"),
+    "Traces": ("id", "run_id", "trace_id", "tags", "metadata"),
+}  # fmt: skip
+
+
+def one(view: View, call_id: UUID, found: StoredCall) -> Page:
+    """A call with all that is known of it."""
+    facts: Mapping[str, Any] = found
+    parts = [
+        Part(
+            heading.lower().replace(" ", "-"),
+            heading,
+            [Column("name", "What"), Column("value", "Value")],
+            [
+                {"name": name.replace("_", " "), "value": _plain(facts[name])}
+                for name in names
+                if facts[name] not in (None, [], {})
+            ],
+            sortable=False,
+        )
+        for heading, names in _GROUPS.items()
+    ]
+    cost = "unpriced" if found["total_cost"] is None else numbers.usd_exact(found["total_cost"])
+    crumbs = [("Calls", view.path("calls"))]
+    if found["service_run_id"] is not None:
+        crumbs.append(("Its run", view.run(found["service_run_id"])))
+    return Page(
+        "calls",
+        f"Call {call_id}",
+        f"{cost} for {found['total_tokens']:,} tokens of {found['model'] or 'an unknown model'}, {found['status']}.",
+        parts=[part for part in parts if part.rows],
+        crumbs=crumbs,
+        of_time=False,
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, datetime):
+        return f"{numbers.moment(value)} UTC"
+    return numbers.machine(value)

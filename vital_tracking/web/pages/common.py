@@ -1,0 +1,162 @@
+"""What many pages show in the same way: columns of measures, series by day, a dimension by its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final
+
+from vital_tracking.queries.explore import DIMENSIONS, Explored
+from vital_tracking.web.page import Chart, Column, Part, Row
+from vital_tracking.web.view import View
+
+PAGE_OF: Final[Mapping[str, str]] = {
+    "organization": "organizations",
+    "user": "users",
+    "service": "services",
+    "agent": "agents",
+    "tier": "agents",
+    "model": "models",
+    "provider": "models",
+    "framework": "frameworks",
+    "workflow": "workflows",
+    "step": "workflows",
+    "panel": "panels",
+    "seat": "panels",
+}
+"""The page that is about a dimension; what has none leads to the calls."""
+
+NONE_OF: Final = "(none)"
+OTHERS: Final = "all others"
+
+
+def measure_columns(link: Callable[[Row], str | None] | None = None) -> list[Column]:
+    """The measures of most tables; calls lead to the calls."""
+    return [
+        Column("calls", "Calls", "calls", link=link),
+        Column("total_cost", "Cost", "usd", about="US dollars of priced calls"),
+        Column("cost_per_call", "A call", "usd", about="US dollars a priced call"),
+        Column("total_tokens", "Tokens", "tokens"),
+        Column("success_rate", "Success", "percent", about="Blocked calls were never made and do not count"),
+        Column("average_latency_ms", "Latency", "ms", about="The mean of timed calls"),
+        Column(
+            "unpriced_calls", "Unpriced", "calls", about="Calls whose model has no known price: they are in no cost"
+        ),
+    ]
+
+
+_FEW: Final = ("calls", "total_cost", "cost_per_call", "success_rate", "average_latency_ms", "share")
+"""What a table of half the width has room for."""
+
+
+def with_rates(row: Row, whole: Decimal | None = None) -> dict[str, Any]:
+    """A row with what follows from its measures: cost a call, and its share of the whole cost."""
+    priced = row["calls"] - row.get("unpriced_calls", 0)
+    more: dict[str, Any] = {"cost_per_call": row["total_cost"] / priced if priced else None}
+    if whole is not None:
+        more["share"] = row["total_cost"] / whole * 100 if whole else None
+    if row["calls"] and row.get("unpriced_calls") == row["calls"]:
+        more["total_cost"] = None
+    return {**row, **more}
+
+
+def name_of(found: Explored, dimension: str) -> Callable[[Row], str]:
+    """How a row's value of a dimension is called: its newest name where it has one."""
+    names = found.names.get(dimension, {})
+
+    def of(row: Row) -> str:
+        if row.get("others"):
+            return OTHERS
+        value = row.get(dimension)
+        return NONE_OF if value is None else names.get(str(value), str(value))
+
+    return of
+
+
+def ranking(
+    view: View,
+    part_id: str,
+    title: str,
+    *dimensions: str,
+    page: str | None = None,
+    top: int | None = None,
+    rows: int = 200,
+    chart: str | None = None,
+    columns: Sequence[str] | None = None,
+    note: str = "",
+    wide: bool = False,
+    order_by: str = "total_cost",
+    filters: Mapping[str, Sequence[str | None]] | None = None,
+) -> Part:
+    """A table of the groups of some dimensions by what they cost; the first one's names lead to its page, calls to the calls."""
+    found = view.explore(*dimensions, top=top, rows=rows, order_by=order_by, filters=filters)
+    shown = [
+        {**with_rates(row, found.total["total_cost"]), **{f"{d}_name": name_of(found, d)(row) for d in dimensions}}
+        for row in sorted(found.rows, key=lambda row: bool(row.get("others")))  # all others are the last, however many
+    ]
+    labels = [
+        Column(
+            f"{dimension}_name",
+            DIMENSIONS.get(dimension, dimension.removeprefix("metadata.")).capitalize(),
+            link=view.link(page or PAGE_OF.get(dimension, "calls"), *dimensions[: place + 1]),
+        )
+        for place, dimension in enumerate(dimensions)
+    ]
+    measures = [*measure_columns(view.link("calls", *dimensions)), Column("share", "Share", "percent")]
+    if columns is None and not wide and chart is None:
+        columns = _FEW
+    if columns is not None:
+        measures = [column for column in measures if column.name in columns]
+    hidden = found.groups - len(found.rows)
+    return Part(
+        part_id,
+        title,
+        [*labels, *measures],
+        shown,
+        chart=_chart(chart, f"{dimensions[0]}_name", order_by),
+        note=note,
+        more=f"{hidden:,} more are not shown; the CSV of the calls has all." if hidden > 0 else "",
+        wide=wide,
+        total={**with_rates(found.total), labels[0].name: "Total", "share": None}
+        if len(shown) > 1 and chart is None
+        else None,
+    )
+
+
+def _chart(kind: str | None, x: str, y: str) -> Chart | None:
+    if kind is None:
+        return None
+    if kind == "doughnut":
+        return Chart("doughnut", x, (y,))
+    return Chart("bars", x, (y,), horizontal=True)
+
+
+def by_time(
+    view: View, measures: Iterable[str] = ("calls", "total_cost", "total_tokens", "unpriced_calls")
+) -> list[dict[str, Any]]:
+    """The sums of each step of the period, also of those in which nothing happened."""
+    grain = view.asked.grain
+    found = view.explore(grain, measures=tuple(measures), rows=10_000)
+    if not found.rows:
+        return []
+    rows = {row[grain]: dict(row) for row in found.rows}
+    if grain == "day":
+        nothing = {
+            name: Decimal(0) if name == "total_cost" else 0 if name.endswith(("calls", "tokens")) else None
+            for name in measures
+        }
+        return [rows.get(day) or {"day": day, **nothing} for day in view.asked.period.days]
+    return [rows[key] for key in sorted(rows)]
+
+
+def time_column(view: View) -> Column:
+    """The column of a step of time, which leads to the calls of a day."""
+
+    def link(row: Row) -> str | None:
+        day = row.get("day")
+        if not isinstance(day, date):
+            return None
+        return f"{view.path('calls')}?{view.asked.query(days=None, grain=None, since=str(day), until=str(day))}"
+
+    return Column(view.asked.grain, view.asked.grain.capitalize(), "day", link=link)

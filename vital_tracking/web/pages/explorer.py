@@ -1,0 +1,120 @@
+"""Any measure by any two dimensions: a report of one's own, whose address is how it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from vital_tracking.queries.catalogue import MEASURES, Unit
+from vital_tracking.queries.explore import DIMENSIONS, TIMES
+from vital_tracking.web.page import Chart, Column, Page, Part, UnitName
+from vital_tracking.web.pages.common import name_of
+from vital_tracking.web.problems import Problem
+from vital_tracking.web.view import View
+
+_UNITS: Final[Mapping[Unit, UnitName]] = {
+    Unit.calls: "calls",
+    Unit.tokens: "tokens",
+    Unit.usd: "usd",
+    Unit.percent: "percent",
+    Unit.ms: "ms",
+}
+_CHOSEN: Final = tuple(name for name in MEASURES if name not in ("share", "last_day", "services"))
+_TOP: Final = 8
+_ROWS: Final = 2_000
+
+
+def page(view: View, parameters: Mapping[str, str]) -> Page:
+    """The calls that were asked for by `by` and `then`, as `measure` says."""
+    by = _one_of(parameters, "by", "service", DIMENSIONS, metadata=True)
+    then = _one_of(parameters, "then", "", {"": "", **DIMENSIONS}, metadata=True)
+    measure = _one_of(parameters, "measure", "total_cost", dict.fromkeys(_CHOSEN, ""))
+    # A time comes first, so that its steps are in their order.
+    dimensions = [by] if then in ("", by) else [then, by] if then in TIMES and by not in TIMES else [by, then]
+    found = view.explore(*dimensions, measures=("calls", "unpriced_calls", measure), order_by=measure, rows=_ROWS)
+    names = [name_of(found, dimension) for dimension in dimensions]
+    rows = [
+        {**row, **{f"{d}_name": _shown(row, d, name) for d, name in zip(dimensions, names, strict=True)}}
+        for row in found.rows
+    ]
+    columns = [Column(f"{d}_name", _label(d).capitalize()) for d in dimensions]
+    columns[-1] = Column(
+        columns[-1].name, columns[-1].label, link=view.link("calls", *(d for d in dimensions if d not in TIMES))
+    )
+    shown = MEASURES[measure]
+    measures = [Column(measure, shown.label.capitalize(), _UNITS[shown.unit])]
+    measures += [
+        Column(name, label, "calls")
+        for name, label in (("calls", "Calls"), ("unpriced_calls", "Unpriced"))
+        if name != measure
+    ]
+    groups = " by ".join(_label(d) for d in dimensions)
+    return Page(
+        "explore",
+        "Explore",
+        f"{shown.label.capitalize()} by {groups}. The address of this page is the report: keep it or share it.",
+        parts=[
+            Part(
+                "explored",
+                f"{shown.label.capitalize()} by {groups}",
+                [*columns, *measures],
+                rows,
+                _chart(dimensions, measure, len(rows)),
+                more=f"{found.groups - len(rows):,} more groups are not shown: filter, or choose a coarser one."
+                if found.groups > len(rows)
+                else "",
+                wide=True,
+            )
+        ],
+        template="explore.html",
+        extra={
+            "by": by,
+            "then": then,
+            "measure": measure,
+            "measures": [(name, MEASURES[name].label.capitalize()) for name in _CHOSEN],
+            "dimensions": [(name, label.capitalize()) for name, label in DIMENSIONS.items()],
+            "kept": _kept(view, parameters),
+        },
+    )
+
+
+def _one_of(
+    parameters: Mapping[str, str], name: str, default: str, offered: Mapping[str, str], *, metadata: bool = False
+) -> str:
+    value = parameters.get(name, default)
+    if value in offered or (
+        metadata and value.startswith("metadata.") and 9 < len(value) <= 80 and value.isprintable()
+    ):
+        return value
+    raise Problem(
+        422,
+        "invalid-request",
+        f"There is no {name} of that name",
+        hint=f"Choose {'metadata.KEY or ' * metadata}one of {', '.join(one for one in offered if one)}.",
+    )
+
+
+def _label(dimension: str) -> str:
+    return DIMENSIONS.get(dimension, dimension.removeprefix("metadata."))
+
+
+def _shown(row: Mapping[str, Any], dimension: str, name: Any) -> str:
+    return str(row[dimension]) if dimension in TIMES else str(name(row))
+
+
+def _chart(dimensions: list[str], measure: str, rows: int) -> Chart | None:
+    if not rows:
+        return None
+    x = f"{dimensions[0]}_name"
+    series = f"{dimensions[1]}_name" if len(dimensions) > 1 else None
+    if dimensions[0] in TIMES:
+        return Chart("lines" if series else "bars", x, (measure,), series=series)
+    return Chart("bars", x, (measure,), series=series, stacked=series is not None, horizontal=series is None)
+
+
+def _kept(view: View, parameters: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What the form of the page hands on: the time and the filters."""
+    del parameters
+    pairs = list(view.asked.given.items())
+    pairs += [(name, value or "") for name, values in view.asked.filters.items() for value in values]
+    return pairs

@@ -1,0 +1,144 @@
+"""What is around every page: navigation, the range, filters as chips, who is signed in; and a part of a page as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from vital_tracking.queries.calls import last_call_at
+from vital_tracking.queries.explore import DIMENSIONS
+from vital_tracking.stores.protocol import Store
+from vital_tracking.web import numbers
+from vital_tracking.web.asked import DAYS, Asked
+from vital_tracking.web.cookies import read_cookie
+from vital_tracking.web.identity import Identity
+from vital_tracking.web.page import Page
+from vital_tracking.web.parts import parts
+from vital_tracking.web.problems import Problem
+from vital_tracking.web.rendering import home
+from vital_tracking.web.view import View
+
+THEME: Final = "vital_theme"
+THEMES: Final = ("light", "dark")
+RANGES: Final = (7, 30, 90)
+"""The times that are one click away, in days."""
+
+NAVIGATION: Final = (
+    (
+        "Spend",
+        (
+            ("overview", "Overview", ""),
+            ("users", "Users", "users"),
+            ("organizations", "Organizations", "organizations"),
+            ("services", "Services", "services"),
+            ("agents", "Agents", "agents"),
+            ("models", "Models", "models"),
+            ("frameworks", "Frameworks", "frameworks"),
+        ),
+    ),
+    ("Work", (("workflows", "Workflows", "workflows"), ("panels", "Panels", "panels"), ("runs", "Runs", "runs"))),
+    ("Find", (("calls", "Calls", "calls"), ("explore", "Explore", "explore"))),
+)
+"""The pages: under which heading, by which name, at which path."""
+
+
+def answer(request: Request, who: Identity, store: Store, asked: Asked, build: Callable[[View], Page]) -> Response:
+    """A page as HTML, or one of its parts as CSV where the URL asks for that."""
+    root = home(request).rstrip("/")
+    page = build(View(store, asked, root))
+    if request.query_params.get("format") == "csv":
+        return _csv(page, request.query_params.get("part"))
+    theme = read_cookie(request, THEME)
+    return parts(request).rendering.page(
+        request,
+        page.template,
+        page=page,
+        asked=asked,
+        root=root,
+        numbers=numbers,
+        theme=theme if theme in THEMES else "",
+        navigation=_navigation(asked, root),
+        chips=list(_chips(request, asked)),
+        fresh=_fresh(store),
+        **_range(asked),
+        **_who(who),
+    )
+
+
+def _csv(page: Page, part_id: str | None) -> Response:
+    for part in page.parts:
+        if part.id == part_id:
+            return csv_response(part.csv(), f"{page.name}-{part.id}.csv")
+    offered = ", ".join(part.id for part in page.parts)
+    raise Problem(404, "no-such-part", "There is no such part", hint=f"This page has the parts {offered}.")
+
+
+def csv_response(lines: Iterator[str], name: str) -> Response:
+    """Lines of CSV as a file of that name, sent as they come."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _navigation(asked: Asked, root: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    kept = asked.query(tuple(asked.filters))
+    query = f"?{kept}" if kept else ""
+    return [
+        (heading, [(name, label, f"{root}/{path}{query}") for name, label, path in links])
+        for heading, links in NAVIGATION
+    ]
+
+
+def _chips(request: Request, asked: Asked) -> Iterator[tuple[str, str, str]]:
+    for name, values in asked.filters.items():
+        if values == ("*",):
+            continue
+        label = DIMENSIONS.get(name, name.removeprefix("metadata.")).capitalize()
+        shown = ", ".join("none" if value is None else value for value in values)
+        yield label, shown, f"{request.url.path}?{asked.query((name,))}"
+
+
+def _range(asked: Asked) -> dict[str, Any]:
+    first, last = asked.period.first_day, asked.period.last_day
+    days = int(asked.given.get("days", "0" if {"since", "until"} & set(asked.given) else DAYS))
+    kept = [(name, value) for name, value in asked.given.items() if name not in ("days", "since", "until", "timezone")]
+    kept += [(name, value or "") for name, values in asked.filters.items() for value in values]
+    return {
+        "shown_days": days if days in RANGES else 0,
+        "ranges": RANGES,
+        "range_text": _days_text(first, last),
+        "kept_parameters": kept,
+    }
+
+
+def _days_text(first: date, last: date) -> str:
+    if first == last:
+        return f"{first.day} {first:%b %Y}"
+    year = "" if first.year == last.year else f" {first.year}"
+    return f"{first.day} {first:%b}{year} \N{EN DASH} {last.day} {last:%b %Y}"
+
+
+def _fresh(store: Store) -> str:
+    newest = last_call_at(store)
+    if newest is None:
+        return "No call is recorded yet. Sums are kept with every call, so what is recorded is counted at once."
+    said = "Sums are kept with every call, so all that is recorded is counted."
+    return f"{said} The newest call began {numbers.moment(newest)} UTC."
+
+
+def _who(who: Identity) -> dict[str, Any]:
+    if who.is_operator:
+        return {
+            "who": "Operator",
+            "who_about": "You opened this from the console and see everything.",
+            "can_sign_out": True,
+        }
+    name = str(who.claims.get("email") or who.subject)
+    return {
+        "who": name,
+        "who_about": "You see what is yours, and what your organizations let you see.",
+        "can_sign_out": who.by_cookie,
+    }

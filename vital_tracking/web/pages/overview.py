@@ -1,0 +1,212 @@
+"""What was spent, on what, and where the month ends: the first page."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Final
+
+from vital_tracking.queries.explore import Explored
+from vital_tracking.queries.forecast import Forecast
+from vital_tracking.queries.reports import WEEKDAYS, month_end
+from vital_tracking.queries.words import counted
+from vital_tracking.web import numbers
+from vital_tracking.web.page import Card, Chart, Column, Page, Part
+from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
+from vital_tracking.web.view import View
+
+_TOTALS: Final = (
+    "calls", "failed_calls", "blocked_calls", "unpriced_calls", "estimated_calls", "cached_calls", "total_tokens", "total_cost",
+    "potential_cost", "cache_savings", "hit_rate", "success_rate", "active_users",
+)  # fmt: skip
+
+
+_NOTHING: Final = Part(
+    "nothing",
+    "Nothing yet",
+    [],
+    [],
+    empty="No call was recorded in this time. Choose a longer one, or other filters.",
+    wide=True,
+)
+
+
+def page(view: View) -> Page:
+    """The overview of a time."""
+    now = view.explore(measures=_TOTALS)
+    before = view.explore(period=view.asked.period.before(), measures=_TOTALS)
+    ahead = month_end(view.store, view.asked.period, view.asked.filters)
+    return Page(
+        "overview",
+        "What is spent, and on what?",
+        _lead(now, ahead),
+        cards=_cards(view, now, before),
+        parts=_parts(view, ahead) if now.total["calls"] else [_NOTHING],
+        notices=notices(now.total),
+    )
+
+
+def _parts(view: View, ahead: Forecast | None) -> list[Part]:
+    return [
+        _cost_by_day(view, ahead),
+        ranking(view, "services", "Cost by service", "service", chart="doughnut"),
+        _calls_by_day(view),
+        ranking(view, "calls-by-service", "Calls by service", "service", chart="bars", order_by="calls"),
+        *_hours(view),
+        _latency(view),
+        _caches(view),
+        ranking(view, "providers", "Cost by provider", "provider", chart="doughnut", top=7),
+        ranking(view, "frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
+        ranking(view, "models", "Cost by model", "model", chart="bars", top=10),
+        ranking(view, "agents", "Cost by agent", "agent", chart="bars", top=10),
+        ranking(view, "users", "The ten dearest users", "user", rows=10, wide=True),
+    ]
+
+
+def notices(total: Any) -> list[str]:
+    """What is not known of the sums."""
+    unpriced, estimated = total["unpriced_calls"], total["estimated_calls"]
+    said = []
+    if unpriced:
+        said.append(
+            f"Without a known price, and in no cost: {unpriced:,} of {counted(total['calls'], 'call')}. "
+            "Set it with: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
+        )
+    if estimated:
+        said.append(
+            f"Nobody reported the tokens of {counted(estimated, 'call')}: they are estimated, and so is the cost."
+        )
+    return said
+
+
+def _lead(now: Explored, ahead: Forecast | None) -> str:
+    total = now.total
+    said = f"{numbers.usd(total['total_cost'])} for {counted(total['calls'], 'call')} from {now.since:%-d %b} on."
+    if ahead is None:
+        return said
+    return (
+        f"{said} This month stands at {numbers.usd(ahead['spent'])} and ends at about {numbers.usd(ahead['projected'])} "
+        f"(between {numbers.usd(ahead['low'])} and {numbers.usd(ahead['high'])})."
+    )
+
+
+def _cards(view: View, now: Explored, before: Explored) -> list[Card]:
+    total, was = with_rates(now.total), with_rates(before.total)
+    users = total["active_users"]
+    total["cost_per_user"] = now.total["total_cost"] / users if users else None
+    was["cost_per_user"] = before.total["total_cost"] / was["active_users"] if was["active_users"] else None
+
+    def card(label: str, name: str, write: Any, *, good: Any = "", link: str | None = None, note: str = "") -> Card:
+        grown = numbers.change(total[name], was[name])
+        told = "" if total[name] is None or (grown is None and not total[name]) else numbers.change_text(grown)
+        trend = {"+": "up", "\N{MINUS SIGN}": "down"}.get(told[:1], "")  # as it is shown: no colour for nothing
+        exact = numbers.usd_exact(total[name]) if isinstance(total[name], Decimal) else numbers.machine(total[name])
+        return Card(label, write(total[name]), exact, note or f"before: {write(was[name])}", told, trend, good, link)  # type: ignore[arg-type]
+
+    return [
+        card("Calls", "calls", numbers.count, link=view.keeping("calls")),
+        card("Cost", "total_cost", numbers.usd, good="down", link=view.keeping("services")),
+        card("Cost a call", "cost_per_call", numbers.usd, good="down", link=view.keeping("models")),
+        card("Active users", "active_users", numbers.count, good="up", link=view.keeping("users")),
+        card("Cost a user", "cost_per_user", numbers.usd, link=view.keeping("users")),
+        card("Tokens", "total_tokens", numbers.compact, link=view.keeping("models")),
+        card("Success rate", "success_rate", numbers.percent, good="up", link=view.to("calls", status="error")),
+        card("Saved by caches", "cache_savings", numbers.usd, good="up", link=view.keeping("models")),
+    ]
+
+
+def _cost_by_day(view: View, ahead: Forecast | None) -> Part:
+    rows = by_time(view)
+    note = ""
+    if ahead is not None:
+        note = f"The month is projected to end at {numbers.usd(ahead['projected'])}."
+    return Part(
+        "cost",
+        f"Cost by {view.asked.grain}",
+        [time_column(view), Column("total_cost", "Cost", "usd"), Column("unpriced_calls", "Unpriced", "calls")],
+        rows,
+        Chart("area", view.asked.grain, ("total_cost",)),
+        note=note,
+        wide=True,
+    )
+
+
+def _calls_by_day(view: View) -> Part:
+    return Part(
+        "calls",
+        f"Calls and tokens by {view.asked.grain}",
+        [time_column(view), Column("calls", "Calls", "calls"), Column("total_tokens", "Tokens", "tokens")],
+        by_time(view),
+        Chart("bars", view.asked.grain, ("calls",)),
+    )
+
+
+def _hours(view: View) -> list[Part]:
+    found = view.explore("weekday", "hour_of_day", measures=("calls", "total_cost"), rows=200)
+    cells = {(row["weekday"], row["hour_of_day"]): row for row in found.rows}
+    nothing = {"calls": 0, "total_cost": Decimal(0)}
+    heat = [
+        {"weekday": name, "hour": f"{hour:02}", **{k: cells.get((day, hour), nothing)[k] for k in nothing}}
+        for day, name in enumerate(WEEKDAYS, 1)
+        for hour in range(24)
+    ]
+    by_hour = [
+        {
+            "hour": f"{hour:02}",
+            "calls": sum(row["calls"] for row in heat if row["hour"] == f"{hour:02}"),
+            "total_cost": sum((row["total_cost"] for row in heat if row["hour"] == f"{hour:02}"), Decimal(0)),
+        }
+        for hour in range(24)
+    ]
+    measures = [Column("calls", "Calls", "calls"), Column("total_cost", "Cost", "usd")]
+    zone = view.asked.period.timezone
+    if not found.rows:
+        heat, by_hour = [], []
+    return [
+        Part(
+            "hours",
+            f"Calls by hour of the day ({zone})",
+            [Column("hour", "Hour"), *measures],
+            by_hour,
+            Chart("bars", "hour", ("calls",)),
+        ),
+        Part(
+            "week",
+            f"When in the week ({zone})",
+            [Column("weekday", "Day"), Column("hour", "Hour"), *measures],
+            heat,
+            Chart("heatmap", "hour", ("calls",), series="weekday"),
+            wide=True,
+        ),
+    ]
+
+
+def _latency(view: View) -> Part:
+    grain = view.asked.grain
+    names = ("p50_latency_ms", "p95_latency_ms", "p99_latency_ms")
+    return Part(
+        "latency",
+        "How long calls take",
+        [
+            time_column(view),
+            Column("p50_latency_ms", "Median", "ms"),
+            Column("p95_latency_ms", "95th percentile", "ms"),
+            Column("p99_latency_ms", "99th percentile", "ms"),
+        ],
+        by_time(view, ("calls", *names)),
+        Chart("lines", grain, names),
+    )
+
+
+def _caches(view: View) -> Part:
+    return Part(
+        "caches",
+        "What caches saved",
+        [
+            time_column(view),
+            Column("cache_savings", "Saved", "usd"),
+            Column("potential_cost", "Without caches", "usd"),
+            Column("hit_rate", "Hit rate", "percent", about="Calls answered from LangChain's cache"),
+        ],
+        by_time(view, ("calls", "cache_savings", "potential_cost", "hit_rate")),
+        Chart("area", view.asked.grain, ("cache_savings",)),
+    )

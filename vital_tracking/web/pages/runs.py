@@ -1,0 +1,223 @@
+"""Service runs: a list of them, and the tree of what one cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+
+from vital_tracking.queries.run_nodes import RunAround, RunNode
+from vital_tracking.queries.runs import RUN_FILTERS, RunTree, run_place, service_runs
+from vital_tracking.queries.words import counted
+from vital_tracking.web import numbers
+from vital_tracking.web.page import Card, Column, Page, Part, Row
+from vital_tracking.web.pages.calls import STATUS, checked_place, filters_of
+from vital_tracking.web.problems import Problem
+from vital_tracking.web.view import View
+
+_ROWS: Final = 100
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_KINDS: Final[Mapping[str, str]] = {
+    "1:1_conversation": "conversation",
+    "virtual_panel": "panel",
+    "workflow": "workflow",
+    "solution_builder": "solution",
+}
+
+
+def page(view: View, parameters: Mapping[str, str]) -> Page:
+    """The newest runs of a time."""
+    after = checked_place(parameters.get("after"))
+    wrong = set(view.asked.filters) - set(RUN_FILTERS)
+    if wrong:
+        raise Problem(
+            422,
+            "invalid-request",
+            f"Runs cannot be filtered by {min(wrong)}",
+            hint=f"Filter by {', '.join(RUN_FILTERS[2:])}.",
+        )
+    nested = parameters.get("nested") == "1" or bool(view.asked.filters)
+    rows = service_runs(view.store, filters_of(view.asked), limit=_ROWS, after=after, nested=nested)
+    more = f"{view.path('runs')}?{view.asked.query(after=run_place(rows[-1]))}" if len(rows) == _ROWS else None
+    return Page(
+        "runs",
+        "What did each run cost?",
+        "Conversation turns, panels, workflows and solutions, the newest first, with all that ran inside them.",
+        parts=[
+            Part(
+                "runs",
+                "Runs",
+                [
+                    Column("started_at", "Began (UTC)", "moment", link=lambda row: view.run(row["id"])),
+                    Column("name", "Run", link=lambda row: view.run(row["id"])),
+                    Column("user_id", "User", link=lambda row: _user(view, row)),
+                    Column("calls", "Calls", "calls"),
+                    Column("total_tokens", "Tokens", "tokens"),
+                    Column("total_cost", "Cost", "usd"),
+                    Column("duration_ms", "Took", "ms"),
+                    Column("ended", "Ended", "flag"),
+                    Column("marks", "Notes", "flag"),
+                ],
+                [{**row, **_shown(row)} for row in rows],
+                empty="No run in this time.",
+                wide=True,
+                sortable=False,
+            )
+        ],
+        template="runs.html",
+        extra={"older": more, "newest": view.keeping("runs") if after else None},
+    )
+
+
+def _user(view: View, row: Row) -> str | None:
+    return None if row["user_id"] is None else view.to("users", user=row["user_id"])
+
+
+def _shown(row: Row) -> dict[str, object]:
+    name = row["service_name"] or row["workflow_id"] or row["panel_id"] or row["solution_id"] or row["service_id"]
+    kind = _KINDS.get(row["service_type"], row["service_type"])
+    marks = [
+        f"{row[f'{what}_calls']:,} {what}"
+        for what in ("failed", "blocked", "abandoned", "retried", "unpriced", "estimated")
+        if row[f"{what}_calls"]
+    ]
+    return {
+        "name": f"{kind} {name}" if name and name != row["service_type"] else kind,
+        "ended": (STATUS.get(row["status"], "quiet"), row["error_type"] or row["status"]),
+        "marks": ("quiet", ", ".join(marks)) if marks else None,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A node of the tree as it is drawn. `offset` and `length` are its time in percent of the run's, `share` its cost's."""
+
+    kind: str
+    name: str
+    detail: str
+    link: str | None
+    badge: tuple[str, str] | None
+    marks: str
+    calls: int
+    tokens: str
+    cost: str
+    took: str
+    offset: float
+    length: float
+    share: float
+    children: tuple[Drawn, ...]
+
+
+def tree_page(view: View, tree: RunTree) -> Page:
+    """The tree of a run: what each part of it cost, and when it ran."""
+    root = tree.root
+    sums = root.sums
+    begin, end = _span(root)
+    names = [(_run_name(around), view.run(around["id"])) for around in tree.within]
+    spent = f"{numbers.usd_exact(sums.total_cost)} for {counted(sums.calls, 'call')}"
+    told = "" if tree.calls_told == sums.calls else f" The first {tree.calls_told:,} calls are told one by one."
+    return Page(
+        "runs",
+        root.name,
+        f"{spent}; the parts add up to it to the last digit.{told}",
+        cards=[
+            Card("Cost", numbers.usd(sums.total_cost), numbers.usd_exact(sums.total_cost), _unpriced(root)),
+            Card(
+                "Calls",
+                numbers.count(sums.calls),
+                note=f"{sums.retried_calls:,} of them again" if sums.retried_calls else "",
+            ),
+            Card(
+                "Tokens",
+                numbers.compact(sums.total_tokens),
+                note=f"{sums.prompt_tokens:,} in, {sums.completion_tokens:,} out",
+            ),
+            Card(
+                "Took",
+                numbers.duration(root.duration_ms),
+                note=f"models {numbers.duration(sums.model_ms)} one after another",
+            ),
+        ],
+        crumbs=[("Runs", view.path("runs")), *names],
+        template="run.html",
+        of_time=False,
+        extra={"tree": _drawn(view, root, begin, (end - begin).total_seconds(), sums.total_cost, _places(root))},
+    )
+
+
+def _run_name(around: RunAround) -> str:
+    kind = _KINDS.get(around["service_type"] or "", around["service_type"] or "")
+    return f"{kind} {around['service_name'] or around['service_id'] or ''}".strip()
+
+
+def _unpriced(node: RunNode) -> str:
+    sums = node.sums
+    said = []
+    if sums.unpriced_calls:
+        said.append(f"{sums.unpriced_calls:,} unpriced")
+    if sums.estimated_calls:
+        said.append(f"{sums.estimated_calls:,} estimated")
+    return ", ".join(said)
+
+
+def _span(root: RunNode) -> tuple[datetime, datetime]:
+    begins = [node.started_at for node in (root, *root.leaves()) if node.started_at is not None]
+    ends = [node.ended_at or node.started_at for node in (root, *root.leaves()) if node.started_at is not None]
+    begin = min(begins) if begins else _NEVER
+    return begin, max([end for end in ends if end is not None], default=begin)
+
+
+def _places(node: RunNode) -> int:
+    """How many digits the parts' costs have after the point: all of them, so that one can add them up."""
+    _, _, digits = f"{node.sums.total_cost.normalize():f}".partition(".")
+    return max([2, len(digits), *(_places(child) for child in node.children)])
+
+
+def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: Decimal, places: int) -> Drawn:
+    sums = node.sums
+    offset = length = 0.0
+    if node.started_at is not None and seconds > 0:
+        offset = (node.started_at - begin).total_seconds() / seconds * 100
+        until = node.ended_at or node.started_at
+        length = (until - node.started_at).total_seconds() / seconds * 100
+    unpriced = bool(sums.calls) and sums.unpriced_calls == sums.calls
+    link = None
+    if node.kind == "call" and node.id is not None:
+        link = view.path(f"calls/{node.id}")
+    elif node.kind == "run" and node.run is not None:
+        link = view.run(node.run["id"])
+    marks = [
+        f"{number:,} {what}"
+        for what, number in (
+            ("again", sums.retried_calls),
+            ("blocked", sums.blocked_calls),
+            ("abandoned", sums.abandoned_calls),
+            ("from cache", sums.cached_calls),
+            ("unpriced", sums.unpriced_calls if not unpriced else 0),
+            ("estimated", sums.estimated_calls),
+        )
+        if number
+    ]
+    badge = (
+        (STATUS.get(node.status, "quiet"), node.error_type or node.status) if node.status not in (None, "ok") else None
+    )
+    return Drawn(
+        kind=node.kind,
+        name=node.name,
+        detail=" · ".join(
+            text for text in (node.model, node.agent_name or node.agent_id) if text and text != node.name
+        ),
+        link=link,
+        badge=badge,
+        marks=", ".join(marks) if node.kind != "call" else ("again" if sums.retried_calls else ""),
+        calls=sums.calls,
+        tokens=numbers.count(sums.total_tokens),
+        cost="unpriced" if unpriced else f"${sums.total_cost:,.{places}f}",
+        took=numbers.duration(node.duration_ms),
+        offset=round(min(offset, 99.0), 3),
+        length=round(max(length, 0.8), 3),
+        share=round(float(sums.total_cost / whole * 100), 3) if whole else 0.0,
+        children=tuple(_drawn(view, child, begin, seconds, whole, places) for child in node.children),
+    )
