@@ -88,7 +88,9 @@ def test_a_batch_that_is_no_array_is_refused_in_plain_words(db: Connection, func
     with pytest.raises(psycopg.DataError) as refused:
         report(db, function, batch)
     assert refused.value.sqlstate == ("22004" if batch is None else "22023")
-    words = "must be given: it is NULL" if batch is None else "The batch must be text that holds a JSON array of objects."
+    words = (
+        "must be given: it is NULL" if batch is None else "The batch must be text that holds a JSON array of objects."
+    )
     assert words in (refused.value.diag.message_primary or "")
     assert refused.value.diag.message_detail is None
 
