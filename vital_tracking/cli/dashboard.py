@@ -49,10 +49,10 @@ def dashboard(
         where = address(listening, host)
         shown = f"{where}/open?token={link.token}" if link else f"{where}/"
         taken = f" Port {DEFAULT_PORT} is taken." if port is None and not where.endswith(f":{DEFAULT_PORT}") else ""
-        typer.echo(f"The dashboard is at {shown}  (Ctrl-C ends it.){taken}")
-        if not no_open:
-            webbrowser.open(shown)
         try:
+            typer.echo(f"The dashboard is at {shown}  (Ctrl-C ends it.){taken}")
+            if not no_open:
+                webbrowser.open(shown)
             serve(app, listening)
         except KeyboardInterrupt:
             typer.echo("")

@@ -581,6 +581,7 @@ def test_a_delivery_thread_that_dies_as_it_is_woken_is_replaced(
         ids += record(tracker, 3)
         FatalQueue.dying = thread = writer_thread(tracker)  # it sleeps, and dies when the flush wakes it
         assert tracker.flush(30).complete
+        thread.join(30)
         assert not thread.is_alive()
     assert stored_ids(rows) == sorted(ids)
 
