@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from vital_tracking.queries.explore import DIMENSIONS, Explored
+from vital_tracking.queries.reports import cost_per_call
 from vital_tracking.web.page import Chart, Column, Part, Row
 from vital_tracking.web.view import View
 
@@ -52,8 +53,7 @@ _FEW: Final = ("calls", "total_cost", "cost_per_call", "success_rate", "average_
 
 def with_rates(row: Row, whole: Decimal | None = None) -> dict[str, Any]:
     """A row with what follows from its measures: cost a call, and its share of the whole cost."""
-    priced = row["calls"] - row.get("unpriced_calls", 0)
-    more: dict[str, Any] = {"cost_per_call": row["total_cost"] / priced if priced else None}
+    more: dict[str, Any] = {"cost_per_call": cost_per_call(row)}
     if whole is not None:
         more["share"] = row["total_cost"] / whole * 100 if whole else None
     if row["calls"] and row.get("unpriced_calls") == row["calls"]:
@@ -134,7 +134,7 @@ def _chart(kind: str | None, x: str, y: str) -> Chart | None:
 
 def by_time(
     view: View, measures: Iterable[str] = ("calls", "total_cost", "total_tokens", "unpriced_calls")
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """The sums of each step of the period, also of those in which nothing happened."""
     grain = view.asked.grain
     found = view.explore(grain, measures=tuple(measures), rows=10_000)

@@ -10,7 +10,7 @@ from vital_tracking.queries.forecast import Forecast
 from vital_tracking.queries.reports import WEEKDAYS, month_end
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
-from vital_tracking.web.page import Card, Chart, Column, Page, Part
+from vital_tracking.web.page import Card, Chart, Column, Page, Part, Row
 from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
 from vital_tracking.web.view import View
 
@@ -19,6 +19,12 @@ _TOTALS: Final = (
     "potential_cost", "cache_savings", "hit_rate", "success_rate", "active_users",
 )  # fmt: skip
 
+
+_PERCENTILES: Final = ("p50_latency_ms", "p95_latency_ms", "p99_latency_ms")
+_COURSES: Final = (
+    "calls", "total_cost", "total_tokens", "unpriced_calls", "cache_savings", "potential_cost", "hit_rate", *_PERCENTILES,
+)  # fmt: skip
+"""What the overview shows by time, asked for at once."""
 
 _NOTHING: Final = Part(
     "nothing",
@@ -46,14 +52,15 @@ def page(view: View) -> Page:
 
 
 def _parts(view: View, ahead: Forecast | None) -> list[Part]:
+    steps = by_time(view, _COURSES)
     return [
-        _cost_by_day(view, ahead),
+        _cost_by_day(view, steps, ahead),
         ranking(view, "services", "Cost by service", "service", chart="doughnut"),
-        _calls_by_day(view),
+        _calls_by_day(view, steps),
         ranking(view, "calls-by-service", "Calls by service", "service", chart="bars", order_by="calls"),
         *_hours(view),
-        _latency(view),
-        _caches(view),
+        _latency(view, steps),
+        _caches(view, steps),
         ranking(view, "providers", "Cost by provider", "provider", chart="doughnut", top=7),
         ranking(view, "frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
         ranking(view, "models", "Cost by model", "model", chart="bars", top=10),
@@ -114,8 +121,7 @@ def _cards(view: View, now: Explored, before: Explored) -> list[Card]:
     ]
 
 
-def _cost_by_day(view: View, ahead: Forecast | None) -> Part:
-    rows = by_time(view)
+def _cost_by_day(view: View, rows: list[Row], ahead: Forecast | None) -> Part:
     note = ""
     if ahead is not None:
         note = f"The month is projected to end at {numbers.usd(ahead['projected'])}."
@@ -130,12 +136,12 @@ def _cost_by_day(view: View, ahead: Forecast | None) -> Part:
     )
 
 
-def _calls_by_day(view: View) -> Part:
+def _calls_by_day(view: View, rows: list[Row]) -> Part:
     return Part(
         "calls",
         f"Calls and tokens by {view.asked.grain}",
         [time_column(view), Column("calls", "Calls", "calls"), Column("total_tokens", "Tokens", "tokens")],
-        by_time(view),
+        rows,
         Chart("bars", view.asked.grain, ("calls",)),
     )
 
@@ -180,9 +186,8 @@ def _hours(view: View) -> list[Part]:
     ]
 
 
-def _latency(view: View) -> Part:
+def _latency(view: View, rows: list[Row]) -> Part:
     grain = view.asked.grain
-    names = ("p50_latency_ms", "p95_latency_ms", "p99_latency_ms")
     return Part(
         "latency",
         "How long calls take",
@@ -192,12 +197,12 @@ def _latency(view: View) -> Part:
             Column("p95_latency_ms", "95th percentile", "ms"),
             Column("p99_latency_ms", "99th percentile", "ms"),
         ],
-        by_time(view, ("calls", *names)),
-        Chart("lines", grain, names),
+        rows,
+        Chart("lines", grain, _PERCENTILES),
     )
 
 
-def _caches(view: View) -> Part:
+def _caches(view: View, rows: list[Row]) -> Part:
     return Part(
         "caches",
         "What caches saved",
@@ -207,6 +212,6 @@ def _caches(view: View) -> Part:
             Column("potential_cost", "Without caches", "usd"),
             Column("hit_rate", "Hit rate", "percent", about="Calls answered from LangChain's cache"),
         ],
-        by_time(view, ("calls", "cache_savings", "potential_cost", "hit_rate")),
+        rows,
         Chart("area", view.asked.grain, ("cache_savings",)),
     )
