@@ -20,32 +20,40 @@ FILTERED: Final = tuple(name for name in DIMENSIONS if name not in TIMES)
 DAYS: Final = 7
 MOST_DAYS: Final = 90
 _LONGEST: Final = 3660
+_TIME: Final = ("days", "since", "until", "timezone", "grain")
+_OWN: Final = ("measure", "by", "then", "q", "unpriced", "nested")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The time, the grain and the filters of a request; `given` are the parameters of the time as they were given."""
+    """The time, the grain and the filters of a request; `given` are the parameters of the time as they were given.
+
+    `own` are the parameters that belong to the page alone: they stay in links to itself, and go in links to others.
+    """
 
     period: Period
     grain: str
     filters: Filters
     given: Mapping[str, str] = field(default_factory=dict)
+    own: Mapping[str, str] = field(default_factory=dict)
 
     def filtered(self, **more: str | None) -> Asked:
         """The same with further filters."""
         return replace(self, filters={**self.filters, **{name: (value,) for name, value in more.items()}})
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The parameters of the time and the filters, as forms hand them on; a filter for calls that have none is empty."""
+        filters = [(name, value or "") for name, values in self.filters.items() for value in values]
+        return [*self.given.items(), *filters]
+
     def query(self, without: Sequence[str] = (), /, **changes: str | None) -> str:
-        """The query string that asks for this, with changes: a filter or a parameter of the time; None takes it away."""
-        pairs = [(name, value) for name, value in self.given.items() if name not in changes and name not in without]
-        pairs += [
-            (name, "" if value is None else value)
-            for name, values in self.filters.items()
-            if name not in changes and name not in without
-            for value in values
-        ]
-        pairs += [(name, value) for name, value in changes.items() if value is not None]
-        return urlencode(pairs)
+        """The query string that asks another page for this, with changes of a parameter; None takes it away."""
+        return _encoded(self.pairs, without, changes)
+
+    def here(self, without: Sequence[str] = (), /, **changes: str | None) -> str:
+        """The same for the page itself, whose own parameters stay."""
+        return _encoded([*self.pairs, *self.own.items()], without, changes)
 
     @property
     def only(self) -> dict[str, str]:
@@ -55,6 +63,11 @@ class Asked:
             for name, values in self.filters.items()
             if len(values) == 1 and values[0] not in (None, ANY)
         }
+
+
+def _encoded(pairs: Sequence[tuple[str, str]], without: Sequence[str], changes: Mapping[str, str | None]) -> str:
+    kept = [(name, value) for name, value in pairs if name not in changes and name not in without]
+    return urlencode([*kept, *((name, value) for name, value in changes.items() if value is not None)])
 
 
 def _wrong(parameter: str, message: str, given: object) -> RequestValidationError:
@@ -87,12 +100,10 @@ def asked(
         if (last - first).days >= _LONGEST:
             raise _wrong("since", "is too long ago: at most ten years are shown at once", str(since))
         period = Period.of_days(first, last, timezone=timezone)
-    given = {
-        name: request.query_params[name]
-        for name in ("days", "since", "until", "timezone", "grain")
-        if name in request.query_params
-    }
-    return Asked(period, grain, _filters(request), given)
+    given, own = (
+        {name: request.query_params[name] for name in names if name in request.query_params} for names in (_TIME, _OWN)
+    )
+    return Asked(period, grain, _filters(request), given, own)
 
 
 def _filters(request: Request) -> dict[str, tuple[str | None, ...]]:

@@ -59,9 +59,14 @@ class Column:
             return value.isoformat()
         return str(value)
 
+    def value(self, row: Row) -> Any:
+        """What a cell holds; of a flag its words, without how they are coloured."""
+        value = row.get(self.name)
+        return value[1] if value and self.unit == "flag" else value
+
     def exact(self, row: Row) -> str:
         """What a program or a chart reads of a cell."""
-        return numbers.machine(row.get(self.name))
+        return numbers.machine(self.value(row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ class Part:
 
     def _cells(self) -> Iterator[list[object]]:
         for row in self.rows:
-            yield [row.get(column.name) for column in self.columns]
+            yield [column.value(row) for column in self.columns]
 
 
 def csv_lines(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:

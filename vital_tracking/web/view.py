@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from vital_tracking.queries.explore import Explored, Filters, Period, explore
@@ -17,6 +17,17 @@ MEASURES = (
     "average_latency_ms",
 )  # fmt: skip
 """What most tables show of a group of calls."""
+
+
+LISTED_BY: Final = (
+    "organization", "user", "session", "service", "agent", "tier", "workflow", "step", "panel", "solution", "run", "framework",
+    "provider", "model", "message_type", "status", "error",
+)  # fmt: skip
+"""The dimensions by which the list of calls can be filtered, beside keys of the metadata."""
+
+
+def _lists(dimension: str, value: object) -> bool:
+    return value is not None and (dimension in LISTED_BY or dimension.startswith("metadata."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +74,13 @@ class View:
         return f"{self.path(page)}?{query}" if query else self.path(page)
 
     def link(self, page: str, *dimensions: str) -> Callable[[Row], str | None]:
-        """Where a row leads: to a page about what its dimensions say. A row of all others leads nowhere."""
+        """Where a row leads: to a page about what its dimensions say.
+
+        Nowhere from a row of all others, and to the list of calls only where that can be filtered so.
+        """
 
         def of(row: Row) -> str | None:
-            if row.get("others"):
+            if row.get("others") or (page == "calls" and not all(_lists(name, row.get(name)) for name in dimensions)):
                 return None
             return self.to(page, **{name: None if row.get(name) is None else str(row[name]) for name in dimensions})
 

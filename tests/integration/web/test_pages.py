@@ -216,3 +216,42 @@ def test_the_theme_is_kept_and_leads_back_to_us_alone(opened: Open) -> None:
         away = browser.post("/theme", data={"theme": "light"}, headers={**same, "Referer": evil})
         assert away.headers["location"] == "/"
     assert browser.post("/theme", data={"theme": "x"}, headers=same).status_code == 422
+
+
+def links(text: str, path: str) -> dict[tuple[str, ...], str]:
+    """The links of a page, one of each kind: of those that differ in nothing but values, the first."""
+    kinds: dict[tuple[str, ...], str] = {}
+    for found in re.findall(r'href="([^"#]+)"', text):
+        href = unescape(found)
+        whole = f"/{path.partition('?')[0]}{href}" if href.startswith("?") else href
+        place, _, query = whole.partition("?")
+        place = re.sub(r"^/(runs|calls)/.+", r"/\1/one", place)
+        asked = sorted(pair if pair.startswith("part=") else pair.partition("=")[0] for pair in query.split("&"))
+        kinds.setdefault((place, *asked), whole)
+    return kinds
+
+
+@pytest.mark.parametrize(
+    "path", [*(f"{path}?days=30" for path in PAGES), AN_AGENT, "explore?days=30&by=kind&then=seat"]
+)
+def test_every_link_leads_somewhere(opened: Open, path: str) -> None:
+    """If this failed, a number would lead to an error and not to the calls behind it."""
+    browser = opened("operator")
+    for href in links(page(browser, path), path).values():
+        assert browser.get(href).status_code == 200, href
+
+
+def test_links_of_a_page_to_itself_keep_what_was_asked_of_it(opened: Open) -> None:
+    """If this failed, the CSV of a report would be another report, and another time would lose the search."""
+    browser = opened("operator")
+    asked = {"explore": "measure=calls&by=user&then=model", "calls": "q=e&unpriced=1"}
+    for name, own in asked.items():
+        text = page(browser, f"{name}?days=30&{own}")
+        to_itself = [unescape(href) for href in re.findall(r'href="(\?[^"]+)"', text)]
+        assert [href for href in to_itself if "days=7" in href]
+        assert all(set(own.split("&")) <= set(href[1:].split("&")) for href in to_itself)
+    text = page(browser, f"explore?days=30&{asked['explore']}")
+    csv_of = next(unescape(href) for href in re.findall(r'href="(\?[^"]+)"', text) if "format=csv" in href)
+    assert browser.get(f"/explore{csv_of}").text.splitlines()[0].startswith("user_name,model_name,calls")
+    users = next(href for href in re.findall(r'href="(/users[^"]*)"', text))
+    assert "measure" not in users

@@ -14,7 +14,7 @@ from vital_tracking.web import numbers
 from vital_tracking.web.asked import Asked
 from vital_tracking.web.page import Column, Page, Part, Row, csv_lines
 from vital_tracking.web.problems import Problem
-from vital_tracking.web.view import View
+from vital_tracking.web.view import LISTED_BY, View
 
 ROWS: Final = 100
 _A_PAGE: Final = 1_000
@@ -28,12 +28,6 @@ STATUS: Final[Mapping[str, str]] = {
 }
 """How the ways a call or a run can end are coloured."""
 
-_SAME: Final = (
-    "organization", "user", "session", "service", "agent", "tier", "workflow", "step", "panel", "solution", "run", "framework",
-    "provider", "model", "message_type", "status", "error",
-)  # fmt: skip
-"""Filters that calls and sums call by the same name."""
-
 
 def filters_of(asked: Asked, *, search: str | None = None, unpriced: bool = False) -> Filters:
     """What was asked, as calls are filtered; a Problem where one filter has several values, or none."""
@@ -42,12 +36,12 @@ def filters_of(asked: Asked, *, search: str | None = None, unpriced: bool = Fals
     for name, wanted in asked.filters.items():
         if wanted == ("*",):
             continue
-        if len(wanted) != 1 or wanted[0] is None or (name not in _SAME and not name.startswith("metadata.")):
+        if len(wanted) != 1 or wanted[0] is None or (name not in LISTED_BY and not name.startswith("metadata.")):
             raise Problem(
                 422,
                 "invalid-request",
                 f"Calls cannot be filtered by {name} in this way",
-                hint=f"Give one value of {', '.join(_SAME)} or metadata.KEY.",
+                hint=f"Give one value of {', '.join(LISTED_BY)} or metadata.KEY.",
             )
         if name.startswith("metadata."):
             metadata[name.removeprefix("metadata.")] = wanted[0]
@@ -72,7 +66,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
     )
     older = None
     if len(found) == ROWS:
-        older = f"{view.path('calls')}?{_query(view, search, unpriced, after=place_of(found[-1]))}"
+        older = f"{view.path('calls')}?{view.asked.here(after=place_of(found[-1]))}"
     return Page(
         "calls",
         "Which calls were made?",
@@ -93,12 +87,8 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
             "search": search,
             "unpriced": unpriced,
             "older": older,
-            "newest": f"{view.path('calls')}?{_query(view, search, unpriced)}" if after else None,
-            "csv": f"{view.path('calls')}?{_query(view, search, unpriced, format='csv', part='all')}",
-            "kept": [
-                *view.asked.given.items(),
-                *((n, v or "") for n, values in view.asked.filters.items() for v in values),
-            ],
+            "newest": f"{view.path('calls')}?{view.asked.here()}" if after else None,
+            "csv": f"{view.path('calls')}?{view.asked.here(format='csv', part='all')}",
         },
     )
 
@@ -185,11 +175,6 @@ def _columns(view: View) -> list[Column]:
         Column("ended", "Ended", "flag"),
         Column("marks", "Notes", "flag"),
     ]
-
-
-def _query(view: View, search: str, unpriced: bool, **more: str) -> str:
-    given: dict[str, str | None] = {"q": search or None, "unpriced": "1" if unpriced else None, **more}
-    return view.asked.query((), **given)
 
 
 # One call

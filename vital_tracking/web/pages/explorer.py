@@ -73,7 +73,6 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
             "measure": measure,
             "measures": [(name, MEASURES[name].label.capitalize()) for name in _CHOSEN],
             "dimensions": [(name, label.capitalize()) for name, label in DIMENSIONS.items()],
-            "kept": _kept(view, parameters),
         },
     )
 
@@ -110,11 +109,3 @@ def _chart(dimensions: list[str], measure: str, rows: int) -> Chart | None:
     if dimensions[0] in TIMES:
         return Chart("lines" if series else "bars", x, (measure,), series=series)
     return Chart("bars", x, (measure,), series=series, stacked=series is not None, horizontal=series is None)
-
-
-def _kept(view: View, parameters: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What the form of the page hands on: the time and the filters."""
-    del parameters
-    pairs = list(view.asked.given.items())
-    pairs += [(name, value or "") for name, values in view.asked.filters.items() for value in values]
-    return pairs

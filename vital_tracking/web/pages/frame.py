@@ -98,14 +98,14 @@ def _chips(request: Request, asked: Asked) -> Iterator[tuple[str, str, str]]:
             continue
         label = DIMENSIONS.get(name, name.removeprefix("metadata.")).capitalize()
         shown = ", ".join("none" if value is None else value for value in values)
-        yield label, shown, f"{request.url.path}?{asked.query((name,))}"
+        yield label, shown, f"{request.url.path}?{asked.here((name,))}"
 
 
 def _range(asked: Asked) -> dict[str, Any]:
     first, last = asked.period.first_day, asked.period.last_day
     days = int(asked.given.get("days", "0" if {"since", "until"} & set(asked.given) else DAYS))
-    kept = [(name, value) for name, value in asked.given.items() if name not in ("days", "since", "until", "timezone")]
-    kept += [(name, value or "") for name, values in asked.filters.items() for value in values]
+    chosen = ("days", "since", "until", "timezone")  # what the form of the range has fields for
+    kept = [(name, value) for name, value in (*asked.pairs, *asked.own.items()) if name not in chosen]
     return {
         "shown_days": days if days in RANGES else 0,
         "ranges": RANGES,

@@ -40,7 +40,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
         )
     nested = parameters.get("nested") == "1" or bool(view.asked.filters)
     rows = service_runs(view.store, filters_of(view.asked), limit=_ROWS, after=after, nested=nested)
-    more = f"{view.path('runs')}?{view.asked.query(after=run_place(rows[-1]))}" if len(rows) == _ROWS else None
+    more = f"{view.path('runs')}?{view.asked.here(after=run_place(rows[-1]))}" if len(rows) == _ROWS else None
     return Page(
         "runs",
         "What did each run cost?",
@@ -67,7 +67,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
             )
         ],
         template="runs.html",
-        extra={"older": more, "newest": view.keeping("runs") if after else None},
+        extra={"older": more, "newest": f"{view.path('runs')}?{view.asked.here()}" if after else None},
     )
 
 
