@@ -161,6 +161,20 @@ def explore(
     )
 
 
+def each_day(found: Explored, period: Period) -> list[Mapping[str, Any]]:
+    """The rows of what was explored by `day` alone, and one for each day on which nothing was called or spent."""
+    rows = {row["day"]: row for row in found.rows}
+    nothing = {name: _nothing(name) for name in found.total}
+    return [rows.get(day) or {"day": day, **nothing} for day in period.days]
+
+
+def _nothing(measure: str) -> Decimal | int | None:
+    """What no calls come to; rates, latencies and savings of nothing are not known."""
+    if measure == "total_cost":
+        return Decimal(0)
+    return 0 if measure.endswith(("calls", "tokens")) else None
+
+
 _OF_TIME: Final[Mapping[str, Any]] = {
     "day": date.fromisoformat,
     "week": date.fromisoformat,

@@ -7,14 +7,14 @@ Decimal, rates are percent, latencies milliseconds, days those of the period's z
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from typing_extensions import TypedDict
 
 from vital_tracking.errors import StoreDenied, StoreRejected
-from vital_tracking.queries.explore import Explored, Filters, Period, explore
+from vital_tracking.queries.explore import Explored, Filters, Period, each_day, explore
 from vital_tracking.queries.forecast import Forecast, cost_forecast, has_history
 from vital_tracking.stores import Store
 
@@ -114,7 +114,7 @@ def patterns(store: Store, period: Period, filters: Filters | None = None) -> Pa
         order_by="calls",
         rows=_ENDPOINTS,
     )
-    days = by_day(store, period, filters)
+    days = _days(store, period, filters)
     return Patterns(
         peak_hours=[{"hour": row["hour_of_day"], "calls": row["calls"]} for row in _most(hours.rows)[:_PEAKS]],
         peak_days=[{"day": WEEKDAYS[row["weekday"] - 1], "calls": row["calls"]} for row in _most(weekdays.rows)],
@@ -128,8 +128,8 @@ def patterns(store: Store, period: Period, filters: Filters | None = None) -> Pa
             for row in endpoints.rows
         ],
         usage_trends={
-            "daily_calls": [{"date": day, "calls": row["calls"]} for day, row in days.items()],
-            "daily_costs": [{"date": day, "cost": row["total_cost"]} for day, row in days.items()],
+            "daily_calls": [{"date": row["day"], "calls": row["calls"]} for row in days],
+            "daily_costs": [{"date": row["day"], "cost": row["total_cost"]} for row in days],
         },
     )
 
@@ -143,17 +143,10 @@ def _error_rate(row: Mapping[str, Any]) -> float | None:
     return None if rate is None else round(100 - rate, 4)
 
 
-def by_day(
-    store: Store,
-    period: Period,
-    filters: Filters | None = None,
-    measures: Sequence[str] = ("calls", "total_cost"),
-) -> dict[date, Mapping[str, Any]]:
-    """The sums of each day, also of those on which nothing happened."""
-    found = explore(store, period, by=("day",), filters=filters, measures=measures, rows=10_000)
-    rows = {row["day"]: row for row in found.rows}
-    nothing = {name: Decimal(0) if name.endswith(("cost", "savings", "fees")) else 0 for name in measures}
-    return {day: rows.get(day, nothing) for day in period.days}
+def _days(store: Store, period: Period, filters: Filters | None) -> list[Mapping[str, Any]]:
+    return each_day(
+        explore(store, period, by=("day",), filters=filters, measures=("calls", "total_cost"), rows=10_000), period
+    )
 
 
 class UserUsage(TypedDict):
@@ -254,7 +247,7 @@ def costs(store: Store, period: Period, filters: Filters | None = None) -> Costs
     return Costs(
         total_cost=total,
         cost_breakdown={row["provider"] or NONE: row["total_cost"] for row in providers.rows},
-        cost_trends=[{"date": day, "cost": row["total_cost"]} for day, row in by_day(store, period, filters).items()],
+        cost_trends=[{"date": row["day"], "cost": row["total_cost"]} for row in _days(store, period, filters)],
         projected_monthly_cost=total / len(period.days) * _DAYS_OF_A_MONTH,
         cost_per_user=total / users if users else None,
         cost_per_service={row["service"] or NONE: row["total_cost"] for row in services.rows},

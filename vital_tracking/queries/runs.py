@@ -25,20 +25,9 @@ MOST_CALLS: Final = 1000
 """How many calls a tree tells one by one, unless more are asked for."""
 
 RUN_FILTERS: Final = (
-    *(
-        "since",
-        "until",
-        "organization",
-        "user",
-        "session",
-        "service",
-        "agent",
-        "workflow",
-        "panel",
-        "solution",
-        "status",
-    ),
-)
+    "since", "until", "organization", "user", "session", "service", "agent", "workflow", "panel", "solution",
+    "status",
+)  # fmt: skip
 """The filters that runs have."""
 
 

@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
-from vital_tracking.queries.explore import DIMENSIONS, Explored
+from vital_tracking.queries.explore import DIMENSIONS, Explored, each_day
 from vital_tracking.queries.reports import cost_per_call
 from vital_tracking.web.page import Chart, Column, Part, Row
 from vital_tracking.web.view import View
@@ -138,16 +138,9 @@ def by_time(
     """The sums of each step of the period, also of those in which nothing happened."""
     grain = view.asked.grain
     found = view.explore(grain, measures=tuple(measures), rows=10_000)
-    if not found.rows:
-        return []
-    rows = {row[grain]: dict(row) for row in found.rows}
-    if grain == "day":
-        nothing = {
-            name: Decimal(0) if name == "total_cost" else 0 if name.endswith(("calls", "tokens")) else None
-            for name in measures
-        }
-        return [rows.get(day) or {"day": day, **nothing} for day in view.asked.period.days]
-    return [rows[key] for key in sorted(rows)]
+    if grain == "day" and found.rows:
+        return each_day(found, view.asked.period)
+    return list(found.rows)
 
 
 def time_column(view: View) -> Column:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
@@ -44,7 +45,7 @@ def page(view: View) -> Page:
     return Page(
         "overview",
         "What is spent, and on what?",
-        _lead(now, ahead),
+        _lead(now, view.asked.period.first_day, ahead),
         cards=_cards(view, now, before),
         parts=_parts(view, ahead) if now.total["calls"] else [_NOTHING],
         notices=notices(now.total),
@@ -85,9 +86,9 @@ def notices(total: Any) -> list[str]:
     return said
 
 
-def _lead(now: Explored, ahead: Forecast | None) -> str:
+def _lead(now: Explored, first: date, ahead: Forecast | None) -> str:
     total = now.total
-    said = f"{numbers.usd(total['total_cost'])} for {counted(total['calls'], 'call')} from {now.since:%-d %b} on."
+    said = f"{numbers.usd(total['total_cost'])} for {counted(total['calls'], 'call')} from {first.day} {first:%b} on."
     if ahead is None:
         return said
     return (
