@@ -11,6 +11,7 @@
 --   unpriced, blocked      true: only calls without a known price, only calls that a budget stopped
 --   metadata               an object of keys and values, as text, that the call's metadata have
 --   search                 words that must each occur in a name, id or tag of the call
+--   where                  an object of values by dimension, as usage_explore_v1 takes them: {"seat": ["1", "2"], "user": [null], "agent": "*"}
 
 -- The columns that filters of these names compare.
 create function vital_private.filter_column(filter text) returns text
@@ -27,6 +28,39 @@ as $$
     ('call_type', 'call_type'), ('status', 'status'), ('error', 'error_type')
   ) as c (name, column_name)
   where c.name = filter
+$$;
+
+-- The condition that values by dimension, as usage_explore_v1 takes them, make of calls `call`, or of runs `r`, which have fewer of them.
+create function vital_private.where_of(wanted jsonb, of text) returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  parts text[] := '{true}';
+  one record;
+begin
+  for one in
+    select
+      w.key as name, w.value,
+      case
+        when of = 'r' then (
+          select format('r.%I', vital_private.filter_column(f.name))
+          from unnest('{organization, user, session, service, agent, workflow, panel, solution, status}'::text[]) as f (name)
+          where f.name = w.key
+        )
+        when w.key like 'metadata.%' then format('(call.metadata ->> %L)', substr(w.key, 10))
+        else (select format('(%s)', d.of_call) from vital_private.usage_dimensions as d where d.name = w.key and d.of_call is not null)
+      end as expression
+    from jsonb_each(wanted) as w
+  loop
+    if one.expression is null then
+      perform vital_private.no_such_filter(one.name);
+    end if;
+    parts := parts || vital_private.has_one_of(one.expression, one.value);
+  end loop;
+  return array_to_string(parts, ' and ');
+end;
 $$;
 
 -- The condition that filters make of calls `call`, as the text of SQL.
@@ -68,6 +102,7 @@ begin
             from jsonb_each_text(filter.raw) as m
           ), 'true'
         )
+        when 'where' then vital_private.where_of(filter.raw, 'call')
         when 'search' then coalesce(
           (
             select string_agg(format($found$concat_ws(
@@ -192,7 +227,7 @@ $$;
 
 -- Service runs, the newest first, each with what all calls in it come to, those of nested runs included: an array of objects, amounts as
 -- text. Of the filters it takes since, until (of the run's start), organization, user, session, service, agent, workflow, panel, solution
--- and status. Runs inside of others are listed where `nested` is true.
+-- and status, and these as `where`, too. Runs inside of others are listed where `nested` is true.
 create function public.runs_v1(
   filters text default '{}',
   after_at timestamptz default null,
@@ -218,6 +253,7 @@ begin
         then format('r.%I = %L', vital_private.filter_column(f.key), f.value #>> '{}')
       when f.key = 'since' then format('r.started_at >= %L::timestamptz', f.value #>> '{}')
       when f.key = 'until' then format('r.started_at < %L::timestamptz', f.value #>> '{}')
+      when f.key = 'where' then vital_private.where_of(f.value, 'r')
       else vital_private.no_such_filter(f.key)
     end, ' and '
   ), 'true') into condition
@@ -731,5 +767,5 @@ comment on function public.invoice_v1(text, timestamptz, timestamptz) is
 
 select vital_private.restrict_functions(
   api => '{calls_v1, metadata_keys_v1, runs_v1, run_ids_v1, run_tree_v1, usage_by_v1, invoice_v1}',
-  helpers => '{filter_column, call_filter, run_sums, no_such_filter, call_grouping}'
+  helpers => '{filter_column, where_of, call_filter, run_sums, no_such_filter, call_grouping}'
 );

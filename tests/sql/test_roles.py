@@ -186,6 +186,7 @@ EXECUTABLE = {
             "vital_private.check_given",
             "vital_private.change_member",
             "vital_private.call_filter",
+            "vital_private.where_of",
             "vital_private.call_grouping",
             "vital_private.check_administered",
             "vital_private.check_times",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from datetime import datetime
+from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Final, TypeAlias, TypeVar, cast
 
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, WithJsonSchema, with_config
 
 from vital_tracking.errors import StoreNotReady
 
@@ -18,6 +19,9 @@ _INFINITE: Final = ("infinity", "-infinity")
 answer_type: Final = with_config(ConfigDict(extra="allow"))
 """Decorates the TypedDict of an answer: fields that a later database adds are passed on as they are."""
 
+
+Amount: TypeAlias = Annotated[Decimal, WithJsonSchema({"type": "number"})]
+"""A number with all its digits, which JSON writes as a number."""
 
 FiniteTime: TypeAlias = Annotated[datetime | None, BeforeValidator(lambda at: None if at in _INFINITE else at)]
 """An instant; None also for PostgreSQL's infinity, which a Python datetime cannot be."""

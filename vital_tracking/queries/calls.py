@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
 from typing_extensions import TypedDict
 
-from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.queries.filters import Filters
 from vital_tracking.stores import Store
 
@@ -59,12 +59,12 @@ class StoredCall(TypedDict):
     reasoning_tokens: int
     billed_units: dict[str, Any] | None
     usage_estimated: bool
-    input_cost: Decimal | None
-    output_cost: Decimal | None
-    fees: Decimal | None
-    total_cost: Decimal | None
-    potential_cost: Decimal | None
-    reported_cost: Decimal | None
+    input_cost: Amount | None
+    output_cost: Amount | None
+    fees: Amount | None
+    total_cost: Amount | None
+    potential_cost: Amount | None
+    reported_cost: Amount | None
     priced: bool
     price_version: str | None
     response_time_ms: float | None
@@ -95,6 +95,17 @@ def usage_records(
     cursor = {} if after is None else dict(zip(("after_at", "after_id"), place(after), strict=True))
     answer = store.call("calls_v1", filters=(filters or Filters()).text(), max_rows=limit, **cursor)
     return typed(list[StoredCall], answer)
+
+
+def every_call(store: Store, filters: Filters | None = None, *, at_once: int = 1000) -> Iterator[StoredCall]:
+    """All calls that the filters let pass, the newest first, in the memory of `at_once` of them. Raises StoreError."""
+    after = None
+    while True:
+        rows = usage_records(store, filters, limit=at_once, after=after)
+        yield from rows
+        if len(rows) < at_once:
+            return
+        after = place_of(rows[-1])
 
 
 def call_of(store: Store, call_id: UUID) -> StoredCall | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from decimal import Decimal
 from typing import Final
 
 from typing_extensions import TypedDict
 
-from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.stores import Store
 
 FORECAST_PERIODS: Final = ("day", "month")
@@ -31,9 +30,9 @@ class BudgetForecast(TypedDict):
     action: str
     enforce: bool
     timezone: str
-    limit: Decimal
-    spent: Decimal
-    projected: Decimal
+    limit: Amount
+    spent: Amount
+    projected: Amount
     projected_share: float | None
     runs_out_at: datetime | None
 
@@ -52,15 +51,15 @@ class Forecast(TypedDict):
     moment: datetime
     starts_at: datetime
     ends_at: datetime
-    spent: Decimal
+    spent: Amount
     unpriced_calls: int | None
-    burn_rate_per_day: Decimal
-    projected: Decimal
-    low: Decimal
-    high: Decimal
+    burn_rate_per_day: Amount
+    projected: Amount
+    low: Amount
+    high: Amount
     error: ForecastError | None
     method: str
-    days: list[tuple[date, Decimal | None, Decimal | None]]
+    days: list[tuple[date, Amount | None, Amount | None]]
     budgets: list[BudgetForecast]
 
 

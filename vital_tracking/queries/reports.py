@@ -14,6 +14,7 @@ from typing import Any, Final
 from typing_extensions import TypedDict
 
 from vital_tracking.errors import StoreDenied, StoreRejected
+from vital_tracking.queries.answers import Amount
 from vital_tracking.queries.explore import Explored, Filters, Period, each_day, explore
 from vital_tracking.queries.forecast import Forecast, cost_forecast, has_history
 from vital_tracking.stores import Store
@@ -31,7 +32,7 @@ class GroupUsage(TypedDict):
     """What calls of one kind or service come to."""
 
     calls: int
-    cost: Decimal
+    cost: Amount
     avg_latency_ms: float | None
     unique_users: int
 
@@ -40,8 +41,8 @@ class Overview(TypedDict):
     """Totals, by kind and by service. `unpriced_calls` are in no cost, `estimated_calls` have tokens that nobody reported."""
 
     total_api_calls: int
-    total_cost: Decimal
-    cost_per_call: Decimal | None
+    total_cost: Amount
+    cost_per_call: Amount | None
     period_start: datetime
     period_end: datetime
     by_service: dict[str, GroupUsage]
@@ -155,7 +156,7 @@ class UserUsage(TypedDict):
     user_id: str | None
     username: str | None
     total_calls: int
-    total_cost: Decimal
+    total_cost: Amount
     by_service: dict[str, dict[str, Any]]
     subscription_tier: str | None
     quota_used_percent: float | None
@@ -199,7 +200,7 @@ class ServiceUsage(TypedDict):
 
     service_name: str
     total_calls: int
-    total_cost: Decimal
+    total_cost: Amount
     avg_latency_ms: float | None
     success_rate: float | None
     error_rate: float | None
@@ -227,12 +228,12 @@ def by_service(store: Store, period: Period, filters: Filters | None = None) -> 
 class Costs(TypedDict):
     """What was spent, how it went, and where it leads. `forecast` is None where there is nothing to tell it from."""
 
-    total_cost: Decimal
-    cost_breakdown: dict[str, Decimal]
+    total_cost: Amount
+    cost_breakdown: dict[str, Amount]
     cost_trends: list[dict[str, Any]]
-    projected_monthly_cost: Decimal
-    cost_per_user: Decimal | None
-    cost_per_service: dict[str, Decimal]
+    projected_monthly_cost: Amount
+    cost_per_user: Amount | None
+    cost_per_service: dict[str, Amount]
     forecast: Forecast | None
     unpriced_calls: int
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 from typing_extensions import TypedDict
 
 from vital_tracking.core.cost import MONEY
-from vital_tracking.queries.answers import answer_type
+from vital_tracking.queries.answers import Amount, answer_type
 
 NodeKind: TypeAlias = Literal["run", "seat", "step", "node", "attempt", "call", "calls"]
 """What a node of the tree is: a service run, a seat of a panel, a step, an inner node, an attempt, a call, or several calls that
@@ -33,12 +33,12 @@ class RunSums:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
-    input_cost: Decimal = Decimal(0)
-    output_cost: Decimal = Decimal(0)
-    fees: Decimal = Decimal(0)
-    total_cost: Decimal = Decimal(0)
-    potential_cost: Decimal = Decimal(0)
-    model_ms: Decimal = Decimal(0)
+    input_cost: Amount = Decimal(0)
+    output_cost: Amount = Decimal(0)
+    fees: Amount = Decimal(0)
+    total_cost: Amount = Decimal(0)
+    potential_cost: Amount = Decimal(0)
+    model_ms: Amount = Decimal(0)
 
     def plus(self, other: RunSums) -> RunSums:
         """Both together, exactly."""

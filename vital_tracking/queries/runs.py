@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 
 from typing_extensions import TypedDict
 
 from vital_tracking.errors import VitalError
-from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.queries.calls import place
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.run_nodes import RunAround, RunNode
@@ -72,11 +71,11 @@ class RunRow(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    input_cost: Decimal
-    output_cost: Decimal
-    fees: Decimal
-    total_cost: Decimal
-    potential_cost: Decimal
+    input_cost: Amount
+    output_cost: Amount
+    fees: Amount
+    total_cost: Amount
+    potential_cost: Amount
     model_ms: float
     metadata: dict[str, Any]
 

@@ -15,16 +15,25 @@ from starlette.responses import Response
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 from vital_tracking.web import sign_in, static_files, status
-from vital_tracking.web.api import usage
+from vital_tracking.web.api import calls, explore, runs, usage
 from vital_tracking.web.operator import OperatorLink
 from vital_tracking.web.pages import routes as pages
 from vital_tracking.web.parts import Parts
 from vital_tracking.web.problems import problem_of
-from vital_tracking.web.responses import exact_json, finished, problem_response
+from vital_tracking.web.responses import HeadAsGet, exact_json, finished, problem_response
 from vital_tracking.web.route import problem_page
 from vital_tracking.web.settings import WebSettings
 
-ROUTERS: Final = (status.routes, sign_in.routes, static_files.routes, usage.routes, pages.routes)
+ROUTERS: Final = (
+    status.routes,
+    sign_in.routes,
+    static_files.routes,
+    usage.routes,
+    calls.routes,
+    runs.routes,
+    explore.routes,
+    pages.routes,
+)
 """The routes of all parts; a part adds its own here."""
 
 
@@ -69,6 +78,7 @@ def application(parts: Parts, *, own_store: bool = False) -> FastAPI:
 
     app.add_route("/api/v1/openapi.json", openapi, include_in_schema=False)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_middleware(HeadAsGet)
     return app
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -13,13 +13,22 @@ from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 
 from vital_tracking.queries.explore import ANY, DIMENSIONS, TIMES, Filters, Period
+from vital_tracking.queries.runs import RUN_FILTERS
 
 FILTERED: Final = tuple(name for name in DIMENSIONS if name not in TIMES)
 """The parameters by which calls are filtered; each may be given several times, and an empty value means calls that have none."""
 
+METADATA: Final = "metadata."
+"""How the parameters begin that filter by a key of the metadata."""
+
+RUNS_BY: Final = tuple(name for name in RUN_FILTERS if name in FILTERED)
+"""The parameters by which runs are filtered."""
+
 DAYS: Final = 7
 MOST_DAYS: Final = 90
 _LONGEST: Final = 3660
+_MOST_VALUES: Final = 100
+_LONGEST_VALUE: Final = 512
 _TIME: Final = ("days", "since", "until", "timezone", "grain")
 _OWN: Final = ("measure", "by", "then", "q", "unpriced", "nested")
 
@@ -40,6 +49,13 @@ class Asked:
     def filtered(self, **more: str | None) -> Asked:
         """The same with further filters."""
         return replace(self, filters={**self.filters, **{name: (value,) for name, value in more.items()}})
+
+    def within(self, first: date, last: date) -> Asked:
+        """The same of some days alone, as far as they are in its time."""
+        first, last = max(first, self.period.first_day), min(last, self.period.last_day)
+        kept = {name: value for name, value in self.given.items() if name in ("timezone", "grain")}
+        period = Period.of_days(first, last, timezone=self.period.timezone)
+        return replace(self, period=period, given={**kept, "since": str(first), "until": str(last)})
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -81,7 +97,14 @@ def asked(
     days: Annotated[int | None, Query(ge=1, le=MOST_DAYS, description="The last so many days, today included.")] = None,
     since: Annotated[date | None, Query(description="The first day, instead of `days`.")] = None,
     until: Annotated[date | None, Query(description="The last day; today where none is given.")] = None,
-    timezone: Annotated[str, Query(max_length=64, description="The IANA time zone of days and hours.")] = "UTC",
+    timezone: Annotated[
+        str,
+        Query(
+            max_length=64,
+            description="The IANA time zone of days and hours.",
+            json_schema_extra={"format": "iana-time-zone"},
+        ),
+    ] = "UTC",
     grain: Annotated[Literal["hour", "day", "week", "month"], Query(description="The steps of series.")] = "day",
 ) -> Asked:
     """What the request asks for; RequestValidationError names the parameter that cannot be used."""
@@ -109,9 +132,9 @@ def asked(
 def _filters(request: Request) -> dict[str, tuple[str | None, ...]]:
     found: dict[str, tuple[str | None, ...]] = {}
     for name in request.query_params:
-        if name in FILTERED or name.startswith("metadata."):
+        if name in FILTERED or name.startswith(METADATA):
             values = request.query_params.getlist(name)
-            if len(name) > 80 or len(values) > 100 or any(len(value) > 512 for value in values):
+            if len(name) > 80 or len(values) > _MOST_VALUES or any(len(value) > _LONGEST_VALUE for value in values):
                 raise _wrong(name[:80], "has too many values, or too long ones", len(values))
             if any("\x00" in value for value in (name, *values)):
                 raise _wrong(name, "holds a character that no name has", "")
@@ -120,3 +143,43 @@ def _filters(request: Request) -> dict[str, tuple[str | None, ...]]:
 
 
 AskedParameters = Annotated[Asked, Depends(asked)]
+
+
+def asked_of_runs(what: AskedParameters) -> Asked:
+    """What the request asks of runs, which have fewer filters; RequestValidationError names one that they do not have."""
+    for name in what.filters:
+        if name not in RUNS_BY:
+            raise _wrong(name, f"is nothing that runs are filtered by; they are by {', '.join(RUNS_BY)}", "")
+    return what
+
+
+RunsAsked = Annotated[Asked, Depends(asked_of_runs)]
+
+
+# What OpenAPI says of filters, which FastAPI cannot see: there is one for every dimension and for every key of the metadata.
+
+TAKES: Final[Mapping[Callable[..., Asked], Sequence[str]]] = {
+    asked_of_runs: RUNS_BY,
+    asked: (*FILTERED, f"{METADATA}KEY"),
+}
+"""The filters that a route takes by what it depends on."""
+
+
+def described_filters(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Filters as parameters of OpenAPI."""
+    return [_described_filter(name) for name in names]
+
+
+def _described_filter(name: str) -> dict[str, Any]:
+    said = f"Only calls of this {DIMENSIONS.get(name, 'value of the key KEY of the metadata')}"
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": f"{said}: one of several where it is given several times, none where it is empty, `*` for any.",
+        "schema": {
+            "type": "array",
+            "maxItems": _MOST_VALUES,
+            "items": {"type": "string", "maxLength": _LONGEST_VALUE, "pattern": r"^[^\x00]*$"},
+        },
+    }

@@ -56,6 +56,17 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         ),
         "Too many requests of a user or an organization.",
     ),
+    500: described(
+        Problem(
+            500,
+            "fault",
+            "Something went wrong here",
+            detail="It is not your request's fault, and it was noted.",
+            hint="Tell an operator the number 0192c8a0-0000-4000-8000-000000000000: it stands in the log.",
+            instance="urn:uuid:0192c8a0-0000-4000-8000-000000000000",
+        ),
+        "A fault of ours.",
+    ),
     503: described(
         Problem(
             503,

@@ -5,15 +5,13 @@ The table is the one source: it works without JavaScript, is what screen readers
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from io import StringIO
 from typing import Any, Final, Literal, TypeAlias
 
-from vital_tracking.queries.csv import safe_cell
 from vital_tracking.web import numbers
+from vital_tracking.web.csv import csv_lines
 
 UnitName: TypeAlias = Literal["text", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag"]
 Row: TypeAlias = Mapping[str, Any]
@@ -110,20 +108,6 @@ class Part:
     def _cells(self) -> Iterator[list[object]]:
         for row in self.rows:
             yield [column.value(row) for column in self.columns]
-
-
-def csv_lines(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    """CSV a line at a time."""
-    buffer = StringIO(newline="")
-    writer = csv.writer(buffer)
-    for cells in [heading]:
-        writer.writerow(cells)
-    for row in rows:
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-        writer.writerow([safe_cell(value) for value in row])
-    yield buffer.getvalue()
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,10 @@ def _http(error: HTTPException) -> Problem:
         error.status_code, ("The request was refused.", "api/v1/openapi.json says what it may be.")
     )
     kind = phrase.lower().replace(" ", "-")
-    return Problem(error.status_code, kind, phrase, detail=detail, hint=hint, headers=error.headers)
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":  # what answers GET answers HEAD as well
+        headers["Allow"] = "GET, HEAD"
+    return Problem(error.status_code, kind, phrase, detail=detail, hint=hint, headers=headers)
 
 
 def _store(error: StoreError, request: Request) -> Problem:

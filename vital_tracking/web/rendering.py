@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any, Final
 
@@ -70,6 +71,7 @@ def home(request: Request) -> str:
     return path_of(request, "vital-sign-in").removesuffix("sign-in")
 
 
+@cache
 def _static_files() -> dict[str, StaticFile]:
     found = {}
     folders = [("", resources.files(_PACKAGE) / "static")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -13,6 +13,7 @@ import orjson
 from pydantic import WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vital_tracking.web.headers import SECURITY, VARY
 from vital_tracking.web.problems import MEDIA_TYPE, Problem, described
@@ -21,6 +22,9 @@ _WORTH_COMPRESSING: Final = 600
 _LEVEL: Final = 5
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _COMPRESSIBLE: Final = ("text/", "application/json", MEDIA_TYPE, "image/svg+xml")
+
+HEAD: Final = "vital_head"
+"""Marks the scope of a request that is answered as GET, without its body."""
 
 _log = logging.getLogger("vital_tracking")
 
@@ -36,6 +40,8 @@ class ExactJSON(Response):
     """
 
     media_type = "application/json"
+    compared: bytes | None = None
+    """What the ETag is made of where it is not the body: the answer without the moment at which it was fresh."""
 
     def __init__(
         self,
@@ -52,6 +58,8 @@ class ExactJSON(Response):
 
     def render(self, content: Any) -> bytes:
         """The JSON as bytes."""
+        if isinstance(content, Mapping) and "fresh_at" in content:
+            self.compared = exact_json({name: value for name, value in content.items() if name != "fresh_at"})
         return exact_json(content)
 
 
@@ -84,17 +92,43 @@ def finished(response: Response, request: Request) -> Response:
         response.headers.setdefault(name, value)
     response.headers.setdefault("Cache-Control", "private, no-cache")
     response.headers.setdefault("Vary", VARY)
+    response = _conditional(response, request)
+    return _without_body(response) if request.scope.get(HEAD) else response
+
+
+def _conditional(response: Response, request: Request) -> Response:
     if isinstance(response, StreamingResponse):
         return _streamed(response, request)
     if request.method != "GET" or response.status_code != 200 or "etag" in response.headers:
         return _compressed(response, request)
     if "no-store" in response.headers["Cache-Control"]:
         return _compressed(response, request)
-    tag = f'W/"{hashlib.blake2b(bytes(response.body), digest_size=12).hexdigest()}"'
+    compared = getattr(response, "compared", None) or bytes(response.body)
+    tag = f'W/"{hashlib.blake2b(compared, digest_size=12).hexdigest()}"'
     response.headers["ETag"] = tag
     if _matches(request.headers.get("if-none-match"), tag):
         return not_modified(response)
     return _compressed(response, request)
+
+
+class HeadAsGet:
+    """The application around which it stands answers HEAD wherever it answers GET, as RFC 9110 wants it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET", HEAD: True}
+        await self._app(scope, receive, send)
+
+
+def _without_body(response: Response) -> Response:
+    """The answer to HEAD: everything but the body, its length included where that is known."""
+    empty = Response(status_code=response.status_code)
+    empty.raw_headers = response.raw_headers
+    return empty
 
 
 def not_modified(response: Response) -> Response:

@@ -5,21 +5,23 @@ It is the class of the routes and no middleware: a router that is included elsew
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
 from fastapi import APIRouter
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from vital_tracking.errors import StoreRejected
 from vital_tracking.web.access import refused
+from vital_tracking.web.asked import METADATA, TAKES, described_filters
 from vital_tracking.web.body import limited
 from vital_tracking.web.described import PROBLEMS
 from vital_tracking.web.parts import Parts
-from vital_tracking.web.problems import Problem, SignInNeeded, problem_of
+from vital_tracking.web.problems import Problem, SignInNeeded, invalid, problem_of
 from vital_tracking.web.rendering import home, path_of
 from vital_tracking.web.responses import finished, problem_response
 
@@ -27,7 +29,22 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class ApiRoute(APIRoute):
-    """A route whose errors are problem+json."""
+    """A route whose errors are problem+json.
+
+    One that takes filters says so in OpenAPI, and refuses a parameter that it does not know: a filter that is spelled wrong
+    would be passed over, and the figures be of something else.
+    """
+
+    filters: Sequence[str] = ()
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        calls = {one.call for one in _dependants(self.dependant)}
+        self.filters = next((names for takes, names in TAKES.items() if takes in calls), ())
+        if self.filters and self.include_in_schema:
+            extra = dict(self.openapi_extra or {})
+            extra["parameters"] = [*extra.get("parameters", ()), *described_filters(self.filters)]
+            self.openapi_extra = extra
 
     def get_route_handler(self) -> Handler:
         """The handler with everything around it."""
@@ -35,6 +52,7 @@ class ApiRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             try:
+                self.check_parameters(request)
                 response = await inner(limited(request))
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody gets its text
                 response = await self.failed(request, error)
@@ -43,6 +61,16 @@ class ApiRoute(APIRoute):
             return finished(response, request)
 
         return handle
+
+    def check_parameters(self, request: Request) -> None:
+        """Problem 422 for parameters that a route with filters does not know."""
+        if not self.filters or not self.include_in_schema:
+            return
+        known = {field.alias for one in _dependants(self.dependant) for field in one.query_params} | set(self.filters)
+        unknown = [name for name in request.query_params if name not in known and not name.startswith(METADATA)]
+        if unknown:
+            offered = ", ".join(sorted(known))
+            raise invalid(("query", name[:80], f"is no parameter of this; there are {offered}") for name in unknown)
 
     async def failed(self, request: Request, error: Exception) -> Response:
         """The answer to an error; a refusal leaves a line in the audit."""
@@ -91,6 +119,12 @@ def problem_page(request: Request, parts: Parts, problem: Problem) -> Response:
     for name, value in {"Cache-Control": "no-store", **problem.headers}.items():
         page.headers[name] = value
     return page
+
+
+def _dependants(one: Dependant) -> Iterator[Dependant]:
+    yield one
+    for inner in one.dependencies:
+        yield from _dependants(inner)
 
 
 def api_router(**options: Any) -> APIRouter:

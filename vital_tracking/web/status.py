@@ -41,14 +41,30 @@ class Status(BaseModel):
     organizations: list[Organization]
 
 
-@routes.get("/healthz", name="vital-healthz", response_model=Health)
-@routes.get("/api/v1/healthz", name="vital-api-healthz", response_model=Health)
+def _example(of: dict[str, object]) -> dict[int | str, dict[str, object]]:
+    return {200: {"description": "The answer.", "content": {"application/json": {"example": of}}}}
+
+
+_HEALTH = _example({"status": "ok"})
+_STATUS = _example(
+    {
+        "version": "0.1.0",
+        "database_time": "2026-11-30T12:00:00+00:00",
+        "signed_in_as": "ada@example.com",
+        "kind": "user",
+        "organizations": [{"organization_id": "acme", "role": "admin"}],
+    }
+)
+
+
+@routes.get("/healthz", name="vital-healthz", response_model=Health, responses=_HEALTH)
+@routes.get("/api/v1/healthz", name="vital-api-healthz", response_model=Health, responses=_HEALTH)
 async def healthz() -> Response:
     """Whether the process answers; the database is not asked. Needs no token."""
     return ExactJSON({"status": "ok"}, headers={"Cache-Control": "no-store"})
 
 
-@routes.get("/api/v1/status", name="vital-status", response_model=Status)
+@routes.get("/api/v1/status", name="vital-status", response_model=Status, responses=_STATUS)
 async def status(request: Request, who: Asker) -> Response:
     """Whether the database answers, and who asks: what a token stands for."""
     with_parts = parts(request)

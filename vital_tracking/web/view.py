@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
-from vital_tracking.queries.explore import Explored, Filters, Period, explore
+from vital_tracking.queries.explore import TIMES, Explored, Filters, Period, explore
 from vital_tracking.stores import Store
 from vital_tracking.web.asked import Asked
 from vital_tracking.web.page import Row
@@ -19,15 +20,13 @@ MEASURES = (
 """What most tables show of a group of calls."""
 
 
-LISTED_BY: Final = (
-    "organization", "user", "session", "service", "agent", "tier", "workflow", "step", "panel", "solution", "run", "framework",
-    "provider", "model", "message_type", "status", "error",
-)  # fmt: skip
-"""The dimensions by which the list of calls can be filtered, beside keys of the metadata."""
-
-
-def _lists(dimension: str, value: object) -> bool:
-    return value is not None and (dimension in LISTED_BY or dimension.startswith("metadata."))
+_NO_DAYS: Final = ("hour", "weekday", "hour_of_day")
+_DAYS_OF: Final[Mapping[str, Callable[[date], date]]] = {
+    "day": lambda day: day,
+    "week": lambda day: day + timedelta(days=6),
+    "month": lambda day: (day + timedelta(days=31)).replace(day=1) - timedelta(days=1),
+}
+"""The last day of what a row of such a time is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +73,22 @@ class View:
         return f"{self.path(page)}?{query}" if query else self.path(page)
 
     def link(self, page: str, *dimensions: str) -> Callable[[Row], str | None]:
-        """Where a row leads: to a page about what its dimensions say.
+        """Where a row leads: to a page about what its dimensions say, of the days that it is about.
 
-        Nowhere from a row of all others, and to the list of calls only where that can be filtered so.
+        Nowhere from a row of all others, nor from one of an hour or weekday, which no page is about.
         """
 
         def of(row: Row) -> str | None:
-            if row.get("others") or (page == "calls" and not all(_lists(name, row.get(name)) for name in dimensions)):
+            if row.get("others") or any(name in _NO_DAYS for name in dimensions):
                 return None
-            return self.to(page, **{name: None if row.get(name) is None else str(row[name]) for name in dimensions})
+            if page != "calls" and not all(name in row for name in dimensions):
+                return None  # a total is about no single thing, but there are calls behind it
+            filters = {name: row[name] for name in dimensions if name in row and name not in TIMES}
+            asked = self.asked.filtered(**{name: None if one is None else str(one) for name, one in filters.items()})
+            for name in dimensions:
+                if name in _DAYS_OF and name in row:
+                    asked = asked.within(row[name], _DAYS_OF[name](row[name]))
+            return f"{self.path(page)}?{asked.query()}"
 
         return of
 

@@ -10,7 +10,6 @@ from fastapi import Depends
 from tests.integration.web.conftest import MONITORING, Clock, Issuer, Make, bearer, client
 from tests.sql.access_world import READERS, calls_in
 from tests.sql.helpers import ADMIN, ALICE, CAROL, STRANGER, Connection
-from vital_tracking.queries import Filters, usage_records
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.operator import OperatorLink
 from vital_tracking.web.problems import forbidden
@@ -183,16 +182,3 @@ def test_who_is_no_admin_any_more_is_told_nothing_at_once(make: Make, issuer: Is
         assert calls_in(browser.get("/api/v1/cost").json()["total_cost"]) == {3}
     finally:
         owner.execute("update organization_members set role = 'admin' where user_id = %s", [CAROL])
-
-
-def test_questions_of_the_read_side_work_for_users(make: Make, issuer: Issuer) -> None:
-    """If this failed, a page could not ask what a command asks."""
-    calls = api_router()
-
-    @calls.get("/api/v1/calls")
-    def listed(store: Reader) -> ExactJSON:
-        rows = usage_records(store, Filters(), limit=1000)
-        return ExactJSON({"total_cost": sum(row["total_cost"] or 0 for row in rows)})
-
-    answer = client(make(calls)).get("/api/v1/calls", headers=bearer(issuer.token(sub=ALICE)))
-    assert calls_in(answer.json()["total_cost"]) == {1, 4}

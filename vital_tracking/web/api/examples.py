@@ -5,9 +5,137 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from vital_tracking.web.problems import MEDIA_TYPE
+from vital_tracking.web.csv import csv_lines
+from vital_tracking.web.described import described
+from vital_tracking.web.problems import Problem
 
 _DAY: Final = {"date": "2026-11-30", "cost": 12.345678}
+
+_CALL: Final[dict[str, Any]] = {
+    "id": "0192c8a0-5a5a-7a5a-8a5a-5a5a5a5a5a5a",
+    "created_at": "2026-11-30T12:00:00+00:00",
+    "organization_id": "acme",
+    "user_id": "u-1",
+    "session_id": "s-1",
+    "service_type": "workflow",
+    "service_id": "intake",
+    "service_name": "intake",
+    "service_run_id": "0192c8a0-5a5a-7a5a-8a5a-000000000001",
+    "agent_id": "cardio",
+    "agent_name": "Cardiologist",
+    "agent_tier": "tier_1",
+    "agent_role": None,
+    "workflow_id": "intake",
+    "workflow_step": "triage",
+    "workflow_step_name": "Triage",
+    "panel_id": None,
+    "panel_position": None,
+    "solution_id": None,
+    "framework": "langgraph",
+    "provider": "openai",
+    "model": "gpt-4o",
+    "requested_model": None,
+    "sent_model": None,
+    "call_type": "chat",
+    "message_type": "chat",
+    "calls": 1,
+    "prompt_tokens": 1200,
+    "completion_tokens": 80,
+    "total_tokens": 1280,
+    "cache_read_tokens": 0,
+    "cache_write_tokens": 0,
+    "reasoning_tokens": 0,
+    "billed_units": None,
+    "usage_estimated": False,
+    "input_cost": 0.003,
+    "output_cost": 0.0008,
+    "fees": 0,
+    "total_cost": 0.0038,
+    "potential_cost": 0.0038,
+    "reported_cost": None,
+    "priced": True,
+    "price_version": "genai-prices 0.2.3",
+    "response_time_ms": 1250.5,
+    "ttft_ms": 310.2,
+    "first_word_ms": None,
+    "throttled_ms": None,
+    "cache_hit": False,
+    "status": "ok",
+    "error_type": None,
+    "budget_action": None,
+    "blocked_by": None,
+    "run_id": "0192c8a0-5a5a-7a5a-8a5a-000000000002",
+    "trace_id": None,
+    "tags": [],
+    "metadata": {"prompt_version": "2"},
+}
+_SUMS: Final = {
+    "calls": 1,
+    "failed_calls": 0,
+    "blocked_calls": 0,
+    "abandoned_calls": 0,
+    "retried_calls": 0,
+    "cached_calls": 0,
+    "unpriced_calls": 0,
+    "estimated_calls": 0,
+    "prompt_tokens": 1200,
+    "completion_tokens": 80,
+    "total_tokens": 1280,
+    "input_cost": 0.003,
+    "output_cost": 0.0008,
+    "fees": 0,
+    "total_cost": 0.0038,
+    "potential_cost": 0.0038,
+    "model_ms": 1250.5,
+}
+_RUN: Final[dict[str, Any]] = {
+    "id": "0192c8a0-5a5a-7a5a-8a5a-000000000001",
+    "parent_run_id": None,
+    "organization_id": "acme",
+    "user_id": "u-1",
+    "session_id": "s-1",
+    "service_type": "workflow",
+    "service_id": "intake",
+    "service_name": "intake",
+    "agent_id": None,
+    "workflow_id": "intake",
+    "panel_id": None,
+    "panel_size": None,
+    "solution_id": None,
+    "status": "ok",
+    "started_at": "2026-11-30T12:00:00+00:00",
+    "ended_at": "2026-11-30T12:00:02+00:00",
+    "error_type": None,
+    "metadata": {},
+}
+
+
+def _node(kind: str, name: str, children: list[Any], **more: Any) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "id": None,
+        "name": name,
+        "status": None,
+        "error_type": None,
+        "started_at": "2026-11-30T12:00:00+00:00",
+        "ended_at": "2026-11-30T12:00:02+00:00",
+        "duration_ms": 2000.0,
+        "agent_id": None,
+        "agent_name": None,
+        "provider": None,
+        "model": None,
+        "run": None,
+        **more,
+        "sums": _SUMS,
+        "children": children,
+    }
+
+
+_LEAF: Final = _node(
+    "call", "gpt-4o", [], id=_CALL["id"], status="ok", agent_id="cardio", provider="openai", model="gpt-4o"
+)
+_EXPLORED: Final = {"day": "2026-11-30", "user": "u-1", "total_cost": 12.345678, "calls": 2100}
+_ROWS: Final[Mapping[str, list[dict[str, Any]]]] = {"calls": [_CALL], "explore": [_EXPLORED]}
 
 EXAMPLES: Final[Mapping[str, Any]] = {
     "overview": {
@@ -66,6 +194,30 @@ EXAMPLES: Final[Mapping[str, Any]] = {
         "forecast": None,
         "unpriced_calls": 0,
     },
+    "calls": [_CALL],
+    "call": _CALL,
+    "runs": [{**_RUN, "duration_ms": 2000.0, "nested_runs": 0, **_SUMS}],
+    "run": {
+        "id": _RUN["id"],
+        "within": [],
+        "calls_told": 1,
+        "root": _node(
+            "run", "intake", [_node("step", "Triage", [_LEAF], id="triage")], id=_RUN["id"], status="ok", run=_RUN
+        ),
+    },
+    "explore": {
+        "since": "2026-11-24T00:00:00+00:00",
+        "until": "2026-12-01T00:00:00+00:00",
+        "timezone": "UTC",
+        "by": ["day", "user"],
+        "measures": ["total_cost", "calls"],
+        "source": "daily_users",
+        "fresh_at": "2026-11-30T12:00:00+00:00",
+        "groups": 1,
+        "total": {"total_cost": 12.345678, "calls": 2100},
+        "rows": [_EXPLORED],
+        "names": {},
+    },
     "performance": {
         "avg_latency_ms": 1250.5,
         "p50_latency_ms": 980.0,
@@ -78,30 +230,39 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     },
 }
 
-_PROBLEMS: Final[Mapping[int, tuple[str, str, str]]] = {
-    401: ("not-signed-in", "Sign in first", "Send Authorization: Bearer with a token that has not expired."),
-    403: ("not-allowed", "This is not for you", "Ask an admin of the organization."),
-    422: ("invalid-request", "The request cannot be understood", "Correct the parts that `errors` names."),
-    429: ("too-many-requests", "Too many requests", "Wait as long as Retry-After says."),
-    503: ("database-unavailable", "The database does not answer", "Try again in a few seconds."),
+_HEADERS: Final = {
+    "ETag": {"schema": {"type": "string"}, "description": "Of If-None-Match, for 304.", "example": 'W/"5f2a"'},
+    "Cache-Control": {"schema": {"type": "string"}, "example": "private, max-age=30"},
+}
+_LINK: Final = {
+    "Link": {
+        "schema": {"type": "string"},
+        "description": "Where there may be more: the next page, rel=next.",
+        "example": '</api/v1/calls?limit=1&after=2026-11-30T12%3A00%3A00%2B00%3A00%2F0192c8a0>; rel="next"',
+    }
 }
 
 
-def answers(model: Any, name: str) -> dict[int | str, dict[str, Any]]:
-    """The answers of a route: what it gives, with the example of that name, and what can go wrong."""
-    good = {"model": model, "description": "The report.", "content": {"application/json": {"example": EXAMPLES[name]}}}
-    return {200: good, **{status: _problem(status, *said) for status, said in _PROBLEMS.items()}}
+def answers(model: Any, name: str, *, paged: bool = False, missing: str = "") -> dict[int | str, dict[str, Any]]:
+    """The answers of a route: what it gives, with the example of that name, and that there may be none (`missing`)."""
+    good = {
+        "model": model,
+        "description": "The answer.",
+        "headers": {**_HEADERS, **(_LINK if paged else {})},
+        "content": {"application/json": {"example": EXAMPLES[name]}},
+    }
+    return {200: good, 304: {"description": "It has not changed."}, **_missing(missing)}
 
 
-def _problem(status: int, kind: str, title: str, hint: str) -> dict[str, Any]:
-    example = {
-        "type": f"urn:vital-tracking:problem:{kind}",
-        "title": title,
-        "status": status,
-        "detail": title,
-        "hint": hint,
-    }
-    return {
-        "description": title,
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}},
-    }
+def csv_answers(name: str) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that gives a file of CSV, with the example of that name."""
+    lines = csv_lines(list(_ROWS[name][0]), ([*row.values()] for row in _ROWS[name]))
+    content = {"text/csv": {"schema": {"type": "string"}, "example": "".join(lines)}}
+    return {200: {"description": "A file, sent as it is read.", "content": content}}
+
+
+def _missing(said: str) -> dict[int | str, dict[str, Any]]:
+    if not said:
+        return {}
+    problem = Problem(404, "not-found", said.rstrip("."), hint="See whether it is spelled right, and is yours to see.")
+    return {404: described(problem, said)}

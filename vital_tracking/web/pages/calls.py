@@ -8,16 +8,14 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from vital_tracking.queries.calls import CALL_COLUMNS, StoredCall, place, place_of, usage_records
+from vital_tracking.queries.calls import StoredCall, place_of, usage_records
 from vital_tracking.queries.filters import Filters
 from vital_tracking.web import numbers
-from vital_tracking.web.asked import Asked
-from vital_tracking.web.page import Column, Page, Part, Row, csv_lines
-from vital_tracking.web.problems import Problem
-from vital_tracking.web.view import LISTED_BY, View
+from vital_tracking.web.listed import LONGEST_SEARCH, calls_as_csv, calls_filters, checked_place
+from vital_tracking.web.page import Column, Page, Part, Row
+from vital_tracking.web.view import View
 
 ROWS: Final = 100
-_A_PAGE: Final = 1_000
 STATUS: Final[Mapping[str, str]] = {
     "ok": "ok",
     "error": "bad",
@@ -29,41 +27,10 @@ STATUS: Final[Mapping[str, str]] = {
 """How the ways a call or a run can end are coloured."""
 
 
-def filters_of(asked: Asked, *, search: str | None = None, unpriced: bool = False) -> Filters:
-    """What was asked, as calls are filtered; a Problem where one filter has several values, or none."""
-    values: dict[str, str] = {}
-    metadata: dict[str, str] = {}
-    for name, wanted in asked.filters.items():
-        if wanted == ("*",):
-            continue
-        if len(wanted) != 1 or wanted[0] is None or (name not in LISTED_BY and not name.startswith("metadata.")):
-            raise Problem(
-                422,
-                "invalid-request",
-                f"Calls cannot be filtered by {name} in this way",
-                hint=f"Give one value of {', '.join(LISTED_BY)} or metadata.KEY.",
-            )
-        if name.startswith("metadata."):
-            metadata[name.removeprefix("metadata.")] = wanted[0]
-        else:
-            values[name] = wanted[0]
-    return Filters(
-        since=asked.period.since,
-        until=asked.period.until,
-        unpriced=unpriced,
-        metadata=metadata,
-        search=search or None,
-        **values,  # type: ignore[arg-type]
-    )
-
-
 def page(view: View, parameters: Mapping[str, str]) -> Page:
     """The newest calls that were asked for, a page at a time."""
-    search, after = parameters.get("q", "").strip()[:200], parameters.get("after")
-    unpriced = parameters.get("unpriced") == "1"
-    found = usage_records(
-        view.store, filters_of(view.asked, search=search, unpriced=unpriced), limit=ROWS, after=checked_place(after)
-    )
+    after, filters = parameters.get("after"), _filters(view, parameters)
+    found = usage_records(view.store, filters, limit=ROWS, after=checked_place(after))
     older = None
     if len(found) == ROWS:
         older = f"{view.path('calls')}?{view.asked.here(after=place_of(found[-1]))}"
@@ -84,8 +51,8 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
         ],
         template="calls.html",
         extra={
-            "search": search,
-            "unpriced": unpriced,
+            "search": filters.search or "",
+            "unpriced": filters.unpriced,
             "older": older,
             "newest": f"{view.path('calls')}?{view.asked.here()}" if after else None,
             "csv": f"{view.path('calls')}?{view.asked.here(format='csv', part='all')}",
@@ -93,38 +60,15 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
     )
 
 
-def checked_place(after: str | None) -> str | None:
-    """A place to go on from; a Problem where it is none."""
-    if after is not None:
-        try:
-            place(after)
-        except ValueError:
-            raise Problem(
-                422,
-                "invalid-request",
-                "There is no such place to go on from",
-                hint="Take `after` from the page before, or leave it out.",
-            ) from None
-    return after
-
-
 def all_as_csv(view: View, parameters: Mapping[str, str]) -> Iterator[str]:
     """All calls that were asked for, in as much memory as a page of them takes."""
-    filters = filters_of(
-        view.asked, search=parameters.get("q", "").strip()[:200], unpriced=parameters.get("unpriced") == "1"
+    return calls_as_csv(view.store, _filters(view, parameters))
+
+
+def _filters(view: View, parameters: Mapping[str, str]) -> Filters:
+    return calls_filters(
+        view.asked, search=parameters.get("q", "").strip()[:LONGEST_SEARCH], unpriced=parameters.get("unpriced") == "1"
     )
-    yield from csv_lines(CALL_COLUMNS, ([row[name] for name in CALL_COLUMNS] for row in every_call(view, filters)))  # type: ignore[literal-required]
-
-
-def every_call(view: View, filters: Filters) -> Iterator[StoredCall]:
-    """The calls page by page, each page after the last call of the one before."""
-    after = None
-    while True:
-        rows = usage_records(view.store, filters, limit=_A_PAGE, after=after)
-        yield from rows
-        if len(rows) < _A_PAGE:
-            return
-        after = place_of(rows[-1])
 
 
 def shown(call: StoredCall) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
@@ -144,12 +143,6 @@ def by_time(
 
 
 def time_column(view: View) -> Column:
-    """The column of a step of time, which leads to the calls of a day."""
-
-    def link(row: Row) -> str | None:
-        day = row.get("day")
-        if not isinstance(day, date):
-            return None
-        return f"{view.path('calls')}?{view.asked.query(days=None, grain=None, since=str(day), until=str(day))}"
-
-    return Column(view.asked.grain, view.asked.grain.capitalize(), "day", link=link)
+    """The column of a step of time, which leads to the calls of its days."""
+    grain = view.asked.grain
+    return Column(grain, grain.capitalize(), "day", link=view.link("calls", grain))

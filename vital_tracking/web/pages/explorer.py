@@ -38,9 +38,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
         for row in found.rows
     ]
     columns = [Column(f"{d}_name", _label(d).capitalize()) for d in dimensions]
-    columns[-1] = Column(
-        columns[-1].name, columns[-1].label, link=view.link("calls", *(d for d in dimensions if d not in TIMES))
-    )
+    columns[-1] = Column(columns[-1].name, columns[-1].label, link=view.link("calls", *dimensions))
     shown = MEASURES[measure]
     measures = [Column(measure, shown.label.capitalize(), _UNITS[shown.unit])]
     measures += [

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from vital_tracking.queries.calls import last_call_at
 from vital_tracking.queries.explore import DIMENSIONS
@@ -15,6 +15,7 @@ from vital_tracking.stores.protocol import Store
 from vital_tracking.web import numbers
 from vital_tracking.web.asked import DAYS, Asked
 from vital_tracking.web.cookies import read_cookie
+from vital_tracking.web.csv import csv_response
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Page
 from vital_tracking.web.parts import parts
@@ -75,12 +76,6 @@ def _csv(page: Page, part_id: str | None) -> Response:
             return csv_response(part.csv(), f"{page.name}-{part.id}.csv")
     offered = ", ".join(part.id for part in page.parts)
     raise Problem(404, "no-such-part", "There is no such part", hint=f"This page has the parts {offered}.")
-
-
-def csv_response(lines: Iterator[str], name: str) -> Response:
-    """Lines of CSV as a file of that name, sent as they come."""
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
 
 
 def _navigation(asked: Asked, root: str) -> list[tuple[str, list[tuple[str, str, str]]]]:

@@ -13,10 +13,11 @@ from starlette.responses import RedirectResponse, Response
 from vital_tracking.queries.calls import call_of
 from vital_tracking.queries.runs import RunUnknown, run_tree
 from vital_tracking.web.access import Asker, Reader, reads
-from vital_tracking.web.asked import AskedParameters
+from vital_tracking.web.asked import AskedParameters, RunsAsked
 from vital_tracking.web.cookies import cookie_lines
+from vital_tracking.web.csv import csv_response
 from vital_tracking.web.pages import calls, explorer, overview, runs, usage
-from vital_tracking.web.pages.frame import THEME, THEMES, answer, csv_response
+from vital_tracking.web.pages.frame import THEME, THEMES, answer
 from vital_tracking.web.problems import Problem
 from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
@@ -46,7 +47,6 @@ def show_calls(request: Request, who: Asker, store: Reader, asked: AskedParamete
     """The calls that were asked for, or all of them as CSV."""
     view = View(store, asked, home(request).rstrip("/"))
     if request.query_params.get("format") == "csv" and request.query_params.get("part") == "all":
-        calls.filters_of(asked)  # what is wrong is said before the answer begins
         return csv_response(calls.all_as_csv(view, request.query_params), "calls.csv")
     return answer(request, who, store, asked, lambda view: calls.page(view, request.query_params))
 
@@ -61,7 +61,7 @@ def show_call(request: Request, who: Asker, store: Reader, asked: AskedParameter
 
 
 @routes.get("/runs", dependencies=[Depends(reads("runs"))])
-def show_runs(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
+def show_runs(request: Request, who: Asker, store: Reader, asked: RunsAsked) -> Response:
     """The newest runs."""
     return answer(request, who, store, asked, lambda view: runs.page(view, request.query_params))
 

@@ -9,12 +9,12 @@ from decimal import Decimal
 from typing import Final
 
 from vital_tracking.queries.run_nodes import RunAround, RunNode
-from vital_tracking.queries.runs import RUN_FILTERS, RunTree, run_place, service_runs
+from vital_tracking.queries.runs import RunTree, run_place, service_runs
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
+from vital_tracking.web.listed import checked_place, runs_filters
 from vital_tracking.web.page import Card, Column, Page, Part, Row
-from vital_tracking.web.pages.calls import STATUS, checked_place, filters_of
-from vital_tracking.web.problems import Problem
+from vital_tracking.web.pages.calls import STATUS
 from vital_tracking.web.view import View
 
 _ROWS: Final = 100
@@ -30,16 +30,8 @@ _KINDS: Final[Mapping[str, str]] = {
 def page(view: View, parameters: Mapping[str, str]) -> Page:
     """The newest runs of a time."""
     after = checked_place(parameters.get("after"))
-    wrong = set(view.asked.filters) - set(RUN_FILTERS)
-    if wrong:
-        raise Problem(
-            422,
-            "invalid-request",
-            f"Runs cannot be filtered by {min(wrong)}",
-            hint=f"Filter by {', '.join(RUN_FILTERS[2:])}.",
-        )
     nested = parameters.get("nested") == "1" or bool(view.asked.filters)
-    rows = service_runs(view.store, filters_of(view.asked), limit=_ROWS, after=after, nested=nested)
+    rows = service_runs(view.store, runs_filters(view.asked), limit=_ROWS, after=after, nested=nested)
     more = f"{view.path('runs')}?{view.asked.here(after=run_place(rows[-1]))}" if len(rows) == _ROWS else None
     return Page(
         "runs",
