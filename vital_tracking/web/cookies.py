@@ -33,7 +33,12 @@ def read_cookie(request: Request, name: str) -> str:
 def cookie_lines(name: str, value: str, *, path: str, secure: bool, max_age: int | None) -> list[str]:
     """Set-Cookie lines for a value of any length; for an empty one, those that take the cookie away."""
     if not _PLAIN.fullmatch(value) or len(value) > _AT_ONCE * _MOST_PARTS:
-        raise Problem(502, "unusable-token", "The identity provider sent a token that no cookie can hold")
+        raise Problem(
+            502,
+            "unusable-token",
+            "The identity provider sent a token that no cookie can hold",
+            hint="Put less into its claims.",
+        )
     rest = f"; Path={path}; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
     kept = f"; Max-Age={max_age}" if max_age is not None else ""
     lines = []

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 from anyio import to_thread
 from limits.errors import StorageError
@@ -23,6 +23,9 @@ from vital_tracking.web.settings import WebSettings
 _log = logging.getLogger("vital_tracking")
 
 _FAILED_SIGN_INS: Final = RateLimitItemPerHour(10, multiples=1, namespace="vital-failed")
+_PATIENCE: Final[dict[str, Any]] = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0}
+"""How long, in seconds, a request waits to be counted. A Redis that hangs must not hang the pages."""
+
 _FAILED_FROM_ONE_PLACE: Final = RateLimitItemPerHour(200, multiples=1, namespace="vital-failed-from")
 
 
@@ -113,7 +116,7 @@ def _storage(settings: WebSettings) -> Storage:
         _log.warning("REDIS_URL is set, but redis is not installed: each process counts requests by itself")
         return MemoryStorage()
     try:
-        storage = storage_from_string(url.get_secret_value(), wrap_exceptions=True)
+        storage = storage_from_string(url.get_secret_value(), wrap_exceptions=True, **_PATIENCE)
     except Exception:  # noqa: BLE001 - the library's error holds the URL, and with it the password
         storage = None
     if not isinstance(storage, Storage) or isinstance(storage, MemoryStorage):

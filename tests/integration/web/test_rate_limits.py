@@ -11,8 +11,11 @@ from pydantic import SecretStr
 
 from tests.integration.web.conftest import MONITORING, Clock, Issuer, Make, bearer, client
 from tests.sql.helpers import ADMIN, ALICE, BOB, CAROL
+from tests.support.redis import running_redis
 from vital_tracking.errors import SettingsError
 from vital_tracking.web.operator import OperatorLink
+from vital_tracking.web.problems import Problem
+from vital_tracking.web.rate_limits import RateLimits
 from vital_tracking.web.settings import WebSettings
 
 STATUS = "/api/v1/status"
@@ -82,3 +85,31 @@ def test_an_address_of_redis_that_cannot_be_used_is_named_and_not_shown(
         assert refused.value.__cause__ is None
     assert "secret-word" not in caplog.text
     assert WebSettings(redis_url=SecretStr("secret-word")).__repr__() == "WebSettings(...)"
+
+
+async def test_processes_that_share_a_redis_count_together(caplog: pytest.LogCaptureFixture) -> None:
+    """If this failed, a team with four workers would let everybody ask four times as often; or an outage of Redis stop all."""
+    with running_redis() as url:
+        settings = WebSettings(redis_url=SecretStr(url), organization_requests=7)
+        one, other = RateLimits(settings), RateLimits(settings)
+        for number in range(120):
+            await (one, other)[number % 2].count(ALICE)
+        for limits in (one, other):
+            with pytest.raises(Problem) as refused:
+                await limits.count(ALICE)
+            assert refused.value.status == 429
+            assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
+            await limits.count(BOB)
+        for number in range(7):
+            await (one, other)[number % 2].count_organizations(["acme"])
+        for limits in (one, other):
+            with pytest.raises(Problem, match="organization"):
+                await limits.count_organizations(["acme"])
+        for limits in (one, other) * 5:
+            await limits.sign_in_failed("ada@example.com", "192.0.2.1")
+        with pytest.raises(Problem, match="sign-ins"):
+            await one.check_sign_in("ada@example.com", "192.0.2.1")
+    with caplog.at_level(logging.WARNING):
+        await one.count(ALICE)
+    assert "Redis does not answer" in caplog.text
+    assert url not in caplog.text

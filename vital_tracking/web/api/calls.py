@@ -63,5 +63,7 @@ def call(store: Reader, call_id: UUID) -> Response:
     """A call with all that is known of it."""
     found = call_of(store, call_id)
     if found is None:
-        raise Problem(404, "no-such-call", "There is no such call, or none that you may see")
+        raise Problem(
+            404, "no-such-call", "There is no such call, or none that you may see", hint="Find it among the calls."
+        )
     return ExactJSON(found, max_age=_MAX_AGE_S)

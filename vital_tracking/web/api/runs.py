@@ -52,6 +52,10 @@ def run(
         tree = run_tree(store, run_id, max_calls=max_calls)
     except RunUnknown as unknown:
         raise Problem(
-            404, "no-such-run", "There is no such run, or none that you may see", detail=str(unknown)
+            404,
+            "no-such-run",
+            "There is no such run, or none that you may see",
+            detail=str(unknown),
+            hint="Find it among the runs.",
         ) from None
     return ExactJSON(tree, max_age=_MAX_AGE_S)

@@ -56,7 +56,9 @@ def show_call(request: Request, who: Asker, store: Reader, asked: AskedParameter
     """One call."""
     found = call_of(store, call_id)
     if found is None:
-        raise Problem(404, "no-such-call", "There is no such call, or none that you may see")
+        raise Problem(
+            404, "no-such-call", "There is no such call, or none that you may see", hint="Find it among the calls."
+        )
     return answer(request, who, store, asked, lambda view: calls.one(view, call_id, found))
 
 
@@ -73,7 +75,11 @@ def show_run(request: Request, who: Asker, store: Reader, asked: AskedParameters
         tree = run_tree(store, run_id)
     except RunUnknown as unknown:
         raise Problem(
-            404, "no-such-run", "There is no such run, or none that you may see", detail=str(unknown)
+            404,
+            "no-such-run",
+            "There is no such run, or none that you may see",
+            detail=str(unknown),
+            hint="Find it among the runs.",
         ) from None
     return answer(request, who, store, asked, lambda view: runs.tree_page(view, tree))
 
