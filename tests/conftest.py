@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ hypothesis.settings.register_profile("vital", deadline=None)
 hypothesis.settings.load_profile("vital")
 
 _names = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Ctrl-C ends what it ends in a terminal, also where the tests were started in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -52,7 +52,7 @@ SAMPLES = {
     "sort": "'calls'",
     "access": """'{"operation": "read"}'""",
     "after_created_at": "now() - interval '3 days'",
-    "after_id": "gen_random_uuid()",
+    "after_id": "'80000000-0000-7000-8000-000000000000'",
     "agent": "'cardio'",
     "agent_id": "'cardio'",
     "agent_tier": "'tier_1'",

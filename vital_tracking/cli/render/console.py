@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,7 @@ from vital_tracking.queries.csv import plain, safe_cell
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 
 _BAR: Final = 16
+_LEAST_TEXT: Final = 10
 
 
 def say(text: str) -> None:
@@ -58,9 +60,37 @@ def share_bar(spent: Decimal, granted: Decimal, limit: Decimal) -> Text:
     return Text.assemble((gone, colour), (shade * held, "cyan"), (dot * (_BAR - len(gone) - held), "dim"))
 
 
+class FoldingTable(Table):
+    """A table that shows each row as a list of its cells where the terminal is too narrow for columns: nothing is cut off."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The columns, or where they do not fit a list a row."""
+        if sum(self._least_widths()) + 2 * (len(self.columns) - 1) <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        if self.title:
+            yield Text(str(self.title), "bold")
+        for number, cells in enumerate(zip(*(column.cells for column in self.columns), strict=True)):
+            if number:
+                yield Text()
+            grid = Table.grid(padding=(0, 2))
+            grid.style = self.rows[number].style or ""
+            grid.add_column(style="bold", overflow="fold", max_width=options.max_width // 2)
+            grid.add_column(overflow="fold")
+            for column, cell in zip(self.columns, cells, strict=True):
+                grid.add_row(column.header, cell)
+            yield grid
+
+    def _least_widths(self) -> Iterable[int]:
+        """The columns' least widths: a number stays on one line, text is folded no narrower than a few letters."""
+        for column in self.columns:
+            widest = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+            yield widest if column.no_wrap else min(widest, _LEAST_TEXT)
+
+
 def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:
     """A table; each column is its heading and whether it is a number, set to the right. Text in cells is shown as it is."""
-    made = Table(
+    made = FoldingTable(
         title=Text(printable(title)),
         title_justify="left",
         title_style="bold",
