@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from decimal import ROUND_DOWN, Decimal
+from typing import Final
+
+_FINEST: Final = 12
 
 
-def amount_text(value: Decimal, metric: str, *, exact: bool = False) -> str:
+def amount_text(value: Decimal, metric: str, *, exact: bool = False, rounding: str = ROUND_DOWN) -> str:
     """An amount of a budget's metric, without its unit: $4.02, 4,020.
 
-    Rounded to cents, below ten cents to two significant digits, always towards zero: an amount just below a limit never reads
-    as if it had reached it. `exact` keeps every digit.
+    Rounded to cents, below ten cents to two significant digits, towards zero: an amount just below a limit never reads as if it
+    had reached it. Nothing but 0 reads as 0. `exact` keeps every digit; `rounding` is one of decimal's, for what stands at no
+    limit.
     """
     sign, value = ("-" if value < 0 else ""), abs(value)
     if not exact:
         places = max(2, 1 - value.adjusted()) if value and metric == "cost_usd" else 2
-        value = value.quantize(Decimal(1).scaleb(-min(places, 12)), rounding=ROUND_DOWN)
+        if value.adjusted() >= -_FINEST:
+            places = min(places, _FINEST)
+        value = value.quantize(Decimal(1).scaleb(-places), rounding=rounding)
     whole, _, fraction = format(value, ",f").partition(".")
     fraction = fraction.rstrip("0")
     if metric == "cost_usd":

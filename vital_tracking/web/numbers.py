@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -14,8 +14,8 @@ NOTHING: Final = "\N{EN DASH}"
 
 
 def usd(value: Decimal | None) -> str:
-    """An amount of US dollars in cents, below ten cents in two significant digits; never rounded to 0."""
-    return NOTHING if value is None else amount_text(value, "cost_usd")
+    """An amount of US dollars in cents, below ten cents in two significant digits, halves to even; never rounded to 0."""
+    return NOTHING if value is None else amount_text(value, "cost_usd", rounding=ROUND_HALF_EVEN)
 
 
 def usd_exact(value: Decimal | None) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from vital_tracking.queries.explore import TIMES, Explored, Filters, Period, explore
 from vital_tracking.stores import Store
 from vital_tracking.web.asked import Asked
-from vital_tracking.web.page import Row
+from vital_tracking.web.page import Part, Row
 
 MEASURES = (
     "calls", "failed_calls", "blocked_calls", "unpriced_calls", "estimated_calls", "total_tokens", "total_cost", "success_rate",
@@ -31,11 +31,17 @@ _DAYS_OF: Final[Mapping[str, Callable[[date], date]]] = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A reader's view: `root` is the path under which the application is mounted."""
+    """A reader's view: `root` is the path under which the application is mounted, `part` the only part that is wanted."""
 
     store: Store
     asked: Asked
     root: str = ""
+    part: str | None = None
+
+    def parts(self, builders: Mapping[str, Callable[[], Part]]) -> list[Part]:
+        """The parts of a page by their ids, or the wanted one alone: then nothing is asked for the others."""
+        wanted = {self.part} & builders.keys() or builders.keys()
+        return [build() for name, build in builders.items() if name in wanted]
 
     def explore(
         self,

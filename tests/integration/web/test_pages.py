@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from tests.integration.web.history import READERS, Open, Row, total
 from tests.sql.helpers import ALICE, call_id
+from vital_tracking.web import view
 from vital_tracking.web.pages.frame import NAVIGATION
 from vital_tracking.web.pages.usage import SUBJECTS
 
@@ -255,3 +256,19 @@ def test_links_of_a_page_to_itself_keep_what_was_asked_of_it(opened: Open) -> No
     assert browser.get(f"/explore{csv_of}").text.splitlines()[0].startswith("user_name,model_name,calls")
     users = next(href for href in re.findall(r'href="(/users[^"]*)"', text))
     assert "measure" not in users
+
+
+@pytest.mark.parametrize(("path", "part"), [("", "models"), ("", "hours"), ("agents", "agents"), ("users", "days")])
+def test_a_csv_asks_for_its_part_alone(opened: Open, monkeypatch: pytest.MonkeyPatch, path: str, part: str) -> None:
+    """If this failed, a file of ten lines would take as long as the whole page."""
+    browser = opened("operator")
+    asked = []
+    explore = view.explore
+    monkeypatch.setattr(view, "explore", lambda *given, **more: asked.append(given) or explore(*given, **more))
+    assert table(browser, path, part)
+    assert len(asked) == 1
+
+
+def test_an_agent_is_called_by_its_name(opened: Open) -> None:
+    """If this failed, the page of an agent would be about an id that nobody knows."""
+    assert "<h1>Legal counsel (legal)</h1>" in page(opened("operator"), "agents?days=30&agent=legal")

@@ -103,7 +103,7 @@ def test_an_alert_is_one_sentence(changes: dict[str, Any], message: str) -> None
         ("1234567.891", "cost_usd", "$1,234,567.89"),
         ("0", "cost_usd", "$0.00"),
         ("-0.5", "cost_usd", "-$0.50"),
-        ("0.0000000000000001", "cost_usd", "$0.00"),
+        ("0.0000000000000001", "cost_usd", "$0.0000000000000001"),
         ("1E+3", "tokens", "1,000"),
     ],
 )

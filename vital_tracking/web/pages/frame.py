@@ -50,9 +50,10 @@ NAVIGATION: Final = (
 def answer(request: Request, who: Identity, store: Store, asked: Asked, build: Callable[[View], Page]) -> Response:
     """A page as HTML, or one of its parts as CSV where the URL asks for that."""
     root = home(request).rstrip("/")
-    page = build(View(store, asked, root))
     if request.query_params.get("format") == "csv":
-        return _csv(page, request.query_params.get("part"))
+        part = request.query_params.get("part")
+        return _csv(build(View(store, asked, root, part or "")), part)
+    page = build(View(store, asked, root))
     theme = read_cookie(request, THEME)
     return parts(request).rendering.page(
         request,

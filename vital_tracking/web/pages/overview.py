@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
+from functools import cache, partial
 from typing import Any, Final
 
 from vital_tracking.queries.explore import Explored
@@ -39,6 +41,8 @@ _NOTHING: Final = Part(
 
 def page(view: View) -> Page:
     """The overview of a time."""
+    if view.part in _parts(view, None):
+        return Page("overview", "", "", parts=view.parts(_parts(view, None)))
     now = view.explore(measures=_TOTALS)
     before = view.explore(period=view.asked.period.before(), measures=_TOTALS)
     ahead = month_end(view.store, view.asked.period, view.asked.filters)
@@ -47,27 +51,30 @@ def page(view: View) -> Page:
         "What is spent, and on what?",
         _lead(now, view.asked.period.first_day, ahead),
         cards=_cards(view, now, before),
-        parts=_parts(view, ahead) if now.total["calls"] else [_NOTHING],
+        parts=view.parts(_parts(view, ahead)) if now.total["calls"] else [_NOTHING],
         notices=notices(now.total),
     )
 
 
-def _parts(view: View, ahead: Forecast | None) -> list[Part]:
-    steps = by_time(view, _COURSES)
-    return [
-        _cost_by_day(view, steps, ahead),
-        ranking(view, "services", "Cost by service", "service", chart="doughnut"),
-        _calls_by_day(view, steps),
-        ranking(view, "calls-by-service", "Calls by service", "service", chart="bars", order_by="calls"),
-        *_hours(view),
-        _latency(view, steps),
-        _caches(view, steps),
-        ranking(view, "providers", "Cost by provider", "provider", chart="doughnut", top=7),
-        ranking(view, "frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
-        ranking(view, "models", "Cost by model", "model", chart="bars", top=10),
-        ranking(view, "agents", "Cost by agent", "agent", chart="bars", top=10),
-        ranking(view, "users", "The ten dearest users", "user", rows=10, wide=True),
-    ]
+def _parts(view: View, ahead: Forecast | None) -> dict[str, Callable[[], Part]]:
+    steps = cache(lambda: by_time(view, _COURSES))
+    hours = cache(lambda: _hours(view))
+    rank = partial(partial, ranking, view)
+    return {
+        "cost": lambda: _cost_by_day(view, steps(), ahead),
+        "services": rank("services", "Cost by service", "service", chart="doughnut"),
+        "calls": lambda: _calls_by_day(view, steps()),
+        "calls-by-service": rank("calls-by-service", "Calls by service", "service", chart="bars", order_by="calls"),
+        "hours": lambda: hours()[0],
+        "week": lambda: hours()[1],
+        "latency": lambda: _latency(view, steps()),
+        "caches": lambda: _caches(view, steps()),
+        "providers": rank("providers", "Cost by provider", "provider", chart="doughnut", top=7),
+        "frameworks": rank("frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
+        "models": rank("models", "Cost by model", "model", chart="bars", top=10),
+        "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10),
+        "users": rank("users", "The ten dearest users", "user", rows=10, wide=True),
+    }
 
 
 def notices(total: Any) -> list[str]:

@@ -5,11 +5,12 @@ Each shows all values of its dimension, and one of them where the URL names it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
-from vital_tracking.queries.explore import ANY
+from vital_tracking.queries.explore import ANY, Explored
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.page import Card, Chart, Column, Page, Part
@@ -88,34 +89,51 @@ SUBJECTS: Final[Mapping[str, Subject]] = {subject.name: subject for subject in _
 def page(view: View, name: str) -> Page:
     """The page of a subject, about all of its values or, where the URL names one, about that."""
     subject = SUBJECTS[name]
-    key = subject.dimensions[0]
-    one = next((view.asked.only[d] for d in reversed(subject.dimensions) if d in view.asked.only), None)
+    about = next((d for d in reversed(subject.dimensions) if d in view.asked.only), None)
+    one = view.asked.only[about] if about else None
     if subject.needs is not None and subject.needs not in view.asked.filters:
         view = replace(view, asked=view.asked.filtered(**{subject.needs: ANY}))
+    parts = view.parts(_parts(view, subject, one))
+    if view.part is not None:
+        return Page(name, "", "", parts=parts)
     total = view.explore(
+        *([about] if about else []),
         measures=("calls", "failed_calls", "unpriced_calls", "estimated_calls", "total_tokens", "total_cost", "success_rate",
                   "p50_latency_ms", "p95_latency_ms", "cache_savings"),
     )  # fmt: skip
-    parts: list[Part] = []
-    if one is None:
-        parts.append(_by_day(view, key))
-        parts.append(ranking(view, name, subject.about, *subject.dimensions, page=name, wide=True))
-    else:
-        parts.append(_by_day(view, None))
-        parts += [
-            ranking(view, f"by-{dimension}", _by(dimension), dimension, top=20)
-            for dimension in subject.of_one
-            if dimension not in view.asked.only
-        ]
     return Page(
         name,
-        subject.question if one is None else one,
+        subject.question if about is None or one is None else _called(total, about, one),
         _lead(subject, one, total.total),
         cards=_cards(view, total.total),
         parts=parts,
         notices=notices(total.total),
         crumbs=[] if one is None else [(subject.about, f"{view.path(name)}?{view.asked.query(subject.dimensions)}")],
     )
+
+
+def _called(found: Explored, dimension: str, one: str) -> str:
+    """How one thing is called: by its newest name where it has one, with the id beside."""
+    name = found.names.get(dimension, {}).get(one, one)
+    return name if name == one else f"{name} ({one})"
+
+
+def _parts(view: View, subject: Subject, one: str | None) -> dict[str, Callable[[], Part]]:
+    if one is None:
+        return {
+            "days": partial(_by_day, view, subject.dimensions[0]),
+            subject.name: partial(
+                ranking, view, subject.name, subject.about, *subject.dimensions, page=subject.name, wide=True
+            ),
+        }
+    return {
+        "days": partial(_by_day, view, None),
+        **{
+            f"by-{dimension}": partial(ranking, view, f"by-{dimension}", _by(dimension), dimension, top=20)
+            for dimension in subject.of_one
+            if dimension not in view.asked.only
+        },
+    }
 
 
 def _by(dimension: str) -> str:
