@@ -7,6 +7,7 @@ from typing import Final
 
 from vital_tracking.queries.calls import CALL_COLUMNS, every_call, place
 from vital_tracking.queries.filters import Filters
+from vital_tracking.queries.runs import RunUnknown
 from vital_tracking.stores import Store
 from vital_tracking.web.asked import Asked
 from vital_tracking.web.csv import csv_lines
@@ -45,6 +46,18 @@ def checked_place(after: str | None) -> str | None:
                 hint="Take `after` from the page before, or leave it out.",
             ) from None
     return after
+
+
+def no_such_run(unknown: RunUnknown) -> Problem:
+    """That an id is no run's, or the beginning of several."""
+    several = f"Several begin so: {', '.join(unknown.candidates)}." if unknown.candidates else None
+    return Problem(
+        404,
+        "no-such-run",
+        "There is no such run, or none that you may see",
+        detail=several,
+        hint="Write more of the id." if several else "Find it among the runs.",
+    )
 
 
 def calls_as_csv(store: Store, filters: Filters) -> Iterator[str]:

@@ -17,11 +17,13 @@ from pydantic import SecretStr
 from tests.integration.stores.test_supabase_access import empty
 from tests.integration.web.conftest import bearer, client
 from tests.integration.web.test_access import routes
+from tests.integration.web.ways_in import OPEN, addresses
 from tests.sql.access_world import calls_in
 from tests.sql.helpers import a_call, connect, record
 from tests.support.supabase_lite import SupabaseLite
 from vital_tracking.settings import Settings
 from vital_tracking.web import create_app
+from vital_tracking.web.rate_limits import RateLimits
 from vital_tracking.web.settings import WebSettings
 
 pytestmark = pytest.mark.timeout(300)
@@ -138,6 +140,40 @@ def test_everybody_is_told_what_is_theirs_and_no_more(
         (actor, None, "refused") for actor in ids.values()
     }
     assert {line["database_role"] for line in lines} == {"service_role"}
+
+
+def test_every_address_answers_everybody_with_what_is_theirs(
+    app: FastAPI, people: dict[str, Person], lite: SupabaseLite
+) -> None:
+    """If this failed, a page would be missing over Supabase, or show a customer another's calls."""
+    with connect(lite.database_url) as connection:
+        ids = {
+            row["id"]: row["number"]
+            for row in connection.execute(
+                "select id::text, (log(total_cost) + 1)::integer as number from token_usage_logs"
+            ).fetchall()
+        }
+    app.state.vital.limits = RateLimits(WebSettings(user_requests=10_000, organization_requests=10_000))
+    for number, (name, person) in enumerate(people.items()):
+        browser = by_token(app, person)
+        hidden = {one for one, call in ids.items() if call not in SEEN[name]}
+        for path in addresses(app)[number :: len(people)]:  # each is asked by one of them
+            answer = browser.get(path)
+            assert answer.status_code in (200, 303, 403, 404, 422), (name, path, answer.text[:300])
+            assert not [one for one in hidden if one in answer.text], (name, path)
+            assert not [
+                other["email"] for other in people.values() if other is not person and other["email"] in answer.text
+            ]
+        listed = browser.get("/api/v1/calls").json()
+        assert {ids[call["id"]] for call in listed} == SEEN[name]
+        assert browser.get("/api/v1/explore?measure=calls&by=user").json()["total"]["calls"] == len(SEEN[name])
+        for one, call in ids.items():
+            assert browser.get(f"/api/v1/calls/{one}").status_code == (200 if call in SEEN[name] else 404)
+    nobody = client(app, headers={"apikey": lite.service_key})
+    for path in addresses(app):
+        answer = nobody.get(path)
+        told = path in OPEN or path.startswith("/static")
+        assert told or answer.status_code in (303, 401, 403, 404), (path, answer.status_code)
 
 
 def test_anonymous_visitors_are_told_nothing(app: FastAPI, people: dict[str, Person], lite: SupabaseLite) -> None:

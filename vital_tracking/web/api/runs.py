@@ -13,8 +13,7 @@ from vital_tracking.web.access import Reader, reads
 from vital_tracking.web.api.examples import answers
 from vital_tracking.web.api.pages import After, Limit, page_of
 from vital_tracking.web.asked import RunsAsked
-from vital_tracking.web.listed import checked_place, runs_filters
-from vital_tracking.web.problems import Problem
+from vital_tracking.web.listed import checked_place, no_such_run, runs_filters
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
 
@@ -51,11 +50,5 @@ def run(
     try:
         tree = run_tree(store, run_id, max_calls=max_calls)
     except RunUnknown as unknown:
-        raise Problem(
-            404,
-            "no-such-run",
-            "There is no such run, or none that you may see",
-            detail=str(unknown),
-            hint="Find it among the runs.",
-        ) from None
+        raise no_such_run(unknown) from None
     return ExactJSON(tree, max_age=_MAX_AGE_S)

@@ -16,6 +16,7 @@ from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.asked import AskedParameters, RunsAsked
 from vital_tracking.web.cookies import cookie_lines
 from vital_tracking.web.csv import csv_response
+from vital_tracking.web.listed import no_such_run
 from vital_tracking.web.pages import calls, explorer, overview, runs, usage
 from vital_tracking.web.pages.frame import THEME, THEMES, answer
 from vital_tracking.web.problems import Problem
@@ -74,13 +75,7 @@ def show_run(request: Request, who: Asker, store: Reader, asked: AskedParameters
     try:
         tree = run_tree(store, run_id)
     except RunUnknown as unknown:
-        raise Problem(
-            404,
-            "no-such-run",
-            "There is no such run, or none that you may see",
-            detail=str(unknown),
-            hint="Find it among the runs.",
-        ) from None
+        raise no_such_run(unknown) from None
     return answer(request, who, store, asked, lambda view: runs.tree_page(view, tree))
 
 
