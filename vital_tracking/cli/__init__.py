@@ -7,7 +7,7 @@ import sys
 
 def main() -> None:
     """Run the command line; without the extra `cli`, say how to get it."""
-    from vital_tracking.errors import MissingExtra, VitalError
+    from vital_tracking.errors import MissingExtra, StoreUnavailable, VitalError
 
     try:
         from vital_tracking.cli.app import app
@@ -19,5 +19,6 @@ def main() -> None:
     try:
         app()
     except VitalError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        hint = " To see what names this database: vital-tracking status" if isinstance(error, StoreUnavailable) else ""
+        print(f"error: {error}{hint}", file=sys.stderr)  # noqa: T201
         sys.exit(1)

@@ -63,7 +63,9 @@ def test_an_unreachable_database_is_one_line(cli: Cli) -> None:
     commands = (["calls"], ["prices", "list"], ["migrate"])
     with ThreadPoolExecutor(len(commands)) as pool:
         for done in pool.map(lambda command: cli(*command, VITAL_DATABASE_URL=UNREACHABLE), commands):
-            assert "unavailable" in refused(done)
+            told = refused(done)
+            assert "unavailable" in told
+            assert told.rstrip().endswith("vital-tracking status")
 
 
 def test_a_database_without_migrations_is_one_line(cli: Cli, empty_database: str) -> None:
