@@ -11,13 +11,13 @@ def main() -> None:
 
     try:
         from vital_tracking.cli.app import app
-    except ImportError as error:
+
+        app()
+    except ImportError as error:  # of the command line itself, or of the command that was called
         if error.name is None or error.name.partition(".")[0] not in ("typer", "rich"):
             raise
         print(f"error: {MissingExtra('cli', 'The command vital-tracking')}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
-    try:
-        app()
     except VitalError as error:
         hint = " To see what names this database: vital-tracking status" if isinstance(error, StoreUnavailable) else ""
         print(f"error: {error}{hint}", file=sys.stderr)  # noqa: T201
