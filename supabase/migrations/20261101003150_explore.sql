@@ -40,7 +40,8 @@ insert into vital_private.usage_dimensions (position, name, of_call, of_sums, na
 (13, 'session', 'call.session_id', null, null, null, 'The session: a conversation or thread.'),
 (14, 'service', 'call.service_type', 's.service_type', null, null, 'The service.'),
 (
-  15, 'kind', 'case call.call_type when ''embedding'' then ''embeddings'' else ''llm'' end', 'case s.call_type when ''embedding'' then ''embeddings'' else ''llm'' end', null, null,
+  15, 'kind', 'case call.call_type when ''embedding'' then ''embeddings'' else ''llm'' end',
+  'case s.call_type when ''embedding'' then ''embeddings'' else ''llm'' end', null, null,
   'What was called: llm (chat and completion) or embeddings.'
 ),
 (16, 'agent', 'call.agent_id', 's.agent_id', 'agent_name', 'agent_name', 'The agent.'),
