@@ -227,7 +227,7 @@ begin
     select vital_private.adding_to(
       a,
       format(
-        '(select organization_id, day, null::text as user_id, service_type, %s
+        '(select organization_id, day, null::text as user_id, service_type, call_type, %s
           from public.usage_aggregations_daily_users
           where user_id = $1 and ($2 is null or organization_id = $2) and calls <> 0)',
         array_to_string(vital_private.kept_measures(), ', ')

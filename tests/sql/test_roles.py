@@ -189,6 +189,7 @@ EXECUTABLE = {
             "vital_private.call_grouping",
             "vital_private.check_administered",
             "vital_private.check_times",
+            "vital_private.columns_of",
             "vital_private.explored_json",
             "vital_private.filter_column",
             "vital_private.first_of_days",
