@@ -51,6 +51,7 @@ READABLE = {
     "public.mv_user_service_usage": {"service_role"},
     "public.mv_workflow_efficiency": {"service_role"},
     "public.organization_members": {"authenticated", "service_role"},
+    "public.saved_reports": {"authenticated", "service_role"},
     "public.retention_policies": {"authenticated", "service_role"},
     "public.service_performance_metrics": {"authenticated", "service_role"},
     "public.service_runs": {"authenticated", "service_role"},
@@ -153,6 +154,9 @@ EXECUTABLE = {
     **dict.fromkeys(
         (
             "public.add_member_v1",
+            "public.remove_report_v1",
+            "public.save_report_v1",
+            "public.saved_reports_v1",
             "public.agent_success_rate",
             "public.change_member_v1",
             "public.calls_v1",
@@ -184,7 +188,11 @@ EXECUTABLE = {
             # What these functions, which run with the rights of their caller, need: calendars, histograms, texts of queries.
             "vital_private.all_latencies",
             "vital_private.check_given",
+            "vital_private.by_a_user",
             "vital_private.change_member",
+            "vital_private.owner_of_reports",
+            "vital_private.remove_report",
+            "vital_private.save_report",
             "vital_private.call_filter",
             "vital_private.call_grouping",
             "vital_private.check_administered",

@@ -18,13 +18,14 @@ from vital_tracking.web import sign_in, static_files, status
 from vital_tracking.web.api import usage
 from vital_tracking.web.operator import OperatorLink
 from vital_tracking.web.pages import routes as pages
+from vital_tracking.web.pages import saved
 from vital_tracking.web.parts import Parts
 from vital_tracking.web.problems import problem_of
 from vital_tracking.web.responses import exact_json, finished, problem_response
 from vital_tracking.web.route import problem_page
 from vital_tracking.web.settings import WebSettings
 
-ROUTERS: Final = (status.routes, sign_in.routes, static_files.routes, usage.routes, pages.routes)
+ROUTERS: Final = (status.routes, sign_in.routes, static_files.routes, usage.routes, pages.routes, saved.routes)
 """The routes of all parts; a part adds its own here."""
 
 

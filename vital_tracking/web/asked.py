@@ -22,6 +22,8 @@ MOST_DAYS: Final = 90
 _LONGEST: Final = 3660
 _TIME: Final = ("days", "since", "until", "timezone", "grain")
 _OWN: Final = ("measure", "by", "then", "q", "unpriced", "nested")
+PARAMETERS: Final = frozenset((*_TIME, *_OWN, *FILTERED))
+"""All parameters of pages, beside `metadata.KEY`."""
 
 
 @dataclass(frozen=True, slots=True)
