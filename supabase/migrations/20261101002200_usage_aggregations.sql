@@ -1,13 +1,13 @@
 -- Sums of calls. They are kept by the statement that changes the calls, whoever inserts, reprices or deletes them and in whichever way,
 -- so at every commit the sums are those of the rows (docs/decisions/0023).
 --
--- Five tables, each of which holds every call once (the last one: every call of a panel or workflow), so each adds up to the same
--- bill. Their grains were chosen by measuring how many rows they hold for a hundred calls (docs/decisions/0022):
---   usage_aggregations_daily_totals   day, organization, service                                                        0.9
---   usage_aggregations_hourly_totals  hour, organization, service                                                       5
---   usage_aggregations_daily_users    day, organization, user, service                                                  8
---   usage_aggregations_daily_agents   day, organization, service, agent, tier, framework, provider, model, message type 30
---   usage_aggregations_daily_parts    day, organization, service, panel, seat, workflow, step, agent                    17
+-- Five tables, each of which holds every call once, so each adds up to the same bill. Their grains were chosen by measuring how many
+-- rows they hold for a hundred calls (docs/decisions/0022):
+--   usage_aggregations_daily_totals   day, organization, service                                                                   0.9
+--   usage_aggregations_hourly_totals  hour, organization, service                                                                  5
+--   usage_aggregations_daily_users    day, organization, user, service, call type                                                  8
+--   usage_aggregations_daily_agents   day, organization, service, agent, tier, framework, provider, model, message type, call type 30
+--   usage_aggregations_daily_parts    day, organization, service, panel, seat, workflow, step, agent                               20
 -- Hours and days are those of UTC. The columns of measures are added by vital_private.build_usage_aggregations() below.
 
 create table public.usage_aggregations_hourly_totals (
@@ -32,14 +32,16 @@ create table public.usage_aggregations_daily_agents (
   framework text,
   provider text,
   model text,
-  message_type text
+  message_type text,
+  call_type text
 ) with (fillfactor = 70);
 
 create table public.usage_aggregations_daily_users (
   day date not null,
   organization_id text,
   user_id text,
-  service_type text
+  service_type text,
+  call_type text
 ) with (fillfactor = 70);
 
 create table public.usage_aggregations_daily_parts (
@@ -58,9 +60,9 @@ create table public.usage_aggregations_daily_parts (
 comment on table public.usage_aggregations_hourly_totals is 'Calls by hour (UTC), organization and service.';
 comment on table public.usage_aggregations_daily_totals is 'Calls by day (UTC), organization and service.';
 comment on table public.usage_aggregations_daily_agents is
-'Calls by day (UTC), organization, service, agent, tier, framework, provider, model, message type.';
-comment on table public.usage_aggregations_daily_users is 'Calls by day (UTC), organization, user and service.';
-comment on table public.usage_aggregations_daily_parts is 'Calls of panels and workflows by day (UTC), seat or step, and agent.';
+'Calls by day (UTC), organization, service, agent, tier, framework, provider, model, message type, call type.';
+comment on table public.usage_aggregations_daily_users is 'Calls by day (UTC), organization, user, service and call type.';
+comment on table public.usage_aggregations_daily_parts is 'Calls by day (UTC), service, seat of a panel or step of a workflow, and agent.';
 comment on column public.usage_aggregations_daily_agents.agent_name is 'A name that the agent had on that day.';
 
 create unique index usage_aggregations_hourly_totals_key on public.usage_aggregations_hourly_totals
@@ -68,9 +70,9 @@ create unique index usage_aggregations_hourly_totals_key on public.usage_aggrega
 create unique index usage_aggregations_daily_totals_key on public.usage_aggregations_daily_totals
 (organization_id, day, service_type) nulls not distinct;
 create unique index usage_aggregations_daily_agents_key on public.usage_aggregations_daily_agents
-(organization_id, day, service_type, agent_id, agent_tier, framework, provider, model, message_type) nulls not distinct;
+(organization_id, day, service_type, agent_id, agent_tier, framework, provider, model, message_type, call_type) nulls not distinct;
 create unique index usage_aggregations_daily_users_key on public.usage_aggregations_daily_users
-(organization_id, day, user_id, service_type) nulls not distinct;
+(organization_id, day, user_id, service_type, call_type) nulls not distinct;
 create unique index usage_aggregations_daily_parts_key on public.usage_aggregations_daily_parts
 (organization_id, day, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id) nulls not distinct;
 
@@ -82,28 +84,27 @@ create index usage_aggregations_daily_users_time on public.usage_aggregations_da
 create index usage_aggregations_daily_parts_time on public.usage_aggregations_daily_parts (day, organization_id);
 create index usage_aggregations_daily_users_user on public.usage_aggregations_daily_users (user_id, day);
 
--- The tables for those who fill them: the key in the order of its index, the second column being the bucket of time; the names, of
--- which any value of the group will do; and which calls belong there.
+-- The tables for those who fill them: the key in the order of its index, the second column being the bucket of time; and the names, of
+-- which any value of the group will do.
 create table vital_private.usage_aggregations (
   position smallint not null unique,
   target text not null primary key,
   keys text[] not null,
-  names text[] not null default '{}',
-  condition text not null default 'true'
+  names text[] not null default '{}'
 );
 
-insert into vital_private.usage_aggregations (position, target, keys, names, condition) values
-(1, 'usage_aggregations_hourly_totals', '{organization_id, hour_start, service_type}', '{}', 'true'),
-(2, 'usage_aggregations_daily_totals', '{organization_id, day, service_type}', '{}', 'true'),
+insert into vital_private.usage_aggregations (position, target, keys, names) values
+(1, 'usage_aggregations_hourly_totals', '{organization_id, hour_start, service_type}', '{}'),
+(2, 'usage_aggregations_daily_totals', '{organization_id, day, service_type}', '{}'),
 (
   3, 'usage_aggregations_daily_agents',
-  '{organization_id, day, service_type, agent_id, agent_tier, framework, provider, model, message_type}', '{agent_name}', 'true'
+  '{organization_id, day, service_type, agent_id, agent_tier, framework, provider, model, message_type, call_type}', '{agent_name}'
 ),
-(4, 'usage_aggregations_daily_users', '{organization_id, day, user_id, service_type}', '{}', 'true'),
+(4, 'usage_aggregations_daily_users', '{organization_id, day, user_id, service_type, call_type}', '{}'),
 (
   5, 'usage_aggregations_daily_parts',
   '{organization_id, day, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id}',
-  '{agent_name, workflow_step_name}', 'coalesce(u.panel_id, u.workflow_id, u.workflow_step) is not null'
+  '{agent_name, workflow_step_name}'
 );
 
 select vital_private.restrict_relation('vital_private.usage_aggregations');
@@ -172,7 +173,7 @@ as $$
       select
         date_bin('1 hour', call.created_at, '2000-01-01 00:00:00+00') as hour_start, (call.created_at at time zone 'UTC')::date as day,
         call.organization_id, call.user_id, call.service_type, call.agent_id, call.agent_name, call.agent_tier, call.framework,
-        call.provider, call.model, call.message_type, call.panel_id, call.panel_position, call.workflow_id, call.workflow_step,
+        call.provider, call.model, call.message_type, call.call_type, call.panel_id, call.panel_position, call.workflow_id, call.workflow_step,
         call.workflow_step_name, %s
       from %s as call
     )$query$,
@@ -193,7 +194,7 @@ as $$
   select format(
     'insert into public.%I as known (%s)
     select %s
-    from %s as u where %s group by %s order by %s
+    from %s as u group by %s order by %s
     on conflict (%s) do update set %s',
     aggregation.target,
     array_to_string(aggregation.keys || aggregation.names || m.measures, ', '),
@@ -204,7 +205,6 @@ as $$
       ', '
     ),
     source,
-    aggregation.condition,
     array_to_string(array(select generate_series(1, cardinality(aggregation.keys))), ', '),
     -- Any order will do if everybody uses it; this one is the cheapest to compare.
     array_to_string(
@@ -263,7 +263,7 @@ declare
   );
   -- Everything by which the aggregations without seats and steps group.
   folded constant text[] :=
-    '{hour_start, day, organization_id, user_id, service_type, agent_id, agent_name, agent_tier, framework, provider, model, message_type}';
+    '{hour_start, day, organization_id, user_id, service_type, agent_id, agent_name, agent_tier, framework, provider, model, message_type, call_type}';
   measures constant text[] := vital_private.kept_measures();
   kept record;
   aggregation vital_private.usage_aggregations;
@@ -306,10 +306,9 @@ begin
       columns.list,
       aggregation.target,
       case when 'user_id' <> all(aggregation.keys) then format(
-        ' union all select %s from %s as u where %s',
+        ' union all select %s from %s as u',
         columns.list,
-        vital_private.measured($calls$(select o.* from vital_private.own_calls() as o where (select current_user) = 'authenticated')$calls$),
-        aggregation.condition
+        vital_private.measured($calls$(select o.* from vital_private.own_calls() as o where (select current_user) = 'authenticated')$calls$)
       ) end
     )
     from (
@@ -373,7 +372,7 @@ $body$
           vital_private.adding_to(
             a,
             case
-              when a.condition = 'true' then 'unnest(folded)'
+              when a.keys <@ folded then 'unnest(folded)'
               else vital_private.measured(sources ->> operation, operation <> 'insert')
             end
           ) || ';', E'\n  ' order by a.target desc

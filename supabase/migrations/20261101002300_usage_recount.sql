@@ -70,14 +70,14 @@ begin
         from (
           select %2$s, %4$s from public.%5$I as b where %6$s
           union all
-          select %2$s, %7$s from %8$s as u where %9$s
+          select %2$s, %7$s from %8$s as u
         ) as both_sides
         where not exists (
           select from vital_private.usage_backfill as f where f.day = (both_sides.%1$I at time zone 'UTC')::date
         )
         group by %2$s
       ) as d
-      where (%10$s) <> (%11$s)
+      where (%9$s) <> (%10$s)
       order by d.%1$I desc
       limit 100
     $query$,
@@ -89,7 +89,6 @@ begin
     vital_private.bucket_between(aggregation),
     array_to_string(array(select format('-u.%I', m) from unnest(measures) as m), ', '),
     vital_private.measured('(select * from public.token_usage_logs where created_at >= $1 and created_at < $2)'),
-    aggregation.condition,
     array_to_string(array(select format('d.%I', m) from unnest(measures) as m), ', '),
     array_to_string(array_fill('0'::text, array[cardinality(measures)]), ', ')
   ) using since, until;

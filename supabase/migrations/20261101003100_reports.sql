@@ -30,6 +30,7 @@ create function public.cost_breakdown(
 language plpgsql
 stable
 set search_path = ''
+set work_mem = '64MB'
 set statement_timeout = '8s'
 set jit = off
 as $$

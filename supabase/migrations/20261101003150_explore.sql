@@ -20,7 +20,7 @@ create table vital_private.usage_dimensions (
 
 comment on table vital_private.usage_dimensions is 'By what usage_explore_v1 groups and filters.';
 comment on column vital_private.usage_dimensions.of_call is 'Its value for a row `call` of token_usage_logs.';
-comment on column vital_private.usage_dimensions.of_sums is 'Its column in the aggregations that have it; NULL: only calls do.';
+comment on column vital_private.usage_dimensions.of_sums is 'Its value for a row `s` of aggregations that have these columns; NULL: only calls do.';
 comment on column vital_private.usage_dimensions.of_time is 'Of times: its value for u.local, the time by the clocks of the zone, and u.at.';
 comment on column vital_private.usage_dimensions.needs_hours is 'Of times: whether days are not enough.';
 comment on column vital_private.usage_dimensions.name_of_call is 'The column of calls with a name for people, which may change.';
@@ -35,32 +35,35 @@ insert into vital_private.usage_dimensions (position, name, of_time, needs_hours
 (6, 'hour_of_day', 'extract(hour from u.local)::integer', true, 'Its hour of the day: 0 to 23.');
 
 insert into vital_private.usage_dimensions (position, name, of_call, of_sums, name_of_call, name_of_sums, about) values
-(11, 'organization', 'call.organization_id', 'organization_id', null, null, 'The organization.'),
-(12, 'user', 'call.user_id', 'user_id', null, null, 'The user.'),
+(11, 'organization', 'call.organization_id', 's.organization_id', null, null, 'The organization.'),
+(12, 'user', 'call.user_id', 's.user_id', null, null, 'The user.'),
 (13, 'session', 'call.session_id', null, null, null, 'The session: a conversation or thread.'),
-(14, 'service', 'call.service_type', 'service_type', null, null, 'The service.'),
+(14, 'service', 'call.service_type', 's.service_type', null, null, 'The service.'),
 (
-  15, 'kind', 'case call.call_type when ''embedding'' then ''embeddings'' else ''llm'' end', null, null, null,
+  15, 'kind', 'case call.call_type when ''embedding'' then ''embeddings'' else ''llm'' end',
+  'case s.call_type when ''embedding'' then ''embeddings'' else ''llm'' end', null, null,
   'What was called: llm (chat and completion) or embeddings.'
 ),
-(16, 'agent', 'call.agent_id', 'agent_id', 'agent_name', 'agent_name', 'The agent.'),
-(17, 'tier', 'call.agent_tier', 'agent_tier', null, null, 'The tier of the agent.'),
+(16, 'agent', 'call.agent_id', 's.agent_id', 'agent_name', 'agent_name', 'The agent.'),
+(17, 'tier', 'call.agent_tier', 's.agent_tier', null, null, 'The tier of the agent.'),
 (18, 'role', 'call.agent_role', null, null, null, 'The role of the agent.'),
-(19, 'workflow', 'call.workflow_id', 'workflow_id', null, null, 'The workflow.'),
-(20, 'step', 'call.workflow_step', 'workflow_step', 'workflow_step_name', 'workflow_step_name', 'The step of the workflow.'),
-(21, 'panel', 'call.panel_id', 'panel_id', null, null, 'The panel.'),
-(22, 'seat', 'call.panel_position', 'panel_position', null, null, 'The seat of the panel.'),
+(19, 'workflow', 'call.workflow_id', 's.workflow_id', null, null, 'The workflow.'),
+(20, 'step', 'call.workflow_step', 's.workflow_step', 'workflow_step_name', 'workflow_step_name', 'The step of the workflow.'),
+(21, 'panel', 'call.panel_id', 's.panel_id', null, null, 'The panel.'),
+(22, 'seat', 'call.panel_position', 's.panel_position', null, null, 'The seat of the panel.'),
 (23, 'solution', 'call.solution_id', null, null, null, 'The solution.'),
-(24, 'provider', 'call.provider', 'provider', null, null, 'The provider of the model.'),
-(25, 'model', 'call.model', 'model', null, null, 'The model that answered.'),
-(26, 'framework', 'call.framework', 'framework', null, null, 'The framework that made the call.'),
-(27, 'message_type', 'call.message_type', 'message_type', null, null, 'The kind of message, as the application names it.'),
+(24, 'provider', 'call.provider', 's.provider', null, null, 'The provider of the model.'),
+(25, 'model', 'call.model', 's.model', null, null, 'The model that answered.'),
+(26, 'framework', 'call.framework', 's.framework', null, null, 'The framework that made the call.'),
+(27, 'message_type', 'call.message_type', 's.message_type', null, null, 'The kind of message, as the application names it.'),
 (28, 'status', 'call.status', null, null, null, 'How the call ended.'),
 (29, 'error', 'call.error_type', null, null, null, 'The class of its error.'),
 (
   30, 'endpoint',
   'case when call.workflow_step is not null then concat_ws(''/'', coalesce(call.workflow_id, ''workflow''), call.workflow_step)
-    else concat_ws(''/'', call.service_type, call.agent_id) end', null, null, null,
+    else concat_ws(''/'', call.service_type, call.agent_id) end',
+  'case when s.workflow_step is not null then concat_ws(''/'', coalesce(s.workflow_id, ''workflow''), s.workflow_step)
+    else concat_ws(''/'', s.service_type, s.agent_id) end', null, null,
   'What was called: service/agent or workflow/step.'
 ),
 (31, 'run', 'call.service_run_id', null, null, null, 'The service run.');
@@ -94,6 +97,16 @@ as $$
       or (m.fraction is not null and k.unit = 'histogram')
     )
   )
+$$;
+
+-- The columns of a row `s` that an expression reads; NULL: there is no expression.
+create function vital_private.columns_of(expression text) returns text[]
+language sql
+immutable
+strict
+set search_path = ''
+as $$
+  select array(select c[1] from regexp_matches(expression, '\ms\.(\w+)', 'g') as c)
 $$;
 
 -- These measures of a row `s` of sums as JSON: amounts as text, so that no client turns them into floats, everything else as numbers.
@@ -273,10 +286,9 @@ begin
     select a.target into source
     from vital_private.usage_aggregations as a
     cross join lateral (select 'hour_start' = any(a.keys) as hourly) as h
-    where a.condition = 'true'
-      and not exists (
+    where not exists (
         select from unnest(chosen) as d
-        where case when d.of_time is null then (d.of_sums = any(a.keys)) is not true else d.needs_hours and not h.hourly end
+        where case when d.of_time is null then (vital_private.columns_of(d.of_sums) <@ a.keys) is not true else d.needs_hours and not h.hourly end
       )
       and (not by_users or 'user_id' = any(a.keys))
       and first_at = date_trunc(case when h.hourly then 'hour' else 'day' end, first_at, 'UTC')
@@ -322,7 +334,7 @@ begin
       )
     );
   else
-    select string_agg(vital_private.has_one_of(format('s.%I', d.of_sums), filters -> d.name), ' and ') into conditions
+    select string_agg(vital_private.has_one_of('(' || d.of_sums || ')', filters -> d.name), ' and ') into conditions
     from unnest(chosen) as d
     where filters ? d.name;
     row_source := format(
@@ -337,7 +349,7 @@ begin
       timezone,
       case when source = 'usage_aggregations_hourly_totals' then 's.hour_start' else 's.day::timestamp at time zone ''UTC''' end,
       case when by_users then 's.user_id' else 'null::text' end,
-      (select string_agg(format(', s.%I as %I', d.of_sums, 'd_' || d.name), '') from unnest(chosen) as d where d.of_sums is not null)
+      (select string_agg(format(', %s as %I', d.of_sums, 'd_' || d.name), '') from unnest(chosen) as d where d.of_sums is not null)
       || coalesce((
         select string_agg(format(', s.%I as %I', d.name_of_sums, 'n_' || d.name), '') from unnest(chosen) as d
         where d.name_of_sums is not null
@@ -377,7 +389,9 @@ begin
       folded as materialized (
         select %9$s, coalesce(r.place > $4, false) as others, %10$s as active_users %8$s
         from added as u
-        left join ranked as r on $4 is not null and r.value is not distinct from %7$s
+        -- The first half can be hashed, the second tells none and '' apart.
+        left join ranked as r
+          on $4 is not null and coalesce(r.value::text, '') = coalesce((%7$s)::text, '') and r.value is not distinct from %7$s
         group by %11$s
       )
 
@@ -469,5 +483,5 @@ comment on function public.usage_explore_v1(timestamptz, timestamptz, text[], js
 'What calls come to by any dimensions, filtered by any, from the smallest sums that hold it, else from the calls: as whoever asks may see.';
 
 select vital_private.restrict_functions(
-  api => '{usage_explore_v1}', helpers => '{kept_for, explored_json, has_whole_hours, has_one_of, latency_bucket}'
+  api => '{usage_explore_v1}', helpers => '{kept_for, columns_of, explored_json, has_whole_hours, has_one_of, latency_bucket}'
 );

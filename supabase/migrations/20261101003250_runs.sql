@@ -545,6 +545,7 @@ declare
   key_list text; -- each key followed by a comma
   answer json;
 begin
+  perform vital_private.check_times(since, until);
   if since is null or until is null then
     raise exception 'A report needs to know from when until when: since and until.' using errcode = '22023';
   end if;
@@ -709,6 +710,7 @@ declare
   answer json;
 begin
   perform vital_private.check_administered(organization);
+  perform vital_private.check_times(since, until);
   if organization is null or since is null or until is null then
     raise exception 'An invoice needs an organization, and from when until when: since and until.' using errcode = '22023';
   end if;

@@ -177,6 +177,7 @@ declare
   first_day constant date := (coalesce(since, now() - interval '7 days') at time zone 'UTC')::date;
   last_day constant date := ((coalesce(until, now()) - interval '1 microsecond') at time zone 'UTC')::date;
 begin
+  perform vital_private.check_times(since, until);
   return query
   with subjects as materialized (
     select u.subject, u.organization_id, u.id, u.days

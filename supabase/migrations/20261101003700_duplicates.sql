@@ -37,6 +37,7 @@ as $$
 begin
   since := coalesce(since, now() - interval '7 days');
   until := coalesce(until, now());
+  perform vital_private.check_times(since, until);
   max_rows := coalesce(max_rows, 50);
   return query
   with repeated as materialized (

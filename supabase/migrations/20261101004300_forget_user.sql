@@ -227,7 +227,7 @@ begin
     select vital_private.adding_to(
       a,
       format(
-        '(select organization_id, day, null::text as user_id, service_type, %s
+        '(select organization_id, day, null::text as user_id, service_type, call_type, %s
           from public.usage_aggregations_daily_users
           where user_id = $1 and ($2 is null or organization_id = $2) and calls <> 0)',
         array_to_string(vital_private.kept_measures(), ', ')
@@ -317,6 +317,8 @@ begin
     delete from public.organization_members as m
     where m.user_id = who and (organization is null or m.organization_id = organization);
     get diagnostics members = row_count;
+    delete from public.saved_reports as s
+    where (organization is null and s.owner = who) or s.asked @> jsonb_build_array(jsonb_build_array('user', who));
     sums := vital_private.forget_sums(who, organization);
     perform vital_private.forget_in_audit(who, organization);
     total := total || own || jsonb_build_object('memberships', members, 'sums', sums);

@@ -9,10 +9,10 @@ import sys
 import textwrap
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
-from typer.main import get_command
 
 import vital_tracking
 from tests.acceptance.helpers import run, run_commands
@@ -20,7 +20,8 @@ from tests.integration.helpers import Rows
 from tests.support.folders import REPOSITORY
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.attribution import ALLOWED_METADATA
-from vital_tracking.cli.app import app
+from vital_tracking.cli.app import COMMANDS
+from vital_tracking.cli.lazy import load
 from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
 from vital_tracking.core.pricing import DEFAULT_MODELS
 from vital_tracking.environment import KNOWN, LIBPQ
@@ -207,9 +208,14 @@ def test_the_commands_of_the_pages_run(page: str, demo_database: str, tmp_path: 
         assert (code, err) == (0, ""), f"{arguments}: {out}{err}"
 
 
+def loaded(name: str) -> Any:
+    """The command of that name, with its options."""
+    return load(name, COMMANDS[name][0])
+
+
 def understood(arguments: list[str]) -> None:
     """Check that a command that is not run exists, with its options; psql takes what its own program takes."""
-    command = get_command(app).commands[arguments[0]]
+    command = loaded(arguments[0])
     options = {option for parameter in command.params for option in parameter.opts}
     unknown = {word for word in arguments[1:] if word.startswith("-")} - options
     assert not unknown or arguments[0] == "psql", unknown
@@ -221,7 +227,7 @@ def test_every_command_that_the_runbook_names_is_there() -> None:
     assert len(named) > 30
     for text in named:
         arguments = shlex.split(text)
-        command = get_command(app)
+        command, arguments = loaded(arguments[0]), arguments[1:]
         while arguments and (found := getattr(command, "commands", {}).get(arguments[0])):
             command, arguments = found, arguments[1:]
         assert not hasattr(command, "commands"), text
@@ -230,8 +236,8 @@ def test_every_command_that_the_runbook_names_is_there() -> None:
 
 
 def test_the_readme_names_every_command() -> None:
-    for name in get_command(app).commands:
-        assert f"| `vital-tracking {name}` |" in PAGES["README.md"]
+    for name in COMMANDS:
+        assert PAGES["README.md"].count(f"| `vital-tracking {name}` |") == 1, name
 
 
 # Settings

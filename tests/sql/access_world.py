@@ -189,6 +189,8 @@ def make_world(connection: Connection) -> World:
     """Members, prices, budgets and a grant, runs and calls of this moment, and a week in which everything was free."""
     for member in MEMBERS:
         connection.execute("insert into organization_members values (%s, %s, %s)", member)
+    for owner in (ALICE, None):
+        connection.execute("insert into saved_reports (owner, name, asked) values (%s, 'by model', '[]')", [owner])
     connection.execute("select add_model_price_v1(%s)", [json.dumps({"model": "m", "input_usd_per_mtok": "1"})])
     ids = {
         number: set_budget(connection, total_limit="0.5", alert_thresholds=["1"], **budget)["id"]
@@ -452,6 +454,13 @@ QUESTIONS = [
         lambda rows, _: {(row["organization_id"], row["user_id"]) for row in rows},
         lambda reader: reader.members,
     ),
+    Question(
+        "saved_reports",
+        column("owner"),
+        lambda reader: (
+            {ALICE, None} if reader.is_service else {owner for owner in (ALICE,) if {"sub": owner} == reader.claims}
+        ),
+    ),
     Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {10} if reader.is_admin else {0}),
     Question("service_performance_metrics", cost(), own_and_administered),
     Question("service_runs", lambda rows, _: {int(row["id"][2:]) for row in rows}, own_and_administered),
@@ -615,5 +624,9 @@ QUESTIONS = [
         {"organization_id": "acme", "user_id": ALICE, "service_type": "workflow"},
     ),
 ]
-# Functions that signed-in users may call and that read nothing; what those of members change, test_members.py asks as everybody.
-PURE = {"latency_percentile", "latency_percentiles", "add_member_v1", "change_member_v1", "remove_member_v1"}
+# Functions that signed-in users may call and that read nothing of others; what those of members and of saved reports change,
+# test_members.py and test_saved_reports.py ask as everybody.
+PURE = {
+    "latency_percentile", "latency_percentiles", "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
+    "save_report_v1", "remove_report_v1",
+}  # fmt: skip

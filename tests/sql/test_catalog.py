@@ -45,6 +45,8 @@ OWN_AUTH_TOO = FUNCTIONS.replace("in (", "in ('auth', ")
 TRUSTED = (
     "vital_private.administered_organizations",
     "vital_private.change_member",
+    "vital_private.remove_report",
+    "vital_private.save_report",
     "vital_private.limit_for",
     "vital_private.rows_kept_since",
     "vital_private.subject",

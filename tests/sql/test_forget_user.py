@@ -58,7 +58,8 @@ BILL = """
 SUMS = {
     "hourly_totals": "hour_start, organization_id, service_type",
     "daily_totals": "day, organization_id, service_type",
-    "daily_agents": "day, organization_id, service_type, agent_id, agent_tier, framework, provider, model, message_type",
+    "daily_agents": "day, organization_id, service_type, agent_id, agent_tier, framework, provider, model, message_type,"
+    " call_type",
     "daily_users": "day, organization_id, service_type",
     "daily_parts": "day, organization_id, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id",
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from tests.sql.helpers import Connection, Row, a_call, acting_as, call, call_id, record
-from vital_tracking.queries.catalogue import BREAKDOWNS, DIMENSIONS, GROUPINGS, MEASURES
+from vital_tracking.core.breakdowns import BREAKDOWNS, DIMENSIONS
+from vital_tracking.queries.catalogue import GROUPINGS, MEASURES
 
 TABLES = ("hourly_totals", "daily_totals", "daily_agents", "daily_users", "daily_parts")
 YESTERDAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)

@@ -24,8 +24,9 @@ KEYS = {
         "provider",
         "model",
         "message_type",
+        "call_type",
     ),
-    "usage_aggregations_daily_users": ("organization_id", "day", "user_id", "service_type"),
+    "usage_aggregations_daily_users": ("organization_id", "day", "user_id", "service_type", "call_type"),
     "usage_aggregations_daily_parts": (
         "organization_id",
         "day",
@@ -172,10 +173,6 @@ def wanted(calls: list[Row], table: str) -> Sums:
     for call in calls:
         started: datetime = call["created_at"].astimezone(UTC)
         facts = {**call, "day": started.date(), "hour_start": started.replace(minute=0, second=0, microsecond=0)}
-        if table == "usage_aggregations_daily_parts" and (
-            facts["panel_id"] is facts["workflow_id"] is facts["workflow_step"] is None
-        ):
-            continue
         into = sums[tuple(facts[name] for name in KEYS[table])]
         for name, value in measures_of(call).items():
             into[name] = EXACT.add(into[name], value)

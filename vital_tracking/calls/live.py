@@ -74,6 +74,7 @@ class LiveCall:
         "below",
         "blocked_by",
         "call_type",
+        "cancelled_on_waking",
         "context",
         "default",
         "echoes",
@@ -159,6 +160,7 @@ class LiveCall:
         self.langsmith: tuple[Any, Any] | None = None  # the trace id and the project of its run tree
         self.tree: ref[Any] | None = None  # LangSmith's run tree around it
         self.task: ref[Any] | None = None  # the asyncio task that it began in
+        self.cancelled_on_waking = False  # its task was cancelled between the end of that wait and its next step
         self.waiter: Any = None  # the future on which its task waited while it was started in a thread
         self.attempt: int | None = None
         self.below: LiveCall | None = None
@@ -199,7 +201,7 @@ class LiveCall:
     @property
     def not_made(self) -> bool:
         """Whether its task was cancelled while it waited for the start, which ran in a thread: the model was never asked."""
-        return self.waiter is not None and self.waiter.cancelled()
+        return self.waiter is not None and (self.cancelled_on_waking or self.waiter.cancelled())
 
     @property
     def scope_metadata(self) -> Mapping[str, Any]:
@@ -218,8 +220,7 @@ class LiveCall:
         self.vanished.append(self.key)
 
     def outlived(self) -> Status | None:
-        """How the call must have ended, where what it began in has ended without a word of it: a run of LangSmith's, of which no
-        event is told, or an asyncio task. None where neither has."""
+        """How the call must have ended, where what it began in (LangSmith's run, a task) has ended without a word of it."""
         ends: list[Status] = []
         if self.task is not None and ((task := self.task()) is None or task.done()):
             ends.append("cancelled" if task is None or task.cancelled() else "abandoned")

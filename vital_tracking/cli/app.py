@@ -5,54 +5,88 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from vital_tracking import __version__
-from vital_tracking.cli import calls, dashboard, demo, doctor, embedded, invoice, members, migrate, psql, runs, status
-from vital_tracking.cli.budgets import alerts, why
-from vital_tracking.cli.budgets import command as budgets
-from vital_tracking.cli.data import archive, backfill, backup, export, forget, refresh, reprice, retention
-from vital_tracking.cli.prices import command as prices
-from vital_tracking.cli.report import command as report
-from vital_tracking.cli.spool import command as spool
+from vital_tracking.cli.lazy import commands_of
+
+COMMANDS: Final = {
+    "dashboard": ("dashboard:dashboard", "Show what was spent, by whom and on what, in the browser."),
+    "demo": ("demo:demo", "Run the four services on the embedded PostgreSQL and show what they cost."),
+    "status": (
+        "status:status",
+        "Show which database is configured, and every setting with where it comes from; secrets are masked.",
+    ),
+    "doctor": (
+        "doctor:doctor",
+        "Check settings, store, migrations, prices, delivery and sums; say what is wrong and how to mend it.",
+    ),
+    "migrate": ("migrate:migrate", "Apply the migrations that the database has not seen."),
+    "calls": ("calls:calls", "Show recent calls, the newest first: who, what for, tokens, cost, time, outcome."),
+    "runs": (
+        "runs:runs",
+        "Show service runs, the newest first: turns, panels, workflows and solutions, with calls, cost, time and outcome.",
+    ),
+    "run": (
+        "runs:run",
+        "Show a service run as it was: the runs in it, their steps, nodes and attempts, seats of panels, and every call.",
+    ),
+    "why": (
+        "budgets.why:why",
+        "Say why calls were blocked: which budget, what was spent and held at that moment, and the command that mends it.",
+    ),
+    "report": ("report.command:report", "Show what calls cost: an overview, or one report of it."),
+    "invoice": (
+        "invoice:invoice_command",
+        "Show what an organization used in a month: every service and model, fees apart, and what has no price.",
+    ),
+    "reprice": ("data.reprice:reprice", "Price the calls that had no known price."),
+    "refresh": (
+        "data.refresh:refresh",
+        "Refresh the materialized views (mv_service_costs and the rest), and say how long each took; make partitions ahead.",
+    ),
+    "backfill": (
+        "data.backfill:backfill",
+        "Fill the sums that reports are made of from the calls, day by day, the newest day first.",
+    ),
+    "export": ("data.export:export", "Write calls, or sums of them, to a CSV or Parquet file."),
+    "archive": (
+        "data.archive:archive",
+        "Write old months of calls to Parquet files, one a month: token_usage_logs_2026_07.parquet.",
+    ),
+    "backup": ("data.backup:backup", "Write the configured database, the embedded one or a PostgreSQL, to one file."),
+    "restore": (
+        "data.backup:restore",
+        "Fill an empty database from a backup: all of it or, where something goes wrong, nothing.",
+    ),
+    "forget-user": (
+        "data.forget:forget_user",
+        "Forget a user: calls are merged by the minute without the person, and what was the person's own is removed.",
+    ),
+    "psql": ("psql:psql", "Open the configured database in psql: the PostgreSQL that is set, else the embedded one."),
+    "stop": ("embedded:stop", "Stop the embedded PostgreSQL, which otherwise goes on running for the next process."),
+    "retention": ("data.retention:app", "Retention: how long what is kept, and deleting what has had its time."),
+    "prices": ("prices.command:app", "The team's own prices, over those of genai-prices."),
+    "budgets": ("budgets.command:app", "Budgets: what may be spent, by whom, and what happens at the limit."),
+    "members": ("members:app", "Members of organizations: who sees what of it, and who may change that."),
+    "alerts": ("budgets.alerts:app", "Alerts: thresholds of budgets that were crossed."),
+    "spool": (
+        "spool.command:app",
+        "The spool: calls on disk until the database has them, and rows that the database refused.",
+    ),
+}
+"""Where each command stands in this package, and the first sentence of its help."""
 
 app = typer.Typer(
+    cls=commands_of(COMMANDS),
     name="vital-tracking",
     help="What every LangChain and LangGraph call costs, in a database that you own.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-app.command("dashboard")(dashboard.dashboard)
-app.command("demo")(demo.demo)
-app.command("status")(status.status)
-app.command("doctor")(doctor.doctor)
-app.command("migrate")(migrate.migrate)
-app.command("calls")(calls.calls)
-app.command("runs")(runs.runs)
-app.command("run")(runs.run)
-app.command("why")(why.why)
-app.command("report")(report.report)
-app.command("invoice")(invoice.invoice_command)
-app.command("reprice")(reprice.reprice)
-app.command("refresh")(refresh.refresh)
-app.command("backfill")(backfill.backfill)
-app.command("export")(export.export)
-app.command("archive")(archive.archive)
-app.command("backup")(backup.backup)
-app.command("restore")(backup.restore)
-app.command("forget-user")(forget.forget_user)
-app.add_typer(retention.app, name="retention")
-app.add_typer(prices.app, name="prices")
-app.add_typer(budgets.app, name="budgets")
-app.add_typer(members.app, name="members")
-app.add_typer(alerts.app, name="alerts")
-app.add_typer(spool.app, name="spool")
-app.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(psql.psql)
-app.command("stop")(embedded.stop)
 
 
 def _version(show: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -11,8 +12,8 @@ import typer
 from vital_tracking.cli.render import filters
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say
-from vital_tracking.cli.render.options import named, zone
-from vital_tracking.cli.render.session import Csv, Json, opened
+from vital_tracking.cli.render.options import zone
+from vital_tracking.cli.render.session import Csv, Json, one_organization, opened
 from vital_tracking.cli.render.times import days_text, month
 from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.queries.invoice import Invoice, InvoiceLine, invoice
@@ -27,7 +28,7 @@ _CSV: Final = (
 
 def invoice_command(
     month_: Annotated[str, typer.Argument(metavar="MONTH", help="Such as 2026-11.")],
-    organization: Annotated[str, typer.Option(help="Whose.")],
+    organization: Annotated[str | None, typer.Option(help="Whose; by default that of VITAL_ORGANIZATION_ID.")] = None,
     timezone: filters.Timezone = _UTC,
     json_: Json = False,
     csv_: Csv = False,
@@ -44,9 +45,10 @@ def invoice_command(
     """
     zoned = timezone if timezone == _UTC else zone(timezone)
     since, until = month(month_, zoned)
+    whose = one_organization(organization)
     with opened() as store:
         try:
-            bill = invoice(store, named(organization, "--organization"), since=since, until=until, timezone=zoned)
+            bill = invoice(store, whose, since=since, until=until, timezone=zoned)
         except StoreRejected as error:
             if error.sqlstate != _GONE:
                 raise
@@ -69,7 +71,10 @@ def _show(bill: Invoice) -> None:
     days = days_text(bill.since, bill.until, bill.timezone)
     say(printable(f"Invoice for organization {bill.organization}, {days} ({bill.timezone})"))
     if not bill.lines:
-        say("Nothing was used. Which organizations there are: vital-tracking report organizations")
+        if bill.since > datetime.now(UTC):
+            say("The month has not begun.")
+        else:
+            say("Nothing was used. Which organizations there are: vital-tracking report organizations")
         return
     console.print(fitted("", _COLUMNS, list(_lines(bill))))
     if bill.unpriced_calls:

@@ -9,7 +9,7 @@ import typer
 
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
 from vital_tracking.cli.render.options import named, words
-from vital_tracking.cli.render.session import Csv, Json, Yes, opened
+from vital_tracking.cli.render.session import Csv, Json, Yes, one_organization, opened
 from vital_tracking.errors import VitalError
 from vital_tracking.queries.members import (
     ROLES,
@@ -20,7 +20,6 @@ from vital_tracking.queries.members import (
     members,
     remove_member,
 )
-from vital_tracking.settings import Settings
 
 app = typer.Typer(
     help="Members of organizations: who sees what of it, and who may change that.",
@@ -83,7 +82,7 @@ def add(
       vital-tracking members add u-2 --organization acme --role admin
     """
     with opened() as store:
-        _tell(lambda: add_member(store, _organization(organization), named(user, "USER"), role), json_=json_)
+        _tell(lambda: add_member(store, one_organization(organization), named(user, "USER"), role), json_=json_)
 
 
 @app.command("promote")
@@ -101,7 +100,7 @@ def promote(
       vital-tracking members promote u-1 --organization acme --to auditor
     """
     with opened() as store:
-        _tell(lambda: change_member(store, _organization(organization), user, to), json_=json_)
+        _tell(lambda: change_member(store, one_organization(organization), user, to), json_=json_)
 
 
 @app.command("demote")
@@ -119,7 +118,7 @@ def demote(
       vital-tracking members demote u-1 --organization acme
     """
     with opened() as store:
-        _tell(lambda: change_member(store, _organization(organization), user, to, force=force), json_=json_)
+        _tell(lambda: change_member(store, one_organization(organization), user, to, force=force), json_=json_)
 
 
 @app.command("remove")
@@ -136,18 +135,11 @@ def remove(
     Examples:
       vital-tracking members remove u-1 --organization acme
     """
-    whose = _organization(organization)
+    whose = one_organization(organization)
     if not yes:
         typer.confirm(f"Remove {user} from organization {whose}?", abort=True)
     with opened() as store:
         _tell(lambda: remove_member(store, whose, user, force=force), json_=json_)
-
-
-def _organization(given: str | None) -> str:
-    organization = given if given is not None else Settings.from_env().organization_id
-    if organization is None:
-        raise typer.BadParameter("of which organization? --organization acme, or set VITAL_ORGANIZATION_ID")
-    return named(organization, "--organization")
 
 
 def _tell(change: Callable[[], MemberChange], *, json_: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Final
 from urllib.parse import urlsplit
 
 import typer
@@ -13,6 +14,9 @@ from vital_tracking.errors import SettingsError, StoreNotReady
 from vital_tracking.settings import Settings
 from vital_tracking.stores import direct_store
 from vital_tracking.stores.programs import command_for, find_program
+
+CONTEXT_SETTINGS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""What psql takes is passed on to it."""
 
 
 def psql(context: typer.Context) -> None:

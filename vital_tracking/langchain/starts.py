@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 from weakref import ref
 
@@ -69,4 +70,17 @@ class BegunCalls:
 
 
 def _note_waiter(call: LiveCall, task: asyncio.Task[Any]) -> None:
-    call.waiter = getattr(task, "_fut_waiter", None)
+    call.waiter = waiter = getattr(task, "_fut_waiter", None)
+    if waiter is not None:
+        waiter.add_done_callback(partial(_note_step, call, task, task.cancelling()))
+
+
+def _note_step(call: LiveCall, task: asyncio.Task[Any], cancelling: int, _waiter: object) -> None:
+    """The task has just gone on after its wait, as it was told of its end before us: was it cancelled in between?
+
+    Where it was, that is raised out of the start. Who catches it at once, as `asyncio.timeout` does, takes the request back, but
+    then the run's id is gone, without an end or a token.
+    """
+    gone = call.ref is not None and call.ref() is None
+    cancelled = call.ended is None and (task.cancelled() or task.cancelling() > cancelling)
+    call.cancelled_on_waking = call.running is None and (gone or cancelled)

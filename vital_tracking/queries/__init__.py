@@ -16,6 +16,7 @@ missing) or StoreRejected (what was asked is wrong).
 
 from __future__ import annotations
 
+from vital_tracking.core.breakdowns import DIMENSIONS
 from vital_tracking.queries import reports
 from vital_tracking.queries.alerts import Alert, AlertFeed, recent_alerts
 from vital_tracking.queries.budgets import (
@@ -34,7 +35,7 @@ from vital_tracking.queries.budgets import (
     windows,
 )
 from vital_tracking.queries.calls import StoredCall, last_call_at, metadata_keys, place_of, usage_records
-from vital_tracking.queries.catalogue import DIMENSIONS, FILTERS, GRAINS, GROUPINGS, MEASURES, Grouping, Measure, Unit
+from vital_tracking.queries.catalogue import FILTERS, GRAINS, GROUPINGS, MEASURES, Grouping, Measure, Unit
 from vital_tracking.queries.check import Check
 from vital_tracking.queries.configuration import Configuration, Setting, configuration
 from vital_tracking.queries.exactness import Exactness, InexactCalls, inexact_calls

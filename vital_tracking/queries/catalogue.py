@@ -141,15 +141,6 @@ GROUPINGS: Final[Mapping[str, Grouping]] = MappingProxyType(
 )
 """How usage reports group calls, by the name of the report."""
 
-DIMENSIONS: Final = (
-    "organization", "service", "user", "session", "agent", "tier", "provider", "model", "panel", "workflow",
-    "workflow_step", "solution", "framework", "message_type", "status",
-)  # fmt: skip
-"""By what reports can be split beside their grouping; anything else is a key of the calls' metadata."""
-
-BREAKDOWNS: Final = (*DIMENSIONS, "panel_seat")
-"""By what `cost_breakdown` groups."""
-
 GRAINS: Final = ("hour", "day", "week", "month")
 """How finely a report tells its course."""
 

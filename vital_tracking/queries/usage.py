@@ -14,11 +14,11 @@ from zoneinfo import ZoneInfo
 from pydantic import BeforeValidator
 from typing_extensions import TypedDict
 
-from vital_tracking.errors import StoreNotReady, StoreRejected
+from vital_tracking.core.breakdowns import DIMENSIONS
+from vital_tracking.errors import StoreNotReady
 from vital_tracking.queries.answers import answer_type, typed
-from vital_tracking.queries.catalogue import BREAKDOWNS, DIMENSIONS, GROUPINGS
+from vital_tracking.queries.catalogue import GROUPINGS
 from vital_tracking.queries.filters import Filters
-from vital_tracking.queries.words import did_you_mean
 from vital_tracking.stores import Store
 
 
@@ -127,7 +127,7 @@ def usage_report(
     """What was spent, by one of `catalogue.GROUPINGS`: the dearest `rows` groups, and the total of all.
 
     It counts the whole days of `timezone` (IANA) that the time from `filters.since` up to `filters.until`, which both must be
-    given, touches. `by` splits the groups once more: one of `catalogue.DIMENSIONS`, else a key of the calls' metadata, whose
+    given, touches. `by` splits the groups once more: one of `breakdowns.DIMENSIONS`, else a key of the calls' metadata, whose
     value is then the row's `metadata.KEY`. `grain` (one of `catalogue.GRAINS`) says how `days` tell the cost's course; with the
     grain `hour` whole hours count. `sort` is one of `catalogue.MEASURES`, the largest first unless `ascending`.
 
@@ -258,17 +258,9 @@ def cost_breakdown(
 ) -> list[Breakdown]:
     """What calls since an instant cost, from the calls themselves, the dearest label first.
 
-    `by` is one of `catalogue.BREAKDOWNS`. Raises StoreError; StoreRejected, which names the closest, for another word.
+    `by` is one of `breakdowns.BREAKDOWNS`. Raises StoreError; StoreRejected, which names the closest, for another word.
     """
-    try:
-        return typed(list[Breakdown], store.breakdown(by, since=since, organization=organization))
-    except StoreRejected as error:
-        if by in BREAKDOWNS:
-            raise
-        meant = did_you_mean(by, BREAKDOWNS)
-        raise StoreRejected(
-            f"Calls cannot be grouped by {by!r}{meant} One of: {', '.join(BREAKDOWNS)}", sqlstate=error.sqlstate
-        ) from None
+    return typed(list[Breakdown], store.breakdown(by, since=since, organization=organization))
 
 
 # What is out of the ordinary
@@ -374,7 +366,7 @@ def example_queries(organization: str) -> tuple[str, ...]:
     """SQL for people to copy: what an organization's calls cost by model, its workflows, and its newest calls."""
     mine = f"where organization_id = {_literal(organization)}"
     return (
-        f"select label, calls, total_cost from cost_breakdown('model', organization => {_literal(organization)})",  # noqa: S608
+        f"select label, calls, total_cost, unpriced_calls from cost_breakdown('model', organization => {_literal(organization)})",  # noqa: S608
         f"select service_name, status, steps, calls, total_cost, duration_ms from workflow_analytics {mine}",  # noqa: S608
         "select created_at, agent_name, model, total_tokens, total_cost from agent_usage_detailed "  # noqa: S608
         f"{mine} order by created_at desc limit 10",

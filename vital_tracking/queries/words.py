@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -30,20 +28,3 @@ def usd(value: Decimal | None) -> str:
     text = format(value.normalize() if value else Decimal(0), "f")
     whole, _, fraction = text.partition(".")
     return f"${whole}.{fraction:0<4}"
-
-
-def closest(word: str, choices: Sequence[str]) -> list[str]:
-    """The choices that somebody may have meant; one that lies in folders, such as a time zone, is also known by its last part."""
-    short: dict[str, str] = {}
-    for choice in choices:
-        short.setdefault(choice.lower(), choice)
-        short.setdefault(choice.rpartition("/")[2].lower(), choice)
-    wanted = word.strip().lower().replace(" ", "_")
-    close = [wanted] if wanted in short else difflib.get_close_matches(wanted, short, n=3, cutoff=0.7)
-    return list(dict.fromkeys(short[name] for name in close))
-
-
-def did_you_mean(word: str, choices: Sequence[str]) -> str:
-    """The closest choices as the end of a sentence: `; did you mean users?`, or `.` where there are none."""
-    names = closest(word, choices)
-    return f"; did you mean {' or '.join(names)}?" if names else "."

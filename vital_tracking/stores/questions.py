@@ -17,7 +17,8 @@ from typing import Any, Final, Protocol, TypeVar
 import psycopg
 from psycopg import sql
 
-from vital_tracking.errors import StoreDenied, StoreError, StoreNotReady, VitalError
+from vital_tracking.errors import StoreDenied, StoreError, StoreNotReady, StoreRejected, VitalError
+from vital_tracking.stores.breakdown import explained_breakdown
 from vital_tracking.stores.protocol import ANSWER_S, Row, Store
 from vital_tracking.stores.relations import TEXT_OF, ColumnKind, Relation, Values
 
@@ -128,7 +129,11 @@ class SqlQuestions:
         """The rows of `cost_breakdown(by)`."""
         arguments = {"by": by, **({"since": since} if since else {}), "organization": organization}
         query = sql.SQL("select * from public.cost_breakdown({})").format(_named(arguments))
-        return self._ask(query, list(arguments.values()))
+        try:
+            return self._ask(query, list(arguments.values()))
+        except StoreRejected as error:
+            failed = explained_breakdown(by, error)
+        raise failed
 
     def _ask(self, query: sql.Composed, values: Sequence[object]) -> list[Row]:
         """The rows of a query."""

@@ -114,9 +114,9 @@ HOURLY: Final = _sums("hourly_totals", "hour_start", "organization_id", "service
 DAILY_TOTALS: Final = _sums("daily_totals", "day", "organization_id", "service_type")
 DAILY: Final = _sums(
     *("daily_agents", "day", "organization_id", "service_type", "agent_id", "agent_name", "agent_tier", "framework"),
-    *("provider", "model", "message_type"),
+    *("provider", "model", "message_type", "call_type"),
 )
-DAILY_USERS: Final = _sums("daily_users", "day", "organization_id", "user_id", "service_type")
+DAILY_USERS: Final = _sums("daily_users", "day", "organization_id", "user_id", "service_type", "call_type")
 DAILY_PARTS: Final = _sums(
     *("daily_parts", "day", "organization_id", "service_type", "panel_id", "panel_position:integer", "workflow_id"),
     *("workflow_step", "workflow_step_name", "agent_id", "agent_name"),

@@ -16,7 +16,8 @@ from postgrest import APIError, SyncPostgrestClient
 from supabase.lib.client_options import SyncClientOptions
 
 from supabase import Client, ClientOptions, create_client
-from vital_tracking.errors import WRONG_KEY, SettingsError, StoreDenied, StoreError, store_error
+from vital_tracking.errors import WRONG_KEY, SettingsError, StoreDenied, StoreError, StoreRejected, store_error
+from vital_tracking.stores.breakdown import explained_breakdown
 from vital_tracking.stores.protocol import ANSWER_S, Row, Store
 from vital_tracking.stores.relations import TEXT_OF, ColumnKind, Relation, Values, value_text
 
@@ -152,10 +153,14 @@ class _Questions:
             "organization": organization,
             **({"since": since.isoformat()} if since else {}),
         }
-        rows = self._run(
-            lambda client: client.rpc("cost_breakdown", arguments).select(_selection(_BREAKDOWN)).execute().data
-        )
-        return [_typed(row) for row in rows]
+        try:
+            rows = self._run(
+                lambda client: client.rpc("cost_breakdown", arguments).select(_selection(_BREAKDOWN)).execute().data
+            )
+            return [_typed(row) for row in rows]
+        except StoreRejected as error:
+            failed = explained_breakdown(by, error)
+        raise failed
 
 
 class SupabaseStore(_Questions):

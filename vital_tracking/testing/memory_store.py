@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from vital_tracking.errors import StoreNotReady
+from vital_tracking.core.breakdowns import no_breakdown
+from vital_tracking.errors import StoreNotReady, StoreRejected
 from vital_tracking.stores.protocol import ANSWER_S, Row, Store
 from vital_tracking.stores.relations import Relation, Values
 from vital_tracking.testing.memory_budgets import MemoryBudgets
@@ -123,6 +124,8 @@ class MemoryStore:
 
         Each row has `key`, `label`, `calls`, `failed_calls`, `unpriced_calls`, `total_tokens` and `total_cost`.
         """
+        if problem := no_breakdown(by):
+            raise StoreRejected(problem)
         if by not in _GROUPINGS:
             raise StoreNotReady(f"MemoryStore sums up by {', '.join(_GROUPINGS)}; use a real database for {by}.")
         key, label = _GROUPINGS[by]

@@ -18,6 +18,7 @@ from vital_tracking.web import sign_in, static_files, status
 from vital_tracking.web.api import calls, explore, runs, usage
 from vital_tracking.web.operator import OperatorLink
 from vital_tracking.web.pages import routes as pages
+from vital_tracking.web.pages import saved
 from vital_tracking.web.parts import Parts
 from vital_tracking.web.problems import problem_of
 from vital_tracking.web.responses import HeadAsGet, exact_json, finished, problem_response
@@ -33,6 +34,7 @@ ROUTERS: Final = (
     runs.routes,
     explore.routes,
     pages.routes,
+    saved.routes,
 )
 """The routes of all parts; a part adds its own here."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.cli.helpers import Cli, Done, Several
-from tests.acceptance.helpers import COMMAND, run, run_commands
+from tests.acceptance.helpers import COMMAND, run_commands, run_forked
 from tests.support.postgres import PostgresServer
 
 
@@ -21,7 +21,7 @@ def cli(database_url: str, tmp_path: Path) -> Cli:
     def command(*arguments: str, **settings: object) -> Done:
         chosen = {"VITAL_DATABASE_URL": database_url, **settings}
         given = {name: value for name, value in chosen.items() if value is not None}
-        return run([str(COMMAND), *arguments], tmp_path, **given)
+        return run_forked([str(COMMAND), *arguments], tmp_path, **given)
 
     return command
 

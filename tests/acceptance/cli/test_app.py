@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +14,8 @@ from typer.testing import CliRunner
 from tests.acceptance.cli.helpers import SECRET, UNREACHABLE, Cli, Several, fine, refused
 from tests.acceptance.helpers import COMMAND, run
 from vital_tracking import __version__
-from vital_tracking.cli.app import app
+from vital_tracking.cli.app import COMMANDS, app
+from vital_tracking.cli.lazy import load
 
 OPTIONS = {
     "": ["--version", "--verbose", "demo", "doctor", "migrate", "calls", "reprice", "prices", "psql", "stop"],
@@ -44,6 +47,44 @@ OPTIONS = {
 }
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    """If this failed, `vital-tracking --help`, which imports no command, would say something else than the command's own help."""
+    place, text = COMMANDS[name]
+    command = load(name, place)
+    assert (command.name, command.get_short_help_str(1000)) == (name, text)
+
+
+def test_help_and_completion_of_names_import_no_command() -> None:
+    """If this failed, each key in a shell would wait for what is imported."""
+    program = """
+import sys
+sys.argv = ["vital-tracking", "--help"]
+from vital_tracking.cli import main
+try:
+    main()
+except SystemExit:
+    print(*sys.modules)
+"""
+    environ = os.environ | {
+        "_VITAL_TRACKING_COMPLETE": "complete_bash",
+        "COMP_WORDS": "vital-tracking re",
+        "COMP_CWORD": "1",
+    }
+    for settings, said in ((dict(os.environ), "Commands:"), (environ, "reprice")):
+        done = subprocess.run([sys.executable, "-c", program], env=settings, capture_output=True, text=True, check=True)
+        assert said in done.stdout
+        heavy = {
+            "vital_tracking.cli.calls",
+            "vital_tracking.queries",
+            "rich.console",
+            "psycopg",
+            "pydantic",
+            "genai_prices",
+        }
+        assert heavy & set(done.stdout.split()) == set()
+
+
 @pytest.mark.parametrize("command", OPTIONS)
 def test_help_names_every_option(command: str) -> None:
     done = CliRunner().invoke(app, [*command.split(), "--help"])
@@ -59,11 +100,14 @@ def test_without_arguments_the_command_helps_and_knows_its_version(tmp_path: Pat
     assert fine(run([str(COMMAND), "--version"], tmp_path)) == f"vital-tracking {__version__}\n"
 
 
-def test_an_unreachable_database_is_one_line(cli: Cli) -> None:
+def test_an_unreachable_database_is_one_line(tmp_path: Path) -> None:
     commands = (["calls"], ["prices", "list"], ["migrate"])
     with ThreadPoolExecutor(len(commands)) as pool:
-        for done in pool.map(lambda command: cli(*command, VITAL_DATABASE_URL=UNREACHABLE), commands):
-            assert "unavailable" in refused(done)
+        settings = {"VITAL_DATABASE_URL": UNREACHABLE}
+        for done in pool.map(lambda command: run([str(COMMAND), *command], tmp_path, **settings), commands):
+            told = refused(done)
+            assert "unavailable" in told
+            assert told.rstrip().endswith("vital-tracking status")
 
 
 def test_a_database_without_migrations_is_one_line(cli: Cli, empty_database: str) -> None:

@@ -252,7 +252,11 @@ def test_words_are_checked_and_the_closest_named(done: Callable[..., Done]) -> N
     """A typing error would end in a list of twenty words, or in a report of something else."""
     for words, hint in {
         "report modles": "did you mean models?",
-        "report models --sort costs": "One of: calls",
+        "report models --sort costs": "did you mean total_cost",
+        "report models --sort cots": "did you mean total_cost or potential_cost? One of: calls",
+        "report models --sort p95": "did you mean p95_latency_ms?",
+        "report time --by week": "vital-tracking report time --grain week",
+        "export runes runs.csv": "did you mean runs?",
         "report models --grain weeks": "did you mean week?",
         "report models --month 2026-13": "looks like 2026-11",
         "report models --month 2026-01 --days 3": "--month says all",
@@ -266,7 +270,7 @@ def test_words_are_checked_and_the_closest_named(done: Callable[..., Done]) -> N
         "calls --status errors": "did you mean error?",
         "calls --after x": "--after takes the place",
         "invoice 2026 --organization acme": "looks like 2026-11",
-        "invoice 2026-02": "--organization",
+        "invoice 2026-02": "which have calls: vital-tracking report organizations",
     }.items():
         ended = done(*words.split())
         assert ended.code == 2, words
@@ -336,6 +340,7 @@ def test_an_invoice_names_what_has_no_price_and_heeds_the_zone(said: Say) -> Non
     assert (january["cost"], january["since"]) == ("0.42000028", "2026-01-01T00:00:00+05:30")
     assert (february["calls"], february["amount"]) == (3, "1.00")
     assert "Nothing was used" in said("invoice", "2026-02", "--organization", "nobody")
+    assert "has not begun" in said("invoice", "2999-02", "--organization", "acme")
 
 
 def test_a_zone_is_refused_where_calls_are_gone(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

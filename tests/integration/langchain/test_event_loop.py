@@ -201,6 +201,46 @@ async def test_a_call_that_is_cancelled_while_it_waits_was_never_made(
     assert not tracker.handler._begun_calls._calls
 
 
+@pytest.mark.parametrize("way", ["task ends", "task goes on", "request is taken back"])
+async def test_a_chat_call_that_is_cancelled_as_its_wait_ends_was_never_made(
+    way: str, make_tracker: Make, store: PostgresStore, rows: Rows, model: Any, held: Held
+) -> None:
+    """The answer is there, and the task has not gone on yet: asyncio raises the cancellation in place of it."""
+    set_budget(store, entity_id="*", total_limit="1")
+    tracker = make_tracker(budget_deadline_s=60)
+    tracker.handler._calls.orphan_grace_s = 0.0
+    asked, answer = held(tracker)
+    over = asyncio.Event()
+
+    async def impatient() -> None:
+        try:
+            await model.ainvoke("q", config(tracker))
+        except asyncio.CancelledError:
+            if way == "task ends":
+                raise
+            if way == "request is taken back":
+                call.uncancel()
+        await over.wait()
+
+    call = asyncio.create_task(impatient())
+    await started(asked, call)
+    waiter: Any = call._fut_waiter  # type: ignore[attr-defined]
+    answer.set()
+    while not waiter.done():
+        await asyncio.sleep(0)
+    assert call._fut_waiter is waiter  # type: ignore[attr-defined]
+    call.cancel()
+    await asyncio.sleep(0)
+    over.set()
+    await asyncio.gather(call, return_exceptions=True)
+    assert statuses(tracker, rows) == []
+    controller = tracker._controller
+    assert controller is not None
+    await asyncio.to_thread(until, lambda: controller.ledger._released)
+    assert await model.ainvoke("q", config(tracker)) is not None
+    assert statuses(tracker, rows) == ["ok"]
+
+
 @pytest.mark.parametrize("limit", ["1", "1000"], ids=["in a thread", "in the loop"])
 async def test_a_call_is_made_up_once_for_its_budgets(
     limit: str, make_tracker: Make, store: PostgresStore, model: Any, monkeypatch: pytest.MonkeyPatch

@@ -28,6 +28,7 @@ from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.protocol import Store
 from vital_tracking.stores.relations import CALLS, DAILY, RUNS
 from vital_tracking.stores.supabase import SupabaseStore
+from vital_tracking.testing import MemoryStore
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -212,6 +213,14 @@ def test_a_login_role_that_may_not_act_for_users_is_told_what_to_grant(
             store.close()
         finally:
             connection.execute("drop role reporter")
+
+
+def test_a_word_that_no_breakdown_knows_is_answered_with_those_there_are(lite: SupabaseLite, world_url: str) -> None:
+    """If this failed, a slip of the pen would be answered with a code of PostgreSQL's, which names no way on."""
+    for store in (SupabaseStore(lite.url, lite.service_key), PostgresStore(world_url), MemoryStore()):
+        with pytest.raises(StoreRejected, match=r"did you mean agent\? One of: organization, service, .*panel_seat"):
+            store.breakdown("agnet")
+        store.close()
 
 
 def test_a_users_errors_hold_no_data(world_url: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from html import unescape
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import pytest
 from fastapi.testclient import TestClient
@@ -272,3 +272,23 @@ def test_a_csv_asks_for_its_part_alone(opened: Open, monkeypatch: pytest.MonkeyP
 def test_an_agent_is_called_by_its_name(opened: Open) -> None:
     """If this failed, the page of an agent would be about an id that nobody knows."""
     assert "<h1>Legal counsel (legal)</h1>" in page(opened("operator"), "agents?days=30&agent=legal")
+
+
+def test_a_report_is_kept_by_name_and_leads_back_to_what_it_asked(opened: Open) -> None:
+    """If this failed, a report that somebody built would be gone with the browser's tab, or shown to others."""
+    owner, other = opened("operator"), opened("organization admin")
+    of_page = {"Sec-Fetch-Site": "same-origin"}
+    asked = "days=30&timezone=Europe%2FBerlin&user=user+with+a+%2F+%26+%3Cb%3E&measure=calls&by=model&then=day"
+    text = page(owner, f"explore?{asked}")
+    query = unescape(re.findall(r'name="query" value="([^"]*)"', text)[0])
+    kept = owner.post("/explore/save", data={"name": "by <model>", "query": query}, headers=of_page)
+    assert kept.status_code == 303
+    for where in ("/explore", kept.headers["location"]):
+        link = re.findall(r'<a href="([^"]*)">by &lt;model&gt;</a>', page(owner, where.removeprefix("/")))[0]
+    assert sorted(parse_qsl(unescape(link).partition("?")[2])) == sorted(parse_qsl(asked))
+    assert "by &lt;model&gt;" not in page(other, "explore")
+    for name, query, status in (("", "days=7", 422), ("n", "day", 422), ("n", "next=//a", 422), ("n", "user=%00", 422)):
+        assert owner.post("/explore/save", data={"name": name, "query": query}, headers=of_page).status_code == status
+    assert owner.post("/explore/save", data={"name": "n", "query": "days=7"}).status_code == 403
+    assert owner.post("/explore/forget", data={"name": "by <model>"}, headers=of_page).status_code == 303
+    assert "by &lt;model&gt;" not in page(owner, "explore")

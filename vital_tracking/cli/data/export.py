@@ -15,6 +15,7 @@ from vital_tracking.cli.render import filters
 from vital_tracking.cli.render.console import as_json, progress_bar, say
 from vital_tracking.cli.render.session import opened
 from vital_tracking.cli.render.times import moment
+from vital_tracking.core.closest import did_you_mean
 from vital_tracking.errors import VitalError
 from vital_tracking.queries.csv import write_csv
 from vital_tracking.queries.export import EXPORTS, CallTotals, Export, Format, write_csv_file, write_parquet
@@ -129,7 +130,9 @@ def _asked(words: Sequence[str]) -> tuple[str, str]:
     if len(words) > 2:
         raise typer.BadParameter("one table and one file at a time: vital-tracking export daily daily.csv")
     if what not in EXPORTS:
-        raise typer.BadParameter(f"there is no {what} to export. There are: {', '.join(EXPORTS)}")
+        raise typer.BadParameter(
+            f"there is no {what} to export{did_you_mean(what, list(EXPORTS))} There are: {', '.join(EXPORTS)}"
+        )
     if file in EXPORTS:
         raise typer.BadParameter(f"name the file too: vital-tracking export {file} {file}.csv")
     return what, file

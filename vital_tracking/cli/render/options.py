@@ -10,9 +10,9 @@ from zoneinfo import available_timezones
 
 import typer
 
+from vital_tracking.core.closest import did_you_mean
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.queries.calls import place
-from vital_tracking.queries.words import did_you_mean
 
 _DAY_S: Final = 86_400
 _FORMAT: Final = "vital_tracking.format"

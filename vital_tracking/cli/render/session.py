@@ -8,13 +8,24 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from vital_tracking.cli.render.options import one_format
+from vital_tracking.cli.render.options import named, one_format
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.", callback=one_format)]
 Csv: TypeAlias = Annotated[bool, typer.Option("--csv", help="Print CSV.", callback=one_format)]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def one_organization(given: str | None) -> str:
+    """The organization that is named, else the one of the settings."""
+    organization = given if given is not None else Settings.from_env().organization_id
+    if organization is None:
+        raise typer.BadParameter(
+            "of which organization? --organization acme, or set VITAL_ORGANIZATION_ID; which have calls: "
+            "vital-tracking report organizations"
+        )
+    return named(organization, "--organization")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from vital_tracking.queries.words import did_you_mean
+from vital_tracking.core.closest import did_you_mean
 
 _SPAN: Final = re.compile(r"(\d+)\s*([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -33,8 +33,8 @@ def moment(text: str, option: str, timezone: str = "UTC") -> datetime:
         named = datetime.fromisoformat(f"{wanted}-01" if _MONTH.fullmatch(wanted) else text.strip())
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"{option} takes a span such as 30m, 24h or 7d, a date such as 2026-01-31, a month, or a word: "
-            f"today, yesterday, monday ...{did_you_mean(wanted, WORDS)}"
+            f"{option} takes a span such as 30m, 24h or 7d, a date such as 2026-01-31, a month, or a word such as "
+            f"today, yesterday or monday{did_you_mean(wanted, WORDS)}"
         ) from None
     return named if named.tzinfo else named.replace(tzinfo=zone)
 

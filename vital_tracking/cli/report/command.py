@@ -12,7 +12,8 @@ from vital_tracking.cli.render.options import words
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.report import anomalies, duplicates, forecast, overview, usage
 from vital_tracking.cli.report.request import MOST_ROWS, ReportRequest, time_range
-from vital_tracking.queries.catalogue import DIMENSIONS, GRAINS, GROUPINGS, MEASURES
+from vital_tracking.core.breakdowns import DIMENSIONS
+from vital_tracking.queries.catalogue import GRAINS, GROUPINGS, MEASURES
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.forecast import FORECAST_PERIODS
 
@@ -159,6 +160,8 @@ def report(
         raise typer.BadParameter(
             "--by, --sort and --grain go with one report, such as: vital-tracking report models --by tier"
         )
+    if by in GRAINS:
+        raise typer.BadParameter(f"--by {by} is how finely time goes: vital-tracking report time --grain {by}")
     if name in _OTHERS:
         _refuse_filters(name, asked)
     with opened() as store:

@@ -148,7 +148,7 @@ def say_no_calls(store: Store, asked: ReportRequest) -> None:
             f"vital-tracking report --since {last:%Y-%m-%d}"
         )
     elif asked.organization is not None:
-        say(f"No calls{whose}. All organizations: vital-tracking report")
+        say(f"No calls{whose}. Which organizations there are: vital-tracking report organizations")
     else:
         say("No calls yet. For some, in a database of their own: vital-tracking demo")
         say('To record your own: model.invoke(question, config={"callbacks": [VitalTracker.from_env().handler]})')

@@ -16,7 +16,8 @@ from vital_tracking.cli.render.console import bar
 from vital_tracking.cli.render.times import duration
 from vital_tracking.cli.report.charts import course, periods_between, sparkline
 from vital_tracking.cli.report.request import PRICE_THEM
-from vital_tracking.queries.catalogue import DIMENSIONS, FILTERS, GROUPINGS, MEASURES
+from vital_tracking.core.breakdowns import DIMENSIONS
+from vital_tracking.queries.catalogue import FILTERS, GROUPINGS, MEASURES
 from vital_tracking.queries.usage import METADATA, UsageReport, others, savings_share
 from vital_tracking.queries.words import counted
 

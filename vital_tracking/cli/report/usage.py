@@ -8,10 +8,11 @@ from vital_tracking.cli.render.console import as_csv, as_json, console, say
 from vital_tracking.cli.render.times import days_text
 from vital_tracking.cli.report.request import MOST_ROWS, ReportRequest, say_no_calls, whose_calls
 from vital_tracking.cli.report.tables import footnotes, label_of, usage_table
+from vital_tracking.core.breakdowns import DIMENSIONS
+from vital_tracking.core.closest import did_you_mean
 from vital_tracking.queries.calls import metadata_keys
-from vital_tracking.queries.catalogue import DIMENSIONS, Grouping
+from vital_tracking.queries.catalogue import Grouping
 from vital_tracking.queries.usage import METADATA, UsageReport, others
-from vital_tracking.queries.words import did_you_mean
 from vital_tracking.stores import Store
 
 _NONE_OF: Final = {

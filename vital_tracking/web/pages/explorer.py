@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from vital_tracking.queries.catalogue import MEASURES, Unit
 from vital_tracking.queries.explore import DIMENSIONS, TIMES
+from vital_tracking.queries.saved_reports import saved_reports
 from vital_tracking.web.page import Chart, Column, Page, Part, UnitName
 from vital_tracking.web.pages.common import name_of
 from vital_tracking.web.problems import Problem
@@ -69,8 +71,12 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
             "by": by,
             "then": then,
             "measure": measure,
+            "query": view.asked.here(measure=measure, by=by, then=then or None),
             "measures": [(name, MEASURES[name].label.capitalize()) for name in _CHOSEN],
             "dimensions": [(name, label.capitalize()) for name, label in DIMENSIONS.items()],
+            "saved": [
+                (kept.name, f"{view.path('explore')}?{urlencode(kept.asked)}") for kept in saved_reports(view.store)
+            ],
         },
     )
 

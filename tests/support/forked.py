@@ -1,0 +1,142 @@
+"""Programs run in forks of a Python that has imported already what they import, which is most of what they would take.
+
+What runs is a process of its own as otherwise, with its own environment, folder, streams, signals and end. Where it counts how a
+program is started, or what it imports, start it by `subprocess`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from tests.support.folders import quick_temporary
+
+# Nothing of vital_tracking.cli, which looks at its environment and its terminal while it is imported.
+_IMPORTED = (
+    "vital_tracking.queries", "vital_tracking.stores.postgres", "vital_tracking.stores.embedded", "vital_tracking.tracker",
+    "typer.main", "rich.console", "rich.progress", "rich.table", "rich.text", "langchain_openai", "langgraph.graph",
+)  # fmt: skip
+
+_one_at_a_time = threading.Lock()
+
+
+def run_forked(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], *, stdin: str = "", timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -c code`, `python file` or the console script `vital-tracking`; killed after `timeout` seconds."""
+    with quick_temporary("vital-forked-") as streams:
+        given, out, err = (streams / name for name in ("in", "out", "err"))
+        given.write_text(stdin, encoding="utf-8")
+        asked = {
+            "command": list(command),
+            "folder": str(folder),
+            "environment": dict(environment),
+            "streams": [str(given), str(out), str(err)],
+            "timeout": timeout,
+        }
+        with _one_at_a_time:
+            forking = _forking()
+            assert forking.stdin is not None
+            assert forking.stdout is not None
+            forking.stdin.write(json.dumps(asked) + "\n")
+            forking.stdin.flush()
+            code = json.loads(forking.stdout.readline())
+        if code is None:
+            raise subprocess.TimeoutExpired(list(command), timeout, out.read_bytes(), err.read_bytes())
+        return subprocess.CompletedProcess(list(command), code, *(file.read_text("utf-8") for file in (out, err)))
+
+
+@cache
+def _forking() -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.forked"],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def end() -> None:
+        process.communicate()
+
+    atexit.register(end)
+    return process
+
+
+def _serve() -> None:
+    """Fork for each line that asks for it, and answer with the exit code; the fork returns from here when it has run."""
+    for module in _IMPORTED:
+        importlib.import_module(module)
+    # Not sys.stdin and sys.stdout, which become the fork's own.
+    with os.fdopen(os.dup(0), encoding="utf-8") as asking, os.fdopen(os.dup(1), "w", encoding="utf-8") as answering:
+        while line := asking.readline():
+            asked = json.loads(line)
+            fork = os.fork()
+            if not fork:
+                break
+            print(json.dumps(_end_of(fork, asked["timeout"])), file=answering, flush=True)
+        else:
+            return
+    _run(asked)
+
+
+def _end_of(fork: int, timeout: float) -> int | None:
+    timed_out = False
+
+    def kill(*_: object) -> None:
+        nonlocal timed_out
+        timed_out = True
+        os.kill(fork, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, kill)
+    signal.setitimer(signal.ITIMER_REAL, timeout)
+    _, status = os.waitpid(fork, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return None if timed_out else os.waitstatus_to_exitcode(status)
+
+
+def _run(asked: dict[str, object]) -> None:
+    command, environment, streams = asked["command"], asked["environment"], asked["streams"]
+    assert isinstance(command, list)
+    assert isinstance(environment, dict)
+    assert isinstance(streams, list)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    os.chdir(str(asked["folder"]))
+    for number, (path, mode) in enumerate(
+        zip(streams, (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT), strict=True)
+    ):
+        opened = os.open(path, mode)
+        os.dup2(opened, number)
+        os.close(opened)
+    program, *arguments = command
+    if program != sys.executable:
+        sys.argv = [program, *arguments]
+        from vital_tracking.cli import main
+
+        main()
+        return
+    if arguments[0] != "-c":
+        sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).parent)
+        runpy.run_path(arguments[0], run_name="__main__")
+        return
+    sys.argv, sys.path[0] = ["-c", *arguments[2:]], ""
+    main_module = sys.modules["__main__"] = types.ModuleType("__main__")
+    exec(compile(arguments[1], "<string>", "exec"), main_module.__dict__)
+
+
+if __name__ == "__main__":
+    _serve()
