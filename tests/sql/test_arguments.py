@@ -58,6 +58,7 @@ SAMPLES = {
     "agent_tier": "'tier_1'",
     "asks": "'[]'",
     "batch_size": "10",
+    "before_id": "9",
     "budget": """'{"entity_type": "user", "daily_limit": "7"}'""",
     "budget_id": "(select max(id) from budget_limits)",
     "by": "'model'",

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 from vital_tracking.web import sign_in, static_files, status
-from vital_tracking.web.api import usage
+from vital_tracking.web.api import alerts, budgets, usage
 from vital_tracking.web.operator import OperatorLink
 from vital_tracking.web.pages import routes as pages
 from vital_tracking.web.parts import Parts
@@ -24,7 +24,15 @@ from vital_tracking.web.responses import exact_json, finished, problem_response
 from vital_tracking.web.route import problem_page
 from vital_tracking.web.settings import WebSettings
 
-ROUTERS: Final = (status.routes, sign_in.routes, static_files.routes, usage.routes, pages.routes)
+ROUTERS: Final = (
+    status.routes,
+    sign_in.routes,
+    static_files.routes,
+    usage.routes,
+    budgets.routes,
+    alerts.routes,
+    pages.routes,
+)
 """The routes of all parts; a part adds its own here."""
 
 
