@@ -17,6 +17,7 @@ from vital_tracking.stores import Store, open_store
 from vital_tracking.web import sign_in, static_files, status
 from vital_tracking.web.api import alerts, budgets, usage
 from vital_tracking.web.operator import OperatorLink
+from vital_tracking.web.pages import budgets as budget_pages
 from vital_tracking.web.pages import routes as pages
 from vital_tracking.web.parts import Parts
 from vital_tracking.web.problems import problem_of
@@ -31,6 +32,7 @@ ROUTERS: Final = (
     usage.routes,
     budgets.routes,
     alerts.routes,
+    budget_pages.routes,
     pages.routes,
 )
 """The routes of all parts; a part adds its own here."""

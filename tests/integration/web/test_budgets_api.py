@@ -117,3 +117,12 @@ def test_alerts_are_told_page_by_page_and_as_csv(people: dict[str, TestClient]) 
     assert found.status_code == 200, found.text
     assert people["stranger"].get("/api/v1/alerts").json() == []
     assert people["member"].get("/api/v1/alerts.csv").text.splitlines()[0].startswith("id,created_at,budget_id")
+
+
+def test_pages_show_budgets_and_alerts_to_those_they_stand_on(people: dict[str, TestClient]) -> None:
+    """If this failed, a stopped user would not see why."""
+    people["admin"].post(PATH, json=WANTED)
+    page = people["member"].get("/budgets")
+    assert page.status_code == people["member"].get("/alerts").status_code == 200
+    assert "of organization acme" in page.text
+    assert "of organization acme" not in people["stranger"].get("/budgets").text

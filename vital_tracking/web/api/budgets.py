@@ -177,10 +177,11 @@ def list_budgets(
     """Whoever asks sees the budgets that stand on them, admins and auditors those of their organization."""
     state = queries.all_budgets(store)
     windows = queries.windows(store, organization=organization, limit=limit)
-    ahead = outlooks(store, windows, state["now"])
+    now = state["now"].replace(second=0, microsecond=0)  # so that the answer stays the same while nothing happens
+    ahead = outlooks(store, windows, now)
     return ExactJSON(
         {
-            "now": state["now"],
+            "now": now,
             "budgets": [row for row in state["budgets"] if queries.belongs(row, organization)],
             "windows": [{"window": row, **asdict(one)} for row, one in zip(windows, ahead, strict=True)],
         },
