@@ -79,9 +79,10 @@ as $$
     is distinct from (before.organization_id, before.entity_type, before.entity_id, before.metric, before.timezone)
 $$;
 
--- Check a budget before it is stored, with a message that says what is wrong and a hint that says how to put it right.
-create function vital_private.check_budget_limit() returns trigger
+-- Check a budget, with a message that says what is wrong and a hint that says how to put it right. `zone_known` spares looking for its zone.
+create function vital_private.check_budget_columns(wanted public.budget_limits, zone_known boolean default false) returns void
 language plpgsql
+stable
 security definer
 set search_path = ''
 as $$
@@ -92,59 +93,69 @@ declare
   problem text;
   fix text;
 begin
-  if new.entity_type is null or new.entity_type <> all(entities) then
-    problem := format('entity_type %L is unknown.', new.entity_type);
+  if wanted.entity_type is null or wanted.entity_type <> all(entities) then
+    problem := format('entity_type %L is unknown.', wanted.entity_type);
     fix := format('One of: %s.', array_to_string(entities, ', '));
-  elsif new.organization_id = '' then
+  elsif wanted.organization_id = '' then
     problem := 'organization_id is empty.';
     fix := 'Name the organization, or set it to NULL for all of them together.';
-  elsif coalesce(new.entity_id, '') = '' then
+  elsif coalesce(wanted.entity_id, '') = '' then
     problem := 'entity_id is empty.';
     fix := 'Name the entity, or write * to give each of them its own window.';
-  elsif new.metric is null or new.metric <> all(metrics) then
-    problem := format('metric %L is unknown.', new.metric);
+  elsif wanted.metric is null or wanted.metric <> all(metrics) then
+    problem := format('metric %L is unknown.', wanted.metric);
     fix := format('One of: %s.', array_to_string(metrics, ', '));
-  elsif new.action is null or new.action <> all(actions) then
-    problem := format('action %L is unknown.', new.action);
+  elsif wanted.action is null or wanted.action <> all(actions) then
+    problem := format('action %L is unknown.', wanted.action);
     fix := format('One of: %s.', array_to_string(actions, ', '));
-  elsif num_nonnulls(new.minute_limit, new.daily_limit, new.monthly_limit, new.total_limit) = 0 then
+  elsif num_nonnulls(wanted.minute_limit, wanted.daily_limit, wanted.monthly_limit, wanted.total_limit) = 0 then
     problem := 'A budget needs a limit.';
     fix := 'Set minute_limit, daily_limit, monthly_limit or total_limit.';
   elsif exists (
-    select from unnest(array[new.minute_limit, new.daily_limit, new.monthly_limit, new.total_limit]) as amount
+    select from unnest(array[wanted.minute_limit, wanted.daily_limit, wanted.monthly_limit, wanted.total_limit]) as amount
     -- NaN sorts above every number: the upper bound keeps it out.
     where amount is not null and not (amount >= 0 and amount < 'Infinity')
   ) then
     problem := 'A limit must be a finite number, 0 or more.';
     fix := 'Write 5 or 0.50; to lift a limit, set it to NULL.';
-  elsif new.alert_thresholds is null or cardinality(new.alert_thresholds) > 10 or exists (
-    select from unnest(new.alert_thresholds) as share where share is null or not (share > 0 and share <= 10)
+  elsif wanted.alert_thresholds is null or cardinality(wanted.alert_thresholds) > 10 or exists (
+    select from unnest(wanted.alert_thresholds) as share where share is null or not (share > 0 and share <= 10)
   ) then
     problem := 'alert_thresholds must be at most ten shares of the limit, above 0 and up to 10.';
     fix := 'For alerts at half, four fifths and the whole: {0.5,0.8,1.0}.';
-  elsif not coalesce(new.throttle_interval > '0' and new.throttle_interval <= '1 day', false) then
+  elsif not coalesce(wanted.throttle_interval > '0' and wanted.throttle_interval <= '1 day', false) then
     problem := 'throttle_interval must be longer than nothing and at most a day.';
     fix := 'For one call every ten seconds: 10 seconds.';
-  elsif new.downgrade_to = '' then
+  elsif wanted.downgrade_to = '' then
     problem := 'downgrade_to is empty.';
     fix := 'Name a model, or set it to NULL.';
-  elsif new.when_unavailable is null or new.when_unavailable not in ('allow', 'deny') then
-    problem := format('when_unavailable %L is unknown.', new.when_unavailable);
+  elsif wanted.when_unavailable is null or wanted.when_unavailable not in ('allow', 'deny') then
+    problem := format('when_unavailable %L is unknown.', wanted.when_unavailable);
     fix := 'One of: allow, deny.';
   -- PostgreSQL reads these names as abbreviations, of fixed offsets without summer time, although they are zones that have one.
-  elsif upper(new.timezone) in ('CET', 'EET', 'MET', 'WET') then
-    problem := format('timezone %L would be read as a fixed offset, without summer time.', new.timezone);
+  elsif upper(wanted.timezone) in ('CET', 'EET', 'MET', 'WET') then
+    problem := format('timezone %L would be read as a fixed offset, without summer time.', wanted.timezone);
     fix := 'Name a city: Europe/Berlin, Europe/Athens, Europe/Lisbon.';
-  -- Reading the names of zones takes 20 ms, so it is done only where the zone is new.
-  elsif new.timezone is distinct from 'UTC'
-    and (tg_op = 'INSERT' or new.timezone is distinct from old.timezone)
-    and not exists (select from pg_catalog.pg_timezone_names where name = new.timezone) then
-    problem := format('timezone %L is no IANA time zone that this database knows.', new.timezone);
+  -- Reading the names of zones takes 20 ms, so it is done only where the zone is wanted.
+  elsif wanted.timezone is distinct from 'UTC'
+    and not zone_known
+    and not exists (select from pg_catalog.pg_timezone_names where name = wanted.timezone) then
+    problem := format('timezone %L is no IANA time zone that this database knows.', wanted.timezone);
     fix := 'For example UTC, Europe/Berlin, Asia/Kolkata.';
   end if;
   if problem is not null then
     raise exception '%', problem using errcode = '23514', hint = fix, table = 'budget_limits';
   end if;
+end;
+$$;
+
+create function vital_private.check_budget_limit() returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform vital_private.check_budget_columns(new, tg_op = 'UPDATE' and new.timezone is not distinct from old.timezone);
   new.updated_at := clock_timestamp();
   if tg_op = 'INSERT' then
     new.created_at := now();
@@ -227,11 +238,10 @@ as $$
   from public.budget_limits
 $$;
 
--- All budgets, the database's clock, and a version that changes whenever a budget does.
+-- The budgets that the caller may see, the database's clock, and a version that changes whenever a budget does.
 create function public.budgets_v1() returns json
 language sql
 stable
-security definer
 set search_path = ''
 as $$
   select json_build_object(
@@ -244,16 +254,14 @@ as $$
   )
 $$;
 
--- Make a budget, or change the one of the same organization, entity, metric and action: a JSON object of columns. Columns
--- that are not named keep their value. `throttle_interval_s` gives the interval in seconds.
-create function public.set_budget_v1(budget text) returns json
+-- The columns of a budget that a JSON object names, by the names that they have in the table; a column that nobody sets is not taken.
+create function vital_private.budget_given(budget text) returns jsonb
 language plpgsql
-security definer
+immutable
 set search_path = ''
 as $$
 declare
   given jsonb := budget::jsonb;
-  stored public.budget_limits;
 begin
   perform vital_private.check_given('budget', budget);
   if jsonb_typeof(given) <> 'object' then
@@ -263,7 +271,53 @@ begin
     given := (given - 'throttle_interval_s')
       || jsonb_build_object('throttle_interval', (given ->> 'throttle_interval_s') || ' seconds');
   end if;
-  given := given - array['id', 'counting_since', 'created_at', 'updated_at'];
+  return given - array['id', 'counting_since', 'created_at', 'updated_at'];
+end;
+$$;
+
+-- A budget as it would be once these columns were set: what they do not name is as it is stored, else the usual. Its id is NULL where
+-- the caller sees none of this organization, entity, metric and action.
+create function vital_private.budget_wanted(given jsonb) returns public.budget_limits
+language sql
+stable
+set search_path = ''
+as $$
+  select wanted
+  from (select 1) as one
+  left join public.budget_limits as b
+    on b.organization_id is not distinct from given ->> 'organization_id'
+    and b.entity_type = given ->> 'entity_type'
+    and b.entity_id = coalesce(given ->> 'entity_id', '*')
+    and b.metric = coalesce(given ->> 'metric', 'cost_usd')
+    and b.action = coalesce(given ->> 'action', 'alert')
+  cross join lateral jsonb_populate_record(
+    b,
+    jsonb_build_object(
+      'entity_id', '*', 'metric', 'cost_usd', 'action', 'alert', 'alert_thresholds', coalesce(b.alert_thresholds, '{0.5,0.8,1.0}'),
+      'throttle_interval', coalesce(b.throttle_interval, '10 seconds'), 'timezone', coalesce(b.timezone, 'UTC'),
+      'enforce', coalesce(b.enforce, true), 'strict', coalesce(b.strict, false),
+      'when_unavailable', coalesce(b.when_unavailable, 'allow')
+    ) || jsonb_strip_nulls(given - array['minute_limit', 'daily_limit', 'monthly_limit', 'total_limit', 'downgrade_to'])
+    || (
+      select coalesce(jsonb_object_agg(k.key, k.value), '{}')
+      from jsonb_each(given) as k
+      where k.key = any('{organization_id,minute_limit,daily_limit,monthly_limit,total_limit,downgrade_to}'::text[])
+    )
+  ) as wanted
+$$;
+
+-- Make a budget, or change the one of the same organization, entity, metric and action: a JSON object of columns. Columns
+-- that are not named keep their value. `throttle_interval_s` gives the interval in seconds. Who
+-- may is checked by set_budget_v1.
+create function vital_private.set_budget(budget text) returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  given constant jsonb := vital_private.budget_given(budget);
+  stored public.budget_limits;
+begin
   perform vital_private.lock_budgets(alone => true);
   select b.* into stored
   from public.budget_limits as b
@@ -300,8 +354,8 @@ begin
 end;
 $$;
 
--- Remove a budget with its windows; its alerts stay.
-create function public.remove_budget_v1(budget_id bigint) returns json
+-- Remove a budget with its windows; its alerts stay. Who may is checked by remove_budget_v1.
+create function vital_private.remove_budget(budget_id bigint) returns json
 language plpgsql
 security definer
 set search_path = ''
@@ -309,7 +363,6 @@ as $$
 declare
   removed bigint;
 begin
-  perform vital_private.check_given('budget_id', budget_id::text);
   delete from public.budget_limits where id = budget_id;
   get diagnostics removed = row_count;
   return json_build_object('removed', removed);
@@ -332,4 +385,6 @@ as $$
   where p.limit_amount is not null
 $$;
 
-select vital_private.restrict_functions(api => '{budgets_v1, set_budget_v1, remove_budget_v1}', helpers => '{limits_of}');
+select vital_private.restrict_functions(
+  api => '{budgets_v1}', helpers => '{limits_of, budgets_version, budget_json, budget_given, budget_wanted, check_budget_columns}'
+);

@@ -75,18 +75,21 @@ as $$
   where a.created_at = now() and not a.superseded
 $$;
 
--- The newest alerts.
-create function public.cost_alerts_v1(since timestamptz default null, max_rows integer default 100) returns json
+-- The newest alerts that the caller may see: since an instant, until another, and older than the one of an id, to go through them page
+-- by page.
+create function public.cost_alerts_v1(
+  since timestamptz default null, max_rows integer default 100, until timestamptz default null, before_id bigint default null
+) returns json
 language sql
 stable
-security definer
 set search_path = ''
 as $$
   select coalesce(json_agg(vital_private.alert_json(newest.alert) order by (newest.alert).id desc), '[]')
   from (
     select a as alert
     from public.cost_alerts as a
-    where a.created_at >= coalesce(since, '-infinity')
+    where a.created_at >= coalesce(since, '-infinity') and a.created_at < coalesce(until, 'infinity')
+      and a.id < coalesce(before_id, 9223372036854775807)
     order by a.id desc
     limit least(greatest(coalesce(max_rows, 100), 1), 1000)
   ) as newest
@@ -143,4 +146,4 @@ begin
 end;
 $$;
 
-select vital_private.restrict_functions(api => '{cost_alerts_v1, claim_alerts_v1, settle_alerts_v1}');
+select vital_private.restrict_functions(api => '{cost_alerts_v1, claim_alerts_v1, settle_alerts_v1}', helpers => '{alert_json}');

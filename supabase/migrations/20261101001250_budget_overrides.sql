@@ -99,7 +99,7 @@ $$;
 
 -- Give one entity other limits than each of its kind has, or take them back: a JSON object {"organization_id", "entity_type",
 -- "entity_id", "metric", "action", "daily_limit", ...}. Limits that are named replace those of a former exception; null takes one back.
-create function public.override_budget_v1(override text) returns json
+create function vital_private.override_budget(override text) returns json
 language plpgsql
 security definer
 set search_path = ''
@@ -142,7 +142,7 @@ $$;
 -- Add to every limit of one entity until a moment: a JSON object {"organization_id", "entity_type", "entity_id", "metric", "action",
 -- "raise_by", "until"}. `until` is an instant, or a day ("tomorrow", "2026-12-24"), at the beginning of which, in the zone of its
 -- budget, it ends. Without `raise_by` all raises of the entity end now.
-create function public.raise_budget_v1(raise_ text) returns json
+create function vital_private.raise_budget(raise_ text) returns json
 language plpgsql
 security definer
 set search_path = ''
@@ -213,11 +213,27 @@ as $$
     and b.organization_id is not distinct from organization
 $$;
 
--- The exceptions that count now or later, as JSON; amounts are text.
+grant select on vital_private.budget_overrides to authenticated, service_role;
+
+create policy "Organization admins see their organization's exceptions" on vital_private.budget_overrides
+for select to authenticated
+using (
+  organization_id = any((select vital_private.administered_organizations())::text[])
+  or (entity_type = 'organization' and entity_id = any((select vital_private.administered_organizations())::text[]))
+);
+
+create policy "Users see exceptions for themselves" on vital_private.budget_overrides
+for select to authenticated
+using (entity_type = 'user' and entity_id = (select auth.jwt()) ->> 'sub');
+
+create policy "The service role sees exceptions" on vital_private.budget_overrides
+for select to service_role
+using (true);
+
+-- The exceptions that count now or later and that the caller may see, as JSON; amounts are text.
 create function public.budget_overrides_v1() returns json
 language sql
 stable
-security definer
 set search_path = ''
 as $$
   select coalesce(json_agg(json_build_object(
@@ -229,4 +245,4 @@ as $$
   where coalesce(o.until, 'infinity') > now()
 $$;
 
-select vital_private.restrict_functions(api => '{override_budget_v1, raise_budget_v1, budget_overrides_v1}');
+select vital_private.restrict_functions(api => '{budget_overrides_v1}');

@@ -13,6 +13,7 @@ as $$
     and (
       current_setting('role', true) is distinct from 'authenticated'
       or (b.entity_type = 'user' and entity = (select auth.jwt()) ->> 'sub')
+      or (b.entity_type = 'session' and entity = any((select vital_private.own_sessions())::text[]))
       or b.organization_id = any((select vital_private.administered_organizations())::text[])
       or (b.entity_type = 'organization' and entity = any((select vital_private.administered_organizations())::text[]))
     )
@@ -143,13 +144,12 @@ as $$
   join public.budget_limits as b on b.id = c.budget_id
 $$;
 
--- Windows as JSON, the fullest first; amounts are text.
+-- The windows that the caller may see as JSON, the fullest first; amounts are text.
 create function public.budget_windows_v1(
   entity text default null, running_only boolean default true, max_rows integer default 200
 ) returns json
 language sql
 stable
-security definer
 set search_path = ''
 as $$
   select coalesce(json_agg(json_build_object(
@@ -172,12 +172,12 @@ as $$
   ) as s
 $$;
 
--- The last calls that budgets stopped, the newest first, of the last `days`: of a user, a session or whatever a budget is for, or the one
--- with that id. Each with what stopped it, as it was at that moment (`blocked_by`), with that budget and its window as they are now.
+-- The last calls that budgets stopped and that the caller may see, the newest first, of the last `days`: of a user, a session or whatever
+-- a budget is for, or the one with that id. Each with what stopped it, as it was at that moment (`blocked_by`), with that budget and
+-- its window as they are now.
 create function public.blocked_calls_v1(whom text default null, days integer default 30, max_rows integer default 10) returns json
 language sql
 stable
-security definer
 set search_path = ''
 as $$
   select vital_private.first_of_days(coalesce(days, 30));

@@ -623,10 +623,23 @@ QUESTIONS = [
         ),
         {"organization_id": "acme", "user_id": ALICE, "service_type": "workflow"},
     ),
+    Question(
+        "budgets_v1", lambda told, world: {world.budgets[row["id"]] for row in told["budgets"]}, lambda r: r.budgets, {}
+    ),
+    Question("budget_windows_v1", windows, lambda r: r.windows | ({(1, "somebody")} if r.is_service else set()), {}),
+    Question("cost_alerts_v1", windows, lambda r: r.windows, {}),
+    Question("blocked_calls_v1", lambda told, _: {row["id"] for row in told["calls"]}, lambda _: (), {}),
+    Question("budget_overrides_v1", lambda told, _: {row["entity_id"] for row in told}, lambda _: (), {}),
+    Question(
+        "budget_preview_v1",
+        lambda told, _: calls_in(sum(Decimal(day["amount"]) for day in told["days"])),
+        lambda reader: set(own_and_administered(reader)) - {5},  # that call is nobody's
+        {"budget": '{"entity_type": "user", "daily_limit": "1"}'},
+    ),
 ]
-# Functions that signed-in users may call and that read nothing of others; what those of members and of saved reports change,
-# test_members.py and test_saved_reports.py ask as everybody.
+# Functions that signed-in users may call and that read nothing of others; what those of members, budgets and saved reports change,
+# test_members.py, test_budgets_admin.py and test_saved_reports.py ask as everybody.
 PURE = {
     "latency_percentile", "latency_percentiles", "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
-    "save_report_v1", "remove_report_v1",
+    "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
 }  # fmt: skip

@@ -60,6 +60,7 @@ SAMPLES = {
     "asked": "'[]'",
     "asks": "'[]'",
     "batch_size": "10",
+    "before_id": "9",
     "budget": """'{"entity_type": "user", "daily_limit": "7"}'""",
     "budget_id": "(select max(id) from budget_limits)",
     "by": "'model'",

@@ -59,10 +59,24 @@ def recent_alerts(
     organization: str | None = None,
     superseded: bool = False,
     limit: int = MOST_ALERTS,
+    until: datetime | None = None,
+    before: int | None = None,
 ) -> list[Alert]:
-    """The alerts since an instant, the newest first, at most so many; with `superseded` also those that nobody is sent."""
-    found = typed(list[Alert], store.call("cost_alerts_v1", since=since, max_rows=MOST_ALERTS))
-    return [row for row in found if belongs(row, organization) and (superseded or not row["superseded"])][:limit]
+    """The alerts since an instant, the newest first, at most so many; with `superseded` also those that nobody is sent.
+
+    `until` is the first instant that does not count any more; `before` goes on below the alert of that id.
+    """
+    kept: list[Alert] = []
+    while len(kept) < limit:
+        found = typed(
+            list[Alert],
+            store.call("cost_alerts_v1", since=since, max_rows=MOST_ALERTS, until=until, before_id=before),
+        )
+        kept += [row for row in found if belongs(row, organization) and (superseded or not row["superseded"])]
+        if len(found) < MOST_ALERTS:
+            break
+        before = found[-1]["id"]
+    return kept[:limit]
 
 
 def budget_alert(row: Alert) -> BudgetAlert:

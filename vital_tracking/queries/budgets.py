@@ -16,6 +16,7 @@ from typing import Any, Final
 from typing_extensions import TypedDict
 
 from vital_tracking.core.entities import strictness
+from vital_tracking.errors import StoreRejected
 from vital_tracking.queries.answers import FiniteTime, answer_type, typed
 from vital_tracking.stores import Store
 
@@ -219,7 +220,14 @@ def set_budget(store: Store, columns: Mapping[str, object]) -> BudgetLimit:
     Columns are those of BudgetLimit; amounts are text, so that none is rounded on its way. Raises StoreRejected for what the
     database does not take, such as an unknown time zone.
     """
-    return typed(BudgetLimit, store.call("set_budget_v1", budget=json.dumps(dict(columns))))
+    return typed(BudgetLimit, _allowed(store.call("set_budget_v1", budget=json.dumps(dict(columns)))))
+
+
+def _allowed(answer: Any) -> Any:
+    """The answer of a function that changes budgets; StoreRejected (42501) where it was refused, which the audit holds."""
+    if isinstance(answer, dict) and "refused" in answer:
+        raise StoreRejected("Only an admin of that organization changes its budgets.", sqlstate="42501")
+    return answer
 
 
 @answer_type
@@ -264,12 +272,12 @@ def overrides(store: Store) -> list[BudgetOverride]:
 
 def override_budget(store: Store, columns: Mapping[str, object]) -> list[LimitInForce]:
     """Give one entity other limits than each of its kind has (`*`); a limit of None takes that back. What is in force now."""
-    return typed(list[LimitInForce], store.call("override_budget_v1", override=json.dumps(dict(columns))))
+    return typed(list[LimitInForce], _allowed(store.call("override_budget_v1", override=json.dumps(dict(columns)))))
 
 
 def raise_budget(store: Store, columns: Mapping[str, object]) -> list[LimitInForce]:
     """Add `raise_by` to every limit of one entity `until` a moment; without it end all raises. What is in force now."""
-    return typed(list[LimitInForce], store.call("raise_budget_v1", raise_=json.dumps(dict(columns))))
+    return typed(list[LimitInForce], _allowed(store.call("raise_budget_v1", raise_=json.dumps(dict(columns)))))
 
 
 def reached_first(budgets: Iterable[BudgetLimit], budget: BudgetLimit) -> list[BudgetLimit]:
@@ -295,7 +303,7 @@ def reached_first(budgets: Iterable[BudgetLimit], budget: BudgetLimit) -> list[B
 
 def remove_budget(store: Store, number: int) -> bool:
     """Remove a budget with its windows; its alerts stay. Whether there was one."""
-    return bool(store.call("remove_budget_v1", budget_id=number)["removed"])
+    return bool(_allowed(store.call("remove_budget_v1", budget_id=number))["removed"])
 
 
 # Why calls were stopped

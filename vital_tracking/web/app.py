@@ -15,8 +15,9 @@ from starlette.responses import Response
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 from vital_tracking.web import sign_in, static_files, status
-from vital_tracking.web.api import calls, explore, runs, usage
+from vital_tracking.web.api import alerts, budgets, calls, explore, runs, usage
 from vital_tracking.web.operator import OperatorLink
+from vital_tracking.web.pages import budgets as budget_pages
 from vital_tracking.web.pages import routes as pages
 from vital_tracking.web.pages import saved
 from vital_tracking.web.parts import Parts
@@ -33,6 +34,9 @@ ROUTERS: Final = (
     calls.routes,
     runs.routes,
     explore.routes,
+    budgets.routes,
+    alerts.routes,
+    budget_pages.routes,
     pages.routes,
     saved.routes,
 )

@@ -42,6 +42,7 @@ NAVIGATION: Final = (
         ),
     ),
     ("Work", (("workflows", "Workflows", "workflows"), ("panels", "Panels", "panels"), ("runs", "Runs", "runs"))),
+    ("Budgets", (("budgets", "Budgets", "budgets"), ("alerts", "Alerts", "alerts"))),
     ("Find", (("calls", "Calls", "calls"), ("explore", "Explore", "explore"))),
 )
 """The pages: under which heading, by which name, at which path."""

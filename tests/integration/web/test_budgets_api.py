@@ -1,0 +1,128 @@
+"""Budgets and alerts over the API: who reads, who changes, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.integration.web.conftest import Issuer, Make, bearer, client
+from tests.sql.helpers import ADMIN, ALICE, CAROL, STRANGER, a_call, connect, record
+from vital_tracking.stores.postgres import PostgresStore
+
+PATH = "/api/v1/budgets"
+WANTED = {"organization_id": "acme", "entity_type": "user", "daily_limit": 0.5, "action": "block"}
+
+
+@pytest.fixture
+def people(database_url: str, make: Make, issuer: Issuer) -> Iterator[dict[str, TestClient]]:
+    """The browsers of an admin, a member, another's admin and a stranger, over a database of their own."""
+    store = PostgresStore(database_url)
+    with connect(database_url) as connection:
+        for member in (("acme", ADMIN, "admin"), ("acme", ALICE, "member"), ("other", CAROL, "admin")):
+            connection.execute("insert into organization_members values (%s, %s, %s)", member)
+        moment = connection.execute("select to_json(now()) as now").fetchone()
+        assert moment is not None
+        calls = (a_call(n, user_id=ALICE, organization_id="acme", created_at=moment["now"]) for n in (1, 2))
+        assert record(connection, *calls)["inserted"] == 2
+    app = make(over=store, user_requests=10_000, organization_requests=10_000, burst_requests=10_000)
+    yield {
+        name: client(app, headers=bearer(issuer.token(sub=subject)))
+        for name, subject in (("admin", ADMIN), ("member", ALICE), ("other", CAROL), ("stranger", STRANGER))
+    }
+    store.close()
+
+
+def test_admins_change_and_everybody_reads_what_stands_on_them(people: dict[str, TestClient]) -> None:
+    """If this failed, an admin could not set a limit from a program, or anybody could."""
+    admin, member, other = people["admin"], people["member"], people["other"]
+    for name in ("member", "other", "stranger"):
+        answer = people[name].post(PATH, json=WANTED)
+        assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json"), name
+    made = admin.post(PATH, json=WANTED)
+    assert made.status_code == 200, made.text
+    number = made.json()["id"]
+    seen = {name: [row["id"] for row in one.get(PATH).json()["budgets"]] for name, one in people.items()}
+    assert {name for name, ids in seen.items() if number in ids} == {"admin", "member"}
+    told = member.get(PATH, params={"limit": 5})
+    [window] = [row for row in told.json()["windows"] if row["window"]["budget_id"] == number]
+    assert (window["window"]["entity_id"], window["window"]["spent"]) == (ALICE, 0.84)
+    assert window["rests_on"] == "reached"
+    assert member.get(PATH, params={"limit": 5}, headers={"If-None-Match": told.headers["etag"]}).status_code == 304
+    assert other.get(f"{PATH}/{number}").status_code == 404
+    assert other.patch(f"{PATH}/{number}", json={"daily_limit": 9}).status_code == 404
+    assert other.delete(f"{PATH}/{number}").status_code == member.delete(f"{PATH}/{number}").status_code == 403
+    assert member.patch(f"{PATH}/{number}", json={"daily_limit": 9}).status_code == 403
+    changed = admin.patch(f"{PATH}/{number}", json={"daily_limit": 0.75, "enforce": False})
+    assert (changed.json()["daily_limit"], changed.json()["enforce"], changed.json()["action"]) == (
+        0.75,
+        False,
+        "block",
+    )
+    raised = admin.post(f"{PATH}/{number}/raise", json={"raise_by": 2, "until": "tomorrow", "entity_id": ALICE})
+    assert [row["in_force"] for row in raised.json()] == [2.75]
+    assert admin.delete(f"{PATH}/{number}").status_code == 204
+    assert admin.delete(f"{PATH}/{number}").status_code == 404
+
+
+def test_a_preview_tells_what_would_have_been_and_stores_nothing(people: dict[str, TestClient]) -> None:
+    """If this failed, a limit would be set blindly, or by looking at it."""
+    answer = people["admin"].post(f"{PATH}/preview", json=WANTED)
+    assert answer.status_code == 200, answer.text
+    total = answer.json()["total"]
+    assert (total["calls"], total["stopped"], total["stopped_cost"], total["alerts"]) == (
+        2,
+        1,
+        0.42,
+        {"0.5": 1, "0.8": 1},
+    )
+    assert len(answer.json()["preview"]["days"]) == 30
+    assert "cannot be known" in answer.json()["unknown"]
+    assert people["stranger"].post(f"{PATH}/preview", json=WANTED).json()["total"]["calls"] == 0
+    assert not [row for row in people["admin"].get(PATH).json()["budgets"] if row["organization_id"] == "acme"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", PATH, {**WANTED, "created_by": "me"}),
+        ("POST", PATH, {**WANTED, "id": 1}),
+        ("POST", PATH, {**WANTED, "daily_limit": -1}),
+        ("POST", PATH, {**WANTED, "daily_limit": None}),
+        ("POST", PATH, {**WANTED, "timezone": "Mars/Olympus"}),
+        ("POST", PATH, {**WANTED, "entity_type": "team"}),
+        ("PATCH", f"{PATH}/1", {"organization_id": "other"}),
+        ("POST", f"{PATH}/1/raise", {"raise_by": 1, "until": "soon"}),
+        ("POST", f"{PATH}/preview?days=91", WANTED),
+        ("GET", f"{PATH}?limit=0", None),
+        ("GET", f"{PATH}/0", None),
+        ("GET", f"{PATH}/calls/x/why", None),
+        ("GET", "/api/v1/alerts?since=yesterday", None),
+        ("GET", "/api/v1/alerts?limit=1001", None),
+        ("GET", "/api/v1/alerts?since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z", None),
+    ],
+)
+def test_what_is_out_of_range_is_said_to_be(
+    people: dict[str, TestClient], method: str, path: str, body: dict[str, object] | None
+) -> None:
+    """If this failed, a mistaken or malicious field would be taken silently."""
+    answer = people["admin"].request(method, path, json=body)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json"), answer.text
+
+
+def test_alerts_are_told_page_by_page_and_as_csv(people: dict[str, TestClient]) -> None:
+    """If this failed, nobody would find what was crossed, but on the command line."""
+    found = people["member"].get("/api/v1/alerts", params={"limit": 1})
+    assert found.status_code == 200, found.text
+    assert people["stranger"].get("/api/v1/alerts").json() == []
+    assert people["member"].get("/api/v1/alerts.csv").text.splitlines()[0].startswith("id,created_at,budget_id")
+
+
+def test_pages_show_budgets_and_alerts_to_those_they_stand_on(people: dict[str, TestClient]) -> None:
+    """If this failed, a stopped user would not see why."""
+    people["admin"].post(PATH, json=WANTED)
+    page = people["member"].get("/budgets")
+    assert page.status_code == people["member"].get("/alerts").status_code == 200
+    assert "of organization acme" in page.text
+    assert "of organization acme" not in people["stranger"].get("/budgets").text
