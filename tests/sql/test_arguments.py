@@ -46,6 +46,7 @@ SAMPLES = {
     "grain": "'day'",
     "max_calls": "20",
     "nested": "true",
+    "organizations": "'[\"acme\"]'",
     "prefix": "'r'",
     "role": "'auditor'",
     "run": "'r-1'",
