@@ -54,19 +54,24 @@ def page(view: View) -> Page:
 
 def _parts(view: View, ahead: Forecast | None) -> list[Part]:
     steps = by_time(view, _COURSES)
+    hours, week = _hours(view)
+    # Whole widths between pairs of halves: what is spent, by what, by whom, then how much is done, and when, and how well.
     return [
         _cost_by_day(view, steps, ahead),
         ranking(view, "services", "Cost by service", "service", chart="doughnut"),
-        _calls_by_day(view, steps),
-        ranking(view, "calls-by-service", "Calls by service", "service", chart="bars", order_by="calls"),
-        *_hours(view),
-        _latency(view, steps),
-        _caches(view, steps),
-        ranking(view, "providers", "Cost by provider", "provider", chart="doughnut", top=7),
-        ranking(view, "frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
         ranking(view, "models", "Cost by model", "model", chart="bars", top=10),
         ranking(view, "agents", "Cost by agent", "agent", chart="bars", top=10),
+        ranking(view, "providers", "Cost by provider", "provider", chart="doughnut", top=7),
         ranking(view, "users", "The ten dearest users", "user", rows=10, wide=True),
+        _calls_by_day(view, steps),
+        _tokens_by_day(view, steps),
+        ranking(view, "calls-by-service", "Calls by service", "service", chart="bars", order_by="calls"),
+        hours,
+        week,
+        _latency(view, steps),
+        ranking(view, "frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
+        _caches(view, steps),
+        _hit_rate(view, steps),
     ]
 
 
@@ -140,10 +145,20 @@ def _cost_by_day(view: View, rows: list[Row], ahead: Forecast | None) -> Part:
 def _calls_by_day(view: View, rows: list[Row]) -> Part:
     return Part(
         "calls",
-        f"Calls and tokens by {view.asked.grain}",
-        [time_column(view), Column("calls", "Calls", "calls"), Column("total_tokens", "Tokens", "tokens")],
+        f"Calls by {view.asked.grain}",
+        [time_column(view), Column("calls", "Calls", "calls")],
         rows,
         Chart("bars", view.asked.grain, ("calls",)),
+    )
+
+
+def _tokens_by_day(view: View, rows: list[Row]) -> Part:
+    return Part(
+        "tokens",
+        f"Tokens by {view.asked.grain}",
+        [time_column(view), Column("total_tokens", "Tokens", "tokens")],
+        rows,
+        Chart("bars", view.asked.grain, ("total_tokens",)),
     )
 
 
@@ -211,8 +226,17 @@ def _caches(view: View, rows: list[Row]) -> Part:
             time_column(view),
             Column("cache_savings", "Saved", "usd"),
             Column("potential_cost", "Without caches", "usd"),
-            Column("hit_rate", "Hit rate", "percent", about="Calls answered from LangChain's cache"),
         ],
         rows,
         Chart("area", view.asked.grain, ("cache_savings",)),
+    )
+
+
+def _hit_rate(view: View, rows: list[Row]) -> Part:
+    return Part(
+        "hits",
+        "Calls answered from a cache",
+        [time_column(view), Column("hit_rate", "Hit rate", "percent", about="Calls answered from LangChain's cache")],
+        rows,
+        Chart("area", view.asked.grain, ("hit_rate",)),
     )
