@@ -47,6 +47,7 @@ SAMPLES = {
     "max_calls": "20",
     "name": "'by model'",
     "nested": "true",
+    "organizations": "'[\"acme\"]'",
     "prefix": "'r'",
     "role": "'auditor'",
     "run": "'r-1'",

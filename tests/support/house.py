@@ -25,7 +25,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("alerts",),
     ("queries",),
     ("scopes",),
-    ("direct", "langchain"),
+    ("direct", "langchain", "demo"),
     ("tracker",),
     ("__init__", "testing"),
     ("web",),

@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from vital_tracking.cli.render.console import bar, console, table
+from vital_tracking.cli.render.session import Yes
 from vital_tracking.queries.usage import cost_breakdown, example_queries
 from vital_tracking.queries.words import usd
 from vital_tracking.settings import Settings
@@ -33,17 +34,38 @@ def demo(
     offline: Annotated[
         bool, typer.Option("--offline", help="Use fake models even where providers' keys are set.")
     ] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Write weeks of made-up calls into the configured database instead.")
+    ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove what --history has written, and nothing else.")
+    ] = False,
+    days: Annotated[int, typer.Option(min=1, max=90, help="How many days --history writes.")] = 60,
+    yes: Yes = False,
 ) -> None:
     """Run the four services on the embedded PostgreSQL and show what they cost.
 
     Fake models that report usage take the providers' place; where OPENAI_API_KEY or ANTHROPIC_API_KEY is set, real ones answer.
     A database that is configured is left alone: the demonstration's calls are made up.
 
+    With --history, 60 days of three organizations are written into the configured database, by default the embedded one: calls
+    at true prices, runs, budgets and alerts, each call and run marked. Twice is once. Where there are calls of your own it
+    wants --yes. With --remove all of that goes, and nothing else.
+
     \b
     Examples:
       vital-tracking demo --offline
+      vital-tracking demo --history   something to see for vital-tracking dashboard
+      vital-tracking demo --remove
       VITAL_STORE=embedded vital-tracking report   what the demonstration cost, also where another database is configured
     """
+    if history and remove:
+        raise typer.BadParameter("--history or --remove, not both")
+    if history or remove:
+        from vital_tracking.cli import demo_history
+
+        demo_history.write_history(days, yes=yes) if history else demo_history.remove_history(yes=yes)
+        return
     from vital_tracking.langchain.demo import fake_models, real_models, run_demo
 
     settings = Settings.from_env()
@@ -75,6 +97,14 @@ def demo(
         console.print(
             "VITAL_STORE=embedded, because other commands go to the database that is configured.", highlight=False
         )
+    console.print("\n[bold]In the browser[/bold]: what was spent, by whom and on what")
+    console.print(f"  {elsewhere}{command()} dashboard", soft_wrap=True, highlight=False, markup=False)
+    console.print(
+        f"  {elsewhere}{command()} demo --history   first, for 60 days of made-up calls to look at",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
     console.print("\n[bold]Next[/bold]: attach it to your own code")
     console.print("  tracker = VitalTracker.from_env()", highlight=False)
     console.print('  model.invoke(question, config={"callbacks": [tracker.handler]})', highlight=False, markup=False)

@@ -60,20 +60,23 @@ def _parts(view: View, ahead: Forecast | None) -> dict[str, Callable[[], Part]]:
     steps = cache(lambda: by_time(view, _COURSES))
     hours = cache(lambda: _hours(view))
     rank = partial(partial, ranking, view)
+    # Whole widths between pairs of halves: what is spent, by what, by whom, then how much is done, and when, and how well.
     return {
         "cost": lambda: _cost_by_day(view, steps(), ahead),
         "services": rank("services", "Cost by service", "service", chart="doughnut"),
+        "models": rank("models", "Cost by model", "model", chart="bars", top=10),
+        "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10),
+        "providers": rank("providers", "Cost by provider", "provider", chart="doughnut", top=7),
+        "users": rank("users", "The ten dearest users", "user", rows=10, wide=True),
         "calls": lambda: _calls_by_day(view, steps()),
+        "tokens": lambda: _tokens_by_day(view, steps()),
         "calls-by-service": rank("calls-by-service", "Calls by service", "service", chart="bars", order_by="calls"),
         "hours": lambda: hours()[0],
         "week": lambda: hours()[1],
         "latency": lambda: _latency(view, steps()),
-        "caches": lambda: _caches(view, steps()),
-        "providers": rank("providers", "Cost by provider", "provider", chart="doughnut", top=7),
         "frameworks": rank("frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
-        "models": rank("models", "Cost by model", "model", chart="bars", top=10),
-        "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10),
-        "users": rank("users", "The ten dearest users", "user", rows=10, wide=True),
+        "caches": lambda: _caches(view, steps()),
+        "hit-rate": lambda: _hit_rate(view, steps()),
     }
 
 
@@ -147,10 +150,20 @@ def _cost_by_day(view: View, rows: list[Row], ahead: Forecast | None) -> Part:
 def _calls_by_day(view: View, rows: list[Row]) -> Part:
     return Part(
         "calls",
-        f"Calls and tokens by {view.asked.grain}",
-        [time_column(view), Column("calls", "Calls", "calls"), Column("total_tokens", "Tokens", "tokens")],
+        f"Calls by {view.asked.grain}",
+        [time_column(view), Column("calls", "Calls", "calls")],
         rows,
         Chart("bars", view.asked.grain, ("calls",)),
+    )
+
+
+def _tokens_by_day(view: View, rows: list[Row]) -> Part:
+    return Part(
+        "tokens",
+        f"Tokens by {view.asked.grain}",
+        [time_column(view), Column("total_tokens", "Tokens", "tokens")],
+        rows,
+        Chart("bars", view.asked.grain, ("total_tokens",)),
     )
 
 
@@ -218,8 +231,17 @@ def _caches(view: View, rows: list[Row]) -> Part:
             time_column(view),
             Column("cache_savings", "Saved", "usd"),
             Column("potential_cost", "Without caches", "usd"),
-            Column("hit_rate", "Hit rate", "percent", about="Calls answered from LangChain's cache"),
         ],
         rows,
         Chart("area", view.asked.grain, ("cache_savings",)),
+    )
+
+
+def _hit_rate(view: View, rows: list[Row]) -> Part:
+    return Part(
+        "hits",
+        "Calls answered from a cache",
+        [time_column(view), Column("hit_rate", "Hit rate", "percent", about="Calls answered from LangChain's cache")],
+        rows,
+        Chart("area", view.asked.grain, ("hit_rate",)),
     )

@@ -119,7 +119,7 @@ def tree_page(view: View, tree: RunTree) -> Page:
             Card(
                 "Calls",
                 numbers.count(sums.calls),
-                note=f"{sums.retried_calls:,} of them again" if sums.retried_calls else "",
+                note=f"{sums.retried_calls:,} of them retries" if sums.retried_calls else "",
             ),
             Card(
                 "Tokens",
@@ -183,7 +183,7 @@ def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: De
     marks = [
         f"{number:,} {what}"
         for what, number in (
-            ("again", sums.retried_calls),
+            ("retried", sums.retried_calls),
             ("blocked", sums.blocked_calls),
             ("abandoned", sums.abandoned_calls),
             ("from cache", sums.cached_calls),
@@ -203,7 +203,7 @@ def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: De
         ),
         link=link,
         badge=badge,
-        marks=", ".join(marks) if node.kind != "call" else ("again" if sums.retried_calls else ""),
+        marks=", ".join(marks) if node.kind != "call" else ("retry" if sums.retried_calls else ""),
         calls=sums.calls,
         tokens=numbers.count(sums.total_tokens),
         cost="unpriced" if unpriced else f"${sums.total_cost:,.{places}f}",

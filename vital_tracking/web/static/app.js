@@ -69,10 +69,13 @@ function options(box, data) {
     },
   };
   if (kind === 'doughnut') {
+    const whole_ = lines[0].values.reduce((sum, one) => sum + (one || 0), 0);
+    const share = (value) => (whole_ && value ? ` ${value / whole_ < 0.01 ? '< 1' : Math.round((value / whole_) * 100)} %` : '');
+    const total = { show: true, position: 'center', formatter: write(unit, whole_), color: color('text'), fontFamily: text.fontFamily, fontSize: 18, fontWeight: 650 };
     return {
       ...base,
-      series: [{ type: 'pie', radius: ['55%', '85%'], itemStyle: { borderColor: color('card'), borderWidth: 2 }, label: { show: false }, data: keys.map((name, i) => ({ name, value: lines[0].values[i] })) }],
-      legend_: keys,
+      series: [{ type: 'pie', radius: ['55%', '85%'], itemStyle: { borderColor: color('card'), borderWidth: 2 }, label: { show: false }, data: keys.map((name, i) => ({ name, value: lines[0].values[i], ...(i === 0 && { label: total }) })) }],
+      legend_: keys.map((name, i) => name + share(lines[0].values[i])),
     };
   }
   if (kind === 'heatmap') {

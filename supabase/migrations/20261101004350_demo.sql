@@ -1,0 +1,120 @@
+-- The made-up history of `vital-tracking demo --history`: what there is of it, and taking it out again. Its calls and runs are marked by
+-- the key `demo_history` of their metadata, whose value says how they were made; its organizations are named by who asks.
+
+-- What there is of the history in some organizations (a JSON array): {"calls", "runs", "budgets", "first", "last", "mark"}, and
+-- "others": whether there is any call that is not of it.
+create function public.demo_history_v1(organizations text) returns json
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  named text[];
+begin
+  perform vital_private.check_given('organizations', organizations);
+  named := array(select o.value from json_array_elements_text(organizations::json) as o (value));
+  return (
+    select json_build_object(
+      'calls', count(*), 'first', min(t.created_at), 'last', max(t.created_at), 'mark', max(t.metadata ->> 'demo_history'),
+      'runs', (
+        select count(*) from public.service_runs as r
+        where r.organization_id = any(named) and r.metadata ? 'demo_history'
+      ),
+      'budgets', (select count(*) from public.budget_limits as b where b.organization_id = any(named)),
+      'others', exists (
+        select from public.token_usage_logs as o
+        where o.organization_id <> all(named) or o.organization_id is null or not o.metadata ? 'demo_history'
+      )
+    )
+    from public.token_usage_logs as t
+    where t.organization_id = any(named) and t.metadata ? 'demo_history'
+  );
+end;
+$$;
+
+-- Take the history out of some organizations (a JSON array): `max_rows` calls and runs at a time, because nobody can record or admit
+-- calls meanwhile. Sums and the windows of other budgets lose what its calls came to; the organizations' budgets go with their
+-- windows and alerts, unless other calls were recorded for the same organization. Call it again until it answers {"done": true}.
+create function public.remove_demo_history_v1(organizations text, max_rows integer default 2000) returns json
+language plpgsql
+security definer
+set search_path = ''
+set statement_timeout = '15min'
+as $$
+declare
+  limit_rows constant integer := greatest(coalesce(max_rows, 2000), 1);
+  named text[];
+  owned text[];
+  removed_calls bigint;
+  removed_runs bigint;
+  removed_budgets bigint;
+  emptied bigint[];
+  counted vital_private.counted_call[];
+  aggregation vital_private.usage_aggregations;
+begin
+  perform vital_private.check_given('organizations', organizations);
+  named := array(select o.value from json_array_elements_text(organizations::json) as o (value));
+  perform vital_private.lock_budgets(alone => true);
+  owned := array(
+    select n.name from unnest(named) as n (name)
+    where not exists (
+      select from public.token_usage_logs as t where t.organization_id = n.name and not t.metadata ? 'demo_history'
+    )
+  );
+  delete from public.cost_alerts as a where a.organization_id = any(owned);
+  delete from vital_private.budget_overrides as o where o.organization_id = any(owned);
+  delete from public.budget_limits as b where b.organization_id = any(owned);
+  get diagnostics removed_budgets = row_count;
+
+  with picked as materialized (
+    select t.id, t.created_at
+    from public.token_usage_logs as t
+    where t.organization_id = any(named) and t.metadata ? 'demo_history'
+    order by t.created_at
+    limit limit_rows
+  ),
+
+  gone as (
+    delete from public.token_usage_logs as t
+    using picked
+    where t.id = picked.id and t.created_at = picked.created_at
+    returning t as call
+  )
+
+  select count(*), array_agg(vital_private.counted(gone.call, -1)) into removed_calls, counted from gone;
+  with lowered as (
+    update public.budget_windows as w
+    set spent = w.spent + p.amount
+    from unnest(vital_private.postings_of(counted)) as p
+    where w.budget_id = p.budget_id and w.entity_id = p.entity_id and w.period = p.period and w.starts_at = p.starts_at
+    returning w.id, w.spent, w.granted
+  )
+
+  select array_agg(l.id) into emptied from lowered as l where l.spent = 0 and l.granted = 0;
+  delete from public.cost_alerts as a
+  using public.budget_windows as w
+  where w.id = any(emptied) and a.budget_id = w.budget_id and a.entity_id = w.entity_id and a.period = w.period
+    and a.window_starts_at = w.starts_at;
+  delete from public.budget_windows as w where w.id = any(emptied);
+
+  delete from public.service_runs as r
+  where r.id in (
+    select k.id from public.service_runs as k
+    where k.organization_id = any(named) and k.metadata ? 'demo_history'
+    limit limit_rows
+  );
+  get diagnostics removed_runs = row_count;
+
+  -- Sums of no calls are none.
+  for aggregation in select * from vital_private.usage_aggregations order by target desc loop
+    execute format('delete from public.%I as b where b.organization_id = any($1) and b.calls = 0', aggregation.target) using named;
+  end loop;
+  return json_build_object(
+    'done', removed_calls < limit_rows and removed_runs < limit_rows,
+    'calls', removed_calls, 'runs', removed_runs, 'budgets', removed_budgets
+  );
+end;
+$$;
+
+select vital_private.restrict_functions(api => '{demo_history_v1, remove_demo_history_v1}');
