@@ -76,7 +76,7 @@ def _parts(view: View, ahead: Forecast | None) -> dict[str, Callable[[], Part]]:
         "latency": lambda: _latency(view, steps()),
         "frameworks": rank("frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
         "caches": lambda: _caches(view, steps()),
-        "hit-rate": lambda: _hit_rate(view, steps()),
+        "hits": lambda: _hit_rate(view, steps()),
     }
 
 
