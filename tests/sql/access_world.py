@@ -476,8 +476,8 @@ QUESTIONS = [
     Question("cost_breakdown", cost(), own_and_administered, {"by": "model"}),
     Question("cost_breakdown", cost(), _of_acme, {"by": "agent", "organization": "acme"}),
     Question("organization_cost", cost(), if_admin_of_acme, lately(organization="acme")),
-    Question("cost_forecast", cost("spent"), administered, at_once()),
-    Question("cost_forecast", cost("spent"), if_admin_of_acme, at_once(organization="acme", period="day")),
+    Question("cost_forecast", cost("spent"), own_and_administered, at_once()),
+    Question("cost_forecast", cost("spent"), _of_acme, at_once(organization="acme", period="day")),
     Question("usage_anomalies", anomalies, own_and_administered, lately()),
     Question("usage_anomalies", anomalies, _of_acme, lately(organization="acme")),
     Question("duplicate_requests", cost("cost"), repeated, lately()),
@@ -575,23 +575,23 @@ QUESTIONS = [
         )
     ),
     Question("invoice_v1", cost(), if_admin_of_acme, lately(organization="acme")),
-    # What the library and the command line ask, of one organization.
+    # The same as the library, the command line and the pages ask.
     Question(
         "anomalies_v1",
         lambda answer, world: anomalies(answer["rows"], world),
-        for_the_service_role(1, 2, 7),
+        _of_acme,
         lately(organization="acme"),
     ),
     Question(
         "duplicates_v1",
         lambda answer, world: cost("cost")(answer["rows"], world),
-        for_the_service_role(1, 2, 7),
+        lambda r: repeated(r) & {1, 2, 7},
         lately(organization="acme"),
     ),
     Question(
         "forecast_v1",
         lambda answer, _: calls_in(answer["spent"]),
-        for_the_service_role(1, 2, 7),
+        _of_acme,
         at_once(organization="acme"),
     ),
     *(

@@ -15,8 +15,11 @@ from starlette.responses import Response
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 from vital_tracking.web import sign_in, static_files, status
+from vital_tracking.web.api import anomalies as anomalies_api
+from vital_tracking.web.api import forecast as forecast_api
 from vital_tracking.web.api import usage
 from vital_tracking.web.operator import OperatorLink
+from vital_tracking.web.pages import anomalies, forecast
 from vital_tracking.web.pages import routes as pages
 from vital_tracking.web.parts import Parts
 from vital_tracking.web.problems import problem_of
@@ -24,7 +27,17 @@ from vital_tracking.web.responses import exact_json, finished, problem_response
 from vital_tracking.web.route import problem_page
 from vital_tracking.web.settings import WebSettings
 
-ROUTERS: Final = (status.routes, sign_in.routes, static_files.routes, usage.routes, pages.routes)
+ROUTERS: Final = (
+    status.routes,
+    sign_in.routes,
+    static_files.routes,
+    usage.routes,
+    forecast_api.routes,
+    anomalies_api.routes,
+    pages.routes,
+    forecast.routes,
+    anomalies.routes,
+)
 """The routes of all parts; a part adds its own here."""
 
 

@@ -120,3 +120,14 @@ def _filters(request: Request) -> dict[str, tuple[str | None, ...]]:
 
 
 AskedParameters = Annotated[Asked, Depends(asked)]
+
+
+def only_organization(asked: Asked) -> str | None:
+    """The organization that is asked about, None for all; RequestValidationError where something else is filtered by."""
+    for name in asked.filters:
+        if name != "organization":
+            raise _wrong(name, "cannot be asked for here: only organization can", "")
+    values = asked.filters.get("organization", (ANY,))
+    if len(values) != 1 or values[0] is None:
+        raise _wrong("organization", "needs one organization, or to be left out", "")
+    return None if values[0] == ANY else values[0]

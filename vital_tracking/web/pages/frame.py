@@ -42,6 +42,7 @@ NAVIGATION: Final = (
     ),
     ("Work", (("workflows", "Workflows", "workflows"), ("panels", "Panels", "panels"), ("runs", "Runs", "runs"))),
     ("Find", (("calls", "Calls", "calls"), ("explore", "Explore", "explore"))),
+    ("Watch", (("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies"))),
 )
 """The pages: under which heading, by which name, at which path."""
 
