@@ -468,6 +468,12 @@ QUESTIONS = [
     Question("workflow_analytics", cost(), own_and_administered),
     # Functions.
     Question(
+        "audit_v1",
+        lambda rows, world: audited([{**row, "table_name": row["what"]} for row in rows], world),
+        audit_of,
+        {"max_rows": 1000},
+    ),
+    Question(
         "members_v1",
         lambda rows, _: {(row["organization_id"], row["user_id"]) for row in rows},
         lambda reader: reader.members,

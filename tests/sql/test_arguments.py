@@ -39,7 +39,11 @@ MEANING = {
 
 # What to call functions with, by the names of their arguments, as SQL; a new name needs a line here.
 SAMPLES = {
+    "actor": "'u-1'",
     "after_at": "now()",
+    "before_id": "1000",
+    "operation": "'insert'",
+    "what": "'budget_limits'",
     "ascending": "true",
     "filters": "'{}'",
     "force": "true",

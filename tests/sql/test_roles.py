@@ -152,6 +152,7 @@ EXECUTABLE = {
             "public.add_member_v1",
             "public.agent_success_rate",
             "public.anomalies_v1",
+            "public.audit_v1",
             "public.change_member_v1",
             "public.calls_v1",
             "public.check_budget",

@@ -16,10 +16,12 @@ from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
 from vital_tracking.web import sign_in, static_files, status
 from vital_tracking.web.api import anomalies as anomalies_api
+from vital_tracking.web.api import audit as audit_api
 from vital_tracking.web.api import forecast as forecast_api
+from vital_tracking.web.api import members as members_api
 from vital_tracking.web.api import usage
 from vital_tracking.web.operator import OperatorLink
-from vital_tracking.web.pages import anomalies, forecast
+from vital_tracking.web.pages import anomalies, audit, forecast, organization
 from vital_tracking.web.pages import routes as pages
 from vital_tracking.web.parts import Parts
 from vital_tracking.web.problems import problem_of
@@ -34,9 +36,13 @@ ROUTERS: Final = (
     usage.routes,
     forecast_api.routes,
     anomalies_api.routes,
+    members_api.routes,
+    audit_api.routes,
     pages.routes,
     forecast.routes,
     anomalies.routes,
+    organization.routes,
+    audit.routes,
 )
 """The routes of all parts; a part adds its own here."""
 

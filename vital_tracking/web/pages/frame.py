@@ -43,6 +43,7 @@ NAVIGATION: Final = (
     ("Work", (("workflows", "Workflows", "workflows"), ("panels", "Panels", "panels"), ("runs", "Runs", "runs"))),
     ("Find", (("calls", "Calls", "calls"), ("explore", "Explore", "explore"))),
     ("Watch", (("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies"))),
+    ("House", (("organization", "Organization", "organization"), ("audit", "Audit", "audit"))),
 )
 """The pages: under which heading, by which name, at which path."""
 
