@@ -56,22 +56,7 @@ begin
 end;
 $$;
 
--- The organizations whose calls a question is about: the one named, else those that the signed-in user administers; NULL for all.
-create function vital_private.organizations_to_read(organization text) returns text[]
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  if organization is not null then
-    perform vital_private.check_administered(organization);
-    return array[organization];
-  end if;
-  return case when current_user = 'authenticated' then vital_private.administered_organizations() end;
-end;
-$$;
-
-select vital_private.restrict_functions(helpers => '{subject, administered_organizations, check_administered, organizations_to_read}');
+select vital_private.restrict_functions(helpers => '{subject, administered_organizations, check_administered}');
 select vital_private.restrict_relation('public.organization_members', readers => '{authenticated, service_role}');
 grant insert, update, delete on public.organization_members to service_role;
 

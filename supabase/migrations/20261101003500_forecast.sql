@@ -47,6 +47,43 @@ return case
   else value
 end;
 
+-- What each hour of a time has cost, of what the caller may see: from the sums and, of whoever is no admin, from his own calls, which
+-- are in no sums that he sees. `organizations` NULL: of all.
+create function vital_private.costs_by_hour(organizations text[], since timestamptz, until timestamptz)
+returns table (hour_start timestamptz, total_cost numeric, unpriced_calls numeric, calls numeric)
+language plpgsql
+stable
+rows 2000
+set search_path = ''
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+begin
+  if current_user = 'authenticated' then
+    return query
+    select u.hour_start, sum(u.total_cost), sum(u.unpriced_calls), sum(u.calls)
+    from (
+      select h.hour_start, h.total_cost, h.unpriced_calls, h.calls
+      from public.usage_aggregations_hourly_totals as h
+      where (organizations is null or h.organization_id = any(organizations)) and h.hour_start >= since and h.hour_start < until
+      union all
+      select date_trunc('hour', c.created_at, 'UTC'), c.total_cost, c.unpriced_calls, c.calls
+      from vital_private.measured_calls as c
+      where c.user_id = vital_private.subject() and c.created_at >= since and c.created_at < until
+        and (c.organization_id is null or c.organization_id <> all(vital_private.administered_organizations()))
+        and (organizations is null or c.organization_id = any(organizations))
+    ) as u
+    group by u.hour_start;
+  else
+    return query
+    select h.hour_start, sum(h.total_cost), sum(h.unpriced_calls), sum(h.calls)
+    from public.usage_aggregations_hourly_totals as h
+    where (organizations is null or h.organization_id = any(organizations)) and h.hour_start >= since and h.hour_start < until
+    group by h.hour_start;
+  end if;
+end;
+$$;
+
 -- What each day of a window has cost until a moment, exactly.
 create function vital_private.spent_by_day(organizations text[], first_day date, today date, zone text, moment timestamptz)
 returns table (day date, spent numeric, unpriced_calls numeric)
@@ -70,15 +107,19 @@ begin
         least(vital_private.local_midnight(d + interval '1 day', zone), moment) as until
       from generate_series(first_day::timestamp, today::timestamp, interval '1 day') as d
     ) as b
+  ),
+
+  sums as materialized (
+    select h.* from (select min(d.first_hour) as since, max(d.last_hour) as until from days as d) as t
+    cross join lateral vital_private.costs_by_hour(organizations, t.since, t.until) as h
   )
 
   select d.day, coalesce(sum(u.total_cost), 0), coalesce(sum(u.unpriced_calls), 0)
   from days as d
   left join lateral (
     select h.total_cost, h.unpriced_calls
-    from public.usage_aggregations_hourly_totals as h
-    where (organizations is null or h.organization_id = any(organizations))
-      and h.hour_start >= d.first_hour and h.hour_start < d.last_hour
+    from sums as h
+    where h.hour_start >= d.first_hour and h.hour_start < d.last_hour
     union all
     select c.total_cost, c.unpriced_calls
     from vital_private.measured_calls as c
@@ -147,14 +188,12 @@ begin
   spent_today := answer.spent[cardinality(answer.spent)];
 
   with hours as materialized (
-    select
-      h.hour_start at time zone zone as local_start, sum(h.total_cost)::double precision as cost
-    from public.usage_aggregations_hourly_totals as h
-    where (organizations is null or h.organization_id = any(organizations))
-      and h.hour_start >= moment - make_interval(days => (select max(s) from unnest(shifts) as s) + history_days + 2)
-      and h.hour_start < date_trunc('hour', moment, 'UTC')
-    group by h.hour_start
-    having max(h.calls) > 0
+    select h.hour_start at time zone zone as local_start, h.total_cost::double precision as cost
+    from vital_private.costs_by_hour(
+      organizations, moment - make_interval(days => (select max(s) from unnest(shifts) as s) + history_days + 2),
+      date_trunc('hour', moment, 'UTC')
+    ) as h
+    where h.calls > 0
   ),
 
   -- Each day in two parts: before this time of the day, and from then on.
@@ -322,7 +361,7 @@ begin
     (select b.day from beginning as b),
     (select array_agg(round(c.cost::numeric, 6) order by c.later) from coming as c where c.shift = 0),
     (select round(l.burn_rate::numeric, 6) from levels as l where l.shift = 0),
-    e.windows, round(e.mape::numeric, 4),
+    e.windows, round(100 * e.mape::numeric, 2),
     -- A few overlapping windows are too few for percentiles: assume that the next one is a little farther off than any of them.
     case when e.windows >= 20 then e.low else -e.farthest end,
     case when e.windows >= 20 then e.high else e.farthest end
@@ -370,11 +409,8 @@ begin
   if missing <= 0 then
     select greatest(min(s.hour_start), forecast.starts_at) into answer
     from (
-      select h.hour_start, sum(sum(h.total_cost)) over (order by h.hour_start) as reached
-      from public.usage_aggregations_hourly_totals as h
-      where (organizations is null or h.organization_id = any(organizations))
-        and h.hour_start > forecast.starts_at - interval '1 hour' and h.hour_start < moment
-      group by h.hour_start
+      select h.hour_start, sum(h.total_cost) over (order by h.hour_start) as reached
+      from vital_private.costs_by_hour(organizations, forecast.starts_at - interval '1 hour' + interval '1 microsecond', moment) as h
     ) as s
     where s.reached >= amount;
     return coalesce(answer, least(moment, forecast.starts_at));
@@ -389,10 +425,8 @@ begin
   day := forecast.today + later;
   with habits as (
     select extract(hour from h.hour_start at time zone forecast.zone) as hour, sum(h.total_cost) as cost
-    from public.usage_aggregations_hourly_totals as h
-    where (organizations is null or h.organization_id = any(organizations))
-      and h.hour_start >= moment - interval '56 days' and h.hour_start < moment
-      and extract(isodow from h.hour_start at time zone forecast.zone) = extract(isodow from day)
+    from vital_private.costs_by_hour(organizations, moment - interval '56 days', moment) as h
+    where extract(isodow from h.hour_start at time zone forecast.zone) = extract(isodow from day)
     group by 1
   ),
 
@@ -426,7 +460,8 @@ begin
 end;
 $$;
 
--- Where the day or the month of an organization (NULL: of all that the caller may see) ends:
+-- Where the day or the month of what the caller may see ends, of an organization or (NULL) of all: a user's is that of his own calls.
+-- `mape` and `projected_share` are percent.
 -- select * from cost_forecast('acme', 'month', 'Europe/Berlin')
 create function public.cost_forecast(
   organization text default null,
@@ -455,7 +490,7 @@ set search_path = ''
 set statement_timeout = '8s'
 as $$
 declare
-  organizations constant text[] := vital_private.organizations_to_read(organization);
+  organizations constant text[] := case when organization is not null then array[organization] end;
   told constant vital_private.forecast := vital_private.forecast_of(organizations, period, timezone, moment);
   theirs vital_private.forecast;
   budget record;
@@ -478,7 +513,7 @@ begin
     found := found || json_build_object(
       'id', budget.id, 'entity', budget.entity_id, 'action', budget.action, 'enforce', budget.enforce, 'timezone', budget.zone,
       'limit', budget.limit_amount::text, 'spent', theirs.total::text, 'projected', theirs.projected::text,
-      'projected_share', round(theirs.projected / nullif(budget.limit_amount, 0), 4),
+      'projected_share', round(100 * theirs.projected / nullif(budget.limit_amount, 0), 2),
       'runs_out_at', vital_private.reaches_at(theirs, organizations, moment, budget.limit_amount)
     );
   end loop;
@@ -501,9 +536,9 @@ end;
 $$;
 
 comment on function public.cost_forecast(text, text, text, timestamptz) is
-'Where a day or month ends: US dollars spent, projected by weekday and hour, low and high, mean error (mape) on held-back windows.';
+'Where a day or month ends: US dollars spent, projected by weekday and hour, low and high, mean error (mape, percent) on held-back windows.';
 
--- The same as JSON for the command line; amounts are text.
+-- The same as JSON; amounts are text.
 create function public.forecast_v1(
   organization text default null,
   period text default 'month',
@@ -512,7 +547,6 @@ create function public.forecast_v1(
 ) returns json
 language sql
 stable
-security definer
 set search_path = ''
 as $$
   select json_build_object(
@@ -526,5 +560,5 @@ as $$
 $$;
 
 select vital_private.restrict_functions(
-  api => '{cost_forecast, forecast_v1}', helpers => '{within_reason, spent_by_day, forecast_of, reaches_at}'
+  api => '{cost_forecast, forecast_v1}', helpers => '{within_reason, costs_by_hour, spent_by_day, forecast_of, reaches_at}'
 );

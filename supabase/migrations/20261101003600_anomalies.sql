@@ -41,7 +41,7 @@ begin
       $query$(
         with busy as materialized (
           select u.organization_id, u.%2$I as id
-          from public.usage_aggregations_%3$s as u
+          from vital_private.visible_%3$s as u
           where u.day >= $2 and u.day <= $3 and u.%2$I is not null and %4$s
           group by u.organization_id, u.%2$I
           having vital_private.total(u.total_cost) >= 0.5 or sum((u.failed_calls - u.blocked_calls)::double precision) >= 5
@@ -56,7 +56,7 @@ begin
             sum(u.timed_calls::double precision) as timed, vital_private.total(u.total_cost) as cost,
             sum(u.unpriced_calls::double precision) as unpriced, vital_private.total(u.latency_us) as latency_us
           from busy as b
-          inner join public.usage_aggregations_%3$s as u
+          inner join vital_private.visible_%3$s as u
             on u.%2$I = b.id and coalesce(u.organization_id, '') = coalesce(b.organization_id, '')
             and (u.organization_id is null) = (b.organization_id is null)
           where u.day >= $1 and u.day <= $3 and %4$s
@@ -95,7 +95,7 @@ begin
           %1$L, d.organization_id, count(*), percentile_cont(0.95) within group (order by d.cost::double precision)
         from (
           select u.organization_id, vital_private.total(u.total_cost) as cost
-          from public.usage_aggregations_%3$s as u
+          from vital_private.visible_%3$s as u
           where u.day >= $1 and u.day <= $2 and u.%2$I is not null and %4$s
           group by u.organization_id, u.%2$I, u.day
         ) as d
@@ -126,12 +126,12 @@ begin
         select
           w.number, sum(u.latency_histogram) filter (where u.day = w.day), sum(u.latency_histogram) filter (where u.day < w.day)
         from unnest($1, $2, $3, $4) with ordinality as w (subject, organization_id, id, day, number)
-        inner join public.%1$I as u
+        inner join vital_private.%1$I as u
           on u.%2$I = w.id and coalesce(u.organization_id, '') = coalesce(w.organization_id, '')
           and (u.organization_id is null) = (w.organization_id is null) and u.day between w.day - 28 and w.day
         where w.subject = %3$L and u.day between $5 and $6 and %4$s
         group by w.number
-      $query$, 'usage_aggregations_' || g.source, g.keys[1], g.name,
+      $query$, 'visible_' || g.source, g.keys[1], g.name,
       case when array_position(organizations, null) is null then 'u.organization_id = any($2)' else 'true' end
     ), ' union all ')
     from vital_private.usage_groupings as g
@@ -331,7 +331,7 @@ begin
     where m.cost_score >= 4 and m.cost >= 2 * m.usual_cost and m.cost - m.usual_cost >= case when m.known < 7 then 5 else 0.5 end
     union all
     select
-      m.subject, m.organization_id, m.id, m.day, 'error_rate', 'share', round(m.rate::numeric, 4), round(m.usual_rate::numeric, 4),
+      m.subject, m.organization_id, m.id, m.day, 'error_rate', 'percent', round(100 * m.rate::numeric, 2), round(100 * m.usual_rate::numeric, 2),
       m.rate_score, ((m.failed - m.usual_rate * m.calls) * m.cost_a_call)::numeric, m.calls, m.unpriced
     from measured as m
     where m.known >= 7 and m.rate_score >= 4 and m.calls >= 20 and m.failed >= 5 and m.rate >= 2 * m.usual_rate
@@ -391,13 +391,12 @@ $$;
 comment on function public.usage_anomalies(timestamptz, timestamptz, text, integer) is
 'Days of agents, users and models that cost more, took longer or failed more often than is usual of them, the dearest first.';
 
--- The same as JSON for the command line; amounts are text.
+-- The same as JSON; amounts are text.
 create function public.anomalies_v1(
   since timestamptz, until timestamptz, organization text default null, rows integer default 50
 ) returns json
 language sql
 stable
-security definer
 set search_path = ''
 as $$
   select vital_private.check_given('since', since::text);

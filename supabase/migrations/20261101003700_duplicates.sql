@@ -74,7 +74,7 @@ $$;
 comment on function public.duplicate_requests(timestamptz, timestamptz, text, integer) is
 'Requests that were answered and paid for more than once, and what caching them would have saved; all_... is the sum of all such requests.';
 
--- The same as JSON for the command line; amounts are text.
+-- The same as JSON; amounts are text.
 create function public.duplicates_v1(
   since timestamptz default now() - interval '7 days',
   until timestamptz default now(),
@@ -83,7 +83,6 @@ create function public.duplicates_v1(
 ) returns json
 language sql
 stable
-security definer
 set search_path = ''
 as $$
   select json_build_object(

@@ -147,4 +147,35 @@ select vital_private.audit_table('vital_private.budget_overrides', 'id organizat
 select vital_private.audit_table('public.model_prices', 'id provider model valid_from', hidden => 'note');
 select vital_private.audit_table('public.organization_members', 'organization_id user_id');
 
-select vital_private.restrict_functions();
+-- The newest lines of the audit that the caller may see, at most 1,000, of those with an id below `before_id`; NULL filters nothing. Amounts
+-- and other values stand in `changes` as text.
+create function public.audit_v1(
+  organization text default null,
+  actor text default null,
+  operation text default null,
+  what text default null,
+  since timestamptz default null,
+  before_id bigint default null,
+  max_rows integer default 100
+) returns json
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(json_agg(l.*), '[]')
+  from (
+    select
+      a.id, a.at, a.actor, a.database_role, a.application, a.organization_id, a.table_name as what, a.operation, a.key, a.changes
+    from public.admin_audit as a
+    where (audit_v1.organization is null or a.organization_id = audit_v1.organization)
+      and (audit_v1.actor is null or a.actor = audit_v1.actor)
+      and (audit_v1.operation is null or a.operation = audit_v1.operation)
+      and (audit_v1.what is null or a.table_name = audit_v1.what)
+      and (audit_v1.since is null or a.at >= audit_v1.since)
+      and (audit_v1.before_id is null or a.id < audit_v1.before_id)
+    order by a.id desc
+    limit least(greatest(coalesce(max_rows, 100), 1), 1000)
+  ) as l
+$$;
+
+select vital_private.restrict_functions(api => '{audit_v1}');

@@ -172,8 +172,8 @@ def test_a_day_of_failures_is_found_and_a_few_unlucky_calls_are_not(calm: Connec
         found = anomalies(calm)
         assert ("acme", "agent", "agent-1", DAY, "error_rate") in names(found)
         [anomaly] = [a for a in found if a["subject"] == "agent"]
-        assert (anomaly["value"], anomaly["calls"]) == (1, failed)
-        assert anomaly["usual"] < Decimal("0.1")
+        assert (anomaly["value"], anomaly["measure"], anomaly["calls"]) == (100, "percent", failed)
+        assert 0 < anomaly["usual"] < 10
         assert 0 < anomaly["cost_at_stake"] < 5
         rows = shown(calm, anomaly)
         assert len(rows) == failed

@@ -39,7 +39,11 @@ MEANING = {
 
 # What to call functions with, by the names of their arguments, as SQL; a new name needs a line here.
 SAMPLES = {
+    "actor": "'u-1'",
     "after_at": "now()",
+    "before_id": "1000",
+    "operation": "'insert'",
+    "what": "'budget_limits'",
     "ascending": "true",
     "filters": "'{}'",
     "force": "true",
@@ -61,7 +65,6 @@ SAMPLES = {
     "asked": "'[]'",
     "asks": "'[]'",
     "batch_size": "10",
-    "before_id": "9",
     "budget": """'{"entity_type": "user", "daily_limit": "7"}'""",
     "budget_id": "(select max(id) from budget_limits)",
     "by": "'model'",

@@ -15,7 +15,7 @@ FORECAST_PERIODS: Final = ("day", "month")
 
 @answer_type
 class ForecastError(TypedDict):
-    """How far forecasts made in the same way for earlier days were off: a mean share of the cost, and how many were made."""
+    """How far such forecasts of earlier days were off: on average, in percent (`mape`), and how many there were."""
 
     mape: float | None
     windows: int
@@ -23,7 +23,7 @@ class ForecastError(TypedDict):
 
 @answer_type
 class BudgetForecast(TypedDict):
-    """What becomes of a budget until its window ends; `projected_share` is of its limit, `runs_out_at` None where it lasts."""
+    """What becomes of a budget until its window ends: `projected_share` in percent; `runs_out_at` None where it lasts."""
 
     id: int
     entity: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Final, NotRequired, TypeAlias
+from typing import Annotated, Final, Literal, NotRequired, TypeAlias
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator
@@ -270,7 +270,7 @@ def cost_breakdown(
 class Anomaly(TypedDict):
     """A day on which an agent, user or model cost more, took longer or failed more often than it usually does.
 
-    `metric` says in which unit `value` and `usual` are: `cost` US dollars, `latency` milliseconds, `error_rate` a share.
+    `metric` says in which unit `value` and `usual` are: `cost` US dollars, `latency` milliseconds, `error_rate` percent.
     `query` is SQL that shows the calls.
     """
 
@@ -307,6 +307,20 @@ def anomalies(
     What is usual is told from the days before, so a day needs some history. `organization` None looks at all of them.
     """
     return typed(Anomalies, store.call("anomalies_v1", since=since, until=until, organization=organization, rows=rows))
+
+
+_SEVERE: Final[tuple[tuple[Literal["high", "medium"], Decimal, int], ...]] = (
+    ("high", Decimal(100), 12),
+    ("medium", Decimal(10), 7),
+)
+
+
+def severity(row: Anomaly) -> Literal["high", "medium", "low"]:
+    """How bad an anomaly is: high from 100 dollars at stake or a score of 12 on, medium from 10 dollars or a score of 7 on."""
+    for level, dollars, score in _SEVERE:
+        if row["cost_at_stake"] >= dollars or row["score"] >= score:
+            return level
+    return "low"
 
 
 # Requests that were made twice

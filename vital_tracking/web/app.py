@@ -14,33 +14,16 @@ from starlette.responses import Response
 
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
-from vital_tracking.web import sign_in, static_files, status
-from vital_tracking.web.api import alerts, budgets, calls, explore, runs, usage
+from vital_tracking.web import api, pages, sign_in, static_files, status
 from vital_tracking.web.operator import OperatorLink
-from vital_tracking.web.pages import budgets as budget_pages
-from vital_tracking.web.pages import routes as pages
-from vital_tracking.web.pages import saved
 from vital_tracking.web.parts import Parts
 from vital_tracking.web.problems import problem_of
 from vital_tracking.web.responses import HeadAsGet, exact_json, finished, problem_response
 from vital_tracking.web.route import problem_page
 from vital_tracking.web.settings import WebSettings
 
-ROUTERS: Final = (
-    status.routes,
-    sign_in.routes,
-    static_files.routes,
-    usage.routes,
-    calls.routes,
-    runs.routes,
-    explore.routes,
-    budgets.routes,
-    alerts.routes,
-    budget_pages.routes,
-    pages.routes,
-    saved.routes,
-)
-"""The routes of all parts; a part adds its own here."""
+ROUTERS: Final = (status.routes, sign_in.routes, static_files.routes, *api.ROUTERS, *pages.ROUTERS)
+"""The routes of all parts."""
 
 
 def create_app(

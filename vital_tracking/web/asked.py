@@ -147,6 +147,17 @@ def _filters(request: Request) -> dict[str, tuple[str | None, ...]]:
 AskedParameters = Annotated[Asked, Depends(asked)]
 
 
+def only_organization(asked: Asked) -> str | None:
+    """The organization that is asked about, None for all; RequestValidationError where something else is filtered by."""
+    for name in asked.filters:
+        if name != "organization":
+            raise _wrong(name, "cannot be asked for here: only organization can", "")
+    values = asked.filters.get("organization", (ANY,))
+    if len(values) != 1 or values[0] is None:
+        raise _wrong("organization", "needs one organization, or to be left out", "")
+    return None if values[0] == ANY else values[0]
+
+
 def asked_of_runs(what: AskedParameters) -> Asked:
     """What the request asks of runs, which have fewer filters; RequestValidationError names one that they do not have."""
     for name in what.filters:

@@ -36,6 +36,11 @@ def described(problem: Problem, description: str) -> dict[str, Any]:
     return {"description": description, "content": content, **({"headers": headers} if headers else {})}
 
 
+def answering(model: Any, description: str, example: Any, *, status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """A good answer as a response of OpenAPI: its form, and an example."""
+    return {status: {"model": model, "description": description, "content": {"application/json": {"example": example}}}}
+
+
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     401: described(SignInNeeded(), "Nobody is signed in, or the token is no good (any more)."),
     403: described(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from vital_tracking.core.amounts import amount_text
@@ -91,6 +91,13 @@ def change_text(value: Decimal | None) -> str:
     rounded = value.quantize(Decimal("0.1") if abs(value) < 10 else Decimal(1), ROUND_HALF_UP)
     sign = "+" if rounded > 0 else "\N{MINUS SIGN}" if rounded < 0 else "\N{PLUS-MINUS SIGN}"
     return f"{sign}{abs(rounded):,f}\N{NO-BREAK SPACE}%"
+
+
+def changed(now: Decimal, before: Decimal) -> tuple[str, Literal["", "up", "down"]]:
+    """A change as a card shows it: in percent with its sign, and the way it went; no way where it is shown as nothing."""
+    told = change_text(change(now, before))
+    ways: dict[str, Literal["", "up", "down"]] = {"+": "up", "\N{MINUS SIGN}": "down"}
+    return told, ways.get(told[:1], "")
 
 
 def machine(value: Any) -> str:

@@ -230,7 +230,7 @@ def test_a_users_errors_hold_no_data(world_url: str) -> None:
         lambda: user.breakdown("secret-word"),
         lambda: user.read("agent_usage_detailed", columns=["id"], equals={"id": "secret-word"}),
         lambda: user.read("secret-word", columns=["id"]),
-        lambda: user.call("cost_forecast", organization="secret-word"),
+        lambda: user.call("dashboard_summary", organization="secret-word"),
         lambda: list(user.stream(CALLS, equals={"id": "secret-word"})),
     ):
         with pytest.raises(StoreError) as refused:

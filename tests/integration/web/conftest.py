@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -215,7 +216,12 @@ def calls(history_url: str) -> list[Row]:
 @pytest.fixture
 def opened(history_url: str, make: Make, issuer: Issuer) -> Iterator[Open]:
     """The browsers of those who look at it, as often as they like."""
-    store = PostgresStore(history_url)
+    with closing(PostgresStore(history_url)) as store:
+        yield browsers(store, make, issuer)
+
+
+def browsers(store: PostgresStore, make: Make, issuer: Issuer) -> Open:
+    """The browsers of those who look at what is in a store."""
     link = OperatorLink()
     plenty = dict.fromkeys(("user_requests", "organization_requests", "burst_requests"), 1_000_000)
     app = make(over=store, operator=link, **plenty)
@@ -228,5 +234,4 @@ def opened(history_url: str, make: Make, issuer: Issuer) -> Iterator[Open]:
         assert of_operator.get(f"/open?token={link.token}").status_code < 400
         return of_operator
 
-    yield browser
-    store.close()
+    return browser

@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.table import Table
 
-from vital_tracking.cli.render.amounts import dollars, share_text
+from vital_tracking.cli.render.amounts import dollars, percent_text
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say, table
 from vital_tracking.cli.render.times import duration
 from vital_tracking.cli.report.request import ReportRequest, say_no_calls
@@ -19,7 +19,7 @@ _COLUMNS: Final = tuple(Anomaly.__annotations__)
 _METRICS: Final = {
     ("cost", "sum"): "cost",
     ("cost", "newcomer"): "cost, newcomer",
-    ("error_rate", "share"): "failed calls",
+    ("error_rate", "percent"): "failed calls",
     ("latency", "median"): "latency, median",
     ("latency", "p95"): "latency, 95 %",
 }
@@ -76,4 +76,4 @@ def _value(row: Anomaly, value: Decimal) -> str:
     """A value of the anomaly's metric, with its unit."""
     if row["metric"] == "cost":
         return dollars(value)
-    return duration(float(value)) if row["metric"] == "latency" else share_text(float(value))
+    return duration(float(value)) if row["metric"] == "latency" else percent_text(float(value))

@@ -10,7 +10,7 @@ from typing import Final
 from rich.text import Text
 
 from vital_tracking.alerts.wording import limit_text, local_time
-from vital_tracking.cli.render.amounts import dollars, share_text
+from vital_tracking.cli.render.amounts import dollars, percent_text
 from vital_tracking.cli.render.console import as_csv, as_json, console
 from vital_tracking.cli.report.charts import Bar, chart
 from vital_tracking.cli.report.request import PRICE_THEM, ReportRequest, say_no_calls, whose_calls
@@ -82,7 +82,7 @@ def error_sentence(error: ForecastError | None) -> str:
         return "How right it is cannot be told yet: there are too few days to try it on."
     return (
         f"Made in the same way {counted(error['windows'], 'time')} for earlier days, knowing only what was known then, it was "
-        f"off by {share_text(error['mape'])} on average."
+        f"off by {percent_text(error['mape'])} on average."
     )
 
 
@@ -93,7 +93,7 @@ def _budget_sentence(budget: BudgetForecast, answer: Forecast) -> str:
     named = f"Budget {budget['id']}, {limit_text(budget['limit'], 'cost_usd')} {each} ({action})"
     runs_out_at = budget["runs_out_at"]
     if runs_out_at is None:
-        return f"{named}: lasts, {share_text(budget['projected_share'])} of it by the end."
+        return f"{named}: lasts, {percent_text(budget['projected_share'])} of it by the end."
     verb = "ran" if runs_out_at <= answer["moment"] else "runs"
     at = local_time(runs_out_at, budget["timezone"])
     return f"{named}: {verb} out about {at}. See: vital-tracking budgets windows"

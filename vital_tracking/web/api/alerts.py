@@ -11,8 +11,7 @@ from pydantic import AwareDatetime
 
 from vital_tracking.queries.alerts import ALERT_COLUMNS, MOST_ALERTS, Alert, recent_alerts
 from vital_tracking.web.access import Reader, reads
-from vital_tracking.web.page import csv_lines
-from vital_tracking.web.pages.frame import csv_response
+from vital_tracking.web.csv import csv_lines, csv_response
 from vital_tracking.web.problems import invalid
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router

@@ -44,6 +44,8 @@ NAVIGATION: Final = (
     ("Work", (("workflows", "Workflows", "workflows"), ("panels", "Panels", "panels"), ("runs", "Runs", "runs"))),
     ("Budgets", (("budgets", "Budgets", "budgets"), ("alerts", "Alerts", "alerts"))),
     ("Find", (("calls", "Calls", "calls"), ("explore", "Explore", "explore"))),
+    ("Watch", (("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies"))),
+    ("House", (("organization", "Organization", "organization"), ("audit", "Audit", "audit"))),
 )
 """The pages: under which heading, by which name, at which path."""
 

@@ -1,0 +1,8 @@
+"""The pages: one module a question or a few of a kind."""
+
+from typing import Final
+
+from vital_tracking.web.pages import anomalies, audit, budgets, forecast, organization, routes, saved
+
+ROUTERS: Final = tuple(pages.routes for pages in (routes, saved, budgets, forecast, anomalies, organization, audit))
+"""The routes of all pages; a module of pages adds itself here."""

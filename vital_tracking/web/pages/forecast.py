@@ -1,0 +1,194 @@
+"""Where the month ends: what is spent, what is to come with its range, the trend, and how good past forecasts were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Final
+
+from fastapi import Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vital_tracking.queries.forecast import Forecast, has_history
+from vital_tracking.queries.month import Month, MonthPart, month
+from vital_tracking.queries.words import counted
+from vital_tracking.web import numbers
+from vital_tracking.web.access import Asker, Reader, reads
+from vital_tracking.web.asked import AskedParameters, only_organization
+from vital_tracking.web.page import Card, Chart, Column, Page, Part
+from vital_tracking.web.pages.common import NONE_OF
+from vital_tracking.web.pages.frame import answer
+from vital_tracking.web.route import page_router
+from vital_tracking.web.view import View
+
+routes = page_router()
+
+_RESTS_ON: Final = {
+    "weekday and hour": "Told from what the weekdays and hours of the last eight weeks cost.",
+    "average day": "Told from the average of the few days there are; from two weeks on, weekdays are told apart.",
+    "last day": "Told from the last day alone; from two weeks on, weekdays are told apart.",
+    "no history": "There are no calls of the last weeks that it could be told from: only what is spent is known.",
+}
+
+
+@routes.get("/forecast", name="vital-forecast", dependencies=[Depends(reads("forecast"))])
+def show(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
+    """Where the month ends."""
+    organization = only_organization(asked)
+    return answer(request, who, store, asked, lambda view: page(view, organization))
+
+
+def page(view: View, organization: str | None) -> Page:
+    """The forecast of the month, of an organization or of all that the reader may see."""
+    found = month(view.store, view.asked.period, organization=organization)
+    ahead = found["forecast"]
+    parts = [_days(view, ahead), _of(view, "services", "By service", "service", found["by_service"])]
+    if organization is None:
+        parts.append(_of(view, "organizations", "By organization", "organization", found["by_organization"]))
+    parts += [_months(found), *_budgets(ahead)]
+    return Page(
+        "forecast", "Where does the month end?", _lead(ahead), cards=_cards(found), parts=parts, notices=_notices(ahead)
+    )
+
+
+def _lead(ahead: Forecast) -> str:
+    month_name = f"{ahead['days'][0][0]:%B}"
+    spent = numbers.usd(ahead["spent"])
+    until = f"up to {numbers.moment(ahead['moment'], ahead['timezone'])} ({ahead['timezone']})"
+    if not has_history(ahead):
+        return f"{month_name} stands at {spent} {until}; there is no history from which its end could be told."
+    likely = "most likely" if ahead["error"] else "perhaps"
+    low, high = numbers.usd(ahead["low"]), numbers.usd(ahead["high"])
+    end = numbers.usd(ahead["projected"])
+    return f"{month_name} stands at {spent} {until} and ends at about {end}, {likely} {low} to {high}."
+
+
+def _cards(found: Month) -> list[Card]:
+    ahead, error = found["forecast"], found["forecast"]["error"]
+    grown = numbers.changed(found["last_week"], found["week_before"])
+    off = error["mape"] if error else None
+    return [
+        Card("This month so far", numbers.usd(ahead["spent"]), numbers.usd_exact(ahead["spent"])),
+        Card(
+            "End of the month",
+            numbers.usd(ahead["projected"]),
+            numbers.usd_exact(ahead["projected"]),
+            note=f"{numbers.usd(ahead['low'])} to {numbers.usd(ahead['high'])}",
+        ),
+        Card(
+            "Chosen time, times 30",
+            numbers.usd(found["projected_monthly_cost"]),
+            numbers.usd_exact(found["projected_monthly_cost"]),
+            note="the average day of the time that is chosen above, as a month of 30",
+        ),
+        Card(
+            "Last seven days",
+            numbers.usd(found["last_week"]),
+            numbers.usd_exact(found["last_week"]),
+            note=f"the seven before: {numbers.usd(found['week_before'])}",
+            change="" if not found["last_week"] and not found["week_before"] else grown[0],
+            trend=grown[1],
+            good="down",
+        ),
+        Card(
+            "Past forecasts were off by",
+            numbers.percent(off),
+            note=f"on average of {counted(error['windows'], 'earlier time')}"
+            if error and off is not None
+            else "too few days to try it on",
+        ),
+    ]
+
+
+def _notices(ahead: Forecast) -> list[str]:
+    said = [_RESTS_ON.get(ahead["method"], "")]
+    if ahead["unpriced_calls"]:
+        said.append(
+            f"Not in it: {counted(int(ahead['unpriced_calls']), 'call')} of this month without a known price. "
+            "Set it with: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
+        )
+    return [one for one in said if one]
+
+
+def _days(view: View, ahead: Forecast) -> Part:
+    rows = [
+        {
+            "day": day,
+            "spent": spent,
+            "to_come": None if projected is None else projected - (spent or Decimal(0)),
+        }
+        for day, spent, projected in ahead["days"]
+    ]
+
+    def calls_of(row: object) -> str | None:
+        day = row["day"] if isinstance(row, dict) and row["spent"] is not None else None
+        return day and f"{view.path('calls')}?{view.asked.query(days=None, since=str(day), until=str(day))}"
+
+    return Part(
+        "days",
+        "Spent and to come, by day",
+        [
+            Column("day", "Day", "day", link=calls_of),
+            Column("spent", "Spent", "usd"),
+            Column("to_come", "To come", "usd", about="What the day, or the rest of today, will cost"),
+        ],
+        rows,
+        Chart("bars", "day", ("spent", "to_come"), stacked=True),
+        wide=True,
+        total={"day": "Month", "spent": ahead["spent"], "to_come": ahead["projected"] - ahead["spent"]},
+    )
+
+
+def _of(view: View, part_id: str, title: str, dimension: str, found: Sequence[MonthPart]) -> Part:
+    return Part(
+        part_id,
+        title,
+        [
+            Column("shown", dimension.capitalize(), link=view.link("calls", dimension)),
+            Column("spent", "Spent", "usd"),
+            Column("projected", "End of the month", "usd"),
+            Column("share_percent", "Share", "percent", about="Of the month's end"),
+        ],
+        [{**part, dimension: part["name"], "shown": part["name"] or NONE_OF} for part in found],
+        note="What is to come is divided as the last 28 days were.",
+        empty="No calls this month, nor in the last 28 days.",
+    )
+
+
+def _months(found: Month) -> Part:
+    return Part(
+        "months",
+        "The months before",
+        [Column("month", "Month from", "day"), Column("cost", "Cost", "usd"), Column("calls", "Calls", "calls")],
+        found["months"],
+        Chart("bars", "month", ("cost",)),
+        note="The last one still runs.",
+        empty="No calls in these months.",
+    )
+
+
+def _budgets(ahead: Forecast) -> list[Part]:
+    if not ahead["budgets"]:
+        return []
+    rows = [
+        {**budget, "action": f"{budget['action']}{'' if budget['enforce'] else ', shadow'}"}
+        for budget in ahead["budgets"]
+    ]
+    return [
+        Part(
+            "budgets",
+            "What it means for budgets",
+            [
+                Column("id", "Budget"),
+                Column("action", "Action"),
+                Column("limit", "Limit", "usd"),
+                Column("spent", "Spent", "usd"),
+                Column("projected", "End of the month", "usd"),
+                Column("projected_share", "Of the limit", "percent"),
+                Column("runs_out_at", "Runs out (UTC)", "moment", none="lasts"),
+            ],
+            rows,
+            wide=True,
+        )
+    ]
