@@ -84,6 +84,7 @@ language sql
 stable
 set search_path = ''
 as $$
+  select vital_private.check_times(since, until);
   select coalesce(json_agg(vital_private.alert_json(newest.alert) order by (newest.alert).id desc), '[]')
   from (
     select a as alert

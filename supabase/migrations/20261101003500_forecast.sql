@@ -58,19 +58,25 @@ set search_path = ''
 set plan_cache_mode = force_custom_plan
 set jit = off
 as $$
+declare
+  administered text[]; -- known when it is planned, so that an index finds the hours
+  me text;
 begin
   if current_user = 'authenticated' then
+    administered := vital_private.administered_organizations();
+    me := vital_private.subject();
     return query
     select u.hour_start, sum(u.total_cost), sum(u.unpriced_calls), sum(u.calls)
     from (
       select h.hour_start, h.total_cost, h.unpriced_calls, h.calls
       from public.usage_aggregations_hourly_totals as h
-      where (organizations is null or h.organization_id = any(organizations)) and h.hour_start >= since and h.hour_start < until
+      where h.organization_id = any(administered) and (organizations is null or h.organization_id = any(organizations))
+        and h.hour_start >= since and h.hour_start < until
       union all
       select date_trunc('hour', c.created_at, 'UTC'), c.total_cost, c.unpriced_calls, c.calls
       from vital_private.measured_calls as c
-      where c.user_id = vital_private.subject() and c.created_at >= since and c.created_at < until
-        and (c.organization_id is null or c.organization_id <> all(vital_private.administered_organizations()))
+      where c.user_id = me and c.created_at >= since and c.created_at < until
+        and (c.organization_id is null or c.organization_id <> all(administered))
         and (organizations is null or c.organization_id = any(organizations))
     ) as u
     group by u.hour_start;

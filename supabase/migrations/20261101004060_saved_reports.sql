@@ -77,6 +77,7 @@ language sql
 security definer
 set search_path = ''
 as $$
+  select vital_private.check_given('name', name);
   with removed as (
     delete from public.saved_reports as s
     where s.owner is not distinct from vital_private.owner_of_reports() and s.name = remove_report.name

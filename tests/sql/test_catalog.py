@@ -44,7 +44,11 @@ OWN_AUTH_TOO = FUNCTIONS.replace("in (", "in ('auth', ")
 # Functions that run with their owner's rights and are in reach of signed-in users: policies do not hold inside them.
 TRUSTED = (
     "vital_private.administered_organizations",
+    "vital_private.change_budgets",
     "vital_private.change_member",
+    "vital_private.check_budget_columns",
+    "vital_private.counted_as",
+    "vital_private.own_sessions",
     "vital_private.remove_report",
     "vital_private.save_report",
     "vital_private.limit_for",
@@ -108,7 +112,7 @@ RULES = {
                 "alter function public.organization_cost(text, timestamptz, timestamptz) security definer",
                 "public.organization_cost",
             ),
-            ("grant execute on function public.budgets_v1() to authenticated", "public.budgets_v1"),
+            ("grant execute on function public.tracking_status_v1() to authenticated", "public.tracking_status_v1"),
             (f"{A_FUNCTION.replace('language', 'security definer language')}", "public.opened"),
         ),
     ),

@@ -125,6 +125,7 @@ def _run(asked: dict[str, object]) -> None:
     program, *arguments = command
     if program != sys.executable:
         sys.argv = [program, *arguments]
+        sys.modules["__main__"] = types.ModuleType("__main__")  # what click reads the program's name from
         from vital_tracking.cli import main
 
         main()

@@ -51,8 +51,8 @@ def test_what_needs_a_database_says_so() -> None:
         store.call("tracking_status_v1")
     with pytest.raises(StoreNotReady, match=r"\.calls"):
         store.read("agent_usage_detailed", columns=["id"])
-    with pytest.raises(StoreNotReady, match="panel_member"):
-        store.breakdown("panel_member")
+    with pytest.raises(StoreNotReady, match="panel_seat"):
+        store.breakdown("panel_seat")
 
 
 @pytest.fixture

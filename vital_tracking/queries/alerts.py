@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final
 
 from typing_extensions import TypedDict
 
 from vital_tracking.alerts.alert import BudgetAlert
-from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.queries.budgets import all_budgets, belongs
 from vital_tracking.stores import Store
 
@@ -41,10 +40,10 @@ class Alert(TypedDict):
     period: str
     window_starts_at: datetime
     window_ends_at: datetime | None
-    threshold: Decimal
-    limit_amount: Decimal
-    spent: Decimal
-    held: Decimal | None
+    threshold: Amount
+    limit_amount: Amount
+    spent: Amount
+    held: Amount | None
     superseded: bool
     delivered_at: datetime | None
 

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from vital_tracking.core.entities import strictness
 from vital_tracking.errors import StoreRejected
-from vital_tracking.queries.answers import FiniteTime, answer_type, typed
+from vital_tracking.queries.answers import Amount, FiniteTime, answer_type, typed
 from vital_tracking.stores import Store
 
 MOST_WINDOWS: Final = 10_000
@@ -33,13 +33,13 @@ class BudgetLimit(TypedDict):
     entity_type: str
     entity_id: str
     metric: str
-    minute_limit: Decimal | None
-    daily_limit: Decimal | None
-    monthly_limit: Decimal | None
-    total_limit: Decimal | None
+    minute_limit: Amount | None
+    daily_limit: Amount | None
+    monthly_limit: Amount | None
+    total_limit: Amount | None
     action: str
-    alert_thresholds: list[Decimal]
-    throttle_interval_s: Decimal
+    alert_thresholds: list[Amount]
+    throttle_interval_s: Amount
     downgrade_to: str | None
     timezone: str
     enforce: bool
@@ -76,9 +76,9 @@ class _StoredWindow(TypedDict):
     starts_at: datetime
     ends_at: FiniteTime
     timezone: str
-    limit_amount: Decimal
-    spent: Decimal
-    granted: Decimal
+    limit_amount: Amount
+    spent: Amount
+    granted: Amount
 
 
 @answer_type
@@ -88,7 +88,7 @@ class BudgetWindow(_StoredWindow):
     `ends_at` is None where the window never ends; `id` is None where it has not begun.
     """
 
-    left: Decimal
+    left: Amount
 
 
 @answer_type
@@ -242,8 +242,8 @@ class LimitInForce(TypedDict):
     action: str
     timezone: str
     period: str
-    limit_amount: Decimal
-    in_force: Decimal
+    limit_amount: Amount
+    in_force: Amount
     until: FiniteTime
 
 
@@ -257,11 +257,11 @@ class BudgetOverride(TypedDict):
     entity_id: str
     metric: str
     action: str | None
-    minute_limit: Decimal | None
-    daily_limit: Decimal | None
-    monthly_limit: Decimal | None
-    total_limit: Decimal | None
-    raise_by: Decimal | None
+    minute_limit: Amount | None
+    daily_limit: Amount | None
+    monthly_limit: Amount | None
+    total_limit: Amount | None
+    raise_by: Amount | None
     until: FiniteTime
 
 
@@ -324,10 +324,10 @@ class BlockedBy(TypedDict, total=False):
     organization_id: str
     metric: str
     period: str
-    limit: Decimal
-    spent: Decimal
-    held: Decimal
-    needed: Decimal
+    limit: Amount
+    spent: Amount
+    held: Amount
+    needed: Amount
     ends_at: datetime
     downgrade_to: str
     retry_after: float
@@ -348,9 +348,9 @@ class BlockedCall(TypedDict):
     budget_action: str | None
     blocked_by: BlockedBy | None
     budget: BudgetLimit | None
-    limit_amount: Decimal | None
-    spent: Decimal | None
-    granted: Decimal | None
+    limit_amount: Amount | None
+    spent: Amount | None
+    granted: Amount | None
     ends_at: FiniteTime
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from typing_extensions import TypedDict
 
+from vital_tracking.queries.answers import Amount
 from vital_tracking.queries.explore import Period, explore
 from vital_tracking.queries.forecast import Forecast, cost_forecast
 from vital_tracking.stores import Store
@@ -29,9 +30,9 @@ class MonthPart(TypedDict):
     """
 
     name: str | None
-    spent: Decimal
-    projected: Decimal
-    share_percent: Decimal | None
+    spent: Amount
+    projected: Amount
+    share_percent: Amount | None
 
 
 class PastMonth(TypedDict):
@@ -39,7 +40,7 @@ class PastMonth(TypedDict):
 
     month: date
     calls: int
-    cost: Decimal
+    cost: Amount
 
 
 class Month(TypedDict):
@@ -50,9 +51,9 @@ class Month(TypedDict):
     """
 
     forecast: Forecast
-    projected_monthly_cost: Decimal
-    last_week: Decimal
-    week_before: Decimal
+    projected_monthly_cost: Amount
+    last_week: Amount
+    week_before: Amount
     by_service: list[MonthPart]
     by_organization: list[MonthPart]
     months: list[PastMonth]

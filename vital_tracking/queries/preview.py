@@ -10,7 +10,7 @@ from typing import Final
 
 from typing_extensions import TypedDict
 
-from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.stores import Store
 
 PREVIEW_DAYS: Final = 30
@@ -33,12 +33,12 @@ class PreviewDay(TypedDict):
 
     day: date
     calls: int
-    amount: Decimal
+    amount: Amount
     stopped: int
     slowed: int
     downgraded: int
-    stopped_amount: Decimal
-    stopped_cost: Decimal
+    stopped_amount: Amount
+    stopped_cost: Amount
     stopped_unpriced: int
     alerts: dict[str, int]
 

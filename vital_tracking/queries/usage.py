@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from vital_tracking.core.breakdowns import DIMENSIONS
 from vital_tracking.errors import StoreNotReady
-from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.queries.catalogue import GROUPINGS
 from vital_tracking.queries.filters import Filters
 from vital_tracking.stores import Store
@@ -41,11 +41,11 @@ class Sums(TypedDict):
     completion_tokens: int
     total_tokens: int
     cache_read_tokens: int
-    fees: Decimal
-    total_cost: Decimal
-    potential_cost: Decimal
+    fees: Amount
+    total_cost: Amount
+    potential_cost: Amount
     timed_out_calls: int
-    cache_savings: Decimal
+    cache_savings: Amount
     hit_rate: float | None
     success_rate: float | None
     average_latency_ms: float | None
@@ -195,10 +195,10 @@ class Others(TypedDict):
     unpriced_calls: int
     estimated_calls: int
     total_tokens: int
-    fees: Decimal
-    total_cost: Decimal
-    potential_cost: Decimal
-    cache_savings: Decimal
+    fees: Amount
+    total_cost: Amount
+    potential_cost: Amount
+    cache_savings: Amount
     share: float
 
 
@@ -248,8 +248,8 @@ class Breakdown(TypedDict):
     unpriced_calls: int
     prompt_tokens: int
     completion_tokens: int
-    total_cost: Decimal
-    potential_cost: Decimal
+    total_cost: Amount
+    potential_cost: Amount
     average_latency_ms: float | None
 
 
@@ -280,10 +280,10 @@ class Anomaly(TypedDict):
     day: date
     metric: str
     measure: str
-    value: Decimal
-    usual: Decimal
+    value: Amount
+    usual: Amount
     score: int | float
-    cost_at_stake: Decimal
+    cost_at_stake: Amount
     calls: int
     unpriced_calls: int
     query: str
@@ -338,8 +338,8 @@ class Duplicate(TypedDict):
     agent_id: str | None
     first_at: datetime
     last_at: datetime
-    cost: Decimal
-    saved_by_caching: Decimal
+    cost: Amount
+    saved_by_caching: Amount
 
 
 @answer_type
@@ -354,7 +354,7 @@ class Duplicates(TypedDict):
     organization: str | None
     requests: int
     repeated_calls: int
-    saved_by_caching: Decimal
+    saved_by_caching: Amount
     rows: list[Duplicate]
 
 

@@ -16,8 +16,10 @@ from starlette.routing import BaseRoute
 
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
-from vital_tracking.web import api, pages, sign_in, static_files, status
+from vital_tracking.web import sign_in, static_files, status
+from vital_tracking.web.api import routers as api
 from vital_tracking.web.operator import OperatorLink
+from vital_tracking.web.pages import routers as pages
 from vital_tracking.web.parts import Parts
 from vital_tracking.web.problems import problem_of
 from vital_tracking.web.responses import HeadAsGet, exact_json, finished, problem_response

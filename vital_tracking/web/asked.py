@@ -166,6 +166,13 @@ def asked_of_runs(what: AskedParameters) -> Asked:
     return what
 
 
+def asked_of_organization(what: AskedParameters) -> Asked:
+    """What the request asks of one organization or of all; RequestValidationError where something else is filtered by."""
+    only_organization(what)
+    return what
+
+
+OrganizationAsked = Annotated[Asked, Depends(asked_of_organization)]
 RunsAsked = Annotated[Asked, Depends(asked_of_runs)]
 
 
@@ -173,26 +180,34 @@ RunsAsked = Annotated[Asked, Depends(asked_of_runs)]
 
 TAKES: Final[Mapping[Callable[..., Asked], Sequence[str]]] = {
     asked_of_runs: RUNS_BY,
+    asked_of_organization: ("organization",),
     asked: (*FILTERED, f"{METADATA}KEY"),
 }
 """The filters that a route takes by what it depends on."""
 
 
 def described_filters(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Filters as parameters of OpenAPI."""
-    return [_described_filter(name) for name in names]
+    """Filters as parameters of OpenAPI. Where there is one alone it takes one value."""
+    return [_described_filter(name, alone=len(names) == 1) for name in names]
 
 
-def _described_filter(name: str) -> dict[str, Any]:
+def _described_filter(name: str, *, alone: bool) -> dict[str, Any]:
     said = f"Only calls of this {DIMENSIONS.get(name, 'value of the key KEY of the metadata')}"
     return {
         "name": name,
         "in": "query",
         "required": False,
-        "description": f"{said}: one of several where it is given several times, none where it is empty, `*` for any.",
+        "description": f"{said}."
+        if alone
+        else f"{said}: one of several where it is given several times, none where it is empty, `*` for any.",
         "schema": {
             "type": "array",
-            "maxItems": _MOST_VALUES,
-            "items": {"type": "string", "maxLength": _LONGEST_VALUE, "pattern": r"^[^\x00]*$"},
+            "maxItems": 1 if alone else _MOST_VALUES,
+            "items": {
+                "type": "string",
+                "minLength": int(alone),
+                "maxLength": _LONGEST_VALUE,
+                "pattern": r"^[^\x00]*$",
+            },
         },
     }

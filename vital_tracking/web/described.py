@@ -41,7 +41,17 @@ def answering(model: Any, description: str, example: Any, *, status: int = 200) 
     return {status: {"model": model, "description": description, "content": {"application/json": {"example": example}}}}
 
 
+def csv_answering(example: str) -> dict[int | str, dict[str, Any]]:
+    """A good answer in CSV as a response of OpenAPI."""
+    content = {"text/csv": {"schema": {"type": "string"}, "example": example}}
+    return {200: {"description": "CSV.", "content": content}}
+
+
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    400: described(
+        Problem(400, "bad-request", "Bad Request", detail="The request was refused.", hint="Send JSON as UTF-8."),
+        "The request cannot be read.",
+    ),
     401: described(SignInNeeded(), "Nobody is signed in, or the token is no good (any more)."),
     403: described(
         forbidden("The database tells you nothing of what was asked for.", "An operator makes somebody an admin."),

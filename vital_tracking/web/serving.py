@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from typing import Final
@@ -61,4 +62,9 @@ def serve(app: FastAPI, listening: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    asyncio.run(_served(uvicorn.Server(config), listening))
+
+
+async def _served(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Made by the loop itself: `Server.run` leaves a coroutine that nobody awaits where Ctrl-C comes before the loop runs."""
+    await server.serve(sockets=[listening])

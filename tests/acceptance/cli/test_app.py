@@ -79,7 +79,6 @@ except SystemExit:
             "vital_tracking.queries",
             "rich.console",
             "psycopg",
-            "pydantic",
             "genai_prices",
         }
         assert heavy & set(done.stdout.split()) == set()

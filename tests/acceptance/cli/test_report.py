@@ -257,7 +257,9 @@ def test_without_any_call_it_says_what_to_do(run: Callable[..., Done], store: Po
     store.call("record_calls_v1", calls=json.dumps([a_call(**TALK)]))
     said = fine(run("report", "--until", "2020-01-01"))
     assert "The last was on 2026-01-15: vital-tracking report --since 2026-01-15" in said
-    assert "All organizations: vital-tracking report" in fine(run("report", "--organization", "nobody"))
+    assert "Which organizations there are: vital-tracking report organizations" in fine(
+        run("report", "--organization", "nobody")
+    )
     assert "No call of a panel" in fine(run("report", "panels", *DAYS))
     assert "Nothing out of the ordinary" in fine(run("report", "anomalies", *DAYS))
     assert "VITAL_HASH_KEY" in fine(run("report", "duplicates", *DAYS))

@@ -101,7 +101,7 @@ def test_a_user_is_told_exactly_what_is_theirs_in_every_way_of_asking(as_user: A
 
 REFUSED: dict[str, Callable[[Store], Any]] = {
     "writes calls": lambda store: store.call("record_calls_v1", calls="[]"),
-    "lifts budgets": lambda store: store.call("set_budget_v1", budget="{}"),
+    "sets prices": lambda store: store.call("add_model_price_v1", price="{}"),
     "forgets a user": lambda store: store.call("forget_user", user_id=ALICE, organization="acme", dry_run=False),
     "reads what all have used": lambda store: store.read("mv_service_costs", columns=["total_cost"]),
     "writes the audit": lambda store: store.call("note_access_v1", access='{"operation": "read", "what": "x"}'),

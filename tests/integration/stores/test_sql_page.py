@@ -38,7 +38,7 @@ SQL = [
     if statement.strip()
 ]
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-ONLY_THE_SERVICE_ROLE = re.compile(r"\bmv_|refresh_analytics|update budget_limits|override_budget_v1")
+ONLY_THE_SERVICE_ROLE = re.compile(r"\bmv_|refresh_analytics|update budget_limits")
 
 # Role, subject, and whose of the calls below they see.
 ROLES: dict[str, tuple[str, str, set[str]]] = {

@@ -38,7 +38,7 @@ def empty(connection: Connection) -> None:
             " and c.relname not in ('retention_policies', 'analytics_freshness', 'admin_audit')"
         ).fetchone()
         assert names is not None
-        connection.execute(f"truncate {names['all']} cascade")
+        connection.execute(f"truncate {names['all']}, vital_private.budget_overrides cascade")
         connection.execute("truncate admin_audit")
 
 

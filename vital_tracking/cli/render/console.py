@@ -84,7 +84,8 @@ class FoldingTable(Table):
     def _least_widths(self) -> Iterable[int]:
         """The columns' least widths: a number stays on one line, text is folded no narrower than a few letters."""
         for column in self.columns:
-            widest = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+            lines = [line for cell in (column.header, *column.cells) for line in str(cell).splitlines()]
+            widest = max(map(cell_len, lines), default=0)
             yield widest if column.no_wrap else min(widest, _LEAST_TEXT)
 
 

@@ -11,7 +11,9 @@ from pydantic import AwareDatetime
 
 from vital_tracking.queries.alerts import ALERT_COLUMNS, MOST_ALERTS, Alert, recent_alerts
 from vital_tracking.web.access import Reader, reads
+from vital_tracking.web.api.budget_examples import ALERT
 from vital_tracking.web.csv import csv_lines, csv_response
+from vital_tracking.web.described import answering, csv_answering
 from vital_tracking.web.problems import invalid
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
@@ -46,7 +48,11 @@ def _asked(
 Alerts = Annotated[list[Alert], Depends(_asked)]
 
 
-@routes.get("", summary="Alerts, the newest first", response_model=list[Alert])
+@routes.get(
+    "",
+    summary="Alerts, the newest first",
+    responses=answering(list[Alert], "The alerts; `Link` leads to the next ones.", [ALERT]),
+)
 def alerts(request: Request, found: Alerts, limit: _Limit = 100) -> Response:
     """The alerts that whoever asks may see. `Link` leads to the next ones."""
     answer = ExactJSON(found, max_age=10)
@@ -56,7 +62,7 @@ def alerts(request: Request, found: Alerts, limit: _Limit = 100) -> Response:
     return answer
 
 
-@routes.get(".csv", summary="Alerts as CSV", response_class=Response)
+@routes.get(".csv", summary="Alerts as CSV", response_class=Response, responses=csv_answering("id,created_at\r\n"))
 def alerts_as_csv(found: Alerts) -> Response:
     """The same as CSV; no spreadsheet runs a cell as a formula."""
     rows: list[dict[str, object]] = [dict(row) for row in found]

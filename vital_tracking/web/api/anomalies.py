@@ -8,7 +8,7 @@ from fastapi import Depends, Query, Response
 
 from vital_tracking.queries.usage import Anomalies, Anomaly, Duplicates, anomalies, duplicates, severity
 from vital_tracking.web.access import Reader, reads
-from vital_tracking.web.asked import AskedParameters, only_organization
+from vital_tracking.web.asked import OrganizationAsked, only_organization
 from vital_tracking.web.described import answering
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
@@ -83,7 +83,7 @@ _DUPLICATES: Final = {
     responses=answering(RatedAnomalies, "The anomalies.", _ANOMALIES),
     dependencies=[Depends(reads("anomalies"))],
 )
-def show_anomalies(store: Reader, asked: AskedParameters, limit: Limit = 50) -> Response:
+def show_anomalies(store: Reader, asked: OrganizationAsked, limit: Limit = 50) -> Response:
     """Days on which an agent, user or model cost, took or failed far more than before; `organization` names one.
 
     `metric` says in which unit `value` and `usual` are: `cost` US dollars, `latency` milliseconds, `error_rate` percent.
@@ -107,7 +107,7 @@ def show_anomalies(store: Reader, asked: AskedParameters, limit: Limit = 50) -> 
     responses=answering(Duplicates, "The duplicates.", _DUPLICATES),
     dependencies=[Depends(reads("duplicates"))],
 )
-def show_duplicates(store: Reader, asked: AskedParameters, limit: Limit = 50) -> Response:
+def show_duplicates(store: Reader, asked: OrganizationAsked, limit: Limit = 50) -> Response:
     """Requests with the same keyed hash that were answered again, and what a cache would have saved; `organization` names one."""
     found = duplicates(
         store,

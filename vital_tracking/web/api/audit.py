@@ -11,7 +11,7 @@ from vital_tracking.queries.audit import AUDIT_COLUMNS, AuditLine, audit_lines, 
 from vital_tracking.web.access import Reader, reads
 from vital_tracking.web.audited import AuditAsked, Before
 from vital_tracking.web.csv import csv_lines, csv_response
-from vital_tracking.web.described import answering
+from vital_tracking.web.described import answering, csv_answering
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
 
@@ -25,10 +25,10 @@ _EXAMPLE: Final = [
         "database_role": "authenticated",
         "application": "vital_tracking",
         "organization_id": "acme",
-        "what": "organization_members",
-        "operation": "update",
-        "key": {"organization_id": "acme", "user_id": "u-1"},
-        "changes": {"role": ["member", "admin"]},
+        "what": "overview",
+        "operation": "read",
+        "key": {"user_id": "u-1"},
+        "changes": {},
     }
 ]
 
@@ -60,7 +60,8 @@ def audit(
     "/audit.csv",
     name="vital-api-audit-csv",
     summary="The same as CSV, all of it",
-    responses={200: {"description": "CSV.", "content": {"text/csv": {"example": "id,at,actor\r\n"}}}},
+    response_class=Response,
+    responses=csv_answering("id,at,actor\r\n"),
 )
 def audit_csv(store: Reader, filters: AuditAsked) -> Response:
     """All lines that whoever asks may see as CSV; no spreadsheet runs a cell as a formula."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vital_tracking.core.entities import PERIODS
 from vital_tracking.queries import budgets as queries
+from vital_tracking.queries.answers import Amount
 from vital_tracking.queries.budgets import BUDGET_KEY, BlockedCall, BudgetLimit, BudgetWindow, LimitInForce
 from vital_tracking.queries.outlook import outlooks
 from vital_tracking.queries.preview import (
@@ -25,6 +26,8 @@ from vital_tracking.queries.preview import (
     preview_totals,
 )
 from vital_tracking.web.access import Reader, reads
+from vital_tracking.web.api import budget_examples as examples
+from vital_tracking.web.described import answering
 from vital_tracking.web.problems import Problem
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
@@ -136,7 +139,7 @@ class WindowAhead(BaseModel):
 
     window: BudgetWindow
     reached_at: datetime | None
-    rate_per_hour: Decimal | None
+    rate_per_hour: Amount | None
     rests_on: str
 
 
@@ -168,7 +171,11 @@ def _found(store: Reader, number: int) -> BudgetLimit:
     )
 
 
-@routes.get("", summary="Budgets, their windows, and when they will be reached", response_model=BudgetList)
+@routes.get(
+    "",
+    summary="Budgets, their windows, and when they will be reached",
+    responses=answering(BudgetList, "Budgets and windows.", examples.BUDGETS),
+)
 def list_budgets(
     store: Reader,
     organization: Annotated[str | None, Query(max_length=256, description="Only this organization's own.")] = None,
@@ -189,13 +196,21 @@ def list_budgets(
     )
 
 
-@routes.post("", summary="Make a budget, or change the one of the same key", response_model=BudgetLimit)
+@routes.post(
+    "",
+    summary="Make a budget, or change the one of the same key",
+    responses=answering(BudgetLimit, "The budget as it stands now.", examples.BUDGET),
+)
 def make_budget(store: Reader, wanted: BudgetWanted) -> Response:
     """For admins of the organization that it names; without one it stands over all, and is for operators."""
     return ExactJSON(queries.set_budget(store, wanted.columns))
 
 
-@routes.post("/preview", summary="What a budget would have done", response_model=Previewed)
+@routes.post(
+    "/preview",
+    summary="What a budget would have done",
+    responses=answering(Previewed, "In all, and by day.", examples.PREVIEW),
+)
 def preview(
     store: Reader,
     wanted: BudgetWanted,
@@ -206,7 +221,11 @@ def preview(
     return ExactJSON({"preview": found, "total": preview_totals(found), "unknown": UNKNOWN})
 
 
-@routes.get("/calls/{call_id}/why", summary="Why a call was blocked", response_model=BlockedCall)
+@routes.get(
+    "/calls/{call_id}/why",
+    summary="Why a call was blocked",
+    responses={**answering(BlockedCall, "What stopped it.", examples.BLOCKED), **examples.NOT_BLOCKED},
+)
 def why(store: Reader, call_id: UUID) -> Response:
     """What stopped a call, as it was at that moment, and how the budget and its window stand now."""
     found = queries.blocked_calls(store, str(call_id), days=3660, limit=1)["calls"]
@@ -220,20 +239,35 @@ def why(store: Reader, call_id: UUID) -> Response:
     return ExactJSON(found[0], max_age=_MAX_AGE_S)
 
 
-@routes.get("/{budget_id}", summary="One budget", response_model=BudgetLimit)
+@routes.get(
+    "/{budget_id}",
+    summary="One budget",
+    responses={**answering(BudgetLimit, "The budget.", examples.BUDGET), **examples.NO_SUCH_BUDGET},
+)
 def one_budget(store: Reader, budget_id: _Id) -> Response:
     """A budget that stands on whoever asks, or on their organization."""
     return ExactJSON(_found(store, budget_id), max_age=_MAX_AGE_S)
 
 
-@routes.patch("/{budget_id}", summary="Change a budget", response_model=BudgetLimit)
+@routes.patch(
+    "/{budget_id}",
+    summary="Change a budget",
+    responses={**answering(BudgetLimit, "The budget as it stands now.", examples.BUDGET), **examples.NO_SUCH_BUDGET},
+)
 def change_budget(store: Reader, budget_id: _Id, change: BudgetChange) -> Response:
     """What is not named stays as it is; NULL lifts a limit."""
     budget: dict[str, Any] = dict(_found(store, budget_id))
     return ExactJSON(queries.set_budget(store, {**{name: budget[name] for name in BUDGET_KEY}, **change.columns}))
 
 
-@routes.post("/{budget_id}/raise", summary="More, until a moment", response_model=list[LimitInForce])
+@routes.post(
+    "/{budget_id}/raise",
+    summary="More, until a moment",
+    responses={
+        **answering(list[LimitInForce], "The limits that are in force.", examples.RAISED),
+        **examples.NO_SUCH_BUDGET,
+    },
+)
 def raise_until(store: Reader, budget_id: _Id, more: Raise) -> Response:
     """Add to every limit of one entity; of a budget of each (`*`) `entity_id` says whose. What is in force now."""
     budget: dict[str, Any] = dict(_found(store, budget_id))
@@ -245,7 +279,13 @@ def raise_until(store: Reader, budget_id: _Id, more: Raise) -> Response:
     return ExactJSON(queries.raise_budget(store, {**columns, "entity_id": more.entity_id or budget["entity_id"]}))
 
 
-@routes.delete("/{budget_id}", summary="Remove a budget", status_code=204, response_class=Response)
+@routes.delete(
+    "/{budget_id}",
+    summary="Remove a budget",
+    status_code=204,
+    response_class=Response,
+    responses=examples.NO_SUCH_BUDGET,
+)
 def remove_budget(store: Reader, budget_id: _Id) -> Response:
     """Remove it with its windows; its alerts stay."""
     if not queries.remove_budget(store, budget_id):

@@ -8,7 +8,7 @@ from fastapi import Depends, Response
 
 from vital_tracking.queries.month import Month, month
 from vital_tracking.web.access import Reader, reads
-from vital_tracking.web.asked import AskedParameters, only_organization
+from vital_tracking.web.asked import OrganizationAsked, only_organization
 from vital_tracking.web.described import answering
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
@@ -52,7 +52,7 @@ _EXAMPLE: Final = {
     responses=answering(Month, "The forecast.", _EXAMPLE),
     dependencies=[Depends(reads("forecast"))],
 )
-def forecast(store: Reader, asked: AskedParameters) -> Response:
+def forecast(store: Reader, asked: OrganizationAsked) -> Response:
     """The calendar month so far and its end with its range, of what whoever asks may see; `organization` names one.
 
     `error.mape` is by how many percent such forecasts were off on average; `projected_monthly_cost` the daily average of the

@@ -1,4 +1,4 @@
-"""The pages: one module a question or a few of a kind."""
+"""All pages: one module a question, or a few of a kind."""
 
 from typing import Final
 
