@@ -193,13 +193,12 @@ def described_filters(names: Sequence[str]) -> list[dict[str, Any]]:
 
 def _described_filter(name: str, *, alone: bool) -> dict[str, Any]:
     said = f"Only calls of this {DIMENSIONS.get(name, 'value of the key KEY of the metadata')}"
+    several = "one of several where it is given several times, none where it is empty, `*` for any"
     return {
         "name": name,
         "in": "query",
         "required": False,
-        "description": f"{said}."
-        if alone
-        else f"{said}: one of several where it is given several times, none where it is empty, `*` for any.",
+        "description": f"{said}." if alone else f"{said}: {several}.",
         "schema": {
             "type": "array",
             "maxItems": 1 if alone else _MOST_VALUES,
