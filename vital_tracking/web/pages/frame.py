@@ -45,7 +45,10 @@ NAVIGATION: Final = (
     ("Budgets", (("budgets", "Budgets", "budgets"), ("alerts", "Alerts", "alerts"))),
     ("Find", (("calls", "Calls", "calls"), ("explore", "Explore", "explore"))),
     ("Watch", (("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies"))),
-    ("House", (("organization", "Organization", "organization"), ("audit", "Audit", "audit"))),
+    (
+        "House",
+        (("prices", "Prices", "prices"), ("organization", "Organization", "organization"), ("audit", "Audit", "audit")),
+    ),
 )
 """The pages: under which heading, by which name, at which path."""
 
