@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from vital_tracking.web.pages import anomalies, audit, budgets, forecast, organization, prices, routes, saved
+from vital_tracking.web.pages import anomalies, audit, budgets, forecast, organization, prices, routes, saved, status
 
 ROUTERS: Final = tuple(
-    pages.routes for pages in (routes, saved, budgets, forecast, anomalies, prices, organization, audit)
+    pages.routes for pages in (routes, saved, budgets, forecast, anomalies, prices, organization, audit, status)
 )
 """The routes of all pages; a module of pages adds itself here."""

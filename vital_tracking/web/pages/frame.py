@@ -47,7 +47,12 @@ NAVIGATION: Final = (
     ("Watch", (("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies"))),
     (
         "House",
-        (("prices", "Prices", "prices"), ("organization", "Organization", "organization"), ("audit", "Audit", "audit")),
+        (
+            ("prices", "Prices", "prices"),
+            ("organization", "Organization", "organization"),
+            ("audit", "Audit", "audit"),
+            ("status", "Status", "status"),
+        ),
     ),
 )
 """The pages: under which heading, by which name, at which path."""
