@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
-from vital_tracking.web import api, pages, sign_in, static_files, status
+from vital_tracking.web import api, metrics, pages, sign_in, static_files, status
 from vital_tracking.web.operator import OperatorLink
 from vital_tracking.web.parts import Parts
 from vital_tracking.web.problems import problem_of
@@ -22,7 +22,7 @@ from vital_tracking.web.responses import HeadAsGet, exact_json, finished, proble
 from vital_tracking.web.route import problem_page
 from vital_tracking.web.settings import WebSettings
 
-ROUTERS: Final = (status.routes, sign_in.routes, static_files.routes, *api.ROUTERS, *pages.ROUTERS)
+ROUTERS: Final = (status.routes, metrics.routes, sign_in.routes, static_files.routes, *api.ROUTERS, *pages.ROUTERS)
 """The routes of all parts."""
 
 
