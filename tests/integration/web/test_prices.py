@@ -53,6 +53,7 @@ def prices_url(postgres_server: PostgresServer, template_database: str) -> Itera
                 organization_id="other" if user == CAROL else "acme",
                 provider=provider,
                 model=model,
+                metadata={"tool": "search"} if priced else {},
             )
             for number, (user, provider, model, priced) in enumerate(calls, 1)
         ]
@@ -131,6 +132,18 @@ def test_the_command_that_mends_it_is_one_for_a_shell_whatever_the_model_is_call
     after: dict[Any, Any] = {row["model"]: row for row in browser.get("/api/v1/prices?days=2").json()["rows"]}
     assert {model for model, row in after.items() if row["unpriced_calls"]} == {None}
     assert after[HOSTILE]["source"] == "own"
+
+
+@pytest.mark.parametrize("reader", SEEN)
+def test_tools_are_told_with_the_calls_inside_them(priced: Open, reader: str) -> None:
+    browser = priced(reader)
+    calls = 2 if "gpt-4o" in SEEN[reader][0] else 0
+    text = page(browser, "tools?days=2")
+    assert ("metadata.tool=search" in text, "No model was called inside a tool" in text) == (calls > 0, calls == 0)
+    for part in ("tools", "agents"):
+        rows = table(browser, "tools", part, days=2)
+        assert sum(int(row["calls"]) for row in rows) == calls
+        assert {row["metadata.tool_name"] for row in rows} == ({"search"} if calls else set())
 
 
 @pytest.mark.parametrize("path", ["api/v1/prices", "prices"])

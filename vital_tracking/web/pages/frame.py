@@ -42,7 +42,15 @@ NAVIGATION: Final = (
             ("organizations", "Organizations", "organizations"),
         ),
     ),
-    ("Work", (("runs", "Runs", "runs"), ("workflows", "Workflows", "workflows"), ("panels", "Panels", "panels"))),
+    (
+        "Work",
+        (
+            ("runs", "Runs", "runs"),
+            ("workflows", "Workflows", "workflows"),
+            ("panels", "Panels", "panels"),
+            ("tools", "Tools", "tools"),
+        ),
+    ),
     ("Find", (("calls", "Calls", "calls"), ("explore", "Explore", "explore"))),
     ("Budgets", (("budgets", "Limits", "budgets"), ("alerts", "Alerts", "alerts"))),
     ("Watch", (("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies"))),
