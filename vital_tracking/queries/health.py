@@ -75,8 +75,7 @@ def examine(*, full: bool = False) -> Iterator[Check]:
 
     What fails is a check of its own: nothing is raised.
     """
-    packages = ("vital-tracking", "genai-prices", "langchain-core", "langgraph", "langsmith")
-    yield Check("ok", ", ".join(_installed(name) for name in packages))
+    yield _packages()
     try:
         settings = Settings.from_env()
         store = open_store(settings)
@@ -88,6 +87,27 @@ def examine(*, full: bool = False) -> Iterator[Check]:
         return
     yield Check("ok", f"store: {store.description}{f', by {by}' if (by := named_by(settings)) else ''}")
     yield from _delivery(settings)
+    try:
+        yield from _stored(store, settings, full=full)
+    finally:
+        store.close()
+
+
+def examine_store(store: Store) -> Iterator[Check]:
+    """The same of a store that is open already, with the environment's settings for what is delivered; nothing is raised."""
+    yield _packages()
+    yield Check("ok", f"store: {store.description}")
+    try:
+        settings = Settings.from_env()
+    except VitalError as error:
+        yield Check("fail", "the settings cannot be used", str(error))
+        return
+    yield from _delivery(settings)
+    yield from _stored(store, settings, full=False)
+
+
+def _stored(store: Store, settings: Settings, *, full: bool) -> Iterator[Check]:
+    """The checks of a database and of what is in it."""
     try:
         yield from check_installation(store)
         status = tracking_status(store)
@@ -103,14 +123,17 @@ def examine(*, full: bool = False) -> Iterator[Check]:
     except VitalError as error:
         yield Check("fail", f"the database does not answer: {error}", _REACH)
         return
-    finally:
-        store.close()
     yield from _database(status)
     yield from _calls(status)
     yield from check_exactness(exactness)
     yield from _budgets(settings, known, audit, alerts)
     yield from check_sums(sums, full=full)
     yield from check_views(views, now)
+
+
+def _packages() -> Check:
+    packages = ("vital-tracking", "genai-prices", "langchain-core", "langgraph", "langsmith")
+    return Check("ok", ", ".join(_installed(name) for name in packages))
 
 
 def _installed(package: str) -> str:

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store, open_store
-from vital_tracking.web import sign_in, static_files, status
+from vital_tracking.web import metrics, sign_in, static_files, status
 from vital_tracking.web.api import routers as api
 from vital_tracking.web.operator import OperatorLink
 from vital_tracking.web.pages import routers as pages
@@ -26,7 +26,7 @@ from vital_tracking.web.responses import HeadAsGet, exact_json, finished, proble
 from vital_tracking.web.route import problem_page
 from vital_tracking.web.settings import WebSettings
 
-ROUTERS: Final = (status.routes, sign_in.routes, static_files.routes, *api.ROUTERS, *pages.ROUTERS)
+ROUTERS: Final = (status.routes, metrics.routes, sign_in.routes, static_files.routes, *api.ROUTERS, *pages.ROUTERS)
 """The routes of all parts."""
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Literal
 
+from fastapi import Depends
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from vital_tracking.queries.health import database_time
-from vital_tracking.web.access import Asker
-from vital_tracking.web.identity import Kind
+from vital_tracking.queries.check import Check
+from vital_tracking.queries.health import database_time, examine_store
+from vital_tracking.queries.health_own import examine_own
+from vital_tracking.stores import Store
+from vital_tracking.web.access import Asker, Reader, reads
+from vital_tracking.web.described import answering
+from vital_tracking.web.identity import Identity, Kind
 from vital_tracking.web.parts import parts
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
@@ -82,3 +88,40 @@ async def status(request: Request, who: Asker) -> Response:
         },
         headers={"Cache-Control": "no-store"},
     )
+
+
+class Checked(BaseModel):
+    """A check: how it came out, what was found, and what to do where there is something to do."""
+
+    state: Literal["ok", "warn", "fail"]
+    what: str
+    fix: str | None
+
+
+_CHECKS = [
+    {"state": "ok", "what": "every call has a price", "fix": None},
+    {
+        "state": "warn",
+        "what": "2 days of calls not summed up: reports leave them out",
+        "fix": "Run: vital-tracking backfill",
+    },
+]
+
+
+def checks_for(who: Identity, store: Store) -> list[Check]:
+    """The checks that are for somebody, those that ask for something first: the installation's for operators, else their own."""
+    found = examine_store(store) if who.is_operator else examine_own(store)
+    return sorted(found, key=lambda check: ("fail", "warn", "ok").index(check.state))
+
+
+@routes.get(
+    "/api/v1/status/checks",
+    name="vital-checks",
+    summary="What works, what does not, and how to mend it",
+    responses=answering(list[Checked], "The checks.", _CHECKS),
+    dependencies=[Depends(reads("status"))],
+)
+def checks(who: Asker, store: Reader) -> Response:
+    """What `vital-tracking doctor` checks, for operators; for whoever is signed in what concerns them. The worst come first."""
+    found = [{"state": one.state, "what": one.what, "fix": one.fix} for one in checks_for(who, store)]
+    return ExactJSON(found, headers={"Cache-Control": "no-store"})

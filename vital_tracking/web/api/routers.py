@@ -2,9 +2,22 @@
 
 from typing import Final
 
-from vital_tracking.web.api import alerts, anomalies, audit, budgets, calls, explore, forecast, members, runs, usage
+from vital_tracking.web.api import (
+    alerts,
+    anomalies,
+    audit,
+    budgets,
+    calls,
+    explore,
+    forecast,
+    members,
+    prices,
+    runs,
+    usage,
+)
 
 ROUTERS: Final = tuple(
-    resource.routes for resource in (usage, calls, runs, explore, budgets, alerts, forecast, anomalies, members, audit)
+    resource.routes
+    for resource in (usage, calls, runs, explore, budgets, alerts, forecast, anomalies, prices, members, audit)
 )
 """The routes of all resources; one adds its module here."""

@@ -33,21 +33,33 @@ NAVIGATION: Final = (
         "Spend",
         (
             ("overview", "Overview", ""),
-            ("users", "Users", "users"),
-            ("organizations", "Organizations", "organizations"),
             ("services", "Services", "services"),
             ("agents", "Agents", "agents"),
             ("models", "Models", "models"),
+            ("prices", "Prices", "prices"),
             ("frameworks", "Frameworks", "frameworks"),
+            ("users", "Users", "users"),
+            ("organizations", "Organizations", "organizations"),
         ),
     ),
-    ("Work", (("workflows", "Workflows", "workflows"), ("panels", "Panels", "panels"), ("runs", "Runs", "runs"))),
-    ("Budgets", (("budgets", "Budgets", "budgets"), ("alerts", "Alerts", "alerts"))),
+    (
+        "Work",
+        (
+            ("runs", "Runs", "runs"),
+            ("workflows", "Workflows", "workflows"),
+            ("panels", "Panels", "panels"),
+            ("tools", "Tools", "tools"),
+        ),
+    ),
     ("Find", (("calls", "Calls", "calls"), ("explore", "Explore", "explore"))),
+    ("Budgets", (("budgets", "Limits", "budgets"), ("alerts", "Alerts", "alerts"))),
     ("Watch", (("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies"))),
-    ("House", (("organization", "Organization", "organization"), ("audit", "Audit", "audit"))),
+    (
+        "House",
+        (("organization", "Members", "organization"), ("audit", "Audit", "audit"), ("status", "Status", "status")),
+    ),
 )
-"""The pages: under which heading, by which name, at which path."""
+"""The pages: under which heading, by which name, at which path. First what people come for, last what keeps the house."""
 
 
 def answer(request: Request, who: Identity, store: Store, asked: Asked, build: Callable[[View], Page]) -> Response:

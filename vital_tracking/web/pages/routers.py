@@ -2,7 +2,20 @@
 
 from typing import Final
 
-from vital_tracking.web.pages import anomalies, audit, budgets, forecast, organization, routes, saved
+from vital_tracking.web.pages import (
+    anomalies,
+    audit,
+    budgets,
+    forecast,
+    organization,
+    prices,
+    routes,
+    saved,
+    status,
+    tools,
+)
 
-ROUTERS: Final = tuple(pages.routes for pages in (routes, saved, budgets, forecast, anomalies, organization, audit))
+ROUTERS: Final = tuple(
+    pages.routes for pages in (routes, saved, budgets, forecast, anomalies, prices, organization, audit, status, tools)
+)
 """The routes of all pages; a module of pages adds itself here."""

@@ -37,6 +37,14 @@ def show_overview(request: Request, who: Asker, store: Reader, asked: AskedParam
     return answer(request, who, store, asked, overview.page)
 
 
+@routes.get("/admin/usage-analytics/export", dependencies=[Depends(reads("calls"))])
+def export(request: Request, who: Asker, asked: AskedParameters) -> Response:
+    """To the CSV of the calls that were asked for."""
+    del who
+    to = f"{home(request).rstrip('/')}/calls?{asked.query(part='all', format='csv')}"
+    return RedirectResponse(to, 303, headers={"Cache-Control": "no-store"})
+
+
 @routes.get("/explore", dependencies=[Depends(reads("explore"))])
 def show_explorer(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """Any measures by any two dimensions."""
