@@ -2,7 +2,9 @@
 
 from typing import Final
 
-from vital_tracking.web.pages import anomalies, audit, budgets, forecast, organization, routes, saved
+from vital_tracking.web.pages import alerts, anomalies, audit, budget, budgets, forecast, organization, routes, saved
 
-ROUTERS: Final = tuple(pages.routes for pages in (routes, saved, budgets, forecast, anomalies, organization, audit))
+ROUTERS: Final = tuple(
+    pages.routes for pages in (routes, saved, budgets, budget, alerts, forecast, anomalies, organization, audit)
+)
 """The routes of all pages; a module of pages adds itself here."""
