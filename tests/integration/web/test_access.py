@@ -38,10 +38,10 @@ def stats(store: Reader, organization: str) -> ExactJSON:
     return ExactJSON(store.call("dashboard_summary", organization=organization))
 
 
-@routes.post("/api/v1/budgets")
+@routes.post("/api/v1/refused-by-the-database")
 def change(store: Reader, who: Asker) -> ExactJSON:
     """Something that the database refuses to users."""
-    return ExactJSON(store.call("set_budget_v1", budget="{}"))
+    return ExactJSON(store.call("audit_budgets_v1"))
 
 
 @routes.post("/api/v1/only-admins")
@@ -135,7 +135,7 @@ def test_refused_tries_leave_a_line(make: Make, issuer: Issuer, owner: Connectio
     browser = client(make(routes))
     alice = bearer(issuer.token(sub=ALICE))
     assert browser.get("/api/v1/stats?organization=acme", headers=alice).status_code == 403
-    assert browser.post("/api/v1/budgets", headers=alice).status_code == 403
+    assert browser.post("/api/v1/refused-by-the-database", headers=alice).status_code == 403
     assert browser.post("/api/v1/only-admins", headers=alice).status_code == 403
     assert browser.post("/api/v1/only-admins", headers=bearer("x")).status_code == 401
     assert browser.post("/api/v1/only-admins").status_code == 401
@@ -143,7 +143,7 @@ def test_refused_tries_leave_a_line(make: Make, issuer: Issuer, owner: Connectio
         (line["actor"], line["organization_id"], line["table_name"], line["operation"]) for line in lines(owner)
     ] == [
         (ALICE, "acme", "GET /api/v1/stats", "refused"),
-        (ALICE, None, "POST /api/v1/budgets", "refused"),
+        (ALICE, None, "POST /api/v1/refused-by-the-database", "refused"),
         (ALICE, None, "POST /api/v1/only-admins", "refused"),
     ]
 

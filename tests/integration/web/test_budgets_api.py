@@ -229,7 +229,8 @@ def test_new_alerts_are_counted_until_they_are_seen_and_a_blocked_call_says_why(
         by = {"budget": number, "action": "block", "entity_type": "user", "entity_id": ALICE, "organization_id": "acme",
               "metric": "cost_usd", "period": "day", "limit": "0.5", "spent": "0.84", "held": "0",
               "needed": "0.1"}  # fmt: skip
-        blocked = {**usual, "status": "blocked", "budget_action": "blocked", "blocked_by": by}
+        free = dict.fromkeys(("input_cost", "output_cost", "total_cost", "potential_cost"), "0")
+        blocked = {**usual, "status": "blocked", "budget_action": "block", "blocked_by": by, **free}
         assert record(connection, a_call(3, **usual), a_call(4, **blocked))["inserted"] == 2
     counted = member.get("/budgets")
     assert 'class="count"' in counted.text

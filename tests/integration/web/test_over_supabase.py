@@ -124,7 +124,7 @@ def test_everybody_is_told_what_is_theirs_and_no_more(
                 assert answer.status_code == 200, (name, organization, answer.text)
                 assert calls_in(answer.json()["total_cost"]) == SEEN[name] & inside, (name, organization)
                 assert allowed or not SEEN[name] & inside - {1}
-            assert browser.post("/api/v1/budgets").status_code == 403
+            assert browser.post("/api/v1/refused-by-the-database").status_code == 403
             organizations = browser.get("/api/v1/status").json()["organizations"]
             assert [(one["organization_id"], one["role"]) for one in organizations] == (
                 [PEOPLE[name]] if PEOPLE[name] else []
@@ -187,7 +187,11 @@ def test_anonymous_visitors_are_told_nothing(app: FastAPI, people: dict[str, Per
         bearer(json.dumps(people["admin"]["id"])),
     ]
     for given in headers:
-        for method, path in (("GET", "/api/v1/cost"), ("GET", "/api/v1/status"), ("POST", "/api/v1/budgets")):
+        for method, path in (
+            ("GET", "/api/v1/cost"),
+            ("GET", "/api/v1/status"),
+            ("POST", "/api/v1/refused-by-the-database"),
+        ):
             answer = client(app, headers=given).request(method, path)
             assert answer.status_code == 401, (path, answer.text)
             assert lite.service_key not in answer.text
