@@ -140,3 +140,29 @@ def test_the_keyboard_reaches_everything(visit: Visit) -> None:
     assert reached >= {str(n) for n in range(wanted)}
     page.locator("#cost summary").press("Enter")
     expect(page.locator("#cost table")).to_be_visible()
+
+
+def test_a_budget_is_kept_by_keyboard_alone_without_scripts(visit: Visit) -> None:
+    """If this failed, an admin without a mouse or scripts could not set a limit."""
+    page = visit("budgets", javascript=False)
+    page.get_by_role("link", name="New budget").press("Enter")
+    page.get_by_label("Limit a day").press_sequentially("2.5")
+    page.get_by_role("button", name="Preview").press("Enter")
+    expect(page.locator("#preview table")).to_be_visible()
+    expect(page.get_by_label("Limit a day")).to_have_value("2.5")
+    page.get_by_role("button", name="Save").press("Enter")
+    expect(page.locator("h1")).to_contain_text("Budget ")
+    place = page.url
+    page.get_by_label("Whose").press_sequentially(ALICE)
+    page.get_by_label("By", exact=True).press_sequentially("1")
+    page.get_by_role("button", name="Raise").press("Enter")
+    expect(page.locator("#history")).to_contain_text("raise_by")
+    looked_at = visit(f"{place.partition('/budgets/')[1].strip('/')}/{place.rpartition('/')[2]}")
+    for scheme, width in LOOKS[:2]:
+        looked_at.emulate_media(color_scheme=scheme)
+        looked_at.set_viewport_size({"width": width, "height": 1000})
+        check(looked_at, f"a budget {scheme} {width}")
+    page.get_by_role("link", name="Remove").press("Enter")
+    page.get_by_role("button", name="Remove it").press("Enter")
+    expect(page.locator("h1")).to_have_text("How far are budgets spent?")
+    assert page.request.get(place).status == 404

@@ -13,7 +13,9 @@ from typing import Any, Final, Literal, TypeAlias
 from vital_tracking.web import numbers
 from vital_tracking.web.csv import csv_lines
 
-UnitName: TypeAlias = Literal["text", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag", "command"]
+UnitName: TypeAlias = Literal[
+    "text", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag", "command", "meter"
+]
 Row: TypeAlias = Mapping[str, Any]
 
 _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
@@ -21,6 +23,7 @@ _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
     "calls": numbers.count,
     "tokens": numbers.count,
     "percent": numbers.percent,
+    "meter": numbers.percent,
     "ms": numbers.duration,
 }
 

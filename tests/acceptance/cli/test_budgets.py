@@ -810,3 +810,25 @@ def test_a_raise_adds_to_every_limit_and_ends_by_itself(
     assert rows("select from vital_private.budget_overrides where until > now()") == []
     assert "must end later than now" in refused(cli("budgets", "raise", "user", "vip", "+1", "--until", "2020-01-01"))
     assert "say when it ends: --until tomorrow" in cli("budgets", "raise", "user", "vip", "+1").stderr
+
+
+def test_a_budget_is_previewed_before_it_is_set(spend: Callable[..., None], several: Several) -> None:
+    """A limit would be set blindly, or by looking at it."""
+    spend()
+    spend()
+    told, as_json, without, none, alerts, wrong = several(
+        ["budgets", "preview", "user", "--daily", "1", "--action", "block"],
+        ["budgets", "preview", "user", "--daily", "1", "--action", "block", "--shadow", "--json"],
+        ["budgets", "preview", "user"],
+        ["budgets", "list", "--json"],
+        ["alerts", "list", "--since", "2020-01-01", "--until", "2020-02-01", "--json"],
+        ["alerts", "list", "--since", "2020-02-01", "--until", "2020-01-01"],
+    )
+    said = fine(told)
+    assert "each user: 2 calls, $1.20" in said
+    assert "Calls that would have been stopped: 1" in said
+    assert "cannot be known" in said
+    assert json.loads(fine(as_json))["total"]["stopped"] == 1
+    assert "needs a limit" in refused(without, code=2)
+    assert [json.loads(fine(one)) for one in (none, alerts)] == [[], []]
+    assert "--until is before" in refused(wrong, code=2)

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.integration.web.conftest import Issuer, Make, bearer, client
-from tests.sql.helpers import ADMIN, ALICE, CAROL, STRANGER, a_call, connect, record
+from tests.sql.helpers import ADMIN, ALICE, CAROL, STRANGER, a_call, call_id, connect, record
 from vital_tracking.stores.postgres import PostgresStore
 
 PATH = "/api/v1/budgets"
@@ -126,3 +126,126 @@ def test_pages_show_budgets_and_alerts_to_those_they_stand_on(people: dict[str, 
     assert page.status_code == people["member"].get("/alerts").status_code == 200
     assert "of organization acme" in page.text
     assert "of organization acme" not in people["stranger"].get("/budgets").text
+
+
+FORM = {"organization_id": "acme", "entity_type": "user", "entity_id": "*", "daily_limit": "0.5", "action": "block"}
+
+
+def test_a_budget_is_made_previewed_changed_raised_and_removed_on_pages(people: dict[str, TestClient]) -> None:
+    """If this failed, an admin would need the command line to set a limit."""
+    admin, member = people["admin"], people["member"]
+    assert 'href="/budgets/new"' in admin.get("/budgets").text
+    assert 'href="/budgets/new"' not in member.get("/budgets").text
+    assert 'name="daily_limit"' not in member.get("/budgets/new").text
+    empty = admin.get("/budgets/new")
+    assert 'formmethod="get"' in empty.text
+    assert "<option>acme</option>" in empty.text
+
+    shown = admin.get("/budgets/new", params={**FORM, "preview": "1"})
+    assert shown.status_code == 200, shown.text
+    assert "cannot be known" in shown.text
+    assert shown.text.count("data-v=") > 30 * 4
+    assert "$0.42" in shown.text
+    days = admin.get("/budgets/new", params={**FORM, "preview": "1", "part": "preview", "format": "csv"})
+    assert sum(int(line.split(",")[4]) for line in days.text.splitlines()[1:]) == 1
+
+    for name, value, words in (
+        ("daily_limit", "-1", "not negative"),
+        ("daily_limit", "", "needs a limit"),
+        ("zone", "Mars/Olympus", "no such time zone"),
+        ("alert_thresholds", "soon", "percent of the limit"),
+        ("action", "scold", "Choose one of"),
+    ):
+        wrong = admin.post("/budgets/new", data={**FORM, "downgrade_to": "kept-model", name: value})
+        assert wrong.status_code == 422, name
+        assert words in wrong.text, name
+        assert f'aria-describedby="wrong-{name}"' in wrong.text
+        assert 'value="kept-model"' in wrong.text
+
+    refused = member.post("/budgets/new", data=FORM)
+    assert refused.status_code == 403
+    assert "Only an admin of that organization" in refused.text
+    made = admin.post("/budgets/new", data=FORM)
+    assert made.status_code == 303, made.text
+    place = made.headers["location"]
+    again = admin.post("/budgets/new", data=FORM)
+    assert (again.status_code, "already" in again.text) == (422, True)
+    assert member.get(place).status_code == 200
+    assert 'name="daily_limit"' not in member.get(place).text
+    assert people["other"].get(place).status_code == 404
+
+    assert admin.get(place, params={"preview": "1", "daily_limit": "100"}).status_code == 200
+    assert admin.post(place, data={"daily_limit": "0.75", "organization_id": "other"}).headers["location"] == place
+    assert (
+        admin.post(f"{place}/raise", data={"whose": ALICE, "raise_by": "2", "until": "2020-01-01"}).status_code == 422
+    )
+    wrong = admin.post(f"{place}/raise", data={"raise_by": "x", "until": "tomorrow"})
+    assert (wrong.status_code, "Say whose" in wrong.text, "such as 5" in wrong.text) == (422, True, True)
+    assert member.post(f"{place}/raise", data={"whose": ALICE, "raise_by": "2", "until": "tomorrow"}).status_code == 403
+    raised = admin.post(f"{place}/raise", data={"whose": ALICE, "raise_by": "2", "until": "tomorrow"})
+    assert (raised.status_code, raised.headers["location"]) == (303, place)
+    page = admin.get(place).text
+    assert "$2.75" in page
+    assert "<meter" in page
+    assert "daily_limit: 0.5" in page
+    assert f"user={ALICE}&amp;organization=acme" in page
+    assert "raise_by: nothing" in page
+
+    assert "Remove it" in admin.get(f"{place}/remove").text
+    assert member.post(f"{place}/remove").status_code == 403
+    assert admin.post(f"{place}/remove").headers["location"] == "/budgets"
+    assert admin.get(place).status_code == admin.post(f"{place}/remove").status_code == 404
+
+
+def test_a_form_of_another_site_changes_nothing(people: dict[str, TestClient], make: Make, issuer: Issuer) -> None:
+    """If this failed, any page that an admin visits could lift his limits."""
+    browser = people["admin"]
+    token = browser.headers["authorization"].removeprefix("Bearer ")
+    del browser.headers["authorization"]
+    browser.cookies.set("vital_access", token)
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 303)):
+        answer = browser.post("/budgets/new", data=FORM, headers={"Sec-Fetch-Site": site})
+        assert answer.status_code == status, site
+
+
+def test_a_shadow_is_previewed_and_stops_nothing(people: dict[str, TestClient]) -> None:
+    """If this failed, nobody could see what a budget would do before it does it."""
+    for wanted in (WANTED, {**WANTED, "enforce": False}):
+        total = people["admin"].post(f"{PATH}/preview", json=wanted).json()["total"]
+        assert (total["calls"], total["stopped"]) == (2, 1)
+
+
+def test_new_alerts_are_counted_until_they_are_seen_and_a_blocked_call_says_why(
+    people: dict[str, TestClient], database_url: str
+) -> None:
+    """If this failed, an alert would be overlooked, and whoever is stopped would not learn by what."""
+    admin, member = people["admin"], people["member"]
+    assert 'class="count"' not in member.get("/budgets").text
+    number = admin.post(PATH, json=WANTED).json()["id"]
+    with connect(database_url) as connection:
+        moment = connection.execute("select now()::text as now").fetchone()
+        assert moment is not None
+        usual = {"user_id": ALICE, "organization_id": "acme", "created_at": moment["now"]}
+        by = {"budget": number, "action": "block", "entity_type": "user", "entity_id": ALICE, "organization_id": "acme",
+              "metric": "cost_usd", "period": "day", "limit": "0.5", "spent": "0.84", "held": "0",
+              "needed": "0.1"}  # fmt: skip
+        free = dict.fromkeys(("input_cost", "output_cost", "total_cost", "potential_cost"), "0")
+        blocked = {**usual, "status": "blocked", "budget_action": "block", "blocked_by": by, **free}
+        assert record(connection, a_call(3, **usual), a_call(4, **blocked))["inserted"] == 2
+    counted = member.get("/budgets")
+    assert 'class="count"' in counted.text
+    assert 'class="count"' not in people["stranger"].get("/budgets").text
+    first = member.get("/alerts")
+    assert '<span class="badge warn">new</span>' in first.text
+    assert f'href="/budgets/{number}"' in first.text
+    assert "HttpOnly" in first.headers["set-cookie"]
+    again = member.get("/alerts")
+    assert (again.status_code, "badge warn" in again.text, "set-cookie" in again.headers) == (200, False, False)
+    assert 'class="count"' not in member.get("/budgets").text
+
+    told = member.get(f"/calls/{call_id(4)}").text
+    assert f"Budget {number}, block" in told
+    assert "$0.84 of $0.50" in told
+    assert "vital-tracking budgets raise user" in told
+    assert f'href="/budgets/{number}"' in told
+    assert "status=blocked" in member.get(f"/budgets/{number}").text

@@ -6,8 +6,8 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, timedelta
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
 
 import typer
 
@@ -26,9 +26,16 @@ from vital_tracking.stores import Store
 app = typer.Typer(help="Alerts: thresholds of budgets that were crossed.", no_args_is_help=True, rich_markup_mode=None)
 
 
+_FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+
+
 @app.command("list")
 def list_alerts(
     days: Annotated[float, typer.Option(min=0.001, max=3650, help="Of so many days back.")] = 7,
+    since: Annotated[
+        datetime | None, typer.Option(formats=_FORMATS, help="From this day or moment in UTC on, instead of --days.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(formats=_FORMATS, help="Before this day or moment in UTC.")] = None,
     organization: Annotated[str | None, typer.Option(help="Only this organization's own.")] = None,
     every: Annotated[
         bool,
@@ -43,8 +50,11 @@ def list_alerts(
     """List the alerts, the newest first."""
     with opened() as store:
         state = all_budgets(store)
-        since = state["now"] - timedelta(days=days)
-        rows = recent_alerts(store, since=since, organization=organization, superseded=every, limit=limit)
+        first = since.replace(tzinfo=UTC) if since else state["now"] - timedelta(days=days)
+        end = until.replace(tzinfo=UTC) if until else None
+        if end is not None and end < first:
+            raise typer.BadParameter("--until is before what --since or --days begin with")
+        rows = recent_alerts(store, since=first, until=end, organization=organization, superseded=every, limit=limit)
     if json_:
         as_json(rows)
     elif csv_:
@@ -55,6 +65,8 @@ def list_alerts(
             say(f"The newest {limit}; for more: --limit {min(10 * limit, MOST_ALERTS)}")
     elif not state["budgets"]:
         say(f"No alerts, and no budgets. {SET_ONE}")
+    elif since or until:
+        say("No alerts in that time. How far budgets are spent: vital-tracking budgets windows")
     else:
         say(f"No alerts in the last {days:g} days. How far budgets are spent: vital-tracking budgets windows")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Container, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
-from vital_tracking.alerts.wording import sentence
+from vital_tracking.alerts.wording import entity, limit_text, sentence
 from vital_tracking.cli.budgets.check import check
 from vital_tracking.cli.budgets.exceptions import raise_limits, replace_limits
 from vital_tracking.cli.budgets.options import LIFTED, budget_entity, limit_of, thresholds_of
@@ -36,6 +38,7 @@ from vital_tracking.queries.budgets import (
     belongs,
 )
 from vital_tracking.queries.outlook import Outlook, outlooks
+from vital_tracking.queries.preview import MOST_PREVIEW_DAYS, PREVIEW_DAYS, UNKNOWN, preview_budget, preview_totals
 from vital_tracking.queries.words import counted
 from vital_tracking.stores import Store
 
@@ -124,33 +127,25 @@ def set_budget(
     json_: Annotated[bool, typer.Option("--json", help="Print the stored budget as JSON.")] = False,
 ) -> None:
     """Make a budget, or change the one of the same entity, organization, metric and action in what is given."""
-    entity_type, entity_id = budget_entity(entity_type, entity_id)
-    given: dict[str, Any] = {
-        "organization_id": options.named(organization, "--organization") if organization is not None else None,
-        "entity_type": entity_type,
-        "entity_id": entity_id,
-        "metric": options.chosen(metric, "--metric", METRICS),
-        "action": options.chosen(action or "alert", "--action", ACTIONS),
-    }
+    given = _columns(
+        entity_type,
+        entity_id,
+        minute,
+        daily,
+        monthly,
+        total,
+        metric,
+        action,
+        every,
+        downgrade_to,
+        thresholds,
+        timezone,
+        organization,
+        enforce,
+        strict,
+        when_unavailable,
+    )
     action = given["action"] if action is not None or not instead else None
-    limits = {"minute": minute, "daily": daily, "monthly": monthly, "total": total}
-    for (option, text), column in zip(limits.items(), PERIODS.values(), strict=True):
-        if text is not None:
-            given[column] = limit_of(text, f"--{option}", metric)
-    for option, wanted, text in (("--every", "throttle", every), ("--downgrade-to", "downgrade", downgrade_to)):
-        if text is not None and action != wanted:
-            raise typer.BadParameter(f"{option} goes with --action {wanted}: add that, or leave it out")
-    if every is not None:
-        given["throttle_interval_s"] = format(options.span(every, "--every"), "f")
-    if downgrade_to is not None:
-        given["downgrade_to"] = None if downgrade_to == LIFTED else options.named(downgrade_to, "--downgrade-to")
-    if thresholds is not None:
-        given["alert_thresholds"] = thresholds_of(thresholds)
-    if timezone is not None:
-        given["timezone"] = options.zone(timezone)
-    if when_unavailable is not None:
-        given["when_unavailable"] = options.chosen(when_unavailable, "--when-unavailable", ("allow", "deny"))
-    given |= {name: value for name, value in (("enforce", enforce), ("strict", strict)) if value is not None}
     if instead:
         if given.keys() - {*BUDGET_KEY, *PERIODS.values()}:
             raise typer.BadParameter("--instead goes with limits alone: leave the other options out")
@@ -178,12 +173,112 @@ def set_budget(
         say(f"  {command}")
 
 
+def _columns(
+    entity_type: str,
+    entity_id: str,
+    minute: str | None,
+    daily: str | None,
+    monthly: str | None,
+    total: str | None,
+    metric: str,
+    action: str | None,
+    every: str | None,
+    downgrade_to: str | None,
+    thresholds: str | None,
+    timezone: str | None,
+    organization: str | None,
+    enforce: bool | None,
+    strict: bool | None,
+    when_unavailable: str | None,
+) -> dict[str, Any]:
+    """The columns of a budget that options name."""
+    entity_type, entity_id = budget_entity(entity_type, entity_id)
+    given: dict[str, Any] = {
+        "organization_id": options.named(organization, "--organization") if organization is not None else None,
+        "entity_type": entity_type,
+        "entity_id": entity_id,
+        "metric": options.chosen(metric, "--metric", METRICS),
+        "action": options.chosen(action or "alert", "--action", ACTIONS),
+    }
+    action = given["action"]
+    limits = {"minute": minute, "daily": daily, "monthly": monthly, "total": total}
+    for (option, text), column in zip(limits.items(), PERIODS.values(), strict=True):
+        if text is not None:
+            given[column] = limit_of(text, f"--{option}", metric)
+    for option, wanted, text in (("--every", "throttle", every), ("--downgrade-to", "downgrade", downgrade_to)):
+        if text is not None and action != wanted:
+            raise typer.BadParameter(f"{option} goes with --action {wanted}: add that, or leave it out")
+    if every is not None:
+        given["throttle_interval_s"] = format(options.span(every, "--every"), "f")
+    if downgrade_to is not None:
+        given["downgrade_to"] = None if downgrade_to == LIFTED else options.named(downgrade_to, "--downgrade-to")
+    if thresholds is not None:
+        given["alert_thresholds"] = thresholds_of(thresholds)
+    if timezone is not None:
+        given["timezone"] = options.zone(timezone)
+    if when_unavailable is not None:
+        given["when_unavailable"] = options.chosen(when_unavailable, "--when-unavailable", ("allow", "deny"))
+    given |= {name: value for name, value in (("enforce", enforce), ("strict", strict)) if value is not None}
+    return given
+
+
 def _stored(store: Store, given: dict[str, Any]) -> BudgetLimit:
     try:
         return queries.set_budget(store, given)
     except StoreRejected as error:
         hint = f" It may not know the time zone {given['timezone']}." if "timezone" in given else ""
         raise VitalError(f"{error}{hint}") from None
+
+
+def _preview(
+    *,
+    days: Annotated[int, typer.Option(min=1, max=MOST_PREVIEW_DAYS, help="Of the last so many days.")] = PREVIEW_DAYS,
+    json_: Json = False,
+    **given: Any,
+) -> None:
+    """Show what a budget would have done to the calls of the last days. Nothing is stored."""
+    columns = _columns(**given)
+    if all(columns.get(column) is None for column in PERIODS.values()):
+        raise typer.BadParameter(
+            "a budget needs a limit: give --minute, --daily, --monthly or --total, such as --daily 5"
+        )
+    with opened() as store:
+        found = preview_budget(store, columns, days=days)
+    total = preview_totals(found)
+    if json_:
+        as_json({"preview": found, "total": total, "unknown": UNKNOWN})
+        return
+    whose = entity(columns["entity_type"], columns["entity_id"], columns["organization_id"])
+    amount = limit_text(total["amount"], columns["metric"])
+    say(f"From {found['first_day']} to {found['last_day']}, for {whose}: {counted(total['calls'], 'call')}, {amount}.")
+    say(f"Met a limit: {found['entities_met']} of {found['entities']}.")
+    for name in ("stopped", "slowed", "downgraded"):
+        if count := total[name]:
+            say(f"Calls that would have been {name}: {count:,}")
+    for threshold, count in total["alerts"].items():
+        say(f"Alerts at {float(threshold) * 100:g} %: {count:,}")
+    say(UNKNOWN)
+
+
+def _with_options_of_set(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes the options by which a budget is set, and its own."""
+    hints = get_type_hints(set_budget, include_extras=True) | get_type_hints(command, include_extras=True)
+    of_set = [one for name, one in inspect.signature(set_budget).parameters.items() if name not in ("instead", "json_")]
+    own = [one for name, one in inspect.signature(command).parameters.items() if name != "given"]
+    parameters = [
+        one.replace(annotation=hints[one.name], kind=inspect.Parameter.KEYWORD_ONLY) for one in (*of_set, *own)
+    ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(**given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
+app.command("preview")(_with_options_of_set(_preview))
 
 
 @app.command("remove")

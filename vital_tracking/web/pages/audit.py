@@ -64,7 +64,7 @@ def page(view: View, filters: AuditFilters, before: int | None) -> Page:
         "Who did what?",
         "Every change of budgets, prices, members and retention, every look at other people's data and every refused try, "
         "the newest first, as it stands now.",
-        parts=[_lines(lines)],
+        parts=[lines_part(lines)],
         template="audit.html",
         of_time=False,
         extra={
@@ -76,7 +76,8 @@ def page(view: View, filters: AuditFilters, before: int | None) -> Page:
     )
 
 
-def _lines(lines: list[AuditLine]) -> Part:
+def lines_part(lines: list[AuditLine]) -> Part:
+    """Lines of the audit as a table."""
     return Part(
         "lines",
         "Lines",

@@ -1,112 +1,136 @@
-"""How far budgets are spent, and which alerts there were: the pages of budgets and of alerts."""
+"""How far budgets are spent: their windows that run, and the budgets behind them."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlencode
 
 from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from vital_tracking.alerts.wording import entity, limit_text, sentence, spent_text
+from vital_tracking.alerts.wording import entity, limit_text, sentence
 from vital_tracking.queries import budgets as queries
 from vital_tracking.queries.alerts import recent_alerts
+from vital_tracking.queries.budgets import BudgetWindow
+from vital_tracking.queries.members import members
 from vital_tracking.queries.outlook import outlooks
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.asked import AskedParameters
-from vital_tracking.web.page import Column, Page, Part
+from vital_tracking.web.identity import Identity
+from vital_tracking.web.page import Column, Page, Part, Row
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.route import page_router
 from vital_tracking.web.view import View
 
 routes = page_router()
 
+_LONGEST: Final = timedelta(days=3650)
 
-@routes.get("/budgets", dependencies=[Depends(reads("budgets"))])
+
+@routes.get("/budgets", name="vital-budgets", dependencies=[Depends(reads("budgets"))])
 def show_budgets(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """Budgets and their windows."""
-    return answer(request, who, store, asked, budgets_page)
+    return answer(request, who, store, asked, lambda view: budgets_page(view, who))
 
 
-@routes.get("/alerts", dependencies=[Depends(reads("alerts"))])
-def show_alerts(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
-    """The alerts of the last 30 days."""
-    return answer(request, who, store, asked, alerts_page)
-
-
-def budgets_page(view: View) -> Page:
+def budgets_page(view: View, who: Identity) -> Page:
     """The budgets that the reader may see, and their windows that run, the fullest first."""
     state = queries.all_budgets(view.store)
-    windows = queries.windows(view.store)
-    rows = []
-    for row, ahead in zip(windows, outlooks(view.store, windows, state["now"]), strict=True):
-        share = row["spent"] * 100 / row["limit_amount"] if row["limit_amount"] else None
-        level = "bad" if share is None or share > 80 else "quiet" if share > 60 else "good"
-        rows.append({
-            **row,
-            "whose": entity(row["entity_type"], row["entity_id"], row["organization_id"]),
-            "used": share,
-            "state": (level, "reached" if row["spent"] >= row["limit_amount"] else "running"),
-            "spent_of": spent_text(row["spent"], row["limit_amount"], row["metric"]),
-            "held": limit_text(row["granted"], row["metric"]),
-            "remaining": limit_text(row["left"], row["metric"]) if row["left"] >= 0 else "nothing",
-            "reached_at": ahead.reached_at,
-            "at_limit": row["action"] if row["enforce"] else f"{row['action']} (shadow: only noted)",
-        })  # fmt: skip
+    organizations = administered(view, who)
     return Page(
         "budgets",
         "How far are budgets spent?",
         "The budgets that stand on you or on your organizations, with their windows that run, as they are now.",
         parts=[
+            windows_part(view, queries.windows(view.store), state["now"]),
             Part(
-                "windows", "Windows that run",
-                [
-                    Column("whose", "For"), Column("period", "Period"), Column("used", "Used", "percent"),
-                    Column("state", "State", "flag"),
-                    Column("spent_of", "Spent"), Column("held", "Held for calls under way"),
-                    Column("remaining", "Remaining"),
-                    Column("reached_at", "Reached at (UTC)", "moment", none="not foreseen"),
-                    Column("ends_at", "Ends (UTC)", "moment", none="never"),
-                    Column("at_limit", "At the limit"),
-                ],
-                rows, empty="No window runs: each begins with the first call that its budget counts.", wide=True,
-            ),
-            Part(
-                "budgets", "Budgets", [Column("id", "Budget"), Column("what", "What it does")],
+                "budgets", "Budgets",
+                [Column("id", "Budget", link=budget_link(view, "id")), Column("what", "What it does")],
                 [{**row, "what": sentence(row)} for row in state["budgets"]],
-                empty="No budget stands on you. An admin sets one with: vital-tracking budgets set", wide=True,
+                empty="No budget stands on you.", wide=True,
             ),
         ],
+        template="budgets.html",
         of_time=False,
+        extra={"may_change": organizations is None or bool(organizations)},
     )  # fmt: skip
 
 
-def alerts_page(view: View) -> Page:
-    """The alerts of the last 30 days."""
-    now = queries.all_budgets(view.store)["now"]
-    found = recent_alerts(view.store, since=now - timedelta(days=30), limit=200)
+def administered(view: View, who: Identity) -> list[str] | None:
+    """The organizations whose budgets the reader may change, as far as the page knows; None for an operator: all."""
+    if who.is_operator:
+        return None
+    found = members(view.store)
+    return sorted({one["organization_id"] for one in found if one["user_id"] == who.subject and one["role"] == "admin"})
+
+
+def budget_link(view: View, field: str) -> Callable[[Row], str | None]:
+    """Where a row leads whose field holds a budget's id."""
+    return lambda row: view.path(f"budgets/{row[field]}")
+
+
+def windows_part(view: View, windows: Sequence[BudgetWindow], now: datetime) -> Part:
+    """Windows as bars: what is spent, held and left, when that is gone, and what then happens."""
+    told = {
+        (row["budget_id"], row["entity_id"], row["window_starts_at"])
+        for row in recent_alerts(view.store, since=now - timedelta(days=31), superseded=True)
+        if not row["enforce"] and (not row["threshold"] or row["spent"] >= row["limit_amount"])
+    }
     rows = [
-        {
-            **row,
-            "whose": entity(row["entity_type"], row["entity_id"], row["organization_id"]),
-            "crossed": row["threshold"] * 100 if row["threshold"] else None,
-            "spent_of": spent_text(row["spent"], row["limit_amount"], row["metric"]),
+        _row(row) | {
+            "reached_at": ahead.reached_at,
+            "shadow": "would have acted" if (row["budget_id"], row["entity_id"], row["starts_at"]) in told
+            else None if row["enforce"] else "nothing yet",
         }
-        for row in found
-    ]
-    columns = [
-        Column("created_at", "When (UTC)", "moment"),
-        Column("whose", "For", link=lambda _: view.path("budgets")),
-        Column("period", "Period"),
-        Column("crossed", "Crossed", "percent", none="a call did not fit"),
-        Column("spent_of", "Spent"),
-        Column("action", "At the limit"),
-    ]
-    empty = "No alert in the last 30 days."
-    return Page(
-        "alerts",
-        "Which budgets were crossed?",
-        "Thresholds of budgets that were crossed in the last 30 days, the newest first.",
-        parts=[Part("alerts", "Alerts", columns, rows, empty=empty, wide=True)],
-        of_time=False,
-    )
+        for row, ahead in zip(windows, outlooks(view.store, windows, now), strict=True)
+    ]  # fmt: skip
+
+    def calls(row: Row) -> str:
+        return _calls_of(view, row, now)
+
+    def blocked(row: Row) -> str:
+        return _calls_of(view, row, now, status="blocked")
+
+    return Part(
+        "windows", "Windows that run",
+        [
+            Column("whose", "For", link=budget_link(view, "budget_id")),
+            Column("period", "Period"),
+            Column("used", "Used", "meter", none="no limit"),
+            Column("limit", "Limit"),
+            Column("gone", "Spent", link=calls),
+            Column("held", "Held", about="Set aside for calls under way"),
+            Column("remaining", "Remaining"),
+            Column("reached_at", "Reached at (UTC)", "moment", none="not foreseen"),
+            Column("ends_at", "Ends (UTC)", "moment", none="never"),
+            Column("at_limit", "At the limit", link=blocked, about="Leads to the calls that were blocked"),
+            Column("shadow", "Shadow said", about="What a budget that only watches would have done"),
+        ],
+        rows, empty="No window runs: each begins with the first call that its budget counts.", wide=True,
+    )  # fmt: skip
+
+
+def _row(row: BudgetWindow) -> dict[str, Any]:
+    metric, limit = row["metric"], row["limit_amount"]
+    return {
+        **row,
+        "whose": entity(row["entity_type"], row["entity_id"], row["organization_id"]),
+        "used": row["spent"] * 100 / limit if limit else 100,
+        "limit": limit_text(limit, metric),
+        "gone": limit_text(row["spent"], metric),
+        "held": limit_text(row["granted"], metric),
+        "remaining": limit_text(max(row["left"], row["left"] * 0), metric),
+        "at_limit": row["action"] if row["enforce"] else f"{row['action']} (shadow)",
+    }
+
+
+def _calls_of(view: View, row: Row, now: datetime, **more: str) -> str:
+    """The calls that a window counts, in days of UTC, in which pages tell times."""
+    first = max(row["starts_at"], now - _LONGEST).astimezone(UTC).date()
+    asked = {"since": str(first), row["entity_type"]: row["entity_id"], **more}
+    if row["organization_id"] is not None:
+        asked["organization"] = row["organization_id"]
+    return f"{view.path('calls')}?{urlencode(asked)}"

@@ -8,8 +8,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from vital_tracking.queries.budgets import blocked_calls
 from vital_tracking.queries.calls import StoredCall, place_of, usage_records
 from vital_tracking.queries.filters import Filters
+from vital_tracking.queries.why import what_mends, why_blocked
 from vital_tracking.web import numbers
 from vital_tracking.web.listed import LONGEST_SEARCH, calls_as_csv, calls_filters, checked_place
 from vital_tracking.web.page import Column, Page, Part, Row
@@ -162,14 +164,26 @@ def one(view: View, call_id: UUID, found: StoredCall) -> Page:
     crumbs = [("Calls", view.path("calls"))]
     if found["service_run_id"] is not None:
         crumbs.append(("Its run", view.run(found["service_run_id"])))
+    if budget := (found["blocked_by"] or {}).get("budget"):
+        crumbs.append(("The budget that stopped it", view.path(f"budgets/{budget}")))
     return Page(
         "calls",
         f"Call {call_id}",
         f"{cost} for {found['total_tokens']:,} tokens of {found['model'] or 'an unknown model'}, {found['status']}.",
         parts=[part for part in parts if part.rows],
+        notices=list(_why(view, found)),
         crumbs=crumbs,
         of_time=False,
     )
+
+
+def _why(view: View, call: StoredCall) -> Iterator[str]:
+    """Why a call was blocked, and what mends it; nothing of any other call."""
+    if call["status"] != "blocked":
+        return
+    for blocked in blocked_calls(view.store, str(call["id"]), days=3660, limit=1)["calls"]:
+        yield from why_blocked(blocked)
+        yield from what_mends(blocked)
 
 
 def _plain(value: Any) -> str:

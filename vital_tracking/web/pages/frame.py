@@ -18,6 +18,7 @@ from vital_tracking.web.cookies import read_cookie
 from vital_tracking.web.csv import csv_response
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Page
+from vital_tracking.web.pages.unseen import unseen
 from vital_tracking.web.parts import parts
 from vital_tracking.web.problems import Problem
 from vital_tracking.web.rendering import home
@@ -80,6 +81,7 @@ def answer(request: Request, who: Identity, store: Store, asked: Asked, build: C
         theme=theme if theme in THEMES else "",
         navigation=_navigation(asked, root),
         chips=list(_chips(request, asked)),
+        counts={"alerts": "" if page.name == "alerts" else unseen(request, store)},
         fresh=_fresh(store),
         **_range(asked),
         **_who(who),

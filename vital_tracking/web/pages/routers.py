@@ -3,8 +3,10 @@
 from typing import Final
 
 from vital_tracking.web.pages import (
+    alerts,
     anomalies,
     audit,
+    budget,
     budgets,
     forecast,
     organization,
@@ -16,6 +18,20 @@ from vital_tracking.web.pages import (
 )
 
 ROUTERS: Final = tuple(
-    pages.routes for pages in (routes, saved, budgets, forecast, anomalies, prices, organization, audit, status, tools)
+    pages.routes
+    for pages in (
+        routes,
+        saved,
+        budgets,
+        budget,
+        alerts,
+        forecast,
+        anomalies,
+        prices,
+        organization,
+        audit,
+        status,
+        tools,
+    )
 )
 """The routes of all pages; a module of pages adds itself here."""

@@ -207,6 +207,7 @@ async function refresh() {
     tag = answer.headers.get('ETag');
     const next = new DOMParser().parseFromString(await answer.text(), 'text/html');
     const found = next.querySelector('[data-live]');
+    for (const count of document.querySelectorAll('[data-count]')) count.replaceChildren(...(next.querySelector(`[data-count="${count.dataset.count}"]`)?.childNodes || []));
     if (!live || !found || live.innerHTML === found.innerHTML) return;
     const open = new Map([...live.querySelectorAll('.part')].map((part) => [part.id, [...part.querySelectorAll('details')].map((d) => d.open)]));
     const sorted = new Map([...live.querySelectorAll('.part th[aria-sort]')].map((head) => [head.closest('.part').id, [head.dataset.name, head.getAttribute('aria-sort')]]));
