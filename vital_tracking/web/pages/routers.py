@@ -17,21 +17,8 @@ from vital_tracking.web.pages import (
     tools,
 )
 
-ROUTERS: Final = tuple(
-    pages.routes
-    for pages in (
-        routes,
-        saved,
-        budgets,
-        budget,
-        alerts,
-        forecast,
-        anomalies,
-        prices,
-        organization,
-        audit,
-        status,
-        tools,
-    )
-)
+_PAGES: Final = (
+    routes, saved, budgets, budget, alerts, forecast, anomalies, prices, organization, audit, status, tools,
+)  # fmt: skip
+ROUTERS: Final = tuple(pages.routes for pages in _PAGES)
 """The routes of all pages; a module of pages adds itself here."""
