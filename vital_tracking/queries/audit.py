@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -10,9 +10,12 @@ from typing import Any, Final
 from typing_extensions import TypedDict
 
 from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.budgets import BudgetLimit
 from vital_tracking.stores import Store
 
 _A_PAGE: Final = 1000
+_BUDGETS: Final = "budget_limits"
+_EXCEPTIONS: Final = "budget_overrides"
 
 
 @answer_type
@@ -65,3 +68,27 @@ def every_line(store: Store, filters: AuditFilters) -> Iterator[AuditLine]:
         if len(lines) < _A_PAGE:
             return
         before_id = lines[-1]["id"]
+
+
+def changes_of(store: Store, budget: BudgetLimit) -> list[AuditLine]:
+    """What was changed of a budget, and of exceptions from it, the newest first."""
+    whose = budget["entity_id"] if budget["entity_type"] == "organization" else budget["organization_id"]
+    changes = [
+        line
+        for table in (_BUDGETS, _EXCEPTIONS)
+        for line in audit_lines(store, AuditFilters(what=table, organization=whose), limit=_A_PAGE)
+        if _is_about(line["key"], budget, exact=table == _BUDGETS)
+    ]
+    return sorted(changes, key=lambda line: line["id"], reverse=True)
+
+
+def _is_about(key: Mapping[str, Any], budget: BudgetLimit, *, exact: bool) -> bool:
+    """Whether a line of the audit is about a budget, or about an exception from it."""
+    if exact:
+        return str(key.get("id")) == str(budget["id"])
+    return (
+        (key.get("entity_type"), key.get("metric")) == (budget["entity_type"], budget["metric"])
+        and key.get("organization_id") == budget["organization_id"]
+        and key.get("action") in (None, budget["action"])
+        and budget["entity_id"] in ("*", key.get("entity_id"))
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from fastapi.routing import APIRoute
 
 from tests.integration.web.conftest import Make
-from vital_tracking.web import pages
+from vital_tracking.web.pages import routers as pages
 from vital_tracking.web.pages.frame import NAVIGATION
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from vital_tracking.alerts.wording import sentence
 from vital_tracking.errors import StoreRejected
 from vital_tracking.queries import budgets as queries
-from vital_tracking.queries.audit import AuditFilters, audit_lines
+from vital_tracking.queries.audit import changes_of
 from vital_tracking.queries.budgets import BUDGET_KEY, BudgetLimit, find_budget
 from vital_tracking.queries.preview import UNKNOWN, preview_budget
 from vital_tracking.stores.protocol import Store
@@ -263,33 +263,13 @@ def _about(view: View, budget: BudgetLimit) -> list[Part]:
     windows = [
         row for row in queries.windows(view.store, limit=queries.MOST_WINDOWS) if row["budget_id"] == budget["id"]
     ]
-    whose = budget["entity_id"] if budget["entity_type"] == "organization" else budget["organization_id"]
-    changes = [
-        line
-        for table in ("budget_limits", "budget_overrides")
-        for line in audit_lines(view.store, AuditFilters(what=table, organization=whose), limit=1000)
-        if _is_about(line["key"], budget, exact=table == "budget_limits")
-    ]
-    changes.sort(key=lambda line: line["id"], reverse=True)
     history = replace(
-        lines_part(changes),
+        lines_part(changes_of(view.store, budget)),
         id="history",
         title="History of changes",
         empty="No change that you may see. Admins and auditors see those of their organization.",
     )
     return [windows_part(view, windows[:200], now), history]
-
-
-def _is_about(key: Mapping[str, Any], budget: BudgetLimit, *, exact: bool) -> bool:
-    """Whether a line of the audit is about a budget, or about an exception from it."""
-    if exact:
-        return str(key.get("id")) == str(budget["id"])
-    return (
-        (key.get("entity_type"), key.get("metric")) == (budget["entity_type"], budget["metric"])
-        and key.get("organization_id") == budget["organization_id"]
-        and key.get("action") in (None, budget["action"])
-        and budget["entity_id"] in ("*", key.get("entity_id"))
-    )
 
 
 def _removal(
