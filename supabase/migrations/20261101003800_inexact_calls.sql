@@ -28,9 +28,9 @@ as $$
     select * from newest where created_at >= coalesce(since, '-infinity')
   ),
 
-  inexact as (
+  inexact as ( -- the cost is NULL where no price is known
     select
-      c.provider, c.model, c.framework, c.call_type, r.reason, sum(c.calls) as calls, coalesce(sum(c.total_cost), 0) as cost,
+      c.provider, c.model, c.framework, c.call_type, r.reason, sum(c.calls) as calls, sum(c.total_cost) as cost,
       max(c.created_at) as newest
     from recent as c
     cross join lateral (

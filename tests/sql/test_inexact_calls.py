@@ -41,8 +41,8 @@ def test_each_reason_is_told_with_its_calls_and_their_cost(db: Connection) -> No
     assert reasons(db) == {
         "usage_estimated": (4, "1.420000000000000000001"),
         "ended_early": (1, "0.42"),
-        "usage_missing": (1, "0"),
-        "unpriced": (1, "0"),
+        "usage_missing": (1, None),
+        "unpriced": (1, None),
         "modality_hidden": (1, "0.42"),
         "unit_unpriced:web_searches": (2, "0.84"),
         "unit_unpriced:code_executions": (1, "0.42"),

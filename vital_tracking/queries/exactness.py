@@ -33,7 +33,7 @@ class InexactCalls(TypedDict):
     call_type: str
     reason: str
     calls: int
-    cost: Decimal
+    cost: Decimal | None
     newest: datetime
 
 
@@ -72,7 +72,7 @@ def check_exactness(found: Exactness) -> Iterator[Check]:
         yield Check("ok", f"the cost of every call that has a price is exact ({_of(found)})")
     for row in rows[:_SHOWN]:
         doubt = doubt_about(row["reason"], row["model"])
-        calls = f"{counted(row['calls'], 'call')} of {_model(row)}, {usd(row['cost'])}"
+        calls = f"{counted(row['calls'], 'call')} of {_model(row)}, {_cost(row)}"
         yield Check("warn", f"{calls}: {_why(row, doubt)}", _fix(row, doubt))
     if more := rows[_SHOWN:]:
         yield Check(
@@ -86,6 +86,10 @@ def check_exactness(found: Exactness) -> Iterator[Check]:
             f"here is {RELEASE}",
             "Install the same release wherever calls are made. What it changes: vital-tracking prices check",
         )
+
+
+def _cost(row: InexactCalls) -> str:
+    return "without a known price" if row["cost"] is None else usd(row["cost"])
 
 
 def _why(row: InexactCalls, doubt: Doubt | None) -> str:

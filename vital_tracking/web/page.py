@@ -14,7 +14,7 @@ from vital_tracking.web import numbers
 from vital_tracking.web.csv import csv_lines
 
 UnitName: TypeAlias = Literal[
-    "text", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag", "command", "meter"
+    "text", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag", "command", "meter", "amount", "prose"
 ]
 Row: TypeAlias = Mapping[str, Any]
 
@@ -32,7 +32,8 @@ _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
 class Column:
     """A column: the field of a row that it shows, its heading, its unit, and where a cell leads (None: nowhere).
 
-    `none` is what stands where a text has no value. `about` is said where the heading is pointed at.
+    An `amount` is one in the row's `metric`, `prose` is shown whole. `none` is what stands where a text has no value. `about`
+    is said where the heading is pointed at.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Column:
     @property
     def is_number(self) -> bool:
         """Whether its cells are aligned as numbers."""
-        return self.unit in _WRITTEN
+        return self.unit in _WRITTEN or self.unit == "amount"
 
     def text(self, row: Row) -> str:
         """What a cell shows."""
@@ -54,6 +55,8 @@ class Column:
             return self.none
         if self.unit in _WRITTEN:
             return _WRITTEN[self.unit](value)
+        if self.unit == "amount":
+            return numbers.usd(value) if row["metric"] == "cost_usd" else f"{numbers.count(value)} {row['metric']}"
         if self.unit == "moment" and isinstance(value, datetime):
             return numbers.moment(value)
         if isinstance(value, date):

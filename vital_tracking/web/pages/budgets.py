@@ -11,7 +11,7 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from vital_tracking.alerts.wording import entity, limit_text, sentence
+from vital_tracking.alerts.wording import entity, sentence
 from vital_tracking.queries import budgets as queries
 from vital_tracking.queries.alerts import recent_alerts
 from vital_tracking.queries.budgets import BudgetWindow
@@ -28,6 +28,7 @@ from vital_tracking.web.view import View
 routes = page_router()
 
 _LONGEST: Final = timedelta(days=3650)
+_FULLEST: Final = 5
 
 
 @routes.get("/budgets", name="vital-budgets", dependencies=[Depends(reads("budgets"))])
@@ -48,7 +49,7 @@ def budgets_page(view: View, who: Identity) -> Page:
             windows_part(view, queries.windows(view.store), state["now"]),
             Part(
                 "budgets", "Budgets",
-                [Column("id", "Budget", link=budget_link(view, "id")), Column("what", "What it does")],
+                [Column("id", "Budget", link=budget_link(view, "id")), Column("what", "What it does", "prose")],
                 [{**row, "what": sentence(row)} for row in state["budgets"]],
                 empty="No budget stands on you.", wide=True,
             ),
@@ -100,10 +101,10 @@ def windows_part(view: View, windows: Sequence[BudgetWindow], now: datetime) -> 
             Column("whose", "For", link=budget_link(view, "budget_id")),
             Column("period", "Period"),
             Column("used", "Used", "meter", none="no limit"),
-            Column("limit", "Limit"),
-            Column("gone", "Spent", link=calls),
-            Column("held", "Held", about="Set aside for calls under way"),
-            Column("remaining", "Remaining"),
+            Column("limit_amount", "Limit", "amount"),
+            Column("spent", "Spent", "amount", link=calls),
+            Column("granted", "Held", "amount", about="Set aside for calls under way"),
+            Column("remaining", "Remaining", "amount"),
             Column("reached_at", "Reached at (UTC)", "moment", none="not foreseen"),
             Column("ends_at", "Ends (UTC)", "moment", none="never"),
             Column("at_limit", "At the limit", link=blocked, about="Leads to the calls that were blocked"),
@@ -113,16 +114,30 @@ def windows_part(view: View, windows: Sequence[BudgetWindow], now: datetime) -> 
     )  # fmt: skip
 
 
+def fullest_part(view: View) -> Part:
+    """The windows that are fullest, as far as a glance needs them."""
+    windows = queries.windows(view.store, limit=_FULLEST)
+    columns = [
+        Column("whose", "For", link=budget_link(view, "budget_id")),
+        Column("period", "Period"),
+        Column("used", "Used", "meter", none="no limit"),
+        Column("spent", "Spent", "amount"),
+        Column("limit_amount", "Limit", "amount"),
+        Column("at_limit", "At the limit"),
+    ]
+    return Part(
+        "budgets", "The fullest budgets, as they are now", columns, [_row(row) for row in windows],
+        empty="No budget is being spent. Whoever administers an organization sets one under Limits.", wide=True,
+    )  # fmt: skip
+
+
 def _row(row: BudgetWindow) -> dict[str, Any]:
-    metric, limit = row["metric"], row["limit_amount"]
+    limit = row["limit_amount"]
     return {
         **row,
         "whose": entity(row["entity_type"], row["entity_id"], row["organization_id"]),
         "used": row["spent"] * 100 / limit if limit else 100,
-        "limit": limit_text(limit, metric),
-        "gone": limit_text(row["spent"], metric),
-        "held": limit_text(row["granted"], metric),
-        "remaining": limit_text(max(row["left"], row["left"] * 0), metric),
+        "remaining": max(row["left"], row["left"] * 0),
         "at_limit": row["action"] if row["enforce"] else f"{row['action']} (shadow)",
     }
 

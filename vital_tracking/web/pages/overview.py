@@ -14,6 +14,7 @@ from vital_tracking.queries.reports import WEEKDAYS, month_end
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.page import Card, Chart, Column, Page, Part, Row
+from vital_tracking.web.pages.budgets import fullest_part
 from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
 from vital_tracking.web.view import View
 
@@ -60,9 +61,12 @@ def _parts(view: View, ahead: Forecast | None) -> dict[str, Callable[[], Part]]:
     steps = cache(lambda: by_time(view, _COURSES))
     hours = cache(lambda: _hours(view))
     rank = partial(partial, ranking, view)
+    # A budget counts what it counts, whatever the page is filtered by.
+    budgets = {} if view.asked.filters else {"budgets": lambda: fullest_part(view)}
     # Whole widths between pairs of halves: what is spent, by what, by whom, then how much is done, and when, and how well.
     return {
         "cost": lambda: _cost_by_day(view, steps(), ahead),
+        **budgets,
         "services": rank("services", "Cost by service", "service", chart="doughnut"),
         "models": rank("models", "Cost by model", "model", chart="bars", top=10),
         "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10),

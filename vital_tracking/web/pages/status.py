@@ -63,7 +63,11 @@ def _checks(found: Sequence[Check]) -> Part:
     return Part(
         "checks",
         "Checks",
-        [Column("state", "Result", "flag"), Column("what", "What was found"), Column("fix", "What to do", none="")],
+        [
+            Column("state", "Result", "flag"),
+            Column("what", "What was found", "prose"),
+            Column("fix", "What to do", "prose", none=""),
+        ],
         rows,
         empty="There is nothing to check.",
         wide=True,
