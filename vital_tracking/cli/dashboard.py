@@ -49,10 +49,13 @@ def dashboard(
         where = address(listening, host)
         shown = f"{where}/open?token={link.token}" if link else f"{where}/"
         taken = f" Port {DEFAULT_PORT} is taken." if port is None and not where.endswith(f":{DEFAULT_PORT}") else ""
-        try:
+
+        def begun() -> None:
             typer.echo(f"The dashboard is at {shown}  (Ctrl-C ends it.){taken}")
             if not no_open:
                 webbrowser.open(shown)
-            serve(app, listening)
+
+        try:
+            serve(app, listening, begun)
         except KeyboardInterrupt:
             typer.echo("")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import httpx
 from anyio import to_thread
@@ -44,6 +44,8 @@ class Outgoing:
         with self._lock:
             if self._client is None:
                 self._client = httpx.Client(timeout=httpx.Timeout(10.0, connect=5.0), follow_redirects=False)
+                # An application that is mounted in another is never told that it ends.
+                finalize(self, self._client.close).atexit = False
             return self._client
 
     def fetch(self, url: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Callable
 from typing import Final
 
 import uvicorn
@@ -53,8 +54,11 @@ def address(listening: socket.socket, host: str) -> str:
     return f"http://{shown}:{listening.getsockname()[1]}"
 
 
-def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until the process is told to end (Ctrl-C, SIGTERM). Addresses are not logged: one of them holds the link's token."""
+def serve(app: FastAPI, listening: socket.socket, begun: Callable[[], None]) -> None:
+    """Serve until the process is told to end (Ctrl-C, SIGTERM), which it can be from when `begun` is called on.
+
+    Addresses are not logged: one of them holds the link's token.
+    """
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -62,9 +66,18 @@ def serve(app: FastAPI, listening: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    asyncio.run(_served(uvicorn.Server(config), listening))
+    asyncio.run(_Server(config, begun).serve(sockets=[listening]))
 
 
-async def _served(server: uvicorn.Server, listening: socket.socket) -> None:
-    """Made by the loop itself: `Server.run` leaves a coroutine that nobody awaits where Ctrl-C comes before the loop runs."""
-    await server.serve(sockets=[listening])
+class _Server(uvicorn.Server):
+    """Says that it has begun as soon as Ctrl-C ends it properly; before that, Ctrl-C would end in a traceback."""
+
+    def __init__(self, config: uvicorn.Config, begun: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._begun = begun
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as usual, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._begun()
