@@ -14,6 +14,20 @@ as $$
   select coalesce(nullif(current_setting('role', true), 'none'), session_user) in ('authenticated', 'anon')
 $$;
 
+-- Whether the caller may change what is an organization's: the service role and whoever logged in may, a signed-in user as its admin. NULL
+-- stands for all organizations, over which no user decides.
+create function vital_private.may_change(organization text) returns boolean
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select not vital_private.by_a_user() or exists (
+    select from public.organization_members as m
+    where m.organization_id = organization and m.user_id = (select auth.jwt()) ->> 'sub' and m.role = 'admin'
+  )
+$$;
+
 -- Note a try that is refused, and answer why.
 create function vital_private.refuse_member_change(organization text, member text, wanted text, reason text) returns json
 language plpgsql
@@ -46,10 +60,7 @@ begin
   end if;
   -- One change of an organization's members at a time: else two admins could each take the role from the other.
   perform pg_advisory_xact_lock(hashtextextended('vital_tracking.members ' || organization, 0));
-  if vital_private.by_a_user() and not exists (
-    select from public.organization_members as m
-    where m.organization_id = organization and m.user_id = (select auth.jwt()) ->> 'sub' and m.role = 'admin'
-  ) then
+  if not vital_private.may_change(organization) then
     return vital_private.refuse_member_change(organization, member, wanted, 'not_an_admin');
   end if;
   select m.role into held
@@ -126,5 +137,5 @@ as $$
 $$;
 
 select vital_private.restrict_functions(
-  api => '{add_member_v1, change_member_v1, remove_member_v1, members_v1}', helpers => '{change_member}'
+  api => '{add_member_v1, change_member_v1, remove_member_v1, members_v1}', helpers => '{change_member, by_a_user}'
 );

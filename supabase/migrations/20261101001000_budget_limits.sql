@@ -136,7 +136,7 @@ begin
   elsif upper(wanted.timezone) in ('CET', 'EET', 'MET', 'WET') then
     problem := format('timezone %L would be read as a fixed offset, without summer time.', wanted.timezone);
     fix := 'Name a city: Europe/Berlin, Europe/Athens, Europe/Lisbon.';
-  -- Reading the names of zones takes 20 ms, so it is done only where the zone is wanted.
+  -- Reading the names of zones takes 20 ms, so it is not done for one that is stored already.
   elsif wanted.timezone is distinct from 'UTC'
     and not zone_known
     and not exists (select from pg_catalog.pg_timezone_names where name = wanted.timezone) then
@@ -278,48 +278,14 @@ $$;
 -- A budget as it would be once these columns were set: what they do not name is as it is stored, else the usual. Its id is NULL where
 -- the caller sees none of this organization, entity, metric and action.
 create function vital_private.budget_wanted(given jsonb) returns public.budget_limits
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select wanted
-  from (select 1) as one
-  left join public.budget_limits as b
-    on b.organization_id is not distinct from given ->> 'organization_id'
-    and b.entity_type = given ->> 'entity_type'
-    and b.entity_id = coalesce(given ->> 'entity_id', '*')
-    and b.metric = coalesce(given ->> 'metric', 'cost_usd')
-    and b.action = coalesce(given ->> 'action', 'alert')
-  cross join lateral jsonb_populate_record(
-    b,
-    jsonb_build_object(
-      'entity_id', '*', 'metric', 'cost_usd', 'action', 'alert', 'alert_thresholds', coalesce(b.alert_thresholds, '{0.5,0.8,1.0}'),
-      'throttle_interval', coalesce(b.throttle_interval, '10 seconds'), 'timezone', coalesce(b.timezone, 'UTC'),
-      'enforce', coalesce(b.enforce, true), 'strict', coalesce(b.strict, false),
-      'when_unavailable', coalesce(b.when_unavailable, 'allow')
-    ) || jsonb_strip_nulls(given - array['minute_limit', 'daily_limit', 'monthly_limit', 'total_limit', 'downgrade_to'])
-    || (
-      select coalesce(jsonb_object_agg(k.key, k.value), '{}')
-      from jsonb_each(given) as k
-      where k.key = any('{organization_id,minute_limit,daily_limit,monthly_limit,total_limit,downgrade_to}'::text[])
-    )
-  ) as wanted
-$$;
-
--- Make a budget, or change the one of the same organization, entity, metric and action: a JSON object of columns. Columns
--- that are not named keep their value. `throttle_interval_s` gives the interval in seconds. Who
--- may is checked by set_budget_v1.
-create function vital_private.set_budget(budget text) returns json
-language plpgsql
-security definer
-set search_path = ''
-as $$
 declare
-  given constant jsonb := vital_private.budget_given(budget);
-  stored public.budget_limits;
+  wanted public.budget_limits;
 begin
-  perform vital_private.lock_budgets(alone => true);
-  select b.* into stored
+  select b.* into wanted
   from public.budget_limits as b
   where b.organization_id is not distinct from given ->> 'organization_id'
     and b.entity_type = given ->> 'entity_type'
@@ -327,14 +293,43 @@ begin
     and b.metric = coalesce(given ->> 'metric', 'cost_usd')
     and b.action = coalesce(given ->> 'action', 'alert');
   if found then
+    return jsonb_populate_record(wanted, given);
+  end if;
+  wanted.entity_id := '*';
+  wanted.metric := 'cost_usd';
+  wanted.action := 'alert';
+  wanted.alert_thresholds := '{0.5,0.8,1.0}';
+  wanted.throttle_interval := '10 seconds';
+  wanted.timezone := 'UTC';
+  wanted.enforce := true;
+  wanted.strict := false;
+  wanted.when_unavailable := 'allow';
+  return jsonb_populate_record(wanted, jsonb_strip_nulls(given));
+end;
+$$;
+
+-- Make a budget, or change the one of the same organization, entity, metric and action: a JSON object of columns. Columns that are not
+-- named keep their value. `throttle_interval_s` gives the interval in seconds. Who may is checked by set_budget_v1.
+create function vital_private.set_budget(budget text) returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  asked public.budget_limits;
+  stored public.budget_limits;
+begin
+  perform vital_private.lock_budgets(alone => true);
+  asked := vital_private.budget_wanted(vital_private.budget_given(budget));
+  if asked.id is not null then
     update public.budget_limits as b
     set
       minute_limit = wanted.minute_limit, daily_limit = wanted.daily_limit, monthly_limit = wanted.monthly_limit,
       total_limit = wanted.total_limit, alert_thresholds = wanted.alert_thresholds,
       throttle_interval = wanted.throttle_interval, downgrade_to = wanted.downgrade_to, timezone = wanted.timezone,
       enforce = wanted.enforce, strict = wanted.strict, when_unavailable = wanted.when_unavailable
-    from jsonb_populate_record(stored, given) as wanted
-    where b.id = stored.id
+    from (select asked.*) as wanted
+    where b.id = wanted.id
     returning b.* into stored;
   else
     insert into public.budget_limits as b (
@@ -342,12 +337,10 @@ begin
       alert_thresholds, throttle_interval, downgrade_to, timezone, enforce, strict, when_unavailable
     )
     select
-      wanted.organization_id, wanted.entity_type, coalesce(wanted.entity_id, '*'), coalesce(wanted.metric, 'cost_usd'),
-      wanted.minute_limit, wanted.daily_limit, wanted.monthly_limit, wanted.total_limit, coalesce(wanted.action, 'alert'),
-      coalesce(wanted.alert_thresholds, '{0.5,0.8,1.0}'), coalesce(wanted.throttle_interval, '10 seconds'),
-      wanted.downgrade_to, coalesce(wanted.timezone, 'UTC'), coalesce(wanted.enforce, true), coalesce(wanted.strict, false),
-      coalesce(wanted.when_unavailable, 'allow')
-    from jsonb_populate_record(null::public.budget_limits, given) as wanted
+      wanted.organization_id, wanted.entity_type, wanted.entity_id, wanted.metric, wanted.minute_limit, wanted.daily_limit,
+      wanted.monthly_limit, wanted.total_limit, wanted.action, wanted.alert_thresholds, wanted.throttle_interval,
+      wanted.downgrade_to, wanted.timezone, wanted.enforce, wanted.strict, wanted.when_unavailable
+    from (select asked.*) as wanted -- a row: PL/pgSQL finds no field of a variable that is called as its keyword strict
     returning b.* into stored;
   end if;
   return vital_private.budget_json(stored);

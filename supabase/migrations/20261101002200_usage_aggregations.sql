@@ -8,6 +8,7 @@
 --   usage_aggregations_daily_users    day, organization, user, service, call type                                                  8
 --   usage_aggregations_daily_agents   day, organization, service, agent, tier, framework, provider, model, message type, call type 30
 --   usage_aggregations_daily_parts    day, organization, service, panel, seat, workflow, step, agent                               20
+-- The last of these figures is reckoned from one that was measured of calls with a seat or step alone.
 -- Hours and days are those of UTC. The columns of measures are added by vital_private.build_usage_aggregations() below.
 
 create table public.usage_aggregations_hourly_totals (

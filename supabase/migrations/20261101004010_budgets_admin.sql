@@ -12,10 +12,7 @@ security definer
 set search_path = ''
 as $$
 begin
-  if not vital_private.by_a_user() or exists (
-    select from public.organization_members as m
-    where m.organization_id = organization and m.user_id = (select auth.jwt()) ->> 'sub' and m.role = 'admin'
-  ) then
+  if vital_private.may_change(organization) then
     return false;
   end if;
   perform vital_private.note(

@@ -318,7 +318,7 @@ begin
     where m.user_id = who and (organization is null or m.organization_id = organization);
     get diagnostics members = row_count;
     delete from public.saved_reports as s
-    where (organization is null and s.owner = who) or s.asked @> jsonb_build_array(jsonb_build_array('user', who));
+    where organization is null and (s.owner = who or s.asked @> jsonb_build_array(jsonb_build_array('user', who)));
     sums := vital_private.forget_sums(who, organization);
     perform vital_private.forget_in_audit(who, organization);
     total := total || own || jsonb_build_object('memberships', members, 'sums', sums);

@@ -68,5 +68,8 @@ def test_nobody_fills_the_table_and_forgetting_reaches_it(db: Connection) -> Non
                 ask(db, "save_report_v1", "one more", "[]")
         ask(db, "save_report_v1", "about her", BY_MODEL)
         ask(db, "save_report_v1", "about him", json.dumps([["user", BOB]]))
+        before = db.execute("select name from saved_reports").fetchall()
+        assert ask(db, "forget_user_v1", ALICE, "acme")["done"]  # in one organization alone
+        assert db.execute("select name from saved_reports").fetchall() == before
         assert ask(db, "forget_user_v1", ALICE)["done"]
         assert [row["name"] for row in db.execute("select name from saved_reports").fetchall()] == ["about him"]
