@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 
 from typing_extensions import TypedDict
@@ -11,6 +13,7 @@ from typing_extensions import TypedDict
 from vital_tracking.alerts.alert import BudgetAlert
 from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.queries.budgets import all_budgets, belongs
+from vital_tracking.queries.paging import every_row
 from vital_tracking.stores import Store
 
 MOST_ALERTS: Final = 1000
@@ -51,31 +54,53 @@ class Alert(TypedDict):
 ALERT_COLUMNS: Final = tuple(Alert.__annotations__)
 
 
+def every_alert(
+    store: Store,
+    *,
+    since: datetime,
+    until: datetime | None = None,
+    before: int | None = None,
+    organization: str | None = None,
+    superseded: bool = False,
+    at_once: int = MOST_ALERTS,
+) -> Iterator[Alert]:
+    """All alerts since an instant, the newest first; with `superseded` also those that nobody is sent.
+
+    `until` is the first instant that does not count any more; `before` goes on below the alert of that id.
+    """
+    rows = every_row(
+        lambda place: typed(
+            list[Alert],
+            store.call("cost_alerts_v1", since=since, until=until, before_id=place or before, max_rows=at_once),
+        ),
+        lambda row: row["id"],
+        at_once,
+    )
+    return (row for row in rows if belongs(row, organization) and (superseded or not row["superseded"]))
+
+
 def recent_alerts(
     store: Store,
     *,
     since: datetime,
+    until: datetime | None = None,
+    before: int | None = None,
     organization: str | None = None,
     superseded: bool = False,
     limit: int = MOST_ALERTS,
-    until: datetime | None = None,
-    before: int | None = None,
 ) -> list[Alert]:
-    """The alerts since an instant, the newest first, at most so many; with `superseded` also those that nobody is sent.
-
-    `until` is the first instant that does not count any more; `before` goes on below the alert of that id.
-    """
-    kept: list[Alert] = []
-    while len(kept) < limit:
-        found = typed(
-            list[Alert],
-            store.call("cost_alerts_v1", since=since, max_rows=MOST_ALERTS, until=until, before_id=before),
-        )
-        kept += [row for row in found if belongs(row, organization) and (superseded or not row["superseded"])]
-        if len(found) < MOST_ALERTS:
-            break
-        before = found[-1]["id"]
-    return kept[:limit]
+    """The newest of these alerts, at most so many."""
+    at_once = min(limit, MOST_ALERTS) if organization is None else MOST_ALERTS  # the organization is looked for here
+    found = every_alert(
+        store,
+        since=since,
+        until=until,
+        before=before,
+        organization=organization,
+        superseded=superseded,
+        at_once=at_once,
+    )
+    return list(islice(found, limit))
 
 
 def budget_alert(row: Alert) -> BudgetAlert:

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.queries.budgets import BudgetLimit
+from vital_tracking.queries.paging import every_row
 from vital_tracking.stores import Store
 
 _A_PAGE: Final = 1000
@@ -61,13 +62,9 @@ def audit_lines(
 
 def every_line(store: Store, filters: AuditFilters) -> Iterator[AuditLine]:
     """All lines, the newest first, in as much memory as a page of them takes."""
-    before_id = None
-    while True:
-        lines = audit_lines(store, filters, limit=_A_PAGE, before_id=before_id)
-        yield from lines
-        if len(lines) < _A_PAGE:
-            return
-        before_id = lines[-1]["id"]
+    return every_row(
+        lambda before: audit_lines(store, filters, limit=_A_PAGE, before_id=before), lambda line: line["id"], _A_PAGE
+    )
 
 
 def changes_of(store: Store, budget: BudgetLimit) -> list[AuditLine]:

@@ -206,6 +206,11 @@ def find_budget(budgets: Iterable[BudgetLimit], key: Mapping[str, object]) -> Bu
     return next((row for row in budgets if all(row.get(name) == key[name] for name in BUDGET_KEY)), None)
 
 
+def budget_of(store: Store, number: int) -> BudgetLimit | None:
+    """The budget of that id; None where there is none that may be seen."""
+    return next((row for row in all_budgets(store)["budgets"] if row["id"] == number), None)
+
+
 def beside(budgets: Iterable[BudgetLimit], budget: BudgetLimit) -> list[BudgetLimit]:
     """The other budgets of the same organization, entity and metric: each acts at its own limit."""
     same = [name for name in BUDGET_KEY if name != "action"]

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.queries.filters import Filters
+from vital_tracking.queries.paging import every_row
 from vital_tracking.stores import Store
 
 
@@ -99,13 +100,7 @@ def usage_records(
 
 def every_call(store: Store, filters: Filters | None = None, *, at_once: int = 1000) -> Iterator[StoredCall]:
     """All calls that the filters let pass, the newest first, in the memory of `at_once` of them. Raises StoreError."""
-    after = None
-    while True:
-        rows = usage_records(store, filters, limit=at_once, after=after)
-        yield from rows
-        if len(rows) < at_once:
-            return
-        after = place_of(rows[-1])
+    return every_row(lambda after: usage_records(store, filters, limit=at_once, after=after), place_of, at_once)
 
 
 def call_of(store: Store, call_id: UUID) -> StoredCall | None:

@@ -1,4 +1,4 @@
-"""What is asked of the audit, as its URL holds it."""
+"""What is asked of the audit, as its URL holds it, and all of it as a file: for the page and the API alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 from fastapi import Depends, Query
 
-from vital_tracking.queries.audit import AuditFilters
+from vital_tracking.queries.audit import AUDIT_COLUMNS, AuditFilters, every_line
+from vital_tracking.stores import Store
+from vital_tracking.web.csv import CsvFile, csv_lines, csv_response
 
 Name = Annotated[str | None, Query(max_length=255, pattern=r"^[^\x00]*$")]
 
@@ -31,3 +33,9 @@ def audit_filters(
 
 AuditAsked = Annotated[AuditFilters, Depends(audit_filters)]
 Before = Annotated[int | None, Query(ge=1, le=2**63 - 1, description="Only lines with an id below this one.")]
+
+
+def audit_as_csv(store: Store, filters: AuditFilters) -> CsvFile:
+    """All lines for which the filters hold."""
+    rows = ([line[name] for name in AUDIT_COLUMNS] for line in every_line(store, filters))  # type: ignore[literal-required]
+    return csv_response(csv_lines(AUDIT_COLUMNS, rows), "audit.csv")

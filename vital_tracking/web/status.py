@@ -47,19 +47,17 @@ class Status(BaseModel):
     organizations: list[Organization]
 
 
-def _example(of: dict[str, object]) -> dict[int | str, dict[str, object]]:
-    return {200: {"description": "The answer.", "content": {"application/json": {"example": of}}}}
-
-
-_HEALTH = _example({"status": "ok"})
-_STATUS = _example(
+_HEALTH = answering(Health, "The answer.", {"status": "ok"})
+_STATUS = answering(
+    Status,
+    "The answer.",
     {
         "version": "0.1.0",
         "database_time": "2026-11-30T12:00:00+00:00",
         "signed_in_as": "ada@example.com",
         "kind": "user",
         "organizations": [{"organization_id": "acme", "role": "admin"}],
-    }
+    },
 )
 
 

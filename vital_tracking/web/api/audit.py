@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from typing import Annotated, Final
-from urllib.parse import urlencode
 
 from fastapi import Depends, Query, Request, Response
 
-from vital_tracking.queries.audit import AUDIT_COLUMNS, AuditLine, audit_lines, every_line
+from vital_tracking.queries.audit import AuditLine, audit_lines
 from vital_tracking.web.access import Reader, reads
-from vital_tracking.web.audited import AuditAsked, Before
-from vital_tracking.web.csv import csv_lines, csv_response
+from vital_tracking.web.api.pages import page_of
+from vital_tracking.web.audited import AuditAsked, Before, audit_as_csv
 from vital_tracking.web.described import answering, csv_answering
-from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
 
 routes = api_router(prefix="/api/v1", tags=["house"], dependencies=[Depends(reads("audit"))])
@@ -48,12 +46,7 @@ def audit(
 ) -> Response:
     """The lines that whoever asks may see, the newest first: admins and auditors those of their organization."""
     lines = audit_lines(store, filters, limit=limit, before_id=before)
-    headers = {}
-    if len(lines) == limit:
-        kept = [(name, value) for name, value in request.query_params.multi_items() if name != "before"]
-        query = urlencode([*kept, ("before", str(lines[-1]["id"]))])
-        headers["Link"] = f'<{request.url.path}?{query}>; rel="next"'
-    return ExactJSON(lines, headers=headers)
+    return page_of(request, lines, limit, lambda line: str(line["id"]), parameter="before", max_age=None)
 
 
 @routes.get(
@@ -65,5 +58,4 @@ def audit(
 )
 def audit_csv(store: Reader, filters: AuditAsked) -> Response:
     """All lines that whoever asks may see as CSV; no spreadsheet runs a cell as a formula."""
-    rows = ([line[name] for name in AUDIT_COLUMNS] for line in every_line(store, filters))  # type: ignore[literal-required]
-    return csv_response(csv_lines(AUDIT_COLUMNS, rows), "audit.csv")
+    return audit_as_csv(store, filters)

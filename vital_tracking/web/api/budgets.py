@@ -25,6 +25,7 @@ from vital_tracking.queries.preview import (
     preview_budget,
     preview_totals,
 )
+from vital_tracking.stores import Store
 from vital_tracking.web.access import Reader, reads
 from vital_tracking.web.api import budget_examples as examples
 from vital_tracking.web.described import answering
@@ -159,16 +160,12 @@ class Previewed(BaseModel):
     unknown: str
 
 
-def _found(store: Reader, number: int) -> BudgetLimit:
-    for budget in queries.all_budgets(store)["budgets"]:
-        if budget["id"] == number:
-            return budget
-    raise Problem(
-        404,
-        "no-such-budget",
-        "There is no such budget, or none that you may see",
-        hint="GET /api/v1/budgets lists them.",
-    )
+def found_budget(store: Store, number: int, hint: str = "GET /api/v1/budgets lists them.") -> BudgetLimit:
+    """A budget that may be seen; a Problem where there is none of that id."""
+    budget = queries.budget_of(store, number)
+    if budget is None:
+        raise Problem(404, "no-such-budget", "There is no such budget, or none that you may see", hint=hint)
+    return budget
 
 
 @routes.get(
@@ -246,7 +243,7 @@ def why(store: Reader, call_id: UUID) -> Response:
 )
 def one_budget(store: Reader, budget_id: _Id) -> Response:
     """A budget that stands on whoever asks, or on their organization."""
-    return ExactJSON(_found(store, budget_id), max_age=_MAX_AGE_S)
+    return ExactJSON(found_budget(store, budget_id), max_age=_MAX_AGE_S)
 
 
 @routes.patch(
@@ -256,7 +253,7 @@ def one_budget(store: Reader, budget_id: _Id) -> Response:
 )
 def change_budget(store: Reader, budget_id: _Id, change: BudgetChange) -> Response:
     """What is not named stays as it is; NULL lifts a limit."""
-    budget: dict[str, Any] = dict(_found(store, budget_id))
+    budget: dict[str, Any] = dict(found_budget(store, budget_id))
     return ExactJSON(queries.set_budget(store, {**{name: budget[name] for name in BUDGET_KEY}, **change.columns}))
 
 
@@ -270,7 +267,7 @@ def change_budget(store: Reader, budget_id: _Id, change: BudgetChange) -> Respon
 )
 def raise_until(store: Reader, budget_id: _Id, more: Raise) -> Response:
     """Add to every limit of one entity; of a budget of each (`*`) `entity_id` says whose. What is in force now."""
-    budget: dict[str, Any] = dict(_found(store, budget_id))
+    budget: dict[str, Any] = dict(found_budget(store, budget_id))
     if budget["entity_id"] == "*" and more.entity_id is None:
         raise Problem(
             422, "whose", "Say whose limits are raised", hint="Name entity_id: this budget gives each its own."

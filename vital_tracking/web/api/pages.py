@@ -28,11 +28,19 @@ After: TypeAlias = Annotated[
 Row = TypeVar("Row")
 
 
-def page_of(request: Request, rows: Sequence[Row], limit: int, place_of: Callable[[Row], str]) -> Response:
-    """Rows as an answer; where there may be more its `Link` leads to them, with everything else that was asked."""
-    response = ExactJSON(rows, max_age=_MAX_AGE_S)
+def page_of(
+    request: Request,
+    rows: Sequence[Row],
+    limit: int,
+    place_of: Callable[[Row], str],
+    *,
+    parameter: str = "after",
+    max_age: int | None = _MAX_AGE_S,
+) -> Response:
+    """Rows as an answer; where there may be more its `Link` leads to them by `parameter`, with everything else that was asked."""
+    response = ExactJSON(rows, max_age=max_age)
     if len(rows) == limit:
-        asked = [(name, value) for name, value in request.query_params.multi_items() if name != "after"]
-        query = urlencode([*asked, ("after", place_of(rows[-1]))])
+        asked = [(name, value) for name, value in request.query_params.multi_items() if name != parameter]
+        query = urlencode([*asked, (parameter, place_of(rows[-1]))])
         response.headers["Link"] = f'<{request.url_for(request.scope["route"].name).path}?{query}>; rel="next"'
     return response

@@ -148,16 +148,9 @@ def _in_unit(row: Anomaly, value: Decimal) -> str:
 def calls_link(view: View, row: Row) -> str:
     """The calls behind an anomaly: those of that day; of failures the failed ones."""
     day = str(row["day"])
-    status = "error" if row["metric"] == "error_rate" else None
-    asked = view.asked.filtered(
-        **given(status=status, organization=row["organization_id"], **{row["subject"]: row["id"]})
-    )
+    failed = {"status": "error"} if row["metric"] == "error_rate" else {}
+    asked = view.asked.filtered(organization=row["organization_id"], **{row["subject"]: row["id"]}, **failed)
     return f"{view.path('calls')}?{asked.query(days=None, grain=None, timezone='UTC', since=day, until=day)}"
-
-
-def given(**filters: str | None) -> dict[str, str]:
-    """The filters that have a value: the list of calls cannot be filtered for those that have none."""
-    return {name: value for name, value in filters.items() if value is not None}
 
 
 def _duplicates(view: View, twice: Duplicates) -> Part:
@@ -165,8 +158,7 @@ def _duplicates(view: View, twice: Duplicates) -> Part:
 
     def calls_of(row: Row) -> str:
         days = {"since": _day(row["first_at"]), "until": _day(row["last_at"])}
-        what = given(organization=row["organization_id"], model=row["model"], agent=row["agent_id"])
-        asked = view.asked.filtered(**what)
+        asked = view.asked.filtered(organization=row["organization_id"], model=row["model"], agent=row["agent_id"])
         return f"{view.path('calls')}?{asked.query(days=None, grain=None, timezone='UTC', **days)}"
 
     return Part(

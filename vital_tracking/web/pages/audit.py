@@ -11,11 +11,10 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from vital_tracking.queries.audit import AUDIT_COLUMNS, AuditFilters, AuditLine, audit_lines, every_line
+from vital_tracking.queries.audit import AuditFilters, AuditLine, audit_lines
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.asked import AskedParameters
-from vital_tracking.web.audited import AuditAsked, Before
-from vital_tracking.web.csv import csv_lines, csv_response
+from vital_tracking.web.audited import AuditAsked, Before, audit_as_csv
 from vital_tracking.web.page import Column, Page, Part
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.route import page_router
@@ -38,8 +37,7 @@ def show(
 ) -> Response:
     """The newest lines that were asked for, or all of them as CSV."""
     if request.query_params.get("format") == "csv" and request.query_params.get("part") == "all":
-        rows = ([line[name] for name in AUDIT_COLUMNS] for line in every_line(store, filters))  # type: ignore[literal-required]
-        return csv_response(csv_lines(AUDIT_COLUMNS, rows), "audit.csv")
+        return audit_as_csv(store, filters)
     shown = replace(asked, filters={})  # the form's own fields say what is asked for
     return answer(request, who, store, shown, lambda view: page(view, filters, before))
 

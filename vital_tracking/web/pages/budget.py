@@ -19,16 +19,16 @@ from vital_tracking.queries.budgets import BUDGET_KEY, BudgetLimit, find_budget
 from vital_tracking.queries.preview import UNKNOWN, preview_budget
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web.access import Asker, Reader, reads
-from vital_tracking.web.api.budgets import Raise
+from vital_tracking.web.api.budgets import Raise, found_budget
 from vital_tracking.web.asked import Asked, AskedParameters
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Card, Page, Part
 from vital_tracking.web.pages.audit import lines_part
 from vital_tracking.web.pages.budget_form import CHOICES, BudgetForm, filled, of_budget, usual, wanted
 from vital_tracking.web.pages.budget_preview import preview_shown
-from vital_tracking.web.pages.budgets import administered, windows_part
+from vital_tracking.web.pages.budgets import windows_part
+from vital_tracking.web.pages.common import administered
 from vital_tracking.web.pages.frame import answer
-from vital_tracking.web.problems import Problem
 from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
 from vital_tracking.web.view import View
@@ -157,12 +157,7 @@ def remove(request: Request, who: Asker, store: Reader, asked: AskedParameters, 
 
 
 def _found(store: Store, number: int) -> BudgetLimit:
-    for budget in queries.all_budgets(store)["budgets"]:
-        if budget["id"] == number:
-            return budget
-    raise Problem(
-        404, "no-such-budget", "There is no such budget, or none that you may see", hint="Find it among the budgets."
-    )
+    return found_budget(store, number, "Find it among the budgets.")
 
 
 def _of(budget: BudgetLimit, given: Mapping[str, Any]) -> dict[str, str]:
@@ -208,37 +203,34 @@ def _form(
     raised: Mapping[str, str] | None = None,
 ) -> Response:
     """The page with the form, its errors, and the preview that was asked for."""
+    cards: list[Card] = []
+    previewed: list[Part] = []
     if preview:
         columns, errors = wanted(form.values)
         form, status = replace(form, errors=errors), 422 if errors else 200
         asked = replace(asked, own={"preview": "1", **form.values})
-
-    def build(view: View) -> Page:
-        nonlocal form, status
-        cards: list[Card] = []
-        parts: list[Part] = []
-        organizations = administered(view, who)
-        if preview and not form.errors:
+        if not errors:
             try:
-                cards, shown = preview_shown(
-                    preview_budget(store, columns), form.values["metric"], form.values["action"]
-                )
-                parts.append(shown)
+                found = preview_budget(store, columns)
             except StoreRejected as refused:
                 message, status = _refused(refused)
                 form = replace(form, message=message)
-        if budget is not None:
-            parts += _about(view, budget)
-            whose = budget["entity_id"] if budget["entity_type"] == "organization" else budget["organization_id"]
-            may = organizations is None or whose in organizations
-        else:
-            may = organizations is None or bool(organizations)
+            else:
+                cards, previewed = preview_shown(found, form.values["metric"], form.values["action"])
+    organizations = administered(store, who)
+    if budget is None:
+        may = organizations is None or bool(organizations)
+    else:
+        whose = budget["entity_id"] if budget["entity_type"] == "organization" else budget["organization_id"]
+        may = organizations is None or whose in organizations
+
+    def build(view: View) -> Page:
         return Page(
             "budgets",
             f"Budget {budget['id']}" if budget else "New budget",
             f"{sentence(budget)}." if budget else "Who may spend how much, and what happens at the limit.",
             cards=cards,
-            parts=parts,
+            parts=[*previewed, *(_about(view, budget) if budget else ())],
             crumbs=[("Budgets", view.path("budgets"))],
             template="budget.html",
             of_time=False,

@@ -17,8 +17,8 @@ _MET: Final = {
 }
 
 
-def preview_shown(found: BudgetPreview, metric: str, action: str) -> tuple[list[Card], Part]:
-    """The cards and the table of a preview, in what its action does."""
+def preview_shown(found: BudgetPreview, metric: str, action: str) -> tuple[list[Card], list[Part]]:
+    """The cards and the part of a preview, in what its action does."""
     total = preview_totals(found)
     field, label = _MET[action]
     met = {"stopped": total["stopped"], "slowed": total["slowed"], "downgraded": total["downgraded"]}[field]
@@ -53,7 +53,7 @@ def preview_shown(found: BudgetPreview, metric: str, action: str) -> tuple[list[
         chart=Chart("bars", "day", drawn),
         wide=True,
     )
-    return cards, part
+    return cards, [part]
 
 
 def _by_threshold(alerts: dict[str, int]) -> str:

@@ -15,12 +15,12 @@ from vital_tracking.alerts.wording import entity, sentence
 from vital_tracking.queries import budgets as queries
 from vital_tracking.queries.alerts import recent_alerts
 from vital_tracking.queries.budgets import BudgetWindow
-from vital_tracking.queries.members import members
 from vital_tracking.queries.outlook import outlooks
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.asked import AskedParameters
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Column, Page, Part, Row
+from vital_tracking.web.pages.common import administered
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.route import page_router
 from vital_tracking.web.view import View
@@ -40,7 +40,7 @@ def show_budgets(request: Request, who: Asker, store: Reader, asked: AskedParame
 def budgets_page(view: View, who: Identity) -> Page:
     """The budgets that the reader may see, and their windows that run, the fullest first."""
     state = queries.all_budgets(view.store)
-    organizations = administered(view, who)
+    organizations = administered(view.store, who)
     return Page(
         "budgets",
         "How far are budgets spent?",
@@ -58,14 +58,6 @@ def budgets_page(view: View, who: Identity) -> Page:
         of_time=False,
         extra={"may_change": organizations is None or bool(organizations)},
     )  # fmt: skip
-
-
-def administered(view: View, who: Identity) -> list[str] | None:
-    """The organizations whose budgets the reader may change, as far as the page knows; None for an operator: all."""
-    if who.is_operator:
-        return None
-    found = members(view.store)
-    return sorted({one["organization_id"] for one in found if one["user_id"] == who.subject and one["role"] == "admin"})
 
 
 def budget_link(view: View, field: str) -> Callable[[Row], str | None]:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from vital_tracking.queries.access import memberships
 from vital_tracking.queries.explore import DIMENSIONS, Explored, each_day
 from vital_tracking.queries.reports import cost_per_call
+from vital_tracking.stores.protocol import Store
+from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Chart, Column, Part, Row
 from vital_tracking.web.view import View
 
@@ -146,3 +149,10 @@ def time_column(view: View) -> Column:
     """The column of a step of time, which leads to the calls of its days."""
     grain = view.asked.grain
     return Column(grain, grain.capitalize(), "day", link=view.link("calls", grain))
+
+
+def administered(store: Store, who: Identity) -> list[str] | None:
+    """The organizations that the reader may change things of, for what a page offers; None for an operator: all."""
+    if who.is_operator:
+        return None
+    return sorted(one.organization_id for one in memberships(store) if one.role == "admin")

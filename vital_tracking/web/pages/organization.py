@@ -16,6 +16,7 @@ from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.asked import AskedParameters
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Card, Column, Page, Part, Row
+from vital_tracking.web.pages.common import administered
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
@@ -61,13 +62,10 @@ def page(view: View, who: Identity) -> Page:
     chosen = view.asked.only.get("organization")
     found = members(view.store, organization=chosen, limit=_MOST)
     organizations = sorted({one["organization_id"] for one in found})
-    administered = [
-        name
-        for name in organizations
-        if who.is_operator or any(_is_admin(one, who) and one["organization_id"] == name for one in found)
-    ]
-    if who.is_operator and chosen and chosen not in administered:
-        administered.append(chosen)  # an organization begins with its first member
+    may = administered(view.store, who)
+    changeable = [name for name in organizations if may is None or name in may]
+    if may is None and chosen and chosen not in changeable:
+        changeable.append(chosen)  # an organization begins with its first member
     return Page(
         "organization",
         chosen or "Who belongs to it?",
@@ -80,16 +78,12 @@ def page(view: View, who: Identity) -> Page:
         template="organization.html",
         of_time=False,
         extra={
-            "administered": administered,
+            "administered": changeable,
             "roles": ROLES,
-            "changeable": [one for one in found if one["organization_id"] in administered],
+            "changeable": [one for one in found if one["organization_id"] in changeable],
             "any": who.is_operator and not chosen,
         },
     )
-
-
-def _is_admin(one: Member, who: Identity) -> bool:
-    return one["user_id"] == who.subject and one["role"] == "admin"
 
 
 def _lead(found: list[Member], organizations: list[str]) -> str:

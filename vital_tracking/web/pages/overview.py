@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from functools import cache, partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from vital_tracking.queries.explore import Explored
 from vital_tracking.queries.forecast import Forecast
@@ -30,6 +30,9 @@ _COURSES: Final = (
 )  # fmt: skip
 """What the overview shows by time, asked for at once."""
 
+_CALLS: Final = Column("calls", "Calls", "calls")
+_TOKENS: Final = Column("total_tokens", "Tokens", "tokens")
+_HITS: Final = Column("hit_rate", "Hit rate", "percent", about="Calls answered from LangChain's cache")
 _NOTHING: Final = Part(
     "nothing",
     "Nothing yet",
@@ -72,15 +75,15 @@ def _parts(view: View, ahead: Forecast | None) -> dict[str, Callable[[], Part]]:
         "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10),
         "providers": rank("providers", "Cost by provider", "provider", chart="doughnut", top=7),
         "users": rank("users", "The ten dearest users", "user", rows=10, wide=True),
-        "calls": lambda: _calls_by_day(view, steps()),
-        "tokens": lambda: _tokens_by_day(view, steps()),
+        "calls": lambda: _by_step(view, "calls", f"Calls by {view.asked.grain}", _CALLS, "bars", steps()),
+        "tokens": lambda: _by_step(view, "tokens", f"Tokens by {view.asked.grain}", _TOKENS, "bars", steps()),
         "calls-by-service": rank("calls-by-service", "Calls by service", "service", chart="bars", order_by="calls"),
         "hours": lambda: hours()[0],
         "week": lambda: hours()[1],
         "latency": lambda: _latency(view, steps()),
         "frameworks": rank("frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
         "caches": lambda: _caches(view, steps()),
-        "hits": lambda: _hit_rate(view, steps()),
+        "hits": lambda: _by_step(view, "hits", "Calls answered from a cache", _HITS, "area", steps()),
     }
 
 
@@ -151,24 +154,10 @@ def _cost_by_day(view: View, rows: list[Row], ahead: Forecast | None) -> Part:
     )
 
 
-def _calls_by_day(view: View, rows: list[Row]) -> Part:
-    return Part(
-        "calls",
-        f"Calls by {view.asked.grain}",
-        [time_column(view), Column("calls", "Calls", "calls")],
-        rows,
-        Chart("bars", view.asked.grain, ("calls",)),
-    )
-
-
-def _tokens_by_day(view: View, rows: list[Row]) -> Part:
-    return Part(
-        "tokens",
-        f"Tokens by {view.asked.grain}",
-        [time_column(view), Column("total_tokens", "Tokens", "tokens")],
-        rows,
-        Chart("bars", view.asked.grain, ("total_tokens",)),
-    )
+def _by_step(
+    view: View, part_id: str, title: str, column: Column, kind: Literal["bars", "area"], rows: list[Row]
+) -> Part:
+    return Part(part_id, title, [time_column(view), column], rows, Chart(kind, view.asked.grain, (column.name,)))
 
 
 def _hours(view: View) -> list[Part]:
@@ -238,14 +227,4 @@ def _caches(view: View, rows: list[Row]) -> Part:
         ],
         rows,
         Chart("area", view.asked.grain, ("cache_savings",)),
-    )
-
-
-def _hit_rate(view: View, rows: list[Row]) -> Part:
-    return Part(
-        "hits",
-        "Calls answered from a cache",
-        [time_column(view), Column("hit_rate", "Hit rate", "percent", about="Calls answered from LangChain's cache")],
-        rows,
-        Chart("area", view.asked.grain, ("hit_rate",)),
     )
