@@ -71,7 +71,7 @@ $(VENV)/bin/python:
 
 # The stamps are newer than pyproject.toml where what it asks for is installed.
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cli,local,agents]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cli,local,agents,web]"
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
