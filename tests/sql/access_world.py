@@ -644,8 +644,9 @@ QUESTIONS = [
     ),
 ]
 # Functions that signed-in users may call and that read nothing of others; what those of members, budgets and reports change,
-# test_members.py, test_budgets_admin.py and test_saved_reports.py ask as everybody.
+# test_members.py, test_budgets_admin.py and test_saved_reports.py ask as everybody; so does test_usage_version.py.
 PURE = {
-    "latency_percentile", "latency_percentiles", "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
+    "latency_percentile", "latency_percentiles", "usage_version_v1",
+    "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
 }  # fmt: skip

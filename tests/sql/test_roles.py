@@ -190,6 +190,7 @@ EXECUTABLE = {
             "public.usage_anomalies",
             "public.usage_by_v1",
             "public.usage_explore_v1",
+            "public.usage_version_v1",
             "public.user_engagement",
             "vital_private.administered_organizations",
             # What these functions, which run with the rights of their caller, need: calendars, histograms, texts of queries.
