@@ -37,16 +37,19 @@ _VERSION: Final = version("vital-tracking")
 
 NAVIGATION: Final = (
     (
-        "Spend",
+        "At a glance",
+        (("overview", "Overview", ""), ("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies")),
+    ),
+    (
+        "Spend by",
         (
-            ("overview", "Overview", ""),
+            ("organizations", "Organizations", "organizations"),
+            ("users", "Users", "users"),
             ("services", "Services", "services"),
             ("agents", "Agents", "agents"),
             ("models", "Models", "models"),
-            ("prices", "Prices", "prices"),
             ("frameworks", "Frameworks", "frameworks"),
-            ("users", "Users", "users"),
-            ("organizations", "Organizations", "organizations"),
+            ("tools", "Tools", "tools"),
         ),
     ),
     (
@@ -55,12 +58,11 @@ NAVIGATION: Final = (
             ("runs", "Runs", "runs"),
             ("workflows", "Workflows", "workflows"),
             ("panels", "Panels", "panels"),
-            ("tools", "Tools", "tools"),
+            ("calls", "Calls", "calls"),
+            ("explore", "Explore", "explore"),
         ),
     ),
-    ("Find", (("calls", "Calls", "calls"), ("explore", "Explore", "explore"))),
-    ("Budgets", (("budgets", "Limits", "budgets"), ("alerts", "Alerts", "alerts"))),
-    ("Watch", (("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies"))),
+    ("Control", (("budgets", "Budgets", "budgets"), ("alerts", "Alerts", "alerts"), ("prices", "Prices", "prices"))),
     (
         "House",
         (("organization", "Members", "organization"), ("audit", "Audit", "audit"), ("status", "Status", "status")),
@@ -98,6 +100,7 @@ def answer(
         request,
         page.template,
         page=page,
+        tab=_tab(page),
         asked=asked,
         root=root,
         numbers=numbers,
@@ -133,6 +136,12 @@ def _csv(page: Page, part_id: str | None) -> Response:
             return csv_response(part.csv(), f"{page.name}-{part.id}.csv")
     offered = ", ".join(part.id for part in page.parts)
     raise Problem(404, "no-such-part", "There is no such part", hint=f"This page has the parts {offered}.")
+
+
+def _tab(page: Page) -> str:
+    """How a tab of the browser is called: as the navigation calls the page, after the one thing that it is about."""
+    label = next((label for _, links in NAVIGATION for name, label, _ in links if name == page.name), page.title)
+    return f"{page.title} \N{MIDDLE DOT} {label}" if page.crumbs else label
 
 
 def _navigation(asked: Asked, root: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
@@ -176,9 +185,8 @@ def _days_text(first: date, last: date) -> str:
 def _fresh(store: Store) -> str:
     newest = last_call_at(store)
     if newest is None:
-        return "No call is recorded yet. Sums are kept with every call, so what is recorded is counted at once."
-    said = "Sums are kept with every call, so all that is recorded is counted."
-    return f"{said} The newest call began {numbers.moment(newest)} UTC."
+        return "No call is recorded yet; the first one is counted at once."
+    return f"Newest call: {numbers.moment(newest)} UTC. All that is recorded is counted."
 
 
 def _who(who: Identity) -> dict[str, Any]:
