@@ -14,7 +14,20 @@ from vital_tracking.web import numbers
 from vital_tracking.web.csv import csv_lines
 
 UnitName: TypeAlias = Literal[
-    "text", "id", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag", "command", "meter", "amount", "prose"
+    "text",
+    "id",
+    "usd",
+    "calls",
+    "tokens",
+    "percent",
+    "ms",
+    "day",
+    "moment",
+    "flag",
+    "command",
+    "meter",
+    "amount",
+    "prose",
 ]
 Row: TypeAlias = Mapping[str, Any]
 
