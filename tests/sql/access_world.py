@@ -191,6 +191,11 @@ def make_world(connection: Connection) -> World:
         connection.execute("insert into organization_members values (%s, %s, %s)", member)
     for owner in (ALICE, None):
         connection.execute("insert into saved_reports (owner, name, asked) values (%s, 'by model', '[]')", [owner])
+    connection.execute(
+        "insert into report_schedules (report_id, every, hour, timezone, channel, due_at)"
+        " select id, 'day', 8, 'UTC', case when owner is null then 'operators' else 'alice' end, now() + interval '1 day'"
+        " from saved_reports"
+    )
     connection.execute("select add_model_price_v1(%s)", [json.dumps({"model": "m", "input_usd_per_mtok": "1"})])
     ids = {
         number: set_budget(connection, total_limit="0.5", alert_thresholds=["1"], **budget)["id"]
@@ -312,6 +317,8 @@ def audited(rows: Answer, world: World) -> Told:
             found.add(world.budgets[int(key["id"])])
         elif row["table_name"] == "organization_members":
             found.add((key["organization_id"], key["user_id"]))
+        elif row["table_name"] == "report_schedules":
+            found.add(("report", row["changes"]["channel"][1]))
         else:
             found.add(key["model"])
     return found
@@ -320,7 +327,7 @@ def audited(rows: Answer, world: World) -> Told:
 def audit_of(reader: Reader) -> Iterable[Any]:
     """Admins see changes of their organization's budgets and members; those of all are for the service role."""
     if reader.is_service:
-        return {*BUDGETS, *reader.members, "m"}
+        return {*BUDGETS, *reader.members, "m", ("report", "alice"), ("report", "operators")}
     changes: set[Any] = set()
     for organization, budgets, inside in (("acme", {2, 4, 6}, 1), ("other", {3, 5}, 3)):
         if inside in reader.administered:
@@ -459,6 +466,13 @@ QUESTIONS = [
         column("owner"),
         lambda reader: (
             {ALICE, None} if reader.is_service else {owner for owner in (ALICE,) if {"sub": owner} == reader.claims}
+        ),
+    ),
+    Question(
+        "report_schedules",
+        column("channel"),
+        lambda reader: (
+            {"alice", "operators"} if reader.is_service else {"alice"} if reader.claims == {"sub": ALICE} else set()
         ),
     ),
     Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {10} if reader.is_admin else {0}),
@@ -644,8 +658,9 @@ QUESTIONS = [
     ),
 ]
 # Functions that signed-in users may call and that read nothing of others; what those of members, budgets and reports change,
-# test_members.py, test_budgets_admin.py and test_saved_reports.py ask as everybody.
+# test_members.py, test_budgets_admin.py and test_saved_reports.py ask as everybody; so does test_usage_version.py.
 PURE = {
-    "latency_percentile", "latency_percentiles", "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
+    "latency_percentile", "latency_percentiles", "usage_version_v1",
+    "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
 }  # fmt: skip
