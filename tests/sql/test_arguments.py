@@ -80,6 +80,7 @@ SAMPLES = {
     "dry_run": "false",
     "end_time": "now()",
     "entities": """'{"user": "u-1"}'""",
+    "email": "'u-1@acme.example'",
     "entity": "'u-1'",
     "expected": "'[]'",
     "file": "'calls.parquet'",
@@ -129,12 +130,13 @@ SAMPLES = {
     "turns": "'[]'",
     "until": "now()",
     "user_id": f"'{ALICE}'",
+    "users": f"array['{ALICE}']",
     "whom": "'u-1'",
     "workflow_id": "'intake'",
 }
 
 # Where an argument of that name is of another type.
-SAMPLES_OF = {("usage_by_v1", "by"): "array['model']"}
+SAMPLES_OF = {("usage_by_v1", "by"): "array['model']", ("names_v1", "organizations"): "array['acme']"}
 
 # What differs from one call to the next: the database's clock goes on inside a transaction, and tables grow.
 PASSING = re.compile(r"'now': '[^']*'|'bytes': \d+")

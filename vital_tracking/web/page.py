@@ -92,7 +92,8 @@ class Chart:
 class Part:
     """A part of a page: what it shows in a title and a sentence, its rows, the chart of them, what is said of none.
 
-    `total` is a last row. `more` says how many rows are not shown, `wide` takes the page's whole width.
+    `total` is a last row. `more` says how many rows are not shown, `leads` where all are, as its words and its address. `wide`
+    takes the page's whole width.
     """
 
     id: str
@@ -104,6 +105,7 @@ class Part:
     empty: str = "No calls in this time."
     total: Row | None = None
     more: str = ""
+    leads: tuple[str, str] | None = None
     wide: bool = False
     sortable: bool = True
 

@@ -10,7 +10,7 @@ from vital_tracking.queries.catalogue import MEASURES, Unit
 from vital_tracking.queries.explore import DIMENSIONS, TIMES
 from vital_tracking.queries.saved_reports import saved_reports
 from vital_tracking.web.page import Chart, Column, Page, Part, UnitName
-from vital_tracking.web.pages.common import name_of
+from vital_tracking.web.pages.common import id_columns, name_of
 from vital_tracking.web.problems import Problem
 from vital_tracking.web.view import View
 
@@ -41,6 +41,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
     ]
     columns = [Column(f"{d}_name", _label(d).capitalize()) for d in dimensions]
     columns[-1] = Column(columns[-1].name, columns[-1].label, link=view.link("calls", *dimensions))
+    columns += id_columns(found, dimensions)
     shown = MEASURES[measure]
     measures = [Column(measure, shown.label.capitalize(), _UNITS[shown.unit])]
     measures += [
