@@ -195,6 +195,11 @@ def make_world(connection: Connection) -> World:
     call(connection, "name_organization_v1", organization="acme", name="Acme Clinics")
     for owner in (ALICE, None):
         connection.execute("insert into saved_reports (owner, name, asked) values (%s, 'by model', '[]')", [owner])
+    connection.execute(
+        "insert into report_schedules (report_id, every, hour, timezone, channel, due_at)"
+        " select id, 'day', 8, 'UTC', case when owner is null then 'operators' else 'alice' end, now() + interval '1 day'"
+        " from saved_reports"
+    )
     connection.execute("select add_model_price_v1(%s)", [json.dumps({"model": "m", "input_usd_per_mtok": "1"})])
     ids = {
         number: set_budget(connection, total_limit="0.5", alert_thresholds=["1"], **budget)["id"]
@@ -342,6 +347,8 @@ def audited(rows: Answer, world: World) -> Told:
             found.add((key["organization_id"], key["user_id"]))
         elif row["table_name"] == "organization_names":
             found.add(f"the name of {key['organization_id']}")
+        elif row["table_name"] == "report_schedules":
+            found.add(("report", row["changes"]["channel"][1]))
         else:
             found.add(key["model"])
     return found
@@ -350,7 +357,7 @@ def audited(rows: Answer, world: World) -> Told:
 def audit_of(reader: Reader) -> Iterable[Any]:
     """Admins see changes of their organization's budgets and members; those of all are for the service role."""
     if reader.is_service:
-        return {*BUDGETS, *reader.members, "m", "the name of acme"}
+        return {*BUDGETS, *reader.members, "m", "the name of acme", ("report", "alice"), ("report", "operators")}
     changes: set[Any] = {"the name of acme"} if 1 in reader.administered else set()
     for organization, budgets, inside in (("acme", {2, 4, 6}, 1), ("other", {3, 5}, 3)):
         if inside in reader.administered:
@@ -489,6 +496,13 @@ QUESTIONS = [
         column("owner"),
         lambda reader: (
             {ALICE, None} if reader.is_service else {owner for owner in (ALICE,) if {"sub": owner} == reader.claims}
+        ),
+    ),
+    Question(
+        "report_schedules",
+        column("channel"),
+        lambda reader: (
+            {"alice", "operators"} if reader.is_service else {"alice"} if reader.claims == {"sub": ALICE} else set()
         ),
     ),
     Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {10} if reader.is_admin else {0}),
@@ -683,9 +697,11 @@ QUESTIONS = [
     ),
 ]
 # Functions that signed-in users may call and that read nothing of others; what those of members, budgets and reports change,
-# test_members.py, test_budgets_admin.py, test_saved_reports.py and test_forget_user.py ask as everybody.
+# test_members.py, test_budgets_admin.py, test_saved_reports.py and test_forget_user.py ask as everybody; so does
+# test_usage_version.py.
 PURE = {
-    "latency_percentile", "latency_percentiles", "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
+    "latency_percentile", "latency_percentiles", "usage_version_v1",
+    "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
     "forget_user_v1", "name_member_v1", "name_organization_v1",
 }  # fmt: skip

@@ -162,6 +162,12 @@ def explore(
     )
 
 
+def usage_version(store: Store, since: datetime) -> str:
+    """A text that is another one as soon as usage since then has changed, or members or budgets, of what the asker may see."""
+    version: str = store.call("usage_version_v1", since=since)
+    return version
+
+
 def each_day(found: Explored, period: Period) -> list[Mapping[str, Any]]:
     """The rows of what was explored by `day` alone, and one for each day on which nothing was called or spent."""
     rows = {row["day"]: row for row in found.rows}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from vital_tracking.queries.access import memberships
 from vital_tracking.queries.explore import DIMENSIONS, Explored, each_day
@@ -40,12 +40,16 @@ def measure_columns(link: Callable[[Row], str | None] | None = None) -> list[Col
     return [
         Column("calls", "Calls", "calls", link=link),
         Column("total_cost", "Cost", "usd", about="US dollars of priced calls"),
-        Column("cost_per_call", "A call", "usd", about="US dollars a priced call"),
+        Column("cost_per_call", "Per call", "usd", about="US dollars a priced call"),
         Column("total_tokens", "Tokens", "tokens"),
         Column("success_rate", "Success", "percent", about="Blocked calls were never made and do not count"),
         Column("average_latency_ms", "Latency", "ms", about="The mean of timed calls"),
         Column(
-            "unpriced_calls", "Unpriced", "calls", about="Calls whose model has no known price: they are in no cost"
+            "unpriced_calls",
+            "Unpriced",
+            "calls",
+            about="Calls whose model has no known price: they are in no cost",
+            rare=True,
         ),
     ]
 
@@ -111,6 +115,7 @@ def ranking(
     columns: Sequence[str] | None = None,
     note: str = "",
     wide: bool = False,
+    span: Literal["half", "third"] = "half",
     order_by: str = "total_cost",
     filters: Mapping[str, Sequence[str | None]] | None = None,
 ) -> Part:
@@ -145,6 +150,7 @@ def ranking(
         note=note,
         more=f"{hidden:,} more are not shown; the CSV of the calls has all." if hidden > 0 else "",
         wide=wide,
+        span=span,
         total={**with_rates(found.total), labels[0].name: "Total", "share": None}
         if len(shown) > 1 and chart is None
         else None,

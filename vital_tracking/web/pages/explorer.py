@@ -11,6 +11,7 @@ from vital_tracking.queries.explore import DIMENSIONS, TIMES
 from vital_tracking.queries.saved_reports import saved_reports
 from vital_tracking.web.page import Chart, Column, Page, Part, UnitName
 from vital_tracking.web.pages.common import id_columns, name_of
+from vital_tracking.web.pages.overview import notices
 from vital_tracking.web.problems import Problem
 from vital_tracking.web.view import View
 
@@ -33,7 +34,9 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
     measure = _one_of(parameters, "measure", "total_cost", dict.fromkeys(_CHOSEN, ""))
     # A time comes first, so that its steps are in their order.
     dimensions = [by] if then in ("", by) else [then, by] if then in TIMES and by not in TIMES else [by, then]
-    found = view.explore(*dimensions, measures=("calls", "unpriced_calls", measure), order_by=measure, rows=_ROWS)
+    found = view.explore(
+        *dimensions, measures=("calls", "unpriced_calls", "estimated_calls", measure), order_by=measure, rows=_ROWS
+    )
     names = [name_of(found, dimension) for dimension in dimensions]
     rows = [
         {**row, **{f"{d}_name": _shown(row, d, name) for d, name in zip(dimensions, names, strict=True)}}
@@ -54,6 +57,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
         "explore",
         "Explore",
         f"{shown.label.capitalize()} by {groups}. The address of this page is the report: keep it or share it.",
+        notices=notices(found.total),
         parts=[
             Part(
                 "explored",
@@ -76,7 +80,13 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
             "measures": [(name, MEASURES[name].label.capitalize()) for name in _CHOSEN],
             "dimensions": [(name, label.capitalize()) for name, label in DIMENSIONS.items()],
             "saved": [
-                (kept.name, f"{view.path('explore')}?{urlencode(kept.asked)}") for kept in saved_reports(view.store)
+                (
+                    kept.name,
+                    f"{view.path('explore')}?{urlencode(kept.asked)}",
+                    f"sent {kept.schedule.text} to {kept.schedule.channel}" if kept.schedule else "",
+                )
+                for kept in saved_reports(view.store)
+                if not kept.is_summary
             ],
         },
     )

@@ -88,6 +88,7 @@ class Drawn:
     """A node of the tree as it is drawn. `offset` and `length` are its time in percent of the run's, `share` its cost's."""
 
     kind: str
+    label: str
     name: str
     detail: str
     link: str | None
@@ -114,7 +115,7 @@ def tree_page(view: View, tree: RunTree) -> Page:
     return Page(
         "runs",
         root.name,
-        f"{spent}; the parts add up to it to the last digit.{told}",
+        f"{_begun(root)}{spent}; the parts add up to it to the last digit.{told}",
         cards=[
             Card("Cost", numbers.usd(sums.total_cost), numbers.usd_exact(sums.total_cost), _unpriced(root)),
             Card(
@@ -138,6 +139,17 @@ def tree_page(view: View, tree: RunTree) -> Page:
         of_time=False,
         extra={"tree": _drawn(view, root, begin, (end - begin).total_seconds(), sums.total_cost, _places(root))},
     )
+
+
+def _begun(root: RunNode) -> str:
+    """What kind of run it is, whose, and since when."""
+    run = root.run
+    if run is None:
+        return ""
+    kind = _KINDS.get(run["service_type"], run["service_type"]).capitalize()
+    whose = f" of {run['user_id']}" if run["user_id"] else ""
+    ended = "" if run["status"] == "ok" else f", {run['error_type'] or run['status']}"
+    return f"{kind}{whose}, begun {numbers.moment(run['started_at'])} UTC{ended}: "
 
 
 def _run_name(around: RunAround) -> str:
@@ -198,6 +210,7 @@ def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: De
     )
     return Drawn(
         kind=node.kind,
+        label=node.kind if node.run is None else _KINDS.get(node.run["service_type"], node.kind),
         name=node.name,
         detail=" · ".join(
             text for text in (node.model, node.agent_name or node.agent_id) if text and text != node.name
