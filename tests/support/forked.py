@@ -28,6 +28,7 @@ from tests.support.folders import quick_temporary
 _IMPORTED = (
     "vital_tracking.queries", "vital_tracking.stores.postgres", "vital_tracking.stores.embedded", "vital_tracking.tracker",
     "typer.main", "rich.console", "rich.progress", "rich.table", "rich.text", "langchain_openai", "langgraph.graph",
+    "tests.support.spool_worker", "langgraph.types", "langgraph.checkpoint.memory",
 )  # fmt: skip
 
 _one_at_a_time = threading.Lock()
