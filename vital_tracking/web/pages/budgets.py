@@ -106,9 +106,9 @@ def windows_part(view: View, windows: Sequence[BudgetWindow], now: datetime) -> 
     )  # fmt: skip
 
 
-def fullest_part(view: View) -> Part:
+def fullest_part(view: View, *, limit: int = _FULLEST, organization: str | None = None) -> Part:
     """The windows that are fullest, as far as a glance needs them."""
-    windows = queries.windows(view.store, limit=_FULLEST)
+    windows = queries.windows(view.store, limit=limit, organization=organization)
     columns = [
         Column("whose", "For", link=budget_link(view, "budget_id")),
         Column("period", "Period"),

@@ -18,10 +18,11 @@ from vital_tracking.web.pages.budgets import fullest_part
 from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
 from vital_tracking.web.view import View
 
-_TOTALS: Final = (
+TOTALS: Final = (
     "calls", "failed_calls", "blocked_calls", "unpriced_calls", "estimated_calls", "cached_calls", "total_tokens", "total_cost",
     "potential_cost", "cache_savings", "hit_rate", "success_rate", "active_users",
 )  # fmt: skip
+"""What a whole time is told by."""
 
 
 _PERCENTILES: Final = ("p50_latency_ms", "p95_latency_ms", "p99_latency_ms")
@@ -47,14 +48,14 @@ def page(view: View) -> Page:
     """The overview of a time."""
     if view.part in _parts(view, None):
         return Page("overview", "", "", parts=view.parts(_parts(view, None)))
-    now = view.explore(measures=_TOTALS)
-    before = view.explore(period=view.asked.period.before(), measures=_TOTALS)
+    now = view.explore(measures=TOTALS)
+    before = view.explore(period=view.asked.period.before(), measures=TOTALS)
     ahead = month_end(view.store, view.asked.period, view.asked.filters)
     return Page(
         "overview",
         "What is spent, and on what?",
-        _lead(now, view.asked.period.first_day, ahead),
-        cards=_cards(view, now, before),
+        lead(now, view.asked.period.first_day, ahead),
+        cards=total_cards(view, now, before),
         parts=view.parts(_parts(view, ahead)) if now.total["calls"] else [_NOTHING],
         notices=notices(now.total),
     )
@@ -103,7 +104,8 @@ def notices(total: Any) -> list[str]:
     return said
 
 
-def _lead(now: Explored, first: date, ahead: Forecast | None) -> str:
+def lead(now: Explored, first: date, ahead: Forecast | None) -> str:
+    """What was spent from a day on, and where the month ends."""
     total = now.total
     said = f"{numbers.usd(total['total_cost'])} for {counted(total['calls'], 'call')} from {first.day} {first:%b} on."
     if ahead is None:
@@ -114,7 +116,8 @@ def _lead(now: Explored, first: date, ahead: Forecast | None) -> str:
     )
 
 
-def _cards(view: View, now: Explored, before: Explored) -> list[Card]:
+def total_cards(view: View, now: Explored, before: Explored) -> list[Card]:
+    """What a time came to, against the time before; both of the measures TOTALS."""
     total, was = with_rates(now.total), with_rates(before.total)
     users = total["active_users"]
     total["cost_per_user"] = now.total["total_cost"] / users if users else None
