@@ -18,7 +18,7 @@ from vital_tracking.web.asked import asked_before, only_organization
 from vital_tracking.web.mail.document import Document, document
 from vital_tracking.web.numbers import change
 from vital_tracking.web.page import Column, Page, Part
-from vital_tracking.web.pages.budgets import fullest_part
+from vital_tracking.web.pages.budgets import fullest, fullest_part
 from vital_tracking.web.pages.common import NONE_OF, name_of
 from vital_tracking.web.pages.overview import TOTALS, lead, notices, total_cards
 from vital_tracking.web.view import View
@@ -197,12 +197,10 @@ def falls_of(view: View) -> list[CacheFall]:
 
 
 def _budgets(view: View, organization: str | None) -> Part:
-    part = fullest_part(view, limit=_BUDGETS, organization=organization)
-    rows = [row for row in part.rows if row["used"] >= _NEAR_PERCENT]
+    rows = fullest(view, limit=_BUDGETS, organization=organization)
     return replace(
-        part,
+        fullest_part(view, [row for row in rows if row["used"] >= _NEAR_PERCENT]),
         title="Budgets near their limits, as they are now",
-        rows=rows,
         empty=f"No budget has {_NEAR_PERCENT} % spent.",
     )
 
