@@ -12,6 +12,7 @@ from fastapi import Depends
 from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.requests import Request
 
+from vital_tracking.queries.access import SEE_OTHERS
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web.cookies import ACCESS, REFRESH, operator_cookie, read_cookie
 from vital_tracking.web.identity import Identity, Kind, TokenRefused
@@ -25,7 +26,6 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 
 _LONGEST: Final = 255
-_SEE_OTHERS: Final = ("admin", "auditor")
 
 
 _TOKEN: Final = HTTPBearer(
@@ -136,7 +136,7 @@ def reads(what: str) -> Callable[[Request, Identity], Coroutine[Any, Any, None]]
         if who.kind is not Kind.user or user == who.subject:
             return
         for one in await with_parts.memberships(who):
-            if one.role in _SEE_OTHERS and organization in (None, one.organization_id):
+            if one.role in SEE_OTHERS and organization in (None, one.organization_id):
                 await with_parts.audit.write("read", what, who, one.organization_id, user)
 
     return line
