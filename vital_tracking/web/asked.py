@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, available_timezones
@@ -94,6 +95,12 @@ def _wrong(parameter: str, message: str, given: object) -> RequestValidationErro
     )
 
 
+@cache
+def _zones() -> set[str]:
+    """The names of all zones: to find them takes longer than most answers."""
+    return available_timezones()
+
+
 def asked(
     request: Request,
     days: Annotated[int | None, Query(ge=1, le=MOST_DAYS, description="The last so many days, today included.")] = None,
@@ -110,7 +117,7 @@ def asked(
     grain: Annotated[Literal["hour", "day", "week", "month"], Query(description="The steps of series.")] = "day",
 ) -> Asked:
     """What the request asks for; RequestValidationError names the parameter that cannot be used."""
-    if timezone not in available_timezones():
+    if timezone not in _zones():
         raise _wrong("timezone", "is no time zone; use an IANA name such as Europe/Berlin", timezone)
     today = datetime.now(UTC).astimezone(ZoneInfo(timezone)).date()
     if since is None and until is None:
