@@ -555,6 +555,8 @@ QUESTIONS = [
         {},
     ),
     Question("agent_success_rate", cost(), own_and_administered, {}),
+    Question("agents_v1", cost(), own_and_administered, lately()),
+    Question("agents_v1", cost(), _of_acme, lately(organization="acme", agent="cardio")),
     Question(
         "agent_success_rate",
         cost(),

@@ -155,6 +155,7 @@ EXECUTABLE = {
             "public.save_report_v1",
             "public.saved_reports_v1",
             "public.agent_success_rate",
+            "public.agents_v1",
             "public.blocked_calls_v1",
             "public.budget_overrides_v1",
             "public.budget_preview_v1",

@@ -15,7 +15,7 @@ from vital_tracking.web.csv import csv_lines
 
 UnitName: TypeAlias = Literal[
     "text", "id", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag", "command", "meter", "amount", "prose"
-]
+]  # fmt: skip
 Row: TypeAlias = Mapping[str, Any]
 
 _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {

@@ -37,7 +37,7 @@ _HIS: Final = ("user", "user_id")
 @routes.get("/users", name="vital-users", dependencies=[Depends(reads("users"))])
 def show(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """Who spends it, or one of them."""
-    return answer(request, who, store, asked, lambda view: page(view, who))
+    return answer(request, who, store, asked, lambda view: page(view, who), of_usage="user" not in asked.only)
 
 
 def page(view: View, who: Identity) -> Page:
