@@ -188,7 +188,19 @@ def _cost_by_day(view: View, rows: list[Row], ahead: Forecast | None) -> Part:
 def _by_step(
     view: View, part_id: str, title: str, column: Column, kind: Literal["bars", "area"], rows: list[Row]
 ) -> Part:
-    return Part(part_id, title, [time_column(view), column], rows, Chart(kind, view.asked.grain, (column.name,)))
+    return Part(
+        part_id,
+        title,
+        [time_column(view), column],
+        _told(rows, column.name),
+        Chart(kind, view.asked.grain, (column.name,)),
+        empty="None in this time.",
+    )
+
+
+def _told(rows: list[Row], *measures: str) -> list[Row]:
+    """The rows, unless none of them has anything to tell: then a sentence stands there, and no empty chart."""
+    return rows if any(row[name] for row in rows for name in measures) else []
 
 
 def _hours(view: View) -> list[Part]:
@@ -254,8 +266,9 @@ def _latency(view: View, rows: list[Row]) -> Part:
             Column("p95_latency_ms", "95th percentile", "ms"),
             Column("p99_latency_ms", "99th percentile", "ms"),
         ],
-        rows,
+        _told(rows, *_PERCENTILES),
         Chart("lines", grain, _PERCENTILES),
+        empty="No call of this time was timed.",
     )
 
 
@@ -268,6 +281,7 @@ def _caches(view: View, rows: list[Row]) -> Part:
             Column("cache_savings", "Saved", "usd"),
             Column("potential_cost", "Without caches", "usd"),
         ],
-        rows,
+        _told(rows, "cache_savings"),
         Chart("area", view.asked.grain, ("cache_savings",)),
+        empty="Caches saved nothing in this time.",
     )

@@ -101,6 +101,7 @@ class Drawn:
     offset: float
     length: float
     share: float
+    share_text: str
     children: tuple[Drawn, ...]
 
 
@@ -225,5 +226,6 @@ def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: De
         offset=round(min(offset, 99.0), 3),
         length=round(max(length, 0.8), 3),
         share=round(float(sums.total_cost / whole * 100), 3) if whole else 0.0,
+        share_text=numbers.percent(None if unpriced or not whole else sums.total_cost / whole * 100),
         children=tuple(_drawn(view, child, begin, seconds, whole, places) for child in node.children),
     )
