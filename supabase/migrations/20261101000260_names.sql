@@ -74,6 +74,8 @@ begin
   on conflict (organization_id, user_id) do update set
     name = case when keep_member_name.name is null then n.name else excluded.name end,
     email = case when keep_member_name.email is null then n.email else excluded.email end;
+  -- Pages that show it look at the membership, whether anything has changed (usage_version_v1).
+  update public.organization_members as m set role = m.role where m.organization_id = organization and m.user_id = member;
 end;
 $$;
 
@@ -127,6 +129,7 @@ begin
     values (organization, new_name)
     on conflict (organization_id) do update set name = excluded.name where n.name <> excluded.name;
   end if;
+  update public.organization_members as m set role = m.role where m.organization_id = organization;
   return json_build_object('organization_id', organization, 'name', new_name, 'refused', null);
 end;
 $$;

@@ -213,19 +213,26 @@ def _hours(view: View) -> list[Part]:
     cells = {(row["weekday"], row["hour_of_day"]): row for row in found.rows}
     nothing = {"calls": 0, "total_cost": Decimal(0)}
     heat = [
-        {"weekday": name, "hour": f"{hour:02}", **{k: cells.get((day, hour), nothing)[k] for k in nothing}}
+        {
+            "day": name,
+            "weekday": day,
+            "hour": f"{hour:02}",
+            "hour_of_day": hour,
+            **{k: cells.get((day, hour), nothing)[k] for k in nothing},
+        }
         for day, name in enumerate(WEEKDAYS, 1)
         for hour in range(24)
     ]
     by_hour = [
         {
             "hour": f"{hour:02}",
+            "hour_of_day": hour,
             "calls": sum(row["calls"] for row in heat if row["hour"] == f"{hour:02}"),
             "total_cost": sum((row["total_cost"] for row in heat if row["hour"] == f"{hour:02}"), Decimal(0)),
         }
         for hour in range(24)
     ]
-    measures = [Column("calls", "Calls", "calls"), Column("total_cost", "Cost", "usd")]
+    cost = Column("total_cost", "Cost", "usd")
     zone = view.asked.period.timezone
     if not found.rows:
         heat, by_hour = [], []
@@ -233,16 +240,21 @@ def _hours(view: View) -> list[Part]:
         Part(
             "hours",
             f"Calls by hour of the day ({zone})",
-            [Column("hour", "Hour"), *measures],
+            [Column("hour", "Hour"), Column("calls", "Calls", "calls", link=view.link("calls", "hour_of_day")), cost],
             by_hour,
             Chart("bars", "hour", ("calls",)),
         ),
         Part(
             "week",
             f"When in the week ({zone})",
-            [Column("weekday", "Day"), Column("hour", "Hour"), *measures],
+            [
+                Column("day", "Day"),
+                Column("hour", "Hour"),
+                Column("calls", "Calls", "calls", link=view.link("calls", "weekday", "hour_of_day")),
+                cost,
+            ],
             heat,
-            Chart("heatmap", "hour", ("calls",), series="weekday"),
+            Chart("heatmap", "hour", ("calls",), series="day"),
             wide=True,
         ),
     ]

@@ -55,6 +55,8 @@ def show_explorer(request: Request, who: Asker, store: Reader, asked: AskedParam
 def show_calls(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """The calls that were asked for, or all of them as CSV."""
     view = View(store, asked, home(request).rstrip("/"))
+    if (query := calls.sent_form(request.query_params.multi_items())) is not None:
+        return RedirectResponse(f"{view.path('calls')}?{query}", 303, headers={"Cache-Control": "no-store"})
     if request.query_params.get("format") == "csv" and request.query_params.get("part") == "all":
         return csv_response(calls.all_as_csv(view, request.query_params), "calls.csv")
     return answer(request, who, store, asked, lambda view: calls.page(view, request.query_params))
@@ -111,5 +113,5 @@ def _subject(name: str) -> None:
 
 
 for _name in usage.SUBJECTS:
-    if _name != "users":  # they have a module of their own
+    if _name not in ("users", "agents"):  # they have modules of their own
         _subject(_name)
