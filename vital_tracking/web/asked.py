@@ -31,7 +31,7 @@ _LONGEST: Final = 3660
 _MOST_VALUES: Final = 100
 _LONGEST_VALUE: Final = 512
 _TIME: Final = ("days", "since", "until", "timezone", "grain")
-_OWN: Final = ("measure", "by", "then", "q", "unpriced", "nested")
+_OWN: Final = ("measure", "by", "then", "variants", "q", "unpriced", "nested")
 PARAMETERS: Final = frozenset((*_TIME, *_OWN, *FILTERED))
 """All parameters of pages, beside `metadata.KEY`."""
 

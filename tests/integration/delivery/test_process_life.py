@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from tests.support.folders import REPOSITORY
+from tests.support.forked import run_forked
 from tests.support.postgres import PostgresServer, free_port
 
 Rows = Callable[..., list[dict[str, Any]]]
 
 # Every script begins with this: a tracker that sends nothing for the passing of time, with a thread and a connection.
 BEGINNING = """
-import logging, multiprocessing, os, signal, sys, threading
+import logging, multiprocessing, os, signal, sys, threading, warnings
+warnings.filterwarnings("error", category=ResourceWarning)
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -38,14 +40,8 @@ def run(database_url: str, spool_dir: Path) -> Callable[..., str]:
     """Runs a script to its end and gives what it said."""
 
     def execute(script: str, *, database: str = database_url, timeout: float = 60, code: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-W", "error::ResourceWarning", "-c", BEGINNING + script],
-            env={"DATABASE": database, "SPOOL": str(spool_dir), "PYTHONPATH": str(REPOSITORY), "PATH": ""},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        environment = {"DATABASE": database, "SPOOL": str(spool_dir), "PATH": ""}
+        done = run_forked([sys.executable, "-c", BEGINNING + script], REPOSITORY, environment, timeout=timeout)
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 

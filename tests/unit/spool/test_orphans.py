@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.folders import REPOSITORY
+from tests.support.forked import run_forked
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.json_codec import id_bytes, pack_record
 from vital_tracking.core.context import CallContext
@@ -418,13 +419,8 @@ def test_calls_in_flight_at_a_kill_are_billed_as_abandoned(
 ) -> None:
     """If this failed, what a killed process had begun would be missing from the bill, or stand there as if it had ended."""
     before = datetime.now(UTC)
-    environment = {
-        "SPOOL": str(tmp_path / "spool"),
-        "DATABASE": database_url,
-        "PYTHONPATH": str(REPOSITORY),
-        "PATH": "",
-    }
-    killed = subprocess.run([sys.executable, "-c", DIES], env=environment, capture_output=True, check=False, timeout=60)
+    environment = {"SPOOL": str(tmp_path / "spool"), "DATABASE": database_url, "PATH": ""}
+    killed = run_forked([sys.executable, "-c", DIES], REPOSITORY, environment)
     after = datetime.now(UTC)
     assert killed.returncode == -9, killed.stderr
     tracker = replayer()
