@@ -44,9 +44,13 @@ NAMED: Final[Mapping[str, str]] = {
     "histogram": "1e1200",
     "fraction": "0.95",
     "fractions": "'{0.5, 0.95}'",
+    "organizations": f"""'["{BIG_ORGANIZATION}"]'""",
 }
 # What these are asked of is a week.
 OF_A_WEEK: Final = ("usage_anomalies", "anomalies_v1", "duplicate_requests", "duplicates_v1")
+# This one is asked by each of its dimensions, of whole days, as pages ask it.
+EXPLORER: Final = "usage_explore_v1"
+WHOLE_DAYS: Final = "date_trunc('day', now(), 'UTC') - interval '29 days'"
 # What no page asks: it goes through all calls, by day or night, in batches.
 NO_PAGE: Final = (
     "audit_usage_v1",
@@ -81,8 +85,15 @@ def questions(connection: Connection) -> list[Question]:
 RELATIONS: Final = """
 select
   c.oid::regclass::text, has_table_privilege('authenticated', c.oid, 'select'),
-  (select array_agg(a.attname::text) from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+  a.columns, a.times
 from pg_class as c
+cross join lateral (
+  select
+    array_agg(a.attname::text) as columns,
+    coalesce(array_agg(a.attname::text) filter (where a.atttypid in ('date'::regtype, 'timestamptz'::regtype)), '{}') as times
+  from pg_attribute as a
+  where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+) as a
 where c.relnamespace = any(%s::regnamespace[]) and c.relkind in ('r', 'p', 'v', 'm')
   and has_table_privilege('service_role', c.oid, 'select')
 order by c.relkind = 'm', 1
@@ -94,10 +105,10 @@ def _first(names: tuple[str, ...], columns: list[str]) -> str | None:
 
 
 def _of_relations(connection: Connection) -> Iterator[Question]:
-    for relation, signed_in, columns in connection.execute(RELATIONS, [_schemas(connection)]).fetchall():
+    for relation, signed_in, columns, times in connection.execute(RELATIONS, [_schemas(connection)]).fetchall():
         organization = _first(ORGANIZATION, columns)
         mine = f"{organization} = '{BIG_ORGANIZATION}'" if organization else None
-        moment, day = _first(MOMENT, columns), _first(DAY, columns)
+        moment, day = _first(MOMENT, times), _first(DAY, times)
 
         def asked(name: str, where: str = "", then: str = "") -> Question:
             def query(*conditions: str) -> str:
@@ -151,15 +162,16 @@ def _of_functions(connection: Connection) -> Iterator[Question]:
     for grouping in only(connection, "select usage_catalogue_v1()")["groupings"]:
         for function in grouping["offered_by"]:
             offered.setdefault(function, []).append(grouping["name"])
+    offered[EXPLORER] = only(connection, "select array_agg(name order by position) from vital_private.usage_dimensions")
     found = connection.execute(FUNCTIONS, [_schemas(connection)]).fetchall()
     for schema, name, signed_in, arguments, required in found:
         if name in NO_PAGE:
             continue
         function = name if schema == "public" else f"{schema}.{name}"
         names = [argument.removeprefix("p_") for argument in arguments]
-        if choice := next((argument for argument in names if argument in ("by", "report")), None):
+        if choice := next((argument for argument in names if argument in ("by", "report", "dimensions")), None):
             for grouping in offered.get(name, offered["usage_report_v1"]):
-                several = name not in offered  # it takes an array of groupings
+                several = name not in offered or name == EXPLORER  # it takes an array of groupings
                 chosen = {choice: f"array['{grouping}']" if several else f"'{grouping}'"}
                 yield _asked(function, arguments, required, signed_in, chosen, f" {grouping}")
         else:
@@ -177,12 +189,21 @@ def _asked(
             plain = argument.removeprefix("p_")
             if plain in ORGANIZATION or plain == "organization":
                 value: str | None = organization
+            elif plain == "filters" and function == EXPLORER:
+                value = f"jsonb_strip_nulls(jsonb_build_object('organization', {organization}))"
+            elif plain == "budget":
+                value = (
+                    f"json_build_object('entity_type', 'user', 'entity_id', '*', 'organization_id', {organization},"
+                    " 'monthly_limit', 500, 'action', 'alert')::text"
+                )
             elif plain == "filters":  # since, until and organization, as JSON
                 value = f"json_build_object('since', now() - interval '30 days', 'organization', {organization})::text"
-            elif place >= required and plain not in ("days", "since", "until"):
+            elif place >= required and plain not in ("days", "since", "until", *chosen):
                 continue
             elif plain == "since" and function in OF_A_WEEK:
                 value = "now() - interval '7 days'"
+            elif plain == "since" and function == EXPLORER:
+                value = WHOLE_DAYS
             else:
                 value = {**NAMED, **chosen}.get(plain)
             if value is None:

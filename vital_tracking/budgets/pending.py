@@ -6,7 +6,6 @@ calling thread, `run_async` without holding up the event loop.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import threading
@@ -119,6 +118,8 @@ class Sleep:
 
     async def suspend(self) -> None:
         """Wait while the event loop goes on."""
+        import asyncio  # where an event loop runs it is there; who has none need not load it
+
         await asyncio.sleep(self.seconds)
 
 
@@ -141,6 +142,7 @@ class PendingRequest:
         "_lock",
         "_on_done",
         "ahead",
+        "alone",
         "amounts",
         "answer",
         "calls",
@@ -162,6 +164,7 @@ class PendingRequest:
         self.max_wait = min(max_wait, _LONGEST_WAIT_S) if max_wait > 0 else 0.0
         self.clamp = clamp
         self.ahead = False  # more is fetched before it is needed: nobody waits
+        self.alone = False  # no other call of its process is under way: it is quoted at what is thought of it
         self.plan: Plan
         self.amounts: Amounts
         self.quoted = False
@@ -187,6 +190,8 @@ class PendingRequest:
         """Note the plan of the call and what it may take; raises BudgetExceeded where a strict budget misses a limit."""
         self.plan = plan
         self.amounts, limited = plan.terms.quote(self.request, self.clamp)
+        if self.alone:
+            self.amounts = self.amounts.without_extra()
         if not self.shortened:
             self.max_tokens = limited
         self.quoted = True
@@ -247,6 +252,8 @@ class _AnswerWait:
         self.pending.done.wait(self.seconds)
 
     async def suspend(self) -> None:
+        import asyncio
+
         loop, done = asyncio.get_running_loop(), asyncio.Event()
         self.pending.call_when_done(lambda: loop.call_soon_threadsafe(done.set))
         with suppress(TimeoutError):
