@@ -84,6 +84,7 @@ SAMPLES = {
     "dry_run": "false",
     "end_time": "now()",
     "entities": """'{"user": "u-1"}'""",
+    "email": "'u-1@acme.example'",
     "entity": "'u-1'",
     "every": "'month'",
     "everybody": "true",
@@ -138,6 +139,7 @@ SAMPLES = {
     "turns": "'[]'",
     "until": "now()",
     "user_id": f"'{ALICE}'",
+    "users": f"array['{ALICE}']",
     "weekday": "5",
     "whom": "'u-1'",
     "workflow_id": "'intake'",
@@ -146,6 +148,7 @@ SAMPLES = {
 # Where an argument of that name is of another type.
 SAMPLES_OF = {
     ("usage_by_v1", "by"): "array['model']",
+    ("names_v1", "organizations"): "array['acme']",
     ("ask_for_report_v1", "asks"): "'my_memberships'",
     **{
         (function, "report"): "(select min(id) from saved_reports)"

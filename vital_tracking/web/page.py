@@ -118,7 +118,8 @@ class Chart:
 class Part:
     """A part of a page: what it shows in a title and a sentence, its rows, the chart of them, what is said of none.
 
-    `total` is a last row. `more` says how many rows are not shown. It takes a `span` of the page's width, or all of it (`wide`).
+    `total` is a last row. `more` says how many rows are not shown, `leads` where all are, as its words and its address. It takes
+    a `span` of the page's width, or all of it (`wide`).
     """
 
     id: str
@@ -130,6 +131,7 @@ class Part:
     empty: str = "No calls in this time."
     total: Row | None = None
     more: str = ""
+    leads: tuple[str, str] | None = None
     wide: bool = False
     sortable: bool = True
     span: Literal["half", "third", "two-thirds"] = "half"

@@ -12,7 +12,7 @@ from vital_tracking.queries.explore import DIMENSIONS, TIMES, Explored
 from vital_tracking.queries.saved_reports import saved_reports
 from vital_tracking.web.asked import METADATA
 from vital_tracking.web.page import Chart, Column, Page, Part, UnitName
-from vital_tracking.web.pages.common import name_of
+from vital_tracking.web.pages.common import id_columns, name_of
 from vital_tracking.web.pages.overview import notices
 from vital_tracking.web.pages.variants import from_calls, variants_part
 from vital_tracking.web.problems import Problem
@@ -69,7 +69,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
                     f"sent {kept.schedule.text} to {kept.schedule.channel}" if kept.schedule else "",
                 )
                 for kept in saved_reports(view.store)
-                if not kept.is_summary
+                if kept.kind == "explore"
             ],
         },
     )
@@ -83,6 +83,7 @@ def _explored(view: View, found: Explored, dimensions: list[str], measure: str) 
     ]
     columns = [Column(f"{d}_name", _label(d).capitalize()) for d in dimensions]
     columns[-1] = Column(columns[-1].name, columns[-1].label, link=view.link("calls", *dimensions))
+    columns += id_columns(found, dimensions)
     shown = MEASURES[measure]
     measures = [Column(measure, shown.label.capitalize(), _UNITS[shown.unit])]
     measures += [
