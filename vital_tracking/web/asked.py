@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, available_timezones
@@ -95,6 +96,12 @@ def _wrong(parameter: str, message: str, given: object) -> RequestValidationErro
     )
 
 
+@cache
+def _zones() -> set[str]:
+    """The names of all zones: to find them takes longer than most answers."""
+    return available_timezones()
+
+
 def asked(
     request: Request,
     days: Annotated[int | None, Query(ge=1, le=MOST_DAYS, description="The last so many days, today included.")] = None,
@@ -150,7 +157,7 @@ def asked_before(pairs: Sequence[tuple[str, str]], moment: datetime) -> Asked:
 
 
 def _check_zone(timezone: str) -> None:
-    if timezone not in available_timezones():
+    if timezone not in _zones():
         raise _wrong("timezone", "is no time zone; use an IANA name such as Europe/Berlin", timezone)
 
 

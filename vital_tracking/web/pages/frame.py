@@ -16,6 +16,7 @@ from vital_tracking.queries.explore import DIMENSIONS, usage_version
 from vital_tracking.queries.reports import WEEKDAYS
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web import numbers
+from vital_tracking.web.access import made
 from vital_tracking.web.asked import DAYS, Asked
 from vital_tracking.web.cookies import read_cookie
 from vital_tracking.web.csv import csv_response
@@ -88,6 +89,7 @@ def answer(
     """
     root = home(request).rstrip("/")
     if request.query_params.get("format") == "csv":
+        made(request)
         part = request.query_params.get("part")
         return _csv(build(View(store, asked, root, part or "")), part)
     headers = {}
@@ -95,6 +97,7 @@ def answer(
         headers["ETag"] = tag = _tag(request, who, asked, usage_version(store, asked.period.before().since))
         if matches(request.headers.get("if-none-match"), tag):
             return Response(status_code=304, headers=headers)
+    made(request)
     page = build(View(store, asked, root))
     theme = read_cookie(request, THEME)
     response = parts(request).rendering.page(

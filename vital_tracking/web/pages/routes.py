@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from vital_tracking.queries.calls import call_of
 from vital_tracking.queries.runs import RunUnknown, run_tree
-from vital_tracking.web.access import Asker, Reader, reads
+from vital_tracking.web.access import Asker, Reader, reads, refreshes
 from vital_tracking.web.asked import AskedParameters, RunsAsked
 from vital_tracking.web.cookies import cookie_lines
 from vital_tracking.web.csv import csv_response
@@ -29,9 +29,9 @@ routes = page_router()
 _A_YEAR_S: Final = 31_536_000
 
 
-@routes.get("/", name="vital-overview", dependencies=[Depends(reads("overview"))])
-@routes.get("/admin/usage-analytics", dependencies=[Depends(reads("overview"))])
-@routes.get("/admin/system/usage-analytics", dependencies=[Depends(reads("overview"))])
+@routes.get("/", name="vital-overview", dependencies=[Depends(refreshes), Depends(reads("overview"))])
+@routes.get("/admin/usage-analytics", dependencies=[Depends(refreshes), Depends(reads("overview"))])
+@routes.get("/admin/system/usage-analytics", dependencies=[Depends(refreshes), Depends(reads("overview"))])
 def show_overview(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """What is spent, on what, and where the month ends."""
     return answer(request, who, store, asked, overview.page, of_usage=True)
@@ -107,7 +107,7 @@ def choose_theme(
 
 
 def _subject(name: str) -> None:
-    @routes.get(f"/{name}", dependencies=[Depends(reads(name))])
+    @routes.get(f"/{name}", dependencies=[Depends(refreshes), Depends(reads(name))])
     def show(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
         return answer(request, who, store, asked, lambda view: usage.page(view, name), of_usage=True)
 
