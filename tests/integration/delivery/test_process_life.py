@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.folders import REPOSITORY
-from tests.support.forked import run_forked
+from tests.support.forked import Forked, run_forked
 from tests.support.postgres import PostgresServer, free_port
 
 Rows = Callable[..., list[dict[str, Any]]]
@@ -218,15 +217,9 @@ def test_a_server_that_comes_back_before_the_end_gets_everything(
     """If this failed, a program that ends shortly after an outage would lose what it had kept."""
     postgres_server.stop()
     try:
-        program = subprocess.Popen(
-            [sys.executable, "-c", f"{BEGINNING}record('u', 120)\nprint('recorded', flush=True)\nsys.stdin.read()"],
-            env={"DATABASE": database_url, "SPOOL": str(spool_dir), "PYTHONPATH": str(REPOSITORY), "PATH": ""},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert program.stdout is not None
+        script = f"{BEGINNING}record('u', 120)\nprint('recorded', flush=True)\nsys.stdin.read()"
+        environment = {"DATABASE": database_url, "SPOOL": str(spool_dir), "PATH": ""}
+        program = Forked([sys.executable, "-c", script], REPOSITORY, environment)
         assert program.stdout.readline() == "recorded\n"
     finally:
         postgres_server.start()

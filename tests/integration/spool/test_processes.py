@@ -20,7 +20,7 @@ import pytest
 
 from tests.integration.helpers import Rows, record
 from tests.support.folders import REPOSITORY
-from tests.support.forked import run_forked
+from tests.support.forked import Forked, run_forked
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.spool_worker import Story
 from tests.support.stores import WatchedStore, stored_ids
@@ -219,10 +219,7 @@ def test_sigterm_while_the_database_is_down_ends_in_time_and_loses_nothing(
         "DATABASE": away,
         "DESCRIPTION": f"PostgreSQL at 127.0.0.1:{postgres_server.port}/{database_url.rpartition('/')[2]}",
     }
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
+    process = Forked([sys.executable, "-c", script], REPOSITORY, environment)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     told = time.monotonic()
