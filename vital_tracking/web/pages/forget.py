@@ -94,6 +94,7 @@ def _confirmation(
         wanted = list(may[:_MOST]) or [None]
     there = [(one, user_traces(store, user, organization=one)) for one in wanted]
     found = [(one, traces) for one, traces in there if any_traces(traces)] or there[:1]
+    mine = [one for one, _ in found if may is None or one in may]
 
     def build(view: View) -> Page:
         return Page(
@@ -102,7 +103,7 @@ def _confirmation(
             "For good: nobody can undo it. Calls are merged by the minute without the person, and what was the person's own is "
             "removed.",
             parts=[
-                *(_goes(number, one, traces) for number, (one, traces) in enumerate(found)),
+                *(_goes(number, one if one in mine else None, traces) for number, (one, traces) in enumerate(found)),
                 Part("stays", "What stays", _COLUMNS, _rows(_STAYS), wide=True, sortable=False),
             ],
             crumbs=[("Users", view.path("users")), (user, view.to("users", user=user))],
@@ -110,7 +111,7 @@ def _confirmation(
             of_time=False,
             extra={
                 "user": user,
-                "organizations": [one for one, _ in found if may is None or one in may],
+                "organizations": mine,
                 "message": message,
             },
         )
