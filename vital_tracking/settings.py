@@ -39,8 +39,9 @@ class Settings(BaseModel):
     every `budget_refresh_s`; a grant lapses `grant_lifetime_s` after its process was last heard of. `ceiling_price` is what a
     call without a known price counts, input/output in US dollars per million tokens. `alert_urls` are apprise's.
 
-    Privacy: `metadata_keys` are further keys of metadata that may be stored; `hash_key` keys the hash by which equal requests are
-    found, None: no hash. `provider_keys` are for the demonstration alone.
+    Privacy: `metadata_keys` and `event_properties` are further keys of metadata and of events' properties that may be stored;
+    `hash_key` keys the hashes of requests, by which equal ones are found, and of addresses, None: no hash. `provider_keys` are
+    for the demonstration alone.
     """
 
     # Built when the first is made, not with the package: that takes as long as all other classes of it together.
@@ -71,6 +72,7 @@ class Settings(BaseModel):
     ceiling_price: str = "15/75"
     alert_urls: tuple[SecretStr, ...] = ()
     metadata_keys: frozenset[str] = frozenset()
+    event_properties: frozenset[str] = frozenset()
     hash_key: SecretStr | None = None
     provider_keys: Mapping[str, SecretStr] = {}
     found: tuple[Found, ...] = ()
@@ -130,7 +132,8 @@ def _read(given: Mapping[str, Given]) -> Settings:
         when_unavailable=_one_of(env, "VITAL_WHEN_UNAVAILABLE", "allow", ("allow", "deny")),
         ceiling_price=_ceiling_price(env),
         alert_urls=tuple(SecretStr(url) for url in env.get("VITAL_ALERT_URLS", "").split()),
-        metadata_keys=frozenset(part.strip() for part in env.get("VITAL_METADATA_KEYS", "").split(",") if part.strip()),
+        metadata_keys=_names(env, "VITAL_METADATA_KEYS"),
+        event_properties=_names(env, "VITAL_EVENT_PROPERTIES"),
         hash_key=SecretStr(env["VITAL_HASH_KEY"]) if env.get("VITAL_HASH_KEY") else None,
         provider_keys={name: SecretStr(env[name]) for name in PROVIDER_KEYS if env.get(name)},
         found=found_settings(given),
@@ -144,6 +147,10 @@ def default_data_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("vital_tracking", appauthor=False))
+
+
+def _names(env: Mapping[str, str], name: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in env.get(name, "").split(",") if part.strip())
 
 
 def _folder(env: Mapping[str, str], name: str) -> Path | None:

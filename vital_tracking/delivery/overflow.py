@@ -22,11 +22,12 @@ from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import Recordable, dated, decoded, recorded
 from vital_tracking.delivery.memory_queue import MemoryQueue, as_queued
+from vital_tracking.delivery.platform_record import PlatformRecord
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.ids import new_id
 from vital_tracking.spool.disk_queue import Spool
-from vital_tracking.spool.log_record import RUNS, LogRecord, RecordKind
+from vital_tracking.spool.log_record import PLATFORM, RUNS, LogRecord, RecordKind
 
 # What budgets and aggregates are kept by; everything else is detail.
 _OWNERS: Final = (
@@ -188,7 +189,7 @@ class Overflow:
 
     def merge(self, item: Recordable) -> bool:
         """Keep a call's money, where there is no room for more; False where it was lost, which is counted and logged."""
-        if isinstance(item, RunRecord):
+        if isinstance(item, (RunRecord, PlatformRecord)):
             self._counts.drop(1, "neither disk nor memory has room")
             return False
         try:
@@ -236,7 +237,7 @@ class Overflow:
             if not idle:
                 self._queue.rewind()
                 return
-            if waiting.kind in RUNS:
+            if waiting.kind in RUNS | PLATFORM:
                 self._counts.drop(1, "neither disk nor memory has room")
             else:
                 self._add(decoded(waiting, self._counts.fault))
