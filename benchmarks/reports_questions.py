@@ -44,9 +44,13 @@ NAMED: Final[Mapping[str, str]] = {
     "histogram": "1e1200",
     "fraction": "0.95",
     "fractions": "'{0.5, 0.95}'",
+    "organizations": f"""'["{BIG_ORGANIZATION}"]'""",
 }
 # What these are asked of is a week.
 OF_A_WEEK: Final = ("usage_anomalies", "anomalies_v1", "duplicate_requests", "duplicates_v1")
+# This one is asked by each of its dimensions, of whole days, as pages ask it.
+EXPLORER: Final = "usage_explore_v1"
+WHOLE_DAYS: Final = "date_trunc('day', now(), 'UTC') - interval '29 days'"
 # What no page asks: it goes through all calls, by day or night, in batches.
 NO_PAGE: Final = (
     "audit_usage_v1",
@@ -151,15 +155,16 @@ def _of_functions(connection: Connection) -> Iterator[Question]:
     for grouping in only(connection, "select usage_catalogue_v1()")["groupings"]:
         for function in grouping["offered_by"]:
             offered.setdefault(function, []).append(grouping["name"])
+    offered[EXPLORER] = only(connection, "select array_agg(name order by position) from vital_private.usage_dimensions")
     found = connection.execute(FUNCTIONS, [_schemas(connection)]).fetchall()
     for schema, name, signed_in, arguments, required in found:
         if name in NO_PAGE:
             continue
         function = name if schema == "public" else f"{schema}.{name}"
         names = [argument.removeprefix("p_") for argument in arguments]
-        if choice := next((argument for argument in names if argument in ("by", "report")), None):
+        if choice := next((argument for argument in names if argument in ("by", "report", "dimensions")), None):
             for grouping in offered.get(name, offered["usage_report_v1"]):
-                several = name not in offered  # it takes an array of groupings
+                several = name not in offered or name == EXPLORER  # it takes an array of groupings
                 chosen = {choice: f"array['{grouping}']" if several else f"'{grouping}'"}
                 yield _asked(function, arguments, required, signed_in, chosen, f" {grouping}")
         else:
@@ -177,12 +182,21 @@ def _asked(
             plain = argument.removeprefix("p_")
             if plain in ORGANIZATION or plain == "organization":
                 value: str | None = organization
+            elif plain == "filters" and function == EXPLORER:
+                value = f"jsonb_strip_nulls(jsonb_build_object('organization', {organization}))"
+            elif plain == "budget":
+                value = (
+                    f"json_build_object('entity_type', 'user', 'entity_id', '*', 'organization_id', {organization},"
+                    " 'monthly_limit', 500, 'action', 'alert')::text"
+                )
             elif plain == "filters":  # since, until and organization, as JSON
                 value = f"json_build_object('since', now() - interval '30 days', 'organization', {organization})::text"
-            elif place >= required and plain not in ("days", "since", "until"):
+            elif place >= required and plain not in ("days", "since", "until", *chosen):
                 continue
             elif plain == "since" and function in OF_A_WEEK:
                 value = "now() - interval '7 days'"
+            elif plain == "since" and function == EXPLORER:
+                value = WHOLE_DAYS
             else:
                 value = {**NAMED, **chosen}.get(plain)
             if value is None:

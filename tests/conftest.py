@@ -9,6 +9,7 @@ import gc
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ alter default privileges in schema public grant all on tables to anon, authentic
 alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
 alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
 """
+
+# Tests start many processes: what each would compile again is kept, whatever the shell says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Each client of a provider reads the certificates of every authority for 30 ms, though nothing here asks beyond loopback.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("support") / "no_authority.pem")
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("vital", deadline=None)

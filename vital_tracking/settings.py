@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class Settings(BaseModel):
     Budgets: `budgets` False asks none; `budget_deadline_s` is the longest wait for the database's answer, after which each
     budget's own `when_unavailable` decides, and this one (`allow` or `deny`) where the budgets are not known; they are read
     every `budget_refresh_s`; a grant lapses `grant_lifetime_s` after its process was last heard of. `ceiling_price` is what a
-    call without a known price counts, input/output in US dollars per million tokens. `alert_urls` are apprise's.
+    call without a known price counts, input/output in US dollars per million tokens. `alert_urls` are apprise's, and so are those
+    of the `channels`, by name, to which reports are sent; the alerts' own are the channel `alerts`.
 
     Privacy: `metadata_keys` and `event_properties` are further keys of metadata and of events' properties that may be stored;
     `hash_key` keys the hashes of requests, by which equal ones are found, and of addresses, None: no hash. `provider_keys` are
@@ -71,6 +73,7 @@ class Settings(BaseModel):
     when_unavailable: str = "allow"
     ceiling_price: str = "15/75"
     alert_urls: tuple[SecretStr, ...] = ()
+    channels: Mapping[str, tuple[SecretStr, ...]] = {}
     metadata_keys: frozenset[str] = frozenset()
     event_properties: frozenset[str] = frozenset()
     hash_key: SecretStr | None = None
@@ -109,6 +112,7 @@ def _read(given: Mapping[str, Given]) -> Settings:
         if meant in OUR_OWN and meant not in given:
             raise SettingsError(name, f"is no setting{in_file(given[name])}", f"Did you mean {meant}?")
     place = store_choice(given)
+    alert_urls = tuple(SecretStr(url) for url in env.get("VITAL_ALERT_URLS", "").split())
     return Settings(
         supabase_url=place.supabase_url,
         supabase_service_key=SecretStr(place.service_key) if place.service_key else None,
@@ -131,7 +135,8 @@ def _read(given: Mapping[str, Given]) -> Settings:
         grant_lifetime_s=_seconds(env, "VITAL_GRANT_LIFETIME", 60.0, 3, 3600),
         when_unavailable=_one_of(env, "VITAL_WHEN_UNAVAILABLE", "allow", ("allow", "deny")),
         ceiling_price=_ceiling_price(env),
-        alert_urls=tuple(SecretStr(url) for url in env.get("VITAL_ALERT_URLS", "").split()),
+        alert_urls=alert_urls,
+        channels=_channels(env, alert_urls),
         metadata_keys=_names(env, "VITAL_METADATA_KEYS"),
         event_properties=_names(env, "VITAL_EVENT_PROPERTIES"),
         hash_key=SecretStr(env["VITAL_HASH_KEY"]) if env.get("VITAL_HASH_KEY") else None,
@@ -151,6 +156,22 @@ def default_data_dir() -> Path:
 
 def _names(env: Mapping[str, str], name: str) -> frozenset[str]:
     return frozenset(part.strip() for part in env.get(name, "").split(",") if part.strip())
+
+
+def _channels(env: Mapping[str, str], alert_urls: tuple[SecretStr, ...]) -> Mapping[str, tuple[SecretStr, ...]]:
+    """The channels by name. A name may be given several times, with a URL each."""
+    found = {"alerts": alert_urls} if alert_urls else {}
+    for word in env.get("VITAL_REPORT_CHANNELS", "").split():
+        named = re.fullmatch(r"([a-z][a-z0-9_-]{0,39})=([a-z][a-z0-9+.-]*://.+)", word, re.IGNORECASE)
+        if named is None or named[1] != named[1].lower() or named[1] == "alerts":
+            raise SettingsError(
+                "VITAL_REPORT_CHANNELS",
+                "is no list of channels",
+                "Give each as name=URL of apprise, separated by blanks: finance=mailto://user:password@example.com. "
+                "The channel `alerts` is that of VITAL_ALERT_URLS.",
+            )
+        found[named[1]] = (*found.get(named[1], ()), SecretStr(named[2]))
+    return found
 
 
 def _folder(env: Mapping[str, str], name: str) -> Path | None:

@@ -10,38 +10,50 @@ as $$
   select t.of_call from vital_private.budget_terms as t where t.kind = counted_as.kind and t.name = counted_as.name
 $$;
 
--- Each call from `since` on that a budget counts and that the caller may see, with what would have become of it: `passed`, or the budget's
--- action where it did not fit into what its windows had left. A call that is stopped spends nothing; all others spend what they did. Calls
--- go entity by entity in the order of time, so a window ends where the next one begins, and one pass over them is enough. `crossed` are
--- the thresholds that it crossed, of any window.
+-- The days from `since` on of each entity, with the calls that a budget counts and that the caller may see, and what would have become of
+-- them: they pass, or meet the budget's action where they do not fit into what its windows had left. A call that is stopped spends nothing;
+-- all others spend what they did. Calls go entity by entity in the order of time, so a window ends where the next one begins, and one pass
+-- over them is enough. `crossed` are the thresholds that were crossed on that day, of any window. Where millions are replayed, each step
+-- of the loop counts: it looks at the windows that have a limit alone, and adds up as it goes.
 create function vital_private.replay_budget(budget public.budget_limits, since timestamptz)
 returns table (
-  local_day date, created_at timestamptz, entity_id text, amount numeric, cost numeric, priced boolean, calls bigint, outcome text,
-  crossed numeric[]
+  local_day date, entity_id text, calls bigint, amount numeric, stopped bigint, slowed bigint, downgraded bigint, stopped_amount numeric,
+  stopped_cost numeric, stopped_unpriced bigint, crossed numeric[]
 )
 language plpgsql
 stable
 set search_path = ''
+set work_mem = '64MB'
+set jit = off
 as $$
-#variable_conflict use_column
+#variable_conflict use_variable
 declare
   limits constant numeric[] := array[budget.minute_limit, budget.daily_limit, budget.monthly_limit, budget.total_limit];
+  limited constant integer[] := array(select p.place from unnest(limits) with ordinality as p (amount, place) where p.amount is not null);
+  by_minute constant boolean := budget.minute_limit is not null;
+  stops constant boolean := budget.action = 'block';
+  spares constant boolean := budget.action = 'block' and budget.enforce; -- what is stopped is not spent
+  thresholds constant numeric[] := array(select t.share from unnest(budget.alert_thresholds) as t (share) order by t.share);
   first_at constant timestamptz := case
     when budget.monthly_limit is not null then vital_private.window_start('month', since, budget.timezone, null) else since
   end;
   call record;
-  whose text;
-  places timestamptz[];
+  place integer;
+  this_minute timestamptz;
+  this_day timestamptz;
+  this_month timestamptz;
   spent numeric[];
+  next_alert numeric[]; -- by window, what the next threshold comes to
+  first_alerts constant numeric[] := array(select nullif(l.amount, 0) * thresholds[1] from unnest(limits) as l (amount));
   fits boolean;
+  counts boolean;
 begin
   for call in execute format(
     $query$
       with counted as materialized (
         select
           date_bin('15 minutes', call.created_at, '2000-01-01 00:00:00+00') as part, call.id, call.created_at,
-          (%s)::text as entity_id, (%s)::numeric as amount, call.total_cost, call.priced, call.calls,
-          vital_private.budget_model(call.model, call.requested_model, call.sent_model, call.budget_action) as model
+          (%s)::text as entity_id, (%s)::numeric as amount, call.total_cost, call.priced, call.calls, %s as spared
         from public.token_usage_logs as call
         where call.created_at >= $1 and call.created_at <= now() and call.status <> 'blocked'
           and ($2 is null or call.organization_id = $2)
@@ -56,65 +68,104 @@ begin
         from (select distinct c.part from counted as c) as t
       )
 
-      select c.*, t.local_day, t.day_start, t.month_start
+      select c.*, t.local_day, t.day_start, t.month_start, c.created_at >= $5 as shown
       from counted as c
       join times as t on t.part = c.part
       where c.entity_id is not null and $3 in ('*', c.entity_id)
       order by c.entity_id, c.created_at, c.id
     $query$,
-    vital_private.counted_as('entity', budget.entity_type), vital_private.counted_as('metric', budget.metric)
-  ) using first_at, budget.organization_id, budget.entity_id, budget.timezone
+    vital_private.counted_as('entity', budget.entity_type), vital_private.counted_as('metric', budget.metric),
+    case
+      when budget.action = 'downgrade' then format(
+        '(vital_private.budget_model(call.model, call.requested_model, call.sent_model, call.budget_action) = %L) is true', budget.downgrade_to
+      )
+      else 'false'
+    end
+  ) using first_at, budget.organization_id, budget.entity_id, budget.timezone, since
   loop
-    if call.entity_id is distinct from whose then
-      whose := call.entity_id;
-      places := array[null, null, null, since];
-      spent := array[0, 0, 0, 0];
-    end if;
-    if places[1] is distinct from date_trunc('minute', call.created_at, 'UTC') then
-      places[1] := date_trunc('minute', call.created_at, 'UTC');
-      spent[1] := 0;
-    end if;
-    if places[2] is distinct from call.day_start then
-      places[2] := call.day_start;
+    if call.entity_id is distinct from entity_id or call.day_start is distinct from this_day then
+      if calls > 0 then
+        return next;
+      end if;
+      if call.entity_id is distinct from entity_id then
+        entity_id := call.entity_id;
+        spent := array[0, 0, 0, 0];
+        next_alert := first_alerts;
+        this_month := null;
+        this_minute := null;
+      end if;
+      this_day := call.day_start;
       spent[2] := 0;
+      next_alert[2] := first_alerts[2];
+      if call.month_start is distinct from this_month then
+        this_month := call.month_start;
+        spent[3] := 0;
+        next_alert[3] := first_alerts[3];
+      end if;
+      local_day := call.local_day;
+      calls := 0;
+      amount := 0;
+      stopped := 0;
+      slowed := 0;
+      downgraded := 0;
+      stopped_amount := 0;
+      stopped_cost := 0;
+      stopped_unpriced := 0;
+      crossed := '{}';
     end if;
-    if places[3] is distinct from call.month_start then
-      places[3] := call.month_start;
-      spent[3] := 0;
+    if by_minute and date_trunc('minute', call.created_at, 'UTC') is distinct from this_minute then
+      this_minute := date_trunc('minute', call.created_at, 'UTC');
+      spent[1] := 0;
+      next_alert[1] := first_alerts[1];
     end if;
+    if call.shown then
+      calls := calls + call.calls;
+      amount := amount + call.amount;
+    end if;
+    continue when call.amount = 0; -- it fits anywhere, and spends nothing
     fits := true;
-    for place in 1..4 loop
-      fits := fits and (call.amount = 0 or spent[place] + call.amount <= coalesce(limits[place], 'Infinity') or (place = 4 and call.created_at < since));
+    foreach place in array limited loop
+      if spent[place] + call.amount > limits[place] and (place < 4 or call.shown) then
+        fits := false;
+        exit;
+      end if;
     end loop;
-    outcome := case
-      when fits or budget.action = 'alert' or (budget.action = 'downgrade' and call.model = budget.downgrade_to) then 'passed'
-      else budget.action
-    end;
-    crossed := '{}';
-    if outcome <> 'block' or not budget.enforce then
-      for place in 1..4 loop
-        if place < 4 or call.created_at >= since then
-          if limits[place] > 0 and call.amount > 0 then
+    if not fits and not call.spared and call.shown then
+      if stops then
+        stopped := stopped + call.calls;
+        stopped_amount := stopped_amount + call.amount;
+        stopped_cost := stopped_cost + coalesce(call.total_cost, 0);
+        if not call.priced then
+          stopped_unpriced := stopped_unpriced + call.calls;
+        end if;
+      elsif budget.action = 'throttle' then
+        slowed := slowed + call.calls;
+      elsif budget.action = 'downgrade' then
+        downgraded := downgraded + call.calls;
+      end if;
+    end if;
+    continue when spares and not fits;
+    foreach place in array limited loop
+      counts := place < 4 or call.shown;
+      if counts then
+        spent[place] := spent[place] + call.amount;
+        if spent[place] >= next_alert[place] then
+          if call.shown then
             crossed := crossed || array(
-              select t.share from unnest(budget.alert_thresholds) as t (share)
-              where spent[place] < t.share * limits[place] and spent[place] + call.amount >= t.share * limits[place]
+              select t.share from unnest(thresholds) as t (share)
+              where spent[place] - call.amount < t.share * limits[place] and spent[place] >= t.share * limits[place]
             );
           end if;
-          spent[place] := spent[place] + call.amount;
+          next_alert[place] := (
+            select min(t.share * limits[place]) from unnest(thresholds) as t (share) where t.share * limits[place] > spent[place]
+          );
         end if;
-      end loop;
-    end if;
-    if call.created_at >= since then
-      local_day := call.local_day;
-      created_at := call.created_at;
-      entity_id := call.entity_id;
-      amount := call.amount;
-      cost := call.total_cost;
-      priced := call.priced;
-      calls := call.calls;
-      return next;
-    end if;
+      end if;
+    end loop;
   end loop;
+  if calls > 0 then
+    return next;
+  end if;
 end;
 $$;
 
@@ -154,12 +205,9 @@ begin
     by_day as (
       select
         d.day::date as day, coalesce(sum(r.calls), 0) as calls, coalesce(sum(r.amount), 0) as amount,
-        coalesce(sum(r.calls) filter (where r.outcome = 'block'), 0) as stopped,
-        coalesce(sum(r.calls) filter (where r.outcome = 'throttle'), 0) as slowed,
-        coalesce(sum(r.calls) filter (where r.outcome = 'downgrade'), 0) as downgraded,
-        coalesce(sum(r.amount) filter (where r.outcome = 'block'), 0) as stopped_amount,
-        coalesce(sum(r.cost) filter (where r.outcome = 'block'), 0) as stopped_cost,
-        coalesce(sum(r.calls) filter (where r.outcome = 'block' and not r.priced), 0) as stopped_unpriced,
+        coalesce(sum(r.stopped), 0) as stopped, coalesce(sum(r.slowed), 0) as slowed, coalesce(sum(r.downgraded), 0) as downgraded,
+        coalesce(sum(r.stopped_amount), 0) as stopped_amount, coalesce(sum(r.stopped_cost), 0) as stopped_cost,
+        coalesce(sum(r.stopped_unpriced), 0) as stopped_unpriced,
         coalesce((select jsonb_object_agg(c.share::text, c.alerts) from crossings as c where c.local_day = d.day::date), '{}') as alerts
       from generate_series(first_day::timestamp, last_day::timestamp, '1 day') as d (day)
       left join replayed as r on r.local_day = d.day::date
@@ -169,7 +217,7 @@ begin
     select json_build_object(
       'first_day', first_day, 'last_day', last_day, 'budget', vital_private.budget_json(wanted),
       'entities', (select count(distinct r.entity_id) from replayed as r),
-      'entities_met', (select count(distinct r.entity_id) from replayed as r where r.outcome <> 'passed'),
+      'entities_met', (select count(distinct r.entity_id) from replayed as r where r.stopped + r.slowed + r.downgraded > 0),
       'days', json_agg(json_build_object(
         'day', b.day, 'calls', b.calls, 'amount', b.amount::text, 'stopped', b.stopped, 'slowed', b.slowed, 'downgraded', b.downgraded,
         'stopped_amount', b.stopped_amount::text, 'stopped_cost', b.stopped_cost::text, 'stopped_unpriced', b.stopped_unpriced,

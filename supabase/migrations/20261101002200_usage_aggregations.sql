@@ -390,5 +390,5 @@ $body$
 end;
 $build$;
 
-select vital_private.restrict_functions(helpers => '{own_calls}');
+select vital_private.restrict_functions(helpers => '{own_calls, measured}');
 select vital_private.build_usage_aggregations();

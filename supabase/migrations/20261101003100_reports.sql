@@ -36,59 +36,73 @@ set jit = off
 as $$
 declare
   chosen constant vital_private.usage_groupings := vital_private.grouping_named(by, offered_by => 'cost_breakdown');
+  keys constant text := (select string_agg(format('u.%I', k), ', ') from unnest(chosen.keys) as k);
+  groups text;
 begin
   perform vital_private.check_times(since, until);
-  return query execute format(
+  -- Calls by keys and names, ...
+  groups := format(
     $query$
       select
-        %5$s, u.calls::bigint, u.failed_calls::bigint, u.cached_calls::bigint, u.unpriced_calls::bigint, u.prompt_tokens,
-        u.completion_tokens, u.total_cost, u.potential_cost, u.latency_ms / nullif(u.timed_calls, 0)::double precision, %6$s
-      from (
-        select
-          %1$s, sum(u.calls) as calls, sum(u.failed_calls) as failed_calls, sum(u.cached_calls) as cached_calls,
-          sum(u.unpriced_calls) as unpriced_calls, sum(u.prompt_tokens) as prompt_tokens,
-          sum(u.completion_tokens) as completion_tokens, sum(u.total_cost) as total_cost, sum(u.potential_cost) as potential_cost,
-          sum(u.latency_ms) as latency_ms, sum(u.timed_calls) as timed_calls%2$s
-        from (
-          select
-            %3$s,
-            max(u.created_at) as last_at,
-            sum(u.calls) as calls,
-            coalesce(sum(u.calls) filter (where not u.success), 0) as failed_calls,
-            coalesce(sum(u.calls) filter (where u.cache_hit), 0) as cached_calls,
-            coalesce(sum(u.calls) filter (where not u.priced), 0) as unpriced_calls,
-            sum(u.prompt_tokens) as prompt_tokens,
-            sum(u.completion_tokens) as completion_tokens,
-            coalesce(sum(u.total_cost), 0) as total_cost,
-            coalesce(sum(u.potential_cost), 0) as potential_cost,
-            sum(u.latency_ms) as latency_ms,
-            count(u.latency_ms) as timed_calls
-          from public.token_usage_logs as u
-          where %4$s
-          group by %3$s
-        ) as u
-        group by %1$s
-      ) as u
-      where (%5$s) is not null
-      order by u.total_cost desc, u.calls desc, 1, 11
+        %1$s,
+        sum(u.calls) as calls,
+        coalesce(sum(u.calls) filter (where not u.success), 0) as failed_calls,
+        coalesce(sum(u.calls) filter (where u.cache_hit), 0) as cached_calls,
+        coalesce(sum(u.calls) filter (where not u.priced), 0) as unpriced_calls,
+        sum(u.prompt_tokens) as prompt_tokens,
+        sum(u.completion_tokens) as completion_tokens,
+        coalesce(sum(u.total_cost), 0) as total_cost,
+        coalesce(sum(u.potential_cost), 0) as potential_cost,
+        sum(u.latency_ms) as latency_ms,
+        count(u.latency_ms) as timed_calls%2$s
+      from public.token_usage_logs as u
+      where %3$s
+      group by %1$s
     $query$,
-    (select string_agg(format('u.%I', k), ', ') from unnest(chosen.keys) as k),
-    (
-      select string_agg(
-        format(', (array_agg(u.%1$I order by u.last_at desc, u.%1$I desc) filter (where u.%1$I is not null))[1] as %1$I', n), ''
-      )
-      from unnest(chosen.call_names) as n
-    ),
-    (select string_agg(format('u.%I', k), ', ') from unnest(chosen.keys || chosen.call_names) as k),
+    concat_ws(', ', keys, (select string_agg(format('u.%I', n), ', ') from unnest(chosen.call_names) as n)),
+    case when chosen.call_names <> '{}' then ', max(u.created_at) as last_at' end,
     concat_ws(
       ' and ',
       format('u.%I is not null', chosen.keys[1]),
       case when since is not null then 'u.created_at >= $1' end,
       case when until is not null then 'u.created_at < $2' end,
       case when organization is not null then 'u.organization_id = $3' end
-    ),
+    )
+  );
+  -- ... and where there are names, by keys alone, with the newest names.
+  if chosen.call_names <> '{}' then
+    groups := format(
+      $query$
+        select
+          %1$s, sum(u.calls) as calls, sum(u.failed_calls) as failed_calls, sum(u.cached_calls) as cached_calls,
+          sum(u.unpriced_calls) as unpriced_calls, sum(u.prompt_tokens) as prompt_tokens,
+          sum(u.completion_tokens) as completion_tokens, sum(u.total_cost) as total_cost, sum(u.potential_cost) as potential_cost,
+          sum(u.latency_ms) as latency_ms, sum(u.timed_calls) as timed_calls, %2$s
+        from (%3$s) as u
+        group by %1$s
+      $query$,
+      keys,
+      (
+        select string_agg(
+          format('(array_agg(u.%1$I order by u.last_at desc, u.%1$I desc) filter (where u.%1$I is not null))[1] as %1$I', n), ', '
+        )
+        from unnest(chosen.call_names) as n
+      ),
+      groups
+    );
+  end if;
+  return query execute format(
+    $query$
+      select
+        %1$s, u.calls::bigint, u.failed_calls::bigint, u.cached_calls::bigint, u.unpriced_calls::bigint, u.prompt_tokens,
+        u.completion_tokens, u.total_cost, u.potential_cost, u.latency_ms / nullif(u.timed_calls, 0)::double precision, %2$s
+      from (%3$s) as u
+      where (%1$s) is not null
+      order by u.total_cost desc, u.calls desc, 1, 11
+    $query$,
     chosen.call_label,
-    format('concat_ws('' / '', %s)', (select string_agg(format('u.%I', k), ', ') from unnest(chosen.keys) as k))
+    format('concat_ws('' / '', %s)', keys),
+    groups
   ) using since, until, organization;
 end;
 $$;

@@ -8,6 +8,7 @@ declare
   first_hour constant text := 'date_trunc(''day'', now(), ''UTC'') - interval ''29 days''';
   sums constant text := vital_private.sum_columns();
   measures constant text := vital_private.measure_columns(latencies => 'p.latencies');
+  -- They take most of the time, so they stand outside of what must see all rows: who asks for few waits for those of few.
   percentiles constant text := format('cross join lateral %s as p (latencies)', vital_private.all_latencies());
   part record;
 begin
@@ -27,17 +28,20 @@ begin
       s.organization_id,
       s.service_type,
       %3$s,
-      round(100 * s.total_cost / nullif(sum(s.total_cost) over (partition by s.organization_id), 0), 4) as percent_of_cost,
+      s.percent_of_cost,
       coalesce(runs.runs, 0) as runs,
       coalesce(runs.failed_runs, 0) as failed_runs,
       runs.average_run_ms,
       s.total_cost / runs.runs as cost_per_run
     from (
-      select u.organization_id, u.service_type, %4$s
-      from vital_private.visible_daily_totals as u
-      where u.day >= %2$s
-      group by u.organization_id, u.service_type
-      having sum(u.calls) > 0
+      select s.*, round(100 * s.total_cost / nullif(sum(s.total_cost) over (partition by s.organization_id), 0), 4) as percent_of_cost
+      from (
+        select u.organization_id, u.service_type, %4$s
+        from vital_private.visible_daily_totals as u
+        where u.day >= %2$s
+        group by u.organization_id, u.service_type
+        having sum(u.calls) > 0
+      ) as s
     ) as s
     %5$s
     left join runs on coalesce(runs.organization_id, '') = coalesce(s.organization_id, '')
@@ -74,17 +78,24 @@ begin
         %10$s,
         s.%12$I,
         %3$s,
-        round(100 * s.total_cost / nullif(sum(s.total_cost) over (partition by s.organization_id, s.%8$I), 0), 4) as percent_of_cost,
-        round(100 * s.latency_us / nullif(sum(s.latency_us) over (partition by s.organization_id, s.%8$I), 0), 4) as percent_of_time,
+        s.percent_of_cost,
+        s.percent_of_time,
         runs.runs as %9$I,
         s.calls / runs.runs as calls_per_run,
         s.total_cost / runs.runs as cost_per_run
       from (
-        select %11$s, %13$s as %12$I, %4$s
-        from vital_private.visible_daily_parts as u
-        where u.day >= %2$s and %14$s
-        group by %11$s
-        having sum(u.calls) > 0
+        select
+          s.*,
+          round(100 * s.total_cost / nullif(sum(s.total_cost) over whole, 0), 4) as percent_of_cost,
+          round(100 * s.latency_us / nullif(sum(s.latency_us) over whole, 0), 4) as percent_of_time
+        from (
+          select %11$s, %13$s as %12$I, %4$s
+          from vital_private.visible_daily_parts as u
+          where u.day >= %2$s and %14$s
+          group by %11$s
+          having sum(u.calls) > 0
+        ) as s
+        window whole as (partition by s.organization_id, s.%8$I)
       ) as s
       %5$s
       left join runs on coalesce(runs.organization_id, '') = coalesce(s.organization_id, '')

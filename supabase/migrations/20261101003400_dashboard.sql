@@ -14,14 +14,25 @@ set jit = off
 as $$
 declare
   filters constant text := concat_ws(' and ', 'u.day >= $2', case when p_project_id is not null then 'u.organization_id = $1' end);
+  measures constant text[] := array_remove(vital_private.summed_measures(), 'latency_histogram');
+  columns constant text := (select string_agg(format('u.%I', m), ', ') from unnest(measures) as m);
 begin
   return query execute format(
     $query$
-      with parts as materialized (
+      with own as materialized (
+        select u.day, u.provider, u.model, u.total_tokens, %8$s from %9$s as u where %1$s
+      ),
+
+      parts as materialized (
         select u.day, u.provider, u.model, sum(u.calls) as calls, sum(u.total_tokens) as total_tokens, sum(u.total_cost) as total_cost,
           sum(u.unpriced_calls) as unpriced_calls
-        from vital_private.visible_daily_agents as u
-        where %1$s
+        from (
+          select u.day, u.provider, u.model, u.calls, u.total_tokens, u.total_cost, u.unpriced_calls
+          from public.usage_aggregations_daily_agents as u
+          where %1$s
+          union all
+          select u.day, u.provider, u.model, u.calls, u.total_tokens, u.total_cost, u.unpriced_calls from own as u
+        ) as u
         group by u.day, u.provider, u.model
         having sum(u.calls) > 0
       ),
@@ -39,7 +50,13 @@ begin
       ),
 
       totals as (
-        select u.day, %5$s from vital_private.visible_daily_totals as u where %1$s group by u.day
+        select u.day, %5$s
+        from (
+          select u.day, %8$s from public.usage_aggregations_daily_totals as u where %1$s
+          union all
+          select u.day, %8$s from own as u
+        ) as u
+        group by u.day
       )
 
       select $1, s.day, %6$s
@@ -54,9 +71,14 @@ begin
       order by s.day
     $query$,
     filters, vital_private.parts_json(), vital_private.part_columns('provider'), vital_private.part_columns('model'),
-    vital_private.sum_columns(),
+    (select string_agg(format('sum(u.%1$I) as %1$I', m), ', ') from unnest(measures) as m),
     vital_private.project_columns($json$coalesce(s.by_provider, '{}')$json$, $json$coalesce(s.by_model, '{}')$json$),
-    (select string_agg(format('coalesce(t.%1$I, 0) as %1$I', m), ', ') from unnest(vital_private.summed_measures()) as m)
+    (select string_agg(format('coalesce(t.%1$I, 0) as %1$I', m), ', ') from unnest(measures) as m),
+    columns,
+    -- What the sums do not show to whoever asks: of these days alone, and read once.
+    vital_private.measured($calls$(
+      select o.* from vital_private.own_calls($2::timestamp at time zone 'UTC') as o where (select current_user) = 'authenticated'
+    )$calls$)
   ) using p_project_id, vital_private.first_of_days(coalesce(p_days, 30));
 end;
 $$;

@@ -102,19 +102,6 @@ as $$
   select vital_private.remove_report(name)
 $$;
 
--- The reports that the caller saved, by name: [{"name", "asked", "changed_at"}].
-create function public.saved_reports_v1() returns json
-language sql
-stable
-set search_path = ''
-as $$
-  select coalesce(
-    json_agg(json_build_object('name', s.name, 'asked', s.asked, 'changed_at', s.changed_at) order by s.name), '[]'
-  )
-  from public.saved_reports as s
-  where s.owner is not distinct from vital_private.owner_of_reports()
-$$;
-
 select vital_private.restrict_functions(
-  api => '{save_report_v1, remove_report_v1, saved_reports_v1}', helpers => '{owner_of_reports, save_report, remove_report}'
+  api => '{save_report_v1, remove_report_v1}', helpers => '{owner_of_reports, save_report, remove_report}'
 );

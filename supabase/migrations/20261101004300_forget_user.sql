@@ -429,20 +429,54 @@ $$;
 comment on function public.forget_user(text, text, integer) is
 'Removes a person from calls, runs, sums and budgets; all sums stay. Run it until it answers done.';
 
-create function public.forget_user_v1(user_id text, organization_id text default null, max_rows integer default 500) returns json
-language sql
+-- The same for whoever asks: the service role in any organization or in all, a signed-in admin in that one, a few calls at a time. A try
+-- that is refused is audited, so a refusal is an answer: {"refused": "not_an_admin"}, or 'is_the_last_admin', who stays one.
+create function vital_private.forget_asked(who text, organization text, max_rows integer) returns json
+language plpgsql
 security definer
 set search_path = ''
 as $$
-  select public.forget_user(user_id, organization_id, max_rows)
+declare
+  reason text;
+begin
+  if coalesce(who, '') = '' then
+    raise exception 'Whom? user_id is empty.' using errcode = '22023';
+  end if;
+  if not vital_private.by_a_user() then
+    return public.forget_user(who, organization, max_rows);
+  end if;
+  if not vital_private.may_change(organization) then
+    reason := 'not_an_admin';
+  elsif exists (
+    select from public.organization_members as m where m.organization_id = organization and m.user_id = who and m.role = 'admin'
+  ) and not exists (
+    select from public.organization_members as m where m.organization_id = organization and m.user_id <> who and m.role = 'admin'
+  ) then
+    reason := 'is_the_last_admin';
+  end if;
+  if reason is not null then
+    perform vital_private.note(
+      'token_usage_logs', 'refused', left(organization, 255), jsonb_build_object('user_id', left(who, 255)),
+      jsonb_build_object('change', jsonb_build_array(null, 'forget_user'))
+    );
+    return json_build_object('refused', reason);
+  end if;
+  return public.forget_user(who, organization, least(max_rows, 1000));
+end;
 $$;
 
--- What is stored about a user: {"rows", "calls", "total_cost", "runs", "events", "costs", "executions", "windows", "memberships",
--- "days", "first", "last"}.
+create function public.forget_user_v1(user_id text, organization_id text default null, max_rows integer default 500) returns json
+language sql
+set search_path = ''
+as $$
+  select vital_private.forget_asked(user_id, organization_id, coalesce(max_rows, 500))
+$$;
+
+-- What is stored about a user, as far as the caller may see it: {"rows", "calls", "total_cost", "unpriced_calls", "runs", "events",
+-- "costs", "executions", "windows", "memberships", "days", "first", "last"}.
 create function public.user_traces_v1(user_id text, organization_id text default null) returns json
 language sql
 stable
-security definer
 set search_path = ''
 as $$
   select vital_private.check_given('user_id', user_id);
@@ -497,4 +531,4 @@ as $$
   ) as c
 $$;
 
-select vital_private.restrict_functions(api => '{forget_user, forget_user_v1, user_traces_v1}');
+select vital_private.restrict_functions(api => '{forget_user, forget_user_v1, user_traces_v1}', helpers => '{forget_asked}');

@@ -8,6 +8,7 @@ import shlex
 import sys
 import textwrap
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
 from vital_tracking.core.pricing import DEFAULT_MODELS
 from vital_tracking.environment import KNOWN, LIBPQ
 from vital_tracking.langchain.demo import fake_models, run_demo
+from vital_tracking.queries.saved_reports import save_report
 from vital_tracking.stores.postgres import PostgresStore
 
 PAGES = {
@@ -150,9 +152,11 @@ def test_a_stopped_call_is_caught_as_the_page_says(
 
 @pytest.fixture
 def demo_database(tracker: VitalTracker, database_url: str) -> str:
-    """The URL of a database that holds what the demonstration makes."""
+    """The URL of a database that holds what the demonstration makes, and a saved report."""
     run_demo(tracker, fake_models(), lambda _: None)
     assert tracker.flush().complete
+    with closing(PostgresStore(database_url)) as store:
+        save_report(store, "cost by model", [("by", "model")])
     return database_url
 
 
@@ -202,9 +206,8 @@ def test_the_commands_of_the_pages_run(page: str, demo_database: str, tmp_path: 
         else:
             assert any(shlex.join(words).startswith(known) for known in OTHERS), words
     (tmp_path / "supabase" / "migrations").mkdir(parents=True)  # a Supabase project of the reader's own
-    for arguments, (code, out, err) in zip(
-        ours, run_commands(ours, tmp_path, VITAL_DATABASE_URL=demo_database), strict=True
-    ):
+    settings = {"VITAL_DATABASE_URL": demo_database, "VITAL_REPORT_CHANNELS": "finance=json://localhost/reports"}
+    for arguments, (code, out, err) in zip(ours, run_commands(ours, tmp_path, **settings), strict=True):
         assert (code, err) == (0, ""), f"{arguments}: {out}{err}"
 
 

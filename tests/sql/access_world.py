@@ -190,8 +190,17 @@ def make_world(connection: Connection) -> World:
     """Members, prices, budgets and a grant, runs and calls of this moment, and a week in which everything was free."""
     for member in MEMBERS:
         connection.execute("insert into organization_members values (%s, %s, %s)", member)
+    for whose, member, name in (("acme", ALICE, "Alice"), ("acme", ERIK, "Erik"), ("other", CAROL, "Carol")):
+        called = {"name": name, "email": f"{name}@{whose}"}
+        call(connection, "name_member_v1", organization=whose, user_id=member, **called)
+    call(connection, "name_organization_v1", organization="acme", name="Acme Clinics")
     for owner in (ALICE, None):
         connection.execute("insert into saved_reports (owner, name, asked) values (%s, 'by model', '[]')", [owner])
+    connection.execute(
+        "insert into report_schedules (report_id, every, hour, timezone, channel, due_at)"
+        " select id, 'day', 8, 'UTC', case when owner is null then 'operators' else 'alice' end, now() + interval '1 day'"
+        " from saved_reports"
+    )
     connection.execute("select add_model_price_v1(%s)", [json.dumps({"model": "m", "input_usd_per_mtok": "1"})])
     ids = {
         number: set_budget(connection, total_limit="0.5", alert_thresholds=["1"], **budget)["id"]
@@ -240,6 +249,30 @@ def _paid(number: int, dollars: int, **changes: Any) -> Row:
     money = {"input_cost": str(dollars), "output_cost": "0", "total_cost": str(dollars), "potential_cost": str(dollars)}
     tokens = {"prompt_tokens": dollars, "completion_tokens": 0, "total_tokens": dollars}
     return a_call(number, **money, **tokens, **changes)
+
+
+NAMED = {ALICE: ("Alice", "acme"), ERIK: ("Erik", "acme"), CAROL: ("Carol", "other")}
+
+
+def names_told(reader: Reader) -> Iterable[Any]:
+    """Names to oneself and to admins and auditors, addresses not to auditors; an organization's name to its members."""
+    told: set[Any] = {("acme", "Acme Clinics")} if reader.is_service else set()
+    subject = reader.claims.get("sub") if isinstance(reader.claims, dict) else None
+    roles = {organization: role for organization, user, role in MEMBERS if user == subject}
+    if "acme" in roles:
+        told.add(("acme", "Acme Clinics"))
+    for user, (name, organization) in NAMED.items():
+        if reader.is_service or user == subject or roles.get(organization) in ("admin", "auditor"):
+            told.add((user, name))
+        if reader.is_service or user == subject or roles.get(organization) == "admin":
+            told.add((user, f"{name}@{organization}"))
+    return told
+
+
+def names(answer: Answer, _: World) -> Told:
+    """Ids with names and addresses."""
+    told = {(user, known[what]) for user, known in answer["users"].items() for what in ("name", "email")}
+    return {pair for pair in told if pair[1]} | set(answer["organizations"].items())
 
 
 Told = set[Any]
@@ -330,8 +363,12 @@ def audited(rows: Answer, world: World) -> Told:
         key = row["key"]
         if row["table_name"] == "budget_limits":
             found.add(world.budgets[int(key["id"])])
-        elif row["table_name"] == "organization_members":
+        elif row["table_name"] in ("organization_members", "member_names"):
             found.add((key["organization_id"], key["user_id"]))
+        elif row["table_name"] == "organization_names":
+            found.add(f"the name of {key['organization_id']}")
+        elif row["table_name"] == "report_schedules":
+            found.add(("report", row["changes"]["channel"][1]))
         else:
             found.add(key["model"])
     return found
@@ -340,8 +377,8 @@ def audited(rows: Answer, world: World) -> Told:
 def audit_of(reader: Reader) -> Iterable[Any]:
     """Admins see changes of their organization's budgets and members; those of all are for the service role."""
     if reader.is_service:
-        return {*BUDGETS, *reader.members, "m"}
-    changes: set[Any] = set()
+        return {*BUDGETS, *reader.members, "m", "the name of acme", ("report", "alice"), ("report", "operators")}
+    changes: set[Any] = {"the name of acme"} if 1 in reader.administered else set()
     for organization, budgets, inside in (("acme", {2, 4, 6}, 1), ("other", {3, 5}, 3)):
         if inside in reader.administered:
             changes |= budgets | _members(organization)
@@ -490,6 +527,13 @@ QUESTIONS = [
             {ALICE, None} if reader.is_service else {owner for owner in (ALICE,) if {"sub": owner} == reader.claims}
         ),
     ),
+    Question(
+        "report_schedules",
+        column("channel"),
+        lambda reader: (
+            {"alice", "operators"} if reader.is_service else {"alice"} if reader.claims == {"sub": ALICE} else set()
+        ),
+    ),
     Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {18} if reader.is_admin else {0}),
     Question("service_performance_metrics", cost(), own_and_administered),
     Question("service_runs", lambda rows, _: {int(row["id"][2:]) for row in rows}, own_and_administered),
@@ -516,6 +560,9 @@ QUESTIONS = [
         lambda rows, _: {(row["organization_id"], row["user_id"]) for row in rows},
         lambda reader: reader.members,
         {},
+    ),
+    Question(
+        "names_v1", names, names_told, {"users": [ALICE, ERIK, CAROL, STRANGER], "organizations": ["acme", "other"]}
     ),
     Question("cost_breakdown", cost(), own_and_administered, {"by": "model"}),
     Question("cost_breakdown", cost(), _of_acme, {"by": "agent", "organization": "acme"}),
@@ -578,6 +625,12 @@ QUESTIONS = [
     Question("calls_v1", cost(), _of_acme, {"filters": '{"organization": "acme", "search": "CARDIO board"}'}),
     Question(
         "metadata_keys_v1", lambda keys, _: set(keys), lambda r: {"team"} if 7 in own_and_administered(r) else (), {}
+    ),
+    Question(
+        "user_traces_v1",
+        lambda told, _: {told["runs"], *calls_in(told["total_cost"])},
+        lambda r: {len((r.own | r.administered) & {1, 4}), *(r.own | r.administered) & {1, 4}},
+        {"user_id": ALICE},
     ),
     Question("runs_v1", cost(), own_and_administered, {}),
     Question("runs_v1", cost(), _of_acme, {"filters": '{"organization": "acme"}', "nested": True}),
@@ -673,8 +726,11 @@ QUESTIONS = [
     ),
 ]
 # Functions that signed-in users may call and that read nothing of others; what those of members, budgets and reports change,
-# test_members.py, test_budgets_admin.py and test_saved_reports.py ask as everybody.
+# test_members.py, test_budgets_admin.py, test_saved_reports.py and test_forget_user.py ask as everybody; so does
+# test_usage_version.py.
 PURE = {
-    "latency_percentile", "latency_percentiles", "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
+    "latency_percentile", "latency_percentiles", "usage_version_v1",
+    "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
+    "forget_user_v1", "name_member_v1", "name_organization_v1",
 }  # fmt: skip

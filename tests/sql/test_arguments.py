@@ -66,6 +66,7 @@ SAMPLES = {
     "agent": "'cardio'",
     "agent_id": "'cardio'",
     "agent_tier": "'tier_1'",
+    "arguments": "'{}'",
     "asked": "'[]'",
     "asks": "'[]'",
     "batch_size": "10",
@@ -73,7 +74,10 @@ SAMPLES = {
     "budget_id": "(select max(id) from budget_limits)",
     "by": "'model'",
     "calls": "'[]'",
+    "channel": "'alerts'",
+    "channels": "'[\"alerts\"]'",
     "date": "current_date - 1",
+    "day": "31",
     "days": "7",
     "delivered": "true",
     "drop_rows": "false",
@@ -84,7 +88,10 @@ SAMPLES = {
     "dry_run": "false",
     "end_time": "now()",
     "entities": """'{"user": "u-1"}'""",
+    "email": "'u-1@acme.example'",
     "entity": "'u-1'",
+    "every": "'month'",
+    "everybody": "true",
     "expected": "'[]'",
     "file": "'calls.parquet'",
     "first_month": "current_date",
@@ -93,6 +100,7 @@ SAMPLES = {
     "held": "1",
     "histogram": "vital_private.latency_of(200)",
     "holder": "'p-1'",
+    "hour": "7",
     "hour_start": "date_trunc('hour', now())",
     "hours": "48",
     "ids": "'[1]'",
@@ -113,6 +121,7 @@ SAMPLES = {
     "period": "'month'",
     "price": """'{"model": "mine", "input_usd_per_mtok": "1"}'""",
     "prices": "'[]'",
+    "problem": "'HTTP 500'",
     "project_id": "'acme'",
     "raise_": """'{"entity_type": "user", "entity_id": "u-1", "raise_by": "9"}'""",
     "report": "'models'",
@@ -127,12 +136,15 @@ SAMPLES = {
     "solution_id": "'plan'",
     "table_name": "'cost_alerts'",
     "keep": "'1 year'",
+    "taken": "'[1]'",
     "tenant_id": "'acme'",
     "timezone": "'UTC'",
     "total_cost": "'1'",
     "turns": "'[]'",
     "until": "now()",
     "user_id": f"'{ALICE}'",
+    "users": f"array['{ALICE}']",
+    "weekday": "5",
     "whom": "'u-1'",
     "workflow_id": "'intake'",
 }
@@ -141,7 +153,15 @@ SAMPLES = {
 SAMPLES_OF = {
     ("usage_by_v1", "by"): "array['model']",
     ("add_resource_price_v1", "price"): """'{"cost_type": "compute", "unit_price": "0.5"}'""",
-}
+    ("names_v1", "organizations"): "array['acme']",
+    ("ask_for_report_v1", "asks"): "'my_memberships'",
+    **{
+        (function, "report"): "(select min(id) from saved_reports)"
+        for function in (
+            "ask_for_report_v1", "claim_report_v1", "schedule_report_v1", "settle_report_v1", "unschedule_report_v1",
+        )
+    },
+}  # fmt: skip
 
 # What differs from one call to the next: the database's clock goes on inside a transaction, and tables grow.
 PASSING = re.compile(r"'now': '[^']*'|'bytes': \d+")

@@ -7,6 +7,7 @@ program is started, or what it imports, start it by `subprocess`.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -79,6 +80,8 @@ def _serve() -> None:
     """Fork for each line that asks for it, and answer with the exit code; the fork returns from here when it has run."""
     for module in _IMPORTED:
         importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # else each fork looks through all of it, and at its end several times
     # Not sys.stdin and sys.stdout, which become the fork's own.
     with os.fdopen(os.dup(0), encoding="utf-8") as asking, os.fdopen(os.dup(1), "w", encoding="utf-8") as answering:
         while line := asking.readline():

@@ -16,11 +16,15 @@ logger = logging.getLogger("vital_tracking.budgets")
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A message to people: a title of one line, plain text, and `urgent`: a limit was reached."""
+    """A message to people: a title of one line, plain text, and `urgent`: a limit was reached.
+
+    Of a report the text is Markdown, and `html` the same for services that show that, such as mail.
+    """
 
     title: str
     body: str
-    urgent: bool
+    urgent: bool = False
+    html: str = ""
 
 
 _LISTED: Final = 20

@@ -38,27 +38,35 @@ _HTTP_STATUS: Final = re.compile(r"\berror[=:]\s?([1-5]\d\d)\b")
 class AlertService:
     """The service that an alert URL names, such as Slack or a mail server. Messages show its `name` alone.
 
-    The URL is number `number` of `count`. Raises SettingsError where apprise cannot use it, MissingExtra where apprise is not
-    installed. `troubled`: the log says that nothing can be sent to it.
+    The URL is number `number` of `count` that `variable` holds. Raises SettingsError where apprise cannot use it, MissingExtra
+    where apprise is not installed. `troubled`: the log says that nothing can be sent to it.
     """
 
-    def __init__(self, url: SecretStr, number: int, count: int) -> None:
-        place = f"alert URL {number} of {count}"
-        self._apprise, self._sender, service_name = _open(url, place)
+    def __init__(self, url: SecretStr, number: int, count: int, variable: str = "VITAL_ALERT_URLS") -> None:
+        place = f"{'alert' if variable == 'VITAL_ALERT_URLS' else 'channel'} URL {number} of {count}"
+        self._apprise, self._sender, service_name = _open(url, place, variable)
         self.name = f"{place} ({service_name})"
         self.troubled = False
 
     def send(self, notification: Notification) -> tuple[bool, str | None]:
         """Send a notification; whether it was taken, and else what is known of the reason: an HTTP status or an error's class."""
-        types = self._apprise.NotifyType
+        types, formats = self._apprise.NotifyType, self._apprise.NotifyFormat
+        kind, body, body_format = types.WARNING, notification.body, formats.TEXT
+        if notification.html:
+            # Said to be in the service's own format, so that apprise leaves it as it is: Markdown is text, too. Since apprise 2
+            # a service has several.
+            service = self._sender[0]
+            kind = types.INFO
+            body_format = service.resolve_format() if hasattr(service, "resolve_format") else service.notify_format
+            body = notification.html if body_format == formats.HTML else notification.body
         with _silenced() as statuses:
             try:
                 took = bool(
                     self._sender.notify(
                         title=notification.title,
-                        body=notification.body,
-                        notify_type=types.FAILURE if notification.urgent else types.WARNING,
-                        body_format=self._apprise.NotifyFormat.TEXT,
+                        body=body,
+                        notify_type=types.FAILURE if notification.urgent else kind,
+                        body_format=body_format,
                     )
                 )
             except Exception as error:  # noqa: BLE001 - whatever a service of apprise raises
@@ -67,14 +75,14 @@ class AlertService:
         return took, statuses[-1] if statuses else None
 
 
-def _open(url: SecretStr, place: str) -> tuple[Any, Any, str]:
+def _open(url: SecretStr, place: str, variable: str) -> tuple[Any, Any, str]:
     """apprise, a sender to the URL, and the name of its service."""
     with _silenced(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some of its services import what is deprecated
         try:
             apprise = importlib.import_module("apprise")
         except ImportError:
-            raise MissingExtra("alerts", "Sending alerts to VITAL_ALERT_URLS") from None
+            raise MissingExtra("alerts", f"Sending to {variable}") from None
         asset = _asset(apprise)
         try:
             service = apprise.Apprise.instantiate(url.get_secret_value().strip(), asset=asset)
@@ -85,7 +93,7 @@ def _open(url: SecretStr, place: str) -> tuple[Any, Any, str]:
             sender.add(service)
             return apprise, sender, str(service.service_name)
     raise SettingsError(
-        "VITAL_ALERT_URLS",
+        variable,
         f"holds one that apprise cannot use: {place}",
         "One looks like slack://token/token/token, mailto://user:password@host or json://host/path; "
         "see https://appriseit.com/services/.",
@@ -94,7 +102,7 @@ def _open(url: SecretStr, place: str) -> tuple[Any, Any, str]:
 
 def _asset(apprise: Any) -> Any:
     """Settings of apprise: no threads of its own, and so no time limit of its own either."""
-    names = {"app_id": "vital_tracking", "app_desc": "Budget alerts of vital_tracking", "async_mode": False}
+    names = {"app_id": "vital_tracking", "app_desc": "Alerts and reports of vital_tracking", "async_mode": False}
     try:
         return apprise.AppriseAsset(**names, service_timeout=0)
     except Exception:  # noqa: BLE001 - before 2.0 there was no time limit to switch off

@@ -6,7 +6,6 @@ calling thread, `run_async` without holding up the event loop.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import threading
@@ -119,6 +118,8 @@ class Sleep:
 
     async def suspend(self) -> None:
         """Wait while the event loop goes on."""
+        import asyncio  # where an event loop runs it is there; who has none need not load it
+
         await asyncio.sleep(self.seconds)
 
 
@@ -247,6 +248,8 @@ class _AnswerWait:
         self.pending.done.wait(self.seconds)
 
     async def suspend(self) -> None:
+        import asyncio
+
         loop, done = asyncio.get_running_loop(), asyncio.Event()
         self.pending.call_when_done(lambda: loop.call_soon_threadsafe(done.set))
         with suppress(TimeoutError):

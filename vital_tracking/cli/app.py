@@ -72,6 +72,10 @@ COMMANDS: Final = {
     "budgets": ("budgets.command:app", "Budgets: what may be spent, by whom, and what happens at the limit."),
     "members": ("members:app", "Members of organizations: who sees what of it, and who may change that."),
     "alerts": ("budgets.alerts:app", "Alerts: thresholds of budgets that were crossed."),
+    "reports": (
+        "reports.command:app",
+        "Saved reports: what they say, and sending them by mail or chat on a schedule.",
+    ),
     "spool": (
         "spool.command:app",
         "The spool: calls on disk until the database has them, and rows that the database refused.",

@@ -9,7 +9,9 @@ import typer
 
 from vital_tracking.cli.render.session import opened
 from vital_tracking.errors import MissingExtra
+from vital_tracking.ids import new_id
 from vital_tracking.queries.health import database_time
+from vital_tracking.settings import Settings
 
 
 def dashboard(
@@ -23,7 +25,8 @@ def dashboard(
 ) -> None:
     """Show what was spent, by whom and on what, in the browser.
 
-    The link that is printed works once and lets you read everything. Ctrl-C ends it.
+    The link that is printed works once and lets you read everything. Ctrl-C ends it. While it runs it sends the reports that are
+    due, where this machine has channels: vital-tracking reports schedule --help
 
     \b
     Examples:
@@ -32,6 +35,7 @@ def dashboard(
     """
     try:
         from vital_tracking.web.app import create_app
+        from vital_tracking.web.mail.sending import Channels, Mailer
         from vital_tracking.web.operator import OperatorLink
         from vital_tracking.web.serving import DEFAULT_PORT, address, check_host, listen, serve
         from vital_tracking.web.settings import WebSettings, is_loopback
@@ -41,7 +45,9 @@ def dashboard(
         raise MissingExtra("web", "The dashboard") from None
     web = WebSettings.from_env()
     check_host(host, web)
-    with opened() as store:
+    settings = Settings.from_env()
+    channels = Channels(settings.channels)
+    with opened(settings) as store:
         database_time(store)  # what is wrong with the database is said here, and not by every page
         link = OperatorLink() if is_loopback(host) else None
         app = create_app(store, web=web, operator=link)
@@ -55,7 +61,11 @@ def dashboard(
             if not no_open:
                 webbrowser.open(shown)
 
+        mailer = Mailer(store, channels, f"dashboard {new_id()}", web.public_url) if channels.names else None
         try:
             serve(app, listening, begun)
         except KeyboardInterrupt:
             typer.echo("")
+        finally:
+            if mailer is not None:
+                mailer.close()

@@ -128,6 +128,7 @@ def _stop(budget: BudgetLimit) -> dict[str, object]:
         "period": "day",
         "limit": str(budget["daily_limit"]),
         "spent": str(budget["daily_limit"]),
+        "needed": "0.02",
     }
 
 

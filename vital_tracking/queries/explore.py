@@ -106,7 +106,8 @@ class Explored:
     """An answer: a row for each group with its dimensions and measures, and what all of them come to.
 
     `rows` may be fewer than `groups`, as many as there are; `total` counts all. A row of what `top` left out has `others` True.
-    `source` is the aggregation that it comes from, or `calls`. `names` has the newest names of agents and steps, by their ids.
+    `source` is the aggregation that it comes from, or `calls`. `names` has the newest names of agents and steps, by their ids;
+    `queries.names.with_names` adds those of users and organizations.
     """
 
     since: datetime
@@ -159,6 +160,12 @@ def explore(
         rows=[_typed(row) for row in answer["rows"]],
         names=answer["names"],
     )
+
+
+def usage_version(store: Store, since: datetime) -> str:
+    """A text that is another one as soon as usage since then has changed, or members or budgets, of what the asker may see."""
+    version: str = store.call("usage_version_v1", since=since)
+    return version
 
 
 def each_day(found: Explored, period: Period) -> list[Mapping[str, Any]]:

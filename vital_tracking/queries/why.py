@@ -5,15 +5,28 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from decimal import ROUND_UP, Decimal
+from typing import Final
 
 from vital_tracking.alerts.wording import entity, local_time, period_now, spent_text, used
 from vital_tracking.core.amounts import amount_text
+from vital_tracking.queries.answers import typed
 from vital_tracking.queries.budgets import BlockedBy, BlockedCall, would_pass
+from vital_tracking.queries.calls import StoredCall
+
+_STEPS: Final = {"cost_usd": Decimal("0.01")}
 
 
 def why_blocked(call: BlockedCall) -> Iterator[str]:
     """What stopped a call, as it was at that moment, in sentences."""
-    by: BlockedBy = call["blocked_by"] or {}
+    yield from _stopped_by(call["blocked_by"] or {})
+
+
+def why_stored(call: StoredCall) -> str:
+    """The same of a blocked call as it is stored, in one line."""
+    return " ".join(_stopped_by(typed(BlockedBy, call["blocked_by"] or {})))
+
+
+def _stopped_by(by: BlockedBy) -> Iterator[str]:
     if not by:
         yield "Which budget stopped it was not noted."
         return
@@ -49,8 +62,9 @@ def what_mends(call: BlockedCall) -> Iterator[str]:
     if call["limit_amount"] is not None and call["spent"] is not None:
         ends = f"; it ends {local_time(call['ends_at'], stored['timezone'])}" if call["ends_at"] else ""
         yield f"The window that runs now: {spent_text(call['spent'], call['limit_amount'], metric)} {used(metric)}{ends}."
-    more = by["needed"].quantize(Decimal("0.01") if metric == "cost_usd" else Decimal(1), rounding=ROUND_UP)
-    command = ["vital-tracking", "budgets", "raise", by["entity_type"], shlex.quote(by["entity_id"]), f"+{more:f}"]
+    needed = by.get("needed")
+    more = "AMOUNT" if needed is None else f"{needed.quantize(_STEPS.get(metric, Decimal(1)), rounding=ROUND_UP):f}"
+    command = ["vital-tracking", "budgets", "raise", by["entity_type"], shlex.quote(by["entity_id"]), f"+{more}"]
     if metric != "cost_usd":
         command += ["--metric", metric]
     if stored["organization_id"] and by["entity_type"] != "organization":

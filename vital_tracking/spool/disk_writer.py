@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -362,6 +362,9 @@ class SpoolWriter:
 
 
 def _in_event_loop() -> bool:
+    asyncio = sys.modules.get("asyncio")  # who has an event loop has it
+    if asyncio is None:
+        return False
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -21,7 +21,9 @@ from vital_tracking.web.same_origin import check_same_origin
 from vital_tracking.web.sessions import end_session, keep_session
 from vital_tracking.web.supabase_auth import SignInFailed
 
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
+
 _LONGEST: Final = 255
 _SEE_OTHERS: Final = ("admin", "auditor")
 
@@ -49,7 +51,7 @@ async def identity(
     with_parts = parts(request)
     who = await _recognised(request, with_parts)
     request.state.vital_identity = who
-    if who.by_cookie and request.method not in _SAFE:
+    if who.by_cookie and request.method not in SAFE:
         check_same_origin(request, with_parts.settings)
     if who.kind is Kind.user and who.subject is not None:
         await with_parts.limits.count(who.subject)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import QueryParams
 
 from vital_tracking.queries.explore import ANY, DIMENSIONS, TIMES, Filters, Period
 from vital_tracking.queries.runs import RUN_FILTERS
@@ -30,7 +31,7 @@ _LONGEST: Final = 3660
 _MOST_VALUES: Final = 100
 _LONGEST_VALUE: Final = 512
 _TIME: Final = ("days", "since", "until", "timezone", "grain")
-_OWN: Final = ("measure", "by", "then", "q", "unpriced", "nested")
+_OWN: Final = ("measure", "by", "then", "variants", "q", "unpriced", "nested")
 PARAMETERS: Final = frozenset((*_TIME, *_OWN, *FILTERED))
 """All parameters of pages, beside `metadata.KEY`."""
 
@@ -110,8 +111,7 @@ def asked(
     grain: Annotated[Literal["hour", "day", "week", "month"], Query(description="The steps of series.")] = "day",
 ) -> Asked:
     """What the request asks for; RequestValidationError names the parameter that cannot be used."""
-    if timezone not in available_timezones():
-        raise _wrong("timezone", "is no time zone; use an IANA name such as Europe/Berlin", timezone)
+    _check_zone(timezone)
     today = datetime.now(UTC).astimezone(ZoneInfo(timezone)).date()
     if since is None and until is None:
         period = Period.last_days(days or DAYS, timezone=timezone)
@@ -128,14 +128,37 @@ def asked(
     given, own = (
         {name: request.query_params[name] for name in names if name in request.query_params} for names in (_TIME, _OWN)
     )
-    return Asked(period, grain, _filters(request), given, own)
+    return Asked(period, grain, _filters(request.query_params), given, own)
 
 
-def _filters(request: Request) -> dict[str, tuple[str | None, ...]]:
+def asked_before(pairs: Sequence[tuple[str, str]], moment: datetime) -> Asked:
+    """What a saved report asks at a moment: its days are whole ones, and the last of them is the one before the moment.
+
+    RequestValidationError or ValueError where a parameter of it cannot be used.
+    """
+    query = QueryParams([*pairs])
+    timezone = query.get("timezone", "UTC")
+    _check_zone(timezone)
+    yesterday = moment.astimezone(ZoneInfo(timezone)).date() - timedelta(days=1)
+    last = date.fromisoformat(query["until"]) if "until" in query else yesterday
+    days = min(max(int(query.get("days", DAYS)), 1), MOST_DAYS)
+    first = date.fromisoformat(query["since"]) if "since" in query else last - timedelta(days=days - 1)
+    first = max(min(first, last), last - timedelta(days=_LONGEST - 1))
+    given = {"since": str(first), "until": str(last), "timezone": timezone}
+    own = {name: query[name] for name in _OWN if name in query}
+    return Asked(Period.of_days(first, last, timezone=timezone), "day", _filters(query), given, own)
+
+
+def _check_zone(timezone: str) -> None:
+    if timezone not in available_timezones():
+        raise _wrong("timezone", "is no time zone; use an IANA name such as Europe/Berlin", timezone)
+
+
+def _filters(query: QueryParams) -> dict[str, tuple[str | None, ...]]:
     found: dict[str, tuple[str | None, ...]] = {}
-    for name in request.query_params:
+    for name in query:
         if name in FILTERED or name.startswith(METADATA):
-            values = request.query_params.getlist(name)
+            values = query.getlist(name)
             if len(name) > 80 or len(values) > _MOST_VALUES or any(len(value) > _LONGEST_VALUE for value in values):
                 raise _wrong(name[:80], "has too many values, or too long ones", len(values))
             if any("\x00" in value for value in (name, *values)):

@@ -52,8 +52,7 @@ def percent(value: Decimal | float | None) -> str:
         return "<\N{NARROW NO-BREAK SPACE}0.1\N{NO-BREAK SPACE}%"
     if rounded == 100 and exact < 100:
         return ">\N{NARROW NO-BREAK SPACE}99.9\N{NO-BREAK SPACE}%"
-    text = f"{rounded:f}".removesuffix(".0")
-    return f"{text}\N{NO-BREAK SPACE}%"
+    return f"{rounded:f}\N{NO-BREAK SPACE}%"
 
 
 def duration(milliseconds: Decimal | float | None) -> str:

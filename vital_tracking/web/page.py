@@ -14,7 +14,22 @@ from vital_tracking.web import numbers
 from vital_tracking.web.csv import csv_lines
 
 UnitName: TypeAlias = Literal[
-    "text", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag", "command", "meter", "amount", "prose"
+    "text",
+    "id",
+    "usd",
+    "calls",
+    "tokens",
+    "percent",
+    "ms",
+    "day",
+    "moment",
+    "flag",
+    "command",
+    "meter",
+    "amount",
+    "prose",
+    "of_row",
+    "change",
 ]
 Row: TypeAlias = Mapping[str, Any]
 
@@ -25,6 +40,7 @@ _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
     "percent": numbers.percent,
     "meter": numbers.percent,
     "ms": numbers.duration,
+    "change": numbers.change_text,
 }
 
 
@@ -32,8 +48,9 @@ _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
 class Column:
     """A column: the field of a row that it shows, its heading, its unit, and where a cell leads (None: nowhere).
 
-    An `amount` is one in the row's `metric`, `prose` is shown whole. `none` is what stands where a text has no value. `about`
-    is said where the heading is pointed at.
+    An `amount` is one in the row's `metric`, what is `of_row` in the row's `unit`, `prose` is shown whole, an `id` is cut. `none`
+    is what stands where a text has no value. `about` is said where the heading is pointed at. A `rare` column is shown where some
+    row has something in it.
     """
 
     name: str
@@ -42,19 +59,21 @@ class Column:
     link: Callable[[Row], str | None] | None = None
     none: str = numbers.NOTHING
     about: str = ""
+    rare: bool = False
 
     @property
     def is_number(self) -> bool:
         """Whether its cells are aligned as numbers."""
-        return self.unit in _WRITTEN or self.unit == "amount"
+        return self.unit in _WRITTEN or self.unit in ("amount", "of_row")
 
     def text(self, row: Row) -> str:
         """What a cell shows."""
         value = row.get(self.name)
         if value is None:
             return self.none
-        if self.unit in _WRITTEN:
-            return _WRITTEN[self.unit](value)
+        unit = row["unit"] if self.unit == "of_row" else self.unit
+        if unit in _WRITTEN:
+            return _WRITTEN[unit](value)
         if self.unit == "amount":
             return numbers.usd(value) if row["metric"] == "cost_usd" else f"{numbers.count(value)} {row['metric']}"
         if self.unit == "moment" and isinstance(value, datetime):
@@ -62,6 +81,11 @@ class Column:
         if isinstance(value, date):
             return value.isoformat()
         return str(value)
+
+    def places(self, row: Row) -> int:
+        """How many digits a cell shows after the point."""
+        _, _, digits = self.text(row).partition(".")
+        return len(digits) if digits.isdecimal() else 0
 
     def value(self, row: Row) -> Any:
         """What a cell holds; of a flag its words, without how they are coloured."""
@@ -77,7 +101,8 @@ class Column:
 class Chart:
     """How a part is drawn: `x` and `y` are columns of its table, `series` the column that tells lines or bars apart.
 
-    Kinds: `bars`, `lines`, `area`, `doughnut`, `heatmap` (then `series` is the other axis). `stacked` piles series up.
+    Kinds: `bars`, `lines`, `area`, `doughnut`, `heatmap` (then `series` is the other axis). `stacked` piles series up; `ahead` is
+    the one of `y` that is not there yet.
     """
 
     kind: Literal["bars", "lines", "area", "doughnut", "heatmap"]
@@ -86,13 +111,15 @@ class Chart:
     series: str | None = None
     stacked: bool = False
     horizontal: bool = False
+    ahead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of a page: what it shows in a title and a sentence, its rows, the chart of them, what is said of none.
 
-    `total` is a last row. `more` says how many rows are not shown, `wide` takes the page's whole width.
+    `total` is a last row. `more` says how many rows are not shown, `leads` where all are, as its words and its address. It takes
+    a `span` of the page's width, or all of it (`wide`).
     """
 
     id: str
@@ -104,8 +131,25 @@ class Part:
     empty: str = "No calls in this time."
     total: Row | None = None
     more: str = ""
+    leads: tuple[str, str] | None = None
     wide: bool = False
     sortable: bool = True
+    span: Literal["half", "third", "two-thirds"] = "half"
+
+    @property
+    def shown(self) -> list[Column]:
+        """The columns of the page's table; a CSV has them all."""
+        return [one for one in self.columns if not one.rare or any(row.get(one.name) for row in self.rows)]
+
+    @property
+    def pads(self) -> dict[str, int]:
+        """How many digits after the point the amounts of a column have at most, so that their points can be aligned."""
+        rows = [*self.rows, *([self.total] if self.total else ())]
+        return {
+            one.name: max((one.places(row) for row in rows), default=0)
+            for one in self.shown
+            if one.unit in ("usd", "amount")
+        }
 
     def csv(self) -> Iterator[str]:
         """The rows as CSV, a line at a time, with all digits; no spreadsheet runs a cell as a formula."""

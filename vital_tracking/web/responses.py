@@ -106,7 +106,7 @@ def _conditional(response: Response, request: Request) -> Response:
     compared = getattr(response, "compared", None) or bytes(response.body)
     tag = f'W/"{hashlib.blake2b(compared, digest_size=12).hexdigest()}"'
     response.headers["ETag"] = tag
-    if _matches(request.headers.get("if-none-match"), tag):
+    if matches(request.headers.get("if-none-match"), tag):
         return not_modified(response)
     return _compressed(response, request)
 
@@ -139,7 +139,7 @@ def not_modified(response: Response) -> Response:
     return empty
 
 
-def _matches(wanted: str | None, tag: str) -> bool:
+def matches(wanted: str | None, tag: str) -> bool:
     """Whether If-None-Match names a tag, as RFC 9110 compares them: weakly."""
     if wanted is None:
         return False

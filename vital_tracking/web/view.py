@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from vital_tracking.queries.explore import TIMES, Explored, Filters, Period, explore
+from vital_tracking.queries.names import with_names
 from vital_tracking.stores import Store
 from vital_tracking.web.asked import Asked
 from vital_tracking.web.page import Part, Row
@@ -53,8 +54,8 @@ class View:
         top: int | None = None,
         rows: int = 1000,
     ) -> Explored:
-        """What was asked, by some dimensions; `filters` add to those asked for."""
-        return explore(
+        """What was asked, by some dimensions, with the names of users and organizations; `filters` add to those asked for."""
+        found = explore(
             self.store,
             period or self.asked.period,
             by=by,
@@ -64,6 +65,7 @@ class View:
             top=top,
             rows=rows,
         )
+        return with_names(self.store, found)
 
     def path(self, page: str) -> str:
         """The path of a page or of anything else of the application."""

@@ -85,8 +85,8 @@ def lines_part(lines: list[AuditLine]) -> Part:
             Column("did", "Did", "flag"),
             Column("what", "To what"),
             Column("organization_id", "Organization"),
-            Column("which", "Which"),
-            Column("changed", "Before and after"),
+            Column("which", "Which", "prose"),
+            Column("changed", "Before and after", "prose"),
             Column("application", "By"),
         ],
         [
@@ -95,7 +95,8 @@ def lines_part(lines: list[AuditLine]) -> Part:
                 "who": line["actor"] or (None if line["database_role"] == "service_role" else line["database_role"]),
                 "did": (_COLOURS.get(line["operation"], "ok"), line["operation"]),
                 "which": ", ".join(str(value) for value in line["key"].values() if value is not None) or None,
-                "changed": "; ".join(_change(name, value) for name, value in line["changes"].items()) or None,
+                "changed": "; ".join(_change(name, value, line["operation"]) for name, value in line["changes"].items())
+                or None,
             }
             for line in lines
         ],
@@ -105,8 +106,10 @@ def lines_part(lines: list[AuditLine]) -> Part:
     )
 
 
-def _change(name: str, value: Any) -> str:
+def _change(name: str, value: Any, operation: str) -> str:
     if isinstance(value, list) and len(value) == 2:
+        if operation == "insert" and value[0] is None:
+            return f"{name}: {value[1]}"
         before, after = ("nothing" if one is None else str(one) for one in value)
         return f"{name}: {before} \N{RIGHTWARDS ARROW} {after}"
     return f"{name}: {value if isinstance(value, str) else json.dumps(value)}"

@@ -228,7 +228,7 @@ def _form(
         return Page(
             "budgets",
             f"Budget {budget['id']}" if budget else "New budget",
-            f"{sentence(budget)}." if budget else "Who may spend how much, and what happens at the limit.",
+            sentence(budget) if budget else "Who may spend how much, and what happens at the limit.",
             cards=cards,
             parts=[*previewed, *(_about(view, budget) if budget else ())],
             crumbs=[("Budgets", view.path("budgets"))],
@@ -277,7 +277,7 @@ def _removal(
         return Page(
             "budgets",
             f"Remove budget {budget['id']}?",
-            f"{sentence(budget)}. From then on nothing of this is checked; its windows go, its alerts and the calls stay.",
+            f"{sentence(budget)} From then on nothing of this is checked; its windows go, its alerts and the calls stay.",
             crumbs=[
                 ("Budgets", view.path("budgets")),
                 (f"Budget {budget['id']}", view.path(f"budgets/{budget['id']}")),

@@ -16,10 +16,11 @@ from vital_tracking.queries import budgets as queries
 from vital_tracking.queries.alerts import recent_alerts
 from vital_tracking.queries.budgets import BudgetWindow
 from vital_tracking.queries.outlook import outlooks
+from vital_tracking.web import numbers
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.asked import AskedParameters
 from vital_tracking.web.identity import Identity
-from vital_tracking.web.page import Column, Page, Part, Row
+from vital_tracking.web.page import Card, Column, Page, Part, Row
 from vital_tracking.web.pages.common import administered
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.route import page_router
@@ -95,20 +96,37 @@ def windows_part(view: View, windows: Sequence[BudgetWindow], now: datetime) -> 
             Column("used", "Used", "meter", none="no limit"),
             Column("limit_amount", "Limit", "amount"),
             Column("spent", "Spent", "amount", link=calls),
-            Column("granted", "Held", "amount", about="Set aside for calls under way"),
+            Column("granted", "Held", "amount", about="Set aside for calls under way", rare=True),
             Column("remaining", "Remaining", "amount"),
             Column("reached_at", "Reached at (UTC)", "moment", none="not foreseen"),
             Column("ends_at", "Ends (UTC)", "moment", none="never"),
             Column("at_limit", "At the limit", link=blocked, about="Leads to the calls that were blocked"),
-            Column("shadow", "Shadow said", about="What a budget that only watches would have done"),
+            Column("shadow", "Shadow said", about="What a budget that only watches would have done", rare=True),
         ],
         rows, empty="No window runs: each begins with the first call that its budget counts.", wide=True,
     )  # fmt: skip
 
 
-def fullest_part(view: View) -> Part:
+def fullest(view: View) -> list[Row]:
+    """The windows that are fullest."""
+    return [_row(row) for row in queries.windows(view.store, limit=_FULLEST)]
+
+
+def fullest_card(view: View, rows: Sequence[Row]) -> list[Card]:
+    """The window that is next to its limit, where one runs."""
+    return [
+        Card(
+            "Fullest budget",
+            numbers.percent(row["used"]),
+            note=f"{row['whose']}, {row['period']}: {row['at_limit']}",
+            link=view.path(f"budgets/{row['budget_id']}"),
+        )
+        for row in rows[:1]
+    ]
+
+
+def fullest_part(view: View, rows: Sequence[Row]) -> Part:
     """The windows that are fullest, as far as a glance needs them."""
-    windows = queries.windows(view.store, limit=_FULLEST)
     columns = [
         Column("whose", "For", link=budget_link(view, "budget_id")),
         Column("period", "Period"),
@@ -118,8 +136,8 @@ def fullest_part(view: View) -> Part:
         Column("at_limit", "At the limit"),
     ]
     return Part(
-        "budgets", "The fullest budgets, as they are now", columns, [_row(row) for row in windows],
-        empty="No budget is being spent. Whoever administers an organization sets one under Limits.", wide=True,
+        "budgets", "The fullest budgets now", columns, rows,
+        empty="No budget is being spent. Whoever administers an organization sets one under Budgets.",
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -11,10 +11,12 @@ from uuid import UUID
 from vital_tracking.queries.budgets import blocked_calls
 from vital_tracking.queries.calls import StoredCall, place_of, usage_records
 from vital_tracking.queries.filters import Filters
+from vital_tracking.queries.names import names_of
 from vital_tracking.queries.why import what_mends, why_blocked
 from vital_tracking.web import numbers
 from vital_tracking.web.listed import LONGEST_SEARCH, calls_as_csv, calls_filters, checked_place
 from vital_tracking.web.page import Column, Page, Part, Row
+from vital_tracking.web.pages.common import user_columns
 from vital_tracking.web.view import View
 
 ROWS: Final = 100
@@ -40,17 +42,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
         "calls",
         "Which calls were made?",
         "Every call of this time, the newest first: who made it, for what, with which model, what it cost and how it ended.",
-        parts=[
-            Part(
-                "calls",
-                "Calls",
-                _columns(view),
-                [shown(call) for call in found],
-                empty="No call matches.",
-                wide=True,
-                sortable=False,
-            )
-        ],
+        parts=[calls_part(view, found)],
         template="calls.html",
         extra={
             "search": filters.search or "",
@@ -59,6 +51,20 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
             "newest": f"{view.path('calls')}?{view.asked.here()}" if after else None,
             "csv": f"{view.path('calls')}?{view.asked.here(format='csv', part='all')}",
         },
+    )
+
+
+def calls_part(view: View, found: Sequence[StoredCall]) -> Part:
+    """Calls as a table."""
+    users, rows = user_columns(view, [shown(call) for call in found])
+    return Part(
+        "calls",
+        "Calls",
+        _columns(view, users),
+        rows,
+        empty="No call matches.",
+        wide=True,
+        sortable=False,
     )
 
 
@@ -99,19 +105,16 @@ def shown(call: StoredCall) -> dict[str, Any]:
     }
 
 
-def _columns(view: View) -> list[Column]:
+def _columns(view: View, users: Sequence[Column]) -> list[Column]:
     def call_page(row: Row) -> str:
         return view.path(f"calls/{row['id']}")
-
-    def user(row: Row) -> str | None:
-        return None if row["user_id"] is None else view.to("users", user=row["user_id"])
 
     def run(row: Row) -> str | None:
         return None if row["service_run_id"] is None else view.run(row["service_run_id"])
 
     return [
         Column("created_at", "Began (UTC)", "moment", link=call_page),
-        Column("user_id", "User", link=user),
+        *users,
         Column("what", "For", link=run),
         Column("agent", "Agent"),
         Column("model", "Model"),
@@ -127,7 +130,8 @@ def _columns(view: View) -> list[Column]:
 
 _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Whom and what for": (
-        "organization_id", "user_id", "session_id", "service_type", "service_name", "service_run_id", "agent_id", "agent_name",
+        "organization", "organization_id", "user", "user_id", "session_id", "service_type", "service_name", "service_run_id",
+        "agent_id", "agent_name",
         "agent_tier", "agent_role", "workflow_id", "workflow_step", "workflow_step_name", "panel_id", "panel_position",
         "solution_id", "framework", "message_type",
     ),
@@ -145,7 +149,13 @@ _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 
 def one(view: View, call_id: UUID, found: StoredCall) -> Page:
     """A call with all that is known of it."""
-    facts: Mapping[str, Any] = found
+    user, organization = found["user_id"] or "", found["organization_id"] or ""
+    known = names_of(view.store, [user], [organization])
+    facts: dict[str, Any] = {
+        **found,
+        "user": known.user(user) if user in known.users else None,
+        "organization": known.organizations.get(organization),
+    }
     parts = [
         Part(
             heading.lower().replace(" ", "-"),

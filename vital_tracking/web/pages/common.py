@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from vital_tracking.queries.access import memberships
 from vital_tracking.queries.explore import DIMENSIONS, Explored, each_day
+from vital_tracking.queries.names import names_of
 from vital_tracking.queries.reports import cost_per_call
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web.identity import Identity
@@ -39,12 +40,16 @@ def measure_columns(link: Callable[[Row], str | None] | None = None) -> list[Col
     return [
         Column("calls", "Calls", "calls", link=link),
         Column("total_cost", "Cost", "usd", about="US dollars of priced calls"),
-        Column("cost_per_call", "A call", "usd", about="US dollars a priced call"),
+        Column("cost_per_call", "Per call", "usd", about="US dollars a priced call"),
         Column("total_tokens", "Tokens", "tokens"),
         Column("success_rate", "Success", "percent", about="Blocked calls were never made and do not count"),
         Column("average_latency_ms", "Latency", "ms", about="The mean of timed calls"),
         Column(
-            "unpriced_calls", "Unpriced", "calls", about="Calls whose model has no known price: they are in no cost"
+            "unpriced_calls",
+            "Unpriced",
+            "calls",
+            about="Calls whose model has no known price: they are in no cost",
+            rare=True,
         ),
     ]
 
@@ -76,6 +81,28 @@ def name_of(found: Explored, dimension: str) -> Callable[[Row], str]:
     return of
 
 
+def id_columns(found: Explored, dimensions: Sequence[str]) -> list[Column]:
+    """The ids of users and organizations that have names, to stand beside these: a name may change, and two may have the same."""
+    return [
+        Column(one, f"{one.capitalize()} id")
+        for one in ("user", "organization")
+        if one in dimensions and found.names.get(one)
+    ]
+
+
+def user_columns(view: View, rows: Sequence[Row]) -> tuple[list[Column], list[Row]]:
+    """The columns of `user_id` in a list, beside it the name where one is known; and its rows with the names in them."""
+
+    def user(row: Row) -> str | None:
+        return None if row["user_id"] is None else view.to("users", user=row["user_id"])
+
+    known = names_of(view.store, (row["user_id"] for row in rows))
+    if not known.users:
+        return [Column("user_id", "User", link=user)], list(rows)
+    named: list[Row] = [{**row, "user": row["user_id"] and known.user(row["user_id"])} for row in rows]
+    return [Column("user", "User", link=user), Column("user_id", "User id")], named
+
+
 def ranking(
     view: View,
     part_id: str,
@@ -88,6 +115,7 @@ def ranking(
     columns: Sequence[str] | None = None,
     note: str = "",
     wide: bool = False,
+    span: Literal["half", "third"] = "half",
     order_by: str = "total_cost",
     filters: Mapping[str, Sequence[str | None]] | None = None,
 ) -> Part:
@@ -105,6 +133,8 @@ def ranking(
         )
         for place, dimension in enumerate(dimensions)
     ]
+    if wide:
+        labels += id_columns(found, dimensions)
     measures = [*measure_columns(view.link("calls", *dimensions)), Column("share", "Share", "percent")]
     if columns is None and not wide and chart is None:
         columns = _FEW
@@ -120,6 +150,7 @@ def ranking(
         note=note,
         more=f"{hidden:,} more are not shown; the CSV of the calls has all." if hidden > 0 else "",
         wide=wide,
+        span=span,
         total={**with_rates(found.total), labels[0].name: "Total", "share": None}
         if len(shown) > 1 and chart is None
         else None,

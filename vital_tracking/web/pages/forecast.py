@@ -102,13 +102,12 @@ def _cards(found: Month) -> list[Card]:
 
 
 def _notices(ahead: Forecast) -> list[str]:
-    said = [_RESTS_ON.get(ahead["method"], "")]
-    if ahead["unpriced_calls"]:
-        said.append(
-            f"Not in it: {counted(int(ahead['unpriced_calls']), 'call')} of this month without a known price. "
-            "Set it with: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
-        )
-    return [one for one in said if one]
+    if not ahead["unpriced_calls"]:
+        return []
+    return [
+        f"Not in it: {counted(int(ahead['unpriced_calls']), 'call')} of this month without a known price. "
+        "Set it with: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
+    ]
 
 
 def _days(view: View, ahead: Forecast) -> Part:
@@ -133,8 +132,9 @@ def _days(view: View, ahead: Forecast) -> Part:
             Column("spent", "Spent", "usd"),
             Column("to_come", "To come", "usd", about="What the day, or the rest of today, will cost"),
         ],
-        rows,
-        Chart("bars", "day", ("spent", "to_come"), stacked=True),
+        rows if has_history(ahead) or ahead["spent"] else [],
+        Chart("bars", "day", ("spent", "to_come"), stacked=True, ahead="to_come"),
+        note=_RESTS_ON.get(ahead["method"], ""),
         wide=True,
         total={"day": "Month", "spent": ahead["spent"], "to_come": ahead["projected"] - ahead["spent"]},
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from datetime import date
+from importlib.metadata import version
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from vital_tracking.queries.calls import last_call_at
-from vital_tracking.queries.explore import DIMENSIONS
+from vital_tracking.queries.explore import DIMENSIONS, usage_version
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web import numbers
 from vital_tracking.web.asked import DAYS, Asked
@@ -18,10 +20,11 @@ from vital_tracking.web.cookies import read_cookie
 from vital_tracking.web.csv import csv_response
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Page
-from vital_tracking.web.pages.unseen import unseen
+from vital_tracking.web.pages.unseen import newest_seen, unseen
 from vital_tracking.web.parts import parts
 from vital_tracking.web.problems import Problem
 from vital_tracking.web.rendering import home
+from vital_tracking.web.responses import matches
 from vital_tracking.web.view import View
 
 THEME: Final = "vital_theme"
@@ -29,18 +32,24 @@ THEMES: Final = ("light", "dark")
 RANGES: Final = (7, 30, 90)
 """The times that are one click away, in days."""
 
+_ANEW_S: Final = 600
+_VERSION: Final = version("vital-tracking")
+
 NAVIGATION: Final = (
     (
-        "Spend",
+        "At a glance",
+        (("overview", "Overview", ""), ("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies")),
+    ),
+    (
+        "Spend by",
         (
-            ("overview", "Overview", ""),
+            ("organizations", "Organizations", "organizations"),
+            ("users", "Users", "users"),
             ("services", "Services", "services"),
             ("agents", "Agents", "agents"),
             ("models", "Models", "models"),
-            ("prices", "Prices", "prices"),
             ("frameworks", "Frameworks", "frameworks"),
-            ("users", "Users", "users"),
-            ("organizations", "Organizations", "organizations"),
+            ("tools", "Tools", "tools"),
         ),
     ),
     (
@@ -49,12 +58,11 @@ NAVIGATION: Final = (
             ("runs", "Runs", "runs"),
             ("workflows", "Workflows", "workflows"),
             ("panels", "Panels", "panels"),
-            ("tools", "Tools", "tools"),
+            ("calls", "Calls", "calls"),
+            ("explore", "Explore", "explore"),
         ),
     ),
-    ("Find", (("calls", "Calls", "calls"), ("explore", "Explore", "explore"))),
-    ("Budgets", (("budgets", "Limits", "budgets"), ("alerts", "Alerts", "alerts"))),
-    ("Watch", (("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies"))),
+    ("Control", (("budgets", "Budgets", "budgets"), ("alerts", "Alerts", "alerts"), ("prices", "Prices", "prices"))),
     (
         "House",
         (("organization", "Members", "organization"), ("audit", "Audit", "audit"), ("status", "Status", "status")),
@@ -63,18 +71,36 @@ NAVIGATION: Final = (
 """The pages: under which heading, by which name, at which path. First what people come for, last what keeps the house."""
 
 
-def answer(request: Request, who: Identity, store: Store, asked: Asked, build: Callable[[View], Page]) -> Response:
-    """A page as HTML, or one of its parts as CSV where the URL asks for that."""
+def answer(
+    request: Request,
+    who: Identity,
+    store: Store,
+    asked: Asked,
+    build: Callable[[View], Page],
+    *,
+    of_usage: bool = False,
+) -> Response:
+    """A page as HTML, or one of its parts as CSV where the URL asks for that.
+
+    One that is `of_usage` shows usage, members and budgets alone: where the browser has it and none of these has changed, it
+    is told so, and the page is not made.
+    """
     root = home(request).rstrip("/")
     if request.query_params.get("format") == "csv":
         part = request.query_params.get("part")
         return _csv(build(View(store, asked, root, part or "")), part)
+    headers = {}
+    if of_usage:  # before the page: what changes meanwhile is then seen the next time
+        headers["ETag"] = tag = _tag(request, who, asked, usage_version(store, asked.period.before().since))
+        if matches(request.headers.get("if-none-match"), tag):
+            return Response(status_code=304, headers=headers)
     page = build(View(store, asked, root))
     theme = read_cookie(request, THEME)
-    return parts(request).rendering.page(
+    response = parts(request).rendering.page(
         request,
         page.template,
         page=page,
+        tab=_tab(page),
         asked=asked,
         root=root,
         numbers=numbers,
@@ -86,6 +112,22 @@ def answer(request: Request, who: Identity, store: Store, asked: Asked, build: C
         **_range(asked),
         **_who(who),
     )
+    response.headers.update(headers)
+    return response
+
+
+def _tag(request: Request, who: Identity, asked: Asked, of_usage: str) -> str:
+    """What a page is made of: usage, who looks at what, how it is shown, and the time.
+
+    What changes with time alone, such as a forecast, is made anew every ten minutes; when these begin differs, so that not all
+    pages are made in the same one.
+    """
+    of_reader = (who.kind, str(who.subject), who.name, str(who.by_cookie), str(request.url))
+    shown = (read_cookie(request, THEME), str(newest_seen(request)), parts(request).rendering.digest, _VERSION)
+    begins = int.from_bytes(hashlib.blake2b("\0".join(of_reader).encode(), digest_size=4).digest()) % _ANEW_S
+    time = (str(asked.period), str(int(parts(request).clock() + begins) // _ANEW_S))
+    digest = hashlib.blake2b("\0".join((*of_reader, *shown, *time, of_usage)).encode(), digest_size=12)
+    return f'W/"{digest.hexdigest()}"'
 
 
 def _csv(page: Page, part_id: str | None) -> Response:
@@ -94,6 +136,12 @@ def _csv(page: Page, part_id: str | None) -> Response:
             return csv_response(part.csv(), f"{page.name}-{part.id}.csv")
     offered = ", ".join(part.id for part in page.parts)
     raise Problem(404, "no-such-part", "There is no such part", hint=f"This page has the parts {offered}.")
+
+
+def _tab(page: Page) -> str:
+    """How a tab of the browser is called: as the navigation calls the page, after the one thing that it is about."""
+    label = next((label for _, links in NAVIGATION for name, label, _ in links if name == page.name), page.title)
+    return f"{page.title} \N{MIDDLE DOT} {label}" if page.crumbs else label
 
 
 def _navigation(asked: Asked, root: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
@@ -137,9 +185,8 @@ def _days_text(first: date, last: date) -> str:
 def _fresh(store: Store) -> str:
     newest = last_call_at(store)
     if newest is None:
-        return "No call is recorded yet. Sums are kept with every call, so what is recorded is counted at once."
-    said = "Sums are kept with every call, so all that is recorded is counted."
-    return f"{said} The newest call began {numbers.moment(newest)} UTC."
+        return "No call is recorded yet; the first one is counted at once."
+    return f"Newest call: {numbers.moment(newest)} UTC. All that is recorded is counted."
 
 
 def _who(who: Identity) -> dict[str, Any]:

@@ -9,7 +9,16 @@ from fastapi import Depends, Form
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from vital_tracking.queries.members import ROLES, Member, add_member, change_member, members, remove_member
+from vital_tracking.queries.members import (
+    ROLES,
+    Member,
+    add_member,
+    change_member,
+    members,
+    name_member,
+    remove_member,
+)
+from vital_tracking.queries.names import Names, name_organization, names_of
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.access import Asker, Reader, reads
@@ -28,6 +37,8 @@ _MOST: Final = 1000
 _COLOURS: Final = {"admin": "ok", "auditor": "warn", "member": "quiet"}
 
 Id = Annotated[str, Form(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, Form(max_length=120, pattern=r"^[^\x00]*$")]
+Email = Annotated[str, Form(max_length=254, pattern=r"^[^\x00]*$")]
 
 
 @routes.get("/organization", name="vital-organization", dependencies=[Depends(reads("members"))])
@@ -43,17 +54,33 @@ def change(
     store: Reader,
     organization: Id,
     user: Id,
-    what: Annotated[Literal["add", "change", "remove"], Form()],
+    what: Annotated[Literal["add", "change", "name", "remove"], Form()],
     role: Annotated[Literal["member", "auditor", "admin"], Form()] = "member",
+    name: Name = "",
+    email: Email = "",
 ) -> Response:
-    """Add, change or remove a member, and go back to the page. What is refused is a page that says why."""
+    """Add, change, name or remove a member, and go back to the page. What is refused is a page that says why."""
     del who
     if what == "add":
-        add_member(store, organization, user, role)
+        add_member(store, organization, user, role, name=name, email=email)
+    elif what == "name":
+        name_member(store, organization, user, name=name, email=email)
     elif what == "change":
         change_member(store, organization, user, role)
     else:
         remove_member(store, organization, user)
+    return _back(request, organization)
+
+
+@routes.post("/organization/name", name="vital-name-organization")
+def name_whole(request: Request, who: Asker, store: Reader, organization: Id, name: Name = "") -> Response:
+    """Say what an organization is called, and go back to the page."""
+    del who
+    name_organization(store, organization, name)
+    return _back(request, organization)
+
+
+def _back(request: Request, organization: str) -> Response:
     return RedirectResponse(f"{home(request)}organization?{urlencode({'organization': organization})}", 303)
 
 
@@ -66,15 +93,17 @@ def page(view: View, who: Identity) -> Page:
     changeable = [name for name in organizations if may is None or name in may]
     if may is None and chosen and chosen not in changeable:
         changeable.append(chosen)  # an organization begins with its first member
+    known = names_of(view.store, organizations=organizations)
+    name = known.organizations.get(chosen) if chosen else None
     return Page(
         "organization",
-        chosen or "Who belongs to it?",
-        _lead(found, organizations),
+        f"{name} ({chosen})" if name else chosen or "Who belongs to it?",
+        _lead(found, [known.organization(one) for one in organizations]),
         cards=[
             Card(label, numbers.count(sum(one["role"] == role for one in found)))
             for role, label in (("admin", "Admins"), ("auditor", "Auditors"), ("member", "Members"))
         ],
-        parts=[_part(view, found)],
+        parts=[_part(view, found, known)],
         template="organization.html",
         of_time=False,
         extra={
@@ -82,6 +111,7 @@ def page(view: View, who: Identity) -> Page:
             "roles": ROLES,
             "changeable": [one for one in found if one["organization_id"] in changeable],
             "any": who.is_operator and not chosen,
+            "names": [(one, known.organizations.get(one, "")) for one in changeable],
         },
     )
 
@@ -93,21 +123,34 @@ def _lead(found: list[Member], organizations: list[str]) -> str:
     return f"The roles that you may see of {where}, as they stand now: {counted(len(found), 'person and role')}."
 
 
-def _part(view: View, found: list[Member]) -> Part:
+def _part(view: View, found: list[Member], known: Names) -> Part:
     def calls_of(row: Row) -> str:
         return view.to("users", user=row["user_id"], organization=row["organization_id"])
 
+    named = any(one["name"] or one["email"] for one in found)
+    called = [
+        Column("called", "User", link=calls_of),
+        Column("user_id", "User id"),
+        Column("email", "E-mail", about="Only admins are shown it"),
+    ]
     return Part(
         "members",
         "Members",
         [
-            Column("organization_id", "Organization", link=view.link("organization", "organization")),
-            Column("user_id", "User", link=calls_of),
+            Column("called_organization", "Organization", link=view.link("organization", "organization")),
+            *([Column("organization_id", "Organization id")] if known.organizations else []),
+            *(called if named else [Column("user_id", "User", link=calls_of)]),
             Column("shown", "Role", "flag"),
             Column("created_at", "Since (UTC)", "moment"),
         ],
         [
-            {**one, "organization": one["organization_id"], "shown": (_COLOURS.get(one["role"], "quiet"), one["role"])}
+            {
+                **one,
+                "organization": one["organization_id"],
+                "called_organization": known.organization(one["organization_id"]),
+                "called": one["name"] or one["email"] or one["user_id"],
+                "shown": (_COLOURS.get(one["role"], "quiet"), one["role"]),
+            }
             for one in found
         ],
         note="A member sees what is his own, an auditor all of the organization; an admin changes it, too.",

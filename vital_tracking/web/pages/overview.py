@@ -8,13 +8,14 @@ from decimal import Decimal
 from functools import cache, partial
 from typing import Any, Final, Literal
 
+from vital_tracking.queries.calls import last_call_at
 from vital_tracking.queries.explore import Explored
 from vital_tracking.queries.forecast import Forecast
 from vital_tracking.queries.reports import WEEKDAYS, month_end
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.page import Card, Chart, Column, Page, Part, Row
-from vital_tracking.web.pages.budgets import fullest_part
+from vital_tracking.web.pages.budgets import fullest, fullest_card, fullest_part
 from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
 from vital_tracking.web.view import View
 
@@ -41,12 +42,22 @@ _NOTHING: Final = Part(
     empty="No call was recorded in this time. Choose a longer one, or other filters.",
     wide=True,
 )
+_START: Final = Page(
+    "overview",
+    "Nothing is recorded yet",
+    "What is spent, by whom and on what stands here from the first call on that you may see.",
+    template="start.html",
+    of_time=False,
+)
 
 
 def page(view: View) -> Page:
     """The overview of a time."""
-    if view.part in _parts(view, None):
-        return Page("overview", "", "", parts=view.parts(_parts(view, None)))
+    full = cache(lambda: fullest(view))
+    if view.part in _parts(view, None, full):
+        return Page("overview", "", "", parts=view.parts(_parts(view, None, full)))
+    if last_call_at(view.store) is None:
+        return _START
     now = view.explore(measures=_TOTALS)
     before = view.explore(period=view.asked.period.before(), measures=_TOTALS)
     ahead = month_end(view.store, view.asked.period, view.asked.filters)
@@ -54,34 +65,36 @@ def page(view: View) -> Page:
         "overview",
         "What is spent, and on what?",
         _lead(now, view.asked.period.first_day, ahead),
-        cards=_cards(view, now, before),
-        parts=view.parts(_parts(view, ahead)) if now.total["calls"] else [_NOTHING],
+        cards=_cards(view, now, before, ahead, full),
+        parts=view.parts(_parts(view, ahead, full)) if now.total["calls"] else [_NOTHING],
         notices=notices(now.total),
     )
 
 
-def _parts(view: View, ahead: Forecast | None) -> dict[str, Callable[[], Part]]:
+def _parts(view: View, ahead: Forecast | None, full: Callable[[], list[Row]]) -> dict[str, Callable[[], Part]]:
     steps = cache(lambda: by_time(view, _COURSES))
     hours = cache(lambda: _hours(view))
     rank = partial(partial, ranking, view)
     # A budget counts what it counts, whatever the page is filtered by.
-    budgets = {} if view.asked.filters else {"budgets": lambda: fullest_part(view)}
-    # Whole widths between pairs of halves: what is spent, by what, by whom, then how much is done, and when, and how well.
+    budgets = {} if view.asked.filters else {"budgets": lambda: fullest_part(view, full())}
+    # What is spent and what stands in the way, on what and by whom; then how much is done, when, and how well.
     return {
         "cost": lambda: _cost_by_day(view, steps(), ahead),
         **budgets,
-        "services": rank("services", "Cost by service", "service", chart="doughnut"),
-        "models": rank("models", "Cost by model", "model", chart="bars", top=10),
-        "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10),
-        "providers": rank("providers", "Cost by provider", "provider", chart="doughnut", top=7),
+        "services": rank("services", "Cost by service", "service", chart="doughnut", span="third"),
+        "models": rank("models", "Cost by model", "model", chart="bars", top=10, span="third"),
+        "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10, span="third"),
         "users": rank("users", "The ten dearest users", "user", rows=10, wide=True),
         "calls": lambda: _by_step(view, "calls", f"Calls by {view.asked.grain}", _CALLS, "bars", steps()),
         "tokens": lambda: _by_step(view, "tokens", f"Tokens by {view.asked.grain}", _TOKENS, "bars", steps()),
-        "calls-by-service": rank("calls-by-service", "Calls by service", "service", chart="bars", order_by="calls"),
+        "providers": rank("providers", "Cost by provider", "provider", chart="doughnut", top=7, span="third"),
+        "frameworks": rank("frameworks", "Cost by framework", "framework", chart="doughnut", top=7, span="third"),
+        "calls-by-service": rank(
+            "calls-by-service", "Calls by service", "service", chart="bars", order_by="calls", span="third"
+        ),
         "hours": lambda: hours()[0],
-        "week": lambda: hours()[1],
         "latency": lambda: _latency(view, steps()),
-        "frameworks": rank("frameworks", "Cost by framework", "framework", chart="doughnut", top=7),
+        "week": lambda: hours()[1],
         "caches": lambda: _caches(view, steps()),
         "hits": lambda: _by_step(view, "hits", "Calls answered from a cache", _HITS, "area", steps()),
     }
@@ -114,7 +127,9 @@ def _lead(now: Explored, first: date, ahead: Forecast | None) -> str:
     )
 
 
-def _cards(view: View, now: Explored, before: Explored) -> list[Card]:
+def _cards(
+    view: View, now: Explored, before: Explored, ahead: Forecast | None, full: Callable[[], list[Row]]
+) -> list[Card]:
     total, was = with_rates(now.total), with_rates(before.total)
     users = total["active_users"]
     total["cost_per_user"] = now.total["total_cost"] / users if users else None
@@ -128,14 +143,30 @@ def _cards(view: View, now: Explored, before: Explored) -> list[Card]:
         return Card(label, write(total[name]), exact, note or f"before: {write(was[name])}", told, trend, good, link)  # type: ignore[arg-type]
 
     return [
-        card("Calls", "calls", numbers.count, link=view.keeping("calls")),
         card("Cost", "total_cost", numbers.usd, good="down", link=view.keeping("services")),
-        card("Cost a call", "cost_per_call", numbers.usd, good="down", link=view.keeping("models")),
+        *_month_end(view, ahead),
+        *([] if view.asked.filters else fullest_card(view, full())),
+        card("Calls", "calls", numbers.count, link=view.keeping("calls")),
         card("Active users", "active_users", numbers.count, good="up", link=view.keeping("users")),
-        card("Cost a user", "cost_per_user", numbers.usd, link=view.keeping("users")),
+        card("Cost per call", "cost_per_call", numbers.usd, good="down", link=view.keeping("models")),
+        card("Cost per user", "cost_per_user", numbers.usd, link=view.keeping("users")),
         card("Tokens", "total_tokens", numbers.compact, link=view.keeping("models")),
         card("Success rate", "success_rate", numbers.percent, good="up", link=view.to("calls", status="error")),
         card("Saved by caches", "cache_savings", numbers.usd, good="up", link=view.keeping("models")),
+    ]
+
+
+def _month_end(view: View, ahead: Forecast | None) -> list[Card]:
+    if ahead is None:
+        return []
+    return [
+        Card(
+            f"End of {ahead['days'][0][0]:%B}",
+            numbers.usd(ahead["projected"]),
+            numbers.usd_exact(ahead["projected"]),
+            note=f"{numbers.usd(ahead['low'])} to {numbers.usd(ahead['high'])}; so far {numbers.usd(ahead['spent'])}",
+            link=view.keeping("forecast"),
+        )
     ]
 
 
@@ -150,14 +181,26 @@ def _cost_by_day(view: View, rows: list[Row], ahead: Forecast | None) -> Part:
         rows,
         Chart("area", view.asked.grain, ("total_cost",)),
         note=note,
-        wide=True,
+        wide=bool(view.asked.filters),  # else it stands beside the budgets
     )
 
 
 def _by_step(
     view: View, part_id: str, title: str, column: Column, kind: Literal["bars", "area"], rows: list[Row]
 ) -> Part:
-    return Part(part_id, title, [time_column(view), column], rows, Chart(kind, view.asked.grain, (column.name,)))
+    return Part(
+        part_id,
+        title,
+        [time_column(view), column],
+        _told(rows, column.name),
+        Chart(kind, view.asked.grain, (column.name,)),
+        empty="None in this time.",
+    )
+
+
+def _told(rows: list[Row], *measures: str) -> list[Row]:
+    """The rows, unless none of them has anything to tell: then a sentence stands there, and no empty chart."""
+    return rows if any(row[name] for row in rows for name in measures) else []
 
 
 def _hours(view: View) -> list[Part]:
@@ -211,8 +254,9 @@ def _latency(view: View, rows: list[Row]) -> Part:
             Column("p95_latency_ms", "95th percentile", "ms"),
             Column("p99_latency_ms", "99th percentile", "ms"),
         ],
-        rows,
+        _told(rows, *_PERCENTILES),
         Chart("lines", grain, _PERCENTILES),
+        empty="No call of this time was timed.",
     )
 
 
@@ -225,6 +269,7 @@ def _caches(view: View, rows: list[Row]) -> Part:
             Column("cache_savings", "Saved", "usd"),
             Column("potential_cost", "Without caches", "usd"),
         ],
-        rows,
+        _told(rows, "cache_savings"),
         Chart("area", view.asked.grain, ("cache_savings",)),
+        empty="Caches saved nothing in this time.",
     )

@@ -9,16 +9,18 @@ from vital_tracking.web.pages import (
     budget,
     budgets,
     forecast,
+    forget,
     organization,
     prices,
     routes,
     saved,
     status,
     tools,
+    user,
 )
 
 _PAGES: Final = (
-    routes, saved, budgets, budget, alerts, forecast, anomalies, prices, organization, audit, status, tools,
+    routes, user, forget, saved, budgets, budget, alerts, forecast, anomalies, prices, organization, audit, status, tools,
 )  # fmt: skip
 ROUTERS: Final = tuple(pages.routes for pages in _PAGES)
 """The routes of all pages; a module of pages adds itself here."""

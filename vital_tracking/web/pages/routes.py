@@ -34,7 +34,7 @@ _A_YEAR_S: Final = 31_536_000
 @routes.get("/admin/system/usage-analytics", dependencies=[Depends(reads("overview"))])
 def show_overview(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """What is spent, on what, and where the month ends."""
-    return answer(request, who, store, asked, overview.page)
+    return answer(request, who, store, asked, overview.page, of_usage=True)
 
 
 @routes.get("/admin/usage-analytics/export", dependencies=[Depends(reads("calls"))])
@@ -107,8 +107,9 @@ def choose_theme(
 def _subject(name: str) -> None:
     @routes.get(f"/{name}", dependencies=[Depends(reads(name))])
     def show(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
-        return answer(request, who, store, asked, lambda view: usage.page(view, name))
+        return answer(request, who, store, asked, lambda view: usage.page(view, name), of_usage=True)
 
 
 for _name in usage.SUBJECTS:
-    _subject(_name)
+    if _name != "users":  # they have a module of their own
+        _subject(_name)

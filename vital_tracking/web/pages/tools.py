@@ -43,7 +43,7 @@ def page(view: View) -> Page:
         "tools",
         "What do tools cost?",
         f"{counted(len(tools.rows), 'tool')} in which models were called, with what those calls cost, as of now.",
-        parts=[_said(tools), _said(agents)],
+        parts=[_said(tools), agents] if tools.rows else [_said(tools)],
     )
 
 

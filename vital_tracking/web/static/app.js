@@ -7,10 +7,10 @@ const color = (name) => { probe.style.color = `var(--${name})`; return getComput
 
 // Charts. A chart has no data of its own: it shows the table below it.
 const written = {
-  usd: (v) => '$' + (v !== 0 && Math.abs(v) < 0.1 ? v.toPrecision(2).replace(/\.?0+$/, '') : v.toLocaleString('en-US', { maximumFractionDigits: 2 })),
+  usd: (v) => '$' + (v !== 0 && Math.abs(v) < 0.1 ? v.toLocaleString('en-US', { maximumSignificantDigits: 2 }) : v.toLocaleString('en-US', { minimumFractionDigits: Number.isInteger(v) ? 0 : 2, maximumFractionDigits: 2 })),
   percent: (v) => `${+v.toFixed(1)} %`,
   ms: (v) => (v < 1000 ? `${Math.round(v)} ms` : `${(v / 1000).toFixed(1)} s`),
-  other: (v) => (Math.abs(v) >= 1e6 ? `${+(v / 1e6).toFixed(1)} M` : Math.abs(v) >= 1e4 ? `${+(v / 1e3).toFixed(1)} k` : v.toLocaleString('en-US')),
+  other: (v) => (Math.abs(v) >= 1e9 ? `${+(v / 1e9).toFixed(1)} G` : Math.abs(v) >= 1e6 ? `${+(v / 1e6).toFixed(1)} M` : Math.abs(v) >= 1e4 ? `${+(v / 1e3).toFixed(1)} k` : v.toLocaleString('en-US')),
 };
 const write = (unit, value) => (written[unit] || written.other)(value);
 
@@ -18,15 +18,17 @@ function rowsOf(table) {
   const heads = [...table.tHead.rows[0].cells];
   return {
     heads: Object.fromEntries(heads.map((head) => [head.dataset.name, { label: head.textContent, unit: head.dataset.unit }])),
-    rows: [...table.tBodies[0].rows].map((row) =>
-      Object.fromEntries([...row.cells].map((cell, i) => [heads[i].dataset.name, { value: cell.dataset.v, text: cell.textContent }]))),
+    rows: [...table.tBodies[0].rows].map((row) => ({
+      ...Object.fromEntries([...row.cells].map((cell, i) => [heads[i].dataset.name, { value: cell.dataset.v, text: cell.textContent }])),
+      others_: row.classList.contains('others'),
+    })),
   };
 }
 
 // The labels of axes lie within the chart.
 const whole = { left: 2, right: 12, top: 10, bottom: 2, outerBoundsMode: 'same', outerBoundsContain: 'axisLabel' };
-// A day without its year, as the range says it.
-const short = (text) => text.replace(/^\d{4}-(\d\d-\d\d)$/, '$1');
+// A day as the range says it: 3 Nov.
+const short = (text) => text.replace(/^\d{4}-\d\d-\d\d$/, (day) => new Date(day).toLocaleDateString('en-GB', { day: 'numeric', month: 'short', timeZone: 'UTC' }));
 
 const distinct = (values) => [...new Set(values)];
 
@@ -35,27 +37,30 @@ function seriesOf(box, data) {
   const names = box.dataset.y.split(' ');
   const keys = distinct(data.rows.map((row) => row[x].text));
   if (!series) {
-    return { keys, lines: names.map((y) => ({ name: data.heads[y].label, unit: data.heads[y].unit, values: data.rows.map((row) => (row[y].value === '' ? null : +row[y].value)) })) };
+    return { keys, others: data.rows.map((row) => row.others_), lines: names.map((y) => ({ name: data.heads[y].label, unit: data.heads[y].unit, faint: y === box.dataset.ahead, values: data.rows.map((row) => (row[y].value === '' ? null : +row[y].value)) })) };
   }
   const y = names[0];
   const lines = distinct(data.rows.map((row) => row[series].text)).map((name) => {
-    const found = new Map(data.rows.filter((row) => row[series].text === name).map((row) => [row[x].text, +row[y].value]));
-    return { name, unit: data.heads[y].unit, values: keys.map((key) => found.get(key) ?? (box.dataset.chart === 'lines' ? null : 0)) };
+    const of = data.rows.filter((row) => row[series].text === name);
+    const found = new Map(of.map((row) => [row[x].text, +row[y].value]));
+    return { name, unit: data.heads[y].unit, faint: of[0].others_, values: keys.map((key) => found.get(key) ?? (box.dataset.chart === 'lines' ? null : 0)) };
   });
-  return { keys, lines };
+  // The largest first, what is no single thing last; the axis of a heatmap has an order of its own.
+  const sum = (one) => (one.faint ? -1 : one.values.reduce((all, value) => all + value, 0));
+  return { keys, lines: box.dataset.chart === 'heatmap' ? lines : lines.sort((a, b) => sum(b) - sum(a)) };
 }
 
 function options(box, data) {
-  const colors = [1, 2, 3, 4, 5, 6, 7, 8].map((n) => color(`c${n}`));
+  const palette = [1, 2, 3, 4, 5, 6, 7].map((n) => color(`c${n}`));
   // Labels are measured before they are drawn, for which the font must be named.
   const text = { color: color('soft'), fontFamily: getComputedStyle(box).fontFamily, fontSize: 12 };
   const line = { lineStyle: { color: color('line') } };
-  const { keys, lines } = seriesOf(box, data);
+  const { keys, lines, others } = seriesOf(box, data);
   const unit = lines[0]?.unit;
   const kind = box.dataset.chart;
   const flat = box.dataset.horizontal !== undefined;
   const base = {
-    color: colors,
+    color: (box.dataset.chart === 'doughnut' ? others : lines.map((one) => one.faint)).map((faint, i) => (faint ? color('c8') : palette[i] || color('c8'))),
     animation: false,
     textStyle: text,
     tooltip: {
@@ -70,12 +75,12 @@ function options(box, data) {
   };
   if (kind === 'doughnut') {
     const whole_ = lines[0].values.reduce((sum, one) => sum + (one || 0), 0);
-    const share = (value) => (whole_ && value ? ` ${value / whole_ < 0.01 ? '< 1' : Math.round((value / whole_) * 100)} %` : '');
-    const total = { show: true, position: 'center', formatter: write(unit, whole_), color: color('text'), fontFamily: text.fontFamily, fontSize: 18, fontWeight: 650 };
+    const share = (value) => (whole_ && value ? `${value / whole_ < 0.01 ? '< 1' : Math.round((value / whole_) * 100)} %` : '');
+    const total = { show: true, position: 'center', formatter: write(unit, whole_), color: color('text'), fontFamily: text.fontFamily, fontSize: write(unit, whole_).length > 8 ? 13 : 18, fontWeight: 650 };
     return {
       ...base,
       series: [{ type: 'pie', radius: ['55%', '85%'], itemStyle: { borderColor: color('card'), borderWidth: 2 }, label: { show: false }, data: keys.map((name, i) => ({ name, value: lines[0].values[i], ...(i === 0 && { label: total }) })) }],
-      legend_: keys.map((name, i) => name + share(lines[0].values[i])),
+      legend_: keys.map((name, i) => [name, data.rows[i][box.dataset.y].text, share(lines[0].values[i])]),
     };
   }
   if (kind === 'heatmap') {
@@ -90,11 +95,14 @@ function options(box, data) {
       series: [{ type: 'heatmap', itemStyle: { borderColor: color('card'), borderWidth: 2, borderRadius: 3 }, data: lines.flatMap((one, row) => one.values.map((value, column) => [column, row, value])) }],
     };
   }
-  const category = { type: 'category', data: keys, axisLabel: { ...text, hideOverlap: true, formatter: short, ...(flat && { overflow: 'truncate', width: 150, interval: 0 }) }, axisLine: line, axisTick: { show: false }, inverse: flat, boundaryGap: kind === 'bars' };
-  const value = { type: 'value', axisLabel: { ...text, hideOverlap: true, formatter: (v) => write(unit, v) }, splitLine: line, splitNumber: 4 };
+  const category = { type: 'category', data: keys, axisLabel: { ...text, hideOverlap: true, formatter: short, ...(kind !== 'bars' && { alignMinLabel: 'left', alignMaxLabel: 'right' }), ...(flat && { overflow: 'truncate', width: 150, interval: 0 }) }, axisLine: line, axisTick: { show: false }, inverse: flat, boundaryGap: kind === 'bars' };
+  // Bars that lie have their figures at their ends, and room for them.
+  const room = flat ? 14 + 7 * Math.max(...data.rows.map((row) => row[box.dataset.y].text.length)) : whole.right;
+  const value = { type: 'value', show: !flat, axisLabel: { ...text, hideOverlap: true, formatter: (v) => write(unit, v) }, splitLine: line, splitNumber: 4, minInterval: unit === 'calls' || unit === 'tokens' ? 1 : 0 };
+  const ends = { show: flat, position: 'right', color: color('text'), fontFamily: text.fontFamily, formatter: (at) => data.rows[at.dataIndex][box.dataset.y].text };
   return {
     ...base,
-    grid: whole,
+    grid: { ...whole, right: room },
     xAxis: flat ? value : category,
     yAxis: flat ? category : value,
     series: lines.map((one) => ({
@@ -103,12 +111,13 @@ function options(box, data) {
       data: one.values,
       stack: box.dataset.stacked !== undefined ? 'all' : undefined,
       barMaxWidth: 28,
+      label: ends,
       itemStyle: kind === 'bars' && box.dataset.stacked === undefined ? { borderRadius: flat ? [0, 3, 3, 0] : [3, 3, 0, 0] } : undefined,
       areaStyle: kind === 'area' ? { opacity: 0.16 } : undefined,
       showSymbol: keys.length < 3,
       lineStyle: { width: 2 },
     })),
-    legend_: lines.length > 1 ? lines.map((one) => one.name) : [],
+    legend_: lines.length > 1 ? lines.map((one) => [one.name]) : [],
   };
 }
 
@@ -118,12 +127,12 @@ function legend(box, names, colors) {
   const list = document.createElement('ul');
   list.className = 'legend';
   list.setAttribute('aria-hidden', 'true');
-  names.forEach((name, i) => {
+  names.forEach(([name, value, share], i) => {
     const item = list.appendChild(document.createElement('li'));
     const mark = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
     const dot = mark.appendChild(document.createElementNS('http://www.w3.org/2000/svg', 'rect'));
     for (const [key, v] of Object.entries({ width: '100%', height: '100%', rx: 3, fill: colors[i % colors.length] })) dot.setAttribute(key, v);
-    item.append(mark, name);
+    item.append(mark, ...[['span', 'name', name], ['b', '', value], ['span', 'share', share]].filter(([, , said]) => said !== undefined).map(([tag, className, said]) => Object.assign(document.createElement(tag), { className, textContent: said })));
   });
   box.before(list);
 }
@@ -147,6 +156,20 @@ function draw(box) {
 }
 
 const drawAll = () => document.querySelectorAll('[data-chart]').forEach(draw);
+
+// Paper is light, and of another width.
+let before;
+addEventListener('beforeprint', () => {
+  before = root.dataset.theme;
+  root.dataset.theme = 'light';
+  drawAll();
+  for (const drawing of document.querySelectorAll('.chart svg')) drawing.setAttribute('viewBox', `0 0 ${drawing.clientWidth} ${drawing.clientHeight}`);
+});
+addEventListener('afterprint', () => {
+  if (before) root.dataset.theme = before; else delete root.dataset.theme;
+  for (const drawing of document.querySelectorAll('.chart svg')) drawing.removeAttribute('viewBox');
+  drawAll();
+});
 new ResizeObserver(() => drawn.forEach((chart) => chart.resize())).observe(document.querySelector('main') || document.body);
 
 // Tables are sorted by their headings: numbers by what they are, not as they are written.
@@ -191,7 +214,10 @@ system.addEventListener('change', () => { offerTheme(); drawAll(); });
 
 // On narrow screens the list of pages is closed until it is asked for.
 const pages = document.querySelector('[data-nav]');
-if (pages && matchMedia('(max-width: 60rem)').matches) pages.open = false;
+if (pages) {
+  if (matchMedia('(max-width: 60rem)').matches) pages.open = false;
+  pages.dataset.ready = '';
+}
 
 // Every minute, what has changed takes the place of what was there; scroll, focus and open details stay as they are.
 let tag = null;

@@ -1,0 +1,48 @@
+-- Whether anything has changed of what somebody sees: a page that refreshes itself every minute asks this first.
+
+-- A text that is another one as soon as usage has changed that the caller may see, or the members and budgets beside it. Whoever changes
+-- a call changes the sums of its day, and PostgreSQL writes a changed row anew: in another place, by another transaction (ctid, xmin).
+-- So what these rows are is not read, but which they are, from the first of the days that count. Whoever is shown everything is told
+-- which transactions have ended: as long as these are the same, everything is.
+create function public.usage_version_v1(since timestamptz default null) returns text
+language plpgsql
+stable
+set search_path = ''
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $$
+declare
+  administered text[]; -- known when it is planned, so that an index finds the days
+  me text;
+  first_day constant date := coalesce((usage_version_v1.since at time zone 'UTC')::date, '-infinity');
+begin
+  if current_user <> 'authenticated' then
+    return pg_current_snapshot();
+  end if;
+  administered := vital_private.administered_organizations();
+  me := vital_private.subject();
+  return (
+    select md5(concat_ws(' ', me, administered, string_agg(concat(r.source, r.place, r.written_by), ',' order by r.source, r.place)))
+    from (
+      select 'totals' as source, t.ctid as place, t.xmin as written_by
+      from public.usage_aggregations_daily_totals as t
+      where t.organization_id = any(administered) and t.day >= first_day
+      union all
+      select 'own', u.ctid, u.xmin
+      from public.usage_aggregations_daily_users as u
+      where u.user_id = me and u.day >= first_day
+      union all
+      select 'members', m.ctid, m.xmin
+      from public.organization_members as m
+      union all
+      select 'budgets', b.ctid, b.xmin
+      from public.budget_limits as b
+    ) as r
+  );
+end;
+$$;
+
+comment on function public.usage_version_v1(timestamptz) is
+'A text that is another one as soon as usage since then, members or budgets that the caller may see have changed.';
+
+select vital_private.restrict_functions(api => '{usage_version_v1}');

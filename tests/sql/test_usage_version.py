@@ -1,0 +1,83 @@
+"""The version of usage: another one for whoever sees that something has changed, and for nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.sql.helpers import (
+    ADMIN,
+    ALICE,
+    BOB,
+    STRANGER,
+    Connection,
+    a_call,
+    acting_as,
+    call,
+    call_id,
+    record,
+    set_budget,
+)
+
+READERS = {"admin": ADMIN, "alice": ALICE, "bob": BOB, "another admin": STRANGER}
+
+
+def versions(db: Connection) -> dict[str, Any]:
+    found = {"all": call(db, "usage_version_v1")}
+    for name, subject in READERS.items():
+        with acting_as(db, "authenticated", {"sub": subject}):
+            found[name] = call(db, "usage_version_v1")
+    return found
+
+
+def test_whoever_sees_a_change_sees_another_version(db: Connection) -> None:
+    """If this failed, an open page would show what is no longer so, or be made anew for everybody with each call of anybody."""
+    db.execute(
+        "insert into organization_members values ('acme', %s, 'admin'), ('acme', %s, 'member'), ('other', %s, 'admin')",
+        [ADMIN, ALICE, STRANGER],
+    )
+    of_acme: dict[str, Any] = {"organization_id": "acme", "user_id": ALICE}
+    record(db, a_call(1, **of_acme), a_call(2, organization_id="other", user_id=BOB))
+    known = versions(db)
+    assert len(set(known.values())) == len(known)
+    assert versions(db) == known
+
+    def seen_by(change: Callable[[], object]) -> set[str]:
+        nonlocal known
+        before, _ = known, change()
+        known = versions(db)
+        return {name for name in known if known[name] != before[name]} - {"all"}
+
+    priced = "update token_usage_logs set total_cost = 3, input_cost = 3, output_cost = 0 where id = %s"
+    assert seen_by(lambda: record(db, a_call(3, **of_acme))) == {"admin", "alice"}
+    assert seen_by(lambda: db.execute(priced, [call_id(1)])) == {"admin", "alice"}
+    assert seen_by(lambda: db.execute("delete from token_usage_logs where id = %s", [call_id(3)])) == {"admin", "alice"}
+    assert seen_by(lambda: record(db, a_call(4, organization_id="other", user_id=BOB))) == {"bob", "another admin"}
+    assert seen_by(lambda: record(db, a_call(5, organization_id=None, user_id=None))) == set()
+    assert seen_by(lambda: set_budget(db, entity_type="organization", entity_id="acme", daily_limit=5)) == {"admin"}
+    joined = "insert into organization_members values ('acme', %s, 'member')"
+    assert seen_by(lambda: db.execute(joined, [BOB])) == {"admin", "bob"}
+
+
+def test_whoever_is_shown_everything_sees_every_change(own_db: Connection) -> None:
+    """If this failed, the operator's open page would miss calls of somebody."""
+    known = call(own_db, "usage_version_v1")
+    assert call(own_db, "usage_version_v1") == known
+    record(own_db, a_call(1, organization_id=None, user_id=None))
+    assert call(own_db, "usage_version_v1") != known
+
+
+def test_what_is_older_than_the_days_that_count_changes_nothing(db: Connection) -> None:
+    """If this failed, each page would read the sums of all years."""
+    mine = {"organization_id": "acme", "user_id": ALICE}
+    record(
+        db, a_call(1, **mine, created_at="2026-03-01T12:00:00Z"), a_call(2, **mine, created_at="2026-03-08T12:00:00Z")
+    )
+    told = []
+    for change in ("", "update token_usage_logs set latency_ms = 7 where id = %s"):
+        if change:
+            db.execute(change.encode(), [call_id(1)])
+        with acting_as(db, "authenticated", {"sub": ALICE}):
+            told.append((call(db, "usage_version_v1", since="2026-03-08"), call(db, "usage_version_v1")))
+    assert told[0][0] == told[1][0]
+    assert told[0][1] != told[1][1]

@@ -1,0 +1,1 @@
+"""`vital-tracking reports`: saved reports, and sending them on a schedule."""
