@@ -23,8 +23,7 @@ create table vital_private.platform_sums (
 -- Which table each is the sum of.
 create table vital_private.platform_sum_sources (
   target text not null primary key,
-  source text not null,
-  about text not null
+  source text not null
 );
 
 select vital_private.restrict_relation('vital_private.platform_sums');
@@ -42,12 +41,12 @@ return coalesce(
   false
 );
 
-insert into vital_private.platform_sum_sources (target, source, about) values
-('platform_events_5min', 'platform_events', 'Events by five minutes, organization, category and name.'),
-('platform_events_daily_sessions', 'platform_events', 'Events by day (UTC), organization, user, session and category.'),
-('tenant_costs_5min', 'tenant_cost_events', 'Other costs by five minutes, organization, kind and service.'),
-('tenant_costs_daily', 'tenant_cost_events', 'Other costs by day (UTC), organization, user, kind, service, resource and unit.'),
-('agent_executions_hourly', 'agent_executions', 'Executions by hour (UTC), organization and agent.');
+insert into vital_private.platform_sum_sources (target, source) values
+('platform_events_5min', 'platform_events'),
+('platform_events_daily_sessions', 'platform_events'),
+('tenant_costs_5min', 'tenant_cost_events'),
+('tenant_costs_daily', 'tenant_cost_events'),
+('agent_executions_hourly', 'agent_executions');
 
 insert into vital_private.platform_sums (target, position, name, type, is_key, of_row, about) values
 ('platform_events_5min', 1, 'organization_id', 'text', true, 'r.organization_id', 'Whose it is.'),
@@ -163,18 +162,17 @@ declare
 begin
   for sums in
     select
-      s.target, s.source, s.about,
+      s.target, s.source,
       string_agg(format('%I %s%s', c.name, c.type, case when not c.is_key then ' not null default 0' end), ', ' order by c.position) as columns,
       string_agg(c.name, ', ' order by c.position) filter (where c.is_key) as keys,
       bool_or(c.name = 'user_id') as of_users
     from vital_private.platform_sum_sources as s
     join vital_private.platform_sums as c on c.target = s.target
-    group by s.target, s.source, s.about
+    group by s.target, s.source
     order by s.target
   loop
     execute format('create table public.%I (%s) with (fillfactor = 70)', sums.target, sums.columns);
     execute format('create unique index %I on public.%I (%s) nulls not distinct', sums.target || '_key', sums.target, sums.keys);
-    execute format('comment on table public.%I is %L', sums.target, sums.about);
     perform vital_private.restrict_relation(format('public.%I', sums.target), readers => '{authenticated, service_role}');
     execute format(
       'create policy "Organization admins see their organization''s sums" on public.%I for select to authenticated
@@ -258,6 +256,12 @@ $$;
 
 select vital_private.build_platform_sums();
 select vital_private.restrict_functions(helpers => '{event_failed}');
+
+comment on table public.platform_events_5min is 'Events by five minutes, organization, category and name.';
+comment on table public.platform_events_daily_sessions is 'Events by day (UTC), organization, user, session and category.';
+comment on table public.tenant_costs_5min is 'Other costs by five minutes, organization, kind and service.';
+comment on table public.tenant_costs_daily is 'Other costs by day (UTC), organization, user, kind, service, resource and unit.';
+comment on table public.agent_executions_hourly is 'Executions by hour (UTC), organization and agent.';
 
 create index platform_events_5min_time on public.platform_events_5min (bucket, organization_id);
 create index platform_events_daily_sessions_time on public.platform_events_daily_sessions (day, organization_id);

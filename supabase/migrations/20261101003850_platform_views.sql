@@ -1,8 +1,18 @@
 -- Events, other costs and executions as admins read them: the schema `analytics`, whose views show what row level security lets their
 -- reader see. Model calls are part of the costs there, so that a tenant's bill is one.
 
--- (A project may have a schema of this name already: then it keeps what is in it.)
-create schema if not exists analytics;
+-- A project may have a schema of this name already: then it keeps what is in it. The comment says which one is ours.
+do $$
+begin
+  if to_regnamespace('analytics') is null then
+    create schema analytics;
+    revoke all on schema analytics from public;
+    comment on schema analytics is
+    'vital_tracking: views of what is no call to a model, and of the one bill of all of it; each reader sees what is theirs.';
+  end if;
+end;
+$$;
+
 grant usage on schema analytics to authenticated, service_role;
 
 do $$

@@ -70,8 +70,9 @@ def _known(value: Any) -> int:
     return value is not None
 
 
+Parts = Callable[[Row], tuple[Any, ...]]
 
-SUMS: dict[str, tuple[str, Callable[[Row], tuple[Any, ...]], Callable[[Row], tuple[Any, ...]], tuple[str, ...], tuple[str, ...]]] = {
+SUMS: dict[str, tuple[str, Parts, Parts, tuple[str, ...], tuple[str, ...]]] = {
     "platform_events_5min": (
         "platform_events",
         lambda r: (r["organization_id"], _five_minutes(r["occurred_at"]), r["category"], r["event_name"]),
@@ -132,7 +133,17 @@ SUMS: dict[str, tuple[str, Callable[[Row], tuple[Any, ...]], Callable[[Row], tup
         ),
         ("organization_id", "hour_start", "agent_id"),
         (
-            *("executions", "succeeded", "timed", "duration_us", "total_tokens", "costed", "cost_usd", "rated", "rating"),
+            *(
+                "executions",
+                "succeeded",
+                "timed",
+                "duration_us",
+                "total_tokens",
+                "costed",
+                "cost_usd",
+                "rated",
+                "rating",
+            ),
             *(name for score in SCORES for name in (f"{score}_scores", score)),
             "citations",
         ),
@@ -154,9 +165,12 @@ def differences(db: Connection) -> list[tuple[str, Any]]:
             tuple(row[name] for name in keys): [row[name] for name in measures]
             for row in db.execute(f"select * from {target}").fetchall()  # type: ignore[arg-type]
         }
-        for one in meant.keys() | held.keys():
-            if meant.get(one, [0] * len(measures)) != held.get(one, [0] * len(measures)):
-                wrong.append((target, (one, meant.get(one), held.get(one))))
+        nothing = [0] * len(measures)
+        wrong += [
+            (target, (one, meant.get(one), held.get(one)))
+            for one in meant.keys() | held.keys()
+            if meant.get(one, nothing) != held.get(one, nothing)
+        ]
     return wrong
 
 

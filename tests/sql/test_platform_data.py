@@ -33,7 +33,9 @@ EVENTS = st.fixed_dictionaries(
         "category": st.sampled_from(["user_behavior", "system_health", "business"]),
         "event_name": st.sampled_from(["page_view", "revenue"]),
         "value": st.none() | AMOUNTS,
-        "properties": st.sampled_from([{}, {"status": 503}, {"status": "503"}, {"success": False}, {"error_type": "X"}]),
+        "properties": st.sampled_from(
+            [{}, {"status": 503}, {"status": "503"}, {"success": False}, {"error_type": "X"}]
+        ),
     }
 )
 COSTS = st.fixed_dictionaries(
@@ -88,7 +90,9 @@ class PlatformLedger(RuleBasedStateMachine):
     def add(self, table: str, data: st.DataObject) -> None:
         """New rows, some that were sent before, and one that is none."""
         fresh = []
-        for one in data.draw(st.lists(st.tuples(KINDS[table], OWNERS, st.sampled_from(MOMENTS)), min_size=1, max_size=6)):
+        for one in data.draw(
+            st.lists(st.tuples(KINDS[table], OWNERS, st.sampled_from(MOMENTS)), min_size=1, max_size=6)
+        ):
             self.number += 1
             detail, owner, moment = one
             fresh.append(ROWS[table](self.number, **detail, **owner, **{TIMES[table]: moment}))
@@ -107,7 +111,8 @@ class PlatformLedger(RuleBasedStateMachine):
     @rule(who=st.sampled_from([ALICE, BOB]), organization=st.sampled_from(["acme", None]))
     def forget(self, who: str, organization: str | None) -> None:
         answer = self.db.execute("select forget_user(%s, %s) as done", [who, organization]).fetchone()
-        assert answer is not None and answer["done"]["done"]
+        assert answer is not None
+        assert answer["done"]["done"]
         for table in ROWS:
             left = self.db.execute(
                 f"select count(*) as n from {table} where user_id = %s and (%s::text is null or organization_id = %s)",  # type: ignore[arg-type]
@@ -141,7 +146,9 @@ def test_a_row_is_stored_once_and_a_bad_one_alone_is_refused(db: Connection, tab
 def cost_of(db: Connection, **changes: Any) -> Row:
     """What the database makes of a cost."""
     assert send(db, "tenant_cost_events", a_cost(1, **changes))["inserted"] == 1
-    row = db.execute("select quantity, unit, unit_price, cost_usd, price_version, priced from tenant_cost_events").fetchone()
+    row = db.execute(
+        "select quantity, unit, unit_price, cost_usd, price_version, priced from tenant_cost_events"
+    ).fetchone()
     assert row is not None
     return row
 
@@ -182,9 +189,7 @@ def test_a_cost_has_the_price_that_was_in_force_when_it_arose(db: Connection) ->
         ({"cost_usd": "-3"}, None, "-3"),  # a credit
     ],
 )
-def test_a_cost_that_brings_its_price_keeps_it(
-    db: Connection, given: Row, unit_price: str | None, cost: str
-) -> None:
+def test_a_cost_that_brings_its_price_keeps_it(db: Connection, given: Row, unit_price: str | None, cost: str) -> None:
     row = cost_of(db, **given)
     assert (row["unit_price"], row["cost_usd"], row["price_version"]) == (
         None if unit_price is None else Decimal(unit_price),
@@ -204,7 +209,9 @@ def test_a_cost_without_a_price_is_null_until_there_is_one(db: Connection) -> No
 
 
 def test_the_bill_of_a_tenant_is_one(db: Connection) -> None:
-    record(db, a_call(1, organization_id="acme", user_id=ALICE), a_call(2, organization_id="acme", call_type="embedding"))
+    record(
+        db, a_call(1, organization_id="acme", user_id=ALICE), a_call(2, organization_id="acme", call_type="embedding")
+    )
     send(db, "tenant_cost_events", a_cost(3, organization_id="acme", user_id=ALICE), a_cost(4, organization_id="other"))
     bill = db.execute(
         "select cost_type, costs, cost_usd from analytics.tenant_cost_summary where organization_id = 'acme' order by 1"

@@ -43,7 +43,7 @@ _WITHOUT_DETAILS: Final = (
 
 @dataclass(slots=True)
 class Row:
-    """One encoded row: its JSON text, which function takes it as which argument, and what the call drew on the grants of `holder`."""
+    """One encoded row: its JSON text, what takes it as which argument, and what the call drew on the grants of `holder`."""
 
     function: str
     argument: str

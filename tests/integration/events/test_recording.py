@@ -1,4 +1,4 @@
-"""`track_event`, `track_cost` and `track_agent_execution`: each row stored once, with whose it is, and without what is nobody's business."""
+"""`track_event`, `track_cost`, `track_agent_execution`: each row stored once, with whose it is, without what nobody must know."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def test_every_field_reaches_its_column(make_tracker: Callable[..., VitalTracker
         "properties": {"page": "/reports", "tab": "costs", "status": 200},
     }
     assert len(seen["ip_hash"]) == 32
-    assert {name: paid[name] for name in ("cost_type", "service", "resource", "quantity", "unit", "cost_usd", "metadata")} == {
+    assert {
+        name: paid[name] for name in ("cost_type", "service", "resource", "quantity", "unit", "cost_usd", "metadata")
+    } == {
         "cost_type": "compute",
         "service": "render",
         "resource": "gpu-1",
@@ -109,7 +111,9 @@ def test_what_cannot_be_taken_is_left_out_and_named(tracker: VitalTracker, rows:
     tracker.track_event(nonsense, category=nonsense, value=float("nan"), occurred_at=nonsense, properties=nonsense)
     tracker.track_event("x", value=True, properties={"page": nonsense, "status": "5" * 9000})
     tracker.track_cost(nonsense, quantity="many", unit_price="0.5", cost_usd=float("inf"), metadata=nonsense)  # type: ignore[arg-type]
-    tracker.track_agent_execution(nonsense, duration_ms=-1, rating=7, faithfulness=1.1, citations=-2, total_tokens=nonsense)
+    tracker.track_agent_execution(
+        nonsense, duration_ms=-1, rating=7, faithfulness=1.1, citations=-2, total_tokens=nonsense
+    )
     assert tracker.flush().complete
     assert (tracker.stats().platform_rows, tracker.stats().rejected, tracker.stats().faults) == (4, 0, 0)
     first, second = rows("select * from platform_events order by id")
@@ -163,7 +167,9 @@ def test_neither_addresses_nor_texts_are_kept(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_what_a_killed_process_has_recorded_is_stored_once(make_tracker: Callable[..., VitalTracker], rows: Rows) -> None:
+def test_what_a_killed_process_has_recorded_is_stored_once(
+    make_tracker: Callable[..., VitalTracker], rows: Rows
+) -> None:
     parent = make_tracker(background=False)
     child = os.fork()
     if child == 0:
