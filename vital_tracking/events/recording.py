@@ -27,6 +27,7 @@ CostType = Literal["llm", "embedding", "storage", "bandwidth", "compute", "searc
 COST_TYPES: Final = get_args(CostType)
 
 _MOST: Final = Decimal(10) ** 15  # of a quantity or an amount: beyond that it is a mistake
+_MOST_DIGITS: Final = 30
 
 _Value = TypeVar("_Value")
 
@@ -259,4 +260,7 @@ def _number(value: object, low: Decimal, high: Decimal) -> str | None:
         number = Decimal(str(value))
     except ArithmeticError:
         return None
-    return money(number) if number.is_finite() and low <= number <= high else None
+    if not number.is_finite() or not low <= number <= high:
+        return None
+    _, digits, exponent = number.as_tuple()
+    return money(number) if len(digits) <= _MOST_DIGITS and int(exponent) >= -_MOST_DIGITS else None
