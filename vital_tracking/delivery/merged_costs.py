@@ -28,8 +28,8 @@ _QUARTER_S: Final = 900
 
 
 class MergedCosts:
-    """The sums of costs that could not be kept one by one. Bounded: past two thousand only organizations and kinds are told apart,
-    past three thousand kinds alone. Safe from any thread."""
+    """The sums of costs that could not be kept one by one. Bounded: past two thousand only organizations and kinds are told
+    apart, past three thousand kinds alone. Safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
