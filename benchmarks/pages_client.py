@@ -67,7 +67,7 @@ async def keep_open(port: int, pages: list[OpenPage], for_s: float, answers: Ans
 
 
 async def _keep_open(port: int, page: OpenPage, at: float, until: float, answers: Answers, every_s: float) -> None:
-    while at < until:
+    while max(at, time.monotonic()) < until:
         await asyncio.sleep(max(0.0, at - time.monotonic()))
         begun = time.monotonic()
         answers.late.append((begun - at) * 1000)

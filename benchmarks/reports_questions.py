@@ -85,8 +85,15 @@ def questions(connection: Connection) -> list[Question]:
 RELATIONS: Final = """
 select
   c.oid::regclass::text, has_table_privilege('authenticated', c.oid, 'select'),
-  (select array_agg(a.attname::text) from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+  a.columns, a.times
 from pg_class as c
+cross join lateral (
+  select
+    array_agg(a.attname::text) as columns,
+    coalesce(array_agg(a.attname::text) filter (where a.atttypid in ('date'::regtype, 'timestamptz'::regtype)), '{}') as times
+  from pg_attribute as a
+  where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+) as a
 where c.relnamespace = any(%s::regnamespace[]) and c.relkind in ('r', 'p', 'v', 'm')
   and has_table_privilege('service_role', c.oid, 'select')
 order by c.relkind = 'm', 1
@@ -98,10 +105,10 @@ def _first(names: tuple[str, ...], columns: list[str]) -> str | None:
 
 
 def _of_relations(connection: Connection) -> Iterator[Question]:
-    for relation, signed_in, columns in connection.execute(RELATIONS, [_schemas(connection)]).fetchall():
+    for relation, signed_in, columns, times in connection.execute(RELATIONS, [_schemas(connection)]).fetchall():
         organization = _first(ORGANIZATION, columns)
         mine = f"{organization} = '{BIG_ORGANIZATION}'" if organization else None
-        moment, day = _first(MOMENT, columns), _first(DAY, columns)
+        moment, day = _first(MOMENT, times), _first(DAY, times)
 
         def asked(name: str, where: str = "", then: str = "") -> Question:
             def query(*conditions: str) -> str:

@@ -39,6 +39,7 @@ PATIENCE_S = 30  # for one answer
 TIMES = 4  # by which the small databases differ
 SHORT_MS = 4  # what takes less says nothing about growth
 LINEAR = 1.15  # an exponent of at most 1, and what chance adds to it
+TOLD = 0.25  # of its limit: what takes less, whoever asks, stands in no table
 
 
 @contextlib.contextmanager
@@ -165,36 +166,40 @@ def cell(question: str, reader: str, one: dict[str, Any] | None) -> str:
     return f"**{number(one['ms'])}**" if one["ms"] > limit_ms(question, reader) else number(one["ms"])
 
 
+def share(question: str, by_reader: dict[str, dict[str, Any]]) -> float:
+    """How much of its limit an answer takes, at most."""
+    return max(
+        (one["ms"] / limit_ms(question, reader) for reader, one in by_reader.items() if one["wrong"] != "refused"),
+        default=0.0,
+    )
+
+
 def tables(found: Found) -> list[Table]:
-    """The figures as tables."""
+    """The figures as tables: what takes a good part of its limit, the slowest first, and how that grows."""
+    shares = {question: share(question, by_reader) for question, by_reader in found["ms"].items()}
+    slow = sorted((question for question in shares if shares[question] >= TOLD), key=lambda question: -shares[question])
     told = [
         Table(
-            f"Every view and reading function, ms ({found['size']}, {found['rounds']} rounds)",
+            f"Views and reading functions, ms ({found['size']}, {found['rounds']} rounds; the {len(shares) - len(slow)} that are"
+            f" not here take less than {TOLD:.0%} of their limits)",
             ["", *LIMITS_MS],
             [
-                [question, *(cell(question, reader, by_reader.get(reader)) for reader in LIMITS_MS)]
-                for question, by_reader in found["ms"].items()
+                [question, *(cell(question, reader, found["ms"][question].get(reader)) for reader in LIMITS_MS)]
+                for question in slow
             ],
         )
     ]
     if found["growth"]:
         highest = {
-            what: {
-                question: max(by_reader.items(), key=lambda one: one[1])
-                for question, by_reader in grown.items()
-                if by_reader
-            }
+            what: {question: max(by_reader.values()) for question, by_reader in grown.items() if by_reader}
             for what, grown in found["growth"].items()
         }
         rows = [
             [
                 question,
-                *(
-                    number(round(highest[what][question][1], 2)) if question in highest[what] else ""
-                    for what in highest
-                ),
+                *(number(round(highest[what][question], 2)) if question in highest[what] else "" for what in highest),
             ]
-            for question in found["ms"]
+            for question in slow
             if any(question in grown for grown in highest.values())
         ]
         told.append(

@@ -74,6 +74,8 @@ begin
   on conflict (organization_id, user_id) do update set
     name = case when keep_member_name.name is null then n.name else excluded.name end,
     email = case when keep_member_name.email is null then n.email else excluded.email end;
+  -- Pages that show it look at the membership, whether anything has changed (usage_version_v1).
+  update public.organization_members as m set role = m.role where m.organization_id = organization and m.user_id = member;
 end;
 $$;
 
@@ -127,6 +129,7 @@ begin
     values (organization, new_name)
     on conflict (organization_id) do update set name = excluded.name where n.name <> excluded.name;
   end if;
+  update public.organization_members as m set role = m.role where m.organization_id = organization;
   return json_build_object('organization_id', organization, 'name', new_name, 'refused', null);
 end;
 $$;
@@ -170,7 +173,8 @@ $$;
 
 -- What these users and organizations are called: {"users": {id: {"name", "email"}}, "organizations": {id: name}}, without those of whom
 -- nothing is known. A signed-in user is told of himself, and as an admin or auditor of those who are members of the organization or have called
--- something for it; addresses as an admin alone. Of organizations he is told of those that he belongs to.
+-- something for it; addresses as an admin alone. What Supabase Auth knows he is told of those who have called something for it, and of no
+-- others: whoever administers an organization can make anybody's id a member of it. Of organizations he is told of those that he belongs to.
 create function vital_private.names_of(users text[], organizations text[]) returns jsonb
 language plpgsql
 stable
@@ -203,28 +207,37 @@ begin
 
   -- Where each of them is, of the organizations whose people the asker is told of.
   placed as materialized (
-    select a.id, array(
-      select m.organization_id from public.organization_members as m where m.user_id = a.id and m.organization_id = any(reads)
-      union
-      select u.organization_id from public.usage_aggregations_daily_users as u where u.user_id = a.id and u.organization_id = any(reads)
-    ) as places
+    select
+      a.id,
+      array(
+        select m.organization_id from public.organization_members as m where m.user_id = a.id and m.organization_id = any(reads)
+      ) as joined,
+      array(
+        select distinct u.organization_id
+        from public.usage_aggregations_daily_users as u
+        where u.user_id = a.id and u.organization_id = any(reads)
+      ) as used
     from asked as a
     where not of_all and reads <> '{}'
   ),
 
   told as materialized (
     select
-      a.id, of_all or a.id = me or coalesce(p.places && administers, false) as with_email
+      a.id,
+      of_all or a.id = me or coalesce(p.used <> '{}', false) as by_auth,
+      of_all or a.id = me or coalesce(p.used && administers, false) as with_email_of_auth,
+      of_all or a.id = me or coalesce((p.joined || p.used) && administers, false) as with_email
     from asked as a
     left join placed as p on p.id = a.id
-    where of_all or a.id = me or p.places <> '{}'
+    where of_all or a.id = me or p.joined || p.used <> '{}'
   ),
 
   known as (
     select
-      t.id, coalesce(s.name, w.name) as name, case when t.with_email then coalesce(s.email, w.email) end as email
+      t.id, coalesce(s.name, w.name) as name,
+      coalesce(case when t.with_email_of_auth then s.email end, case when t.with_email then w.email end) as email
     from told as t
-    left join vital_private.auth_users(array(select t.id from told as t)) as s on s.user_id = t.id
+    left join vital_private.auth_users(array(select t.id from told as t where t.by_auth)) as s on s.user_id = t.id
     left join lateral (
       select
         (array_agg(n.name order by n.organization_id) filter (where n.name is not null))[1] as name,

@@ -142,9 +142,9 @@ begin
     create view public.system_analytics with (security_invoker = true) as
     select
       d.day as date,
-      (select count(*) from unnest(known.first_days) as f (day) where f.day <= d.day) as total_users,
+      coalesce(width_bucket(d.day, known.first_days), 0)::bigint as total_users, -- how many of them are not after the day
       active.users as active_users,
-      (select count(*) from unnest(known.first_days) as f (day) where f.day = d.day) as new_users,
+      coalesce(width_bucket(d.day, known.first_days) - width_bucket(d.day - 1, known.first_days), 0)::bigint as new_users,
       coalesce(s.calls, 0)::bigint as total_requests,
       coalesce(s.calls - s.failed_calls, 0)::bigint as successful_requests,
       coalesce(s.failed_calls, 0)::bigint as failed_requests,
@@ -170,7 +170,7 @@ begin
     from vital_private.days as d
     cross join (
       -- One row, so that it is computed once and leaves the days in their order.
-      select array_agg(f.first_day) as first_days
+      select array_agg(f.first_day order by f.first_day) as first_days
       from (
         select min(u.day) as first_day
         from vital_private.visible_daily_users as u

@@ -22,8 +22,8 @@ create type vital_private.subject_day as (
   latency_us numeric
 );
 
--- Agents, models and users that may have been out of the ordinary from `first_asked` on, with all their days from `first_day` on. Most are too
--- small to be remarkable whatever they did, and of those the days before are not added up.
+-- Agents, models and users that may have been out of the ordinary on a day from `first_asked` on, with all their days from `first_day` on.
+-- Most are too small to be remarkable whatever they did, and of those the days before are not added up. Each aggregation is read once.
 create function vital_private.usage_by_subject(first_day date, first_asked date, last_day date, organization text)
 returns table (subject text, organization_id text, id text, days vital_private.subject_day array)
 language plpgsql
@@ -37,43 +37,67 @@ set enable_sort = off
 as $$
 begin
   return query execute (
-    select string_agg(format(
-      $query$(
-        with busy as materialized (
-          select u.organization_id, u.%2$I as id
-          from vital_private.visible_%3$s as u
-          where u.day >= $2 and u.day <= $3 and u.%2$I is not null and %4$s
-          group by u.organization_id, u.%2$I
-          having vital_private.total(u.total_cost) >= 0.5 or sum((u.failed_calls - u.blocked_calls)::double precision) >= 5
-            or sum(u.timed_calls::double precision) >= 20
-        ),
+    select string_agg(
+      format(
+        $query$(
+          with known as materialized (
+            select
+              u.organization_id, u.day, %1$s, (u.calls - u.blocked_calls)::double precision as calls,
+              (u.failed_calls - u.blocked_calls)::double precision as failed, u.timed_calls::double precision as timed, u.total_cost as cost,
+              u.unpriced_calls::double precision as unpriced, u.latency_us
+            from vital_private.visible_%2$s as u
+            where u.day >= $1 and u.day <= $3 and %3$s
+          ),
 
-        by_day as (
-          select
-            u.organization_id, u.%2$I as id, u.day,
-            -- Sums of bigint are numeric, which takes time to turn into what is compared here.
-            sum((u.calls - u.blocked_calls)::double precision) as calls, sum((u.failed_calls - u.blocked_calls)::double precision) as failed,
-            sum(u.timed_calls::double precision) as timed, vital_private.total(u.total_cost) as cost,
-            sum(u.unpriced_calls::double precision) as unpriced, vital_private.total(u.latency_us) as latency_us
-          from busy as b
-          inner join vital_private.visible_%3$s as u
-            on u.%2$I = b.id and coalesce(u.organization_id, '') = coalesce(b.organization_id, '')
-            and (u.organization_id is null) = (b.organization_id is null)
-          where u.day >= $1 and u.day <= $3 and %4$s
-          group by u.organization_id, u.%2$I, u.day
-        )
+          %4$s
+        )$query$,
+        source.columns, source.name, case when organization is null then 'true' else 'u.organization_id = $4' end, source.subjects
+      ), ' union all '
+    )
+    from (
+      select
+        g.source as name,
+        string_agg(format('u.%I', g.keys[1]), ', ') as columns,
+        string_agg(format(
+          $query$
+            busy_%1$s as materialized (
+              select d.organization_id, d.id
+              from (
+                select
+                  u.organization_id, u.%2$I as id, vital_private.total(u.cost) as cost, sum(u.failed) as failed, sum(u.timed) as timed
+                from known as u
+                where u.day >= $2 and u.%2$I is not null
+                group by u.organization_id, u.%2$I, u.day
+              ) as d
+              where d.cost >= 0.5 or d.failed >= 5 or d.timed >= 20
+              group by d.organization_id, d.id
+            ),
 
-        select %1$L, d.organization_id, d.id, array_agg(
-          row(d.day, d.calls, d.failed, d.timed, d.cost, d.unpriced, d.latency_us)::vital_private.subject_day
-        )
-        from by_day as d
-        where d.calls > 0
-        group by d.organization_id, d.id
-      )$query$,
-      g.name, g.keys[1], g.source, case when organization is null then 'true' else 'u.organization_id = $4' end
-    ), ' union all ')
-    from vital_private.usage_groupings as g
-    where g.name in ('agent', 'model', 'user')
+            days_%1$s as (
+              select
+                u.organization_id, u.%2$I as id, u.day, sum(u.calls) as calls, sum(u.failed) as failed, sum(u.timed) as timed,
+                vital_private.total(u.cost) as cost, sum(u.unpriced) as unpriced, vital_private.total(u.latency_us) as latency_us
+              from busy_%1$s as b
+              inner join known as u
+                on u.%2$I = b.id and coalesce(u.organization_id, '') = coalesce(b.organization_id, '')
+                and (u.organization_id is null) = (b.organization_id is null)
+              group by u.organization_id, u.%2$I, u.day
+            )
+          $query$, g.name, g.keys[1]
+        ), ', ') || string_agg(format(
+          $query$
+            select %1$L, d.organization_id, d.id, array_agg(
+              row(d.day, d.calls, d.failed, d.timed, d.cost, d.unpriced, d.latency_us)::vital_private.subject_day
+            )
+            from days_%1$s as d
+            where d.calls > 0
+            group by d.organization_id, d.id
+          $query$, g.name
+        ), ' union all ') as subjects
+      from vital_private.usage_groupings as g
+      where g.name in ('agent', 'model', 'user')
+      group by g.source
+    ) as source
   ) using first_day, first_asked, last_day, organization;
 end;
 $$;

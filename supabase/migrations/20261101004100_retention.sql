@@ -317,6 +317,54 @@ $$;
 comment on function public.schedule_maintenance(boolean) is
 'Has pg_cron keep the partitions, and with true also delete each night what retention_policies no longer keep.';
 
-select vital_private.restrict_functions(api => '{set_retention_v1, apply_retention, schedule_maintenance}');
+-- Whether pg_cron deletes what has expired. False where it is not installed, or its jobs may not be read.
+create function vital_private.retention_is_scheduled() returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  scheduled boolean;
+begin
+  if to_regclass('cron.job') is null then
+    return false;
+  end if;
+  execute 'select exists (select from cron.job where jobname = $1)' into scheduled using 'vital_tracking.apply_retention';
+  return scheduled;
+exception
+  when others then
+    return false;
+end;
+$$;
+
+-- How long rows are kept, for whoever may see that: {"scheduled": whether pg_cron deletes what has expired, "next_at": when the next month
+-- expires, "tables": [{"table_name", "keep", "kept_from"}]}. "kept_from" is the instant before which rows have expired; NULL: none ever do.
+create function public.retention_v1() returns json
+language sql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+  select json_build_object(
+    'scheduled', vital_private.retention_is_scheduled(),
+    'next_at', date_trunc('month', now()) + interval '1 month',
+    'tables', coalesce(
+      (
+        select json_agg(
+          json_build_object(
+            'table_name', p.table_name, 'keep', p.keep::text, 'kept_from', nullif(vital_private.kept_from(p.table_name), '-infinity')
+          )
+          order by p.keep nulls last, p.table_name
+        )
+        from public.retention_policies as p
+      ), '[]'
+    )
+  )
+$$;
+
+select vital_private.restrict_functions(
+  api => '{set_retention_v1, apply_retention, schedule_maintenance, retention_v1}', helpers => '{kept_from, retention_is_scheduled}'
+);
 
 select public.schedule_maintenance();

@@ -190,9 +190,9 @@ def make_world(connection: Connection) -> World:
     """Members, prices, budgets and a grant, runs and calls of this moment, and a week in which everything was free."""
     for member in MEMBERS:
         connection.execute("insert into organization_members values (%s, %s, %s)", member)
-    for whose, member, name in (("acme", ALICE, "Alice"), ("acme", ERIK, "Erik"), ("other", CAROL, "Carol")):
-        called = {"name": name, "email": f"{name}@{whose}"}
-        call(connection, "name_member_v1", organization=whose, user_id=member, **called)
+    for person, (name, place) in NAMED.items():
+        known = {"name": name, "email": f"{name}@{place}"}
+        call(connection, "name_member_v1", organization=place, user_id=person, **known)
     call(connection, "name_organization_v1", organization="acme", name="Acme Clinics")
     for owner in (ALICE, None):
         connection.execute("insert into saved_reports (owner, name, asked) values (%s, 'by model', '[]')", [owner])
@@ -561,6 +561,7 @@ QUESTIONS = [
         lambda reader: reader.members,
         {},
     ),
+    Question("retention_v1", lambda told, _: {len(told["tables"])}, lambda r: {10} if r.is_admin else {0}, {}),
     Question(
         "names_v1", names, names_told, {"users": [ALICE, ERIK, CAROL, STRANGER], "organizations": ["acme", "other"]}
     ),
@@ -584,6 +585,8 @@ QUESTIONS = [
         {},
     ),
     Question("agent_success_rate", cost(), own_and_administered, {}),
+    Question("agents_v1", cost(), own_and_administered, lately()),
+    Question("agents_v1", cost(), _of_acme, lately(organization="acme", agent="cardio")),
     Question(
         "agent_success_rate",
         cost(),

@@ -54,6 +54,7 @@ TRUSTED = (
     "vital_private.counted_as",
     "vital_private.own_sessions",
     "vital_private.remove_report",
+    "vital_private.retention_is_scheduled",
     "vital_private.save_report",
     "vital_private.limit_for",
     "vital_private.rows_kept_since",

@@ -28,7 +28,8 @@ def named(db: Connection) -> Connection:
         db.execute("insert into organization_members values (%s, %s, %s)", row)
     for user, name in ((ALICE, "Alice"), (BOB, "Bob")):
         call(db, "name_member_v1", organization="acme", user_id=user, name=name, email=f"{name}@acme.example")
-    assert record(db, a_call(user_id=STRANGER, organization_id="acme"))["inserted"] == 1
+    calls = [a_call(number, user_id=who, organization_id="acme") for number, who in ((1, STRANGER), (2, ALICE))]
+    assert record(db, *calls)["inserted"] == 2
     return db
 
 
@@ -63,6 +64,16 @@ def test_supabase_auth_comes_first_and_tells_each_what_he_may_know(named: Connec
         named.execute("select * from auth.users")
     with acting_as(named, "authenticated", {"sub": ADMIN}), pytest.raises(psycopg.errors.InsufficientPrivilege):
         named.execute("select * from vital_private.member_names")
+
+
+def test_making_somebody_a_member_tells_nothing_that_supabase_auth_knows(named: Connection) -> None:
+    """If this failed, an admin who knows an id of another organization's user would read that user's name and address."""
+    named.execute(AUTH.format(alice=ALICE, carol=CAROL, stranger=STRANGER))
+    with acting_as(named, "authenticated", {"sub": CAROL}):
+        assert call(named, "add_member_v1", organization="other", user_id=ALICE)["refused"] is None
+        assert call(named, "names_v1", users=[ALICE])["users"] == {}
+        assert call(named, "name_member_v1", organization="other", user_id=ALICE, name="A.")["refused"] is None
+        assert call(named, "names_v1", users=[ALICE])["users"] == {ALICE: {"name": "A.", "email": None}}
 
 
 @pytest.mark.parametrize(

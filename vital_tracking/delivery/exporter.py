@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -151,7 +150,7 @@ class StoreExporter:
         if holder is not None:
             named["holder"] = holder
         try:
-            before = datetime.now(UTC)
+            before = self._clock.read()
             report = self._store.call(function, **named)
             self._clock.heard(report, before)
             inserted, duplicate = report["inserted"], report["duplicate"]

@@ -220,7 +220,13 @@ class DirectCalls:
         organization_id: str | None = None,
         agent: Agent | str | None = None,
     ) -> Waits[AdmittedCall]:
-        context, kept = self._context(agent, user_id=user_id, session_id=session_id, organization_id=organization_id)
+        try:
+            context, kept = self._context(
+                agent, user_id=user_id, session_id=session_id, organization_id=organization_id
+            )
+        except Exception as fault:  # noqa: BLE001 - then the budgets decide without knowing whose call it is
+            self._controller.undecided(fault)
+            context, kept = CallContext(), {}
         cheaper = [downgrade_to] if isinstance(downgrade_to, str) else downgrade_to or ()
         request = Request(
             context,
@@ -239,7 +245,10 @@ class DirectCalls:
             except BudgetExceeded as error:
                 if error.action == "downgrade" and request is not requests[-1]:
                     continue
-                self._recorder.put(stopped_record(request, error, requested_model=model, metadata=kept))
+                try:
+                    self._recorder.put(stopped_record(request, error, requested_model=model, metadata=kept))
+                except Exception as fault:  # noqa: BLE001 - it is stopped all the same
+                    self._recorder.fault(fault)
                 raise
             if request.downgraded:
                 admission.requested_model, admission.action = model, "downgrade"

@@ -137,3 +137,22 @@ def test_forgetting_shows_first_what_goes_and_is_for_admins_alone(users: Open, d
     assert [(line["operation"], line["lines"]) for line in lines] == [("forget_user", 1), ("refused", 8)]
     answer = admin.post("/api/v1/members/forget", json={"user_id": BOB, "organization_id": "acme"})
     assert (answer.status_code, answer.json()["done"]) == (200, True)
+
+
+def test_the_page_of_agents_says_who_they_are(users: Open, database: Connection) -> None:
+    """If this failed, nobody would see that two programs share the id of an agent."""
+    query = (
+        "select count(*) as calls, min(created_at)::date::text as first from token_usage_logs where agent_id = 'legal'"
+    )
+    legal = database.execute(query).fetchone()
+    assert legal is not None
+    operator = users("operator")
+    rows = [row for row in table(operator, "agents", "seen") if row["agent"] == "legal"]
+    assert sum(int(row["calls"]) for row in rows) == legal["calls"]
+    assert min(row["first_day"] for row in rows) == legal["first"]
+    assert {row["names"] for row in rows} == {"Legal counsel"}
+    for reader in ("organization admin", "user", "stranger"):
+        text = page(users(reader), "agents?days=30&agent=legal")
+        assert "Agents seen" in text
+        assert ("Legal counsel</td>" in text) == (reader != "stranger")
+    assert "Agents seen" not in page(operator, "agents?days=30&model=gpt-4o")

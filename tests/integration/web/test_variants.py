@@ -80,7 +80,7 @@ def test_variants_stand_side_by_side_with_their_differences(versions: Open) -> N
     rows = compared(versions, "organization admin", f"metadata.{KEY}=2&metadata.{KEY}=10")
     two, ten, difference = (f"metadata.{KEY}=2", f"metadata.{KEY}=10", f"metadata.{KEY}=10 difference_percent")
     assert list(rows["Calls"]) == [two, ten, difference]
-    expected = {
+    expected: dict[str, tuple[int | str | None, ...]] = {
         "Calls": (2, 2, 0),
         "Cost": ("0.4", "0.1", -75),
         "Cost a call": ("0.2", "0.1", -50),  # the unpriced one is in no cost, and no call that was paid for

@@ -6,17 +6,23 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import urlencode
 from uuid import UUID
 
+from vital_tracking.core.context import SERVICE_TYPES
+from vital_tracking.core.record import STATUSES
 from vital_tracking.queries.budgets import blocked_calls
 from vital_tracking.queries.calls import StoredCall, place_of, usage_records
+from vital_tracking.queries.explore import DIMENSIONS
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.names import names_of
 from vital_tracking.queries.why import what_mends, why_blocked
 from vital_tracking.web import numbers
+from vital_tracking.web.asked import METADATA
 from vital_tracking.web.listed import LONGEST_SEARCH, calls_as_csv, calls_filters, checked_place
 from vital_tracking.web.page import Column, Page, Part, Row
 from vital_tracking.web.pages.common import user_columns
+from vital_tracking.web.problems import Problem
 from vital_tracking.web.view import View
 
 ROWS: Final = 100
@@ -47,6 +53,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
         extra={
             "search": filters.search or "",
             "unpriced": filters.unpriced,
+            **_form(view),
             "older": older,
             "newest": f"{view.path('calls')}?{view.asked.here()}" if after else None,
             "csv": f"{view.path('calls')}?{view.asked.here(format='csv', part='all')}",
@@ -75,8 +82,71 @@ def all_as_csv(view: View, parameters: Mapping[str, str]) -> Iterator[str]:
 
 def _filters(view: View, parameters: Mapping[str, str]) -> Filters:
     return calls_filters(
-        view.asked, search=parameters.get("q", "").strip()[:LONGEST_SEARCH], unpriced=parameters.get("unpriced") == "1"
+        view.asked,
+        search=parameters.get("q", "").strip()[:LONGEST_SEARCH],
+        unpriced=parameters.get("unpriced") == "1",
+        hour_of_day=_whole(parameters, "hour_of_day", 0, 23),
+        weekday=_whole(parameters, "weekday", 1, 7),
     )
+
+
+def _whole(parameters: Mapping[str, str], name: str, least: int, most: int) -> int | None:
+    text = parameters.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most):
+        raise Problem(422, "invalid-request", f"{name} is none", hint=f"Give a number from {least} to {most}.")
+    return int(text)
+
+
+# The form
+
+_FIELD: Final = "only."
+"""How the form's fields begin: what is empty there filters nothing, while an empty filter means calls that have none."""
+
+_FIELDS: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+    "user": ("User id", ()),
+    "session": ("Session", ()),
+    "service": ("Service", SERVICE_TYPES),
+    "agent": ("Agent id", ()),
+    "step": ("Step", ()),
+    "framework": ("Framework", ()),
+    "provider": ("Provider", ()),
+    "model": ("Model", ()),
+    "message_type": ("Message type", ()),
+    "status": ("Status", STATUSES),
+}
+
+
+def _form(view: View) -> dict[str, Any]:
+    """The fields of the form, as what was asked fills them; `kept` is what it hands on without a field."""
+    filled = {name: view.asked.only.get(name, "") for name in _FIELDS}
+    fields = [
+        (f"{_FIELD}{name}", label, filled[name], choices)
+        for name, (label, choices) in _FIELDS.items()
+        if filled[name] or name not in view.asked.filters  # what no field can hold stays as it is
+    ]
+    own = view.asked.own.items()
+    return {
+        "fields": fields,
+        "filled": any(filled.values()),
+        "kept": [
+            *((name, value) for name, value in view.asked.pairs if not filled.get(name)),
+            *((name, value) for name, value in own if name not in ("q", "unpriced")),
+        ],
+    }
+
+
+def sent_form(pairs: Sequence[tuple[str, str]]) -> str | None:
+    """The query that a sent form asks for; None where none was sent."""
+    if not any(name.startswith(_FIELD) for name, _ in pairs):
+        return None
+    wanted = [
+        (name.removeprefix(_FIELD), value)
+        for name, value in pairs
+        if value or name in DIMENSIONS or name.startswith(METADATA)
+    ]
+    return urlencode(wanted)
 
 
 def shown(call: StoredCall) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
                     f"sent {kept.schedule.text} to {kept.schedule.channel}" if kept.schedule else "",
                 )
                 for kept in saved_reports(view.store)
-                if not kept.is_summary
+                if kept.kind == "explore"
             ],
         },
     )

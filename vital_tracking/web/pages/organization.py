@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
@@ -9,6 +11,7 @@ from fastapi import Depends, Form
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from vital_tracking.queries.budgets import all_budgets, windows
 from vital_tracking.queries.members import (
     ROLES,
     Member,
@@ -19,12 +22,14 @@ from vital_tracking.queries.members import (
     remove_member,
 )
 from vital_tracking.queries.names import Names, name_organization, names_of
+from vital_tracking.queries.retention import Keeping, keeping
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.asked import AskedParameters
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Card, Column, Page, Part, Row
+from vital_tracking.web.pages.budgets import windows_part
 from vital_tracking.web.pages.common import administered
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.rendering import home
@@ -34,6 +39,7 @@ from vital_tracking.web.view import View
 routes = page_router()
 
 _MOST: Final = 1000
+_FULLEST: Final = 10
 _COLOURS: Final = {"admin": "ok", "auditor": "warn", "member": "quiet"}
 
 Id = Annotated[str, Form(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
@@ -103,7 +109,9 @@ def page(view: View, who: Identity) -> Page:
             Card(label, numbers.count(sum(one["role"] == role for one in found)))
             for role, label in (("admin", "Admins"), ("auditor", "Auditors"), ("member", "Members"))
         ],
-        parts=[_part(view, found, known)],
+        parts=view.parts(
+            _parts(view, found, known, one=chosen or (organizations[0] if len(organizations) == 1 else None))
+        ),
         template="organization.html",
         of_time=False,
         extra={
@@ -121,6 +129,44 @@ def _lead(found: list[Member], organizations: list[str]) -> str:
         return "You belong to no organization, as it stands now. An admin of one, or an operator, adds you."
     where = organizations[0] if len(organizations) == 1 else counted(len(organizations), "organization")
     return f"The roles that you may see of {where}, as they stand now: {counted(len(found), 'person and role')}."
+
+
+def _parts(view: View, found: list[Member], known: Names, one: str | None) -> dict[str, Callable[[], Part]]:
+    """Members; the budgets of one organization; and, for those who may see it, how long what is kept."""
+    parts: dict[str, Callable[[], Part]] = {"members": lambda: _part(view, found, known)}
+    if one is not None:
+        parts["windows"] = lambda: _budgets(view, one)
+    kept = keeping(view.store)
+    if kept["tables"]:
+        parts["retention"] = lambda: _retention(kept)
+    return parts
+
+
+def _budgets(view: View, organization: str) -> Part:
+    found = windows(view.store, organization=organization, limit=_FULLEST)
+    part = windows_part(view, found, all_budgets(view.store)["now"])
+    title = "Its budgets, the fullest first, as they are now"
+    return replace(part, title=title, leads=("All budgets, and new ones", view.path("budgets")))
+
+
+def _retention(kept: Keeping) -> Part:
+    removal = (
+        "pg_cron removes it in the following night" if kept["scheduled"] else "it is removed when an operator does so"
+    )
+    return Part(
+        "retention",
+        "How long what is kept",
+        [
+            Column("table_name", "What"),
+            Column("keep", "Kept for", none="ever"),
+            Column("kept_from", "What is older has expired (UTC)", "moment"),
+        ],
+        kept["tables"],
+        note=f"Whole months go: the next one expires at {numbers.moment(kept['next_at'])} UTC, and {removal}. Sums outlive the "
+        "calls. Operators change it: vital-tracking retention set",
+        wide=True,
+        sortable=False,
+    )
 
 
 def _part(view: View, found: list[Member], known: Names) -> Part:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from vital_tracking.web.pages import (
+    agents,
     alerts,
     anomalies,
     audit,
@@ -20,7 +21,7 @@ from vital_tracking.web.pages import (
 )
 
 _PAGES: Final = (
-    routes, user, forget, saved, budgets, budget, alerts, forecast, anomalies, prices, organization, audit, status, tools,
+    routes, user, agents, forget, saved, budgets, budget, alerts, forecast, anomalies, prices, organization, audit, status, tools,
 )  # fmt: skip
 ROUTERS: Final = tuple(pages.routes for pages in _PAGES)
 """The routes of all pages; a module of pages adds itself here."""

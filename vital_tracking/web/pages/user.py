@@ -10,7 +10,7 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from vital_tracking.queries.budgets import all_budgets, belongs, windows
+from vital_tracking.queries.budgets import all_budgets, windows
 from vital_tracking.queries.calls import usage_records
 from vital_tracking.queries.names import names_of
 from vital_tracking.queries.runs import service_runs
@@ -37,7 +37,7 @@ _HIS: Final = ("user", "user_id")
 @routes.get("/users", name="vital-users", dependencies=[Depends(reads("users"))])
 def show(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """Who spends it, or one of them."""
-    return answer(request, who, store, asked, lambda view: page(view, who))
+    return answer(request, who, store, asked, lambda view: page(view, who), of_usage="user" not in asked.only)
 
 
 def page(view: View, who: Identity) -> Page:
@@ -65,10 +65,8 @@ def page(view: View, who: Identity) -> Page:
 
 def _budgets(view: View, user: str) -> Part:
     """The windows that run of budgets on this user, whatever the page's time is."""
-    organization = view.asked.only.get("organization")
-    found = [
-        row for row in windows(view.store, entity=user) if row["entity_type"] == "user" and belongs(row, organization)
-    ]
+    there = windows(view.store, entity=user, organization=view.asked.only.get("organization"))
+    found = [row for row in there if row["entity_type"] == "user"]
     part = windows_part(view, found, all_budgets(view.store)["now"])
     return replace(
         part, title="Budgets on this user, as they are now", empty="No window of a budget on this user runs."
