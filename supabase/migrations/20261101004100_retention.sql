@@ -240,6 +240,17 @@ $$;
 comment on function public.apply_retention(boolean, integer) is
 'Deletes what is older than retention_policies allow; by default (dry_run) it only says what would go.';
 
+-- What apply_retention would delete now, for whoever may look and not delete, as the auditor.
+create function public.retention_plan_v1() returns json
+language sql
+stable
+security definer
+set search_path = ''
+set statement_timeout = '15min'
+as $$
+  select public.apply_retention(true)
+$$;
+
 -- Refuse to delete calls before an instant while some of them are not in the sums yet, as calls older than the aggregations may be.
 create function vital_private.sums_are_complete(kept timestamptz) returns void
 language plpgsql
@@ -364,7 +375,8 @@ as $$
 $$;
 
 select vital_private.restrict_functions(
-  api => '{set_retention_v1, apply_retention, schedule_maintenance, retention_v1}', helpers => '{kept_from, retention_is_scheduled}'
+  api => '{set_retention_v1, apply_retention, retention_plan_v1, retention_v1, schedule_maintenance}',
+  helpers => '{kept_from, retention_is_scheduled}'
 );
 
 select public.schedule_maintenance();

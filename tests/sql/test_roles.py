@@ -132,6 +132,7 @@ EXECUTABLE = {
             "public.maintain_partitions_v1",
             "public.model_prices_v1",
             "public.months_v1",
+            "public.retention_plan_v1",
             "public.note_access_v1",
             "public.queue_backfill_v1",
             "public.record_calls_v1",

@@ -55,7 +55,7 @@ class Retention(TypedDict):
 
 def retention_plan(store: Store) -> Retention:
     """How long each table keeps its rows, and what has expired. Deletes nothing. Raises StoreError."""
-    return typed(Retention, store.call("apply_retention", dry_run=True))
+    return typed(Retention, store.call("retention_plan_v1"))
 
 
 @answer_type

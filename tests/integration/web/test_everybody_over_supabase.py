@@ -92,6 +92,7 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/": shows("sum", "user", "agent", "model"),
     "/admin/usage-analytics/export": shows(opens=303),
     "/users": shows("sum", "user"),
+    "/users/forget": Reading(opens=404),
     "/organizations": shows("sum"),
     "/services": shows("sum"),
     "/agents": shows("sum", "agent"),
@@ -327,6 +328,13 @@ CHANGES: Final[Mapping[tuple[str, str], Changing]] = {
     ("POST", "/organization/members"): Changing(
         lambda who: {"data": {"organization": NORTH, "user": who, "what": "change", "role": "auditor"}}, 303
     ),
+    ("PUT", "/api/v1/members/name"): Changing(
+        lambda who: {"json": {"organization_id": NORTH, "user_id": who, "name": "Maria"}}
+    ),
+    ("PUT", "/api/v1/organizations/name"): Changing(lambda who: {"json": {"organization_id": NORTH, "name": who}}),
+    ("POST", "/organization/name"): Changing(lambda who: {"data": {"organization": NORTH, "name": who}}, 303),
+    ("POST", "/api/v1/members/forget"): Changing(lambda who: {"json": {"organization_id": NORTH, "user_id": who}}),
+    ("POST", "/users/forget"): Changing(lambda who: {"data": {"organization": NORTH, "user": who}}),
     ("POST", "/api/v1/budgets"): Changing(lambda who: {"json": a_budget(f"new-{who}")}),
     ("PATCH", "/api/v1/budgets/{budget_id}"): Changing(lambda _: {"json": {"daily_limit": 9}}, hidden=HIDDEN),
     ("POST", "/api/v1/budgets/{budget_id}/raise"): Changing(lambda who: {"json": more(who)}, hidden=HIDDEN),
@@ -400,7 +408,8 @@ def faults_of_change(
         yield "refused in the audit", refused
     if change.may == ("admin",) and may and {actor for _, actor, _ in told} != {mine}:
         yield "in the audit", told
-    if foreign := world.foreign(reader, said(answer)):
+    # What somebody has sent he may be shown again.
+    if foreign := [mark for mark in world.foreign(reader, said(answer)) if mark not in str(answer.request.content)]:
         yield "shows", foreign
 
 
