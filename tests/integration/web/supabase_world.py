@@ -101,6 +101,8 @@ class World:
                 return {id_of(plant) for plant in seen}
             case "user":
                 return {self.people[name].id for name in _USERS[reader]}
+            case "email":  # which Supabase Auth knows: one's own, and to an admin those of all who called something
+                return {self.people[name].email for name in _USERS[reader]}
             case "organization":
                 return _ORGANIZATIONS[reader]
             case "budget":
@@ -138,7 +140,7 @@ class World:
         hidden = {*(plants - mine), NORTH, SOUTH} - _ORGANIZATIONS[reader]
         hidden |= {id_of(plant) for plant in set(CALLS) - mine}
         hidden |= {person.id for name, person in self.people.items() if name not in _USERS[reader]}
-        hidden |= {person.email for name, person in self.people.items() if name != reader}
+        hidden |= {person.email for person in self.people.values()} - self.of("email", reader)
         found = [mark for mark in hidden if mark in text]
         return sorted(found + [plant for plant in counted(text) if plant not in _SEEN[reader]])
 

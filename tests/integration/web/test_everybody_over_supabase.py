@@ -66,7 +66,7 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/api/v1/status/checks": shows("organization"),
     f"{USAGE}/overview": shows("sum"),
     f"{USAGE}/patterns": shows("sum", "step"),
-    f"{USAGE}/by-user": shows("user"),
+    f"{USAGE}/by-user": shows("user", "email"),
     f"{USAGE}/by-service": shows("sum"),
     f"{USAGE}/costs": shows("sum"),
     f"{USAGE}/performance": shows("step"),
@@ -91,8 +91,8 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/api/v1/audit.csv": shows(),
     "/": shows("sum", "user", "agent", "model"),
     "/admin/usage-analytics/export": shows(opens=303),
-    "/users": shows("sum", "user"),
-    "/users/forget": Reading(opens=404),
+    "/users": shows("sum", "user", "email"),
+    "/users/forget": shows(opens=404),
     "/organizations": shows("sum"),
     "/services": shows("sum"),
     "/agents": shows("sum", "agent"),
@@ -311,9 +311,14 @@ def a_form(who: str) -> dict[str, Any]:
     return {"data": {**a_budget(who), "metric": "cost_usd", "action": "alert", "timezone": "UTC"}}
 
 
+def a_place(who: str) -> dict[str, Any]:
+    """Somebody in an organization."""
+    return {"organization_id": NORTH, "user_id": who}
+
+
 def a_member(who: str) -> dict[str, Any]:
     """A member who is to be an admin."""
-    return {"json": {"organization_id": NORTH, "user_id": who, "role": "admin"}}
+    return {"json": {**a_place(who), "role": "admin"}}
 
 
 def more(_: str) -> dict[str, Any]:
@@ -328,13 +333,15 @@ CHANGES: Final[Mapping[tuple[str, str], Changing]] = {
     ("POST", "/organization/members"): Changing(
         lambda who: {"data": {"organization": NORTH, "user": who, "what": "change", "role": "auditor"}}, 303
     ),
-    ("PUT", "/api/v1/members/name"): Changing(
-        lambda who: {"json": {"organization_id": NORTH, "user_id": who, "name": "Maria"}}
+    ("PUT", "/api/v1/members/name"): Changing(lambda who: {"json": {**a_place(who), "name": f"Name of {who}"}}),
+    ("PUT", "/api/v1/organizations/name"): Changing(
+        lambda who: {"json": {"organization_id": NORTH, "name": f"Called {who}"}}
     ),
-    ("PUT", "/api/v1/organizations/name"): Changing(lambda who: {"json": {"organization_id": NORTH, "name": who}}),
-    ("POST", "/organization/name"): Changing(lambda who: {"data": {"organization": NORTH, "name": who}}, 303),
-    ("POST", "/api/v1/members/forget"): Changing(lambda who: {"json": {"organization_id": NORTH, "user_id": who}}),
-    ("POST", "/users/forget"): Changing(lambda who: {"data": {"organization": NORTH, "user": who}}),
+    ("POST", "/organization/name"): Changing(
+        lambda who: {"data": {"organization": NORTH, "name": f"Called {who}"}}, 303
+    ),
+    ("POST", "/api/v1/members/forget"): Changing(lambda who: {"json": a_place(who)}),
+    ("POST", "/users/forget"): Changing(lambda who: {"data": {"user": who, "organization": NORTH}}),
     ("POST", "/api/v1/budgets"): Changing(lambda who: {"json": a_budget(f"new-{who}")}),
     ("PATCH", "/api/v1/budgets/{budget_id}"): Changing(lambda _: {"json": {"daily_limit": 9}}, hidden=HIDDEN),
     ("POST", "/api/v1/budgets/{budget_id}/raise"): Changing(lambda who: {"json": more(who)}, hidden=HIDDEN),
