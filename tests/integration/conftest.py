@@ -19,6 +19,9 @@ delete from budget_limits;
 delete from cost_alerts;
 delete from token_usage_logs;
 delete from service_runs;
+delete from platform_events;
+delete from tenant_cost_events;
+delete from agent_executions;
 delete from model_prices;
 """
 

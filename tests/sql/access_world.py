@@ -30,6 +30,7 @@ from tests.sql.helpers import (
     set_budget,
     wish,
 )
+from tests.sql.platform_rows import a_cost, an_event, an_execution, send
 
 DORA = "44444444-4444-4444-8444-444444444444"
 ERIK = "55555555-5555-4555-8555-555555555555"
@@ -225,6 +226,20 @@ def make_world(connection: Connection) -> World:
             calls.append(_paid(100 * number + day, 0, **whose, **what, created_at=before))
     assert record_runs(connection, *runs)["inserted"] == len(runs)
     assert record(connection, *calls)["inserted"] == len(calls)
+    # What is no call has its number in a name, and no price: so it is in no bill of the calls.
+    for number, (user, organization) in OWNERS.items():
+        whose = {"user_id": user, "organization_id": organization}
+        send(
+            connection,
+            "platform_events",
+            an_event(number, **whose, event_name=f"e-{number}", session_id=f"s-{number}", occurred_at=at),
+        )
+        send(
+            connection,
+            "tenant_cost_events",
+            a_cost(number, **whose, cost_type="compute", service=f"s-{number}", occurred_at=at),
+        )
+        send(connection, "agent_executions", an_execution(number, **whose, agent_id=f"a-{number}", started_at=at))
     call(connection, "refresh_analytics")
     acquire(connection, "h", [wish(ids[1], "somebody", unit="0.1")])
     return World({budget_id: number for number, budget_id in ids.items()}, now["moment"])
@@ -309,6 +324,11 @@ def cost(column: str = "total_cost") -> Callable[[Answer, World], Told]:
 def column(name: str) -> Callable[[Answer, World], Told]:
     """What stands in a column."""
     return lambda rows, _: {row[name] for row in rows}
+
+
+def numbered(name: str) -> Callable[[Answer, World], Told]:
+    """The numbers in the names that stand in a column."""
+    return lambda rows, _: {int(row[name][2:]) for row in rows}
 
 
 def windows(rows: Answer, world: World) -> Told:
@@ -476,6 +496,15 @@ QUESTIONS = [
     Question("admin_audit", audited, audit_of),
     Question("agent_performance_metrics", cost("total_cost_usd"), own_and_administered),
     Question("agent_usage_detailed", cost(), own_and_administered),
+    Question("agent_executions", numbered("agent_id"), own_and_administered),
+    Question("agent_executions_hourly", numbered("agent_id"), administered),
+    Question("platform_events", numbered("event_name"), own_and_administered),
+    Question("platform_events_5min", numbered("event_name"), administered),
+    Question("platform_events_daily_sessions", numbered("session_id"), own_and_administered),
+    Question("resource_prices", column("cost_type"), for_admins("storage", "bandwidth", "search", "tts", "stt")),
+    Question("tenant_cost_events", numbered("service"), own_and_administered),
+    Question("tenant_costs_5min", numbered("service"), administered),
+    Question("tenant_costs_daily", numbered("service"), own_and_administered),
     Question("analytics_freshness", column("name"), for_the_service_role(*MATERIALIZED)),
     Question("budget_grants", column("holder"), for_the_service_role("h")),
     Question("budget_limits", lambda rows, world: {world.budgets[row["id"]] for row in rows}, lambda r: r.budgets),
@@ -505,7 +534,7 @@ QUESTIONS = [
             {"alice", "operators"} if reader.is_service else {"alice"} if reader.claims == {"sub": ALICE} else set()
         ),
     ),
-    Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {10} if reader.is_admin else {0}),
+    Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {18} if reader.is_admin else {0}),
     Question("service_performance_metrics", cost(), own_and_administered),
     Question("service_runs", lambda rows, _: {int(row["id"][2:]) for row in rows}, own_and_administered),
     Question("system_analytics", days, days_of),

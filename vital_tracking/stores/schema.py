@@ -92,8 +92,9 @@ _INSTALLED: Final = """
 select
   array(
     select format('%%s.%%s', c.relnamespace::regnamespace, c.relname) from pg_class as c
-    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
-      and 'public.' || c.relname = any(%(names)s)
+    where c.relkind in ('r', 'p', 'v', 'm')
+      and c.relnamespace = any(array[to_regnamespace('public'), to_regnamespace('analytics')])
+      and format('%%s.%%s', c.relnamespace::regnamespace, c.relname) = any(%(names)s)
     order by 1
   ) as relations,
   (
