@@ -53,6 +53,6 @@ def test_help_shows_no_internals() -> None:
     """If this failed, what may change at any time would look like a promise."""
     shown = {name for name in dir(vital_tracking.VitalTracker) if not name.startswith("_")}
     assert shown == {
-        "aadmit", "admit", "close", "closed", "conversation", "embeddings", "flush", "from_env", "guard", "handler", "install",
-        "panel", "record", "replay", "solution", "stats", "uninstall", "workflow",
+        "aadmit", "admit", "close", "closed", "conversation", "embeddings", "flush", "from_env", "guard", "handler",
+        "install", "panel", "record", "replay", "solution", "stats", "track_agent_execution", "track_cost", "track_event", "uninstall", "workflow",
     }  # fmt: skip

@@ -20,16 +20,19 @@ from vital_tracking.delivery.platform_record import PlatformRecord
 from vital_tracking.spool.log_record import RecordKind
 
 _ALIKE: Final = ("organization_id", "user_id", "cost_type", "service", "resource", "unit", "unit_price")
-_TOLD_APART: Final = (
-    (("organization_id", "cost_type", "unit", "unit_price"), 2_000),
-    (("cost_type", "unit", "unit_price"), 3_000),
+# What is still told apart once there are so many sums. What decides the price always is.
+_TOLD_APART: Final[tuple[tuple[tuple[str, ...], int], ...]] = (
+    (("organization_id", "cost_type", "resource", "unit", "unit_price"), 2_000),
+    (("cost_type", "resource", "unit", "unit_price"), 3_000),
 )
 _QUARTER_S: Final = 900
 
 
 class MergedCosts:
-    """The sums of costs that could not be kept one by one. Bounded: past two thousand only organizations and kinds are told
-    apart, past three thousand kinds alone. Safe from any thread."""
+    """The sums of costs that could not be kept one by one; safe from any thread.
+
+    Past two thousand neither users nor services are told apart, past three thousand organizations neither.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -43,7 +46,7 @@ class MergedCosts:
         row = orjson.loads(record.payload)
         moment = datetime.fromisoformat(row["occurred_at"])
         with self._lock:
-            names = _ALIKE
+            names: tuple[str, ...] = _ALIKE
             for fewer, most in _TOLD_APART:
                 if len(self._sums) >= most:
                     names = fewer
@@ -64,7 +67,7 @@ class MergedCosts:
             sums, self._sums = self._sums, {}
         for total in sums.values():
             key = uuid7()
-            amounts = {name: money(total[name]) for name in ("quantity", "cost_usd") if name in total}
-            metadata = {"costs": total.pop("costs"), "notes": ["merged"]}
-            row = {**total, **amounts, "id": str(key), "metadata": metadata}
+            amounts: dict[str, Any] = {name: money(total[name]) for name in ("quantity", "cost_usd") if name in total}
+            metadata: dict[str, Any] = {"costs": total.pop("costs"), "notes": ["merged"]}
+            row: dict[str, Any] = {**total, **amounts, "id": str(key), "metadata": metadata}
             yield PlatformRecord(RecordKind.COST, key.bytes, orjson.dumps(row))

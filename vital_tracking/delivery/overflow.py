@@ -248,7 +248,7 @@ class Overflow:
                 self._queue.rewind()
                 return
             if waiting.kind == RecordKind.COST:
-                self._merged_costs.add(PlatformRecord(waiting.kind, waiting.id, waiting.payload))
+                self._merged_costs.add(PlatformRecord(RecordKind.COST, waiting.id, waiting.payload))
                 self._counts.stats.merged += 1
             elif waiting.kind in RUNS | PLATFORM:
                 self._counts.drop(1, "neither disk nor memory has room")
@@ -259,7 +259,7 @@ class Overflow:
 
     def drain(self) -> int:
         """Drop the sums; returns how many calls and costs they stood for."""
-        costs = sum(orjson.loads(cost.payload)["metadata"]["costs"] for cost in self._merged_costs.drain())
+        costs: int = sum(orjson.loads(cost.payload)["metadata"]["costs"] for cost in self._merged_costs.drain())
         return costs + sum(record.calls for record, *_ in self._merged.drain())
 
     def _add(self, record: CallRecord) -> None:

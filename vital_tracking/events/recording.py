@@ -116,10 +116,12 @@ class PlatformRecorder:
         """Record a cost that is no call to a model, and return its id.
 
         `cost_type` is `storage`, `bandwidth`, `compute`, `search`, `tts`, `stt` or `other`; `llm` and `embedding` are for what
-        a provider bills beside the calls that are recorded anyway, such as a monthly fee. It is `quantity` units (`gb_month`,
-        `gb`, `hour`, `call`; by default the usual one of its type) of a `resource` (a bucket, a machine), and costs `cost_usd`,
+        a provider bills beside the calls that are recorded anyway, such as a monthly fee. It is so much (`quantity`) of a `unit`
+        (`gb_month`, `gb`, `hour`, `call`; by default the usual one of its type) of a `resource` (a bucket, a machine), and costs `cost_usd`,
         else `quantity` times `unit_price`, else what the team's prices say, as of `occurred_at`; where there is none it is kept
         without a price, and flagged. Below 0 it is a credit. `service` is what it serves, in the platform's own words.
+        `user_id` and `organization_id` are those of the scope that is open, unless they are given; `occurred_at` is now by
+        default; `metadata` are kept with the row, small and no texts that somebody wrote, please.
         """
 
         def fill(row: _Row) -> None:
@@ -161,13 +163,14 @@ class PlatformRecorder:
         started_at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Record one run of an agent as its users see it, and return the execution's id.
+        """Record one run of an `agent` as its users see it, and return the execution's id.
 
         `success` is whether its users got what they came for; of an `error` only the class name is kept. `rating` is a user's,
         from 1 to 5; `faithfulness`, `answer_relevancy`, `context_precision` and `context_recall` run from 0 to 1, as RAGAS
         measures them. `total_tokens` and `cost_usd` (US dollars) are what its calls came to, where that is known here; they are
-        in no bill, since the calls are. `started_at` is by default `duration_ms` ago. What is not given comes from the scope that
-        is open: user, organization, workflow and service run.
+        in no bill, since the calls are. `citations` is how many sources it named. `started_at` is by default `duration_ms` ago.
+        `user_id`, `organization_id`, `workflow_id` and `service_run_id` are those of the scope that is open, unless they are
+        given. `metadata` are kept with the row: small, and no texts that somebody wrote, please.
         """
         took = duration_ms_of(duration_ms)
         if started_at is None and took is not None:
