@@ -21,7 +21,7 @@ from vital_tracking.langchain.handler import VitalHandler
 from vital_tracking.testing import MemoryStore, fake_chat_model
 
 CALL: dict[str, Any] = {"provider": "openai", "model": "gpt-4o-mini", "prompt_tokens": 10, "max_tokens": 5}
-CONFIG: dict[str, Any] = {"metadata": {"vital_user_id": "u-1"}}
+CONFIG: Any = {"metadata": {"vital_user_id": "u-1"}}
 
 WAYS: dict[str, Callable[[VitalTracker], object]] = {
     "admit": lambda tracker: tracker.admit(user_id="u-1", **CALL),
