@@ -55,19 +55,19 @@ async def ask(port: int, page: OpenPage) -> tuple[int, int]:
     return int(head[0].split()[1]), len(answer)
 
 
-async def keep_open(port: int, pages: list[OpenPage], for_s: float, answers: Answers) -> None:
-    """Ask for each page once every minute, spread over it, for so long."""
+async def keep_open(port: int, pages: list[OpenPage], for_s: float, answers: Answers, every_s: float = EVERY_S) -> None:
+    """Ask for each page once a minute, or in another time, spread over it, for so long."""
     started = time.monotonic()
     await asyncio.gather(
         *(
-            _keep_open(port, page, started + EVERY_S * n / len(pages), started + for_s, answers)
+            _keep_open(port, page, started + every_s * n / len(pages), started + for_s, answers, every_s)
             for n, page in enumerate(pages)
         )
     )
 
 
-async def _keep_open(port: int, page: OpenPage, at: float, until: float, answers: Answers) -> None:
-    while at < until:
+async def _keep_open(port: int, page: OpenPage, at: float, until: float, answers: Answers, every_s: float) -> None:
+    while max(at, time.monotonic()) < until:
         await asyncio.sleep(max(0.0, at - time.monotonic()))
         begun = time.monotonic()
         answers.late.append((begun - at) * 1000)
@@ -80,4 +80,4 @@ async def _keep_open(port: int, page: OpenPage, at: float, until: float, answers
             answers.ms.setdefault(kind, []).append((time.monotonic() - begun) * 1000)
             answers.statuses[status] += 1
             answers.size += size
-        at += EVERY_S
+        at += every_s

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jwt
+from psycopg.conninfo import conninfo_to_dict
 
 _FOREIGN = re.compile(r"VITAL_|SUPABASE_|NEXT_PUBLIC_|PG[A-Z]|REDIS_URL")
 _BEGINS_S = 60
@@ -106,6 +106,7 @@ def operator_session(site: Site) -> str:
     return (answer.getheader("Set-Cookie") or "").partition(";")[0]
 
 
-def server_of(url: str) -> dict[str, Any]:
+def server_of(conninfo: str) -> dict[str, str]:
     """The environment in which everything of ours goes to this database."""
-    return {"VITAL_DATABASE_URL": url}
+    parts = conninfo_to_dict(conninfo)
+    return {"VITAL_DATABASE_URL": f"postgresql://{parts['user']}@/{parts['dbname']}?host={parts['host']}"}

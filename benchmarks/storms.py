@@ -4,15 +4,16 @@
 
 Each round, on a throw-away PostgreSQL, in a minute:
 
-- overruns: three processes of four threads spend one budget with calls that cost three times what was thought, and overstep it by
-  at most one call for each thread that was making one.
+- overruns: three processes of four threads spend one budget with calls that cost three times what was thought. Each process makes
+  one before its threads begin, from which it learns that; they overstep the limit by at most one call a process.
 - budgets: three processes of eight threads spend six budgets at once, of organization, service, user, tier, agent and session,
-  until all are stopped. Nothing may be spent beyond a limit, and every sum must be the sum of its calls.
-- deaths: a process records calls while the database is away and is killed as its backlog goes out; another delivers what it has
-  left. Each call must be there, once.
-- full disk: the same, but halfway the disk of the spool is full, and the process is killed when all has gone out.
-- clocks: three processes spend one budget while their machines' clocks are set by days, forward and back. Nothing may be spent
-  beyond the limit, and every call must lie in the database's own day.
+  until all are stopped. The least of them must be spent to its last call and no further, nothing of it may stay set aside, and
+  every sum must be the sum of its calls.
+- deaths: a process on a machine whose clock is ten seconds off makes calls of all kinds while the database is away, and is killed
+  in the middle of its backlog; another delivers what it has left. Each call must be there, once.
+- full disk: the same, but halfway the disk of the spool is full. What waits in memory may go with it; none is there twice.
+- clocks: three processes spend one budget while their machines' clocks are set by days, forward and back. It must be spent to its
+  last call and no further, and every call must lie in the database's own day.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,12 +40,14 @@ import psycopg
 from benchmarks import stepped_clock
 from benchmarks.database import a_database, a_database_server
 from vital_tracking import Agent, BudgetExceeded, Price, Settings, VitalTracker
+from vital_tracking.langchain.fake import FakeUsageModel
 from vital_tracking.stores.postgres import PostgresStore
 
 _PROCESSES: Final = 3
 _THREADS: Final = 8
-_LIMIT: Final = Decimal("0.5")
+_LIMIT: Final = Decimal("3")
 # A cent a token: a call is thought to cost two.
+_COST: Final = Decimal("0.02")
 _PRICE: Final = {"model": "storm", "input": "10000", "output": "10000"}
 _THOUGHT: Final = {"provider": "storm", "model": "storm", "prompt_tokens": 1, "max_tokens": 1}
 _SCOPE: Final = {"organization_id": "acme", "user_id": "u-1", "session_id": "s-1", "agent": "a-1"}
@@ -57,8 +61,8 @@ _ENTITIES: Final = (
 )
 
 
-def _tracker(url: str, folder: Path, name: str) -> VitalTracker:
-    settings = Settings(spool_dir=folder / name, budget_deadline_s=60.0)
+def _tracker(url: str, folder: Path, name: str, **more: Any) -> VitalTracker:
+    settings = Settings(spool_dir=folder / name, budget_deadline_s=60.0, **more)
     return VitalTracker(PostgresStore(url), settings=settings, prices=[Price(**_PRICE)])
 
 
@@ -79,31 +83,37 @@ _WITH_A_CLOCK: Final = (
 
 
 def _spend(url: str, folder: str, name: str, threads: int, tokens: int, steps: bool) -> None:
-    """In a process of its own: make calls, one after the other in each thread, until the budgets stop them all.
+    """In a process of its own: make a call, then others, one after the other in each thread, until the budgets stop them all.
 
     With `steps` its clock is set with every other call of its first thread.
     """
     logging.disable(logging.WARNING)  # of alerts, which are as expected
     tracker = _tracker(url, Path(folder), name)
+    agent = Agent("a-1", tier="tier_1")
+
+    def call() -> bool:
+        scope = {**_SCOPE, "agent": agent}
+        try:
+            with (
+                tracker.conversation(user_id="u-1", session_id="s-1", agent=agent),
+                tracker.admit(**_THOUGHT, **scope) as admitted,
+            ):
+                admitted.record(prompt_tokens=1, completion_tokens=tokens - 1)
+        except BudgetExceeded:
+            return False
+        return True
 
     def work(number: int) -> int:
-        agent = Agent("a-1", tier="tier_1")
-        for made in range(10_000):
-            if steps and number == 0 and made % 2:  # not before the first: by then the process has heard the database
+        made = 0
+        while made < 10_000 and call():
+            made += 1
+            if steps and number == 0 and made % 2:
                 stepped_clock.step(86_400 * _DAYS[made // 2 % len(_DAYS)])
-            try:
-                scope = {**_SCOPE, "agent": agent}
-                with (
-                    tracker.conversation(user_id="u-1", session_id="s-1", agent=agent),
-                    tracker.admit(**_THOUGHT, **scope) as call,
-                ):
-                    call.record(prompt_tokens=1, completion_tokens=tokens - 1)
-            except BudgetExceeded:
-                return made
-        return 10_000
+        return made
 
+    made = int(call())
     with ThreadPoolExecutor(threads) as pool:
-        made = sum(pool.map(work, range(threads)))
+        made += sum(pool.map(work, range(threads)))
     closed = tracker.close()
     print(json.dumps({"made": made, "complete": closed.complete, "faults": tracker.stats().faults}), flush=True)
 
@@ -133,6 +143,11 @@ def _spenders(
     return [json.loads(job.communicate()[0]) for job in jobs]
 
 
+def _ended_badly(done: list[dict[str, Any]]) -> list[str]:
+    """What went wrong in the processes that have spent."""
+    return [f"a process met faults, or left something: {one}" for one in done if one["faults"] or not one["complete"]]
+
+
 def _rows(url: str, query: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url) as connection:
         return connection.execute(query).fetchall()
@@ -147,15 +162,16 @@ def _audit(url: str) -> list[str]:
 
 
 def overruns(url: str, folder: Path) -> Iterator[str]:
-    """Calls that cost three times what was thought: one call a thread may overstep the limit."""
+    """Calls that cost three times what was thought: one call a process may overstep the limit."""
+    tokens, cost = 6, 3 * _COST
     _set_budget(url, entity_type="user", entity_id="*", daily_limit=str(_LIMIT))
-    tokens, threads = 6, 4
-    done = _spenders(url, folder, processes=_PROCESSES, threads=threads, tokens=tokens)
+    done = _spenders(url, folder, processes=_PROCESSES, threads=4, tokens=tokens)
     ((spent,),) = _rows(url, "select max(spent) from budget_windows")
-    most = _LIMIT + Decimal(tokens) / 100 * _PROCESSES * threads
+    least, most = _LIMIT - _PROCESSES * cost, _LIMIT + _PROCESSES * cost
     print(f"  overruns: ${spent} of ${_LIMIT} spent by {sum(one['made'] for one in done)} calls, at most ${most}")
-    if spent > most:
+    if not least <= spent <= most:
         yield f"${spent} were spent of ${_LIMIT}"
+    yield from _ended_badly(done)
     yield from _audit(url)
 
 
@@ -173,8 +189,11 @@ def budgets(url: str, folder: Path) -> Iterator[str]:
     )
     if over:
         yield f"windows are overspent: {over}"
-    if not made:
-        yield "no call was made"
+    if made != _LIMIT / _COST:
+        yield f"{made} calls were made where the money is for {_LIMIT / _COST:.0f}"
+    if kept := [row for row in found if row[1]]:
+        yield f"money was not given back: {kept}"
+    yield from _ended_badly(done)
     yield from _audit(url)
 
 
@@ -190,8 +209,10 @@ def clocks(url: str, folder: Path) -> Iterator[str]:
     made = sum(one["made"] for one in done)
     print(f"  clocks: {made} calls, {len(found)} windows, ${spent} of ${_LIMIT} spent, {astray} in another day")
     # At midnight, by the database's clock, there is a second window.
-    if not made or astray or any(row[0] + row[1] > row[2] for row in found):
+    too_few = made < _LIMIT / _COST
+    if too_few or astray or any(row[0] + row[1] > row[2] for row in found):
         yield f"${spent} of ${_LIMIT} were spent in {len(found)} windows by {made} calls, {astray} in another day"
+    yield from _ended_badly(done)
     yield from _audit(url)
 
 
@@ -202,55 +223,67 @@ def _fill_disk(folder: Path) -> None:
 
 
 def _record(url: str, folder: str, calls: str, full: str) -> None:
-    """In a process of its own: record calls and say each id, then wait to be killed as they go out, or, with `full`, after."""
+    """In a process of its own, on a machine whose clock is off: make calls of all kinds, and wait to be killed as they go out.
+
+    With `full` the disk is full after half of them; then it says so.
+    """
     logging.disable(logging.WARNING)  # of the database and the disk, which are as expected
-    tracker = _tracker(url, Path(folder), "dying")
-    for number in range(int(calls)):
-        if full and number == int(calls) // 2:
+    stepped_clock.step(_OFF_S)
+    tracker = _tracker(url, Path(folder), "dying", batch_size=50, max_batch_size=50, budgets=False)
+    model = FakeUsageModel(responses=["Well."])
+    used = {"prompt_tokens": 1, "completion_tokens": 1}
+    for number in range(int(calls) // 3):
+        if full and number == int(calls) // 6:
             _fill_disk(Path(folder))
-        print(tracker.record(**_THOUGHT_RECORD), flush=True)
-    tracker.flush(0.05)
-    print("done", flush=True)
-    if full:
-        tracker.flush(120)
-        print("delivered", flush=True)
+        model.invoke("Hi", {"callbacks": [tracker.handler]})
+        tracker.record(provider="storm", model="storm", **used)
+        tracker.admit(**_THOUGHT).record(**used)
+    print("made", flush=True)
+    tracker.flush(120)
     signal.pause()
 
 
-_THOUGHT_RECORD: Final = {"provider": "storm", "model": "storm", "prompt_tokens": 1, "completion_tokens": 1}
+_OFF_S: Final = 10.0
+_CALLS: Final = 3000
 
 
 def deaths(
     url: str, folder: Path, stop: Callable[[], Any], start: Callable[[], Any], *, full: bool = False
 ) -> Iterator[str]:
-    """Recorded in an outage, killed as the backlog goes out, delivered by another: each call once.
+    """Made in an outage, killed in the middle of the backlog, delivered by another: each call once.
 
-    With `full` the disk is full halfway, so that the rest waits in memory, and the process dies when all has gone out.
+    With `full` the disk is full halfway, so that the rest waits in memory and goes with the process, where it was not sent.
     """
     stop()
     job = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.storms", "--record", url, str(folder), "3000", "full" if full else ""],
+        [sys.executable, "-c", _WITH_A_CLOCK, "--record", url, str(folder), str(_CALLS), "full" if full else ""],
         stdout=subprocess.PIPE,
         text=True,
     )
     assert job.stdout is not None
-    ids = []
-    for line in job.stdout:
-        if line.strip() == "done":
-            break
-        ids.append(line.strip())
+    job.stdout.readline()
     start()
-    if full:
-        job.stdout.readline()
+    while not (sent := _stored(url)) and job.poll() is None:
+        time.sleep(0.002)
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
+    sent = _stored(url)
     tracker = _tracker(url, folder, "dying")
     delivered = tracker.replay(120)
     tracker.close()
     ((rows, calls),) = _rows(url, "select count(*), count(distinct id) from token_usage_logs")
-    print(f"  {'full disk' if full else 'deaths'}: {len(ids)} recorded, {rows} rows of {calls} calls")
-    if not delivered or (rows, calls) != (len(ids), len(ids)):
-        yield f"of {len(ids)} calls {calls} are there, in {rows} rows"
+    print(
+        f"  {'full disk' if full else 'deaths'}: {_CALLS} made, {sent} sent, then killed: {rows} rows of {calls} calls"
+    )
+    if not 0 < sent < _CALLS // 2:
+        yield f"{sent} of {_CALLS} calls had been sent when the process was killed: that proves nothing"
+    if not delivered or rows != calls or not (_CALLS // 2 if full else _CALLS) <= calls <= _CALLS:
+        yield f"of {_CALLS} calls {calls} are there, in {rows} rows"
+
+
+def _stored(url: str) -> int:
+    ((stored,),) = _rows(url, "select count(*) from token_usage_logs")
+    return int(stored)
 
 
 @contextmanager

@@ -91,6 +91,7 @@ def main() -> None:
                         "overview": ("?days=30", WIDE),
                         "run": (f"runs/{solution}", WIDE),
                         "workflows": ("workflows?days=30", WIDE),
+                        "budgets": ("budgets", WIDE),
                         "phone": ("?days=30", PHONE),
                     },
                 )

@@ -53,7 +53,7 @@ alter default privileges in schema public grant all on sequences to anon, authen
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# Each client of a provider reads the certificates of all authorities, which takes 30 ms, though nothing here asks beyond loopback.
+# Each client of a provider reads the certificates of every authority for 30 ms, though nothing here asks beyond loopback.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("support") / "no_authority.pem")
 
 # How long an example takes says how busy the machine is.

@@ -41,8 +41,9 @@ class Settings(BaseModel):
     call without a known price counts, input/output in US dollars per million tokens. `alert_urls` are apprise's, and so are those
     of the `channels`, by name, to which reports are sent; the alerts' own are the channel `alerts`.
 
-    Privacy: `metadata_keys` are further keys of metadata that may be stored; `hash_key` keys the hash by which equal requests are
-    found, None: no hash. `provider_keys` are for the demonstration alone.
+    Privacy: `metadata_keys` and `event_properties` are further keys of metadata and of events' properties that may be stored;
+    `hash_key` keys the hashes of requests, by which equal ones are found, and of addresses, None: no hash. `provider_keys` are
+    for the demonstration alone.
     """
 
     # Built when the first is made, not with the package: that takes as long as all other classes of it together.
@@ -74,6 +75,7 @@ class Settings(BaseModel):
     alert_urls: tuple[SecretStr, ...] = ()
     channels: Mapping[str, tuple[SecretStr, ...]] = {}
     metadata_keys: frozenset[str] = frozenset()
+    event_properties: frozenset[str] = frozenset()
     hash_key: SecretStr | None = None
     provider_keys: Mapping[str, SecretStr] = {}
     found: tuple[Found, ...] = ()
@@ -135,7 +137,8 @@ def _read(given: Mapping[str, Given]) -> Settings:
         ceiling_price=_ceiling_price(env),
         alert_urls=alert_urls,
         channels=_channels(env, alert_urls),
-        metadata_keys=frozenset(part.strip() for part in env.get("VITAL_METADATA_KEYS", "").split(",") if part.strip()),
+        metadata_keys=_names(env, "VITAL_METADATA_KEYS"),
+        event_properties=_names(env, "VITAL_EVENT_PROPERTIES"),
         hash_key=SecretStr(env["VITAL_HASH_KEY"]) if env.get("VITAL_HASH_KEY") else None,
         provider_keys={name: SecretStr(env[name]) for name in PROVIDER_KEYS if env.get(name)},
         found=found_settings(given),
@@ -149,6 +152,10 @@ def default_data_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("vital_tracking", appauthor=False))
+
+
+def _names(env: Mapping[str, str], name: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in env.get(name, "").split(",") if part.strip())
 
 
 def _channels(env: Mapping[str, str], alert_urls: tuple[SecretStr, ...]) -> Mapping[str, tuple[SecretStr, ...]]:

@@ -26,6 +26,7 @@ from vital_tracking.core.record import RunRecord
 from vital_tracking.core.tally import Spent
 from vital_tracking.delivery import Delivered, Recorder, Stats
 from vital_tracking.direct.record import DirectCalls
+from vital_tracking.events.recording import PlatformRecorder
 from vital_tracking.ids import new_id
 from vital_tracking.scopes import Services
 from vital_tracking.settings import Settings
@@ -111,6 +112,14 @@ class VitalTracker(Services):
             metadata_keys=self._metadata_keys,
             recorded_by=self.record,  # somebody's subclass may do more
         )
+        hash_key = self.settings.hash_key
+        self._platform = PlatformRecorder(
+            self._recorder,
+            self._default,
+            lambda: _inherited_config().get("metadata") or {},
+            properties=self.settings.event_properties,
+            hash_key=hash_key.get_secret_value().encode() if hash_key else None,
+        )
         self._closed: Delivered | None = None
         self._lock = threading.Lock()
         _live[self] = self._reset_after_fork
@@ -169,6 +178,12 @@ class VitalTracker(Services):
     record = _by("_direct", DirectCalls.record)
     admit = _by("_direct", DirectCalls.admit)
     aadmit = _by("_direct", DirectCalls.aadmit)
+
+    # What is not a call to a model
+
+    track_event = _by("_platform", PlatformRecorder.track_event)
+    track_cost = _by("_platform", PlatformRecorder.track_cost)
+    track_agent_execution = _by("_platform", PlatformRecorder.track_agent_execution)
 
     # LangChain
 

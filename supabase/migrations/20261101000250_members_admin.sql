@@ -42,9 +42,11 @@ begin
 end;
 $$;
 
--- Give a user a role in an organization, or take it away (`wanted` NULL). `adding`: only who is no member yet; else only who is
--- one. An organization's last admin stays one unless `force`.
-create function vital_private.change_member(organization text, member text, wanted text, adding boolean, force boolean) returns json
+-- Give a user a role in an organization, or take it away (`wanted` NULL). `adding`: only who is no member yet, and by which name and
+-- e-mail address he is known there; else only who is one. An organization's last admin stays one unless `force`.
+create function vital_private.change_member(
+  organization text, member text, wanted text, adding boolean, force boolean, name text default null, email text default null
+) returns json
 language plpgsql
 security definer
 set search_path = ''
@@ -80,6 +82,7 @@ begin
     delete from public.organization_members as m where m.organization_id = organization and m.user_id = member;
   elsif adding then
     insert into public.organization_members (organization_id, user_id, role) values (organization, member, wanted);
+    perform vital_private.keep_member_name(organization, member, name, email);
   else
     update public.organization_members as m
     set role = wanted
@@ -91,11 +94,13 @@ $$;
 
 -- Make a user a member of an organization. The answer: {"organization_id", "user_id", "before", "after", "refused"}; the last is NULL, or
 -- 'not_an_admin', 'is_a_member', 'is_no_member' or 'is_the_last_admin', and then nothing was changed.
-create function public.add_member_v1(organization text, user_id text, role text default 'member') returns json
+create function public.add_member_v1(
+  organization text, user_id text, role text default 'member', name text default null, email text default null
+) returns json
 language sql
 set search_path = ''
 as $$
-  select vital_private.change_member(organization, user_id, coalesce(role, ''), true, false)
+  select vital_private.change_member(organization, user_id, coalesce(role, 'member'), true, false, name, email)
 $$;
 
 -- Give a member another role.
@@ -114,28 +119,6 @@ as $$
   select vital_private.change_member(organization, user_id, null, false, force)
 $$;
 
--- The members that the caller may see, of one organization or of all, admins first: [{"organization_id", "user_id", "role", "created_at"}].
-create function public.members_v1(organization text default null, max_rows integer default 1000) returns json
-language sql
-stable
-set search_path = ''
-as $$
-  select coalesce(
-    json_agg(
-      json_build_object('organization_id', l.organization_id, 'user_id', l.user_id, 'role', l.role, 'created_at', l.created_at)
-      order by l.organization_id, l.role, l.user_id
-    ),
-    '[]'
-  )
-  from (
-    select m.organization_id, m.user_id, m.role, m.created_at
-    from public.organization_members as m
-    where members_v1.organization is null or m.organization_id = members_v1.organization
-    order by m.organization_id, m.role, m.user_id
-    limit least(greatest(coalesce(max_rows, 1000), 1), 10000)
-  ) as l
-$$;
-
 select vital_private.restrict_functions(
-  api => '{add_member_v1, change_member_v1, remove_member_v1, members_v1}', helpers => '{change_member, by_a_user}'
+  api => '{add_member_v1, change_member_v1, remove_member_v1}', helpers => '{change_member, by_a_user}'
 );

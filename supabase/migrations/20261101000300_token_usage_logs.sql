@@ -161,9 +161,6 @@ comment on column public.token_usage_logs.blocked_by is 'Of a blocked call: the 
 comment on column public.token_usage_logs.throttled_ms is 'Milliseconds that a budget made the call wait.';
 comment on column public.token_usage_logs.error_type is 'Class name of the error only; its text is never stored.';
 
-create table vital_private.token_usage_logs_default partition of public.token_usage_logs default;
-select vital_private.restrict_relation('vital_private.token_usage_logs_default');
-
 -- Each index makes recording dearer by some percent, so there are these and no more. Four serve whoever may see a part of the calls, or looks
 -- for a run or for calls without a price. The fifth is for the newest calls of all, whichever way they are filtered; rows come in the order of
 -- time, so it grows at its end alone. The calls of a session lie close together, so a block range index finds them and costs next to nothing.

@@ -144,9 +144,9 @@ as $$
   join public.budget_limits as b on b.id = c.budget_id
 $$;
 
--- The windows that the caller may see as JSON, the fullest first; amounts are text.
+-- The windows that the caller may see as JSON, the fullest first, of an entity, of an organization's own budgets, or all; amounts are text.
 create function public.budget_windows_v1(
-  entity text default null, running_only boolean default true, max_rows integer default 200
+  entity text default null, running_only boolean default true, max_rows integer default 200, organization text default null
 ) returns json
 language sql
 stable
@@ -167,6 +167,10 @@ as $$
     from public.budget_status as b
     where (entity is null or b.entity_id = entity)
       and (running_only is false or b.ends_at is null or b.ends_at > now())
+      and (
+        organization is null or b.organization_id = organization
+        or (b.entity_type = 'organization' and b.entity_id = organization)
+      )
     order by place
     limit least(greatest(coalesce(max_rows, 200), 1), 10000)
   ) as s

@@ -10,6 +10,7 @@
 --   run                    the service run, with all that is nested in it
 --   unpriced, blocked      true: only calls without a known price, only calls that a budget stopped
 --   metadata               an object of keys and values, as text, that the call's metadata have
+--   local                  hour_of_day (0 to 23) and weekday (1 to 7, from Monday on) that the call began in, by the clocks of a timezone
 --   search                 words that must each occur in a name, id or tag of the call
 --   where                  an object of values by dimension, as usage_explore_v1 takes them: {"seat": ["1", "2"], "user": [null], "agent": "*"}
 
@@ -103,6 +104,17 @@ begin
           ), 'true'
         )
         when 'where' then vital_private.where_of(filter.raw, 'call')
+        when 'local' then concat_ws(
+          ' and ', 'true',
+          case when filter.raw ? 'hour_of_day' then format(
+            'extract(hour from call.created_at at time zone %L) = %L::integer', coalesce(filter.raw ->> 'timezone', 'UTC'),
+            filter.raw ->> 'hour_of_day'
+          ) end,
+          case when filter.raw ? 'weekday' then format(
+            'extract(isodow from call.created_at at time zone %L) = %L::integer', coalesce(filter.raw ->> 'timezone', 'UTC'),
+            filter.raw ->> 'weekday'
+          ) end
+        )
         when 'search' then coalesce(
           (
             select string_agg(format($found$concat_ws(

@@ -1,9 +1,42 @@
 -- Single figures that admins ask for by name. They run with their caller's rights: an organization's admins ask about it, the service role
 -- about any, and users about what is their own.
 
--- What a tenant (an organization) cost between two instants in US dollars, unpriced calls left out: get_tenant_cost('acme', '2026-11-01',
--- '2026-12-01'). NULL: from its first call, until its last. Whoever does not administer it is told what their own calls in it cost. Here
--- are model calls alone; other costs will join them where they are recorded.
+-- US dollars of what is no call to a model, of one tenant between two instants, to the microsecond: whole days (UTC) from the sums, the
+-- parts of days at both ends from the rows. Its reader's rights decide; users see their own.
+create function vital_private.other_cost(tenant_id text, since timestamptz, until timestamptz) returns numeric
+language plpgsql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  from_instant constant timestamptz := coalesce(since, '-infinity');
+  until_instant constant timestamptz := coalesce(until, 'infinity');
+  first_day constant timestamptz := date_trunc('day', from_instant + interval '1 day' - interval '1 microsecond');
+  last_day constant timestamptz := greatest(date_trunc('day', until_instant), first_day);
+begin
+  return (
+    select coalesce(sum(u.cost_usd), 0)
+    from (
+      select d.cost_usd
+      from public.tenant_costs_daily as d
+      where d.organization_id = tenant_id and d.day >= first_day::date and d.day < last_day::date
+      union all
+      select c.cost_usd
+      from public.tenant_cost_events as c
+      where c.organization_id = tenant_id and c.occurred_at >= from_instant and c.occurred_at < least(first_day, until_instant)
+      union all
+      select c.cost_usd
+      from public.tenant_cost_events as c
+      where c.organization_id = tenant_id and c.occurred_at >= last_day and c.occurred_at < until_instant
+    ) as u
+  );
+end;
+$$;
+
+-- What a tenant (an organization) cost between two instants in US dollars, model calls and everything else, what has no price left out:
+-- get_tenant_cost('acme', '2026-11-01', '2026-12-01'). NULL: from the first, until the last. Whoever does not administer it is told what
+-- their own part of it was.
 create function public.get_tenant_cost(tenant_id text, start_time timestamptz default null, end_time timestamptz default null)
 returns numeric
 language plpgsql
@@ -18,19 +51,20 @@ begin
   end if;
   perform vital_private.check_times(start_time, end_time);
   if current_user = 'authenticated' and tenant_id <> all(vital_private.administered_organizations()) then
-    return (
+    return vital_private.other_cost(tenant_id, start_time, end_time) + (
       select coalesce(sum(c.total_cost), 0)
       from public.token_usage_logs as c
       where c.user_id = (select vital_private.subject()) and c.organization_id = tenant_id
         and c.created_at >= coalesce(start_time, '-infinity') and c.created_at < coalesce(end_time, 'infinity')
     );
   end if;
-  return (select o.total_cost from public.organization_cost(tenant_id, start_time, end_time) as o);
+  return vital_private.other_cost(tenant_id, start_time, end_time)
+    + (select o.total_cost from public.organization_cost(tenant_id, start_time, end_time) as o);
 end;
 $$;
 
 comment on function public.get_tenant_cost(text, timestamptz, timestamptz) is
-'US dollars that an organization''s model calls cost between two instants; for its users, their own.';
+'US dollars that an organization cost between two instants, model calls and everything else; for its users, their own.';
 
 -- Percent of an agent's calls of the last hours that succeeded, of all that one may see; blocked ones were never made and do not count. NULL
 -- where there were none: get_agent_success_rate('cardio', 24). Whole days (UTC) come from the sums, the hours at both ends from the calls.
@@ -79,4 +113,4 @@ $$;
 comment on function public.get_agent_success_rate(text, integer) is
 'Percent of an agent''s calls of the last hours that succeeded; NULL where there were none.';
 
-select vital_private.restrict_functions(api => '{get_tenant_cost, get_agent_success_rate}');
+select vital_private.restrict_functions(api => '{get_tenant_cost, get_agent_success_rate}', helpers => '{other_cost}');

@@ -146,6 +146,8 @@ select vital_private.audit_table('public.budget_limits', 'id organization_id ent
 select vital_private.audit_table('vital_private.budget_overrides', 'id organization_id entity_type entity_id metric action');
 select vital_private.audit_table('public.model_prices', 'id provider model valid_from', hidden => 'note');
 select vital_private.audit_table('public.organization_members', 'organization_id user_id');
+select vital_private.audit_table('vital_private.member_names', 'organization_id user_id', hidden => 'name email');
+select vital_private.audit_table('vital_private.organization_names', 'organization_id');
 
 -- The newest lines of the audit that the caller may see, at most 1,000, of those with an id below `before_id`; NULL filters nothing. Amounts
 -- and other values stand in `changes` as text.

@@ -194,7 +194,8 @@ begin
     taken = case when moment > s.due_at then '{}' else s.taken end
   where s.report_id = due.report_id
   returning json_build_object(
-    'id', s.report_id, 'channel', s.channel, 'due_at', s.due_at, 'timezone', s.timezone, 'every', s.every, 'taken', s.taken,
+    'id', s.report_id, 'channel', s.channel, 'due_at', s.due_at, 'sent_at', s.sent_at, 'timezone', s.timezone,
+    'every', s.every, 'taken', s.taken,
     'owner', (select r.owner from public.saved_reports as r where r.id = s.report_id),
     'name', (select r.name from public.saved_reports as r where r.id = s.report_id),
     'asked', (select r.asked from public.saved_reports as r where r.id = s.report_id)

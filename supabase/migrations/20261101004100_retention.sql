@@ -11,7 +11,9 @@ create table public.retention_policies (
   constraint retention_policies_table check (
     table_name in (
       'token_usage_logs', 'service_runs', 'usage_aggregations_hourly_totals', 'usage_aggregations_daily_agents', 'usage_aggregations_daily_users',
-      'usage_aggregations_daily_parts', 'usage_aggregations_daily_totals', 'budget_windows', 'cost_alerts', 'admin_audit'
+      'usage_aggregations_daily_parts', 'usage_aggregations_daily_totals', 'budget_windows', 'cost_alerts', 'admin_audit',
+      'platform_events', 'tenant_cost_events', 'agent_executions', 'platform_events_5min', 'platform_events_daily_sessions',
+      'tenant_costs_5min', 'tenant_costs_daily', 'agent_executions_hourly'
     )
   ),
   -- Budgets are filled from the calls of the month that runs, in every time zone.
@@ -31,7 +33,15 @@ insert into public.retention_policies (table_name, keep) values
 ('usage_aggregations_daily_totals', '7 years'),
 ('budget_windows', '2 years'),
 ('cost_alerts', '2 years'),
-('admin_audit', '7 years');
+('admin_audit', '7 years'),
+('platform_events', '3 years'),
+('tenant_cost_events', '7 years'),
+('agent_executions', '3 years'),
+('platform_events_5min', '3 years'),
+('platform_events_daily_sessions', '3 years'),
+('tenant_costs_5min', '3 years'),
+('tenant_costs_daily', '7 years'),
+('agent_executions_hourly', '7 years');
 
 select vital_private.restrict_relation('public.retention_policies', readers => '{authenticated, service_role}');
 grant update on public.retention_policies to service_role;
@@ -71,11 +81,13 @@ $$;
 
 -- Which months were archived. Retention says of each month that it would drop whether it was.
 create table vital_private.archived_months (
-  month date not null primary key,
+  table_name text not null default 'token_usage_logs',
+  month date not null,
   held bigint not null,
   total_cost numeric not null,
   file text not null,
-  archived_at timestamptz not null default now()
+  archived_at timestamptz not null default now(),
+  primary key (table_name, month)
 );
 select vital_private.restrict_relation('vital_private.archived_months');
 
@@ -110,6 +122,12 @@ as $$
       when 'token_usage_logs' then 't.created_at < %L'
       when 'service_runs' then 't.started_at < %L'
       when 'usage_aggregations_hourly_totals' then 't.hour_start < %L'
+      when 'agent_executions_hourly' then 't.hour_start < %L'
+      when 'platform_events' then 't.occurred_at < %L'
+      when 'tenant_cost_events' then 't.occurred_at < %L'
+      when 'agent_executions' then 't.started_at < %L'
+      when 'platform_events_5min' then 't.bucket < %L'
+      when 'tenant_costs_5min' then 't.bucket < %L'
       when 'budget_windows' then
         't.ends_at < %L and not exists (select from public.budget_grants as g where g.window_id = t.id)'
       -- An alert must not be deleted before its window, which would otherwise raise it again.
@@ -125,9 +143,9 @@ as $$
   )
 $$;
 
--- Delete the rows that have expired or, as a dry run, say what would be deleted. Months of calls are dropped as a whole, which takes no
--- time. Of every other table, and of calls outside the monthly partitions, at most `max_rows` are deleted: `more` says whether to
--- run it again. NULL is the default, so it deletes nothing.
+-- Delete the rows that have expired or, as a dry run, say what would be deleted. Months of calls, events, costs and executions are
+-- dropped as a whole, which takes no time. Of every other table, and of rows outside the monthly partitions, at most `max_rows` are
+-- deleted: `more` says whether to run it again. NULL is the default, so it deletes nothing.
 create function public.apply_retention(dry_run boolean default true, max_rows integer default 50000) returns json
 language plpgsql
 security definer
@@ -171,15 +189,15 @@ begin
     more := false;
     bytes := pg_catalog.pg_total_relation_size(format('public.%I', policy.table_name)::regclass);
     source := format('public.%I', policy.table_name);
-    if policy.table_name = 'token_usage_logs' then
-      source := 'vital_private.token_usage_logs_default';
+    if exists (select from vital_private.monthly_tables as m where m.table_name = policy.table_name) then
+      source := format('vital_private.%I', policy.table_name || '_default');
       bytes := pg_catalog.pg_total_relation_size(source::regclass)
-        + coalesce((select sum(m.bytes) from vital_private.monthly_partitions() as m), 0);
+        + coalesce((select sum(m.bytes) from vital_private.monthly_partitions(policy.table_name) as m), 0);
       if kept is not null then
-        months := vital_private.drop_months(kept, dry_run);
+        months := vital_private.drop_months(policy.table_name, kept, dry_run);
         select
           coalesce(sum((m.value ->> 'rows')::bigint) filter (where (m.value ->> 'dropped')::boolean or dry_run), 0),
-          coalesce(bool_or(not (m.value ->> 'dropped')::boolean and not dry_run), false)
+          waiting or coalesce(bool_or(not (m.value ->> 'dropped')::boolean and not dry_run), false)
         into rows_in_months, waiting
         from jsonb_array_elements(months) as m (value);
       end if;
@@ -222,6 +240,17 @@ $$;
 comment on function public.apply_retention(boolean, integer) is
 'Deletes what is older than retention_policies allow; by default (dry_run) it only says what would go.';
 
+-- What apply_retention would delete now, for whoever may look and not delete, as the auditor.
+create function public.retention_plan_v1() returns json
+language sql
+stable
+security definer
+set search_path = ''
+set statement_timeout = '15min'
+as $$
+  select public.apply_retention(true)
+$$;
+
 -- Refuse to delete calls before an instant while some of them are not in the sums yet, as calls older than the aggregations may be.
 create function vital_private.sums_are_complete(kept timestamptz) returns void
 language plpgsql
@@ -235,9 +264,9 @@ begin
 end;
 $$;
 
--- Drop the partitions of the months that ended by an instant, the oldest first, or list them:
+-- Drop the partitions of a table's months that ended by an instant, the oldest first, or list them:
 -- [{"month", "rows", "bytes", "archived", "dropped"}, ...]. A partition that is in use is left for the next run.
-create function vital_private.drop_months(kept timestamptz, dry_run boolean) returns jsonb
+create function vital_private.drop_months(table_name text, kept timestamptz, dry_run boolean) returns jsonb
 language plpgsql
 set search_path = ''
 set timezone = 'UTC'
@@ -251,12 +280,12 @@ begin
   -- All are counted first, because from the first drop until the commit everybody has to wait.
   for old in
     select m.month, m.bytes, a.held as archived
-    from vital_private.monthly_partitions() as m
-    left join vital_private.archived_months as a on a.month = m.month
+    from vital_private.monthly_partitions(drop_months.table_name) as m
+    left join vital_private.archived_months as a on a.table_name = drop_months.table_name and a.month = m.month
     where m.month + interval '1 month' <= kept
     order by m.month
   loop
-    execute format('select count(*) from vital_private.%I', vital_private.partition_of(old.month)) into held;
+    execute format('select count(*) from vital_private.%I', vital_private.partition_of(drop_months.table_name, old.month)) into held;
     answers := answers || jsonb_build_object(
       'month', to_char(old.month, 'YYYY-MM'), 'rows', held, 'bytes', old.bytes, 'archived', coalesce(old.archived = held, held = 0),
       'dropped', not dry_run
@@ -267,7 +296,7 @@ begin
       begin
         perform set_config('lock_timeout', '5s', true);
         execute format(
-          'drop table vital_private.%I', vital_private.partition_of(to_date(answers -> place ->> 'month', 'YYYY-MM'))
+          'drop table vital_private.%I', vital_private.partition_of(drop_months.table_name, to_date(answers -> place ->> 'month', 'YYYY-MM'))
         );
       exception when lock_not_available or deadlock_detected then
         waits := true;
@@ -299,6 +328,55 @@ $$;
 comment on function public.schedule_maintenance(boolean) is
 'Has pg_cron keep the partitions, and with true also delete each night what retention_policies no longer keep.';
 
-select vital_private.restrict_functions(api => '{set_retention_v1, apply_retention, schedule_maintenance}');
+-- Whether pg_cron deletes what has expired. False where it is not installed, or its jobs may not be read.
+create function vital_private.retention_is_scheduled() returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  scheduled boolean;
+begin
+  if to_regclass('cron.job') is null then
+    return false;
+  end if;
+  execute 'select exists (select from cron.job where jobname = $1)' into scheduled using 'vital_tracking.apply_retention';
+  return scheduled;
+exception
+  when others then
+    return false;
+end;
+$$;
+
+-- How long rows are kept, for whoever may see that: {"scheduled": whether pg_cron deletes what has expired, "next_at": when the next month
+-- expires, "tables": [{"table_name", "keep", "kept_from"}]}. "kept_from" is the instant before which rows have expired; NULL: none ever do.
+create function public.retention_v1() returns json
+language sql
+stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+  select json_build_object(
+    'scheduled', vital_private.retention_is_scheduled(),
+    'next_at', date_trunc('month', now()) + interval '1 month',
+    'tables', coalesce(
+      (
+        select json_agg(
+          json_build_object(
+            'table_name', p.table_name, 'keep', p.keep::text, 'kept_from', nullif(vital_private.kept_from(p.table_name), '-infinity')
+          )
+          order by p.keep nulls last, p.table_name
+        )
+        from public.retention_policies as p
+      ), '[]'
+    )
+  )
+$$;
+
+select vital_private.restrict_functions(
+  api => '{set_retention_v1, apply_retention, retention_plan_v1, retention_v1, schedule_maintenance}',
+  helpers => '{kept_from, retention_is_scheduled}'
+);
 
 select public.schedule_maintenance();

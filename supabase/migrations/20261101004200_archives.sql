@@ -13,7 +13,7 @@ set statement_timeout = '15min'
 as $$
   with homes as (
     select p.month, true as partitioned, greatest(c.reltuples, 0)::bigint as rows, p.bytes
-    from vital_private.monthly_partitions() as p
+    from vital_private.monthly_partitions('token_usage_logs') as p
     join pg_catalog.pg_class as c on c.oid = p.relation
     where exists (
       select from public.token_usage_logs as t
@@ -28,7 +28,7 @@ as $$
   select json_build_object(
     'now', now(),
     'kept_from', vital_private.kept_from('token_usage_logs'),
-    'bytes', (select sum(p.bytes) from vital_private.monthly_partitions() as p)
+    'bytes', (select sum(p.bytes) from vital_private.monthly_partitions('token_usage_logs') as p)
     + pg_catalog.pg_total_relation_size('vital_private.token_usage_logs_default'),
     'months', coalesce(json_agg(json_build_object(
       'month', to_char(h.month, 'YYYY-MM'), 'partition', h.partitioned, 'rows', h.rows, 'bytes', h.bytes,
@@ -39,7 +39,7 @@ as $$
     ) order by h.month), '[]')
   )
   from homes as h
-  left join vital_private.archived_months as a on a.month = h.month
+  left join vital_private.archived_months as a on a.table_name = 'token_usage_logs' and a.month = h.month
 $$;
 
 -- The sums of the calls from one instant to another, and how many digits their amounts have before and after the decimal
@@ -98,7 +98,7 @@ as $$
 declare
   since constant timestamptz := date_trunc('month', archive_month_v1.month)::date;
   until constant timestamptz := since + interval '1 month';
-  partition_name constant text := vital_private.partition_of(since::date);
+  partition_name constant text := vital_private.partition_of('token_usage_logs', since::date);
   partitioned constant boolean := to_regclass(format('vital_private.%I', partition_name)) is not null;
   late constant boolean := not partitioned and since < vital_private.rows_kept_since();
   bytes bigint;

@@ -215,6 +215,54 @@ begin
 end;
 $$;
 
+-- Take a user out of at most `max_rows` events, costs and executions each: what happened and what it cost stays, to the minute, without
+-- who, session, address and details. Their sums follow. Answers {"events", "costs", "executions"}.
+create function vital_private.forget_platform(who text, organization text, max_rows integer) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  events bigint;
+  costs bigint;
+  executions bigint;
+begin
+  update public.platform_events as e
+  set
+    id = vital_private.id_of(date_trunc('minute', e.occurred_at, 'UTC')), occurred_at = date_trunc('minute', e.occurred_at, 'UTC'),
+    recorded_at = date_trunc('minute', e.recorded_at, 'UTC'), user_id = null, session_id = null, ip_hash = null, properties = '{}'
+  from (
+    select k.id, k.occurred_at from public.platform_events as k
+    where k.user_id = who and (organization is null or k.organization_id = organization)
+    limit max_rows
+  ) as k
+  where e.id = k.id and e.occurred_at = k.occurred_at;
+  get diagnostics events = row_count;
+  update public.tenant_cost_events as c
+  set
+    id = vital_private.id_of(date_trunc('minute', c.occurred_at, 'UTC')), occurred_at = date_trunc('minute', c.occurred_at, 'UTC'),
+    recorded_at = date_trunc('minute', c.recorded_at, 'UTC'), user_id = null, metadata = '{}'
+  from (
+    select k.id, k.occurred_at from public.tenant_cost_events as k
+    where k.user_id = who and (organization is null or k.organization_id = organization)
+    limit max_rows
+  ) as k
+  where c.id = k.id and c.occurred_at = k.occurred_at;
+  get diagnostics costs = row_count;
+  update public.agent_executions as x
+  set
+    id = vital_private.id_of(date_trunc('minute', x.started_at, 'UTC')), started_at = date_trunc('minute', x.started_at, 'UTC'),
+    recorded_at = date_trunc('minute', x.recorded_at, 'UTC'), user_id = null, service_run_id = null, metadata = '{}'
+  from (
+    select k.id, k.started_at from public.agent_executions as k
+    where k.user_id = who and (organization is null or k.organization_id = organization)
+    limit max_rows
+  ) as k
+  where x.id = k.id and x.started_at = k.started_at;
+  get diagnostics executions = row_count;
+  return jsonb_build_object('events', events, 'costs', costs, 'executions', executions);
+end;
+$$;
+
 -- For days whose rows were deleted, the sums under the user's name move to no name. Empty sums are deleted.
 create function vital_private.forget_sums(who text, organization text) returns bigint
 language plpgsql
@@ -223,6 +271,7 @@ as $$
 declare
   moved bigint;
 begin
+  perform vital_private.forget_platform_sums(who, organization);
   execute (
     select vital_private.adding_to(
       a,
@@ -240,6 +289,44 @@ begin
   delete from public.usage_aggregations_daily_users as u
   where u.user_id = who and (organization is null or u.organization_id = organization);
   return moved;
+end;
+$$;
+
+-- The same for the sums of events and costs.
+create function vital_private.forget_platform_sums(who text, organization text) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  of_users record;
+begin
+  for of_users in
+    select
+      c.target,
+      string_agg(c.name, ', ' order by c.position) as columns,
+      string_agg(c.name, ', ' order by c.position) filter (where c.is_key) as keys,
+      -- Neither who it was nor in which session.
+      string_agg(
+        case
+          when c.name in ('user_id', 'session_id') then 'null'
+          when c.is_key then 'g.' || c.name
+          else format('sum(g.%I)', c.name)
+        end, ', ' order by c.position
+      ) as moved,
+      string_agg('g.' || c.name, ', ' order by c.position) filter (where c.is_key and c.name not in ('user_id', 'session_id')) as groups,
+      string_agg(format('%1$I = known.%1$I + excluded.%1$I', c.name), ', ' order by c.position) filter (where not c.is_key) as added
+    from vital_private.platform_sums as c
+    group by c.target
+    having bool_or(c.name = 'user_id')
+  loop
+    execute format(
+      'with g as (
+        delete from public.%1$I as u where u.user_id = $1 and ($2 is null or u.organization_id = $2) returning u.*
+      )
+      insert into public.%1$I as known (%2$s) select %3$s from g group by %4$s on conflict (%5$s) do update set %6$s',
+      of_users.target, of_users.columns, of_users.moved, of_users.groups, of_users.keys, of_users.added
+    ) using who, organization;
+  end loop;
 end;
 $$;
 
@@ -292,6 +379,7 @@ declare
   limit_rows constant integer := greatest(coalesce(max_rows, 5000), 1);
   calls jsonb;
   runs bigint;
+  platform jsonb;
   own jsonb := '{}';
   total jsonb;
   members bigint := 0;
@@ -304,9 +392,11 @@ begin
   perform vital_private.lock_budgets(alone => true);
   calls := vital_private.forget_calls(who, organization, limit_rows);
   runs := vital_private.forget_runs(who, organization, limit_rows);
-  finished := (calls ->> 'rows')::bigint < limit_rows and runs < limit_rows;
+  platform := vital_private.forget_platform(who, organization, limit_rows);
+  finished := (calls ->> 'rows')::bigint < limit_rows and runs < limit_rows
+    and not exists (select from jsonb_each_text(platform) as p where p.value::bigint >= limit_rows);
   insert into vital_private.forgettings as known (digest, organization_id, done)
-  values (vital_private.digest_of(who), organization, calls || jsonb_build_object('runs', runs))
+  values (vital_private.digest_of(who), organization, calls || jsonb_build_object('runs', runs) || platform)
   on conflict on constraint forgettings_key do update set done = (
     select jsonb_object_agg(d.key, d.value::text::bigint + coalesce((known.done ->> d.key)::bigint, 0))
     from jsonb_each(excluded.done) as d
@@ -339,23 +429,73 @@ $$;
 comment on function public.forget_user(text, text, integer) is
 'Removes a person from calls, runs, sums and budgets; all sums stay. Run it until it answers done.';
 
-create function public.forget_user_v1(user_id text, organization_id text default null, max_rows integer default 500) returns json
-language sql
+-- The same for whoever asks: the service role in any organization or in all, a signed-in admin in that one, a few calls at a time. A try
+-- that is refused is audited, so a refusal is an answer: {"refused": "not_an_admin"}, or 'is_the_last_admin', who stays one.
+create function vital_private.forget_asked(who text, organization text, max_rows integer) returns json
+language plpgsql
 security definer
 set search_path = ''
 as $$
-  select public.forget_user(user_id, organization_id, max_rows)
+declare
+  reason text;
+begin
+  if coalesce(who, '') = '' then
+    raise exception 'Whom? user_id is empty.' using errcode = '22023';
+  end if;
+  if not vital_private.by_a_user() then
+    return public.forget_user(who, organization, max_rows);
+  end if;
+  if not vital_private.may_change(organization) then
+    reason := 'not_an_admin';
+  elsif exists (
+    select from public.organization_members as m where m.organization_id = organization and m.user_id = who and m.role = 'admin'
+  ) and not exists (
+    select from public.organization_members as m where m.organization_id = organization and m.user_id <> who and m.role = 'admin'
+  ) then
+    reason := 'is_the_last_admin';
+  end if;
+  if reason is not null then
+    perform vital_private.note(
+      'token_usage_logs', 'refused', left(organization, 255), jsonb_build_object('user_id', left(who, 255)),
+      jsonb_build_object('change', jsonb_build_array(null, 'forget_user'))
+    );
+    return json_build_object('refused', reason);
+  end if;
+  return public.forget_user(who, organization, least(max_rows, 1000));
+end;
 $$;
 
--- What is stored about a user: {"rows", "calls", "total_cost", "runs", "windows", "memberships", "days", "first", "last"}.
+create function public.forget_user_v1(user_id text, organization_id text default null, max_rows integer default 500) returns json
+language sql
+set search_path = ''
+as $$
+  select vital_private.forget_asked(user_id, organization_id, coalesce(max_rows, 500))
+$$;
+
+-- What is stored about a user, as far as the caller may see it: {"rows", "calls", "total_cost", "unpriced_calls", "runs", "events",
+-- "costs", "executions", "windows", "memberships", "days", "first", "last"}.
 create function public.user_traces_v1(user_id text, organization_id text default null) returns json
 language sql
 stable
-security definer
 set search_path = ''
 as $$
   select vital_private.check_given('user_id', user_id);
   select json_build_object(
+    'events', (
+      select count(*) from public.platform_events as e
+      where e.user_id = user_traces_v1.user_id
+        and (user_traces_v1.organization_id is null or e.organization_id = user_traces_v1.organization_id)
+    ),
+    'costs', (
+      select count(*) from public.tenant_cost_events as e
+      where e.user_id = user_traces_v1.user_id
+        and (user_traces_v1.organization_id is null or e.organization_id = user_traces_v1.organization_id)
+    ),
+    'executions', (
+      select count(*) from public.agent_executions as e
+      where e.user_id = user_traces_v1.user_id
+        and (user_traces_v1.organization_id is null or e.organization_id = user_traces_v1.organization_id)
+    ),
     'rows', c.rows, 'calls', c.calls, 'total_cost', c.total_cost::text, 'unpriced_calls', c.unpriced_calls,
     'first', c.first, 'last', c.last,
     'runs', (
@@ -391,4 +531,4 @@ as $$
   ) as c
 $$;
 
-select vital_private.restrict_functions(api => '{forget_user, forget_user_v1, user_traces_v1}');
+select vital_private.restrict_functions(api => '{forget_user, forget_user_v1, user_traces_v1}', helpers => '{forget_asked}');

@@ -22,7 +22,7 @@ begin
       from (select distinct coalesce(model, '(no model)') as model from public.token_usage_logs where not priced limit 20) as names
     ),
     'calls_in_default_partition', (select coalesce(sum(calls), 0) from vital_private.token_usage_logs_default),
-    'partitions_until', (select max(p.month) + interval '1 month' from vital_private.monthly_partitions() as p),
+    'partitions_until', (select max(p.month) + interval '1 month' from vital_private.monthly_partitions('token_usage_logs') as p),
     'runs_still_open', (
       select count(*) from public.service_runs where ended_at is null and started_at < now() - interval '1 day'
     )

@@ -30,6 +30,7 @@ from tests.sql.helpers import (
     set_budget,
     wish,
 )
+from tests.sql.platform_rows import a_cost, an_event, an_execution, send
 
 DORA = "44444444-4444-4444-8444-444444444444"
 ERIK = "55555555-5555-4555-8555-555555555555"
@@ -189,6 +190,10 @@ def make_world(connection: Connection) -> World:
     """Members, prices, budgets and a grant, runs and calls of this moment, and a week in which everything was free."""
     for member in MEMBERS:
         connection.execute("insert into organization_members values (%s, %s, %s)", member)
+    for person, (name, place) in NAMED.items():
+        known = {"name": name, "email": f"{name}@{place}"}
+        call(connection, "name_member_v1", organization=place, user_id=person, **known)
+    call(connection, "name_organization_v1", organization="acme", name="Acme Clinics")
     for owner in (ALICE, None):
         connection.execute("insert into saved_reports (owner, name, asked) values (%s, 'by model', '[]')", [owner])
     connection.execute(
@@ -221,6 +226,20 @@ def make_world(connection: Connection) -> World:
             calls.append(_paid(100 * number + day, 0, **whose, **what, created_at=before))
     assert record_runs(connection, *runs)["inserted"] == len(runs)
     assert record(connection, *calls)["inserted"] == len(calls)
+    # What is no call has its number in a name, and no price: so it is in no bill of the calls.
+    for number, (user, organization) in OWNERS.items():
+        whose = {"user_id": user, "organization_id": organization}
+        send(
+            connection,
+            "platform_events",
+            an_event(number, **whose, event_name=f"e-{number}", session_id=f"s-{number}", occurred_at=at),
+        )
+        send(
+            connection,
+            "tenant_cost_events",
+            a_cost(number, **whose, cost_type="compute", service=f"s-{number}", occurred_at=at),
+        )
+        send(connection, "agent_executions", an_execution(number, **whose, agent_id=f"a-{number}", started_at=at))
     call(connection, "refresh_analytics")
     acquire(connection, "h", [wish(ids[1], "somebody", unit="0.1")])
     return World({budget_id: number for number, budget_id in ids.items()}, now["moment"])
@@ -230,6 +249,30 @@ def _paid(number: int, dollars: int, **changes: Any) -> Row:
     money = {"input_cost": str(dollars), "output_cost": "0", "total_cost": str(dollars), "potential_cost": str(dollars)}
     tokens = {"prompt_tokens": dollars, "completion_tokens": 0, "total_tokens": dollars}
     return a_call(number, **money, **tokens, **changes)
+
+
+NAMED = {ALICE: ("Alice", "acme"), ERIK: ("Erik", "acme"), CAROL: ("Carol", "other")}
+
+
+def names_told(reader: Reader) -> Iterable[Any]:
+    """Names to oneself and to admins and auditors, addresses not to auditors; an organization's name to its members."""
+    told: set[Any] = {("acme", "Acme Clinics")} if reader.is_service else set()
+    subject = reader.claims.get("sub") if isinstance(reader.claims, dict) else None
+    roles = {organization: role for organization, user, role in MEMBERS if user == subject}
+    if "acme" in roles:
+        told.add(("acme", "Acme Clinics"))
+    for user, (name, organization) in NAMED.items():
+        if reader.is_service or user == subject or roles.get(organization) in ("admin", "auditor"):
+            told.add((user, name))
+        if reader.is_service or user == subject or roles.get(organization) == "admin":
+            told.add((user, f"{name}@{organization}"))
+    return told
+
+
+def names(answer: Answer, _: World) -> Told:
+    """Ids with names and addresses."""
+    told = {(user, known[what]) for user, known in answer["users"].items() for what in ("name", "email")}
+    return {pair for pair in told if pair[1]} | set(answer["organizations"].items())
 
 
 Told = set[Any]
@@ -283,6 +326,11 @@ def column(name: str) -> Callable[[Answer, World], Told]:
     return lambda rows, _: {row[name] for row in rows}
 
 
+def numbered(name: str) -> Callable[[Answer, World], Told]:
+    """The numbers in the names that stand in a column."""
+    return lambda rows, _: {int(row[name][2:]) for row in rows}
+
+
 def windows(rows: Answer, world: World) -> Told:
     """Windows as the number of their budget and their entity."""
     return {(world.budgets[row["budget_id"]], row["entity_id"]) for row in rows}
@@ -315,8 +363,10 @@ def audited(rows: Answer, world: World) -> Told:
         key = row["key"]
         if row["table_name"] == "budget_limits":
             found.add(world.budgets[int(key["id"])])
-        elif row["table_name"] == "organization_members":
+        elif row["table_name"] in ("organization_members", "member_names"):
             found.add((key["organization_id"], key["user_id"]))
+        elif row["table_name"] == "organization_names":
+            found.add(f"the name of {key['organization_id']}")
         elif row["table_name"] == "report_schedules":
             found.add(("report", row["changes"]["channel"][1]))
         else:
@@ -327,8 +377,8 @@ def audited(rows: Answer, world: World) -> Told:
 def audit_of(reader: Reader) -> Iterable[Any]:
     """Admins see changes of their organization's budgets and members; those of all are for the service role."""
     if reader.is_service:
-        return {*BUDGETS, *reader.members, "m", ("report", "alice"), ("report", "operators")}
-    changes: set[Any] = set()
+        return {*BUDGETS, *reader.members, "m", "the name of acme", ("report", "alice"), ("report", "operators")}
+    changes: set[Any] = {"the name of acme"} if 1 in reader.administered else set()
     for organization, budgets, inside in (("acme", {2, 4, 6}, 1), ("other", {3, 5}, 3)):
         if inside in reader.administered:
             changes |= budgets | _members(organization)
@@ -446,6 +496,15 @@ QUESTIONS = [
     Question("admin_audit", audited, audit_of),
     Question("agent_performance_metrics", cost("total_cost_usd"), own_and_administered),
     Question("agent_usage_detailed", cost(), own_and_administered),
+    Question("agent_executions", numbered("agent_id"), own_and_administered),
+    Question("agent_executions_hourly", numbered("agent_id"), administered),
+    Question("platform_events", numbered("event_name"), own_and_administered),
+    Question("platform_events_5min", numbered("event_name"), administered),
+    Question("platform_events_daily_sessions", numbered("session_id"), own_and_administered),
+    Question("resource_prices", column("cost_type"), for_admins("storage", "bandwidth", "search", "tts", "stt")),
+    Question("tenant_cost_events", numbered("service"), own_and_administered),
+    Question("tenant_costs_5min", numbered("service"), administered),
+    Question("tenant_costs_daily", numbered("service"), own_and_administered),
     Question("analytics_freshness", column("name"), for_the_service_role(*MATERIALIZED)),
     Question("budget_grants", column("holder"), for_the_service_role("h")),
     Question("budget_limits", lambda rows, world: {world.budgets[row["id"]] for row in rows}, lambda r: r.budgets),
@@ -475,7 +534,7 @@ QUESTIONS = [
             {"alice", "operators"} if reader.is_service else {"alice"} if reader.claims == {"sub": ALICE} else set()
         ),
     ),
-    Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {10} if reader.is_admin else {0}),
+    Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {18} if reader.is_admin else {0}),
     Question("service_performance_metrics", cost(), own_and_administered),
     Question("service_runs", lambda rows, _: {int(row["id"][2:]) for row in rows}, own_and_administered),
     Question("system_analytics", days, days_of),
@@ -502,6 +561,10 @@ QUESTIONS = [
         lambda reader: reader.members,
         {},
     ),
+    Question("retention_v1", lambda told, _: {len(told["tables"])}, lambda r: {10} if r.is_admin else {0}, {}),
+    Question(
+        "names_v1", names, names_told, {"users": [ALICE, ERIK, CAROL, STRANGER], "organizations": ["acme", "other"]}
+    ),
     Question("cost_breakdown", cost(), own_and_administered, {"by": "model"}),
     Question("cost_breakdown", cost(), _of_acme, {"by": "agent", "organization": "acme"}),
     Question("organization_cost", cost(), if_admin_of_acme, lately(organization="acme")),
@@ -522,6 +585,8 @@ QUESTIONS = [
         {},
     ),
     Question("agent_success_rate", cost(), own_and_administered, {}),
+    Question("agents_v1", cost(), own_and_administered, lately()),
+    Question("agents_v1", cost(), _of_acme, lately(organization="acme", agent="cardio")),
     Question(
         "agent_success_rate",
         cost(),
@@ -563,6 +628,12 @@ QUESTIONS = [
     Question("calls_v1", cost(), _of_acme, {"filters": '{"organization": "acme", "search": "CARDIO board"}'}),
     Question(
         "metadata_keys_v1", lambda keys, _: set(keys), lambda r: {"team"} if 7 in own_and_administered(r) else (), {}
+    ),
+    Question(
+        "user_traces_v1",
+        lambda told, _: {told["runs"], *calls_in(told["total_cost"])},
+        lambda r: {len((r.own | r.administered) & {1, 4}), *(r.own | r.administered) & {1, 4}},
+        {"user_id": ALICE},
     ),
     Question("runs_v1", cost(), own_and_administered, {}),
     Question("runs_v1", cost(), _of_acme, {"filters": '{"organization": "acme"}', "nested": True}),
@@ -658,9 +729,11 @@ QUESTIONS = [
     ),
 ]
 # Functions that signed-in users may call and that read nothing of others; what those of members, budgets and reports change,
-# test_members.py, test_budgets_admin.py and test_saved_reports.py ask as everybody; so does test_usage_version.py.
+# test_members.py, test_budgets_admin.py, test_saved_reports.py and test_forget_user.py ask as everybody; so does
+# test_usage_version.py.
 PURE = {
     "latency_percentile", "latency_percentiles", "usage_version_v1",
     "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
+    "forget_user_v1", "name_member_v1", "name_organization_v1",
 }  # fmt: skip

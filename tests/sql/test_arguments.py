@@ -40,6 +40,10 @@ MEANING = {
 # What to call functions with, by the names of their arguments, as SQL; a new name needs a line here.
 SAMPLES = {
     "actor": "'u-1'",
+    "again": "true",
+    "costs": "'[]'",
+    "events": "'[]'",
+    "executions": "'[]'",
     "after_at": "now()",
     "before_id": "1000",
     "operation": "'insert'",
@@ -84,6 +88,7 @@ SAMPLES = {
     "dry_run": "false",
     "end_time": "now()",
     "entities": """'{"user": "u-1"}'""",
+    "email": "'u-1@acme.example'",
     "entity": "'u-1'",
     "every": "'month'",
     "everybody": "true",
@@ -138,6 +143,7 @@ SAMPLES = {
     "turns": "'[]'",
     "until": "now()",
     "user_id": f"'{ALICE}'",
+    "users": f"array['{ALICE}']",
     "weekday": "5",
     "whom": "'u-1'",
     "workflow_id": "'intake'",
@@ -146,6 +152,8 @@ SAMPLES = {
 # Where an argument of that name is of another type.
 SAMPLES_OF = {
     ("usage_by_v1", "by"): "array['model']",
+    ("add_resource_price_v1", "price"): """'{"cost_type": "compute", "unit_price": "0.5"}'""",
+    ("names_v1", "organizations"): "array['acme']",
     ("ask_for_report_v1", "asks"): "'my_memberships'",
     **{
         (function, "report"): "(select min(id) from saved_reports)"

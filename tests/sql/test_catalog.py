@@ -46,10 +46,15 @@ TRUSTED = (
     "vital_private.administered_organizations",
     "vital_private.change_budgets",
     "vital_private.change_member",
+    "vital_private.forget_asked",
+    "vital_private.name_member",
+    "vital_private.name_organization",
+    "vital_private.names_of",
     "vital_private.check_budget_columns",
     "vital_private.counted_as",
     "vital_private.own_sessions",
     "vital_private.remove_report",
+    "vital_private.retention_is_scheduled",
     "vital_private.save_report",
     "vital_private.limit_for",
     "vital_private.rows_kept_since",
@@ -292,12 +297,13 @@ def test_partitions_made_later_are_closed_to_clients(anywhere: Connection, state
         )
         before = {row["name"] for row in anywhere.execute(tables)}
         anywhere.execute(statement)
-        [made] = {row["name"] for row in anywhere.execute(tables)} - before
-        assert made.startswith("vital_private.token_usage_logs_20")
+        made = {row["name"] for row in anywhere.execute(tables)} - before
+        assert any(name.startswith("vital_private.token_usage_logs_20") for name in made)
         for rule in RULES:
             assert offenders(anywhere, rule) == set(), rule
-        anywhere.execute(sql.SQL("alter table {} disable row level security").format(sql.SQL(made)))
-        assert offenders(anywhere, "a table without row level security") == {made}
+        for name in made:
+            anywhere.execute(sql.SQL("alter table {} disable row level security").format(sql.SQL(name)))
+        assert offenders(anywhere, "a table without row level security") == made
 
 
 def test_a_migration_that_names_a_function_wrongly_fails(anywhere: Connection) -> None:

@@ -17,7 +17,9 @@ from tests.sql.helpers import (
     ADMIN,
     ALICE,
     BOB,
+    CAROL,
     NOON,
+    STRANGER,
     Connection,
     Row,
     a_call,
@@ -527,3 +529,35 @@ def test_absurd_numbers_do_not_make_a_person_unforgettable(db: Connection) -> No
     assert forget(db)["total"]["rows"] == 5
     assert everywhere(db, ALICE) == set()
     assert sums(db) == before
+
+
+@pytest.mark.parametrize("who", [ADMIN, CAROL, ALICE, STRANGER, None])
+def test_an_admin_forgets_in_the_own_organization_and_nobody_else_does(db: Connection, who: str | None) -> None:
+    """If this failed, an admin could not meet the request of a person, or anybody could wipe out what others did."""
+    for organization, user, role in (("acme", ADMIN, "admin"), ("acme", ALICE, "member"), ("other", CAROL, "admin")):
+        db.execute("insert into organization_members values (%s, %s, %s)", [organization, user, role])
+    calls = [
+        a_call(n, user_id=ALICE, organization_id=place) for n, place in enumerate(("acme", "acme", "other", None), 1)
+    ]
+    assert record(db, *calls)["inserted"] == 4
+    lines = (
+        "select actor, operation, organization_id, key from admin_audit where operation in ('refused', 'forget_user')"
+    )
+    db.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps({"sub": who})])
+    db.execute("set local role authenticated")
+    answers = [call(db, "forget_user_v1", user_id=ALICE, organization_id=place) for place in ("other", None, "acme")]
+    last = call(db, "forget_user_v1", user_id=who or "nobody", organization_id="acme")
+    db.execute("reset role")
+    of_acme, of_other = who == ADMIN, who == CAROL
+    assert [answer.get("refused") for answer in answers] == [
+        None if of_other else "not_an_admin", "not_an_admin", None if of_acme else "not_an_admin",
+    ]  # fmt: skip
+    assert last == {"refused": "is_the_last_admin" if of_acme else "not_an_admin"}
+    left = db.execute("select organization_id from token_usage_logs where user_id = %s", [ALICE]).fetchall()
+    gone = {"acme"} if of_acme else {"other"} if of_other else set()
+    assert {row["organization_id"] for row in left} == {"acme", "other", None} - gone
+    found = [(row["actor"], row["operation"], row["organization_id"]) for row in db.execute(lines).fetchall()]
+    refused = [(who, "refused", place) for place in ("other", None, "acme", "acme")]
+    refused = [line for line in refused if line[2] not in gone] + [(who, "refused", "acme")] * of_acme
+    refused += [(who, "forget_user", place) for place in gone]
+    assert sorted(found, key=str) == sorted(refused, key=str)

@@ -1,4 +1,4 @@
-"""A process that spends budgets with many threads, told by lines on its standard input: `python -m tests.support.budget_worker`.
+"""A process that spends budgets with many threads, told by lines on its standard input.
 
 Each line is a JSON object with the key `do`, and is answered by one line of JSON:
     open    a tracker on `database` with `settings`; answered once it knows the budgets
@@ -70,7 +70,3 @@ def main() -> None:
         elif tracker is not None:
             answer = {"complete": tracker.close().complete}
         print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()

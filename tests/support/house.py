@@ -25,7 +25,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("alerts",),
     ("queries",),
     ("scopes",),
-    ("direct", "langchain", "demo"),
+    ("direct", "events", "langchain", "demo"),
     ("tracker",),
     ("__init__", "testing"),
     ("web",),

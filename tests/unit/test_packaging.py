@@ -42,6 +42,15 @@ def test_the_wheel_carries_migrations_types_and_license(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "examples"))]
 
 
+def test_the_wheel_registers_the_command_and_pytest_s_fixtures(wheel: Path) -> None:
+    """If this failed, the tests in docs/testing.md would end with "fixture 'vital_tracker' not found"."""
+    archive = zipfile.ZipFile(wheel)
+    [name] = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
+    registered = archive.read(name).decode()
+    assert "[pytest11]\nvital_tracking = vital_tracking.testing.plugin" in registered
+    assert "vital-tracking = vital_tracking.cli:main" in registered
+
+
 def test_the_package_page_leads_to_the_repository(wheel: Path) -> None:
     """If this failed, every link and picture of the README would be broken where most people see it first."""
     with zipfile.ZipFile(wheel) as archive:

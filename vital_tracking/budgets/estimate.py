@@ -26,16 +26,26 @@ _REMEMBERED: Final = 64
 _ENOUGH: Final = 8
 _PROMPT: Final = ("input_tokens", "cache_write_5m_tokens")
 _ANSWER: Final = ("output_tokens", "output_reasoning_tokens")
+_FADES: Final = 8  # what calls have taken beyond their estimates counts for an eighth less with each that has not
 _LARGEST_SLOPE: Final = 1.0
 _SMALLEST_SLOPE: Final = 0.2
 
 
 class Amounts(NamedTuple):
-    """How much a call takes, by metric: picodollars, tokens, calls."""
+    """How much a call takes, by metric: picodollars, tokens, calls.
+
+    Of these `extra_cost` and `extra_tokens` are there because calls of its kind have lately cost more than was thought.
+    """
 
     cost: int
     tokens: int
     calls: int
+    extra_cost: int = 0
+    extra_tokens: int = 0
+
+    def without_extra(self) -> Amounts:
+        """What a call takes that costs what is thought."""
+        return Amounts(self.cost - self.extra_cost, self.tokens - self.extra_tokens, self.calls)
 
     def as_decimals(self) -> tuple[Decimal, Decimal, Decimal]:
         """US dollars, tokens, calls."""
@@ -74,9 +84,12 @@ class History:
 
     A prompt is estimated as its bytes, those of its tools among them, times `slope`, plus `overhead`: the most tokens that any
     remembered call took beyond that (pictures have tokens but no text). So it would have been enough for every remembered call.
+
+    `extra` is what calls have taken beyond all estimates, in picodollars and in tokens: a limit of the caller's that the model
+    does not keep, or fees. It fades where calls take less.
     """
 
-    __slots__ = ("_answers", "_prompts", "answer", "overhead", "slope")
+    __slots__ = ("_answers", "_prompts", "answer", "extra", "overhead", "slope")
 
     def __init__(self, answer_seen: int | None = None) -> None:
         self._prompts: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
@@ -84,6 +97,15 @@ class History:
         self.slope = 1 / _BYTES_PER_TOKEN
         self.overhead = _OVERHEAD_TOKENS
         self.answer = ANSWER_TOKENS if answer_seen is None else _with_margin(answer_seen)
+        self.extra = (0, 0)
+
+    def compare(self, held: Amounts, used: Amounts) -> None:
+        """Learn from what a call has taken beyond its estimate: that much more is set aside for the next ones."""
+        cost, tokens = self.extra
+        self.extra = (
+            max(used.cost - held.cost + held.extra_cost, cost - cost // _FADES, 0),
+            max(used.tokens - held.tokens + held.extra_tokens, tokens - tokens // _FADES, 0),
+        )
 
     def observe(self, prompt_bytes: int, usage: TokenUsage) -> None:
         """Learn from a call whose usage its provider reported; of its answer only, where its prompt's size is not known."""

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from vital_tracking.budgets.availability import Availability
@@ -168,7 +168,7 @@ class LeaseClient:
             if better and pending.tries < _MOST_TRIES:
                 pending.tries += 1
                 once_more.append(pending)
-            elif self._shorten(pending, one["windows"]):
+            elif self._let_alone(pending) or self._shorten(pending, one["windows"]):
                 once_more.append(pending)
             else:
                 self._refuse(pending, one)
@@ -197,6 +197,13 @@ class LeaseClient:
         self._recorder.fault(error)
         requests[0].leave()
         return []
+
+    def _let_alone(self, pending: PendingRequest) -> bool:
+        """Ask once more, at what is thought of the call alone, where none else is under way: at most that one crosses a limit."""
+        if pending.alone or not any(pending.amounts[3:]) or not self._ledger.nothing_held(pending.plan):
+            return False
+        pending.alone = True
+        return True
 
     def _shorten(self, pending: PendingRequest, windows: Sequence[Mapping[str, Any]]) -> bool:
         """Cut the answer of a strict, clamped call to what is left, once; False where that is too little for any answer."""
@@ -269,7 +276,7 @@ class LeaseClient:
 
     def _call(self, function: str, **arguments: object) -> Any:
         """Ask the database. Its answers bring its time: by that clock calls are dated that its grants pay for."""
-        before = datetime.now(UTC)
+        before = self._recorder.clock.read()
         answer = self._availability.timed(lambda: self._recorder.store.call(function, **arguments))
         self._recorder.clock.heard(answer, before)
         return answer

@@ -197,6 +197,7 @@ class Ledger:
                 usage = None
         if usage is not None:
             hold.terms.history.observe(hold.prompt_bytes, usage)
+            hold.terms.history.compare(hold.amounts, used)
         return hold.settled
 
     def post(self, holder: str, draws: Iterable[Draw]) -> None:
@@ -235,6 +236,16 @@ class Ledger:
                 for account in plan.accounts
                 for window in account.windows
             ]
+
+    def nothing_held(self, plan: Plan) -> bool:
+        """Whether no call of this process's is under way in the windows of a plan."""
+        with self._lock:
+            self._take_in_released()
+            return all(
+                window.granted - window.free - window.unposted <= 0
+                for account in plan.accounts
+                for window in account.windows
+            )
 
     def awaits_word(self, windows: Iterable[Mapping[str, Any]]) -> bool:
         """Whether rows are stored of which nobody has told us yet, by the windows of an answer."""

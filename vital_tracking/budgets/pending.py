@@ -142,6 +142,7 @@ class PendingRequest:
         "_lock",
         "_on_done",
         "ahead",
+        "alone",
         "amounts",
         "answer",
         "calls",
@@ -163,6 +164,7 @@ class PendingRequest:
         self.max_wait = min(max_wait, _LONGEST_WAIT_S) if max_wait > 0 else 0.0
         self.clamp = clamp
         self.ahead = False  # more is fetched before it is needed: nobody waits
+        self.alone = False  # no other call of its process is under way: it is quoted at what is thought of it
         self.plan: Plan
         self.amounts: Amounts
         self.quoted = False
@@ -188,6 +190,8 @@ class PendingRequest:
         """Note the plan of the call and what it may take; raises BudgetExceeded where a strict budget misses a limit."""
         self.plan = plan
         self.amounts, limited = plan.terms.quote(self.request, self.clamp)
+        if self.alone:
+            self.amounts = self.amounts.without_extra()
         if not self.shortened:
             self.max_tokens = limited
         self.quoted = True

@@ -66,7 +66,10 @@ class Terms:
         cost = self.price.cost(prompt, answer)
         if request.audio_tokens:
             cost += self.price.extra_of_audio(request.audio_tokens, prompt)
-        return Amounts(cost, prompt + answer, 1), limited
+        if self.strict:  # its estimates are upper bounds
+            return Amounts(cost, prompt + answer, 1), limited
+        extra_cost, extra_tokens = history.extra
+        return Amounts(cost + extra_cost, prompt + answer + extra_tokens, 1, extra_cost, extra_tokens), limited
 
     def longest_answer(
         self, request: Request, amounts: Amounts, windows: Sequence[Mapping[str, Any]], free: Mapping[int, int]

@@ -18,8 +18,10 @@ from vital_tracking.queries.members import (
     add_member,
     change_member,
     members,
+    name_member,
     remove_member,
 )
+from vital_tracking.queries.names import name_organization
 
 app = typer.Typer(
     help="Members of organizations: who sees what of it, and who may change that.",
@@ -33,7 +35,10 @@ Organization = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Also where that leaves the organization without an admin.")]
 
-_COLUMNS: Final = ("organization_id", "user_id", "role", "created_at")
+Name = Annotated[str, typer.Option(help="The user's name, shown beside the id.")]
+Email = Annotated[str, typer.Option(help="The user's e-mail address, which admins alone are shown.")]
+
+_COLUMNS: Final = ("organization_id", "user_id", "name", "email", "role", "created_at")
 _ROLE_HELP: Final = (
     "member (sees what is his own), auditor (sees all of the organization) or admin (changes members and budgets, too)."
 )
@@ -62,8 +67,18 @@ def list_members(
         whose = f" of organization {organization}" if organization is not None else ""
         say(f"No members{whose}. To add one: vital-tracking members add USER --organization {organization or 'acme'}")
     else:
-        headings = (("organization", False), ("user", False), ("role", False), ("since", False))
-        cells = [(row["organization_id"], row["user_id"], row["role"], f"{row['created_at']:%Y-%m-%d}") for row in rows]
+        headings = tuple((name, False) for name in ("organization", "user", "name", "e-mail", "role", "since"))
+        cells = [
+            (
+                row["organization_id"],
+                row["user_id"],
+                row["name"] or "-",
+                row["email"] or "-",
+                row["role"],
+                f"{row['created_at']:%Y-%m-%d}",
+            )
+            for row in rows
+        ]
         console.print(table("", headings, cells))
 
 
@@ -72,17 +87,62 @@ def add(
     user: User,
     organization: Organization = None,
     role: Annotated[str, typer.Option(help=_ROLE_HELP, **words(ROLES, "role"))] = "member",
+    name: Name = "",
+    email: Email = "",
     json_: Json = False,
 ) -> None:
-    """Make a user a member of an organization.
+    """Make a user a member of an organization, and say what he is called where Supabase Auth does not know it.
 
     \b
     Examples:
       vital-tracking members add 8f14e45f-ceea-4672-9d5a-1f0d8a0f5c11 --organization acme
-      vital-tracking members add u-2 --organization acme --role admin
+      vital-tracking members add u-2 --organization acme --role admin --name "Maria Keller" --email maria@acme.example
     """
+    whose, who = one_organization(organization), named(user, "USER")
     with opened() as store:
-        _tell(lambda: add_member(store, one_organization(organization), named(user, "USER"), role), json_=json_)
+        _tell(lambda: add_member(store, whose, who, role, name=name, email=email), json_=json_)
+
+
+@app.command("name")
+def name_one(
+    user: User,
+    organization: Organization = None,
+    name: Annotated[str | None, typer.Option(help="The user's name; an empty one takes it away.")] = None,
+    email: Annotated[str | None, typer.Option(help="The e-mail address, which admins alone are shown.")] = None,
+    json_: Json = False,
+) -> None:
+    """Write down what a member is called; where Supabase Auth knows the user, that counts.
+
+    \b
+    Examples:
+      vital-tracking members name u-1 --organization acme --name "Maria Keller" --email maria@acme.example
+    """
+    if name is None and email is None:
+        raise typer.BadParameter("give --name or --email")
+    whose = one_organization(organization)
+    with opened() as store:
+        _tell(lambda: name_member(store, whose, user, name=name, email=email), json_=json_, naming=True)
+
+
+@app.command("name-organization")
+def name_whole(
+    name: Annotated[str, typer.Argument(help="What it is called; an empty one takes it away.")],
+    organization: Organization = None,
+    json_: Json = False,
+) -> None:
+    """Write down what an organization is called; its id stays what budgets and filters name.
+
+    \b
+    Examples:
+      vital-tracking members name-organization "Acme Clinics" --organization acme
+    """
+    whose = one_organization(organization)
+    with opened() as store:
+        done = name_organization(store, whose, name)
+    if json_:
+        as_json(done)
+    else:
+        say(f"Organization {whose} is called {done['name'] or whose} from now on")
 
 
 @app.command("promote")
@@ -142,7 +202,7 @@ def remove(
         _tell(lambda: remove_member(store, whose, user, force=force), json_=json_)
 
 
-def _tell(change: Callable[[], MemberChange], *, json_: bool) -> None:
+def _tell(change: Callable[[], MemberChange], *, json_: bool, naming: bool = False) -> None:
     """Make a change and say what it came to; a refusal with the command that helps."""
     try:
         done = change()
@@ -152,7 +212,9 @@ def _tell(change: Callable[[], MemberChange], *, json_: bool) -> None:
         as_json(done)
         return
     who, where = done["user_id"], f"organization {done['organization_id']}"
-    if done["after"] is None:
+    if naming:
+        say(f"Written down of {who} in {where}")
+    elif done["after"] is None:
         say(f"{who} is no longer in {where} (was {done['before']})")
     elif done["before"] == done["after"]:
         say(f"{who} is {_a(done['after'])} of {where} already")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, get_args
 
@@ -20,13 +20,6 @@ HUNG_UP: Final = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrup
 
 
 STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "blocked")
-
-
-EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""The first time that a call can have in the database; before LATEST is the last. Clients cannot read every date there is."""
-
-
-LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 PRICE_FACTS: Final = (

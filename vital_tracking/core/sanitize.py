@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -71,6 +72,38 @@ def dollars(value: object) -> Decimal | None:
 def timestamp(moment: datetime) -> str:
     """An instant as ISO 8601 with its offset; a naive one is taken as UTC."""
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+
+
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""The first time that a row can have in the database; before LATEST is the last. Clients cannot read every date there is."""
+
+
+LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def instant(value: object) -> datetime | None:
+    """A time that a caller gives, in UTC; None where it is none that a row can have. One without an offset is taken as UTC."""
+    if not isinstance(value, datetime):
+        return None
+    try:
+        moment = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        return moment if EARLIEST <= moment < LATEST else None
+    except Exception:  # noqa: BLE001 - at the edges of what there is in dates, or of a zone of the caller's own making
+        return None
+
+
+_CLASS_NAME: Final = re.compile(r"[A-Za-z_][\w.]{0,79}")
+
+
+def class_name(error: object) -> str | None:
+    """The class name of an error given as itself, its class, or its name; a text that is no name is not kept."""
+    if error is None:
+        return None
+    if isinstance(error, type):
+        return error.__name__
+    if isinstance(error, BaseException):
+        return type(error).__name__
+    return error if isinstance(error, str) and _CLASS_NAME.fullmatch(error) else "Error"
 
 
 def duration_ms(value: object) -> float | None:

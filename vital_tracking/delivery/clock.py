@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 _AGREES_S: Final = 1.0
 
@@ -19,6 +19,13 @@ def _time_of_day() -> float:
 
 def _steady() -> float:
     return time.monotonic() if _STEADY_CLOCK is None else time.clock_gettime(_STEADY_CLOCK)
+
+
+class Reading(NamedTuple):
+    """A reading of this machine's clock, and how far it was ahead of the steady one at that moment, in seconds."""
+
+    moment: datetime
+    apart_s: float
 
 
 class DatabaseClock:
@@ -39,10 +46,11 @@ class DatabaseClock:
     @property
     def skew_s(self) -> float | None:
         """What a reading of our clock must be corrected by now, in seconds; None before the first answer of the database's."""
-        if self._measured is None:
-            return None
-        skew_s, apart_s = self._measured
-        stepped_s = self._apart_s() - apart_s
+        return None if self._measured is None else self._skew_at(self._apart_s(), *self._measured)
+
+    @staticmethod
+    def _skew_at(now_apart_s: float, skew_s: float, apart_s: float) -> float:
+        stepped_s = now_apart_s - apart_s
         if abs(stepped_s) <= _AGREES_S:
             return skew_s
         skew_s -= stepped_s
@@ -58,15 +66,29 @@ class DatabaseClock:
             return
         self._measured = (skew_s if abs(skew_s) > unsure_s else 0.0, self._apart_s())
 
-    def heard(self, answer: object, before: datetime) -> None:
+    def read(self) -> Reading:
+        """A reading of our clock, to be taken before the database is asked."""
+        moment = self._time_of_day()
+        return Reading(datetime.fromtimestamp(moment, UTC), moment - self._steady())
+
+    def heard(self, answer: object, before: Reading) -> None:
         """Compare with the time that an answer of the database's brings, which was asked for at `before`; some bring none."""
         if isinstance(answer, dict) and "now" in answer:
-            self.sample(datetime.fromisoformat(answer["now"]), before, datetime.now(UTC))
+            self.told(datetime.fromisoformat(answer["now"]), before)
+
+    def told(self, database_now: datetime, before: Reading) -> None:
+        """Compare with what the database has told just now; where our clock was set since `before`, that is read as it is now."""
+        after = self.read()
+        stepped_s = after.apart_s - before.apart_s
+        began = before.moment + timedelta(seconds=stepped_s) if abs(stepped_s) > _AGREES_S else before.moment
+        self.sample(database_now, began, after.moment)
 
     def now(self) -> tuple[datetime, bool]:
         """The time by the database's clock; and whether it is still by our own, as nobody knows how far that is off."""
-        skew_s = self.skew_s
-        return datetime.now(UTC) + timedelta(seconds=skew_s or 0.0), skew_s is None
+        moment, apart_s = self.read()  # once: the clock may be set between two readings
+        if self._measured is None:
+            return moment, True
+        return moment + timedelta(seconds=self._skew_at(apart_s, *self._measured)), False
 
     def corrected(self, moment: datetime) -> datetime:
         """A reading of our clock as the database's would have been."""

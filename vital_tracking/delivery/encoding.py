@@ -14,14 +14,16 @@ from vital_tracking.calls.live import LiveCall
 from vital_tracking.calls.observed import ObservedCall
 from vital_tracking.calls.resolve import least_record_of, record_of
 from vital_tracking.calls.wire import pack_call, unpack_call
-from vital_tracking.core.record import EARLIEST, LATEST, CallRecord, RunRecord
+from vital_tracking.core.record import CallRecord, RunRecord
+from vital_tracking.core.sanitize import EARLIEST, LATEST
+from vital_tracking.delivery.platform_record import PlatformRecord
 from vital_tracking.ids import made_at
 from vital_tracking.spool.log_record import MAX_BODY, LogRecord, RecordKind
 
 EndedCall: TypeAlias = CallRecord | LiveCall
 """A call that has ended: as it will be stored, or with the facts that its record is made of."""
 
-Recordable: TypeAlias = EndedCall | RunRecord
+Recordable: TypeAlias = EndedCall | RunRecord | PlatformRecord
 
 _Call = TypeVar("_Call", bound=EndedCall)
 
@@ -46,7 +48,7 @@ def dated(call: _Call, skew_s: float | None) -> _Call:
 
 
 def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False) -> tuple[LogRecord, bool]:
-    """The log record of a call or run, and whether it was shortened: on request, or because it is too long.
+    """The log record of what was recorded, and whether it was shortened: on request, or because it is too long.
 
     Raises ValueError where even the short form is too long for the log.
     """
@@ -56,6 +58,8 @@ def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False
     elif isinstance(item, CallRecord):
         kind, key = RecordKind.RECORD, id_bytes(item.id)
         payload, short = _packed(pack_record, dated(item, skew_s), short)
+    elif isinstance(item, PlatformRecord):
+        kind, key, payload = item
     else:
         kind = RecordKind.RUN_BEGUN if item.status == "running" else RecordKind.RUN
         return LogRecord(kind, id_bytes(item.id), pack_run(item)), False

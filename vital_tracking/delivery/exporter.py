@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 
@@ -20,6 +20,7 @@ from vital_tracking.delivery.dead_letters import DeadLetters
 from vital_tracking.delivery.encoding import decoded
 from vital_tracking.delivery.inexact import InexactCosts
 from vital_tracking.delivery.least_row import least_row
+from vital_tracking.delivery.platform_record import RECORDING
 from vital_tracking.delivery.rows import encode_call, run_row, shortened
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
@@ -41,9 +42,10 @@ _WITHOUT_DETAILS: Final = (
 
 @dataclass(slots=True)
 class Row:
-    """One encoded row: its JSON text, the function that takes it, and what the call drew on the grants of `holder`."""
+    """One encoded row: its JSON text, what takes it as which argument, and what the call drew on the grants of `holder`."""
 
     function: str
+    argument: str
     id: str
     text: str = ""
     key: bytes = b""
@@ -91,6 +93,7 @@ class StoreExporter:
         items = [item for item in items if item.orphan is None or not item.orphan.released]
         calls: dict[str, Row] = {}
         runs: dict[str, tuple[RunRecord, bytes]] = {}
+        platform: list[Row] = []
         for item in items:
             try:
                 if item.kind in RUNS:
@@ -98,6 +101,10 @@ class StoreExporter:
                     if item.orphan is not None and not ended:
                         run, ended = run.abandoned(item.orphan.last_written), True
                     runs[run.id] = run, item.id if ended else b""  # one that began and ended in one batch is sent once
+                    continue
+                if item.kind in RECORDING:
+                    function, argument = RECORDING[item.kind]
+                    platform.append(Row(function, argument, str(UUID(bytes=item.id)), item.payload.decode(), item.id))
                     continue
                 record = decoded(item, self._counts.fault)
             except Exception as error:  # noqa: BLE001 - one bad item must not be lost, nor take its neighbours with it
@@ -111,21 +118,17 @@ class StoreExporter:
         for run, key in runs.values():
             try:
                 text = orjson.dumps(run_row(self._by_database_clock(run))).decode()
-                rows.append(Row("record_runs_v1", run.id, text, key))
+                rows.append(Row("record_runs_v1", "runs", run.id, text, key))
             except Exception as error:  # noqa: BLE001 - as above
                 self._counts.fault(error)
-        return rows
+        return rows + platform
 
     def send(self, batch: Sequence[Row]) -> None:
-        """Call the recording functions, one request each for the batch's calls and runs."""
-        holders = dict.fromkeys(row.holder for row in batch if row.function == "record_calls_v1")
-        for function, argument, holder in (
-            ("record_runs_v1", "runs", None),
-            *(("record_calls_v1", "calls", holder) for holder in holders),
-        ):
-            rows = [row for row in batch if row.function == function and row.holder == holder]
-            if not rows:
-                continue
+        """Call the recording functions, one request each for what the batch holds of each kind, service runs first."""
+        together: dict[tuple[str, str, str | None], list[Row]] = {}
+        for row in sorted(batch, key=lambda row: row.function != "record_runs_v1"):
+            together.setdefault((row.function, row.argument, row.holder), []).append(row)
+        for (function, argument, holder), rows in together.items():
             refusals = self._record(function, argument, rows, holder)
             if refusals:
                 self._record_least(function, argument, rows, holder, refusals)
@@ -134,10 +137,9 @@ class StoreExporter:
 
     def refused(self, row: Row, error: StoreError) -> None:
         """Store what is left of a row that the store refused alone, else set it aside."""
-        argument = "runs" if row.function == "record_runs_v1" else "calls"
         refusal = {"id": row.id, "sqlstate": error.sqlstate, "rule": None}
         try:
-            self._record_least(row.function, argument, [row], row.holder, [refusal])
+            self._record_least(row.function, row.argument, [row], row.holder, [refusal])
         except StoreError:
             self._set_aside(row, row.function, error.sqlstate, None)
         self._posted([row])
@@ -148,7 +150,7 @@ class StoreExporter:
         if holder is not None:
             named["holder"] = holder
         try:
-            before = datetime.now(UTC)
+            before = self._clock.read()
             report = self._store.call(function, **named)
             self._clock.heard(report, before)
             inserted, duplicate = report["inserted"], report["duplicate"]
@@ -164,6 +166,8 @@ class StoreExporter:
         if function == "record_calls_v1":
             self._counts.stats.inserted += inserted
             self._counts.stats.duplicate += duplicate
+        elif function != "record_runs_v1":
+            self._counts.stats.platform_rows += inserted
         if alerts := report.get("alerts"):
             self._on_alerts(alerts)
         return refusals
@@ -229,7 +233,7 @@ class StoreExporter:
         stats.unpriced += cost is None
         stats.estimated += record.usage.estimated
         stats.abandoned += record.status == "abandoned"
-        return Row("record_calls_v1", record.id, text, key, holder, draws)
+        return Row("record_calls_v1", "calls", record.id, text, key, holder, draws)
 
     def _posted(self, rows: Sequence[Row]) -> None:
         """These rows were stored or set aside."""

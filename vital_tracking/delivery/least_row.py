@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import orjson
 
-from vital_tracking.core.record import EARLIEST, LATEST, PRICE_FACTS
-from vital_tracking.core.sanitize import clean_text
+from vital_tracking.core.record import PRICE_FACTS
+from vital_tracking.core.sanitize import EARLIEST, LATEST, clean_text
 from vital_tracking.ids import made_at
 
 # Whose call it was, and what budgets and sums go by.

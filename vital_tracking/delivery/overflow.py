@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+import orjson
+
 from vital_tracking.calls.json_codec import id_bytes, pack_record
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.cost import MONEY, Cost
@@ -22,11 +24,13 @@ from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import Recordable, dated, decoded, recorded
 from vital_tracking.delivery.memory_queue import MemoryQueue, as_queued
+from vital_tracking.delivery.merged_costs import MergedCosts
+from vital_tracking.delivery.platform_record import PlatformRecord
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.ids import new_id
 from vital_tracking.spool.disk_queue import Spool
-from vital_tracking.spool.log_record import RUNS, LogRecord, RecordKind
+from vital_tracking.spool.log_record import PLATFORM, RUNS, LogRecord, RecordKind
 
 # What budgets and aggregates are kept by; everything else is detail.
 _OWNERS: Final = (
@@ -178,21 +182,25 @@ class Overflow:
         self._clock = clock
         self._counts = counts
         self._merged = MergedCalls()
+        self._merged_costs = MergedCosts()
         self._spilling = threading.RLock()
 
     @property
-    def holds_calls(self) -> bool:
+    def holds_sums(self) -> bool:
         """Whether there are sums that have found no room."""
         with self._spilling:
-            return bool(self._merged)
+            return bool(self._merged or self._merged_costs)
 
     def merge(self, item: Recordable) -> bool:
-        """Keep a call's money, where there is no room for more; False where it was lost, which is counted and logged."""
-        if isinstance(item, RunRecord):
+        """Keep a call's or cost's money, where there is no room for more; False where that was lost, which is counted."""
+        if isinstance(item, RunRecord) or (isinstance(item, PlatformRecord) and item.kind != RecordKind.COST):
             self._counts.drop(1, "neither disk nor memory has room")
             return False
         try:
-            self._add(recorded(dated(item, self._clock.skew_s), self._counts.fault))
+            if isinstance(item, PlatformRecord):
+                self._merged_costs.add(item)
+            else:
+                self._add(recorded(dated(item, self._clock.skew_s), self._counts.fault))
         except Exception as error:  # noqa: BLE001 - nothing is left to try
             self._counts.fault(error)
             self._counts.drop(1, "a fault of ours")
@@ -207,12 +215,12 @@ class Overflow:
     def spill_if_room(self) -> None:
         """Turn the sums into log records as soon as there is room for them."""
         with self._spilling:
-            if self._merged and ((self._spool is not None and self._spool.healthy) or not self._queue.nearly_full):
+            if self.holds_sums and ((self._spool is not None and self._spool.healthy) or not self._queue.nearly_full):
                 self.spill()
 
     def spill(self, *, critical: bool = False) -> None:
         """Turn the sums into log records; those that find no room stay. `critical`: they may go over the spool's limit."""
-        with self._spilling:  # so that `holds_calls` never looks while the sums are taken out and not yet kept
+        with self._spilling:  # so that `holds_sums` never looks while the sums are taken out and not yet kept
             for record, draws, holder, ids in self._merged.drain():
                 key, payload = id_bytes(record.id), pack_record(record, short=True)
                 self._settlement.register_merged(key, holder, draws)
@@ -224,6 +232,9 @@ class Overflow:
                 else:
                     self._settlement.forget(key)
                     self._merged.add(record, record.cost, holder, draws, *ids)
+            for cost in self._merged_costs.drain():
+                if not self._kept(LogRecord(*cost), critical=critical):
+                    self._merged_costs.add(cost)
 
     def rescue(self, spool: Spool, *, idle: bool) -> None:
         """At the end, move to the spool what waits in memory: whole where there is room, else its money.
@@ -236,7 +247,10 @@ class Overflow:
             if not idle:
                 self._queue.rewind()
                 return
-            if waiting.kind in RUNS:
+            if waiting.kind == RecordKind.COST:
+                self._merged_costs.add(PlatformRecord(waiting.kind, waiting.id, waiting.payload))
+                self._counts.stats.merged += 1
+            elif waiting.kind in RUNS | PLATFORM:
                 self._counts.drop(1, "neither disk nor memory has room")
             else:
                 self._add(decoded(waiting, self._counts.fault))
@@ -244,8 +258,9 @@ class Overflow:
         self._queue.ack()
 
     def drain(self) -> int:
-        """Drop the sums; returns how many calls they stood for."""
-        return sum(record.calls for record, *_ in self._merged.drain())
+        """Drop the sums; returns how many calls and costs they stood for."""
+        costs = sum(orjson.loads(cost.payload)["metadata"]["costs"] for cost in self._merged_costs.drain())
+        return costs + sum(record.calls for record, *_ in self._merged.drain())
 
     def _add(self, record: CallRecord) -> None:
         if record.replaces_abandoned:  # a row of it is in the database already, or on its way there

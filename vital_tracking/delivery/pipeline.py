@@ -187,7 +187,7 @@ class Pipeline:
         complete = merged = True
         while complete and merged:  # sums that found no room may find some once other rows have been sent
             self.overflow.spill_if_room()
-            merged = self.overflow.holds_calls
+            merged = self.overflow.holds_sums
             complete = self.processor.flush(None if deadline is None else max(deadline - time.monotonic(), 0))
         if self.spool is not None and not self._settings.background:
             self.spool.sync()

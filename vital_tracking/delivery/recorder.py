@@ -22,6 +22,7 @@ from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.encoding import EndedCall, Recordable, as_log_record, dated, key_of
 from vital_tracking.delivery.memory_queue import as_queued
 from vital_tracking.delivery.pipeline import Pipeline
+from vital_tracking.delivery.platform_record import PlatformRecord
 from vital_tracking.delivery.settlement import Holds
 from vital_tracking.delivery.stats import Delivered, Stats
 from vital_tracking.settings import Settings
@@ -159,7 +160,7 @@ class Recorder:
     # Calls and runs that have ended
 
     def put(self, item: Recordable) -> bool:
-        """Record a call or one state of a service run; False where it was lost, which is counted and logged."""
+        """Record a call, one state of a service run, or what is no call; False where it was lost, which is counted and logged."""
         spool = self.spool
         if self._writer.closing and spool is None:
             self.refuse()
@@ -199,7 +200,7 @@ class Recorder:
         return True
 
     def _tally(self, item: Recordable, record: LogRecord) -> None:
-        if isinstance(item, RunRecord):
+        if isinstance(item, (RunRecord, PlatformRecord)):
             return
         try:
             self._tallies.ended(item, record)

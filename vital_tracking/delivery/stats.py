@@ -52,6 +52,8 @@ class Stats:
     """How many of the waiting are on disk."""
     spool_bytes: int = 0
     """Bytes that this process's files in the spool take up."""
+    platform_rows: int = 0
+    """Rows of events, other costs and executions that were stored."""
     replayed: int = 0
     """Calls of dead processes that were made ready to be sent; of these, some may be duplicates."""
     shortened: int = 0

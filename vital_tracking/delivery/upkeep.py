@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -56,9 +56,9 @@ class Upkeep:
         now = time.monotonic()
         if now >= self._prices_due:
             try:
-                before = datetime.now(UTC)
+                before = self._clock.read()
                 answer = self._store.call("database_time_v1")
-                self._clock.sample(datetime.fromisoformat(answer), before, datetime.now(UTC))
+                self._clock.told(datetime.fromisoformat(answer), before)
                 self._prices.set_team_prices(team_prices(self._store.call("model_prices_v1")))
                 self._on_prices()
                 self._identify()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,15 +18,14 @@ from vital_tracking.core.admission import UNKNOWN_SIZE, Admission, Request
 from vital_tracking.core.context import Agent, CallContext
 from vital_tracking.core.frames import current_frame, locate, resolve
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.record import EARLIEST, LATEST, PRICE_FACTS, STATUSES, CallRecord, CallType, Status
-from vital_tracking.core.sanitize import clean_text, dollars, token_count
+from vital_tracking.core.record import PRICE_FACTS, STATUSES, CallRecord, CallType, Status
+from vital_tracking.core.sanitize import class_name, clean_text, dollars, instant, token_count
 from vital_tracking.core.usage import TokenUsage, estimate_tokens
 from vital_tracking.delivery import Recorder
 from vital_tracking.direct.admitted_call import AdmittedCall
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
 
-_CLASS_NAME: Final = re.compile(r"[A-Za-z_][\w.]{0,79}")
 _LONGEST_FACT: Final = 32
 _LONGEST_CALL_MS: Final = 86_400_000
 
@@ -165,7 +163,7 @@ class DirectCalls:
             reported = dollars(reported_cost)
             if reported is None and reported_cost is not None:
                 notes = (*notes, "invalid_reported_cost")
-            given = _given_time(started_at)
+            given = instant(started_at)
             if given is None and started_at is not None:
                 notes = (*notes, "invalid_started_at")
             began = given or _start(response_time_ms), given is None
@@ -185,7 +183,7 @@ class DirectCalls:
                     usage=usage,
                     billed=billed,
                     status=state,
-                    error_type=_class_name(error) if state != "ok" else None,
+                    error_type=class_name(error) if state != "ok" else None,
                     latency_ms=response_time_ms,
                     ttft_ms=ttft_ms,
                     first_word_ms=first_word_ms,
@@ -222,7 +220,13 @@ class DirectCalls:
         organization_id: str | None = None,
         agent: Agent | str | None = None,
     ) -> Waits[AdmittedCall]:
-        context, kept = self._context(agent, user_id=user_id, session_id=session_id, organization_id=organization_id)
+        try:
+            context, kept = self._context(
+                agent, user_id=user_id, session_id=session_id, organization_id=organization_id
+            )
+        except Exception as fault:  # noqa: BLE001 - then the budgets decide without knowing whose call it is
+            self._controller.undecided(fault)
+            context, kept = CallContext(), {}
         cheaper = [downgrade_to] if isinstance(downgrade_to, str) else downgrade_to or ()
         request = Request(
             context,
@@ -241,7 +245,10 @@ class DirectCalls:
             except BudgetExceeded as error:
                 if error.action == "downgrade" and request is not requests[-1]:
                     continue
-                self._recorder.put(stopped_record(request, error, requested_model=model, metadata=kept))
+                try:
+                    self._recorder.put(stopped_record(request, error, requested_model=model, metadata=kept))
+                except Exception as fault:  # noqa: BLE001 - it is stopped all the same
+                    self._recorder.fault(fault)
                 raise
             if request.downgraded:
                 admission.requested_model, admission.action = model, "downgrade"
@@ -328,31 +335,9 @@ def _size(prompt: object) -> int:
     return len(prompt.encode("utf-8", "replace")) if isinstance(prompt, str) else 0
 
 
-def _given_time(started_at: object) -> datetime | None:
-    """A time that the caller gives, in UTC; None where it is none that a row can have. One without an offset is taken as UTC."""
-    if not isinstance(started_at, datetime):
-        return None
-    try:
-        moment = started_at.astimezone(UTC) if started_at.tzinfo else started_at.replace(tzinfo=UTC)
-        return moment if EARLIEST <= moment < LATEST else None
-    except Exception:  # noqa: BLE001 - at the edges of what there is in dates, or of a zone of the caller's own making
-        return None
-
-
 def _start(response_time_ms: object) -> datetime:
     """When a call began that has just ended after so many milliseconds."""
     now = datetime.now(UTC)
     if isinstance(response_time_ms, (int, float)) and 0 < response_time_ms < _LONGEST_CALL_MS:
         return now - timedelta(milliseconds=response_time_ms)
     return now
-
-
-def _class_name(error: object) -> str | None:
-    """The class name of an error given as itself, its class, or its name; a text that is no name is not kept."""
-    if error is None:
-        return None
-    if isinstance(error, type):
-        return error.__name__
-    if isinstance(error, BaseException):
-        return type(error).__name__
-    return error if isinstance(error, str) and _CLASS_NAME.fullmatch(error) else "Error"

@@ -113,7 +113,10 @@ class VitalEmbeddings(Embeddings):
                 return self._controller.undecided(fault)
             return (yield from self._controller.admitting(request))
         except BudgetExceeded as error:
-            self._recorder.put(stopped_record(request, error, call_type="embedding", metadata=self._kept()))
+            try:
+                self._recorder.put(stopped_record(request, error, call_type="embedding", metadata=self._kept()))
+            except Exception as fault:  # noqa: BLE001 - it is stopped all the same
+                self._recorder.fault(fault)
             raise stopped(error) from None
 
     def _request(self, texts: list[str]) -> Request:

@@ -128,12 +128,7 @@ class VitalHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note the start of a chat call."""
-        try:
-            self._start("chat", serialized, messages, run_id, parent_run_id, tags, metadata, kwargs)
-        except BudgetExceeded:
-            raise  # the only errors that leave this handler: they stop the call
-        except Exception as error:  # noqa: BLE001 - see the module's first lines
-            self._recorder.fault(error)
+        self._start("chat", serialized, messages, run_id, parent_run_id, tags, metadata, kwargs)
 
     def on_llm_start(
         self,
@@ -147,12 +142,7 @@ class VitalHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note the start of a completion call."""
-        try:
-            self._start("completion", serialized, prompts, run_id, parent_run_id, tags, metadata, kwargs)
-        except BudgetExceeded:
-            raise
-        except Exception as error:  # noqa: BLE001
-            self._recorder.fault(error)
+        self._start("completion", serialized, prompts, run_id, parent_run_id, tags, metadata, kwargs)
 
     # `token` must have this name: the sync manager passes it by keyword, the async one by position.
     def on_llm_new_token(self, token: str | list[str | dict[str, Any]], *, run_id: UUID, **kwargs: Any) -> None:
@@ -340,31 +330,45 @@ class VitalHandler(BaseCallbackHandler):
         metadata: dict[str, Any] | None,
         extra: Mapping[str, Any],
     ) -> None:
-        registry = self._calls
-        if registry.closed:
-            self._recorder.refuse()
-            return
-        key = run_key(run_id)
-        if self._is_echo(key, metadata):
-            registry.calls[key].echoes += 1
+        """Raises BudgetExceeded, and nothing else: it stops the call."""
+        try:
+            if self._calls.closed:
+                self._recorder.refuse()
+                return
+            key = run_key(run_id)
+            if self._is_echo(key, metadata):
+                self._calls.calls[key].echoes += 1
+                return
+            call = self._opened(call_type, serialized, messages, run_id, parent_run_id, tags, metadata, extra)
+            self._admit(call)
+        except BudgetExceeded:
+            raise
+        except Exception as fault:  # noqa: BLE001 - the budgets decide without knowing whose call it is
+            self._undecided(fault)
             return
         try:
-            call = self._opened(call_type, serialized, messages, run_id, parent_run_id, tags, metadata, extra)
-        except Exception as fault:  # the budgets decide without knowing whose call it is
-            if admitted.get() or self._controller is None:
-                raise
-            try:
-                self._controller.undecided(fault)
-            except BudgetExceeded as error:
-                raise stopped(error) from None
+            self._follow(call, run_id)
+        except Exception as fault:  # noqa: BLE001 - see the module's first lines
+            self._recorder.fault(fault)
+
+    def _undecided(self, fault: Exception) -> None:
+        """A call has started of which nothing is known, by a fault of ours: it is stopped where a budget says so."""
+        if self._controller is None or admitted.get():
+            self._recorder.fault(fault)
             return
-        self._admit(call)
+        try:
+            self._controller.undecided(fault)
+        except BudgetExceeded as error:
+            raise stopped(error) from None
+
+    def _follow(self, call: LiveCall, run_id: UUID) -> None:
+        """Note an admitted call among those in flight, and in the spool."""
         if call.not_made:
             self._give_up(call)
             return
         recorder = self._recorder
         dated(call, recorder.clock.skew_s)  # by what is known once it was admitted, as its time is the one after that
-        registry.add(call)
+        self._calls.add(call)
         if recorder.spool is not None:
             call.packed_start = packed = pack_start(call, run_id)
             recorder.opened(RecordKind.OPENED, call.id.bytes, packed)
@@ -449,21 +453,22 @@ class VitalHandler(BaseCallbackHandler):
                 call.admission = controller.undecided(fault, call.context)
             else:
                 call.admission = controller.admit(request)
-            call.started, call.started_clock = (
-                time.time(),
-                time.perf_counter(),
-            )  # the wait for an answer is not the model's
+            # The wait for an answer is not the model's.
+            call.started, call.started_clock = time.time(), time.perf_counter()
             call.skew_s = self._recorder.clock.skew_s  # by now the database may have told its time
             call.touched = call.started_clock
         except BudgetExceeded as error:
-            for sibling in self._calls.siblings(call):  # none of them is made
-                self._calls.remove(sibling)
-                controller.release(sibling.admission or Admission())
-                sibling.stop(error)
-                self._put(sibling)
-            call.ref = None  # collecting the run's id means nothing for a call that was not made
-            call.stop(error)
-            self._put(call)
+            try:
+                call.ref = None  # collecting the run's id means nothing for a call that was not made
+                for sibling in self._calls.siblings(call):  # none of them is made
+                    self._calls.remove(sibling)
+                    controller.release(sibling.admission or Admission())
+                    sibling.stop(error)
+                    self._put(sibling)
+                call.stop(error)
+                self._put(call)
+            except Exception as fault:  # noqa: BLE001 - it is stopped all the same
+                self._recorder.fault(fault)
             raise stopped(error) from None
 
     def _is_echo(self, key: int, metadata: Mapping[str, Any] | None) -> bool:

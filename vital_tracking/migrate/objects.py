@@ -1,7 +1,7 @@
 """What the migrations make, read from their files: what a healthy database holds, and what taking them out removes.
 
 Each statement begins a line, in lower case (sqlfluff holds that), also inside of a text that is executed. A test holds what is
-found in the schema public against a database.
+found in the schemas public and analytics against a database.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from vital_tracking.migrate.files import Migration
 
-_NAME: Final = r"(?P<name>(?:public|vital_private)\.\w++)(?!%)"
+_NAME: Final = r"(?P<name>(?:public|vital_private|analytics)\.\w++)(?!%)"
 # A view whose name is computed has a comment under its name.
 _RELATION: Final = re.compile(
     rf"^[ ']*(?:create (?:or replace )?|comment on )(?:table|view|materialized view) (?:if not exists )?{_NAME}",

@@ -2,7 +2,7 @@
 
 A written file is named and numbered like the team's, after all that are there, since `supabase db push` refuses older ones. It
 applies its migration unless the database's own history (`vital_private.migrations`) says that it was applied, and notes it there;
-so pushing and `vital-tracking migrate` may take turns.
+so pushing and `vital-tracking migrate` may take turns. It fails where another content of the migration was applied.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ _FILE: Final = """\
 --
 -- Written by `vital-tracking migrate --write`; the line above is how later versions know the file. Do not change it, but push it.
 do $vital_tracking_file$
+declare
+  applied text;
 begin
   perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('vital_tracking.migrate'));
   if pg_catalog.to_regclass('vital_private.migrations') is not null then
-    if exists (select from vital_private.migrations as m where m.version = '{version}') then
+    select m.hash into applied from vital_private.migrations as m where m.version = '{version}';
+    if applied <> '{hash}' then
+      raise exception 'vital_tracking: another content of {migration} was applied. See docs/upgrade.md of vital_tracking.';
+    elsif found then
       raise notice 'vital_tracking: {migration} was applied before.';
       return;
     end if;

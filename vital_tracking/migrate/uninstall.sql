@@ -2,7 +2,7 @@
 -- runs it owns them. It fails, and changes nothing, where something of others depends on them: a view, a foreign key, a function.
 do $vital_tracking_uninstall$
 declare
-  -- What the migrations make in the schema public. An earlier version may have made functions that are not named here: those
+  -- What the migrations make in the schemas public and analytics. An earlier version may have made functions that are not named here: those
   -- that call functions of vital_private are taken for its own.
   relations constant text[] := '{relations}';
   functions constant text[] := '{functions}';
@@ -13,7 +13,8 @@ begin
   create temporary table vital_tracking_things on commit drop as
   select 'pg_class'::regclass as class, c.oid, c.relkind::text as kind, c.oid::regclass::text as name
   from pg_catalog.pg_class as c
-  where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'm') and 'public.' || c.relname = any(relations)
+  where c.relkind in ('r', 'p', 'v', 'm') and c.relnamespace = any(array[to_regnamespace('public'), to_regnamespace('analytics')])
+    and format('%s.%s', c.relnamespace::regnamespace, c.relname) = any(relations)
   union all
   select 'pg_proc'::regclass, p.oid, 'f', p.oid::regprocedure::text
   from pg_catalog.pg_proc as p
@@ -60,6 +61,12 @@ begin
     end if;
   end loop;
   drop schema if exists vital_private cascade;
+  -- A project may have had a schema of this name before, or use ours for more.
+  if obj_description(to_regnamespace('analytics')::oid, 'pg_namespace') like 'vital_tracking: %'
+    and not exists (select from pg_catalog.pg_class as c where c.relnamespace = to_regnamespace('analytics'))
+    and not exists (select from pg_catalog.pg_proc as p where p.pronamespace = to_regnamespace('analytics')) then
+    drop schema analytics;
+  end if;
   select string_agg(o.name, ', ' order by o.name) into lost
   from vital_tracking_others as o
   where not case o.class

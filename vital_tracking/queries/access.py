@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from vital_tracking.stores.protocol import Store
+
+SEE_OTHERS: Final = ("admin", "auditor")
+"""The roles in an organization that see what is other people's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,12 +124,8 @@ def windows(
     limit: int = 200,
 ) -> list[BudgetWindow]:
     """The windows that run, the fullest first: of an entity, or an organization's own; with `ended` also those that are over."""
-    asked = limit if organization is None else MOST_WINDOWS  # the organization is looked for here
-    found = typed(
-        list[_StoredWindow],
-        store.call("budget_windows_v1", entity=entity, running_only=not ended, max_rows=asked),
-    )
-    return [_with_left(row) for row in found if belongs(row, organization)][:limit]
+    asked = {"entity": entity, "organization": organization, "running_only": not ended, "max_rows": limit}
+    return [_with_left(row) for row in typed(list[_StoredWindow], store.call("budget_windows_v1", **asked))]
 
 
 def fullest_windows(store: Store) -> dict[int, BudgetWindow]:

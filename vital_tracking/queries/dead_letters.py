@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from vital_tracking.delivery.dead_letters import FILE, DeadLetters, Letter, forget_taken, letters_in, take_letters
+from vital_tracking.delivery.platform_record import RECORDING
 from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.stores import Store
 
 _CALLS: Final = "record_calls_v1"
-_ARGUMENTS: Final = {_CALLS: "calls", "record_runs_v1": "runs"}
+_ARGUMENTS: Final = {_CALLS: "calls", "record_runs_v1": "runs", **dict(RECORDING.values())}
 _BATCH: Final = 500
 
 

@@ -106,7 +106,8 @@ class Explored:
     """An answer: a row for each group with its dimensions and measures, and what all of them come to.
 
     `rows` may be fewer than `groups`, as many as there are; `total` counts all. A row of what `top` left out has `others` True.
-    `source` is the aggregation that it comes from, or `calls`. `names` has the newest names of agents and steps, by their ids.
+    `source` is the aggregation that it comes from, or `calls`. `names` has the newest names of agents and steps, by their ids;
+    `queries.names.with_names` adds those of users and organizations.
     """
 
     since: datetime

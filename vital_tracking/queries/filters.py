@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from vital_tracking.queries.catalogue import FILTERS
 
-_BEYOND: Final = ("id", "run", "step", "metadata", "search", "where")
+_BEYOND: Final = ("id", "run", "step", "metadata", "local", "search", "where")
 """Filters that no single column decides."""
 
 
@@ -21,7 +21,8 @@ class Filters:
     `id` is a call's own; `user`, `session`, `agent` and so on are ids, too; `step` is a step's id or name, or a node of the
     outermost graph; `run` a service run with all that is nested in it; `status` one of `core.record.STATUSES`. `unpriced` and
     `blocked` leave only calls without a known price, or stopped by a budget. `metadata` are keys with the values, as text, that
-    they must have. `search` holds words that must each occur in a name, an id or a tag. `where` are values by dimension as
+    they must have. `local` says at which `hour_of_day` (0 to 23) and on which `weekday` (1 is Monday) of a `timezone` the call
+    began. `search` holds words that must each occur in a name, an id or a tag. `where` are values by dimension as
     `explore` takes them: one of several, None for calls that have none.
     """
 
@@ -49,6 +50,7 @@ class Filters:
     unpriced: bool = False
     blocked: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    local: Mapping[str, str | int] = field(default_factory=dict)
     search: str | None = None
     where: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 

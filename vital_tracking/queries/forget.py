@@ -9,7 +9,7 @@ from typing import Final
 
 from typing_extensions import TypedDict
 
-from vital_tracking.errors import VitalError
+from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.queries.maintenance import refresh_views
 from vital_tracking.stores import Store
@@ -35,7 +35,7 @@ class UserTraces(TypedDict):
 
 
 def user_traces(store: Store, user: str, *, organization: str | None = None) -> UserTraces:
-    """What there is of a user, in one organization or in all. Raises StoreError."""
+    """What there is of a user, in one organization or in all, as far as whoever asks may see it. Raises StoreError."""
     return typed(UserTraces, store.call("user_traces_v1", user_id=user, organization_id=organization))
 
 
@@ -55,22 +55,44 @@ class Forgotten(TypedDict):
     digest: str
 
 
+class ForgetRefused(StoreRejected):
+    """Forgetting that the database refused, which the audit holds: `reason` is not_an_admin or is_the_last_admin."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        message, sqlstate = _REASONS.get(reason, _REASONS["not_an_admin"])
+        super().__init__(message, sqlstate=sqlstate)
+
+
+_REASONS: Final = {
+    "not_an_admin": ("Only an admin of that organization may forget a user there.", "42501"),
+    "is_the_last_admin": ("The last admin of an organization stays until there is another.", "23001"),
+}
+
+
 def forget_user(
-    store: Store, user: str, *, organization: str | None = None, progress: Callable[[int], None] = lambda _: None
+    store: Store,
+    user: str,
+    *,
+    organization: str | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+    batches: int | None = None,
 ) -> Forgotten:
     """Forget a user for good, batch by batch, in one organization or in all; `progress` is told how many rows are done.
 
-    Where it is stopped, run it again. Raises StoreError.
+    Where it is stopped, or has done as many `batches` as it may, run it again. As a signed-in user, in an organization that he
+    administers. Raises StoreError; ForgetRefused where the database refuses it.
     """
-    rows = 0
+    rows = batch = 0
     while True:
-        answer = typed(
-            Forgotten,
-            store.call("forget_user_v1", user_id=user, organization_id=organization, max_rows=_A_BATCH),
-        )
+        found = store.call("forget_user_v1", user_id=user, organization_id=organization, max_rows=_A_BATCH)
+        if isinstance(found, dict) and "refused" in found:
+            raise ForgetRefused(found["refused"])
+        answer = typed(Forgotten, found)
         rows += answer["rows"] + answer["runs"]
+        batch += 1
         progress(rows)
-        if answer["done"]:
+        if answer["done"] or batch == batches:
             return answer
 
 

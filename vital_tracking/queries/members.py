@@ -20,10 +20,15 @@ ROLES: Final = ("member", "auditor", "admin")
 
 @answer_type
 class Member(TypedDict):
-    """Somebody's role (one of ROLES) in an organization, and since when he is in it."""
+    """Somebody's role (one of ROLES) in an organization, since when he is in it, and what he is called.
+
+    The e-mail address is None for whoever is no admin of the organization.
+    """
 
     organization_id: str
     user_id: str
+    name: str | None
+    email: str | None
     role: str
     created_at: datetime
 
@@ -48,9 +53,25 @@ def members(store: Store, *, organization: str | None = None, limit: int = 1000)
     return typed(list[Member], store.call("members_v1", organization=organization, max_rows=limit))
 
 
-def add_member(store: Store, organization: str, user_id: str, role: str = "member") -> MemberChange:
-    """Make a user a member, with a role of ROLES. Raises StoreRejected where he is one already, or the caller is no admin."""
-    return _changed(store.call("add_member_v1", organization=organization, user_id=user_id, role=role))
+def add_member(
+    store: Store, organization: str, user_id: str, role: str = "member", *, name: str = "", email: str = ""
+) -> MemberChange:
+    """Make a user a member, with a role of ROLES, and say what he is called.
+
+    Raises StoreRejected where he is one already, or the caller is no admin.
+    """
+    called = {"name": name or None, "email": email or None}
+    return _changed(store.call("add_member_v1", organization=organization, user_id=user_id, role=role, **called))
+
+
+def name_member(
+    store: Store, organization: str, user_id: str, *, name: str | None = None, email: str | None = None
+) -> MemberChange:
+    """Write down what a member is called, for where Supabase Auth does not know it: None leaves it, an empty text takes it away.
+
+    Raises StoreRejected where the caller is no admin, or the text is none.
+    """
+    return _changed(store.call("name_member_v1", organization=organization, user_id=user_id, name=name, email=email))
 
 
 def change_member(store: Store, organization: str, user_id: str, role: str, *, force: bool = False) -> MemberChange:

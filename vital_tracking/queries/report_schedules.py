@@ -19,8 +19,8 @@ from vital_tracking.stores.relations import Relation, Values
 class DueReport:
     """A report that this process has claimed: what it asks, for whom, and to which channel it goes.
 
-    `due_at` is the moment it is sent for, in the schedule's `timezone`; `taken` are the places of the channel's addresses that
-    have taken it already.
+    `due_at` is the moment it is sent for, in the schedule's `timezone`, and `sent_at` when the one before was (None: none was);
+    `taken` are the places of the channel's addresses that have taken it already.
     """
 
     id: int
@@ -30,6 +30,7 @@ class DueReport:
     channel: str
     every: Every
     due_at: datetime
+    sent_at: datetime | None
     timezone: str
     taken: frozenset[int]
 
@@ -79,6 +80,7 @@ def claim_report(
         channel=row["channel"],
         every=row["every"],
         due_at=datetime.fromisoformat(row["due_at"]),
+        sent_at=None if row["sent_at"] is None else datetime.fromisoformat(row["sent_at"]),
         timezone=row["timezone"],
         taken=frozenset(row["taken"]),
     )

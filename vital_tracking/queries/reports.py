@@ -17,6 +17,7 @@ from vital_tracking.errors import StoreDenied, StoreRejected
 from vital_tracking.queries.answers import Amount
 from vital_tracking.queries.explore import Explored, Filters, Period, each_day, explore
 from vital_tracking.queries.forecast import Forecast, cost_forecast, has_history
+from vital_tracking.queries.names import names_of
 from vital_tracking.stores import Store
 
 WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -151,10 +152,14 @@ def _days(store: Store, period: Period, filters: Filters | None) -> list[Mapping
 
 
 class UserUsage(TypedDict):
-    """What a user's calls come to. Plan and quota are None where the team keeps none."""
+    """What a user's calls come to. Plan and quota are None where the team keeps none.
+
+    `username` is the name, else the address, else the id; `email` is told to admins of an organization of his, and to himself.
+    """
 
     user_id: str | None
     username: str | None
+    email: str | None
     total_calls: int
     total_cost: Amount
     by_service: dict[str, dict[str, Any]]
@@ -181,10 +186,12 @@ def by_user(store: Store, period: Period, filters: Filters | None = None, *, lim
     for row in split.rows:
         spent = {"calls": row["calls"], "cost": row["total_cost"]}
         services.setdefault(row["user"], {})[row["service"] or NONE] = spent
+    known = names_of(store, users)
     return [
         UserUsage(
             user_id=row["user"],
-            username=row["user"],
+            username=row["user"] and known.user(row["user"]),
+            email=row["user"] and known.email(row["user"]),
             total_calls=row["calls"],
             total_cost=row["total_cost"],
             by_service=services.get(row["user"], {}),

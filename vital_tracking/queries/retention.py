@@ -55,7 +55,33 @@ class Retention(TypedDict):
 
 def retention_plan(store: Store) -> Retention:
     """How long each table keeps its rows, and what has expired. Deletes nothing. Raises StoreError."""
-    return typed(Retention, store.call("apply_retention", dry_run=True))
+    return typed(Retention, store.call("retention_plan_v1"))
+
+
+@answer_type
+class KeptTable(TypedDict):
+    """How long a table keeps its rows (None: for ever), and the instant before which they have expired."""
+
+    table_name: str
+    keep: str | None
+    kept_from: datetime | None
+
+
+@answer_type
+class Keeping(TypedDict):
+    """How long rows are kept. The next month expires at `next_at`; `scheduled`: pg_cron then deletes it in the night.
+
+    There are no tables for whoever may not see it: members who neither administer nor audit an organization.
+    """
+
+    scheduled: bool
+    next_at: datetime
+    tables: list[KeptTable]
+
+
+def keeping(store: Store) -> Keeping:
+    """How long rows are kept, as far as whoever asks may see it. Raises StoreError."""
+    return typed(Keeping, store.call("retention_v1"))
 
 
 def expired_rows(plan: Retention) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -13,8 +13,8 @@ from vital_tracking.stores.protocol import Store
 
 Every = Literal["day", "week", "month"]
 
-SUMMARY: Final = ("report", "summary")
-"""What a report asks that is the summary, and not the page `explore`."""
+KINDS: Final = ("summary", "caches")
+"""Reports that are not the page `explore`, as their parameter `report` names them: the summary, and caches that answer less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class SavedReport:
     schedule: Schedule | None
 
     @property
-    def is_summary(self) -> bool:
-        """Whether it is the summary of a week or month."""
-        return SUMMARY in self.asked
+    def kind(self) -> str:
+        """One of KINDS, or `explore`."""
+        return kind_of(self.asked)
 
 
 def saved_reports(store: Store, *, everybody: bool = False) -> list[SavedReport]:
@@ -77,6 +77,11 @@ def save_report(store: Store, name: str, asked: Iterable[tuple[str, str]]) -> No
 def remove_report(store: Store, name: str) -> bool:
     """Remove a report of one's own, with its schedule; False where there is none of that name."""
     return bool(store.call("remove_report_v1", name=name))
+
+
+def kind_of(asked: Sequence[tuple[str, str]]) -> str:
+    """Which report it is that asks this: one of KINDS, or `explore`."""
+    return dict(asked).get("report", "explore")
 
 
 def pairs(asked: Any) -> tuple[tuple[str, str], ...]:

@@ -9,14 +9,24 @@ from typing import Final
 
 from vital_tracking.alerts.wording import entity, local_time, period_now, spent_text, used
 from vital_tracking.core.amounts import amount_text
+from vital_tracking.queries.answers import typed
 from vital_tracking.queries.budgets import BlockedBy, BlockedCall, would_pass
+from vital_tracking.queries.calls import StoredCall
 
 _STEPS: Final = {"cost_usd": Decimal("0.01")}
 
 
 def why_blocked(call: BlockedCall) -> Iterator[str]:
     """What stopped a call, as it was at that moment, in sentences."""
-    by: BlockedBy = call["blocked_by"] or {}
+    yield from _stopped_by(call["blocked_by"] or {})
+
+
+def why_stored(call: StoredCall) -> str:
+    """The same of a blocked call as it is stored, in one line."""
+    return " ".join(_stopped_by(typed(BlockedBy, call["blocked_by"] or {})))
+
+
+def _stopped_by(by: BlockedBy) -> Iterator[str]:
     if not by:
         yield "Which budget stopped it was not noted."
         return

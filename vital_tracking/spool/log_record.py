@@ -32,7 +32,7 @@ class RecordKind(IntEnum):
     OPENED and CALL: a call of LangChain's has begun, and has ended. BEGUN and RECORD: the same of any other call. TOMBSTONE: a
     call that has begun here has no end here, because it was not made after all, or its end went another way. RUN_BEGUN and RUN: a
     service run has begun, and has ended; earlier versions have written RUN for both. CLOCK: what corrects the times of calls
-    whose own records do not say it; earlier versions have written it.
+    whose own records do not say it; earlier versions have written it. EVENT, COST and EXECUTION: what is not a call to a model.
     """
 
     OPENED = 1
@@ -43,12 +43,16 @@ class RecordKind(IntEnum):
     TOMBSTONE = 6
     CLOCK = 7
     RUN_BEGUN = 8
+    EVENT = 9
+    COST = 10
+    EXECUTION = 11
 
 
 BEGINNINGS: Final = frozenset({RecordKind.OPENED, RecordKind.BEGUN, RecordKind.RUN_BEGUN})
 ENDS: Final = frozenset({RecordKind.CALL, RecordKind.RECORD})
 RUNS: Final = frozenset({RecordKind.RUN, RecordKind.RUN_BEGUN})
-ROWS: Final = ENDS | RUNS
+PLATFORM: Final = frozenset({RecordKind.EVENT, RecordKind.COST, RecordKind.EXECUTION})
+ROWS: Final = ENDS | RUNS | PLATFORM
 
 
 class LogRecord(NamedTuple):

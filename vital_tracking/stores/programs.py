@@ -63,6 +63,8 @@ def run_program(command: list[str], environment: Mapping[str, str]) -> None:
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
         why = errors[0].strip() if errors else f"exit code {done.returncode}"
+        if "permission denied" in why:  # what PostgreSQL says of 42501; the state itself these programs do not tell
+            raise VitalError(f"Your role may not do this ({why}). Connect as the database's owner: VITAL_DATABASE_URL.")
         raise VitalError(f"{Path(command[0]).name} failed: {why}")
 
 

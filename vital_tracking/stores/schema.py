@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 
-from vital_tracking.errors import StoreNotReady, VitalError
+from vital_tracking.errors import StoreNotReady, VitalError, store_error
 from vital_tracking.migrate import (
     Applied,
     Migration,
@@ -25,6 +25,7 @@ _Connection = psycopg.Connection[Row]
 _LOCK: Final = "select pg_advisory_xact_lock(hashtext('vital_tracking.migrate'))"
 _HISTORY: Final = "vital_private.migrations"
 _PROJECT: Final = "supabase_migrations.schema_migrations"
+_MAY_NOT: Final = "42501"
 _NAMES_ONLY: Final = ("42", "2BP01", "0A", "55")
 """SQLSTATEs whose messages, of statements without data, hold names of things in the database and nothing else."""
 
@@ -53,6 +54,8 @@ def migrate(connection: _Connection, migrations: Sequence[Migration], where: str
     """Apply what the database has not seen, all or nothing; what was applied."""
     with connection.transaction():
         connection.execute(_LOCK)
+        if _hidden(connection, _HISTORY):  # else all would look pending, and fail on what is there
+            raise store_error(_MAY_NOT, "the history of migrations is not this role's to read")
         seen = applied(connection, migrations)
         standing = compare(migrations, seen)
         if standing.changed:
@@ -89,8 +92,9 @@ _INSTALLED: Final = """
 select
   array(
     select format('%%s.%%s', c.relnamespace::regnamespace, c.relname) from pg_class as c
-    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
-      and 'public.' || c.relname = any(%(names)s)
+    where c.relkind in ('r', 'p', 'v', 'm')
+      and c.relnamespace = any(array[to_regnamespace('public'), to_regnamespace('analytics')])
+      and format('%%s.%%s', c.relnamespace::regnamespace, c.relname) = any(%(names)s)
     order by 1
   ) as relations,
   (
@@ -131,7 +135,10 @@ def _run_file(connection: _Connection, sql_text: str, failing: str) -> None:
         if not state.startswith(_NAMES_ONLY):
             raise
         said = " ".join(filter(None, (error.diag.message_primary, error.diag.message_hint)))
-        failed = StoreNotReady(f"{failing}: {said} ({state})", sqlstate=state)
+        if state == _MAY_NOT:
+            failed = StoreNotReady(f"{failing}. {store_error(state, said)}", sqlstate=state)
+        else:
+            failed = StoreNotReady(f"{failing}: {said} ({state})", sqlstate=state)
     raise failed
 
 
@@ -154,3 +161,13 @@ def _there(connection: _Connection, table: str) -> bool:
         [table],
     ).fetchall()
     return bool(found)
+
+
+def _hidden(connection: _Connection, table: str) -> bool:
+    """Whether a table is there that this role may not read."""
+    found = connection.execute(
+        "select from pg_class as c join pg_namespace as n on n.oid = c.relnamespace"
+        " where format('%%s.%%s', n.nspname, c.relname) = %s",
+        [table],
+    ).fetchall()
+    return bool(found) and not _there(connection, table)

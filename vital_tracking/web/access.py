@@ -12,18 +12,21 @@ from fastapi import Depends
 from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.requests import Request
 
+from vital_tracking.queries.access import SEE_OTHERS
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web.cookies import ACCESS, REFRESH, operator_cookie, read_cookie
 from vital_tracking.web.identity import Identity, Kind, TokenRefused
 from vital_tracking.web.parts import Parts, parts
 from vital_tracking.web.problems import SignInNeeded, forbidden
+from vital_tracking.web.rate_limits import RateAsker
 from vital_tracking.web.same_origin import check_same_origin
 from vital_tracking.web.sessions import end_session, keep_session
 from vital_tracking.web.supabase_auth import SignInFailed
 
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
+
 _LONGEST: Final = 255
-_SEE_OTHERS: Final = ("admin", "auditor")
 
 
 _TOKEN: Final = HTTPBearer(
@@ -49,12 +52,31 @@ async def identity(
     with_parts = parts(request)
     who = await _recognised(request, with_parts)
     request.state.vital_identity = who
-    if who.by_cookie and request.method not in _SAFE:
+    if who.by_cookie and request.method not in SAFE:
         check_same_origin(request, with_parts.settings)
     if who.kind is Kind.user and who.subject is not None:
-        await with_parts.limits.count(who.subject)
-        await with_parts.limits.count_organizations([one.organization_id for one in await with_parts.memberships(who)])
+        asker = RateAsker(who.subject, [one.organization_id for one in await with_parts.memberships(who)])
+        if getattr(request.state, "vital_refreshes", False):
+            request.state.vital_uncounted = asker
+            await with_parts.limits.count_refresh(asker)
+        else:
+            await with_parts.limits.count(asker)
     return who
+
+
+async def refreshes(request: Request) -> None:
+    """A dependency of pages that may be told that nothing has changed: then they do not count as asked for.
+
+    It stands before all that asks who it is. Such a page is counted by `made` where it has to be made.
+    """
+    request.state.vital_refreshes = "if-none-match" in request.headers
+
+
+def made(request: Request) -> None:
+    """Count a page that has changed, if it is not counted yet; Problem 429 where there were too many. Called in a thread."""
+    asker: RateAsker | None = getattr(request.state, "vital_uncounted", None)
+    if asker is not None:
+        parts(request).limits.count_at_once(asker)
 
 
 async def _recognised(request: Request, with_parts: Parts) -> Identity:
@@ -134,7 +156,7 @@ def reads(what: str) -> Callable[[Request, Identity], Coroutine[Any, Any, None]]
         if who.kind is not Kind.user or user == who.subject:
             return
         for one in await with_parts.memberships(who):
-            if one.role in _SEE_OTHERS and organization in (None, one.organization_id):
+            if one.role in SEE_OTHERS and organization in (None, one.organization_id):
                 await with_parts.audit.write("read", what, who, one.organization_id, user)
 
     return line

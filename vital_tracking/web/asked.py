@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, available_timezones
@@ -31,7 +32,7 @@ _LONGEST: Final = 3660
 _MOST_VALUES: Final = 100
 _LONGEST_VALUE: Final = 512
 _TIME: Final = ("days", "since", "until", "timezone", "grain")
-_OWN: Final = ("measure", "by", "then", "q", "unpriced", "nested")
+_OWN: Final = ("measure", "by", "then", "variants", "q", "unpriced", "nested", "hour_of_day", "weekday")
 PARAMETERS: Final = frozenset((*_TIME, *_OWN, *FILTERED))
 """All parameters of pages, beside `metadata.KEY`."""
 
@@ -95,6 +96,12 @@ def _wrong(parameter: str, message: str, given: object) -> RequestValidationErro
     )
 
 
+@cache
+def _zones() -> set[str]:
+    """The names of all zones: to find them takes longer than most answers."""
+    return available_timezones()
+
+
 def asked(
     request: Request,
     days: Annotated[int | None, Query(ge=1, le=MOST_DAYS, description="The last so many days, today included.")] = None,
@@ -150,7 +157,7 @@ def asked_before(pairs: Sequence[tuple[str, str]], moment: datetime) -> Asked:
 
 
 def _check_zone(timezone: str) -> None:
-    if timezone not in available_timezones():
+    if timezone not in _zones():
         raise _wrong("timezone", "is no time zone; use an IANA name such as Europe/Berlin", timezone)
 
 

@@ -16,9 +16,20 @@ from vital_tracking.web.problems import Problem
 LONGEST_SEARCH: Final = 200
 
 
-def calls_filters(asked: Asked, *, search: str = "", unpriced: bool = False, blocked: bool = False) -> Filters:
-    """What was asked, as calls are filtered: by any dimension, as figures of them are."""
+def calls_filters(
+    asked: Asked,
+    *,
+    search: str = "",
+    unpriced: bool = False,
+    blocked: bool = False,
+    hour_of_day: int | None = None,
+    weekday: int | None = None,
+) -> Filters:
+    """What was asked, as calls are filtered: by any dimension, as figures of them are, and by times of the asked zone."""
+    times = {"hour_of_day": hour_of_day, "weekday": weekday}
+    local: dict[str, str | int] = {name: value for name, value in times.items() if value is not None}
     return Filters(
+        local={**local, "timezone": asked.period.timezone} if local else {},
         since=asked.period.since,
         until=asked.period.until,
         unpriced=unpriced,

@@ -14,7 +14,22 @@ from vital_tracking.web import numbers
 from vital_tracking.web.csv import csv_lines
 
 UnitName: TypeAlias = Literal[
-    "text", "id", "usd", "calls", "tokens", "percent", "ms", "day", "moment", "flag", "command", "meter", "amount", "prose"
+    "text",
+    "id",
+    "usd",
+    "calls",
+    "tokens",
+    "percent",
+    "ms",
+    "day",
+    "moment",
+    "flag",
+    "command",
+    "meter",
+    "amount",
+    "prose",
+    "of_row",
+    "change",
 ]
 Row: TypeAlias = Mapping[str, Any]
 
@@ -25,6 +40,7 @@ _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
     "percent": numbers.percent,
     "meter": numbers.percent,
     "ms": numbers.duration,
+    "change": numbers.change_text,
 }
 
 
@@ -32,8 +48,9 @@ _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
 class Column:
     """A column: the field of a row that it shows, its heading, its unit, and where a cell leads (None: nowhere).
 
-    An `amount` is one in the row's `metric`, `prose` is shown whole, an `id` is cut. `none` is what stands where a text has no
-    value. `about` is said where the heading is pointed at. A `rare` column is shown where some row has something in it.
+    An `amount` is one in the row's `metric`, what is `of_row` in the row's `unit`, `prose` is shown whole, an `id` is cut. `none`
+    is what stands where a text has no value. `about` is said where the heading is pointed at. A `rare` column is shown where some
+    row has something in it.
     """
 
     name: str
@@ -47,15 +64,16 @@ class Column:
     @property
     def is_number(self) -> bool:
         """Whether its cells are aligned as numbers."""
-        return self.unit in _WRITTEN or self.unit == "amount"
+        return self.unit in _WRITTEN or self.unit in ("amount", "of_row")
 
     def text(self, row: Row) -> str:
         """What a cell shows."""
         value = row.get(self.name)
         if value is None:
             return self.none
-        if self.unit in _WRITTEN:
-            return _WRITTEN[self.unit](value)
+        unit = row["unit"] if self.unit == "of_row" else self.unit
+        if unit in _WRITTEN:
+            return _WRITTEN[unit](value)
         if self.unit == "amount":
             return numbers.usd(value) if row["metric"] == "cost_usd" else f"{numbers.count(value)} {row['metric']}"
         if self.unit == "moment" and isinstance(value, datetime):
@@ -100,7 +118,8 @@ class Chart:
 class Part:
     """A part of a page: what it shows in a title and a sentence, its rows, the chart of them, what is said of none.
 
-    `total` is a last row. `more` says how many rows are not shown. It takes a `span` of the page's width, or all of it (`wide`).
+    `total` is a last row. `more` says how many rows are not shown, `leads` where all are, as its words and its address. It takes
+    a `span` of the page's width, or all of it (`wide`).
     """
 
     id: str
@@ -112,6 +131,7 @@ class Part:
     empty: str = "No calls in this time."
     total: Row | None = None
     more: str = ""
+    leads: tuple[str, str] | None = None
     wide: bool = False
     sortable: bool = True
     span: Literal["half", "third", "two-thirds"] = "half"

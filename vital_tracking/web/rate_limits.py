@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from anyio import to_thread
@@ -29,11 +31,25 @@ _PATIENCE: Final[dict[str, Any]] = {"socket_timeout": 1.0, "socket_connect_timeo
 _FAILED_FROM_ONE_PLACE: Final = RateLimitItemPerHour(200, multiples=1, namespace="vital-failed-from")
 
 
+_REFRESHES: Final = 10
+_YOU: Final = "You ask too often"
+_YOUR_ORGANIZATION: Final = "Your organization asks too often"
+
+
+@dataclass(frozen=True, slots=True)
+class RateAsker:
+    """Whose requests are counted: a user's, and those of the user's organizations."""
+
+    user: str
+    organizations: Sequence[str]
+
+
 class RateLimits:
     """Requests of users and organizations in a moving minute, and failed sign-ins in a moving hour.
 
     Past the limit of a minute a user has `burst_requests` more in ten minutes, so that a page with many parts does not stop
-    half-way. Where Redis cannot be reached nobody is stopped, and that is logged.
+    half-way. Open pages that only ask whether they are still right have limits of their own, ten times as high. Where Redis
+    cannot be reached nobody is stopped, and that is logged.
     """
 
     def __init__(self, settings: WebSettings, clock: Callable[[], float] = time.time) -> None:
@@ -44,14 +60,23 @@ class RateLimits:
         self._user = RateLimitItemPerMinute(settings.user_requests, namespace="vital-user")
         self._burst = RateLimitItemPerMinute(settings.burst_requests, multiples=10, namespace="vital-burst")
         self._organization = RateLimitItemPerMinute(settings.organization_requests, namespace="vital-organization")
+        self._refreshes = tuple(
+            RateLimitItemPerMinute(_REFRESHES * amount, namespace=f"vital-refreshes-of-{whose}")
+            for whose, amount in (("user", settings.user_requests), ("organization", settings.organization_requests))
+        )
 
-    async def count(self, user: str) -> None:
-        """Count a user's request; Problem 429 where there were too many."""
-        await self._do(lambda: self._count_user(_hashed(user)))
+    async def count(self, asker: RateAsker) -> None:
+        """Count a user's request; Problem 429 where the user or an organization of theirs has asked too often."""
+        await self._do(lambda: self._count(asker))
 
-    async def count_organizations(self, organizations: Iterable[str]) -> None:
-        """Count a request of somebody of these organizations; Problem 429 where one of them has asked too often."""
-        await self._do(lambda: self._count_organizations([_hashed(one) for one in organizations]))
+    async def count_refresh(self, asker: RateAsker) -> None:
+        """Count a page that asks whether it is still right; Problem 429 where far too many do."""
+        await self._do(lambda: self._count_refresh(asker))
+
+    def count_at_once(self, asker: RateAsker) -> None:
+        """Count a request as `count` does, in a thread of its own."""
+        with self._without_redis():
+            self._count(asker)
 
     async def check_sign_in(self, name: str, place: str) -> None:
         """Problem 429 where too many sign-ins have failed, for a name from a place, or from that place for any name."""
@@ -73,14 +98,22 @@ class RateLimits:
 
         await self._do(count)
 
-    def _count_user(self, user: str) -> None:
+    def _count(self, asker: RateAsker) -> None:
+        user = _hashed(asker.user)
         if not self._limiter.hit(self._user, user) and not self._limiter.hit(self._burst, user):
-            raise self._too_many(self._user, user, "You ask too often")
-
-    def _count_organizations(self, organizations: Iterable[str]) -> None:
-        for organization in organizations:
+            raise self._too_many(self._user, user, _YOU)
+        for organization in map(_hashed, asker.organizations):
             if not self._limiter.hit(self._organization, organization):
-                raise self._too_many(self._organization, organization, "Your organization asks too often")
+                raise self._too_many(self._organization, organization, _YOUR_ORGANIZATION)
+
+    def _count_refresh(self, asker: RateAsker) -> None:
+        of_user, of_organization = self._refreshes
+        for limit, whose, title in (
+            (of_user, asker.user, _YOU),
+            *((of_organization, one, _YOUR_ORGANIZATION) for one in asker.organizations),
+        ):
+            if not self._limiter.hit(limit, _hashed(whose)):
+                raise self._too_many(limit, _hashed(whose), title)
 
     def _too_many(self, limit: RateLimitItem, key: str, title: str) -> Problem:
         reset = self._limiter.get_window_stats(limit, key).reset_time
@@ -95,11 +128,16 @@ class RateLimits:
         )
 
     async def _do(self, work: Callable[[], None]) -> None:
-        try:
+        with self._without_redis():
             if self._in_memory:
                 work()
             else:
                 await to_thread.run_sync(work)
+
+    @contextlib.contextmanager
+    def _without_redis(self) -> Iterator[None]:
+        try:
+            yield
         except StorageError as error:
             _log.warning("Requests are not counted, because Redis does not answer: %s", type(error).__name__)
 

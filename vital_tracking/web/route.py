@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from vital_tracking.errors import StoreRejected
-from vital_tracking.web.access import refused
+from vital_tracking.web.access import SAFE, refused
 from vital_tracking.web.asked import METADATA, TAKES, described_filters
 from vital_tracking.web.body import limited
 from vital_tracking.web.described import PROBLEMS
@@ -75,9 +75,10 @@ class ApiRoute(APIRoute):
     async def failed(self, request: Request, error: Exception) -> Response:
         """The answer to an error; a refusal leaves a line in the audit."""
         problem = problem_of(error, request)
-        if problem.status == 403 and not isinstance(
-            error, StoreRejected
-        ):  # such a refusal the database has written down
+        # A refusal by the database stands in its audit already. What somebody would change that is not there for him may be
+        # there for others: such a try is noted as a refused one.
+        refusals = (403,) if request.method in SAFE else (403, 404)
+        if problem.status in refusals and not isinstance(error, StoreRejected):
             try:
                 await refused(request)
             except Exception as failure:  # noqa: BLE001 - a refusal stays a refusal

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 import uvicorn
+from anyio import to_thread
 from fastapi import FastAPI
 
 from vital_tracking.errors import SettingsError
@@ -16,6 +17,8 @@ from vital_tracking.web.settings import WebSettings, is_loopback
 
 DEFAULT_PORT: Final = 8321
 _GRACE_S: Final = 3
+_THREADS: Final = 8
+"""Pages that are made at once. The store has half as many connections, so more of them would only wait, and take memory."""
 
 
 def check_host(host: str, settings: WebSettings) -> None:
@@ -78,6 +81,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as usual, and say so."""
+        to_thread.current_default_thread_limiter().total_tokens = _THREADS
         await super().startup(sockets)
         if self.started:
             self._begun()

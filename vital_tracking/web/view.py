@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 from vital_tracking.queries.explore import TIMES, Explored, Filters, Period, explore
+from vital_tracking.queries.names import with_names
 from vital_tracking.stores import Store
 from vital_tracking.web.asked import Asked
 from vital_tracking.web.page import Part, Row
@@ -21,6 +23,8 @@ MEASURES = (
 
 
 _NO_DAYS: Final = ("hour", "weekday", "hour_of_day")
+"""The times that pages are not about, but for the list of calls."""
+
 _DAYS_OF: Final[Mapping[str, Callable[[date], date]]] = {
     "day": lambda day: day,
     "week": lambda day: day + timedelta(days=6),
@@ -53,8 +57,8 @@ class View:
         top: int | None = None,
         rows: int = 1000,
     ) -> Explored:
-        """What was asked, by some dimensions; `filters` add to those asked for."""
-        return explore(
+        """What was asked, by some dimensions, with the names of users and organizations; `filters` add to those asked for."""
+        found = explore(
             self.store,
             period or self.asked.period,
             by=by,
@@ -64,6 +68,7 @@ class View:
             top=top,
             rows=rows,
         )
+        return with_names(self.store, found)
 
     def path(self, page: str) -> str:
         """The path of a page or of anything else of the application."""
@@ -81,11 +86,11 @@ class View:
     def link(self, page: str, *dimensions: str) -> Callable[[Row], str | None]:
         """Where a row leads: to a page about what its dimensions say, of the days that it is about.
 
-        Nowhere from a row of all others, nor from one of an hour or weekday, which no page is about.
+        Nowhere from a row of all others, nor from one of an hour or weekday to a page that is about days.
         """
 
         def of(row: Row) -> str | None:
-            if row.get("others") or any(name in _NO_DAYS for name in dimensions):
+            if row.get("others") or (page != "calls" and any(name in _NO_DAYS for name in dimensions)):
                 return None
             if page != "calls" and not all(name in row for name in dimensions):
                 return None  # a total is about no single thing, but there are calls behind it
@@ -94,7 +99,11 @@ class View:
             for name in dimensions:
                 if name in _DAYS_OF and name in row:
                     asked = asked.within(row[name], _DAYS_OF[name](row[name]))
-            return f"{self.path(page)}?{asked.query()}"
+            own = {name: str(row[name]) for name in ("weekday", "hour_of_day") if name in dimensions and name in row}
+            if "hour" in dimensions and "hour" in row:
+                local = row["hour"].astimezone(ZoneInfo(asked.period.timezone))
+                asked, own["hour_of_day"] = asked.within(local.date(), local.date()), str(local.hour)
+            return f"{self.path(page)}?{asked.query(**own)}"
 
         return of
 

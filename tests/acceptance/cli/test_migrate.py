@@ -6,10 +6,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tests.acceptance.cli.helpers import SECRET, Cli, findings, fine, refused
 from vital_tracking import VitalTracker
-from vital_tracking.migrate import find_migrations
+from vital_tracking.migrate import find_migrations, write_into
 
 
 def test_migrate_brings_an_empty_database_up_once(empty_database: str, cli: Cli) -> None:
@@ -83,6 +84,12 @@ def test_a_database_of_other_files_is_named_with_them_and_with_what_to_do(
     [finding] = findings(cli("doctor", "--json"))["fail"]
     assert str(changed) in finding
     assert "vital-tracking migrate --uninstall" in finding
+
+    written = dict(zip(find_migrations(), write_into(tmp_path, find_migrations()), strict=True))
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.RaiseException, match=f"another content of {changed} was applied"):
+            connection.execute(written[changed].read_bytes())
+        connection.execute(written[find_migrations()[4]].read_bytes())
 
 
 def test_a_name_that_the_database_has_already_is_told(cli: Cli, empty_database: str) -> None:

@@ -35,8 +35,28 @@ def test_reports_are_listed_shown_scheduled_sent_and_removed(several: Several, r
         ["reports", "unschedule", "mine", "--owner", "u-1", "--json"],
         ["reports", "remove", "by model", "--yes"],
         ["reports", "list", "--json"],
+        [
+            "reports",
+            "summary",
+            "--month",
+            "--organization",
+            "acme",
+            "--timezone",
+            "Asia/Tokyo",
+            "--save",
+            "acme, monthly",
+        ],
+        [NOBODY, "reports", "schedule", "summary", "--to", "finance", "--every", "month", "--timezone", "Asia/Tokyo"],
+        [NOBODY, "reports", "schedule", "caches", "--to", "finance", "--every", "day", "--json"],
+        ["reports", "show", "summary", "--json"],
+        ["reports", "show", "acme, monthly", "--format", "html"],
+        ["reports", "show", "caches"],
+        ["reports", "summary", "--week", "--month"],
     )
-    shown, html, misspelt, nowhere, typo, weekly, monthly, none_due, sent, what, listed, told, off, gone, left = answers
+    shown, html, misspelt, nowhere, typo, weekly, monthly, none_due, sent, what, listed, told, off, gone, left = (
+        answers[:15]
+    )
+    summary, monthly_summary, caches, kept, saved, falls, both = answers[15:]
     assert "No calls in this time" in fine(shown)
     assert fine(html).strip().startswith("<!doctype html>")
     assert "did you mean by model?" in refused(misspelt)
@@ -56,4 +76,13 @@ def test_reports_are_listed_shown_scheduled_sent_and_removed(several: Several, r
     assert json.loads(fine(off)) == {"name": "mine", "owner": "u-1", "unscheduled": True}
     assert "is removed" in fine(gone)
     assert [row["name"] for row in json.loads(fine(left))] == ["mine"]
+    assert "(Asia/Tokyo), organization acme, against" in fine(summary)
+    assert "summary goes to finance" in fine(monthly_summary)
+    assert json.loads(fine(caches))["channel"] == "finance"
+    told_summary = json.loads(fine(kept))
+    assert dict(told_summary["asked"]) == {"report": "summary", "period": "month", "timezone": "Asia/Tokyo"}
+    assert (told_summary["schedule"]["every"], told_summary["schedule"]["day"]) == ("month", 1)
+    assert "organization acme" in fine(saved)
+    assert "No hit rate fell" in fine(falls)
+    assert "two times" in refused(both, code=2)
     assert not [answer for answer in answers if "Geheim" in answer.stdout + answer.stderr]

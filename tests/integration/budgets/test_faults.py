@@ -17,6 +17,7 @@ from tests.integration.budgets.helpers import CALL, USAGE, knows_its_budgets, se
 from tests.integration.helpers import Rows
 from tests.support.provider_server import ProviderServer
 from vital_tracking import BudgetUnavailable, VitalTracker
+from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.budgets.lease_client import LeaseClient
 from vital_tracking.budgets.ledger import Ledger
 from vital_tracking.budgets.plans import Plans
@@ -34,6 +35,7 @@ CHECKS: list[tuple[type, str]] = [
     (Terms, "quote"),
     (Ledger, "reserve"),
     (LeaseClient, "_acquire"),
+    (AdmissionController, "_answer_to"),
 ]
 OF_A_MODELS_CALL: list[tuple[type, str]] = [(LiveCall, "request"), (VitalHandler, "_opened")]
 
@@ -49,6 +51,7 @@ def tracker(store: PostgresStore, make_tracker: MakeTracker) -> VitalTracker:
     """A tracker of which each check needs all that there is; two users, one of whom is stopped where nobody can say."""
     for user in ("allow", "deny"):
         set_budget(store, entity_id=user, total_limit="1000", when_unavailable=user)
+    set_budget(store, entity_id="allow", daily_limit="1", when_unavailable="deny", enforce=False)
     return knows_its_budgets(make_tracker(budget_deadline_s=5))
 
 
@@ -99,7 +102,9 @@ def test_a_fault_of_ours_is_decided_as_the_budget_says(
             assert tracker.stats().unchecked == 1
     assert "denies what it cannot check" in str(stopped.value)
     assert tracker.stats().faults > 0
-    assert [record for record in caplog.records if "ZeroDivisionError" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "ZeroDivisionError" in record.getMessage()]
+    assert sum("A check of the budgets failed by a fault" in text for text in told) == (where[0] is not LeaseClient)
+    assert told
     monkeypatch.undo()
     tracker.flush()
     found = rows("select user_id, status, budget_action from token_usage_logs order by user_id")

@@ -6,9 +6,9 @@ If one of these fails, a budget shared by several processes is overspent, or mon
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +21,7 @@ import pytest
 from tests.integration.budgets.helpers import CALL, COST, USAGE, check_sums, granted, set_budget, until
 from tests.integration.helpers import Rows
 from tests.support.folders import REPOSITORY
+from tests.support.forked import Forked
 from vital_tracking import BudgetExceeded, VitalTracker
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -34,22 +35,15 @@ class Worker:
     """A process of tests.support.budget_worker."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.budget_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=REPOSITORY,
-        )
+        program = "from tests.support.budget_worker import main; main()"
+        self.process = Forked([sys.executable, "-c", program], REPOSITORY, os.environ)
 
     def tell(self, **job: Any) -> None:
-        assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
 
     def answer(self) -> dict[str, Any] | None:
         """The answer to what it was told; None where it died over it."""
-        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         return dict(json.loads(line)) if line.endswith("\n") else None
 
@@ -57,11 +51,9 @@ class Worker:
         self.process.send_signal(signal.SIGKILL)
 
     def end(self) -> None:
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
         self.process.kill()
         self.process.wait()
+        self.process.close()
 
 
 class Workers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,13 +11,15 @@ from typing import Any
 import pytest
 
 from tests.support.folders import REPOSITORY
+from tests.support.forked import Forked, run_forked
 from tests.support.postgres import PostgresServer, free_port
 
 Rows = Callable[..., list[dict[str, Any]]]
 
 # Every script begins with this: a tracker that sends nothing for the passing of time, with a thread and a connection.
 BEGINNING = """
-import logging, multiprocessing, os, signal, sys, threading
+import logging, multiprocessing, os, signal, sys, threading, warnings
+warnings.filterwarnings("error", category=ResourceWarning)
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -38,14 +39,8 @@ def run(database_url: str, spool_dir: Path) -> Callable[..., str]:
     """Runs a script to its end and gives what it said."""
 
     def execute(script: str, *, database: str = database_url, timeout: float = 60, code: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-W", "error::ResourceWarning", "-c", BEGINNING + script],
-            env={"DATABASE": database, "SPOOL": str(spool_dir), "PYTHONPATH": str(REPOSITORY), "PATH": ""},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        environment = {"DATABASE": database, "SPOOL": str(spool_dir), "PATH": ""}
+        done = run_forked([sys.executable, "-c", BEGINNING + script], REPOSITORY, environment, timeout=timeout)
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 
@@ -222,15 +217,9 @@ def test_a_server_that_comes_back_before_the_end_gets_everything(
     """If this failed, a program that ends shortly after an outage would lose what it had kept."""
     postgres_server.stop()
     try:
-        program = subprocess.Popen(
-            [sys.executable, "-c", f"{BEGINNING}record('u', 120)\nprint('recorded', flush=True)\nsys.stdin.read()"],
-            env={"DATABASE": database_url, "SPOOL": str(spool_dir), "PYTHONPATH": str(REPOSITORY), "PATH": ""},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert program.stdout is not None
+        script = f"{BEGINNING}record('u', 120)\nprint('recorded', flush=True)\nsys.stdin.read()"
+        environment = {"DATABASE": database_url, "SPOOL": str(spool_dir), "PATH": ""}
+        program = Forked([sys.executable, "-c", script], REPOSITORY, environment)
         assert program.stdout.readline() == "recorded\n"
     finally:
         postgres_server.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from tests.integration.helpers import Rows
 from tests.support.folders import REPOSITORY
+from tests.support.forked import run_forked
 from vital_tracking import Agent, VitalTracker
 
 # Two nodes that ask a model; in between a person is asked, or the process dies. What a checkpointer keeps goes through a file.
@@ -87,20 +87,8 @@ def test_the_runs_of_a_graph_that_is_resumed_elsewhere_are_one_case(
     """If this failed, what a case has cost would be known of its last part alone, and the first would be a stranger's."""
     environment = {"DATABASE": database_url, "SPOOL": str(spool_dir), "KEPT": str(tmp_path / "kept"), "WAY": way}
     for first in (True, False):
-        done = subprocess.run(
-            [sys.executable, "-c", STEP],
-            env={
-                **environment,
-                "FIRST": str(int(first)),
-                "CONFIG": config,
-                "PYTHONPATH": str(REPOSITORY),
-                "PATH": os.environ["PATH"],
-            },
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        settings = {"FIRST": str(int(first)), "CONFIG": config, "PATH": os.environ["PATH"]}
+        done = run_forked([sys.executable, "-c", STEP], REPOSITORY, environment | settings, timeout=100)
         assert done.returncode == (-signal.SIGKILL if first and way == "killed" else 0), done.stderr
     assert make_tracker(spool_dir=spool_dir).replay(60)
     found = rows("select session_id, status from service_runs order by started_at")

@@ -13,10 +13,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from tests.integration.helpers import Rows
 from tests.support.folders import REPOSITORY
 from vital_tracking import VitalTracker
+from vital_tracking.delivery.encoding import decoded
+from vital_tracking.langchain.fake import FakeUsageModel
+from vital_tracking.spool.log_record import read_records
 
 # A machine whose clock is ten seconds off, as far as Python can tell.
 OFF = """
@@ -137,6 +141,28 @@ def test_a_call_that_began_before_the_clock_was_known_keeps_its_time(
     now = datetime.now(UTC)
     tracker._recorder.clock.sample(now + timedelta(hours=1), now, now)
     call.record(prompt_tokens=5, completion_tokens=1)
+    tracker.record(provider="openai", model="gpt-4o-mini", prompt_tokens=5, completion_tokens=1)
+    FakeUsageModel(responses=["Well."]).invoke("Hi", {"callbacks": [tracker.handler]})
     assert tracker.flush(60).complete
-    [row] = rows()
-    assert abs(row["created_at"] - row["recorded_at"]).total_seconds() < 600
+    off = [round((row["created_at"] - row["recorded_at"]).total_seconds() / 3600) for row in rows()]
+    assert off == [0, 1, 1]
+
+
+def test_the_beginning_and_the_end_of_a_call_have_one_time(make_tracker: Callable[..., VitalTracker]) -> None:
+    """Each may reach the database by a way of its own, where the disk was full when the call ended."""
+    tracker = make_tracker(budgets=False)
+    now = datetime.now(UTC)
+    tracker._recorder.clock.sample(now + timedelta(hours=1), now, now)
+    FakeUsageModel(responses=["Well."]).invoke("Hi", {"callbacks": [tracker.handler]})
+    tracker.admit(provider="openai", model="gpt-4o-mini", prompt_tokens=5).record(prompt_tokens=5, completion_tokens=1)
+    tracker.embeddings(DeterministicFakeEmbedding(size=2), provider="openai", model="m").embed_query("Hi")
+    spool = tracker._recorder.spool
+    assert spool is not None
+    assert spool.path is not None
+    [segment] = spool.path.glob("*.segment")
+    times: dict[bytes, list[datetime]] = {}
+    for record, _ in read_records(segment.read_bytes()):
+        assert record is not None
+        times.setdefault(record.id, []).append(decoded(record, tracker._recorder.fault).created_at)
+    assert [len(of_one) for of_one in times.values()] == [2, 2, 2]
+    assert all(began == ended for began, ended in times.values())

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +19,8 @@ import psycopg
 import pytest
 
 from tests.support.fault_proxy import FaultProxy
+from tests.support.folders import REPOSITORY
+from tests.support.forked import Forked
 from tests.support.postgres import PostgresServer
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.json_codec import id_bytes, pack_record
@@ -33,7 +34,6 @@ from vital_tracking.stores.postgres import PostgresStore
 
 Rows = Callable[..., list[dict[str, Any]]]
 Track = Callable[..., VitalTracker]
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 PROCESS = """
 import os, signal, sys
@@ -53,28 +53,20 @@ def wait():
 
 
 @pytest.fixture
-def process(spool_dir: Path) -> Iterator[Callable[[str, str], subprocess.Popen[str]]]:
+def process(spool_dir: Path) -> Iterator[Callable[[str, str], Forked]]:
     """Starts a process that tracks to a database; it returns when the process waits, or has been killed."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Forked] = []
 
-    def start(url: str, body: str) -> subprocess.Popen[str]:
+    def start(url: str, body: str) -> Forked:
         environment = {
             "DATABASE": url,
             "VITAL_SPOOL_DIR": str(spool_dir),
             "VITAL_FLUSH_INTERVAL": "3600",
             "VITAL_BUDGETS": "off",
-            "PYTHONPATH": str(REPOSITORY),
             "PATH": "",
         }
-        one = subprocess.Popen(
-            [sys.executable, "-c", PROCESS + body],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        one = Forked([sys.executable, "-c", PROCESS + body], REPOSITORY, environment)
         started.append(one)
-        assert one.stdout is not None
         assert one.stdout.readline() in ("ready\n", "")
         return one
 
@@ -84,10 +76,10 @@ def process(spool_dir: Path) -> Iterator[Callable[[str, str], subprocess.Popen[s
         one.communicate(timeout=30)
 
 
-Process = Callable[[str, str], subprocess.Popen[str]]
+Process = Callable[[str, str], Forked]
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: Forked) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait(30)
 
@@ -188,11 +180,9 @@ def test_two_processes_that_learn_the_id_at_once(
     body = "record('{0} 1'); wait(); tracker.flush(); record('{0} 2'); wait()"
     processes = [process(database_url, body.format(name)) for name in "abc"]
     for one in processes:
-        assert one.stdin is not None
         one.stdin.write("\n")
         one.stdin.flush()
     for one in processes:
-        assert one.stdout is not None
         assert one.stdout.readline() == "ready\n"
         kill(one)
     location = SpoolLocation(spool_dir, PostgresStore(database_url).identity, "")

@@ -22,6 +22,7 @@ import pytest
 
 from tests.integration.budgets.helpers import set_budget
 from tests.support.folders import REPOSITORY
+from tests.support.forked import run_forked
 from tests.support.postgres import PostgresServer, free_port, outage
 from tests.support.stores import AwayStore
 from tests.support.waiting import until
@@ -546,20 +547,8 @@ def test_a_call_that_was_merged_is_not_there_as_abandoned_too(
     ends: str, in_memory: int, database_url: str, tmp_path: Path, track: Track, rows: Rows
 ) -> None:
     """Its beginning lies in the spool when its process is killed: if its sum did not take that back, it would count twice."""
-    dead = subprocess.run(
-        [sys.executable, "-c", MERGED],
-        env={
-            "DATABASE": database_url,
-            "SPOOL": str(tmp_path / "spool"),
-            "ENDS": ends,
-            "PYTHONPATH": str(REPOSITORY),
-            "PATH": "",
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    environment = {"DATABASE": database_url, "SPOOL": str(tmp_path / "spool"), "ENDS": ends, "PATH": ""}
+    dead = run_forked([sys.executable, "-c", MERGED], REPOSITORY, environment, timeout=120)
     assert dead.returncode == -signal.SIGKILL, dead.stderr
     assert track(background=False).replay(60)
     found = rows("select status, sum(calls)::int as calls from token_usage_logs group by 1 order by 1")

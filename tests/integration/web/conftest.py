@@ -213,11 +213,17 @@ def calls(history_url: str) -> list[Row]:
         return connection.execute("select * from token_usage_logs order by created_at desc, id desc").fetchall()
 
 
-@pytest.fixture
-def opened(history_url: str, make: Make, issuer: Issuer) -> Iterator[Open]:
-    """The browsers of those who look at it, as often as they like."""
+@pytest.fixture(scope="session")
+def history_store(history_url: str) -> Iterator[PostgresStore]:
+    """A store on it, whose connections have read our functions already."""
     with closing(PostgresStore(history_url)) as store:
-        yield browsers(store, make, issuer)
+        yield store
+
+
+@pytest.fixture
+def opened(history_store: PostgresStore, make: Make, issuer: Issuer) -> Open:
+    """The browsers of those who look at it, as often as they like."""
+    return browsers(history_store, make, issuer)
 
 
 def browsers(store: PostgresStore, make: Make, issuer: Issuer) -> Open:

@@ -52,7 +52,8 @@ def test_admins_change_and_everybody_reads_what_stands_on_them(people: dict[str,
     assert member.get(PATH, params={"limit": 5}, headers={"If-None-Match": told.headers["etag"]}).status_code == 304
     assert other.get(f"{PATH}/{number}").status_code == 404
     assert other.patch(f"{PATH}/{number}", json={"daily_limit": 9}).status_code == 404
-    assert other.delete(f"{PATH}/{number}").status_code == member.delete(f"{PATH}/{number}").status_code == 403
+    assert other.delete(f"{PATH}/{number}").status_code == 404
+    assert member.delete(f"{PATH}/{number}").status_code == 403
     assert member.patch(f"{PATH}/{number}", json={"daily_limit": 9}).status_code == 403
     changed = admin.patch(f"{PATH}/{number}", json={"daily_limit": 0.75, "enforce": False})
     assert (changed.json()["daily_limit"], changed.json()["enforce"], changed.json()["action"]) == (

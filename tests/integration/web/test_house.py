@@ -204,3 +204,30 @@ def test_an_audit_that_cannot_be_asked_for_is_a_problem(house: Open, query: str)
 @pytest.mark.parametrize("path", ["api/v1/members", "api/v1/audit", "api/v1/audit.csv", "organization", "audit"])
 def test_nobody_who_is_not_signed_in_is_told_anything(make: Make, path: str) -> None:
     assert client(make()).get(f"/{path}").status_code == 401
+
+
+@pytest.mark.parametrize("reader", SEEN)
+def test_names_are_written_by_admins_and_told_to_whom_they_concern(
+    house: Open, database: Connection, reader: str
+) -> None:
+    """If this failed, an admin would see ids alone, anybody could rename a colleague, or read an address."""
+    browser, allowed = house(reader), reader in ("operator", "organization admin")
+    form = {"organization": "acme", "user": ALICE, "what": "name", "name": "Maria <b>", "email": "maria@acme.example"}
+    named = browser.post("/organization/members", data=form, headers=SAME_SITE)
+    whole = browser.post("/organization/name", data={"organization": "acme", "name": "Acme Clinics"}, headers=SAME_SITE)
+    assert [named.status_code, whole.status_code] == [303 if allowed else 403] * 2
+    if not allowed:
+        database.execute("select name_member_v1('acme', %s, 'Maria <b>', 'maria@acme.example')", [ALICE])
+        database.execute("select name_organization_v1('acme', 'Acme Clinics')")
+    told = {one["user_id"]: (one["name"], one["email"]) for one in browser.get("/api/v1/members").json()}
+    sees = allowed or reader == "user"
+    assert told.get(ALICE) == (("Maria <b>", "maria@acme.example") if sees else None)
+    text = page(browser, "organization?organization=acme")
+    assert [said in text for said in ("Maria &lt;b&gt;", "maria@acme.example", "Acme Clinics (acme)")] == [sees] * 3
+    assert ("How long what is kept" in text) == (allowed or reader == "admin of another")
+    body = {"organization_id": "acme", "user_id": ALICE, "name": ""}
+    assert browser.put("/api/v1/members/name", json=body, headers=SAME_SITE).status_code == (200 if allowed else 403)
+    body = {"organization_id": "acme", "name": ""}
+    assert browser.put("/api/v1/organizations/name", json=body, headers=SAME_SITE).status_code == (
+        200 if allowed else 403
+    )

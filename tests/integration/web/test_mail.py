@@ -132,8 +132,10 @@ def test_what_is_due_is_sent_once_and_again_only_where_it_was_not_taken(
     schedule = books.execute("select sent_at, failures, due_at > now() as later from report_schedules").fetchone()
     assert schedule is not None
     assert (schedule["sent_at"] is not None, schedule["failures"], schedule["later"]) == (True, 0, True)
-    noted = books.execute("select distinct actor, operation from admin_audit where table_name = 'report'").fetchall()
-    assert noted == [{"actor": READERS["organization admin"].subject, "operation": "read"}]
+    noted = books.execute(
+        "select distinct actor, operation, organization_id from admin_audit where table_name = 'report'"
+    ).fetchall()
+    assert noted == [{"actor": READERS["organization admin"].subject, "operation": "read", "organization_id": "acme"}]
 
 
 def test_what_cannot_be_answered_or_sent_stays_due_and_holds_up_no_other(

@@ -15,7 +15,7 @@ from tests.support.redis import running_redis
 from vital_tracking.errors import SettingsError
 from vital_tracking.web.operator import OperatorLink
 from vital_tracking.web.problems import Problem
-from vital_tracking.web.rate_limits import RateLimits
+from vital_tracking.web.rate_limits import RateAsker, RateLimits
 from vital_tracking.web.settings import WebSettings
 
 STATUS = "/api/v1/status"
@@ -44,6 +44,21 @@ def test_an_organization_has_a_limit_of_its_own(make: Make, issuer: Issuer) -> N
     assert codes == [200] * 10 + [429] * 2
     assert browser.get(STATUS, headers=bearer(issuer.token(sub=CAROL))).status_code in (200, 429)
     assert browser.get(STATUS, headers=bearer(issuer.token(sub="somebody"))).status_code == 200
+
+
+def test_open_pages_that_have_not_changed_lock_nobody_out(make: Make, issuer: Issuer) -> None:
+    """If this failed, an organization with a thousand open pages could open no other; or such questions would have no limit."""
+    browser = client(make(user_requests=3, burst_requests=1))
+    alice = bearer(issuer.token(sub=ALICE))
+    known = {**alice, "If-None-Match": browser.get("/", headers=alice).headers["etag"]}
+    assert {browser.get("/", headers=known).status_code for _ in range(29)} == {304}
+    assert browser.get("/", headers=alice).status_code == 200
+    stale = {**alice, "If-None-Match": 'W/"stale"'}  # that page is made: it counts as one, and is refused as one
+    assert [browser.get("/", headers=stale).status_code, browser.get("/", headers=alice).status_code] == [200, 200]
+    for path in ("/", "/?part=calls&format=csv"):
+        assert browser.get(path, headers=alice).status_code == 429
+        assert browser.get(path, headers=stale).status_code == 429
+    assert browser.get("/", headers=known).status_code == 429
 
 
 def test_operators_and_the_monitor_are_not_counted(make: Make) -> None:
@@ -93,23 +108,23 @@ async def test_processes_that_share_a_redis_count_together(caplog: pytest.LogCap
         settings = WebSettings(redis_url=SecretStr(url), organization_requests=7)
         one, other = RateLimits(settings), RateLimits(settings)
         for number in range(120):
-            await (one, other)[number % 2].count(ALICE)
+            await (one, other)[number % 2].count(RateAsker(ALICE, []))
         for limits in (one, other):
             with pytest.raises(Problem) as refused:
-                await limits.count(ALICE)
+                await limits.count(RateAsker(ALICE, []))
             assert refused.value.status == 429
             assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
-            await limits.count(BOB)
+            await limits.count(RateAsker(BOB, []))
         for number in range(7):
-            await (one, other)[number % 2].count_organizations(["acme"])
+            await (one, other)[number % 2].count(RateAsker(CAROL, ["acme"]))
         for limits in (one, other):
             with pytest.raises(Problem, match="organization"):
-                await limits.count_organizations(["acme"])
+                limits.count_at_once(RateAsker(CAROL, ["acme"]))
         for limits in (one, other) * 5:
             await limits.sign_in_failed("ada@example.com", "192.0.2.1")
         with pytest.raises(Problem, match="sign-ins"):
             await one.check_sign_in("ada@example.com", "192.0.2.1")
     with caplog.at_level(logging.WARNING):
-        await one.count(ALICE)
+        await one.count(RateAsker(ALICE, []))
     assert "Redis does not answer" in caplog.text
     assert url not in caplog.text

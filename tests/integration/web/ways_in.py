@@ -17,17 +17,22 @@ OPEN = ("/healthz", "/api/v1/healthz", "/sign-in", "/api/v1/openapi.json")
 
 def addresses(app: FastAPI) -> list[str]:
     """The paths that answer GET, with something in the place of each parameter."""
-    found = dict.fromkeys(
-        re.sub(r"\{(\w+)(:\w+)?\}", lambda m: GIVEN.get(m[1], "none"), path) for path in _paths(app.routes)
-    )
+    paths = (path for method, path in ways(app) if method == "GET")
+    found = dict.fromkeys(re.sub(r"\{(\w+)(:\w+)?\}", lambda m: GIVEN.get(m[1], "none"), path) for path in paths)
     assert len(found) > 30
     return list(found)
 
 
-def _paths(routes: Any) -> Iterator[str]:
+def ways(app: FastAPI) -> dict[tuple[str, str], Any]:
+    """Every method and path of the application, but for HEAD, which is GET, with the function that answers."""
+    return dict(_ways(app.routes))
+
+
+def _ways(routes: Any) -> Iterator[tuple[tuple[str, str], Any]]:
     for route in routes:
         inner = getattr(route, "original_router", None)
         if inner is not None:
-            yield from _paths(inner.routes)
-        elif "GET" in (getattr(route, "methods", None) or ()):
-            yield route.path
+            yield from _ways(inner.routes)
+        else:
+            methods = set(getattr(route, "methods", None) or ()) - {"HEAD"}
+            yield from (((method, route.path), route.endpoint) for method in methods)

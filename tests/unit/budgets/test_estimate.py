@@ -205,6 +205,23 @@ def test_a_few_calls_do_not_lower_the_first_guess() -> None:
     assert history.answer < 10
 
 
+def test_what_calls_cost_beyond_all_estimates_is_learned_and_forgotten() -> None:
+    """Fees, and limits that a model does not keep: if this failed, each call of many at once would overstep a limit."""
+    history, thought = History(), Amounts(100, 20, 1)
+    history.compare(thought, Amounts(350, 25, 1))
+    assert history.extra == (250, 5)
+    learned = Amounts(350, 25, 1, *history.extra)
+    assert learned.without_extra() == thought
+    history.compare(learned, Amounts(350, 25, 1))
+    history.compare(thought, Amounts(340, 22, 1))  # one that was under way before
+    assert history.extra == (240, 5)
+    history.compare(Amounts(340, 25, 1, 240, 5), Amounts(400, 20, 1))
+    assert history.extra == (300, 5)
+    for _ in range(60):
+        history.compare(Amounts(100 + history.extra[0], 20, 1, history.extra[0]), Amounts(90, 20, 1))
+    assert history.extra[0] < 8
+
+
 def test_prompts_without_text_are_learned_too() -> None:
     """Images and tools have tokens but no bytes of text."""
     history = History()

@@ -57,6 +57,26 @@ def test_a_clock_that_was_off_and_is_put_right_agrees() -> None:
     assert machine.clock.skew_s == 0
 
 
+def test_a_clock_that_is_set_while_the_database_is_asked_is_noticed() -> None:
+    """Else all calls until the next answer would be dated by half of what the clock was set by."""
+    for set_by_s in (-2 * 86400, 2 * 86400, 30, -30):
+        machine = Machine()
+        machine.hear(0)
+        before = machine.clock.read()
+        machine.passed_s, machine.set_by_s = 0.5, set_by_s
+        machine.clock.heard({"now": (NOON + timedelta(seconds=0.25)).isoformat()}, before)
+        assert machine.clock.now()[0] == NOON + timedelta(seconds=0.5)
+
+
+def test_the_time_is_read_once() -> None:
+    """The clock may be set between two readings of it, by another program."""
+    machine = Machine()
+    machine.hear(0)
+    readings = iter([0.0])
+    machine.clock._time_of_day = lambda: NOON.timestamp() + next(readings, 86400.0)
+    assert machine.clock.now()[0] == NOON
+
+
 def test_a_slow_answer_does_not_make_forget_what_is_known() -> None:
     machine = Machine()
     machine.hear(5)

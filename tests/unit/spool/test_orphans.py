@@ -6,7 +6,6 @@ import errno
 import os
 import random
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.folders import REPOSITORY
+from tests.support.forked import Forked, run_forked
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.json_codec import id_bytes, pack_record
 from vital_tracking.core.context import CallContext
@@ -418,13 +418,8 @@ def test_calls_in_flight_at_a_kill_are_billed_as_abandoned(
 ) -> None:
     """If this failed, what a killed process had begun would be missing from the bill, or stand there as if it had ended."""
     before = datetime.now(UTC)
-    environment = {
-        "SPOOL": str(tmp_path / "spool"),
-        "DATABASE": database_url,
-        "PYTHONPATH": str(REPOSITORY),
-        "PATH": "",
-    }
-    killed = subprocess.run([sys.executable, "-c", DIES], env=environment, capture_output=True, check=False, timeout=60)
+    environment = {"SPOOL": str(tmp_path / "spool"), "DATABASE": database_url, "PATH": ""}
+    killed = run_forked([sys.executable, "-c", DIES], REPOSITORY, environment)
     after = datetime.now(UTC)
     assert killed.returncode == -9, killed.stderr
     tracker = replayer()
@@ -467,22 +462,9 @@ def test_a_replayer_that_is_killed_in_the_middle_changes_nothing(
     open_ = a_record(status="abandoned", usage=TokenUsage(7, estimated=True))
     frames = [a_frame(open_, RecordKind.BEGUN), *map(a_frame, records)]
     left_behind(folder_of(tracker), frames[:150], frames[150:160], frames[160:])
-    environment = {
-        "SPOOL": str(tmp_path / "spool"),
-        "DATABASE": database_url,
-        "PYTHONPATH": str(REPOSITORY),
-        "PATH": "",
-    }
+    environment = {"SPOOL": str(tmp_path / "spool"), "DATABASE": database_url, "PATH": ""}
     for answers in (1, 3):  # killed after the database has answered, before anything is settled
-        killed = subprocess.Popen(
-            [sys.executable, "-c", REPLAYS],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert killed.stdin is not None
-        assert killed.stdout is not None
+        killed = Forked([sys.executable, "-c", REPLAYS], REPOSITORY, environment)
         for _ in range(answers):
             assert killed.stdout.readline()
             killed.stdin.write("\n")

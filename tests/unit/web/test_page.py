@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from vital_tracking.web.page import Column, Part
+from vital_tracking.web.page import Column, Part, Row
 
 COST = Column("cost", "Cost", "usd", none="unpriced")
 HELD = Column("held", "Held", "usd", rare=True)
 
 
-def a_part(*rows: dict[str, object], total: dict[str, object] | None = None) -> Part:
+def a_part(*rows: Row, total: Row | None = None) -> Part:
     return Part("x", "X", [Column("name", "Name"), COST, HELD], rows, total=total)
 
 

@@ -12,14 +12,14 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from vital_tracking.cli.render.console import as_json, console, say, table
-from vital_tracking.cli.render.options import either, words, zone
+from vital_tracking.cli.render.options import either, named, words, zone
 from vital_tracking.cli.render.session import Json, Yes, opened
 from vital_tracking.core.closest import did_you_mean
 from vital_tracking.errors import MissingExtra, VitalError
 from vital_tracking.ids import new_id
 from vital_tracking.queries.report_schedules import schedule_report, unschedule_report
 from vital_tracking.queries.reports import WEEKDAYS
-from vital_tracking.queries.saved_reports import Every, SavedReport, remove_report, saved_reports
+from vital_tracking.queries.saved_reports import KINDS, Every, SavedReport, remove_report, save_report, saved_reports
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store
 
@@ -85,6 +85,39 @@ def show(name: Name, owner: Owner = None, format_: Format = "markdown", json_: J
     sys.stdout.write(f"{made.html if format_ == 'html' else made.markdown}\n")
 
 
+@app.command("summary")
+def summary(
+    week: Annotated[bool, typer.Option("--week", help="The seven whole days before today. The default.")] = False,
+    month: Annotated[bool, typer.Option("--month", help="The last calendar month.")] = False,
+    organization: Annotated[str | None, typer.Option(help="Only this organization.")] = None,
+    timezone: Annotated[str, typer.Option(help="Whose days: an IANA time zone.")] = "UTC",
+    format_: Format = "markdown",
+    save: Annotated[str | None, typer.Option(help="Keep it under this name, to schedule it.")] = None,
+) -> None:
+    """Print what was spent in a week or month against the time before, and what needs a look.
+
+    By service, model and user; caches, the forecast, budgets near their limits, alerts, blocked calls, and what has no price.
+
+    \b
+    Examples:
+      vital-tracking reports summary
+      vital-tracking reports summary --month --organization acme --format html
+      vital-tracking reports summary --month --organization acme --save "acme, monthly"
+    """
+    if week and month:
+        raise typer.BadParameter("--week and --month are two times: leave one of them out")
+    asked = {"report": "summary", "period": "month" if month else "week", "timezone": zone(timezone)}
+    if organization is not None:
+        asked["organization"] = named(organization, "--organization")
+    with _pages():
+        from vital_tracking.web.mail.summary import summary_document
+    with opened() as store:
+        if save is not None:
+            save_report(store, save, asked.items())
+        made = summary_document(store, [*asked.items()], datetime.now(UTC), save or "summary", _public_url())
+    sys.stdout.write(f"{made.html if format_ == 'html' else made.markdown}\n")
+
+
 @app.command("schedule")
 def schedule(
     name: Name,
@@ -109,6 +142,11 @@ def schedule(
     Examples:
       vital-tracking reports schedule "cost by model" --to finance --every week --weekday monday --timezone Europe/Berlin
       vital-tracking reports schedule "cost by model" --every month --day 1 --hour 7
+      vital-tracking reports schedule summary --every week
+      vital-tracking reports schedule caches --every day
+
+    The last two need not be saved before. `summary` is what reports summary prints; `caches` says when the hit rate of a cache
+    has fallen by five points and a quarter against the four weeks before, and nothing while none has.
     """
     given = Settings.from_env().channels
     if channel not in given:
@@ -118,6 +156,8 @@ def schedule(
             "VITAL_REPORT_CHANNELS=finance=mailto://user:password@example.com; the channel alerts is VITAL_ALERT_URLS"
         )
     with opened() as store:
+        if owner is None and name in KINDS:
+            _keep(store, name, {"report": name, "period": every, "timezone": zone(timezone)})
         report = _found(store, name, owner)
         due_at = schedule_report(
             store,
@@ -219,6 +259,12 @@ def send(
             say("Nothing is due. When what is due: vital-tracking reports list")
     if not all(row.delivered for row in rows):
         raise typer.Exit(1)
+
+
+def _keep(store: Store, name: str, asked: dict[str, str]) -> None:
+    """Keep one of KINDS under its own name; what else it asks already, such as an organization, it goes on asking."""
+    before = next((one for one in saved_reports(store) if one.name == name), None)
+    save_report(store, name, {**(dict(before.asked) if before else {}), **asked}.items())
 
 
 def _found(store: Store, name: str, owner: str | None) -> SavedReport:

@@ -285,6 +285,7 @@ def raise_until(store: Reader, budget_id: _Id, more: Raise) -> Response:
 )
 def remove_budget(store: Reader, budget_id: _Id) -> Response:
     """Remove it with its windows; its alerts stay."""
+    found_budget(store, budget_id)
     if not queries.remove_budget(store, budget_id):
         raise Problem(404, "no-such-budget", "There is no such budget", hint="GET /api/v1/budgets lists them.")
     return Response(status_code=204)

@@ -36,8 +36,12 @@ def _filters(
     ] = "",
     unpriced: Annotated[bool, Query(description="Only calls whose model has no known price.")] = False,
     blocked: Annotated[bool, Query(description="Only calls that a budget stopped.")] = False,
+    hour_of_day: Annotated[
+        int | None, Query(ge=0, le=23, description="Only calls begun in this hour of `timezone`.")
+    ] = None,
+    weekday: Annotated[int | None, Query(ge=1, le=7, description="Only calls begun on this day; 1 is Monday.")] = None,
 ) -> Filters:
-    return calls_filters(asked, search=q, unpriced=unpriced, blocked=blocked)
+    return calls_filters(asked, search=q, unpriced=unpriced, blocked=blocked, hour_of_day=hour_of_day, weekday=weekday)
 
 
 CallFilters: TypeAlias = Annotated[Filters, Depends(_filters)]

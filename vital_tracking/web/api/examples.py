@@ -165,7 +165,8 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "by-user": [
         {
             "user_id": "u-1",
-            "username": "u-1",
+            "username": "Maria Keller",
+            "email": "maria@acme.example",
             "total_calls": 1200,
             "total_cost": 9.81,
             "by_service": {"workflow": {"calls": 1200, "cost": 9.81}},

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from vital_tracking.queries.catalogue import MEASURES
 from vital_tracking.queries.explore import DIMENSIONS, Explored, explore
+from vital_tracking.queries.names import with_names
 from vital_tracking.web.access import Reader, reads
 from vital_tracking.web.api.examples import answers, csv_answers
 from vital_tracking.web.asked import Asked, AskedParameters
@@ -32,7 +33,8 @@ _DIMENSION = {"pattern": f"^({'|'.join(DIMENSIONS)}|metadata[.][^\\x00]{{1,71}})
 
 class Exploration(BaseModel):
     """Groups with their dimensions and measures. `groups` is how many there are, `total` counts them all, `names` has the
-    newest names of agents and steps; `source` is where it comes from: the calls, or sums of them.
+    newest names of agents and steps, and those of users and organizations; `source` is where it comes from: the calls, or
+    sums of them.
     """
 
     since: str
@@ -76,9 +78,10 @@ def _explored(
         raise invalid([("query", "measure", f"is none of {', '.join(EXPLORED)}")])
     dimensions = list(dict.fromkeys(one for one in (by or asked.grain, then) if one))
     order_by = next((name for name in measures if name != "active_users"), "calls")
-    return dimensions, explore(
+    found = explore(
         store, asked.period, by=dimensions, filters=asked.filters, measures=measures, order_by=order_by, rows=rows
     )
+    return dimensions, with_names(store, found)
 
 
 @routes.get("/explore", summary="Any measures by any two dimensions", responses=answers(Exploration, "explore"))

@@ -14,11 +14,11 @@ from pydantic import SecretStr
 from vital_tracking.alerts.alert import Notification
 from vital_tracking.alerts.service import AlertService
 from vital_tracking.errors import StoreError, VitalError
-from vital_tracking.queries.access import note_access
-from vital_tracking.queries.report_schedules import DueReport, claim_report, settle_report
+from vital_tracking.queries.access import SEE_OTHERS, memberships, note_access
+from vital_tracking.queries.report_schedules import DueReport, OwnersStore, claim_report, settle_report
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web.mail.document import Document
-from vital_tracking.web.mail.reports import saved_document
+from vital_tracking.web.mail.reports import due_document
 
 logger = logging.getLogger("vital_tracking.reports")
 
@@ -27,7 +27,7 @@ _EVERY_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of a report: whether every address of its channel took it, and else why not."""
+    """What became of a report: whether every address of its channel took it, or it had nothing to say, and else why not."""
 
     name: str
     owner: str | None
@@ -87,17 +87,20 @@ def send_due(
         taken, problem = due.taken, None
         try:
             made = _document(store, due, public_url)
-            taken, problem = channels.send(due.channel, made, due.taken)
+            if made is not None:
+                taken, problem = channels.send(due.channel, made, due.taken)
         except VitalError as error:
             problem = type(error).__name__
         settle_report(store, due.id, holder, delivered=problem is None, taken=sorted(taken), problem=problem)
         yield Sent(due.name, due.owner, due.channel, due.due_at, problem is None, problem)
 
 
-def _document(store: Store, due: DueReport, public_url: str | None) -> Document:
-    made = saved_document(store, due.id, due.name, due.asked, due.due_at, public_url)
-    if due.owner is not None:
-        note_access(store, "read", "report", actor=due.owner)
+def _document(store: Store, due: DueReport, public_url: str | None) -> Document | None:
+    made = due_document(store, due, public_url)
+    if made is not None and due.owner is not None:
+        for place in memberships(OwnersStore(store, due.id)):
+            if place.role in SEE_OTHERS:
+                note_access(store, "read", "report", actor=due.owner, organization=place.organization_id)
     return made
 
 

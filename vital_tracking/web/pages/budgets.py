@@ -107,9 +107,9 @@ def windows_part(view: View, windows: Sequence[BudgetWindow], now: datetime) -> 
     )  # fmt: skip
 
 
-def fullest(view: View) -> list[Row]:
-    """The windows that are fullest."""
-    return [_row(row) for row in queries.windows(view.store, limit=_FULLEST)]
+def fullest(view: View, *, limit: int = _FULLEST, organization: str | None = None) -> list[Row]:
+    """The windows that are fullest, of all or of an organization's own."""
+    return [_row(row) for row in queries.windows(view.store, limit=limit, organization=organization)]
 
 
 def fullest_card(view: View, rows: Sequence[Row]) -> list[Card]:

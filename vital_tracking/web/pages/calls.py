@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import urlencode
 from uuid import UUID
 
+from vital_tracking.core.context import SERVICE_TYPES
+from vital_tracking.core.record import STATUSES
 from vital_tracking.queries.budgets import blocked_calls
 from vital_tracking.queries.calls import StoredCall, place_of, usage_records
+from vital_tracking.queries.explore import DIMENSIONS
 from vital_tracking.queries.filters import Filters
+from vital_tracking.queries.names import names_of
 from vital_tracking.queries.why import what_mends, why_blocked
 from vital_tracking.web import numbers
+from vital_tracking.web.asked import METADATA
 from vital_tracking.web.listed import LONGEST_SEARCH, calls_as_csv, calls_filters, checked_place
 from vital_tracking.web.page import Column, Page, Part, Row
+from vital_tracking.web.pages.common import user_columns
+from vital_tracking.web.problems import Problem
 from vital_tracking.web.view import View
 
 ROWS: Final = 100
@@ -40,25 +48,30 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
         "calls",
         "Which calls were made?",
         "Every call of this time, the newest first: who made it, for what, with which model, what it cost and how it ended.",
-        parts=[
-            Part(
-                "calls",
-                "Calls",
-                _columns(view),
-                [shown(call) for call in found],
-                empty="No call matches.",
-                wide=True,
-                sortable=False,
-            )
-        ],
+        parts=[calls_part(view, found)],
         template="calls.html",
         extra={
             "search": filters.search or "",
             "unpriced": filters.unpriced,
+            **_form(view),
             "older": older,
             "newest": f"{view.path('calls')}?{view.asked.here()}" if after else None,
             "csv": f"{view.path('calls')}?{view.asked.here(format='csv', part='all')}",
         },
+    )
+
+
+def calls_part(view: View, found: Sequence[StoredCall]) -> Part:
+    """Calls as a table."""
+    users, rows = user_columns(view, [shown(call) for call in found])
+    return Part(
+        "calls",
+        "Calls",
+        _columns(view, users),
+        rows,
+        empty="No call matches.",
+        wide=True,
+        sortable=False,
     )
 
 
@@ -69,8 +82,71 @@ def all_as_csv(view: View, parameters: Mapping[str, str]) -> Iterator[str]:
 
 def _filters(view: View, parameters: Mapping[str, str]) -> Filters:
     return calls_filters(
-        view.asked, search=parameters.get("q", "").strip()[:LONGEST_SEARCH], unpriced=parameters.get("unpriced") == "1"
+        view.asked,
+        search=parameters.get("q", "").strip()[:LONGEST_SEARCH],
+        unpriced=parameters.get("unpriced") == "1",
+        hour_of_day=_whole(parameters, "hour_of_day", 0, 23),
+        weekday=_whole(parameters, "weekday", 1, 7),
     )
+
+
+def _whole(parameters: Mapping[str, str], name: str, least: int, most: int) -> int | None:
+    text = parameters.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most):
+        raise Problem(422, "invalid-request", f"{name} is none", hint=f"Give a number from {least} to {most}.")
+    return int(text)
+
+
+# The form
+
+_FIELD: Final = "only."
+"""How the form's fields begin: what is empty there filters nothing, while an empty filter means calls that have none."""
+
+_FIELDS: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+    "user": ("User id", ()),
+    "session": ("Session", ()),
+    "service": ("Service", SERVICE_TYPES),
+    "agent": ("Agent id", ()),
+    "step": ("Step", ()),
+    "framework": ("Framework", ()),
+    "provider": ("Provider", ()),
+    "model": ("Model", ()),
+    "message_type": ("Message type", ()),
+    "status": ("Status", STATUSES),
+}
+
+
+def _form(view: View) -> dict[str, Any]:
+    """The fields of the form, as what was asked fills them; `kept` is what it hands on without a field."""
+    filled = {name: view.asked.only.get(name, "") for name in _FIELDS}
+    fields = [
+        (f"{_FIELD}{name}", label, filled[name], choices)
+        for name, (label, choices) in _FIELDS.items()
+        if filled[name] or name not in view.asked.filters  # what no field can hold stays as it is
+    ]
+    own = view.asked.own.items()
+    return {
+        "fields": fields,
+        "filled": any(filled.values()),
+        "kept": [
+            *((name, value) for name, value in view.asked.pairs if not filled.get(name)),
+            *((name, value) for name, value in own if name not in ("q", "unpriced")),
+        ],
+    }
+
+
+def sent_form(pairs: Sequence[tuple[str, str]]) -> str | None:
+    """The query that a sent form asks for; None where none was sent."""
+    if not any(name.startswith(_FIELD) for name, _ in pairs):
+        return None
+    wanted = [
+        (name.removeprefix(_FIELD), value)
+        for name, value in pairs
+        if value or name in DIMENSIONS or name.startswith(METADATA)
+    ]
+    return urlencode(wanted)
 
 
 def shown(call: StoredCall) -> dict[str, Any]:
@@ -99,19 +175,16 @@ def shown(call: StoredCall) -> dict[str, Any]:
     }
 
 
-def _columns(view: View) -> list[Column]:
+def _columns(view: View, users: Sequence[Column]) -> list[Column]:
     def call_page(row: Row) -> str:
         return view.path(f"calls/{row['id']}")
-
-    def user(row: Row) -> str | None:
-        return None if row["user_id"] is None else view.to("users", user=row["user_id"])
 
     def run(row: Row) -> str | None:
         return None if row["service_run_id"] is None else view.run(row["service_run_id"])
 
     return [
         Column("created_at", "Began (UTC)", "moment", link=call_page),
-        Column("user_id", "User", link=user),
+        *users,
         Column("what", "For", link=run),
         Column("agent", "Agent"),
         Column("model", "Model"),
@@ -127,7 +200,8 @@ def _columns(view: View) -> list[Column]:
 
 _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Whom and what for": (
-        "organization_id", "user_id", "session_id", "service_type", "service_name", "service_run_id", "agent_id", "agent_name",
+        "organization", "organization_id", "user", "user_id", "session_id", "service_type", "service_name", "service_run_id",
+        "agent_id", "agent_name",
         "agent_tier", "agent_role", "workflow_id", "workflow_step", "workflow_step_name", "panel_id", "panel_position",
         "solution_id", "framework", "message_type",
     ),
@@ -145,7 +219,13 @@ _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 
 def one(view: View, call_id: UUID, found: StoredCall) -> Page:
     """A call with all that is known of it."""
-    facts: Mapping[str, Any] = found
+    user, organization = found["user_id"] or "", found["organization_id"] or ""
+    known = names_of(view.store, [user], [organization])
+    facts: dict[str, Any] = {
+        **found,
+        "user": known.user(user) if user in known.users else None,
+        "organization": known.organizations.get(organization),
+    }
     parts = [
         Part(
             heading.lower().replace(" ", "-"),

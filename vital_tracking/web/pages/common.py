@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from vital_tracking.queries.access import memberships
 from vital_tracking.queries.explore import DIMENSIONS, Explored, each_day
+from vital_tracking.queries.names import names_of
 from vital_tracking.queries.reports import cost_per_call
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web.identity import Identity
@@ -80,6 +81,28 @@ def name_of(found: Explored, dimension: str) -> Callable[[Row], str]:
     return of
 
 
+def id_columns(found: Explored, dimensions: Sequence[str]) -> list[Column]:
+    """The ids of users and organizations that have names, to stand beside these: a name may change, and two may have the same."""
+    return [
+        Column(one, f"{one.capitalize()} id")
+        for one in ("user", "organization")
+        if one in dimensions and found.names.get(one)
+    ]
+
+
+def user_columns(view: View, rows: Sequence[Row]) -> tuple[list[Column], list[Row]]:
+    """The columns of `user_id` in a list, beside it the name where one is known; and its rows with the names in them."""
+
+    def user(row: Row) -> str | None:
+        return None if row["user_id"] is None else view.to("users", user=row["user_id"])
+
+    known = names_of(view.store, (row["user_id"] for row in rows))
+    if not known.users:
+        return [Column("user_id", "User", link=user)], list(rows)
+    named: list[Row] = [{**row, "user": row["user_id"] and known.user(row["user_id"])} for row in rows]
+    return [Column("user", "User", link=user), Column("user_id", "User id")], named
+
+
 def ranking(
     view: View,
     part_id: str,
@@ -110,6 +133,8 @@ def ranking(
         )
         for place, dimension in enumerate(dimensions)
     ]
+    if wide:
+        labels += id_columns(found, dimensions)
     measures = [*measure_columns(view.link("calls", *dimensions)), Column("share", "Share", "percent")]
     if columns is None and not wide and chart is None:
         columns = _FEW

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from vital_tracking.queries.catalogue import MEASURES, Unit
-from vital_tracking.queries.explore import DIMENSIONS, TIMES
+from vital_tracking.queries.explore import DIMENSIONS, TIMES, Explored
 from vital_tracking.queries.saved_reports import saved_reports
+from vital_tracking.web.asked import METADATA
 from vital_tracking.web.page import Chart, Column, Page, Part, UnitName
-from vital_tracking.web.pages.common import name_of
+from vital_tracking.web.pages.common import id_columns, name_of
 from vital_tracking.web.pages.overview import notices
+from vital_tracking.web.pages.variants import from_calls, variants_part
 from vital_tracking.web.problems import Problem
 from vital_tracking.web.view import View
 
@@ -25,59 +28,40 @@ _UNITS: Final[Mapping[Unit, UnitName]] = {
 _CHOSEN: Final = tuple(name for name in MEASURES if name not in ("share", "last_day", "services"))
 _TOP: Final = 8
 _ROWS: Final = 2_000
+_LONGEST_KEY: Final = 71
 
 
 def page(view: View, parameters: Mapping[str, str]) -> Page:
-    """The calls that were asked for by `by` and `then`, as `measure` says."""
+    """The calls that were asked for by `by` and `then`, as `measure` says, and the `variants` of a key of the metadata."""
     by = _one_of(parameters, "by", "service", DIMENSIONS, metadata=True)
     then = _one_of(parameters, "then", "", {"": "", **DIMENSIONS}, metadata=True)
     measure = _one_of(parameters, "measure", "total_cost", dict.fromkeys(_CHOSEN, ""))
+    key = _key(parameters)
     # A time comes first, so that its steps are in their order.
     dimensions = [by] if then in ("", by) else [then, by] if then in TIMES and by not in TIMES else [by, then]
-    found = view.explore(
-        *dimensions, measures=("calls", "unpriced_calls", "estimated_calls", measure), order_by=measure, rows=_ROWS
-    )
-    names = [name_of(found, dimension) for dimension in dimensions]
-    rows = [
-        {**row, **{f"{d}_name": _shown(row, d, name) for d, name in zip(dimensions, names, strict=True)}}
-        for row in found.rows
-    ]
-    columns = [Column(f"{d}_name", _label(d).capitalize()) for d in dimensions]
-    columns[-1] = Column(columns[-1].name, columns[-1].label, link=view.link("calls", *dimensions))
-    shown = MEASURES[measure]
-    measures = [Column(measure, shown.label.capitalize(), _UNITS[shown.unit])]
-    measures += [
-        Column(name, label, "calls")
-        for name, label in (("calls", "Calls"), ("unpriced_calls", "Unpriced"))
-        if name != measure
-    ]
-    groups = " by ".join(_label(d) for d in dimensions)
+    told = ("calls", "unpriced_calls", "estimated_calls", measure)
+    found = cache(lambda: view.explore(*dimensions, measures=told, order_by=measure, rows=_ROWS))
+    builders = {"explored": lambda: _explored(view, found(), dimensions, measure)}
+    if key:
+        builders["variants"] = lambda: variants_part(view, key)
     return Page(
         "explore",
         "Explore",
-        f"{shown.label.capitalize()} by {groups}. The address of this page is the report: keep it or share it.",
-        notices=notices(found.total),
-        parts=[
-            Part(
-                "explored",
-                f"{shown.label.capitalize()} by {groups}",
-                [*columns, *measures],
-                rows,
-                _chart(dimensions, measure, len(rows)),
-                more=f"{found.groups - len(rows):,} more groups are not shown: filter, or choose a coarser one."
-                if found.groups > len(rows)
-                else "",
-                wide=True,
-            )
-        ],
+        f"{_title(dimensions, measure)}. The address of this page is the report: keep it or share it.",
+        notices=[] if view.part in builders else notices(found().total),
+        parts=view.parts(builders),
         template="explore.html",
         extra={
             "by": by,
             "then": then,
             "measure": measure,
+            "variants": key,
             "query": view.asked.here(measure=measure, by=by, then=then or None),
             "measures": [(name, MEASURES[name].label.capitalize()) for name in _CHOSEN],
-            "dimensions": [(name, label.capitalize()) for name, label in DIMENSIONS.items()],
+            "dimensions": [
+                *((name, label.capitalize()) for name, label in DIMENSIONS.items()),
+                *((name, _label(name)) for name in _keys(by, then, f"{METADATA}{key}")),
+            ],
             "saved": [
                 (
                     kept.name,
@@ -85,9 +69,61 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
                     f"sent {kept.schedule.text} to {kept.schedule.channel}" if kept.schedule else "",
                 )
                 for kept in saved_reports(view.store)
-                if not kept.is_summary
+                if kept.kind == "explore"
             ],
         },
+    )
+
+
+def _explored(view: View, found: Explored, dimensions: list[str], measure: str) -> Part:
+    names = [name_of(found, dimension) for dimension in dimensions]
+    rows = [
+        {**row, **{f"{d}_name": _shown(row, d, name) for d, name in zip(dimensions, names, strict=True)}}
+        for row in found.rows
+    ]
+    columns = [Column(f"{d}_name", _label(d).capitalize()) for d in dimensions]
+    columns[-1] = Column(columns[-1].name, columns[-1].label, link=view.link("calls", *dimensions))
+    columns += id_columns(found, dimensions)
+    shown = MEASURES[measure]
+    measures = [Column(measure, shown.label.capitalize(), _UNITS[shown.unit])]
+    measures += [
+        Column(name, label, "calls")
+        for name, label in (("calls", "Calls"), ("unpriced_calls", "Unpriced"))
+        if name != measure
+    ]
+    return Part(
+        "explored",
+        _title(dimensions, measure),
+        [*columns, *measures],
+        rows,
+        _chart(dimensions, measure, len(rows)),
+        note=from_calls(found.source),
+        more=f"{found.groups - len(rows):,} more groups are not shown: filter, or choose a coarser one."
+        if found.groups > len(rows)
+        else "",
+        wide=True,
+    )
+
+
+def _title(dimensions: list[str], measure: str) -> str:
+    return f"{MEASURES[measure].label.capitalize()} by {' by '.join(_label(d) for d in dimensions)}"
+
+
+def _keys(*dimensions: str) -> list[str]:
+    """The keys of the metadata among these dimensions, each once."""
+    return [one for one in dict.fromkeys(dimensions) if one.startswith(METADATA) and one != METADATA]
+
+
+def _key(parameters: Mapping[str, str]) -> str:
+    """The key of the metadata whose values are compared; none where it is empty."""
+    key = parameters.get("variants", "").strip()
+    if len(key) <= _LONGEST_KEY and key.isprintable():
+        return key
+    raise Problem(
+        422,
+        "invalid-request",
+        "There is no such key of the metadata",
+        hint=f"Name one of at most {_LONGEST_KEY} characters, such as prompt_version.",
     )
 
 

@@ -13,8 +13,10 @@ from starlette.responses import Response
 
 from vital_tracking.queries.calls import last_call_at
 from vital_tracking.queries.explore import DIMENSIONS, usage_version
+from vital_tracking.queries.reports import WEEKDAYS
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web import numbers
+from vital_tracking.web.access import made
 from vital_tracking.web.asked import DAYS, Asked
 from vital_tracking.web.cookies import read_cookie
 from vital_tracking.web.csv import csv_response
@@ -87,6 +89,7 @@ def answer(
     """
     root = home(request).rstrip("/")
     if request.query_params.get("format") == "csv":
+        made(request)
         part = request.query_params.get("part")
         return _csv(build(View(store, asked, root, part or "")), part)
     headers = {}
@@ -94,6 +97,7 @@ def answer(
         headers["ETag"] = tag = _tag(request, who, asked, usage_version(store, asked.period.before().since))
         if matches(request.headers.get("if-none-match"), tag):
             return Response(status_code=304, headers=headers)
+    made(request)
     page = build(View(store, asked, root))
     theme = read_cookie(request, THEME)
     response = parts(request).rendering.page(
@@ -106,7 +110,7 @@ def answer(
         numbers=numbers,
         theme=theme if theme in THEMES else "",
         navigation=_navigation(asked, root),
-        chips=list(_chips(request, asked)),
+        chips=list(_chips(request, asked, page.name)),
         counts={"alerts": "" if page.name == "alerts" else unseen(request, store)},
         fresh=_fresh(store),
         **_range(asked),
@@ -153,13 +157,20 @@ def _navigation(asked: Asked, root: str) -> list[tuple[str, list[tuple[str, str,
     ]
 
 
-def _chips(request: Request, asked: Asked) -> Iterator[tuple[str, str, str]]:
+_OF_CALLS: Final = {"q": "Search", "unpriced": "Unpriced", "hour_of_day": "Hour of the day", "weekday": "Weekday"}
+
+
+def _chips(request: Request, asked: Asked, page: str) -> Iterator[tuple[str, str, str]]:
     for name, values in asked.filters.items():
         if values == ("*",):
             continue
         label = DIMENSIONS.get(name, name.removeprefix("metadata.")).capitalize()
         shown = ", ".join("none" if value is None else value for value in values)
         yield label, shown, f"{request.url.path}?{asked.here((name,))}"
+    for name, label in _OF_CALLS.items() if page == "calls" else ():
+        if value := asked.own.get(name, ""):
+            told = {"unpriced": "only", "weekday": dict(zip("1234567", WEEKDAYS, strict=True)).get(value, value)}
+            yield label, told.get(name, value), f"{request.url.path}?{asked.here((name,))}"
 
 
 def _range(asked: Asked) -> dict[str, Any]:

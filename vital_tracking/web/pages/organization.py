@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
@@ -9,13 +11,25 @@ from fastapi import Depends, Form
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from vital_tracking.queries.members import ROLES, Member, add_member, change_member, members, remove_member
+from vital_tracking.queries.budgets import all_budgets, windows
+from vital_tracking.queries.members import (
+    ROLES,
+    Member,
+    add_member,
+    change_member,
+    members,
+    name_member,
+    remove_member,
+)
+from vital_tracking.queries.names import Names, name_organization, names_of
+from vital_tracking.queries.retention import Keeping, keeping
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.asked import AskedParameters
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Card, Column, Page, Part, Row
+from vital_tracking.web.pages.budgets import windows_part
 from vital_tracking.web.pages.common import administered
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.rendering import home
@@ -25,9 +39,12 @@ from vital_tracking.web.view import View
 routes = page_router()
 
 _MOST: Final = 1000
+_FULLEST: Final = 10
 _COLOURS: Final = {"admin": "ok", "auditor": "warn", "member": "quiet"}
 
 Id = Annotated[str, Form(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, Form(max_length=120, pattern=r"^[^\x00]*$")]
+Email = Annotated[str, Form(max_length=254, pattern=r"^[^\x00]*$")]
 
 
 @routes.get("/organization", name="vital-organization", dependencies=[Depends(reads("members"))])
@@ -43,17 +60,33 @@ def change(
     store: Reader,
     organization: Id,
     user: Id,
-    what: Annotated[Literal["add", "change", "remove"], Form()],
+    what: Annotated[Literal["add", "change", "name", "remove"], Form()],
     role: Annotated[Literal["member", "auditor", "admin"], Form()] = "member",
+    name: Name = "",
+    email: Email = "",
 ) -> Response:
-    """Add, change or remove a member, and go back to the page. What is refused is a page that says why."""
+    """Add, change, name or remove a member, and go back to the page. What is refused is a page that says why."""
     del who
     if what == "add":
-        add_member(store, organization, user, role)
+        add_member(store, organization, user, role, name=name, email=email)
+    elif what == "name":
+        name_member(store, organization, user, name=name, email=email)
     elif what == "change":
         change_member(store, organization, user, role)
     else:
         remove_member(store, organization, user)
+    return _back(request, organization)
+
+
+@routes.post("/organization/name", name="vital-name-organization")
+def name_whole(request: Request, who: Asker, store: Reader, organization: Id, name: Name = "") -> Response:
+    """Say what an organization is called, and go back to the page."""
+    del who
+    name_organization(store, organization, name)
+    return _back(request, organization)
+
+
+def _back(request: Request, organization: str) -> Response:
     return RedirectResponse(f"{home(request)}organization?{urlencode({'organization': organization})}", 303)
 
 
@@ -66,15 +99,19 @@ def page(view: View, who: Identity) -> Page:
     changeable = [name for name in organizations if may is None or name in may]
     if may is None and chosen and chosen not in changeable:
         changeable.append(chosen)  # an organization begins with its first member
+    known = names_of(view.store, organizations=organizations)
+    name = known.organizations.get(chosen) if chosen else None
     return Page(
         "organization",
-        chosen or "Who belongs to it?",
-        _lead(found, organizations),
+        f"{name} ({chosen})" if name else chosen or "Who belongs to it?",
+        _lead(found, [known.organization(one) for one in organizations]),
         cards=[
             Card(label, numbers.count(sum(one["role"] == role for one in found)))
             for role, label in (("admin", "Admins"), ("auditor", "Auditors"), ("member", "Members"))
         ],
-        parts=[_part(view, found)],
+        parts=view.parts(
+            _parts(view, found, known, one=chosen or (organizations[0] if len(organizations) == 1 else None))
+        ),
         template="organization.html",
         of_time=False,
         extra={
@@ -82,6 +119,7 @@ def page(view: View, who: Identity) -> Page:
             "roles": ROLES,
             "changeable": [one for one in found if one["organization_id"] in changeable],
             "any": who.is_operator and not chosen,
+            "names": [(one, known.organizations.get(one, "")) for one in changeable],
         },
     )
 
@@ -93,21 +131,72 @@ def _lead(found: list[Member], organizations: list[str]) -> str:
     return f"The roles that you may see of {where}, as they stand now: {counted(len(found), 'person and role')}."
 
 
-def _part(view: View, found: list[Member]) -> Part:
+def _parts(view: View, found: list[Member], known: Names, one: str | None) -> dict[str, Callable[[], Part]]:
+    """Members; the budgets of one organization; and, for those who may see it, how long what is kept."""
+    parts: dict[str, Callable[[], Part]] = {"members": lambda: _part(view, found, known)}
+    if one is not None:
+        parts["windows"] = lambda: _budgets(view, one)
+    kept = keeping(view.store)
+    if kept["tables"]:
+        parts["retention"] = lambda: _retention(kept)
+    return parts
+
+
+def _budgets(view: View, organization: str) -> Part:
+    found = windows(view.store, organization=organization, limit=_FULLEST)
+    part = windows_part(view, found, all_budgets(view.store)["now"])
+    title = "Its budgets, the fullest first, as they are now"
+    return replace(part, title=title, leads=("All budgets, and new ones", view.path("budgets")))
+
+
+def _retention(kept: Keeping) -> Part:
+    removal = (
+        "pg_cron removes it in the following night" if kept["scheduled"] else "it is removed when an operator does so"
+    )
+    return Part(
+        "retention",
+        "How long what is kept",
+        [
+            Column("table_name", "What"),
+            Column("keep", "Kept for", none="ever"),
+            Column("kept_from", "What is older has expired (UTC)", "moment"),
+        ],
+        kept["tables"],
+        note=f"Whole months go: the next one expires at {numbers.moment(kept['next_at'])} UTC, and {removal}. Sums outlive the "
+        "calls. Operators change it: vital-tracking retention set",
+        wide=True,
+        sortable=False,
+    )
+
+
+def _part(view: View, found: list[Member], known: Names) -> Part:
     def calls_of(row: Row) -> str:
         return view.to("users", user=row["user_id"], organization=row["organization_id"])
 
+    named = any(one["name"] or one["email"] for one in found)
+    called = [
+        Column("called", "User", link=calls_of),
+        Column("user_id", "User id"),
+        Column("email", "E-mail", about="Only admins are shown it"),
+    ]
     return Part(
         "members",
         "Members",
         [
-            Column("organization_id", "Organization", link=view.link("organization", "organization")),
-            Column("user_id", "User", link=calls_of),
+            Column("called_organization", "Organization", link=view.link("organization", "organization")),
+            *([Column("organization_id", "Organization id")] if known.organizations else []),
+            *(called if named else [Column("user_id", "User", link=calls_of)]),
             Column("shown", "Role", "flag"),
             Column("created_at", "Since (UTC)", "moment"),
         ],
         [
-            {**one, "organization": one["organization_id"], "shown": (_COLOURS.get(one["role"], "quiet"), one["role"])}
+            {
+                **one,
+                "organization": one["organization_id"],
+                "called_organization": known.organization(one["organization_id"]),
+                "called": one["name"] or one["email"] or one["user_id"],
+                "shown": (_COLOURS.get(one["role"], "quiet"), one["role"]),
+            }
             for one in found
         ],
         note="A member sees what is his own, an auditor all of the organization; an admin changes it, too.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import cache, partial
@@ -19,10 +19,11 @@ from vital_tracking.web.pages.budgets import fullest, fullest_card, fullest_part
 from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
 from vital_tracking.web.view import View
 
-_TOTALS: Final = (
+TOTALS: Final = (
     "calls", "failed_calls", "blocked_calls", "unpriced_calls", "estimated_calls", "cached_calls", "total_tokens", "total_cost",
     "potential_cost", "cache_savings", "hit_rate", "success_rate", "active_users",
 )  # fmt: skip
+"""What a whole time is told by."""
 
 
 _PERCENTILES: Final = ("p50_latency_ms", "p95_latency_ms", "p99_latency_ms")
@@ -58,14 +59,19 @@ def page(view: View) -> Page:
         return Page("overview", "", "", parts=view.parts(_parts(view, None, full)))
     if last_call_at(view.store) is None:
         return _START
-    now = view.explore(measures=_TOTALS)
-    before = view.explore(period=view.asked.period.before(), measures=_TOTALS)
+    now = view.explore(measures=TOTALS)
+    before = view.explore(period=view.asked.period.before(), measures=TOTALS)
     ahead = month_end(view.store, view.asked.period, view.asked.filters)
     return Page(
         "overview",
         "What is spent, and on what?",
-        _lead(now, view.asked.period.first_day, ahead),
-        cards=_cards(view, now, before, ahead, full),
+        lead(now, view.asked.period.first_day, ahead),
+        cards=total_cards(
+            view,
+            now,
+            before,
+            [*_month_end(view, ahead), *([] if view.asked.filters else fullest_card(view, full()))],
+        ),
         parts=view.parts(_parts(view, ahead, full)) if now.total["calls"] else [_NOTHING],
         notices=notices(now.total),
     )
@@ -116,7 +122,8 @@ def notices(total: Any) -> list[str]:
     return said
 
 
-def _lead(now: Explored, first: date, ahead: Forecast | None) -> str:
+def lead(now: Explored, first: date, ahead: Forecast | None) -> str:
+    """What was spent from a day on, and where the month ends."""
     total = now.total
     said = f"{numbers.usd(total['total_cost'])} for {counted(total['calls'], 'call')} from {first.day} {first:%b} on."
     if ahead is None:
@@ -127,9 +134,8 @@ def _lead(now: Explored, first: date, ahead: Forecast | None) -> str:
     )
 
 
-def _cards(
-    view: View, now: Explored, before: Explored, ahead: Forecast | None, full: Callable[[], list[Row]]
-) -> list[Card]:
+def total_cards(view: View, now: Explored, before: Explored, beside: Sequence[Card] = ()) -> list[Card]:
+    """What a time came to, against the time before, both of the measures TOTALS; `beside` are cards to stand next to the cost."""
     total, was = with_rates(now.total), with_rates(before.total)
     users = total["active_users"]
     total["cost_per_user"] = now.total["total_cost"] / users if users else None
@@ -144,8 +150,7 @@ def _cards(
 
     return [
         card("Cost", "total_cost", numbers.usd, good="down", link=view.keeping("services")),
-        *_month_end(view, ahead),
-        *([] if view.asked.filters else fullest_card(view, full())),
+        *beside,
         card("Calls", "calls", numbers.count, link=view.keeping("calls")),
         card("Active users", "active_users", numbers.count, good="up", link=view.keeping("users")),
         card("Cost per call", "cost_per_call", numbers.usd, good="down", link=view.keeping("models")),
@@ -188,7 +193,19 @@ def _cost_by_day(view: View, rows: list[Row], ahead: Forecast | None) -> Part:
 def _by_step(
     view: View, part_id: str, title: str, column: Column, kind: Literal["bars", "area"], rows: list[Row]
 ) -> Part:
-    return Part(part_id, title, [time_column(view), column], rows, Chart(kind, view.asked.grain, (column.name,)))
+    return Part(
+        part_id,
+        title,
+        [time_column(view), column],
+        _told(rows, column.name),
+        Chart(kind, view.asked.grain, (column.name,)),
+        empty="None in this time.",
+    )
+
+
+def _told(rows: list[Row], *measures: str) -> list[Row]:
+    """The rows, unless none of them has anything to tell: then a sentence stands there, and no empty chart."""
+    return rows if any(row[name] for row in rows for name in measures) else []
 
 
 def _hours(view: View) -> list[Part]:
@@ -196,19 +213,26 @@ def _hours(view: View) -> list[Part]:
     cells = {(row["weekday"], row["hour_of_day"]): row for row in found.rows}
     nothing = {"calls": 0, "total_cost": Decimal(0)}
     heat = [
-        {"weekday": name, "hour": f"{hour:02}", **{k: cells.get((day, hour), nothing)[k] for k in nothing}}
+        {
+            "day": name,
+            "weekday": day,
+            "hour": f"{hour:02}",
+            "hour_of_day": hour,
+            **{k: cells.get((day, hour), nothing)[k] for k in nothing},
+        }
         for day, name in enumerate(WEEKDAYS, 1)
         for hour in range(24)
     ]
     by_hour = [
         {
             "hour": f"{hour:02}",
+            "hour_of_day": hour,
             "calls": sum(row["calls"] for row in heat if row["hour"] == f"{hour:02}"),
             "total_cost": sum((row["total_cost"] for row in heat if row["hour"] == f"{hour:02}"), Decimal(0)),
         }
         for hour in range(24)
     ]
-    measures = [Column("calls", "Calls", "calls"), Column("total_cost", "Cost", "usd")]
+    cost = Column("total_cost", "Cost", "usd")
     zone = view.asked.period.timezone
     if not found.rows:
         heat, by_hour = [], []
@@ -216,16 +240,21 @@ def _hours(view: View) -> list[Part]:
         Part(
             "hours",
             f"Calls by hour of the day ({zone})",
-            [Column("hour", "Hour"), *measures],
+            [Column("hour", "Hour"), Column("calls", "Calls", "calls", link=view.link("calls", "hour_of_day")), cost],
             by_hour,
             Chart("bars", "hour", ("calls",)),
         ),
         Part(
             "week",
             f"When in the week ({zone})",
-            [Column("weekday", "Day"), Column("hour", "Hour"), *measures],
+            [
+                Column("day", "Day"),
+                Column("hour", "Hour"),
+                Column("calls", "Calls", "calls", link=view.link("calls", "weekday", "hour_of_day")),
+                cost,
+            ],
             heat,
-            Chart("heatmap", "hour", ("calls",), series="weekday"),
+            Chart("heatmap", "hour", ("calls",), series="day"),
             wide=True,
         ),
     ]
@@ -242,8 +271,9 @@ def _latency(view: View, rows: list[Row]) -> Part:
             Column("p95_latency_ms", "95th percentile", "ms"),
             Column("p99_latency_ms", "99th percentile", "ms"),
         ],
-        rows,
+        _told(rows, *_PERCENTILES),
         Chart("lines", grain, _PERCENTILES),
+        empty="No call of this time was timed.",
     )
 
 
@@ -256,6 +286,7 @@ def _caches(view: View, rows: list[Row]) -> Part:
             Column("cache_savings", "Saved", "usd"),
             Column("potential_cost", "Without caches", "usd"),
         ],
-        rows,
+        _told(rows, "cache_savings"),
         Chart("area", view.asked.grain, ("cache_savings",)),
+        empty="Caches saved nothing in this time.",
     )

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from vital_tracking.queries.calls import call_of
 from vital_tracking.queries.runs import RunUnknown, run_tree
-from vital_tracking.web.access import Asker, Reader, reads
+from vital_tracking.web.access import Asker, Reader, reads, refreshes
 from vital_tracking.web.asked import AskedParameters, RunsAsked
 from vital_tracking.web.cookies import cookie_lines
 from vital_tracking.web.csv import csv_response
@@ -29,9 +29,9 @@ routes = page_router()
 _A_YEAR_S: Final = 31_536_000
 
 
-@routes.get("/", name="vital-overview", dependencies=[Depends(reads("overview"))])
-@routes.get("/admin/usage-analytics", dependencies=[Depends(reads("overview"))])
-@routes.get("/admin/system/usage-analytics", dependencies=[Depends(reads("overview"))])
+@routes.get("/", name="vital-overview", dependencies=[Depends(refreshes), Depends(reads("overview"))])
+@routes.get("/admin/usage-analytics", dependencies=[Depends(refreshes), Depends(reads("overview"))])
+@routes.get("/admin/system/usage-analytics", dependencies=[Depends(refreshes), Depends(reads("overview"))])
 def show_overview(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """What is spent, on what, and where the month ends."""
     return answer(request, who, store, asked, overview.page, of_usage=True)
@@ -55,6 +55,8 @@ def show_explorer(request: Request, who: Asker, store: Reader, asked: AskedParam
 def show_calls(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """The calls that were asked for, or all of them as CSV."""
     view = View(store, asked, home(request).rstrip("/"))
+    if (query := calls.sent_form(request.query_params.multi_items())) is not None:
+        return RedirectResponse(f"{view.path('calls')}?{query}", 303, headers={"Cache-Control": "no-store"})
     if request.query_params.get("format") == "csv" and request.query_params.get("part") == "all":
         return csv_response(calls.all_as_csv(view, request.query_params), "calls.csv")
     return answer(request, who, store, asked, lambda view: calls.page(view, request.query_params))
@@ -105,10 +107,11 @@ def choose_theme(
 
 
 def _subject(name: str) -> None:
-    @routes.get(f"/{name}", dependencies=[Depends(reads(name))])
+    @routes.get(f"/{name}", dependencies=[Depends(refreshes), Depends(reads(name))])
     def show(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
         return answer(request, who, store, asked, lambda view: usage.page(view, name), of_usage=True)
 
 
 for _name in usage.SUBJECTS:
-    _subject(_name)
+    if _name not in ("users", "agents"):  # they have modules of their own
+        _subject(_name)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
 from vital_tracking.queries.run_nodes import RunAround, RunNode
-from vital_tracking.queries.runs import RunTree, run_place, service_runs
+from vital_tracking.queries.runs import RunRow, RunTree, run_place, service_runs
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.listed import checked_place, runs_filters
 from vital_tracking.web.page import Card, Column, Page, Part, Row
 from vital_tracking.web.pages.calls import STATUS
+from vital_tracking.web.pages.common import user_columns
 from vital_tracking.web.view import View
 
 _ROWS: Final = 100
@@ -37,34 +38,34 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
         "runs",
         "What did each run cost?",
         "Conversation turns, panels, workflows and solutions, the newest first, with all that ran inside them.",
-        parts=[
-            Part(
-                "runs",
-                "Runs",
-                [
-                    Column("started_at", "Began (UTC)", "moment", link=lambda row: view.run(row["id"])),
-                    Column("name", "Run", link=lambda row: view.run(row["id"])),
-                    Column("user_id", "User", link=lambda row: _user(view, row)),
-                    Column("calls", "Calls", "calls"),
-                    Column("total_tokens", "Tokens", "tokens"),
-                    Column("total_cost", "Cost", "usd"),
-                    Column("duration_ms", "Took", "ms"),
-                    Column("ended", "Ended", "flag"),
-                    Column("marks", "Notes", "flag"),
-                ],
-                [{**row, **_shown(row)} for row in rows],
-                empty="No run in this time.",
-                wide=True,
-                sortable=False,
-            )
-        ],
+        parts=[runs_part(view, rows)],
         template="runs.html",
         extra={"older": more, "newest": f"{view.path('runs')}?{view.asked.here()}" if after else None},
     )
 
 
-def _user(view: View, row: Row) -> str | None:
-    return None if row["user_id"] is None else view.to("users", user=row["user_id"])
+def runs_part(view: View, rows: Sequence[RunRow]) -> Part:
+    """Runs as a table."""
+    users, shown = user_columns(view, [{**row, **_shown(row)} for row in rows])
+    return Part(
+        "runs",
+        "Runs",
+        [
+            Column("started_at", "Began (UTC)", "moment", link=lambda row: view.run(row["id"])),
+            Column("name", "Run", link=lambda row: view.run(row["id"])),
+            *users,
+            Column("calls", "Calls", "calls"),
+            Column("total_tokens", "Tokens", "tokens"),
+            Column("total_cost", "Cost", "usd"),
+            Column("duration_ms", "Took", "ms"),
+            Column("ended", "Ended", "flag"),
+            Column("marks", "Notes", "flag"),
+        ],
+        shown,
+        empty="No run in this time.",
+        wide=True,
+        sortable=False,
+    )
 
 
 def _shown(row: Row) -> dict[str, object]:
@@ -100,6 +101,7 @@ class Drawn:
     offset: float
     length: float
     share: float
+    share_text: str
     children: tuple[Drawn, ...]
 
 
@@ -224,5 +226,6 @@ def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: De
         offset=round(min(offset, 99.0), 3),
         length=round(max(length, 0.8), 3),
         share=round(float(sums.total_cost / whole * 100), 3) if whole else 0.0,
+        share_text=numbers.percent(None if unpriced or not whole else sums.total_cost / whole * 100),
         children=tuple(_drawn(view, child, begin, seconds, whole, places) for child in node.children),
     )

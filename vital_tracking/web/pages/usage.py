@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 from vital_tracking.queries.explore import ANY, Explored
 from vital_tracking.queries.words import counted
@@ -86,14 +87,19 @@ _SUBJECTS: Final = (
 SUBJECTS: Final[Mapping[str, Subject]] = {subject.name: subject for subject in _SUBJECTS}
 
 
-def page(view: View, name: str) -> Page:
-    """The page of a subject, about all of its values or, where the URL names one, about that."""
+Builder: TypeAlias = Callable[[], Part]
+Builders: TypeAlias = Mapping[str, Builder]
+"""What builds the parts of a page, by their ids."""
+
+
+def page(view: View, name: str, more: Builders = MappingProxyType({})) -> Page:
+    """The page of a subject, about all of its values or, where the URL names one, about that; `more` are further parts."""
     subject = SUBJECTS[name]
     about = next((d for d in reversed(subject.dimensions) if d in view.asked.only), None)
     one = view.asked.only[about] if about else None
     if subject.needs is not None and subject.needs not in view.asked.filters:
         view = replace(view, asked=view.asked.filtered(**{subject.needs: ANY}))
-    parts = view.parts(_parts(view, subject, one))
+    parts = view.parts({**_parts(view, subject, one), **more})
     if view.part is not None:
         return Page(name, "", "", parts=parts)
     total = view.explore(
@@ -118,7 +124,7 @@ def _called(found: Explored, dimension: str, one: str) -> str:
     return name if name == one else f"{name} ({one})"
 
 
-def _parts(view: View, subject: Subject, one: str | None) -> dict[str, Callable[[], Part]]:
+def _parts(view: View, subject: Subject, one: str | None) -> Builders:
     if one is None:
         return {
             "days": partial(_by_day, view, subject.dimensions[0]),

@@ -7,10 +7,10 @@ const color = (name) => { probe.style.color = `var(--${name})`; return getComput
 
 // Charts. A chart has no data of its own: it shows the table below it.
 const written = {
-  usd: (v) => '$' + (v !== 0 && Math.abs(v) < 0.1 ? v.toPrecision(2).replace(/\.?0+$/, '') : v.toLocaleString('en-US', { minimumFractionDigits: Number.isInteger(v) ? 0 : 2, maximumFractionDigits: 2 })),
+  usd: (v) => '$' + (v !== 0 && Math.abs(v) < 0.1 ? v.toLocaleString('en-US', { maximumSignificantDigits: 2 }) : v.toLocaleString('en-US', { minimumFractionDigits: Number.isInteger(v) ? 0 : 2, maximumFractionDigits: 2 })),
   percent: (v) => `${+v.toFixed(1)} %`,
   ms: (v) => (v < 1000 ? `${Math.round(v)} ms` : `${(v / 1000).toFixed(1)} s`),
-  other: (v) => (Math.abs(v) >= 1e6 ? `${+(v / 1e6).toFixed(1)} M` : Math.abs(v) >= 1e4 ? `${+(v / 1e3).toFixed(1)} k` : v.toLocaleString('en-US')),
+  other: (v) => (Math.abs(v) >= 1e9 ? `${+(v / 1e9).toFixed(1)} G` : Math.abs(v) >= 1e6 ? `${+(v / 1e6).toFixed(1)} M` : Math.abs(v) >= 1e4 ? `${+(v / 1e3).toFixed(1)} k` : v.toLocaleString('en-US')),
 };
 const write = (unit, value) => (written[unit] || written.other)(value);
 
@@ -60,7 +60,7 @@ function options(box, data) {
   const kind = box.dataset.chart;
   const flat = box.dataset.horizontal !== undefined;
   const base = {
-    color: (box.dataset.chart === 'doughnut' ? others : lines.map((one) => one.faint)).map((faint, i) => (faint ? color('c8') : palette[i % palette.length])),
+    color: (box.dataset.chart === 'doughnut' ? others : lines.map((one) => one.faint)).map((faint, i) => (faint ? color('c8') : palette[i] || color('c8'))),
     animation: false,
     textStyle: text,
     tooltip: {
@@ -95,13 +95,14 @@ function options(box, data) {
       series: [{ type: 'heatmap', itemStyle: { borderColor: color('card'), borderWidth: 2, borderRadius: 3 }, data: lines.flatMap((one, row) => one.values.map((value, column) => [column, row, value])) }],
     };
   }
-  const category = { type: 'category', data: keys, axisLabel: { ...text, hideOverlap: true, formatter: short, ...(flat && { overflow: 'truncate', width: 150, interval: 0 }) }, axisLine: line, axisTick: { show: false }, inverse: flat, boundaryGap: kind === 'bars' };
-  // Bars that lie have their figures at their ends; the longest leaves room for its own.
-  const value = { type: 'value', show: !flat, axisLabel: { ...text, hideOverlap: true, formatter: (v) => write(unit, v) }, splitLine: line, splitNumber: 4, ...(flat && { max: (at) => (at.max > 0 ? at.max * 1.18 : 1) }) };
+  const category = { type: 'category', data: keys, axisLabel: { ...text, hideOverlap: true, formatter: short, ...(kind !== 'bars' && { alignMinLabel: 'left', alignMaxLabel: 'right' }), ...(flat && { overflow: 'truncate', width: 150, interval: 0 }) }, axisLine: line, axisTick: { show: false }, inverse: flat, boundaryGap: kind === 'bars' };
+  // Bars that lie have their figures at their ends, and room for them.
+  const room = flat ? 14 + 7 * Math.max(...data.rows.map((row) => row[box.dataset.y].text.length)) : whole.right;
+  const value = { type: 'value', show: !flat, axisLabel: { ...text, hideOverlap: true, formatter: (v) => write(unit, v) }, splitLine: line, splitNumber: 4, minInterval: unit === 'calls' || unit === 'tokens' ? 1 : 0 };
   const ends = { show: flat, position: 'right', color: color('text'), fontFamily: text.fontFamily, formatter: (at) => data.rows[at.dataIndex][box.dataset.y].text };
   return {
     ...base,
-    grid: whole,
+    grid: { ...whole, right: room },
     xAxis: flat ? value : category,
     yAxis: flat ? category : value,
     series: lines.map((one) => ({
