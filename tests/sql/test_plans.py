@@ -180,11 +180,18 @@ def test_nested_runs_are_told_to_those_alone_who_may_see_them(busy: Connection) 
 
 @pytest.mark.parametrize("reader", ["service_role", ADMIN])
 @pytest.mark.parametrize(
-    ("view", "limit"), [("system_analytics", 2), ("agent_performance_metrics", 20), ("service_performance_metrics", 20)]
+    ("view", "limit"),
+    [
+        ("system_analytics", 2),
+        ("agent_performance_metrics", 20),
+        ("service_performance_metrics", 20),
+        ("usage_aggregations_hourly", 20),
+        ("usage_aggregations_daily", 10),
+    ],
 )
 def test_the_newest_days_are_added_up_and_not_all_of_them(busy: Connection, view: str, limit: int, reader: str) -> None:
     """If this failed, a page of the last days would add up seven years."""
-    day = "day" if view == "service_performance_metrics" else "date"
+    day = {"service_performance_metrics": "day", "usage_aggregations_hourly": "hour_start"}.get(view, "date")
     query = "select * from {} order by {} desc limit {}"
     few, shown = rows_read(busy, query.format(view, day, limit), reader)
     assert shown == limit
