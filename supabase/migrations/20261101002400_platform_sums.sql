@@ -84,7 +84,15 @@ insert into vital_private.platform_sums (target, position, name, type, is_key, o
 ('tenant_costs_5min', 3, 'cost_type', 'text', true, 'r.cost_type', 'As in tenant_cost_events.'),
 ('tenant_costs_5min', 4, 'service', 'text', true, 'r.service', 'As in tenant_cost_events.'),
 ('tenant_costs_5min', 11, 'costs', 'bigint', false, '1::bigint', 'Rows.'),
-('tenant_costs_5min', 12, 'unpriced_costs', 'bigint', false, 'case when r.cost_usd is null then 1::bigint else 0 end', 'Rows without a price: they are in no cost.'),
+(
+  'tenant_costs_5min',
+  12,
+  'unpriced_costs',
+  'bigint',
+  false,
+  'case when r.cost_usd is null then 1::bigint else 0 end',
+  'Rows without a price: they are in no cost.'
+),
 ('tenant_costs_5min', 13, 'cost_usd', 'numeric', false, 'coalesce(r.cost_usd, 0)', 'US dollars, of the rows with a price.'),
 
 ('tenant_costs_daily', 1, 'organization_id', 'text', true, 'r.organization_id', 'Whose it is.'),
@@ -95,7 +103,15 @@ insert into vital_private.platform_sums (target, position, name, type, is_key, o
 ('tenant_costs_daily', 6, 'resource', 'text', true, 'r.resource', 'As in tenant_cost_events.'),
 ('tenant_costs_daily', 7, 'unit', 'text', true, 'r.unit', 'As in tenant_cost_events.'),
 ('tenant_costs_daily', 11, 'costs', 'bigint', false, '1::bigint', 'Rows.'),
-('tenant_costs_daily', 12, 'unpriced_costs', 'bigint', false, 'case when r.cost_usd is null then 1::bigint else 0 end', 'Rows without a price: they are in no cost.'),
+(
+  'tenant_costs_daily',
+  12,
+  'unpriced_costs',
+  'bigint',
+  false,
+  'case when r.cost_usd is null then 1::bigint else 0 end',
+  'Rows without a price: they are in no cost.'
+),
 ('tenant_costs_daily', 13, 'quantity', 'numeric', false, 'r.quantity', 'How much, in units.'),
 ('tenant_costs_daily', 14, 'cost_usd', 'numeric', false, 'coalesce(r.cost_usd, 0)', 'US dollars, of the rows with a price.'),
 
@@ -118,7 +134,15 @@ insert into vital_private.platform_sums (target, position, name, type, is_key, o
   'Add them up with sum(), then ask latency_percentile().'
 ),
 ('agent_executions_hourly', 16, 'total_tokens', 'numeric', false, 'coalesce(r.total_tokens, 0)::numeric', 'Tokens, where they were said.'),
-('agent_executions_hourly', 17, 'costed', 'bigint', false, 'case when r.cost_usd is null then 0 else 1::bigint end', 'Executions that say what they cost.'),
+(
+  'agent_executions_hourly',
+  17,
+  'costed',
+  'bigint',
+  false,
+  'case when r.cost_usd is null then 0 else 1::bigint end',
+  'Executions that say what they cost.'
+),
 ('agent_executions_hourly', 18, 'cost_usd', 'numeric', false, 'coalesce(r.cost_usd, 0)', 'US dollars of these; no part of any bill.'),
 ('agent_executions_hourly', 19, 'rated', 'bigint', false, 'case when r.rating is null then 0 else 1::bigint end', 'Executions with a rating.'),
 ('agent_executions_hourly', 20, 'rating', 'numeric', false, 'coalesce(r.rating, 0)', 'The sum of the ratings.'),

@@ -80,36 +80,91 @@ select vital_private.restrict_functions(helpers => '{own_events, own_costs, own_
 
 create view analytics.platform_events with (security_invoker = true) as
 select
-  e.id, e.occurred_at, e.organization_id, e.user_id, e.session_id, e.category, e.event_name, e.source, e.ip_hash, e.value, e.properties,
+  e.id,
+  e.occurred_at,
+  e.organization_id,
+  e.user_id,
+  e.session_id,
+  e.category,
+  e.event_name,
+  e.source,
+  e.ip_hash,
+  e.value,
+  e.properties,
   e.recorded_at
 from public.platform_events as e;
 
 create view analytics.tenant_cost_events with (security_invoker = true) as
 select
-  c.id, c.occurred_at, c.organization_id, c.user_id, c.cost_type, c.service, c.resource, c.quantity, c.unit, c.unit_price, c.cost_usd,
-  c.price_version, c.metadata, c.recorded_at, c.priced
+  c.id,
+  c.occurred_at,
+  c.organization_id,
+  c.user_id,
+  c.cost_type,
+  c.service,
+  c.resource,
+  c.quantity,
+  c.unit,
+  c.unit_price,
+  c.cost_usd,
+  c.price_version,
+  c.metadata,
+  c.recorded_at,
+  c.priced
 from public.tenant_cost_events as c;
 
 create view analytics.agent_executions with (security_invoker = true) as
 select
-  x.id, x.started_at, x.organization_id, x.user_id, x.agent_id, x.agent_name, x.workflow_id, x.service_run_id, x.duration_ms, x.success,
-  x.error_type, x.total_tokens, x.cost_usd, x.rating, x.faithfulness, x.answer_relevancy, x.context_precision, x.context_recall,
-  x.citations, x.metadata, x.recorded_at
+  x.id,
+  x.started_at,
+  x.organization_id,
+  x.user_id,
+  x.agent_id,
+  x.agent_name,
+  x.workflow_id,
+  x.service_run_id,
+  x.duration_ms,
+  x.success,
+  x.error_type,
+  x.total_tokens,
+  x.cost_usd,
+  x.rating,
+  x.faithfulness,
+  x.answer_relevancy,
+  x.context_precision,
+  x.context_recall,
+  x.citations,
+  x.metadata,
+  x.recorded_at
 from public.agent_executions as x;
 
 -- The one bill by day: model calls by what they are, and everything else. The sums of users hold every row once, and each user may see
 -- their own there.
 create view analytics.tenant_cost_summary with (security_invoker = true) as
 select
-  b.day as date, b.organization_id, b.cost_type, sum(b.costs)::bigint as costs, sum(b.unpriced_costs)::bigint as unpriced_costs,
+  b.day as date,
+  b.organization_id,
+  b.cost_type,
+  sum(b.costs)::bigint as costs,
+  sum(b.unpriced_costs)::bigint as unpriced_costs,
   sum(b.cost_usd) as cost_usd
 from (
   select
-    u.day, u.organization_id, case when u.call_type = 'embedding' then 'embedding' else 'llm' end as cost_type, u.calls as costs,
-    u.unpriced_calls as unpriced_costs, u.total_cost as cost_usd
+    u.day,
+    u.organization_id,
+    case when u.call_type = 'embedding' then 'embedding' else 'llm' end as cost_type,
+    u.calls as costs,
+    u.unpriced_calls as unpriced_costs,
+    u.total_cost as cost_usd
   from public.usage_aggregations_daily_users as u
   union all
-  select c.day, c.organization_id, c.cost_type, c.costs, c.unpriced_costs, c.cost_usd
+  select
+    c.day,
+    c.organization_id,
+    c.cost_type,
+    c.costs,
+    c.unpriced_costs,
+    c.cost_usd
   from public.tenant_costs_daily as c
 ) as b
 where b.costs <> 0
@@ -118,28 +173,75 @@ group by b.day, b.organization_id, b.cost_type;
 -- A tenant's day: who was there, what was done, what it cost in all, and what it brought.
 create view analytics.tenant_daily_summary with (security_invoker = true) as
 select
-  d.date, d.organization_id, d.active_users, d.sessions, d.events, d.calls, d.total_tokens, d.model_cost_usd, d.other_cost_usd,
-  d.model_cost_usd + d.other_cost_usd as total_cost_usd, d.revenue_usd, d.revenue_usd - d.model_cost_usd - d.other_cost_usd as margin_usd,
+  d.date,
+  d.organization_id,
+  d.active_users,
+  d.sessions,
+  d.events,
+  d.calls,
+  d.total_tokens,
+  d.model_cost_usd,
+  d.other_cost_usd,
+  d.model_cost_usd + d.other_cost_usd as total_cost_usd,
+  d.revenue_usd,
+  d.revenue_usd - d.model_cost_usd - d.other_cost_usd as margin_usd,
   d.unpriced_rows
 from (
   select
-    p.day as date, p.organization_id, count(distinct p.user_id) as active_users, count(distinct p.session_id) as sessions,
-    sum(p.events)::bigint as events, sum(p.calls)::bigint as calls, sum(p.total_tokens) as total_tokens,
-    sum(p.model_cost_usd) as model_cost_usd, sum(p.other_cost_usd) as other_cost_usd, sum(p.revenue) as revenue_usd,
+    p.day as date,
+    p.organization_id,
+    count(distinct p.user_id) as active_users,
+    count(distinct p.session_id) as sessions,
+    sum(p.events)::bigint as events,
+    sum(p.calls)::bigint as calls,
+    sum(p.total_tokens) as total_tokens,
+    sum(p.model_cost_usd) as model_cost_usd,
+    sum(p.other_cost_usd) as other_cost_usd,
+    sum(p.revenue) as revenue_usd,
     sum(p.unpriced_rows)::bigint as unpriced_rows
   from (
     select
-      s.day, s.organization_id, s.user_id, s.session_id, s.events, 0 as calls, 0 as total_tokens, 0::numeric as model_cost_usd,
-      0::numeric as other_cost_usd, s.revenue, 0 as unpriced_rows
+      s.day,
+      s.organization_id,
+      s.user_id,
+      s.session_id,
+      s.events,
+      0 as calls,
+      0 as total_tokens,
+      0::numeric as model_cost_usd,
+      0::numeric as other_cost_usd,
+      s.revenue,
+      0 as unpriced_rows
     from public.platform_events_daily_sessions as s
     where s.events <> 0
     union all
     select
-      u.day, u.organization_id, u.user_id, null, 0, u.calls, u.prompt_tokens + u.completion_tokens, u.total_cost, 0, 0, u.unpriced_calls
+      u.day,
+      u.organization_id,
+      u.user_id,
+      null,
+      0,
+      u.calls,
+      u.prompt_tokens + u.completion_tokens,
+      u.total_cost,
+      0,
+      0,
+      u.unpriced_calls
     from public.usage_aggregations_daily_users as u
     where u.calls <> 0
     union all
-    select c.day, c.organization_id, null, null, 0, 0, 0, 0, c.cost_usd, 0, c.unpriced_costs
+    select
+      c.day,
+      c.organization_id,
+      null,
+      null,
+      0,
+      0,
+      0,
+      0,
+      c.cost_usd,
+      0,
+      c.unpriced_costs
     from public.tenant_costs_daily as c
     where c.costs <> 0
   ) as p
@@ -149,12 +251,19 @@ from (
 -- How agents fare by hour, as their users see them. Rates are percent; scores keep their own scales; NULL where nothing was measured.
 create view analytics.agent_performance_summary with (security_invoker = true) as
 select
-  h.hour_start, h.organization_id, h.agent_id, h.executions, h.succeeded,
+  h.hour_start,
+  h.organization_id,
+  h.agent_id,
+  h.executions,
+  h.succeeded,
   round(100.0 * h.succeeded / nullif(h.executions, 0), 4) as success_rate,
   round(h.duration_us / nullif(h.timed, 0) / 1000, 3) as avg_duration_ms,
   public.latency_percentile(h.duration_histogram, 0.95) as p95_duration_ms,
-  h.total_tokens, case when h.costed > 0 then h.cost_usd end as cost_usd, h.costed,
-  round(h.rating / nullif(h.rated, 0), 4) as avg_rating, h.rated,
+  h.total_tokens,
+  case when h.costed > 0 then h.cost_usd end as cost_usd,
+  h.costed,
+  round(h.rating / nullif(h.rated, 0), 4) as avg_rating,
+  h.rated,
   round(h.faithfulness / nullif(h.faithfulness_scores, 0), 6) as avg_faithfulness,
   round(h.answer_relevancy / nullif(h.answer_relevancy_scores, 0), 6) as avg_answer_relevancy,
   round(h.context_precision / nullif(h.context_precision_scores, 0), 6) as avg_context_precision,
@@ -162,19 +271,54 @@ select
   h.citations
 from (
   select
-    s.hour_start, s.organization_id, s.agent_id, s.executions, s.succeeded, s.timed, s.duration_us, s.duration_histogram, s.total_tokens,
-    s.costed, s.cost_usd, s.rated, s.rating, s.faithfulness_scores, s.faithfulness, s.answer_relevancy_scores, s.answer_relevancy,
-    s.context_precision_scores, s.context_precision, s.context_recall_scores, s.context_recall, s.citations
+    s.hour_start,
+    s.organization_id,
+    s.agent_id,
+    s.executions,
+    s.succeeded,
+    s.timed,
+    s.duration_us,
+    s.duration_histogram,
+    s.total_tokens,
+    s.costed,
+    s.cost_usd,
+    s.rated,
+    s.rating,
+    s.faithfulness_scores,
+    s.faithfulness,
+    s.answer_relevancy_scores,
+    s.answer_relevancy,
+    s.context_precision_scores,
+    s.context_precision,
+    s.context_recall_scores,
+    s.context_recall,
+    s.citations
   from public.agent_executions_hourly as s
   where s.executions <> 0
   union all
   select
-    date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00'), x.organization_id, x.agent_id, count(*),
-    count(*) filter (where x.success), count(x.duration_ms), coalesce(sum((x.duration_ms * 1000)::bigint::numeric), 0),
-    coalesce(sum(('1e' || 12 * vital_private.latency_bucket(x.duration_ms))::numeric), 0), coalesce(sum(x.total_tokens), 0),
-    count(x.cost_usd), coalesce(sum(x.cost_usd), 0), count(x.rating), coalesce(sum(x.rating), 0), count(x.faithfulness),
-    coalesce(sum(x.faithfulness), 0), count(x.answer_relevancy), coalesce(sum(x.answer_relevancy), 0), count(x.context_precision),
-    coalesce(sum(x.context_precision), 0), count(x.context_recall), coalesce(sum(x.context_recall), 0), coalesce(sum(x.citations), 0)
+    date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00'),
+    x.organization_id,
+    x.agent_id,
+    count(*),
+    count(*) filter (where x.success),
+    count(x.duration_ms),
+    coalesce(sum((x.duration_ms * 1000)::bigint::numeric), 0),
+    coalesce(sum(('1e' || 12 * vital_private.latency_bucket(x.duration_ms))::numeric), 0),
+    coalesce(sum(x.total_tokens), 0),
+    count(x.cost_usd),
+    coalesce(sum(x.cost_usd), 0),
+    count(x.rating),
+    coalesce(sum(x.rating), 0),
+    count(x.faithfulness),
+    coalesce(sum(x.faithfulness), 0),
+    count(x.answer_relevancy),
+    coalesce(sum(x.answer_relevancy), 0),
+    count(x.context_precision),
+    coalesce(sum(x.context_precision), 0),
+    count(x.context_recall),
+    coalesce(sum(x.context_recall), 0),
+    coalesce(sum(x.citations), 0)
   from vital_private.own_executions() as x
   where (select current_user) = 'authenticated'
   group by 1, 2, 3
@@ -183,21 +327,40 @@ from (
 -- The last day by five minutes: what happens.
 create view analytics.tenant_metrics_realtime with (security_invoker = true) as
 select
-  m.bucket, m.organization_id, sum(m.events)::bigint as events, sum(m.failed_events)::bigint as failed_events,
+  m.bucket,
+  m.organization_id,
+  sum(m.events)::bigint as events,
+  sum(m.failed_events)::bigint as failed_events,
   round(100.0 * sum(m.failed_events) / nullif(sum(m.events), 0), 4) as error_rate,
   sum(m.events) filter (where m.category = 'user_behavior')::bigint as user_behavior_events,
   sum(m.events) filter (where m.category = 'system_health')::bigint as system_health_events,
   sum(m.events) filter (where m.category = 'business')::bigint as business_events,
   jsonb_object_agg(m.event_name, m.events) as by_event
 from (
-  select k.bucket, k.organization_id, k.category, k.event_name, sum(k.events)::bigint as events, sum(k.failed_events)::bigint as failed_events
+  select
+    k.bucket,
+    k.organization_id,
+    k.category,
+    k.event_name,
+    sum(k.events)::bigint as events,
+    sum(k.failed_events)::bigint as failed_events
   from (
-    select s.bucket, s.organization_id, s.category, s.event_name, s.events, s.failed_events
+    select
+      s.bucket,
+      s.organization_id,
+      s.category,
+      s.event_name,
+      s.events,
+      s.failed_events
     from public.platform_events_5min as s
     where s.bucket >= now() - interval '1 day' and s.events <> 0
     union all
     select
-      date_bin('5 minutes', r.occurred_at, '2000-01-01 00:00:00+00'), r.organization_id, r.category, r.event_name, 1,
+      date_bin('5 minutes', r.occurred_at, '2000-01-01 00:00:00+00'),
+      r.organization_id,
+      r.category,
+      r.event_name,
+      1,
       vital_private.event_failed(r.properties)::integer
     from vital_private.own_events(now() - interval '1 day') as r
     where (select current_user) = 'authenticated'
@@ -209,22 +372,39 @@ group by m.bucket, m.organization_id;
 -- The last day by five minutes: what it costs, model calls included.
 create view analytics.cost_metrics_realtime with (security_invoker = true) as
 select
-  m.bucket, m.organization_id, m.cost_type, sum(m.costs)::bigint as costs, sum(m.unpriced_costs)::bigint as unpriced_costs,
+  m.bucket,
+  m.organization_id,
+  m.cost_type,
+  sum(m.costs)::bigint as costs,
+  sum(m.unpriced_costs)::bigint as unpriced_costs,
   sum(m.cost_usd) as cost_usd
 from (
   select
-    date_bin('5 minutes', c.created_at, '2000-01-01 00:00:00+00') as bucket, c.organization_id,
-    case when c.call_type = 'embedding' then 'embedding' else 'llm' end as cost_type, c.calls as costs,
-    case when c.priced then 0 else c.calls end as unpriced_costs, coalesce(c.total_cost, 0) as cost_usd
+    date_bin('5 minutes', c.created_at, '2000-01-01 00:00:00+00') as bucket,
+    c.organization_id,
+    case when c.call_type = 'embedding' then 'embedding' else 'llm' end as cost_type,
+    c.calls as costs,
+    case when c.priced then 0 else c.calls end as unpriced_costs,
+    coalesce(c.total_cost, 0) as cost_usd
   from public.token_usage_logs as c
   where c.created_at >= now() - interval '1 day'
   union all
-  select s.bucket, s.organization_id, s.cost_type, s.costs, s.unpriced_costs, s.cost_usd
+  select
+    s.bucket,
+    s.organization_id,
+    s.cost_type,
+    s.costs,
+    s.unpriced_costs,
+    s.cost_usd
   from public.tenant_costs_5min as s
   where s.bucket >= now() - interval '1 day' and s.costs <> 0
   union all
   select
-    date_bin('5 minutes', r.occurred_at, '2000-01-01 00:00:00+00'), r.organization_id, r.cost_type, 1, case when r.priced then 0 else 1 end,
+    date_bin('5 minutes', r.occurred_at, '2000-01-01 00:00:00+00'),
+    r.organization_id,
+    r.cost_type,
+    1,
+    case when r.priced then 0 else 1 end,
     coalesce(r.cost_usd, 0)
   from vital_private.own_costs(now() - interval '1 day') as r
   where (select current_user) = 'authenticated'

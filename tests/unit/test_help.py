@@ -54,5 +54,6 @@ def test_help_shows_no_internals() -> None:
     shown = {name for name in dir(vital_tracking.VitalTracker) if not name.startswith("_")}
     assert shown == {
         "aadmit", "admit", "close", "closed", "conversation", "embeddings", "flush", "from_env", "guard", "handler",
-        "install", "panel", "record", "replay", "solution", "stats", "track_agent_execution", "track_cost", "track_event", "uninstall", "workflow",
+        "install", "panel", "record", "replay", "solution", "stats", "track_agent_execution", "track_cost", "track_event",
+        "uninstall", "workflow",
     }  # fmt: skip

@@ -117,9 +117,9 @@ class PlatformRecorder:
 
         `cost_type` is `storage`, `bandwidth`, `compute`, `search`, `tts`, `stt` or `other`; `llm` and `embedding` are for what
         a provider bills beside the calls that are recorded anyway, such as a monthly fee. It is so much (`quantity`) of a `unit`
-        (`gb_month`, `gb`, `hour`, `call`; by default the usual one of its type) of a `resource` (a bucket, a machine), and costs `cost_usd`,
-        else `quantity` times `unit_price`, else what the team's prices say, as of `occurred_at`; where there is none it is kept
-        without a price, and flagged. Below 0 it is a credit. `service` is what it serves, in the platform's own words.
+        (`gb_month`, `gb`, `hour`, `call`; by default the usual one of its type) of a `resource` (a bucket, a machine), and costs
+        `cost_usd`, else `quantity` times `unit_price`, else what the team's prices say, as of `occurred_at`; where there is none
+        it is kept without a price, and flagged. Below 0 it is a credit. `service` is what it serves, in the platform's words.
         `user_id` and `organization_id` are those of the scope that is open, unless they are given; `occurred_at` is now by
         default; `metadata` are kept with the row, small and no texts that somebody wrote, please.
         """
