@@ -57,7 +57,7 @@ def main(file: str, port: str) -> None:
                     ui.label(card["note"])
         for part in shown["parts"]:
             ui.label(part["title"]).classes("text-h6")
-            if part["chart"]:
+            if part["chart"] and part["rows"]:
                 ui.echart(options(part["chart"]))
             columns = [{"name": one["name"], "label": one["label"], "field": one["name"]} for one in part["columns"]]
             ui.table(columns=columns, rows=part["rows"])

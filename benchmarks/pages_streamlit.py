@@ -21,7 +21,7 @@ def main(file: str) -> None:
         column.metric(shown["cards"][place]["label"], shown["cards"][place]["value"], shown["cards"][place]["note"])
     for part in shown["parts"]:
         streamlit.subheader(part["title"])
-        if part["chart"]:
+        if part["chart"] and part["rows"]:
             draw(streamlit, pandas, part["chart"])
         streamlit.dataframe(pandas.DataFrame(part["rows"]))
 
