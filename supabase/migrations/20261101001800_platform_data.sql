@@ -65,7 +65,7 @@ create table public.tenant_cost_events (
   constraint tenant_cost_events_metadata check (jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 4096)
 ) partition by range (occurred_at);
 
-comment on table public.tenant_cost_events is 'One row a cost that is no call to a model: storage, bandwidth, searches, speech, machines. In US dollars.';
+comment on table public.tenant_cost_events is 'One row a cost that is no call to a model: storage, bandwidth, searches, machines. In US dollars.';
 comment on column public.tenant_cost_events.id is 'The cost''s own id, a UUIDv7; sending it again changes nothing.';
 comment on column public.tenant_cost_events.cost_type is 'llm and embedding are for what a provider bills beside the calls in token_usage_logs.';
 comment on column public.tenant_cost_events.service is 'What it serves, in the platform''s own words.';
@@ -121,7 +121,7 @@ comment on column public.agent_executions.service_run_id is 'The service run who
 comment on column public.agent_executions.success is 'Whether its users got what they came for.';
 comment on column public.agent_executions.error_type is 'Class name of the error only; its text is never stored.';
 comment on column public.agent_executions.total_tokens is 'Tokens of its calls, as whoever recorded it knew them; no part of any bill.';
-comment on column public.agent_executions.cost_usd is 'US dollars of its calls, as whoever recorded it knew them; no part of any bill: the calls are.';
+comment on column public.agent_executions.cost_usd is 'US dollars of its calls, as whoever recorded it knew them; no part of any bill.';
 comment on column public.agent_executions.rating is 'What a user gave it, from 1 to 5.';
 comment on column public.agent_executions.faithfulness is 'From 0 to 1, as RAGAS and its kin measure it; so are the other three.';
 comment on column public.agent_executions.citations is 'How many sources it named.';

@@ -219,13 +219,13 @@ from (
       u.day,
       u.organization_id,
       u.user_id,
-      null,
-      0,
+      null as session_id,
+      0 as events,
       u.calls,
-      u.prompt_tokens + u.completion_tokens,
+      u.prompt_tokens + u.completion_tokens as total_tokens,
       u.total_cost,
-      0,
-      0,
+      0 as other_cost_usd,
+      0 as revenue,
       u.unpriced_calls
     from public.usage_aggregations_daily_users as u
     where u.calls <> 0
@@ -233,14 +233,14 @@ from (
     select
       c.day,
       c.organization_id,
-      null,
-      null,
-      0,
-      0,
-      0,
-      0,
+      null as user_id,
+      null as session_id,
+      0 as events,
+      0 as calls,
+      0 as total_tokens,
+      0 as model_cost_usd,
       c.cost_usd,
-      0,
+      0 as revenue,
       c.unpriced_costs
     from public.tenant_costs_daily as c
     where c.costs <> 0
@@ -297,31 +297,31 @@ from (
   where s.executions <> 0
   union all
   select
-    date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00'),
+    date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00') as hour_start,
     x.organization_id,
     x.agent_id,
-    count(*),
-    count(*) filter (where x.success),
-    count(x.duration_ms),
-    coalesce(sum((x.duration_ms * 1000)::bigint::numeric), 0),
-    coalesce(sum(('1e' || 12 * vital_private.latency_bucket(x.duration_ms))::numeric), 0),
-    coalesce(sum(x.total_tokens), 0),
-    count(x.cost_usd),
-    coalesce(sum(x.cost_usd), 0),
-    count(x.rating),
-    coalesce(sum(x.rating), 0),
-    count(x.faithfulness),
-    coalesce(sum(x.faithfulness), 0),
-    count(x.answer_relevancy),
-    coalesce(sum(x.answer_relevancy), 0),
-    count(x.context_precision),
-    coalesce(sum(x.context_precision), 0),
-    count(x.context_recall),
-    coalesce(sum(x.context_recall), 0),
-    coalesce(sum(x.citations), 0)
+    count(*) as executions,
+    count(*) filter (where x.success) as succeeded,
+    count(x.duration_ms) as timed,
+    coalesce(sum((x.duration_ms * 1000)::bigint::numeric), 0) as duration_us,
+    coalesce(sum(('1e' || 12 * vital_private.latency_bucket(x.duration_ms))::numeric), 0) as duration_histogram,
+    coalesce(sum(x.total_tokens), 0) as total_tokens,
+    count(x.cost_usd) as costed,
+    coalesce(sum(x.cost_usd), 0) as cost_usd,
+    count(x.rating) as rated,
+    coalesce(sum(x.rating), 0) as rating,
+    count(x.faithfulness) as faithfulness_scores,
+    coalesce(sum(x.faithfulness), 0) as faithfulness,
+    count(x.answer_relevancy) as answer_relevancy_scores,
+    coalesce(sum(x.answer_relevancy), 0) as answer_relevancy,
+    count(x.context_precision) as context_precision_scores,
+    coalesce(sum(x.context_precision), 0) as context_precision,
+    count(x.context_recall) as context_recall_scores,
+    coalesce(sum(x.context_recall), 0) as context_recall,
+    coalesce(sum(x.citations), 0) as citations
   from vital_private.own_executions() as x
   where (select current_user) = 'authenticated'
-  group by 1, 2, 3
+  group by date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00'), x.organization_id, x.agent_id
 ) as h;
 
 -- The last day by five minutes: what happens.
@@ -356,12 +356,12 @@ from (
     where s.bucket >= now() - interval '1 day' and s.events <> 0
     union all
     select
-      date_bin('5 minutes', r.occurred_at, '2000-01-01 00:00:00+00'),
+      date_bin('5 minutes', r.occurred_at, '2000-01-01 00:00:00+00') as bucket,
       r.organization_id,
       r.category,
       r.event_name,
-      1,
-      vital_private.event_failed(r.properties)::integer
+      1 as events,
+      vital_private.event_failed(r.properties)::integer as failed_events
     from vital_private.own_events(now() - interval '1 day') as r
     where (select current_user) = 'authenticated'
   ) as k
@@ -400,19 +400,19 @@ from (
   where s.bucket >= now() - interval '1 day' and s.costs <> 0
   union all
   select
-    date_bin('5 minutes', r.occurred_at, '2000-01-01 00:00:00+00'),
+    date_bin('5 minutes', r.occurred_at, '2000-01-01 00:00:00+00') as bucket,
     r.organization_id,
     r.cost_type,
-    1,
-    case when r.priced then 0 else 1 end,
-    coalesce(r.cost_usd, 0)
+    1 as costs,
+    case when r.priced then 0 else 1 end as unpriced_costs,
+    coalesce(r.cost_usd, 0) as cost_usd
   from vital_private.own_costs(now() - interval '1 day') as r
   where (select current_user) = 'authenticated'
 ) as m
 group by m.bucket, m.organization_id, m.cost_type;
 
 comment on view analytics.tenant_cost_summary is 'The one bill: US dollars by day (UTC), tenant and kind of cost, model calls included.';
-comment on view analytics.tenant_daily_summary is 'A tenant''s day (UTC): users, sessions, events, calls, cost in all, revenue and margin in US dollars.';
+comment on view analytics.tenant_daily_summary is 'A tenant''s day (UTC): users, sessions, events, calls, all costs, revenue, margin; in US dollars.';
 comment on view analytics.agent_performance_summary is 'Executions of agents by hour: success in percent, duration, ratings and scores.';
 comment on view analytics.tenant_metrics_realtime is 'Events of the last day by five minutes and tenant.';
 comment on view analytics.cost_metrics_realtime is 'US dollars of the last day by five minutes, tenant and kind of cost, model calls included.';
