@@ -549,16 +549,18 @@ def test_throttled_calls_pass_one_by_one_across_trackers(
         assert one.action == "throttle"
         one.record(**USAGE)
 
+    (before,) = rows("select clock_timestamp() as now")
     begun = time.monotonic()
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(call, range(5)))
-    taken = rows("select extract(epoch from next_slot_at - clock_timestamp()) as ahead from budget_windows")
-    now = time.monotonic()
-    # The last slot that was given is one interval before the next free one; the first was at once.
-    assert float(taken[0]["ahead"]) + now - begun == pytest.approx(5 * interval_s, abs=0.15)
-    assert sorted(waited) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8], abs=0.15)
-    gaps = [later - earlier for earlier, later in zip(sorted(times), sorted(times)[1:], strict=False)]
-    assert min(gaps) > interval_s / 2
+    (window,) = rows("select next_slot_at, clock_timestamp() as now from budget_windows")
+    # Nobody passes before the slot that is theirs, and slots are an interval apart; a busy machine only makes it later.
+    close = 0.02  # by which two clocks may read a wait differently
+    assert all(at - begun >= place * interval_s - close for place, at in enumerate(sorted(times)))
+    assert window["next_slot_at"] - before["now"] >= timedelta(seconds=5 * interval_s)
+    # No slot was given away for nothing: the last one has come, and the next one is an interval after it.
+    assert window["next_slot_at"] - window["now"] <= timedelta(seconds=interval_s)
+    assert min(waited) == 0
     for tracker in trackers:
         tracker.flush()
     found = rows("select budget_action, throttled_ms from token_usage_logs")
