@@ -100,7 +100,7 @@ create function public.add_member_v1(
 language sql
 set search_path = ''
 as $$
-  select vital_private.change_member(organization, user_id, coalesce(role, 'member'), true, false, name, email)
+  select vital_private.change_member(organization, user_id, coalesce(role, ''), true, false, name, email)
 $$;
 
 -- Give a member another role.

@@ -178,7 +178,8 @@ class Card:
 class Page:
     """A page: the question that it answers, one sentence that says what it shows and how fresh that is, and its parts.
 
-    `of_time` is False where it is about one thing, whatever time is chosen.
+    `of_time` is False where it is about one thing, whatever time is chosen; `live` is False where looking takes the database so
+    long that an open page does not look again by itself.
     """
 
     name: str
@@ -190,4 +191,5 @@ class Page:
     crumbs: Sequence[tuple[str, str]] = ()
     template: str = "page.html"
     of_time: bool = True
+    live: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -70,8 +70,8 @@ def test_uninstalling_leaves_what_was_there_before_and_nothing_else(empty_url: s
     [
         ("create view costs as select total_cost from token_usage_logs", "view costs"),
         (
-            "create table mine (month date references vital_private.archived_months)",
-            "constraint mine_month_fkey on table mine",
+            "create table mine (dimension text references vital_private.usage_dimensions)",
+            "constraint mine_dimension_fkey on table mine",
         ),
         (
             "create table mine (id bigint); alter table mine enable row level security; create policy p on mine"

@@ -35,10 +35,11 @@ def empty(connection: Connection) -> None:
         names = connection.execute(
             "select string_agg(c.oid::regclass::text, ', ') as all from pg_class as c"
             " where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace"
-            " and c.relname not in ('retention_policies', 'analytics_freshness', 'admin_audit')"
+            " and c.relname not in ('retention_policies', 'analytics_freshness', 'admin_audit', 'resource_prices')"
         ).fetchone()
         assert names is not None
-        connection.execute(f"truncate {names['all']}, vital_private.budget_overrides cascade")
+        private = "vital_private.budget_overrides, vital_private.organization_names, vital_private.member_names"
+        connection.execute(f"truncate {names['all']}, {private} cascade")
         connection.execute("truncate admin_audit")
 
 

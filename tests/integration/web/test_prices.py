@@ -140,7 +140,7 @@ def test_tools_are_told_with_the_calls_inside_them(priced: Open, reader: str) ->
     calls = 2 if "gpt-4o" in SEEN[reader][0] else 0
     text = page(browser, "tools?days=2")
     assert ("metadata.tool=search" in text, "No model was called inside a tool" in text) == (calls > 0, calls == 0)
-    for part in ("tools", "agents"):
+    for part in ("tools", "agents") if calls else ("tools",):
         rows = table(browser, "tools", part, days=2)
         assert sum(int(row["calls"]) for row in rows) == calls
         assert {row["metadata.tool_name"] for row in rows} == ({"search"} if calls else set())

@@ -48,6 +48,7 @@ def page(view: View, who: Identity) -> Page:
         ],
         parts=[_checks(found)],
         of_time=False,
+        live=False,
     )
 
 
