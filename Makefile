@@ -1,5 +1,6 @@
 # make demo   what it does, in a minute, on a database of your own
 # make test   all tests of the package; with VITAL_LONG_TESTS=1 every cell of the budget matrix, and outages of a minute
+# make test-oldest  what depends on the version of the server, on the oldest one that is supported
 # make test-support  the tests of the servers that the others run against: do they speak as the real ones do?
 # make check  style, types, architecture, SQL
 # make bench  what it costs, beside what you would take instead, in a quarter of an hour; docs/performance.md has the figures
@@ -17,13 +18,15 @@ CALLS ?= 3000000
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
-PARALLEL := -n auto --dist worksteal
+# One more than there are processors: while a test waits, another one runs.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() + 1)')
+PARALLEL := -n $(WORKERS) --dist worksteal
 # What depends on the version of the server runs on the oldest that the extra `local` brings, too: how rows are recorded, kept, summed up and
 # read. All migrations are applied there for it.
 ON_POSTGRES_16 := tests/integration/stores/test_postgres.py $(foreach name,record partitions usage_aggregations retention \
   budget_windows budget_grants project_views usage_reports analytics anomalies,tests/sql/test_$(name).py)
 
-.PHONY: demo test test-support check bench bench-full bench-reports soak format clean
+.PHONY: demo test test-oldest test-support check bench bench-full bench-reports soak format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vital-tracking demo
@@ -31,6 +34,8 @@ demo: $(VENV)/.demo
 # The packages of Node.js, which few tests need, come in the meantime; who needs them waits for them.
 test: $(VENV)/.test
 	$(BIN)/python -m tests.support.node >/dev/null 2>&1 & $(PYTEST) $(PARALLEL)
+
+test-oldest: $(VENV)/.test
 	VITAL_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL) $(ON_POSTGRES_16)
 
 test-support: $(VENV)/.test

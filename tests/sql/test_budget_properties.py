@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 from tests.sql.helpers import COSTS, NOON, Connection, Row, a_cost, acquire, audit, call, renew, set_budget, wish
+from tests.support.effort import examples
 
 # What fails is shown as it was found: to make it smaller would take longer than a test may.
 SETTINGS = settings(
@@ -38,7 +39,7 @@ def test_every_moment_lies_in_exactly_one_window(db: Connection) -> None:
     """If this failed, somewhere on earth a call would be counted in no day or month, or in two."""
     zones = [row["name"] for row in db.execute("select name from pg_timezone_names order by name").fetchall()]
 
-    @settings(SETTINGS, max_examples=60)
+    @settings(SETTINGS, max_examples=examples(60))
     @given(st.lists(st.tuples(st.integers(0, len(zones) - 1), MOMENTS), min_size=20, max_size=40))
     def check(drawn: list[tuple[int, datetime]]) -> None:
         wrong = db.execute(
@@ -500,4 +501,4 @@ def test_no_order_of_events_lets_a_window_exceed_its_limit(db: Connection) -> No
     }
     BooksHere.db = db
     BooksHere.budgets = {name: set_budget(db, total_limit=LIMITS[name], **columns[name])["id"] for name in LIMITS}
-    run_state_machine_as_test(BooksHere, settings=settings(SETTINGS, max_examples=40, stateful_step_count=30))
+    run_state_machine_as_test(BooksHere, settings=settings(SETTINGS, max_examples=examples(40), stateful_step_count=30))

@@ -50,6 +50,7 @@ from tests.sql.usage_sums import (
     some_calls,
     the_call,
 )
+from tests.support.effort import examples
 
 CALLS = st.tuples(
     st.sampled_from(MOMENTS),
@@ -192,7 +193,9 @@ def test_nothing_that_happens_to_calls_makes_the_sums_wrong(db: Connection) -> N
     LedgerHere.db = db
     db.execute("select ensure_partitions_v1('2033-05-01', 2)")
     db.execute("set local timezone = 'Asia/Kolkata'")  # whose days and hours are not those of the buckets
-    run_state_machine_as_test(LedgerHere, settings=settings(SETTINGS, max_examples=12, stateful_step_count=25))
+    run_state_machine_as_test(
+        LedgerHere, settings=settings(SETTINGS, max_examples=examples(12), stateful_step_count=25)
+    )
 
 
 # What the audit sees

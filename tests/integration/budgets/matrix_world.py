@@ -10,7 +10,6 @@ import asyncio
 import inspect
 import itertools
 import json
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tests.integration.budgets.matrix_paths import ANSWER, PATHS, Path
+from tests.support.effort import LONG
 from tests.support.provider_server import ProviderServer, Reply, Request
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.langchain.middleware import VitalMiddleware
@@ -33,7 +33,6 @@ COMPLETION_MODEL = "gpt-3.5-turbo-instruct"
 PRICES = {DEAR: ("2.5", "10"), CHEAP: ("0.15", "0.6"), OTHER: ("1", "5")}  # dollars per million tokens in and out
 INTERVAL_S = 0.2
 AUDIT_EVERY = 50
-LONG = bool(os.environ.get("VITAL_LONG_TESTS"))
 
 # Organization -> the budgets of each of its users. One call is the limit, but for `none`, where nothing is ever near one.
 BUDGETS: dict[str, Sequence[dict[str, Any]]] = {

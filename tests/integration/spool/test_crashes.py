@@ -18,13 +18,14 @@ import psycopg
 import pytest
 
 from tests.integration.helpers import Rows, dollars
+from tests.support.effort import examples
 from tests.support.folders import REPOSITORY
 from tests.support.postgres import free_port
 from tests.support.spool_worker import PROMPT_TOKENS, Story
 from vital_tracking import VitalTracker
 from vital_tracking.delivery import Stats
 
-KILLS = 50
+KILLS = examples(50)
 
 
 def worker(job: str, database: str, spool: Path, **options: Any) -> subprocess.Popen[str]:

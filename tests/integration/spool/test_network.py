@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.integration.helpers import Rows, dollars, record, said
+from tests.support.effort import LONG
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import PostgresServer, outage
 from tests.support.slow_proxy import SlowProxy
@@ -24,7 +25,6 @@ from vital_tracking.stores.postgres import PostgresStore
 
 NEVER_S = 3600.0
 CALLS = 10_000
-LONG = bool(os.environ.get("VITAL_LONG_TESTS"))
 
 
 @pytest.fixture(autouse=True)

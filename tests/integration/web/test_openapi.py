@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any, cast
 from uuid import uuid4
@@ -16,6 +15,7 @@ from schemathesis.generation import GenerationMode
 
 from tests.integration.web.conftest import Issuer, Make, bearer
 from tests.integration.web.history import READERS
+from tests.support.effort import LONG
 from vital_tracking.stores.postgres import PostgresStore
 
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns")
@@ -27,7 +27,7 @@ schemathesis.openapi.format(
 
 pytestmark = pytest.mark.timeout(600)
 
-EXAMPLES = 25 if os.environ.get("VITAL_LONG_TESTS") == "1" else 3
+EXAMPLES = 25 if LONG else 3
 
 
 @pytest.fixture
