@@ -128,7 +128,7 @@ def _lead(found: list[Member], organizations: list[str]) -> str:
     if not found:
         return "You belong to no organization, as it stands now. An admin of one, or an operator, adds you."
     where = organizations[0] if len(organizations) == 1 else counted(len(organizations), "organization")
-    return f"The roles that you may see of {where}, as they stand now: {counted(len(found), 'person and role')}."
+    return f"The roles that you may see of {where}, as they stand now: {counted(len(found), 'membership')}."
 
 
 def _parts(view: View, found: list[Member], known: Names, one: str | None) -> dict[str, Callable[[], Part]]:
