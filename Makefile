@@ -19,9 +19,7 @@ CALLS ?= 3000000
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
-# One more than there are processors: while a test waits, another one runs.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() + 1)')
-PARALLEL := -n $(WORKERS) --dist worksteal
+PARALLEL := -n auto --dist worksteal
 # What depends on the version of the server runs on the oldest that the extra `local` brings, too: how rows are recorded, kept, summed up and
 # read. All migrations are applied there for it.
 ON_POSTGRES_16 := tests/integration/stores/test_postgres.py $(foreach name,record partitions usage_aggregations retention \

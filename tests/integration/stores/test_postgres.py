@@ -262,7 +262,7 @@ def test_a_restart_between_two_calls_costs_a_few_tries_and_no_rows(
 
 def test_warnings_of_an_application_s_own_pool_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     """If this failed, using vital_tracking would silence the application's own connection pool."""
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="psycopg.pool"):  # the command line sets it for its own process
         logging.getLogger("psycopg.pool").warning("error connecting in %r: %s", "pool-1", "down")
         logging.getLogger("psycopg.pool").warning("plain words")
     assert len(caplog.records) == 2
