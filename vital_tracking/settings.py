@@ -81,6 +81,11 @@ class Settings(BaseModel):
     found: tuple[Found, ...] = ()
 
     @property
+    def hash_key_bytes(self) -> bytes | None:
+        """The key of hashes as they take it; None: no hash."""
+        return self.hash_key.get_secret_value().encode() if self.hash_key else None
+
+    @property
     def store(self) -> str:
         """Which of STORES these settings name."""
         if self.supabase_url and self.supabase_service_key:

@@ -108,17 +108,16 @@ class VitalTracker(Services):
             self._controller,
             self.prices,
             self._default,
-            lambda: _inherited_config().get("metadata") or {},
+            _inherited_metadata,
             metadata_keys=self._metadata_keys,
             recorded_by=self.record,  # somebody's subclass may do more
         )
-        hash_key = self.settings.hash_key
         self._platform = PlatformRecorder(
             self._recorder,
             self._default,
-            lambda: _inherited_config().get("metadata") or {},
+            _inherited_metadata,
             properties=self.settings.event_properties,
-            hash_key=hash_key.get_secret_value().encode() if hash_key else None,
+            hash_key=self.settings.hash_key_bytes,
         )
         self._closed: Delivered | None = None
         self._lock = threading.Lock()
@@ -193,13 +192,12 @@ class VitalTracker(Services):
         if self._handler is None:
             from vital_tracking.langchain.handler import VitalHandler
 
-            key = self.settings.hash_key
             with self._lock:
                 self._handler = self._handler or VitalHandler(
                     self._recorder,
                     default=self._default,
                     metadata_keys=self._metadata_keys,
-                    hash_key=key.get_secret_value().encode() if key else None,
+                    hash_key=self.settings.hash_key_bytes,
                     call_timeout_s=self.settings.call_timeout_s,
                     controller=self._controller,
                 )
@@ -372,6 +370,11 @@ class _ScopeHost:
             watch_scopes()
         except Exception as error:  # noqa: BLE001 - a scope must open whatever LangChain's version has become
             self._recorder.fault(error)
+
+
+def _inherited_metadata() -> Mapping[str, Any]:
+    """The metadata of the LangChain run around this code; empty outside of one."""
+    return _inherited_config().get("metadata") or {}
 
 
 def _inherited_config() -> Mapping[str, Any]:

@@ -42,6 +42,30 @@ begin
 end;
 $$;
 
+-- Refuse what names no member: an error that says what to do.
+create function vital_private.check_member_named(organization text, member text) returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if coalesce(trim(organization), '') = '' or coalesce(trim(member), '') = '' or greatest(length(organization), length(member)) > 256 then
+    raise exception 'Name an organization and a user, each of at most 256 characters.' using errcode = '22023';
+  end if;
+end;
+$$;
+
+-- Whether somebody is the only admin of an organization.
+create function vital_private.is_last_admin(organization text, member text) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(bool_and(m.user_id = member), false)
+  from public.organization_members as m
+  where m.organization_id = organization and m.role = 'admin'
+$$;
+
 -- Give a user a role in an organization, or take it away (`wanted` NULL). `adding`: only who is no member yet, and by which name and
 -- e-mail address he is known there; else only who is one. An organization's last admin stays one unless `force`.
 create function vital_private.change_member(
@@ -54,9 +78,7 @@ as $$
 declare
   held text;
 begin
-  if coalesce(trim(organization), '') = '' or coalesce(trim(member), '') = '' or greatest(length(organization), length(member)) > 256 then
-    raise exception 'Name an organization and a user, each of at most 256 characters.' using errcode = '22023';
-  end if;
+  perform vital_private.check_member_named(organization, member);
   if wanted not in ('member', 'admin', 'auditor') or (adding and wanted is null) then
     raise exception 'A role is one of member, admin and auditor.' using errcode = '22023';
   end if;
@@ -72,10 +94,7 @@ begin
     return vital_private.refuse_member_change(organization, member, wanted, 'is_a_member');
   elsif not adding and held is null then
     return vital_private.refuse_member_change(organization, member, wanted, 'is_no_member');
-  elsif held = 'admin' and wanted is distinct from 'admin' and not coalesce(force, false) and not exists (
-    select from public.organization_members as m
-    where m.organization_id = organization and m.role = 'admin' and m.user_id <> member
-  ) then
+  elsif wanted is distinct from 'admin' and not coalesce(force, false) and vital_private.is_last_admin(organization, member) then
     return vital_private.refuse_member_change(organization, member, wanted, 'is_the_last_admin');
   end if;
   if wanted is null then

@@ -87,9 +87,7 @@ as $$
 declare
   held text;
 begin
-  if coalesce(trim(organization), '') = '' or coalesce(trim(member), '') = '' or greatest(length(organization), length(member)) > 256 then
-    raise exception 'Name an organization and a user, each of at most 256 characters.' using errcode = '22023';
-  end if;
+  perform vital_private.check_member_named(organization, member);
   if not vital_private.may_change(organization) then
     return vital_private.refuse_member_change(organization, member, null, 'not_an_admin');
   end if;

@@ -81,6 +81,10 @@ begin
   given.resource := nullif(btrim(given.resource), '');
   given.unit := coalesce(nullif(btrim(given.unit), ''), vital_private.usual_unit(given.cost_type));
   given.valid_from := coalesce(given.valid_from, now());
+  if given.unit is null or given.unit_price is null then
+    raise exception 'A price names its unit_price, and the unit where its kind of cost has no usual one.'
+      using errcode = '22023', hint = 'Such as {"cost_type": "compute", "unit": "hour", "unit_price": "0.50"}.';
+  end if;
   insert into public.resource_prices (cost_type, resource, unit, unit_price, valid_from, note)
   values (given.cost_type, given.resource, given.unit, given.unit_price, given.valid_from, given.note)
   on conflict do nothing

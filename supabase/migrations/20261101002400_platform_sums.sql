@@ -146,27 +146,24 @@ insert into vital_private.platform_sums (target, position, name, type, is_key, o
 ('agent_executions_hourly', 18, 'cost_usd', 'numeric', false, 'coalesce(r.cost_usd, 0)', 'US dollars of these; no part of any bill.'),
 ('agent_executions_hourly', 19, 'rated', 'bigint', false, 'case when r.rating is null then 0 else 1::bigint end', 'Executions with a rating.'),
 ('agent_executions_hourly', 20, 'rating', 'numeric', false, 'coalesce(r.rating, 0)', 'The sum of the ratings.'),
-(
-  'agent_executions_hourly', 21, 'faithfulness_scores', 'bigint', false, 'case when r.faithfulness is null then 0 else 1::bigint end',
-  'Executions with this score.'
-),
-('agent_executions_hourly', 22, 'faithfulness', 'numeric', false, 'coalesce(r.faithfulness, 0)', 'The sum of the scores.'),
-(
-  'agent_executions_hourly', 23, 'answer_relevancy_scores', 'bigint', false,
-  'case when r.answer_relevancy is null then 0 else 1::bigint end', 'Executions with this score.'
-),
-('agent_executions_hourly', 24, 'answer_relevancy', 'numeric', false, 'coalesce(r.answer_relevancy, 0)', 'The sum of the scores.'),
-(
-  'agent_executions_hourly', 25, 'context_precision_scores', 'bigint', false,
-  'case when r.context_precision is null then 0 else 1::bigint end', 'Executions with this score.'
-),
-('agent_executions_hourly', 26, 'context_precision', 'numeric', false, 'coalesce(r.context_precision, 0)', 'The sum of the scores.'),
-(
-  'agent_executions_hourly', 27, 'context_recall_scores', 'bigint', false, 'case when r.context_recall is null then 0 else 1::bigint end',
-  'Executions with this score.'
-),
-('agent_executions_hourly', 28, 'context_recall', 'numeric', false, 'coalesce(r.context_recall, 0)', 'The sum of the scores.'),
 ('agent_executions_hourly', 29, 'citations', 'numeric', false, 'coalesce(r.citations, 0)::numeric', 'Sources named.');
+
+-- Of each score how many there are, and their sum.
+insert into vital_private.platform_sums (target, position, name, type, of_row, about)
+select
+  'agent_executions_hourly' as target,
+  19 + 2 * s.place + c.place as position,
+  c.name,
+  c.type,
+  c.of_row,
+  c.about
+from unnest('{faithfulness, answer_relevancy, context_precision, context_recall}'::text[]) with ordinality as s (score, place)
+cross join lateral (
+  values
+  (0, s.score || '_scores', 'bigint', format('case when r.%I is null then 0 else 1::bigint end', s.score), 'Executions with this score.'),
+  (1, s.score, 'numeric', format('coalesce(r.%I, 0)', s.score), 'The sum of the scores.')
+) as c (place, name, type, of_row, about);
+
 
 -- Make the tables of the sums, their policies, and the triggers that keep them.
 create function vital_private.build_platform_sums() returns void

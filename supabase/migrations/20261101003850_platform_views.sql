@@ -25,54 +25,39 @@ $$;
 
 -- The reader's own rows that none of the sums by organization holds for them: those outside the organizations that they administer, from
 -- an instant on. None for whoever reads all sums. (Functions, so that views of sums need not plan a scan of every month for them.)
-create function vital_private.own_events(since timestamptz default '-infinity') returns setof public.platform_events
+do $$
+declare
+  own record;
+begin
+  for own in
+    select f.name, m.table_name, m.time_column
+    from (
+      values ('own_events', 'platform_events'), ('own_costs', 'tenant_cost_events'), ('own_executions', 'agent_executions')
+    ) as f (name, table_name)
+    join vital_private.monthly_tables as m on m.table_name = f.table_name
+  loop
+    execute format(
+      $function$
+create function vital_private.%1$I(since timestamptz default '-infinity') returns setof public.%2$I
 language plpgsql
 stable
 set search_path = ''
-as $$
+as $body$
 declare
   subject constant text := vital_private.subject();
   administered constant text[] := vital_private.administered_organizations();
 begin
   if current_user = 'authenticated' then
     return query
-    select r.* from public.platform_events as r
-    where r.user_id = subject and r.occurred_at >= since and (r.organization_id is null or r.organization_id <> all(administered));
+    select r.* from public.%2$I as r
+    where r.user_id = subject and r.%3$I >= since and (r.organization_id is null or r.organization_id <> all(administered));
   end if;
 end;
-$$;
-
-create function vital_private.own_costs(since timestamptz default '-infinity') returns setof public.tenant_cost_events
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  subject constant text := vital_private.subject();
-  administered constant text[] := vital_private.administered_organizations();
-begin
-  if current_user = 'authenticated' then
-    return query
-    select r.* from public.tenant_cost_events as r
-    where r.user_id = subject and r.occurred_at >= since and (r.organization_id is null or r.organization_id <> all(administered));
-  end if;
-end;
-$$;
-
-create function vital_private.own_executions(since timestamptz default '-infinity') returns setof public.agent_executions
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  subject constant text := vital_private.subject();
-  administered constant text[] := vital_private.administered_organizations();
-begin
-  if current_user = 'authenticated' then
-    return query
-    select r.* from public.agent_executions as r
-    where r.user_id = subject and r.started_at >= since and (r.organization_id is null or r.organization_id <> all(administered));
-  end if;
+$body$
+      $function$,
+      own.name, own.table_name, own.time_column
+    );
+  end loop;
 end;
 $$;
 

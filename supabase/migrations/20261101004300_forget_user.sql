@@ -447,11 +447,7 @@ begin
   end if;
   if not vital_private.may_change(organization) then
     reason := 'not_an_admin';
-  elsif exists (
-    select from public.organization_members as m where m.organization_id = organization and m.user_id = who and m.role = 'admin'
-  ) and not exists (
-    select from public.organization_members as m where m.organization_id = organization and m.user_id <> who and m.role = 'admin'
-  ) then
+  elsif vital_private.is_last_admin(organization, who) then
     reason := 'is_the_last_admin';
   end if;
   if reason is not null then

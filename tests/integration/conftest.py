@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.support.folders import quick_temporary
+from tests.support.hooks import Hooks
 from tests.support.postgres import PostgresServer
 from tests.support.provider_server import ProviderServer
 from tests.support.supabase_lite import SupabaseLite
@@ -67,6 +68,14 @@ def lite(postgres_server: PostgresServer, template_database: str) -> Iterator[Su
     ):
         yield server
     postgres_server.drop_database("behind_api")
+
+
+@pytest.fixture
+def hooks() -> Iterator[Hooks]:
+    """A web server that takes alerts and reports."""
+    server = Hooks()
+    yield server
+    server.close()
 
 
 @pytest.hookimpl(tryfirst=True)

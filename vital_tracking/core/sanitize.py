@@ -58,15 +58,21 @@ def fields_of(value: object) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def dollars(value: object) -> Decimal | None:
-    """`value` as an amount in US dollars, None where it is none; a float as it is written, since JSON gave it so."""
+def finite(value: object) -> Decimal | None:
+    """`value` as a finite number, None where it is none; a float as it is written, since JSON gave it so."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
         return None
     try:
         number = Decimal(str(value))
     except ArithmeticError:
         return None
-    return number if number.is_finite() and 0 <= number < _MAX_DOLLARS else None
+    return number if number.is_finite() else None
+
+
+def dollars(value: object) -> Decimal | None:
+    """`value` as an amount in US dollars, None where it is none."""
+    number = finite(value)
+    return number if number is not None and 0 <= number < _MAX_DOLLARS else None
 
 
 def timestamp(moment: datetime) -> str:

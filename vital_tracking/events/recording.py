@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 from vital_tracking.calls.json_codec import dumps
 from vital_tracking.core.context import Agent, CallContext
 from vital_tracking.core.frames import current_frame, locate, resolve
-from vital_tracking.core.sanitize import class_name, clean_metadata, clean_text, instant, money, token_count
+from vital_tracking.core.sanitize import class_name, clean_metadata, clean_text, finite, instant, money, token_count
 from vital_tracking.core.sanitize import duration_ms as duration_ms_of
 from vital_tracking.delivery import Recorder
 from vital_tracking.delivery.platform_record import PlatformRecord
@@ -257,13 +257,8 @@ class _Row:
 
 
 def _number(value: object, low: Decimal, high: Decimal) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
-        return None
-    try:
-        number = Decimal(str(value))
-    except ArithmeticError:
-        return None
-    if not number.is_finite() or not low <= number <= high:
+    number = finite(value)
+    if number is None or not low <= number <= high:
         return None
     _, digits, exponent = number.as_tuple()
     return money(number) if len(digits) <= _MOST_DIGITS and int(exponent) >= -_MOST_DIGITS else None

@@ -97,7 +97,7 @@ def _wrong(parameter: str, message: str, given: object) -> RequestValidationErro
 
 
 @cache
-def _zones() -> set[str]:
+def known_zones() -> set[str]:
     """The names of all zones: to find them takes longer than most answers."""
     return available_timezones()
 
@@ -157,7 +157,7 @@ def asked_before(pairs: Sequence[tuple[str, str]], moment: datetime) -> Asked:
 
 
 def _check_zone(timezone: str) -> None:
-    if timezone not in _zones():
+    if timezone not in known_zones():
         raise _wrong("timezone", "is no time zone; use an IANA name such as Europe/Berlin", timezone)
 
 

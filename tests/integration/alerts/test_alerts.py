@@ -9,10 +9,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from pydantic import SecretStr
 
 from tests.integration.helpers import Rows, only
 from tests.sql.helpers import a_call
+from tests.support.hooks import SECRET, Hooks
 from tests.support.stores import AwayStore
 from vital_tracking.alerts import channel
 from vital_tracking.alerts.alert import BudgetAlert
@@ -27,54 +27,7 @@ from vital_tracking.alerts.dispatcher import AlertDispatcher, log
 from vital_tracking.errors import MissingExtra, SettingsError
 from vital_tracking.stores.postgres import PostgresStore
 
-SECRET = "Geheim-7391"
 _calls = itertools.count(1)
-
-
-class Hooks:
-    """A web server that takes alerts; it answers with the scripted statuses, then with 200, and can be held up."""
-
-    def __init__(self) -> None:
-        self.posts: list[dict[str, Any]] = []
-        self.paths: list[str] = []
-        self.statuses: list[int] = []
-        self.open = threading.Event()
-        self.open.set()
-        hooks = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                hooks.posts.append(json.loads(body))
-                hooks.paths.append(self.path)
-                assert hooks.open.wait(30)
-                self.send_response(hooks.statuses.pop(0) if hooks.statuses else 200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-
-    def url(self, name: str = "hook") -> SecretStr:
-        return SecretStr(f"json://someone:{SECRET}@127.0.0.1:{self.server.server_port}/{SECRET}/{name}")
-
-    def close(self) -> None:
-        self.open.set()
-        self.server.shutdown()
-        self._thread.join()
-        self.server.server_close()
-
-
-@pytest.fixture
-def hooks() -> Iterator[Hooks]:
-    server = Hooks()
-    yield server
-    server.close()
 
 
 @pytest.fixture

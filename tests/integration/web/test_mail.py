@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from tests.integration.alerts.test_alerts import Hooks
 from tests.integration.web.history import READERS, Open, total
 from tests.sql.helpers import Connection, connect
+from tests.support.hooks import Hooks
 from tests.support.waiting import until
 from vital_tracking.errors import StoreDenied
 from vital_tracking.queries.report_schedules import OwnersStore, schedule_report
@@ -28,13 +28,6 @@ from vital_tracking.web.mail.sending import Channels, Mailer, send_due
 
 URL = "https://spend.example.com/vital"
 ASKED = (("days", "20"), ("measure", "total_cost"), ("by", "user"), ("then", "model"))
-
-
-@pytest.fixture
-def hooks() -> Iterator[Hooks]:
-    server = Hooks()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import SecretStr
 
-from tests.integration.alerts.test_alerts import Hooks
 from tests.integration.stores.test_supabase_access import empty
 from tests.integration.web.test_mail import rows_of
 from tests.sql.helpers import ADMIN, ALICE, STRANGER, a_call, connect, record
+from tests.support.hooks import Hooks
 from tests.support.supabase_lite import SupabaseLite
 from vital_tracking.queries.report_schedules import schedule_report
 from vital_tracking.queries.saved_reports import saved_reports
@@ -24,13 +23,6 @@ from vital_tracking.web.mail.sending import Channels, send_due
 pytestmark = pytest.mark.timeout(300)
 
 ASKED = (("days", "2"), ("measure", "calls"), ("by", "user"), ("variants", "prompt_version"))
-
-
-@pytest.fixture
-def hooks() -> Iterator[Hooks]:
-    server = Hooks()
-    yield server
-    server.close()
 
 
 def test_each_report_is_its_owners_over_the_api_too(lite: SupabaseLite, hooks: Hooks) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.alerts.test_alerts import Hooks
 from tests.integration.web.history import READERS, total
 from tests.integration.web.test_mail import URL, made_due, rows_of, saved
 from tests.sql.helpers import ADMIN, a_call, connect, record
+from tests.support.hooks import Hooks
 from vital_tracking.queries.cache_hits import cache_falls
 from vital_tracking.queries.report_schedules import schedule_report
 from vital_tracking.stores.postgres import PostgresStore
@@ -25,13 +25,6 @@ from vital_tracking.web.mail.summary import summary_document
 
 NOTHING = dict.fromkeys(("input_cost", "output_cost", "total_cost"), "0")
 """What an answer from a cache costs."""
-
-
-@pytest.fixture
-def hooks() -> Iterator[Hooks]:
-    server = Hooks()
-    yield server
-    server.close()
 
 
 @pytest.fixture
