@@ -175,6 +175,10 @@ def test_a_cost_has_the_price_that_was_in_force_when_it_arose(db: Connection) ->
     costs = db.execute("select cost_usd from tenant_cost_events where resource is null order by id").fetchall()
     assert [row["cost_usd"] for row in costs] == [Decimal("0.23"), Decimal(10)]
     assert price("0.5", "2026-01-01T00:00:00Z", resource="vault") == own
+    audited = db.execute("select operation, changes -> 'unit_price' as price from admin_audit order by id").fetchall()
+    assert [tuple(line.values()) for line in audited] == [("insert", [None, "1"]), ("insert", [None, "0.5"])]
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="A price names its unit_price"), db.transaction():
+        db.execute("""select add_resource_price_v1('{"cost_type": "other", "unit_price": 1}')""")
     with pytest.raises(psycopg.errors.UniqueViolation, match=r"There is another price of vault from"):
         price("0.6", "2026-01-01T00:00:00Z", resource="vault")
 
