@@ -58,8 +58,8 @@ def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False
     elif isinstance(item, CallRecord):
         kind, key = RecordKind.RECORD, id_bytes(item.id)
         payload, short = _packed(pack_record, dated(item, skew_s), short)
-    elif isinstance(item, PlatformRecord):
-        kind, key, payload = item
+    elif isinstance(item, PlatformRecord):  # small as it is
+        return LogRecord(*item), False
     else:
         kind = RecordKind.RUN_BEGUN if item.status == "running" else RecordKind.RUN
         return LogRecord(kind, id_bytes(item.id), pack_run(item)), False

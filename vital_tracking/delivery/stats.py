@@ -20,11 +20,11 @@ class Delivered:
     duplicate: int
     """Rows of calls that the store already had, such as those whose first acknowledgement was lost."""
     rejected: int
-    """Rows of calls and service runs that were refused for what they hold, and set aside: `vital-tracking spool rejected`."""
+    """Rows of any kind that were refused for what they hold, and set aside: `vital-tracking spool rejected`."""
     dropped: int
-    """Calls and service runs that were lost before they were sent."""
+    """Calls, service runs, events, costs and executions that were lost before they were sent."""
     waiting: int
-    """Calls and states of service runs that are neither stored nor set aside at this moment."""
+    """Calls, states of service runs, events, costs and executions that are neither stored nor set aside at this moment."""
     spooled: int
     """How many of the waiting are on disk: the next process sends them if this one ends."""
     complete: bool
@@ -43,11 +43,11 @@ class Stats:
     duplicate: int = 0
     """Rows of calls that the store already had."""
     rejected: int = 0
-    """Rows of calls and service runs that were refused for what they hold, and set aside: `vital-tracking spool rejected`."""
+    """Rows of any kind that were refused for what they hold, and set aside: `vital-tracking spool rejected`."""
     dropped: int = 0
-    """Calls and service runs that were lost before they were sent; the log says why."""
+    """Calls, service runs, events, costs and executions that were lost before they were sent; the log says why."""
     waiting: int = 0
-    """Calls and states of service runs that are neither stored nor set aside, in memory and on disk."""
+    """Calls, states of service runs, events, costs and executions that wait to be stored, in memory and on disk."""
     spooled: int = 0
     """How many of the waiting are on disk."""
     spool_bytes: int = 0
@@ -59,7 +59,7 @@ class Stats:
     shortened: int = 0
     """Calls kept without their metadata and tags, as the spool or the memory was nearly full, or as they were too long."""
     merged: int = 0
-    """Calls of which only the money was kept, in sums, as neither disk nor memory had room."""
+    """Calls and costs of which only the money was kept, in sums, as neither disk nor memory had room."""
     damaged: int = 0
     """Stretches of spool files that could not be read, those of dead processes included."""
     in_flight: int = 0

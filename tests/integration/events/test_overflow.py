@@ -45,3 +45,12 @@ def test_money_and_quantities_are_kept_where_there_is_no_room(
     ]
     assert len(rows("select id from tenant_cost_events")) <= 5
     assert rows("select * from platform_events") == []
+
+
+def test_what_is_small_is_not_counted_as_shortened(make_tracker: Callable[..., VitalTracker]) -> None:
+    """If this failed, an admin would look for details that nobody has left out."""
+    tracker = make_tracker(spool=False, background=False, queue_bytes=4000)
+    for _ in range(20):
+        tracker.track_event("page_view")
+    assert tracker.stats().waiting > 4
+    assert tracker.stats().shortened == 0
