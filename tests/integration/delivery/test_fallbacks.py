@@ -18,6 +18,7 @@ from tests.integration.helpers import Rows, record
 from tests.support.stores import WatchedStore
 from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
+from vital_tracking.calls.live import LiveCall
 from vital_tracking.delivery import encoding, exporter
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.langchain.fake import FakeUsageModel
@@ -104,6 +105,20 @@ def test_a_call_whose_record_cannot_be_made_in_full_is_stored_in_its_shortest_fo
     for _ in range(2):
         model.invoke("Hi", {"callbacks": [tracker.handler], "metadata": metadata})
     [short] = is_whole(tracker, rows, 2)
+    assert short["metadata"]["notes"] == ["shortened"]
+
+
+def test_a_call_in_memory_of_which_no_facts_can_be_taken_is_stored_in_its_shortest_form(
+    make_tracker: Callable[..., VitalTracker], rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a spool a call waits as it is, and its facts are taken in the thread that delivers it."""
+    monkeypatch.setattr(LiveCall, "observed", breaks(LiveCall.observed))
+    tracker = make_tracker(spool=False, budgets=False)
+    model = FakeUsageModel(responses=["Well."], input_tokens=10, output_tokens=1)
+    for _ in range(3):
+        metadata = {"vital_user_id": "u-1", "vital_metadata": {"department": "d"}}
+        model.invoke("Hi", {"callbacks": [tracker.handler], "metadata": metadata})
+    [short] = is_whole(tracker, rows, 3)
     assert short["metadata"]["notes"] == ["shortened"]
 
 
