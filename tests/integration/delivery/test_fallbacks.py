@@ -122,6 +122,21 @@ def test_a_call_in_memory_of_which_no_facts_can_be_taken_is_stored_in_its_shorte
     assert short["metadata"]["notes"] == ["shortened"]
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_store_that_fails_in_a_way_nobody_foresaw_is_asked_again(
+    times: int, tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = breaks(tracker.store.call, times)
+    call = tracker.store.call
+
+    def answers(function: str, /, **arguments: Any) -> Any:
+        return (recorded if function == "record_calls_v1" else call)(function, **arguments)
+
+    monkeypatch.setattr(tracker.store, "call", answers)
+    make(tracker)
+    assert is_whole(tracker, rows, 3) == []
+
+
 def test_a_frame_that_cannot_be_read_is_set_aside_and_its_neighbours_are_stored(
     tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
