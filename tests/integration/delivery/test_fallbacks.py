@@ -137,6 +137,39 @@ def test_a_store_that_fails_in_a_way_nobody_foresaw_is_asked_again(
     assert is_whole(tracker, rows, 3) == []
 
 
+def test_a_run_that_cannot_be_encoded_costs_no_call(
+    tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "run_row", breaks(exporter.run_row))
+    for _ in range(2):
+        with tracker.workflow("intake", user_id="u-1"):
+            make(tracker, 2)
+    assert is_whole(tracker, rows, 4) == []
+    assert [run["status"] for run in rows("select status from service_runs")] == ["ok"]
+
+
+def test_what_an_exporter_cannot_encode_at_all_is_halved_to_the_one_at_fault(
+    tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch whose encoding raises is delivered but for the item that makes it raise, which is set aside with its money."""
+    encode = exporter.StoreExporter.encode
+    bad: set[bytes] = set()
+
+    def fails(self: exporter.StoreExporter, items: Any) -> Any:
+        bad.update(item.id for item in items[1:2] if not bad)
+        if bad.intersection(item.id for item in items):
+            raise ZeroDivisionError("ours")
+        return encode(self, items)
+
+    monkeypatch.setattr(exporter.StoreExporter, "encode", fails)
+    make(tracker, 5)
+    delivered = tracker.flush(60)
+    assert (delivered.complete, delivered.inserted, delivered.rejected) == (True, 4, 1)
+    folder = tracker._recorder.folder
+    assert folder is not None
+    assert "gpt-4o-mini" in (folder / "rejected.jsonl").read_text()
+
+
 def test_a_frame_that_cannot_be_read_is_set_aside_and_its_neighbours_are_stored(
     tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
