@@ -427,6 +427,13 @@ def rate_of_own(reader: Reader) -> Iterable[Any]:
     return {100 if reader.own | reader.administered else None}
 
 
+def tenants(reader: Reader) -> Iterable[Any]:
+    """The organizations of which somebody sees anything, with how many users who did anything they see."""
+    seen = {OWNERS[number] for number in reader.own | reader.administered}
+    names = {name for _, name in seen if name} | {name for name, _ in reader.members}
+    return {(name, len({user for user, of in seen if of == name})) for name in names}
+
+
 def if_admin_of_acme(reader: Reader) -> Iterable[Any] | None:
     """Whoever asks what an organization costs and is no admin of it is refused."""
     return {1, 2, 7} if 1 in reader.administered else None
@@ -598,6 +605,24 @@ QUESTIONS = [
     ),
     Question("get_dashboard_stats", parts_of_days, lambda r: parts_of(own_and_administered(r)), {"p_project_id": None}),
     Question("get_tenant_cost", lambda answer, _: calls_in(answer), _of_acme, lately_named("tenant_id", "acme")),
+    Question(
+        "tenant_health", lambda rows, _: {(row["organization_id"], row["active_users"]) for row in rows}, tenants, {}
+    ),
+    Question(
+        "tenant_health_v1",
+        lambda answer, _: {(row["organization_id"], row["active_users"]) for row in answer["rows"]},
+        lambda reader: {one for one in tenants(reader) if one[0] == "acme"},
+        {"organization": "acme", "weeks": 2},
+    ),
+    *(
+        Question(
+            name,
+            lambda answer, _: {answer is not None},
+            lambda reader: {any(name == "acme" for name, _ in tenants(reader))},
+            {"tenant_id": "acme"},
+        )
+        for name in ("get_tenant_engagement", "calculate_tenant_health")
+    ),
     Question(
         "get_agent_success_rate",
         lambda answer, _: {answer and float(answer)},

@@ -145,6 +145,7 @@ SAMPLES = {
     "user_id": f"'{ALICE}'",
     "users": f"array['{ALICE}']",
     "weekday": "5",
+    "weeks": "4",
     "whom": "'u-1'",
     "workflow_id": "'intake'",
 }

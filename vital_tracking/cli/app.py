@@ -33,6 +33,10 @@ COMMANDS: Final = {
         "runs:run",
         "Show a service run as it was: the runs in it, their steps, nodes and attempts, seats of panels, and every call.",
     ),
+    "health": (
+        "health:health",
+        "Show how tenants fare, from 0 to 100, with trend and reasons.",
+    ),
     "why": (
         "budgets.why:why",
         "Say why calls were blocked: which budget, what was spent and held at that moment, and the command that mends it.",

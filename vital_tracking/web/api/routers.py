@@ -13,11 +13,12 @@ from vital_tracking.web.api import (
     members,
     prices,
     runs,
+    tenants,
     usage,
 )
 
 ROUTERS: Final = tuple(
     resource.routes
-    for resource in (usage, calls, runs, explore, budgets, alerts, forecast, anomalies, prices, members, audit)
+    for resource in (usage, calls, runs, explore, budgets, alerts, forecast, anomalies, prices, members, audit, tenants)
 )
 """The routes of all resources; one adds its module here."""

@@ -16,12 +16,14 @@ from vital_tracking.web.pages import (
     routes,
     saved,
     status,
+    tenants,
     tools,
     user,
 )
 
 _PAGES: Final = (
-    routes, user, agents, forget, saved, budgets, budget, alerts, forecast, anomalies, prices, organization, audit, status, tools,
+    routes, user, agents, forget, saved, budgets, budget, alerts, forecast, anomalies, prices, organization, audit,
+    status, tenants, tools,
 )  # fmt: skip
 ROUTERS: Final = tuple(pages.routes for pages in _PAGES)
 """The routes of all pages; a module of pages adds itself here."""
