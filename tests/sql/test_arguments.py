@@ -64,6 +64,7 @@ SAMPLES = {
     "after_created_at": "now() - interval '3 days'",
     "after_id": "'80000000-0000-7000-8000-000000000000'",
     "agent": "'cardio'",
+    "amount": "'1'",
     "agent_id": "'cardio'",
     "agent_tier": "'tier_1'",
     "arguments": "'{}'",
@@ -139,7 +140,6 @@ SAMPLES = {
     "taken": "'[1]'",
     "tenant_id": "'acme'",
     "timezone": "'UTC'",
-    "total_cost": "'1'",
     "turns": "'[]'",
     "until": "now()",
     "user_id": f"'{ALICE}'",
@@ -156,6 +156,8 @@ SAMPLES_OF = {
     ("add_resource_price_v1", "price"): """'{"cost_type": "compute", "unit_price": "0.5"}'""",
     ("names_v1", "organizations"): "array['acme']",
     ("ask_for_report_v1", "asks"): "'my_memberships'",
+    ("archive_month_v1", "ids"): "'1'",
+    **{(name, "table_name"): "'token_usage_logs'" for name in ("archive_month_v1", "months_v1", "row_totals_v1")},
     **{
         (function, "report"): "(select min(id) from saved_reports)"
         for function in (

@@ -115,7 +115,6 @@ EXECUTABLE = {
             "public.audit_budgets_v1",
             "public.audit_usage_v1",
             "public.backfill_usage_v1",
-            "public.call_totals_v1",
             "public.calls_to_price_v1",
             "public.check_budget_v1",
             "public.claim_alerts_v1",
@@ -133,6 +132,7 @@ EXECUTABLE = {
             "public.model_prices_v1",
             "public.months_v1",
             "public.retention_plan_v1",
+            "public.row_totals_v1",
             "public.note_access_v1",
             "public.queue_backfill_v1",
             "public.record_calls_v1",
@@ -261,6 +261,7 @@ EXECUTABLE = {
             "vital_private.is_time_out",
             "vital_private.kept_for",
             "vital_private.kept_from",
+            "vital_private.summed_rows_kept_since",
             "vital_private.retention_is_scheduled",
             "vital_private.latencies_of",
             "vital_private.latency_bucket",
@@ -530,7 +531,7 @@ WRITES = (
     "update usage_aggregations_hourly_totals set total_cost = 0",
     "delete from usage_aggregations_daily_users",
     "insert into usage_aggregations_daily_agents (day) values ('2026-01-01')",
-    "update vital_private.usage_state set rows_kept_since = 'infinity'",
+    "update vital_private.monthly_tables set rows_kept_since = 'infinity'",
 )
 # What only users may not.
 WRITES_OF_THE_SERVICE_ROLE = (
