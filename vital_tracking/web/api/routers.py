@@ -8,6 +8,8 @@ from vital_tracking.web.api import (
     audit,
     budgets,
     calls,
+    costs,
+    events,
     explore,
     forecast,
     members,
@@ -18,6 +20,20 @@ from vital_tracking.web.api import (
 
 ROUTERS: Final = tuple(
     resource.routes
-    for resource in (usage, calls, runs, explore, budgets, alerts, forecast, anomalies, prices, members, audit)
+    for resource in (
+        usage,
+        calls,
+        runs,
+        explore,
+        events,
+        costs,
+        budgets,
+        alerts,
+        forecast,
+        anomalies,
+        prices,
+        members,
+        audit,
+    )
 )
 """The routes of all resources; one adds its module here."""
