@@ -363,6 +363,7 @@ CHANGES: Final[Mapping[tuple[str, str], Changing]] = {
         lambda who: {"data": {"name": f"new-{who}", "query": "by=model"}}, 303, (), SIGNED_IN
     ),
     ("POST", "/explore/forget"): Changing(lambda who: {"data": {"name": who}}, 303, (), SIGNED_IN),
+    ("POST", "/explore/schedule"): Changing(lambda who: {"data": {"name": who, "channel": "alerts"}}, may=()),
     ("POST", "/api/v1/budgets/preview"): Changing(
         lambda _: {"json": {"entity_type": "user", "daily_limit": "5"}}, 200, (), SIGNED_IN, False
     ),
