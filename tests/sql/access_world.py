@@ -700,6 +700,33 @@ QUESTIONS = [
         )
     ),
     Question("invoice_v1", cost(), if_admin_of_acme, lately(organization="acme")),
+    # Events and other costs: their rows and sums, from each of the tables that may answer.
+    Question("platform_rows_v1", numbered("event_name"), own_and_administered, {"what": "events"}),
+    Question(
+        "platform_rows_v1", numbered("service"), _of_acme, {"what": "costs", "filters": '{"organization": "acme"}'}
+    ),
+    *(
+        Question(
+            "platform_explore_v1",
+            lambda answer, _, name=name: {int(row[name][2:]) for row in answer["rows"]},
+            seen,
+            asked,
+        )
+        for name, seen, asked in (
+            ("event", own_and_administered, this_day(what="events", dimensions=["event"])),
+            ("session", own_and_administered, this_day(what="events", dimensions=["session"])),
+            ("event", own_and_administered, lately(what="events", dimensions=["event", "source"])),
+            ("service", own_and_administered, lately(what="costs", dimensions=["service"])),
+            ("service", own_and_administered, this_day(what="costs", dimensions=["service", "hour"])),
+            ("service", _of_acme, lately(what="costs", dimensions=["service"], filters='{"organization": "acme"}')),
+        )
+    ),
+    Question(
+        "resource_prices_in_force_v1",
+        column("cost_type"),
+        for_admins("storage", "bandwidth", "search", "tts", "stt"),
+        {},
+    ),
     # The same as the library, the command line and the pages ask.
     Question(
         "anomalies_v1",

@@ -135,6 +135,8 @@ SAMPLES = {
     "since": "now() - interval '40 days'",
     "start_time": "now() - interval '40 days'",
     "solution_id": "'plan'",
+    "subject": f"'{ALICE}'",
+    "instant": "now()",
     "table_name": "'cost_alerts'",
     "keep": "'1 year'",
     "taken": "'[1]'",
@@ -153,6 +155,9 @@ SAMPLES = {
 # Where an argument of that name is of another type.
 SAMPLES_OF = {
     ("usage_by_v1", "by"): "array['model']",
+    ("platform_explore_v1", "dimensions"): "'{day}'",
+    ("platform_explore_v1", "what"): "'costs'",
+    ("platform_rows_v1", "what"): "'events'",
     ("add_resource_price_v1", "price"): """'{"cost_type": "compute", "unit_price": "0.5"}'""",
     ("names_v1", "organizations"): "array['acme']",
     ("ask_for_report_v1", "asks"): "'my_memberships'",

@@ -8,6 +8,8 @@ from vital_tracking.web.api import (
     audit,
     budgets,
     calls,
+    costs,
+    events,
     explore,
     forecast,
     members,
@@ -19,6 +21,21 @@ from vital_tracking.web.api import (
 
 ROUTERS: Final = tuple(
     resource.routes
-    for resource in (usage, calls, runs, explore, budgets, alerts, forecast, anomalies, prices, members, audit, tenants)
+    for resource in (
+        usage,
+        calls,
+        runs,
+        explore,
+        events,
+        costs,
+        budgets,
+        alerts,
+        forecast,
+        anomalies,
+        prices,
+        members,
+        audit,
+        tenants,
+    )
 )
 """The routes of all resources; one adds its module here."""
