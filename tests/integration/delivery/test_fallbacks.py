@@ -22,6 +22,7 @@ from vital_tracking.calls.live import LiveCall
 from vital_tracking.delivery import encoding, exporter
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.langchain.fake import FakeUsageModel
+from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.spool.disk_writer import SpoolWriter
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -180,6 +181,19 @@ def test_a_frame_that_cannot_be_read_is_set_aside_and_its_neighbours_are_stored(
     folder = tracker._recorder.folder
     assert folder is not None
     assert "gpt-4o-mini" in (folder / "rejected.jsonl").read_text()
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_fault_before_a_batch_is_sent_holds_up_no_call(
+    background: bool, make_tracker: Callable[..., VitalTracker], rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a thread of ours the caller's own `flush` would raise."""
+    tracker = make_tracker(background=background)
+    tracker._recorder.on_tick.insert(0, breaks(lambda: None, times=2))
+    monkeypatch.setattr(Spool, "read", breaks(Spool.read))
+    make(tracker)
+    assert tracker.flush(60).complete
+    assert len(rows()) == 3
 
 
 def test_ctrl_c_while_flush_waits_loses_nothing(database_url: str, spool_dir: Any, rows: Rows) -> None:
