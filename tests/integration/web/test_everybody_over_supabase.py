@@ -119,6 +119,8 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/alerts": shows("user"),
     "/anomalies": shows("user"),
     "/forecast": shows("sum"),
+    "/events": shows("event", "user", "session"),
+    "/costs": shows("cost", "sum"),
     "/organization": shows("organization"),
     "/audit": shows(),
     "/status": shows("organization"),

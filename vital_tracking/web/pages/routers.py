@@ -9,6 +9,8 @@ from vital_tracking.web.pages import (
     audit,
     budget,
     budgets,
+    costs,
+    events,
     forecast,
     forget,
     organization,
@@ -21,7 +23,8 @@ from vital_tracking.web.pages import (
 )
 
 _PAGES: Final = (
-    routes, user, agents, forget, saved, budgets, budget, alerts, forecast, anomalies, prices, organization, audit, status, tools,
+    routes, user, agents, forget, saved, budgets, budget, alerts, forecast, anomalies, prices, events, costs, organization, audit,
+    status, tools,
 )  # fmt: skip
 ROUTERS: Final = tuple(pages.routes for pages in _PAGES)
 """The routes of all pages; a module of pages adds itself here."""
