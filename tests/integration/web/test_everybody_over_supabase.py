@@ -122,6 +122,8 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/anomalies": shows("user"),
     "/forecast": shows("sum"),
     "/health": shows("organization"),
+    "/events": shows("event", "user", "session"),
+    "/costs": shows("cost", "sum"),
     "/organization": shows("organization"),
     "/audit": shows(),
     "/status": shows("organization"),
