@@ -65,7 +65,10 @@ READABLE = {
     "public.platform_events": {"authenticated", "service_role"},
     "public.platform_events_5min": {"authenticated", "service_role"},
     "public.platform_events_daily_sessions": {"authenticated", "service_role"},
+    "public.plans": {"authenticated", "service_role"},
+    "public.quota_status": {"authenticated", "service_role"},
     "public.resource_prices": {"authenticated", "service_role"},
+    "public.subscriptions": {"authenticated", "service_role"},
     "public.tenant_cost_events": {"authenticated", "service_role"},
     "public.tenant_costs_5min": {"authenticated", "service_role"},
     "public.tenant_costs_daily": {"authenticated", "service_role"},
@@ -98,6 +101,8 @@ READABLE = {
 MANAGED = {
     "public.budget_limits": {"insert", "update", "delete"},
     "public.organization_members": {"insert", "update", "delete"},
+    "public.plans": {"insert", "update", "delete"},
+    "public.subscriptions": {"insert", "update", "delete"},
     "public.retention_policies": {"update"},
 }
 
@@ -220,7 +225,16 @@ EXECUTABLE = {
             "public.run_ids_v1",
             "public.run_tree_v1",
             "public.runs_v1",
+            "public.claim_plan_v1",
+            "public.end_subscription_v1",
+            "public.plans_v1",
+            "public.quota_status_v1",
+            "public.quotas_v1",
             "public.set_budget_v1",
+            "public.set_plan_v1",
+            "public.set_subscription_v1",
+            "public.set_subscriptions_v1",
+            "public.subscriptions_v1",
             "public.top_usage",
             "public.usage_anomalies",
             "public.usage_by_v1",
@@ -271,7 +285,19 @@ EXECUTABLE = {
             "vital_private.latencies_of",
             "vital_private.latency_bucket",
             "vital_private.latency_of",
+            "vital_private.change_plan",
+            "vital_private.change_subscription",
+            "vital_private.change_subscriptions",
+            "vital_private.claim_plan",
+            "vital_private.close_subscription",
+            "vital_private.keeps",
             "vital_private.limit_for",
+            "vital_private.limits_for",
+            "vital_private.month_start",
+            "vital_private.percent_of",
+            "vital_private.plan_limit",
+            "vital_private.subscription_at",
+            "vital_private.subscription_json",
             "vital_private.limits_of",
             "vital_private.local_day",
             "vital_private.local_midnight",
@@ -579,6 +605,7 @@ def test_the_service_role_manages_members(anywhere: Connection) -> None:
 def test_the_service_role_manages_budgets(anywhere: Connection) -> None:
     """If this failed, budgets could be set with our command line only, and not from Supabase's own table editor."""
     with acting_as(anywhere, "service_role"):
+        anywhere.execute("delete from subscriptions")
         anywhere.execute("delete from budget_limits")
         anywhere.execute("insert into budget_limits (entity_type, daily_limit) values ('user', 5)")
         assert record(anywhere, a_cost(9))["inserted"] == 1
@@ -621,6 +648,7 @@ def test_nobody_calls_what_is_not_for_them(anywhere: Connection, role: str) -> N
 def test_the_service_role_can_do_its_work_through_functions(anywhere: Connection) -> None:
     """If this failed, the secret key of a project could not record anything."""
     with acting_as(anywhere, "service_role", {"role": "service_role"}):
+        anywhere.execute("delete from subscriptions")
         anywhere.execute("delete from budget_limits")
         assert record(anywhere, a_call(9))["inserted"] == 1
         assert record_runs(anywhere, a_run("r-9"))["inserted"] == 1

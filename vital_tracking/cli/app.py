@@ -74,6 +74,18 @@ COMMANDS: Final = {
     "retention": ("data.retention:app", "Retention: how long what is kept, and deleting what has had its time."),
     "prices": ("prices.command:app", "The team's own prices, over those of genai-prices."),
     "budgets": ("budgets.command:app", "Budgets: what may be spent, by whom, and what happens at the limit."),
+    "plans": (
+        "plans.command:app",
+        "Plans: how many calls and tokens a month a subscriber may use, and what that costs.",
+    ),
+    "subscriptions": (
+        "plans.subscriptions:app",
+        "Subscriptions: who is on which plan, since when, and whether its quota is watched or enforced.",
+    ),
+    "quotas": (
+        "plans.quotas:quotas",
+        "Show how much of their quotas the subscribers of each plan have used in their month, or each subscriber.",
+    ),
     "members": ("members:app", "Members of organizations: who sees what of it, and who may change that."),
     "alerts": ("budgets.alerts:app", "Alerts: thresholds of budgets that were crossed."),
     "reports": (
