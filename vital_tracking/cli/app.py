@@ -56,6 +56,10 @@ COMMANDS: Final = {
         "Fill the sums that reports are made of from the calls, day by day, the newest day first.",
     ),
     "export": ("data.export:export", "Write calls, or sums of them, to a CSV or Parquet file."),
+    "import": (
+        "imports.command:app",
+        "What others saw: access logs, and calls through LiteLLM. Each line, each call once, however often it is imported.",
+    ),
     "archive": (
         "data.archive:archive",
         "Write old months of calls to Parquet files, one a month: token_usage_logs_2026_07.parquet.",
