@@ -41,6 +41,7 @@ MEANING = {
 SAMPLES = {
     "actor": "'u-1'",
     "again": "true",
+    "allocation": """'{"month": "2026-01", "amount": "10", "organizations": ["acme"]}'""",
     "costs": "'[]'",
     "events": "'[]'",
     "executions": "'[]'",

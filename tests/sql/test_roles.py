@@ -140,6 +140,8 @@ EXECUTABLE = {
             "public.queue_backfill_v1",
             "public.record_calls_v1",
             "public.add_resource_price_v1",
+            "public.allocate_cost_v1",
+            "public.resource_prices_v1",
             "public.record_costs_v1",
             "public.record_events_v1",
             "public.record_executions_v1",
