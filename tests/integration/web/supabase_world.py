@@ -16,6 +16,7 @@ from typing import Any, Final
 import httpx
 
 from tests.sql.helpers import Connection, a_call, an_end, call, call_id, record, record_runs, set_budget
+from tests.sql.platform_rows import a_cost, an_event, send
 from tests.support.supabase_lite import SupabaseLite
 
 PASSWORD: Final = "secret-word-7391"
@@ -208,6 +209,12 @@ def make_world(connection: Connection, people: dict[str, Person]) -> World:
     assert record_runs(connection, *(_run(plant, people, now) for plant in CALLS))["inserted"] == len(CALLS)
     calls = [one for plant in CALLS for one in _calls(plant, people, now)]
     assert record(connection, *calls)["inserted"] == len(calls)
+    for number, plant in enumerate(CALLS, 700):
+        whose = {"user_id": _whose(plant, people)["user_id"], "organization_id": CALLS[plant][1], "occurred_at": now}
+        named = f"session-{plant}"
+        send(connection, "platform_events", an_event(number, **whose, event_name=f"event-{plant}", session_id=named))
+        other = a_cost(number, **whose, cost_type="compute", service=f"cost-{plant}")  # which has no price
+        send(connection, "tenant_cost_events", other)
     call(connection, "refresh_analytics")
     return World(people, budgets)
 

@@ -8,16 +8,34 @@ from vital_tracking.web.api import (
     audit,
     budgets,
     calls,
+    costs,
+    events,
     explore,
     forecast,
     members,
     prices,
     runs,
+    tenants,
     usage,
 )
 
 ROUTERS: Final = tuple(
     resource.routes
-    for resource in (usage, calls, runs, explore, budgets, alerts, forecast, anomalies, prices, members, audit)
+    for resource in (
+        usage,
+        calls,
+        runs,
+        explore,
+        events,
+        costs,
+        budgets,
+        alerts,
+        forecast,
+        anomalies,
+        prices,
+        members,
+        audit,
+        tenants,
+    )
 )
 """The routes of all resources; one adds its module here."""

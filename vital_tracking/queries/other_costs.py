@@ -1,0 +1,116 @@
+"""Costs that are no calls to models: the newest ones, what they come to, the prices in force, and their part of the bill.
+
+Amounts are US dollars as Decimal with all their digits. Costs without a price are in no amount, and counted beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from typing_extensions import TypedDict
+
+from vital_tracking.core.cost import MONEY, ZERO
+from vital_tracking.queries.answers import Amount, answer_type, typed
+from vital_tracking.queries.explore import Explored, Filters, Period
+from vital_tracking.queries.paging import every_row
+from vital_tracking.queries.platform import PlatformFilters, explore_platform, page_of_rows, place_of_row
+from vital_tracking.stores import Store
+
+OF_BOTH: Final = ("organization", "user")
+"""What calls and other costs are both filtered by. A bill that is filtered by anything else is of calls alone."""
+
+
+@answer_type
+class OtherCost(TypedDict):
+    """A cost: so much (`quantity`) of a `unit` of a `resource`, at `unit_price`; `cost_usd` None where no price is known."""
+
+    id: UUID
+    occurred_at: datetime
+    organization_id: str | None
+    user_id: str | None
+    cost_type: str
+    service: str | None
+    resource: str | None
+    quantity: Amount
+    unit: str | None
+    unit_price: Amount | None
+    cost_usd: Amount | None
+    priced: bool
+    price_version: str | None
+    metadata: dict[str, Any]
+
+
+COST_COLUMNS: Final = tuple(OtherCost.__annotations__)
+
+
+def other_costs(
+    store: Store, filters: PlatformFilters | None = None, *, limit: int = 100, after: str | None = None
+) -> list[OtherCost]:
+    """The newest costs that the filters let pass, at most `limit` (10,000 at once).
+
+    The next page begins `after` the `place_of_row` of the last one. Raises StoreError; ValueError where `after` is no place.
+    """
+    return typed(list[OtherCost], page_of_rows(store, "costs", filters, limit, after))
+
+
+def every_other_cost(
+    store: Store, filters: PlatformFilters | None = None, *, at_once: int = 1000
+) -> Iterator[OtherCost]:
+    """All costs that the filters let pass, the newest first, in the memory of `at_once` of them. Raises StoreError."""
+    return every_row(lambda after: other_costs(store, filters, limit=at_once, after=after), place_of_row, at_once)
+
+
+def explore_costs(
+    store: Store, period: Period, *, by: Sequence[str] = (), filters: Filters | None = None, rows: int = 1000
+) -> Explored:
+    """What the costs of a period come to by some of COST_DIMENSIONS, or by hour, day, week or month. Raises StoreError."""
+    return explore_platform(store, "costs", period, by=by, filters=filters, rows=rows)
+
+
+@answer_type
+class ResourcePrice(TypedDict):
+    """US dollars a unit of a kind of cost from a moment on; `resource` None: of any that has no price of its own."""
+
+    id: int
+    cost_type: str
+    resource: str | None
+    unit: str
+    unit_price: Amount
+    valid_from: datetime
+    note: str | None
+
+
+def prices_in_force(store: Store, moment: datetime | None = None) -> list[ResourcePrice]:
+    """The prices of what is no call that are in force at a moment, now by default; for admins. Raises StoreError."""
+    at = {} if moment is None else {"instant": moment}
+    return typed(list[ResourcePrice], store.call("resource_prices_in_force_v1", **at))
+
+
+class OtherPart(TypedDict):
+    """What a kind of other cost comes to: US dollars of what has a price, rows, those without one, and counted calls."""
+
+    cost: Amount
+    costs: int
+    unpriced_costs: int
+    calls: int
+
+
+def other_parts(store: Store, period: Period, filters: Filters | None = None) -> Mapping[str, OtherPart] | None:
+    """Other costs of a period by their type, for the bill of which they are part; None where filters are of calls alone.
+
+    `calls` counts what is billed by the call, such as searches. Raises StoreError.
+    """
+    if set(filters or {}) - set(OF_BOTH):
+        return None
+    found: dict[str, OtherPart] = {}
+    for row in explore_costs(store, period, by=("cost_type", "unit"), filters=filters, rows=10_000).rows:
+        part = found.setdefault(row["cost_type"], OtherPart(cost=ZERO, costs=0, unpriced_costs=0, calls=0))
+        part["cost"] = MONEY.add(part["cost"], row["cost_usd"] or ZERO)
+        part["costs"] += row["costs"]
+        part["unpriced_costs"] += row["unpriced_costs"]
+        if row["unit"] == "call" and row["quantity"] is not None:
+            part["calls"] += int(row["quantity"])
+    return dict(sorted(found.items(), key=lambda one: (-one[1]["cost"], one[0])))
