@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from vital_tracking.events.addresses import address_hash
+from vital_tracking.core.addresses import address_hash
 from vital_tracking.imports.access_log import BadLine, LogFormat, Request, parser
 from vital_tracking.imports.identity import line_ids
 from vital_tracking.imports.log_text import LONGEST_LINE, TooLong

@@ -12,8 +12,8 @@ from vital_tracking.cli.render.console import as_json, bar, console, say
 from vital_tracking.cli.render.options import named, words
 from vital_tracking.cli.render.session import Json, opened
 from vital_tracking.cli.render.times import month as month_of
+from vital_tracking.core.platform import CostType
 from vital_tracking.core.sanitize import finite
-from vital_tracking.events.recording import CostType
 from vital_tracking.imports.allocation import RULES, Rule, Share, allocate
 from vital_tracking.queries.csv import plain
 from vital_tracking.queries.words import counted, usd

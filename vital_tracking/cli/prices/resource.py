@@ -12,8 +12,8 @@ from vital_tracking.cli.render.console import as_json, console, say
 from vital_tracking.cli.render.options import named, words
 from vital_tracking.cli.render.session import Json, opened
 from vital_tracking.cli.render.times import moment
+from vital_tracking.core.platform import CostType
 from vital_tracking.core.rates import amount
-from vital_tracking.events.recording import CostType
 from vital_tracking.queries.csv import plain
 from vital_tracking.queries.prices import FIRST_CALL
 from vital_tracking.queries.resource_prices import add_resource_price, reprice_costs, resource_prices
