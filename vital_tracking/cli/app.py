@@ -60,6 +60,10 @@ COMMANDS: Final = {
         "imports.allocate:allocate_command",
         "Allocate a month's invoice to organizations, to the last digit. Running it again replaces what it made before.",
     ),
+    "meter": (
+        "imports.meter:meter",
+        "Measure databases and folders, and record what their storage has cost since the last time, in gigabyte-months.",
+    ),
     "import": (
         "imports.command:app",
         "What others saw: access logs, and calls through LiteLLM. Each line, each call once, however often it is imported.",
