@@ -41,6 +41,7 @@ MEANING = {
 SAMPLES = {
     "actor": "'u-1'",
     "again": "true",
+    "allocation": """'{"month": "2026-01", "amount": "10", "organizations": ["acme"]}'""",
     "costs": "'[]'",
     "events": "'[]'",
     "executions": "'[]'",
@@ -131,6 +132,8 @@ SAMPLES = {
     "prices": "'[]'",
     "problem": "'HTTP 500'",
     "project_id": "'acme'",
+    "reading": """'{"source": "http://proxy/metrics", "series": {"gpt-4o": {"requests": "1"}}}'""",
+    "readings": """'[{"resource": "disk", "bytes": 1}]'""",
     "raise_": """'{"entity_type": "user", "entity_id": "u-1", "raise_by": "9"}'""",
     "report": "'models'",
     "retention": "true",
