@@ -79,7 +79,14 @@ SAMPLES = {
     "date": "current_date - 1",
     "day": "31",
     "days": "7",
+    "decision": "'watch'",
     "delivered": "true",
+    "finding": "(select max(id) from abuse_findings)",
+    "id": "1",
+    "mark": "1",
+    "rule": """'{"organization_id": "acme", "action": "watch"}'""",
+    "state": "'open'",
+    "why": "'It is known.'",
     "drop_rows": "false",
     "dimensions": "'{model}'",
     "measures": "'{calls}'",
@@ -153,6 +160,7 @@ SAMPLES = {
 # Where an argument of that name is of another type.
 SAMPLES_OF = {
     ("usage_by_v1", "by"): "array['model']",
+    ("decide_abuse_v1", "until"): "now() + interval '1 hour'",
     ("add_resource_price_v1", "price"): """'{"cost_type": "compute", "unit_price": "0.5"}'""",
     ("names_v1", "organizations"): "array['acme']",
     ("ask_for_report_v1", "asks"): "'my_memberships'",
