@@ -25,7 +25,7 @@ PARALLEL := -n auto --dist worksteal
 # read. All migrations are applied there for it.
 ON_POSTGRES_16 := tests/integration/stores/test_postgres.py $(foreach name,record partitions usage_aggregations retention \
   budget_windows budget_grants project_views usage_reports analytics anomalies,tests/sql/test_$(name).py)
-PROCESSES := tests/integration/spool tests/integration/delivery/test_process_life.py tests/integration/budgets/test_processes.py \
+PROCESSES := tests/integration/imports/test_killed.py tests/integration/spool tests/integration/delivery/test_process_life.py tests/integration/budgets/test_processes.py \
   tests/integration/langchain/test_handler_load.py
 PAGES := tests/integration/web tests/browser tests/acceptance/cli/test_dashboard.py
 

@@ -12,7 +12,7 @@ from benchmarks.reports_database import BIG_ORGANIZATION, BIG_USER
 SCHEMAS: Final = ["public", "analytics"]
 ORGANIZATION: Final = ("organization_id", "project_id", "tenant_id")
 MOMENT: Final = ("created_at", "timestamp", "started_at", "occurred_at", "starts_at", "refreshed_at")
-DAY: Final = ("day", "date", "hour_start")
+DAY: Final = ("day", "date", "hour_start", "bucket")
 # By what a page of calls filters them, and what it asks for.
 FILTERS: Final = {
     "user_id": BIG_USER,

@@ -22,10 +22,11 @@ create table public.budget_limits (
   enforce boolean not null default true,
   strict boolean not null default false,
   when_unavailable text not null default 'allow',
+  by_plan boolean not null default false,
   counting_since timestamptz not null default date_trunc('minute', now(), 'UTC'),
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  constraint budget_limits_one_an_action unique nulls not distinct (organization_id, entity_type, entity_id, metric, action)
+  constraint budget_limits_one_an_action unique nulls not distinct (organization_id, entity_type, entity_id, metric, action, by_plan)
 );
 
 comment on table public.budget_limits is 'Budgets: limits on what an organization, service, tier, user, session and the like may spend.';
@@ -41,6 +42,7 @@ comment on column public.budget_limits.timezone is 'IANA zone in which days and 
 comment on column public.budget_limits.enforce is 'False: nothing is stopped; what would have been is only noted.';
 comment on column public.budget_limits.strict is 'Hold one token a byte of the prompt, and ask that the answer be limited.';
 comment on column public.budget_limits.when_unavailable is 'What to do with a call when the database cannot be asked: allow or deny.';
+comment on column public.budget_limits.by_plan is 'True: it keeps the quotas of subscriptions, whose plans have the limits.';
 comment on column public.budget_limits.counting_since is 'When this budget began to count; the windows then running were filled from the calls.';
 
 -- Whoever records or admits calls holds this lock shared until the commit; a change of budgets holds it alone. So no call is recorded
@@ -108,7 +110,16 @@ begin
   elsif wanted.action is null or wanted.action <> all(actions) then
     problem := format('action %L is unknown.', wanted.action);
     fix := format('One of: %s.', array_to_string(actions, ', '));
-  elsif num_nonnulls(wanted.minute_limit, wanted.daily_limit, wanted.monthly_limit, wanted.total_limit) = 0 then
+  elsif wanted.by_plan and (
+    wanted.entity_type not in ('user', 'organization') or wanted.entity_id <> '*' or wanted.metric not in ('calls', 'tokens')
+    or wanted.action not in ('alert', 'block')
+    or num_nonnulls(wanted.minute_limit, wanted.daily_limit, wanted.monthly_limit, wanted.total_limit) > 0
+  ) then
+    problem := 'A budget that keeps quotas has no limits of its own.';
+    fix := 'Subscriptions make it; change the plan, or the subscription.';
+  elsif wanted.by_plan is not true
+    and num_nonnulls(wanted.minute_limit, wanted.daily_limit, wanted.monthly_limit, wanted.total_limit) = 0
+  then
     problem := 'A budget needs a limit.';
     fix := 'Set minute_limit, daily_limit, monthly_limit or total_limit.';
   elsif exists (
@@ -223,7 +234,7 @@ as $$
     'total_limit', budget.total_limit::text, 'action', budget.action, 'alert_thresholds', budget.alert_thresholds::text[],
     'throttle_interval_s', (extract(epoch from budget.throttle_interval))::text, 'downgrade_to', budget.downgrade_to,
     'timezone', budget.timezone, 'enforce', budget.enforce, 'strict', budget.strict,
-    'when_unavailable', budget.when_unavailable, 'counting_since', budget.counting_since,
+    'when_unavailable', budget.when_unavailable, 'by_plan', budget.by_plan, 'counting_since', budget.counting_since,
     'created_at', budget.created_at, 'updated_at', budget.updated_at
   )
 $$;
@@ -271,7 +282,7 @@ begin
     given := (given - 'throttle_interval_s')
       || jsonb_build_object('throttle_interval', (given ->> 'throttle_interval_s') || ' seconds');
   end if;
-  return given - array['id', 'counting_since', 'created_at', 'updated_at'];
+  return given - array['id', 'by_plan', 'counting_since', 'created_at', 'updated_at'];
 end;
 $$;
 
@@ -291,7 +302,8 @@ begin
     and b.entity_type = given ->> 'entity_type'
     and b.entity_id = coalesce(given ->> 'entity_id', '*')
     and b.metric = coalesce(given ->> 'metric', 'cost_usd')
-    and b.action = coalesce(given ->> 'action', 'alert');
+    and b.action = coalesce(given ->> 'action', 'alert')
+    and not b.by_plan;
   if found then
     return jsonb_populate_record(wanted, given);
   end if;
@@ -304,6 +316,7 @@ begin
   wanted.enforce := true;
   wanted.strict := false;
   wanted.when_unavailable := 'allow';
+  wanted.by_plan := false;
   return jsonb_populate_record(wanted, jsonb_strip_nulls(given));
 end;
 $$;

@@ -45,6 +45,11 @@ OWN_AUTH_TOO = FUNCTIONS.replace("in (", "in ('auth', ")
 TRUSTED = (
     "vital_private.administered_organizations",
     "vital_private.change_budgets",
+    "vital_private.change_plan",
+    "vital_private.change_subscription",
+    "vital_private.change_subscriptions",
+    "vital_private.claim_plan",
+    "vital_private.close_subscription",
     "vital_private.change_member",
     "vital_private.forget_asked",
     "vital_private.name_member",

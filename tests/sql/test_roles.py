@@ -65,7 +65,10 @@ READABLE = {
     "public.platform_events": {"authenticated", "service_role"},
     "public.platform_events_5min": {"authenticated", "service_role"},
     "public.platform_events_daily_sessions": {"authenticated", "service_role"},
+    "public.plans": {"authenticated", "service_role"},
+    "public.quota_status": {"authenticated", "service_role"},
     "public.resource_prices": {"authenticated", "service_role"},
+    "public.subscriptions": {"authenticated", "service_role"},
     "public.tenant_cost_events": {"authenticated", "service_role"},
     "public.tenant_costs_5min": {"authenticated", "service_role"},
     "public.tenant_costs_daily": {"authenticated", "service_role"},
@@ -98,6 +101,8 @@ READABLE = {
 MANAGED = {
     "public.budget_limits": {"insert", "update", "delete"},
     "public.organization_members": {"insert", "update", "delete"},
+    "public.plans": {"insert", "update", "delete"},
+    "public.subscriptions": {"insert", "update", "delete"},
     "public.retention_policies": {"update"},
 }
 
@@ -115,7 +120,6 @@ EXECUTABLE = {
             "public.audit_budgets_v1",
             "public.audit_usage_v1",
             "public.backfill_usage_v1",
-            "public.call_totals_v1",
             "public.calls_to_price_v1",
             "public.check_budget_v1",
             "public.claim_alerts_v1",
@@ -126,6 +130,9 @@ EXECUTABLE = {
             "public.duplicates_v1",
             "public.ensure_partitions_v1",
             "public.forget_user",
+            "public.import_lines_v1",
+            "public.import_place_v1",
+            "public.imports_v1",
             "public.installation_v1",
             "public.inexact_calls_v1",
             "public.maintain_partitions",
@@ -133,6 +140,7 @@ EXECUTABLE = {
             "public.model_prices_v1",
             "public.months_v1",
             "public.retention_plan_v1",
+            "public.row_totals_v1",
             "public.note_access_v1",
             "public.post_events_v1",
             "public.post_user_events_v1",
@@ -194,7 +202,11 @@ EXECUTABLE = {
             "public.user_traces_v1",
             "public.get_agent_success_rate",
             "public.get_dashboard_stats",
+            "public.calculate_tenant_health",
             "public.get_tenant_cost",
+            "public.get_tenant_engagement",
+            "public.tenant_health",
+            "public.tenant_health_v1",
             "public.invoice_v1",
             "public.latency_percentile",
             "public.latency_percentiles",
@@ -216,7 +228,16 @@ EXECUTABLE = {
             "public.run_ids_v1",
             "public.run_tree_v1",
             "public.runs_v1",
+            "public.claim_plan_v1",
+            "public.end_subscription_v1",
+            "public.plans_v1",
+            "public.quota_status_v1",
+            "public.quotas_v1",
             "public.set_budget_v1",
+            "public.set_plan_v1",
+            "public.set_subscription_v1",
+            "public.set_subscriptions_v1",
+            "public.subscriptions_v1",
             "public.top_usage",
             "public.usage_anomalies",
             "public.usage_by_v1",
@@ -262,11 +283,24 @@ EXECUTABLE = {
             "vital_private.is_time_out",
             "vital_private.kept_for",
             "vital_private.kept_from",
+            "vital_private.summed_rows_kept_since",
             "vital_private.retention_is_scheduled",
             "vital_private.latencies_of",
             "vital_private.latency_bucket",
             "vital_private.latency_of",
+            "vital_private.change_plan",
+            "vital_private.change_subscription",
+            "vital_private.change_subscriptions",
+            "vital_private.claim_plan",
+            "vital_private.close_subscription",
+            "vital_private.keeps",
             "vital_private.limit_for",
+            "vital_private.limits_for",
+            "vital_private.month_start",
+            "vital_private.percent_of",
+            "vital_private.plan_limit",
+            "vital_private.subscription_at",
+            "vital_private.subscription_json",
             "vital_private.limits_of",
             "vital_private.local_day",
             "vital_private.local_midnight",
@@ -303,6 +337,11 @@ EXECUTABLE = {
             "vital_private.sum_columns",
             "vital_private.summed_measures",
             "vital_private.total",
+            "vital_private.check_tenant",
+            "vital_private.health_by_window",
+            "vital_private.health_reasons",
+            "vital_private.health_scores",
+            "vital_private.tenant_measures",
             "vital_private.usage_by_subject",
             "vital_private.usual_of_others",
             "vital_private.window_end",
@@ -530,7 +569,7 @@ WRITES = (
     "update usage_aggregations_hourly_totals set total_cost = 0",
     "delete from usage_aggregations_daily_users",
     "insert into usage_aggregations_daily_agents (day) values ('2026-01-01')",
-    "update vital_private.usage_state set rows_kept_since = 'infinity'",
+    "update vital_private.monthly_tables set rows_kept_since = 'infinity'",
 )
 # What only users may not.
 WRITES_OF_THE_SERVICE_ROLE = (
@@ -569,6 +608,7 @@ def test_the_service_role_manages_members(anywhere: Connection) -> None:
 def test_the_service_role_manages_budgets(anywhere: Connection) -> None:
     """If this failed, budgets could be set with our command line only, and not from Supabase's own table editor."""
     with acting_as(anywhere, "service_role"):
+        anywhere.execute("delete from subscriptions")
         anywhere.execute("delete from budget_limits")
         anywhere.execute("insert into budget_limits (entity_type, daily_limit) values ('user', 5)")
         assert record(anywhere, a_cost(9))["inserted"] == 1
@@ -611,6 +651,7 @@ def test_nobody_calls_what_is_not_for_them(anywhere: Connection, role: str) -> N
 def test_the_service_role_can_do_its_work_through_functions(anywhere: Connection) -> None:
     """If this failed, the secret key of a project could not record anything."""
     with acting_as(anywhere, "service_role", {"role": "service_role"}):
+        anywhere.execute("delete from subscriptions")
         anywhere.execute("delete from budget_limits")
         assert record(anywhere, a_call(9))["inserted"] == 1
         assert record_runs(anywhere, a_run("r-9"))["inserted"] == 1

@@ -33,6 +33,10 @@ COMMANDS: Final = {
         "runs:run",
         "Show a service run as it was: the runs in it, their steps, nodes and attempts, seats of panels, and every call.",
     ),
+    "health": (
+        "health:health",
+        "Show how tenants fare, from 0 to 100, with trend and reasons.",
+    ),
     "why": (
         "budgets.why:why",
         "Say why calls were blocked: which budget, what was spent and held at that moment, and the command that mends it.",
@@ -52,6 +56,10 @@ COMMANDS: Final = {
         "Fill the sums that reports are made of from the calls, day by day, the newest day first.",
     ),
     "export": ("data.export:export", "Write calls, or sums of them, to a CSV or Parquet file."),
+    "import": (
+        "imports.command:app",
+        "What others saw: access logs, and calls through LiteLLM. Each line, each call once, however often it is imported.",
+    ),
     "archive": (
         "data.archive:archive",
         "Write old months of calls to Parquet files, one a month: token_usage_logs_2026_07.parquet.",
@@ -70,6 +78,18 @@ COMMANDS: Final = {
     "retention": ("data.retention:app", "Retention: how long what is kept, and deleting what has had its time."),
     "prices": ("prices.command:app", "The team's own prices, over those of genai-prices."),
     "budgets": ("budgets.command:app", "Budgets: what may be spent, by whom, and what happens at the limit."),
+    "plans": (
+        "plans.command:app",
+        "Plans: how many calls and tokens a month a subscriber may use, and what that costs.",
+    ),
+    "subscriptions": (
+        "plans.subscriptions:app",
+        "Subscriptions: who is on which plan, since when, and whether its quota is watched or enforced.",
+    ),
+    "quotas": (
+        "plans.quotas:quotas",
+        "Show how much of their quotas the subscribers of each plan have used in their month, or each subscriber.",
+    ),
     "members": ("members:app", "Members of organizations: who sees what of it, and who may change that."),
     "alerts": ("budgets.alerts:app", "Alerts: thresholds of budgets that were crossed."),
     "reports": (

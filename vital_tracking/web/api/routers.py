@@ -15,6 +15,7 @@ from vital_tracking.web.api import (
     members,
     prices,
     runs,
+    tenants,
     usage,
 )
 
@@ -34,6 +35,7 @@ ROUTERS: Final = tuple(
         prices,
         members,
         audit,
+        tenants,
     )
 )
 """The routes of all resources; one adds its module here."""

@@ -40,7 +40,12 @@ _VERSION: Final = version("vital-tracking")
 NAVIGATION: Final = (
     (
         "At a glance",
-        (("overview", "Overview", ""), ("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies")),
+        (
+            ("overview", "Overview", ""),
+            ("forecast", "Forecast", "forecast"),
+            ("anomalies", "Anomalies", "anomalies"),
+            ("health", "Health", "health"),
+        ),
     ),
     (
         "Spend by",

@@ -18,13 +18,30 @@ from vital_tracking.web.pages import (
     routes,
     saved,
     status,
+    tenants,
     tools,
     user,
 )
 
 _PAGES: Final = (
-    routes, user, agents, forget, saved, budgets, budget, alerts, forecast, anomalies, prices, events, costs, organization, audit,
-    status, tools,
-)  # fmt: skip
+    routes,
+    user,
+    agents,
+    forget,
+    saved,
+    budgets,
+    budget,
+    alerts,
+    forecast,
+    anomalies,
+    tenants,
+    prices,
+    events,
+    costs,
+    organization,
+    audit,
+    status,
+    tools,
+)
 ROUTERS: Final = tuple(pages.routes for pages in _PAGES)
 """The routes of all pages; a module of pages adds itself here."""
