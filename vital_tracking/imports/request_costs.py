@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Any, Final, get_args
 
 from vital_tracking.core.closest import did_you_mean
+from vital_tracking.core.platform import CostType
 from vital_tracking.core.sanitize import clean_text, money
 from vital_tracking.errors import VitalError
-from vital_tracking.events.recording import CostType
 from vital_tracking.imports.access_log import Request
 
 COST_TYPES: Final = tuple(kind for kind in get_args(CostType) if kind not in ("llm", "embedding", "storage", "compute"))
