@@ -44,6 +44,7 @@ NAMED: Final[Mapping[str, str]] = {
     "histogram": "1e1200",
     "fraction": "0.95",
     "fractions": "'{0.5, 0.95}'",
+    "what": "'events'",
     "organizations": f"""'["{BIG_ORGANIZATION}"]'""",
 }
 # What these are asked of is a week.
