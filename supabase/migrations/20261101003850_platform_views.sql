@@ -260,60 +260,63 @@ select
   round(h.context_recall / nullif(h.context_recall_scores, 0), 6) as avg_context_recall,
   h.citations
 from (
-  select
-    s.hour_start,
-    s.organization_id,
-    s.agent_id,
-    s.executions,
-    s.succeeded,
-    s.timed,
-    s.duration_us,
-    s.duration_histogram,
-    s.total_tokens,
-    s.costed,
-    s.cost_usd,
-    s.rated,
-    s.rating,
-    s.faithfulness_scores,
-    s.faithfulness,
-    s.answer_relevancy_scores,
-    s.answer_relevancy,
-    s.context_precision_scores,
-    s.context_precision,
-    s.context_recall_scores,
-    s.context_recall,
-    s.citations
-  from public.agent_executions_hourly as s
-  union all
-  select
-    date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00') as hour_start,
-    x.organization_id,
-    x.agent_id,
-    count(*) as executions,
-    count(*) filter (where x.success) as succeeded,
-    count(x.duration_ms) as timed,
-    coalesce(sum((x.duration_ms * 1000)::bigint::numeric), 0) as duration_us,
-    coalesce(sum(('1e' || 12 * vital_private.latency_bucket(x.duration_ms))::numeric), 0) as duration_histogram,
-    coalesce(sum(x.total_tokens), 0) as total_tokens,
-    count(x.cost_usd) as costed,
-    coalesce(sum(x.cost_usd), 0) as cost_usd,
-    count(x.rating) as rated,
-    coalesce(sum(x.rating), 0) as rating,
-    count(x.faithfulness) as faithfulness_scores,
-    coalesce(sum(x.faithfulness), 0) as faithfulness,
-    count(x.answer_relevancy) as answer_relevancy_scores,
-    coalesce(sum(x.answer_relevancy), 0) as answer_relevancy,
-    count(x.context_precision) as context_precision_scores,
-    coalesce(sum(x.context_precision), 0) as context_precision,
-    count(x.context_recall) as context_recall_scores,
-    coalesce(sum(x.context_recall), 0) as context_recall,
-    coalesce(sum(x.citations), 0)::numeric as citations
-  from vital_private.own_executions() as x
-  where (select current_user) = 'authenticated'
-  group by date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00'), x.organization_id, x.agent_id
-) as h
-where h.executions <> 0
-order by h.hour_start desc, h.organization_id desc;
+  select u.*
+  from (
+    select
+      s.hour_start,
+      s.organization_id,
+      s.agent_id,
+      s.executions,
+      s.succeeded,
+      s.timed,
+      s.duration_us,
+      s.duration_histogram,
+      s.total_tokens,
+      s.costed,
+      s.cost_usd,
+      s.rated,
+      s.rating,
+      s.faithfulness_scores,
+      s.faithfulness,
+      s.answer_relevancy_scores,
+      s.answer_relevancy,
+      s.context_precision_scores,
+      s.context_precision,
+      s.context_recall_scores,
+      s.context_recall,
+      s.citations
+    from public.agent_executions_hourly as s
+    union all
+    select
+      date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00') as hour_start,
+      x.organization_id,
+      x.agent_id,
+      count(*) as executions,
+      count(*) filter (where x.success) as succeeded,
+      count(x.duration_ms) as timed,
+      coalesce(sum((x.duration_ms * 1000)::bigint::numeric), 0) as duration_us,
+      coalesce(sum(('1e' || 12 * vital_private.latency_bucket(x.duration_ms))::numeric), 0) as duration_histogram,
+      coalesce(sum(x.total_tokens), 0) as total_tokens,
+      count(x.cost_usd) as costed,
+      coalesce(sum(x.cost_usd), 0) as cost_usd,
+      count(x.rating) as rated,
+      coalesce(sum(x.rating), 0) as rating,
+      count(x.faithfulness) as faithfulness_scores,
+      coalesce(sum(x.faithfulness), 0) as faithfulness,
+      count(x.answer_relevancy) as answer_relevancy_scores,
+      coalesce(sum(x.answer_relevancy), 0) as answer_relevancy,
+      count(x.context_precision) as context_precision_scores,
+      coalesce(sum(x.context_precision), 0) as context_precision,
+      count(x.context_recall) as context_recall_scores,
+      coalesce(sum(x.context_recall), 0) as context_recall,
+      coalesce(sum(x.citations), 0)::numeric as citations
+    from vital_private.own_executions() as x
+    where (select current_user) = 'authenticated'
+    group by date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00'), x.organization_id, x.agent_id
+  ) as u
+  where u.executions <> 0
+  order by u.hour_start desc, u.organization_id desc
+) as h;
 
 -- The last day by five minutes: what happens.
 create view analytics.tenant_metrics_realtime with (security_invoker = true) as
