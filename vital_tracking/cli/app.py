@@ -75,6 +75,7 @@ COMMANDS: Final = {
     "prices": ("prices.command:app", "The team's own prices, over those of genai-prices."),
     "budgets": ("budgets.command:app", "Budgets: what may be spent, by whom, and what happens at the limit."),
     "members": ("members:app", "Members of organizations: who sees what of it, and who may change that."),
+    "abuse": ("abuse:app", "Abuse: what looks like it, acting on it, and marking false alarms."),
     "alerts": ("budgets.alerts:app", "Alerts: thresholds of budgets that were crossed."),
     "reports": (
         "reports.command:app",

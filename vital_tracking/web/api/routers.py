@@ -3,6 +3,7 @@
 from typing import Final
 
 from vital_tracking.web.api import (
+    abuse,
     alerts,
     anomalies,
     audit,
@@ -19,6 +20,20 @@ from vital_tracking.web.api import (
 
 ROUTERS: Final = tuple(
     resource.routes
-    for resource in (usage, calls, runs, explore, budgets, alerts, forecast, anomalies, prices, members, audit, tenants)
+    for resource in (
+        usage,
+        calls,
+        runs,
+        explore,
+        budgets,
+        alerts,
+        forecast,
+        anomalies,
+        prices,
+        members,
+        audit,
+        tenants,
+        abuse,
+    )
 )
 """The routes of all resources; one adds its module here."""

@@ -3,6 +3,7 @@
 from typing import Final
 
 from vital_tracking.web.pages import (
+    abuse,
     agents,
     alerts,
     anomalies,
@@ -23,7 +24,7 @@ from vital_tracking.web.pages import (
 
 _PAGES: Final = (
     routes, user, agents, forget, saved, budgets, budget, alerts, forecast, anomalies, prices, organization, audit,
-    status, tenants, tools,
+    status, tenants, abuse, tools,
 )  # fmt: skip
 ROUTERS: Final = tuple(pages.routes for pages in _PAGES)
 """The routes of all pages; a module of pages adds itself here."""
