@@ -45,6 +45,9 @@ OWN_AUTH_TOO = FUNCTIONS.replace("in (", "in ('auth', ")
 TRUSTED = (
     "vital_private.administered_organizations",
     "vital_private.change_budgets",
+    "vital_private.decide_abuse",
+    "vital_private.set_abuse_rule",
+    "vital_private.unmark_abuse",
     "vital_private.change_member",
     "vital_private.forget_asked",
     "vital_private.name_member",
