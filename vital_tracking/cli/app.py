@@ -99,6 +99,7 @@ COMMANDS: Final = {
         "Show how much of their quotas the subscribers of each plan have used in their month, or each subscriber.",
     ),
     "members": ("members:app", "Members of organizations: who sees what of it, and who may change that."),
+    "abuse": ("abuse:app", "Abuse: what looks like it, acting on it, and marking false alarms."),
     "alerts": ("budgets.alerts:app", "Alerts: thresholds of budgets that were crossed."),
     "reports": (
         "reports.command:app",

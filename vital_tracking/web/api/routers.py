@@ -3,6 +3,7 @@
 from typing import Final
 
 from vital_tracking.web.api import (
+    abuse,
     alerts,
     anomalies,
     audit,
@@ -36,6 +37,7 @@ ROUTERS: Final = tuple(
         members,
         audit,
         tenants,
+        abuse,
     )
 )
 """The routes of all resources; one adds its module here."""

@@ -44,6 +44,7 @@ NAVIGATION: Final = (
             ("overview", "Overview", ""),
             ("forecast", "Forecast", "forecast"),
             ("anomalies", "Anomalies", "anomalies"),
+            ("abuse", "Abuse", "abuse"),
             ("health", "Health", "health"),
         ),
     ),

@@ -3,6 +3,7 @@
 from typing import Final
 
 from vital_tracking.web.pages import (
+    abuse,
     agents,
     alerts,
     anomalies,
@@ -35,6 +36,7 @@ _PAGES: Final = (
     forecast,
     anomalies,
     tenants,
+    abuse,
     prices,
     events,
     costs,
