@@ -5,14 +5,13 @@ Amounts are US dollars as Decimal with all their digits. Costs without a price a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from typing_extensions import TypedDict
 
-from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.queries.explore import Explored, Filters, Period
 from vital_tracking.queries.paging import every_row
@@ -87,30 +86,3 @@ def prices_in_force(store: Store, moment: datetime | None = None) -> list[Resour
     """The prices of what is no call that are in force at a moment, now by default; for admins. Raises StoreError."""
     at = {} if moment is None else {"instant": moment}
     return typed(list[ResourcePrice], store.call("resource_prices_in_force_v1", **at))
-
-
-class OtherPart(TypedDict):
-    """What a kind of other cost comes to: US dollars of what has a price, rows, those without one, and counted calls."""
-
-    cost: Amount
-    costs: int
-    unpriced_costs: int
-    calls: int
-
-
-def other_parts(store: Store, period: Period, filters: Filters | None = None) -> Mapping[str, OtherPart] | None:
-    """Other costs of a period by their type, for the bill of which they are part; None where filters are of calls alone.
-
-    `calls` counts what is billed by the call, such as searches. Raises StoreError.
-    """
-    if set(filters or {}) - set(OF_BOTH):
-        return None
-    found: dict[str, OtherPart] = {}
-    for row in explore_costs(store, period, by=("cost_type", "unit"), filters=filters, rows=10_000).rows:
-        part = found.setdefault(row["cost_type"], OtherPart(cost=ZERO, costs=0, unpriced_costs=0, calls=0))
-        part["cost"] = MONEY.add(part["cost"], row["cost_usd"] or ZERO)
-        part["costs"] += row["costs"]
-        part["unpriced_costs"] += row["unpriced_costs"]
-        if row["unit"] == "call" and row["quantity"] is not None:
-            part["calls"] += int(row["quantity"])
-    return dict(sorted(found.items(), key=lambda one: (-one[1]["cost"], one[0])))

@@ -186,6 +186,42 @@ def test_other_costs_add_up_beside_the_calls(looked: Open, pages_url: str, reade
     assert len(listed(browser, "costs?days=30&unpriced=1")) == unpriced
 
 
+@pytest.mark.parametrize("reader", ["operator", "organization admin", "user", "stranger"])
+def test_overview_and_forecast_have_the_whole_bill_apart_and_together(
+    looked: Open, pages_url: str, reader: str
+) -> None:
+    """If this failed, an admin would take the cost of the calls for all that there is to pay."""
+    browser, mine = looked(reader), stored_costs(pages_url, reader)
+    spent = sum((row["cost_usd"] or Decimal(0) for row in mine), Decimal(0))
+    calls = Decimal("0.42") * len(seen([{"organization_id": o, "user_id": u} for o, u in OWNERS], reader))
+    text = page(browser, "?days=30")
+    cards = figures(text)
+    if not mine:
+        assert "Nothing is recorded yet" in text
+        return
+    assert [amount(cards[name]) for name in ("Bill", "Cost", "Other costs")] == [spent + calls, calls, spent]
+    kinds = {row["kind"]: amount(row["cost"]) for row in table(browser, "", "kinds")}
+    assert (sum(kinds.values()), kinds["llm"]) == (spent + calls, calls)
+    days = table(browser, "", "cost")
+    assert sum(amount(row["total_cost"]) + amount(row["other_cost"]) for row in days) == spent + calls
+    of_calls = figures(page(browser, "?days=30&model=gpt-4o"))
+    assert "Bill" not in of_calls
+    month = [row for row in mine if row["occurred_at"].date() >= NOW.date().replace(day=1)]
+    so_far = sum((row["cost_usd"] or Decimal(0) for row in month), Decimal(0))
+    ahead = page(browser, "forecast")
+    calls_of_month = calls if (NOW - timedelta(hours=1)).month == NOW.month else Decimal(0)
+    assert amount(figures(ahead)["This month so far"]) == so_far + calls_of_month
+    if month:
+        part = re.search(r'<section class="part[^"]*" id="bill".*?</section>', ahead, re.DOTALL)
+        assert part is not None
+        told = [amount(one) for one in re.findall(r'title="(\$[0-9.,]+)"', part[0])]  # of calls, others, and both
+        assert told[2] == so_far
+        assert (told[0] + told[2], told[1] + told[3]) == (told[4], told[5])
+        assert told[5] == amount(figures(ahead)["End of the month"])
+        days = table(browser, "forecast", "days")
+        assert sum(amount(row["other"] or "0") for row in days) == so_far
+
+
 def test_forms_filter_and_what_is_no_filter_is_said(looked: Open) -> None:
     browser = looked("operator")
     sent = browser.get("/events?days=30&only.category=business&only.user=&only.source=%2Freports&failed=0")
