@@ -58,7 +58,7 @@ COMMANDS: Final = {
     "export": ("data.export:export", "Write calls, or sums of them, to a CSV or Parquet file."),
     "allocate": (
         "imports.allocate:allocate_command",
-        "Allocate a month's invoice to organizations, to the last digit. Running it again replaces what it made before.",
+        "Allocate a month's invoice to organizations, to the last digit.",
     ),
     "meter": (
         "imports.meter:meter",
@@ -66,7 +66,7 @@ COMMANDS: Final = {
     ),
     "import": (
         "imports.command:app",
-        "What others saw: access logs, and calls through LiteLLM. Each line, each call once, however often it is imported.",
+        "What others saw: access logs, and calls through LiteLLM.",
     ),
     "archive": (
         "data.archive:archive",
