@@ -6,6 +6,7 @@ nor a sum of somebody else's can be in an answer without being found.
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Iterable
@@ -208,6 +209,11 @@ def make_world(connection: Connection, people: dict[str, Person]) -> World:
     assert record_runs(connection, *(_run(plant, people, now) for plant in CALLS))["inserted"] == len(CALLS)
     calls = [one for plant in CALLS for one in _calls(plant, people, now)]
     assert record(connection, *calls)["inserted"] == len(calls)
+    places = {(people[owner].id, organization) for owner, organization in CALLS.values() if owner}
+    places.add(("on-a-plan", NORTH))
+    for user, organization in sorted(places, key=str):
+        named = {"entity_type": "user", "entity_id": user, "organization_id": organization, "plan": "trial"}
+        call(connection, "set_subscription_v1", subscription=json.dumps(named))
     call(connection, "refresh_analytics")
     return World(people, budgets)
 

@@ -11,6 +11,7 @@ from vital_tracking.web.api import (
     explore,
     forecast,
     members,
+    plans,
     prices,
     runs,
     usage,
@@ -18,6 +19,6 @@ from vital_tracking.web.api import (
 
 ROUTERS: Final = tuple(
     resource.routes
-    for resource in (usage, calls, runs, explore, budgets, alerts, forecast, anomalies, prices, members, audit)
+    for resource in (usage, calls, runs, explore, budgets, alerts, forecast, anomalies, prices, plans, members, audit)
 )
 """The routes of all resources; one adds its module here."""

@@ -64,7 +64,15 @@ NAVIGATION: Final = (
             ("explore", "Explore", "explore"),
         ),
     ),
-    ("Control", (("budgets", "Budgets", "budgets"), ("alerts", "Alerts", "alerts"), ("prices", "Prices", "prices"))),
+    (
+        "Control",
+        (
+            ("budgets", "Budgets", "budgets"),
+            ("quotas", "Quotas", "quotas"),
+            ("alerts", "Alerts", "alerts"),
+            ("prices", "Prices", "prices"),
+        ),
+    ),
     (
         "House",
         (("organization", "Members", "organization"), ("audit", "Audit", "audit"), ("status", "Status", "status")),

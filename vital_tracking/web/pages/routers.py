@@ -13,6 +13,7 @@ from vital_tracking.web.pages import (
     forget,
     organization,
     prices,
+    quotas,
     routes,
     saved,
     status,
@@ -21,7 +22,8 @@ from vital_tracking.web.pages import (
 )
 
 _PAGES: Final = (
-    routes, user, agents, forget, saved, budgets, budget, alerts, forecast, anomalies, prices, organization, audit, status, tools,
+    routes, user, agents, forget, saved, budgets, budget, quotas, alerts, forecast, anomalies, prices, organization, audit,
+    status, tools,
 )  # fmt: skip
 ROUTERS: Final = tuple(pages.routes for pages in _PAGES)
 """The routes of all pages; a module of pages adds itself here."""
