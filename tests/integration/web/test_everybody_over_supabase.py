@@ -81,6 +81,10 @@ READINGS: Final[Mapping[str, Reading]] = {
     f"{USAGE}/by-service": shows("sum"),
     f"{USAGE}/costs": shows("sum"),
     f"{USAGE}/performance": shows("step"),
+    f"{USAGE}/quotas": shows(),
+    "/api/v1/plans": shows(),
+    "/api/v1/subscriptions": shows("user"),
+    "/api/v1/subscriptions/history": Reading(opens=422),  # whose must be named
     "/api/v1/calls": shows("call", "user", "agent", "model", "session"),
     "/api/v1/calls.csv": shows("call", "user", "agent", "model", "session"),
     "/api/v1/calls/{call_id}": shows(of="call"),
@@ -123,6 +127,7 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/panels": shows("sum", "panel"),
     "/tools": shows("sum", "tool"),
     "/prices": shows("model"),
+    "/quotas": shows("user"),
     "/runs": shows("run"),
     "/runs/{run_id:path}": shows(of="run"),
     "/calls": shows("call", "user", "agent", "model"),
@@ -347,6 +352,11 @@ def a_place(who: str) -> dict[str, Any]:
     return {"organization_id": NORTH, "user_id": who}
 
 
+def a_subscriber(who: str) -> dict[str, Any]:
+    """Somebody who is, or is to be, on a plan."""
+    return {"organization_id": NORTH, "entity_id": who}
+
+
 def a_member(who: str) -> dict[str, Any]:
     """A member who is to be an admin."""
     return {"json": {**a_place(who), "role": "admin"}}
@@ -397,6 +407,15 @@ CHANGES: Final[Mapping[tuple[str, str], Changing]] = {
         lambda _: {"json": {"entity_type": "user", "daily_limit": "5"}}, 200, (), SIGNED_IN, False
     ),
     ("POST", "/api/v1/events"): Changing(lambda who: {"json": {"event_name": f"new-{who}"}}, 200, (), SIGNED_IN),
+    ("POST", "/api/v1/plans"): Changing(lambda who: {"json": {"name": f"new-{who}", "calls": 5}}, may=()),
+    ("POST", "/api/v1/subscriptions"): Changing(lambda who: {"json": {**a_subscriber(who), "plan": "trial"}}),
+    ("POST", "/api/v1/subscriptions/end"): Changing(lambda _: {"json": a_subscriber("on-a-plan")}),
+    ("POST", "/quotas/subscriptions"): Changing(
+        lambda who: {
+            "data": {"organization": NORTH, "entity_type": "user", "entity_id": who, "plan": "trial", "what": "set"}
+        },
+        303,
+    ),
     ("POST", "/theme"): Changing(lambda _: {"data": {"theme": "dark"}}, 303, (), SIGNED_IN, False),
 }
 SESSIONS: Final = {("POST", "/sign-in"), ("POST", "/sign-out")}
