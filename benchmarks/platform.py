@@ -255,7 +255,7 @@ def _cell(question: str, one: dict[str, Any] | None) -> str:
 
 
 def _share(question: str, by_reader: dict[str, dict[str, Any]]) -> float:
-    return max(one["ms"] for one in by_reader.values()) / limit_ms(question)
+    return float(max(one["ms"] for one in by_reader.values())) / limit_ms(question)
 
 
 def claims(found: Found) -> list[Claim]:

@@ -58,7 +58,7 @@ NO_PAGE: Final = (
     "calls_to_price_v1",
     "unpriced_calls_v1",
     "usage_history_v1",
-    "call_totals_v1",
+    "row_totals_v1",
     "user_traces_v1",
 )
 

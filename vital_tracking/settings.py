@@ -43,7 +43,7 @@ class Settings(BaseModel):
 
     Privacy: `metadata_keys` and `event_properties` are further keys of metadata and of events' properties that may be stored;
     `hash_key` keys the hashes of requests, by which equal ones are found, and of addresses, None: no hash. `provider_keys` are
-    for the demonstration alone.
+    for the demonstration alone. `litellm_key` is sent to a LiteLLM proxy whose metrics are imported.
     """
 
     # Built when the first is made, not with the package: that takes as long as all other classes of it together.
@@ -77,6 +77,7 @@ class Settings(BaseModel):
     metadata_keys: frozenset[str] = frozenset()
     event_properties: frozenset[str] = frozenset()
     hash_key: SecretStr | None = None
+    litellm_key: SecretStr | None = None
     provider_keys: Mapping[str, SecretStr] = {}
     found: tuple[Found, ...] = ()
 
@@ -145,6 +146,7 @@ def _read(given: Mapping[str, Given]) -> Settings:
         metadata_keys=names_in(env, "VITAL_METADATA_KEYS"),
         event_properties=names_in(env, "VITAL_EVENT_PROPERTIES"),
         hash_key=SecretStr(env["VITAL_HASH_KEY"]) if env.get("VITAL_HASH_KEY") else None,
+        litellm_key=SecretStr(env["VITAL_LITELLM_KEY"]) if env.get("VITAL_LITELLM_KEY") else None,
         provider_keys={name: SecretStr(env[name]) for name in PROVIDER_KEYS if env.get(name)},
         found=found_settings(given),
     )

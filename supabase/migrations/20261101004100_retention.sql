@@ -358,7 +358,7 @@ begin
 end;
 $$;
 
--- Let pg_cron make partitions each night and, if an admin says so, delete what has expired. False where pg_cron is not installed or
+-- Let pg_cron look for abuse each minute, make partitions each night and, if an admin says so, delete what has expired. False where pg_cron is not installed or
 -- refuses; then every process that records makes partitions, and so does `vital-tracking refresh`. NULL is false.
 create function public.schedule_maintenance(retention boolean default false) returns boolean
 language sql
@@ -367,6 +367,7 @@ set search_path = ''
 as $$
   select
     vital_private.schedule('vital_tracking.maintain_partitions', '17 3 * * *', 'select public.maintain_partitions()')
+    and vital_private.schedule('vital_tracking.find_abuse', '* * * * *', 'select public.find_abuse_v1()')
     -- Six times a night, because each time only so many rows are deleted.
     and (
       retention is not true
@@ -375,7 +376,7 @@ as $$
 $$;
 
 comment on function public.schedule_maintenance(boolean) is
-'Has pg_cron keep the partitions, and with true also delete each night what retention_policies no longer keep.';
+'Has pg_cron look for abuse and keep the partitions, and with true also delete each night what retention_policies no longer keep.';
 
 -- Whether pg_cron deletes what has expired. False where it is not installed, or its jobs may not be read.
 create function vital_private.retention_is_scheduled() returns boolean

@@ -252,6 +252,13 @@ def make_world(connection: Connection) -> World:
     for who, kind, organization in SUBSCRIPTIONS:
         named = {"entity_type": kind, "entity_id": who, "organization_id": organization, "plan": "trial"}
         call(connection, "set_subscription_v1", subscription=json.dumps(named))
+    for number, (_, organization) in OWNERS.items():
+        connection.execute(
+            "insert into abuse_findings (pattern, organization_id, subject_kind, subject, severity, first_seen, last_seen,"
+            " rows_since, measure, minutes, value, threshold, size, known_days)"
+            " values ('user_calls', %s, 'user', %s, 'low', now(), now(), now(), 'calls', 5, 2, 1, 2, 0)",
+            [organization, f"u-{number}"],
+        )
     call(connection, "refresh_analytics")
     acquire(connection, "h", [wish(ids[1], "somebody", unit="0.1")])
     return World({budget_id: number for number, budget_id in ids.items()}, now["moment"])
@@ -540,6 +547,7 @@ MATERIALIZED = ("mv_panel_performance", "mv_service_costs", "mv_user_service_usa
 
 # Every table and view of the schema public, and every function that signed-in users may call.
 QUESTIONS = [
+    Question("abuse_findings", numbered("subject"), administered),
     Question("admin_audit", audited, audit_of),
     Question("agent_performance_metrics", cost("total_cost_usd"), own_and_administered),
     Question("agent_usage_detailed", cost(), own_and_administered),
@@ -652,6 +660,13 @@ QUESTIONS = [
     ),
     Question("get_dashboard_stats", parts_of_days, lambda r: parts_of(own_and_administered(r)), {"p_project_id": None}),
     Question("get_tenant_cost", lambda answer, _: calls_in(answer), _of_acme, lately_named("tenant_id", "acme")),
+    Question("abuse_findings_v1", numbered("subject"), administered, {}),
+    Question(
+        "abuse_settings_v1",
+        lambda told, _: {len(told["patterns"]), *(mark["subject"] for mark in told["marks"])},
+        lambda _: {12},
+        {},
+    ),
     Question(
         "tenant_health", lambda rows, _: {(row["organization_id"], row["active_users"]) for row in rows}, tenants, {}
     ),
@@ -852,7 +867,7 @@ QUESTIONS = [
     ),
 ]
 # Functions that signed-in users may call and that read nothing of others; what those of members, budgets and reports change,
-# test_members.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py and test_forget_user.py ask as everybody; so does
+# test_members.py, test_abuse.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py and test_forget_user.py ask as everybody; so does
 # test_usage_version.py.
 PURE = {
     "latency_percentile", "latency_percentiles", "usage_version_v1",
@@ -860,4 +875,5 @@ PURE = {
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
     "set_plan_v1", "set_subscription_v1", "set_subscriptions_v1", "end_subscription_v1", "claim_plan_v1",
     "forget_user_v1", "name_member_v1", "name_organization_v1",
+    "decide_abuse_v1", "unmark_abuse_v1", "set_abuse_rule_v1",
 }  # fmt: skip

@@ -63,6 +63,7 @@ TRUSTED = (
     "vital_private.save_report",
     "vital_private.limit_for",
     "vital_private.rows_kept_since",
+    "vital_private.summed_rows_kept_since",
     "vital_private.subject",
 )
 

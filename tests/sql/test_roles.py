@@ -36,6 +36,10 @@ from vital_tracking.migrate import find_migrations, objects_of
 
 # Who may read. Nobody may write anywhere, but for what the service role manages (MANAGED).
 READABLE = {
+    "public.abuse_findings": {"authenticated", "service_role"},
+    "vital_private.abuse_marks": {"authenticated", "service_role"},
+    "vital_private.abuse_patterns": {"authenticated", "service_role"},
+    "vital_private.abuse_rules": {"authenticated", "service_role"},
     "public.admin_audit": {"authenticated", "service_role"},
     "public.agent_performance_metrics": {"authenticated", "service_role"},
     "public.agent_usage_detailed": {"authenticated", "service_role"},
@@ -129,6 +133,7 @@ EXECUTABLE = {
             "public.demo_history_v1",
             "public.duplicates_v1",
             "public.ensure_partitions_v1",
+            "public.find_abuse_v1",
             "public.forget_user",
             "public.import_lines_v1",
             "public.import_place_v1",
@@ -147,6 +152,11 @@ EXECUTABLE = {
             "public.queue_backfill_v1",
             "public.record_calls_v1",
             "public.add_resource_price_v1",
+            "public.allocate_cost_v1",
+            "public.database_sizes_v1",
+            "public.record_counters_v1",
+            "public.record_sizes_v1",
+            "public.resource_prices_v1",
             "public.record_costs_v1",
             "public.record_events_v1",
             "public.record_executions_v1",
@@ -175,6 +185,16 @@ EXECUTABLE = {
     ),
     **dict.fromkeys(
         (
+            "public.abuse_findings_v1",
+            "public.abuse_settings_v1",
+            "public.decide_abuse_v1",
+            "public.set_abuse_rule_v1",
+            "public.unmark_abuse_v1",
+            "vital_private.decide_abuse",
+            "vital_private.finding_json",
+            "vital_private.rows_of_finding",
+            "vital_private.set_abuse_rule",
+            "vital_private.unmark_abuse",
             "public.add_member_v1",
             "public.remove_report_v1",
             "public.save_report_v1",

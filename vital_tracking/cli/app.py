@@ -56,6 +56,14 @@ COMMANDS: Final = {
         "Fill the sums that reports are made of from the calls, day by day, the newest day first.",
     ),
     "export": ("data.export:export", "Write calls, or sums of them, to a CSV or Parquet file."),
+    "allocate": (
+        "imports.allocate:allocate_command",
+        "Allocate a month's invoice to organizations, to the last digit. Running it again replaces what it made before.",
+    ),
+    "meter": (
+        "imports.meter:meter",
+        "Measure databases and folders, and record what their storage has cost since the last time, in gigabyte-months.",
+    ),
     "import": (
         "imports.command:app",
         "What others saw: access logs, and calls through LiteLLM. Each line, each call once, however often it is imported.",

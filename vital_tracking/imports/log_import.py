@@ -90,16 +90,18 @@ class LogImport:
     def read(self, log: LogText) -> LogCursor:
         """Read a log to its end, as it is now; what goes on from there. Raises StoreError and VitalError."""
         for _ in range(_TRIES):
-            cursor = LogCursor(log, self)
             try:
+                cursor = LogCursor(log, self)
                 cursor.go_on()
+                return cursor
             except _StandsElsewhere:
                 log.close()
-                if log.path == "-":
-                    break
-                log = LogText(log.path)
-                continue
-            return cursor
+            except BaseException:
+                log.close()
+                raise
+            if log.path == "-":
+                break
+            log = LogText(log.path)
         raise VitalError(f"Another run is reading {log.name}, too: let it end, and run this again.")
 
     def beginning_of(self, log: LogText) -> Beginning:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from tests.integration.imports.conftest import ORGANIZATIONS
 from tests.integration.imports.logs import (
     ADDRESS,
     AGENT,
@@ -32,7 +30,6 @@ from tests.integration.imports.logs import (
 from tests.sql.helpers import connect
 from tests.sql.platform_rows import differences
 from tests.support.effort import examples
-from tests.support.postgres import PostgresServer
 from vital_tracking.errors import StoreUnavailable
 from vital_tracking.imports import log_text
 from vital_tracking.imports.files import imported_files
@@ -42,29 +39,6 @@ from vital_tracking.imports.request_costs import CostRule
 from vital_tracking.stores.postgres import PostgresStore
 
 RULES = (CostRule.parse("search:brave=/api/search*"), CostRule.parse("bandwidth=*"))
-_organizations = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def url(postgres_server: PostgresServer, template_database: str) -> Iterator[str]:
-    """One database for all of these: each test has an organization of its own."""
-    postgres_server.create_database("imports", template=template_database)
-    yield postgres_server.url("imports")
-    postgres_server.drop_database("imports")
-
-
-@pytest.fixture(scope="module")
-def shared(url: str) -> Iterator[PostgresStore]:
-    store = PostgresStore(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def whose() -> dict[str, str]:
-    """An organization, and a server, that no other test has."""
-    name = f"o-{next(_organizations)}"
-    return {"organization": name, "server": name}
 
 
 class Flaky:
@@ -92,7 +66,7 @@ class RotatedLog(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        name = f"o-{next(_organizations)}"
+        name = f"o-{next(ORGANIZATIONS)}"
         self.whose = {"organization": name, "server": name}
         self.path = Path(self.folder.name, "access.log")
         self.path.touch()
