@@ -223,7 +223,7 @@ def _list(view: View, found: Sequence[Event]) -> Part:
             Column("value", "Value", "calls", rare=True),
             Column("session_id", "Session"),
             Column("ip_hash", "Address", "id", about="A keyed hash: no address is kept", rare=True),
-            Column("outcome", "", "flag", rare=True),
+            Column("outcome", "Outcome", "flag", rare=True),
         ],
         rows,
         empty=_EMPTY,
