@@ -167,19 +167,28 @@ def test_events_costs_and_executions_are_archived_as_calls_are(
     """If this failed, what a platform does and pays for would fill the database for years, or be in no file."""
     store.call("ensure_partitions_v1", first_month=month_ago(6).date(), months=2)
     moment = month_ago(6).isoformat()
-    store.call("record_events_v1", events=json.dumps([an_event(n, occurred_at=moment, value="0.5") for n in (1, 2)]))
+    store.call(
+        "record_events_v1",
+        events=json.dumps([an_event(n, occurred_at=moment, value="0.5", user_id="u-9") for n in (1, 2)]),
+    )
     store.call("record_costs_v1", costs=json.dumps([a_platform_cost(3, occurred_at=moment)]))
     store.call("record_executions_v1", executions=json.dumps([an_execution(4, started_at=moment)]))
     before = rows(
         "select sum(cost_usd) as cost, (select sum(events) from platform_events_5min) as events from tenant_costs_daily"
     )
-    listed, unknown, done, gone, exported = several(
+    listed, unknown, done, gone, exported, traces, forgotten = several(
         ["retention", "partitions", "--of", "costs"],
         ["archive", "--of", "event"],
         ["archive", "--of", "events", "--of", "all", "--drop", "--yes"],
         ["archive", OLDER, "--of", "costs"],
         ["retention", "show", "--json"],
+        ["forget-user", "u-9", "--dry-run", "--json"],
+        ["forget-user", "u-9", "--yes"],
     )
+    found = json.loads(fine(traces))
+    assert (found["events"], found["days"]) == (0, 1)  # what is in a file is in the sums, too
+    fine(forgotten)
+    assert rows("select user_id from platform_events_daily_sessions where events <> 0") == [{"user_id": None}]
     assert OLDER in fine(listed)
     assert "events" in refused(unknown, code=2)
     for text in (
