@@ -185,64 +185,74 @@ begin
 end;
 $$;
 
--- Bring the windows of quotas into line after subscriptions were made, changed or deleted: the budgets that keep them are made, windows that
--- belong to no subscription any more are deleted, those that are missing are filled from the calls, and all get the limit now in force.
+-- Bring the windows of subscribers' quotas into line: the budgets that keep them are made, windows that belong to no subscription any more
+-- are deleted, those that are missing are filled from the calls, and all get the limit now in force.
+create function vital_private.open_quotas_of(organization text, kind text, ids text[]) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  budget public.budget_limits;
+begin
+  insert into public.budget_limits (organization_id, entity_type, entity_id, metric, action, by_plan)
+  select w.organization_id, kind, '*', w.metric, w.action, true
+  from (
+    select distinct s.organization_id, m.metric, case when s.enforced then 'block' else 'alert' end as action
+    from public.subscriptions as s
+    cross join unnest('{calls,tokens}'::text[]) as m (metric)
+    where s.entity_type = kind and s.entity_id = any(ids) and coalesce(s.organization_id, '') = coalesce(organization, '')
+  ) as w
+  where not exists (
+    select from public.budget_limits as b
+    where b.by_plan and b.entity_type = kind and coalesce(b.organization_id, '') = coalesce(organization, '')
+      and b.metric = w.metric and b.action = w.action
+  )
+  order by w.metric, w.action;
+  for budget in
+    select b.*
+    from public.budget_limits as b
+    where b.by_plan and b.entity_type = kind and coalesce(b.organization_id, '') = coalesce(organization, '')
+    order by b.id
+  loop
+    delete from public.budget_windows as w
+    where w.budget_id = budget.id and w.entity_id = any(ids) and w.ends_at > now()
+      and not exists (
+        select from public.subscriptions as s
+        where s.entity_id = w.entity_id and s.entity_type = kind and vital_private.keeps(budget, s)
+          and w.ends_at > s.counting_since and w.starts_at < coalesce(s.until, 'infinity')
+          and coalesce(s.until, 'infinity') > s.counting_since
+          and vital_private.window_start(w.period, w.starts_at, s.timezone, null, s.reset_day) = w.starts_at
+          and vital_private.window_end(w.period, w.starts_at, s.timezone, s.reset_day) = w.ends_at
+      );
+    insert into public.budget_windows (budget_id, entity_id, period, starts_at, ends_at, limit_amount, spent)
+    select budget.id, q.entity_id, q.period, q.starts_at, q.ends_at, q.limit_amount, q.amount
+    from vital_private.quota_sums(budget, ids, now()) as q
+    where q.amount <> 0
+    order by q.entity_id, q.period, q.starts_at
+    on conflict do nothing;
+    perform vital_private.refresh_limits(array(
+      select w.id from public.budget_windows as w where w.budget_id = budget.id and w.entity_id = any(ids) and w.ends_at > now()
+    ));
+  end loop;
+end;
+$$;
+
+-- The same after subscriptions were made, changed or deleted. Whoever changes many does it once for all, and says so by a setting.
 create function vital_private.open_quotas() returns trigger
 language plpgsql
 security definer
 set search_path = ''
 as $$
-declare
-  subscribers record;
-  budget public.budget_limits;
 begin
-  for subscribers in
-    select c.organization_id, c.entity_type, array_agg(distinct c.entity_id) as ids
-    from changed as c
-    group by 1, 2
-    order by 1, 2
-  loop
-    insert into public.budget_limits (organization_id, entity_type, entity_id, metric, action, by_plan)
-    select distinct subscribers.organization_id, subscribers.entity_type, '*', m.metric, case when s.enforced then 'block' else 'alert' end, true
-    from public.subscriptions as s
-    cross join unnest('{calls,tokens}'::text[]) as m (metric)
-    where s.entity_type = subscribers.entity_type and s.entity_id = any(subscribers.ids)
-      and coalesce(s.organization_id, '') = coalesce(subscribers.organization_id, '')
-      and not exists (
-        select from public.budget_limits as b
-        where b.by_plan and b.entity_type = s.entity_type and coalesce(b.organization_id, '') = coalesce(s.organization_id, '')
-          and b.metric = m.metric and b.action = case when s.enforced then 'block' else 'alert' end
-      )
-    order by 4, 5;
-    for budget in
-      select b.*
-      from public.budget_limits as b
-      where b.by_plan and b.entity_type = subscribers.entity_type
-        and coalesce(b.organization_id, '') = coalesce(subscribers.organization_id, '')
-      order by b.id
-    loop
-      delete from public.budget_windows as w
-      where w.budget_id = budget.id and w.entity_id = any(subscribers.ids) and w.ends_at > now()
-        and not exists (
-          select from public.subscriptions as s
-          where s.entity_id = w.entity_id and s.entity_type = budget.entity_type and vital_private.keeps(budget, s)
-            and w.ends_at > s.counting_since and w.starts_at < coalesce(s.until, 'infinity')
-            and coalesce(s.until, 'infinity') > s.counting_since
-            and vital_private.window_start(w.period, w.starts_at, s.timezone, null, s.reset_day) = w.starts_at
-            and vital_private.window_end(w.period, w.starts_at, s.timezone, s.reset_day) = w.ends_at
-        );
-      insert into public.budget_windows (budget_id, entity_id, period, starts_at, ends_at, limit_amount, spent)
-      select budget.id, q.entity_id, q.period, q.starts_at, q.ends_at, q.limit_amount, q.amount
-      from vital_private.quota_sums(budget, subscribers.ids, now()) as q
-      where q.amount <> 0
-      order by q.entity_id, q.period, q.starts_at
-      on conflict do nothing;
-      perform vital_private.refresh_limits(array(
-        select w.id from public.budget_windows as w
-        where w.budget_id = budget.id and w.entity_id = any(subscribers.ids) and w.ends_at > now()
-      ));
-    end loop;
-  end loop;
+  if current_setting('vital_tracking.quotas_later', true) is distinct from 'on' then
+    perform vital_private.open_quotas_of(c.organization_id, c.entity_type, c.ids)
+    from (
+      select g.organization_id, g.entity_type, array_agg(distinct g.entity_id) as ids
+      from changed as g
+      group by 1, 2
+      order by 1, 2
+    ) as c;
+  end if;
   return null;
 end;
 $$;
@@ -267,25 +277,48 @@ after delete on public.subscriptions
 referencing old table as changed
 for each statement execute function vital_private.open_quotas();
 
--- Another limit of a plan holds at once for all who are on it.
+-- Another limit of a plan holds at once for all who are on it; another price changes none.
 create function vital_private.plans_changed() returns trigger
 language plpgsql
 security definer
 set search_path = ''
 as $$
 begin
-  perform vital_private.refresh_limits(array(
-    select w.id
-    from public.budget_windows as w
-    join public.budget_limits as b on b.id = w.budget_id and b.by_plan
-    where w.ends_at > now()
-  ));
+  if tg_op <> 'INSERT' or exists (
+    select from changed as c
+    left join lateral (
+      select p.* from public.plans as p where p.name = c.name and p.valid_from < c.valid_from order by p.valid_from desc limit 1
+    ) as before on true
+    where (c.calls, c.tokens, c.calls_per_minute, c.tokens_per_minute)
+      is distinct from (before.calls, before.tokens, before.calls_per_minute, before.tokens_per_minute)
+  ) then
+    perform vital_private.refresh_limits(array(
+      select w.id
+      from public.budget_windows as w
+      join public.budget_limits as b on b.id = w.budget_id and b.by_plan
+      where w.ends_at > now() and exists (
+        select from public.subscriptions as s
+        where s.entity_id = w.entity_id and s.entity_type = b.entity_type and s.plan in (select c.name from changed as c)
+      )
+    ));
+  end if;
   return null;
 end;
 $$;
 
-create trigger plans_refresh_limits
-after insert or update or delete on public.plans
+create trigger plans_new_limits
+after insert on public.plans
+referencing new table as changed
+for each statement execute function vital_private.plans_changed();
+
+create trigger plans_changed_limits
+after update on public.plans
+referencing new table as changed
+for each statement execute function vital_private.plans_changed();
+
+create trigger plans_lifted_limits
+after delete on public.plans
+referencing old table as changed
 for each statement execute function vital_private.plans_changed();
 
 -- A budget that keeps quotas stays as long as anybody has one, also where all budgets are deleted.

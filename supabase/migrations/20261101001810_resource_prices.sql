@@ -109,7 +109,6 @@ $$;
 create function public.resource_prices_v1() returns json
 language sql
 stable
-security definer
 set search_path = ''
 as $$
   select coalesce(json_agg(entry.* order by entry.cost_type, entry.resource nulls first, entry.unit, entry.valid_from desc), '[]')

@@ -171,7 +171,8 @@ begin
   update vital_private.import_files as f
   set
     place = greatest(f.place, given.place), lines = greatest(f.lines, given.line), head_hash = file.head,
-    name = coalesce(file.name, f.name), events = f.events + new_events, costs = f.costs + new_costs, bad_lines = f.bad_lines + new_bad, last_read_at = now()
+    name = coalesce(file.name, f.name), events = f.events + new_events, costs = f.costs + new_costs,
+    bad_lines = f.bad_lines + new_bad, last_read_at = now()
   where f.file_key = file.key
   returning f.place into stands;
   return json_build_object('taken', true, 'place', stands, 'events', new_events, 'costs', new_costs, 'bad_lines', new_bad);

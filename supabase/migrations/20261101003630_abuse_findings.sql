@@ -35,7 +35,7 @@ create table public.abuse_findings (
 
 comment on table public.abuse_findings is 'What looked like abuse: which pattern, who, since when, its figures, and what became of it.';
 comment on column public.abuse_findings.subject is 'A user, an organization, or the keyed hash of an address or a request; no address and no text.';
-comment on column public.abuse_findings.entity_type is 'What an action stands on: a user, an organization; NULL: nobody could be stopped.';
+comment on column public.abuse_findings.entity_type is 'What an action stands on: user or organization; NULL: nobody whose calls could be stopped.';
 comment on column public.abuse_findings.entity_id is 'Which one: of addresses and requests the user who is behind four fifths of it.';
 comment on column public.abuse_findings.severity is 'By how often the value is the threshold: low, medium from 2 on, high from 5 on.';
 comment on column public.abuse_findings.state is 'open, acted_on or false_alarm.';

@@ -331,26 +331,7 @@ $$;
 comment on function public.platform_explore_v1(text, timestamptz, timestamptz, text[], text, text, integer) is
 'What events or other costs of a time come to by some dimensions, from the smallest sums that know them.';
 
--- The prices of what is no call that are in force at an instant: an array of {"id", "cost_type", "resource", "unit", "unit_price",
--- "valid_from", "note"}. They are shown to admins and auditors.
-create function public.resource_prices_in_force_v1(instant timestamptz default now()) returns json
-language sql
-stable
-set search_path = ''
-as $$
-  select coalesce(json_agg(json_build_object(
-    'id', p.id, 'cost_type', p.cost_type, 'resource', p.resource, 'unit', p.unit, 'unit_price', trim_scale(p.unit_price)::text,
-    'valid_from', p.valid_from, 'note', p.note
-  ) order by p.cost_type, p.unit, p.resource nulls first), '[]')
-  from (
-    select distinct on (r.cost_type, r.unit, r.resource) r.*
-    from public.resource_prices as r
-    where r.valid_from <= coalesce(instant, now())
-    order by r.cost_type, r.unit, r.resource, r.valid_from desc
-  ) as p
-$$;
-
 select vital_private.restrict_functions(
-  api => '{platform_rows_v1, platform_explore_v1, resource_prices_in_force_v1}',
+  api => '{platform_rows_v1, platform_explore_v1}',
   helpers => '{platform_dimensions, platform_filter, has_own_alone, check_platform_kind}'
 );

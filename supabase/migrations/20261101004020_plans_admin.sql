@@ -240,6 +240,8 @@ declare
   problem text;
   fix text;
 begin
+  perform vital_private.lock_budgets(alone => true);
+  perform set_config('vital_tracking.quotas_later', 'on', true);
   for given in select e.value, e.place - 1 as place from jsonb_array_elements(subscriptions::jsonb) with ordinality as e (value, place) loop
     if vital_private.refuses_subscription_change(given.value, 'set') then
       refused := refused + 1;
@@ -258,6 +260,15 @@ begin
         rejected := rejected || jsonb_build_object('row', given.place, 'problem', problem, 'hint', fix);
     end;
   end loop;
+  perform set_config('vital_tracking.quotas_later', '', true);
+  perform vital_private.open_quotas_of(g.organization_id, g.entity_type, g.ids)
+  from (
+    select s.organization_id, s.entity_type, array_agg(distinct s.entity_id) as ids
+    from public.subscriptions as s
+    where s.entity_id in (select e.value ->> 'entity_id' from jsonb_array_elements(subscriptions::jsonb) as e (value))
+    group by 1, 2
+    order by 1, 2
+  ) as g;
   return json_build_object('set', done, 'unchanged', unchanged, 'refused', refused, 'rejected', rejected);
 end;
 $$;

@@ -358,8 +358,9 @@ begin
 end;
 $$;
 
--- Let pg_cron look for abuse each minute, make partitions each night and, if an admin says so, delete what has expired. False where
--- pg_cron is not installed or refuses; then every process that records makes partitions, and so does `vital-tracking refresh`. NULL is false.
+-- Let pg_cron look for abuse each minute, make partitions each night and, if an admin says so, delete what has expired. False where pg_cron
+-- is not installed or refuses; then every process that records makes partitions, so does `vital-tracking refresh`, and `vital-tracking
+-- abuse scan --every 1m` looks for abuse. NULL is false.
 create function public.schedule_maintenance(retention boolean default false) returns boolean
 language sql
 security definer

@@ -1,4 +1,4 @@
-"""Made-up traffic of many users with days and weeks in it, and abuse that is planted in it: calls and events in the tables, seeded.
+"""Made-up traffic of many users with days and weeks in it, seeded, and abuse planted in it: rows straight into the tables.
 
 What is normal is meant to be hard: few users make most calls, some are programs that run at night, some change their address
 with every session, requests are tried again and repeat, users join, an outage makes everything fail.

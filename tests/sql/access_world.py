@@ -784,7 +784,7 @@ QUESTIONS = [
         )
     ),
     Question(
-        "resource_prices_in_force_v1",
+        "resource_prices_v1",
         column("cost_type"),
         for_admins("storage", "bandwidth", "search", "tts", "stt"),
         {},

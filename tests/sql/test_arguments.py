@@ -153,7 +153,6 @@ SAMPLES = {
     "start_time": "now() - interval '40 days'",
     "solution_id": "'plan'",
     "subject": f"'{ALICE}'",
-    "instant": "now()",
     "table_name": "'cost_alerts'",
     "keep": "'1 year'",
     "taken": "'[1]'",

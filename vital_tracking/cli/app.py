@@ -58,7 +58,7 @@ COMMANDS: Final = {
     "export": ("data.export:export", "Write calls, or sums of them, to a CSV or Parquet file."),
     "allocate": (
         "imports.allocate:allocate_command",
-        "Allocate a month's invoice to organizations, to the last digit. Running it again replaces what it made before.",
+        "Allocate a month's invoice to organizations, to the last digit.",
     ),
     "meter": (
         "imports.meter:meter",
@@ -66,7 +66,7 @@ COMMANDS: Final = {
     ),
     "import": (
         "imports.command:app",
-        "What others saw: access logs, and calls through LiteLLM. Each line, each call once, however often it is imported.",
+        "What others saw: access logs, and calls through LiteLLM.",
     ),
     "archive": (
         "data.archive:archive",
@@ -99,6 +99,7 @@ COMMANDS: Final = {
         "Show how much of their quotas the subscribers of each plan have used in their month, or each subscriber.",
     ),
     "members": ("members:app", "Members of organizations: who sees what of it, and who may change that."),
+    "abuse": ("abuse:app", "Abuse: what looks like it, acting on it, and marking false alarms."),
     "alerts": ("budgets.alerts:app", "Alerts: thresholds of budgets that were crossed."),
     "reports": (
         "reports.command:app",

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from vital_tracking.errors import StoreRejected, VitalError
+from vital_tracking.errors import StoreRejected, StoreUnavailable, VitalError
 from vital_tracking.imports.access_log import LogFormat
 from vital_tracking.imports.identity import Beginning
 from vital_tracking.imports.line_batch import BadLineAt, LineBatch, LineReader
@@ -73,17 +73,24 @@ class _StandsElsewhere(Exception):
 
 
 class LogImport:
-    """Imports logs into a store. `progress` is told of each log and how many bytes of it were read, after each batch."""
+    """Imports logs into a store. `progress` is told of each log, and of what has become of all, after each batch.
+
+    `wait` is asked when the database cannot be reached: True, after a while, has the same batch sent again; by default the
+    error is raised.
+    """
 
     def __init__(
         self,
         store: Store,
         options: ImportOptions,
         progress: Callable[[LogText, Imported], None] | None = None,
+        *,
+        wait: Callable[[], bool] | None = None,
     ) -> None:
         self.store = store
         self.options = options
         self.progress = progress or (lambda _log, _done: None)
+        self.wait = wait or (lambda: False)
         self._database_id = str(store.call("database_id_v1"))
         self.done = Imported()
 
@@ -204,8 +211,19 @@ class LogCursor:
         }
         if self._new:
             file["heads"] = self._beginning.hashes()
-        answer = self._store.call("import_lines_v1", batch=batch.json(file=file, again=self._options.again))
-        if not answer["taken"]:
+        text = batch.json(file=file, again=self._options.again)
+        sent_before = False
+        while True:
+            try:
+                answer = self._store.call("import_lines_v1", batch=text)
+                break
+            except StoreUnavailable:
+                if not self._owner.wait():
+                    raise
+                sent_before = True
+        if sent_before and not answer["taken"] and answer["place"] == batch.end:
+            answer |= {"events": batch.event_count, "costs": len(batch.costs)}  # it had arrived, and the answer had not
+        elif not answer["taken"]:
             raise _StandsElsewhere
         self._new = False
         self._owner.done.add(self.log.name, batch, answer)

@@ -67,22 +67,3 @@ def explore_costs(
 ) -> Explored:
     """What the costs of a period come to by some of COST_DIMENSIONS, or by hour, day, week or month. Raises StoreError."""
     return explore_platform(store, "costs", period, by=by, filters=filters, rows=rows)
-
-
-@answer_type
-class ResourcePrice(TypedDict):
-    """US dollars a unit of a kind of cost from a moment on; `resource` None: of any that has no price of its own."""
-
-    id: int
-    cost_type: str
-    resource: str | None
-    unit: str
-    unit_price: Amount
-    valid_from: datetime
-    note: str | None
-
-
-def prices_in_force(store: Store, moment: datetime | None = None) -> list[ResourcePrice]:
-    """The prices of what is no call that are in force at a moment, now by default; for admins. Raises StoreError."""
-    at = {} if moment is None else {"instant": moment}
-    return typed(list[ResourcePrice], store.call("resource_prices_in_force_v1", **at))

@@ -140,6 +140,10 @@ class Imported(TypedDict):
     rejected: list[BadRow]
 
 
+class PlanRejected(StoreRejected):
+    """A subscription that cannot be: what is wrong, in words for whoever asked for it."""
+
+
 def plans(store: Store, name: str | None = None, *, history: bool = False) -> list[Plan]:
     """The plans as they are now, the smallest first, or the one of a name; with `history` other versions, too."""
     every = typed(list[Plan], store.call("plans_v1", plan=name))
@@ -178,6 +182,13 @@ def quota_status(
     return typed(list[QuotaStatus], store.call("quota_status_v1", **asked, max_rows=limit))
 
 
+def plans_of(store: Store, users: Iterable[str | None]) -> dict[str, QuotaStatus]:
+    """The plan of each of these users who is on one; of several, in other organizations, the most used one."""
+    ids = [user for user in users if user is not None]
+    found = quota_status(store, entity_type="user", ids=ids, limit=10_000) if ids else []
+    return {row["entity_id"]: row for row in reversed(found)}
+
+
 def subscriptions(store: Store, entity_type: str, entity_id: str) -> list[Subscription]:
     """The subscriptions of one subscriber, those that have ended and those to come as well, the latest first."""
     return typed(list[Subscription], store.call("subscriptions_v1", entity_type=entity_type, entity_id=entity_id))
@@ -186,8 +197,8 @@ def subscriptions(store: Store, entity_type: str, entity_id: str) -> list[Subscr
 def subscribe(store: Store, columns: Mapping[str, object]) -> Subscribed:
     """Put a subscriber on a plan, or change what is named of his subscription, `since` then, by default now.
 
-    Columns are those of Subscription; what was used in the month that runs stays used. Raises StoreRejected where that is refused
-    or cannot be.
+    Columns are those of Subscription; what was used in its month stays used. Raises StoreRejected where that is refused,
+    PlanRejected where it cannot be.
     """
     return typed(Subscribed, _allowed(store.call("set_subscription_v1", subscription=_json(columns)), _ADMINS))
 
@@ -236,7 +247,7 @@ def _allowed(answer: Any, refusal: str) -> Any:
     if isinstance(answer, dict) and "refused" in answer:
         raise StoreRejected(refusal, sqlstate="42501")
     if isinstance(answer, dict) and "problem" in answer:
-        raise StoreRejected(" ".join(filter(None, (answer["problem"], answer["hint"]))), sqlstate="22023")
+        raise PlanRejected(" ".join(filter(None, (answer["problem"], answer["hint"]))), sqlstate="22023")
     return answer
 
 

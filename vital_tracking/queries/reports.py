@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from typing_extensions import TypedDict
 
@@ -21,6 +21,8 @@ from vital_tracking.queries.bill import total as sum_of
 from vital_tracking.queries.explore import Explored, Filters, Period, each_day, explore
 from vital_tracking.queries.forecast import Forecast, cost_forecast, has_history
 from vital_tracking.queries.names import names_of
+from vital_tracking.queries.plans import percent_used, plans_of
+from vital_tracking.queries.plans import quotas as plan_quotas
 from vital_tracking.stores import Store
 
 WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -177,7 +179,7 @@ def _days(store: Store, period: Period, filters: Filters | None) -> list[Mapping
 
 
 class UserUsage(TypedDict):
-    """What a user's calls come to. Plan and quota are None where the team keeps none.
+    """What a user's calls come to. Plan and quota are None where he is on none that may be seen, the quota where it is unlimited.
 
     `username` is the name, else the address, else the id; `email` is told to admins of an organization of his, and to himself.
     """
@@ -189,7 +191,7 @@ class UserUsage(TypedDict):
     total_cost: Amount
     by_service: dict[str, dict[str, Any]]
     subscription_tier: str | None
-    quota_used_percent: float | None
+    quota_used_percent: Amount | None
 
 
 def by_user(store: Store, period: Period, filters: Filters | None = None, *, limit: int = 100) -> list[UserUsage]:
@@ -212,6 +214,7 @@ def by_user(store: Store, period: Period, filters: Filters | None = None, *, lim
         spent = {"calls": row["calls"], "cost": row["total_cost"]}
         services.setdefault(row["user"], {})[row["service"] or NONE] = spent
     known = names_of(store, users)
+    tiers = plans_of(store, users)
     return [
         UserUsage(
             user_id=row["user"],
@@ -220,11 +223,42 @@ def by_user(store: Store, period: Period, filters: Filters | None = None, *, lim
             total_calls=row["calls"],
             total_cost=row["total_cost"],
             by_service=services.get(row["user"], {}),
-            subscription_tier=None,
-            quota_used_percent=None,
+            subscription_tier=tiers[row["user"]]["plan"] if row["user"] in tiers else None,
+            quota_used_percent=tiers[row["user"]]["used_percent"] if row["user"] in tiers else None,
         )
         for row in dearest.rows
     ]
+
+
+class QuotaUsage(TypedDict):
+    """What a plan's subscribers use together: calls and tokens against the sums of their limits, `unlimited` where there is none.
+
+    `percentage` is that of the calls, 0 where they are unlimited; `over_quota` counts those who used more than they have.
+    """
+
+    subscribers: int
+    used: Amount
+    limit: Amount | Literal["unlimited"]
+    percentage: Amount
+    tokens_used: Amount
+    tokens_limit: Amount | Literal["unlimited"]
+    over_quota: int
+
+
+def quotas(store: Store, *, organization: str | None = None) -> dict[str, QuotaUsage]:
+    """How much of their quotas the subscribers of each plan have used in their months, by plan, the smallest first."""
+    return {
+        row["plan"]: QuotaUsage(
+            subscribers=row["subscribers"],
+            used=row["calls_used"],
+            limit="unlimited" if row["calls_limit"] is None else row["calls_limit"],
+            percentage=percent_used(row["calls_used"], row["calls_limit"]) or Decimal(0),
+            tokens_used=row["tokens_used"],
+            tokens_limit="unlimited" if row["tokens_limit"] is None else row["tokens_limit"],
+            over_quota=row["over"],
+        )
+        for row in plan_quotas(store, organization=organization)
+    }
 
 
 class ServiceUsage(TypedDict):

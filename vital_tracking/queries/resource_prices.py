@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -33,8 +34,17 @@ class ResourcePrice(TypedDict):
 
 
 def resource_prices(store: Store) -> list[ResourcePrice]:
-    """All prices of what is no call, by kind and resource, the newest first of each. Raises StoreError."""
+    """All prices of what is no call that the asker may see, by kind and resource, the newest first of each. Raises StoreError."""
     return typed(list[ResourcePrice], store.call("resource_prices_v1"))
+
+
+def in_force(prices: Iterable[ResourcePrice], moment: datetime) -> list[ResourcePrice]:
+    """Of all prices those that hold at a moment: of each kind, unit and resource the newest that has begun."""
+    found: dict[tuple[str, str, str | None], ResourcePrice] = {}
+    for price in sorted(prices, key=lambda price: price["valid_from"]):
+        if price["valid_from"] <= moment:
+            found[price["cost_type"], price["unit"], price["resource"]] = price
+    return sorted(found.values(), key=lambda price: (price["cost_type"], price["unit"], price["resource"] or ""))
 
 
 def add_resource_price(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -55,6 +58,11 @@ class Flaky:
                     self._store.call(function, **arguments)
                 raise StoreUnavailable("gone")
         return self._store.call(function, **arguments)
+
+    def heal(self) -> bool:
+        """It is back."""
+        self._left = 1 << 30
+        return True
 
 
 class RotatedLog(RuleBasedStateMachine):
@@ -244,6 +252,35 @@ def test_two_that_read_one_log_at_once_record_each_line_once(
     with patch.object(log_text, "BLOCK", 2000), ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: import_log(shared, path, **whose), range(2)))
     assert recorded(url, whose["organization"]) == list(range(300))
+
+
+def test_the_standard_input_goes_on_where_the_same_text_stood(
+    shared: PostgresStore, url: str, whose: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this failed, `kubectl logs` run again would record all lines again."""
+    for numbers, fresh in ((range(5), 5), (range(8), 3), (range(8), 0)):
+        for text in (text_of(numbers), gzip.compress(text_of(numbers))):
+            given = io.BufferedReader(io.BytesIO(text))
+            monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=given))
+            assert import_log(shared, Path("-"), **whose).events == (fresh if text.startswith(b"{") else 0)
+    assert recorded(url, whose["organization"]) == list(range(8))
+
+
+def test_whoever_waits_sends_again_what_may_have_arrived(
+    shared: PostgresStore, url: str, whose: dict[str, str], tmp_path: Path
+) -> None:
+    """If this failed, a restart of the database would end a follower, or the batch in flight be counted as another run's."""
+    path = tmp_path / "access.log"
+    path.write_bytes(text_of(range(60)))
+    for done, after in ((True, 0), (False, 1)):
+        with path.open("ab") as file:
+            file.write(text_of(range(60, 120)) if not done else b"")
+        store = Flaky(shared, after=after, done=done)
+        with patch.object(log_text, "BLOCK", 3000):
+            importer = LogImport(store, ImportOptions(hash_key=KEY, **whose), wait=store.heal)
+            importer.read(LogText(str(path))).end()
+        assert (importer.done.events, importer.done.known) == (60, 0)
+    assert recorded(url, whose["organization"]) == list(range(120))
 
 
 def test_following_goes_on_through_rotation_and_truncation(

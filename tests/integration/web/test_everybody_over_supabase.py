@@ -19,7 +19,17 @@ from pydantic import SecretStr
 
 from tests.integration.stores.test_supabase_access import empty
 from tests.integration.web.conftest import bearer, client
-from tests.integration.web.supabase_world import FIVE, NORTH, PASSWORD, ROLES, SOUTH, World, make_world, sign_up
+from tests.integration.web.supabase_world import (
+    FIVE,
+    NORTH,
+    PASSWORD,
+    ROLES,
+    SOUTH,
+    World,
+    make_finding,
+    make_world,
+    sign_up,
+)
 from tests.integration.web.ways_in import ways
 from tests.sql.helpers import Connection, connect, set_budget
 from tests.support.effort import LONG
@@ -71,6 +81,10 @@ READINGS: Final[Mapping[str, Reading]] = {
     f"{USAGE}/by-service": shows("sum"),
     f"{USAGE}/costs": shows("sum"),
     f"{USAGE}/performance": shows("step"),
+    f"{USAGE}/quotas": shows(),
+    "/api/v1/plans": shows(),
+    "/api/v1/subscriptions": shows("user"),
+    "/api/v1/subscriptions/history": Reading(opens=422),  # whose must be named
     "/api/v1/calls": shows("call", "user", "agent", "model", "session"),
     "/api/v1/calls.csv": shows("call", "user", "agent", "model", "session"),
     "/api/v1/calls/{call_id}": shows(of="call"),
@@ -92,6 +106,10 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/api/v1/forecast": shows("sum"),
     "/api/v1/health": shows("organization"),
     "/api/v1/health.csv": shows("organization"),
+    "/api/v1/abuse": shows("found"),
+    "/api/v1/abuse.csv": shows("found"),
+    "/api/v1/abuse/settings": shows(),
+    "/api/v1/abuse/{finding_id}": shows(of="found"),
     "/api/v1/prices": shows("model"),
     "/api/v1/members": shows("organization"),
     "/api/v1/audit": shows(),
@@ -109,6 +127,7 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/panels": shows("sum", "panel"),
     "/tools": shows("sum", "tool"),
     "/prices": shows("model"),
+    "/quotas": shows("user"),
     "/runs": shows("run"),
     "/runs/{run_id:path}": shows(of="run"),
     "/calls": shows("call", "user", "agent", "model"),
@@ -124,6 +143,8 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/health": shows("organization"),
     "/events": shows("event", "user", "session"),
     "/costs": shows("cost", "sum"),
+    "/abuse": shows("found"),
+    "/abuse/{finding_id}": shows(of="found"),
     "/organization": shows("organization"),
     "/audit": shows(),
     "/status": shows("organization"),
@@ -313,6 +334,7 @@ class Changing:
 
 
 HIDDEN: Final = ("other", "stranger")
+NO_ADMINS: Final = ("member", *HIDDEN)
 
 
 def a_budget(who: str) -> dict[str, Any]:
@@ -328,6 +350,11 @@ def a_form(who: str) -> dict[str, Any]:
 def a_place(who: str) -> dict[str, Any]:
     """Somebody in an organization."""
     return {"organization_id": NORTH, "user_id": who}
+
+
+def a_subscriber(who: str) -> dict[str, Any]:
+    """Somebody who is, or is to be, on a plan."""
+    return {"organization_id": NORTH, "entity_id": who}
 
 
 def a_member(who: str) -> dict[str, Any]:
@@ -364,6 +391,13 @@ CHANGES: Final[Mapping[tuple[str, str], Changing]] = {
     ("POST", "/budgets/{budget_id}"): Changing(a_form, 303, HIDDEN),
     ("POST", "/budgets/{budget_id}/raise"): Changing(lambda who: {"data": more(who)}, 303, HIDDEN),
     ("POST", "/budgets/{budget_id}/remove"): Changing(done=303, hidden=HIDDEN),
+    ("POST", "/api/v1/abuse/{finding_id}/decision"): Changing(
+        lambda _: {"json": {"decision": "throttle", "lasts_s": 600}}, hidden=NO_ADMINS
+    ),
+    ("POST", "/abuse/{finding_id}"): Changing(lambda _: {"data": {"decision": "false_alarm"}}, 303, NO_ADMINS),
+    ("DELETE", "/api/v1/abuse/marks/{mark_id}"): Changing(done=204, hidden=NO_ADMINS),
+    ("POST", "/abuse/marks/{mark_id}/remove"): Changing(done=303, hidden=NO_ADMINS),
+    ("PUT", "/api/v1/abuse/rules"): Changing(lambda _: {"json": {"organization_id": NORTH, "action": "watch"}}),
     ("POST", "/explore/save"): Changing(
         lambda who: {"data": {"name": f"new-{who}", "query": "by=model"}}, 303, (), SIGNED_IN
     ),
@@ -373,6 +407,15 @@ CHANGES: Final[Mapping[tuple[str, str], Changing]] = {
         lambda _: {"json": {"entity_type": "user", "daily_limit": "5"}}, 200, (), SIGNED_IN, False
     ),
     ("POST", "/api/v1/events"): Changing(lambda who: {"json": {"event_name": f"new-{who}"}}, 200, (), SIGNED_IN),
+    ("POST", "/api/v1/plans"): Changing(lambda who: {"json": {"name": f"new-{who}", "calls": 5}}, may=()),
+    ("POST", "/api/v1/subscriptions"): Changing(lambda who: {"json": {**a_subscriber(who), "plan": "trial"}}),
+    ("POST", "/api/v1/subscriptions/end"): Changing(lambda _: {"json": a_subscriber("on-a-plan")}),
+    ("POST", "/quotas/subscriptions"): Changing(
+        lambda who: {
+            "data": {"organization": NORTH, "entity_type": "user", "entity_id": who, "plan": "trial", "what": "set"}
+        },
+        303,
+    ),
     ("POST", "/theme"): Changing(lambda _: {"data": {"theme": "dark"}}, 303, (), SIGNED_IN, False),
 }
 SESSIONS: Final = {("POST", "/sign-in"), ("POST", "/sign-out")}
@@ -399,6 +442,16 @@ def test_every_way_to_change_something_is_its_admin_s_and_refused_tries_stand_in
             columns = a_budget(world.people["member"].id) | {"metric": metric, "action": action}
             columns["downgrade_to"] = "spare" if action == "downgrade" else None
             address = path.format(budget_id=set_budget(database, **columns)["id"])
+        elif "{finding_id}" in path:
+            address = path.format(finding_id=make_finding(database, who, NORTH))
+        elif "{mark_id}" in path:
+            mark = database.execute(
+                "insert into vital_private.abuse_marks (pattern, organization_id, subject, up_to)"
+                " values ('user_calls', %s, %s, 1) returning id",
+                [NORTH, who],
+            ).fetchone()
+            assert mark is not None
+            address = path.format(mark_id=mark["id"])
         else:
             address = path
         before, lines = stored(database), audited(database)

@@ -22,6 +22,7 @@ from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 
 _POLL_S = 1.0
+_RETRY_S = 5.0
 
 
 def access_log(
@@ -85,8 +86,11 @@ def access_log(
         whole=whole,
         dry_run=dry_run,
     )
+    stop = threading.Event()
     with opened(settings) as store, _Bar() as bar:
-        importer = LogImport(store, options, bar.show)
+        # Whoever follows outlasts a restart of the database.
+        wait = (lambda: not stop.wait(_RETRY_S)) if follow_ else None
+        importer = LogImport(store, options, bar.show, wait=wait)
         cursors = []
         for path in files:
             log = LogText(path, live=follow_)
@@ -94,7 +98,6 @@ def access_log(
             cursors.append(importer.read(log))
             bar.end(log)
         if follow_:
-            stop = threading.Event()
             with contextlib.suppress(KeyboardInterrupt):
                 follow(importer, cursors, lambda: not stop.wait(_POLL_S))
         for cursor in cursors:

@@ -174,10 +174,30 @@ EXAMPLES: Final[Mapping[str, Any]] = {
             "total_calls": 1200,
             "total_cost": 9.81,
             "by_service": {"workflow": {"calls": 1200, "cost": 9.81}},
-            "subscription_tier": None,
-            "quota_used_percent": None,
+            "subscription_tier": "starter",
+            "quota_used_percent": 4.0,
         }
     ],
+    "quotas": {
+        "starter": {
+            "subscribers": 2,
+            "used": 13500,
+            "limit": 60000,
+            "percentage": 22.5,
+            "tokens_used": 2100000,
+            "tokens_limit": 10000000,
+            "over_quota": 0,
+        },
+        "enterprise": {
+            "subscribers": 1,
+            "used": 812000,
+            "limit": "unlimited",
+            "percentage": 0,
+            "tokens_used": 96000000,
+            "tokens_limit": "unlimited",
+            "over_quota": 0,
+        },
+    },
     "by-service": [
         {
             "service_name": "llm",

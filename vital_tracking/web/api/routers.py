@@ -3,6 +3,7 @@
 from typing import Final
 
 from vital_tracking.web.api import (
+    abuse,
     alerts,
     anomalies,
     audit,
@@ -13,6 +14,7 @@ from vital_tracking.web.api import (
     explore,
     forecast,
     members,
+    plans,
     prices,
     runs,
     tenants,
@@ -33,9 +35,11 @@ ROUTERS: Final = tuple(
         forecast,
         anomalies,
         prices,
+        plans,
         members,
         audit,
         tenants,
+        abuse,
     )
 )
 """The routes of all resources; one adds its module here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache, partial
 from typing import Final
@@ -14,8 +15,9 @@ from starlette.responses import RedirectResponse, Response
 from vital_tracking.core.cost import ZERO
 from vital_tracking.core.platform import COST_TYPES
 from vital_tracking.queries.explore import Explored, Period
-from vital_tracking.queries.other_costs import OF_BOTH, OtherCost, explore_costs, other_costs, prices_in_force
+from vital_tracking.queries.other_costs import OF_BOTH, OtherCost, explore_costs, other_costs
 from vital_tracking.queries.platform import place_of_row
+from vital_tracking.queries.resource_prices import in_force, resource_prices
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.access import Asker, Reader, reads
@@ -153,7 +155,7 @@ def _notices(whole: Explored) -> list[str]:
         return []
     return [
         f"Without a known price, and in no amount: {unpriced:,} of {counted(whole.total['costs'], 'cost')}. An operator "
-        "adds a price of the resource, and reprices: docs/platform.md says how."
+        "adds a price with: vital-tracking prices resource set TYPE USD, then: vital-tracking prices resource reprice"
     ]
 
 
@@ -233,7 +235,7 @@ def _prices(view: View) -> Part:
         ],
         [
             {**price, "valid_from": None if price["valid_from"].year == 1970 else price["valid_from"]}
-            for price in prices_in_force(view.store)
+            for price in in_force(resource_prices(view.store), datetime.now(UTC))
         ],
         note="A cost keeps the price that was in force when it arose; one of a resource goes before that of any.",
         empty="Prices are shown to admins and auditors.",

@@ -36,6 +36,9 @@ routes = page_router()
 
 _NAME: Final = "events"
 _TOP: Final = 50
+_UNSAID: Final = ("notes", "demo_history")
+"""Properties that are marks of ours: they stand in the CSV."""
+
 _COLOURS: Final = {"user_behavior": "quiet", "system_health": "warn", "business": "ok"}
 _FIELDS: Final[Labels] = {
     "category": ("Category", CATEGORIES),
@@ -220,7 +223,7 @@ def _list(view: View, found: Sequence[Event]) -> Part:
             Column("value", "Value", "calls", rare=True),
             Column("session_id", "Session"),
             Column("ip_hash", "Address", "id", about="A keyed hash: no address is kept", rare=True),
-            Column("outcome", "", "flag", rare=True),
+            Column("outcome", "Outcome", "flag", rare=True),
         ],
         rows,
         empty=_EMPTY,
@@ -230,7 +233,7 @@ def _list(view: View, found: Sequence[Event]) -> Part:
 
 
 def _shown(event: Event) -> dict[str, Any]:
-    said = (f"{name}: {numbers.machine(value)}" for name, value in event["properties"].items() if name != "notes")
+    said = (f"{name}: {numbers.machine(value)}" for name, value in event["properties"].items() if name not in _UNSAID)
     return {
         **event,
         "kind": (_COLOURS.get(event["category"], "quiet"), event["category"].replace("_", " ")),

@@ -44,6 +44,7 @@ NAVIGATION: Final = (
             ("overview", "Overview", ""),
             ("forecast", "Forecast", "forecast"),
             ("anomalies", "Anomalies", "anomalies"),
+            ("abuse", "Abuse", "abuse"),
             ("health", "Health", "health"),
         ),
     ),
@@ -57,6 +58,7 @@ NAVIGATION: Final = (
             ("models", "Models", "models"),
             ("frameworks", "Frameworks", "frameworks"),
             ("tools", "Tools", "tools"),
+            ("costs", "Other costs", "costs"),
         ),
     ),
     (
@@ -66,11 +68,19 @@ NAVIGATION: Final = (
             ("workflows", "Workflows", "workflows"),
             ("panels", "Panels", "panels"),
             ("calls", "Calls", "calls"),
+            ("events", "Events", "events"),
             ("explore", "Explore", "explore"),
         ),
     ),
-    ("Platform", (("events", "Events", "events"), ("costs", "Other costs", "costs"))),
-    ("Control", (("budgets", "Budgets", "budgets"), ("alerts", "Alerts", "alerts"), ("prices", "Prices", "prices"))),
+    (
+        "Control",
+        (
+            ("budgets", "Budgets", "budgets"),
+            ("quotas", "Quotas", "quotas"),
+            ("alerts", "Alerts", "alerts"),
+            ("prices", "Prices", "prices"),
+        ),
+    ),
     (
         "House",
         (("organization", "Members", "organization"), ("audit", "Audit", "audit"), ("status", "Status", "status")),

@@ -14,6 +14,7 @@ from vital_tracking.queries.bill import BillMonth, OtherPart, bill_month, other_
 from vital_tracking.queries.calls import last_call_at
 from vital_tracking.queries.explore import Explored, Period
 from vital_tracking.queries.forecast import Forecast
+from vital_tracking.queries.plans import plans_of
 from vital_tracking.queries.reports import WEEKDAYS, month_end
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
@@ -21,6 +22,7 @@ from vital_tracking.web.page import Card, Chart, Column, Page, Part, Row
 from vital_tracking.web.pages.budgets import fullest, fullest_card, fullest_part
 from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
 from vital_tracking.web.pages.platform import grown_card
+from vital_tracking.web.pages.quotas import any_quota, plans_part, tier_flag
 from vital_tracking.web.view import View
 
 TOTALS: Final = (
@@ -99,15 +101,19 @@ def _parts(
     rank = partial(partial, ranking, view)
     # A budget counts what it counts, whatever the page is filtered by.
     budgets = {} if view.asked.filters else {"budgets": lambda: fullest_part(view, full())}
+    quotas = {} if view.asked.filters or not any_quota(view) else {"quotas": lambda: plans_part(view)}
+    # Where the bill by kind stands among them there are four, two beside each other; else three.
+    span: Literal["half", "third"] = "half" if view.part is None and others() else "third"
     # What is spent and what stands in the way, on what and by whom; then how much is done, when, and how well.
     return {
         "cost": lambda: _cost_by_day(view, steps(), ahead),
         **budgets,
         "kinds": lambda: _kinds(view, others()),
-        "services": rank("services", "Cost by service", "service", chart="doughnut", span="third"),
-        "models": rank("models", "Cost by model", "model", chart="bars", top=10, span="third"),
-        "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10, span="third"),
-        "users": rank("users", "The ten dearest users", "user", rows=10, wide=True),
+        "services": rank("services", "Cost by service", "service", chart="doughnut", span=span),
+        "models": rank("models", "Cost by model", "model", chart="bars", top=10, span=span),
+        "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10, span=span),
+        **quotas,
+        "users": lambda: _users(view),
         "calls": lambda: _by_step(view, "calls", f"Calls by {view.asked.grain}", _CALLS, "bars", steps()),
         "tokens": lambda: _by_step(view, "tokens", f"Tokens by {view.asked.grain}", _TOKENS, "bars", steps()),
         "providers": rank("providers", "Cost by provider", "provider", chart="doughnut", top=7, span="third"),
@@ -121,6 +127,24 @@ def _parts(
         "caches": lambda: _caches(view, steps()),
         "hits": lambda: _by_step(view, "hits", "Calls answered from a cache", _HITS, "area", steps()),
     }
+
+
+def _users(view: View) -> Part:
+    """The ten dearest users, with the plans of those who are on one, in the colour of what they use of it."""
+    part = ranking(view, "users", "The ten dearest users", "user", rows=10, wide=True)
+    tiers = plans_of(view.store, (row.get("user") for row in part.rows))
+    if not tiers:
+        return part
+    rows = [
+        {
+            **row,
+            "plan": tier_flag(tiers.get(row["user"] or "")),
+            "quota": tiers[row["user"]]["used_percent"] if row.get("user") in tiers else None,
+        }
+        for row in part.rows
+    ]
+    plan = [Column("plan", "Plan", "flag"), Column("quota", "Quota used", "meter", none="-")]
+    return replace(part, columns=[*part.columns, *plan], rows=rows)
 
 
 def notices(total: Any) -> list[str]:
@@ -178,11 +202,11 @@ def _bill(view: View, now: Explored, before: Explored, others: Others) -> list[C
     was = total(part["cost"] for part in others_of(view, view.asked.period.before()).values())
     other, calls = total(part["cost"] for part in others.values()), now.total["total_cost"]
     whole, whole_was = MONEY.add(other, calls), MONEY.add(was, before.total["total_cost"])
-    said = f"calls {numbers.usd(calls)}, other costs {numbers.usd(other)}; "
+    said = f"; calls {numbers.usd(calls)}, other costs {numbers.usd(other)}"
     bill = grown_card("Bill", whole, whole_was, numbers.usd, exact=numbers.usd_exact(whole), good="down")
     link = view.keeping("costs") if set(view.asked.filters) <= {"organization", "user"} else None
     return [
-        replace(bill, note=said + bill.note, link="#kinds"),
+        replace(bill, note=bill.note + said, link="#kinds"),
         grown_card("Other costs", other, was, numbers.usd, exact=numbers.usd_exact(other), good="down", link=link),
     ]
 
@@ -200,8 +224,9 @@ def _kinds(view: View, others: Others) -> Part:
         for row in found.rows
     }
     for kind, part in others.items():
+        known = kind in rows or part["unpriced_costs"] < part["costs"]
         row = rows.setdefault(kind, {"kind": kind, "page": "costs", "cost": ZERO, "unpriced": 0})
-        row["cost"] = MONEY.add(row["cost"], part["cost"])
+        row["cost"] = MONEY.add(row["cost"], part["cost"]) if known else None
         row["unpriced"] += part["unpriced_costs"]
     whole = total(row["cost"] for row in rows.values())
 
@@ -216,17 +241,16 @@ def _kinds(view: View, others: Others) -> Part:
         "The bill by kind",
         [
             Column("kind", "Kind", link=rows_of),
-            Column("cost", "Cost", "usd"),
+            Column("cost", "Cost", "usd", none="unpriced"),
             Column("share", "Share", "percent"),
             Column("unpriced", "Unpriced", "calls", rare=True, about="Without a known price: in no cost"),
         ],
         [
-            {**row, "share": Decimal(100) * row["cost"] / whole if whole else None}
-            for row in sorted(rows.values(), key=lambda row: -row["cost"])
+            {**row, "share": Decimal(100) * row["cost"] / whole if whole and row["cost"] is not None else None}
+            for row in sorted(rows.values(), key=lambda row: -(row["cost"] or ZERO))
         ],
         Chart("doughnut", "kind", ("cost",)),
         note="What a provider bills beside its calls is of their kind.",
-        span="third",
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from vital_tracking.web.pages import (
+    abuse,
     agents,
     alerts,
     anomalies,
@@ -15,6 +16,7 @@ from vital_tracking.web.pages import (
     forget,
     organization,
     prices,
+    quotas,
     routes,
     saved,
     status,
@@ -31,10 +33,12 @@ _PAGES: Final = (
     saved,
     budgets,
     budget,
+    quotas,
     alerts,
     forecast,
     anomalies,
     tenants,
+    abuse,
     prices,
     events,
     costs,

@@ -20,6 +20,18 @@ begin
 end;
 $$;
 
+-- What somebody is answered who may not decide: whoever sees nothing of the organization is not told that there is a finding.
+create function vital_private.refused_or_missing(organization text) returns json
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when organization = any(vital_private.administered_organizations()) then json_build_object('refused', 'not_an_admin')
+    else json_build_object('missing', true)
+  end
+$$;
+
 -- Decide about a finding: `watch`, `throttle`, `block` until a moment, `false_alarm`, or `open` again, which ends what was put up.
 create function vital_private.decide_abuse(finding bigint, decision text, until timestamptz, why text) returns json
 language plpgsql
@@ -33,17 +45,13 @@ declare
     case when vital_private.by_a_user() then vital_private.subject() end, nullif(current_setting('role', true), 'none'), session_user
   );
 begin
-  select f.* into known
-  from public.abuse_findings as f
-  -- Whoever sees nothing of an organization is not told that there is a finding.
-  where f.id = finding and (not vital_private.by_a_user() or f.organization_id = any(vital_private.administered_organizations()))
-  for update;
+  select f.* into known from public.abuse_findings as f where f.id = finding for update;
   if not found then
     return json_build_object('missing', true);
   end if;
   if not vital_private.may_change(known.organization_id) then
     perform vital_private.note_abuse(known, 'refused', jsonb_build_object('change', jsonb_build_array(null, left(decision, 20))));
-    return json_build_object('refused', 'not_an_admin');
+    return vital_private.refused_or_missing(known.organization_id);
   end if;
   if acts then
     perform vital_private.check_given('until', until::text);
@@ -111,9 +119,7 @@ as $$
 declare
   known vital_private.abuse_marks;
 begin
-  select m.* into known
-  from vital_private.abuse_marks as m
-  where m.id = mark and (not vital_private.by_a_user() or m.organization_id = any(vital_private.administered_organizations()));
+  select m.* into known from vital_private.abuse_marks as m where m.id = mark;
   if not found then
     return json_build_object('missing', true);
   end if;
@@ -122,7 +128,7 @@ begin
       'abuse_marks', 'refused', known.organization_id, jsonb_build_object('id', known.id::text, 'pattern', known.pattern),
       jsonb_build_object('change', jsonb_build_array(null, 'remove'))
     );
-    return json_build_object('refused', 'not_an_admin');
+    return vital_private.refused_or_missing(known.organization_id);
   end if;
   delete from vital_private.abuse_marks as m where m.id = known.id;
   return json_build_object('removed', 1);
