@@ -37,9 +37,28 @@ begin
 end;
 $$;
 
--- When the window of a moment starts. The period `total` starts at `since`.
-create function vital_private.window_start(period text, moment timestamptz, zone text, since timestamptz)
-returns timestamptz
+-- The first day of the month that a local day is in, where months begin on a day of their own: on the 31st is on the last one of a shorter
+-- month. `months` later than that with them.
+create function vital_private.month_start(day timestamp, reset_day integer, months integer default 0) returns timestamp
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  first_day timestamp := date_trunc('month', day);
+begin
+  if reset_day <> 1 and day < least(first_day + (reset_day - 1) * interval '1 day', first_day + interval '1 month -1 day') then
+    first_day := first_day - interval '1 month';
+  end if;
+  first_day := first_day + months * interval '1 month';
+  return least(first_day + (reset_day - 1) * interval '1 day', first_day + interval '1 month -1 day');
+end;
+$$;
+
+-- When the window of a moment starts. The period `total` starts at `since`; a month begins on its day of the reset.
+create function vital_private.window_start(
+  period text, moment timestamptz, zone text, since timestamptz, reset_day integer default 1
+) returns timestamptz
 language plpgsql
 stable
 set search_path = ''
@@ -48,14 +67,15 @@ begin
   return case period
     when 'minute' then date_trunc('minute', moment, 'UTC')
     when 'day' then vital_private.local_midnight(vital_private.local_day(moment, zone), zone)
-    when 'month' then vital_private.local_midnight(date_trunc('month', vital_private.local_day(moment, zone)), zone)
+    when 'month' then vital_private.local_midnight(vital_private.month_start(vital_private.local_day(moment, zone), reset_day), zone)
     when 'total' then since
   end;
 end;
 $$;
 
 -- The first instant after the window of a moment. The period `total` never ends: NULL.
-create function vital_private.window_end(period text, moment timestamptz, zone text) returns timestamptz
+create function vital_private.window_end(period text, moment timestamptz, zone text, reset_day integer default 1)
+returns timestamptz
 language plpgsql
 stable
 set search_path = ''
@@ -65,7 +85,7 @@ begin
     when 'minute' then date_trunc('minute', moment, 'UTC') + interval '1 minute'
     when 'day' then vital_private.local_midnight(vital_private.local_day(moment, zone) + interval '1 day', zone)
     when 'month' then
-      vital_private.local_midnight(date_trunc('month', vital_private.local_day(moment, zone)) + interval '1 month', zone)
+      vital_private.local_midnight(vital_private.month_start(vital_private.local_day(moment, zone), reset_day, 1), zone)
   end;
 end;
 $$;
@@ -112,4 +132,6 @@ begin
 end;
 $$;
 
-select vital_private.restrict_functions(helpers => '{check_times, rows_wanted, local_midnight, local_day, window_start, window_end, first_of_days}');
+select vital_private.restrict_functions(
+  helpers => '{check_times, rows_wanted, local_midnight, local_day, month_start, window_start, window_end, first_of_days}'
+);

@@ -22,11 +22,12 @@ create table public.budget_limits (
   enforce boolean not null default true,
   strict boolean not null default false,
   when_unavailable text not null default 'allow',
+  by_plan boolean not null default false,
   until timestamptz,
   counting_since timestamptz not null default date_trunc('minute', now(), 'UTC'),
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  constraint budget_limits_one_an_action unique nulls not distinct (organization_id, entity_type, entity_id, metric, action, until)
+  constraint budget_limits_one_an_action unique nulls not distinct (organization_id, entity_type, entity_id, metric, action, by_plan, until)
 );
 
 comment on table public.budget_limits is 'Budgets: limits on what an organization, service, tier, user, session and the like may spend.';
@@ -42,6 +43,7 @@ comment on column public.budget_limits.timezone is 'IANA zone in which days and 
 comment on column public.budget_limits.enforce is 'False: nothing is stopped; what would have been is only noted.';
 comment on column public.budget_limits.strict is 'Hold one token a byte of the prompt, and ask that the answer be limited.';
 comment on column public.budget_limits.when_unavailable is 'What to do with a call when the database cannot be asked: allow or deny.';
+comment on column public.budget_limits.by_plan is 'True: it keeps the quotas of subscriptions, whose plans have the limits.';
 comment on column public.budget_limits.until is 'When it ends by itself, and beside which others of its kind it stands; NULL: never.';
 comment on column public.budget_limits.counting_since is 'When this budget began to count; the windows then running were filled from the calls.';
 
@@ -110,7 +112,16 @@ begin
   elsif wanted.action is null or wanted.action <> all(actions) then
     problem := format('action %L is unknown.', wanted.action);
     fix := format('One of: %s.', array_to_string(actions, ', '));
-  elsif num_nonnulls(wanted.minute_limit, wanted.daily_limit, wanted.monthly_limit, wanted.total_limit) = 0 then
+  elsif wanted.by_plan and (
+    wanted.entity_type not in ('user', 'organization') or wanted.entity_id <> '*' or wanted.metric not in ('calls', 'tokens')
+    or wanted.action not in ('alert', 'block')
+    or num_nonnulls(wanted.minute_limit, wanted.daily_limit, wanted.monthly_limit, wanted.total_limit) > 0
+  ) then
+    problem := 'A budget that keeps quotas has no limits of its own.';
+    fix := 'Subscriptions make it; change the plan, or the subscription.';
+  elsif wanted.by_plan is not true
+    and num_nonnulls(wanted.minute_limit, wanted.daily_limit, wanted.monthly_limit, wanted.total_limit) = 0
+  then
     problem := 'A budget needs a limit.';
     fix := 'Set minute_limit, daily_limit, monthly_limit or total_limit.';
   elsif exists (
@@ -229,7 +240,8 @@ as $$
     'total_limit', budget.total_limit::text, 'action', budget.action, 'alert_thresholds', budget.alert_thresholds::text[],
     'throttle_interval_s', (extract(epoch from budget.throttle_interval))::text, 'downgrade_to', budget.downgrade_to,
     'timezone', budget.timezone, 'enforce', budget.enforce, 'strict', budget.strict,
-    'when_unavailable', budget.when_unavailable, 'until', budget.until, 'counting_since', budget.counting_since,
+    'when_unavailable', budget.when_unavailable, 'by_plan', budget.by_plan, 'until', budget.until,
+    'counting_since', budget.counting_since,
     'created_at', budget.created_at, 'updated_at', budget.updated_at
   )
 $$;
@@ -279,7 +291,7 @@ begin
     given := (given - 'throttle_interval_s')
       || jsonb_build_object('throttle_interval', (given ->> 'throttle_interval_s') || ' seconds');
   end if;
-  return given - array['id', 'counting_since', 'created_at', 'updated_at'];
+  return given - array['id', 'by_plan', 'counting_since', 'created_at', 'updated_at'];
 end;
 $$;
 
@@ -300,6 +312,7 @@ begin
     and b.entity_id = coalesce(given ->> 'entity_id', '*')
     and b.metric = coalesce(given ->> 'metric', 'cost_usd')
     and b.action = coalesce(given ->> 'action', 'alert')
+    and not b.by_plan
     and b.until is not distinct from (given ->> 'until')::timestamptz;
   if found then
     return jsonb_populate_record(wanted, given);
@@ -313,6 +326,7 @@ begin
   wanted.enforce := true;
   wanted.strict := false;
   wanted.when_unavailable := 'allow';
+  wanted.by_plan := false;
   return jsonb_populate_record(wanted, jsonb_strip_nulls(given));
 end;
 $$;

@@ -13,7 +13,7 @@ create table public.budget_windows (
   period text not null,
   starts_at timestamptz not null,
   ends_at timestamptz,
-  limit_amount numeric not null,
+  limit_amount numeric,
   limit_until timestamptz,
   spent numeric not null default 0,
   granted numeric not null default 0,
@@ -29,7 +29,7 @@ create table public.budget_windows (
 
 comment on table public.budget_windows is 'One row a window: the period of a budget for one entity, with what is spent and granted in it.';
 comment on column public.budget_windows.ends_at is 'The first instant after the window; NULL where it never ends.';
-comment on column public.budget_windows.limit_amount is 'The limit in force until limit_until, in the metric of the budget.';
+comment on column public.budget_windows.limit_amount is 'The limit in force until limit_until, in the budget''s metric; NULL: no plan limits it.';
 comment on column public.budget_windows.limit_until is 'When the next exception that counts in it ends, and its limit with that; NULL: none does.';
 comment on column public.budget_windows.spent is 'Sum of the recorded calls of the window.';
 comment on column public.budget_windows.granted is 'What processes hold for calls under way and to come.';

@@ -1,7 +1,8 @@
 -- Exceptions: other limits for one entity in place of those that each of its kind has (`user *`), and raises, which end by themselves.
 --
 -- The limit in force stands in the windows, with the moment at which it ends. It is brought up to date when an exception is made or ended,
--- and, since exceptions end by the clock, whenever windows are locked to be spent from; who only reads looks at that moment.
+-- and, since exceptions end by the clock, whenever windows are locked to be spent from; who only reads looks at that moment. In the same way
+-- stand the limits of plans, for which there are raises, too.
 
 create table vital_private.budget_overrides (
   id bigint generated always as identity primary key,
@@ -46,10 +47,15 @@ as $$
   select override.entity_type = budget.entity_type and override.entity_id = entity and override.metric = budget.metric
     and override.organization_id is not distinct from budget.organization_id
     and (override.action is null or override.action = budget.action)
-    and (budget.entity_id = '*' or (override.raise_by is not null and budget.entity_id = entity))
+    -- Another limit than the plan's is another plan.
+    and (
+      (budget.entity_id = '*' and not (budget.by_plan and override.raise_by is null))
+      or (override.raise_by is not null and budget.entity_id = entity)
+    )
 $$;
 
--- The limit of a budget for an entity and a period at a moment. Of two limits in place of one the later counts; raises add up.
+-- The limit of a budget for an entity and a period at a moment. Of two limits in place of one the later counts; raises add up. NULL: its
+-- plan does not limit it, or it is on none any more.
 create function vital_private.limit_in_force(
   budget public.budget_limits, entity text, period text, moment timestamptz
 ) returns numeric
@@ -70,7 +76,7 @@ as $$
   select
     coalesce((select e.instead from exceptions as e where e.instead is not null order by e.id desc limit 1), l.limit_amount)
     + coalesce((select sum(e.raise_by) from exceptions as e), 0)
-  from vital_private.limits_of(budget) as l
+  from vital_private.limits_for(budget, entity, moment) as l
   where l.period = limit_in_force.period
 $$;
 
@@ -85,16 +91,35 @@ as $$
   from (
     select
       k.id, vital_private.limit_in_force(b, k.entity_id, k.period, clock_timestamp()) as limit_amount,
-      (
-        select min(o.until)
-        from vital_private.budget_overrides as o
-        where vital_private.overrides(o, b, k.entity_id) and o.until > clock_timestamp()
+      least(
+        (
+          select min(o.until)
+          from vital_private.budget_overrides as o
+          where vital_private.overrides(o, b, k.entity_id) and o.until > clock_timestamp()
+        ),
+        case when b.by_plan then vital_private.plan_changes_at(b, k.entity_id, clock_timestamp()) end
       ) as limit_until
     from public.budget_windows as k
     join public.budget_limits as b on b.id = k.budget_id
-    where (k.id = any(windows) or k.entity_id = entity) and coalesce(k.ends_at, 'infinity') > now()
+    where k.id = any(coalesce(windows, array(select e.id from public.budget_windows as e where e.entity_id = entity)))
+      and coalesce(k.ends_at, 'infinity') > now()
   ) as f
   where w.id = f.id and (w.limit_amount, w.limit_until) is distinct from (f.limit_amount, f.limit_until)
+$$;
+
+-- The same for windows that are locked to be spent from, where a limit may have ended by the clock, or is that of a plan and not looked up
+-- yet.
+create function vital_private.refresh_limits_due(windows bigint[]) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if exists (select from vital_private.budget_overrides) or exists (
+    select from public.budget_windows as w where w.id = any(windows) and w.limit_until <= clock_timestamp()
+  ) then
+    perform vital_private.refresh_limits(windows);
+  end if;
+end;
 $$;
 
 -- Give one entity other limits than each of its kind has, or take them back: a JSON object {"organization_id", "entity_type",
@@ -199,7 +224,7 @@ stable
 set search_path = ''
 as $$
   select coalesce(json_agg(json_build_object(
-    'budget_id', b.id, 'entity_id', b.entity_id, 'action', b.action, 'timezone', b.timezone, 'period', l.period,
+    'budget_id', b.id, 'entity_id', b.entity_id, 'action', b.action, 'timezone', l.timezone, 'period', l.period,
     'limit_amount', l.limit_amount::text,
     'in_force', vital_private.limit_in_force(b, entity, l.period, now())::text,
     'until', (
@@ -208,7 +233,7 @@ as $$
     )
   ) order by b.id, l.period), '[]')
   from public.budget_limits as b
-  cross join lateral vital_private.limits_of(b) as l
+  cross join lateral vital_private.limits_for(b, entity, now()) as l
   where b.entity_type = entity_kind and b.metric = of_metric and b.entity_id in ('*', entity)
     and b.organization_id is not distinct from organization
 $$;

@@ -10,6 +10,10 @@ stable
 set search_path = ''
 as $$
 begin
+  if budget.by_plan then
+    return query select q.* from vital_private.quota_sums(budget) as q;
+    return;
+  end if;
   return query execute format(
     $query$
       with counted as (
@@ -130,11 +134,11 @@ create type vital_private.posting as (
   amount numeric
 );
 
--- What calls come to in each window that counts them, without windows in which they come to nothing, in the order of the windows'
--- keys. Calls are added up by entity before they meet the budgets, and meet them in equality joins: thousands of
+-- What calls come to in each window that counts them and is no quota's, without windows in which they come to nothing, in the order of the
+-- windows' keys. Calls are added up by entity before they meet the budgets, and meet them in equality joins: thousands of
 -- budgets cost no more than a few. (The planner cannot know how many rows arrays and new tables hold, and would choose nested loops,
 -- or compile, for a handful of rows; hence the settings.)
-create function vital_private.postings_of(calls vital_private.counted_call[]) returns vital_private.posting[]
+create function vital_private.budget_postings(calls vital_private.counted_call[]) returns vital_private.posting[]
 language plpgsql
 stable
 set search_path = ''
@@ -224,15 +228,27 @@ begin
 end;
 $$;
 
+-- What calls come to in each window that counts them, with those of quotas.
+create function vital_private.postings_of(calls vital_private.counted_call[]) returns vital_private.posting[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return vital_private.budget_postings(calls) || vital_private.quota_postings(calls);
+end;
+$$;
+
 -- Make the windows that are missing, in the order of their keys, so that two transactions that make the same ones wait for each other
--- in one order. It is never called while the lock of another window is held.
+-- in one order. It is never called while the lock of another window is held. The limit of a quota's is looked up once they are locked.
 create function vital_private.make_windows(wanted vital_private.posting[]) returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
-  insert into public.budget_windows (budget_id, entity_id, period, starts_at, ends_at, limit_amount)
-  select p.budget_id, p.entity_id, p.period, p.starts_at, p.ends_at, p.limit_amount
+  insert into public.budget_windows (budget_id, entity_id, period, starts_at, ends_at, limit_amount, limit_until)
+  select
+    p.budget_id, p.entity_id, p.period, p.starts_at, p.ends_at, p.limit_amount, case when p.limit_amount is null then now() end
   from unnest(wanted) as p
   where not exists (
     select from public.budget_windows as w
@@ -278,9 +294,7 @@ begin
     perform vital_private.make_windows(postings);
   end loop;
   perform from public.budget_windows as w where w.id = any(ids) order by w.id for update;
-  if exists (select from vital_private.budget_overrides) then
-    perform vital_private.refresh_limits(ids);
-  end if;
+  perform vital_private.refresh_limits_due(ids);
   with declared as (
     select (d.value ->> 0)::bigint as window_id, greatest(sum((d.value ->> 1)::numeric), 0) as amount
     from json_array_elements(draws) as d (value)

@@ -83,7 +83,8 @@ $$;
 -- `amount` is added to what it may spend, its debt included. `wait`: seconds
 -- until a throttled call may go; `again`: its window ends before that, so ask again then. `over`: the window cannot pay for
 -- the call; if the request was admitted all the same, the budget's action lets the call pass. `stops`: the window refuses the call.
--- `slot` is the turn of a call that was throttled, taken from the windows marked `turn`.
+-- `slot` is the turn of a call that was throttled, taken from the windows marked `turn`. An entity without a quota has no windows of the
+-- budgets that keep quotas.
 create function public.acquire_grants_v1(
   holder text, asks text, lifetime_s double precision default 60, turns text default '[]'
 ) returns json
@@ -107,8 +108,8 @@ begin
   perform vital_private.lock_budgets(alone => false);
   moment := clock_timestamp();
   select array_agg(
-    row(k.budget_id, k.entity_id, p.period, s.starts_at, vital_private.window_end(p.period, moment, b.timezone),
-      p.limit_amount, 0)::vital_private.posting
+    row(k.budget_id, k.entity_id, p.period, s.starts_at, vital_private.window_end(p.period, moment, p.timezone, p.reset_day),
+      case when not b.by_plan then p.limit_amount end, 0)::vital_private.posting
     order by k.budget_id, k.entity_id, p.period, s.starts_at
   )
   into wanted
@@ -118,8 +119,8 @@ begin
     cross join lateral json_array_elements(a.value -> 'windows') as w (value)
   ) as k
   join public.budget_limits as b on b.id = k.budget_id and coalesce(b.until, 'infinity') > moment
-  cross join lateral vital_private.limits_of(b) as p
-  cross join lateral vital_private.window_start(p.period, moment, b.timezone, b.counting_since) as s (starts_at);
+  cross join lateral vital_private.limits_for(b, k.entity_id, moment) as p
+  cross join lateral vital_private.window_start(p.period, moment, p.timezone, b.counting_since, p.reset_day) as s (starts_at);
   if wanted is not null or turns <> '[]' then
     perform vital_private.make_windows(wanted);
     with locked as materialized (
@@ -139,9 +140,7 @@ begin
 
     select array_agg(id) into window_ids from locked;
     perform vital_private.take_back_expired(window_ids);
-    if exists (select from vital_private.budget_overrides) then
-      perform vital_private.refresh_limits(window_ids);
-    end if;
+    perform vital_private.refresh_limits_due(window_ids);
     if turns <> '[]' then
       perform vital_private.take_back_turns(turns::json);
     end if;

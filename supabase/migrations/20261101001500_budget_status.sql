@@ -45,6 +45,8 @@ inner join public.budget_limits as b on w.budget_id = b.id
 cross join lateral (
   select
     case
+      when w.limit_until <= now() and coalesce(w.ends_at, 'infinity') > now() and b.by_plan
+        then vital_private.limit_for(b.id, w.entity_id, w.period)
       when w.limit_until <= now() and coalesce(w.ends_at, 'infinity') > now()
         then coalesce(vital_private.limit_for(b.id, w.entity_id, w.period), w.limit_amount)
       else w.limit_amount
@@ -74,12 +76,12 @@ as $$
     and b.entity_id in ('*', e.value)
     and (b.organization_id is null or b.organization_id = entities ->> 'organization')
     and coalesce(b.until, 'infinity') > now()
-  cross join lateral vital_private.limits_of(b) as p
+  cross join lateral vital_private.limits_for(b, e.value, now()) as p
   cross join lateral vital_private.limit_for(b.id, e.value, p.period) as f (limit_amount)
   cross join lateral (
     select
-      vital_private.window_start(p.period, now(), b.timezone, b.counting_since) as starts_at,
-      vital_private.window_end(p.period, now(), b.timezone) as ends_at
+      vital_private.window_start(p.period, now(), p.timezone, b.counting_since, p.reset_day) as starts_at,
+      vital_private.window_end(p.period, now(), p.timezone, p.reset_day) as ends_at
   ) as t
   left join public.budget_windows as w
     on w.budget_id = b.id and w.entity_id = e.value and w.period = p.period and w.starts_at = t.starts_at
@@ -167,6 +169,7 @@ as $$
       ) as place
     from public.budget_status as b
     where (entity is null or b.entity_id = entity)
+      and b.limit_amount is not null -- what only counts is no budget
       and (running_only is false or b.ends_at is null or b.ends_at > now())
       and (
         organization is null or b.organization_id = organization

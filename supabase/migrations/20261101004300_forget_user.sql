@@ -538,9 +538,15 @@ as $$
         and (user_traces_v1.organization_id is null or m.organization_id = user_traces_v1.organization_id)
     ),
     'days', (
-      select count(distinct u.day) from public.usage_aggregations_daily_users as u
-      where u.user_id = user_traces_v1.user_id
-        and (user_traces_v1.organization_id is null or u.organization_id = user_traces_v1.organization_id)
+      select count(distinct d.day)
+      from (
+        select u.day, u.organization_id from public.usage_aggregations_daily_users as u where u.user_id = user_traces_v1.user_id
+        union all
+        select e.day, e.organization_id from public.platform_events_daily_sessions as e where e.user_id = user_traces_v1.user_id
+        union all
+        select c.day, c.organization_id from public.tenant_costs_daily as c where c.user_id = user_traces_v1.user_id
+      ) as d
+      where user_traces_v1.organization_id is null or d.organization_id = user_traces_v1.organization_id
     )
   )
   from (

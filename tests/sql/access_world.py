@@ -71,6 +71,15 @@ BUDGETS: dict[int, Row] = {
     10: {"entity_type": "organization"},
 }
 
+# Who is on a plan: the entity, its kind, and in which organization its calls count.
+SUBSCRIPTIONS = (
+    (ALICE, "user", "acme"),
+    (BOB, "user", None),
+    (CAROL, "user", "other"),
+    ("acme", "organization", None),
+    ("other", "organization", None),
+)
+
 Window = tuple[int, str]
 
 
@@ -240,6 +249,9 @@ def make_world(connection: Connection) -> World:
             a_cost(number, **whose, cost_type="compute", service=f"s-{number}", occurred_at=at),
         )
         send(connection, "agent_executions", an_execution(number, **whose, agent_id=f"a-{number}", started_at=at))
+    for who, kind, organization in SUBSCRIPTIONS:
+        named = {"entity_type": kind, "entity_id": who, "organization_id": organization, "plan": "trial"}
+        call(connection, "set_subscription_v1", subscription=json.dumps(named))
     for number, (_, organization) in OWNERS.items():
         connection.execute(
             "insert into abuse_findings (pattern, organization_id, subject_kind, subject, severity, first_seen, last_seen,"
@@ -340,7 +352,23 @@ def numbered(name: str) -> Callable[[Answer, World], Told]:
 
 def windows(rows: Answer, world: World) -> Told:
     """Windows as the number of their budget and their entity."""
-    return {(world.budgets[row["budget_id"]], row["entity_id"]) for row in rows}
+    return {(world.budgets[row["budget_id"]], row["entity_id"]) for row in rows if row["budget_id"] in world.budgets}
+
+
+def subscribers(rows: Answer, _: World) -> Told:
+    """Who is on a plan, and where."""
+    return {(row["entity_id"], row["organization_id"]) for row in rows}
+
+
+def subscribers_of(reader: Reader) -> Iterable[Any]:
+    """Users see their own subscriptions, admins their organization's."""
+    theirs = {OWNERS[number][1] for number in reader.administered} - {None}
+    me = reader.claims.get("sub") if isinstance(reader.claims, dict) else None
+    return {
+        (who, organization)
+        for who, kind, organization in SUBSCRIPTIONS
+        if reader.is_service or organization in theirs or (who in theirs if kind == "organization" else who == me)
+    }
 
 
 def own_and_administered(reader: Reader) -> Iterable[Any]:
@@ -369,7 +397,9 @@ def audited(rows: Answer, world: World) -> Told:
     for row in rows:
         key = row["key"]
         if row["table_name"] == "budget_limits":
-            found.add(world.budgets[int(key["id"])])
+            found |= {number for number in (world.budgets.get(int(key["id"])),) if number}
+        elif row["table_name"] == "subscriptions":
+            found.add(("plan", key["entity_id"]))
         elif row["table_name"] in ("organization_members", "member_names"):
             found.add((key["organization_id"], key["user_id"]))
         elif row["table_name"] == "organization_names":
@@ -384,11 +414,21 @@ def audited(rows: Answer, world: World) -> Told:
 def audit_of(reader: Reader) -> Iterable[Any]:
     """Admins see changes of their organization's budgets and members; those of all are for the service role."""
     if reader.is_service:
-        return {*BUDGETS, *reader.members, "m", "the name of acme", ("report", "alice"), ("report", "operators")}
+        plans = {("plan", who) for who, _, _ in SUBSCRIPTIONS}
+        return {
+            *BUDGETS,
+            *reader.members,
+            *plans,
+            "m",
+            "the name of acme",
+            ("report", "alice"),
+            ("report", "operators"),
+        }
     changes: set[Any] = {"the name of acme"} if 1 in reader.administered else set()
     for organization, budgets, inside in (("acme", {2, 4, 6}, 1), ("other", {3, 5}, 3)):
         if inside in reader.administered:
             changes |= budgets | _members(organization)
+            changes |= {("plan", who) for who, _, where in SUBSCRIPTIONS if organization in (who, where)}
     return changes
 
 
@@ -522,7 +562,14 @@ QUESTIONS = [
     Question("tenant_costs_daily", numbered("service"), own_and_administered),
     Question("analytics_freshness", column("name"), for_the_service_role(*MATERIALIZED)),
     Question("budget_grants", column("holder"), for_the_service_role("h")),
-    Question("budget_limits", lambda rows, world: {world.budgets[row["id"]] for row in rows}, lambda r: r.budgets),
+    Question(
+        "budget_limits",
+        lambda rows, world: {world.budgets[row["id"]] for row in rows if not row["by_plan"]},
+        lambda r: r.budgets,
+    ),
+    Question("plans", column("name"), lambda reader: {"trial", "starter", "professional", "enterprise"}),
+    Question("subscriptions", subscribers, subscribers_of),
+    Question("quota_status", subscribers, subscribers_of),
     # The grant has opened a window for somebody who has not spent.
     Question("budget_status", windows, lambda r: r.windows | ({(1, "somebody")} if r.is_service else set())),
     Question("budget_windows", windows, lambda r: r.windows | ({(1, "somebody")} if r.is_service else set())),
@@ -715,6 +762,33 @@ QUESTIONS = [
         )
     ),
     Question("invoice_v1", cost(), if_admin_of_acme, lately(organization="acme")),
+    # Events and other costs: their rows and sums, from each of the tables that may answer.
+    Question("platform_rows_v1", numbered("event_name"), own_and_administered, {"what": "events"}),
+    Question(
+        "platform_rows_v1", numbered("service"), _of_acme, {"what": "costs", "filters": '{"organization": "acme"}'}
+    ),
+    *(
+        Question(
+            "platform_explore_v1",
+            lambda answer, _, name=name: {int(row[name][2:]) for row in answer["rows"]},
+            seen,
+            asked,
+        )
+        for name, seen, asked in (
+            ("event", own_and_administered, this_day(what="events", dimensions=["event"])),
+            ("session", own_and_administered, this_day(what="events", dimensions=["session"])),
+            ("event", own_and_administered, lately(what="events", dimensions=["event", "source"])),
+            ("service", own_and_administered, lately(what="costs", dimensions=["service"])),
+            ("service", own_and_administered, this_day(what="costs", dimensions=["service", "hour"])),
+            ("service", _of_acme, lately(what="costs", dimensions=["service"], filters='{"organization": "acme"}')),
+        )
+    ),
+    Question(
+        "resource_prices_v1",
+        column("cost_type"),
+        for_admins("storage", "bandwidth", "search", "tts", "stt"),
+        {},
+    ),
     # The same as the library, the command line and the pages ask.
     Question(
         "anomalies_v1",
@@ -746,7 +820,9 @@ QUESTIONS = [
     Question(
         "check_budget",
         lambda rows, world: {
-            (world.budgets[row["budget_id"]], row["entity_id"]) for row in rows if Decimal(row["spent"])
+            (world.budgets[row["budget_id"]], row["entity_id"])
+            for row in rows
+            if Decimal(row["spent"]) and row["budget_id"] in world.budgets
         },
         lambda reader: (
             reader.windows
@@ -755,7 +831,29 @@ QUESTIONS = [
         {"organization_id": "acme", "user_id": ALICE, "service_type": "workflow"},
     ),
     Question(
-        "budgets_v1", lambda told, world: {world.budgets[row["id"]] for row in told["budgets"]}, lambda r: r.budgets, {}
+        "budgets_v1",
+        lambda told, world: {world.budgets[row["id"]] for row in told["budgets"] if not row["by_plan"]},
+        lambda r: r.budgets,
+        {},
+    ),
+    Question("quota_status_v1", subscribers, subscribers_of, {}),
+    Question(
+        "quotas_v1",
+        lambda told, _: {row["subscribers"] for row in told if row["plan"] == "trial"},
+        lambda reader: {len(set(subscribers_of(reader)))},
+        {},
+    ),
+    Question(
+        "subscriptions_v1",
+        subscribers,
+        lambda reader: {one for one in subscribers_of(reader) if one[0] == ALICE},
+        {"entity_type": "user", "entity_id": ALICE},
+    ),
+    Question(
+        "plans_v1",
+        lambda told, _: {row["name"] for row in told},
+        lambda reader: {"trial", "starter", "professional", "enterprise"},
+        {},
     ),
     Question("budget_windows_v1", windows, lambda r: r.windows | ({(1, "somebody")} if r.is_service else set()), {}),
     Question("cost_alerts_v1", windows, lambda r: r.windows, {}),
@@ -769,11 +867,13 @@ QUESTIONS = [
     ),
 ]
 # Functions that signed-in users may call and that read nothing of others; what those of members, budgets and reports change,
-# test_members.py, test_abuse.py, test_budgets_admin.py, test_saved_reports.py and test_forget_user.py ask as everybody; so does
-# test_usage_version.py.
+# test_members.py, test_abuse.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py and test_forget_user.py ask as
+# everybody; so does test_usage_version.py.
 PURE = {
     "latency_percentile", "latency_percentiles", "usage_version_v1",
     "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
-    "forget_user_v1", "name_member_v1", "name_organization_v1", "decide_abuse_v1", "unmark_abuse_v1", "set_abuse_rule_v1",
+    "set_plan_v1", "set_subscription_v1", "set_subscriptions_v1", "end_subscription_v1", "claim_plan_v1",
+    "forget_user_v1", "name_member_v1", "name_organization_v1",
+    "decide_abuse_v1", "unmark_abuse_v1", "set_abuse_rule_v1",
 }  # fmt: skip

@@ -45,6 +45,11 @@ OWN_AUTH_TOO = FUNCTIONS.replace("in (", "in ('auth', ")
 TRUSTED = (
     "vital_private.administered_organizations",
     "vital_private.change_budgets",
+    "vital_private.change_plan",
+    "vital_private.change_subscription",
+    "vital_private.change_subscriptions",
+    "vital_private.claim_plan",
+    "vital_private.close_subscription",
     "vital_private.decide_abuse",
     "vital_private.set_abuse_rule",
     "vital_private.unmark_abuse",
@@ -61,6 +66,7 @@ TRUSTED = (
     "vital_private.save_report",
     "vital_private.limit_for",
     "vital_private.rows_kept_since",
+    "vital_private.summed_rows_kept_since",
     "vital_private.subject",
 )
 

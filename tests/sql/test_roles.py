@@ -69,7 +69,10 @@ READABLE = {
     "public.platform_events": {"authenticated", "service_role"},
     "public.platform_events_5min": {"authenticated", "service_role"},
     "public.platform_events_daily_sessions": {"authenticated", "service_role"},
+    "public.plans": {"authenticated", "service_role"},
+    "public.quota_status": {"authenticated", "service_role"},
     "public.resource_prices": {"authenticated", "service_role"},
+    "public.subscriptions": {"authenticated", "service_role"},
     "public.tenant_cost_events": {"authenticated", "service_role"},
     "public.tenant_costs_5min": {"authenticated", "service_role"},
     "public.tenant_costs_daily": {"authenticated", "service_role"},
@@ -102,6 +105,8 @@ READABLE = {
 MANAGED = {
     "public.budget_limits": {"insert", "update", "delete"},
     "public.organization_members": {"insert", "update", "delete"},
+    "public.plans": {"insert", "update", "delete"},
+    "public.subscriptions": {"insert", "update", "delete"},
     "public.retention_policies": {"update"},
 }
 
@@ -119,7 +124,6 @@ EXECUTABLE = {
             "public.audit_budgets_v1",
             "public.audit_usage_v1",
             "public.backfill_usage_v1",
-            "public.call_totals_v1",
             "public.calls_to_price_v1",
             "public.check_budget_v1",
             "public.claim_alerts_v1",
@@ -131,6 +135,9 @@ EXECUTABLE = {
             "public.ensure_partitions_v1",
             "public.find_abuse_v1",
             "public.forget_user",
+            "public.import_lines_v1",
+            "public.import_place_v1",
+            "public.imports_v1",
             "public.installation_v1",
             "public.inexact_calls_v1",
             "public.maintain_partitions",
@@ -138,10 +145,17 @@ EXECUTABLE = {
             "public.model_prices_v1",
             "public.months_v1",
             "public.retention_plan_v1",
+            "public.row_totals_v1",
             "public.note_access_v1",
+            "public.post_events_v1",
+            "public.post_user_events_v1",
             "public.queue_backfill_v1",
             "public.record_calls_v1",
             "public.add_resource_price_v1",
+            "public.allocate_cost_v1",
+            "public.database_sizes_v1",
+            "public.record_counters_v1",
+            "public.record_sizes_v1",
             "public.record_costs_v1",
             "public.record_events_v1",
             "public.record_executions_v1",
@@ -222,6 +236,9 @@ EXECUTABLE = {
             "public.names_v1",
             "public.organization_cost",
             "public.override_budget_v1",
+            "public.platform_explore_v1",
+            "public.platform_rows_v1",
+            "public.resource_prices_v1",
             "public.raise_budget_v1",
             "public.remove_budget_v1",
             "public.retention_v1",
@@ -230,7 +247,16 @@ EXECUTABLE = {
             "public.run_ids_v1",
             "public.run_tree_v1",
             "public.runs_v1",
+            "public.claim_plan_v1",
+            "public.end_subscription_v1",
+            "public.plans_v1",
+            "public.quota_status_v1",
+            "public.quotas_v1",
             "public.set_budget_v1",
+            "public.set_plan_v1",
+            "public.set_subscription_v1",
+            "public.set_subscriptions_v1",
+            "public.subscriptions_v1",
             "public.top_usage",
             "public.usage_anomalies",
             "public.usage_by_v1",
@@ -276,11 +302,24 @@ EXECUTABLE = {
             "vital_private.is_time_out",
             "vital_private.kept_for",
             "vital_private.kept_from",
+            "vital_private.summed_rows_kept_since",
             "vital_private.retention_is_scheduled",
             "vital_private.latencies_of",
             "vital_private.latency_bucket",
             "vital_private.latency_of",
+            "vital_private.change_plan",
+            "vital_private.change_subscription",
+            "vital_private.change_subscriptions",
+            "vital_private.claim_plan",
+            "vital_private.close_subscription",
+            "vital_private.keeps",
             "vital_private.limit_for",
+            "vital_private.limits_for",
+            "vital_private.month_start",
+            "vital_private.percent_of",
+            "vital_private.plan_limit",
+            "vital_private.subscription_at",
+            "vital_private.subscription_json",
             "vital_private.limits_of",
             "vital_private.local_day",
             "vital_private.local_midnight",
@@ -295,6 +334,10 @@ EXECUTABLE = {
             "vital_private.no_such_filter",
             "vital_private.event_failed",
             "vital_private.other_cost",
+            "vital_private.check_platform_kind",
+            "vital_private.has_own_alone",
+            "vital_private.platform_dimensions",
+            "vital_private.platform_filter",
             "vital_private.own_calls",
             "vital_private.own_costs",
             "vital_private.own_events",
@@ -545,7 +588,7 @@ WRITES = (
     "update usage_aggregations_hourly_totals set total_cost = 0",
     "delete from usage_aggregations_daily_users",
     "insert into usage_aggregations_daily_agents (day) values ('2026-01-01')",
-    "update vital_private.usage_state set rows_kept_since = 'infinity'",
+    "update vital_private.monthly_tables set rows_kept_since = 'infinity'",
 )
 # What only users may not.
 WRITES_OF_THE_SERVICE_ROLE = (
@@ -584,6 +627,7 @@ def test_the_service_role_manages_members(anywhere: Connection) -> None:
 def test_the_service_role_manages_budgets(anywhere: Connection) -> None:
     """If this failed, budgets could be set with our command line only, and not from Supabase's own table editor."""
     with acting_as(anywhere, "service_role"):
+        anywhere.execute("delete from subscriptions")
         anywhere.execute("delete from budget_limits")
         anywhere.execute("insert into budget_limits (entity_type, daily_limit) values ('user', 5)")
         assert record(anywhere, a_cost(9))["inserted"] == 1
@@ -626,6 +670,7 @@ def test_nobody_calls_what_is_not_for_them(anywhere: Connection, role: str) -> N
 def test_the_service_role_can_do_its_work_through_functions(anywhere: Connection) -> None:
     """If this failed, the secret key of a project could not record anything."""
     with acting_as(anywhere, "service_role", {"role": "service_role"}):
+        anywhere.execute("delete from subscriptions")
         anywhere.execute("delete from budget_limits")
         assert record(anywhere, a_call(9))["inserted"] == 1
         assert record_runs(anywhere, a_run("r-9"))["inserted"] == 1

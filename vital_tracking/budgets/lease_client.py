@@ -139,6 +139,7 @@ class LeaseClient:
                 datetime.fromisoformat(answer["now"]),
                 grants_lapse_at=asked_at + self._lifetime_s * _SAFE_PART,
                 over_until=asked_at + _OVER_S,
+                exempt_until=asked_at + self._refresh_s,
             )
         except BaseException as error:
             for offer in offers:

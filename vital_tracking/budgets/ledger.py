@@ -158,6 +158,8 @@ class Ledger:
             self._take_in_released()
             windows: list[Window] = []
             for account in plan.accounts:
+                if not account.windows and now < account.exempt_until:
+                    continue
                 need = amounts[account.budget.metric]
                 enough = all(now < window.ends and (window.free >= need or not need) for window in account.windows)
                 if lapsed or not account.windows or not enough:
@@ -356,6 +358,7 @@ class Ledger:
             for account in plan.accounts:
                 rows = by_account.get((account.budget.id, account.entity), [])
                 account.windows = tuple(self._received(account, row, trip, covered.get(row["id"], 0)) for row in rows)
+                account.exempt_until = trip.exempt_until if account.budget.by_plan and not rows else 0.0
                 over = any(row["over"] for row in rows)
                 if over and plan.terms.passes(account.budget):
                     account.over_until = trip.over_until

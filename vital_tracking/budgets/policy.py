@@ -17,7 +17,10 @@ from vital_tracking.errors import BudgetExceeded, BudgetThrottled, BudgetUnavail
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One row of `budget_limits`, as far as admission needs it. `metric` is a position in METRICS."""
+    """One row of `budget_limits`, as far as admission needs it. `metric` is a position in METRICS.
+
+    `by_plan`: it keeps quotas. Who has one the database knows, and answers without a window for whom has none.
+    """
 
     id: int
     organization_id: str | None
@@ -29,6 +32,7 @@ class Budget:
     strict: bool
     deny_when_unavailable: bool
     downgrade_to: str | None
+    by_plan: bool = False
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Budget:
@@ -44,6 +48,7 @@ class Budget:
             strict=row["strict"],
             deny_when_unavailable=row["when_unavailable"] == "deny",
             downgrade_to=row["downgrade_to"],
+            by_plan=row.get("by_plan", False),
         )
 
     @property

@@ -39,14 +39,15 @@ class Turn(NamedTuple):
 class RoundTrip(NamedTuple):
     """The times of one request to the database: `asked_at`, by our monotonic clock, and what the database's clock said.
 
-    What it granted is spent until `grants_lapse_at`; that a window is used up is believed until `over_until`. Both are seconds
-    of our clock.
+    What it granted is spent until `grants_lapse_at`; that a window is used up is believed until `over_until`, and that an entity
+    has no quota until `exempt_until`. All are seconds of our clock.
     """
 
     asked_at: float
     database_now: datetime
     grants_lapse_at: float
     over_until: float
+    exempt_until: float
 
     def on_our_clock(self, instant: str) -> float:
         """An instant of the database's, in ISO format, by our monotonic clock: seconds."""
@@ -119,7 +120,17 @@ class Window:
 class Account:
     """A budget for one entity: its windows that run now, and what the database said last."""
 
-    __slots__ = ("asked_at", "budget", "entity", "over_until", "refusal", "refused_until", "want", "windows")
+    __slots__ = (
+        "asked_at",
+        "budget",
+        "entity",
+        "exempt_until",
+        "over_until",
+        "refusal",
+        "refused_until",
+        "want",
+        "windows",
+    )
 
     def __init__(self, budget: Budget, entity: str) -> None:
         self.budget = budget
@@ -128,6 +139,7 @@ class Account:
         self.want = _FIRST_WANT  # for how many further calls grants are asked for
         self.asked_at = 0.0
         self.over_until = 0.0
+        self.exempt_until = 0.0  # until then the entity is known to have no quota that this budget keeps
         self.refusal: Refusal | None = None
         self.refused_until = 0.0
 
@@ -171,7 +183,10 @@ class Plan:
                     note = note or account.budget.note
                 continue
             if not account.windows:
-                return False
+                if account.exempt_until <= now:
+                    return False
+                until = min(until, account.exempt_until)
+                continue
             windows += account.windows
             until = min(until, *(window.ends for window in account.windows))
         if until <= now:

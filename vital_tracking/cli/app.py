@@ -56,6 +56,18 @@ COMMANDS: Final = {
         "Fill the sums that reports are made of from the calls, day by day, the newest day first.",
     ),
     "export": ("data.export:export", "Write calls, or sums of them, to a CSV or Parquet file."),
+    "allocate": (
+        "imports.allocate:allocate_command",
+        "Allocate a month's invoice to organizations, to the last digit.",
+    ),
+    "meter": (
+        "imports.meter:meter",
+        "Measure databases and folders, and record what their storage has cost since the last time, in gigabyte-months.",
+    ),
+    "import": (
+        "imports.command:app",
+        "What others saw: access logs, and calls through LiteLLM.",
+    ),
     "archive": (
         "data.archive:archive",
         "Write old months of calls to Parquet files, one a month: token_usage_logs_2026_07.parquet.",
@@ -74,6 +86,18 @@ COMMANDS: Final = {
     "retention": ("data.retention:app", "Retention: how long what is kept, and deleting what has had its time."),
     "prices": ("prices.command:app", "The team's own prices, over those of genai-prices."),
     "budgets": ("budgets.command:app", "Budgets: what may be spent, by whom, and what happens at the limit."),
+    "plans": (
+        "plans.command:app",
+        "Plans: how many calls and tokens a month a subscriber may use, and what that costs.",
+    ),
+    "subscriptions": (
+        "plans.subscriptions:app",
+        "Subscriptions: who is on which plan, since when, and whether its quota is watched or enforced.",
+    ),
+    "quotas": (
+        "plans.quotas:quotas",
+        "Show how much of their quotas the subscribers of each plan have used in their month, or each subscriber.",
+    ),
     "members": ("members:app", "Members of organizations: who sees what of it, and who may change that."),
     "abuse": ("abuse:app", "Abuse: what looks like it, acting on it, and marking false alarms."),
     "alerts": ("budgets.alerts:app", "Alerts: thresholds of budgets that were crossed."),

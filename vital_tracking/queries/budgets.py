@@ -107,8 +107,9 @@ WINDOW_COLUMNS: Final = (*_StoredWindow.__annotations__, "left")
 
 
 def all_budgets(store: Store) -> Budgets:
-    """All budgets, by entity."""
-    return typed(Budgets, store.call("budgets_v1"))
+    """All budgets, by entity. What keeps quotas is told by `queries.plans`."""
+    found = typed(Budgets, store.call("budgets_v1"))
+    return {**found, "budgets": [row for row in found["budgets"] if not row.get("by_plan")]}
 
 
 def belongs(row: Mapping[str, Any], organization: str | None) -> bool:

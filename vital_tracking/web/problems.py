@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from vital_tracking.errors import StoreDenied, StoreError, StoreRejected, StoreTimeout, StoreUnavailable
+from vital_tracking.queries.plans import PlanRejected
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -139,6 +140,10 @@ def _store(error: StoreError, request: Request) -> Problem:
         return forbidden(
             "The database tells you nothing of what was asked for.",
             "Admins see their organization, users what is theirs; an operator makes somebody an admin.",
+        )
+    if isinstance(error, PlanRejected):  # its words name what was sent, and nothing else
+        return Problem(
+            422, "no-such-subscription", "There can be no such subscription", detail=str(error), hint="Correct that."
         )
     if isinstance(error, StoreRejected):
         return _rejected(error)

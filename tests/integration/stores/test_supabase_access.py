@@ -35,7 +35,7 @@ def empty(connection: Connection) -> None:
         names = connection.execute(
             "select string_agg(c.oid::regclass::text, ', ') as all from pg_class as c"
             " where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace"
-            " and c.relname not in ('retention_policies', 'analytics_freshness', 'admin_audit', 'resource_prices')"
+            " and c.relname not in ('retention_policies', 'analytics_freshness', 'admin_audit', 'resource_prices', 'plans')"
         ).fetchone()
         assert names is not None
         private = "vital_private.budget_overrides, vital_private.organization_names, vital_private.member_names"

@@ -6,6 +6,7 @@ nor a sum of somebody else's can be in an answer without being found.
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from typing import Any, Final
 import httpx
 
 from tests.sql.helpers import Connection, a_call, an_end, call, call_id, record, record_runs, set_budget
+from tests.sql.platform_rows import a_cost, an_event, send
 from tests.support.supabase_lite import SupabaseLite
 
 PASSWORD: Final = "secret-word-7391"
@@ -218,7 +220,18 @@ def make_world(connection: Connection, people: dict[str, Person]) -> World:
     assert record_runs(connection, *(_run(plant, people, now) for plant in CALLS))["inserted"] == len(CALLS)
     calls = [one for plant in CALLS for one in _calls(plant, people, now)]
     assert record(connection, *calls)["inserted"] == len(calls)
+    for number, plant in enumerate(CALLS, 700):
+        whose = {"user_id": _whose(plant, people)["user_id"], "organization_id": CALLS[plant][1], "occurred_at": now}
+        named = f"session-{plant}"
+        send(connection, "platform_events", an_event(number, **whose, event_name=f"event-{plant}", session_id=named))
+        other = a_cost(number, **whose, cost_type="compute", service=f"cost-{plant}")  # which has no price
+        send(connection, "tenant_cost_events", other)
     findings = {plant: make_finding(connection, f"found-{plant}", place) for plant, (place, _) in FINDINGS.items()}
+    places = {(people[owner].id, organization) for owner, organization in CALLS.values() if owner}
+    places.add(("on-a-plan", NORTH))
+    for user, organization in sorted(places, key=str):
+        named = {"entity_type": "user", "entity_id": user, "organization_id": organization, "plan": "trial"}
+        call(connection, "set_subscription_v1", subscription=json.dumps(named))
     call(connection, "refresh_analytics")
     return World(people, budgets, findings)
 

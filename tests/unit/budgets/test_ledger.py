@@ -120,7 +120,7 @@ def a_plan(ledger: Ledger, kind: str = "all", history: History | None = None) ->
 
 def just_now(lapses: float = 1e9) -> RoundTrip:
     now = time.monotonic()
-    return RoundTrip(now, NOW, now + lapses, now + 1)
+    return RoundTrip(now, NOW, now + lapses, now + 1, now + 15)
 
 
 amounts_of_a_call = st.builds(Amounts, st.integers(1, 10**13), st.integers(0, 5000), st.just(1))

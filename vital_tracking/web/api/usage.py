@@ -74,3 +74,13 @@ def costs(store: Reader, asked: AskedParameters) -> Response:
 def performance(store: Reader, asked: AskedParameters) -> Response:
     """Percentiles of latency, rates of success, errors and time-outs, in all and by endpoint."""
     return _answer(reports.performance(store, asked.period, asked.filters), asked)
+
+
+@routes.get(
+    "/quotas",
+    summary="How much of their quotas the subscribers of each plan use",
+    responses=answers(dict[str, reports.QuotaUsage], "quotas"),
+)
+def quotas(store: Reader, asked: AskedParameters) -> Response:
+    """The months that run, whatever the time that is asked for; of an organization alone where one is named."""
+    return ExactJSON(reports.quotas(store, organization=asked.only.get("organization")), max_age=_MAX_AGE_S)

@@ -22,6 +22,7 @@ from vital_tracking.queries.members import (
     remove_member,
 )
 from vital_tracking.queries.names import Names, name_organization, names_of
+from vital_tracking.queries.plans import quota_status
 from vital_tracking.queries.retention import Keeping, keeping
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
@@ -32,6 +33,7 @@ from vital_tracking.web.page import Card, Column, Page, Part, Row
 from vital_tracking.web.pages.budgets import windows_part
 from vital_tracking.web.pages.common import administered
 from vital_tracking.web.pages.frame import answer
+from vital_tracking.web.pages.quotas import quotas_part
 from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
 from vital_tracking.web.view import View
@@ -136,6 +138,7 @@ def _parts(view: View, found: list[Member], known: Names, one: str | None) -> di
     parts: dict[str, Callable[[], Part]] = {"members": lambda: _part(view, found, known)}
     if one is not None:
         parts["windows"] = lambda: _budgets(view, one)
+        parts["subscribers"] = lambda: _quotas(view, one)
     kept = keeping(view.store)
     if kept["tables"]:
         parts["retention"] = lambda: _retention(kept)
@@ -147,6 +150,15 @@ def _budgets(view: View, organization: str) -> Part:
     part = windows_part(view, found, all_budgets(view.store)["now"])
     title = "Its budgets, the fullest first, as they are now"
     return replace(part, title=title, leads=("All budgets, and new ones", view.path("budgets")))
+
+
+def _quotas(view: View, organization: str) -> Part:
+    """Its own plan, and those of its users, the fullest quota first."""
+    part = quotas_part(view, quota_status(view.store, organization=organization, limit=_FULLEST))
+    leads = ("All quotas, and who is on which plan", view.keeping("quotas"))
+    return replace(
+        part, title="Plans and quotas, as they are now", empty="It is on no plan, nor is any of its users.", leads=leads
+    )
 
 
 def _retention(kept: Keeping) -> Part:

@@ -10,10 +10,13 @@ from vital_tracking.web.pages import (
     audit,
     budget,
     budgets,
+    costs,
+    events,
     forecast,
     forget,
     organization,
     prices,
+    quotas,
     routes,
     saved,
     status,
@@ -23,8 +26,26 @@ from vital_tracking.web.pages import (
 )
 
 _PAGES: Final = (
-    routes, user, agents, forget, saved, budgets, budget, alerts, forecast, anomalies, prices, organization, audit,
-    status, tenants, abuse, tools,
-)  # fmt: skip
+    routes,
+    user,
+    agents,
+    forget,
+    saved,
+    budgets,
+    budget,
+    quotas,
+    alerts,
+    forecast,
+    anomalies,
+    tenants,
+    abuse,
+    prices,
+    events,
+    costs,
+    organization,
+    audit,
+    status,
+    tools,
+)
 ROUTERS: Final = tuple(pages.routes for pages in _PAGES)
 """The routes of all pages; a module of pages adds itself here."""

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from vital_tracking.queries.budgets import all_budgets, windows
 from vital_tracking.queries.calls import usage_records
 from vital_tracking.queries.names import names_of
+from vital_tracking.queries.plans import quota_status
 from vital_tracking.queries.runs import service_runs
 from vital_tracking.queries.why import why_stored
 from vital_tracking.web.access import Asker, Reader, reads
@@ -24,6 +25,7 @@ from vital_tracking.web.pages import calls, usage
 from vital_tracking.web.pages.budgets import windows_part
 from vital_tracking.web.pages.common import administered
 from vital_tracking.web.pages.frame import answer
+from vital_tracking.web.pages.quotas import quotas_part
 from vital_tracking.web.pages.runs import runs_part
 from vital_tracking.web.route import page_router
 from vital_tracking.web.view import View
@@ -47,6 +49,7 @@ def page(view: View, who: Identity) -> Page:
         return usage.page(view, "users")
     more: dict[str, usage.Builder] = {
         "windows": partial(_budgets, view, user),
+        "subscribers": partial(_quota, view, user),
         "calls": partial(_calls, view),
         "blocked": partial(_blocked, view),
     }
@@ -71,6 +74,13 @@ def _budgets(view: View, user: str) -> Part:
     return replace(
         part, title="Budgets on this user, as they are now", empty="No window of a budget on this user runs."
     )
+
+
+def _quota(view: View, user: str) -> Part:
+    """The plan that he is on and what is used of it, whatever the page's time is."""
+    found = quota_status(view.store, entity_type="user", ids=[user], organization=view.asked.only.get("organization"))
+    part = quotas_part(view, found)
+    return replace(part, title="Plan and quota, as they are now", empty="This user is on no plan that you may see.")
 
 
 def _calls(view: View) -> Part:

@@ -1,0 +1,164 @@
+"""Quotas on pages and over the API: for each reader his own, in the shape that was promised, and changed by admins alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
+from html import unescape
+from typing import Any
+
+import pytest
+
+from tests.integration.web.conftest import Issuer, Make, browsers
+from tests.integration.web.history import Open
+from tests.integration.web.test_pages import page, table
+from tests.sql.helpers import ADMIN, ALICE, CAROL, a_cost, call, connect, record
+from tests.support.postgres import PostgresServer
+from vital_tracking.stores.postgres import PostgresStore
+
+USAGE = "/api/v1/analytics/usage"
+PLANS = ("tiny", "trial", "starter", "professional", "enterprise")
+
+
+@pytest.fixture(scope="module")
+def quotas_url(postgres_server: PostgresServer, template_database: str) -> Iterator[str]:
+    """Three users on plans: one over a small quota, one with an unlimited plan, and one of another organization."""
+    postgres_server.create_database("web_quotas", template=template_database)
+    url = postgres_server.url("web_quotas")
+    now = datetime.now(UTC).isoformat()
+    with connect(url) as connection:
+        for member in (("acme", ADMIN, "admin"), ("acme", ALICE, "member"), ("other", CAROL, "admin")):
+            connection.execute("insert into organization_members values (%s, %s, %s)", member)
+        call(connection, "set_plan_v1", plan=json.dumps({"name": "tiny", "calls": 2, "price_usd": "9.90"}))
+        for who, kind, organization, plan in (
+            (ALICE, "user", "acme", "tiny"),
+            (ADMIN, "user", "acme", "enterprise"),
+            (CAROL, "user", "other", "tiny"),
+            ("acme", "organization", None, "starter"),
+        ):
+            named = {"entity_type": kind, "entity_id": who, "organization_id": organization, "plan": plan}
+            call(connection, "set_subscription_v1", subscription=json.dumps(named))
+        owners = [(ALICE, "acme")] * 3 + [(ADMIN, "acme"), (CAROL, "other")]
+        calls = [
+            a_cost(number, user_id=user, organization_id=organization, created_at=now)
+            for number, (user, organization) in enumerate(owners, 1)
+        ]
+        assert record(connection, *calls)["inserted"] == len(calls)
+    yield url
+    postgres_server.drop_database("web_quotas")
+
+
+@pytest.fixture
+def there(quotas_url: str, make: Make, issuer: Issuer) -> Iterator[Open]:
+    """The browsers of those who look at it."""
+    with closing(PostgresStore(quotas_url)) as store:
+        yield browsers(store, make, issuer)
+
+
+def plan(subscribers: int, used: int, limit: Any, tokens: int, tokens_limit: Any, over: int = 0) -> dict[str, Any]:
+    percentage = Decimal(100 * used) / limit if isinstance(limit, int) and limit else Decimal(0)
+    return {
+        "subscribers": subscribers,
+        "used": used,
+        "limit": limit,
+        "percentage": percentage.quantize(Decimal("0.01")),
+        "tokens_used": tokens,
+        "tokens_limit": tokens_limit,
+        "over_quota": over,
+    }
+
+
+NOBODY = {"trial": plan(0, 0, 0, 0, 0), "professional": plan(0, 0, 0, 0, 0)}
+STARTER = plan(1, 4, 30_000, 480, 5_000_000)
+NO_STARTER = plan(0, 0, 0, 0, 0)
+UNLIMITED = plan(1, 1, "unlimited", 120, "unlimited")
+NO_UNLIMITED = plan(0, 0, "unlimited", 0, "unlimited")
+EXPECTED: dict[str, dict[str, Any]] = {
+    "operator": {**NOBODY, "tiny": plan(2, 4, 4, 480, "unlimited", 1), "starter": STARTER, "enterprise": UNLIMITED},
+    "organization admin": {
+        **NOBODY,
+        "tiny": plan(1, 3, 2, 360, "unlimited", 1),
+        "starter": STARTER,
+        "enterprise": UNLIMITED,
+    },
+    "user": {**NOBODY, "tiny": plan(1, 3, 2, 360, "unlimited", 1), "starter": NO_STARTER, "enterprise": NO_UNLIMITED},
+    "admin of another": {
+        **NOBODY,
+        "tiny": plan(1, 1, 2, 120, "unlimited"),
+        "starter": NO_STARTER,
+        "enterprise": NO_UNLIMITED,
+    },
+    "stranger": {**NOBODY, "tiny": plan(0, 0, 0, 0, "unlimited"), "starter": NO_STARTER, "enterprise": NO_UNLIMITED},
+}
+SEEN = {
+    "operator": {ALICE, ADMIN, CAROL, "acme"},
+    "organization admin": {ALICE, ADMIN, "acme"},
+    "user": {ALICE},
+    "admin of another": {CAROL},
+    "stranger": set(),
+}
+
+
+@pytest.mark.parametrize("reader", EXPECTED)
+def test_each_reader_is_told_the_quotas_that_are_his(there: Open, reader: str) -> None:
+    """If this failed, a dashboard that speaks the promised shape would break, or a customer read what another one uses."""
+    browser = there(reader)
+    answer = browser.get(f"{USAGE}/quotas")
+    assert answer.status_code == 200, answer.text
+    found = json.loads(answer.text, parse_float=Decimal)
+    assert found == EXPECTED[reader]
+    assert list(found) == list(PLANS)
+    listed = json.loads(browser.get("/api/v1/subscriptions").text, parse_float=Decimal)
+    assert {row["entity_id"] for row in listed} == SEEN[reader]
+
+    text = unescape(page(browser, "quotas"))
+    rows = table(browser, "quotas", "subscribers") if listed else []
+    assert len(rows) == len(listed)
+    assert ("Put somebody on a plan" in text) == (reader in ("operator", "organization admin", "admin of another"))
+    assert ("over, watched" in text) == (ALICE in SEEN[reader])
+    for who in (ALICE, CAROL):
+        assert (who in text) == (who in SEEN[reader])
+
+    users = {row["user_id"]: row for row in json.loads(browser.get(f"{USAGE}/by-user").text, parse_float=Decimal)}
+    if ALICE in SEEN[reader]:
+        assert (users[ALICE]["subscription_tier"], users[ALICE]["quota_used_percent"]) == ("tiny", 150)
+        assert "Plan and quota" in page(browser, f"users?user={ALICE}")
+    if ADMIN in SEEN[reader]:
+        assert (users[ADMIN]["subscription_tier"], users[ADMIN]["quota_used_percent"]) == ("enterprise", None)
+    overview = page(browser, "")
+    assert ("Quotas by plan now" in overview) == bool(listed)
+    if reader == "operator":
+        assert '<span class="badge bad">tiny</span>' in overview
+
+
+def test_plans_and_subscriptions_are_changed_where_that_is_allowed(there: Open) -> None:
+    """If this failed, a sign-up could not put its customer on a plan, or a page would say nothing of what was refused."""
+    operator, admin, user = there("operator"), there("organization admin"), there("user")
+    plans = [row["name"] for row in operator.get("/api/v1/plans").json()]
+    assert plans == list(PLANS)
+    new = {
+        "entity_id": "u-new",
+        "organization_id": "acme",
+        "plan": "trial",
+        "reset_day": 31,
+        "timezone": "Asia/Kolkata",
+    }
+    told = admin.post("/api/v1/subscriptions", json=new)
+    assert told.status_code == 200, told.text
+    assert (told.json()["subscription"]["reset_day"], told.json()["before"]) == (31, None)
+    assert user.post("/api/v1/subscriptions", json=new).status_code == 403
+    wrong = admin.post("/api/v1/subscriptions", json={**new, "plan": "gold"})
+    assert wrong.status_code == 422
+    assert "There is no plan" in wrong.json()["detail"]
+    form = {"entity_type": "user", "entity_id": "u-new", "organization": "acme", "enforced": "yes", "what": "set"}
+    assert admin.post("/quotas/subscriptions", data={**form, "plan": "starter"}).status_code == 303
+    history = admin.get("/api/v1/subscriptions/history", params={"entity_id": "u-new"}).json()
+    assert [(row["plan"], row["enforced"]) for row in history] == [("starter", True), ("trial", False)]
+    ended = admin.post("/api/v1/subscriptions/end", json={"entity_id": "u-new", "organization_id": "acme"})
+    assert ended.json() == {"ended": 1}
+    assert admin.post("/api/v1/plans", json={"name": "trial", "calls": 1}).status_code == 403
+    made = operator.post("/api/v1/plans", json={"name": "team", "calls": 100, "price_usd": 19.9})
+    assert (made.status_code, made.json()["tokens"]) == (200, None)

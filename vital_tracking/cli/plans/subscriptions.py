@@ -1,0 +1,248 @@
+"""`vital-tracking subscriptions`: who is on which plan, since when, and on which day its month begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from vital_tracking.alerts.wording import entity, local_time
+from vital_tracking.cli.plans.quotas import quotas_table
+from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
+from vital_tracking.cli.render.options import named, words, zone
+from vital_tracking.cli.render.session import Csv, Json, opened
+from vital_tracking.cli.render.times import moment
+from vital_tracking.errors import VitalError
+from vital_tracking.queries.plans import (
+    QUOTA_COLUMNS,
+    SUBSCRIBERS,
+    Subscribed,
+    Subscription,
+    end_subscription,
+    import_subscriptions,
+    quota_status,
+    subscribe,
+    subscriptions,
+)
+from vital_tracking.queries.subscriptions_csv import COLUMNS, subscription_rows
+from vital_tracking.queries.words import counted
+from vital_tracking.settings import Settings
+
+app = typer.Typer(
+    help="Subscriptions: who is on which plan, since when, and whether its quota is watched or enforced.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Kind = Annotated[str, typer.Argument(help="user or organization.", **words(SUBSCRIBERS, "kind of subscriber"))]
+Who = Annotated[str, typer.Argument(help="The user's or organization's id.")]
+Organization = Annotated[
+    str | None,
+    typer.Option(
+        help="Of a user: count this organization's calls; by default that of VITAL_ORGANIZATION_ID, else all together."
+    ),
+]
+_MOST_SHOWN: Final = 10
+
+
+@app.command("list")
+def list_subscriptions(
+    organization: Annotated[str | None, typer.Option(help="Only this organization's.")] = None,
+    plan: Annotated[str | None, typer.Option(help="Only those on this plan.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only users, or only organizations.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 100,
+    json_: Json = False,
+    csv_: Csv = False,
+) -> None:
+    """List who is on which plan, the fullest quota first.
+
+    \b
+    Examples:
+      vital-tracking subscriptions list --plan trial
+      vital-tracking subscriptions list --organization acme --csv
+    """
+    with opened() as store:
+        rows = quota_status(store, organization=organization, plan=plan, entity_type=kind, limit=limit)
+    if json_:
+        as_json(rows)
+    elif csv_:
+        as_csv(rows, QUOTA_COLUMNS)
+    elif not rows:
+        say("No subscriptions. To make one: vital-tracking subscriptions set user u-1 trial")
+    else:
+        console.print(quotas_table(rows))
+
+
+@app.command("history")
+def history(kind: Kind, who: Who, json_: Json = False) -> None:
+    """Show the plans that a subscriber was on, is on and will be on, the latest first.
+
+    \b
+    Examples:
+      vital-tracking subscriptions history user u-1
+    """
+    with opened() as store:
+        rows = subscriptions(store, kind, who)
+    if json_:
+        as_json(rows)
+    elif not rows:
+        say(f"{kind} {who} has never been on a plan.")
+    else:
+        headings = [("plan", False), ("from", False), ("until", False), ("month begins", False), ("", False)]
+        headings += [("counts in", False), ("set by", False)]
+        console.print(table("", headings, [_line(row) for row in rows]))
+
+
+@app.command("set")
+def set_one(
+    kind: Kind,
+    who: Who,
+    plan: Annotated[
+        str | None, typer.Argument(help="The plan; it may be left out where only the rest changes.")
+    ] = None,
+    organization: Organization = None,
+    since: Annotated[str | None, typer.Option(help="When it begins: an instant or a day; by default now.")] = None,
+    until: Annotated[str | None, typer.Option(help="When it ends; by default it goes on.")] = None,
+    reset_day: Annotated[
+        int | None, typer.Option(min=1, max=31, help="Day on which its month begins; 31 is a month's last.")
+    ] = None,
+    timezone: Annotated[str | None, typer.Option(help="Zone in which that day begins; by default UTC.")] = None,
+    enforced: Annotated[
+        bool | None,
+        typer.Option("--enforced/--watched", help="Enforced: block what is over. Watched, the default: only alert."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Put a user or an organization on a plan, or change what is given. What was used in its month stays used.
+
+    \b
+    Examples:
+      vital-tracking subscriptions set user u-1 trial
+      vital-tracking subscriptions set organization acme professional --enforced --reset-day 15 --timezone Europe/Berlin
+      vital-tracking subscriptions set user u-1 --enforced
+    """
+    columns = _key(kind, who, organization)
+    in_zone = zone(timezone) if timezone is not None else "UTC"
+    given = {
+        "plan": plan,
+        "since": moment(since, "--since", in_zone).isoformat() if since is not None else None,
+        "until": moment(until, "--until", in_zone).isoformat() if until is not None else None,
+        "reset_day": reset_day,
+        "timezone": in_zone if timezone is not None else None,
+        "enforced": enforced,
+    }
+    columns |= {name: value for name, value in given.items() if value is not None}
+    with opened() as store:
+        done = subscribe(store, columns)
+    if json_:
+        as_json(done)
+        return
+    for line in told(done):
+        say(line)
+
+
+@app.command("end")
+def end(
+    kind: Kind,
+    who: Who,
+    organization: Organization = None,
+    until: Annotated[str | None, typer.Option(help="When: an instant or a day; by default now.")] = None,
+    json_: Json = False,
+) -> None:
+    """End a subscription; its limit ends with it, and what was to follow is dropped.
+
+    \b
+    Examples:
+      vital-tracking subscriptions end user u-1
+      vital-tracking subscriptions end organization acme --until 2027-01-01
+    """
+    columns = _key(kind, who, organization)
+    if until is not None:
+        columns["until"] = moment(until, "--until").isoformat()
+    with opened() as store:
+        ended = end_subscription(store, columns)
+    if json_:
+        as_json({"ended": ended})
+    elif ended:
+        say(f"{kind} {who} is on no plan {'any more' if until is None else f'from {until} on'}: nothing limits it.")
+    else:
+        say(f"{kind} {who} is on no plan.")
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="A CSV file with a header.", exists=True, dir_okay=False)],
+    organization: Organization = None,
+    json_: Json = False,
+) -> None:
+    """Read who is on which plan from a CSV file.
+
+    Columns: entity_id and plan; and where wanted entity_type, organization_id, since, until, reset_day, timezone, enforced.
+    Each line stands for itself; run twice, it changes nothing more.
+
+    \b
+    Examples:
+      vital-tracking subscriptions import subscribers.csv --organization acme
+    """
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        try:
+            rows = list(subscription_rows(lines, organization or Settings.from_env().organization_id))
+        except (ValueError, UnicodeDecodeError) as error:
+            raise VitalError(f"{file}: {error}. Columns: {', '.join(COLUMNS)}") from None
+    with opened() as store:
+        done = import_subscriptions(store, rows)
+    if json_:
+        as_json(done)
+    else:
+        refused = f", {done['refused']:,} refused (no admin there)" if done["refused"] else ""
+        say(f"{counted(done['set'], 'subscription')} set, {done['unchanged']:,} as before{refused}")
+        for bad in done["rejected"][:_MOST_SHOWN]:
+            say(f"{rows[bad['row']]['entity_id']}: {bad['problem']} {bad['hint'] or ''}")
+        if more := len(done["rejected"][_MOST_SHOWN:]):
+            say(f"... and {more:,} more that were not taken: --json shows all")
+    if done["rejected"] or done["refused"]:
+        raise typer.Exit(1)
+
+
+def told(done: Subscribed) -> list[str]:
+    """What a change of a subscription came to: who, on what, from when on, and which month that makes."""
+    row, before = done["subscription"], done["before"]
+    how = "enforced" if row["enforced"] else "watched"
+    since = f" from {local_time(row['since'], row['timezone'])} on"
+    until = f" until {local_time(row['until'], row['timezone'])}" if row["until"] else ""
+    lines = [
+        f"{entity(row['entity_type'], row['entity_id'], row['organization_id'])}: plan {row['plan']}, {how},{since}{until}"
+    ]
+    month = (
+        f"Its month: {local_time(done['starts_at'], row['timezone'])} to {local_time(done['ends_at'], row['timezone'])}"
+    )
+    lines.append(f"{month}; used so far: {done['calls_used']:,} calls, {done['tokens_used']:,} tokens")
+    if before and (before["reset_day"], before["timezone"]) != (row["reset_day"], row["timezone"]):
+        lines.append(
+            f"Its month began on day {before['reset_day']} ({before['timezone']}), and begins on day {row['reset_day']} "
+            f"({row['timezone']}) now: what was used before {local_time(done['starts_at'], row['timezone'])} is no part of it."
+        )
+    if before and before["plan"] != row["plan"]:
+        lines.append(f"Before: plan {before['plan']}")
+    return lines
+
+
+def _key(kind: str, who: str, organization: str | None) -> dict[str, Any]:
+    columns: dict[str, Any] = {"entity_type": kind, "entity_id": named(who, "WHO")}
+    whose = organization if organization is not None else Settings.from_env().organization_id
+    if kind == "user" and whose is not None:
+        columns["organization_id"] = whose
+    return columns
+
+
+def _line(row: Subscription) -> list[str]:
+    return [
+        row["plan"],
+        local_time(row["since"], row["timezone"]),
+        local_time(row["until"], row["timezone"]) if row["until"] else "-",
+        f"day {row['reset_day']}, {row['timezone']}",
+        "enforced" if row["enforced"] else "watched",
+        row["organization_id"] or "all organizations" if row["entity_type"] == "user" else "itself",
+        row["source"],
+    ]

@@ -1,0 +1,232 @@
+"""How much of their quotas plans and subscribers use, and who is put on which plan, which the database decides and audits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlencode
+
+from fastapi import Depends, Form
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from vital_tracking.alerts.wording import entity
+from vital_tracking.queries import plans as queries
+from vital_tracking.queries.names import names_of
+from vital_tracking.queries.plans import QuotaStatus, over_quota, percent_used
+from vital_tracking.queries.words import counted
+from vital_tracking.web import numbers
+from vital_tracking.web.access import Asker, Reader, reads
+from vital_tracking.web.asked import AskedParameters
+from vital_tracking.web.identity import Identity
+from vital_tracking.web.page import Card, Column, Page, Part, Row
+from vital_tracking.web.pages.common import administered
+from vital_tracking.web.pages.frame import answer
+from vital_tracking.web.rendering import home
+from vital_tracking.web.route import page_router
+from vital_tracking.web.view import View
+
+routes = page_router()
+
+_SHOWN: Final = 200
+_UNLIMITED: Final = "unlimited"
+
+_Id = Annotated[str, Form(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
+_Text = Annotated[str, Form(max_length=256, pattern=r"^[^\x00]*$")]
+
+
+@routes.get("/quotas", name="vital-quotas", dependencies=[Depends(reads("quotas"))])
+def show(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
+    """Plans and subscribers, and how much of their quotas is used."""
+    plan = request.query_params.get("plan") or None
+    return answer(request, who, store, asked, lambda view: page(view, who, plan))
+
+
+@routes.post("/quotas/subscriptions", name="vital-subscribe")
+def subscribe(
+    request: Request,
+    who: Asker,
+    store: Reader,
+    entity_type: Annotated[Literal["user", "organization"], Form()],
+    entity_id: _Id,
+    what: Annotated[Literal["set", "end"], Form()],
+    organization: _Text = "",
+    plan: _Text = "",
+    reset_day: Annotated[int | None, Form(ge=1, le=31)] = None,
+    timezone: _Text = "",
+    enforced: Annotated[Literal["", "yes", "no"], Form()] = "",
+) -> Response:
+    """Put a subscriber on a plan, or end that, and go back to the page. What is refused is a page that says why."""
+    del who
+    columns: dict[str, Any] = {"entity_type": entity_type, "entity_id": entity_id}
+    if entity_type == "user" and organization:
+        columns["organization_id"] = organization
+    if what == "end":
+        queries.end_subscription(store, columns)
+    else:
+        given = {"plan": plan, "reset_day": reset_day, "timezone": timezone}
+        columns |= {name: value for name, value in given.items() if value}
+        if enforced:
+            columns["enforced"] = enforced == "yes"
+        queries.subscribe(store, columns)
+    kept = f"?{urlencode({'organization': organization})}" if organization else ""
+    return RedirectResponse(f"{home(request)}quotas{kept}", 303)
+
+
+def page(view: View, who: Identity, plan: str | None = None) -> Page:
+    """How much of their quotas the subscribers use whom the reader may see, by plan and one by one."""
+    organization = view.asked.only.get("organization")
+    by_plan = queries.quotas(view.store, organization=organization)
+    subscribers = sum(row["subscribers"] for row in by_plan)
+    may = administered(view.store, who)
+    return Page(
+        "quotas",
+        f"How much does plan {plan} use?" if plan else "How much of their quotas do they use?",
+        f"{counted(subscribers, 'subscriber')} that you may see, each with the month that runs, as it stands now.",
+        cards=[
+            Card("Subscribers", numbers.count(subscribers)),
+            Card("Over quota", numbers.count(sum(row["over"] for row in by_plan)), note="used more than they have"),
+            Card("Near it", numbers.count(sum(row["near"] for row in by_plan)), note="at 80 % or more"),
+            Card("Enforced", numbers.count(sum(row["enforced"] for row in by_plan)), note="what is over is blocked"),
+        ],
+        parts=view.parts(
+            {
+                **({} if plan else {"plans": lambda: _plans(view, by_plan)}),
+                "subscribers": lambda: _subscribers(view, organization, plan),
+            }
+        ),
+        crumbs=[("Quotas", view.keeping("quotas"))] if plan else (),
+        template="quotas.html",
+        of_time=False,
+        extra={
+            "administered": may or [],
+            "any": may is None,
+            "plans": [row["plan"] for row in by_plan] if may is None or may else [],
+            "organization": organization or "",
+        },
+    )
+
+
+def any_quota(view: View) -> bool:
+    """Whether the reader may see anybody who is on a plan."""
+    return bool(queries.quota_status(view.store, limit=1))
+
+
+def plans_part(view: View) -> Part:
+    """How much of their quotas the subscribers of each plan use, as far as a glance needs it."""
+    rows = [row for row in queries.quotas(view.store) if row["subscribers"]]
+    part = _plans(view, rows)
+    shown = ("plan", "subscribers", "calls_share", "tokens_share", "over")
+    columns = [column for column in part.columns if column.name in shown]
+    leads = ("All quotas", view.path("quotas"))
+    return replace(part, id="quotas", title="Quotas by plan now", columns=columns, leads=leads, note="", wide=False)
+
+
+def _plans(view: View, rows: Sequence[queries.PlanQuota]) -> Part:
+    return Part(
+        "plans",
+        "By plan",
+        [
+            Column("plan", "Plan", link=lambda row: f"{view.path('quotas')}?{urlencode({'plan': row['plan']})}"),
+            Column("subscribers", "Subscribers", "calls"),
+            Column("calls_share", "Calls used", "meter", none=_UNLIMITED),
+            Column("calls_used", "Calls", "calls"),
+            Column("calls_limit", "of", "calls", none=_UNLIMITED),
+            Column("tokens_share", "Tokens used", "meter", none=_UNLIMITED),
+            Column("tokens_used", "Tokens", "tokens"),
+            Column("tokens_limit", "of", "tokens", none=_UNLIMITED),
+            Column("over", "Over quota", "calls"),
+            Column("price_usd", "Price a month", "usd", none="not said"),
+        ],
+        [
+            {
+                **row,
+                "calls_share": percent_used(row["calls_used"], row["calls_limit"]),
+                "tokens_share": percent_used(row["tokens_used"], row["tokens_limit"]),
+            }
+            for row in rows
+        ],
+        note="The sums of what subscribers used in their own months, against the sums of their limits.",
+        wide=True,
+    )
+
+
+def _subscribers(view: View, organization: str | None, plan: str | None) -> Part:
+    found = queries.quota_status(view.store, organization=organization, plan=plan, limit=_SHOWN)
+    part = quotas_part(view, found)
+    return replace(part, more=f"The {_SHOWN:,} fullest are shown." if len(found) == _SHOWN else "")
+
+
+def quotas_part(view: View, found: Sequence[QuotaStatus]) -> Part:
+    """Subscribers as bars of what they used in their month; calls lead to the calls that were counted."""
+    known = names_of(view.store, (row["entity_id"] for row in found if row["entity_type"] == "user"))
+
+    def called(row: QuotaStatus) -> str:
+        name = known.user(row["entity_id"]) if row["entity_type"] == "user" else row["entity_id"]
+        whose = entity(row["entity_type"], row["entity_id"], row["organization_id"])
+        return whose if name == row["entity_id"] else f"{name} ({whose})"
+
+    return Part(
+        "subscribers",
+        "By subscriber",
+        [
+            Column("whose", "For", link=_page_of(view)),
+            Column("plan", "Plan", link=lambda row: f"{view.path('quotas')}?{urlencode({'plan': row['plan']})}"),
+            Column("state", "Quota", "flag"),
+            Column("calls_percent", "Calls used", "meter", none=_UNLIMITED),
+            Column("calls_used", "Calls", "calls", link=_calls_of(view)),
+            Column("calls_limit", "of", "calls", none=_UNLIMITED),
+            Column("tokens_percent", "Tokens used", "meter", none=_UNLIMITED),
+            Column("tokens_used", "Tokens", "tokens"),
+            Column("tokens_limit", "of", "tokens", none=_UNLIMITED),
+            Column("ends_at", "Month ends (UTC)", "moment"),
+            Column("until", "On it until (UTC)", "moment", rare=True),
+        ],
+        [{**row, "whose": called(row), "state": _state(row)} for row in found],
+        empty="Nobody that you may see is on a plan. An operator, or an admin of the organization, puts somebody on one.",
+        wide=True,
+    )
+
+
+def _state(row: QuotaStatus) -> tuple[str, str]:
+    how = "enforced" if row["enforced"] else "watched"
+    return ("bad", f"over, {how}") if over_quota(row) else ("ok" if row["enforced"] else "quiet", how)
+
+
+def tier_flag(row: QuotaStatus | None) -> tuple[str, str] | None:
+    """A plan as a badge, in the colour of what is used of it: red above 80 %, yellow from 60 % on."""
+    if row is None:
+        return None
+    used = row["used_percent"]
+    colour = (
+        "quiet"
+        if used is None
+        else "bad"
+        if used > queries.RED_ABOVE
+        else "warn"
+        if used >= queries.GREEN_BELOW
+        else "ok"
+    )
+    return colour, row["plan"]
+
+
+def _page_of(view: View) -> Callable[[Row], str]:
+    def of(row: Row) -> str:
+        name = "users" if row["entity_type"] == "user" else "organization"
+        return f"{view.path(name)}?{urlencode({row['entity_type']: row['entity_id']})}"
+
+    return of
+
+
+def _calls_of(view: View) -> Callable[[Row], str]:
+    """The calls that a quota counts, in days of UTC, in which pages tell times."""
+
+    def of(row: Row) -> str:
+        asked = {"since": str(row["starts_at"].astimezone(UTC).date()), row["entity_type"]: row["entity_id"]}
+        if row["organization_id"] is not None:
+            asked["organization"] = row["organization_id"]
+        return f"{view.path('calls')}?{urlencode(asked)}"
+
+    return of
