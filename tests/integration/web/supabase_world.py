@@ -209,10 +209,12 @@ def make_world(connection: Connection, people: dict[str, Person]) -> World:
     assert record_runs(connection, *(_run(plant, people, now) for plant in CALLS))["inserted"] == len(CALLS)
     calls = [one for plant in CALLS for one in _calls(plant, people, now)]
     assert record(connection, *calls)["inserted"] == len(calls)
+    # Its 700 calls would be taken for what a call costs.
+    call(connection, "set_plan_v1", plan='{"name": "trial", "calls": 800}')
     places = {(people[owner].id, organization) for owner, organization in CALLS.values() if owner}
     places.add(("on-a-plan", NORTH))
     for user, organization in sorted(places, key=str):
-        named = {"entity_type": "user", "entity_id": user, "organization_id": organization, "plan": "trial"}
+        named = {"entity_type": "user", "entity_id": user, "organization_id": organization, "plan": "starter"}
         call(connection, "set_subscription_v1", subscription=json.dumps(named))
     call(connection, "refresh_analytics")
     return World(people, budgets)

@@ -13,12 +13,27 @@ from vital_tracking.web.api import (
     members,
     plans,
     prices,
+    rate_limits,
     runs,
     usage,
 )
 
 ROUTERS: Final = tuple(
     resource.routes
-    for resource in (usage, calls, runs, explore, budgets, alerts, forecast, anomalies, prices, plans, members, audit)
+    for resource in (
+        usage,
+        calls,
+        runs,
+        explore,
+        budgets,
+        alerts,
+        forecast,
+        anomalies,
+        prices,
+        plans,
+        rate_limits,
+        members,
+        audit,
+    )
 )
 """The routes of all resources; one adds its module here."""
