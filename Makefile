@@ -1,5 +1,6 @@
 # make demo   what it does, in a minute, on a database of your own
 # make test   all tests of the package but the next ones; with VITAL_LONG_TESTS=1 every cell of the budget matrix, and twice the examples
+# make test-pages  the tests of the API and the pages, over PostgreSQL, over Supabase and in a browser
 # make test-processes  the tests that kill processes, fork them, fill their disks and take the network away
 # make test-oldest  what depends on the version of the server, on the oldest one that is supported
 # make test-support  the tests of the servers that the others run against: do they speak as the real ones do?
@@ -24,17 +25,21 @@ PARALLEL := -n auto --dist worksteal
 # read. All migrations are applied there for it.
 ON_POSTGRES_16 := tests/integration/stores/test_postgres.py $(foreach name,record partitions usage_aggregations retention \
   budget_windows budget_grants project_views usage_reports analytics anomalies,tests/sql/test_$(name).py)
-PROCESSES := tests/integration/spool tests/integration/delivery/test_process_life.py tests/integration/budgets/test_processes.py \
+PROCESSES := tests/integration/imports/test_killed.py tests/integration/spool tests/integration/delivery/test_process_life.py tests/integration/budgets/test_processes.py \
   tests/integration/langchain/test_handler_load.py
+PAGES := tests/integration/web tests/browser tests/acceptance/cli/test_dashboard.py
 
-.PHONY: demo test test-processes test-oldest test-support check bench bench-full bench-reports soak format clean
+.PHONY: demo test test-pages test-processes test-oldest test-support check bench bench-full bench-reports soak format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vital-tracking demo
 
 # The packages of Node.js, which few tests need, come in the meantime; who needs them waits for them.
 test: $(VENV)/.test
-	$(BIN)/python -m tests.support.node >/dev/null 2>&1 & $(PYTEST) $(PARALLEL) $(PROCESSES:%=--ignore=%)
+	$(BIN)/python -m tests.support.node >/dev/null 2>&1 & $(PYTEST) $(PARALLEL) $(PAGES:%=--ignore=%) $(PROCESSES:%=--ignore=%)
+
+test-pages: $(VENV)/.test
+	$(BIN)/python -m tests.support.node >/dev/null 2>&1 & $(PYTEST) $(PARALLEL) $(PAGES)
 
 test-processes: $(VENV)/.test
 	$(PYTEST) $(PARALLEL) $(PROCESSES)

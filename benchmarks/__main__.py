@@ -20,7 +20,15 @@ from benchmarks.figures import Claim, Found, Part, Table, apart, claims_table, f
 
 PARTS = ("imports", "overhead", "memory", "delivery", "admission", "spool", "reports", "growth")
 # Those that take an hour, or a database of millions of calls, or what not everybody has installed.
-ON_DEMAND = ("reports_large", "reports_readers", "pages_server", "pages_load", "pages_browser")
+ON_DEMAND = (
+    "imports_logs",
+    "reports_large",
+    "reports_readers",
+    "platform",
+    "pages_server",
+    "pages_load",
+    "pages_browser",
+)
 DOCS = Path(__file__).parents[1] / "docs"
 
 

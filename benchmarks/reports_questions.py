@@ -12,7 +12,7 @@ from benchmarks.reports_database import BIG_ORGANIZATION, BIG_USER
 SCHEMAS: Final = ["public", "analytics"]
 ORGANIZATION: Final = ("organization_id", "project_id", "tenant_id")
 MOMENT: Final = ("created_at", "timestamp", "started_at", "occurred_at", "starts_at", "refreshed_at")
-DAY: Final = ("day", "date", "hour_start")
+DAY: Final = ("day", "date", "hour_start", "bucket")
 # By what a page of calls filters them, and what it asks for.
 FILTERS: Final = {
     "user_id": BIG_USER,
@@ -44,12 +44,17 @@ NAMED: Final[Mapping[str, str]] = {
     "histogram": "1e1200",
     "fraction": "0.95",
     "fractions": "'{0.5, 0.95}'",
+    "what": "'events'",
+    "entity_type": "'user'",
+    "entity_id": f"'{BIG_USER}'",
     "organizations": f"""'["{BIG_ORGANIZATION}"]'""",
 }
 # What these are asked of is a week.
 OF_A_WEEK: Final = ("usage_anomalies", "anomalies_v1", "duplicate_requests", "duplicates_v1")
 # This one is asked by each of its dimensions, of whole days, as pages ask it.
 EXPLORER: Final = "usage_explore_v1"
+# This one of events, likewise.
+PLATFORM_EXPLORER: Final = "platform_explore_v1"
 WHOLE_DAYS: Final = "date_trunc('day', now(), 'UTC') - interval '29 days'"
 # What no page asks: it goes through all calls, by day or night, in batches.
 NO_PAGE: Final = (
@@ -58,7 +63,7 @@ NO_PAGE: Final = (
     "calls_to_price_v1",
     "unpriced_calls_v1",
     "usage_history_v1",
-    "call_totals_v1",
+    "row_totals_v1",
     "user_traces_v1",
 )
 
@@ -163,6 +168,9 @@ def _of_functions(connection: Connection) -> Iterator[Question]:
         for function in grouping["offered_by"]:
             offered.setdefault(function, []).append(grouping["name"])
     offered[EXPLORER] = only(connection, "select array_agg(name order by position) from vital_private.usage_dimensions")
+    offered[PLATFORM_EXPLORER] = only(
+        connection, "select array_agg(name) from vital_private.platform_dimensions('events')"
+    )
     found = connection.execute(FUNCTIONS, [_schemas(connection)]).fetchall()
     for schema, name, signed_in, arguments, required in found:
         if name in NO_PAGE:
@@ -171,7 +179,7 @@ def _of_functions(connection: Connection) -> Iterator[Question]:
         names = [argument.removeprefix("p_") for argument in arguments]
         if choice := next((argument for argument in names if argument in ("by", "report", "dimensions")), None):
             for grouping in offered.get(name, offered["usage_report_v1"]):
-                several = name not in offered or name == EXPLORER  # it takes an array of groupings
+                several = name not in offered or name in (EXPLORER, PLATFORM_EXPLORER)  # it takes an array of groupings
                 chosen = {choice: f"array['{grouping}']" if several else f"'{grouping}'"}
                 yield _asked(function, arguments, required, signed_in, chosen, f" {grouping}")
         else:
@@ -191,6 +199,8 @@ def _asked(
                 value: str | None = organization
             elif plain == "filters" and function == EXPLORER:
                 value = f"jsonb_strip_nulls(jsonb_build_object('organization', {organization}))"
+            elif plain == "filters" and function == PLATFORM_EXPLORER:
+                value = f"json_strip_nulls(json_build_object('organization', {organization}))::text"
             elif plain == "budget":
                 value = (
                     f"json_build_object('entity_type', 'user', 'entity_id', '*', 'organization_id', {organization},"

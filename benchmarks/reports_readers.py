@@ -9,7 +9,7 @@ Fills an embedded PostgreSQL with so many calls of 300 organizations, and asks w
 
 Milliseconds of the server's own time until the last row is there, planning included and without parallel workers: what somebody
 waits on a machine that has nothing else to do and its data in memory. Fewest of the rounds after one that warms up, since what
-else runs on a machine only adds to it; on PostgreSQL as it is delivered.
+else runs on a machine only adds to it; on PostgreSQL as it is delivered. `--only "explore_v1() run,preview"` asks for less.
 
 Then the same of small databases, of which each has four times as many calls, days, organizations or users as another one. The
 exponents say how the time grows: 0 not at all, 1 linearly. `--folder` keeps the databases there for the next time.
@@ -82,11 +82,11 @@ def once(connection: Connection, query: str, reader: str) -> tuple[float, float,
 
 
 def measured(connection: Connection, rounds: int, only: str = "", say: bool = False) -> dict[str, dict[str, Any]]:
-    """All questions by all readers: {question: {reader: {"ms", "waited_ms", "wrong"}}}."""
+    """All questions, or those with one of these words, by all readers: {question: {reader: {"ms", "waited_ms", "wrong"}}}."""
     connection.execute("set max_parallel_workers_per_gather = 0")  # their time is not this process's
     found: dict[str, dict[str, Any]] = {}
     for question in questions(connection):
-        if only not in question.name:
+        if not any(words in question.name for words in only.split(",")):
             continue
         for reader in LIMITS_MS:
             query = query_of(question, reader)
@@ -111,7 +111,7 @@ def limit_ms(question: str, reader: str) -> int:
     return DASHBOARD_MS if question.startswith(DASHBOARD) and reader != "all" else LIMITS_MS[reader]
 
 
-def growing(server: str, calls: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+def growing(server: str, calls: int, rounds: int, only: str = "") -> dict[str, dict[str, dict[str, float]]]:
     """Exponents: {what grows: {question: {reader: exponent}}}, of what takes long enough to tell."""
     most = Size(calls * TIMES, 30)
     smaller = {
@@ -125,7 +125,7 @@ def growing(server: str, calls: int, rounds: int) -> dict[str, dict[str, dict[st
     cpu: dict[Size, dict[str, dict[str, Any]]] = {}
     for size in {size: None for pair in pairs.values() for size in pair}:
         with psycopg.connect(filled(server, size), autocommit=True, prepare_threshold=None) as connection:
-            cpu[size] = measured(connection, rounds)
+            cpu[size] = measured(connection, rounds, only)
     return {
         what: {
             question: {
@@ -150,7 +150,7 @@ def measure(calls: int, days: int, rounds: int, growth: int, folder: str, only: 
             "size": str(size),
             "rounds": rounds,
             "ms": found,
-            "growth": growing(server, growth, rounds) if growth else {},
+            "growth": growing(server, growth, rounds, only) if growth else {},
         }
 
 

@@ -43,7 +43,7 @@ class Settings(BaseModel):
 
     Privacy: `metadata_keys` and `event_properties` are further keys of metadata and of events' properties that may be stored;
     `hash_key` keys the hashes of requests, by which equal ones are found, and of addresses, None: no hash. `provider_keys` are
-    for the demonstration alone.
+    for the demonstration alone. `litellm_key` is sent to a LiteLLM proxy whose metrics are imported.
     """
 
     # Built when the first is made, not with the package: that takes as long as all other classes of it together.
@@ -77,6 +77,7 @@ class Settings(BaseModel):
     metadata_keys: frozenset[str] = frozenset()
     event_properties: frozenset[str] = frozenset()
     hash_key: SecretStr | None = None
+    litellm_key: SecretStr | None = None
     provider_keys: Mapping[str, SecretStr] = {}
     found: tuple[Found, ...] = ()
 
@@ -128,23 +129,24 @@ def _read(given: Mapping[str, Given]) -> Settings:
         batch_size=_integer(env, "VITAL_BATCH_SIZE", 100, 1, 1000),
         flush_interval_s=_seconds(env, "VITAL_FLUSH_INTERVAL", 5.0, 0.05, 3600),
         queue_bytes=_integer(env, "VITAL_QUEUE_MIB", 16, 1, 1 << 20) << 20,
-        spool=_one_of(env, "VITAL_SPOOL", "on", ("on", "off")) == "on",
+        spool=one_of(env, "VITAL_SPOOL", "on", ("on", "off")) == "on",
         spool_dir=_folder(env, "VITAL_SPOOL_DIR"),
         spool_bytes=_integer(env, "VITAL_SPOOL_MIB", 256, 1, 1 << 20) << 20,
         sync_interval_s=_seconds(env, "VITAL_SPOOL_SYNC", 0.05, 0, 60),
-        background=_one_of(env, "VITAL_BACKGROUND", "on", ("on", "off")) == "on",
+        background=one_of(env, "VITAL_BACKGROUND", "on", ("on", "off")) == "on",
         call_timeout_s=_seconds(env, "VITAL_CALL_TIMEOUT", 900.0, 1, 86_400),
-        budgets=_one_of(env, "VITAL_BUDGETS", "on", ("on", "off")) == "on",
+        budgets=one_of(env, "VITAL_BUDGETS", "on", ("on", "off")) == "on",
         budget_deadline_s=_seconds(env, "VITAL_BUDGET_DEADLINE", 1.5, 0.05, 60),
         budget_refresh_s=_seconds(env, "VITAL_BUDGET_REFRESH", 15.0, 0.1, 3600),
         grant_lifetime_s=_seconds(env, "VITAL_GRANT_LIFETIME", 60.0, 3, 3600),
-        when_unavailable=_one_of(env, "VITAL_WHEN_UNAVAILABLE", "allow", ("allow", "deny")),
+        when_unavailable=one_of(env, "VITAL_WHEN_UNAVAILABLE", "allow", ("allow", "deny")),
         ceiling_price=_ceiling_price(env),
         alert_urls=alert_urls,
         channels=_channels(env, alert_urls),
-        metadata_keys=_names(env, "VITAL_METADATA_KEYS"),
-        event_properties=_names(env, "VITAL_EVENT_PROPERTIES"),
+        metadata_keys=names_in(env, "VITAL_METADATA_KEYS"),
+        event_properties=names_in(env, "VITAL_EVENT_PROPERTIES"),
         hash_key=SecretStr(env["VITAL_HASH_KEY"]) if env.get("VITAL_HASH_KEY") else None,
+        litellm_key=SecretStr(env["VITAL_LITELLM_KEY"]) if env.get("VITAL_LITELLM_KEY") else None,
         provider_keys={name: SecretStr(env[name]) for name in PROVIDER_KEYS if env.get(name)},
         found=found_settings(given),
     )
@@ -159,7 +161,8 @@ def default_data_dir() -> Path:
     return Path(platformdirs.user_data_dir("vital_tracking", appauthor=False))
 
 
-def _names(env: Mapping[str, str], name: str) -> frozenset[str]:
+def names_in(env: Mapping[str, str], name: str) -> frozenset[str]:
+    """A variable's list of names, which commas separate."""
     return frozenset(part.strip() for part in env.get(name, "").split(",") if part.strip())
 
 
@@ -201,7 +204,8 @@ def _choice(env: Mapping[str, str], name: str, default: int, choices: tuple[int,
     return value
 
 
-def _one_of(env: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:
+def one_of(env: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:
+    """A variable's value, which is one of its choices: SettingsError otherwise."""
     value = env.get(name, default).strip().lower()
     if value not in choices:
         raise SettingsError(name, "is not one of its values", f"Choose one of {', '.join(choices)}.")

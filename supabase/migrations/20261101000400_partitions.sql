@@ -1,39 +1,36 @@
 -- One partition a month (UTC) for calls, and for what is not a call: made a year ahead, and later for months whose rows arrived before
 -- their partition existed.
 
--- The tables that are partitioned by month, each with the column of time that decides. A migration that makes such a table calls
--- vital_private.partition_by_month() for it.
+-- The tables that are partitioned by month, each with the column of time that decides and the amount that its months are compared by when
+-- they are archived. A migration that makes such a table calls vital_private.partition_by_month() for it.
 create table vital_private.monthly_tables (
   table_name text not null primary key,
-  time_column text not null
+  time_column text not null,
+  amount_column text not null,
+  -- How long after its end a month is archived unless told otherwise; NULL: when retention would delete it.
+  archived_after interval,
+  -- The instant from which the rows are complete. Before it some were deleted, and the sums are all that is left: nothing is compared with
+  -- the rows or counted again there.
+  rows_kept_since timestamptz not null default '-infinity'
 );
 
--- The instant from which the rows of calls are complete. Before it some were deleted by retention, and the aggregations are all that is
--- left: nothing is compared with the rows or counted again there.
-create table vital_private.usage_state (
-  singleton boolean primary key default true,
-  rows_kept_since timestamptz not null default '-infinity',
-  constraint usage_state_singleton check (singleton)
-);
-
-insert into vital_private.usage_state default values;
-
-create function vital_private.rows_kept_since() returns timestamptz
+create function vital_private.rows_kept_since(table_name text default 'token_usage_logs') returns timestamptz
 language sql
 stable
 security definer
 set search_path = ''
 as $$
-  select s.rows_kept_since from vital_private.usage_state as s
+  select m.rows_kept_since from vital_private.monthly_tables as m where m.table_name = rows_kept_since.table_name
 $$;
 
 -- Note that rows before an instant were deleted; days count as a whole.
-create function vital_private.rows_gone_before(instant timestamptz) returns void
+create function vital_private.rows_gone_before(instant timestamptz, table_name text default 'token_usage_logs') returns void
 language sql
 set search_path = ''
 as $$
-  update vital_private.usage_state as s
-  set rows_kept_since = greatest(s.rows_kept_since, date_trunc('day', instant - interval '1 microsecond', 'UTC') + interval '1 day')
+  update vital_private.monthly_tables as m
+  set rows_kept_since = greatest(m.rows_kept_since, date_trunc('day', instant - interval '1 microsecond', 'UTC') + interval '1 day')
+  where m.table_name = rows_gone_before.table_name
 $$;
 
 -- The name of a month's partition of a table.
@@ -161,7 +158,7 @@ begin
       from vital_private.%I as d
       where d.%I >= greatest(%L, now() - interval ''10 years'') and d.%I < now() + interval ''13 months''',
       monthly.table_name, monthly.time_column, monthly.table_name || '_default', monthly.time_column,
-      case when monthly.table_name = 'token_usage_logs' then vital_private.rows_kept_since() else '-infinity' end, monthly.time_column
+      monthly.rows_kept_since, monthly.time_column
     );
   end loop;
 end;
@@ -238,7 +235,9 @@ end;
 $$;
 
 -- Have a table that is partitioned by month kept: make its default partition, and its partitions from last month on.
-create function vital_private.partition_by_month(table_name text, time_column text) returns void
+create function vital_private.partition_by_month(
+  table_name text, time_column text, amount_column text, archived_after interval default null
+) returns void
 language plpgsql
 set search_path = ''
 set timezone = 'UTC'
@@ -246,8 +245,10 @@ as $$
 declare
   monthly vital_private.monthly_tables;
 begin
-  insert into vital_private.monthly_tables as m (table_name, time_column)
-  values (partition_by_month.table_name, partition_by_month.time_column)
+  insert into vital_private.monthly_tables as m (table_name, time_column, amount_column, archived_after)
+  values (
+    partition_by_month.table_name, partition_by_month.time_column, partition_by_month.amount_column, partition_by_month.archived_after
+  )
   returning m.* into monthly;
   execute format('create table vital_private.%I partition of public.%I default', table_name || '_default', table_name);
   perform vital_private.restrict_relation(format('vital_private.%I', table_name || '_default'));
@@ -256,10 +257,9 @@ begin
 end;
 $$;
 
-select vital_private.restrict_relation('vital_private.usage_state');
 select vital_private.restrict_relation('vital_private.monthly_tables');
 select vital_private.restrict_functions(
   api => '{ensure_partitions_v1, maintain_partitions, maintain_partitions_v1}', helpers => '{rows_kept_since}'
 );
 
-select vital_private.partition_by_month('token_usage_logs', 'created_at');
+select vital_private.partition_by_month('token_usage_logs', 'created_at', 'total_cost');

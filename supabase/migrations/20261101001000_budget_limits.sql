@@ -23,10 +23,11 @@ create table public.budget_limits (
   strict boolean not null default false,
   when_unavailable text not null default 'allow',
   by_plan boolean not null default false,
+  until timestamptz,
   counting_since timestamptz not null default date_trunc('minute', now(), 'UTC'),
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  constraint budget_limits_one_an_action unique nulls not distinct (organization_id, entity_type, entity_id, metric, action, by_plan)
+  constraint budget_limits_one_an_action unique nulls not distinct (organization_id, entity_type, entity_id, metric, action, by_plan, until)
 );
 
 comment on table public.budget_limits is 'Budgets: limits on what an organization, service, tier, user, session and the like may spend.';
@@ -43,6 +44,7 @@ comment on column public.budget_limits.enforce is 'False: nothing is stopped; wh
 comment on column public.budget_limits.strict is 'Hold one token a byte of the prompt, and ask that the answer be limited.';
 comment on column public.budget_limits.when_unavailable is 'What to do with a call when the database cannot be asked: allow or deny.';
 comment on column public.budget_limits.by_plan is 'True: it keeps the quotas of subscriptions, whose plans have the limits.';
+comment on column public.budget_limits.until is 'When it ends by itself, and beside which others of its kind it stands; NULL: never.';
 comment on column public.budget_limits.counting_since is 'When this budget began to count; the windows then running were filled from the calls.';
 
 -- Whoever records or admits calls holds this lock shared until the commit; a change of budgets holds it alone. So no call is recorded
@@ -170,6 +172,10 @@ begin
   new.updated_at := clock_timestamp();
   if tg_op = 'INSERT' then
     new.created_at := now();
+    if new.until <= now() then
+      raise exception 'until is over already.'
+        using errcode = '23514', hint = 'Name an instant to come, or leave it out for a budget that never ends.', table = 'budget_limits';
+    end if;
   end if;
   -- Every window begins at a whole minute, that of a total too.
   if tg_op = 'INSERT' or vital_private.counts_otherwise(new, old) then
@@ -234,12 +240,13 @@ as $$
     'total_limit', budget.total_limit::text, 'action', budget.action, 'alert_thresholds', budget.alert_thresholds::text[],
     'throttle_interval_s', (extract(epoch from budget.throttle_interval))::text, 'downgrade_to', budget.downgrade_to,
     'timezone', budget.timezone, 'enforce', budget.enforce, 'strict', budget.strict,
-    'when_unavailable', budget.when_unavailable, 'by_plan', budget.by_plan, 'counting_since', budget.counting_since,
+    'when_unavailable', budget.when_unavailable, 'by_plan', budget.by_plan, 'until', budget.until,
+    'counting_since', budget.counting_since,
     'created_at', budget.created_at, 'updated_at', budget.updated_at
   )
 $$;
 
--- Changes whenever a budget does.
+-- Changes whenever a budget does, or ends.
 create function vital_private.budgets_version() returns text
 language sql
 stable
@@ -247,9 +254,10 @@ set search_path = ''
 as $$
   select md5(coalesce(string_agg(id || ' ' || extract(epoch from updated_at), ',' order by id), ''))
   from public.budget_limits
+  where coalesce(until, 'infinity') > now()
 $$;
 
--- The budgets that the caller may see, the database's clock, and a version that changes whenever a budget does.
+-- The budgets in force that the caller may see, the database's clock, and a version that changes whenever a budget does.
 create function public.budgets_v1() returns json
 language sql
 stable
@@ -261,6 +269,7 @@ as $$
     'budgets', (
       select coalesce(json_agg(vital_private.budget_json(b) order by b.entity_type, b.entity_id, b.id), '[]')
       from public.budget_limits as b
+      where coalesce(b.until, 'infinity') > now()
     )
   )
 $$;
@@ -303,7 +312,8 @@ begin
     and b.entity_id = coalesce(given ->> 'entity_id', '*')
     and b.metric = coalesce(given ->> 'metric', 'cost_usd')
     and b.action = coalesce(given ->> 'action', 'alert')
-    and not b.by_plan;
+    and not b.by_plan
+    and b.until is not distinct from (given ->> 'until')::timestamptz;
   if found then
     return jsonb_populate_record(wanted, given);
   end if;
@@ -321,7 +331,7 @@ begin
 end;
 $$;
 
--- Make a budget, or change the one of the same organization, entity, metric and action: a JSON object of columns. Columns that are not
+-- Make a budget, or change the one of the same organization, entity, metric, action and end: a JSON object of columns. Columns that are not
 -- named keep their value. `throttle_interval_s` gives the interval in seconds. Who may is checked by set_budget_v1.
 create function vital_private.set_budget(budget text) returns json
 language plpgsql
@@ -347,12 +357,12 @@ begin
   else
     insert into public.budget_limits as b (
       organization_id, entity_type, entity_id, metric, minute_limit, daily_limit, monthly_limit, total_limit, action,
-      alert_thresholds, throttle_interval, downgrade_to, timezone, enforce, strict, when_unavailable
+      alert_thresholds, throttle_interval, downgrade_to, timezone, enforce, strict, when_unavailable, until
     )
     select
       wanted.organization_id, wanted.entity_type, wanted.entity_id, wanted.metric, wanted.minute_limit, wanted.daily_limit,
       wanted.monthly_limit, wanted.total_limit, wanted.action, wanted.alert_thresholds, wanted.throttle_interval,
-      wanted.downgrade_to, wanted.timezone, wanted.enforce, wanted.strict, wanted.when_unavailable
+      wanted.downgrade_to, wanted.timezone, wanted.enforce, wanted.strict, wanted.when_unavailable, wanted.until
     from (select asked.*) as wanted -- a row: PL/pgSQL finds no field of a variable that is called as its keyword strict
     returning b.* into stored;
   end if;

@@ -1,10 +1,10 @@
--- Alerts: one for each budget, entity, window and threshold, whoever crosses it. They hold copies of what the budget said, so that
--- they outlive it.
+-- Alerts: one for each budget, entity, window and threshold, whoever crosses it, and those of what looks like abuse. They hold copies of
+-- what the budget said, so that they outlive it.
 
 create table public.cost_alerts (
   id bigint generated always as identity primary key,
   created_at timestamptz not null default now(),
-  budget_id bigint not null,
+  budget_id bigint,
   organization_id text,
   entity_type text not null,
   entity_id text not null,
@@ -19,13 +19,19 @@ create table public.cost_alerts (
   spent numeric not null,
   held numeric,
   superseded boolean not null default false,
+  pattern text,
+  severity text,
   delivered_at timestamptz,
   claimed_by text,
   claimed_until timestamptz,
+  constraint cost_alerts_of_one check ((budget_id is null) = (pattern is not null)),
   constraint cost_alerts_once unique (budget_id, entity_id, period, window_starts_at, threshold)
 );
 
-comment on table public.cost_alerts is 'Thresholds of budgets that were crossed, once a window each.';
+comment on table public.cost_alerts is 'Thresholds of budgets that were crossed, once a window each, and what looked like abuse.';
+comment on column public.cost_alerts.budget_id is 'The budget; NULL where the alert is about abuse.';
+comment on column public.cost_alerts.pattern is 'Of abuse: its pattern. Then spent is what was counted, limit_amount what it had to come to.';
+comment on column public.cost_alerts.severity is 'Of abuse: low, medium or high.';
 comment on column public.cost_alerts.threshold is 'Share of the limit: 0.8 is four fifths. 0: a call did not fit under the limit any more.';
 comment on column public.cost_alerts.spent is 'What was spent at that moment; where a call did not fit, rows to come of its process included.';
 comment on column public.cost_alerts.held is 'Where a call did not fit: what was set aside for others, under way or to come. NULL for other alerts.';
@@ -39,7 +45,7 @@ select vital_private.restrict_relation('public.cost_alerts', readers => '{authen
 
 create policy "Users see alerts about themselves" on public.cost_alerts
 for select to authenticated
-using (entity_type = 'user' and entity_id = (select auth.jwt()) ->> 'sub');
+using (entity_type = 'user' and entity_id = (select auth.jwt()) ->> 'sub' and pattern is null);
 
 create policy "Organization admins see their organization's alerts" on public.cost_alerts
 for select to authenticated
@@ -60,7 +66,7 @@ as $$
     'enforce', alert.enforce, 'period', alert.period, 'window_starts_at', alert.window_starts_at,
     'window_ends_at', alert.window_ends_at, 'threshold', alert.threshold::text,
     'limit_amount', alert.limit_amount::text, 'spent', alert.spent::text, 'held', alert.held::text, 'superseded', alert.superseded,
-    'delivered_at', alert.delivered_at
+    'delivered_at', alert.delivered_at, 'pattern', alert.pattern, 'severity', alert.severity
   )
 $$;
 

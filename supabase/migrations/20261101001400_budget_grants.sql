@@ -118,7 +118,7 @@ begin
     from json_array_elements(requests) as a (value)
     cross join lateral json_array_elements(a.value -> 'windows') as w (value)
   ) as k
-  join public.budget_limits as b on b.id = k.budget_id
+  join public.budget_limits as b on b.id = k.budget_id and coalesce(b.until, 'infinity') > moment
   cross join lateral vital_private.limits_for(b, k.entity_id, moment) as p
   cross join lateral vital_private.window_start(p.period, moment, p.timezone, b.counting_since, p.reset_day) as s (starts_at);
   if wanted is not null or turns <> '[]' then

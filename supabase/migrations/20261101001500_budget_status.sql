@@ -75,6 +75,7 @@ as $$
     on b.entity_type = e.key
     and b.entity_id in ('*', e.value)
     and (b.organization_id is null or b.organization_id = entities ->> 'organization')
+    and coalesce(b.until, 'infinity') > now()
   cross join lateral vital_private.limits_for(b, e.value, now()) as p
   cross join lateral vital_private.limit_for(b.id, e.value, p.period) as f (limit_amount)
   cross join lateral (

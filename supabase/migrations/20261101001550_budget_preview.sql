@@ -13,8 +13,10 @@ $$;
 -- The days from `since` on of each entity, with the calls that a budget counts and that the caller may see, and what would have become of
 -- them: they pass, or meet the budget's action where they do not fit into what its windows had left. A call that is stopped spends nothing;
 -- all others spend what they did. Calls go entity by entity in the order of time, so a window ends where the next one begins, and one pass
--- over them is enough. `crossed` are the thresholds that were crossed on that day, of any window. Where millions are replayed, each step
--- of the loop counts: it looks at the windows that have a limit alone, and adds up as it goes.
+-- over them is enough. `crossed` are the thresholds that were crossed on that day, of any window.
+--
+-- Most entities never come near a threshold in any window. Their days are added up and told as they are; the calls of the others alone are
+-- replayed. There each step of the loop counts: it looks at the windows that have a limit alone, and adds up as it goes.
 create function vital_private.replay_budget(budget public.budget_limits, since timestamptz)
 returns table (
   local_day date, entity_id text, calls bigint, amount numeric, stopped bigint, slowed bigint, downgraded bigint, stopped_amount numeric,
@@ -37,6 +39,12 @@ declare
   first_at constant timestamptz := case
     when budget.monthly_limit is not null then vital_private.window_start('month', since, budget.timezone, null) else since
   end;
+  -- What a window must come to at least before anything happens.
+  first_share constant numeric := least(thresholds[1], 1);
+  entities constant text := vital_private.counted_as('entity', budget.entity_type);
+  amounts constant text := vital_private.counted_as('metric', budget.metric);
+  a_day record;
+  busy text[] := '{}';
   call record;
   place integer;
   this_minute timestamptz;
@@ -48,6 +56,75 @@ declare
   fits boolean;
   counts boolean;
 begin
+  stopped := 0;
+  slowed := 0;
+  downgraded := 0;
+  stopped_amount := 0;
+  stopped_cost := 0;
+  stopped_unpriced := 0;
+  crossed := '{}';
+  for a_day in execute format(
+    $query$
+      with parts as materialized (
+        select
+          (%1$s)::text as entity_id, date_bin('15 minutes', call.created_at, '2000-01-01 00:00:00+00') as part, sum(call.calls) as calls,
+          sum((%2$s)::numeric) as amount
+        from public.token_usage_logs as call
+        where call.created_at >= $1 and call.created_at <= now() and call.status <> 'blocked'
+          and ($2 is null or call.organization_id = $2)
+        group by 1, 2
+      ),
+
+      times as materialized (
+        select
+          t.part, vital_private.local_day(t.part, $4)::date as local_day, vital_private.window_start('month', t.part, $4, null) as month_start
+        from (select distinct p.part from parts as p) as t
+      ),
+
+      days as materialized (
+        select
+          p.entity_id, t.local_day, t.month_start, sum(p.amount) as spent, sum(p.calls) filter (where p.part >= $5) as calls,
+          sum(p.amount) filter (where p.part >= $5) as amount
+        from parts as p
+        join times as t on t.part = p.part
+        where p.entity_id is not null and $3 in ('*', p.entity_id)
+        group by p.entity_id, t.local_day, t.month_start
+      ),
+
+      busy as materialized (
+        select m.entity_id
+        from (
+          select d.entity_id, sum(d.spent) as month, max(d.spent) as day, sum(d.amount) as total from days as d group by d.entity_id, d.month_start
+        ) as m
+        group by m.entity_id
+        having (max(m.day) >= $6 * least($7, $8) or max(m.month) >= $6 * $9 or sum(m.total) >= $6 * $10) is true
+      )
+
+      select d.entity_id, d.local_day, d.calls, d.amount, b.entity_id is not null as is_busy
+      from days as d
+      left join busy as b on b.entity_id = d.entity_id
+      order by b.entity_id nulls first
+    $query$, entities, amounts
+  ) using first_at, budget.organization_id, budget.entity_id, budget.timezone, since, first_share, budget.minute_limit, budget.daily_limit,
+    budget.monthly_limit, budget.total_limit
+  loop
+    if not a_day.is_busy then
+      if a_day.calls > 0 then
+        local_day := a_day.local_day;
+        entity_id := a_day.entity_id;
+        calls := a_day.calls;
+        amount := a_day.amount;
+        return next;
+      end if;
+    elsif a_day.entity_id is distinct from busy[cardinality(busy)] then
+      busy := busy || a_day.entity_id;
+    end if;
+  end loop;
+  entity_id := null;
+  calls := 0;
+  if busy = '{}' then
+    return;
+  end if;
   for call in execute format(
     $query$
       with counted as materialized (
@@ -56,7 +133,7 @@ begin
           (%s)::text as entity_id, (%s)::numeric as amount, call.total_cost, call.priced, call.calls, %s as spared
         from public.token_usage_logs as call
         where call.created_at >= $1 and call.created_at <= now() and call.status <> 'blocked'
-          and ($2 is null or call.organization_id = $2)
+          and ($2 is null or call.organization_id = $2) and (%s)::text = any($6)
       ),
 
       -- In every time zone days begin at a quarter of an hour.
@@ -71,17 +148,18 @@ begin
       select c.*, t.local_day, t.day_start, t.month_start, c.created_at >= $5 as shown
       from counted as c
       join times as t on t.part = c.part
-      where c.entity_id is not null and $3 in ('*', c.entity_id)
+      where $3 in ('*', c.entity_id)
       order by c.entity_id, c.created_at, c.id
     $query$,
-    vital_private.counted_as('entity', budget.entity_type), vital_private.counted_as('metric', budget.metric),
+    entities, amounts,
     case
       when budget.action = 'downgrade' then format(
         '(vital_private.budget_model(call.model, call.requested_model, call.sent_model, call.budget_action) = %L) is true', budget.downgrade_to
       )
       else 'false'
-    end
-  ) using first_at, budget.organization_id, budget.entity_id, budget.timezone, since
+    end,
+    entities
+  ) using first_at, budget.organization_id, budget.entity_id, budget.timezone, since, busy
   loop
     if call.entity_id is distinct from entity_id or call.day_start is distinct from this_day then
       if calls > 0 then

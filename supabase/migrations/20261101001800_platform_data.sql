@@ -126,13 +126,15 @@ comment on column public.agent_executions.rating is 'What a user gave it, from 1
 comment on column public.agent_executions.faithfulness is 'From 0 to 1, as RAGAS and its kin measure it; so are the other three.';
 comment on column public.agent_executions.citations is 'How many sources it named.';
 
-select vital_private.partition_by_month('platform_events', 'occurred_at');
-select vital_private.partition_by_month('tenant_cost_events', 'occurred_at');
-select vital_private.partition_by_month('agent_executions', 'started_at');
+select vital_private.partition_by_month('platform_events', 'occurred_at', 'value', '30 days');
+select vital_private.partition_by_month('tenant_cost_events', 'occurred_at', 'cost_usd', '90 days');
+select vital_private.partition_by_month('agent_executions', 'started_at', 'cost_usd', '30 days');
 
 create index platform_events_organization on public.platform_events (organization_id, occurred_at);
 create index platform_events_user on public.platform_events (user_id, occurred_at) where user_id is not null;
 create index platform_events_time on public.platform_events (occurred_at);
+create index platform_events_session on public.platform_events
+using brin (session_id text_bloom_ops (n_distinct_per_range = 256)) with (pages_per_range = 32, autosummarize = on);
 create index tenant_cost_events_organization on public.tenant_cost_events (organization_id, occurred_at);
 create index tenant_cost_events_user on public.tenant_cost_events (user_id, occurred_at) where user_id is not null;
 create index tenant_cost_events_time on public.tenant_cost_events (occurred_at);

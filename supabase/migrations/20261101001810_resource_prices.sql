@@ -105,4 +105,17 @@ begin
 end;
 $$;
 
-select vital_private.restrict_functions(api => '{add_resource_price_v1}');
+-- Every entry, the newest first of each kind, as JSON with amounts as text.
+create function public.resource_prices_v1() returns json
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(json_agg(entry.* order by entry.cost_type, entry.resource nulls first, entry.unit, entry.valid_from desc), '[]')
+  from (
+    select p.id, p.cost_type, p.resource, p.unit, p.unit_price::text, p.valid_from, p.note
+    from public.resource_prices as p
+  ) as entry
+$$;
+
+select vital_private.restrict_functions(api => '{add_resource_price_v1, resource_prices_v1}');

@@ -91,6 +91,116 @@ as $$
   )::json
 $$;
 
+-- Record events that somebody sends over the API. `poster` is the subject of a token that the server has verified, and decides: all events
+-- are theirs, of an organization that they are a member of (where none is named: of the only one), of the last 31 days; what counts
+-- as business, such as revenue, comes from admins of it. NULL is the operator, who writes for everybody.
+--
+-- An event is known by its id: one that was recorded within 31 days is not recorded again, whatever time it comes with.
+-- {"now", "recorded": n, "duplicates": n, "refused": [{"place", "reason", "organization_id"}]}, places from 0.
+create function vital_private.post_events(events text, poster text) returns json
+language plpgsql
+set search_path = ''
+as $$
+declare
+  earliest constant timestamptz := now() - interval '31 days';
+  judged jsonb;
+  report jsonb;
+begin
+  if json_typeof(events::json) is distinct from 'array' then
+    raise exception 'The batch must be text that holds a JSON array of objects.' using errcode = '22023';
+  end if;
+  -- One batch of somebody at a time, so that none sent twice at once finds itself new twice.
+  perform pg_advisory_xact_lock(hashtextextended('vital_tracking.events ' || coalesce(poster, ''), 0));
+  with places as materialized (
+    select m.organization_id, m.role from public.organization_members as m where m.user_id = poster
+  ),
+
+  sent as (
+    select
+      e.ordinality - 1 as place, lower(e.value ->> 'id') as id, e.value,
+      case
+        when e.value ->> 'organization_id' is not null or poster is null then e.value ->> 'organization_id'
+        else (select min(p.organization_id) from places as p having count(*) = 1)
+      end as organization_id,
+      coalesce((e.value ->> 'occurred_at')::timestamptz, now()) as occurred_at
+    from json_array_elements(events::json) with ordinality as e
+  ),
+
+  found as (
+    select
+      s.place, s.id, s.organization_id,
+      case
+        when s.id is null or s.id !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then 'no_id'
+        when poster is null then null
+        when s.value ->> 'user_id' <> poster then 'another_user'
+        when s.organization_id is not null and s.organization_id not in (select p.organization_id from places as p) then 'no_member'
+        when s.value ->> 'category' = 'business' and not exists (
+          select from places as p where p.organization_id = s.organization_id and p.role = 'admin'
+        ) then 'not_an_admin'
+        when s.occurred_at not between earliest and now() + interval '1 hour' then 'out_of_time'
+      end as reason,
+      s.value::jsonb || jsonb_build_object('id', s.id, 'organization_id', s.organization_id, 'occurred_at', s.occurred_at)
+      || case when poster is null then '{}' else jsonb_build_object('user_id', poster) end as filled
+    from sent as s
+  ),
+
+  unknown as (
+    select distinct on (f.id) f.place, f.filled
+    from found as f
+    where f.reason is null and not exists (
+      select from public.platform_events as known where known.id = f.id::uuid and known.occurred_at >= earliest
+    )
+    order by f.id, f.place
+  )
+
+  select jsonb_build_object(
+    'good', (select count(*) from found as f where f.reason is null),
+    'new', coalesce((select jsonb_agg(u.filled order by u.place) from unknown as u), '[]'),
+    'places', coalesce((select jsonb_object_agg(u.filled ->> 'id', u.place) from unknown as u), '{}'),
+    'refused', coalesce((
+      select jsonb_agg(jsonb_build_object('place', f.place, 'reason', f.reason, 'organization_id', f.organization_id) order by f.place)
+      from found as f
+      where f.reason is not null
+    ), '[]')
+  ) into judged;
+  report := vital_private.record_batch(judged ->> 'new', 'vital_private.insert_events'::regproc, null);
+  return json_build_object(
+    'now', clock_timestamp(),
+    'recorded', report -> 'inserted',
+    'duplicates', (judged -> 'good')::bigint - (report -> 'inserted')::bigint - jsonb_array_length(report -> 'rejected'),
+    'refused', judged -> 'refused' || coalesce((
+      select jsonb_agg(jsonb_build_object('place', judged -> 'places' -> (r.value ->> 'id'), 'reason', r.value ->> 'rule', 'organization_id', null))
+      from jsonb_array_elements(report -> 'rejected') as r
+    ), '[]')
+  );
+end;
+$$;
+
+-- Events of a signed-in user, whom the server has verified; no user calls this, so none passes by what the server leaves out of events.
+create function public.post_user_events_v1(events text, subject text) returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform vital_private.check_given('events', events);
+  perform vital_private.check_given('subject', nullif(subject, ''));
+  return vital_private.post_events(events, subject);
+end;
+$$;
+
+-- Events of an operator, for any user and organization.
+create function public.post_events_v1(events text) returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform vital_private.check_given('events', events);
+  return vital_private.post_events(events, null);
+end;
+$$;
+
 -- Record a batch of costs; the same answer.
 create function public.record_costs_v1(costs text) returns json
 language sql
@@ -153,5 +263,5 @@ end;
 $$;
 
 select vital_private.restrict_functions(
-  api => '{record_events_v1, record_costs_v1, record_executions_v1, reprice_costs_v1}'
+  api => '{record_events_v1, post_user_events_v1, post_events_v1, record_costs_v1, record_executions_v1, reprice_costs_v1}'
 );

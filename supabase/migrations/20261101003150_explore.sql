@@ -15,6 +15,7 @@ create table vital_private.usage_dimensions (
   name_of_call text,
   name_of_sums text,
   about text not null,
+  has_many_values boolean not null default false,
   constraint usage_dimensions_source check ((of_time is null) = (of_call is not null))
 );
 
@@ -67,6 +68,10 @@ insert into vital_private.usage_dimensions (position, name, of_call, of_sums, na
   'What was called: service/agent or workflow/step.'
 ),
 (31, 'run', 'call.service_run_id', null, null, null, 'The service run.');
+
+update vital_private.usage_dimensions set has_many_values = true where name in ('session', 'run');
+
+comment on column vital_private.usage_dimensions.has_many_values is 'Whether there may be nearly as many of them as calls.';
 
 select vital_private.restrict_relation('vital_private.usage_dimensions', readers => '{authenticated, service_role}');
 
@@ -195,6 +200,14 @@ declare
   source text;
   row_source text;
   conditions text;
+  columns text; -- the dimensions as columns of their own names
+  times text; -- those of them that are times, which come first in order
+  same_group text;
+  sums text;
+  told text; -- the measures as JSON
+  ranking text;
+  counted text;
+  total text;
   first_one text;
   administered text[];
   answer json;
@@ -250,7 +263,7 @@ begin
     coalesce(
       (select u from vital_private.usage_dimensions as u where u.name = d.name),
       row(
-        0, d.name, format('call.metadata ->> %L', substr(d.name, 10)), null, null, false, null, null, ''
+        0, d.name, format('call.metadata ->> %L', substr(d.name, 10)), null, null, false, null, null, '', false
       )::vital_private.usage_dimensions
     )
     order by d.place
@@ -372,56 +385,90 @@ begin
     order by array_position(dimensions, d.name)
     limit 1
   );
+  select
+    string_agg(format('%s as %I', n.expression, n.name), ', ' order by n.place),
+    string_agg(format('%I, ', n.name), '' order by n.place) filter (where n.is_time),
+    string_agg(
+      format('coalesce((%1$s)::text, '''') = coalesce(p.%2$I::text, '''') and %1$s is not distinct from p.%2$I', n.expression, n.name),
+      ' and ' order by n.place
+    )
+  into columns, times, same_group
+  from (
+    select
+      d.name, d.of_time is not null as is_time, coalesce(format(d.of_time, timezone), format('u.%I', 'd_' || d.name)) as expression,
+      array_position(dimensions, d.name) as place
+    from unnest(chosen) as d
+    where d.name = any(dimensions)
+  ) as n;
+  sums := (select string_agg(format(', coalesce(sum(u.%1$I), 0) as %1$I', k), '') from unnest(kept) as k);
+  told := case when wanted = '{}' then '''{}''::jsonb' else vital_private.explored_json(wanted) end
+  || case when by_users then ' || jsonb_build_object(''active_users'', s.active_users)' else '' end;
+  row_source := row_source || ' as u';
+
+  -- Where calls make very many groups, first which of them are shown, by the sums that decide it; then all measures, of these alone. What
+  -- all of them come to is asked for by itself, since sums hold it.
+  if source is null and top is null and not by_users and first_at >= vital_private.rows_kept_since()
+    and exists (select from unnest(chosen) as d where d.has_many_values and d.name = any(dimensions)) then
+    ranking := format(
+      $query$
+        every_group as materialized (
+          select %1$s %2$s from %3$s group by %4$s
+        ),
+
+        shown as materialized (
+          select s.* from every_group as s order by %5$s %6$s desc nulls last limit $3
+        ),
+      $query$,
+      columns,
+      (
+        select string_agg(format(', coalesce(sum(u.%1$I), 0) as %1$I', k), '')
+        from unnest(vital_private.kept_for(array[order_by])) as k
+      ),
+      row_source, (select string_agg(n::text, ', ') from generate_series(1, cardinality(dimensions)) as n), times,
+      vital_private.measure(order_by, 's')
+    );
+    row_source := format('%s inner join shown as p on %s', row_source, same_group);
+    counted := 'every_group';
+    total := format('public.usage_explore_v1($1, $2, filters => %L, measures => %L) -> ''total''', filters, wanted);
+  else
+    counted := 'folded';
+    total := format(
+      '(select %s from (select %s as active_users %s from added as u) as s)', told,
+      case when by_users then 'count(distinct u.of_user)' else 'null::bigint' end, sums
+    );
+  end if;
 
   execute format(
     $query$
-      with added as materialized (
-        select %1$s %2$s %3$s
-        from %4$s as u
-        group by %5$s
+      with %1$s added as materialized (
+        select %2$s %3$s as of_user %4$s %5$s
+        from %6$s
+        group by %7$s
       ),
 
-      ranked as materialized (
-        select s.value, row_number() over (order by %6$s desc nulls last, s.value) as place
-        from (select %7$s as value %8$s from added as u group by 1) as s
-      ),
-
-      folded as materialized (
-        select %9$s, coalesce(r.place > $4, false) as others, %10$s as active_users %8$s
-        from added as u
-        -- The first half can be hashed, the second tells none and '' apart.
-        left join ranked as r
-          on $4 is not null and coalesce(r.value::text, '') = coalesce((%7$s)::text, '') and r.value is not distinct from %7$s
-        group by %11$s
-      )
+      %8$s
 
       select json_build_object(
         'since', $1, 'until', $2, 'timezone', $5, 'source', $6, 'fresh_at', now(),
-        'total', (select %12$s from (select %13$s as active_users %8$s from added as u) as s),
-        'groups', (select count(*) from folded),
+        'total', %9$s,
+        'groups', (select count(*) from %10$s),
         'rows', (
-          select coalesce(json_agg(r.shown order by %14$s r.rank desc nulls last, r.shown::text), '[]')
+          select coalesce(json_agg(r.shown order by %11$s r.rank desc nulls last, r.shown::text), '[]')
           from (
-            select s.*, %6$s as rank, jsonb_build_object(%15$s) || %12$s
+            select s.*, %12$s as rank, jsonb_build_object(%13$s) || %14$s
               || case when s.others then '{"others": true}'::jsonb else '{}'::jsonb end as shown
             from folded as s
-            order by %14$s %6$s desc nulls last
+            order by %11$s %12$s desc nulls last
             limit $3
           ) as r
         ),
-        'names', %16$s
+        'names', %15$s
       )
     $query$,
-    -- 1: dimensions as columns of their own names
-    coalesce((
-      select string_agg(
-        format('%s as %I', case when d.of_time is null then format('u.%I', 'd_' || d.name) else format(d.of_time, timezone) end, d.name),
-        ', ' order by array_position(dimensions, d.name)
-      )
-      from unnest(chosen) as d
-      where d.name = any(dimensions)
-    ) || ', ', '') || case when by_users then 'u.of_user' else 'null::text as of_user' end,
-    -- 2: the newest name of each
+    ranking,
+    columns || ', ',
+    case when by_users then 'u.of_user' else 'null::text' end,
+    -- 4: the newest name of each
     (
       select string_agg(
         format(', max(array[u.at::text, u.%1$I] collate "C") filter (where u.%1$I is not null) as %1$I', 'n_' || d.name), ''
@@ -429,38 +476,53 @@ begin
       from unnest(chosen) as d
       where d.name = any(dimensions) and d.name_of_call is not null
     ),
-    -- 3: sums
-    (select string_agg(format(', coalesce(sum(u.%1$I), 0) as %1$I', k), '') from unnest(kept) as k),
+    sums,
     row_source,
-    -- 5: the columns of 1
     (select string_agg(n::text, ', ') from generate_series(1, cardinality(dimensions) + 1) as n),
-    vital_private.measure(order_by, 's'),
-    coalesce('u.' || first_one, 'null::text'),
-    (select string_agg(format(', coalesce(sum(u.%1$I), 0) as %1$I', k), '') from unnest(kept) as k),
-    -- 9: dimensions, where the first that is no time is left out of what is folded
-    coalesce((
-      select string_agg(
-        case when format('%I', n) = first_one then format('case when r.place <= $4 or $4 is null then u.%1$I end as %1$I', n)
-        else format('u.%I', n) end,
-        ', ' order by place
+    -- 8: what is shown: the groups as they are, or others folded into one, and users counted
+    case
+      when top is null and not by_users then
+        'folded as not materialized (select u.*, false as others, null::bigint as active_users from added as u)'
+      else format(
+        $query$
+          ranked as materialized (
+            select s.value, row_number() over (order by %1$s desc nulls last, s.value) as place
+            from (select %2$s as value %3$s from added as u group by 1) as s
+          ),
+
+          folded as materialized (
+            select %4$s, coalesce(r.place > $4, false) as others, %5$s as active_users %3$s
+            from added as u
+            -- The first half can be hashed, the second tells none and '' apart.
+            left join ranked as r
+              on $4 is not null and coalesce(r.value::text, '') = coalesce((%2$s)::text, '') and r.value is not distinct from %2$s
+            group by %6$s
+          )
+        $query$,
+        vital_private.measure(order_by, 's'),
+        coalesce('u.' || first_one, 'null::text'),
+        sums,
+        -- 4: dimensions, where the first that is no time is left out of what is folded
+        coalesce((
+          select string_agg(
+            case when format('%I', n) = first_one then format('case when r.place <= $4 or $4 is null then u.%1$I end as %1$I', n)
+            else format('u.%I', n) end,
+            ', ' order by place
+          )
+          from unnest(dimensions) with ordinality as d (n, place)
+        ), 'null::text as nothing'),
+        case when by_users then 'count(distinct u.of_user)' else 'null::bigint' end,
+        (select string_agg(n::text, ', ') from generate_series(1, greatest(cardinality(dimensions), 1) + 1) as n)
       )
-      from unnest(dimensions) with ordinality as d (n, place)
-    ), 'null::text as nothing'),
-    case when by_users then 'count(distinct u.of_user)' else 'null::bigint' end,
-    (select string_agg(n::text, ', ') from generate_series(1, greatest(cardinality(dimensions), 1) + 1) as n),
-    -- 12: measures as JSON
-    case when wanted = '{}' then '''{}''::jsonb' else vital_private.explored_json(wanted) end
-    || case when by_users then ' || jsonb_build_object(''active_users'', s.active_users)' else '' end,
-    case when by_users then 'count(distinct u.of_user)' else 'null::bigint' end,
-    -- 14: the order of times
-    (
-      select string_agg(format('%I, ', d.name), '' order by array_position(dimensions, d.name))
-      from unnest(chosen) as d
-      where d.of_time is not null
-    ),
-    -- 15: dimensions as JSON
+    end,
+    total,
+    counted,
+    times,
+    vital_private.measure(order_by, 's'),
+    -- 13: dimensions as JSON
     (select string_agg(format('%1$L, s.%1$I', n), ', ' order by place) from unnest(dimensions) with ordinality as d (n, place)),
-    -- 16: names
+    told,
+    -- 15: names
     coalesce('json_build_object(' || (
       select string_agg(
         format(

@@ -1,8 +1,8 @@
 -- Whether anything has changed of what somebody sees: a page that refreshes itself every minute asks this first.
 
--- A text that is another one as soon as usage has changed that the caller may see, or the members, budgets and plans beside it. Whoever changes
--- a call changes the sums of its day, and PostgreSQL writes a changed row anew: in another place, by another transaction (ctid, xmin).
--- So what these rows are is not read, but which they are, from the first of the days that count.
+-- A text that is another one as soon as usage or other costs have changed that the caller may see, or the members, budgets and plans beside
+-- them. Whoever changes a call changes the sums of its day, and PostgreSQL writes a changed row anew: in another place, by another
+-- transaction (ctid, xmin). So what these rows are is not read, but which they are, from the first of the days that count.
 create function public.usage_version_v1(since timestamptz default null) returns text
 language plpgsql
 stable
@@ -30,6 +30,14 @@ begin
       from public.usage_aggregations_daily_users as u
       where u.user_id = me and u.day >= first_day
       union all
+      select 'costs', c.ctid, c.xmin
+      from public.tenant_costs_daily as c
+      where (administered is null or c.organization_id = any(administered)) and c.day >= first_day
+      union all
+      select 'own costs', c.ctid, c.xmin
+      from public.tenant_costs_daily as c
+      where c.user_id = me and c.day >= first_day
+      union all
       select 'members', m.ctid, m.xmin
       from public.organization_members as m
       union all
@@ -47,6 +55,6 @@ end;
 $$;
 
 comment on function public.usage_version_v1(timestamptz) is
-'A text that is another one as soon as usage since then, members, budgets or plans that the caller may see have changed.';
+'A text that is another one as soon as usage and other costs since then, members, budgets or plans that the caller may see have changed.';
 
 select vital_private.restrict_functions(api => '{usage_version_v1}');

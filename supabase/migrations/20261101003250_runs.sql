@@ -604,14 +604,14 @@ begin
   execute format(
     $query$
       with told as materialized (
-        select %1$s u.period, u.day, %2$s as detail, %3$s %4$s
+        select %1$s %17$s as period, u.day, %2$s as detail, %3$s %4$s
         from (
           select call.*, %5$s as period, (call.created_at at time zone $1)::date as day %6$s
           from vital_private.measured_calls as call
           where call.created_at >= $2 and call.created_at < $3 and %7$s
         ) as u
         where %8$s
-        group by %1$s u.period, u.day
+        group by %1$s %18$s u.day
       ),
 
       groups as materialized (
@@ -669,6 +669,7 @@ begin
     vital_private.sum_columns(),
     case grain
       when 'hour' then 'date_trunc(''hour'', call.created_at, $1)'
+      when 'day' then 'null::date' -- it is the day
       else format('date_trunc(%L, call.created_at at time zone $1)::date', grain)
     end,
     keys_of_metadata,
@@ -697,7 +698,9 @@ begin
       (select string_agg(format('%1$L, s.%1$I, ', k), '') from unnest(keys || names) as k),
       (select string_agg(format('%1$L, s.%1$I, ', d[1]), '') from regexp_matches(details, ' as (\w+)', 'g') as d)
     ),
-    vital_private.measures_json('s', more)
+    vital_private.measures_json('s', more),
+    case grain when 'day' then 'u.day' else 'u.period' end,
+    case grain when 'day' then '' else 'u.period,' end
   ) into answer using timezone, first_instant, last_instant, least(greatest(rows, 0), 100000), by, grain, filters, kept_since;
   return answer;
 end;

@@ -14,7 +14,13 @@ declare
   until_instant constant timestamptz := coalesce(until, 'infinity');
   first_day constant timestamptz := date_trunc('day', from_instant + interval '1 day' - interval '1 microsecond');
   last_day constant timestamptz := greatest(date_trunc('day', until_instant), first_day);
+  kept_since constant timestamptz := vital_private.rows_kept_since('tenant_cost_events');
 begin
+  if (from_instant < least(first_day, until_instant) and from_instant < kept_since)
+    or (until_instant > greatest(last_day, from_instant) and last_day < kept_since) then
+    raise exception 'The costs before % are gone, and with them what parts of days cost. Ask for whole days (UTC) there.', kept_since
+      using errcode = '55000';
+  end if;
   return (
     select coalesce(sum(u.cost_usd), 0)
     from (

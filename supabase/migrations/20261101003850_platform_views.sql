@@ -153,9 +153,12 @@ from (
   from public.tenant_costs_daily as c
 ) as b
 where b.costs <> 0
-group by b.day, b.organization_id, b.cost_type;
+group by b.day, b.organization_id, b.cost_type
+order by b.day desc, b.organization_id desc;
 
 -- A tenant's day: who was there, what was done, what it cost in all, and what it brought.
+-- (The parts have the same types and no conditions of their own, so that they are read in the order of their indexes, and the newest days
+-- are added up alone; so it is below.)
 create view analytics.tenant_daily_summary with (security_invoker = true) as
 select
   d.date,
@@ -191,46 +194,48 @@ from (
       s.user_id,
       s.session_id,
       s.events,
-      0 as calls,
-      0 as total_tokens,
+      0::bigint as calls,
+      0::numeric as total_tokens,
       0::numeric as model_cost_usd,
       0::numeric as other_cost_usd,
       s.revenue,
-      0 as unpriced_rows
+      0::bigint as unpriced_rows,
+      s.events as rows
     from public.platform_events_daily_sessions as s
-    where s.events <> 0
     union all
     select
       u.day,
       u.organization_id,
       u.user_id,
-      null as session_id,
-      0 as events,
+      null::text as session_id,
+      0::bigint as events,
       u.calls,
       u.prompt_tokens + u.completion_tokens as total_tokens,
       u.total_cost,
-      0 as other_cost_usd,
-      0 as revenue,
-      u.unpriced_calls
+      0::numeric as other_cost_usd,
+      0::numeric as revenue,
+      u.unpriced_calls,
+      u.calls as rows
     from public.usage_aggregations_daily_users as u
-    where u.calls <> 0
     union all
     select
       c.day,
       c.organization_id,
-      null as user_id,
-      null as session_id,
-      0 as events,
-      0 as calls,
-      0 as total_tokens,
-      0 as model_cost_usd,
+      null::text as user_id,
+      null::text as session_id,
+      0::bigint as events,
+      0::bigint as calls,
+      0::numeric as total_tokens,
+      0::numeric as model_cost_usd,
       c.cost_usd,
-      0 as revenue,
-      c.unpriced_costs
+      0::numeric as revenue,
+      c.unpriced_costs,
+      c.costs
     from public.tenant_costs_daily as c
-    where c.costs <> 0
   ) as p
+  where p.rows <> 0
   group by p.day, p.organization_id
+  order by p.day desc, p.organization_id desc
 ) as d;
 
 -- How agents fare by hour, as their users see them. Rates are percent; scores keep their own scales; NULL where nothing was measured.
@@ -255,58 +260,62 @@ select
   round(h.context_recall / nullif(h.context_recall_scores, 0), 6) as avg_context_recall,
   h.citations
 from (
-  select
-    s.hour_start,
-    s.organization_id,
-    s.agent_id,
-    s.executions,
-    s.succeeded,
-    s.timed,
-    s.duration_us,
-    s.duration_histogram,
-    s.total_tokens,
-    s.costed,
-    s.cost_usd,
-    s.rated,
-    s.rating,
-    s.faithfulness_scores,
-    s.faithfulness,
-    s.answer_relevancy_scores,
-    s.answer_relevancy,
-    s.context_precision_scores,
-    s.context_precision,
-    s.context_recall_scores,
-    s.context_recall,
-    s.citations
-  from public.agent_executions_hourly as s
-  where s.executions <> 0
-  union all
-  select
-    date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00') as hour_start,
-    x.organization_id,
-    x.agent_id,
-    count(*) as executions,
-    count(*) filter (where x.success) as succeeded,
-    count(x.duration_ms) as timed,
-    coalesce(sum((x.duration_ms * 1000)::bigint::numeric), 0) as duration_us,
-    coalesce(sum(('1e' || 12 * vital_private.latency_bucket(x.duration_ms))::numeric), 0) as duration_histogram,
-    coalesce(sum(x.total_tokens), 0) as total_tokens,
-    count(x.cost_usd) as costed,
-    coalesce(sum(x.cost_usd), 0) as cost_usd,
-    count(x.rating) as rated,
-    coalesce(sum(x.rating), 0) as rating,
-    count(x.faithfulness) as faithfulness_scores,
-    coalesce(sum(x.faithfulness), 0) as faithfulness,
-    count(x.answer_relevancy) as answer_relevancy_scores,
-    coalesce(sum(x.answer_relevancy), 0) as answer_relevancy,
-    count(x.context_precision) as context_precision_scores,
-    coalesce(sum(x.context_precision), 0) as context_precision,
-    count(x.context_recall) as context_recall_scores,
-    coalesce(sum(x.context_recall), 0) as context_recall,
-    coalesce(sum(x.citations), 0) as citations
-  from vital_private.own_executions() as x
-  where (select current_user) = 'authenticated'
-  group by date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00'), x.organization_id, x.agent_id
+  select u.*
+  from (
+    select
+      s.hour_start,
+      s.organization_id,
+      s.agent_id,
+      s.executions,
+      s.succeeded,
+      s.timed,
+      s.duration_us,
+      s.duration_histogram,
+      s.total_tokens,
+      s.costed,
+      s.cost_usd,
+      s.rated,
+      s.rating,
+      s.faithfulness_scores,
+      s.faithfulness,
+      s.answer_relevancy_scores,
+      s.answer_relevancy,
+      s.context_precision_scores,
+      s.context_precision,
+      s.context_recall_scores,
+      s.context_recall,
+      s.citations
+    from public.agent_executions_hourly as s
+    union all
+    select
+      date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00') as hour_start,
+      x.organization_id,
+      x.agent_id,
+      count(*) as executions,
+      count(*) filter (where x.success) as succeeded,
+      count(x.duration_ms) as timed,
+      coalesce(sum((x.duration_ms * 1000)::bigint::numeric), 0) as duration_us,
+      coalesce(sum(('1e' || 12 * vital_private.latency_bucket(x.duration_ms))::numeric), 0) as duration_histogram,
+      coalesce(sum(x.total_tokens), 0) as total_tokens,
+      count(x.cost_usd) as costed,
+      coalesce(sum(x.cost_usd), 0) as cost_usd,
+      count(x.rating) as rated,
+      coalesce(sum(x.rating), 0) as rating,
+      count(x.faithfulness) as faithfulness_scores,
+      coalesce(sum(x.faithfulness), 0) as faithfulness,
+      count(x.answer_relevancy) as answer_relevancy_scores,
+      coalesce(sum(x.answer_relevancy), 0) as answer_relevancy,
+      count(x.context_precision) as context_precision_scores,
+      coalesce(sum(x.context_precision), 0) as context_precision,
+      count(x.context_recall) as context_recall_scores,
+      coalesce(sum(x.context_recall), 0) as context_recall,
+      coalesce(sum(x.citations), 0)::numeric as citations
+    from vital_private.own_executions() as x
+    where (select current_user) = 'authenticated'
+    group by date_bin('1 hour', x.started_at, '2000-01-01 00:00:00+00'), x.organization_id, x.agent_id
+  ) as u
+  where u.executions <> 0
+  order by u.hour_start desc, u.organization_id desc
 ) as h;
 
 -- The last day by five minutes: what happens.
@@ -323,36 +332,28 @@ select
   jsonb_object_agg(m.event_name, m.events) as by_event
 from (
   select
-    k.bucket,
-    k.organization_id,
-    k.category,
-    k.event_name,
-    sum(k.events)::bigint as events,
-    sum(k.failed_events)::bigint as failed_events
-  from (
-    select
-      s.bucket,
-      s.organization_id,
-      s.category,
-      s.event_name,
-      s.events,
-      s.failed_events
-    from public.platform_events_5min as s
-    where s.bucket >= now() - interval '1 day' and s.events <> 0
-    union all
-    select
-      date_bin('5 minutes', r.occurred_at, '2000-01-01 00:00:00+00') as bucket,
-      r.organization_id,
-      r.category,
-      r.event_name,
-      1 as events,
-      vital_private.event_failed(r.properties)::integer as failed_events
-    from vital_private.own_events(now() - interval '1 day') as r
-    where (select current_user) = 'authenticated'
-  ) as k
-  group by k.bucket, k.organization_id, k.category, k.event_name
+    s.bucket,
+    s.organization_id,
+    s.category,
+    s.event_name,
+    s.events,
+    s.failed_events
+  from public.platform_events_5min as s
+  union all
+  select
+    date_bin('5 minutes', r.occurred_at, '2000-01-01 00:00:00+00') as bucket,
+    r.organization_id,
+    r.category,
+    r.event_name,
+    count(*) as events,
+    count(*) filter (where vital_private.event_failed(r.properties)) as failed_events
+  from vital_private.own_events(now() - interval '1 day') as r
+  where (select current_user) = 'authenticated'
+  group by date_bin('5 minutes', r.occurred_at, '2000-01-01 00:00:00+00'), r.organization_id, r.category, r.event_name
 ) as m
-group by m.bucket, m.organization_id;
+where m.bucket >= now() - interval '1 day' and m.events <> 0
+group by m.bucket, m.organization_id
+order by m.bucket desc, m.organization_id desc;
 
 -- The last day by five minutes: what it costs, model calls included.
 create view analytics.cost_metrics_realtime with (security_invoker = true) as

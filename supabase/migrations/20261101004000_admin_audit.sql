@@ -23,7 +23,7 @@ comment on column public.admin_audit.actor is 'Subject of the token, where a sig
 comment on column public.admin_audit.database_role is 'The role of the request (service_role, ...), else the login role.';
 comment on column public.admin_audit.application is 'What the connection calls itself, such as vital_tracking.';
 comment on column public.admin_audit.organization_id is 'Whose admins may read the row; NULL: only the service role.';
-comment on column public.admin_audit.operation is 'insert, update, delete, truncate; retention, archive, drop, forget_user; refused.';
+comment on column public.admin_audit.operation is 'insert, update, delete, truncate; retention, archive, drop, forget_user, allocate; refused.';
 comment on column public.admin_audit.key is 'Which row it was.';
 comment on column public.admin_audit.changes is 'Column -> [before, after], as text; of operations on many rows, their counts.';
 

@@ -81,10 +81,11 @@ $$;
 
 -- Which months were archived. Retention says of each month that it would drop whether it was.
 create table vital_private.archived_months (
-  table_name text not null default 'token_usage_logs',
+  table_name text not null,
   month date not null,
   held bigint not null,
-  total_cost numeric not null,
+  amount numeric not null,
+  ids numeric not null,
   file text not null,
   archived_at timestamptz not null default now(),
   primary key (table_name, month)
@@ -92,6 +93,54 @@ create table vital_private.archived_months (
 select vital_private.restrict_relation('vital_private.archived_months');
 
 comment on table vital_private.archived_months is 'The months that were written to a file and read back, with what was in it.';
+
+-- The last twelve hexadecimal digits of an id as a number. Sums of them change when a row is replaced by one of the same amount, as
+-- forgetting a user does. (No SET clause, so that PostgreSQL may inline it.)
+create function vital_private.id_digits(id uuid) returns bigint
+language sql
+immutable
+parallel safe
+return ('x' || right(id::text, 12))::bit(48)::bigint;
+
+-- What rows are compared by, once in the database and once in a file: how many they are, and the sums of their amounts and ids.
+create function vital_private.contents_of(
+  table_name text, since timestamptz, until timestamptz, out held bigint, out amount numeric, out ids numeric
+)
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  monthly vital_private.monthly_tables;
+begin
+  select m.* into monthly from vital_private.monthly_tables as m where m.table_name = contents_of.table_name;
+  execute format(
+    $query$
+    select count(*), coalesce(sum(t.%I), 0), coalesce(sum(vital_private.id_digits(t.id)), 0)
+    from public.%I as t
+    where t.%I >= %L and t.%I < %L
+    $query$,
+    monthly.amount_column, monthly.table_name, monthly.time_column, since, monthly.time_column, until
+  ) into held, amount, ids;
+end;
+$$;
+
+-- The instant from which the rows are complete that a table of sums is of, or that windows of budgets count; NULL for other tables.
+create function vital_private.summed_rows_kept_since(table_name text) returns timestamptz
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select case
+    when summed_rows_kept_since.table_name ~ '^(usage_aggregations_.*|budget_windows|cost_alerts)$' then vital_private.rows_kept_since()
+    else (
+      select vital_private.rows_kept_since(s.source)
+      from vital_private.platform_sum_sources as s
+      where s.target = summed_rows_kept_since.table_name
+    )
+  end
+$$;
 
 -- The instant from which the rows of a table are kept: its policy, cut to whole months. Sums must not be deleted before the rows that they
 -- are the sums of, nor windows of budgets before the calls in them.
@@ -101,11 +150,7 @@ stable
 set search_path = ''
 set timezone = 'UTC'
 as $$
-  select case
-    when p.table_name like 'usage_aggregations_%' or p.table_name in ('budget_windows', 'cost_alerts')
-      then least(date_trunc('month', now() - p.keep), vital_private.rows_kept_since())
-    else date_trunc('month', now() - p.keep)
-  end
+  select least(date_trunc('month', now() - p.keep), vital_private.summed_rows_kept_since(p.table_name))
   from public.retention_policies as p
   where p.table_name = kept_from.table_name and p.keep is not null
 $$;
@@ -211,8 +256,8 @@ begin
       );
       get diagnostics affected = row_count;
       more := affected >= max_rows;
-      if policy.table_name = 'token_usage_logs' and rows_in_months + affected > 0 then
-        perform vital_private.rows_gone_before(kept);
+      if rows_in_months + affected > 0 then
+        perform vital_private.rows_gone_before(kept, policy.table_name);
       end if;
       if jsonb_array_length(months) + affected > 0 then
         perform vital_private.note(
@@ -279,7 +324,7 @@ declare
 begin
   -- All are counted first, because from the first drop until the commit everybody has to wait.
   for old in
-    select m.month, m.bytes, a.held as archived
+    select m.month, m.bytes, a.month is not null as noted, a.held, a.amount, a.ids
     from vital_private.monthly_partitions(drop_months.table_name) as m
     left join vital_private.archived_months as a on a.table_name = drop_months.table_name and a.month = m.month
     where m.month + interval '1 month' <= kept
@@ -287,7 +332,11 @@ begin
   loop
     execute format('select count(*) from vital_private.%I', vital_private.partition_of(drop_months.table_name, old.month)) into held;
     answers := answers || jsonb_build_object(
-      'month', to_char(old.month, 'YYYY-MM'), 'rows', held, 'bytes', old.bytes, 'archived', coalesce(old.archived = held, held = 0),
+      'month', to_char(old.month, 'YYYY-MM'), 'rows', held, 'bytes', old.bytes,
+      'archived', held = 0 or (old.noted and held = old.held and (
+        select (c.held, c.amount, c.ids) = (old.held, old.amount, old.ids)
+        from vital_private.contents_of(drop_months.table_name, old.month::timestamptz, (old.month + interval '1 month')::timestamptz) as c
+      )),
       'dropped', not dry_run
     );
   end loop;
@@ -309,8 +358,9 @@ begin
 end;
 $$;
 
--- Let pg_cron make partitions each night and, if an admin says so, delete what has expired. False where pg_cron is not installed or
--- refuses; then every process that records makes partitions, and so does `vital-tracking refresh`. NULL is false.
+-- Let pg_cron look for abuse each minute, make partitions each night and, if an admin says so, delete what has expired. False where pg_cron
+-- is not installed or refuses; then every process that records makes partitions, so does `vital-tracking refresh`, and `vital-tracking
+-- abuse scan --every 1m` looks for abuse. NULL is false.
 create function public.schedule_maintenance(retention boolean default false) returns boolean
 language sql
 security definer
@@ -318,6 +368,7 @@ set search_path = ''
 as $$
   select
     vital_private.schedule('vital_tracking.maintain_partitions', '17 3 * * *', 'select public.maintain_partitions()')
+    and vital_private.schedule('vital_tracking.find_abuse', '* * * * *', 'select public.find_abuse_v1()')
     -- Six times a night, because each time only so many rows are deleted.
     and (
       retention is not true
@@ -326,7 +377,7 @@ as $$
 $$;
 
 comment on function public.schedule_maintenance(boolean) is
-'Has pg_cron keep the partitions, and with true also delete each night what retention_policies no longer keep.';
+'Has pg_cron look for abuse and keep the partitions, and with true also delete each night what retention_policies no longer keep.';
 
 -- Whether pg_cron deletes what has expired. False where it is not installed, or its jobs may not be read.
 create function vital_private.retention_is_scheduled() returns boolean
@@ -376,7 +427,7 @@ $$;
 
 select vital_private.restrict_functions(
   api => '{set_retention_v1, apply_retention, retention_plan_v1, retention_v1, schedule_maintenance}',
-  helpers => '{kept_from, retention_is_scheduled}'
+  helpers => '{kept_from, summed_rows_kept_since, retention_is_scheduled}'
 );
 
 select public.schedule_maintenance();

@@ -181,6 +181,9 @@ begin
     and (organization is null or b.organization_id = organization)
     and not exists (select from public.budget_windows as w where w.budget_id = b.id);
   get diagnostics limits = row_count;
+  if kind = 'user' then
+    perform vital_private.forget_abuse(names, organization);
+  end if;
   if kind = 'session' then -- the names of users in the audit are replaced at the very end
     perform set_config('vital_tracking.audit_may_change', 'on', true);
     update public.admin_audit as a
@@ -189,6 +192,29 @@ begin
     perform set_config('vital_tracking.audit_may_change', '', true);
   end if;
   return jsonb_build_object('windows', windows, 'alerts', alerts, 'limits', limits);
+end;
+$$;
+
+-- Remove what was found of users, marks of that, and what was usual for them; whoever decided about others is named no more.
+create function vital_private.forget_abuse(names text[], organization text) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  delete from public.abuse_findings as f
+  where ((f.subject_kind = 'user' and f.subject = any(names)) or (f.entity_type = 'user' and f.entity_id = any(names)))
+    and (organization is null or f.organization_id = organization);
+  delete from vital_private.abuse_marks as m
+  using vital_private.abuse_patterns as p
+  where p.pattern = m.pattern and p.kind = 'user' and m.subject = any(names) and (organization is null or m.organization_id = organization);
+  delete from vital_private.abuse_days as d
+  where d.kind = 'user' and d.subject = any(names) and (organization is null or d.organization_id = organization);
+  update public.abuse_findings as f
+  set decided_by = vital_private.digest_of(f.decided_by)
+  where f.decided_by = any(names) and (organization is null or f.organization_id = organization);
+  update vital_private.abuse_marks as m
+  set marked_by = vital_private.digest_of(m.marked_by)
+  where m.marked_by = any(names) and (organization is null or m.organization_id = organization);
 end;
 $$;
 
@@ -514,9 +540,15 @@ as $$
         and (user_traces_v1.organization_id is null or m.organization_id = user_traces_v1.organization_id)
     ),
     'days', (
-      select count(distinct u.day) from public.usage_aggregations_daily_users as u
-      where u.user_id = user_traces_v1.user_id
-        and (user_traces_v1.organization_id is null or u.organization_id = user_traces_v1.organization_id)
+      select count(distinct d.day)
+      from (
+        select u.day, u.organization_id from public.usage_aggregations_daily_users as u where u.user_id = user_traces_v1.user_id
+        union all
+        select e.day, e.organization_id from public.platform_events_daily_sessions as e where e.user_id = user_traces_v1.user_id
+        union all
+        select c.day, c.organization_id from public.tenant_costs_daily as c where c.user_id = user_traces_v1.user_id
+      ) as d
+      where user_traces_v1.organization_id is null or d.organization_id = user_traces_v1.organization_id
     )
   )
   from (

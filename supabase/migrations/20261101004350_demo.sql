@@ -1,8 +1,9 @@
--- The made-up history of `vital-tracking demo --history`: what there is of it, and taking it out again. Its calls and runs are marked by
--- the key `demo_history` of their metadata, whose value says how they were made; its organizations are named by who asks.
+-- The made-up history of `vital-tracking demo --history`: what there is of it, and taking it out again. Its calls and runs, events, other
+-- costs and executions are marked by the key `demo_history` of their metadata or properties, whose value says how they were made; its
+-- organizations are named by who asks.
 
--- What there is of the history in some organizations (a JSON array): {"calls", "runs", "budgets", "first", "last", "mark"}, and
--- "others": whether there is any call that is not of it.
+-- What there is of the history in some organizations (a JSON array): {"calls", "runs", "budgets", "platform_rows", "first", "last", "mark"},
+-- and "others": whether there is any call that is not of it.
 create function public.demo_history_v1(organizations text) returns json
 language plpgsql
 stable
@@ -22,6 +23,16 @@ begin
         where r.organization_id = any(named) and r.metadata ? 'demo_history'
       ),
       'budgets', (select count(*) from public.budget_limits as b where b.organization_id = any(named)),
+      'platform_rows', (
+        select count(*)
+        from (
+          select from public.platform_events as e where e.organization_id = any(named) and e.properties ? 'demo_history'
+          union all
+          select from public.tenant_cost_events as c where c.organization_id = any(named) and c.metadata ? 'demo_history'
+          union all
+          select from public.agent_executions as x where x.organization_id = any(named) and x.metadata ? 'demo_history'
+        ) as p
+      ),
       'others', exists (
         select from public.token_usage_logs as o
         where o.organization_id <> all(named) or o.organization_id is null or not o.metadata ? 'demo_history'
@@ -52,6 +63,10 @@ declare
   emptied bigint[];
   counted vital_private.counted_call[];
   aggregation vital_private.usage_aggregations;
+  platform record;
+  removed_rows bigint;
+  platform_rows bigint := 0;
+  all_gone boolean := true;
 begin
   perform vital_private.check_given('organizations', organizations);
   named := array(select o.value from json_array_elements_text(organizations::json) as o (value));
@@ -108,13 +123,46 @@ begin
   );
   get diagnostics removed_runs = row_count;
 
-  -- Sums of no calls are none.
+  for platform in
+    select t.name, t.time_column, t.mark_column
+    from (
+      values
+      ('platform_events', 'occurred_at', 'properties'), ('tenant_cost_events', 'occurred_at', 'metadata'),
+      ('agent_executions', 'started_at', 'metadata')
+    ) as t (name, time_column, mark_column)
+  loop
+    execute format(
+      $delete$
+        delete from public.%1$I as r
+        using (
+          select o.id, o.%2$I as at from public.%1$I as o
+          where o.organization_id = any($1) and o.%3$I ? 'demo_history'
+          order by o.%2$I
+          limit $2
+        ) as picked
+        where r.id = picked.id and r.%2$I = picked.at
+      $delete$, platform.name, platform.time_column, platform.mark_column
+    ) using named, limit_rows;
+    get diagnostics removed_rows = row_count;
+    platform_rows := platform_rows + removed_rows;
+    all_gone := all_gone and removed_rows < limit_rows;
+  end loop;
+
+  -- Sums of no calls are none, nor are those of no events, costs or executions.
   for aggregation in select * from vital_private.usage_aggregations order by target desc loop
     execute format('delete from public.%I as b where b.organization_id = any($1) and b.calls = 0', aggregation.target) using named;
   end loop;
+  for platform in
+    select s.target, min(c.name) filter (where c.position = 11) as measure
+    from vital_private.platform_sum_sources as s
+    join vital_private.platform_sums as c on c.target = s.target
+    group by s.target
+  loop
+    execute format('delete from public.%I as b where b.organization_id = any($1) and b.%I = 0', platform.target, platform.measure) using named;
+  end loop;
   return json_build_object(
-    'done', removed_calls < limit_rows and removed_runs < limit_rows,
-    'calls', removed_calls, 'runs', removed_runs, 'budgets', removed_budgets
+    'done', removed_calls < limit_rows and removed_runs < limit_rows and all_gone,
+    'calls', removed_calls, 'runs', removed_runs, 'budgets', removed_budgets, 'platform_rows', platform_rows
   );
 end;
 $$;

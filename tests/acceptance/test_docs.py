@@ -72,6 +72,7 @@ graph.add_edge("triage", END)
 
 # Commands that are looked at here and not run, and why.
 NOT_RUN = {
+    "import": "reads logs of the reader's own; tests/integration/imports imports such",
     "demo": "starts an embedded server; test_cli.py runs it",
     "psql": "hands the terminal over to psql; test_configured.py runs it",
     "backup": "leaves a file; the runbook's test and test_configured.py run it",
@@ -219,8 +220,10 @@ def loaded(name: str) -> Any:
 def understood(arguments: list[str]) -> None:
     """Check that a command that is not run exists, with its options; psql takes what its own program takes."""
     command = loaded(arguments[0])
+    while len(arguments) > 1 and (found := getattr(command, "commands", {}).get(arguments[1])):
+        command, arguments = found, arguments[1:]
     options = {option for parameter in command.params for option in parameter.opts}
-    unknown = {word for word in arguments[1:] if word.startswith("-")} - options
+    unknown = {word for word in arguments[1:] if word.startswith("--")} - options
     assert not unknown or arguments[0] == "psql", unknown
 
 

@@ -13,7 +13,9 @@ import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.integration.web.history import make_history
+from tests.integration.web.test_events_pages import costs, events
 from tests.sql.helpers import connect
+from tests.sql.platform_rows import send
 from tests.support.postgres import PostgresServer
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.web.app import application
@@ -54,11 +56,13 @@ def operator() -> OperatorLink:
 
 @pytest.fixture(scope="session")
 def site(postgres_server: PostgresServer, template_database: str, operator: OperatorLink) -> Iterator[tuple[str, str]]:
-    """The address of a dashboard over three weeks of calls, and the URL of its database."""
+    """The address of a dashboard over three weeks of calls, events and other costs, and the URL of its database."""
     postgres_server.create_database("browser_history", template=template_database)
     url = postgres_server.url("browser_history")
     with connect(url) as connection:
         make_history(connection)
+        send(connection, "platform_events", *events())
+        send(connection, "tenant_cost_events", *costs())
     store = PostgresStore(url)
     app = application(Parts(store, WebSettings(), operator))
     listening = listen("127.0.0.1", 0)

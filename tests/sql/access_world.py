@@ -252,6 +252,13 @@ def make_world(connection: Connection) -> World:
     for who, kind, organization in SUBSCRIPTIONS:
         named = {"entity_type": kind, "entity_id": who, "organization_id": organization, "plan": "trial"}
         call(connection, "set_subscription_v1", subscription=json.dumps(named))
+    for number, (_, organization) in OWNERS.items():
+        connection.execute(
+            "insert into abuse_findings (pattern, organization_id, subject_kind, subject, severity, first_seen, last_seen,"
+            " rows_since, measure, minutes, value, threshold, size, known_days)"
+            " values ('user_calls', %s, 'user', %s, 'low', now(), now(), now(), 'calls', 5, 2, 1, 2, 0)",
+            [organization, f"u-{number}"],
+        )
     call(connection, "refresh_analytics")
     acquire(connection, "h", [wish(ids[1], "somebody", unit="0.1")])
     return World({budget_id: number for number, budget_id in ids.items()}, now["moment"])
@@ -467,6 +474,13 @@ def rate_of_own(reader: Reader) -> Iterable[Any]:
     return {100 if reader.own | reader.administered else None}
 
 
+def tenants(reader: Reader) -> Iterable[Any]:
+    """The organizations of which somebody sees anything, with how many users who did anything they see."""
+    seen = {OWNERS[number] for number in reader.own | reader.administered}
+    names = {name for _, name in seen if name} | {name for name, _ in reader.members}
+    return {(name, len({user for user, of in seen if of == name})) for name in names}
+
+
 def if_admin_of_acme(reader: Reader) -> Iterable[Any] | None:
     """Whoever asks what an organization costs and is no admin of it is refused."""
     return {1, 2, 7} if 1 in reader.administered else None
@@ -533,6 +547,7 @@ MATERIALIZED = ("mv_panel_performance", "mv_service_costs", "mv_user_service_usa
 
 # Every table and view of the schema public, and every function that signed-in users may call.
 QUESTIONS = [
+    Question("abuse_findings", numbered("subject"), administered),
     Question("admin_audit", audited, audit_of),
     Question("agent_performance_metrics", cost("total_cost_usd"), own_and_administered),
     Question("agent_usage_detailed", cost(), own_and_administered),
@@ -645,6 +660,31 @@ QUESTIONS = [
     ),
     Question("get_dashboard_stats", parts_of_days, lambda r: parts_of(own_and_administered(r)), {"p_project_id": None}),
     Question("get_tenant_cost", lambda answer, _: calls_in(answer), _of_acme, lately_named("tenant_id", "acme")),
+    Question("abuse_findings_v1", numbered("subject"), administered, {}),
+    Question(
+        "abuse_settings_v1",
+        lambda told, _: {len(told["patterns"]), *(mark["subject"] for mark in told["marks"])},
+        lambda _: {12},
+        {},
+    ),
+    Question(
+        "tenant_health", lambda rows, _: {(row["organization_id"], row["active_users"]) for row in rows}, tenants, {}
+    ),
+    Question(
+        "tenant_health_v1",
+        lambda answer, _: {(row["organization_id"], row["active_users"]) for row in answer["rows"]},
+        lambda reader: {one for one in tenants(reader) if one[0] == "acme"},
+        {"organization": "acme", "weeks": 2},
+    ),
+    *(
+        Question(
+            name,
+            lambda answer, _: {answer is not None},
+            lambda reader: {any(name == "acme" for name, _ in tenants(reader))},
+            {"tenant_id": "acme"},
+        )
+        for name in ("get_tenant_engagement", "calculate_tenant_health")
+    ),
     Question(
         "get_agent_success_rate",
         lambda answer, _: {answer and float(answer)},
@@ -722,6 +762,33 @@ QUESTIONS = [
         )
     ),
     Question("invoice_v1", cost(), if_admin_of_acme, lately(organization="acme")),
+    # Events and other costs: their rows and sums, from each of the tables that may answer.
+    Question("platform_rows_v1", numbered("event_name"), own_and_administered, {"what": "events"}),
+    Question(
+        "platform_rows_v1", numbered("service"), _of_acme, {"what": "costs", "filters": '{"organization": "acme"}'}
+    ),
+    *(
+        Question(
+            "platform_explore_v1",
+            lambda answer, _, name=name: {int(row[name][2:]) for row in answer["rows"]},
+            seen,
+            asked,
+        )
+        for name, seen, asked in (
+            ("event", own_and_administered, this_day(what="events", dimensions=["event"])),
+            ("session", own_and_administered, this_day(what="events", dimensions=["session"])),
+            ("event", own_and_administered, lately(what="events", dimensions=["event", "source"])),
+            ("service", own_and_administered, lately(what="costs", dimensions=["service"])),
+            ("service", own_and_administered, this_day(what="costs", dimensions=["service", "hour"])),
+            ("service", _of_acme, lately(what="costs", dimensions=["service"], filters='{"organization": "acme"}')),
+        )
+    ),
+    Question(
+        "resource_prices_v1",
+        column("cost_type"),
+        for_admins("storage", "bandwidth", "search", "tts", "stt"),
+        {},
+    ),
     # The same as the library, the command line and the pages ask.
     Question(
         "anomalies_v1",
@@ -801,12 +868,13 @@ QUESTIONS = [
     ),
 ]
 # Functions that signed-in users may call and that read nothing of others; what those of members, budgets and reports change,
-# test_members.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py and test_forget_user.py ask as everybody; so does
-# test_usage_version.py.
+# test_members.py, test_abuse.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py and test_forget_user.py ask as
+# everybody; so does test_usage_version.py.
 PURE = {
     "latency_percentile", "latency_percentiles", "usage_version_v1",
     "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
     "set_plan_v1", "set_subscription_v1", "set_subscriptions_v1", "end_subscription_v1", "claim_plan_v1",
     "forget_user_v1", "name_member_v1", "name_organization_v1",
+    "decide_abuse_v1", "unmark_abuse_v1", "set_abuse_rule_v1",
 }  # fmt: skip

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 from tests.sql.helpers import Connection, Row, call_id, report
@@ -152,12 +153,12 @@ SUMS: dict[str, tuple[str, Parts, Parts, tuple[str, ...], tuple[str, ...]]] = {
 """Of each table of sums: the table of its rows, their key, what each adds, and the names of both."""
 
 
-def differences(db: Connection) -> list[tuple[str, Any]]:
-    """Where the sums are not those of the rows; sums of nothing count as none."""
+def differences(db: Connection, gone: Mapping[str, Sequence[Row]] = MappingProxyType({})) -> list[tuple[str, Any]]:
+    """Where the sums are not those of the rows and of those that are gone by age; sums of nothing count as none."""
     wrong: list[tuple[str, Any]] = []
     for target, (source, key, adds, keys, measures) in SUMS.items():
         meant: dict[tuple[Any, ...], list[Any]] = defaultdict(lambda: [0] * len(measures))  # noqa: B023
-        for row in db.execute(f"select * from {source}").fetchall():  # type: ignore[arg-type]
+        for row in [*db.execute(f"select * from {source}").fetchall(), *gone.get(source, ())]:  # type: ignore[arg-type]
             total = meant[key(row)]
             for place, part in enumerate(adds(row)):
                 total[place] += part

@@ -50,6 +50,9 @@ TRUSTED = (
     "vital_private.change_subscriptions",
     "vital_private.claim_plan",
     "vital_private.close_subscription",
+    "vital_private.decide_abuse",
+    "vital_private.set_abuse_rule",
+    "vital_private.unmark_abuse",
     "vital_private.change_member",
     "vital_private.forget_asked",
     "vital_private.name_member",
@@ -63,6 +66,7 @@ TRUSTED = (
     "vital_private.save_report",
     "vital_private.limit_for",
     "vital_private.rows_kept_since",
+    "vital_private.summed_rows_kept_since",
     "vital_private.subject",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,9 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tests.sql.helpers import ADMIN, ALICE, BOB, STRANGER, Connection, Row, a_call, acting_as, call_id, record
+from tests.sql.helpers import ADMIN, ALICE, BOB, STRANGER, Connection, Row, a_call, acting_as, call, call_id, record
 from tests.sql.platform_rows import FUNCTIONS, MOMENT, SCORES, a_cost, an_event, an_execution, differences, later, send
 from tests.sql.test_budget_properties import SETTINGS
+from tests.sql.test_retention import NOW
+from tests.support.effort import examples
 
 ROWS = {"platform_events": an_event, "tenant_cost_events": a_cost, "agent_executions": an_execution}
 TIMES = {"platform_events": "occurred_at", "tenant_cost_events": "occurred_at", "agent_executions": "started_at"}
@@ -63,8 +66,13 @@ EXECUTIONS = st.fixed_dictionaries(
 KINDS = {"platform_events": EVENTS, "tenant_cost_events": COSTS, "agent_executions": EXECUTIONS}
 
 
+def in_month(moment: datetime) -> datetime:
+    """When the month of a moment began (UTC)."""
+    return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
 class PlatformLedger(RuleBasedStateMachine):
-    """Rows come in any order of time, come again, get prices, are forgotten and expire."""
+    """Rows come in any order of time, come again, get prices, are forgotten, archived, dropped, and come late."""
 
     db: Connection
 
@@ -74,6 +82,8 @@ class PlatformLedger(RuleBasedStateMachine):
         self.transaction.__enter__()
         self.number = 0
         self.sent: dict[str, list[Row]] = {table: [] for table in ROWS}
+        self.gone: dict[str, list[Row]] = {table: [] for table in ROWS}
+        self.db.execute("update retention_policies set keep = '100 years' where table_name ~ 'min$|daily|hourly'")
 
     def teardown(self) -> None:
         self.transaction.__exit__(None, None, None)
@@ -120,15 +130,65 @@ class PlatformLedger(RuleBasedStateMachine):
             ).fetchone()
             assert left == {"n": 0}
         self.sent = {table: [] for table in ROWS}  # what is sent again after that is new
+        for row in (row for rows in self.gone.values() for row in rows):
+            if row["user_id"] == who and organization in (None, row["organization_id"]):
+                row |= {"user_id": None, "session_id": None}
+
+    @rule()
+    def make_partitions(self) -> None:
+        self.db.execute("select maintain_partitions()")
+
+    @rule(table=st.sampled_from(list(ROWS)), drop=st.booleans())
+    def archive(self, table: str, drop: bool) -> None:
+        """The oldest month, as `vital-tracking archive` does it."""
+        rows = self.db.execute(f"select * from {table} order by {TIMES[table]}").fetchall()  # type: ignore[arg-type]
+        oldest = [row for row in rows if in_month(row[TIMES[table]]) == in_month(rows[0][TIMES[table]])]
+        if not oldest:
+            return
+        since = in_month(rows[0][TIMES[table]])
+        span = {"since": since, "until": in_month(since + timedelta(days=31))}
+        held = call(self.db, "row_totals_v1", table_name=table, **span)
+        assert held["rows"] == len(oldest)
+        whole = {"table_name": table, "month": since.date(), "held": held["rows"], "amount": held["amount"]}
+        for wrong in ({"held": len(oldest) + 1}, {"amount": "0.5555"}, {"ids": "-1"}):
+            with (
+                pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="have changed"),
+                self.db.transaction(),
+            ):
+                call(
+                    self.db,
+                    "archive_month_v1",
+                    **{**whole, "ids": held["ids"], "file": "f", "drop_rows": drop, **wrong},
+                )
+        call(self.db, "archive_month_v1", **whole, ids=held["ids"], file="f", drop_rows=drop)
+        if drop:
+            self.take_away(table, oldest)
+
+    @rule(table=st.sampled_from(list(ROWS)))
+    def expire(self, table: str) -> None:
+        """Retention deletes what is older than the newest month with rows."""
+        rows = self.db.execute(f"select * from {table} order by {TIMES[table]}").fetchall()  # type: ignore[arg-type]
+        keep = "update retention_policies set keep = now() - %s where table_name = %s"
+        self.db.execute(keep, [in_month(rows[-1][TIMES[table]]) if rows else NOW - timedelta(days=31), table])
+        self.db.execute("select apply_retention(false)")
+        left = self.db.execute(f"select id from {table}").fetchall()  # type: ignore[arg-type]
+        self.take_away(table, [row for row in rows if {"id": row["id"]} not in left])
+        self.db.execute("update retention_policies set keep = null where table_name = %s", [table])
+
+    def take_away(self, table: str, rows: list[Row]) -> None:
+        self.gone[table] += rows
+        self.sent[table] = [row for row in self.sent[table] if row["id"] not in {str(one["id"]) for one in rows}]
 
     @invariant()
     def sums_are_those_of_the_rows(self) -> None:
-        assert differences(self.db) == []
+        assert differences(self.db, self.gone) == []
 
 
 def test_sums_are_those_of_the_rows_whatever_happens_to_them(db: Connection) -> None:
     PlatformLedger.db = db
-    run_state_machine_as_test(PlatformLedger, settings=settings(SETTINGS, max_examples=6, stateful_step_count=6))
+    run_state_machine_as_test(
+        PlatformLedger, settings=settings(SETTINGS, max_examples=examples(16), stateful_step_count=8)
+    )
 
 
 @pytest.mark.parametrize("table", list(ROWS))
@@ -321,3 +381,53 @@ def test_retention_drops_months_of_events_and_keeps_their_sums(db: Connection) -
     assert of_tables["tenant_cost_events"]["rows"] == 0  # kept seven years
     assert db.execute("select id::text from platform_events").fetchall() == [{"id": call_id(2)}]
     assert db.execute("select * from platform_events_5min order by bucket").fetchall() == before
+
+
+@pytest.mark.parametrize("table", list(ROWS))
+def test_a_file_that_names_somebody_who_was_forgotten_meanwhile_is_no_archive(db: Connection, table: str) -> None:
+    """If this failed, the month would go with the last trace in a file, or retention would call that file whole."""
+    send(db, table, ROWS[table](1, user_id=ALICE, organization_id="acme"), ROWS[table](2, user_id=BOB))
+    db.execute("select maintain_partitions()")
+
+    def archive(totals: Row, *, drop: bool) -> None:
+        whole = {"table_name": table, "month": MOMENT[:10], "held": totals["rows"], "file": "f", "drop_rows": drop}
+        call(db, "archive_month_v1", **whole, amount=totals["amount"], ids=totals["ids"])
+
+    def archived() -> bool:
+        db.execute("update retention_policies set keep = '31 days' where table_name = %s", [table])
+        plan = call(db, "retention_plan_v1")
+        [month] = [m for t in plan["tables"] if t["table_name"] == table for m in t["months"] if m["rows"]]
+        return bool(month["archived"])
+
+    written = call(db, "row_totals_v1", table_name=table)
+    archive(written, drop=False)
+    assert archived()
+    assert call(db, "forget_user", user_id=ALICE)["done"]
+    now = call(db, "row_totals_v1", table_name=table)
+    assert (now["rows"], now["amount"]) == (written["rows"], written["amount"])
+    assert not archived()
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="have changed"), db.transaction():
+        archive(written, drop=True)
+    archive(now, drop=True)
+    [listed] = [call(db, "months_v1", table_name=table)["months"]]
+    assert listed == []
+
+
+def test_months_of_costs_do_not_go_too_early_and_then_whole_days_are_told(db: Connection) -> None:
+    """If this failed, rows that come late would find a month with a hole, or costs could not be repriced any more."""
+    send(db, "tenant_cost_events", a_cost(1, occurred_at=NOW - timedelta(days=70)), a_cost(2))
+    asked = {"table_name": "tenant_cost_events", "held": 1, "file": "f", "drop_rows": True}
+    for moment, number, complaint in (
+        (NOW - timedelta(days=70), 1, "has not ended 90 days ago"),
+        (NOW, 0, "has not ended"),
+    ):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=complaint), db.transaction():
+            call(db, "archive_month_v1", **asked, month=moment.date(), amount="0.23", ids=str(number))
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="no months of budget_limits"), db.transaction():
+        call(db, "months_v1", table_name="budget_limits")
+    call(db, "archive_month_v1", **asked, month=MOMENT[:10], amount="0.23", ids="2")
+    cost = "select get_tenant_cost('acme', '2026-01-15', %s) as cost"
+    send(db, "tenant_cost_events", a_cost(3, organization_id="acme", occurred_at=NOW))
+    assert db.execute(cost, ["2026-01-16"]).fetchone() == {"cost": 0}
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="whole days"), db.transaction():
+        db.execute(cost, ["2026-01-15 10:30Z"])

@@ -351,17 +351,19 @@ def test_retention_while_calls_come_in_loses_none(own_db: Connection, database_u
 def totals(db: Connection, months: int) -> Row:
     first = month_ago(months, 1).replace(hour=0)
     until = month_ago(months - 1, 1).replace(hour=0)
-    return dict(call(db, "call_totals_v1", since=first, until=until))
+    return dict(call(db, "row_totals_v1", since=first, until=until))
 
 
-def archive(db: Connection, months: int, held: int, cost: object, *, drop: bool = False) -> Row:
+def archive(db: Connection, months: int, held: int, cost: object, *, ids: str | None = None, drop: bool = False) -> Row:
     return dict(
         call(
             db,
             "archive_month_v1",
+            table_name="token_usage_logs",
             month=month_ago(months).date(),
             held=held,
-            total_cost=str(cost),
+            amount=str(cost),
+            ids=totals(db, months)["ids"] if ids is None else ids,
             file="f",
             drop_rows=drop,
         )
@@ -380,20 +382,20 @@ def test_a_month_is_dropped_only_as_it_was_archived(db: Connection) -> None:
         (f"{month_ago(0):%Y-%m}", True, False),
     ]
     assert totals(db, 6)["rows"] == 2
-    assert totals(db, 6)["total_cost"] == "3"
+    assert totals(db, 6)["amount"] == "3"
     assert totals(db, 6)["digits"]["total_cost"] == [1, 0]
     oldest = totals(db, 40)
     assert (oldest["rows"], oldest["digits"]["total_cost"]) == (2, [1, 20])
-    everything = call(db, "call_totals_v1")
-    assert (everything["rows"], everything["total_cost"]) == (7, "21.00000000000000000001")
-    assert call(db, "call_totals_v1", user_id="u-1", organization="o")["rows"] == 0
-    assert call(db, "call_totals_v1", user_id="u-1")["rows"] == 7
-    for held, cost in ((2, "3.01"), (3, "3")):
+    everything = call(db, "row_totals_v1")
+    assert (everything["rows"], everything["amount"]) == (7, "21.00000000000000000001")
+    assert call(db, "row_totals_v1", user_id="u-1", organization="o")["rows"] == 0
+    assert call(db, "row_totals_v1", user_id="u-1")["rows"] == 7
+    for held, cost, ids in ((2, "3.01", None), (3, "3", None), (2, "3", "0")):
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="have changed"), db.transaction():
-            archive(db, 6, held, cost)
+            archive(db, 6, held, cost, ids=ids)
     assert archive(db, 6, 2, "3.00") == {"rows": 2, "dropped": False, "bytes": None}
     assert of(retain(db, dry_run=True))["months"][0]["archived"]
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="older calls"), db.transaction():
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="older rows"), db.transaction():
         archive(db, 6, 2, 3, drop=True)
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="31 days ago"), db.transaction():
         archive(db, 0, 2, 9, drop=True)
@@ -440,10 +442,10 @@ def test_null_deletes_nothing_and_drops_no_month_unseen(db: Connection) -> None:
     assert homes(db) == before
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="max_rows"), db.transaction():
         call(db, "apply_retention", dry_run=False, max_rows=-1)
-    whole = {"month": "2020-01-01", "held": 0, "total_cost": "0", "file": "x", "drop_rows": True}
-    for argument in ("month", "held", "total_cost", "file"):
+    whole = {"table_name": "token_usage_logs", "month": "2020-01-01", "held": 0, "amount": "0", "ids": "0", "file": "x"}
+    for argument in whole:
         with pytest.raises(psycopg.errors.NullValueNotAllowed, match=argument), db.transaction():
-            call(db, "archive_month_v1", **{**whole, argument: None})
+            call(db, "archive_month_v1", **{**whole, "drop_rows": True, argument: None})
     assert homes(db) == before
 
 

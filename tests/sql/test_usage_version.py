@@ -18,6 +18,7 @@ from tests.sql.helpers import (
     record,
     set_budget,
 )
+from tests.sql.platform_rows import a_cost, send
 
 READERS = {"admin": ADMIN, "alice": ALICE, "bob": BOB, "another admin": STRANGER}
 
@@ -61,6 +62,7 @@ def test_whoever_sees_a_change_sees_another_version(db: Connection) -> None:
         "bob",
         "another admin",
     }
+    assert seen_by(lambda: send(db, "tenant_cost_events", a_cost(1, **of_acme))) == {"all", "admin", "alice"}
     assert seen_by(lambda: record(db, a_call(5, organization_id=None, user_id=None))) == {"all"}
     assert seen_by(lambda: set_budget(db, entity_type="organization", entity_id="acme", daily_limit=5)) == {
         "all",

@@ -26,6 +26,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("queries",),
     ("scopes",),
     ("direct", "events", "langchain", "demo"),
+    ("imports",),
     ("tracker",),
     ("__init__", "testing"),
     ("web",),

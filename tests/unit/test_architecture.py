@@ -154,3 +154,9 @@ def test_queries_export_what_they_document() -> None:
         if inspect.isclass(thing) or inspect.isfunction(thing):
             assert (thing.__doc__ or "").strip().endswith("."), f"queries.{name} says nothing of itself"
             assert not (inspect.isfunction(thing) and "return" not in thing.__annotations__)
+
+
+def test_each_migration_has_a_version_of_its_own() -> None:
+    """`supabase db push` keeps one of each version, and would fail on the second."""
+    versions = [migration.version for migration in find_migrations()]
+    assert versions == sorted(set(versions))

@@ -9,7 +9,16 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from vital_tracking.alerts.wording import at_the_limit, entity, held_text, percent, period_now, spent_text, used
+from vital_tracking.alerts.wording import (
+    abuse_text,
+    at_the_limit,
+    entity,
+    held_text,
+    percent,
+    period_now,
+    spent_text,
+    used,
+)
 
 logger = logging.getLogger("vital_tracking.budgets")
 
@@ -37,6 +46,8 @@ class BudgetAlert:
     `limit` and `spent` are in the budget's `metric` (US dollars, tokens or calls); `spent` is what it was at that moment.
     `threshold` is the share of the limit: 0.8 is four fifths; 0 means that a call did not fit under the limit. `held` is what was
     set aside for other calls then; None where the alert is about what was spent alone.
+    An alert with a `pattern` is about what looks like abuse: `spent` is what was counted in the `period`, `limit` what it had to
+    come to, `severity` low, medium or high.
     `enforce` is False for a budget that only watches. `window_ends_at` is None where the window never ends.
     """
 
@@ -54,6 +65,8 @@ class BudgetAlert:
     spent: Decimal
     created_at: datetime
     held: Decimal | None = None
+    pattern: str | None = None
+    severity: str | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> BudgetAlert:
@@ -73,11 +86,15 @@ class BudgetAlert:
             spent=Decimal(str(row["spent"])),
             created_at=datetime.fromisoformat(row["created_at"]),
             held=None if row.get("held") is None else Decimal(str(row["held"])),
+            pattern=row.get("pattern"),
+            severity=row.get("severity"),
         )
 
     @property
     def reached(self) -> bool:
-        """Whether the limit itself is reached, and not only a share of it."""
+        """Whether the limit itself is reached, and not only a share of it; of abuse, whether it is severe."""
+        if self.pattern:
+            return self.severity == "high"
         return self.threshold >= 1 or self.refused or self.spent >= self.limit
 
     @property
@@ -92,6 +109,8 @@ class BudgetAlert:
         Where a call did not fit, what was held for others is told as well.
         """
         whose = entity(self.entity_type, self.entity_id, self.organization_id)
+        if self.pattern:
+            return abuse_text(self.pattern, self.severity, whose, self.spent, self.metric, self.period, self.action)
         share = f" ({percent(self.spent, self.limit)} %)" if self.limit else ""
         held = f", and {held_text(self.held, self.metric)}" if self.held else ""
         return (
@@ -121,10 +140,13 @@ def digest(alerts: Sequence[BudgetAlert]) -> Notification:
     reached = sum(alert.reached for alert in alerts)
     if len(alerts) == 1:
         whose = entity(first[0].entity_type, first[0].entity_id, first[0].organization_id)
-        title = f"Budget {'reached' if reached else 'alert'}: {whose}"
+        title = f"Abuse? {whose}" if first[0].pattern else f"Budget {'reached' if reached else 'alert'}: {whose}"
     else:
-        title = f"{len(alerts)} budget alerts"
-        if reached:
+        found = sum(alert.pattern is not None for alert in alerts)
+        title = (
+            f"{len(alerts)} budget alerts" if not found else f"{len(alerts)} alerts, {found} of what looks like abuse"
+        )
+        if reached and not found:
             title += f", {reached} {'limit' if reached == 1 else 'limits'} reached"
     lines = [alert.message for alert in first[:_LISTED]]
     if len(alerts) > _LISTED:

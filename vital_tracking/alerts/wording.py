@@ -46,6 +46,21 @@ def held_text(held: Decimal, metric: str) -> str:
     return f"{amount_text(held, metric)}{unit} {verb} set aside for other calls"
 
 
+def abuse_text(
+    pattern: str, severity: str | None, whose: str, value: Decimal, metric: str, period: str, action: str
+) -> str:
+    """What looks like abuse, in one sentence, with what was done about it."""
+    much = limit_text(value, metric) if metric == "cost_usd" else f"{value:,.0f} {metric}"
+    done = {"alert": "nothing is done yet", "watch": "it is watched"}.get(action, f"it is met by {action}")
+    return (
+        f"{whose} looks like abuse ({pattern}, {severity}): {much} within {_WITHIN.get(period, period)}; {done}. "
+        "See: vital-tracking abuse list"
+    )
+
+
+_WITHIN: Final = {"hour": "an hour", "day": "a day"}
+
+
 def percent(spent: Decimal, limit: Decimal) -> int:
     """Share of a limit in per cent, rounded down; of a limit of nothing, 100."""
     return int(spent * 100 / limit) if limit else 100

@@ -14,6 +14,7 @@ _COMPLETION_TYPES: Final[Mapping[str, str]] = {
     "azure": "azure",
     "cohere": "cohere",
     "fireworks": "fireworks",
+    "google_vertexai": "google_vertexai",
     "google": "google_genai",
     "mistral": "mistralai",
     "openai": "openai",
@@ -65,7 +66,7 @@ def provider_of(
     if isinstance(path, list):
         for part in path:
             for start, provider in _COMPLETION_TYPES.items():
-                if isinstance(part, str) and part.startswith(start):
+                if isinstance(part, str) and part.removeprefix("langchain_").startswith(start):
                     return provider
     return None
 

@@ -18,7 +18,7 @@ import uuid_utils
 from vital_tracking.calls.error_facts import ErrorFacts
 from vital_tracking.calls.json_codec import context_fields, context_from, dumps, mended
 from vital_tracking.calls.live import LiveCall
-from vital_tracking.calls.metadata_keys import OWNER_KEYS, MetadataKeys, remember
+from vital_tracking.calls.metadata_keys import MetadataKeys, remember
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
 from vital_tracking.calls.quirks import WORDS
 from vital_tracking.core.context import CallContext
@@ -138,15 +138,10 @@ def _shared_from(data: Mapping[str, Any]) -> SharedFacts:
 def _shortened(start: bytes) -> bytes:
     first, second = start.split(b"\n")
     data, facts = mended(orjson.loads(first)), mended(orjson.loads(second))
-    kept = {
-        name: value
-        for name, value in zip(data["keys"]["kept"], facts[len(_START) :], strict=False)
-        if name in OWNER_KEYS
-    }
     data["scope"] = {}
-    data["keys"] = {"kept": list(kept), "allowed": [], "unknown": []}
+    data["keys"] = {"kept": [], "allowed": [], "unknown": []}  # to whom it belongs is in the context
     named = [None if name in _LEFT_OUT_WHEN_SHORT else fact for name, fact in zip(_START, facts, strict=False)]
-    return b"%b\n%b" % (orjson.dumps(data), orjson.dumps([*named, *kept.values()]))
+    return b"%b\n%b" % (orjson.dumps(data), orjson.dumps(named))
 
 
 def _are_counts(usage: Mapping[str, Any] | None) -> bool:

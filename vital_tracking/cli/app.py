@@ -33,6 +33,10 @@ COMMANDS: Final = {
         "runs:run",
         "Show a service run as it was: the runs in it, their steps, nodes and attempts, seats of panels, and every call.",
     ),
+    "health": (
+        "health:health",
+        "Show how tenants fare, from 0 to 100, with trend and reasons.",
+    ),
     "why": (
         "budgets.why:why",
         "Say why calls were blocked: which budget, what was spent and held at that moment, and the command that mends it.",
@@ -52,6 +56,18 @@ COMMANDS: Final = {
         "Fill the sums that reports are made of from the calls, day by day, the newest day first.",
     ),
     "export": ("data.export:export", "Write calls, or sums of them, to a CSV or Parquet file."),
+    "allocate": (
+        "imports.allocate:allocate_command",
+        "Allocate a month's invoice to organizations, to the last digit.",
+    ),
+    "meter": (
+        "imports.meter:meter",
+        "Measure databases and folders, and record what their storage has cost since the last time, in gigabyte-months.",
+    ),
+    "import": (
+        "imports.command:app",
+        "What others saw: access logs, and calls through LiteLLM.",
+    ),
     "archive": (
         "data.archive:archive",
         "Write old months of calls to Parquet files, one a month: token_usage_logs_2026_07.parquet.",
@@ -87,6 +103,7 @@ COMMANDS: Final = {
         "Show how far limits of a minute were used, by whom, and in how many minutes a call did not fit.",
     ),
     "members": ("members:app", "Members of organizations: who sees what of it, and who may change that."),
+    "abuse": ("abuse:app", "Abuse: what looks like it, acting on it, and marking false alarms."),
     "alerts": ("budgets.alerts:app", "Alerts: thresholds of budgets that were crossed."),
     "reports": (
         "reports.command:app",

@@ -50,7 +50,7 @@ def dashboard(
     with opened(settings) as store:
         database_time(store)  # what is wrong with the database is said here, and not by every page
         link = OperatorLink() if is_loopback(host) else None
-        app = create_app(store, web=web, operator=link)
+        app = create_app(store, settings=settings, web=web, operator=link)
         listening = listen(host, port)
         where = address(listening, host)
         shown = f"{where}/open?token={link.token}" if link else f"{where}/"

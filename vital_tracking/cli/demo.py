@@ -49,8 +49,8 @@ def demo(
     A database that is configured is left alone: the demonstration's calls are made up.
 
     With --history, 60 days of three organizations are written into the configured database, by default the embedded one: calls
-    at true prices, runs, budgets and alerts, each call and run marked. Twice is once. Where there are calls of your own it
-    wants --yes. With --remove all of that goes, and nothing else.
+    at true prices, runs, budgets and alerts, events and other costs, each of them marked. Twice is once. Where there are calls of
+    your own it wants --yes. With --remove all of that goes, and nothing else.
 
     \b
     Examples:

@@ -44,12 +44,13 @@ def remove_history(*, yes: bool) -> None:
     """Take the history out, after asking."""
     with opened() as store:
         there = writing.found(store)
-        if not (there["calls"] or there["runs"] or there["budgets"]):
+        if not (there["calls"] or there["runs"] or there["budgets"] or there["platform_rows"]):
             say("There is no made-up history here.")
             return
         say(
-            f"{store.description} holds {counted(there['calls'], 'made-up call')}, {counted(there['runs'], 'run')} "
-            f"and {counted(there['budgets'], 'budget')} of the demonstration."
+            f"{store.description} holds {counted(there['calls'], 'made-up call')}, {counted(there['runs'], 'run')}, "
+            f"{there['platform_rows']:,} events, other costs and executions, and {counted(there['budgets'], 'budget')} of the "
+            "demonstration."
         )
         if not yes:
             typer.confirm("Remove them? Nothing else is touched", abort=True)
@@ -58,8 +59,8 @@ def remove_history(*, yes: bool) -> None:
             gone = writing.remove(store, lambda done: bar.update(task, completed=done))
         _refresh(store)
         say(
-            f"removed: {counted(gone['calls'], 'call')}, {counted(gone['runs'], 'run')} and "
-            f"{counted(gone['budgets'], 'budget')}, and what they came to in every sum"
+            f"removed: {counted(gone['calls'], 'call')}, {counted(gone['runs'], 'run')}, {gone['platform_rows']:,} events, other "
+            f"costs and executions, and {counted(gone['budgets'], 'budget')}, and what they came to in every sum"
         )
 
 

@@ -1,4 +1,4 @@
-"""`vital-tracking invoice`: what an organization used in a month, by service and model, adding up to the cent."""
+"""`vital-tracking invoice`: what an organization used in a month, by service and model, and what else it cost, to the cent."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vital_tracking.cli.render.options import zone
 from vital_tracking.cli.render.session import Csv, Json, one_organization, opened
 from vital_tracking.cli.render.times import days_text, month
 from vital_tracking.errors import StoreRejected, VitalError
+from vital_tracking.queries.csv import plain
 from vital_tracking.queries.invoice import Invoice, InvoiceLine, invoice
 from vital_tracking.queries.words import counted, usd
 
@@ -23,6 +24,7 @@ _UTC: Final = "UTC"
 _CSV: Final = (
     *("organization", "since", "until", "timezone", "line", "service", "provider", "model", "calls", "unpriced_calls"),
     *("estimated_calls", "prompt_tokens", "completion_tokens", "cost", "amount"),
+    *("cost_type", "resource", "unit", "quantity", "costs", "unpriced_costs"),
 )
 
 
@@ -33,7 +35,7 @@ def invoice_command(
     json_: Json = False,
     csv_: Csv = False,
 ) -> None:
-    """Show what an organization used in a month: every service and model, fees apart, and what has no price.
+    """Show what an organization used in a month: every service and model, fees and other costs apart, and what has no price.
 
     The table is in cents, and adds up: the total is rounded to the cent, each line is cut off, and the cents that are then
     missing go to the lines that lost most. What a line cost exactly stands beside it; JSON and CSV hold both.
@@ -85,6 +87,12 @@ def _show(bill: Invoice) -> None:
                 "To price them: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
             )
         )
+    if bill.unpriced_costs:
+        say(
+            f"Not in it: {counted(bill.unpriced_costs, 'other cost')} without a known price. How to price them: docs/platform.md"
+        )
+    if bill.other_cost:
+        say(f"Calls to models {usd(bill.model_cost)}, other costs {usd(bill.other_cost)}.")
     if bill.estimated_calls:
         say(f"In it by estimated tokens, since nobody reported any: {counted(bill.estimated_calls, 'call')}.")
     say(f"Exactly {usd(bill.cost)}; in cents by largest remainders, so that the lines add up to the total.")
@@ -94,19 +102,15 @@ def _lines(bill: Invoice) -> Iterator[InvoiceLine | tuple[str, Decimal, Decimal]
     """The lines, after those of each service what they come to together, and the total."""
     subtotals = bill.subtotals()
     for service in subtotals:
-        lines = [line for line in bill.lines if line.service == service]
+        lines = [line for line in bill.lines if line.group == service]
         yield from lines
         if len(subtotals) > 1 and len(lines) > 1:
             yield f"all of {service or '(no service)'}", *subtotals[service]
     yield "total", bill.cost, bill.amount
 
 
-def _cell(of_line: str) -> Any:
-    return lambda line: "" if isinstance(line, tuple) else str(getattr(line, of_line) or "-")
-
-
 def _count(line: InvoiceLine | tuple[str, Decimal, Decimal], *names: str) -> str:
-    if isinstance(line, tuple) or line.kind == "fees":
+    if isinstance(line, tuple) or line.kind != "tokens":
         return ""
     return f"{sum(getattr(line, name) for name in names):,}"
 
@@ -114,23 +118,38 @@ def _count(line: InvoiceLine | tuple[str, Decimal, Decimal], *names: str) -> str
 def _model(line: InvoiceLine | tuple[str, Decimal, Decimal]) -> str:
     if isinstance(line, tuple):
         return ""
+    if line.kind == "other":
+        return _used(line)
     model = line.model or "(no model)"
     if line.kind == "fees":
         return f"{model}: fees"
     return f"{model}: unpriced" if line.calls and line.unpriced_calls == line.calls else model
 
 
+def _used(line: InvoiceLine) -> str:
+    """What is no call: for what, of what, and how much."""
+    what = " / ".join(part for part in (line.service, line.resource) if part)
+    much = f"{plain(line.quantity)} {line.unit or ''}".strip() if line.quantity is not None else ""
+    said = ": ".join(part for part in (what, much) if part) or "-"
+    return f"{said}: unpriced" if line.unpriced_costs == line.costs else said
+
+
+def _unpriced(line: InvoiceLine | tuple[str, Decimal, Decimal]) -> str:
+    if not isinstance(line, tuple) and line.kind == "other":
+        return f"{line.unpriced_costs:,}" if line.unpriced_costs else ""
+    return "" if _count(line, "unpriced_calls") == "0" else _count(line, "unpriced_calls")
+
+
+def _provider(line: InvoiceLine | tuple[str, Decimal, Decimal]) -> str:
+    return "" if isinstance(line, tuple) else str(line.cost_type or line.provider or "-")
+
+
 _COLUMNS: Final = (
-    Column("service", False, lambda line: line[0] if isinstance(line, tuple) else line.service or "(no service)"),
-    Column("provider", False, _cell("provider"), 4),
+    Column("service", False, lambda line: line[0] if isinstance(line, tuple) else line.group or "(no service)"),
+    Column("provider", False, _provider, 4),
     Column("model", False, _model),
     Column("calls", True, lambda line: _count(line, "calls"), 2),
-    Column(
-        "unpriced",
-        True,
-        lambda line: "" if _count(line, "unpriced_calls") == "0" else _count(line, "unpriced_calls"),
-        1,
-    ),
+    Column("unpriced", True, _unpriced, 1),
     Column("tokens", True, lambda line: _count(line, "prompt_tokens", "completion_tokens"), 3),
     Column("exactly", True, lambda line: usd(line[1] if isinstance(line, tuple) else line.cost), 5),
     Column("USD", True, lambda line: f"{line[2] if isinstance(line, tuple) else line.amount:,.2f}"),
@@ -145,4 +164,5 @@ def _rows(bill: Invoice) -> Iterator[dict[str, Any]]:
         yield {**head, "line": line.kind, **facts}
     counts = {"calls": bill.calls, "unpriced_calls": bill.unpriced_calls, "estimated_calls": bill.estimated_calls}
     tokens = {name: sum(getattr(line, name) for line in bill.lines) for name in ("prompt_tokens", "completion_tokens")}
-    yield {**head, "line": "total", **counts, **tokens, "cost": bill.cost, "amount": bill.amount}
+    others = {name: sum(getattr(line, name) for line in bill.lines) for name in ("costs", "unpriced_costs")}
+    yield {**head, "line": "total", **counts, **tokens, **others, "cost": bill.cost, "amount": bill.amount}

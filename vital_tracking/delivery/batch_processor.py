@@ -30,6 +30,7 @@ _spread: Final = random.Random().uniform  # noqa: S311
 _FIRST_DELAY_S: Final = 0.25
 _LONGEST_DELAY_S: Final = 30.0
 _WAITED_FOR_S: Final = 0.5
+_AFTER_FAULT_S: Final = 0.5  # until what a fault of ours has interrupted is tried again
 _LAST_WORDS_S: Final = 0.5
 
 
@@ -234,10 +235,11 @@ class BatchProcessor(Generic[Item, Encoded]):
         try:
             if self._further_sources():
                 wake.put(None)  # they need not wait for an interval
+            pause = self._interval_s
             while self._goes_on():
                 with suppress(Empty):
-                    wake.get(timeout=self._interval_s)
-                self._turn()
+                    wake.get(timeout=pause)
+                pause = self._interval_s if self._turn() else min(self._interval_s, _AFTER_FAULT_S)
             if self._closing:
                 self._turn()
         finally:
@@ -256,13 +258,16 @@ class BatchProcessor(Generic[Item, Encoded]):
                 return False
             return True
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """Deliver what waits; False where a fault of ours came between."""
         try:
             self._work_through()
         except Exception as error:  # noqa: BLE001 - the next turn does again what this one was doing
             if not self._faulty:
                 self._faulty = True
                 logger.warning("The writer met a fault of its own (%s) and goes on.", type(error).__name__)
+            return False
+        return True
 
     def _work_inline(self, timeout: float | None) -> None:
         self._deadline = None if timeout is None else time.monotonic() + timeout

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.demo.cast import ORGANIZATIONS, Organization
+from vital_tracking.demo.platform import PlatformDay, platform_day
 from vital_tracking.demo.turns import Turn
 
 MARK: Final = "demo_history"
@@ -30,10 +31,11 @@ _MARKED: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\dZ)/(\d{1,3})")
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A day of the history: its runs and calls."""
+    """A day of the history: its runs and calls, and the rows of what is no call."""
 
     runs: list[RunRecord] = field(default_factory=list)
     calls: list[CallRecord] = field(default_factory=list)
+    platform: PlatformDay = field(default_factory=PlatformDay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class History:
         spike = (organization.id, back) == _SPIKE[:2]
         turns = round(usual * chance.lognormvariate(0, 0.12) * (_SPIKE[2] if spike else 1))
         stopped = blocked_by is not None and back in (2, 5)
+        runs: list[RunRecord] = []
         for _ in range(turns):
             hour = chance.choices(range(24), _HOURS)[0]
             at = midnight.replace(hour=hour, minute=chance.randrange(60), second=chance.randrange(60)).astimezone(UTC)
@@ -91,8 +94,14 @@ class History:
             )
             _play(turn, spike)
             if turn.at < self.until:
-                day.runs.extend(turn.runs)
+                runs.extend(turn.runs)
                 day.calls.extend(turn.calls)
+        day.runs.extend(runs)
+        beside = random.Random(f"{_SEED}/{organization.id}/{back}/platform")  # noqa: S311 - no secret
+        added = platform_day(beside, organization, midnight, runs, {MARK: self.mark}, self.until)
+        day.platform.events.extend(added.events)
+        day.platform.costs.extend(added.costs)
+        day.platform.executions.extend(added.executions)
 
 
 def _user(chance: random.Random, organization: Organization, spike: bool) -> str:

@@ -25,11 +25,14 @@ _OURS: Final = json.dumps([organization.id for organization in ORGANIZATIONS])
 
 @answer_type
 class DemoHistory(TypedDict):
-    """What there is of the history, and whether there are other calls; `mark` says how it was made."""
+    """What there is of the history, and whether there are other calls; `platform_rows` are events, other costs and executions,
+    `mark` says how it was made.
+    """
 
     calls: int
     runs: int
     budgets: int
+    platform_rows: int
     first: datetime | None
     last: datetime | None
     mark: str | None
@@ -42,6 +45,7 @@ class _Removed(TypedDict):
     calls: int
     runs: int
     budgets: int
+    platform_rows: int
 
 
 def found(store: Store) -> DemoHistory:
@@ -70,6 +74,13 @@ def write(store: Store, history: History, costs: Costs, progress: Callable[[int]
     for number, day in enumerate(history.each_day(blocking), 1):
         for runs in _batches(day.runs):
             store.call("record_runs_v1", runs=orjson.dumps([run_row(run) for run in runs]).decode())
+        for function, argument, rows in (
+            ("record_events_v1", "events", day.platform.events),
+            ("record_costs_v1", "costs", day.platform.costs),
+            ("record_executions_v1", "executions", day.platform.executions),
+        ):
+            for some in _batches(rows):
+                store.call(function, **{argument: orjson.dumps(some).decode()})
         waiting += day.calls
         last = number == history.days
         while len(waiting) >= _A_BATCH or (last and waiting):
@@ -86,13 +97,14 @@ def remove(store: Store, progress: Callable[[int], None] = lambda _: None) -> _R
 
     Where it is stopped, run it again. Raises StoreError.
     """
-    calls = runs = budgets = 0
+    calls = runs = budgets = platform_rows = 0
     while True:
         answer = typed(_Removed, store.call("remove_demo_history_v1", organizations=_OURS))
         calls, runs, budgets = calls + answer["calls"], runs + answer["runs"], budgets + answer["budgets"]
+        platform_rows += answer["platform_rows"]
         progress(calls)
         if answer["done"]:
-            return {"done": True, "calls": calls, "runs": runs, "budgets": budgets}
+            return {"done": True, "calls": calls, "runs": runs, "budgets": budgets, "platform_rows": platform_rows}
 
 
 def _row(call: CallRecord, costs: Costs) -> str:

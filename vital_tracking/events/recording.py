@@ -5,26 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, TypeVar
 
 from uuid_utils import uuid7
 
 from vital_tracking.calls.json_codec import dumps
+from vital_tracking.core.addresses import address_hash
 from vital_tracking.core.context import Agent, CallContext
+from vital_tracking.core.event_properties import ALLOWED_PROPERTIES, kept_properties, without_query
 from vital_tracking.core.frames import current_frame, locate, resolve
+from vital_tracking.core.platform import CATEGORIES, COST_TYPES, Category, CostType
 from vital_tracking.core.sanitize import class_name, clean_metadata, clean_text, finite, instant, money, token_count
 from vital_tracking.core.sanitize import duration_ms as duration_ms_of
 from vital_tracking.delivery import Recorder
 from vital_tracking.delivery.platform_record import PlatformRecord
-from vital_tracking.events.addresses import address_hash
-from vital_tracking.events.properties import ALLOWED_PROPERTIES, kept_properties
 from vital_tracking.spool.log_record import RecordKind
-
-Category = Literal["user_behavior", "system_health", "business"]
-CATEGORIES: Final = get_args(Category)
-
-CostType = Literal["llm", "embedding", "storage", "bandwidth", "compute", "search", "tts", "stt", "other"]
-COST_TYPES: Final = get_args(CostType)
 
 _MOST: Final = Decimal(10) ** 15  # of a quantity or an amount: beyond that it is a mistake
 _MOST_DIGITS: Final = 30
@@ -90,7 +85,7 @@ class PlatformRecorder:
             row.columns |= {
                 "category": row.one_of("category", category, CATEGORIES) or "user_behavior",
                 "event_name": clean_text(event_name) or "unnamed",
-                "source": clean_text(source),
+                "source": without_query(clean_text(source)),
                 "ip_hash": address_hash(ip_address, self._hash_key),
                 "value": row.number("value", value),
             }

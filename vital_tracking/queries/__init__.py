@@ -40,7 +40,7 @@ from vital_tracking.queries.check import Check
 from vital_tracking.queries.configuration import Configuration, Setting, configuration
 from vital_tracking.queries.exactness import Exactness, InexactCalls, inexact_calls
 from vital_tracking.queries.explore import Explored, Period, explore
-from vital_tracking.queries.export import CallTotals, Export, call_totals
+from vital_tracking.queries.export import Export, RowTotals, row_totals
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.forecast import Forecast, cost_forecast
 from vital_tracking.queries.forget import UserTraces, forget_user, user_traces
@@ -90,7 +90,6 @@ __all__ = [
     "BudgetWindow",
     "Budgets",
     "CallCheck",
-    "CallTotals",
     "Check",
     "Configuration",
     "Duplicates",
@@ -115,6 +114,7 @@ __all__ = [
     "ReportedCost",
     "Repriced",
     "Retention",
+    "RowTotals",
     "RunAround",
     "RunFacts",
     "RunNode",
@@ -135,7 +135,6 @@ __all__ = [
     "all_budgets",
     "anomalies",
     "audit_budgets",
-    "call_totals",
     "change_member",
     "check_call",
     "check_prices",
@@ -163,6 +162,7 @@ __all__ = [
     "reports",
     "reprice",
     "retention_plan",
+    "row_totals",
     "run_place",
     "run_tree",
     "service_runs",

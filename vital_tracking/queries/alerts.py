@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -28,6 +28,8 @@ class Alert(TypedDict):
     """A threshold that was crossed: `threshold` is the share of the limit, `spent` what was spent at that moment.
 
     `held` is what was set aside for other calls where one did not fit (`threshold` 0), None of other alerts.
+    One with a `pattern` is about what looks like abuse, and has no budget: then `spent` is what was counted, `limit_amount` what
+    it had to come to.
     `superseded` alerts came with a higher threshold of the same window, and nobody is sent them.
     """
 
@@ -49,6 +51,8 @@ class Alert(TypedDict):
     held: Amount | None
     superseded: bool
     delivered_at: datetime | None
+    pattern: NotRequired[str | None]
+    severity: NotRequired[str | None]
 
 
 ALERT_COLUMNS: Final = tuple(Alert.__annotations__)
@@ -105,7 +109,7 @@ def recent_alerts(
 
 def budget_alert(row: Alert) -> BudgetAlert:
     """An alert as callbacks get it, with its message."""
-    known: dict[str, Any] = {**row, "limit": row["limit_amount"]}
+    known: dict[str, Any] = {"pattern": None, "severity": None, **row, "limit": row["limit_amount"]}
     return BudgetAlert(**{field.name: known[field.name] for field in fields(BudgetAlert)})
 
 

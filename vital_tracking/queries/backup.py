@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from vital_tracking.errors import SettingsError
-from vital_tracking.queries.export import call_totals
+from vital_tracking.queries.export import row_totals
 from vital_tracking.queries.maintenance import refresh_views
 from vital_tracking.queries.parquet import part_of
 from vital_tracking.settings import Settings
@@ -46,8 +46,8 @@ def restore(settings: Settings, path: Path) -> Restored:
     with contextlib.closing(_direct(settings)) as store:
         backup.restore(store, path)
         refresh_views(store)
-        totals = call_totals(store)
-        return Restored(database=store.description, calls=totals["calls"], total_cost=totals["total_cost"])
+        totals = row_totals(store)
+        return Restored(database=store.description, calls=totals["calls"], total_cost=totals["amount"])
 
 
 _OF_SUPABASE: Final = SettingsError(

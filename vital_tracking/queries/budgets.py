@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -26,7 +26,10 @@ MOST_WINDOWS: Final = 10_000
 
 @answer_type
 class BudgetLimit(TypedDict):
-    """A budget. A limit is None where there is none; `organization_id` None counts the calls of all organizations."""
+    """A budget. A limit is None where there is none; `organization_id` None counts the calls of all organizations.
+
+    `until` is when it ends by itself; None: never.
+    """
 
     id: int
     organization_id: str | None
@@ -45,6 +48,7 @@ class BudgetLimit(TypedDict):
     enforce: bool
     strict: bool
     when_unavailable: str
+    until: NotRequired[FiniteTime]
     counting_since: datetime | None
     created_at: datetime
     updated_at: datetime
@@ -199,8 +203,11 @@ def _fits(room: Decimal, need: Decimal | None) -> bool:
 
 
 def find_budget(budgets: Iterable[BudgetLimit], key: Mapping[str, object]) -> BudgetLimit | None:
-    """The budget of a key, `BUDGET_KEY` by name, where there is one."""
-    return next((row for row in budgets if all(row.get(name) == key[name] for name in BUDGET_KEY)), None)
+    """The budget of a key, `BUDGET_KEY` by name, where there is one; those that end by themselves stand beside it."""
+    return next(
+        (row for row in budgets if all(row.get(name) == key[name] for name in BUDGET_KEY) and not row.get("until")),
+        None,
+    )
 
 
 def budget_of(store: Store, number: int) -> BudgetLimit | None:

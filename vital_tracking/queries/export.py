@@ -1,4 +1,4 @@
-"""Rows in full, streamed: calls, runs, sums, alerts and the audit, in the memory of a few thousand rows."""
+"""Rows in full, streamed: calls, runs, events, costs, sums, alerts and the audit, in the memory of a few thousand rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vital_tracking.queries.csv import write_csv
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.parquet import ParquetWriter, part_of
 from vital_tracking.stores import Store
-from vital_tracking.stores.relations import CALLS, RELATIONS, Relation, Values
+from vital_tracking.stores.relations import CALLS, MONTHLY, RELATIONS, Relation, Values
 
 EXPORTS: Final = tuple(RELATIONS)
 """What can be exported, by name."""
@@ -32,28 +32,40 @@ class Format(StrEnum):
 
 
 @answer_type
-class CallTotals(TypedDict):
-    """How many rows and calls there are, what they cost in US dollars, and by amount the digits before and behind the point."""
+class RowTotals(TypedDict):
+    """What rows come to: how many they are and how many calls, the sum of their `amount` (US dollars, but of events any value).
+
+    `ids` is the sum of what the last twelve hexadecimal digits of their ids say; `digits` are those of each column of amounts,
+    before and behind the point.
+    """
 
     rows: int
     calls: int
-    total_cost: Decimal
-    unpriced_calls: int
+    amount: Decimal
+    ids: Decimal
     digits: dict[str, Sequence[int]]
 
 
-def call_totals(
+def row_totals(
     store: Store,
+    relation: Relation = CALLS,
     *,
     since: datetime | None = None,
     until: datetime | None = None,
     organization: str | None = None,
     user: str | None = None,
-) -> CallTotals:
-    """What the calls from one instant to another come to. Raises StoreError."""
+) -> RowTotals:
+    """What the rows of one of MONTHLY from one instant to another come to. Raises StoreError."""
     return typed(
-        CallTotals,
-        store.call("call_totals_v1", since=since, until=until, organization=organization, user_id=user),
+        RowTotals,
+        store.call(
+            "row_totals_v1",
+            table_name=relation.name,
+            since=since,
+            until=until,
+            organization=organization,
+            user_id=user,
+        ),
     )
 
 
@@ -75,13 +87,18 @@ class Export:
         beyond = set(self.filters.beyond_equals)
         return [name for name in self.filters.given if name in beyond or _COLUMNS[name] not in self.relation.columns]
 
-    def totals(self, store: Store) -> CallTotals | None:
-        """What the rows come to, which is known of calls alone; with other filters than these, of more of them."""
-        if self.relation is not CALLS:
+    def totals(self, store: Store) -> RowTotals | None:
+        """What the rows come to, which is known of MONTHLY alone; with other filters than these, of more of them."""
+        if self.relation not in MONTHLY.values():
             return None
         asked = self.filters
-        return call_totals(
-            store, since=asked.since, until=asked.until, organization=asked.organization, user=asked.user
+        return row_totals(
+            store,
+            self.relation,
+            since=asked.since,
+            until=asked.until,
+            organization=asked.organization,
+            user=asked.user,
         )
 
     @property
@@ -104,7 +121,7 @@ def write_parquet(
     batches: Iterable[list[Values]],
     digits: Mapping[str, Sequence[int]] | None = None,
 ) -> int:
-    """Write batches of rows as Parquet; how many rows. `digits` are those of CallTotals, for amounts with more than usual.
+    """Write batches of rows as Parquet; how many rows. `digits` are those of RowTotals, for amounts with more than usual.
 
     A file has its name once all is written. Raises OSError, and MissingExtra without the extra `parquet`.
     """

@@ -15,12 +15,12 @@ from vital_tracking.queries.maintenance import refresh_views
 from vital_tracking.stores import Store
 
 _A_BATCH: Final = 500  # recording waits while a batch is forgotten: a few tenths of a second
-_TRACES: Final = ("rows", "runs", "windows", "memberships", "days")
+_TRACES: Final = ("rows", "runs", "events", "costs", "executions", "windows", "memberships", "days")
 
 
 @answer_type
 class UserTraces(TypedDict):
-    """What there is of a user: calls, their cost in US dollars, service runs, windows of budgets, memberships, days with sums."""
+    """What there is of a user: calls, their cost in US dollars, runs, events, other costs, windows of budgets, days with sums."""
 
     rows: int
     calls: int
@@ -29,6 +29,9 @@ class UserTraces(TypedDict):
     first: datetime | None
     last: datetime | None
     runs: int
+    events: int
+    costs: int
+    executions: int
     windows: int
     memberships: int
     days: int

@@ -1,34 +1,41 @@
-"""A bill of what an organization used, by service and model, that adds up to the cent.
+"""A bill of what an organization used, by service and model, and of its other costs, that adds up to the cent.
 
 Exact amounts are US dollars as Decimal with all their digits. Amounts in cents are rounded by largest remainders: the total is
 rounded to the cent (half a cent up), every line is cut off to whole cents, and the cents that are then missing go one by one to
 the lines that lost most, the dearer first where they lost the same. So the lines add up to the total, and each is less than a
-cent from its exact amount.
+cent from its exact amount. A credit, which is below 0, is cut off downwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from typing import Final
 
 from typing_extensions import TypedDict
 
-from vital_tracking.core.cost import MONEY
+from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.bill import total
+from vital_tracking.queries.explore import Period
+from vital_tracking.queries.other_costs import explore_costs
 from vital_tracking.stores import Store
+
+OTHER: Final = "other costs"
+"""What the lines that are no calls to models stand under."""
 
 _CENT: Final = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvoiceLine:
-    """What one service paid for one model's tokens, or for its fees (`kind`: `tokens` or `fees`).
+    """What one service paid for one model's tokens, or for its fees (`kind`: `tokens` or `fees`); or, of kind `other`, what is no
+    call: so much (`quantity`) of a `unit` of a `resource`, in so many `costs`.
 
-    `cost` is exact, `amount` in cents as printed. Calls and tokens stand on the line for tokens. `unpriced_calls` have no known
-    price and are in no amount; `estimated_calls` are in it by estimated tokens.
+    `cost` is exact, `amount` in cents as printed. Calls and tokens stand on the line for tokens. `unpriced_calls` and
+    `unpriced_costs` have no known price and are in no amount; `estimated_calls` are in it by estimated tokens.
     """
 
     kind: str
@@ -42,29 +49,45 @@ class InvoiceLine:
     completion_tokens: int
     cost: Decimal
     amount: Decimal
+    cost_type: str | None = None
+    resource: str | None = None
+    unit: str | None = None
+    quantity: Decimal | None = None
+    costs: int = 0
+    unpriced_costs: int = 0
+
+    @property
+    def group(self) -> str | None:
+        """What it stands under: its service, or that it is no call."""
+        return OTHER if self.kind == "other" else self.service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invoice:
-    """A bill from `since` up to, and without, `until`. `cost` is exact; `amount`, in cents, is the sum of the lines' amounts."""
+    """A bill from `since` up to, and without, `until`. `cost` is exact, `model_cost` its part for calls, `other_cost` the rest;
+    `amount`, in cents, is the sum of the lines' amounts.
+    """
 
     organization: str
     since: datetime
     until: datetime
     timezone: str
     cost: Decimal
+    model_cost: Decimal
+    other_cost: Decimal
     amount: Decimal
     calls: int
     unpriced_calls: int
     estimated_calls: int
+    unpriced_costs: int
     lines: tuple[InvoiceLine, ...]
 
     def subtotals(self) -> dict[str | None, tuple[Decimal, Decimal]]:
-        """What each service cost exactly, and in cents, in the order of the lines."""
+        """What each service cost exactly, and in cents, in the order of the lines; other costs under OTHER."""
         found: dict[str | None, tuple[Decimal, Decimal]] = {}
         for line in self.lines:
-            cost, amount = found.get(line.service, (Decimal(0), Decimal(0)))
-            found[line.service] = MONEY.add(cost, line.cost), MONEY.add(amount, line.amount)
+            cost, amount = found.get(line.group, (Decimal(0), Decimal(0)))
+            found[line.group] = MONEY.add(cost, line.cost), MONEY.add(amount, line.amount)
         return found
 
 
@@ -92,31 +115,67 @@ def invoice(store: Store, organization: str, *, since: datetime, until: datetime
     Where calls are gone by age, only whole days of UTC can be billed: StoreRejected otherwise. Raises StoreError.
     """
     used = typed(list[_Used], store.call("invoice_v1", organization=organization, since=since, until=until))
-    parts: list[tuple[_Used, str, Decimal]] = []
+    lines: list[InvoiceLine] = []
     for row in used:
-        parts.append((row, "tokens", MONEY.add(row["input_cost"], row["output_cost"])))
+        lines.append(_line(row, "tokens", MONEY.add(row["input_cost"], row["output_cost"])))
         if row["fees"]:
-            parts.append((row, "fees", row["fees"]))
-    exact = Decimal(0)
-    for _, _, cost in parts:
-        exact = MONEY.add(exact, cost)
-    amounts = in_cents([cost for _, _, cost in parts])
+            lines.append(_line(row, "fees", row["fees"]))
+    model_cost = total(line.cost for line in lines)
+    lines += _other_lines(store, organization, Period(since, until))
+    exact = total(line.cost for line in lines)
+    amounts = in_cents([line.cost for line in lines])
     return Invoice(
         organization=organization,
         since=since,
         until=until,
         timezone=timezone,
         cost=exact,
+        model_cost=model_cost,
+        other_cost=MONEY.subtract(exact, model_cost),
         amount=sum(amounts, Decimal(0)).quantize(_CENT),
         calls=sum(row["calls"] for row in used),
         unpriced_calls=sum(row["unpriced_calls"] for row in used),
         estimated_calls=sum(row["estimated_calls"] for row in used),
-        lines=tuple(_line(row, kind, cost, amount) for (row, kind, cost), amount in zip(parts, amounts, strict=True)),
+        unpriced_costs=sum(line.unpriced_costs for line in lines),
+        lines=tuple(replace(line, amount=amount) for line, amount in zip(lines, amounts, strict=True)),
     )
 
 
+def _other_lines(store: Store, organization: str, period: Period) -> list[InvoiceLine]:
+    """What is no call, by what it is of: the dearest first."""
+    found = explore_costs(
+        store,
+        period,
+        by=("cost_type", "service", "resource", "unit"),
+        filters={"organization": [organization]},
+        rows=100_000,
+    )
+    return [
+        InvoiceLine(
+            kind="other",
+            service=row["service"],
+            provider=None,
+            model=None,
+            calls=0,
+            unpriced_calls=0,
+            estimated_calls=0,
+            prompt_tokens=0,
+            completion_tokens=0,
+            cost=row["cost_usd"] or ZERO,
+            amount=ZERO,
+            cost_type=row["cost_type"],
+            resource=row["resource"],
+            unit=row["unit"],
+            quantity=row["quantity"],
+            costs=row["costs"],
+            unpriced_costs=row["unpriced_costs"],
+        )
+        for row in found.rows
+    ]
+
+
 def in_cents(costs: Sequence[Decimal]) -> list[Decimal]:
-    """Amounts in cents that add up to the rounded sum of these costs, none of them below 0, by largest remainders."""
+    """Amounts in cents that add up to the rounded sum of these costs by largest remainders."""
     exact = Decimal(0)
     for cost in costs:
         exact = MONEY.add(exact, cost)
@@ -128,7 +187,7 @@ def in_cents(costs: Sequence[Decimal]) -> list[Decimal]:
     return whole
 
 
-def _line(row: _Used, kind: str, cost: Decimal, amount: Decimal) -> InvoiceLine:
+def _line(row: _Used, kind: str, cost: Decimal) -> InvoiceLine:
     counts = kind == "tokens"
     return InvoiceLine(
         kind=kind,
@@ -141,5 +200,5 @@ def _line(row: _Used, kind: str, cost: Decimal, amount: Decimal) -> InvoiceLine:
         prompt_tokens=row["prompt_tokens"] if counts else 0,
         completion_tokens=row["completion_tokens"] if counts else 0,
         cost=cost,
-        amount=amount,
+        amount=ZERO,
     )

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from typing_extensions import TypedDict
 
+from vital_tracking.core.cost import MONEY
 from vital_tracking.queries.answers import Amount
+from vital_tracking.queries.bill import BillMonth, bill_month, other_by, other_parts, total
 from vital_tracking.queries.explore import Period, explore
 from vital_tracking.queries.forecast import Forecast, cost_forecast
 from vital_tracking.stores import Store
@@ -36,21 +38,23 @@ class MonthPart(TypedDict):
 
 
 class PastMonth(TypedDict):
-    """What a calendar month cost, named by its first day; the last one is that which runs."""
+    """What a calendar month's calls cost, and what everything else; named by its first day, the last is that which runs."""
 
     month: date
     calls: int
     cost: Amount
+    other_cost: Amount
 
 
 class Month(TypedDict):
-    """The forecast of the calendar month, and what stands beside it.
+    """The forecast of the calendar month, and what stands beside it: `bill` has other costs in it, and apart.
 
     `projected_monthly_cost` is the daily average of the period that was asked for, times 30. `last_week` and `week_before` are
-    the seven whole days before today and those before them.
+    the seven whole days before today and those before them; all three are of calls and other costs together.
     """
 
     forecast: Forecast
+    bill: BillMonth
     projected_monthly_cost: Amount
     last_week: Amount
     week_before: Amount
@@ -84,12 +88,18 @@ def month(store: Store, period: Period, *, organization: str | None = None) -> M
             costs(first, today, by), costs(today - timedelta(days=_HABIT_DAYS - 1), today, by), ahead["projected"]
         )
 
-    def week(ends: date) -> Decimal:
-        return costs(ends - timedelta(days=6), ends, None).get(None, Decimal(0))
+    def others(of: Period) -> Decimal:
+        return total(part["cost"] for part in other_parts(store, of, filters).values())
 
-    chosen = explore(store, period, filters=filters, measures=("total_cost",)).total["total_cost"]
+    def week(ends: date) -> Decimal:
+        of_calls = costs(ends - timedelta(days=6), ends, None).get(None, Decimal(0))
+        return MONEY.add(of_calls, others(Period.of_days(ends - timedelta(days=6), ends, timezone=zone)))
+
+    of_calls = explore(store, period, filters=filters, measures=("total_cost",)).total["total_cost"]
+    chosen = MONEY.add(of_calls, others(period))
     return Month(
         forecast=ahead,
+        bill=bill_month(store, ahead, organization=organization),
         projected_monthly_cost=(chosen / len(period.days) * _DAYS_OF_A_MONTH).quantize(_MICRO),
         last_week=week(today - timedelta(days=1)),
         week_before=week(today - timedelta(days=8)),
@@ -101,8 +111,8 @@ def month(store: Store, period: Period, *, organization: str | None = None) -> M
 
 def divided(spent: Mapping[Any, Decimal], habit: Mapping[Any, Decimal], projected: Decimal) -> list[MonthPart]:
     """What is spent by name and what each comes to, the dearest first; what is to come is divided as the habit was."""
-    total = sum(spent.values(), Decimal(0))
-    to_come = max(projected - total, Decimal(0))
+    so_far = sum(spent.values(), Decimal(0))
+    to_come = max(projected - so_far, Decimal(0))
     weights = habit if sum(habit.values(), Decimal(0)) else spent
     whole = sum(weights.values(), Decimal(0))
     names = sorted({*spent, *weights}, key=lambda name: (-weights.get(name, Decimal(0)), name is None, str(name)))
@@ -129,11 +139,15 @@ def _months(store: Store, first: date, today: date, zone: str, filters: Mapping[
     since = first
     for _ in range(_MONTHS - 1):
         since = (since - timedelta(days=1)).replace(day=1)
-    found = explore(
-        store,
-        Period.of_days(since, today, timezone=zone),
-        by=("month",),
-        filters=filters,
-        measures=("calls", "total_cost"),
-    )
-    return [PastMonth(month=row["month"], calls=row["calls"], cost=row["total_cost"]) for row in found.rows]
+    period = Period.of_days(since, today, timezone=zone)
+    found = explore(store, period, by=("month",), filters=filters, measures=("calls", "total_cost"))
+    calls, others = {row["month"]: row for row in found.rows}, other_by(store, period, "month", filters)
+    return [
+        PastMonth(
+            month=one,
+            calls=calls[one]["calls"] if one in calls else 0,
+            cost=calls[one]["total_cost"] if one in calls else Decimal(0),
+            other_cost=others.get(one, Decimal(0)),
+        )
+        for one in sorted({*calls, *others})
+    ]

@@ -128,26 +128,28 @@ class ParquetWriter:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a file holds."""
+    """What a month or a file holds: its rows, the sum of their amounts, and that of what their ids' last twelve digits say."""
 
     rows: int
-    total_cost: Decimal
+    amount: Decimal
+    ids: Decimal
 
 
-def read_back(path: Path) -> Contents:
-    """What a file of calls holds, from reading all of it, a row group at a time."""
+def read_back(path: Path, amount: str = "total_cost") -> Contents:
+    """What a file of rows holds, whose amounts are in that column, from reading all of it, a row group at a time."""
     arrow, parquet = _pyarrow(), _pyarrow("pyarrow.parquet")
-    rows, cost = 0, Decimal(0)
+    rows, ids, total = 0, 0, Decimal(0)
     try:
         with parquet.ParquetFile(path) as file:
             for number in range(file.num_row_groups):
-                group = file.read_row_group(number)
+                group = file.read_row_group(number)  # all of it: a column that cannot be read is no archive
                 rows += group.num_rows
-                for value in group.column("total_cost").drop_null().to_pylist():
-                    cost = _EXACT.add(cost, Decimal(value))
+                ids += sum(int(text[-12:], 16) for text in group.column("id").to_pylist())
+                for value in group.column(amount).drop_null().to_pylist():
+                    total = _EXACT.add(total, Decimal(value))
     except (arrow.ArrowException, OSError, KeyError) as error:
-        raise VitalError(f"{path} cannot be read as a file of calls ({type(error).__name__}).") from None
-    return Contents(rows, cost)
+        raise VitalError(f"{path} cannot be read as a file of such rows ({type(error).__name__}).") from None
+    return Contents(rows, total, Decimal(ids))
 
 
 def _list(text: str | None) -> list[str] | None:

@@ -17,7 +17,7 @@ from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord
 from vital_tracking.errors import VitalError
 from vital_tracking.queries.answers import typed
-from vital_tracking.queries.export import call_totals
+from vital_tracking.queries.export import row_totals
 from vital_tracking.queries.prices import BATCH, CallToPrice, model_prices, price_book, record_of_row
 from vital_tracking.stores import Store
 
@@ -110,7 +110,7 @@ def check_prices(
     in_use, ahead = price_book(store), price_book(store)
     changes: dict[object, PriceChange] = {}
     reported: dict[object, ReportedCost] = {}
-    total = call_totals(store, since=since)["rows"]
+    total = row_totals(store, since=since)["rows"]
     seen = compared = left_out = 0
     after: UUID | None = None
     while batch := _calls(store, since, after):

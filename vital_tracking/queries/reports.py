@@ -13,8 +13,11 @@ from typing import Any, Final, Literal
 
 from typing_extensions import TypedDict
 
+from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.errors import StoreDenied, StoreRejected
 from vital_tracking.queries.answers import Amount
+from vital_tracking.queries.bill import BillMonth, OtherPart, bill_month, other_by, other_parts
+from vital_tracking.queries.bill import total as sum_of
 from vital_tracking.queries.explore import Explored, Filters, Period, each_day, explore
 from vital_tracking.queries.forecast import Forecast, cost_forecast, has_history
 from vital_tracking.queries.names import names_of
@@ -32,19 +35,25 @@ _ENDPOINTS: Final = 20
 
 
 class GroupUsage(TypedDict):
-    """What calls of one kind or service come to."""
+    """What one kind or service comes to. Of kinds that are no calls to models `calls` counts what is billed by the call."""
 
     calls: int
     cost: Amount
     avg_latency_ms: float | None
-    unique_users: int
+    unique_users: int | None
 
 
 class Overview(TypedDict):
-    """Totals, by kind and by service. `unpriced_calls` are in no cost, `estimated_calls` have tokens that nobody reported."""
+    """Totals, by kind and by service. `unpriced_calls` are in no cost, `estimated_calls` have tokens that nobody reported.
+
+    `total_cost` is that of the calls (`model_cost`, to which `by_service_type` adds up) and of everything else (`other_cost`); to
+    it adds up `by_service`. Where filters are of calls alone, such as a model, there are no other costs.
+    """
 
     total_api_calls: int
     total_cost: Amount
+    model_cost: Amount
+    other_cost: Amount
     cost_per_call: Amount | None
     period_start: datetime
     period_end: datetime
@@ -53,6 +62,7 @@ class Overview(TypedDict):
     by_user_count: int
     unpriced_calls: int
     estimated_calls: int
+    unpriced_costs: int
     fresh_at: datetime
 
 
@@ -61,18 +71,22 @@ def overview(store: Store, period: Period, filters: Filters | None = None) -> Ov
     measures = ("calls", "unpriced_calls", "estimated_calls", "total_cost", "average_latency_ms", "active_users")
     kinds = explore(store, period, by=("kind",), filters=filters, measures=measures)
     services = explore(store, period, by=("service",), filters=filters, measures=measures)
-    total = services.total
+    total, others = services.total, other_parts(store, period, filters)
+    other_cost = sum_of(part["cost"] for part in others.values())
     return Overview(
         total_api_calls=total["calls"],
-        total_cost=total["total_cost"],
+        total_cost=MONEY.add(total["total_cost"], other_cost),
+        model_cost=total["total_cost"],
+        other_cost=other_cost,
         cost_per_call=cost_per_call(total),
         period_start=period.since,
         period_end=period.until,
-        by_service=_groups(kinds, "kind"),
+        by_service=_with_others(_groups(kinds, "kind"), others),
         by_service_type=_groups(services, "service"),
         by_user_count=total["active_users"],
         unpriced_calls=total["unpriced_calls"],
         estimated_calls=total["estimated_calls"],
+        unpriced_costs=sum(part["unpriced_costs"] for part in others.values()),
         fresh_at=services.fresh_at,
     )
 
@@ -82,6 +96,17 @@ def cost_per_call(sums: Mapping[str, Any]) -> Decimal | None:
     priced = sums["calls"] - sums["unpriced_calls"]
     cost: Decimal = sums["total_cost"]
     return cost / priced if priced else None
+
+
+def _with_others(groups: dict[str, GroupUsage], others: Mapping[str, OtherPart]) -> dict[str, GroupUsage]:
+    """Kinds of calls, and the other costs by theirs; what a provider bills beside its calls is of their kind."""
+    nothing = GroupUsage(calls=0, cost=ZERO, avg_latency_ms=None, unique_users=None)
+    found = dict(groups)
+    for kind, part in others.items():
+        group = found.get(kind, nothing)
+        calls = group["calls"] if kind in groups else part["calls"]
+        found[kind] = {**group, "calls": calls, "cost": MONEY.add(group["cost"], part["cost"])}
+    return found
 
 
 def _groups(found: Explored, dimension: str) -> dict[str, GroupUsage]:
@@ -237,7 +262,7 @@ def quotas(store: Store, *, organization: str | None = None) -> dict[str, QuotaU
 
 
 class ServiceUsage(TypedDict):
-    """What a kind of service's calls come to."""
+    """What a kind of service comes to. Of kinds that are no calls to models `total_calls` counts what is billed by the call."""
 
     service_name: str
     total_calls: int
@@ -245,38 +270,49 @@ class ServiceUsage(TypedDict):
     avg_latency_ms: float | None
     success_rate: float | None
     error_rate: float | None
-    unique_users: int
+    unique_users: int | None
 
 
 def by_service(store: Store, period: Period, filters: Filters | None = None) -> list[ServiceUsage]:
-    """What was called, by kind (`llm`, `embeddings`), the dearest first."""
+    """What was used, by kind (`llm`, `embeddings`, and those of other costs, such as `storage`), the dearest first."""
     measures = ("calls", "total_cost", "average_latency_ms", "success_rate", "active_users")
     found = explore(store, period, by=("kind",), filters=filters, measures=measures)
+    rates = {row["kind"]: row for row in found.rows}
+    kinds = _with_others(_groups(found, "kind"), other_parts(store, period, filters))
     return [
         ServiceUsage(
-            service_name=row["kind"],
-            total_calls=row["calls"],
-            total_cost=row["total_cost"],
-            avg_latency_ms=row["average_latency_ms"],
-            success_rate=row["success_rate"],
-            error_rate=_error_rate(row),
-            unique_users=row["active_users"],
+            service_name=kind,
+            total_calls=group["calls"],
+            total_cost=group["cost"],
+            avg_latency_ms=group["avg_latency_ms"],
+            success_rate=rates[kind]["success_rate"] if kind in rates else None,
+            error_rate=_error_rate(rates[kind]) if kind in rates else None,
+            unique_users=group["unique_users"],
         )
-        for row in found.rows
+        for kind, group in sorted(kinds.items(), key=lambda one: -one[1]["cost"])
     ]
 
 
 class Costs(TypedDict):
-    """What was spent, how it went, and where it leads. `forecast` is None where there is nothing to tell it from."""
+    """What was spent, how it went, and where it leads: `forecast` that of the calls, `bill` with other costs; None where there is
+    nothing to tell it from.
+
+    `total_cost` is `model_cost` and `other_cost`; what there is by provider, by service and by day adds up to it, with other
+    costs under their kinds.
+    """
 
     total_cost: Amount
+    model_cost: Amount
+    other_cost: Amount
     cost_breakdown: dict[str, Amount]
     cost_trends: list[dict[str, Any]]
     projected_monthly_cost: Amount
     cost_per_user: Amount | None
     cost_per_service: dict[str, Amount]
     forecast: Forecast | None
+    bill: BillMonth | None
     unpriced_calls: int
+    unpriced_costs: int
 
 
 def costs(store: Store, period: Period, filters: Filters | None = None) -> Costs:
@@ -284,18 +320,39 @@ def costs(store: Store, period: Period, filters: Filters | None = None) -> Costs
     measures = ("calls", "unpriced_calls", "total_cost", "active_users")
     services = explore(store, period, by=("service",), filters=filters, measures=measures)
     providers = explore(store, period, by=("provider",), filters=filters, measures=("calls", "total_cost"))
-    total: Decimal = services.total["total_cost"]
+    model_cost: Decimal = services.total["total_cost"]
+    others = other_parts(store, period, filters)
+    other_cost = sum_of(part["cost"] for part in others.values())
+    total = MONEY.add(model_cost, other_cost)
     users = services.total["active_users"]
+    of_days = other_by(store, period, "day", filters)
+    organization = (filters or {}).get("organization", (None,))[0]
+    ahead = month_end(store, period, filters)
     return Costs(
         total_cost=total,
-        cost_breakdown={row["provider"] or NONE: row["total_cost"] for row in providers.rows},
-        cost_trends=[{"date": row["day"], "cost": row["total_cost"]} for row in _days(store, period, filters)],
+        model_cost=model_cost,
+        other_cost=other_cost,
+        cost_breakdown=_all_costs({row["provider"] or NONE: row["total_cost"] for row in providers.rows}, others),
+        cost_trends=[
+            {"date": row["day"], "cost": MONEY.add(row["total_cost"], of_days.get(row["day"], ZERO))}
+            for row in _days(store, period, filters)
+        ],
         projected_monthly_cost=total / len(period.days) * _DAYS_OF_A_MONTH,
         cost_per_user=total / users if users else None,
-        cost_per_service={row["service"] or NONE: row["total_cost"] for row in services.rows},
-        forecast=month_end(store, period, filters),
+        cost_per_service=_all_costs({row["service"] or NONE: row["total_cost"] for row in services.rows}, others),
+        forecast=ahead,
+        bill=None if ahead is None else bill_month(store, ahead, organization=organization),
         unpriced_calls=services.total["unpriced_calls"],
+        unpriced_costs=sum(part["unpriced_costs"] for part in others.values()),
     )
+
+
+def _all_costs(costs: dict[str, Decimal], others: Mapping[str, OtherPart]) -> dict[str, Decimal]:
+    """Costs of calls by a name, and the other costs by their kinds."""
+    found = dict(costs)
+    for kind, part in others.items():
+        found[kind] = MONEY.add(found.get(kind, ZERO), part["cost"])
+    return found
 
 
 def month_end(store: Store, period: Period, filters: Filters | None = None) -> Forecast | None:

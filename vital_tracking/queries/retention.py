@@ -1,4 +1,4 @@
-"""How long rows are kept, which ones have expired, and deleting those; the months that have calls."""
+"""How long rows are kept, which ones have expired, and deleting those; the months that have rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing_extensions import TypedDict
 from vital_tracking.errors import StoreError, StoreRejected, VitalError
 from vital_tracking.queries.answers import FiniteTime, answer_type, typed
 from vital_tracking.stores import Store
+from vital_tracking.stores.relations import CALLS, MONTHLY, Relation
 
-_CALLS: Final = "token_usage_logs"
 _A_BATCH: Final = 20_000
 _NOT_YET: Final = "55000"
 _TOO_SHORT: Final = "23514"
@@ -23,7 +23,7 @@ _TOO_SHORT: Final = "23514"
 
 @answer_type
 class ExpiredMonth(TypedDict):
-    """A month of calls that has expired; `archived` where all of it is in a file."""
+    """A month that has expired; `archived` where all of it, as it is now, is in a file."""
 
     month: str
     rows: int
@@ -89,11 +89,11 @@ def expired_rows(plan: Retention) -> int:
     return sum(table["rows"] for table in plan["tables"])
 
 
-def expired_months(plan: Retention) -> list[ExpiredMonth]:
-    """The months of calls that have expired."""
-    return [
-        month for table in plan["tables"] if table["table_name"] == _CALLS for month in table["months"] if month["rows"]
-    ]
+def expired_months(plan: Retention) -> dict[str, list[ExpiredMonth]]:
+    """By what can be archived (one of MONTHLY), the months of it that have expired; none without any."""
+    of_tables = {table["table_name"]: table["months"] for table in plan["tables"]}
+    found = {what: [month for month in of_tables[relation.name] if month["rows"]] for what, relation in MONTHLY.items()}
+    return {what: expired for what, expired in found.items() if expired}
 
 
 @answer_type
@@ -152,16 +152,17 @@ class ArchiveFile(TypedDict):
     """The file that a month was written to, when, and what it held."""
 
     rows: int
-    total_cost: Decimal
+    amount: Decimal
+    ids: Decimal
     file: str
     at: datetime
 
 
 @answer_type
 class Month(TypedDict):
-    """A month with calls, such as 2026-07. `rows` is about right where it has a partition, exact elsewhere; `bytes` with indexes.
+    """A month with rows, such as 2026-07. `rows` is about right where it has a partition, exact elsewhere; `bytes` with indexes.
 
-    `gone`: the month was dropped before, and these calls came late.
+    `gone`: the month was dropped before, and these rows came late.
     """
 
     month: str
@@ -174,14 +175,18 @@ class Month(TypedDict):
 
 @answer_type
 class Months(TypedDict):
-    """The months with calls, the oldest first; from when on calls are kept (None: for ever); the bytes of all calls."""
+    """The months of a table with rows, the oldest first, and the bytes of all of them.
+
+    Months that ended by `archived_until` are archived unless told otherwise (None: none are), compared by the column `amount`.
+    """
 
     now: datetime
-    kept_from: FiniteTime
+    archived_until: FiniteTime
+    amount: str
     bytes: int
     months: list[Month]
 
 
-def months(store: Store) -> Months:
-    """The months that have calls. Raises StoreError."""
-    return typed(Months, store.call("months_v1"))
+def months(store: Store, relation: Relation = CALLS) -> Months:
+    """The months of one of MONTHLY that have rows. Raises StoreError."""
+    return typed(Months, store.call("months_v1", table_name=relation.name))

@@ -94,6 +94,45 @@ RUNS: Final = Relation(
     unique=True,
 )
 
+EVENTS: Final = Relation(
+    "platform_events",
+    _columns(
+        text="""
+            id occurred_at:time recorded_at:time organization_id user_id session_id category event_name source ip_hash
+            value:decimal properties:json
+        """
+    ),
+    time="occurred_at",
+    key=("id", "occurred_at"),
+    unique=True,
+)
+COSTS: Final = Relation(
+    "tenant_cost_events",
+    _columns(
+        text="""
+            id occurred_at:time recorded_at:time organization_id user_id cost_type service resource quantity:decimal unit
+            unit_price:decimal cost_usd:decimal price_version metadata:json priced:truth
+        """
+    ),
+    time="occurred_at",
+    key=("id", "occurred_at"),
+    unique=True,
+)
+EXECUTIONS: Final = Relation(
+    "agent_executions",
+    _columns(
+        text="""
+            id started_at:time recorded_at:time organization_id user_id agent_id agent_name workflow_id service_run_id
+            duration_ms:real success:truth error_type total_tokens:integer cost_usd:decimal rating:decimal
+            faithfulness:decimal answer_relevancy:decimal context_precision:decimal context_recall:decimal citations:integer
+            metadata:json
+        """
+    ),
+    time="started_at",
+    key=("id", "started_at"),
+    unique=True,
+)
+
 _MEASURES: Final = """
     calls:integer cached_calls:integer failed_calls:integer blocked_calls:integer unpriced_calls:integer estimated_calls:integer
     timed_calls:integer prompt_tokens:integer completion_tokens:integer total_tokens:integer cache_read_tokens:integer
@@ -148,6 +187,9 @@ RELATIONS: Final[Mapping[str, Relation]] = MappingProxyType(
     {
         "calls": CALLS,
         "runs": RUNS,
+        "events": EVENTS,
+        "costs": COSTS,
+        "executions": EXECUTIONS,
         "hourly": HOURLY,
         "daily-totals": DAILY_TOTALS,
         "daily": DAILY,
@@ -158,6 +200,11 @@ RELATIONS: Final[Mapping[str, Relation]] = MappingProxyType(
     }
 )
 """What can be exported, by its name on the command line."""
+
+MONTHLY: Final[Mapping[str, Relation]] = MappingProxyType(
+    {"calls": CALLS, "events": EVENTS, "costs": COSTS, "executions": EXECUTIONS}
+)
+"""What is kept by month and can be archived, by its name on the command line."""
 
 
 def time_text(text: str) -> str:

@@ -29,13 +29,13 @@ _LONG: Final = frozenset(
         "archive_month_v1",
         "audit_usage_v1",
         "backfill_usage_v1",
-        "call_totals_v1",
         "forget_user_v1",
         "maintain_partitions",
         "maintain_partitions_v1",
         "months_v1",
         "queue_backfill_v1",
         "refresh_analytics",
+        "row_totals_v1",
     }
 )
 """Functions that may go through all calls, for which they have up to 15 minutes of the database."""

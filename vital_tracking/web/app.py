@@ -40,7 +40,8 @@ def create_app(
     """The API and the pages as an application, to be served, or mounted: `app.mount("/usage", create_app())`.
 
     `store` is asked with each user's own rights; by default it is the one that the settings name. What is not given is read
-    from the environment (SettingsError). With `operator` whoever holds its link reads with the store's own rights.
+    from the environment (SettingsError). With `operator` whoever holds its link reads with the store's own rights, and has
+    reports sent to the channels of the settings.
     """
     return application(_parts(store, settings, web, operator), own_store=store is None)
 
@@ -113,7 +114,10 @@ def _parts(
     store: Store | None, settings: Settings | None, web: WebSettings | None, operator: OperatorLink | None
 ) -> Parts:
     web = web or WebSettings.from_env()
-    return Parts(store or open_store(settings or Settings.from_env()), web, operator)
+    if store is None:
+        settings = settings or Settings.from_env()
+        store = open_store(settings)
+    return Parts(store, web, operator, channels=() if settings is None else tuple(sorted(settings.channels)))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -26,6 +26,12 @@ METADATA: Final = "metadata."
 RUNS_BY: Final = tuple(name for name in RUN_FILTERS if name in FILTERED)
 """The parameters by which runs are filtered."""
 
+EVENTS_BY: Final = ("organization", "user", "session")
+"""Those by which events are filtered, beside their own."""
+
+COSTS_BY: Final = ("organization", "user", "service")
+"""Those by which other costs are filtered, beside their own."""
+
 DAYS: Final = 7
 MOST_DAYS: Final = 90
 _LONGEST: Final = 3660
@@ -188,12 +194,26 @@ def only_organization(asked: Asked) -> str | None:
     return None if values[0] == ANY else values[0]
 
 
+def _asked_of(what: Asked, things: str, names: Sequence[str]) -> Asked:
+    for name in what.filters:
+        if name not in names:
+            raise _wrong(name, f"is nothing that {things} are filtered by; they are by {', '.join(names)}", "")
+    return what
+
+
 def asked_of_runs(what: AskedParameters) -> Asked:
     """What the request asks of runs, which have fewer filters; RequestValidationError names one that they do not have."""
-    for name in what.filters:
-        if name not in RUNS_BY:
-            raise _wrong(name, f"is nothing that runs are filtered by; they are by {', '.join(RUNS_BY)}", "")
-    return what
+    return _asked_of(what, "runs", RUNS_BY)
+
+
+def asked_of_events(what: AskedParameters) -> Asked:
+    """What the request asks of events by what calls are filtered by, too; RequestValidationError names what they are not."""
+    return _asked_of(what, "events", EVENTS_BY)
+
+
+def asked_of_costs(what: AskedParameters) -> Asked:
+    """What the request asks of other costs by what calls are filtered by, too; RequestValidationError names what they are not."""
+    return _asked_of(what, "other costs", COSTS_BY)
 
 
 def asked_of_organization(what: AskedParameters) -> Asked:
@@ -204,12 +224,16 @@ def asked_of_organization(what: AskedParameters) -> Asked:
 
 OrganizationAsked = Annotated[Asked, Depends(asked_of_organization)]
 RunsAsked = Annotated[Asked, Depends(asked_of_runs)]
+EventFilters = Annotated[Asked, Depends(asked_of_events)]
+CostFilters = Annotated[Asked, Depends(asked_of_costs)]
 
 
 # What OpenAPI says of filters, which FastAPI cannot see: there is one for every dimension and for every key of the metadata.
 
 TAKES: Final[Mapping[Callable[..., Asked], Sequence[str]]] = {
     asked_of_runs: RUNS_BY,
+    asked_of_events: EVENTS_BY,
+    asked_of_costs: COSTS_BY,
     asked_of_organization: ("organization",),
     asked: (*FILTERED, f"{METADATA}KEY"),
 }
@@ -222,7 +246,7 @@ def described_filters(names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _described_filter(name: str, *, alone: bool) -> dict[str, Any]:
-    said = f"Only calls of this {DIMENSIONS.get(name, 'value of the key KEY of the metadata')}"
+    said = f"Only what is of this {DIMENSIONS.get(name, 'value of the key KEY of the metadata')}"
     several = "one of several where it is given several times, none where it is empty, `*` for any"
     return {
         "name": name,

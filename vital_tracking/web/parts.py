@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 from weakref import WeakSet, finalize
@@ -72,13 +72,17 @@ class Outgoing:
 
 @dataclass(eq=False)
 class Parts:
-    """The store, who may ask it how often, and how pages are drawn. `operator` is there where a link of the console counts."""
+    """The store, who may ask it how often, and how pages are drawn. `operator` is there where a link of the console counts.
+
+    `channels` are the names of those to which the operator may have reports sent.
+    """
 
     store: Store
     settings: WebSettings
     operator: OperatorLink | None = None
     clock: Callable[[], float] = time.time
     outgoing: Outgoing = field(default_factory=Outgoing)
+    channels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         _parts_of_this_process.add(self)

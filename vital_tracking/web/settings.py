@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from vital_tracking.environment import JWT_SECRET, PUBLISHABLE_KEYS, SUPABASE_URLS, first_of, read_environment
 from vital_tracking.errors import SettingsError
+from vital_tracking.settings import names_in, one_of
 
 _SHORTEST_SECRET: Final = 32
 
@@ -24,6 +25,8 @@ class WebSettings(BaseModel):
     `public_url` is where browsers find the pages, if a proxy does not tell. `redis_url` is where several processes count
     requests together; `user_requests` and `organization_requests` are a minute's, `burst_requests` more may come at once.
     `monitoring_token` opens the metrics. `answer_s` is how long the database may take for a page.
+    Of events that are sent here, `event_properties` are further properties that may be stored, `hash_key` keys the hashes of
+    addresses (None: none is kept), and `event_addresses` says whether that of the request is taken.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +44,14 @@ class WebSettings(BaseModel):
     organization_requests: int = 1000
     burst_requests: int = 20
     answer_s: float = 10.0
+    event_properties: frozenset[str] = frozenset()
+    event_addresses: bool = False
+    hash_key: SecretStr | None = None
+
+    @property
+    def hash_key_bytes(self) -> bytes | None:
+        """The key of hashes as they take it; None: no hash."""
+        return self.hash_key.get_secret_value().encode() if self.hash_key else None
 
     @property
     def knows_users(self) -> bool:
@@ -86,6 +97,9 @@ def _read(env: Mapping[str, str]) -> WebSettings:
         public_url=_url(env, "VITAL_PUBLIC_URL"),
         redis_url=SecretStr(env["REDIS_URL"].strip()) if env.get("REDIS_URL") else None,
         monitoring_token=_token(env, "VITAL_MONITORING_TOKEN"),
+        event_properties=names_in(env, "VITAL_EVENT_PROPERTIES"),
+        event_addresses=one_of(env, "VITAL_EVENT_ADDRESSES", "off", ("on", "off")) == "on",
+        hash_key=SecretStr(env["VITAL_HASH_KEY"]) if env.get("VITAL_HASH_KEY") else None,
     )
 
 

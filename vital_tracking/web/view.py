@@ -25,7 +25,7 @@ MEASURES = (
 _NO_DAYS: Final = ("hour", "weekday", "hour_of_day")
 """The times that pages are not about, but for the list of calls."""
 
-_DAYS_OF: Final[Mapping[str, Callable[[date], date]]] = {
+DAYS_OF: Final[Mapping[str, Callable[[date], date]]] = {
     "day": lambda day: day,
     "week": lambda day: day + timedelta(days=6),
     "month": lambda day: (day + timedelta(days=31)).replace(day=1) - timedelta(days=1),
@@ -97,8 +97,8 @@ class View:
             filters = {name: row[name] for name in dimensions if name in row and name not in TIMES}
             asked = self.asked.filtered(**{name: None if one is None else str(one) for name, one in filters.items()})
             for name in dimensions:
-                if name in _DAYS_OF and name in row:
-                    asked = asked.within(row[name], _DAYS_OF[name](row[name]))
+                if name in DAYS_OF and name in row:
+                    asked = asked.within(row[name], DAYS_OF[name](row[name]))
             own = {name: str(row[name]) for name in ("weekday", "hour_of_day") if name in dimensions and name in row}
             if "hour" in dimensions and "hour" in row:
                 local = row["hour"].astimezone(ZoneInfo(asked.period.timezone))

@@ -24,6 +24,8 @@ from pyarrow import parquet
 from tests.acceptance.cli.helpers import Several, fine, refused
 from tests.acceptance.helpers import environment
 from tests.sql.helpers import a_call, an_unpriced_call, call_id
+from tests.sql.platform_rows import a_cost as a_platform_cost
+from tests.sql.platform_rows import an_event, an_execution
 from tests.sql.test_retention import NOW
 from vital_tracking import Agent, VitalTracker
 from vital_tracking.errors import MissingExtra, VitalError
@@ -146,6 +148,8 @@ def test_every_relation_can_be_taken_out_in_both_formats(
         "record_runs_v1",
         runs=json.dumps([{"id": "r", "service_type": "workflow", "started_at": "2026-01-01T00:00:00Z"}]),
     )
+    for kind, row in {"events": an_event(), "costs": a_platform_cost(), "executions": an_execution()}.items():
+        store.call(f"record_{kind}_v1", **{kind: json.dumps([row])})
     store.call("set_budget_v1", budget='{"entity_type": "user", "monthly_limit": "0.1"}')
     store.call(
         "record_calls_v1",
@@ -327,15 +331,15 @@ def test_parquet_never_rounds(tmp_path_factory: pytest.TempPathFactory, amounts:
     texts = [None if amount is None else format(amount, "f") for amount in amounts]
     digits = [(len(text.partition(".")[0]), len(text.partition(".")[2].rstrip("0"))) for text in texts if text]
     wanted = {"total_cost": [max((a for a, _ in digits), default=1), max((b for _, b in digits), default=0)]}
-    relation = Relation("r", {"total_cost": ColumnKind.decimal}, time="total_cost", key=("total_cost",))
+    relation = Relation(
+        "r", {"id": ColumnKind.text, "total_cost": ColumnKind.decimal}, time="total_cost", key=("total_cost",)
+    )
     path = tmp_path_factory.mktemp("parquet") / "x.parquet"
     with ParquetWriter(path, relation, wanted) as writer:
-        writer.write([(text,) for text in texts])
+        writer.write([(call_id(number), text) for number, text in enumerate(texts)])
     found = parquet.read_table(path)["total_cost"].to_pylist()
     assert [None if value is None else Decimal(value) for value in found] == [text and Decimal(text) for text in texts]
-    assert (
-        read_back(path).total_cost == sum((Decimal(text) for text in texts if text), Decimal(0)) or len(str(found)) > 28
-    )
+    assert read_back(path).amount == sum((Decimal(text) for text in texts if text), Decimal(0)) or len(str(found)) > 28
 
 
 def test_an_amount_that_does_not_fit_is_refused_and_leaves_no_file(tmp_path: Path) -> None:

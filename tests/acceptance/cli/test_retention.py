@@ -16,6 +16,8 @@ from tests.acceptance.cli.helpers import Several, fine, refused
 from tests.acceptance.cli.test_export import duck
 from tests.integration.helpers import Rows
 from tests.sql.helpers import a_call, a_cost, an_unpriced_call
+from tests.sql.platform_rows import a_cost as a_platform_cost
+from tests.sql.platform_rows import an_event, an_execution
 from tests.sql.test_retention import at, month_ago, name
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import PostgresServer
@@ -99,10 +101,10 @@ def test_old_months_are_archived_read_back_and_dropped(
     left, counted, late_file = several(
         ["archive"], ["archive", OLDER, "--json"], ["archive", "--drop", "--yes", "--json"]
     )
-    assert f"{OLDER}  1 row came after the month was dropped: --drop" in fine(left)
+    assert f"{OLDER}  1 row of calls came after the month was dropped: --drop" in fine(left)
     assert "Nothing to archive" not in left.stdout
     said = json.loads(fine(counted))
-    assert (said["months"], said["late"]) == ([], [{"month": OLDER, "rows": 1}])
+    assert (said["months"], said["late"]) == ([], [{"of": "calls", "month": OLDER, "rows": 1}])
     assert [(row["rows"], Path(row["file"]).name) for row in json.loads(fine(late_file))["months"]] == [
         (1, f"token_usage_logs_{OLDER.replace('-', '_')}_2.parquet")
     ]
@@ -157,6 +159,63 @@ def test_an_archive_names_nobody_who_was_forgotten(several: Several, tmp_path: P
     )
     assert (count, named) == (5, 0)
     assert len(list((tmp_path / "archive").iterdir())) == 2
+
+
+def test_events_costs_and_executions_are_archived_as_calls_are(
+    several: Several, rows: Rows, tmp_path: Path, store: PostgresStore
+) -> None:
+    """If this failed, what a platform does and pays for would fill the database for years, or be in no file."""
+    store.call("ensure_partitions_v1", first_month=month_ago(6).date(), months=2)
+    moment = month_ago(6).isoformat()
+    store.call(
+        "record_events_v1",
+        events=json.dumps([an_event(n, occurred_at=moment, value="0.5", user_id="u-9") for n in (1, 2)]),
+    )
+    store.call("record_costs_v1", costs=json.dumps([a_platform_cost(3, occurred_at=moment)]))
+    store.call("record_executions_v1", executions=json.dumps([an_execution(4, started_at=moment)]))
+    before = rows(
+        "select sum(cost_usd) as cost, (select sum(events) from platform_events_5min) as events from tenant_costs_daily"
+    )
+    listed, unknown, done, gone, exported, traces, forgotten = several(
+        ["retention", "partitions", "--of", "costs"],
+        ["archive", "--of", "event"],
+        ["archive", "--of", "events", "--of", "all", "--drop", "--yes"],
+        ["archive", OLDER, "--of", "costs"],
+        ["retention", "show", "--json"],
+        ["forget-user", "u-9", "--dry-run", "--json"],
+        ["forget-user", "u-9", "--yes"],
+    )
+    found = json.loads(fine(traces))
+    assert (found["events"], found["days"]) == (0, 1)  # what is in a file is in the sums, too
+    fine(forgotten)
+    assert rows("select user_id from platform_events_daily_sessions where events <> 0") == [{"user_id": None}]
+    assert OLDER in fine(listed)
+    assert "events" in refused(unknown, code=2)
+    for text in (
+        f"{OLDER}  2 rows, value 1.0  ",
+        f"{OLDER}  1 row, $0.2300  ",
+        "3 files: ",
+        " with indexes -> ",
+        "dropped",
+    ):
+        assert text in fine(done), text
+    assert f"There are no costs of {OLDER}" in refused(gone)
+    keep = {row["table_name"]: row["keep"] for row in json.loads(fine(exported))["tables"]}
+    assert [keep[name] for name in ("platform_events", "tenant_cost_events", "agent_executions")] == [
+        "3 years",
+        "7 years",
+        "3 years",
+    ]
+    assert sorted(file.name for file in (tmp_path / "archive").iterdir()) == [
+        f"{name}_{OLDER.replace('-', '_')}.parquet"
+        for name in ("agent_executions", "platform_events", "tenant_cost_events")
+    ]
+    [[count, value]] = duck(f"select count(*), sum(value)::text from '{tmp_path}/archive/platform_events_*.parquet'")
+    assert (count, Decimal(value)) == (2, Decimal(1))
+    assert rows("select count(*) as n from platform_events") == [{"n": 0}]
+    assert before == rows(
+        "select sum(cost_usd) as cost, (select sum(events) from platform_events_5min) as events from tenant_costs_daily"
+    )
 
 
 @pytest.mark.usefixtures("calls")
@@ -219,7 +278,7 @@ def test_archiving_asks_before_it_takes_anything(several: Several, store: Postgr
         connection.execute("delete from vital_private.archived_months")
         connection.execute("delete from token_usage_logs where user_id = 'u-2'")
     [foreign] = several(["archive", OLD])
-    assert "holds other calls" in refused(foreign)
+    assert "holds other rows" in refused(foreign)
     assert read_back(file).rows == 3
 
 

@@ -351,7 +351,7 @@ def test_a_zone_is_refused_where_calls_are_gone(database_url: str, monkeypatch: 
     store.close()
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
-            "update vital_private.usage_state set rows_kept_since = %s", [datetime(2027, 1, 1, tzinfo=UTC)]
+            "update vital_private.monthly_tables set rows_kept_since = %s", [datetime(2027, 1, 1, tzinfo=UTC)]
         )
     assert "1.46" in fine(execute("invoice", "2026-02", "--organization", "acme"))
     with pytest.raises(VitalError, match="Leave --timezone out"):

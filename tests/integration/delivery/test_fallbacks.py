@@ -18,9 +18,11 @@ from tests.integration.helpers import Rows, record
 from tests.support.stores import WatchedStore
 from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
+from vital_tracking.calls.live import LiveCall
 from vital_tracking.delivery import encoding, exporter
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.langchain.fake import FakeUsageModel
+from vital_tracking.spool.disk_queue import Spool
 from vital_tracking.spool.disk_writer import SpoolWriter
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -107,6 +109,68 @@ def test_a_call_whose_record_cannot_be_made_in_full_is_stored_in_its_shortest_fo
     assert short["metadata"]["notes"] == ["shortened"]
 
 
+def test_a_call_in_memory_of_which_no_facts_can_be_taken_is_stored_in_its_shortest_form(
+    make_tracker: Callable[..., VitalTracker], rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a spool a call waits as it is, and its facts are taken in the thread that delivers it."""
+    monkeypatch.setattr(LiveCall, "observed", breaks(LiveCall.observed))
+    tracker = make_tracker(spool=False, budgets=False)
+    model = FakeUsageModel(responses=["Well."], input_tokens=10, output_tokens=1)
+    for _ in range(3):
+        metadata = {"vital_user_id": "u-1", "vital_metadata": {"department": "d"}}
+        model.invoke("Hi", {"callbacks": [tracker.handler], "metadata": metadata})
+    [short] = is_whole(tracker, rows, 3)
+    assert short["metadata"]["notes"] == ["shortened"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_store_that_fails_in_a_way_nobody_foresaw_is_asked_again(
+    times: int, tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = breaks(tracker.store.call, times)
+    call = tracker.store.call
+
+    def answers(function: str, /, **arguments: Any) -> Any:
+        return (recorded if function == "record_calls_v1" else call)(function, **arguments)
+
+    monkeypatch.setattr(tracker.store, "call", answers)
+    make(tracker)
+    assert is_whole(tracker, rows, 3) == []
+
+
+def test_a_run_that_cannot_be_encoded_costs_no_call(
+    tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "run_row", breaks(exporter.run_row))
+    for _ in range(2):
+        with tracker.workflow("intake", user_id="u-1"):
+            make(tracker, 2)
+    assert is_whole(tracker, rows, 4) == []
+    assert [run["status"] for run in rows("select status from service_runs")] == ["ok"]
+
+
+def test_what_an_exporter_cannot_encode_at_all_is_halved_to_the_one_at_fault(
+    tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch whose encoding raises is delivered but for the item that makes it raise, which is set aside with its money."""
+    encode = exporter.StoreExporter.encode
+    bad: set[bytes] = set()
+
+    def fails(self: exporter.StoreExporter, items: Any) -> Any:
+        bad.update(item.id for item in items[1:2] if not bad)
+        if bad.intersection(item.id for item in items):
+            raise ZeroDivisionError("ours")
+        return encode(self, items)
+
+    monkeypatch.setattr(exporter.StoreExporter, "encode", fails)
+    make(tracker, 5)
+    delivered = tracker.flush(60)
+    assert (delivered.complete, delivered.inserted, delivered.rejected) == (True, 4, 1)
+    folder = tracker._recorder.folder
+    assert folder is not None
+    assert "gpt-4o-mini" in (folder / "rejected.jsonl").read_text()
+
+
 def test_a_frame_that_cannot_be_read_is_set_aside_and_its_neighbours_are_stored(
     tracker: VitalTracker, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +181,19 @@ def test_a_frame_that_cannot_be_read_is_set_aside_and_its_neighbours_are_stored(
     folder = tracker._recorder.folder
     assert folder is not None
     assert "gpt-4o-mini" in (folder / "rejected.jsonl").read_text()
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_fault_before_a_batch_is_sent_holds_up_no_call(
+    background: bool, make_tracker: Callable[..., VitalTracker], rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a thread of ours the caller's own `flush` would raise."""
+    tracker = make_tracker(background=background)
+    tracker._recorder.on_tick.insert(0, breaks(lambda: None, times=2))
+    monkeypatch.setattr(Spool, "read", breaks(Spool.read))
+    make(tracker)
+    assert tracker.flush(60).complete
+    assert len(rows()) == 3
 
 
 def test_ctrl_c_while_flush_waits_loses_nothing(database_url: str, spool_dir: Any, rows: Rows) -> None:

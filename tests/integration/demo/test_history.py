@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.sql.helpers import Connection, a_call, call, connect, record, set_budget
+from tests.sql.platform_rows import a_cost, an_event, differences, send
 from tests.support.postgres import PostgresServer
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.delivery.costs import Costs
@@ -21,7 +22,9 @@ from vital_tracking.stores.postgres import PostgresStore
 DAYS = 3
 KEPT = (
     "token_usage_logs", "service_runs", "budget_limits", "budget_windows", "cost_alerts", "usage_aggregations_hourly",
-    "usage_aggregations_daily", "usage_aggregations_daily_users",
+    "usage_aggregations_daily", "usage_aggregations_daily_users", "platform_events", "tenant_cost_events", "agent_executions",
+    "platform_events_5min", "platform_events_daily_sessions", "tenant_costs_5min", "tenant_costs_daily",
+    "agent_executions_hourly",
 )  # fmt: skip
 
 
@@ -33,7 +36,11 @@ def database(postgres_server: PostgresServer, template_database: str) -> Iterato
     store = PostgresStore(url)
     with connect(url) as connection:
         set_budget(connection, entity_type="user", entity_id="*", monthly_limit="1000")
-        assert record(connection, a_call(1, created_at=datetime.now(UTC).isoformat()))["inserted"] == 1
+        now = datetime.now(UTC).isoformat()
+        assert record(connection, a_call(1, created_at=now))["inserted"] == 1
+        theirs = {"organization_id": ORGANIZATIONS[0].id, "occurred_at": now}
+        send(connection, "platform_events", an_event(1, **theirs))
+        send(connection, "tenant_cost_events", a_cost(1, **theirs))
         yield store, connection
     store.close()
     postgres_server.drop_database("demo_history")
@@ -88,6 +95,24 @@ def test_the_history_adds_up_is_written_once_and_goes_without_a_trace(
     assert kinds["organizations"] == len(ORGANIZATIONS)
     assert connection.execute("select from cost_alerts where delivered_at is null and not superseded").fetchall() == []
 
+    # What is no call is there, too, in plausible amounts, and its sums are those of its rows.
+    assert differences(connection) == []
+    beside = connection.execute(
+        """select
+          (select count(distinct organization_id) from platform_events where properties ? 'demo_history') as of_events,
+          (select count(distinct event_name) from platform_events) as names,
+          (select count(distinct cost_type) from tenant_cost_events where priced) as types,
+          (select sum(cost_usd) from tenant_cost_events where metadata ? 'demo_history') as dollars,
+          (select count(distinct agent_id) from agent_executions where success) as agents,
+          (select count(rating) from agent_executions) as rated"""
+    ).fetchone()
+    assert beside is not None
+    assert beside["of_events"] == len(ORGANIZATIONS)
+    assert beside["names"] >= 4 <= beside["types"]
+    assert 1 < beside["dollars"] < 100
+    assert min(beside["agents"], beside["rated"]) > 3
+    assert there["platform_rows"] > there["runs"]
+
     # Twice is once, however much later and whatever length is asked for then.
     again = writing.history_of(there, 60, now=datetime.now(UTC) + timedelta(days=2))
     assert again == history
@@ -95,8 +120,9 @@ def test_the_history_adds_up_is_written_once_and_goes_without_a_trace(
 
     gone = writing.remove(store)
     assert (gone["calls"], gone["runs"], gone["budgets"]) == (new, there["runs"], 4 * len(ORGANIZATIONS))
+    assert gone["platform_rows"] == there["platform_rows"]
     assert everything(connection) == before
-    assert writing.remove(store) == {"done": True, "calls": 0, "runs": 0, "budgets": 0}
+    assert writing.remove(store) == {"done": True, "calls": 0, "runs": 0, "budgets": 0, "platform_rows": 0}
 
 
 def test_budgets_of_an_organization_with_calls_of_its_own_stay(database: tuple[PostgresStore, Connection]) -> None:

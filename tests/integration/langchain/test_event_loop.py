@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.integration.budgets.helpers import set_budget
 from tests.integration.helpers import Rows
 from tests.support.waiting import until
 from vital_tracking import BudgetExceeded, VitalTracker
+from vital_tracking.langchain.fake import FakeUsageModel
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.testing import fake_chat_model
 
@@ -119,6 +121,27 @@ async def test_the_spools_next_file_is_not_opened_in_the_loop(make_tracker: Make
             await model.ainvoke("q", config(tracker))
         await asyncio.to_thread(until, lambda: spool.writer.last > 1)
     assert statuses(tracker, rows) == ["ok"] * 30
+
+
+class LooksIntoSpool(FakeUsageModel):
+    """Asked, it notes how many calls have begun in the spool."""
+
+    tracker: Any
+    begun: list[int]
+
+    async def _agenerate(self, *arguments: Any, **named: Any) -> Any:
+        self.begun.append(len(self.tracker._recorder.spool.writer.begun))
+        return await super()._agenerate(*arguments, **named)
+
+
+async def test_the_first_call_is_in_the_spool_before_its_model_is_asked(make_tracker: Make, rows: Rows) -> None:
+    """The spool has no file yet, and none is made in a loop: if this failed, the first call of a killed process would be lost."""
+    with watched(partial(make_tracker, budgets=False)) as tracker:
+        asked = LooksIntoSpool(responses=["Well."], input_tokens=10, output_tokens=1, tracker=tracker, begun=[])
+        for _ in range(2):
+            await asked.ainvoke("q", config(tracker))
+    assert asked.begun == [1, 1]
+    assert statuses(tracker, rows) == ["ok"] * 2
 
 
 Held = Callable[[VitalTracker], tuple[threading.Event, threading.Event]]

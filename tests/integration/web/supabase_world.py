@@ -17,6 +17,7 @@ from typing import Any, Final
 import httpx
 
 from tests.sql.helpers import Connection, a_call, an_end, call, call_id, record, record_runs, set_budget
+from tests.sql.platform_rows import a_cost, an_event, send
 from tests.support.supabase_lite import SupabaseLite
 
 PASSWORD: Final = "secret-word-7391"
@@ -52,6 +53,9 @@ BUDGETS: Final[dict[str, tuple[dict[str, Any], frozenset[str]]]] = {
     "oleander": ({"entity_type": "service"}, frozenset()),
 }
 """Budgets by their plants: what they stand on (a user by the name here), and who sees them."""
+
+FINDINGS: Final = {"tamarind": (NORTH, "admin"), "turmeric": (SOUTH, "other"), "valerian": (None, None)}
+"""What looks like abuse, by its plants: in which organization, and who sees it."""
 
 REPORTS: Final = {"member": "peppermint", "admin": "quinoa", "other": "rosemary", "stranger": "saffron"}
 """The report that each keeps."""
@@ -91,6 +95,7 @@ class World:
 
     people: dict[str, Person]
     budgets: dict[str, int]
+    findings: dict[str, int]
 
     def of(self, kind: str, reader: str) -> set[str]:
         """What of a kind must be in an answer that shows it to a reader."""
@@ -108,6 +113,8 @@ class World:
                 return _ORGANIZATIONS[reader]
             case "budget":
                 return {f"spare-{plant}" for plant, (_, readers) in BUDGETS.items() if reader in readers}
+            case "found":
+                return {f"found-{plant}" for plant, (_, whom) in FINDINGS.items() if whom == reader}
             case "report":
                 return {REPORTS[reader]} if reader in REPORTS else set()
             case "self":
@@ -122,6 +129,8 @@ class World:
         """Ids of a kind by their plants, to be tried by a reader: one that he sees, and two that he does not."""
         if kind == "budget":
             ids = {plant: str(number) for plant, number in self.budgets.items()}
+        elif kind == "found":
+            ids = {plant: str(number) for plant, number in self.findings.items()}
         elif kind in ("call", "stopped"):
             ids = {plant: id_of(plant, stopped=kind == "stopped") for plant in CALLS}
         else:
@@ -132,11 +141,13 @@ class World:
 
     def sees(self, reader: str, plant: str) -> bool:
         """Whether a reader may see that call, its run or that budget."""
+        if plant in FINDINGS:
+            return FINDINGS[plant][1] == reader
         return plant in _SEEN[reader] or (plant in BUDGETS and reader in BUDGETS[plant][1])
 
     def foreign(self, reader: str, text: str) -> list[str]:
         """What is in an answer that its reader may not see: names, ids, and calls that went into a sum."""
-        plants = {*CALLS, *BUDGETS, *REPORTS.values()}
+        plants = {*CALLS, *BUDGETS, *FINDINGS, *REPORTS.values()}
         mine = {plant for plant in plants if self.sees(reader, plant) or plant == REPORTS.get(reader)}
         hidden = {*(plants - mine), NORTH, SOUTH} - _ORGANIZATIONS[reader]
         hidden |= {id_of(plant) for plant in set(CALLS) - mine}
@@ -209,6 +220,13 @@ def make_world(connection: Connection, people: dict[str, Person]) -> World:
     assert record_runs(connection, *(_run(plant, people, now) for plant in CALLS))["inserted"] == len(CALLS)
     calls = [one for plant in CALLS for one in _calls(plant, people, now)]
     assert record(connection, *calls)["inserted"] == len(calls)
+    for number, plant in enumerate(CALLS, 700):
+        whose = {"user_id": _whose(plant, people)["user_id"], "organization_id": CALLS[plant][1], "occurred_at": now}
+        named = f"session-{plant}"
+        send(connection, "platform_events", an_event(number, **whose, event_name=f"event-{plant}", session_id=named))
+        other = a_cost(number, **whose, cost_type="compute", service=f"cost-{plant}")  # which has no price
+        send(connection, "tenant_cost_events", other)
+    findings = {plant: make_finding(connection, f"found-{plant}", place) for plant, (place, _) in FINDINGS.items()}
     # Its 700 calls would be taken for what a call costs.
     call(connection, "set_plan_v1", plan='{"name": "trial", "calls": 800}')
     places = {(people[owner].id, organization) for owner, organization in CALLS.values() if owner}
@@ -217,7 +235,19 @@ def make_world(connection: Connection, people: dict[str, Person]) -> World:
         named = {"entity_type": "user", "entity_id": user, "organization_id": organization, "plan": "starter"}
         call(connection, "set_subscription_v1", subscription=json.dumps(named))
     call(connection, "refresh_analytics")
-    return World(people, budgets)
+    return World(people, budgets, findings)
+
+
+def make_finding(connection: Connection, subject: str, organization: str | None) -> int:
+    """Something that looks like abuse; its id."""
+    found = connection.execute(
+        "insert into abuse_findings (pattern, organization_id, subject_kind, subject, entity_type, entity_id, severity,"
+        " first_seen, last_seen, rows_since, measure, minutes, value, threshold, size, known_days) values"
+        " ('user_calls', %s, 'user', %s, 'user', %s, 'low', now(), now(), now(), 'calls', 5, 2, 1, 2, 0) returning id",
+        [organization, subject, subject],
+    ).fetchone()
+    assert found is not None
+    return int(found["id"])
 
 
 def _whose(plant: str, people: dict[str, Person]) -> dict[str, Any]:

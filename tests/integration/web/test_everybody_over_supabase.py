@@ -19,7 +19,17 @@ from pydantic import SecretStr
 
 from tests.integration.stores.test_supabase_access import empty
 from tests.integration.web.conftest import bearer, client
-from tests.integration.web.supabase_world import FIVE, NORTH, PASSWORD, ROLES, SOUTH, World, make_world, sign_up
+from tests.integration.web.supabase_world import (
+    FIVE,
+    NORTH,
+    PASSWORD,
+    ROLES,
+    SOUTH,
+    World,
+    make_finding,
+    make_world,
+    sign_up,
+)
 from tests.integration.web.ways_in import ways
 from tests.sql.helpers import Connection, connect, set_budget
 from tests.support.effort import LONG
@@ -83,6 +93,10 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/api/v1/runs/{run_id:path}": shows(of="run"),
     "/api/v1/explore": shows("sum"),
     "/api/v1/explore.csv": shows("sum"),
+    "/api/v1/events": shows("event", "user", "session"),
+    "/api/v1/events.csv": shows("event", "user", "session"),
+    "/api/v1/costs": shows("cost"),
+    "/api/v1/costs.csv": shows("cost"),
     "/api/v1/budgets": shows("budget"),
     "/api/v1/budgets/{budget_id}": shows(of="budget"),
     "/api/v1/budgets/calls/{call_id}/why": shows(of="stopped"),
@@ -91,6 +105,12 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/api/v1/anomalies": shows("user"),
     "/api/v1/duplicates": shows("hash"),
     "/api/v1/forecast": shows("sum"),
+    "/api/v1/health": shows("organization"),
+    "/api/v1/health.csv": shows("organization"),
+    "/api/v1/abuse": shows("found"),
+    "/api/v1/abuse.csv": shows("found"),
+    "/api/v1/abuse/settings": shows(),
+    "/api/v1/abuse/{finding_id}": shows(of="found"),
     "/api/v1/prices": shows("model"),
     "/api/v1/members": shows("organization"),
     "/api/v1/audit": shows(),
@@ -121,6 +141,11 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/alerts": shows("user"),
     "/anomalies": shows("user"),
     "/forecast": shows("sum"),
+    "/health": shows("organization"),
+    "/events": shows("event", "user", "session"),
+    "/costs": shows("cost", "sum"),
+    "/abuse": shows("found"),
+    "/abuse/{finding_id}": shows(of="found"),
     "/organization": shows("organization"),
     "/audit": shows(),
     "/status": shows("organization"),
@@ -310,6 +335,7 @@ class Changing:
 
 
 HIDDEN: Final = ("other", "stranger")
+NO_ADMINS: Final = ("member", *HIDDEN)
 
 
 def a_budget(who: str) -> dict[str, Any]:
@@ -366,13 +392,22 @@ CHANGES: Final[Mapping[tuple[str, str], Changing]] = {
     ("POST", "/budgets/{budget_id}"): Changing(a_form, 303, HIDDEN),
     ("POST", "/budgets/{budget_id}/raise"): Changing(lambda who: {"data": more(who)}, 303, HIDDEN),
     ("POST", "/budgets/{budget_id}/remove"): Changing(done=303, hidden=HIDDEN),
+    ("POST", "/api/v1/abuse/{finding_id}/decision"): Changing(
+        lambda _: {"json": {"decision": "throttle", "lasts_s": 600}}, hidden=NO_ADMINS
+    ),
+    ("POST", "/abuse/{finding_id}"): Changing(lambda _: {"data": {"decision": "false_alarm"}}, 303, NO_ADMINS),
+    ("DELETE", "/api/v1/abuse/marks/{mark_id}"): Changing(done=204, hidden=NO_ADMINS),
+    ("POST", "/abuse/marks/{mark_id}/remove"): Changing(done=303, hidden=NO_ADMINS),
+    ("PUT", "/api/v1/abuse/rules"): Changing(lambda _: {"json": {"organization_id": NORTH, "action": "watch"}}),
     ("POST", "/explore/save"): Changing(
         lambda who: {"data": {"name": f"new-{who}", "query": "by=model"}}, 303, (), SIGNED_IN
     ),
     ("POST", "/explore/forget"): Changing(lambda who: {"data": {"name": who}}, 303, (), SIGNED_IN),
+    ("POST", "/explore/schedule"): Changing(lambda who: {"data": {"name": who, "channel": "alerts"}}, may=()),
     ("POST", "/api/v1/budgets/preview"): Changing(
         lambda _: {"json": {"entity_type": "user", "daily_limit": "5"}}, 200, (), SIGNED_IN, False
     ),
+    ("POST", "/api/v1/events"): Changing(lambda who: {"json": {"event_name": f"new-{who}"}}, 200, (), SIGNED_IN),
     ("POST", "/api/v1/plans"): Changing(lambda who: {"json": {"name": f"new-{who}", "calls": 5}}, may=()),
     ("POST", "/api/v1/subscriptions"): Changing(lambda who: {"json": {**a_subscriber(who), "plan": "trial"}}),
     ("POST", "/api/v1/subscriptions/end"): Changing(lambda _: {"json": a_subscriber("on-a-plan")}),
@@ -408,6 +443,16 @@ def test_every_way_to_change_something_is_its_admin_s_and_refused_tries_stand_in
             columns = a_budget(world.people["member"].id) | {"metric": metric, "action": action}
             columns["downgrade_to"] = "spare" if action == "downgrade" else None
             address = path.format(budget_id=set_budget(database, **columns)["id"])
+        elif "{finding_id}" in path:
+            address = path.format(finding_id=make_finding(database, who, NORTH))
+        elif "{mark_id}" in path:
+            mark = database.execute(
+                "insert into vital_private.abuse_marks (pattern, organization_id, subject, up_to)"
+                " values ('user_calls', %s, %s, 1) returning id",
+                [NORTH, who],
+            ).fetchone()
+            assert mark is not None
+            address = path.format(mark_id=mark["id"])
         else:
             address = path
         before, lines = stored(database), audited(database)
@@ -433,7 +478,9 @@ def faults_of_change(
         yield answer.status_code, answer.text[:300]
     if bool(changed) != (may and change.changes):
         yield "changed", changed
-    if change.may is SIGNED_IN and not all(table == "saved_reports" and str(mine) in row for table, row in changed):
+    # Whose events somebody writes, test_events_api.py looks at.
+    own = [one for one in changed if not one[0].startswith("platform_events")]
+    if change.may is SIGNED_IN and not all(table == "saved_reports" and str(mine) in row for table, row in own):
         yield "changed what is another's", changed
     refused = {actor for _, actor, operation in told if operation == "refused"}
     if refused != ({mine} if mine and not may else set()):

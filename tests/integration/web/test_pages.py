@@ -293,5 +293,36 @@ def test_a_report_is_kept_by_name_and_leads_back_to_what_it_asked(opened: Open) 
     for name, query, status in (("", "days=7", 422), ("n", "day", 422), ("n", "next=//a", 422), ("n", "user=%00", 422)):
         assert owner.post("/explore/save", data={"name": name, "query": query}, headers=of_page).status_code == status
     assert owner.post("/explore/save", data={"name": "n", "query": "days=7"}).status_code == 403
+    assert "Send a report" not in page(owner, "explore"), "without channels there is nowhere to send it"
     assert owner.post("/explore/forget", data={"name": "by <model>"}, headers=of_page).status_code == 303
     assert "by &lt;model&gt;" not in page(owner, "explore")
+
+
+def test_the_operator_has_a_report_sent_and_ends_that(opened: Open) -> None:
+    """If this failed, whoever has no shell could not have a report sent, or could not see when it is."""
+    operator, admin = opened("operator"), opened("organization admin")
+    of_page = {"Sec-Fetch-Site": "same-origin"}
+    parts = operator.app.state.vital  # type: ignore[attr-defined]
+    parts.channels = ("finance",)
+    for who in (operator, admin):
+        kept = who.post("/explore/save", data={"name": "weekly", "query": "by=model"}, headers=of_page)
+        assert kept.status_code == 303
+    assert "Send a report" not in page(admin, "explore")
+    asked = {"name": "weekly", "channel": "finance", "weekday": "5", "hour": "7", "timezone": "Europe/Berlin"}
+    assert admin.post("/explore/schedule", data=asked, headers=of_page).status_code == 403
+    for wrong, status in (
+        ({"name": "another"}, 404),
+        ({"channel": "nowhere"}, 422),
+        ({"hour": "24"}, 422),
+        ({"every": "year"}, 422),
+        ({"timezone": "Mars"}, 422),
+    ):
+        assert operator.post("/explore/schedule", data={**asked, **wrong}, headers=of_page).status_code == status, wrong
+    assert "Fridays" not in page(operator, "explore").partition("Send a report")[0]
+    assert operator.post("/explore/schedule", data=asked, headers=of_page).status_code == 303
+    assert "sent Fridays at 07:00 (Europe/Berlin) to finance" in page(operator, "explore")
+    assert operator.post("/explore/schedule", data={**asked, "every": "never"}, headers=of_page).status_code == 303
+    assert "sent Fridays" not in page(operator, "explore")
+    for who in (operator, admin):
+        assert who.post("/explore/forget", data={"name": "weekly"}, headers=of_page).status_code == 303
+    parts.channels = ()

@@ -215,3 +215,37 @@ def test_many_alerts_are_a_digest_with_the_worst_first() -> None:
     assert "u-worst" in lines[0]
     assert len(lines) == 21
     assert lines[-1] == "and 10 more. See: vital-tracking alerts list"
+
+
+def test_an_alert_about_abuse_says_whose_and_what_was_done() -> None:
+    """If this failed, people would read of a stolen key as of a budget, and look in the wrong place."""
+    row = {
+        "organization_id": "acme",
+        "entity_type": "user",
+        "entity_id": "u-1",
+        "metric": "calls",
+        "action": "block",
+        "enforce": True,
+        "period": "5 minutes",
+        "window_starts_at": "2026-11-30T12:00:00+00:00",
+        "window_ends_at": None,
+        "threshold": "6.8667",
+        "limit_amount": "60",
+        "spent": "412",
+        "held": None,
+        "created_at": "2026-11-30T12:05:00+00:00",
+        "pattern": "user_calls",
+        "severity": "high",
+    }
+    alert = BudgetAlert.from_row(row)
+    assert alert.message == (
+        "user u-1 of organization acme looks like abuse (user_calls, high): 412 calls within 5 minutes; it is met by block. "
+        "See: vital-tracking abuse list"
+    )
+    told = digest([alert])
+    assert (told.title, told.urgent) == ("Abuse? user u-1 of organization acme", True)
+    dear = BudgetAlert.from_row(
+        {**row, "metric": "cost_usd", "spent": "21.5", "period": "day", "action": "alert", "severity": "low"}
+    )
+    assert "$21.50 within a day; nothing is done yet" in dear.message
+    assert digest([dear, alert]).title == "2 alerts, 2 of what looks like abuse"

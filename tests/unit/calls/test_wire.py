@@ -381,6 +381,7 @@ def test_a_shortened_call_keeps_its_money_and_owners(call: LiveCall) -> None:
     packed = pack_call(call, short=True)
     assert len(packed) < LONGEST
     back = record_of(unpack_call(call.id.bytes, packed))
+    assert (list(back.tags), back.request_hash, back.metadata.get("other")) == ([], None, None)
     ours, theirs = rows_of(expected, back)
     for row in (ours, theirs):
         for name in ("tags", "metadata", "request_hash", "latency_ms", "message_type"):

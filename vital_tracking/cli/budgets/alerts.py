@@ -84,6 +84,11 @@ _HEADINGS = (
 
 def _cells(row: Alert) -> tuple[str, ...]:
     spent, limit = row["spent"], row["limit_amount"]
+    if pattern := row.get("pattern"):
+        whose = entity(row["entity_type"], row["entity_id"], row["organization_id"])
+        sent = "yes" if row["delivered_at"] else "no"
+        seen = spent_text(spent, limit, row["metric"])
+        return short_time(row["created_at"]), "abuse", f"{whose}, {row['period']}", pattern, seen, row["action"], sent
     return (
         short_time(row["created_at"]),
         str(row["budget_id"]),

@@ -1,4 +1,4 @@
-"""`vital-tracking export`: calls and sums as CSV or Parquet, streamed in the memory of a few thousand rows."""
+"""`vital-tracking export`: calls, events, costs and sums as CSV or Parquet, streamed in the memory of a few thousand rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vital_tracking.cli.render.times import moment
 from vital_tracking.core.closest import did_you_mean
 from vital_tracking.errors import VitalError
 from vital_tracking.queries.csv import write_csv
-from vital_tracking.queries.export import EXPORTS, CallTotals, Export, Format, write_csv_file, write_parquet
+from vital_tracking.queries.export import EXPORTS, Export, Format, RowTotals, write_csv_file, write_parquet
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.words import counted, size
 from vital_tracking.stores.relations import Relation, Values
@@ -57,7 +57,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace the file where it is there.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Say as JSON what was written.")] = False,
 ) -> None:
-    """Write calls, or sums of them, to a CSV or Parquet file.
+    """Write calls, events, costs, or sums of them, to a CSV or Parquet file.
 
     However many rows there are, they take no more memory than a few thousand. Amounts keep all their digits. In CSV, text that a
     spreadsheet would run as a formula (it begins with = + - @, a tab or a line's end) begins with an apostrophe instead; NULL and
@@ -163,7 +163,7 @@ def _free(path: Path, *, force: bool) -> Path:
     return path
 
 
-def _shown(batches: Iterator[list[Values]], what: str, totals: CallTotals | None) -> Generator[list[Values]]:
+def _shown(batches: Iterator[list[Values]], what: str, totals: RowTotals | None) -> Generator[list[Values]]:
     """The same batches, with a bar on the standard error where that is a terminal."""
     with progress_bar() as bar:
         task = bar.add_task(f"exporting {what}", total=totals["rows"] if totals else None)
@@ -177,7 +177,7 @@ def _write(
     chosen: Format,
     relation: Relation,
     batches: Iterator[list[Values]],
-    totals: CallTotals | None,
+    totals: RowTotals | None,
 ) -> int:
     """Write the batches to a file or the standard output; how many rows they were."""
     if chosen is Format.parquet:

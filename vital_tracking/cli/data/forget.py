@@ -52,7 +52,8 @@ def forget_user(
         return
     say(
         f"forgotten: {counted(total['calls'], 'call')} in {counted(total['rows'], 'row')} became "
-        f"{counted(total['merged'], 'row')} of nobody; {counted(total['runs'], 'run')}, "
+        f"{counted(total['merged'], 'row')} of nobody; {counted(total['runs'], 'run')}, {counted(total['events'], 'event')}, "
+        f"{counted(total['costs'], 'other cost')}, {counted(total['executions'], 'execution')}, "
         f"{counted(total['windows'], 'window')} and {counted(total['memberships'], 'membership')} cleared"
     )
     say(f"admin_audit knows it as {answer['digest']}")
@@ -76,6 +77,7 @@ def _sentence(user: str, organization: str | None, traces: UserTraces) -> str:
     unpriced = f" and {counted(traces['unpriced_calls'], 'unpriced call')}" if traces["unpriced_calls"] else ""
     return (
         f"{user}{where}: {counted(traces['calls'], 'call')} for {usd(traces['total_cost'])}{unpriced}{since}; "
-        f"{counted(traces['runs'], 'run')}, {counted(traces['windows'], 'window')} of budgets, "
+        f"{counted(traces['runs'], 'run')}, {counted(traces['events'], 'event')}, {counted(traces['costs'], 'other cost')}, "
+        f"{counted(traces['executions'], 'execution')}, {counted(traces['windows'], 'window')} of budgets, "
         f"{counted(traces['memberships'], 'membership')}, sums of {counted(traces['days'], 'day')}"
     )

@@ -9,6 +9,7 @@ import typer
 
 from vital_tracking.cli.render.console import as_json, console, progress_bar, say, table
 from vital_tracking.cli.render.session import Yes, opened
+from vital_tracking.core.closest import did_you_mean
 from vital_tracking.errors import VitalError
 from vital_tracking.queries import retention as queries
 from vital_tracking.queries.maintenance import keep_partitions
@@ -24,6 +25,7 @@ from vital_tracking.queries.retention import (
 )
 from vital_tracking.queries.words import counted, size
 from vital_tracking.stores import Store
+from vital_tracking.stores.relations import MONTHLY
 
 app = typer.Typer(
     help="Retention: how long what is kept, and deleting what has had its time.",
@@ -113,8 +115,9 @@ def run(
 ) -> None:
     """Delete what has had its time: shows it first, and asks.
 
-    Months of calls are dropped whole, everything else goes in batches; stopping it half-way does no harm. The sums of what is
-    deleted stay, and so does what budgets have counted. To have the database do it by itself, see docs/retention.md.
+    Months of calls, events, costs and executions are dropped whole, everything else goes in batches; stopping it half-way does
+    no harm. The sums of what is deleted stay, and so does what budgets have counted. To have the database do it by itself, see
+    docs/retention.md.
 
     \b
     Examples:
@@ -159,23 +162,30 @@ def _tell_plan(plan: Retention) -> None:
 
 
 def _tell_months(plan: Retention) -> None:
-    """Say which months of calls would be deleted, and warn of those that are in no archive."""
-    expired = expired_months(plan)
-    if expired:
-        say("  " + ", ".join(f"{month['month']} ({counted(month['rows'], 'row')})" for month in expired))
-    if missing := [month["month"] for month in expired if not month["archived"]]:
-        say(f"In no archive: {', '.join(missing)}. To write them to files first: vital-tracking archive --to archive")
+    """Say which months would be deleted, and warn of those that are in no archive as they are now."""
+    for what, expired in expired_months(plan).items():
+        say(f"  {what}: " + ", ".join(f"{month['month']} ({counted(month['rows'], 'row')})" for month in expired))
+        if missing := [month["month"] for month in expired if not month["archived"]]:
+            command = "vital-tracking archive --to archive" + ("" if what == "calls" else f" --of {what}")
+            say(f"In no archive: {', '.join(missing)}. To write them to files first: {command}")
 
 
 @app.command("partitions")
-def partitions(json_: Json = False) -> None:
-    """Make the months' partitions ahead, move calls that are in none into theirs, and list the months.
+def partitions(
+    of: Annotated[str, typer.Option(metavar="WHAT", help=f"List months of: {', '.join(MONTHLY)}.")] = "calls",
+    json_: Json = False,
+) -> None:
+    """Make the months' partitions ahead, move rows that are in none into theirs, and list the months.
 
     Every process that records calls has this done once a day, and so does `vital-tracking refresh`.
     """
+    if of not in MONTHLY:
+        raise typer.BadParameter(
+            f"there are no months of {of}{did_you_mean(of, list(MONTHLY))} There are: {', '.join(MONTHLY)}"
+        )
     with opened() as store:
         done = keep_partitions(store, thorough=True)
-        listed = months(store)
+        listed = months(store, MONTHLY[of])
     if json_:
         as_json({**done, **listed})
         return
@@ -183,7 +193,7 @@ def partitions(json_: Json = False) -> None:
         headings = (("month", False), ("rows (about)", True), ("size", True), ("archived", False))
         console.print(table("", headings, [_month_cells(month) for month in listed["months"]]))
     else:
-        say("No calls. See: vital-tracking doctor")
+        say(f"No {of}. See: vital-tracking doctor")
     say(f"{counted(done['made'], 'partition')} made, {counted(done['moved'], 'row')} moved")
     if done["waiting"] or done["busy"]:
         say("Others were at it, or in the way: run it again")

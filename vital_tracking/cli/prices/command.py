@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from vital_tracking.cli.prices.check import check
+from vital_tracking.cli.prices.resource import app as resource
 from vital_tracking.cli.render.console import as_json, console, say, table
 from vital_tracking.cli.render.options import chosen
 from vital_tracking.cli.render.session import Json, opened
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="The team's own prices, over those of genai-prices.", no_args_is_help=True, rich_markup_mode=None
 )
 app.command("check")(check)
+app.add_typer(resource, name="resource")
 
 _SHOWN: Final = (
     ("input", "input_usd_per_mtok"),

@@ -254,7 +254,9 @@ def one_budget(store: Reader, budget_id: _Id) -> Response:
 def change_budget(store: Reader, budget_id: _Id, change: BudgetChange) -> Response:
     """What is not named stays as it is; NULL lifts a limit."""
     budget: dict[str, Any] = dict(found_budget(store, budget_id))
-    return ExactJSON(queries.set_budget(store, {**{name: budget[name] for name in BUDGET_KEY}, **change.columns}))
+    ends = {"until": budget["until"].isoformat()} if budget.get("until") else {}
+    key = {name: budget[name] for name in BUDGET_KEY}
+    return ExactJSON(queries.set_budget(store, {**key, **ends, **change.columns}))
 
 
 @routes.post(

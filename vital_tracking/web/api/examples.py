@@ -140,13 +140,16 @@ _ROWS: Final[Mapping[str, list[dict[str, Any]]]] = {"calls": [_CALL], "explore":
 EXAMPLES: Final[Mapping[str, Any]] = {
     "overview": {
         "total_api_calls": 15234,
-        "total_cost": 123.456789,
+        "total_cost": 125.756789,
+        "model_cost": 123.456789,
+        "other_cost": 2.3,
         "cost_per_call": 0.008104,
         "period_start": "2026-11-24T00:00:00+00:00",
         "period_end": "2026-12-01T00:00:00+00:00",
         "by_service": {
             "llm": {"calls": 15000, "cost": 122.1, "avg_latency_ms": 1250.5, "unique_users": 48},
             "embeddings": {"calls": 234, "cost": 1.356789, "avg_latency_ms": 80.2, "unique_users": 12},
+            "storage": {"calls": 0, "cost": 2.3, "avg_latency_ms": None, "unique_users": None},
         },
         "by_service_type": {
             "workflow": {"calls": 15234, "cost": 123.456789, "avg_latency_ms": 1232.5, "unique_users": 48}
@@ -154,6 +157,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
         "by_user_count": 48,
         "unpriced_calls": 0,
         "estimated_calls": 3,
+        "unpriced_costs": 0,
         "fresh_at": "2026-11-30T12:00:00+00:00",
     },
     "patterns": {
@@ -206,14 +210,18 @@ EXAMPLES: Final[Mapping[str, Any]] = {
         }
     ],
     "costs": {
-        "total_cost": 123.456789,
-        "cost_breakdown": {"openai": 100.0, "anthropic": 23.456789},
+        "total_cost": 125.756789,
+        "model_cost": 123.456789,
+        "other_cost": 2.3,
+        "cost_breakdown": {"openai": 100.0, "anthropic": 23.456789, "storage": 2.3},
         "cost_trends": [_DAY],
-        "projected_monthly_cost": 529.100524,
-        "cost_per_user": 2.572017,
-        "cost_per_service": {"workflow": 123.456789},
+        "projected_monthly_cost": 538.957667,
+        "cost_per_user": 2.619933,
+        "cost_per_service": {"workflow": 123.456789, "storage": 2.3},
         "forecast": None,
+        "bill": None,
         "unpriced_calls": 0,
+        "unpriced_costs": 0,
     },
     "calls": [_CALL],
     "call": _CALL,

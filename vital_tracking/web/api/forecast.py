@@ -36,12 +36,23 @@ _EXAMPLE: Final = {
         "days": [["2026-11-19", 4.25, None], ["2026-11-20", 2.1, 4.3], ["2026-11-21", None, 1.2]],
         "budgets": [],
     },
+    "bill": {
+        "spent": 92.0,
+        "projected": 136.5,
+        "low": 127.9,
+        "high": 145.2,
+        "other_spent": 10.5,
+        "other_projected": 15.75,
+        "other_costs": 40,
+        "unpriced_costs": 0,
+        "other_days": [["2026-11-19", 0.525, None], ["2026-11-20", 0.3, 0.225], ["2026-11-21", None, 0.525]],
+    },
     "projected_monthly_cost": 118.928571,
     "last_week": 27.75,
     "week_before": 25.5,
     "by_service": [_PART],
     "by_organization": [{**_PART, "name": "acme"}],
-    "months": [{"month": "2026-11-01", "calls": 9120, "cost": 81.5}],
+    "months": [{"month": "2026-11-01", "calls": 9120, "cost": 81.5, "other_cost": 10.5}],
 }
 
 

@@ -3,11 +3,14 @@
 from typing import Final
 
 from vital_tracking.web.api import (
+    abuse,
     alerts,
     anomalies,
     audit,
     budgets,
     calls,
+    costs,
+    events,
     explore,
     forecast,
     members,
@@ -15,6 +18,7 @@ from vital_tracking.web.api import (
     prices,
     rate_limits,
     runs,
+    tenants,
     usage,
 )
 
@@ -25,6 +29,8 @@ ROUTERS: Final = tuple(
         calls,
         runs,
         explore,
+        events,
+        costs,
         budgets,
         alerts,
         forecast,
@@ -34,6 +40,8 @@ ROUTERS: Final = tuple(
         rate_limits,
         members,
         audit,
+        tenants,
+        abuse,
     )
 )
 """The routes of all resources; one adds its module here."""

@@ -64,6 +64,8 @@ def alerts_page(view: View, seen: int) -> Page:
     ]
 
     def budget(row: Row) -> str | None:
+        if row.get("pattern"):
+            return view.path("abuse")
         return None if row["budget_id"] is None else view.path(f"budgets/{row['budget_id']}")
 
     columns = [

@@ -101,7 +101,7 @@ def _whole(parameters: Mapping[str, str], name: str, least: int, most: int) -> i
 
 # The form
 
-_FIELD: Final = "only."
+FIELD: Final = "only."
 """How the form's fields begin: what is empty there filters nothing, while an empty filter means calls that have none."""
 
 _FIELDS: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
@@ -122,7 +122,7 @@ def _form(view: View) -> dict[str, Any]:
     """The fields of the form, as what was asked fills them; `kept` is what it hands on without a field."""
     filled = {name: view.asked.only.get(name, "") for name in _FIELDS}
     fields = [
-        (f"{_FIELD}{name}", label, filled[name], choices)
+        (f"{FIELD}{name}", label, filled[name], choices)
         for name, (label, choices) in _FIELDS.items()
         if filled[name] or name not in view.asked.filters  # what no field can hold stays as it is
     ]
@@ -139,10 +139,10 @@ def _form(view: View) -> dict[str, Any]:
 
 def sent_form(pairs: Sequence[tuple[str, str]]) -> str | None:
     """The query that a sent form asks for; None where none was sent."""
-    if not any(name.startswith(_FIELD) for name, _ in pairs):
+    if not any(name.startswith(FIELD) for name, _ in pairs):
         return None
     wanted = [
-        (name.removeprefix(_FIELD), value)
+        (name.removeprefix(FIELD), value)
         for name, value in pairs
         if value or name in DIMENSIONS or name.startswith(METADATA)
     ]

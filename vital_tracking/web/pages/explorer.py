@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from vital_tracking.queries.catalogue import MEASURES, Unit
 from vital_tracking.queries.explore import DIMENSIONS, TIMES, Explored
+from vital_tracking.queries.reports import WEEKDAYS
 from vital_tracking.queries.saved_reports import saved_reports
 from vital_tracking.web.asked import METADATA
 from vital_tracking.web.page import Chart, Column, Page, Part, UnitName
@@ -31,8 +32,11 @@ _ROWS: Final = 2_000
 _LONGEST_KEY: Final = 71
 
 
-def page(view: View, parameters: Mapping[str, str]) -> Page:
-    """The calls that were asked for by `by` and `then`, as `measure` says, and the `variants` of a key of the metadata."""
+def page(view: View, parameters: Mapping[str, str], channels: Sequence[str] = ()) -> Page:
+    """The calls that were asked for by `by` and `then`, as `measure` says, and the `variants` of a key of the metadata.
+
+    `channels` are those to which the reader may have reports sent: the operator's alone.
+    """
     by = _one_of(parameters, "by", "service", DIMENSIONS, metadata=True)
     then = _one_of(parameters, "then", "", {"": "", **DIMENSIONS}, metadata=True)
     measure = _one_of(parameters, "measure", "total_cost", dict.fromkeys(_CHOSEN, ""))
@@ -63,14 +67,13 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
                 *((name, _label(name)) for name in _keys(by, then, f"{METADATA}{key}")),
             ],
             "saved": [
-                (
-                    kept.name,
-                    f"{view.path('explore')}?{urlencode(kept.asked)}",
-                    f"sent {kept.schedule.text} to {kept.schedule.channel}" if kept.schedule else "",
-                )
+                (kept, f"{view.path('explore')}?{urlencode(kept.asked)}")
                 for kept in saved_reports(view.store)
                 if kept.kind == "explore"
             ],
+            "channels": channels,
+            "weekdays": WEEKDAYS,
+            "timezone": view.asked.period.timezone,
         },
     )
 

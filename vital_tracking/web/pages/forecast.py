@@ -43,38 +43,50 @@ def page(view: View, organization: str | None) -> Page:
     """The forecast of the month, of an organization or of all that the reader may see."""
     found = month(view.store, view.asked.period, organization=organization)
     ahead = found["forecast"]
-    parts = [_days(view, ahead), _of(view, "services", "By service", "service", found["by_service"])]
+    parts = [
+        _days(view, found),
+        *_apart(view, found),
+        _of(view, "services", "By service", "service", found["by_service"]),
+    ]
     if organization is None:
         parts.append(_of(view, "organizations", "By organization", "organization", found["by_organization"]))
     parts += [_months(found), *_budgets(ahead)]
     return Page(
-        "forecast", "Where does the month end?", _lead(ahead), cards=_cards(found), parts=parts, notices=_notices(ahead)
+        "forecast", "Where does the month end?", _lead(found), cards=_cards(found), parts=parts, notices=_notices(found)
     )
 
 
-def _lead(ahead: Forecast) -> str:
+def _lead(found: Month) -> str:
+    ahead, bill = found["forecast"], found["bill"]
     month_name = f"{ahead['days'][0][0]:%B}"
-    spent = numbers.usd(ahead["spent"])
+    spent = numbers.usd(bill["spent"])
     until = f"up to {numbers.moment(ahead['moment'], ahead['timezone'])} ({ahead['timezone']})"
-    if not has_history(ahead):
+    if not has_history(ahead) and not bill["other_costs"]:
         return f"{month_name} stands at {spent} {until}; there is no history from which its end could be told."
     likely = "most likely" if ahead["error"] else "perhaps"
-    low, high = numbers.usd(ahead["low"]), numbers.usd(ahead["high"])
-    end = numbers.usd(ahead["projected"])
+    low, high = numbers.usd(bill["low"]), numbers.usd(bill["high"])
+    end = numbers.usd(bill["projected"])
     return f"{month_name} stands at {spent} {until} and ends at about {end}, {likely} {low} to {high}."
 
 
 def _cards(found: Month) -> list[Card]:
-    ahead, error = found["forecast"], found["forecast"]["error"]
+    ahead, error, bill = found["forecast"], found["forecast"]["error"], found["bill"]
     grown = numbers.changed(found["last_week"], found["week_before"])
     off = error["mape"] if error else None
     return [
-        Card("This month so far", numbers.usd(ahead["spent"]), numbers.usd_exact(ahead["spent"])),
+        Card(
+            "This month so far",
+            numbers.usd(bill["spent"]),
+            numbers.usd_exact(bill["spent"]),
+            note=f"calls {numbers.usd(ahead['spent'])}, other costs {numbers.usd(bill['other_spent'])}"
+            if bill["other_costs"]
+            else "",
+        ),
         Card(
             "End of the month",
-            numbers.usd(ahead["projected"]),
-            numbers.usd_exact(ahead["projected"]),
-            note=f"{numbers.usd(ahead['low'])} to {numbers.usd(ahead['high'])}",
+            numbers.usd(bill["projected"]),
+            numbers.usd_exact(bill["projected"]),
+            note=f"{numbers.usd(bill['low'])} to {numbers.usd(bill['high'])}",
         ),
         Card(
             "Chosen time, times 30",
@@ -101,43 +113,85 @@ def _cards(found: Month) -> list[Card]:
     ]
 
 
-def _notices(ahead: Forecast) -> list[str]:
-    if not ahead["unpriced_calls"]:
-        return []
-    return [
-        f"Not in it: {counted(int(ahead['unpriced_calls']), 'call')} of this month without a known price. "
-        "Set it with: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
-    ]
+def _notices(found: Month) -> list[str]:
+    calls, costs = int(found["forecast"]["unpriced_calls"] or 0), found["bill"]["unpriced_costs"]
+    said = []
+    if calls:
+        said.append(
+            f"Not in it: {counted(calls, 'call')} of this month without a known price. "
+            "Set it with: vital-tracking prices set MODEL --input USD --output USD, then: vital-tracking reprice"
+        )
+    if costs:
+        said.append(f"Not in it: {counted(costs, 'other cost')} of this month without a known price.")
+    return said
 
 
-def _days(view: View, ahead: Forecast) -> Part:
-    rows = [
-        {
-            "day": day,
-            "spent": spent,
-            "to_come": None if projected is None else projected - (spent or Decimal(0)),
-        }
-        for day, spent, projected in ahead["days"]
-    ]
+def _days(view: View, found: Month) -> Part:
+    ahead, bill = found["forecast"], found["bill"]
+    others = {day: (spent, to_come) for day, spent, to_come in bill["other_days"]}
+    rows = []
+    for day, spent, projected in ahead["days"]:
+        other, other_to_come = others[day]
+        to_come = None if projected is None else projected - (spent or Decimal(0))
+        if other_to_come is not None:
+            to_come = (to_come or Decimal(0)) + other_to_come
+        rows.append({"day": day, "spent": spent, "other": other, "to_come": to_come})
 
     def calls_of(row: object) -> str | None:
         day = row["day"] if isinstance(row, dict) and row["spent"] is not None else None
         return day and f"{view.path('calls')}?{view.asked.query(days=None, since=str(day), until=str(day))}"
 
+    has_others = bool(bill["other_costs"])
     return Part(
         "days",
         "Spent and to come, by day",
         [
             Column("day", "Day", "day", link=calls_of),
-            Column("spent", "Spent", "usd"),
+            Column("spent", "Calls" if has_others else "Spent", "usd"),
+            *([Column("other", "Other costs", "usd")] if has_others else []),
             Column("to_come", "To come", "usd", about="What the day, or the rest of today, will cost"),
         ],
-        rows if has_history(ahead) or ahead["spent"] else [],
-        Chart("bars", "day", ("spent", "to_come"), stacked=True, ahead="to_come"),
+        rows if has_history(ahead) or bill["spent"] else [],
+        Chart("bars", "day", ("spent", *(("other",) if has_others else ()), "to_come"), stacked=True, ahead="to_come"),
         note=_RESTS_ON.get(ahead["method"], ""),
         wide=True,
-        total={"day": "Month", "spent": ahead["spent"], "to_come": ahead["projected"] - ahead["spent"]},
+        total={
+            "day": "Month",
+            "spent": ahead["spent"],
+            "other": bill["other_spent"],
+            "to_come": bill["projected"] - bill["spent"],
+        },
     )
+
+
+def _apart(view: View, found: Month) -> list[Part]:
+    """Calls and other costs apart, and together; nothing where there are no other costs."""
+    ahead, bill = found["forecast"], found["bill"]
+    if not bill["other_costs"]:
+        return []
+    month = {"days": None, "since": str(ahead["days"][0][0]), "until": str(ahead["days"][-1][0])}
+    rows = [
+        {"what": "Calls to models", "spent": ahead["spent"], "projected": ahead["projected"], "page": "services"},
+        {"what": "Other costs", "spent": bill["other_spent"], "projected": bill["other_projected"], "page": "costs"},
+    ]
+    return [
+        Part(
+            "bill",
+            "Apart and together",
+            [
+                Column(
+                    "what",
+                    "What",
+                    link=lambda row: f"{view.path(row['page'])}?{view.asked.query(**month)}" if "page" in row else None,
+                ),
+                Column("spent", "Spent", "usd"),
+                Column("projected", "End of the month", "usd"),
+            ],
+            rows,
+            note="What is to come of other costs is their average day of the last 28.",
+            total={"what": "Together", "spent": bill["spent"], "projected": bill["projected"]},
+        )
+    ]
 
 
 def _of(view: View, part_id: str, title: str, dimension: str, found: Sequence[MonthPart]) -> Part:
@@ -157,12 +211,18 @@ def _of(view: View, part_id: str, title: str, dimension: str, found: Sequence[Mo
 
 
 def _months(found: Month) -> Part:
+    has_others = any(row["other_cost"] for row in found["months"])
     return Part(
         "months",
         "The months before",
-        [Column("month", "Month from", "day"), Column("cost", "Cost", "usd"), Column("calls", "Calls", "calls")],
+        [
+            Column("month", "Month from", "day"),
+            Column("cost", "Cost of calls" if has_others else "Cost", "usd"),
+            *([Column("other_cost", "Other costs", "usd")] if has_others else []),
+            Column("calls", "Calls", "calls"),
+        ],
         found["months"],
-        Chart("bars", "month", ("cost",)),
+        Chart("bars", "month", ("cost", "other_cost") if has_others else ("cost",), stacked=has_others),
         note="The last one still runs.",
         empty="No calls in these months.",
     )

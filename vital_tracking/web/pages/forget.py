@@ -129,6 +129,11 @@ def _goes(number: int, organization: str | None, traces: UserTraces) -> Part:
             f"of {usd(traces['total_cost'])}{unpriced}: without user, session, runs, tags and metadata, merged by the minute",
         ),
         (counted(traces["runs"], "run"), "without user, session and names of conversations, begun at a whole minute"),
+        (
+            f"{counted(traces['events'], 'event')}, {counted(traces['costs'], 'other cost')}, "
+            f"{counted(traces['executions'], 'execution')}",
+            "without user, session, address and details, at a whole minute",
+        ),
         (counted(traces["windows"], "window"), "of budgets on the user: removed with their alerts and limits"),
         (counted(traces["memberships"], "membership"), "removed"),
         (f"sums of {counted(traces['days'], 'day')}", "move to nobody's name"),

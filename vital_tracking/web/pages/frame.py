@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from importlib.metadata import version
 from typing import Any, Final
@@ -40,7 +40,13 @@ _VERSION: Final = version("vital-tracking")
 NAVIGATION: Final = (
     (
         "At a glance",
-        (("overview", "Overview", ""), ("forecast", "Forecast", "forecast"), ("anomalies", "Anomalies", "anomalies")),
+        (
+            ("overview", "Overview", ""),
+            ("forecast", "Forecast", "forecast"),
+            ("anomalies", "Anomalies", "anomalies"),
+            ("abuse", "Abuse", "abuse"),
+            ("health", "Health", "health"),
+        ),
     ),
     (
         "Spend by",
@@ -52,6 +58,7 @@ NAVIGATION: Final = (
             ("models", "Models", "models"),
             ("frameworks", "Frameworks", "frameworks"),
             ("tools", "Tools", "tools"),
+            ("costs", "Other costs", "costs"),
         ),
     ),
     (
@@ -61,6 +68,7 @@ NAVIGATION: Final = (
             ("workflows", "Workflows", "workflows"),
             ("panels", "Panels", "panels"),
             ("calls", "Calls", "calls"),
+            ("events", "Events", "events"),
             ("explore", "Explore", "explore"),
         ),
     ),
@@ -165,7 +173,15 @@ def _navigation(asked: Asked, root: str) -> list[tuple[str, list[tuple[str, str,
     ]
 
 
-_OF_CALLS: Final = {"q": "Search", "unpriced": "Unpriced", "hour_of_day": "Hour of the day", "weekday": "Weekday"}
+_OWN: Final[Mapping[str, Mapping[str, str]]] = {
+    "calls": {"q": "Search", "unpriced": "Unpriced", "hour_of_day": "Hour of the day", "weekday": "Weekday"},
+    "events": {"category": "Category", "event": "Name", "source": "From", "failed": "Failed"},
+    "costs": {"cost_type": "Type", "resource": "Resource", "unit": "Unit", "unpriced": "Unpriced"},
+}
+"""What pages filter by beside what calls are filtered by."""
+
+
+_WEEKDAYS: Final = dict(zip("1234567", WEEKDAYS, strict=True))
 
 
 def _chips(request: Request, asked: Asked, page: str) -> Iterator[tuple[str, str, str]]:
@@ -175,10 +191,11 @@ def _chips(request: Request, asked: Asked, page: str) -> Iterator[tuple[str, str
         label = DIMENSIONS.get(name, name.removeprefix("metadata.")).capitalize()
         shown = ", ".join("none" if value is None else value for value in values)
         yield label, shown, f"{request.url.path}?{asked.here((name,))}"
-    for name, label in _OF_CALLS.items() if page == "calls" else ():
-        if value := asked.own.get(name, ""):
-            told = {"unpriced": "only", "weekday": dict(zip("1234567", WEEKDAYS, strict=True)).get(value, value)}
-            yield label, told.get(name, value), f"{request.url.path}?{asked.here((name,))}"
+    for name, label in _OWN.get(page, {}).items():
+        value = asked.own.get(name)
+        if value or (value is not None and page != "calls"):  # among calls an empty one filters nothing
+            said = {"unpriced": "only", "failed": "only", "weekday": _WEEKDAYS.get(value, value)}.get(name, value)
+            yield label, said or "none", f"{request.url.path}?{asked.here((name,))}"
 
 
 def _range(asked: Asked) -> dict[str, Any]:

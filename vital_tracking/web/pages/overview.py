@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from functools import cache, partial
 from typing import Any, Final, Literal
 
+from vital_tracking.core.cost import MONEY, ZERO
+from vital_tracking.queries.bill import BillMonth, OtherPart, bill_month, other_by, other_parts, total
 from vital_tracking.queries.calls import last_call_at
-from vital_tracking.queries.explore import Explored
+from vital_tracking.queries.explore import Explored, Period
 from vital_tracking.queries.forecast import Forecast
 from vital_tracking.queries.plans import plans_of
 from vital_tracking.queries.reports import WEEKDAYS, month_end
@@ -19,6 +21,7 @@ from vital_tracking.web import numbers
 from vital_tracking.web.page import Card, Chart, Column, Page, Part, Row
 from vital_tracking.web.pages.budgets import fullest, fullest_card, fullest_part
 from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
+from vital_tracking.web.pages.platform import grown_card
 from vital_tracking.web.pages.quotas import any_quota, plans_part, tier_flag
 from vital_tracking.web.view import View
 
@@ -34,6 +37,8 @@ _COURSES: Final = (
     "calls", "total_cost", "total_tokens", "unpriced_calls", "cache_savings", "potential_cost", "hit_rate", *_PERCENTILES,
 )  # fmt: skip
 """What the overview shows by time, asked for at once."""
+
+Others = Mapping[str, OtherPart]
 
 _CALLS: Final = Column("calls", "Calls", "calls")
 _TOKENS: Final = Column("total_tokens", "Tokens", "tokens")
@@ -58,43 +63,56 @@ _START: Final = Page(
 def page(view: View) -> Page:
     """The overview of a time."""
     full = cache(lambda: fullest(view))
-    if view.part in _parts(view, None, full):
-        return Page("overview", "", "", parts=view.parts(_parts(view, None, full)))
-    if last_call_at(view.store) is None:
+    of_time = cache(lambda: others_of(view))
+    if view.part in _parts(view, None, full, of_time):
+        return Page("overview", "", "", parts=view.parts(_parts(view, None, full, of_time)))
+    others = of_time()
+    if last_call_at(view.store) is None and not others:
         return _START
     now = view.explore(measures=TOTALS)
     before = view.explore(period=view.asked.period.before(), measures=TOTALS)
     ahead = month_end(view.store, view.asked.period, view.asked.filters)
+    bill = None if ahead is None else bill_month(view.store, ahead, organization=view.asked.only.get("organization"))
     return Page(
         "overview",
         "What is spent, and on what?",
-        lead(now, view.asked.period.first_day, ahead),
-        cards=total_cards(
-            view,
-            now,
-            before,
-            [*_month_end(view, ahead), *([] if view.asked.filters else fullest_card(view, full()))],
-        ),
-        parts=view.parts(_parts(view, ahead, full)) if now.total["calls"] else [_NOTHING],
-        notices=notices(now.total),
+        lead(now, view.asked.period.first_day, ahead, others, bill),
+        cards=[
+            *_bill(view, now, before, others),
+            *total_cards(
+                view,
+                now,
+                before,
+                [*_month_end(view, ahead, bill), *([] if view.asked.filters else fullest_card(view, full()))],
+            ),
+        ],
+        parts=[part for part in view.parts(_parts(view, ahead, full, of_time)) if part.id != "kinds" or others]
+        if now.total["calls"] or others
+        else [_NOTHING],
+        notices=[*notices(now.total), *_unpriced(others)],
     )
 
 
-def _parts(view: View, ahead: Forecast | None, full: Callable[[], list[Row]]) -> dict[str, Callable[[], Part]]:
+def _parts(
+    view: View, ahead: Forecast | None, full: Callable[[], list[Row]], others: Callable[[], Others]
+) -> dict[str, Callable[[], Part]]:
     steps = cache(lambda: by_time(view, _COURSES))
     hours = cache(lambda: _hours(view))
     rank = partial(partial, ranking, view)
     # A budget counts what it counts, whatever the page is filtered by.
     budgets = {} if view.asked.filters else {"budgets": lambda: fullest_part(view, full())}
     quotas = {} if view.asked.filters or not any_quota(view) else {"quotas": lambda: plans_part(view)}
+    # Where the bill by kind stands among them there are four, two beside each other; else three.
+    span: Literal["half", "third"] = "half" if view.part is None and others() else "third"
     # What is spent and what stands in the way, on what and by whom; then how much is done, when, and how well.
     return {
         "cost": lambda: _cost_by_day(view, steps(), ahead),
         **budgets,
+        "kinds": lambda: _kinds(view, others()),
+        "services": rank("services", "Cost by service", "service", chart="doughnut", span=span),
+        "models": rank("models", "Cost by model", "model", chart="bars", top=10, span=span),
+        "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10, span=span),
         **quotas,
-        "services": rank("services", "Cost by service", "service", chart="doughnut", span="third"),
-        "models": rank("models", "Cost by model", "model", chart="bars", top=10, span="third"),
-        "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10, span="third"),
         "users": lambda: _users(view),
         "calls": lambda: _by_step(view, "calls", f"Calls by {view.asked.grain}", _CALLS, "bars", steps()),
         "tokens": lambda: _by_step(view, "tokens", f"Tokens by {view.asked.grain}", _TOKENS, "bars", steps()),
@@ -145,15 +163,94 @@ def notices(total: Any) -> list[str]:
     return said
 
 
-def lead(now: Explored, first: date, ahead: Forecast | None) -> str:
-    """What was spent from a day on, and where the month ends."""
-    total = now.total
-    said = f"{numbers.usd(total['total_cost'])} for {counted(total['calls'], 'call')} from {first.day} {first:%b} on."
+def others_of(view: View, period: Period | None = None) -> Others:
+    """Other costs of the time that is asked for, by their kind; none where filters are of calls alone."""
+    return other_parts(view.store, period or view.asked.period, view.asked.filters)
+
+
+def lead(
+    now: Explored, first: date, ahead: Forecast | None, others: Others | None = None, bill: BillMonth | None = None
+) -> str:
+    """What was spent from a day on, and where the month ends: of calls, and with `others` and `bill` of all of it."""
+    calls = now.total
+    said = f"{numbers.usd(calls['total_cost'])} for {counted(calls['calls'], 'call')}"
+    if others:
+        said += f" and {numbers.usd(total(part['cost'] for part in others.values()))} of other costs"
+    said += f" from {first.day} {first:%b} on."
     if ahead is None:
         return said
+    month: Mapping[str, Any] = bill or ahead
     return (
-        f"{said} This month stands at {numbers.usd(ahead['spent'])} and ends at about {numbers.usd(ahead['projected'])} "
-        f"(between {numbers.usd(ahead['low'])} and {numbers.usd(ahead['high'])})."
+        f"{said} This month stands at {numbers.usd(month['spent'])} and ends at about {numbers.usd(month['projected'])} "
+        f"(between {numbers.usd(month['low'])} and {numbers.usd(month['high'])})."
+    )
+
+
+def _unpriced(others: Others) -> list[str]:
+    unpriced = sum(part["unpriced_costs"] for part in others.values())
+    if not unpriced:
+        return []
+    return [
+        f"Without a known price, and in no cost: {counted(unpriced, 'other cost')}. The page of other costs lists them."
+    ]
+
+
+def _bill(view: View, now: Explored, before: Explored, others: Others) -> list[Card]:
+    """The whole bill, and its part that is no call; nothing where there are no other costs."""
+    if not others:
+        return []
+    was = total(part["cost"] for part in others_of(view, view.asked.period.before()).values())
+    other, calls = total(part["cost"] for part in others.values()), now.total["total_cost"]
+    whole, whole_was = MONEY.add(other, calls), MONEY.add(was, before.total["total_cost"])
+    said = f"; calls {numbers.usd(calls)}, other costs {numbers.usd(other)}"
+    bill = grown_card("Bill", whole, whole_was, numbers.usd, exact=numbers.usd_exact(whole), good="down")
+    link = view.keeping("costs") if set(view.asked.filters) <= {"organization", "user"} else None
+    return [
+        replace(bill, note=bill.note + said, link="#kinds"),
+        grown_card("Other costs", other, was, numbers.usd, exact=numbers.usd_exact(other), good="down", link=link),
+    ]
+
+
+def _kinds(view: View, others: Others) -> Part:
+    """The bill by kind: calls by what they are, and everything else."""
+    found = view.explore("kind", measures=("calls", "total_cost", "unpriced_calls"))
+    rows: dict[str, dict[str, Any]] = {
+        row["kind"]: {
+            "kind": row["kind"],
+            "page": "calls",
+            "cost": row["total_cost"],
+            "unpriced": row["unpriced_calls"],
+        }
+        for row in found.rows
+    }
+    for kind, part in others.items():
+        known = kind in rows or part["unpriced_costs"] < part["costs"]
+        row = rows.setdefault(kind, {"kind": kind, "page": "costs", "cost": ZERO, "unpriced": 0})
+        row["cost"] = MONEY.add(row["cost"], part["cost"]) if known else None
+        row["unpriced"] += part["unpriced_costs"]
+    whole = total(row["cost"] for row in rows.values())
+
+    def rows_of(row: Row) -> str | None:
+        if "page" not in row:
+            return None
+        name = "kind" if row["page"] == "calls" else "cost_type"
+        return f"{view.path(row['page'])}?{view.asked.query(**{name: row['kind']})}"
+
+    return Part(
+        "kinds",
+        "The bill by kind",
+        [
+            Column("kind", "Kind", link=rows_of),
+            Column("cost", "Cost", "usd", none="unpriced"),
+            Column("share", "Share", "percent"),
+            Column("unpriced", "Unpriced", "calls", rare=True, about="Without a known price: in no cost"),
+        ],
+        [
+            {**row, "share": Decimal(100) * row["cost"] / whole if whole and row["cost"] is not None else None}
+            for row in sorted(rows.values(), key=lambda row: -(row["cost"] or ZERO))
+        ],
+        Chart("doughnut", "kind", ("cost",)),
+        note="What a provider bills beside its calls is of their kind.",
     )
 
 
@@ -184,30 +281,44 @@ def total_cards(view: View, now: Explored, before: Explored, beside: Sequence[Ca
     ]
 
 
-def _month_end(view: View, ahead: Forecast | None) -> list[Card]:
-    if ahead is None:
+def _month_end(view: View, ahead: Forecast | None, bill: BillMonth | None) -> list[Card]:
+    if ahead is None or bill is None:
         return []
     return [
         Card(
             f"End of {ahead['days'][0][0]:%B}",
-            numbers.usd(ahead["projected"]),
-            numbers.usd_exact(ahead["projected"]),
-            note=f"{numbers.usd(ahead['low'])} to {numbers.usd(ahead['high'])}; so far {numbers.usd(ahead['spent'])}",
+            numbers.usd(bill["projected"]),
+            numbers.usd_exact(bill["projected"]),
+            note=f"{numbers.usd(bill['low'])} to {numbers.usd(bill['high'])}; so far {numbers.usd(bill['spent'])}",
             link=view.keeping("forecast"),
         )
     ]
 
 
 def _cost_by_day(view: View, rows: list[Row], ahead: Forecast | None) -> Part:
+    grain = view.asked.grain
     note = ""
     if ahead is not None:
-        note = f"The month is projected to end at {numbers.usd(ahead['projected'])}."
+        note = f"The month's calls are projected to end at {numbers.usd(ahead['projected'])}."
+    others = other_by(view.store, view.asked.period, grain, view.asked.filters)
+    beside = [Column("other_cost", "Other costs", "usd")] if others else []
+    nothing = {"calls": 0, "total_cost": ZERO, "unpriced_calls": 0}
+    known = {row[grain]: row for row in rows}
+    both: list[Row] = [
+        {**known.get(step, {grain: step, **nothing}), "other_cost": others.get(step, ZERO)}
+        for step in sorted({*known, *others})
+    ]
     return Part(
         "cost",
-        f"Cost by {view.asked.grain}",
-        [time_column(view), Column("total_cost", "Cost", "usd"), Column("unpriced_calls", "Unpriced", "calls")],
-        rows,
-        Chart("area", view.asked.grain, ("total_cost",)),
+        f"Cost by {grain}",
+        [
+            time_column(view),
+            Column("total_cost", "Calls" if others else "Cost", "usd"),
+            *beside,
+            Column("unpriced_calls", "Unpriced", "calls"),
+        ],
+        both if others else rows,
+        Chart("area", grain, ("total_cost", "other_cost") if others else ("total_cost",), stacked=bool(others)),
         note=note,
         wide=bool(view.asked.filters),  # else it stands beside the budgets
     )

@@ -3,12 +3,15 @@
 from typing import Final
 
 from vital_tracking.web.pages import (
+    abuse,
     agents,
     alerts,
     anomalies,
     audit,
     budget,
     budgets,
+    costs,
+    events,
     forecast,
     forget,
     organization,
@@ -17,13 +20,32 @@ from vital_tracking.web.pages import (
     routes,
     saved,
     status,
+    tenants,
     tools,
     user,
 )
 
 _PAGES: Final = (
-    routes, user, agents, forget, saved, budgets, budget, quotas, alerts, forecast, anomalies, prices, organization, audit,
-    status, tools,
-)  # fmt: skip
+    routes,
+    user,
+    agents,
+    forget,
+    saved,
+    budgets,
+    budget,
+    quotas,
+    alerts,
+    forecast,
+    anomalies,
+    tenants,
+    abuse,
+    prices,
+    events,
+    costs,
+    organization,
+    audit,
+    status,
+    tools,
+)
 ROUTERS: Final = tuple(pages.routes for pages in _PAGES)
 """The routes of all pages; a module of pages adds itself here."""

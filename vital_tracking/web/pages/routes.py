@@ -19,6 +19,7 @@ from vital_tracking.web.csv import csv_response
 from vital_tracking.web.listed import no_such_run
 from vital_tracking.web.pages import calls, explorer, overview, runs, usage
 from vital_tracking.web.pages.frame import THEME, THEMES, answer
+from vital_tracking.web.parts import parts
 from vital_tracking.web.problems import Problem
 from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
@@ -48,7 +49,8 @@ def export(request: Request, who: Asker, asked: AskedParameters) -> Response:
 @routes.get("/explore", dependencies=[Depends(reads("explore"))])
 def show_explorer(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """Any measures by any two dimensions."""
-    return answer(request, who, store, asked, lambda view: explorer.page(view, request.query_params))
+    channels = parts(request).channels if who.is_operator else ()
+    return answer(request, who, store, asked, lambda view: explorer.page(view, request.query_params, channels))
 
 
 @routes.get("/calls", dependencies=[Depends(reads("calls"))])

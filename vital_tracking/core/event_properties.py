@@ -31,8 +31,15 @@ ALLOWED_PROPERTIES: Final = frozenset(
 
 
 def kept_properties(properties: Mapping[str, Any], allowed: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
-    """Of an event's properties those that may be stored, and a note where others were left out."""
+    """Of an event's properties those that may be stored, and a note where others were left out; of a page its query goes."""
     kept = {name: value for name, value in properties.items() if name in allowed}
+    if isinstance(page := kept.get("page"), str):
+        kept["page"] = without_query(page)
     if "error_type" in kept:
         kept["error_type"] = class_name(kept["error_type"])
     return kept, ["properties_left_out"] if len(kept) < len(properties) else []
+
+
+def without_query(address: str | None) -> str | None:
+    """A page's address without its query and fragment: what stands there is somebody's words, or a secret of theirs."""
+    return address and address.partition("?")[0].partition("#")[0]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import ipaddress
+import socket
 from typing import Final
 
 _DIGITS: Final = 32
@@ -17,12 +17,23 @@ def address_hash(address: str | None, key: bytes | None) -> str | None:
     """
     if not address or not key:
         return None
+    packed = _packed(address)
+    return None if packed is None else hmac.digest(key, packed, "sha256").hex()[:_DIGITS]
+
+
+def _packed(address: str) -> bytes | None:
+    """An address as its bytes; None where it is none."""
+    try:
+        return socket.inet_pton(socket.AF_INET, address)  # most of them, at a tenth of the time
+    except (OSError, ValueError):
+        pass
     try:
         parsed = ipaddress.ip_address(_bare(address.strip()))
     except ValueError:
         return None
     mapped = getattr(parsed, "ipv4_mapped", None)
-    return hmac.new(key, (mapped or parsed).packed, hashlib.sha256).hexdigest()[:_DIGITS]
+    packed: bytes = (mapped or parsed).packed
+    return packed
 
 
 def _bare(address: str) -> str:

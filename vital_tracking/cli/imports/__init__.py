@@ -1,0 +1,1 @@
+"""`vital-tracking import`, `meter` and `allocate`: what others saw, counted or billed."""
