@@ -84,6 +84,7 @@ def page(view: View) -> Page:
                 now,
                 before,
                 [*_month_end(view, ahead, bill), *([] if view.asked.filters else fullest_card(view, full()))],
+                cost="Cost of calls" if others else "Cost",
             ),
         ],
         parts=[part for part in view.parts(_parts(view, ahead, full, of_time)) if part.id != "kinds" or others]
@@ -254,8 +255,13 @@ def _kinds(view: View, others: Others) -> Part:
     )
 
 
-def total_cards(view: View, now: Explored, before: Explored, beside: Sequence[Card] = ()) -> list[Card]:
-    """What a time came to, against the time before, both of the measures TOTALS; `beside` are cards to stand next to the cost."""
+def total_cards(
+    view: View, now: Explored, before: Explored, beside: Sequence[Card] = (), *, cost: str = "Cost"
+) -> list[Card]:
+    """What a time came to, against the time before, both of the measures TOTALS.
+
+    `beside` are cards to stand next to that of the cost, which is called `cost`.
+    """
     total, was = with_rates(now.total), with_rates(before.total)
     users = total["active_users"]
     total["cost_per_user"] = now.total["total_cost"] / users if users else None
@@ -269,7 +275,7 @@ def total_cards(view: View, now: Explored, before: Explored, beside: Sequence[Ca
         return Card(label, write(total[name]), exact, note or f"before: {write(was[name])}", told, trend, good, link)  # type: ignore[arg-type]
 
     return [
-        card("Cost", "total_cost", numbers.usd, good="down", link=view.keeping("services")),
+        card(cost, "total_cost", numbers.usd, good="down", link=view.keeping("services")),
         *beside,
         card("Calls", "calls", numbers.count, link=view.keeping("calls")),
         card("Active users", "active_users", numbers.count, good="up", link=view.keeping("users")),
