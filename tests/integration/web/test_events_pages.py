@@ -199,7 +199,7 @@ def test_overview_and_forecast_have_the_whole_bill_apart_and_together(
     if not mine:
         assert "Nothing is recorded yet" in text
         return
-    assert [amount(cards[name]) for name in ("Bill", "Cost", "Other costs")] == [spent + calls, calls, spent]
+    assert [amount(cards[name]) for name in ("Bill", "Cost of calls", "Other costs")] == [spent + calls, calls, spent]
     kinds = {row["kind"]: row["cost"] for row in table(browser, "", "kinds")}
     assert (sum(amount(cost or "0") for cost in kinds.values()), amount(kinds["llm"])) == (spent + calls, calls)
     assert kinds["compute"] == ""  # it has no price, which is not 0
