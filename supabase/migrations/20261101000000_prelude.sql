@@ -6,7 +6,7 @@
 --
 -- The migrations that follow, by the last four digits of their numbers:
 --   0100 to 0600  the database's identity, members, calls and their partitions, service runs, prices
---   0700 to 1500  budgets: their terms, limits, windows, alerts, exceptions, spending and grants
+--   0700 to 1550  budgets: their terms, limits, plans and subscriptions, windows, alerts, exceptions, spending, grants, quotas
 --   1600 to 1700  how calls and runs are recorded, and repriced
 --   1800 to 1860  what is no call: events, other costs, executions; their prices, imports, meters, allocation
 --   2000 to 2300  what is measured of calls, and the aggregations that keep the sums

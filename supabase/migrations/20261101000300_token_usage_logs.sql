@@ -161,13 +161,15 @@ comment on column public.token_usage_logs.blocked_by is 'Of a blocked call: the 
 comment on column public.token_usage_logs.throttled_ms is 'Milliseconds that a budget made the call wait.';
 comment on column public.token_usage_logs.error_type is 'Class name of the error only; its text is never stored.';
 
--- Each index makes recording dearer by some percent, so there are these and no more. Four serve whoever may see a part of the calls, or looks
--- for a run or for calls without a price. The fifth is for the newest calls of all, whichever way they are filtered; rows come in the order of
--- time, so it grows at its end alone. The calls of a session lie close together, so a block range index finds them and costs next to nothing.
+-- Each index makes recording dearer by some percent, so there are these and no more. Five serve whoever may see a part of the calls, or
+-- looks for a run, or for calls that have no price or were blocked. The sixth is for the newest calls of all, whichever way they are
+-- filtered; rows come in the order of time, so it grows at its end alone. The calls of a session lie close together, so a block range index
+-- finds them and costs next to nothing.
 create index token_usage_logs_organization on public.token_usage_logs (organization_id, created_at);
 create index token_usage_logs_user on public.token_usage_logs (user_id, created_at);
 create index token_usage_logs_service_run on public.token_usage_logs (service_run_id) where service_run_id is not null;
 create index token_usage_logs_unpriced on public.token_usage_logs (created_at) where not priced;
+create index token_usage_logs_blocked on public.token_usage_logs (created_at) where status = 'blocked';
 create index token_usage_logs_time on public.token_usage_logs (created_at);
 create index token_usage_logs_session on public.token_usage_logs
 using brin (session_id text_bloom_ops (n_distinct_per_range = 256)) with (pages_per_range = 32, autosummarize = on);

@@ -118,8 +118,8 @@ as $$
   from (
     select
       v.*,
-      v.valid_from <= statement_timestamp() and not exists (
-        select from public.plans as later where later.name = v.name and later.valid_from > v.valid_from and later.valid_from <= statement_timestamp()
+      v.valid_from <= clock_timestamp() and not exists (
+        select from public.plans as later where later.name = v.name and later.valid_from > v.valid_from and later.valid_from <= clock_timestamp()
       ) as in_force
     from public.plans as v
     where plans_v1.plan is null or v.name = plans_v1.plan

@@ -172,6 +172,8 @@ begin
     and (organization is null or a.organization_id is null or a.organization_id = organization)
     and not exists (select from public.budget_windows as w where w.budget_id = a.budget_id and w.entity_id = a.entity_id);
   get diagnostics alerts = row_count;
+  delete from public.subscriptions as s
+  where s.entity_type = kind and s.entity_id = any(names) and (organization is null or s.organization_id = organization);
   delete from vital_private.budget_overrides as o
   where o.entity_type = kind and o.entity_id = any(names) and (organization is null or o.organization_id = organization);
   delete from public.budget_limits as b

@@ -22,7 +22,7 @@ begin
         select count(*) from public.service_runs as r
         where r.organization_id = any(named) and r.metadata ? 'demo_history'
       ),
-      'budgets', (select count(*) from public.budget_limits as b where b.organization_id = any(named)),
+      'budgets', (select count(*) from public.budget_limits as b where b.organization_id = any(named) and not b.by_plan),
       'platform_rows', (
         select count(*)
         from (
@@ -78,7 +78,10 @@ begin
     )
   );
   delete from public.cost_alerts as a where a.organization_id = any(owned);
+  delete from public.subscriptions as s
+  where s.organization_id = any(owned) or (s.entity_type = 'organization' and s.entity_id = any(owned));
   delete from vital_private.budget_overrides as o where o.organization_id = any(owned);
+  delete from public.budget_limits as b where b.organization_id = any(owned) and b.by_plan;
   delete from public.budget_limits as b where b.organization_id = any(owned);
   get diagnostics removed_budgets = row_count;
 

@@ -849,6 +849,7 @@ QUESTIONS = [
         lambda reader: {one for one in subscribers_of(reader) if one[0] == ALICE},
         {"entity_type": "user", "entity_id": ALICE},
     ),
+    Question("rate_limits_v1", lambda told, _: {row["entity_id"] for row in told}, lambda _: (), {}),
     Question(
         "plans_v1",
         lambda told, _: {row["name"] for row in told},

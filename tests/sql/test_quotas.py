@@ -289,13 +289,21 @@ def test_limits_of_a_plan_change_by_the_clock(db: Connection) -> None:
 
 
 def test_limits_of_a_minute_come_with_the_plan(db: Connection) -> None:
-    call(db, "set_plan_v1", plan=json.dumps({"name": "slow", "calls_per_minute": 2}))
-    subscribe(db, "u-slow", "slow", enforced=True)
+    call(db, "set_plan_v1", plan=json.dumps({"name": "slow", "calls_per_minute": 2, "valid_from": "2020-01-01"}))
+    subscribe(db, "u-slow", "slow", enforced=True, since=now(db) - timedelta(minutes=5))
     later = now(db).replace(second=0, microsecond=0) + timedelta(minutes=2)
     use(db, "u-slow", later, later, later + timedelta(minutes=1))
     minutes = {row["starts_at"]: row["spent"] for row in windows(db, entity_id="u-slow", period="minute")}
     assert minutes == {later: 2, later + timedelta(minutes=1): 1}
     assert audit(db) == []
+    blocked = {"budget": windows(db, entity_id="u-slow", period="minute")[0]["budget_id"], "entity_id": "u-slow"}
+    use(
+        db, "u-slow", now(db), status="blocked", blocked_by={**blocked, "period": "minute"}, cost=0, total_tokens=0,
+        prompt_tokens=0, completion_tokens=0,
+    )  # fmt: skip
+    [told] = [row for row in call(db, "rate_limits_v1") if row["entity_id"] == "u-slow"]
+    assert (told["minutes"], told["fullest_percent"], told["average_percent"]) == (2, "100.00", "75.00")
+    assert (told["blocked_calls"], told["violations"], told["by_plan"]) == (1, 0, True)
 
 
 STEP = st.one_of(
@@ -457,3 +465,20 @@ def test_budgets_that_keep_quotas_are_nobodys_to_change(db: Connection) -> None:
     call(db, "raise_budget_v1", raise_=json.dumps(raised))
     use(db, "u-kept", now(db))
     assert used(db, "u-kept") == ("1", str(Decimal(750)))
+
+
+def test_forgetting_a_user_takes_his_plan_along(db: Connection) -> None:
+    """If this failed, a user who is forgotten would still be known by name to the plan that he was on."""
+    subscribe(db, "u-gone", "trial", enforced=True)
+    use(db, "u-gone", now(db))
+    assert used(db, "u-gone")[0] == "1"
+    db.execute("select forget_user('u-gone')")
+    assert call(db, "subscriptions_v1", entity_type="user", entity_id="u-gone") == []
+    assert windows(db, entity_id="u-gone") == []
+    assert (
+        db.execute(
+            "select from admin_audit where key::text like '%u-gone%' or changes::text like '%u-gone%'"
+        ).fetchall()
+        == []
+    )
+    assert audit(db) == []

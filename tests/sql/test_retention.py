@@ -456,10 +456,17 @@ def test_pg_cron_deletes_only_where_an_admin_says_so(db: Connection) -> None:
     assert [call(db, "schedule_maintenance") for _ in range(2)] == [True, True]
     jobs = "select command from cron.job order by jobname"
     assert call(db, "schedule_maintenance", retention=None), "NULL arms nothing"
-    assert [row["command"] for row in db.execute(jobs)] == ["select public.maintain_partitions()"]
+    assert [row["command"] for row in db.execute(jobs)] == [
+        "select public.find_abuse_v1()",
+        "select public.maintain_partitions()",
+    ]
     assert call(db, "schedule_maintenance", retention=True)
     commands = [row["command"] for row in db.execute(jobs)]
-    assert commands == ["select public.apply_retention(false, 200000)", "select public.maintain_partitions()"]
+    assert commands == [
+        "select public.apply_retention(false, 200000)",
+        "select public.find_abuse_v1()",
+        "select public.maintain_partitions()",
+    ]
     for command in commands:
         db.execute(command.encode())
 

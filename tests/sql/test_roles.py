@@ -252,6 +252,7 @@ EXECUTABLE = {
             "public.plans_v1",
             "public.quota_status_v1",
             "public.quotas_v1",
+            "public.rate_limits_v1",
             "public.set_budget_v1",
             "public.set_plan_v1",
             "public.set_subscription_v1",

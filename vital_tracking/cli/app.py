@@ -98,6 +98,10 @@ COMMANDS: Final = {
         "plans.quotas:quotas",
         "Show how much of their quotas the subscribers of each plan have used in their month, or each subscriber.",
     ),
+    "rate-limits": (
+        "plans.rate_limits:rate_limits",
+        "Show how far limits of a minute were used, by whom, and in how many minutes a call did not fit.",
+    ),
     "members": ("members:app", "Members of organizations: who sees what of it, and who may change that."),
     "abuse": ("abuse:app", "Abuse: what looks like it, acting on it, and marking false alarms."),
     "alerts": ("budgets.alerts:app", "Alerts: thresholds of budgets that were crossed."),

@@ -17,6 +17,7 @@ from vital_tracking.demo.cast import ORGANIZATIONS, Organization
 from vital_tracking.demo.history import DAYS, History
 from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.queries.budgets import BudgetLimit, set_budget
+from vital_tracking.queries.plans import import_subscriptions
 from vital_tracking.stores import Store
 
 _A_BATCH: Final = 1000
@@ -60,7 +61,7 @@ def history_of(there: DemoHistory, days: int = DAYS, *, now: datetime | None = N
 
 
 def write(store: Store, history: History, costs: Costs, progress: Callable[[int], None] = lambda _: None) -> int:
-    """Write a history with its budgets; how many calls were new. `progress` is told how many days are done.
+    """Write a history with its budgets and plans; how many calls were new. `progress` is told how many days are done.
 
     Calls and runs are known by their ids, so what is there already stays as it is. Raises StoreError.
     """
@@ -89,6 +90,8 @@ def write(store: Store, history: History, costs: Costs, progress: Callable[[int]
             new += answer["inserted"]
             _nobody_is_told(store, answer.get("alerts") or ())
         progress(number)
+    # What was used in the month that runs counts.
+    import_subscriptions(store, (one for organization in ORGANIZATIONS for one in _subscriptions(organization)))
     return new
 
 
@@ -127,6 +130,21 @@ def _budgets(store: Store, organization: Organization) -> list[BudgetLimit]:
         {"entity_type": "user", "entity_id": "*", "daily_limit": "1.20", "monthly_limit": "15", "action": "block"},
     )
     return [set_budget(store, {**mine, **one}) for one in wanted]
+
+
+def _subscriptions(organization: Organization) -> list[dict[str, object]]:
+    """Who is on which plan: whoever does most on a large one, whoever does least on trial, which is too small."""
+    plans = {0: "professional", len(organization.users) - 1: "trial"}
+    return [
+        {
+            "organization_id": organization.id,
+            "entity_type": "user",
+            "entity_id": user,
+            "plan": plans.get(place, "starter"),
+            "timezone": organization.zone,
+        }
+        for place, user in enumerate(organization.users)
+    ]
 
 
 def _stop(budget: BudgetLimit) -> dict[str, object]:

@@ -17,6 +17,7 @@ from vital_tracking.delivery.costs import Costs
 from vital_tracking.demo import writing
 from vital_tracking.demo.cast import ORGANIZATIONS
 from vital_tracking.demo.history import History
+from vital_tracking.queries.plans import quotas
 from vital_tracking.stores.postgres import PostgresStore
 
 DAYS = 3
@@ -24,7 +25,7 @@ KEPT = (
     "token_usage_logs", "service_runs", "budget_limits", "budget_windows", "cost_alerts", "usage_aggregations_hourly",
     "usage_aggregations_daily", "usage_aggregations_daily_users", "platform_events", "tenant_cost_events", "agent_executions",
     "platform_events_5min", "platform_events_daily_sessions", "tenant_costs_5min", "tenant_costs_daily",
-    "agent_executions_hourly",
+    "agent_executions_hourly", "subscriptions",
 )  # fmt: skip
 
 
@@ -112,6 +113,10 @@ def test_the_history_adds_up_is_written_once_and_goes_without_a_trace(
     assert 1 < beside["dollars"] < 100
     assert min(beside["agents"], beside["rated"]) > 3
     assert there["platform_rows"] > there["runs"]
+
+    used = {row["plan"]: row for row in quotas(store)}
+    assert used["trial"]["subscribers"] == used["professional"]["subscribers"] == len(ORGANIZATIONS)
+    assert used["starter"]["subscribers"] > len(ORGANIZATIONS) < used["starter"]["calls_used"]
 
     # Twice is once, however much later and whatever length is asked for then.
     again = writing.history_of(there, 60, now=datetime.now(UTC) + timedelta(days=2))

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.integration.imports.logs import json_line, nginx_line
 from tests.sql.helpers import connect
 from tests.sql.platform_rows import differences
@@ -42,6 +44,7 @@ def started(url: str, *files: Path) -> Forked:
     return Forked(arguments, REPOSITORY, {**os.environ, "VITAL_DATABASE_URL": url})
 
 
+@pytest.mark.timeout(3 * PATIENCE_S)
 def test_a_killed_import_goes_on_where_it_stood(database_url: str, tmp_path: Path) -> None:
     """If this failed, whoever starts an import again would miss lines, or pay for them twice."""
     files = tmp_path / "access.log.1.gz", tmp_path / "access.log"

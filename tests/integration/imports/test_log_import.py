@@ -135,7 +135,7 @@ def test_each_line_is_recorded_once_whatever_happens_to_its_log(shared: Postgres
     RotatedLog.store, RotatedLog.url = shared, url
     with patch.object(log_text, "BLOCK", 1500):
         run_state_machine_as_test(
-            RotatedLog, settings=settings(max_examples=examples(30), stateful_step_count=8, deadline=None)
+            RotatedLog, settings=settings(max_examples=examples(20), stateful_step_count=8, deadline=None)
         )
     with connect(url) as connection:
         assert differences(connection) == []

@@ -227,10 +227,12 @@ def make_world(connection: Connection, people: dict[str, Person]) -> World:
         other = a_cost(number, **whose, cost_type="compute", service=f"cost-{plant}")  # which has no price
         send(connection, "tenant_cost_events", other)
     findings = {plant: make_finding(connection, f"found-{plant}", place) for plant, (place, _) in FINDINGS.items()}
+    # Its 700 calls would be taken for what a call costs.
+    call(connection, "set_plan_v1", plan='{"name": "trial", "calls": 800}')
     places = {(people[owner].id, organization) for owner, organization in CALLS.values() if owner}
     places.add(("on-a-plan", NORTH))
     for user, organization in sorted(places, key=str):
-        named = {"entity_type": "user", "entity_id": user, "organization_id": organization, "plan": "trial"}
+        named = {"entity_type": "user", "entity_id": user, "organization_id": organization, "plan": "starter"}
         call(connection, "set_subscription_v1", subscription=json.dumps(named))
     call(connection, "refresh_analytics")
     return World(people, budgets, findings)

@@ -83,6 +83,7 @@ READINGS: Final[Mapping[str, Reading]] = {
     f"{USAGE}/performance": shows("step"),
     f"{USAGE}/quotas": shows(),
     "/api/v1/plans": shows(),
+    "/api/v1/rate-limits": shows(),
     "/api/v1/subscriptions": shows("user"),
     "/api/v1/subscriptions/history": Reading(opens=422),  # whose must be named
     "/api/v1/calls": shows("call", "user", "agent", "model", "session"),

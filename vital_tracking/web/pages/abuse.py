@@ -19,7 +19,7 @@ from vital_tracking.web.asked import AskedParameters, only_organization
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Card, Column, Page, Part, Row
 from vital_tracking.web.pages.common import administered
-from vital_tracking.web.pages.frame import NAVIGATION, answer
+from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
 from vital_tracking.web.view import View
@@ -128,8 +128,8 @@ def _cards(found: Sequence[AbuseFinding], settings: AbuseSettings) -> list[Card]
     ]
 
 
-def rows_link(view: View, row: AbuseFinding) -> str | None:
-    """The calls or events behind a finding, in days of UTC; None where no page shows them."""
+def rows_link(view: View, row: AbuseFinding) -> str:
+    """The calls or events behind a finding, in days of UTC."""
     asked: dict[str, str] = {
         "timezone": "UTC",
         "since": row["rows_since"].astimezone(UTC).date().isoformat(),
@@ -141,9 +141,7 @@ def rows_link(view: View, row: AbuseFinding) -> str | None:
         asked["user"] = row["entity_id"]
     if row["measure"] in _OF_CALLS:
         return f"{view.path('calls')}?{urlencode(asked)}"
-    if any(name == "events" for _, links in NAVIGATION for name, _, _ in links):
-        return f"{view.path('events')}?{urlencode(asked)}"
-    return None
+    return f"{view.path('events')}?{urlencode({**asked, 'category': 'user_behavior'})}"
 
 
 def _became(row: AbuseFinding) -> str:
@@ -269,7 +267,7 @@ def finding_page(view: View, who: Identity, finding: AbuseFinding, decision: str
                 "What is known",
                 [Column("what", "What"), Column("is", "Is", "prose")],
                 [{"what": what, "is": value} for what, value in known if value is not None],
-                leads=("Its rows", link) if (link := rows_link(view, finding)) else None,
+                leads=("Its rows", rows_link(view, finding)),
                 wide=True,
                 sortable=False,
             )

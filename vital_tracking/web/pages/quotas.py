@@ -16,6 +16,7 @@ from vital_tracking.alerts.wording import entity
 from vital_tracking.queries import plans as queries
 from vital_tracking.queries.names import names_of
 from vital_tracking.queries.plans import QuotaStatus, over_quota, percent_used
+from vital_tracking.queries.rate_limits import rate_limits
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.access import Asker, Reader, reads
@@ -95,6 +96,7 @@ def page(view: View, who: Identity, plan: str | None = None) -> Page:
             {
                 **({} if plan else {"plans": lambda: _plans(view, by_plan)}),
                 "subscribers": lambda: _subscribers(view, organization, plan),
+                **({} if plan else {"minutes": lambda: _minutes(view, organization)}),
             }
         ),
         crumbs=[("Quotas", view.keeping("quotas"))] if plan else (),
@@ -195,6 +197,41 @@ def _state(row: QuotaStatus) -> tuple[str, str]:
     return ("bad", f"over, {how}") if over_quota(row) else ("ok" if row["enforced"] else "quiet", how)
 
 
+def _minutes(view: View, organization: str | None) -> Part:
+    """Limits of a minute of the last day, of budgets and plans alike."""
+    return Part(
+        "minutes",
+        "Limits of a minute, in the last 24 hours",
+        [
+            Column("whose", "For", link=_page_of(view)),
+            Column("limit_amount", "Limit a minute", "amount"),
+            Column("fullest_percent", "Fullest minute", "meter"),
+            Column("average_percent", "On average", "percent", about="Of the minutes in which anything was used"),
+            Column("minutes", "Minutes", "calls"),
+            Column("violations", "Not fitting", "calls", about="Minutes in which a call did not fit"),
+            Column("blocked_calls", "Blocked calls", "calls", link=_blocked_of(view)),
+            Column("last_at", "Last (UTC)", "moment", none="-"),
+            Column("by", "Set by"),
+        ],
+        [
+            {
+                **row,
+                "whose": entity(row["entity_type"], row["entity_id"], row["organization_id"]),
+                "by": "its plan" if row["by_plan"] else f"budget {row['budget_id']}, {row['action']}",
+            }
+            for row in rate_limits(view.store, organization=organization)
+        ],
+        empty="No limit of a minute was used. Plans and budgets can have one.",
+        wide=True,
+    )
+
+
+def _blocked_of(view: View) -> Callable[[Row], str | None]:
+    return lambda row: (
+        f"{view.path('calls')}?{urlencode({row['entity_type']: row['entity_id'], 'status': 'blocked', 'days': 1})}"
+    )
+
+
 def tier_flag(row: QuotaStatus | None) -> tuple[str, str] | None:
     """A plan as a badge, in the colour of what is used of it: red above 80 %, yellow from 60 % on."""
     if row is None:
@@ -214,7 +251,7 @@ def tier_flag(row: QuotaStatus | None) -> tuple[str, str] | None:
 
 def _page_of(view: View) -> Callable[[Row], str]:
     def of(row: Row) -> str:
-        name = "users" if row["entity_type"] == "user" else "organization"
+        name = {"user": "users", "organization": "organization"}.get(row["entity_type"], "calls")
         return f"{view.path(name)}?{urlencode({row['entity_type']: row['entity_id']})}"
 
     return of
