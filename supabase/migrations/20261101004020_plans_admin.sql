@@ -1,5 +1,6 @@
--- Who changes plans and subscriptions. Plans are the team's: operators change them alone. Who is on which plan is decided by operators, by the
--- admins of that organization, and by the token of a user himself, where the identity provider says it in a claim.
+-- Who changes plans and subscriptions. Plans are the team's: operators change them alone. Which plan an organization is on is decided by
+-- operators: its own admins could lift what they pay for. Which plan a user of an organization is on is decided by its admins as well, and
+-- by the token of the user himself, where the identity provider says it in a claim.
 --
 -- Changes are audited by the tables' triggers. Tries that are refused are audited as well: so a refusal is an answer, not an error, which
 -- would take its line of the audit along.
@@ -49,7 +50,7 @@ begin
 end;
 $$;
 
--- Whether a change of a subscription is refused to the caller; then it is noted.
+-- Whether a change of a subscription is refused to the caller; then it is noted. An organization's own is for operators.
 create function vital_private.refuses_subscription_change(given jsonb, change text) returns boolean
 language plpgsql
 set search_path = ''
@@ -59,7 +60,7 @@ declare
     when given ->> 'entity_type' = 'organization' then given ->> 'entity_id' else given ->> 'organization_id'
   end;
 begin
-  if vital_private.may_change(organization) then
+  if vital_private.may_change(case when given ->> 'entity_type' is distinct from 'organization' then organization end) then
     return false;
   end if;
   perform vital_private.note(

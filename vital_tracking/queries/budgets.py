@@ -202,6 +202,13 @@ def _fits(room: Decimal, need: Decimal | None) -> bool:
     return room > 0 if need is None else need == 0 or need <= room
 
 
+def key_of(budget: BudgetLimit) -> dict[str, Any]:
+    """What tells a stored budget from others: the columns of BUDGET_KEY, and its end where it has one."""
+    row: Mapping[str, Any] = budget
+    until = budget.get("until")
+    return {name: row[name] for name in BUDGET_KEY} | ({"until": until.isoformat()} if until else {})
+
+
 def find_budget(budgets: Iterable[BudgetLimit], key: Mapping[str, object]) -> BudgetLimit | None:
     """The budget of a key, `BUDGET_KEY` by name, where there is one; those that end by themselves stand beside it."""
     return next(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fastapi.testclient import TestClient
 
 from tests.integration.web.conftest import Issuer, Make, bearer, client
-from tests.sql.helpers import ADMIN, ALICE, CAROL, STRANGER, a_call, call_id, connect, record
+from tests.sql.helpers import ADMIN, ALICE, CAROL, STRANGER, a_call, call, call_id, connect, record
 from vital_tracking.stores.postgres import PostgresStore
 
 PATH = "/api/v1/budgets"
@@ -196,6 +198,22 @@ def test_a_budget_is_made_previewed_changed_raised_and_removed_on_pages(people: 
     assert member.post(f"{place}/remove").status_code == 403
     assert admin.post(f"{place}/remove").headers["location"] == "/budgets"
     assert admin.get(place).status_code == admin.post(f"{place}/remove").status_code == 404
+
+
+def test_a_budget_that_ends_by_itself_still_does_once_it_was_changed(
+    people: dict[str, TestClient], database_url: str
+) -> None:
+    """If this failed, whoever loosened a block of a day would have made one for ever beside it."""
+    admin = people["admin"]
+    asked = {**WANTED, "daily_limit": "0", "until": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
+    with connect(database_url) as connection:
+        made = call(connection, "set_budget_v1", budget=json.dumps(asked))
+    place = f"/budgets/{made['id']}"
+    assert admin.post(place, data={"daily_limit": "0.75"}).headers["location"] == place
+    assert admin.patch(f"{PATH}/{made['id']}", json={"monthly_limit": 3}).status_code == 200
+    [one] = admin.get(PATH).json()["budgets"]
+    assert (one["id"], one["daily_limit"], one["monthly_limit"]) == (made["id"], 0.75, 3)
+    assert datetime.fromisoformat(one["until"]) == datetime.fromisoformat(asked["until"])
 
 
 def test_a_form_of_another_site_changes_nothing(people: dict[str, TestClient], make: Make, issuer: Issuer) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vital_tracking.core.entities import PERIODS
 from vital_tracking.queries import budgets as queries
 from vital_tracking.queries.answers import Amount
-from vital_tracking.queries.budgets import BUDGET_KEY, BlockedCall, BudgetLimit, BudgetWindow, LimitInForce
+from vital_tracking.queries.budgets import BUDGET_KEY, BlockedCall, BudgetLimit, BudgetWindow, LimitInForce, key_of
 from vital_tracking.queries.outlook import outlooks
 from vital_tracking.queries.preview import (
     MOST_PREVIEW_DAYS,
@@ -253,10 +253,7 @@ def one_budget(store: Reader, budget_id: _Id) -> Response:
 )
 def change_budget(store: Reader, budget_id: _Id, change: BudgetChange) -> Response:
     """What is not named stays as it is; NULL lifts a limit."""
-    budget: dict[str, Any] = dict(found_budget(store, budget_id))
-    ends = {"until": budget["until"].isoformat()} if budget.get("until") else {}
-    key = {name: budget[name] for name in BUDGET_KEY}
-    return ExactJSON(queries.set_budget(store, {**key, **ends, **change.columns}))
+    return ExactJSON(queries.set_budget(store, {**key_of(found_budget(store, budget_id)), **change.columns}))
 
 
 @routes.post(

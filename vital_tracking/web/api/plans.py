@@ -200,7 +200,10 @@ def history(
     ),
 )
 def subscribe(store: Reader, wanted: SubscriptionWanted) -> Response:
-    """For admins of that organization, and operators. What was used in the month that runs stays used."""
+    """For admins of a user's organization, and operators; an organization's own is for operators.
+
+    What was used in the month that runs stays used.
+    """
     return ExactJSON(queries.subscribe(store, wanted.columns))
 
 
@@ -210,5 +213,8 @@ def subscribe(store: Reader, wanted: SubscriptionWanted) -> Response:
     responses=answering(Ended, "How many ended.", {"ended": 1}),
 )
 def end_subscription(store: Reader, wanted: SubscriptionEnd) -> Response:
-    """For admins of that organization, and operators. The limit ends with it, and what was to follow is dropped."""
+    """For admins of a user's organization, and operators; an organization's own is for operators.
+
+    The limit ends with it, and what was to follow is dropped.
+    """
     return ExactJSON({"ended": queries.end_subscription(store, wanted.columns)})

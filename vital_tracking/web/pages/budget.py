@@ -15,7 +15,7 @@ from vital_tracking.alerts.wording import sentence
 from vital_tracking.errors import StoreRejected
 from vital_tracking.queries import budgets as queries
 from vital_tracking.queries.audit import changes_of
-from vital_tracking.queries.budgets import BUDGET_KEY, BudgetLimit, find_budget
+from vital_tracking.queries.budgets import BUDGET_KEY, BudgetLimit, find_budget, key_of
 from vital_tracking.queries.preview import UNKNOWN, preview_budget
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web.access import Asker, Reader, reads
@@ -182,7 +182,7 @@ def _saved(
     status = 422
     if not form.errors:
         try:
-            stored = queries.set_budget(store, columns)
+            stored = queries.set_budget(store, columns if budget is None else {**columns, **key_of(budget)})
             return RedirectResponse(f"{home(request)}budgets/{stored['id']}", 303)
         except StoreRejected as refused:
             message, status = _refused(refused)
