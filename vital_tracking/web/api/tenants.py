@@ -79,6 +79,7 @@ def show_health(
     "/health.csv",
     name="vital-api-health-csv",
     summary="How tenants fare, as CSV",
+    response_class=Response,
     responses=csv_answering("organization_id,health,trend\r\nacme,71.81,-4.2\r\n"),
     dependencies=[Depends(reads("health"))],
 )
