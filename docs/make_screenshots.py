@@ -92,6 +92,7 @@ def main() -> None:
                         "run": (f"runs/{solution}", WIDE),
                         "workflows": ("workflows?days=30", WIDE),
                         "budgets": ("budgets", WIDE),
+                        "quotas": ("quotas", WIDE),
                         "phone": ("?days=30", PHONE),
                     },
                 )

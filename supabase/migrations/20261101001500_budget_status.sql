@@ -147,9 +147,14 @@ as $$
   join public.budget_limits as b on b.id = c.budget_id
 $$;
 
--- The windows that the caller may see as JSON, the fullest first, of an entity, of an organization's own budgets, or all; amounts are text.
+-- The windows that the caller may see as JSON, the fullest first, of an entity, of an organization's own budgets, or all; without
+-- `quotas` those of budgets that people have set alone. Amounts are text.
 create function public.budget_windows_v1(
-  entity text default null, running_only boolean default true, max_rows integer default 200, organization text default null
+  entity text default null,
+  running_only boolean default true,
+  max_rows integer default 200,
+  organization text default null,
+  quotas boolean default true
 ) returns json
 language sql
 stable
@@ -170,6 +175,7 @@ as $$
     from public.budget_status as b
     where (entity is null or b.entity_id = entity)
       and b.limit_amount is not null -- what only counts is no budget
+      and (quotas is not false or b.budget_id not in (select l.id from public.budget_limits as l where l.by_plan))
       and (running_only is false or b.ends_at is null or b.ends_at > now())
       and (
         organization is null or b.organization_id = organization

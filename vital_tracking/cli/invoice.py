@@ -144,6 +144,10 @@ def _provider(line: InvoiceLine | tuple[str, Decimal, Decimal]) -> str:
     return "" if isinstance(line, tuple) else str(line.cost_type or line.provider or "-")
 
 
+def _cents(amount: Decimal | None) -> str:
+    return "-" if amount is None else f"{amount:,.2f}"
+
+
 _COLUMNS: Final = (
     Column("service", False, lambda line: line[0] if isinstance(line, tuple) else line.group or "(no service)"),
     Column("provider", False, _provider, 4),
@@ -152,7 +156,7 @@ _COLUMNS: Final = (
     Column("unpriced", True, _unpriced, 1),
     Column("tokens", True, lambda line: _count(line, "prompt_tokens", "completion_tokens"), 3),
     Column("exactly", True, lambda line: usd(line[1] if isinstance(line, tuple) else line.cost), 5),
-    Column("USD", True, lambda line: f"{line[2] if isinstance(line, tuple) else line.amount:,.2f}"),
+    Column("USD", True, lambda line: _cents(line[2] if isinstance(line, tuple) else line.amount)),
 )
 
 

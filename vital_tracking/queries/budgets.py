@@ -126,10 +126,16 @@ def windows(
     entity: str | None = None,
     organization: str | None = None,
     ended: bool = False,
+    quotas: bool = True,
     limit: int = 200,
 ) -> list[BudgetWindow]:
-    """The windows that run, the fullest first: of an entity, or an organization's own; with `ended` also those that are over."""
-    asked = {"entity": entity, "organization": organization, "running_only": not ended, "max_rows": limit}
+    """The windows that run, the fullest first: of an entity, or an organization's own; with `ended` also those that are over.
+
+    Without `quotas` those of plans are left out.
+    """
+    asked = {
+        "entity": entity, "organization": organization, "running_only": not ended, "quotas": quotas, "max_rows": limit,
+    }  # fmt: skip
     return [_with_left(row) for row in typed(list[_StoredWindow], store.call("budget_windows_v1", **asked))]
 
 

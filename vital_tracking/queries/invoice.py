@@ -34,8 +34,8 @@ class InvoiceLine:
     """What one service paid for one model's tokens, or for its fees (`kind`: `tokens` or `fees`); or, of kind `other`, what is no
     call: so much (`quantity`) of a `unit` of a `resource`, in so many `costs`.
 
-    `cost` is exact, `amount` in cents as printed. Calls and tokens stand on the line for tokens. `unpriced_calls` and
-    `unpriced_costs` have no known price and are in no amount; `estimated_calls` are in it by estimated tokens.
+    `cost` is exact, `amount` in cents as printed; both are None where nothing of it has a known price. Calls and tokens stand on
+    the line for tokens. `unpriced_calls` and `unpriced_costs` are in no amount; `estimated_calls` are in it by estimated tokens.
     """
 
     kind: str
@@ -47,8 +47,8 @@ class InvoiceLine:
     estimated_calls: int
     prompt_tokens: int
     completion_tokens: int
-    cost: Decimal
-    amount: Decimal
+    cost: Decimal | None
+    amount: Decimal | None
     cost_type: str | None = None
     resource: str | None = None
     unit: str | None = None
@@ -87,7 +87,7 @@ class Invoice:
         found: dict[str | None, tuple[Decimal, Decimal]] = {}
         for line in self.lines:
             cost, amount = found.get(line.group, (Decimal(0), Decimal(0)))
-            found[line.group] = MONEY.add(cost, line.cost), MONEY.add(amount, line.amount)
+            found[line.group] = MONEY.add(cost, line.cost or ZERO), MONEY.add(amount, line.amount or ZERO)
         return found
 
 
@@ -120,10 +120,11 @@ def invoice(store: Store, organization: str, *, since: datetime, until: datetime
         lines.append(_line(row, "tokens", MONEY.add(row["input_cost"], row["output_cost"])))
         if row["fees"]:
             lines.append(_line(row, "fees", row["fees"]))
-    model_cost = total(line.cost for line in lines)
+    model_cost = total(line.cost or ZERO for line in lines)
     lines += _other_lines(store, organization, Period(since, until))
-    exact = total(line.cost for line in lines)
-    amounts = in_cents([line.cost for line in lines])
+    costs = [line.cost or ZERO for line in lines]
+    exact = total(costs)
+    amounts = in_cents(costs)
     return Invoice(
         organization=organization,
         since=since,
@@ -137,7 +138,10 @@ def invoice(store: Store, organization: str, *, since: datetime, until: datetime
         unpriced_calls=sum(row["unpriced_calls"] for row in used),
         estimated_calls=sum(row["estimated_calls"] for row in used),
         unpriced_costs=sum(line.unpriced_costs for line in lines),
-        lines=tuple(replace(line, amount=amount) for line, amount in zip(lines, amounts, strict=True)),
+        lines=tuple(
+            line if line.cost is None else replace(line, amount=amount)
+            for line, amount in zip(lines, amounts, strict=True)
+        ),
     )
 
 
@@ -161,8 +165,8 @@ def _other_lines(store: Store, organization: str, period: Period) -> list[Invoic
             estimated_calls=0,
             prompt_tokens=0,
             completion_tokens=0,
-            cost=row["cost_usd"] or ZERO,
-            amount=ZERO,
+            cost=row["cost_usd"] if row["unpriced_costs"] < row["costs"] else None,
+            amount=None,
             cost_type=row["cost_type"],
             resource=row["resource"],
             unit=row["unit"],
@@ -199,6 +203,6 @@ def _line(row: _Used, kind: str, cost: Decimal) -> InvoiceLine:
         estimated_calls=row["estimated_calls"] if counts else 0,
         prompt_tokens=row["prompt_tokens"] if counts else 0,
         completion_tokens=row["completion_tokens"] if counts else 0,
-        cost=cost,
-        amount=ZERO,
+        cost=None if counts and row["calls"] and row["unpriced_calls"] == row["calls"] else cost,
+        amount=None,
     )

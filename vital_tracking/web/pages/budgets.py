@@ -47,7 +47,7 @@ def budgets_page(view: View, who: Identity) -> Page:
         "How far are budgets spent?",
         "The budgets that stand on you or on your organizations, with their windows that run, as they are now.",
         parts=[
-            windows_part(view, queries.windows(view.store), state["now"]),
+            windows_part(view, queries.windows(view.store, quotas=False), state["now"]),
             Part(
                 "budgets", "Budgets",
                 [Column("id", "Budget", link=budget_link(view, "id")), Column("what", "What it does", "prose")],
@@ -108,8 +108,9 @@ def windows_part(view: View, windows: Sequence[BudgetWindow], now: datetime) -> 
 
 
 def fullest(view: View, *, limit: int = _FULLEST, organization: str | None = None) -> list[Row]:
-    """The windows that are fullest, of all or of an organization's own."""
-    return [_row(row) for row in queries.windows(view.store, limit=limit, organization=organization)]
+    """The windows of budgets that are fullest, of all or of an organization's own. Quotas stand beside them."""
+    found = queries.windows(view.store, limit=limit, organization=organization, quotas=False)
+    return [_row(row) for row in found]
 
 
 def fullest_card(view: View, rows: Sequence[Row]) -> list[Card]:
