@@ -146,6 +146,7 @@ SAMPLES = {
     "retention": "true",
     "rows": "20",
     "running_only": "true",
+    "quotas": "true",
     "runs": "'[]'",
     "service_type": "'workflow'",
     "session_id": "'s-1'",
