@@ -82,6 +82,8 @@ def test_an_alert_says_what_was_crossed(db: Connection) -> None:
         "held": None,
         "superseded": True,
         "delivered_at": None,
+        "pattern": None,
+        "severity": None,
     }
 
 

@@ -44,7 +44,7 @@ COMMANDS: Final = {
     "report": ("report.command:report", "Show what calls cost: an overview, or one report of it."),
     "invoice": (
         "invoice:invoice_command",
-        "Show what an organization used in a month: every service and model, fees apart, and what has no price.",
+        "Show what an organization used in a month: every service and model, fees and other costs apart, and what has no price.",
     ),
     "reprice": ("data.reprice:reprice", "Price the calls that had no known price."),
     "refresh": (
@@ -55,7 +55,7 @@ COMMANDS: Final = {
         "data.backfill:backfill",
         "Fill the sums that reports are made of from the calls, day by day, the newest day first.",
     ),
-    "export": ("data.export:export", "Write calls, or sums of them, to a CSV or Parquet file."),
+    "export": ("data.export:export", "Write calls, events, costs, or sums of them, to a CSV or Parquet file."),
     "allocate": (
         "imports.allocate:allocate_command",
         "Allocate a month's invoice to organizations, to the last digit.",
@@ -70,7 +70,7 @@ COMMANDS: Final = {
     ),
     "archive": (
         "data.archive:archive",
-        "Write old months of calls to Parquet files, one a month: token_usage_logs_2026_07.parquet.",
+        "Write old months of calls, events, costs or executions to Parquet files, one a month: token_usage_logs_2026_07.parquet.",
     ),
     "backup": ("data.backup:backup", "Write the configured database, the embedded one or a PostgreSQL, to one file."),
     "restore": (

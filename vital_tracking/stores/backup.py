@@ -17,6 +17,7 @@ _ROLES: Final = ("anon", "authenticated", "service_role", "vital_auditor")
 _NO_RECORDS: Final = (
     "vital_private.",
     "supabase_migrations.",
+    "public.plans",
     "public.resource_prices",
     "public.retention_policies",
     "public.analytics_freshness",

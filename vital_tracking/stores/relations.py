@@ -166,7 +166,7 @@ ALERTS: Final = Relation(
         text="""
             id:integer created_at:time budget_id:integer organization_id entity_type entity_id metric action enforce:truth
             period window_starts_at:time window_ends_at:time threshold:decimal limit_amount:decimal spent:decimal held:decimal
-            superseded:truth delivered_at:time
+            superseded:truth delivered_at:time pattern severity
         """
     ),
     time="created_at",

@@ -17,11 +17,14 @@ READS = (
     "status", "doctor", "calls", "runs", "run {run}", "why u-1", "report", "report anomalies", "report forecast",
     "report duplicates", "invoice {month} --organization o-1", "export calls all.csv", "retention show", "prices list",
     "budgets list", "budgets windows", "members list", "alerts list", "spool status", "reports list",
+    "quotas", "rate-limits", "plans list", "subscriptions list", "health", "abuse list", "import list",
 )  # fmt: skip
 CHANGES = (
     "migrate", "migrate --uninstall --yes", "budgets set user --daily 5", "budgets remove {budget} --yes",
     "members add u-9 --organization o-1", "prices set house-llm-7b --input 1 --output 1", "refresh", "backfill",
     "retention set token_usage_logs 400d", "forget-user u-1 --yes", "backup all.dump",
+    "plans set gold --calls 5", "subscriptions set user u-1 starter", "abuse scan", "meter --postgres",
+    "allocate {month} --amount 5 --by equal --organization o-1",
 )  # fmt: skip
 ELSEWHERE = {"dashboard", "demo", "psql", "stop", "restore"}
 """What asks nothing of the configured database by itself, or opens it for other programs."""
