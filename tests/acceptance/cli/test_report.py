@@ -405,7 +405,7 @@ def test_the_overview_of_all_reports_fits_on_one_screen(report: Report) -> None:
     )
     assert "duplicates" in said
     together = json.loads(report(*DAYS, "--json"))
-    assert list(together) == ["services", "models", "users", "forecast"]
+    assert list(together) == ["services", "models", "users", "forecast", "other_costs"]
     assert together["services"]["total"]["total_cost"] == str(TOTAL)
 
 

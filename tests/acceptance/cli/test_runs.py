@@ -220,7 +220,7 @@ def test_variants_stand_side_by_side(said: Say) -> None:
     """A team would not see which version of its prompt is cheaper."""
     shown = said("report", "organizations", "--by", "prompt_version", "--month", "2026-02", "--organization", "acme")
     assert shown.startswith("Organizations and prompt_version, 1 Feb to 28 Feb 2026")
-    assert re.search(r"^acme +v1 +2 +240 +\$0\.66", shown, re.MULTILINE)
+    assert re.search(r"^acme +v1 +2 +240 +\$0\.67", shown, re.MULTILINE)
     assert re.search(r"^acme +v2 +1 +120 +\$0\.33", shown, re.MULTILINE)
     assert re.search(r"^acme +\(none\) +1 ", shown, re.MULTILINE)
     rows = table_of(said("report", "models", "--by", "prompt_version", "--month", "2026-02", "--csv"))

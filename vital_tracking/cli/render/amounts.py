@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 from vital_tracking.core.amounts import amount_text
 
 
 def dollars(value: Decimal | None, *, exact: bool = False) -> str:
-    """An amount of US dollars, as budgets show it: cents, or with `exact` every digit."""
-    return "-" if value is None else amount_text(value, "cost_usd", exact=exact)
+    """An amount of US dollars, as pages show it: cents, halves to even, or with `exact` every digit."""
+    return "-" if value is None else amount_text(value, "cost_usd", exact=exact, rounding=ROUND_HALF_EVEN)
 
 
 def share_text(share: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from rich.text import Text
@@ -15,7 +15,11 @@ from vital_tracking.cli.report.forecast import forecast_sentence
 from vital_tracking.cli.report.request import ReportRequest, say_no_calls
 from vital_tracking.cli.report.tables import footnotes, usage_table
 from vital_tracking.cli.report.usage import when
+from vital_tracking.core.cost import MONEY
+from vital_tracking.queries.bill import OtherPart, other_parts
+from vital_tracking.queries.bill import total as total_of
 from vital_tracking.queries.catalogue import GROUPINGS
+from vital_tracking.queries.explore import Period
 from vital_tracking.queries.forecast import cost_forecast
 from vital_tracking.queries.usage import UsageReport, cost_by_day, savings_share
 from vital_tracking.stores import Store
@@ -30,17 +34,22 @@ def show(store: Store, asked: ReportRequest, reports: Sequence[str]) -> None:
     answers = {name: asked.usage(store, name, rows=rows) for name in _SHOWN}
     # A forecast knows organizations, and no other filter.
     ahead = None
+    others: Mapping[str, OtherPart] = {}
     if not asked.beyond_organization:
         ahead = cost_forecast(store, organization=asked.organization, period=asked.period, timezone=asked.timezone)
+        whose = None if asked.organization is None else {"organization": [asked.organization]}
+        others = other_parts(store, Period(asked.since, asked.until, asked.timezone), whose)
     if asked.json:
-        as_json({**answers, "forecast": ahead})
+        as_json({**answers, "forecast": ahead, "other_costs": others})
         return
     services = answers["services"]
     if not services["total"]["calls"]:
         say_no_calls(store, asked)
+        _say_others(others, services, exact=asked.exact)
         return
     for text in totals(services, when(services), exact=asked.exact):
         console.print(text, highlight=False, soft_wrap=True)
+    _say_others(others, services, exact=asked.exact)
     if ahead is not None:
         say(f"{forecast_sentence(ahead)} More: {asked.command('forecast')}")
     for name, answer in answers.items():
@@ -53,6 +62,18 @@ def show(store: Store, asked: ReportRequest, reports: Sequence[str]) -> None:
     say("")
     say(f"Next: {asked.command('users')}")
     say(f"More: {', '.join(name for name in reports if name not in _SHOWN)}")
+
+
+def _say_others(others: Mapping[str, OtherPart], calls: UsageReport, *, exact: bool) -> None:
+    """What is no call to a model, and the bill with it."""
+    if not others:
+        return
+    other = total_of(part["cost"] for part in others.values())
+    bill = MONEY.add(other, calls["total"]["total_cost"])
+    kinds = ", ".join(f"{kind} {dollars(part['cost'], exact=exact)}" for kind, part in others.items())
+    unpriced = sum(part["unpriced_costs"] for part in others.values())
+    missing = f"; {unpriced:,} without a known price" if unpriced else ""
+    say(f"Other costs {dollars(other, exact=exact)} ({kinds}{missing}); with the calls {dollars(bill, exact=exact)}")
 
 
 def totals(report: UsageReport, days: str, *, exact: bool) -> Iterator[Text]:
