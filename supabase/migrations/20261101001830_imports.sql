@@ -93,7 +93,8 @@ $$;
 
 -- Record what was read of a file from one place to another: {"taken", "place", "events", "costs", "bad_lines"}, how many of these were new. The
 -- batch is taken if the file's place is where it starts; if another run was faster it is not, and the answer says where the file stands.
--- A batch with `again` is taken wherever it starts: its lines have the ids that they had, so those that are there stay as they are.
+-- A batch with `again` is taken wherever it starts: its lines have the ids that they had, so those that are there stay as they are, and
+-- those of times whose rows are gone are left out: their sums are there.
 --   file: {"key", "head", "name", "server"}, and "heads" where it was new; line: how many lines there are up to the place
 --   events: an array for each column; costs: rows; bad: [[place, number, length, reason], ...]
 create function public.import_lines_v1(batch text) returns json
@@ -147,9 +148,16 @@ begin
     cross join lateral unnest(
       e.id, e.occurred_at, e.organization_id, e.user_id, e.session_id, e.source, e.ip_hash, e.value, e.properties
     ) as l (id, occurred_at, organization_id, user_id, session_id, source, ip_hash, value, properties)
+    where given.again is not true or l.occurred_at >= vital_private.rows_kept_since('platform_events')
     order by l.id, l.occurred_at
     on conflict (id, occurred_at) do nothing;
     get diagnostics new_events = row_count;
+  end if;
+  if given.again then
+    given.costs := (
+      select json_agg(c.value) from json_array_elements(given.costs) as c (value)
+      where (c.value ->> 'occurred_at')::timestamptz >= vital_private.rows_kept_since('tenant_cost_events')
+    );
   end if;
   if json_array_length(given.costs) > 0 then
     new_costs := (vital_private.insert_costs(given.costs, null))[1];

@@ -67,6 +67,10 @@ begin
     raise exception 'Costs are allocated by equal, cost or calls, not by %.', rule using errcode = '22023';
   end if;
   first_day := (given.month || '-01')::date;
+  if first_day < vital_private.rows_kept_since('tenant_cost_events') then
+    raise exception 'The costs of % were archived or are gone by age, and with them what was allocated: it would be there twice.', given.month
+      using errcode = '22VT1';
+  end if;
   -- The middle of the month is in that month in every time zone.
   middle := first_day + interval '14 days 12 hours';
   digits := least(greatest(scale(trim_scale(given.amount)), 2), 12);

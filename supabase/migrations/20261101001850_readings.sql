@@ -59,11 +59,23 @@ begin
     cross join lateral json_each_text(s.value) as m
   ),
 
-  compared as (
-    select r.series, r.measure, r.value, coalesce(r.value < k.value, false) as reset,
-      case when first then 0 when k.value is null or r.value < k.value then r.value else r.value - k.value end as more
+  -- Where one counter has gone back, the source has begun anew, and with it all of them.
+  known as (
+    select r.series, r.measure, r.value, k.value as before, coalesce(bool_or(r.value < k.value) over (), false) as reset
     from read as r
     left join vital_private.counter_readings as k on k.source = given.source and k.series = r.series and k.measure = r.measure
+  ),
+
+  compared as (
+    select k.series, k.measure, k.value, k.reset and k.before is not null as reset,
+      case when first then 0 when k.before is null or k.reset then k.value else k.value - k.before end as more
+    from known as k
+  ),
+
+  gone as (
+    delete from vital_private.counter_readings as k
+    where k.source = given.source and (select bool_or(c.reset) from compared as c)
+      and not exists (select from read as r where r.series = k.series and r.measure = k.measure)
   ),
 
   kept as (

@@ -149,7 +149,8 @@ comment on function public.platform_rows_v1(text, text, timestamptz, uuid, integ
 -- What events or costs of a time come to by some dimensions, beside the above also hour, day, week and month of a time zone:
 -- {"source", "fresh_at", "groups", "total": {...}, "rows": [{...}]}, times first, then the most events or the dearest first. Events:
 -- `events`, `failed_events`, `valued_events` and their `value`; costs: `costs`, `unpriced_costs`, `quantity`, `cost_usd`. What the sums
--- that answered do not know is null. `source` is `minutes`, `days` (with the rows of the parts of days at both ends), or `rows`.
+-- that answered do not know is null. `source` is `minutes`, `days` (with the rows of the parts of days at both ends), or `rows`. Whoever
+-- needs the `whole`, as an invoice does, gets the error 22VT1 where the rows of a part of a day are gone.
 create function public.platform_explore_v1(
   what text,
   since timestamptz,
@@ -157,7 +158,8 @@ create function public.platform_explore_v1(
   dimensions text[] default '{}',
   filters text default '{}',
   timezone text default 'UTC',
-  max_rows integer default 1000
+  max_rows integer default 1000,
+  whole boolean default false
 ) returns json
 language plpgsql
 stable
@@ -177,6 +179,8 @@ declare
   own_alone constant boolean := vital_private.has_own_alone();
   first_day constant timestamptz := date_trunc('day', since + interval '1 day' - interval '1 microsecond', 'UTC');
   last_day constant timestamptz := greatest(date_trunc('day', until, 'UTC'), first_day);
+  rows_of constant text := case what when 'events' then 'platform_events' else 'tenant_cost_events' end;
+  kept_since constant timestamptz := vital_private.rows_kept_since(rows_of);
   mine constant text := case when own_alone then format('and r.user_id = %L', vital_private.subject()) else '' end;
   unknown text;
   knows_minutes boolean;
@@ -216,6 +220,12 @@ begin
     when knows_minutes then 'minutes'
     else 'rows'
   end;
+  if whole and source <> 'minutes' and (
+    (since < least(first_day, until) and since < kept_since) or (until > greatest(last_day, since) and last_day < kept_since)
+  ) then
+    raise exception 'The rows before % are gone, and with them what parts of days came to. Ask for whole days (UTC) there.', kept_since
+      using errcode = '22VT1';
+  end if;
   keys := coalesce((
     select string_agg(format('r.%I, ', d.of_row), '') from vital_private.platform_dimensions(what) as d where d.name = any(named)
   ), '');
@@ -305,7 +315,8 @@ begin
     measured[1],
     (
       select string_agg(case
-        when m in ('value', 'quantity', 'cost_usd') then format('%1$L, trim_scale(sum(t.%1$I))::text', m)
+        when m = 'cost_usd' then format('%1$L, case when sum(t.costs) > sum(t.unpriced_costs) then trim_scale(sum(t.%1$I))::text end', m)
+        when m in ('value', 'quantity') then format('%1$L, trim_scale(sum(t.%1$I))::text', m)
         when m in ('events', 'costs') then format('%1$L, coalesce(sum(t.%1$I), 0)', m)
         else format('%1$L, sum(t.%1$I)', m)
       end, ', ')
@@ -316,7 +327,10 @@ begin
       (select string_agg(format('%L, p.%I', d, 'd_' || d), ', ') from unnest(dimensions) as d),
       (
         select string_agg(case
-          when m in ('value', 'quantity', 'cost_usd') then format('%1$L, trim_scale(p.%1$I)::text', m) else format('%1$L, p.%1$I', m)
+          -- Sums hold 0 for what has no price.
+          when m = 'cost_usd' then format('%1$L, case when p.costs > p.unpriced_costs then trim_scale(p.%1$I)::text end', m)
+          when m in ('value', 'quantity') then format('%1$L, trim_scale(p.%1$I)::text', m)
+          else format('%1$L, p.%1$I', m)
         end, ', ')
         from unnest(measured) as m
       )
@@ -328,7 +342,7 @@ begin
 end;
 $$;
 
-comment on function public.platform_explore_v1(text, timestamptz, timestamptz, text[], text, text, integer) is
+comment on function public.platform_explore_v1(text, timestamptz, timestamptz, text[], text, text, integer, boolean) is
 'What events or other costs of a time come to by some dimensions, from the smallest sums that know them.';
 
 select vital_private.restrict_functions(

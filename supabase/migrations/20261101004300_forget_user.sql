@@ -244,7 +244,7 @@ end;
 $$;
 
 -- Take a user out of at most `max_rows` events, costs and executions each: what happened and what it cost stays, to the minute, without
--- who, session, address and details. Their sums follow. Answers {"events", "costs", "executions"}.
+-- who, session, address, page and details. Their sums follow. Answers {"events", "costs", "executions"}.
 create function vital_private.forget_platform(who text, organization text, max_rows integer) returns jsonb
 language plpgsql
 set search_path = ''
@@ -257,7 +257,8 @@ begin
   update public.platform_events as e
   set
     id = vital_private.id_of(date_trunc('minute', e.occurred_at, 'UTC')), occurred_at = date_trunc('minute', e.occurred_at, 'UTC'),
-    recorded_at = date_trunc('minute', e.recorded_at, 'UTC'), user_id = null, session_id = null, ip_hash = null, properties = '{}'
+    recorded_at = date_trunc('minute', e.recorded_at, 'UTC'), user_id = null, session_id = null, ip_hash = null, source = null,
+    properties = '{}'
   from (
     select k.id, k.occurred_at from public.platform_events as k
     where k.user_id = who and (organization is null or k.organization_id = organization)

@@ -146,6 +146,7 @@ SAMPLES = {
     "retention": "true",
     "rows": "20",
     "running_only": "true",
+    "whole": "true",
     "quotas": "true",
     "runs": "'[]'",
     "service_type": "'workflow'",

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any, Final, Protocol
+
+from vital_tracking.core.paths import masked_path
 
 _log = logging.getLogger("vital_tracking")
 
@@ -22,10 +23,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
 Named = Callable[[Scope], str | None]
 
-# What a segment of a path is that names one thing among many: a number, a hash or UUID, an address, a token.
-_AN_ID: Final = re.compile(r"\d+|[0-9a-fA-F-]{8,}|.*@.*|(?=.*\d)[\w.~=-]{16,}|.{41,}")
 _LONGEST_PATH: Final = 2048
 _GONE: Final = 499  # as nginx writes it: whoever asked did not wait for the answer
 
@@ -172,15 +172,3 @@ def _template(scope: Scope) -> str | None:
     route = scope.get("route")
     found = getattr(route, "path_format", None) or getattr(route, "path", None) or scope.get("path_template")
     return found if isinstance(found, str) and found else None
-
-
-def masked_path(path: str, names: Mapping[str, str] | None = None) -> str:
-    """A path in which what names one thing among many stands as the name of its parameter, or as `{id}` where none is known."""
-    known = names or {}
-    return "/".join(_masked(part, known) for part in path.partition("?")[0].split("/"))
-
-
-def _masked(part: str, names: Mapping[str, str]) -> str:
-    if part and part in names:
-        return f"{{{names[part]}}}"
-    return "{id}" if _AN_ID.fullmatch(part) else part

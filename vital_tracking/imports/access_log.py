@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
+from vital_tracking.core.paths import masked_path
 from vital_tracking.core.sanitize import EARLIEST, LATEST, clean_text
 
 LogFormat = Literal["auto", "json", "nginx"]
@@ -156,7 +157,7 @@ def _in_range(moment: datetime) -> datetime:
 
 
 def _path(target: bytes) -> str | None:
-    """The path of what was asked for, without query, fragment, and the host that a proxy is asked for."""
+    """The path of what was asked for, without query, fragment, the host that a proxy is asked for, and ids."""
     return _clean_path(target.partition(b"?")[0])
 
 
@@ -165,7 +166,7 @@ def _clean_path(path: bytes) -> str | None:
     path = path.partition(b"#")[0]
     if b"://" in path:
         path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
-    return clean_text(path.decode("utf-8", "replace")) or None
+    return clean_text(masked_path(path.decode("utf-8", "replace"))) or None
 
 
 @lru_cache(256)

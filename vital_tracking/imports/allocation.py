@@ -17,6 +17,7 @@ from vital_tracking.stores import Store
 Rule = Literal["equal", "cost", "calls"]
 RULES: Final = get_args(Rule)
 _NOBODY: Final = "22023"
+_GONE: Final = "22VT1"
 
 
 @answer_type
@@ -73,6 +74,11 @@ def allocate(
     try:
         return typed(Allocation, store.call("allocate_cost_v1", allocation=json.dumps(wanted)))
     except StoreRejected as error:
+        if error.sqlstate == _GONE:
+            raise VitalError(
+                f"The costs of {month} were archived or are gone by age, and with them what was allocated before: it would be in "
+                "the bill twice. Record the difference with tracker.track_cost."
+            ) from None
         if error.sqlstate != _NOBODY:
             raise
         what = "calls, events or costs" if by == "equal" else "calls" if by == "calls" else "costs"

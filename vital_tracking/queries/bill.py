@@ -21,6 +21,8 @@ from vital_tracking.queries.other_costs import OF_BOTH, explore_costs
 from vital_tracking.stores import Store
 
 _HABIT_DAYS: Final = 28
+SHARE: Final = "share"
+"""The unit of what was allocated: a month's invoice at once, which says nothing of other days."""
 _MICRO: Final = Decimal("0.000001")
 
 
@@ -99,15 +101,22 @@ def bill_month(store: Store, ahead: Forecast, *, organization: str | None = None
     today = ahead["moment"].astimezone(ZoneInfo(zone)).date()
     first = min(days[0], today - timedelta(days=_HABIT_DAYS))
     filters = {} if organization is None else {"organization": [organization]}
-    found = explore_costs(store, Period.of_days(first, today, timezone=zone), by=("day",), filters=filters, rows=10_000)
-    by_day = {row["day"]: row for row in found.rows}
-    cost = {day: row["cost_usd"] or ZERO for day, row in by_day.items()}
+    asked = Period.of_days(first, today, timezone=zone)
+    found = explore_costs(store, asked, by=("day", "unit"), filters=filters, rows=100_000)
+    cost: dict[date, Decimal] = {}
+    daily: dict[date, Decimal] = {}
+    for row in found.rows:
+        cost[row["day"]] = MONEY.add(cost.get(row["day"], ZERO), row["cost_usd"] or ZERO)
+        if row["unit"] != SHARE:
+            daily[row["day"]] = MONEY.add(daily.get(row["day"], ZERO), row["cost_usd"] or ZERO)
     spent = total(cost.get(day) for day in days if day <= today)
-    usual, spread = _habit(cost, today)
-    to_come = {day: (max(usual - cost.get(day, ZERO), ZERO) if day == today else usual) for day in days if day >= today}
+    usual, spread = _habit(daily, today)
+    to_come = {
+        day: (max(usual - daily.get(day, ZERO), ZERO) if day == today else usual) for day in days if day >= today
+    }
     left = total(to_come.values())
     range_ = (spread * Decimal(len(to_come)).sqrt()).quantize(_MICRO)
-    of_month = [row for day, row in by_day.items() if day >= days[0]]
+    of_month = [row for row in found.rows if row["day"] >= days[0]]
     projected = MONEY.add(spent, left)
     return BillMonth(
         spent=MONEY.add(ahead["spent"], spent),

@@ -153,6 +153,7 @@ def _other_lines(store: Store, organization: str, period: Period) -> list[Invoic
         by=("cost_type", "service", "resource", "unit"),
         filters={"organization": [organization]},
         rows=100_000,
+        whole=True,
     )
     return [
         InvoiceLine(

@@ -63,7 +63,16 @@ def every_other_cost(
 
 
 def explore_costs(
-    store: Store, period: Period, *, by: Sequence[str] = (), filters: Filters | None = None, rows: int = 1000
+    store: Store,
+    period: Period,
+    *,
+    by: Sequence[str] = (),
+    filters: Filters | None = None,
+    rows: int = 1000,
+    whole: bool = False,
 ) -> Explored:
-    """What the costs of a period come to by some of COST_DIMENSIONS, or by hour, day, week or month. Raises StoreError."""
-    return explore_platform(store, "costs", period, by=by, filters=filters, rows=rows)
+    """What the costs of a period come to by some of COST_DIMENSIONS, or by hour, day, week or month. Raises StoreError.
+
+    Where the `whole` is needed, as for an invoice, StoreRejected is raised for parts of days whose rows are gone.
+    """
+    return explore_platform(store, "costs", period, by=by, filters=filters, rows=rows, whole=whole)

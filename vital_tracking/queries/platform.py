@@ -70,12 +70,14 @@ def explore_platform(
     by: Sequence[str] = (),
     filters: Filters | None = None,
     rows: int = 1000,
+    whole: bool = False,
 ) -> Explored:
     """What events or costs of a period come to by some dimensions, or by hour, day, week or month of its zone.
 
     Events have `events`, `failed_events`, `valued_events` and the sum of their `value`; costs have `costs`, `unpriced_costs`,
     `quantity` and `cost_usd` (US dollars of those with a price). What the sums that answered do not know is None. Times come
-    first, then the most events or the dearest. Raises StoreRejected for what cannot be asked.
+    first, then the most events or the dearest. Raises StoreRejected for what cannot be asked and, where the `whole` is needed,
+    for parts of days whose rows are gone.
     """
     answer = store.call(
         "platform_explore_v1",
@@ -86,6 +88,7 @@ def explore_platform(
         filters=json.dumps({name: list(values) for name, values in (filters or {}).items()}),
         timezone=period.timezone,
         max_rows=rows,
+        whole=whole,
     )
     found = Explored(
         since=period.since,

@@ -18,7 +18,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from vital_tracking import VitalTracker
 from vital_tracking.core.addresses import address_hash
-from vital_tracking.events.asgi import RequestEvents, masked_path
+from vital_tracking.core.paths import masked_path
+from vital_tracking.events.asgi import RequestEvents
 
 Make = Callable[..., VitalTracker]
 Rows = Callable[..., list[dict[str, Any]]]

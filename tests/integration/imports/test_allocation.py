@@ -184,3 +184,14 @@ def test_prices_of_resources_are_dated_audited_and_never_overwritten(db: Connect
     ).fetchall()
     assert "secret remark" not in json.dumps([row["changes"] for row in audited])
     assert audited[-1]["changes"]["unit_price"] == [None, "1.60"]
+
+
+def test_a_month_whose_costs_are_gone_is_not_allocated_again(db: Connection, shared: PostgresStore) -> None:
+    """If this failed, a corrected invoice of an archived month would be in the sums beside the one that it corrects."""
+    allocate(shared, "2025-03", Decimal(100))
+    keep = "update vital_private.monthly_tables set rows_kept_since = %s where table_name = 'tenant_cost_events'"
+    db.execute(keep, ["2025-03-02"])
+    with pytest.raises(VitalError, match="2025-03 were archived"):
+        allocate(shared, "2025-03", Decimal(120))
+    db.execute(keep, ["-infinity"])
+    assert allocate(shared, "2025-03", Decimal(0))["before"] == 100

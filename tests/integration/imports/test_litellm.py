@@ -198,6 +198,10 @@ def test_counters_are_what_was_used_since_the_last_reading(shared: PostgresStore
             Decimal("0.125015"),
             1,
         )
+        # It begins anew: what has grown meanwhile counts from nothing as well.
+        dearer = read(page("0.5", 0))["used"]
+        assert dearer[0]["cost_usd"] == Decimal("0.500015"), dearer
+        read(page("0.125", 1))
         another = read(page("0.125", 1, more='litellm_spend_metric_total{model="new"} 2'), costs=True)
         assert another["used"] == [{"model": "new", "cost_usd": 2}]
     with connect(url) as connection:
@@ -210,7 +214,8 @@ def test_counters_are_what_was_used_since_the_last_reading(shared: PostgresStore
         ).fetchall()
         kept = connection.execute("select distinct source from vital_private.counter_readings").fetchall()
     assert [(row["source"], row["value"]) for row in events] == [
-        ("gpt-4o", Decimal("0.25")), ("gpt-4o", Decimal("0.125015")), ("new", 2),
+        ("gpt-4o", Decimal("0.25")), ("gpt-4o", Decimal("0.125015")), ("gpt-4o", Decimal("0.500015")),
+        ("gpt-4o", Decimal("0.125015")), ("new", 2),
     ]  # fmt: skip
     assert events[0]["properties"]["errors"] == 2
     assert [tuple(row.values()) for row in costs] == [

@@ -16,9 +16,11 @@ from tests.sql.platform_rows import a_cost, send
 from tests.support.effort import examples
 from tests.support.postgres import PostgresServer
 from vital_tracking.core.platform import COST_TYPES
+from vital_tracking.errors import StoreRejected
 from vital_tracking.queries import Period, cost_forecast, invoice, reports
 from vital_tracking.queries.bill import bill_month, total
 from vital_tracking.queries.month import month
+from vital_tracking.queries.other_costs import explore_costs
 from vital_tracking.stores.postgres import PostgresStore
 
 SINCE, UNTIL = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
@@ -176,5 +178,46 @@ def test_the_month_of_other_costs_is_its_average_day(db: Connection, store: Post
     assert bill["other_days"][4] == (date(2026, 2, 5), Decimal("0.5"), Decimal("1.5"))
     assert bill["other_days"][-1] == (date(2026, 2, 28), None, Decimal(2))
     assert total(day[1] for day in bill["other_days"]) == bill["other_spent"]
+    shared = a_cost(300, organization_id="month", occurred_at=at(2), cost_type="other", cost_usd="1200", unit="share")
+    send(db, "tenant_cost_events", shared)
+    again = bill_month(store, ahead, organization="month")
+    assert again["other_spent"] == bill["other_spent"] + 1200
+    assert again["other_projected"] == bill["other_projected"] + 1200, "an invoice that was shared comes once"
+    db.execute("delete from tenant_cost_events where unit = 'share'")
     found = month(store, FEBRUARY, organization="month")
     assert sum(one["other_cost"] for one in found["months"]) in (Decimal(0), Decimal("8.5"))  # as far back as it looks
+
+
+def test_an_invoice_of_parts_of_days_that_are_gone_is_refused(db: Connection, store: PostgresStore) -> None:
+    """If this failed, an invoice in another time zone would lose an evening's costs without a word."""
+    send(
+        db,
+        "tenant_cost_events",
+        a_cost(400, organization_id="gone", occurred_at=at(1), cost_type="other", cost_usd="5"),
+    )
+    zoned = {"since": SINCE + timedelta(hours=1), "until": UNTIL, "timezone": "Europe/Berlin"}
+    assert invoice(store, "gone", **zoned).other_cost == 5
+    keep = "update vital_private.monthly_tables set rows_kept_since = %s where table_name = 'tenant_cost_events'"
+    db.execute(keep, [SINCE + timedelta(days=3)])
+    with pytest.raises(StoreRejected) as refused:
+        invoice(store, "gone", **zoned)
+    assert refused.value.sqlstate == "22VT1"
+    assert invoice(store, "gone", since=SINCE, until=UNTIL).other_cost == 5
+    db.execute(keep, ["-infinity"])
+
+
+def test_what_has_no_price_is_unknown_whatever_answers(db: Connection, store: PostgresStore) -> None:
+    """If this failed, a team would read that machines without a price cost nothing."""
+    send(db, "tenant_cost_events", a_cost(500, organization_id="blank", occurred_at=at(5), cost_type="compute"))
+    asked = {"organization": ["blank"]}
+    for period in (
+        FEBRUARY,
+        Period(SINCE, SINCE + timedelta(hours=7, minutes=5)),
+        Period(SINCE, UNTIL - timedelta(seconds=1)),
+    ):
+        for by in (("cost_type",), ("day",), ("cost_type", "resource")):
+            found = explore_costs(store, period, by=by, filters=asked)
+            assert [(row["costs"], row["cost_usd"]) for row in (*found.rows, found.total)] == [(1, None)] * 2, (
+                period,
+                by,
+            )

@@ -85,6 +85,7 @@ def test_the_time_of_a_request_stands_at_the_end_where_it_does(rest: str, durati
         ("GET http://elsewhere.example/a?b HTTP/1.1", "GET", "/a"),
         ("GET /", "GET", "/"),
         ("GET ?q=1 HTTP/1.1", "GET", None),
+        ("GET /users/ann@example.com/reset/f3Xq9_aZ81kLmN0p HTTP/1.1", "GET", "/users/{id}/reset/{id}"),
         ("-", None, None),
         ("", None, None),
         (r"\x16\x03\x01", None, None),
