@@ -145,9 +145,10 @@ def _record(with_parts: Parts, who: Identity, batch: Batch) -> Posted:
 
 
 async def _note_refusals(with_parts: Parts, who: Identity, posted: Posted) -> None:
-    """A try to write of others, in the audit: a line for an organization, once an hour."""
-    for organization in {one["organization_id"] for one in posted["refused"] if one["reason"] in _RIGHTS}:
-        await with_parts.audit.write("refused", "events", who, organization and organization[:255])
+    """A try to write of others, in the audit: a line a request, as of other tries, for the first organization that it names."""
+    tried = [one["organization_id"] for one in posted["refused"] if one["reason"] in _RIGHTS]
+    if tried:
+        await with_parts.audit.write("refused", "events", who, tried[0] and tried[0][:255])
 
 
 def _answer(batch: Batch, posted: Posted) -> Response:
