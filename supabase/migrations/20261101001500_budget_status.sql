@@ -148,7 +148,7 @@ as $$
 $$;
 
 -- The windows that the caller may see as JSON, the fullest first, of an entity, of an organization's own budgets, or all; without
--- `quotas` those of budgets that people have set alone. Amounts are text.
+-- `quotas` those of lasting budgets alone: neither plans nor what ends by itself. Amounts are text.
 create function public.budget_windows_v1(
   entity text default null,
   running_only boolean default true,
@@ -175,7 +175,9 @@ as $$
     from public.budget_status as b
     where (entity is null or b.entity_id = entity)
       and b.limit_amount is not null -- what only counts is no budget
-      and (quotas is not false or b.budget_id not in (select l.id from public.budget_limits as l where l.by_plan))
+      and (quotas is not false or b.budget_id not in (
+        select l.id from public.budget_limits as l where l.by_plan or l.until is not null
+      ))
       and (running_only is false or b.ends_at is null or b.ends_at > now())
       and (
         organization is null or b.organization_id = organization

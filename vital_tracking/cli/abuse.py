@@ -21,6 +21,7 @@ from vital_tracking.queries.abuse import (
     SEVERITIES,
     STATES,
     AbuseFinding,
+    AbuseRule,
     AbuseScan,
     abuse_finding,
     abuse_findings,
@@ -194,26 +195,36 @@ def unmark(number: Annotated[int, typer.Argument(min=1, metavar="ID", help="The 
 @app.command("rule")
 def rule(
     action: Annotated[
-        str | None, typer.Argument(help="What to do; without it the rule goes.", **words(ACTIONS, "action"))
+        str | None,
+        typer.Argument(
+            help="What to do; none removes the rule. Without it the rules are shown.",
+            **words((*ACTIONS, "none"), "action"),
+        ),
     ] = None,
     pattern: Annotated[str | None, typer.Option(help="Of this pattern alone.")] = None,
     severity: Annotated[str, typer.Option(help="From this severity on.", **words(SEVERITIES, "severity"))] = "high",
     lasts: For = "1h",
     organization: Annotated[str | None, typer.Option(help="In this organization alone.")] = None,
 ) -> None:
-    """Have findings acted on by themselves, from a severity on; without an action the rule goes.
+    """Have findings acted on by themselves, from a severity on, or show what is done so.
 
     \b
     Examples:
       vital-tracking abuse rule throttle --severity medium --for 30m
       vital-tracking abuse rule block --pattern repeated_request --organization acme
+      vital-tracking abuse rule none
       vital-tracking abuse rule
     """
     length = timedelta(seconds=float(span(lasts, "--for")))
     with opened() as store:
-        set_rule(store, organization=organization, pattern=pattern, action=action, severity=severity, lasts=length)
-    what = pattern or "any pattern"
-    say(f"{action or 'nothing'} is done by itself with findings of {what}" + (f" from {severity} on" if action else ""))
+        if action is not None:
+            wanted = None if action == "none" else action
+            set_rule(store, organization=organization, pattern=pattern, action=wanted, severity=severity, lasts=length)
+        rules = abuse_settings(store, organization=organization)["rules"]
+    for one in rules:
+        say(_rule_text(one))
+    if not rules:
+        say("Nothing is done by itself. Have it done: vital-tracking abuse rule throttle --severity high --for 1h")
 
 
 @app.command("settings")
@@ -234,13 +245,13 @@ def settings(organization: Organization = None, json_: Json = False, csv_: Csv =
         said = f"mark {mark_['id']}: {mark_['pattern']} of {mark_['subject']} up to {mark_['up_to']}"
         say(printable(f"{said}, silenced {counted(mark_['silenced'], 'time')}"))
     for one_rule in found["rules"]:
-        where = one_rule["organization_id"] or "all organizations"
-        of = one_rule["pattern"] or "any pattern"
-        say(
-            printable(
-                f"rule: {one_rule['action']} for {one_rule['lasts_s']} s, {of} from {one_rule['severity']} on, {where}"
-            )
-        )
+        say(_rule_text(one_rule))
+
+
+def _rule_text(rule: AbuseRule) -> str:
+    where, of = rule["organization_id"] or "all organizations", rule["pattern"] or "any pattern"
+    lasts = timedelta(seconds=float(rule["lasts_s"]))
+    return printable(f"rule: {rule['action']} for {lasts}, {of} from {rule['severity']} on, {where}")
 
 
 def _tell(done: AbuseFinding, *, json_: bool) -> None:

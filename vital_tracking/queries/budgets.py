@@ -131,7 +131,7 @@ def windows(
 ) -> list[BudgetWindow]:
     """The windows that run, the fullest first: of an entity, or an organization's own; with `ended` also those that are over.
 
-    Without `quotas` those of plans are left out.
+    Without `quotas` those of plans, and of budgets that end by themselves, are left out.
     """
     asked = {
         "entity": entity, "organization": organization, "running_only": not ended, "quotas": quotas, "max_rows": limit,

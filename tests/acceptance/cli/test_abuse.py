@@ -54,7 +54,7 @@ def test_abuse_is_found_met_and_marked(several: Several, tracker: VitalTracker) 
     assert [mark["silenced"] for mark in json.loads(fine(settings))["marks"]] == [1]
     assert len(json.loads(settings.stdout)["patterns"]) == 12
     assert ": open" in fine(opened)
-    assert "throttle is done by itself" in fine(ruled)
+    assert "rule: throttle for 1:00:00, user_calls from high on, acme" in fine(ruled)
     assert [row["state"] for row in csv.DictReader(StringIO(fine(exported)))] == ["open"]
     assert "none with the id 99" in refused(nothing)
     [tenant] = json.loads(fine(healthy))["rows"]

@@ -395,7 +395,7 @@ def test_the_overview_of_all_reports_fits_on_one_screen(report: Report) -> None:
     assert said.startswith("$2.26  10 Jan to 19 Jan 2026, 10 days (UTC), organization acme  ▁▁▄▁▇█▁▁▁▁\n")
     assert "7 calls, 1 blocked by budgets; 720 tokens; half of them within 8" in said
     assert "Caches saved $0.42 of $2.68, 16 %; 14 % of the calls came from LangChain's cache" in said
-    assert "More: vital-tracking report forecast --organization acme" in line_of(said, "Spent in ")
+    assert "More: vital-tracking report forecast --organization acme" in line_of(said, "Spent on calls in ")
     titles = [line.strip() for line in said.splitlines() if line.strip() in ("Services", "Models", "Users")]
     assert titles == ["Services", "Models", "Users"]
     assert "Next: vital-tracking report users --since 2026-01-10 --until 2026-01-20 --organization acme" in said
@@ -449,7 +449,7 @@ def test_a_forecast_is_a_chart_and_plain_words(usage: PostgresStore, report: Rep
     said = "\n".join(lines)
     spent = answer["spent"]
     assert spent == Decimal("0.40") * 24 + 9 + Decimal("0.42") * 3
-    assert f"Spent in March: ${spent}, and by the end about $" in said
+    assert f"Spent on calls in March: ${spent}, and by the end about $" in said
     assert "most likely $" in said
     assert "The last 7 days cost $" in said
     assert re.search(r"it was off by [\d.]+ % on average|How right it is cannot be told yet", said)
@@ -458,7 +458,7 @@ def test_a_forecast_is_a_chart_and_plain_words(usage: PostgresStore, report: Rep
 
     early = cost_forecast(usage, organization="acme", moment=datetime(2026, 3, 2, 12, tzinfo=UTC))
     assert early["error"] is None
-    assert forecast_sentence(early).startswith("Spent in March: $0.80, and by the end about $")
+    assert forecast_sentence(early).startswith("Spent on calls in March: $0.80, and by the end about $")
     assert ", perhaps $0.80 to $" in forecast_sentence(early)
     assert "How right it is cannot be told yet" in error_sentence(early["error"])
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -162,12 +165,31 @@ def end(
         columns["until"] = moment(until, "--until").isoformat()
     with opened() as store:
         ended = end_subscription(store, columns)
+        now = datetime.now(UTC)
+        running = (
+            []
+            if ended
+            else [one for one in subscriptions(store, kind, who) if one["until"] is None or one["until"] > now]
+        )
     if json_:
         as_json({"ended": ended})
     elif ended:
         say(f"{kind} {who} is on no plan {'any more' if until is None else f'from {until} on'}: nothing limits it.")
     else:
-        say(f"{kind} {who} is on no plan.")
+        raise VitalError(f"{kind} {who} is on no plan{_where(organization)}.{_elsewhere(running)}")
+
+
+def _where(organization: str | None) -> str:
+    return f" in organization {organization}" if organization else " in all organizations together"
+
+
+def _elsewhere(running: Sequence[Subscription]) -> str:
+    """Where somebody is on a plan, and how to name that."""
+    return "".join(
+        f" On plan {one['plan']} with --organization {shlex.quote(one['organization_id'])}."
+        for one in running
+        if one["organization_id"] is not None
+    )
 
 
 @app.command("import")

@@ -47,7 +47,7 @@ def forecast_sentence(answer: Forecast, *, exact: bool = False) -> str:
     spent, projected, low, high = (dollars(amount, exact=exact) for amount in amounts)
     # Without earlier times to try it on, the range is a guess.
     likely = "most likely" if answer["error"] else "perhaps"
-    return f"Spent {period}: {spent}, and by the end about {projected}, {likely} {low} to {high}."
+    return f"Spent on calls {period}: {spent}, and by the end about {projected}, {likely} {low} to {high}."
 
 
 def _first_day(answer: Forecast) -> date:

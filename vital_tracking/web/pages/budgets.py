@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -148,7 +149,7 @@ def _row(row: BudgetWindow) -> dict[str, Any]:
         **row,
         "whose": entity(row["entity_type"], row["entity_id"], row["organization_id"]),
         "used": row["spent"] * 100 / limit if limit else 100,
-        "remaining": max(row["left"], row["left"] * 0),
+        "remaining": max(row["left"], Decimal(0)),
         "at_limit": row["action"] if row["enforce"] else f"{row['action']} (shadow)",
     }
 

@@ -79,7 +79,7 @@ def subscribe(
 def page(view: View, who: Identity, plan: str | None = None) -> Page:
     """How much of their quotas the subscribers use whom the reader may see, by plan and one by one."""
     organization = view.asked.only.get("organization")
-    by_plan = queries.quotas(view.store, organization=organization)
+    by_plan = [row for row in queries.quotas(view.store, organization=organization) if plan in (None, row["plan"])]
     subscribers = sum(row["subscribers"] for row in by_plan)
     may = administered(view.store, who)
     return Page(

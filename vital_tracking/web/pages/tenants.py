@@ -111,12 +111,13 @@ def _tenants(view: View, found: TenantsHealth) -> Part:
 
 
 def _history(found: TenantsHealth) -> Part:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"day": point["day"], "organization": row["organization_id"], "health": point["health"]}
         for row in found["rows"][:_DRAWN]
         for point in row["history"]
         if point["health"] is not None
     ]
+    rows.sort(key=lambda row: row["day"])
     return Part(
         "history",
         "Week by week",
