@@ -354,3 +354,23 @@ def test_whoever_is_forgotten_is_in_no_finding_mark_or_past(db: Connection) -> N
     for table in ("abuse_findings", "vital_private.abuse_marks", "vital_private.abuse_days"):
         left = db.execute(f"select count(*) as n from {table} as t where t::text like %s", [f"%{ALICE}%"]).fetchone()
         assert left == {"n": 0}, table
+
+
+def test_findings_and_marks_go_after_a_year_but_not_what_still_acts(db: Connection) -> None:
+    burst(db, 130)
+    burst(db, 130, first=1000, user=BOB)
+    scan(db)
+    for finding, decision in zip(findings(db), ("false_alarm", "block"), strict=True):
+        decide(db, finding["id"], decision, **({} if decision == "false_alarm" else {"until": soon(db, hours=1)}))
+
+    def gone() -> dict[str, int]:
+        told = call(db, "apply_retention", dry_run=False)["tables"]
+        return {row["table_name"]: row["rows"] for row in told if row["table_name"].startswith("abuse_")}
+
+    assert gone() == {"abuse_findings": 0, "abuse_marks": 0}
+    db.execute(
+        "update abuse_findings set first_seen = now() - interval '14 months', last_seen = now() - interval '14 months'"
+    )
+    db.execute("update vital_private.abuse_marks set marked_at = now() - interval '14 months'")
+    assert gone() == {"abuse_findings": 1, "abuse_marks": 1}
+    assert [one["action"] for one in findings(db)] == ["block"]
