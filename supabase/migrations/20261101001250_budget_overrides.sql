@@ -47,6 +47,8 @@ as $$
   select override.entity_type = budget.entity_type and override.entity_id = entity and override.metric = budget.metric
     and override.organization_id is not distinct from budget.organization_id
     and (override.action is null or override.action = budget.action)
+    -- What ends by itself, such as a block after abuse, is not raised.
+    and (override.raise_by is null or budget.until is null)
     -- Another limit than the plan's is another plan.
     and (
       (budget.entity_id = '*' and not (budget.by_plan and override.raise_by is null))

@@ -135,9 +135,9 @@ create type vital_private.posting as (
 );
 
 -- What calls come to in each window that counts them and is no quota's, without windows in which they come to nothing, in the order of the
--- windows' keys. Calls are added up by entity before they meet the budgets, and meet them in equality joins: thousands of
--- budgets cost no more than a few. (The planner cannot know how many rows arrays and new tables hold, and would choose nested loops,
--- or compile, for a handful of rows; hence the settings.)
+-- windows' keys. Budgets that are over count nothing any more. Calls are added up by entity before they meet the budgets, and meet them
+-- in equality joins: thousands of budgets cost no more than a few. (The planner cannot know how many rows arrays and new tables hold,
+-- and would choose nested loops, or compile, for a handful of rows; hence the settings.)
 create function vital_private.budget_postings(calls vital_private.counted_call[]) returns vital_private.posting[]
 language plpgsql
 stable
@@ -164,7 +164,11 @@ begin
       select
         b.entity_type, b.metric, array_position(entities, b.entity_type) as entity_position,
         array_position(metrics, b.metric) as metric_position
-      from (select distinct l.entity_type, l.metric from public.budget_limits as l) as b
+      from (
+        select distinct l.entity_type, l.metric
+        from public.budget_limits as l
+        where coalesce(l.until, 'infinity') > now()
+      ) as b
     ),
 
     summed as materialized (
@@ -196,7 +200,7 @@ begin
       from public.budget_limits as b
       join vital_private.budget_periods as p on p.budget_id = b.id
       join frames as f on f.timezone = b.timezone and f.period = p.period
-      where case p.period when 'total' then f.part >= p.since else f.ends_at > p.since end
+      where coalesce(b.until, 'infinity') > now() and case p.period when 'total' then f.part >= p.since else f.ends_at > p.since end
     ),
 
     matched as (

@@ -232,6 +232,7 @@ as $$
     select b.id as budget_id, s.entity_id, s.period, s.starts_at, s.amount
     from public.budget_limits as b
     cross join lateral vital_private.sums_of(b) as s
+    where coalesce(b.until, 'infinity') > now()
   ),
 
   held as (
@@ -263,7 +264,7 @@ as $$
       'kind', k.kind, 'found', k.found::text, 'expected', k.expected::text
     ) order by c.budget_id, c.entity_id, c.period, c.starts_at) as list
     from compared as c
-    join public.budget_limits as b on b.id = c.budget_id
+    join public.budget_limits as b on b.id = c.budget_id and coalesce(b.until, 'infinity') > now() -- those that are over count no more
     cross join lateral (values ('spent', c.spent, c.summed), ('granted', c.granted, c.held)) as k (kind, found, expected)
     where k.found <> k.expected
       -- Of earlier windows some calls were deleted: only the window still knows what was spent in it.
@@ -303,7 +304,7 @@ begin
   select b.id, s.entity_id, s.period, s.starts_at, s.ends_at, s.limit_amount, s.amount
   from public.budget_limits as b
   cross join lateral vital_private.sums_of(b) as s
-  where s.amount <> 0 and s.starts_at >= vital_private.rows_kept_since()
+  where s.amount <> 0 and s.starts_at >= vital_private.rows_kept_since() and coalesce(b.until, 'infinity') > now()
   on conflict do nothing;
   get diagnostics missing = row_count;
   wrong := public.audit_budgets_v1() -> 'differences';

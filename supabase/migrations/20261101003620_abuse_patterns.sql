@@ -365,17 +365,29 @@ begin
     select h.* from hours as h where h.kind = 'all'
   ),
 
+  busiest as (
+    select
+      u.organization_id, max(u.calls) as calls, max(u.cost) as cost, max(u.requests) as requests, max(u.last_calls) as last_calls,
+      max(u.last_cost) as last_cost, max(u.last_requests) as last_requests
+    from hours as u
+    where u.kind = 'user' and u.organization_id is not null
+    group by u.organization_id
+  ),
+
   loud as (
-    select p.pattern, h.organization_id, h.subject, coalesce(m.short, 0) as short, m.long, p.short_floor, p.long_floor
+    select p.pattern, h.organization_id, h.subject, coalesce(c.short, 0) as short, c.long, p.short_floor, p.long_floor
     from hours as h
     cross join everybody as a
+    left join busiest as b on h.kind = 'organization' and b.organization_id = h.subject
     cross join lateral (
       values
-        ('calls', h.last_calls, h.calls), ('cost', h.last_cost, h.cost), ('requests', h.last_requests, h.requests),
+        ('calls', h.last_calls, h.calls, b.last_calls, b.calls), ('cost', h.last_cost, h.cost, b.last_cost, b.cost),
+        ('requests', h.last_requests, h.requests, b.last_requests, b.requests),
         -- The addresses of an hour are counted only where there may be many.
         (
           'addresses', h.last_addresses,
-          case when h.addresses >= 8 then vital_private.addresses_of(h.organization_id, h.subject, moment) else h.addresses end
+          case when h.addresses >= 8 then vital_private.addresses_of(h.organization_id, h.subject, moment) else h.addresses end,
+          null, null
         ),
         (
           'errors',
@@ -388,11 +400,18 @@ begin
             when h.errors * 2 >= h.calls + h.requests and (a.errors - h.errors) * 4 <= a.calls + a.requests - h.calls - h.requests
               then h.errors
             else 0
-          end
+          end,
+          null, null
         )
-    ) as m (measure, short, long)
+    ) as m (measure, short, long, short_of_one, long_of_one)
+    -- What one user does is found with that user: no member can have the whole organization stopped.
+    cross join lateral (
+      select
+        case when m.short_of_one * 5 >= m.short * 4 then 0 else m.short end as short,
+        case when m.long_of_one * 5 >= m.long * 4 then 0 else m.long end as long
+    ) as c
     join vital_private.abuse_patterns as p on p.kind = h.kind and p.measure = m.measure
-    where m.short >= p.short_floor or m.long >= p.long_floor
+    where c.short >= p.short_floor or c.long >= p.long_floor
     union all
     select p.pattern, f.organization_id, f.subject, 0, f.cost, null, p.long_floor
     from vital_private.abuse_patterns as p

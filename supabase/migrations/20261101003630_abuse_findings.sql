@@ -266,23 +266,31 @@ set search_path = ''
 as $$
 declare
   known public.abuse_findings;
+  ends timestamptz := until;
   budget json;
 begin
   select f.* into known from public.abuse_findings as f where f.id = finding for update;
   perform vital_private.end_action(finding);
   if known.entity_id is not null then
+    -- Budgets of one key are one: where another finding's action ends at the same moment, this one ends a microsecond later.
+    while exists (
+      select from public.budget_limits as b
+      where b.entity_type = known.entity_type and b.entity_id = known.entity_id and b.metric = 'calls' and b.until = ends
+    ) loop
+      ends := ends + interval '1 microsecond';
+    end loop;
     budget := vital_private.set_budget(
       json_build_object(
         'organization_id', case when known.entity_type = 'user' then known.organization_id end,
         'entity_type', known.entity_type, 'entity_id', known.entity_id, 'metric', 'calls', 'daily_limit', '0',
         'action', case wanted when 'throttle' then 'throttle' else 'block' end, 'enforce', wanted <> 'watch',
-        'throttle_interval_s', '30', 'alert_thresholds', '{}'::text[], 'until', until
+        'throttle_interval_s', '30', 'alert_thresholds', '{}'::text[], 'until', ends
       )::text
     );
   end if;
   update public.abuse_findings as f
   set
-    state = 'acted_on', action = wanted, action_until = until, budget_id = (budget ->> 'id')::bigint, decided_at = now(),
+    state = 'acted_on', action = wanted, action_until = ends, budget_id = (budget ->> 'id')::bigint, decided_at = now(),
     decided_by = decider, reason = left(why, 500)
   where f.id = finding;
 end;
@@ -317,17 +325,18 @@ as $$
   limit 1
 $$;
 
--- Take down what somebody was found with: a new finding, which is told and which a rule may act on; or the same one, going on.
+-- Take down what somebody was found with: `new`, the finding of it, which is to be met (the same one again where it is worse now);
+-- `going_on`, the same one, as long as it is open or an action lasts; or `silenced` by a mark.
 create function vital_private.note_finding(
-  of_pattern vital_private.abuse_patterns, organization text, whose text, figures vital_private.abuse_figures, moment timestamptz
-) returns text
+  of_pattern vital_private.abuse_patterns, organization text, whose text, figures vital_private.abuse_figures, moment timestamptz,
+  out outcome text, out finding bigint
+)
 language plpgsql
 set search_path = ''
 as $$
 declare
   how_bad constant text := vital_private.severity_of(figures.times);
   known public.abuse_findings;
-  rule vital_private.abuse_rules;
   whom text;
 begin
   update vital_private.abuse_marks as m
@@ -335,12 +344,13 @@ begin
   where m.pattern = of_pattern.pattern and m.subject = whose and m.organization_id is not distinct from organization
     and m.up_to >= figures.size;
   if found then
-    return 'silenced';
+    outcome := 'silenced';
+    return;
   end if;
   select f.* into known
   from public.abuse_findings as f
   where f.pattern = of_pattern.pattern and f.subject = whose and f.organization_id is not distinct from organization
-    and (f.state = 'open' or (f.state = 'acted_on' and greatest(f.action_until, f.last_seen + interval '1 day') > moment))
+    and (f.state = 'open' or (f.state = 'acted_on' and f.action_until > moment))
   order by f.id desc
   limit 1
   for update;
@@ -355,7 +365,8 @@ begin
       threshold = case when figures.times > f.value / f.threshold then figures.threshold else f.threshold end
     where f.id = known.id;
     if vital_private.severity_rank(how_bad) <= vital_private.severity_rank(known.severity) then
-      return 'going_on';
+      outcome := 'going_on';
+      return;
     end if;
   else
     whom := vital_private.behind(of_pattern.kind, organization, whose, moment);
@@ -371,24 +382,38 @@ begin
     )
     returning f.* into known;
   end if;
-  select r.* into rule
-  from vital_private.abuse_rules as r
-  where (r.organization_id is null or r.organization_id = organization) and (r.pattern is null or r.pattern = of_pattern.pattern)
-    and vital_private.severity_rank(r.severity) <= vital_private.severity_rank(how_bad)
-  order by r.organization_id nulls last, r.pattern nulls last
-  limit 1;
-  if found and known.state = 'open' then
-    perform vital_private.put_up_action(known.id, rule.action, clock_timestamp() + rule.lasts, 'A rule did.', 'rule');
-  end if;
-  select f.* into known from public.abuse_findings as f where f.id = known.id;
-  perform vital_private.alert_of_abuse(known);
-  return 'new';
+  outcome := 'new';
+  finding := known.id;
 end;
 $$;
 
--- Look for abuse in the hour up to a moment, by default now: {"busy"}: somebody else is looking; {"learning"}: the past is still being
--- counted; else how many are new (or worse than before), going on, silenced by marks. It takes as long as the calls and events of an hour
--- do, whatever else there is.
+-- Meet a finding: do what the strictest of the rules that are for it says, whoever set it, and tell of it.
+create function vital_private.meet_finding(finding bigint) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  known public.abuse_findings;
+  rule vital_private.abuse_rules;
+begin
+  select f.* into known from public.abuse_findings as f where f.id = finding;
+  select r.* into rule
+  from vital_private.abuse_rules as r
+  where (r.organization_id is null or r.organization_id = known.organization_id) and (r.pattern is null or r.pattern = known.pattern)
+    and vital_private.severity_rank(r.severity) <= vital_private.severity_rank(known.severity)
+  order by array_position('{block, throttle, watch}', r.action), r.lasts desc
+  limit 1;
+  if found and known.state = 'open' then
+    perform vital_private.put_up_action(known.id, rule.action, clock_timestamp() + rule.lasts, 'A rule did.', 'rule');
+    select f.* into known from public.abuse_findings as f where f.id = finding;
+  end if;
+  perform vital_private.alert_of_abuse(known);
+end;
+$$;
+
+-- Look for abuse in the hour up to a moment, by default and at the latest now: {"busy"}: somebody else is looking; {"learning"}: the past is
+-- still being counted; else how many are new (or worse than before), going on, silenced by marks. It takes as long as the calls and events of
+-- an hour do, whatever else there is.
 create function public.find_abuse_v1(moment timestamptz default null) returns json
 language plpgsql
 security definer
@@ -397,19 +422,18 @@ set statement_timeout = '60s'
 set jit = off
 as $$
 declare
-  at_moment constant timestamptz := coalesce(moment, clock_timestamp());
+  at_moment constant timestamptz := least(moment, clock_timestamp());
   loud record;
   of_pattern vital_private.abuse_patterns;
   figures vital_private.abuse_figures;
-  outcome text;
+  noted record;
+  to_meet bigint[] := '{}';
+  met bigint;
   outcomes jsonb := '{"new": 0, "going_on": 0, "silenced": 0}';
   busy constant boolean := not pg_try_advisory_xact_lock(hashtext('vital_tracking.abuse'));
   learning boolean := false;
 begin
   if not busy then
-    if exists (select from public.budget_limits as b where b.until <= now()) then
-      delete from public.budget_limits as b where b.until <= now();
-    end if;
     learning := not vital_private.learn_what_is_usual(at_moment);
   end if;
   if not busy and not learning then
@@ -419,10 +443,21 @@ begin
         of_pattern, loud.organization_id, loud.subject, loud.short, loud.long, (at_moment at time zone 'UTC')::date
       );
       continue when figures.times is null;
-      outcome := vital_private.note_finding(of_pattern, loud.organization_id, loud.subject, figures, at_moment);
-      outcomes := outcomes || jsonb_build_object(outcome, (outcomes ->> outcome)::integer + 1);
+      select n.* into noted
+      from vital_private.note_finding(of_pattern, loud.organization_id, loud.subject, figures, at_moment) as n;
+      outcomes := outcomes || jsonb_build_object(noted.outcome, (outcomes ->> noted.outcome)::integer + 1);
+      if noted.finding is not null then
+        to_meet := to_meet || noted.finding;
+      end if;
     end loop;
     update vital_private.abuse_state as s set scanned_at = greatest(s.scanned_at, at_moment);
+  end if;
+  -- Last, because from a change of budgets until the commit whoever records or admits calls has to wait.
+  foreach met in array to_meet loop
+    perform vital_private.meet_finding(met);
+  end loop;
+  if not busy and exists (select from public.budget_limits as b where b.until <= now()) then
+    delete from public.budget_limits as b where b.until <= now();
   end if;
   return outcomes || jsonb_build_object('busy', busy, 'learning', learning);
 end;

@@ -1,5 +1,6 @@
--- What admins do about findings of abuse: act, mark false alarms, take marks back, and set rules. As with budgets, an admin decides over their
--- organization, the service role over all; tries that are refused are audited, so a refusal is an answer.
+-- What admins do about findings of abuse: act, mark false alarms, take marks back, and set rules. An admin decides about whoever belongs to
+-- their organization, but not about themselves; about organizations, as about everything, the service role. Tries that are refused are
+-- audited, so a refusal is an answer.
 
 select vital_private.audit_table('vital_private.abuse_marks', 'id organization_id pattern', hidden => 'subject reason marked_by');
 select vital_private.audit_table('vital_private.abuse_rules', 'id organization_id pattern');
@@ -49,7 +50,8 @@ begin
   if not found then
     return json_build_object('missing', true);
   end if;
-  if not vital_private.may_change(known.organization_id) then
+  if not vital_private.may_change(case when known.subject_kind <> 'organization' then known.organization_id end)
+    or (vital_private.by_a_user() and vital_private.subject() in (known.subject, known.entity_id)) then
     perform vital_private.note_abuse(known, 'refused', jsonb_build_object('change', jsonb_build_array(null, left(decision, 20))));
     return vital_private.refused_or_missing(known.organization_id);
   end if;
@@ -63,6 +65,7 @@ begin
       raise exception 'until must be within the next 31 days.' using errcode = '22023', hint = 'For an hour: 1h.';
     end if;
     perform vital_private.put_up_action(known.id, decision, until, why, decider);
+    delete from vital_private.abuse_marks as m where m.finding_id = known.id;
   elsif decision in ('false_alarm', 'open') then
     if decision = 'open' and exists (
       select from public.abuse_findings as o
@@ -118,12 +121,14 @@ set search_path = ''
 as $$
 declare
   known vital_private.abuse_marks;
+  of_organization boolean;
 begin
   select m.* into known from vital_private.abuse_marks as m where m.id = mark;
   if not found then
     return json_build_object('missing', true);
   end if;
-  if not vital_private.may_change(known.organization_id) then
+  select p.kind = 'organization' into of_organization from vital_private.abuse_patterns as p where p.pattern = known.pattern;
+  if not vital_private.may_change(case when not of_organization then known.organization_id end) then
     perform vital_private.note(
       'abuse_marks', 'refused', known.organization_id, jsonb_build_object('id', known.id::text, 'pattern', known.pattern),
       jsonb_build_object('change', jsonb_build_array(null, 'remove'))

@@ -13,7 +13,7 @@ create table public.retention_policies (
       'token_usage_logs', 'service_runs', 'usage_aggregations_hourly_totals', 'usage_aggregations_daily_agents', 'usage_aggregations_daily_users',
       'usage_aggregations_daily_parts', 'usage_aggregations_daily_totals', 'budget_windows', 'cost_alerts', 'admin_audit',
       'platform_events', 'tenant_cost_events', 'agent_executions', 'platform_events_5min', 'platform_events_daily_sessions',
-      'tenant_costs_5min', 'tenant_costs_daily', 'agent_executions_hourly'
+      'tenant_costs_5min', 'tenant_costs_daily', 'agent_executions_hourly', 'abuse_findings', 'abuse_marks'
     )
   ),
   -- Budgets are filled from the calls of the month that runs, in every time zone.
@@ -41,7 +41,9 @@ insert into public.retention_policies (table_name, keep) values
 ('platform_events_daily_sessions', '3 years'),
 ('tenant_costs_5min', '3 years'),
 ('tenant_costs_daily', '7 years'),
-('agent_executions_hourly', '7 years');
+('agent_executions_hourly', '7 years'),
+('abuse_findings', '1 year'),
+('abuse_marks', '1 year');
 
 select vital_private.restrict_relation('public.retention_policies', readers => '{authenticated, service_role}');
 grant update on public.retention_policies to service_role;
@@ -182,6 +184,9 @@ as $$
           where w.budget_id = t.budget_id and w.entity_id = t.entity_id and w.period = t.period and w.starts_at = t.window_starts_at
         )'
       when 'admin_audit' then 't.at < %L'
+      -- What still acts stays, so that it can be ended.
+      when 'abuse_findings' then 't.last_seen < %L and t.budget_id is null'
+      when 'abuse_marks' then 't.marked_at < %L'
       else 't.day < (%L::timestamptz at time zone ''UTC'')::date'
     end,
     kept
@@ -232,8 +237,10 @@ begin
     rows_in_months := 0;
     affected := 0;
     more := false;
-    bytes := pg_catalog.pg_total_relation_size(format('public.%I', policy.table_name)::regclass);
-    source := format('public.%I', policy.table_name);
+    source := coalesce(
+      to_regclass(format('public.%I', policy.table_name)), to_regclass(format('vital_private.%I', policy.table_name))
+    );
+    bytes := pg_catalog.pg_total_relation_size(source::regclass);
     if exists (select from vital_private.monthly_tables as m where m.table_name = policy.table_name) then
       source := format('vital_private.%I', policy.table_name || '_default');
       bytes := pg_catalog.pg_total_relation_size(source::regclass)

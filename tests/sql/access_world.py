@@ -596,7 +596,7 @@ QUESTIONS = [
             {"alice", "operators"} if reader.is_service else {"alice"} if reader.claims == {"sub": ALICE} else set()
         ),
     ),
-    Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {18} if reader.is_admin else {0}),
+    Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {20} if reader.is_admin else {0}),
     Question("service_performance_metrics", cost(), own_and_administered),
     Question("service_runs", lambda rows, _: {int(row["id"][2:]) for row in rows}, own_and_administered),
     Question("system_analytics", days, days_of),

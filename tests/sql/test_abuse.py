@@ -190,6 +190,76 @@ def test_a_rule_acts_by_itself_from_its_severity_on(db: Connection) -> None:
     assert call(db, "set_abuse_rule_v1", rule=json.dumps({**rule, "action": None})) == {"removed": 1}
 
 
+def test_what_goes_on_after_its_action_ended_is_found_told_and_met_again(db: Connection) -> None:
+    rule = {"organization_id": "acme", "pattern": "user_calls", "severity": "low", "action": "throttle", "lasts_s": 600}
+    call(db, "set_abuse_rule_v1", rule=json.dumps(rule))
+    first = found(db)
+    assert scan(db)["going_on"] == 1
+    db.execute("update abuse_findings set action_until = now() - interval '1 second'")
+    assert scan(db)["new"] == 1
+    again, before = findings(db)
+    assert (before["id"], again["state"], again["acting"]) == (first["id"], "acted_on", True)
+    assert [alert["action"] for alert in alerts(db)] == ["throttle", "throttle"]
+
+
+def test_of_the_rules_for_a_finding_the_strictest_counts_whoever_set_it(db: Connection) -> None:
+    for organization, pattern, action in (
+        ("acme", "user_calls", "watch"),
+        (None, None, "block"),
+        ("acme", None, "throttle"),
+    ):
+        rule = {"organization_id": organization, "pattern": pattern, "severity": "low", "action": action}
+        call(db, "set_abuse_rule_v1", rule=json.dumps(rule))
+    assert found(db)["action"] == "block"
+
+
+def test_whoever_records_calls_does_not_wait_while_it_looks(db: Connection) -> None:
+    """The budgets are locked for what a rule does alone, once all is read."""
+    rule = {"organization_id": None, "severity": "low", "action": "block"}
+    call(db, "set_abuse_rule_v1", rule=json.dumps(rule))
+    db.execute(
+        "create function pg_temp.look() returns trigger language plpgsql as $$ begin"
+        "  insert into locked select count(*) from pg_locks where pid = pg_backend_pid() and mode = 'ExclusiveLock'"
+        "    and locktype = 'advisory' and objid = (hashtext('vital_tracking.budgets')::bigint & 4294967295)::oid;"
+        "  return null; end $$"
+    )
+    db.execute("create temp table locked (n bigint)")
+    db.execute(
+        "create trigger look after update of scanned_at on vital_private.abuse_state"
+        " for each row execute function pg_temp.look()"
+    )
+    assert found(db)["acting"]
+    assert db.execute("select n from locked").fetchall() == [{"n": 0}]
+
+
+def test_two_actions_with_one_end_are_two_budgets(db: Connection) -> None:
+    burst(db, 130, request_hash="a" * 16)
+    assert scan(db)["new"] == 2
+    ends = soon(db, hours=1)
+    one, other = (decide(db, finding["id"], "block", until=ends) for finding in findings(db))
+    assert {one["pattern"], other["pattern"]} == {"user_calls", "repeated_request"}
+    assert len(call(db, "budgets_v1")["budgets"]) == 2
+    decide(db, one["id"], "open")
+    [left] = call(db, "budgets_v1")["budgets"]
+    assert datetime.fromisoformat(left["until"]) == ends + timedelta(microseconds=1)
+
+
+def test_acting_on_a_false_alarm_takes_its_mark_back(db: Connection) -> None:
+    finding = found(db)["id"]
+    decide(db, finding, "false_alarm")
+    decide(db, finding, "block", until=soon(db, hours=1))
+    assert call(db, "abuse_settings_v1")["marks"] == []
+
+
+def test_nothing_is_looked_for_in_the_future(db: Connection) -> None:
+    """If this failed, the past would count as learnt up to then, and nothing of the time between be known."""
+    call(db, "find_abuse_v1", moment=soon(db, days=3))
+    row = db.execute(
+        "select greatest(counted_until, scanned_at) <= clock_timestamp() as fine from vital_private.abuse_state"
+    )
+    assert row.fetchone() == {"fine": True}
+
+
 def test_what_fails_for_everybody_is_an_outage_and_no_probe(db: Connection) -> None:
     at = moment(db, minutes=3).isoformat()
     whose = {"occurred_at": at, "organization_id": "acme"}
@@ -244,6 +314,39 @@ def test_only_its_admin_decides_others_are_refused_and_audited_and_the_user_lear
         assert line["changes"]["state"] == ["open", "acted_on"]
 
 
+def test_about_an_organization_only_operators_decide_and_nobody_about_himself(db: Connection) -> None:
+    for number, user in enumerate((ALICE, BOB, ERIK, "u-1", "u-2", "u-3")):
+        burst(db, 110, first=1000 * number, user=user)
+    scan(db)
+    [finding] = findings(db)
+    assert (finding["pattern"], finding["subject"]) == ("organization_calls", "acme")
+    burst(db, 130, first=10_000, user=ADMIN)
+    scan(db)
+    own = findings(db)[0]
+    assert own["subject"] == ADMIN
+    until = soon(db, hours=1)
+    decide(db, finding["id"], "block", until=until)
+    with acting_as(db, "authenticated", {"sub": ADMIN}):
+        assert decide(db, finding["id"], "open") == {"refused": "not_an_admin"}
+        assert decide(db, own["id"], "false_alarm") == {"refused": "not_an_admin"}
+    assert findings(db)[1]["acting"]
+    decide(db, finding["id"], "false_alarm")
+    [mark] = call(db, "abuse_settings_v1")["marks"]
+    with acting_as(db, "authenticated", {"sub": ADMIN}):
+        assert call(db, "unmark_abuse_v1", mark=mark["id"]) == {"refused": "not_an_admin"}
+    assert decide(db, own["id"], "false_alarm")["state"] == "false_alarm"
+
+
+def test_one_member_cannot_have_the_whole_organization_found(db: Connection) -> None:
+    burst(db, 100, user=BOB)
+    burst(db, 700, first=1000)
+    scan(db)
+    assert {one["pattern"] for one in findings(db)} == {"user_calls"}
+    burst(db, 80, first=2000, user=BOB)
+    scan(db)
+    assert "organization_calls" in {one["pattern"] for one in findings(db)}
+
+
 def test_whoever_is_forgotten_is_in_no_finding_mark_or_past(db: Connection) -> None:
     decide(db, found(db)["id"], "false_alarm")
     db.execute("select vital_private.count_abuse_hours(now() - interval '1 hour', now())")
@@ -251,3 +354,23 @@ def test_whoever_is_forgotten_is_in_no_finding_mark_or_past(db: Connection) -> N
     for table in ("abuse_findings", "vital_private.abuse_marks", "vital_private.abuse_days"):
         left = db.execute(f"select count(*) as n from {table} as t where t::text like %s", [f"%{ALICE}%"]).fetchone()
         assert left == {"n": 0}, table
+
+
+def test_findings_and_marks_go_after_a_year_but_not_what_still_acts(db: Connection) -> None:
+    burst(db, 130)
+    burst(db, 130, first=1000, user=BOB)
+    scan(db)
+    for finding, decision in zip(findings(db), ("false_alarm", "block"), strict=True):
+        decide(db, finding["id"], decision, **({} if decision == "false_alarm" else {"until": soon(db, hours=1)}))
+
+    def gone() -> dict[str, int]:
+        told = call(db, "apply_retention", dry_run=False)["tables"]
+        return {row["table_name"]: row["rows"] for row in told if row["table_name"].startswith("abuse_")}
+
+    assert gone() == {"abuse_findings": 0, "abuse_marks": 0}
+    db.execute(
+        "update abuse_findings set first_seen = now() - interval '14 months', last_seen = now() - interval '14 months'"
+    )
+    db.execute("update vital_private.abuse_marks set marked_at = now() - interval '14 months'")
+    assert gone() == {"abuse_findings": 1, "abuse_marks": 1}
+    assert [one["action"] for one in findings(db)] == ["block"]

@@ -627,3 +627,22 @@ def test_a_raise_that_has_ended_no_longer_shows(db: Connection) -> None:
     record(db, a_cost(3, 1))
     assert the_window(db)["limit_until"] is None
     assert shown() == (10, 4, Decimal("60.0"), "10")
+
+
+def test_a_raise_does_not_open_a_budget_that_ends_by_itself(db: Connection) -> None:
+    """If this failed, more calls for a busy day would lift the block of a user who was found abusing."""
+    set_budget(db, metric="calls", entity_id="u-1", daily_limit=10)
+    set_budget(db, metric="calls", entity_id="u-1", daily_limit=0, until="2033-05-12T00:00:00Z")
+    raised = {"entity_type": "user", "entity_id": "u-1", "metric": "calls", "raise_by": "500"}
+    told = call(db, "raise_budget_v1", raise_=json.dumps({**raised, "until": "2033-05-12T00:00:00Z"}))
+    assert sorted(row["in_force"] for row in told) == ["0", "510"]
+
+
+def test_a_budget_that_is_over_counts_and_alerts_no_more(db: Connection) -> None:
+    ended = set_budget(db, daily_limit=10, until="2033-05-12T00:00:00Z")
+    record(db, a_cost(1, 4))
+    db.execute("update budget_limits set until = now() - interval '1 second'")
+    record(db, a_cost(2, 8))
+    assert spent(db, budget_id=ended["id"]) == {"u-1": 4}
+    assert db.execute("select count(*) as n from cost_alerts").fetchone() == {"n": 0}
+    assert audit(db) == []

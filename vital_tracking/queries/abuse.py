@@ -237,7 +237,11 @@ def _decided(number: int, answer: Any) -> Any:
     if answer.get("missing"):
         raise _missing(number)
     if answer.get("refused"):
-        raise StoreRejected("Only an admin of that organization decides about what was found there.", sqlstate="42501")
+        raise StoreRejected(
+            "Only an admin of that organization decides about what was found there; about themselves another one, about"
+            " the organization itself an operator.",
+            sqlstate="42501",
+        )
     return answer
 
 
