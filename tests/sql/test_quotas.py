@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -411,6 +412,69 @@ def test_a_refused_try_is_in_the_audit(url: str) -> None:
         ).fetchall()
     assert [row["table_name"] for row in found] == ["subscriptions", "plans"]
     assert found[0]["changes"]["plan"] == [None, "enterprise"]
+
+
+def holds_budgets(db: Connection) -> bool:
+    """Whether this transaction makes all others wait that admit calls."""
+    return bool(
+        db.execute(
+            "select from pg_locks where pid = pg_backend_pid() and locktype = 'advisory' and mode = 'ExclusiveLock'"
+        ).fetchall()
+    )
+
+
+def subscribe_all(db: Connection, *rows: Row) -> Row:
+    return dict(call(db, "set_subscriptions_v1", subscriptions=json.dumps(rows)))
+
+
+def test_who_may_not_or_changes_nothing_stops_nobody(db: Connection) -> None:
+    """If this failed, a member of nothing could stop all calls, and fill the audit of any organization."""
+    db.execute(
+        "insert into organization_members (organization_id, user_id, role) values ('o-mine', %s, 'member')", [ALICE]
+    )
+    row = {"entity_type": "user", "entity_id": "u-asked", "plan": "trial", "organization_id": "o-asked"}
+    subscribe_all(db, row)
+    refusals = (
+        "select organization_id, key, changes from admin_audit where operation = 'refused' and actor = %s"
+        " and at >= transaction_timestamp() order by id"
+    )
+    with acting_as(db, "authenticated", {"sub": ALICE}):
+        mine = {**row, "organization_id": "o-mine"}
+        assert subscribe_all(db, row, row, mine)["refused"] == 3
+        assert subscribe_all(db, mine, mine)["refused"] == 2
+        assert subscribe(db, "u-asked", "starter", organization_id="o-asked") == {"refused": "not_an_admin"}
+        assert not holds_budgets(db)
+        db.execute("reset role")
+        noted = db.execute(refusals, [ALICE]).fetchall()
+    assert [(line["organization_id"], line["changes"].get("rows")) for line in noted[:2]] == [(None, 3), ("o-mine", 2)]
+    with db.transaction():
+        assert subscribe_all(db, row) == {"set": 0, "unchanged": 1, "refused": 0, "rejected": []}
+        assert subscribe(db, "u-asked", "trial", organization_id="o-asked")["subscription"]["plan"] == "trial"
+        assert not holds_budgets(db)
+        assert subscribe_all(db, {**row, "plan": "starter"})["set"] == 1
+        assert holds_budgets(db)
+    with pytest.raises(psycopg.DataError, match=r"At most 1,000 .* 1001"):
+        subscribe_all(db, *([row] * 1001))
+
+
+def test_a_dated_end_stays_through_other_changes(db: Connection) -> None:
+    """If this failed, to enforce a trial that ends next month would make it one for ever."""
+    ends, later = (now(db) + timedelta(days=days) for days in (60, 20))
+
+    def until() -> list[Any]:
+        rows = call(db, "subscriptions_v1", entity_type="user", entity_id="u-dated")
+        return [row["until"] and datetime.fromisoformat(row["until"]) for row in rows]
+
+    subscribe(db, "u-dated", "trial", until=ends)
+    subscribe(db, "u-dated", enforced=True)
+    assert until()[0] == ends
+    subscribe(db, "u-dated", "starter", since=later)
+    assert until()[:2] == [ends, later]
+    subscribe(db, "u-dated", "trial")
+    assert until()[0] == ends, "what was to follow has gone, with its beginning"
+    subscribe(db, "u-dated", until=None)
+    assert until()[0] is None
+    assert audit(db) == []
 
 
 def test_a_claim_of_the_token_sets_a_plan_that_nobody_else_has_set(url: str) -> None:
