@@ -154,7 +154,7 @@ $$;
 
 -- Put a subscriber on a plan, or change what is named of his subscription: it ends, and one that is as it was but for this begins, `since`
 -- then, by default now; what was to follow is replaced. The answer has the window that runs by it, with what is used in it.
-create function vital_private.subscribe(given jsonb, source text) returns json
+create function vital_private.subscribe(given jsonb, source text, claimed_at timestamptz default null) returns json
 language plpgsql
 set search_path = ''
 as $$
@@ -207,11 +207,11 @@ begin
       end if;
       update public.subscriptions as s set until = wanted.since where s.id = before.id and coalesce(s.until, 'infinity') > wanted.since;
       insert into public.subscriptions (
-        organization_id, entity_type, entity_id, plan, since, until, reset_day, timezone, enforced, source
+        organization_id, entity_type, entity_id, plan, since, until, reset_day, timezone, enforced, source, claimed_at
       )
       values (
         wanted.organization_id, wanted.entity_type, wanted.entity_id, wanted.plan, wanted.since, wanted.until, wanted.reset_day,
-        wanted.timezone, wanted.enforced, subscribe.source
+        wanted.timezone, wanted.enforced, subscribe.source, subscribe.claimed_at
       )
       returning * into stored;
     end if;
@@ -361,33 +361,62 @@ begin
 end;
 $$;
 
+-- Whether what a token says of a user's plan counts: none that was issued later was taken, as where an old one is sent once more, and nobody
+-- has set a plan in place of the one that it wants.
+create function vital_private.claim_counts(who text, wanted text, issued_at timestamptz) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select not exists (
+    select from public.subscriptions as s
+    where s.entity_type = 'user' and s.entity_id = who and case s.source
+      when 'claim' then s.claimed_at > coalesce(issued_at, '-infinity')
+      else wanted is not null and coalesce(s.until, 'infinity') > now()
+    end
+  )
+$$;
+
 create function vital_private.claim_plan() returns json
 language plpgsql
 security definer
 set search_path = ''
 as $$
 declare
-  claims constant jsonb := coalesce((select auth.jwt()) -> 'app_metadata', '{}');
-  who constant text := (select auth.jwt()) ->> 'sub';
+  token constant jsonb := (select auth.jwt());
+  claims constant jsonb := coalesce(token -> 'app_metadata', '{}');
+  who constant text := token ->> 'sub';
   wanted constant text := claims ->> 'plan';
-  answer json;
+  issued_at constant timestamptz := to_timestamp((token ->> 'iat')::double precision);
+  given constant jsonb := jsonb_strip_nulls(jsonb_build_object(
+    'entity_type', 'user', 'entity_id', who, 'plan', wanted, 'reset_day', claims -> 'plan_reset_day', 'timezone', claims -> 'plan_timezone',
+    'enforced', claims -> 'plan_enforced'
+  ));
+  as_wanted boolean;
 begin
-  if who is null or wanted is null or not exists (select from public.plans as p where p.name = wanted) or exists (
-    select from public.subscriptions as s
-    where s.entity_type = 'user' and s.entity_id = who and s.source <> 'claim' and coalesce(s.until, 'infinity') > now()
-  ) then
+  as_wanted := case
+    when who is null then true
+    when wanted is null then not exists (
+      select from public.subscriptions as s
+      where s.entity_type = 'user' and s.entity_id = who and s.source = 'claim' and coalesce(s.until, 'infinity') > now()
+    )
+    else vital_private.is_subscribed(given) or not exists (select from public.plans as p where p.name = wanted)
+  end;
+  if as_wanted or not vital_private.claim_counts(who, wanted, issued_at) then
     return json_build_object('plan', wanted, 'changed', false);
   end if;
-  answer := vital_private.subscribe(
-    jsonb_strip_nulls(jsonb_build_object(
-      'entity_type', 'user', 'entity_id', who, 'plan', wanted, 'reset_day', claims -> 'plan_reset_day', 'timezone', claims -> 'plan_timezone',
-      'enforced', claims -> 'plan_enforced'
-    )),
-    'claim'
-  );
-  return json_build_object(
-    'plan', wanted, 'changed', (answer -> 'subscription' ->> 'id') is distinct from (answer -> 'before' ->> 'id')
-  );
+  perform vital_private.lock_budgets(alone => true);
+  -- Another may have been taken while this one waited.
+  if not vital_private.claim_counts(who, wanted, issued_at) then
+    return json_build_object('plan', wanted, 'changed', false);
+  elsif wanted is null then
+    update public.subscriptions as s
+    set until = clock_timestamp(), claimed_at = coalesce(issued_at, s.claimed_at)
+    where s.entity_type = 'user' and s.entity_id = who and s.source = 'claim' and coalesce(s.until, 'infinity') > clock_timestamp();
+  else
+    perform vital_private.subscribe(given, 'claim', issued_at);
+  end if;
+  return json_build_object('plan', wanted, 'changed', true);
 end;
 $$;
 
@@ -433,8 +462,9 @@ as $$
 $$;
 
 -- Put the signed-in user on the plan that the claim `plan` of his token names, in `app_metadata`, which the identity provider alone writes; its
--- `plan_reset_day`, `plan_timezone` and `plan_enforced` go with it. A subscription that somebody set otherwise stays. Answers {"plan"}, NULL
--- where the token names none, and whether that changed anything.
+-- `plan_reset_day`, `plan_timezone` and `plan_enforced` go with it. A token that names none ends a subscription by a claim; one that is older
+-- (`iat`) than the last one taken changes nothing. A subscription that somebody set otherwise stays. Answers {"plan"}, NULL where the token
+-- names none, and whether that changed anything.
 create function public.claim_plan_v1() returns json
 language sql
 set search_path = ''

@@ -499,6 +499,30 @@ def test_a_claim_of_the_token_sets_a_plan_that_nobody_else_has_set(url: str) -> 
         assert claim("u-claims", app_metadata={"plan": "no such plan"})["found"] == []
 
 
+def test_a_token_from_before_puts_nobody_back(db: Connection) -> None:
+    """If this failed, who was put on a smaller plan, or on none, could send his former token until it expires."""
+    with acting_as(db, "authenticated"):
+
+        def claim(issued: int | None, plan: str | None, who: str = "u-iat") -> tuple[bool, list[str]]:
+            token: Row = {"sub": who, "app_metadata": {"plan": plan} if plan else {}}
+            token |= {"iat": issued} if issued else {}
+            db.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(token)])
+            changed = call(db, "claim_plan_v1")["changed"]
+            return changed, [row["plan"] for row in call(db, "quota_status_v1")]
+
+        assert claim(1_790_000_000, "starter") == (True, ["starter"])
+        assert claim(1_790_000_060, "trial") == (True, ["trial"])
+        for issued in (1_790_000_000, None):
+            assert claim(issued, "starter") == (False, ["trial"])
+            assert claim(issued, None) == (False, ["trial"])
+        assert claim(1_790_000_120, None) == (True, [])
+        assert claim(1_790_000_060, "trial") == (False, [])
+        assert claim(1_790_000_180, "starter") == (True, ["starter"])
+        assert claim(None, "starter", "u-without") == (True, ["starter"])
+        assert claim(None, "trial", "u-without") == (True, ["trial"])
+        assert claim(None, None, "u-nothing") == (False, [])
+
+
 @pytest.mark.parametrize(
     ("columns", "problem"),
     [
