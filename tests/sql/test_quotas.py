@@ -307,6 +307,25 @@ def test_limits_of_a_minute_come_with_the_plan(db: Connection) -> None:
     assert (told["blocked_calls"], told["violations"], told["by_plan"]) == (1, 0, True)
 
 
+def test_minutes_go_after_a_month(db: Connection) -> None:
+    """If this failed, a row a minute and subscriber would stay for two years, of which reports read a month."""
+    with db.transaction(force_rollback=True):
+        limit = {"entity_type": "user", "metric": "calls", "action": "alert", "minute_limit": 9, "monthly_limit": 99}
+        call(db, "set_budget_v1", budget=json.dumps(limit))
+        # As if it had been there all the time.
+        db.execute("alter table budget_limits disable trigger budget_limits_check")
+        db.execute("update budget_limits set counting_since = counting_since - interval '90 days' where not by_plan")
+        db.execute("alter table budget_limits enable trigger budget_limits_check")
+        db.execute("update vital_private.budget_periods set since = since - interval '90 days'")
+        use(db, "u-minutes", *(now(db) - timedelta(days=days) for days in (40, 30, 0)))
+        held = [row["period"] for row in windows(db, entity_id="u-minutes")]
+        assert held.count("minute") == 3
+        call(db, "apply_retention", dry_run=False)
+        assert [row["period"] for row in windows(db, entity_id="u-minutes")].count("minute") == 2
+        assert audit(db) == []
+        assert call(db, "recount_budgets_v1") == {"mended": 0}
+
+
 STEP = st.one_of(
     st.tuples(st.just("subscribe"), st.sampled_from(["trial", "starter", "enterprise", None]), st.booleans()),
     st.tuples(st.just("day"), st.integers(1, 31), st.sampled_from(ZONES)),
