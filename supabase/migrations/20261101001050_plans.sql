@@ -45,6 +45,7 @@ create table public.subscriptions (
   timezone text not null default 'UTC',
   enforced boolean not null default false,
   source text not null default 'sql',
+  claimed_at timestamptz,
   counting_since timestamptz not null default clock_timestamp(),
   created_at timestamptz not null default clock_timestamp(),
   constraint subscriptions_entity_type check (entity_type in ('user', 'organization')),
@@ -62,6 +63,7 @@ comment on column public.subscriptions.reset_day is 'The day on which its month 
 comment on column public.subscriptions.timezone is 'IANA zone in which that day begins.';
 comment on column public.subscriptions.enforced is 'True: what does not fit into the quota is blocked. False: it is only watched, with alerts.';
 comment on column public.subscriptions.source is 'Who set it: command (also API and pages), import, claim (of a token), sql.';
+comment on column public.subscriptions.claimed_at is 'Of a claim: when the token was issued that set it or, without one, ended it.';
 comment on column public.subscriptions.counting_since is 'When it began to count; the month then running was filled from the calls.';
 
 create index subscriptions_entity on public.subscriptions (entity_id, entity_type);

@@ -41,6 +41,15 @@ comment on column public.budget_windows.free_slots is 'Turns before that which w
 
 create index budget_windows_running on public.budget_windows (ends_at);
 
+-- The instant from which windows of a minute are kept, and compared with their calls: rate_limits_v1 looks no further back than 31 days.
+create function vital_private.minutes_kept_since() returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  select now() - interval '32 days'
+$$;
+
 create table public.budget_grants (
   window_id bigint not null references public.budget_windows (id) on delete cascade,
   holder text not null,

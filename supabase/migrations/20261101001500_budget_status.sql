@@ -269,6 +269,7 @@ as $$
     where k.found <> k.expected
       -- Of earlier windows some calls were deleted: only the window still knows what was spent in it.
       and (k.kind = 'granted' or c.starts_at >= vital_private.rows_kept_since())
+      and (k.kind = 'granted' or c.period <> 'minute' or c.starts_at >= vital_private.minutes_kept_since())
   ),
 
   overshoot as (
@@ -305,6 +306,7 @@ begin
   from public.budget_limits as b
   cross join lateral vital_private.sums_of(b) as s
   where s.amount <> 0 and s.starts_at >= vital_private.rows_kept_since() and coalesce(b.until, 'infinity') > now()
+    and (s.period <> 'minute' or s.starts_at >= vital_private.minutes_kept_since())
   on conflict do nothing;
   get diagnostics missing = row_count;
   wrong := public.audit_budgets_v1() -> 'differences';

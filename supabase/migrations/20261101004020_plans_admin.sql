@@ -50,21 +50,32 @@ begin
 end;
 $$;
 
--- Whether a change of a subscription is refused to the caller; then it is noted. An organization's own is for operators.
+-- Whether the caller may change a subscription. An organization's own is for operators.
+create function vital_private.may_change_subscription(given jsonb) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select vital_private.may_change(case when given ->> 'entity_type' is distinct from 'organization' then given ->> 'organization_id' end)
+$$;
+
+-- Whose a subscription is: the organization's that it is of, or in which it counts.
+create function vital_private.subscription_organization(given jsonb) returns text
+language sql
+immutable
+return case when given ->> 'entity_type' = 'organization' then given ->> 'entity_id' else given ->> 'organization_id' end;
+
+-- Whether a change of a subscription is refused to the caller; then it is noted.
 create function vital_private.refuses_subscription_change(given jsonb, change text) returns boolean
 language plpgsql
 set search_path = ''
 as $$
-declare
-  organization constant text := case
-    when given ->> 'entity_type' = 'organization' then given ->> 'entity_id' else given ->> 'organization_id'
-  end;
 begin
-  if vital_private.may_change(case when given ->> 'entity_type' is distinct from 'organization' then organization end) then
+  if vital_private.may_change_subscription(given) then
     return false;
   end if;
   perform vital_private.note(
-    'subscriptions', 'refused', left(organization, 255),
+    'subscriptions', 'refused', left(vital_private.subscription_organization(given), 255),
     (
       select coalesce(jsonb_object_agg(k.key, left(k.value, 255)), '{}')
       from jsonb_each_text(jsonb_strip_nulls(given)) as k
@@ -76,9 +87,74 @@ begin
 end;
 $$;
 
+-- How many of these changes are refused to the caller. One line notes them all, for the admins of their organization where they are all of
+-- one that the caller belongs to: nobody else fills its audit.
+create function vital_private.refused_subscriptions(changes jsonb) returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  refused bigint;
+  organizations text[];
+begin
+  select count(*), array_agg(distinct vital_private.subscription_organization(e.value)) into refused, organizations
+  from jsonb_array_elements(changes) as e (value)
+  where not vital_private.may_change_subscription(e.value);
+  if refused > 0 then
+    perform vital_private.note(
+      'subscriptions', 'refused',
+      (
+        select m.organization_id
+        from public.organization_members as m
+        where m.organization_id = all(organizations) and m.user_id = (select auth.jwt()) ->> 'sub'
+      ),
+      '{}', jsonb_build_object('change', jsonb_build_array(null, 'set'), 'rows', refused)
+    );
+  end if;
+  return refused;
+end;
+$$;
+
+-- What of a subscription may be named to change it, besides when it begins and ends.
+create function vital_private.named_of_subscription(given jsonb) returns jsonb
+language sql
+immutable
+return jsonb_strip_nulls(given - '{id,since,until,source,counting_since,claimed_at,created_at}'::text[]);
+
+-- The latest subscription of a subscriber that has not ended; NULL where there is none.
+create function vital_private.latest_subscription(given jsonb) returns public.subscriptions
+language sql
+stable
+set search_path = ''
+as $$
+  select s.*
+  from public.subscriptions as s
+  where s.entity_type = given ->> 'entity_type' and s.entity_id = given ->> 'entity_id'
+    and coalesce(s.organization_id, '') = coalesce(given ->> 'organization_id', '')
+    and coalesce(s.until, 'infinity') > clock_timestamp()
+  order by s.since desc
+  limit 1
+$$;
+
+-- Whether a subscription stands as it is wanted, with nothing to follow it: then nobody has to wait for its change.
+create function vital_private.is_subscribed(given jsonb) returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  latest constant public.subscriptions := vital_private.latest_subscription(given);
+begin
+  return latest.id is not null
+    and case when given ->> 'since' is null then latest.since <= clock_timestamp() else latest.since = (given ->> 'since')::timestamptz end
+    and (not given ? 'until' or latest.until is not distinct from (given ->> 'until')::timestamptz)
+    and jsonb_populate_record(latest, vital_private.named_of_subscription(given)) is not distinct from latest;
+end;
+$$;
+
 -- Put a subscriber on a plan, or change what is named of his subscription: it ends, and one that is as it was but for this begins, `since`
 -- then, by default now; what was to follow is replaced. The answer has the window that runs by it, with what is used in it.
-create function vital_private.subscribe(given jsonb, source text) returns json
+create function vital_private.subscribe(given jsonb, source text, claimed_at timestamptz default null) returns json
 language plpgsql
 set search_path = ''
 as $$
@@ -87,54 +163,58 @@ declare
   wanted public.subscriptions;
   stored public.subscriptions;
   moment timestamptz;
+  ending timestamptz;
 begin
   perform vital_private.check_given('entity_type', given ->> 'entity_type');
   perform vital_private.check_given('entity_id', given ->> 'entity_id');
-  perform vital_private.lock_budgets(alone => true);
-  moment := clock_timestamp();
-  -- What was to follow is replaced.
-  delete from public.subscriptions as s
-  where s.entity_type = given ->> 'entity_type' and s.entity_id = given ->> 'entity_id'
-    and coalesce(s.organization_id, '') = coalesce(given ->> 'organization_id', '')
-    and s.since > moment and s.since >= coalesce((given ->> 'since')::timestamptz, moment);
-  select s.* into before
-  from public.subscriptions as s
-  where s.entity_type = given ->> 'entity_type' and s.entity_id = given ->> 'entity_id'
-    and coalesce(s.organization_id, '') = coalesce(given ->> 'organization_id', '')
-    and coalesce(s.until, 'infinity') > moment
-  order by s.since desc
-  limit 1;
-  wanted.reset_day := 1;
-  wanted.timezone := 'UTC';
-  wanted.enforced := false;
-  if before.id is not null then
-    wanted := before;
-  end if;
-  wanted := jsonb_populate_record(wanted, jsonb_strip_nulls(given - array['id', 'since', 'until', 'source', 'counting_since', 'created_at']));
-  wanted.since := coalesce((given ->> 'since')::timestamptz, moment);
-  wanted.until := (given ->> 'until')::timestamptz;
-  perform vital_private.check_given('plan', wanted.plan);
-  if (wanted.plan, wanted.reset_day, wanted.timezone, wanted.enforced) is not distinct from
-    (before.plan, before.reset_day, before.timezone, before.enforced) and (not given ? 'since' or wanted.since = before.since)
-  then
-    update public.subscriptions as s
-    set until = wanted.until
-    where s.id = before.id and s.until is distinct from wanted.until and given ? 'until';
-    select s.* into stored from public.subscriptions as s where s.id = before.id;
+  if vital_private.is_subscribed(given) then
+    before := vital_private.latest_subscription(given);
+    stored := before;
   else
-    if before.id is not null and wanted.since <= before.since then
-      raise exception '% is on plan % from % on.', quote_literal(before.entity_id), before.plan, before.since
-        using errcode = '22023', hint = 'A change begins later than that; leave since out for now.';
+    perform vital_private.lock_budgets(alone => true);
+    moment := clock_timestamp();
+    ending := (vital_private.latest_subscription(given)).until;
+    -- What was to follow is replaced.
+    delete from public.subscriptions as s
+    where s.entity_type = given ->> 'entity_type' and s.entity_id = given ->> 'entity_id'
+      and coalesce(s.organization_id, '') = coalesce(given ->> 'organization_id', '')
+      and s.since > moment and s.since >= coalesce((given ->> 'since')::timestamptz, moment);
+    before := vital_private.latest_subscription(given);
+    wanted.reset_day := 1;
+    wanted.timezone := 'UTC';
+    wanted.enforced := false;
+    if before.id is not null then
+      wanted := before;
     end if;
-    update public.subscriptions as s set until = wanted.since where s.id = before.id and coalesce(s.until, 'infinity') > wanted.since;
-    insert into public.subscriptions (
-      organization_id, entity_type, entity_id, plan, since, until, reset_day, timezone, enforced, source
-    )
-    values (
-      wanted.organization_id, wanted.entity_type, wanted.entity_id, wanted.plan, wanted.since, wanted.until, wanted.reset_day,
-      wanted.timezone, wanted.enforced, subscribe.source
-    )
-    returning * into stored;
+    wanted := jsonb_populate_record(wanted, vital_private.named_of_subscription(given));
+    wanted.since := coalesce((given ->> 'since')::timestamptz, moment);
+    wanted.until := case
+      when given ? 'until' then (given ->> 'until')::timestamptz
+      when before.id is not null and ending > wanted.since then ending
+    end;
+    perform vital_private.check_given('plan', wanted.plan);
+    if (wanted.plan, wanted.reset_day, wanted.timezone, wanted.enforced) is not distinct from
+      (before.plan, before.reset_day, before.timezone, before.enforced) and (not given ? 'since' or wanted.since = before.since)
+    then
+      update public.subscriptions as s
+      set until = wanted.until
+      where s.id = before.id and s.until is distinct from wanted.until;
+      select s.* into stored from public.subscriptions as s where s.id = before.id;
+    else
+      if before.id is not null and wanted.since <= before.since then
+        raise exception '% is on plan % from % on.', quote_literal(before.entity_id), before.plan, before.since
+          using errcode = '22023', hint = 'A change begins later than that; leave since out for now.';
+      end if;
+      update public.subscriptions as s set until = wanted.since where s.id = before.id and coalesce(s.until, 'infinity') > wanted.since;
+      insert into public.subscriptions (
+        organization_id, entity_type, entity_id, plan, since, until, reset_day, timezone, enforced, source, claimed_at
+      )
+      values (
+        wanted.organization_id, wanted.entity_type, wanted.entity_id, wanted.plan, wanted.since, wanted.until, wanted.reset_day,
+        wanted.timezone, wanted.enforced, subscribe.source, subscribe.claimed_at
+      )
+      returning * into stored;
+    end if;
   end if;
   return json_build_object(
     'subscription', vital_private.subscription_json(stored),
@@ -232,28 +312,33 @@ security definer
 set search_path = ''
 as $$
 declare
+  rows constant jsonb := subscriptions::jsonb;
   given record;
-  answer json;
-  done bigint := 0;
+  changed bigint[] := '{}';
   unchanged bigint := 0;
-  refused bigint := 0;
+  refused bigint;
   rejected jsonb := '[]';
   problem text;
   fix text;
 begin
-  perform vital_private.lock_budgets(alone => true);
+  if jsonb_array_length(rows) > 1000 then
+    raise exception 'At most 1,000 subscriptions are set at once: these are %.', jsonb_array_length(rows)
+      using errcode = '22023', hint = 'Send them in several calls.';
+  end if;
+  refused := vital_private.refused_subscriptions(rows);
   perform set_config('vital_tracking.quotas_later', 'on', true);
-  for given in select e.value, e.place - 1 as place from jsonb_array_elements(subscriptions::jsonb) with ordinality as e (value, place) loop
-    if vital_private.refuses_subscription_change(given.value, 'set') then
-      refused := refused + 1;
-      continue;
-    end if;
+  for given in
+    select e.value, e.place - 1 as place
+    from jsonb_array_elements(rows) with ordinality as e (value, place)
+    where vital_private.may_change_subscription(e.value)
+    order by e.place
+  loop
     begin
-      answer := vital_private.subscribe(given.value, 'import');
-      if (answer -> 'subscription' ->> 'id') = (answer -> 'before' ->> 'id') and (answer -> 'subscription')::text = (answer -> 'before')::text then
+      if vital_private.is_subscribed(given.value) then
         unchanged := unchanged + 1;
       else
-        done := done + 1;
+        perform vital_private.subscribe(given.value, 'import');
+        changed := changed || given.place;
       end if;
     exception
       when data_exception or integrity_constraint_violation then
@@ -264,14 +349,32 @@ begin
   perform set_config('vital_tracking.quotas_later', '', true);
   perform vital_private.open_quotas_of(g.organization_id, g.entity_type, g.ids)
   from (
-    select s.organization_id, s.entity_type, array_agg(distinct s.entity_id) as ids
-    from public.subscriptions as s
-    where s.entity_id in (select e.value ->> 'entity_id' from jsonb_array_elements(subscriptions::jsonb) as e (value))
+    select
+      e.value ->> 'organization_id' as organization_id, e.value ->> 'entity_type' as entity_type,
+      array_agg(distinct e.value ->> 'entity_id') as ids
+    from jsonb_array_elements(rows) with ordinality as e (value, place)
+    where e.place - 1 = any(changed)
     group by 1, 2
     order by 1, 2
   ) as g;
-  return json_build_object('set', done, 'unchanged', unchanged, 'refused', refused, 'rejected', rejected);
+  return json_build_object('set', cardinality(changed), 'unchanged', unchanged, 'refused', refused, 'rejected', rejected);
 end;
+$$;
+
+-- Whether what a token says of a user's plan counts: none that was issued later was taken, as where an old one is sent once more, and nobody
+-- has set a plan in place of the one that it wants.
+create function vital_private.claim_counts(who text, wanted text, issued_at timestamptz) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select not exists (
+    select from public.subscriptions as s
+    where s.entity_type = 'user' and s.entity_id = who and case s.source
+      when 'claim' then s.claimed_at > coalesce(issued_at, '-infinity')
+      else wanted is not null and coalesce(s.until, 'infinity') > now()
+    end
+  )
 $$;
 
 create function vital_private.claim_plan() returns json
@@ -280,27 +383,40 @@ security definer
 set search_path = ''
 as $$
 declare
-  claims constant jsonb := coalesce((select auth.jwt()) -> 'app_metadata', '{}');
-  who constant text := (select auth.jwt()) ->> 'sub';
+  token constant jsonb := (select auth.jwt());
+  claims constant jsonb := coalesce(token -> 'app_metadata', '{}');
+  who constant text := token ->> 'sub';
   wanted constant text := claims ->> 'plan';
-  answer json;
+  issued_at constant timestamptz := to_timestamp((token ->> 'iat')::double precision);
+  given constant jsonb := jsonb_strip_nulls(jsonb_build_object(
+    'entity_type', 'user', 'entity_id', who, 'plan', wanted, 'reset_day', claims -> 'plan_reset_day', 'timezone', claims -> 'plan_timezone',
+    'enforced', claims -> 'plan_enforced'
+  ));
+  as_wanted boolean;
 begin
-  if who is null or wanted is null or not exists (select from public.plans as p where p.name = wanted) or exists (
-    select from public.subscriptions as s
-    where s.entity_type = 'user' and s.entity_id = who and s.source <> 'claim' and coalesce(s.until, 'infinity') > now()
-  ) then
+  as_wanted := case
+    when who is null then true
+    when wanted is null then not exists (
+      select from public.subscriptions as s
+      where s.entity_type = 'user' and s.entity_id = who and s.source = 'claim' and coalesce(s.until, 'infinity') > now()
+    )
+    else vital_private.is_subscribed(given) or not exists (select from public.plans as p where p.name = wanted)
+  end;
+  if as_wanted or not vital_private.claim_counts(who, wanted, issued_at) then
     return json_build_object('plan', wanted, 'changed', false);
   end if;
-  answer := vital_private.subscribe(
-    jsonb_strip_nulls(jsonb_build_object(
-      'entity_type', 'user', 'entity_id', who, 'plan', wanted, 'reset_day', claims -> 'plan_reset_day', 'timezone', claims -> 'plan_timezone',
-      'enforced', claims -> 'plan_enforced'
-    )),
-    'claim'
-  );
-  return json_build_object(
-    'plan', wanted, 'changed', (answer -> 'subscription' ->> 'id') is distinct from (answer -> 'before' ->> 'id')
-  );
+  perform vital_private.lock_budgets(alone => true);
+  -- Another may have been taken while this one waited.
+  if not vital_private.claim_counts(who, wanted, issued_at) then
+    return json_build_object('plan', wanted, 'changed', false);
+  elsif wanted is null then
+    update public.subscriptions as s
+    set until = clock_timestamp(), claimed_at = coalesce(issued_at, s.claimed_at)
+    where s.entity_type = 'user' and s.entity_id = who and s.source = 'claim' and coalesce(s.until, 'infinity') > clock_timestamp();
+  else
+    perform vital_private.subscribe(given, 'claim', issued_at);
+  end if;
+  return json_build_object('plan', wanted, 'changed', true);
 end;
 $$;
 
@@ -335,8 +451,8 @@ as $$
   select vital_private.close_subscription(subscription)
 $$;
 
--- Set many subscriptions: a JSON array of objects as set_subscription_v1 takes them. Each stands for itself: {"set", "unchanged", "refused",
--- "rejected": [{"row", "problem", "hint"}]}, of which `row` counts from 0.
+-- Set many subscriptions: a JSON array of at most 1,000 objects as set_subscription_v1 takes them. Each stands for itself: {"set", "unchanged",
+-- "refused", "rejected": [{"row", "problem", "hint"}]}, of which `row` counts from 0.
 create function public.set_subscriptions_v1(subscriptions text) returns json
 language sql
 set search_path = ''
@@ -346,8 +462,9 @@ as $$
 $$;
 
 -- Put the signed-in user on the plan that the claim `plan` of his token names, in `app_metadata`, which the identity provider alone writes; its
--- `plan_reset_day`, `plan_timezone` and `plan_enforced` go with it. A subscription that somebody set otherwise stays. Answers {"plan"}, NULL
--- where the token names none, and whether that changed anything.
+-- `plan_reset_day`, `plan_timezone` and `plan_enforced` go with it. A token that names none ends a subscription by a claim; one that is older
+-- (`iat`) than the last one taken changes nothing. A subscription that somebody set otherwise stays. Answers {"plan"}, NULL where the token
+-- names none, and whether that changed anything.
 create function public.claim_plan_v1() returns json
 language sql
 set search_path = ''

@@ -176,7 +176,8 @@ as $$
       when 'platform_events_5min' then 't.bucket < %L'
       when 'tenant_costs_5min' then 't.bucket < %L'
       when 'budget_windows' then
-        't.ends_at < %L and not exists (select from public.budget_grants as g where g.window_id = t.id)'
+        '(t.ends_at < %L or (t.period = ''minute'' and t.ends_at < vital_private.minutes_kept_since()))'
+        ' and not exists (select from public.budget_grants as g where g.window_id = t.id)'
       -- An alert must not be deleted before its window, which would otherwise raise it again.
       when 'cost_alerts' then
         't.created_at < %L and not exists (
@@ -209,6 +210,7 @@ declare
   source text;
   months jsonb;
   rows_in_months bigint;
+  expires boolean;
   affected bigint;
   bytes bigint;
   waiting boolean := false;
@@ -254,9 +256,11 @@ begin
         from jsonb_array_elements(months) as m (value);
       end if;
     end if;
-    if kept > '-infinity' and dry_run then
+    -- Windows of a minute go also where all calls are still there.
+    expires := kept > '-infinity' or (kept is not null and policy.table_name = 'budget_windows');
+    if expires and dry_run then
       execute format('select count(*) from %s as t where %s', source, vital_private.expired(policy.table_name, kept)) into affected;
-    elsif kept > '-infinity' then
+    elsif expires then
       execute format(
         'delete from %s as t where t.ctid = any(array(select t.ctid from %s as t where %s limit %s))',
         source, source, vital_private.expired(policy.table_name, kept), max_rows
@@ -268,7 +272,7 @@ begin
       end if;
       if jsonb_array_length(months) + affected > 0 then
         perform vital_private.note(
-          policy.table_name, 'retention', null, jsonb_build_object('before', kept),
+          policy.table_name, 'retention', null, jsonb_build_object('before', nullif(kept, '-infinity')),
           jsonb_build_object(
             'rows', rows_in_months + affected,
             'months', (select coalesce(jsonb_agg(m.value -> 'month'), '[]') from jsonb_array_elements(months) as m (value))

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -306,6 +307,25 @@ def test_limits_of_a_minute_come_with_the_plan(db: Connection) -> None:
     assert (told["blocked_calls"], told["violations"], told["by_plan"]) == (1, 0, True)
 
 
+def test_minutes_go_after_a_month(db: Connection) -> None:
+    """If this failed, a row a minute and subscriber would stay for two years, of which reports read a month."""
+    with db.transaction(force_rollback=True):
+        limit = {"entity_type": "user", "metric": "calls", "action": "alert", "minute_limit": 9, "monthly_limit": 99}
+        call(db, "set_budget_v1", budget=json.dumps(limit))
+        # As if it had been there all the time.
+        db.execute("alter table budget_limits disable trigger budget_limits_check")
+        db.execute("update budget_limits set counting_since = counting_since - interval '90 days' where not by_plan")
+        db.execute("alter table budget_limits enable trigger budget_limits_check")
+        db.execute("update vital_private.budget_periods set since = since - interval '90 days'")
+        use(db, "u-minutes", *(now(db) - timedelta(days=days) for days in (40, 30, 0)))
+        held = [row["period"] for row in windows(db, entity_id="u-minutes")]
+        assert held.count("minute") == 3
+        call(db, "apply_retention", dry_run=False)
+        assert [row["period"] for row in windows(db, entity_id="u-minutes")].count("minute") == 2
+        assert audit(db) == []
+        assert call(db, "recount_budgets_v1") == {"mended": 0}
+
+
 STEP = st.one_of(
     st.tuples(st.just("subscribe"), st.sampled_from(["trial", "starter", "enterprise", None]), st.booleans()),
     st.tuples(st.just("day"), st.integers(1, 31), st.sampled_from(ZONES)),
@@ -413,6 +433,69 @@ def test_a_refused_try_is_in_the_audit(url: str) -> None:
     assert found[0]["changes"]["plan"] == [None, "enterprise"]
 
 
+def holds_budgets(db: Connection) -> bool:
+    """Whether this transaction makes all others wait that admit calls."""
+    return bool(
+        db.execute(
+            "select from pg_locks where pid = pg_backend_pid() and locktype = 'advisory' and mode = 'ExclusiveLock'"
+        ).fetchall()
+    )
+
+
+def subscribe_all(db: Connection, *rows: Row) -> Row:
+    return dict(call(db, "set_subscriptions_v1", subscriptions=json.dumps(rows)))
+
+
+def test_who_may_not_or_changes_nothing_stops_nobody(db: Connection) -> None:
+    """If this failed, a member of nothing could stop all calls, and fill the audit of any organization."""
+    db.execute(
+        "insert into organization_members (organization_id, user_id, role) values ('o-mine', %s, 'member')", [ALICE]
+    )
+    row = {"entity_type": "user", "entity_id": "u-asked", "plan": "trial", "organization_id": "o-asked"}
+    subscribe_all(db, row)
+    refusals = (
+        "select organization_id, key, changes from admin_audit where operation = 'refused' and actor = %s"
+        " and at >= transaction_timestamp() order by id"
+    )
+    with acting_as(db, "authenticated", {"sub": ALICE}):
+        mine = {**row, "organization_id": "o-mine"}
+        assert subscribe_all(db, row, row, mine)["refused"] == 3
+        assert subscribe_all(db, mine, mine)["refused"] == 2
+        assert subscribe(db, "u-asked", "starter", organization_id="o-asked") == {"refused": "not_an_admin"}
+        assert not holds_budgets(db)
+        db.execute("reset role")
+        noted = db.execute(refusals, [ALICE]).fetchall()
+    assert [(line["organization_id"], line["changes"].get("rows")) for line in noted[:2]] == [(None, 3), ("o-mine", 2)]
+    with db.transaction():
+        assert subscribe_all(db, row) == {"set": 0, "unchanged": 1, "refused": 0, "rejected": []}
+        assert subscribe(db, "u-asked", "trial", organization_id="o-asked")["subscription"]["plan"] == "trial"
+        assert not holds_budgets(db)
+        assert subscribe_all(db, {**row, "plan": "starter"})["set"] == 1
+        assert holds_budgets(db)
+    with pytest.raises(psycopg.DataError, match=r"At most 1,000 .* 1001"):
+        subscribe_all(db, *([row] * 1001))
+
+
+def test_a_dated_end_stays_through_other_changes(db: Connection) -> None:
+    """If this failed, to enforce a trial that ends next month would make it one for ever."""
+    ends, later = (now(db) + timedelta(days=days) for days in (60, 20))
+
+    def until() -> list[Any]:
+        rows = call(db, "subscriptions_v1", entity_type="user", entity_id="u-dated")
+        return [row["until"] and datetime.fromisoformat(row["until"]) for row in rows]
+
+    subscribe(db, "u-dated", "trial", until=ends)
+    subscribe(db, "u-dated", enforced=True)
+    assert until()[0] == ends
+    subscribe(db, "u-dated", "starter", since=later)
+    assert until()[:2] == [ends, later]
+    subscribe(db, "u-dated", "trial")
+    assert until()[0] == ends, "what was to follow has gone, with its beginning"
+    subscribe(db, "u-dated", until=None)
+    assert until()[0] is None
+    assert audit(db) == []
+
+
 def test_a_claim_of_the_token_sets_a_plan_that_nobody_else_has_set(url: str) -> None:
     """If this failed, whoever may write his own metadata could pick his plan, or a claim would undo what an admin has set."""
     with connect(url) as db:
@@ -433,6 +516,30 @@ def test_a_claim_of_the_token_sets_a_plan_that_nobody_else_has_set(url: str) -> 
             "found": ["trial"],
         }
         assert claim("u-claims", app_metadata={"plan": "no such plan"})["found"] == []
+
+
+def test_a_token_from_before_puts_nobody_back(db: Connection) -> None:
+    """If this failed, who was put on a smaller plan, or on none, could send his former token until it expires."""
+    with acting_as(db, "authenticated"):
+
+        def claim(issued: int | None, plan: str | None, who: str = "u-iat") -> tuple[bool, list[str]]:
+            token: Row = {"sub": who, "app_metadata": {"plan": plan} if plan else {}}
+            token |= {"iat": issued} if issued else {}
+            db.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(token)])
+            changed = call(db, "claim_plan_v1")["changed"]
+            return changed, [row["plan"] for row in call(db, "quota_status_v1")]
+
+        assert claim(1_790_000_000, "starter") == (True, ["starter"])
+        assert claim(1_790_000_060, "trial") == (True, ["trial"])
+        for issued in (1_790_000_000, None):
+            assert claim(issued, "starter") == (False, ["trial"])
+            assert claim(issued, None) == (False, ["trial"])
+        assert claim(1_790_000_120, None) == (True, [])
+        assert claim(1_790_000_060, "trial") == (False, [])
+        assert claim(1_790_000_180, "starter") == (True, ["starter"])
+        assert claim(None, "starter", "u-without") == (True, ["starter"])
+        assert claim(None, "trial", "u-without") == (True, ["trial"])
+        assert claim(None, None, "u-nothing") == (False, [])
 
 
 @pytest.mark.parametrize(
