@@ -623,7 +623,7 @@ QUESTIONS = [
         lambda reader: reader.members,
         {},
     ),
-    Question("retention_v1", lambda told, _: {len(told["tables"])}, lambda r: {18} if r.is_admin else {0}, {}),
+    Question("retention_v1", lambda told, _: {len(told["tables"])}, lambda r: {20} if r.is_admin else {0}, {}),
     Question(
         "names_v1", names, names_told, {"users": [ALICE, ERIK, CAROL, STRANGER], "organizations": ["acme", "other"]}
     ),
