@@ -575,6 +575,18 @@ def test_budgets_that_keep_quotas_are_nobodys_to_change(db: Connection) -> None:
     assert used(db, "u-kept") == ("1", str(Decimal(750)))
 
 
+def test_a_raise_until_tomorrow_ends_at_the_subscribers_midnight(db: Connection) -> None:
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):  # 25 hours apart
+        who = f"u-{zone}"
+        subscribe(db, who, "trial", timezone=zone)
+        raised = {"entity_type": "user", "entity_id": who, "metric": "calls", "raise_by": 5, "until": "tomorrow"}
+        day = now(db).astimezone(ZoneInfo(zone)).date()
+        [told] = call(db, "raise_budget_v1", raise_=json.dumps(raised))
+        ends = datetime.fromisoformat(told["until"]).astimezone(ZoneInfo(zone))
+        assert (ends.hour, ends.minute) == (0, 0)
+        assert ends.date() > day
+
+
 def test_forgetting_a_user_takes_his_plan_along(db: Connection) -> None:
     """If this failed, a user who is forgotten would still be known by name to the plan that he was on."""
     subscribe(db, "u-gone", "trial", enforced=True)
