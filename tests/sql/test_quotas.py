@@ -317,6 +317,7 @@ def test_minutes_go_after_a_month(db: Connection) -> None:
         db.execute("update budget_limits set counting_since = counting_since - interval '90 days' where not by_plan")
         db.execute("alter table budget_limits enable trigger budget_limits_check")
         db.execute("update vital_private.budget_periods set since = since - interval '90 days'")
+        call(db, "recount_budgets_v1")
         use(db, "u-minutes", *(now(db) - timedelta(days=days) for days in (40, 30, 0)))
         held = [row["period"] for row in windows(db, entity_id="u-minutes")]
         assert held.count("minute") == 3
