@@ -168,7 +168,7 @@ $$;
 
 -- Add to every limit of one entity until a moment: a JSON object {"organization_id", "entity_type", "entity_id", "metric", "action",
 -- "raise_by", "until"}. `until` is an instant, or a day ("tomorrow", "2026-12-24"), at the beginning of which, in the zone of its
--- budget, it ends. Without `raise_by` all raises of the entity end now.
+-- budget or subscription, it ends. Without `raise_by` all raises of the entity end now.
 create function vital_private.raise_budget(raise_ text) returns json
 language plpgsql
 security definer
@@ -195,8 +195,9 @@ begin
     where o.raise_by is not null and o.entity_type = wanted.entity_type and o.entity_id = wanted.entity_id
       and o.metric = wanted.metric and o.organization_id is not distinct from wanted.organization_id;
   else
-    select b.timezone into zone
+    select l.timezone into zone
     from public.budget_limits as b
+    cross join lateral vital_private.limits_for(b, wanted.entity_id, now()) as l
     where vital_private.overrides(wanted, b, wanted.entity_id)
     order by b.id
     limit 1;

@@ -317,6 +317,7 @@ def test_minutes_go_after_a_month(db: Connection) -> None:
         db.execute("update budget_limits set counting_since = counting_since - interval '90 days' where not by_plan")
         db.execute("alter table budget_limits enable trigger budget_limits_check")
         db.execute("update vital_private.budget_periods set since = since - interval '90 days'")
+        call(db, "recount_budgets_v1")
         use(db, "u-minutes", *(now(db) - timedelta(days=days) for days in (40, 30, 0)))
         held = [row["period"] for row in windows(db, entity_id="u-minutes")]
         assert held.count("minute") == 3
@@ -573,6 +574,18 @@ def test_budgets_that_keep_quotas_are_nobodys_to_change(db: Connection) -> None:
     call(db, "raise_budget_v1", raise_=json.dumps(raised))
     use(db, "u-kept", now(db))
     assert used(db, "u-kept") == ("1", str(Decimal(750)))
+
+
+def test_a_raise_until_tomorrow_ends_at_the_subscribers_midnight(db: Connection) -> None:
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):  # 25 hours apart
+        who = f"u-{zone}"
+        subscribe(db, who, "trial", timezone=zone)
+        raised = {"entity_type": "user", "entity_id": who, "metric": "calls", "raise_by": 5, "until": "tomorrow"}
+        day = now(db).astimezone(ZoneInfo(zone)).date()
+        [told] = call(db, "raise_budget_v1", raise_=json.dumps(raised))
+        ends = datetime.fromisoformat(told["until"]).astimezone(ZoneInfo(zone))
+        assert (ends.hour, ends.minute) == (0, 0)
+        assert ends.date() > day
 
 
 def test_forgetting_a_user_takes_his_plan_along(db: Connection) -> None:
