@@ -47,6 +47,11 @@ class CostRule:
             raise VitalError(f"{cost_type.strip()!r} is no cost of a request{near} One of: {', '.join(COST_TYPES)}")
         return cls(cost_type.strip(), pattern.strip(), clean_text(resource.strip()) or None)
 
+    @property
+    def service(self) -> str:
+        """What the cost is for: the path without its wildcards, which mean `any` where one filters; `requests` of all."""
+        return clean_text(self.pattern.replace("*", "").rstrip("/")) or "requests"
+
     def quantity(self, request: Request) -> Decimal | None:
         """How much of it a request that matches costs; None where nothing."""
         if self.cost_type == "bandwidth":
@@ -64,7 +69,7 @@ class CostRule:
             "organization_id": organization,
             "user_id": request.user_id,
             "cost_type": self.cost_type,
-            "service": clean_text(self.pattern),
+            "service": self.service,
             "resource": self.resource,
             "quantity": money(quantity),
             "unit": "gb" if self.cost_type == "bandwidth" else "call",

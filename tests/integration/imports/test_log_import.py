@@ -159,8 +159,8 @@ def test_costs_are_those_of_the_rules_and_come_later_with_again(
             [whose["organization"]],
         ).fetchall()
     assert [tuple(row.values()) for row in found] == [
-        ("bandwidth", "*", None, "gb", 4, Decimal("0.000004006"), Decimal("0.00000036054")),
-        ("search", "/api/search*", "brave", "call", 2, Decimal(2), Decimal("0.0010")),
+        ("bandwidth", "requests", None, "gb", 4, Decimal("0.000004006"), Decimal("0.00000036054")),
+        ("search", "/api/search", "brave", "call", 2, Decimal(2), Decimal("0.0010")),
     ]
 
 
