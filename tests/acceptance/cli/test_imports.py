@@ -13,6 +13,8 @@ from tests.integration.imports.logs import ADDRESS, text_of
 def test_logs_prices_and_invoices_from_the_command_line(several: Several, tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     log.write_bytes(text_of(range(4)) + f"{ADDRESS} is no line\n".encode() + b'{"half')
+    no_log = tmp_path / "notes.txt"
+    no_log.write_text("Nothing of this is a request.\nNor is this.\n", encoding="utf-8")
     spend = tmp_path / "spend.jsonl"
     spend.write_text(json.dumps(a_request()), encoding="utf-8")
     done = several(
@@ -41,10 +43,11 @@ def test_logs_prices_and_invoices_from_the_command_line(several: Several, tmp_pa
         ["import", "litellm", "--spend", str(spend), "--json"],
         ["import", "litellm"],
         ["import", "litellm", "--metrics", "http://user:geheim@127.0.0.1:1/metrics"],
+        ["import", "access-log", str(no_log)],
     )
     nothing, dry, first, second, files, as_json, no_file, wrong_rule = done[:8]
     shares, stored, again, no_month, set_price, prices, same_price, repriced = done[8:16]
-    unmetered, metered, metered_again, no_folder, no_database, requests, once, neither, no_proxy = done[16:]
+    unmetered, metered, metered_again, no_folder, no_database, requests, once, neither, no_proxy, other = done[16:]
     assert "No file was imported yet" in fine(nothing)
     assert "5 lines: would record 4 events, 0 costs" in fine(dry)
     said = fine(first)
@@ -54,6 +57,8 @@ def test_logs_prices_and_invoices_from_the_command_line(several: Several, tmp_pa
     assert "set VITAL_HASH_KEY" in said
     assert ADDRESS not in said + fine(files) + fine(as_json)
     assert "0 lines: recorded 0 events, 0 costs" in fine(second)
+    assert "for other rules: --again" in second.stdout
+    assert "Is it an access log" in refused(other), "cron would take it for done"
     assert json.loads(as_json.stdout)[0]["bad_lines"] == 1
     assert "none.log cannot be read" in refused(no_file)
     assert "did you mean search?" in refused(wrong_rule, code=2)

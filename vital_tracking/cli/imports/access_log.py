@@ -142,11 +142,17 @@ def _tell(done: Imported, *, dry_run: bool, keyed: bool, json_: bool) -> None:
             say(f"  and {done.bad_lines - len(done.bad):,} more: vital-tracking import list")
         for name in done.waiting:
             say(f"{name}: its last line has no end yet and waits for the next run; --whole takes it")
+        if not done.lines and not dry_run:
+            say("All of it was read before. To read it again, for other rules: --again")
         if not keyed and done.events:
             say("No hash of addresses was kept: set VITAL_HASH_KEY to find those of one address.")
     for fault in done.faults:
         typer.echo(f"Error: {fault}. What was read before is recorded.", err=True)
-    if done.faults:
+    if done.bad_lines and not done.events + done.known:
+        typer.echo(
+            "Error: no line could be read. Is it an access log, of JSON lines or nginx? --format names which.", err=True
+        )
+    if done.faults or (done.bad_lines and not done.events + done.known):
         raise typer.Exit(1)
 
 
