@@ -23,7 +23,7 @@ CHANGES = (
     "migrate", "migrate --uninstall --yes", "budgets set user --daily 5", "budgets remove {budget} --yes",
     "members add u-9 --organization o-1", "prices set house-llm-7b --input 1 --output 1", "refresh", "backfill",
     "retention set token_usage_logs 400d", "forget-user u-1 --yes", "backup all.dump",
-    "plans set gold --calls 5", "subscriptions set user u-1 starter", "abuse scan", "meter --postgres",
+    "plans set trial --calls 5", "subscriptions set user u-1 starter", "abuse scan", "meter --postgres",
     "allocate {month} --amount 5 --by equal --organization o-1",
 )  # fmt: skip
 ELSEWHERE = {"dashboard", "demo", "psql", "stop", "restore"}

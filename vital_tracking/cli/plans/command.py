@@ -12,6 +12,8 @@ from vital_tracking.cli.render.options import named
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.render.times import moment
 from vital_tracking.core.amounts import amount_text
+from vital_tracking.core.closest import did_you_mean
+from vital_tracking.errors import VitalError
 from vital_tracking.queries.plans import PLAN_COLUMNS, Plan, plans, set_plan
 
 app = typer.Typer(
@@ -83,7 +85,12 @@ def set_one(
     if valid_from is not None:
         columns["valid_from"] = moment(valid_from, "--from").isoformat()
     with opened() as store:
-        before = {row["name"]: row for row in plans(store, name)}
+        before = {row["name"]: row for row in plans(store)}
+        if name not in before and None in (calls, tokens):
+            raise VitalError(
+                f"There is no plan {name}{did_you_mean(name, sorted(before))} A new one names --calls and --tokens, each a "
+                "number or unlimited."
+            )
         stored = set_plan(store, columns)
     if json_:
         as_json(stored)
