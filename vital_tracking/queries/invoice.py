@@ -166,7 +166,7 @@ def _other_lines(store: Store, organization: str, period: Period) -> list[Invoic
             estimated_calls=0,
             prompt_tokens=0,
             completion_tokens=0,
-            cost=row["cost_usd"] if row["unpriced_costs"] < row["costs"] else None,
+            cost=row["cost_usd"],
             amount=None,
             cost_type=row["cost_type"],
             resource=row["resource"],

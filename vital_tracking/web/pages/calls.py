@@ -9,6 +9,9 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
 from vital_tracking.core.context import SERVICE_TYPES
 from vital_tracking.core.record import STATUSES
 from vital_tracking.queries.budgets import blocked_calls
@@ -23,6 +26,7 @@ from vital_tracking.web.listed import LONGEST_SEARCH, calls_as_csv, calls_filter
 from vital_tracking.web.page import Column, Page, Part, Row
 from vital_tracking.web.pages.common import user_columns
 from vital_tracking.web.problems import Problem
+from vital_tracking.web.rendering import home
 from vital_tracking.web.view import View
 
 ROWS: Final = 100
@@ -137,8 +141,9 @@ def _form(view: View) -> dict[str, Any]:
     }
 
 
-def sent_form(pairs: Sequence[tuple[str, str]]) -> str | None:
-    """The query that a sent form asks for; None where none was sent."""
+def sent_form(request: Request, page: str) -> Response | None:
+    """To the page by the query that its sent form asks for; None where none was sent."""
+    pairs = request.query_params.multi_items()
     if not any(name.startswith(FIELD) for name, _ in pairs):
         return None
     wanted = [
@@ -146,7 +151,7 @@ def sent_form(pairs: Sequence[tuple[str, str]]) -> str | None:
         for name, value in pairs
         if value or name in DIMENSIONS or name.startswith(METADATA)
     ]
-    return urlencode(wanted)
+    return RedirectResponse(f"{home(request)}{page}?{urlencode(wanted)}", 303, headers={"Cache-Control": "no-store"})
 
 
 def shown(call: StoredCall) -> dict[str, Any]:

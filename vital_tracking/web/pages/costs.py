@@ -10,7 +10,7 @@ from typing import Final
 
 from fastapi import Depends
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from vital_tracking.core.cost import ZERO
 from vital_tracking.core.platform import COST_TYPES
@@ -30,7 +30,6 @@ from vital_tracking.web.pages.common import name_of, user_columns
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.pages.platform import ROWS, Labels, by_time_and, form, grown_card, here, pager, rows_link
 from vital_tracking.web.platform_asked import CostsAsked, PlatformAsked, costs_as_csv
-from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
 from vital_tracking.web.view import View
 
@@ -52,9 +51,8 @@ _EMPTY: Final = "No such cost in this time. They come from tracker.track_cost, a
 @routes.get("/costs", name="vital-costs", dependencies=[Depends(reads("costs"))])
 def show(request: Request, who: Asker, store: Reader, asked: CostsAsked, after: After = None) -> Response:
     """The costs that were asked for, or all of them as CSV."""
-    if (query := sent_form(request.query_params.multi_items())) is not None:
-        to = f"{home(request).rstrip('/')}/{_NAME}?{query}"
-        return RedirectResponse(to, 303, headers={"Cache-Control": "no-store"})
+    if (sent := sent_form(request, _NAME)) is not None:
+        return sent
     if request.query_params.get("format") == "csv" and request.query_params.get("part") == "all":
         return csv_response(costs_as_csv(store, asked.filters), "costs.csv")
     return answer(request, who, store, asked.asked, lambda view: page(view, asked, after))
@@ -185,7 +183,6 @@ def _groups(view: View, explored: Callable[..., Explored], part_id: str, title: 
         {
             **row,
             **{f"{name}_name": named[name](row) for name in dimensions},
-            "cost_usd": None if row["unpriced_costs"] == row["costs"] else row["cost_usd"],
             "share": Decimal(100) * (row["cost_usd"] or ZERO) / whole if whole else None,
             "unit": row.get("unit") or "",
         }

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from fastapi import Depends
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from vital_tracking.core.platform import CATEGORIES
 from vital_tracking.queries.events import Event, events, explore_events
@@ -28,7 +28,6 @@ from vital_tracking.web.pages.common import name_of, user_columns
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.pages.platform import ROWS, Labels, by_time_and, form, grown_card, here, pager, rows_link
 from vital_tracking.web.platform_asked import EventsAsked, PlatformAsked, events_as_csv
-from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
 from vital_tracking.web.view import View
 
@@ -57,9 +56,8 @@ _EMPTY: Final = (
 @routes.get("/events", name="vital-events", dependencies=[Depends(reads("events"))])
 def show(request: Request, who: Asker, store: Reader, asked: EventsAsked, after: After = None) -> Response:
     """The events that were asked for, or all of them as CSV."""
-    if (query := sent_form(request.query_params.multi_items())) is not None:
-        to = f"{home(request).rstrip('/')}/{_NAME}?{query}"
-        return RedirectResponse(to, 303, headers={"Cache-Control": "no-store"})
+    if (sent := sent_form(request, _NAME)) is not None:
+        return sent
     if request.query_params.get("format") == "csv" and request.query_params.get("part") == "all":
         return csv_response(events_as_csv(store, asked.filters), "events.csv")
     return answer(request, who, store, asked.asked, lambda view: page(view, asked, after))

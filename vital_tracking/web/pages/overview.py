@@ -267,12 +267,9 @@ def total_cards(
     total["cost_per_user"] = now.total["total_cost"] / users if users else None
     was["cost_per_user"] = before.total["total_cost"] / was["active_users"] if was["active_users"] else None
 
-    def card(label: str, name: str, write: Any, *, good: Any = "", link: str | None = None, note: str = "") -> Card:
-        grown = numbers.change(total[name], was[name])
-        told = "" if total[name] is None or (grown is None and not total[name]) else numbers.change_text(grown)
-        trend = {"+": "up", "\N{MINUS SIGN}": "down"}.get(told[:1], "")  # as it is shown: no colour for nothing
+    def card(label: str, name: str, write: Callable[[Any], str], **more: Any) -> Card:
         exact = numbers.usd_exact(total[name]) if isinstance(total[name], Decimal) else numbers.machine(total[name])
-        return Card(label, write(total[name]), exact, note or f"before: {write(was[name])}", told, trend, good, link)  # type: ignore[arg-type]
+        return grown_card(label, total[name], was[name], write, exact=exact, **more)
 
     return [
         card(cost, "total_cost", numbers.usd, good="down", link=view.keeping("services")),

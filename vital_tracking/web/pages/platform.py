@@ -70,7 +70,7 @@ def grown_card(label: str, now: Any, before: Any, write: Callable[[Any], str], *
     """A figure against the time before."""
     grown = numbers.change(now, before)
     told = "" if now is None or (grown is None and not now) else numbers.change_text(grown)
-    trend: Any = {"+": "up", "\N{MINUS SIGN}": "down"}.get(told[:1], "")
+    trend: Any = {"+": "up", "\N{MINUS SIGN}": "down"}.get(told[:1], "")  # as it is shown: no colour for nothing
     return Card(label, write(now), exact, note=f"before: {write(before)}", change=told, trend=trend, **more)
 
 

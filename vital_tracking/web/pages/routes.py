@@ -56,10 +56,10 @@ def show_explorer(request: Request, who: Asker, store: Reader, asked: AskedParam
 @routes.get("/calls", dependencies=[Depends(reads("calls"))])
 def show_calls(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """The calls that were asked for, or all of them as CSV."""
-    view = View(store, asked, home(request).rstrip("/"))
-    if (query := calls.sent_form(request.query_params.multi_items())) is not None:
-        return RedirectResponse(f"{view.path('calls')}?{query}", 303, headers={"Cache-Control": "no-store"})
+    if (sent := calls.sent_form(request, "calls")) is not None:
+        return sent
     if request.query_params.get("format") == "csv" and request.query_params.get("part") == "all":
+        view = View(store, asked, home(request).rstrip("/"))
         return csv_response(calls.all_as_csv(view, request.query_params), "calls.csv")
     return answer(request, who, store, asked, lambda view: calls.page(view, request.query_params))
 
