@@ -29,6 +29,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("imports",),
     ("tracker",),
     ("__init__", "testing"),
+    ("advice",),
     ("web",),
     ("cli",),
 )

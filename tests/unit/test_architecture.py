@@ -47,7 +47,7 @@ ONLY_IN = {
     "dotenv": "environment",
 }
 
-READ_SIDE = ("queries", "alerts", "stores", "settings", "environment", "core", "errors")
+READ_SIDE = ("advice", "queries", "alerts", "stores", "settings", "environment", "core", "errors")
 
 MAX_LINES = 500
 

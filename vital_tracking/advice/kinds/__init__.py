@@ -1,0 +1,1 @@
+"""The thirteen kinds of advice, one module each."""

@@ -1,0 +1,123 @@
+"""One piece of advice: what it changes, the calls it rests on, its saving as a range, and when a kind does not apply.
+
+Amounts are US dollars as Decimal with all their digits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from vital_tracking.core.cost import MONEY, ZERO
+
+MONTH_DAYS: Final = 30
+"""The days of the month that savings are told for, as `projected_monthly_cost` is."""
+
+
+class Kind(StrEnum):
+    """The kinds of advice, by the names of the API."""
+
+    model_switch = "model_switch"
+    smart_routing = "smart_routing"
+    caching = "caching"
+    semantic_caching = "semantic_caching"
+    plan_upgrade = "plan_upgrade"
+    plan_optimization = "plan_optimization"
+    billing_model = "billing_model"
+    resource_optimization = "resource_optimization"
+    model_consolidation = "model_consolidation"
+    batch_processing = "batch_processing"
+    job_scheduling = "job_scheduling"
+    peak_shifting = "peak_shifting"
+    auto_scaling = "auto_scaling"
+
+
+class Level(StrEnum):
+    """How much of something there is: effort, confidence, priority."""
+
+    low = "low"
+    medium = "medium"
+    high = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """US dollars saved, at least, as expected and at most; below 0 where something would cost more."""
+
+    low: Decimal
+    expected: Decimal
+    high: Decimal
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.expected <= self.high:
+            raise ValueError("a saving is a range: low <= expected <= high")
+
+    @classmethod
+    def exactly(cls, amount: Decimal) -> Saving:
+        """A saving about which nothing is unsure."""
+        return cls(amount, amount, amount)
+
+    def monthly(self, days: Decimal) -> Saving:
+        """The same for a month of 30 days, where it is that of so many days."""
+        return Saving(*(MONEY.divide(MONEY.multiply(each, MONTH_DAYS), days) for each in self.amounts))
+
+    def plus(self, other: Saving) -> Saving:
+        """Both together."""
+        return Saving(*(MONEY.add(mine, its) for mine, its in zip(self.amounts, other.amounts, strict=True)))
+
+    @property
+    def amounts(self) -> tuple[Decimal, Decimal, Decimal]:
+        """Low, expected, high."""
+        return self.low, self.expected, self.high
+
+
+NOTHING: Final = Saving.exactly(ZERO)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """One piece of advice.
+
+    `subject` says what it is about, by the names of dimensions (`service`, `agent`, `step`, `model`, ...) and others that a kind
+    needs; together with the kind and the organization it makes the `id`, so that the same advice is the same tomorrow. `evidence`
+    are the filters of the calls that it rests on, by the names of dimensions; `calls` is how many these are in the window.
+    `saving` is that of the window, exactly these calls repriced. `counted` is False where it is no part of the total, because
+    it is an upper bound, or money that comes from elsewhere than the bill. `revenue` is what it brings in beside.
+    """
+
+    kind: Kind
+    organization: str | None
+    subject: Mapping[str, str | None]
+    current: str
+    recommended: str
+    impact: str
+    saving: Saving
+    calls: int
+    evidence: Mapping[str, str | None] = field(default_factory=dict)
+    confidence: Level
+    effort: Level
+    risk: str
+    how_to_try: str
+    command: str | None = None
+    assumptions: tuple[str, ...] = ()
+    counted: bool = True
+    revenue: Decimal | None = None
+
+    @property
+    def id(self) -> str:
+        """The same for the same advice, whenever it is given: a hash of kind, organization and subject."""
+        told = json.dumps([self.kind, self.organization, sorted(self.subject.items())], ensure_ascii=False)
+        return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplicable:
+    """A kind that gives no advice here, and why."""
+
+    kind: Kind
+    reason: str
