@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.support.effort import examples
 from vital_tracking import Price, PriceBook
 from vital_tracking.advice.changes import ExactCache, Factors, Processing, Scenario, SwitchModel, Where
+from vital_tracking.advice.recommendation import NOTHING
 from vital_tracking.advice.what_if import FIXED, UNPRICED, WhatIf
 from vital_tracking.advice.window import Model, ask_what_if, cuts_for
 from vital_tracking.core.record import CallRecord
@@ -31,7 +32,7 @@ START = datetime(2026, 11, 2, tzinfo=UTC)
 PERIOD = Period(START, START + timedelta(days=3))
 EXACTLY = Factors(Decimal(1), Decimal(1), Decimal(1))
 
-# One whose price depends on the size of the prompt, one whose price changes in the period, one with cheaper batches, and plain ones.
+# One whose price depends on the size of the prompt, one whose price changes in the period, and plain ones.
 MODELS = ("gemini-2.5-pro", "changing", "gpt-4o", "claude-haiku-4-5", "plain")
 PROVIDERS = {"gemini-2.5-pro": "google", "gpt-4o": "openai", "claude-haiku-4-5": "anthropic"}
 BOOK = PriceBook(
@@ -219,16 +220,16 @@ def test_what_cannot_be_repriced_is_left_out_and_said(store: Store) -> None:
             stored(a_record(1, "nobody knows")),
             stored(a_record(2), billed_units={"web_searches": 2}),
             stored(a_record(3, "claude-haiku-4-5")),
-            stored(a_record(4)),
+            stored(a_record(4, "plain")),
         ],
     )
     found = asked(store, SwitchModel(where=Where(), model="no such model"), Processing(where=Where()))
     unknown, batch = found.effects
     assert found.unpriced_calls == 1
     assert unknown.left_out == {UNPRICED: 1, FIXED: 1, "no price is known for no such model": 2}
-    assert unknown.saving.amounts == (0, 0, 0)
-    # 1,000 tokens at $1.00 and 100 at $5.00 a million, in a batch for half; for gpt-4o the list has no price of batches.
-    assert batch.left_out == {UNPRICED: 1, FIXED: 1, "no price of batch processing is listed for gpt-4o": 1}
+    assert unknown.saving == NOTHING
+    # 1,000 tokens at $1.00 and 100 at $5.00 a million, in a batch for half; for the other one the list has no price of batches.
+    assert batch.left_out == {UNPRICED: 1, FIXED: 1, "no price of batch processing is listed for plain": 1}
     assert batch.saving.amounts == (Decimal("0.00075"),) * 3
 
 
