@@ -27,6 +27,7 @@ from vital_tracking.calls.asked import (
 )
 from vital_tracking.calls.attribution import ALLOWED_METADATA, NOBODY, context_of, langsmith_project
 from vital_tracking.calls.error_facts import ErrorFacts
+from vital_tracking.calls.hashes import Prefix
 from vital_tracking.calls.metadata_keys import MetadataKeys, metadata_keys, storable
 from vital_tracking.calls.names_of import longest_answer, provider_of, requested_model_of
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
@@ -40,6 +41,7 @@ from vital_tracking.core.sanitize import token_count
 from vital_tracking.errors import BudgetExceeded
 
 _EMPTY: Final[Mapping[str, Any]] = {}
+_NO_PREFIX: Final = (None, None)
 
 # The admissions that a guard has obtained for the calls that it is about to start in this context, in their order.
 admitted: ContextVar[deque[Admission] | None] = ContextVar("vital_tracking_admitted", default=None)
@@ -101,6 +103,7 @@ class LiveCall:
         "packed_start",
         "params",
         "parent_run_id",
+        "prefix",
         "ref",
         "replaces_abandoned",
         "response",
@@ -171,6 +174,7 @@ class LiveCall:
         self.ref: ref[UUID] | None = None
         self.vanished: deque[int]
         self.hash: str | None = None
+        self.prefix: Prefix | None = None
         self.first_token: float | None = None
         self.first_word: float | None = None
         self.running: RunningUsage | None = None
@@ -382,13 +386,8 @@ class LiveCall:
 
         `run_id` is the run's id where that is at hand.
         """
-        metadata, params, langsmith, run, admission = (
-            self.metadata,
-            self.params,
-            self.langsmith,
-            self.run,
-            self.admission,
-        )
+        metadata, params = self.metadata, self.params
+        langsmith, run, admission = self.langsmith, self.run, self.admission
         parent, project = self.parent_run_id, None if langsmith is None else langsmith[1]
         return (
             self.started,
@@ -412,6 +411,7 @@ class LiveCall:
                 if admission is None
                 else (admission.action, admission.throttled_ms, admission.requested_model)
             ),
+            *(self.prefix or _NO_PREFIX),
             *values,
         )
 

@@ -69,6 +69,8 @@ def record_of(call: ObservedCall) -> CallRecord:
         blocked_by=call.blocked_by,
         throttled_ms=call.throttled_ms if admitted else None,
         request_hash=call.request_hash,
+        prefix_hashes=tuple(call.prefix_hashes or ()),
+        prompt_bytes=call.hashed_bytes if call.prefix_hashes else None,
         tags=[tag for tag in call.tags or () if isinstance(tag, str) and not tag.startswith(_INTERNAL_TAGS)],
         metadata=_metadata(call),
         notes=bill.notes,
