@@ -211,6 +211,7 @@ def make_world(connection: Connection) -> World:
         " from saved_reports"
     )
     connection.execute("select add_model_price_v1(%s)", [json.dumps({"model": "m", "input_usd_per_mtok": "1"})])
+    connection.execute("select set_model_tier_v1('m', 1)")
     ids = {
         number: set_budget(connection, total_limit="0.5", alert_thresholds=["1"], **budget)["id"]
         for number, budget in BUDGETS.items()
@@ -575,6 +576,7 @@ QUESTIONS = [
     Question("budget_windows", windows, lambda r: r.windows | ({(1, "somebody")} if r.is_service else set())),
     Question("cost_alerts", windows, lambda r: r.windows),
     Question("model_prices", column("model"), for_admins("m")),
+    Question("model_tiers", column("model"), for_admins("m")),
     *(Question(name, cost(), for_the_service_role(*OWNERS)) for name in MATERIALIZED),
     *(Question(name.removeprefix("mv_"), cost(), own_and_administered) for name in MATERIALIZED),
     Question(
@@ -783,6 +785,7 @@ QUESTIONS = [
             ("service", _of_acme, lately(what="costs", dimensions=["service"], filters='{"organization": "acme"}')),
         )
     ),
+    Question("model_tiers_v1", column("model"), for_admins("m"), {}),
     Question(
         "resource_prices_v1",
         column("cost_type"),

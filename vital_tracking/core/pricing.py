@@ -198,6 +198,27 @@ class PriceBook:
             found |= set(_listed_changes(listed[1], since, until))
         return sorted(moment for moment in found if since < moment < until)
 
+    def models(self) -> Iterator[tuple[str | None, str]]:
+        """All models that have an entry, by provider and name: those of genai-prices, those that it lacks, and the team's own.
+
+        An entry without a provider holds for any; it comes without one where no provider's list has the model.
+        """
+        found: dict[tuple[str | None, str], str] = {
+            (provider.id, info.id.lower()): info.id for provider in self._snapshot.providers for info in provider.models
+        }
+        listed = {name for _, name in found}
+        own = [price for prices in self._overrides.values() for price in prices]
+        for price in (*(price for price in ADDED_PRICES if price.model != ANY_MODEL), *own):
+            name = price.model.strip()
+            if price.provider is not None or name.lower() not in listed:
+                found.setdefault((provider_id(price.provider), name.lower()), name)
+        yield from ((provider, name) for (provider, _), name in found.items())
+
+    def context_window(self, provider: str | None, model: str) -> int | None:
+        """How many tokens a `provider`'s listed `model` takes at once, prompt and answer together; None where nobody says."""
+        found = self._look_up(provider_id(provider), model.strip().lower())
+        return None if found is None else found[1].context_window
+
     # The team's own
 
     def _own_rates(self, provider: str | None, model: str, at: datetime, facts: Facts) -> Rates | None:
