@@ -893,9 +893,9 @@ QUESTIONS = [
         {"budget": '{"entity_type": "user", "daily_limit": "1"}'},
     ),
 ]
-# Functions that signed-in users may call and that read nothing of others; what those of members, budgets and reports change,
-# test_members.py, test_abuse.py, test_recommendations.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py and test_forget_user.py ask as
-# everybody; so does test_usage_version.py.
+# Functions that signed-in users may call and that read nothing of others; what those of members, budgets, advice and reports
+# change, test_members.py, test_abuse.py, test_recommendations.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py
+# and test_forget_user.py ask as everybody; so does test_usage_version.py.
 PURE = {
     "latency_percentile", "latency_percentiles", "usage_version_v1",
     "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",

@@ -136,7 +136,9 @@ def test_who_may_have_advice_renewed_is_asked_and_noted(
     with signed_in(db, who):
         told = call(db, "may_renew_advice_v1", organization=organization)
     assert told == ({"may": True} if may else {"refused": "not_an_admin"})
-    [line] = db.execute("select operation, organization_id from admin_audit where table_name = 'recommendations'").fetchall()
+    [line] = db.execute(
+        "select operation, organization_id from admin_audit where table_name = 'recommendations'"
+    ).fetchall()
     assert (line["operation"], line["organization_id"]) == ("update" if may else "refused", organization)
 
 
@@ -163,7 +165,11 @@ def test_what_was_taken_30_days_ago_is_due_and_measured_once(db: Connection) -> 
     # What cannot be measured is said, and is due no longer.
     assert call(db, "note_saving_v1", recommendation=an_id(2), note="No calls since.") is True
     [row] = listed(db, id=an_id(2))
-    assert (row["measured_saving"], row["measured_note"], row["measured_at"] is None) == (None, "No calls since.", False)
+    assert (row["measured_saving"], row["measured_note"], row["measured_at"] is None) == (
+        None,
+        "No calls since.",
+        False,
+    )
     # Nothing was promised of what was not taken.
     assert call(db, "note_saving_v1", recommendation=an_id(3), note="n", saving="1") is False
     # Opened again it is as new.
