@@ -77,10 +77,9 @@ declare
   of_organization text := case when organization is null then 'true' else 'call.organization_id = $3' end;
   answer json;
 begin
+  perform vital_private.check_given('since', since::text);
+  perform vital_private.check_given('until', until::text);
   perform vital_private.check_times(since, until);
-  if since is null or until is null then
-    raise exception 'Groups of calls need the time that they are of.' using errcode = '22023', hint = 'Give since and until.';
-  end if;
   if repeated_within <= interval '0' then
     raise exception 'A cache keeps its answers for a while.' using errcode = '22023', hint = 'Give an interval above 0, such as 1 hour.';
   end if;
@@ -136,4 +135,4 @@ $$;
 comment on function public.call_groups_v1(timestamptz, timestamptz, text, bigint[], timestamptz[], text, interval) is
 'Billed calls in groups that are priced alike, with their tokens by kind and their cost: what what-if reprices.';
 
-select vital_private.restrict_functions(api => '{call_groups_v1}', helpers => '{cache_written_at}');
+select vital_private.restrict_functions(api => '{call_groups_v1}', helpers => '{cache_written_at, price_facts}');

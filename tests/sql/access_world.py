@@ -825,6 +825,10 @@ QUESTIONS = [
         _of_acme,
         lately(organization="acme"),
     ),
+    *(
+        Question("call_groups_v1", lambda told, world: cost("cost")(told, world), own_and_administered, asked)
+        for asked in (lately(), lately(repeated_within="1 hour"))
+    ),
     Question(
         "duplicates_v1",
         lambda answer, world: cost("cost")(answer["rows"], world),
