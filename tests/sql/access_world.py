@@ -826,8 +826,8 @@ QUESTIONS = [
         lately(organization="acme"),
     ),
     *(
-        Question("call_groups_v1", lambda told, world: cost("cost")(told, world), own_and_administered, asked)
-        for asked in (lately(), lately(repeated_within="1 hour"))
+        Question("call_groups_v1", cost("cost"), own_and_administered, asked)
+        for asked in (lately(), lately(repeated_within="1 hour", prefixes_within="5 minutes"))
     ),
     Question(
         "duplicates_v1",

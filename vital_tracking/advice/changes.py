@@ -181,13 +181,20 @@ class SwitchModel:
             "Caches of prompts: as full as now where the provider stays, at worst empty; empty where it changes.",
         )
 
-    def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:  # noqa: ARG002
+    def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:
         """The calls as the other model would have made them."""
         key = calls.group.key
         provider = self.provider or key.provider
         same_provider = provider_id(provider) == provider_id(key.provider)
-        if calls.models != (key.model, key.sent_model) or (same_provider and self.model in calls.models):
+        if (
+            not calls.calls
+            or calls.models != (key.model, key.sent_model)
+            or (same_provider and self.model in calls.models)
+        ):
             return calls
+        room = prospect.prices.context_window(provider, self.model)
+        if room is not None and key.size >= room:
+            return LeftOut(f"prompts longer than {self.model} takes ({room:,} tokens)")
         usage = calls.usage
         if usage.audio_input_tokens or usage.audio_output_tokens:
             return LeftOut("calls with audio")
@@ -261,6 +268,51 @@ class ExactCache:
     def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:  # noqa: ARG002
         """Nothing, where the cache would have answered."""
         return replace(calls, calls=0, usage=TokenUsage()) if calls.group.key.repeated else calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptCaching:
+    """The beginnings of prompts kept by the provider, wherever another call used the same one within its life time.
+
+    Reads and writes are those that the window's own prompts say, at the provider's prices of both; where it has none for writes,
+    they cost what the prompt costs.
+    """
+
+    where: Where = EVERYWHERE
+
+    @property
+    def needs_calls(self) -> bool:
+        """Whether sums by service, agent and model do not say enough."""
+        return True
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What is assumed about what nobody knows, as sentences."""
+        return (
+            "Beginnings of about 1,024, 2,048, 4,096 tokens and so on, by their bytes; the longest one that another call to the "
+            "same model had within the life time is the one that is kept.",
+        )
+
+    def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:  # noqa: ARG002
+        """The calls with these tokens read and written."""
+        read, written = calls.group.prefix_read_tokens, calls.group.prefix_write_tokens
+        usage = calls.usage
+        if not read or calls.models != (calls.group.key.model, calls.group.key.sent_model):
+            return calls
+        model = next((name for name in calls.models if name), "")
+        rates = prospect.prices.rates(calls.provider, model, calls.at, facts=calls.facts)
+        if rates is None or "cache_read_tokens" not in rates.rates:
+            return LeftOut(f"no price of cached prompts is listed for {model or 'an unknown model'}")
+        plain = usage.prompt_tokens - usage.cache_read_tokens - usage.cache_write_tokens - usage.audio_input_tokens
+        read = min(read, plain)
+        return replace(
+            calls,
+            usage=replace(
+                usage,
+                cache_read_tokens=usage.cache_read_tokens + read,
+                cache_write_tokens=usage.cache_write_tokens + min(written, plain - read),
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

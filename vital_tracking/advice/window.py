@@ -93,7 +93,14 @@ def used_models(store: Store, period: Period, organization: str | None = None) -
     return [Model(row["provider"], row["model"]) for row in found.rows if row["model"] is not None and row["calls"]]
 
 
-def cuts_for(prices: PriceBook, models: Iterable[Model], period: Period, *, ttl: timedelta | None = None) -> Cuts:
+def cuts_for(
+    prices: PriceBook,
+    models: Iterable[Model],
+    period: Period,
+    *,
+    ttl: timedelta | None = None,
+    prefix_ttl: timedelta | None = None,
+) -> Cuts:
     """Where groups must be cut so that each of these models prices all calls of a group by the same rates."""
     sizes = {below for below in SIZES.values() if below is not None}
     eras: set[datetime] = set()
@@ -103,7 +110,9 @@ def cuts_for(prices: PriceBook, models: Iterable[Model], period: Period, *, ttl:
         for at in (period.since, *changes):
             rates = prices.rates(model.provider, model.name, at)
             sizes |= rates.sizes if rates is not None else set()
-    return Cuts(sizes=sorted(sizes), eras=sorted(eras), ttl=ttl)
+        if (room := prices.context_window(model.provider, model.name)) is not None:
+            sizes.add(room)
+    return Cuts(sizes=sorted(sizes), eras=sorted(eras), ttl=ttl, prefix_ttl=prefix_ttl)
 
 
 def _targets(change: SwitchModel, used: Iterable[Model]) -> set[Model]:
@@ -120,12 +129,13 @@ def ask_what_if(
     *,
     organization: str | None = None,
     ttl: timedelta | None = None,
+    prefix_ttl: timedelta | None = None,
     prices: PriceBook | None = None,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> WhatIf:
     """What a period's calls would have cost with these changes, in their order: from sums where they suffice, else the calls.
 
-    `ttl` is for changes by an exact cache. Raises StoreError.
+    `ttl` is for an exact cache, `prefix_ttl` for caches of prompts. Raises StoreError.
     """
     prices = prices or price_book(store)
     targets = [
@@ -141,13 +151,22 @@ def ask_what_if(
         for model in used
         if change.where.model in (None, model.name)
     ]
-    cuts = cuts_for(prices, [*used, *targets], period, ttl=ttl)
-    prospect = Prospect(prices, (period.since, *cuts.eras))
-    sized = cuts_for(prices, targets, period).sizes != cuts_for(prices, (), period).sizes
-    if not sized and not any(change.needs_calls for change in changes):
-        found = from_sums(read_summed_calls(store, period, organization=organization), changes, prospect)
+    if not any(change.needs_calls for change in changes) and all(
+        _whatever_size(prices, target, used, period) for target in targets
+    ):
+        eras = cuts_for(prices, [*used, *targets], period).eras
+        summed = read_summed_calls(store, period, organization=organization)
+        found = from_sums(summed, changes, Prospect(prices, (period.since, *eras)))
         if found is not None:
             return found
-    return what_if(
-        read_call_groups(store, period, cuts, organization=organization, progress=progress), changes, prospect
-    )
+    cuts = cuts_for(prices, [*used, *targets], period, ttl=ttl, prefix_ttl=prefix_ttl)
+    groups = read_call_groups(store, period, cuts, organization=organization, progress=progress)
+    return what_if(groups, changes, Prospect(prices, (period.since, *cuts.eras)))
+
+
+def _whatever_size(prices: PriceBook, target: Model, used: Iterable[Model], period: Period) -> bool:
+    """Whether a model takes every prompt that those in use take, at one price."""
+    rates = prices.rates(target.provider, target.name, period.since)
+    room = prices.context_window(target.provider, target.name)
+    rooms = [prices.context_window(model.provider, model.name) for model in used]
+    return not (rates and rates.sizes) and (room is None or all(one is not None and one <= room for one in rooms))
