@@ -250,7 +250,11 @@ def make_world(connection: Connection) -> World:
             "tenant_cost_events",
             a_cost(number, **whose, cost_type="compute", service=f"s-{number}", occurred_at=at),
         )
-        send(connection, "agent_executions", an_execution(number, **whose, agent_id=f"a-{number}", started_at=at))
+        send(
+            connection,
+            "agent_executions",
+            an_execution(number, **whose, agent_id=f"a-{number}", service_run_id=f"r-{number}", started_at=at),
+        )
     for who, kind, organization in SUBSCRIPTIONS:
         named = {"entity_type": kind, "entity_id": who, "organization_id": organization, "plan": "trial"}
         call(connection, "set_subscription_v1", subscription=json.dumps(named))
@@ -810,6 +814,12 @@ QUESTIONS = [
             ("service", own_and_administered, this_day(what="costs", dimensions=["service", "hour"])),
             ("service", _of_acme, lately(what="costs", dimensions=["service"], filters='{"organization": "acme"}')),
         )
+    ),
+    Question(
+        "outcomes_v1",
+        lambda answer, _: {answer["executions"], answer["no_calls"]},
+        lambda reader: {len(set(own_and_administered(reader)))},
+        lately(),
     ),
     Question("model_tiers_v1", column("model"), for_admins("m"), {}),
     Question(

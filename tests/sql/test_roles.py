@@ -255,6 +255,7 @@ EXECUTABLE = {
             "public.platform_explore_v1",
             "public.platform_rows_v1",
             "public.model_tiers_v1",
+            "public.outcomes_v1",
             "public.resource_prices_v1",
             "public.raise_budget_v1",
             "public.remove_budget_v1",
