@@ -85,6 +85,14 @@ COMMANDS: Final = {
     "stop": ("embedded:stop", "Stop the embedded PostgreSQL, which otherwise goes on running for the next process."),
     "retention": ("data.retention:app", "Retention: how long what is kept, and deleting what has had its time."),
     "prices": ("prices.command:app", "The team's own prices, over those of genai-prices."),
+    "compare-models": (
+        "compare_models:compare",
+        "Show what one call would cost at every model that has a price, the cheapest first.",
+    ),
+    "calculate": (
+        "calculate:app",
+        "Calculators: what a cache would save, which plan is large enough, how large requests are.",
+    ),
     "budgets": ("budgets.command:app", "Budgets: what may be spent, by whom, and what happens at the limit."),
     "plans": (
         "plans.command:app",
