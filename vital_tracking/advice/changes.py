@@ -20,6 +20,7 @@ from vital_tracking.core.providers import provider_id
 from vital_tracking.core.request_size import Size, size_of
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.queries.call_groups import CallGroup, GroupKey
+from vital_tracking.queries.explore import ANY
 
 
 class Scenario(StrEnum):
@@ -59,34 +60,47 @@ OTHER_ANSWER: Final = Factors(Decimal("0.75"), Decimal(1), Decimal("1.5"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """Which calls: those that have all of these values; None lets every value pass."""
+    """Which calls: those that have all of these values. ANY lets every value pass, None those that have none.
 
-    provider: str | None = None
-    model: str | None = None
-    service: str | None = None
-    agent: str | None = None
-    tier: str | None = None
-    workflow: str | None = None
-    step: str | None = None
-    call_type: str | None = None
+    `size` and `unattended` None: of every size, whether or not somebody waited.
+    """
+
+    provider: str | None = ANY
+    model: str | None = ANY
+    service: str | None = ANY
+    agent: str | None = ANY
+    tier: str | None = ANY
+    workflow: str | None = ANY
+    step: str | None = ANY
+    call_type: str | None = ANY
     size: Size | None = None
     unattended: bool | None = None
 
+    @property
+    def named(self) -> Mapping[str, str | None]:
+        """The values that are asked for, by the names of dimensions; without `call_type`, size and who waited."""
+        return {name: value for name in _DIMENSIONS if (value := getattr(self, name)) != ANY}
+
     def matches(self, key: GroupKey) -> bool:
         """Whether a group's calls are among them."""
-        return (self.size is None or size_of(key.size) is self.size) and all(
-            wanted is None or wanted == getattr(key, name)
-            for name in _OF_KEYS
-            if (wanted := getattr(self, name)) is not None
+        return (
+            (self.size is None or size_of(key.size) is self.size)
+            and (self.unattended is None or key.unattended is self.unattended)
+            and self.call_type in (ANY, key.call_type)
+            and all(getattr(key, name) == value for name, value in self.named.items())
         )
 
     @property
     def needs_calls(self) -> bool:
         """Whether only the calls themselves say which these are, since no sums do."""
-        return any(getattr(self, name) is not None for name in ("tier", "workflow", "step", "size", "unattended"))
+        return (
+            self.size is not None
+            or self.unattended is not None
+            or bool({"tier", "workflow", "step"} & self.named.keys())
+        )
 
 
-_OF_KEYS: Final = ("provider", "model", "service", "agent", "tier", "workflow", "step", "call_type", "unattended")
+_DIMENSIONS: Final = ("provider", "model", "service", "agent", "tier", "workflow", "step")
 
 EVERYWHERE: Final = Where()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -15,12 +15,21 @@ from vital_tracking.core.cost import ZERO
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.request_size import SIZES
 from vital_tracking.queries.call_groups import CallGroup, Cuts, read_call_groups, read_summed_calls
-from vital_tracking.queries.explore import Period, explore
+from vital_tracking.queries.explore import ANY, Period, explore
+from vital_tracking.queries.model_tiers import ModelTier, model_tiers
+from vital_tracking.queries.outcomes import Outcome, outcomes_by_model
 from vital_tracking.queries.prices import price_book
 from vital_tracking.stores import Store
 
 TTL: Final = timedelta(hours=24)
 """How long an exact cache is taken to keep an answer, unless it is said."""
+
+
+PREFIX_TTL: Final = timedelta(minutes=5)
+"""How long providers keep the beginning of a prompt after its last use: five minutes at the least.
+
+https://platform.claude.com/docs/en/build-with-claude/prompt-caching, https://platform.openai.com/docs/guides/prompt-caching
+"""
 
 
 class Model(NamedTuple):
@@ -38,13 +47,22 @@ class Work(NamedTuple):
     workflow: str | None
     step: str | None
 
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        if self.step is not None:
+            return f"step {self.step}" if self.workflow is None else f"step {self.step} of workflow {self.workflow}"
+        if self.agent is not None:
+            return f"agent {self.agent}"
+        return f"service {self.service}" if self.service is not None else "calls outside of services"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
     """The calls of a period, in groups cut where prices of these calls and of all candidates change.
 
-    `candidates` are models that are known to the team: used in the period, or given a tier. `tiers` are the team's own, 1 being
-    the best; `ttl` is how long the exact cache keeps its answers by which calls are `repeated`.
+    `candidates` are models that are known to the team: used in the period, or given a tier. `tiers` and `outcomes` are what the
+    team knows of their quality; `ttl` is how long the exact cache keeps its answers by which calls are `repeated`.
     """
 
     period: Period
@@ -52,7 +70,8 @@ class Window:
     groups: Sequence[CallGroup]
     prospect: Prospect
     candidates: Sequence[Model] = ()
-    tiers: Mapping[Model, int] = field(default_factory=dict)
+    tiers: Sequence[ModelTier] = ()
+    outcomes: Sequence[Outcome] = ()
     ttl: timedelta = TTL
 
     @property
@@ -77,13 +96,45 @@ class Window:
         cost = {place: sum((group.cost for group in groups), ZERO) for place, groups in found.items()}
         return {place: found[place] for place in sorted(found, key=lambda place: (-cost[place], str(place)))}
 
-    def tier_of(self, model: Model) -> int | None:
-        """A model's tier, that of its provider before that of any."""
-        return self.tiers.get(model) or self.tiers.get(Model(None, model.name))
+    @cached_property
+    def chat_models(self) -> Sequence[Model]:
+        """The candidates that can do the work of a chat model, as far as can be told: those that did embeddings cannot."""
+        embedding = {
+            Model(group.key.provider, group.key.model or "")
+            for group in self.groups
+            if group.key.call_type == "embedding"
+        }
+        return [model for model in self.candidates if model not in embedding]
 
     def what_if(self, *changes: Change, groups: Iterable[CallGroup] | None = None) -> WhatIf:
         """What these calls, or some `groups` of them, would have cost otherwise."""
         return what_if(self.groups if groups is None else groups, changes, self.prospect)
+
+
+def read_window(
+    store: Store,
+    period: Period,
+    *,
+    organization: str | None = None,
+    ttl: timedelta = TTL,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> Window:
+    """The window of advice over a period. Raises StoreError."""
+    prices = price_book(store)
+    tiers = model_tiers(store)
+    used = used_models(store, period, organization)
+    named = dict.fromkeys((*used, *(Model(tier["provider"], tier["model"]) for tier in tiers)))
+    cuts = cuts_for(prices, named, period, ttl=ttl, prefix_ttl=PREFIX_TTL)
+    return Window(
+        period=period,
+        organization=organization,
+        groups=read_call_groups(store, period, cuts, organization=organization, progress=progress),
+        prospect=Prospect(prices, (period.since, *cuts.eras)),
+        candidates=list(named),
+        tiers=tiers,
+        outcomes=outcomes_by_model(store, period.since, period.until, organization)["rows"],
+        ttl=ttl,
+    )
 
 
 def used_models(store: Store, period: Period, organization: str | None = None) -> list[Model]:
@@ -117,9 +168,13 @@ def cuts_for(
 
 def _targets(change: SwitchModel, used: Iterable[Model]) -> set[Model]:
     """The models that calls may come to: where no provider is named, that of each provider whose calls are switched."""
-    if (provider := change.provider or change.where.provider) is not None:
-        return {Model(provider, change.model)}
-    return {Model(model.provider, change.model) for model in used if change.where.model in (None, model.name)}
+    if change.provider is not None:
+        return {Model(change.provider, change.model)}
+    return {
+        Model(model.provider, change.model)
+        for model in used
+        if change.where.model in (ANY, model.name) and change.where.provider in (ANY, model.provider)
+    }
 
 
 def ask_what_if(

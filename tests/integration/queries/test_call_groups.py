@@ -24,7 +24,7 @@ from vital_tracking.core.record import CallRecord
 from vital_tracking.core.request_size import Size, size_of
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.queries.call_groups import Cuts, read_call_groups, read_summed_calls
-from vital_tracking.queries.explore import Period
+from vital_tracking.queries.explore import ANY, Period
 from vital_tracking.stores import Store
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -128,9 +128,9 @@ def of_each(found: list[tuple[CallRecord, dict[str, Any]]], change: SwitchModel)
         bill += cost.total
         where = change.where
         wanted = (
-            where.agent in (None, columns["agent_id"])
+            where.agent in (ANY, columns["agent_id"])
             and where.size in (None, size_of(record.usage.prompt_tokens))
-            and where.model in (None, record.model)
+            and where.model in (ANY, record.model)
         )
         switched = BOOK.cost_of(replace(record, model=change.model, provider=change.provider or record.provider))
         after += switched.total if wanted and switched is not None else cost.total
@@ -159,7 +159,7 @@ def test_a_switch_of_groups_comes_to_what_its_calls_come_to(
     try:
         write(store, [stored(record, **columns) for record, columns in found])
         change = SwitchModel(
-            where=Where(model=of, agent=agent, size=size),
+            where=Where(model=of or ANY, agent=agent or ANY, size=size),
             model=model,
             provider=PROVIDERS.get(model),
             tokens=EXACTLY,
