@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from tests.sql.advice_rows import a_recommendation, an_advice
 from tests.sql.helpers import (
     ADMIN,
     ALICE,
@@ -264,6 +265,9 @@ def make_world(connection: Connection) -> World:
             " values ('user_calls', %s, 'user', %s, 'low', now(), now(), now(), 'calls', 5, 2, 1, 2, 0)",
             [organization, f"u-{number}"],
         )
+    for place, organization in enumerate(ADVISED):
+        told = a_recommendation(place, organization_id=organization)
+        call(connection, "save_advice_v1", advice=json.dumps(an_advice(told, organization_id=organization)))
     call(connection, "refresh_analytics")
     acquire(connection, "h", [wish(ids[1], "somebody", unit="0.1")])
     return World({budget_id: number for number, budget_id in ids.items()}, now["moment"])
@@ -384,6 +388,16 @@ def own_and_administered(reader: Reader) -> Iterable[Any]:
 def administered(reader: Reader) -> Iterable[Any]:
     """Admins see what is their organization's; users nothing."""
     return reader.administered
+
+
+ADVISED = ("acme", "other", None)  # advice is given for each of them, and for all
+
+
+def advised(reader: Reader) -> Iterable[Any]:
+    """Admins see what their organizations are advised, the service role also what is advised for all."""
+    if reader.is_service:
+        return ADVISED
+    return {organization for organization, inside in (("acme", 1), ("other", 3)) if inside in reader.administered}
 
 
 def for_admins(*things: Any) -> Callable[[Reader], Iterable[Any]]:
@@ -554,6 +568,7 @@ MATERIALIZED = ("mv_panel_performance", "mv_service_costs", "mv_user_service_usa
 QUESTIONS = [
     Question("abuse_findings", numbered("subject"), administered),
     Question("admin_audit", audited, audit_of),
+    Question("advice_runs", column("organization_id"), advised),
     Question("agent_performance_metrics", cost("total_cost_usd"), own_and_administered),
     Question("agent_usage_detailed", cost(), own_and_administered),
     Question("agent_executions", numbered("agent_id"), own_and_administered),
@@ -572,6 +587,7 @@ QUESTIONS = [
         lambda rows, world: {world.budgets[row["id"]] for row in rows if not row["by_plan"]},
         lambda r: r.budgets,
     ),
+    *(Question(name, column("organization_id"), advised) for name in ("recommendations", "open_recommendations")),
     Question("plans", column("name"), lambda reader: {"trial", "starter", "professional", "enterprise"}),
     Question("subscriptions", subscribers, subscribers_of),
     Question("quota_status", subscribers, subscribers_of),
@@ -602,7 +618,7 @@ QUESTIONS = [
             {"alice", "operators"} if reader.is_service else {"alice"} if reader.claims == {"sub": ALICE} else set()
         ),
     ),
-    Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {20} if reader.is_admin else {0}),
+    Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {21} if reader.is_admin else {0}),
     Question("service_performance_metrics", cost(), own_and_administered),
     Question("service_runs", lambda rows, _: {int(row["id"][2:]) for row in rows}, own_and_administered),
     Question("system_analytics", days, days_of),
@@ -629,7 +645,7 @@ QUESTIONS = [
         lambda reader: reader.members,
         {},
     ),
-    Question("retention_v1", lambda told, _: {len(told["tables"])}, lambda r: {20} if r.is_admin else {0}, {}),
+    Question("retention_v1", lambda told, _: {len(told["tables"])}, lambda r: {21} if r.is_admin else {0}, {}),
     Question(
         "names_v1", names, names_told, {"users": [ALICE, ERIK, CAROL, STRANGER], "organizations": ["acme", "other"]}
     ),
@@ -667,6 +683,16 @@ QUESTIONS = [
     Question("get_dashboard_stats", parts_of_days, lambda r: parts_of(own_and_administered(r)), {"p_project_id": None}),
     Question("get_tenant_cost", lambda answer, _: calls_in(answer), _of_acme, lately_named("tenant_id", "acme")),
     Question("abuse_findings_v1", numbered("subject"), administered, {}),
+    Question("recommendations_v1", column("organization_id"), advised, {}),
+    *(
+        Question(
+            "last_advice_v1",
+            lambda told, _: {told["organization_id"]} if told else set(),
+            lambda reader, whose=whose: set(advised(reader)) & {whose},  # type: ignore[misc]
+            {"organization": whose},
+        )
+        for whose in ("acme", None)
+    ),
     Question(
         "abuse_settings_v1",
         lambda told, _: {len(told["patterns"]), *(mark["subject"] for mark in told["marks"])},
@@ -821,6 +847,10 @@ QUESTIONS = [
         _of_acme,
         lately(organization="acme"),
     ),
+    *(
+        Question("call_groups_v1", cost("cost"), own_and_administered, asked)
+        for asked in (lately(), lately(repeated_within="1 hour", prefixes_within="5 minutes"))
+    ),
     Question(
         "duplicates_v1",
         lambda answer, world: cost("cost")(answer["rows"], world),
@@ -892,14 +922,14 @@ QUESTIONS = [
         {"budget": '{"entity_type": "user", "daily_limit": "1"}'},
     ),
 ]
-# Functions that signed-in users may call and that read nothing of others; what those of members, budgets and reports change,
-# test_members.py, test_abuse.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py and test_forget_user.py ask as
-# everybody; so does test_usage_version.py.
+# Functions that signed-in users may call and that read nothing of others; what those of members, budgets, advice and reports
+# change, test_members.py, test_abuse.py, test_recommendations.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py
+# and test_forget_user.py ask as everybody; so does test_usage_version.py.
 PURE = {
     "latency_percentile", "latency_percentiles", "usage_version_v1",
     "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
     "set_plan_v1", "set_subscription_v1", "set_subscriptions_v1", "end_subscription_v1", "claim_plan_v1",
     "forget_user_v1", "name_member_v1", "name_organization_v1",
-    "decide_abuse_v1", "unmark_abuse_v1", "set_abuse_rule_v1",
+    "decide_abuse_v1", "unmark_abuse_v1", "set_abuse_rule_v1", "decide_recommendation_v1", "may_renew_advice_v1",
 }  # fmt: skip

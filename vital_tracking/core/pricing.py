@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from vital_tracking.core.cost import ZERO, Cost
@@ -184,6 +184,19 @@ class PriceBook:
         `facts` are as for `cost`.
         """
         return self._own_rates(provider, model, at, facts) or self._listed_rates(provider, model, at, facts)
+
+    def changes(self, provider: str | None, model: str, since: datetime, until: datetime) -> list[datetime]:
+        """The instants after `since` and before `until` at which a price of a `provider`'s `model` may change, in order."""
+        name = model.strip().lower()
+        dated = [
+            price for key in ((provider_id(provider), name), (None, name)) for price in self._overrides.get(key, ())
+        ]
+        dated += ADDED_PRICES
+        found = {aware(price.valid_from) for price in dated if price.valid_from is not None}
+        found |= {multiplier.since for multiplier in MULTIPLIERS}
+        if (listed := self._look_up(provider_id(provider), name)) is not None:
+            found |= set(_listed_changes(listed[1], since, until))
+        return sorted(moment for moment in found if since < moment < until)
 
     def models(self) -> Iterator[tuple[str | None, str]]:
         """All models that have an entry, by provider and name: those of genai-prices, those that it lacks, and the team's own.
@@ -372,6 +385,24 @@ def _changes_within_the_day(info: ModelInfo) -> bool:
     prices = info.prices if isinstance(info.prices, list) else []
     dated: list[ConditionalPrice | PriceVariant] = [*prices, *(info.price_variants or ())]
     return any(isinstance(price.constraint, TimeOfDateConstraint) for price in dated)
+
+
+def _listed_changes(info: ModelInfo, since: datetime, until: datetime) -> Iterator[datetime]:
+    """The instants at which a listed model's prices change: days of UTC, and times of each day."""
+    from genai_prices.types import StartDateConstraint, TimeOfDateConstraint
+
+    prices = info.prices if isinstance(info.prices, list) else []
+    dated: list[ConditionalPrice | PriceVariant] = [*prices, *(info.price_variants or ())]
+    first = aware(since).astimezone(UTC).date()
+    days = (aware(until).astimezone(UTC).date() - first).days
+    for price in dated:
+        if isinstance(price.constraint, StartDateConstraint):
+            yield datetime.combine(price.constraint.start_date, time(), UTC)
+        elif isinstance(price.constraint, TimeOfDateConstraint):
+            for clock in (price.constraint.start_time, price.constraint.end_time):
+                at = clock if clock.tzinfo else clock.replace(tzinfo=UTC)
+                # A day more on either side: a time with an offset may fall on another day of UTC.
+                yield from (datetime.combine(first + timedelta(days=day), at) for day in range(-1, days + 2))
 
 
 def _overlaid(price: Price, listed: Rates | None) -> Rates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -83,6 +83,19 @@ def add_resource_price(
 
 
 @answer_type
+class _Place(TypedDict):
+    after_at: datetime
+    after_id: str
+
+
+@answer_type
+class _RepricedBatch(TypedDict):
+    repriced: int
+    unpriced: int | None
+    next: _Place | None
+
+
+@answer_type
 class RepricedCosts(TypedDict):
     """How many costs got a price, and how many have none still."""
 
@@ -90,11 +103,17 @@ class RepricedCosts(TypedDict):
     unpriced: int
 
 
-def reprice_costs(store: Store, *, again: bool = False) -> RepricedCosts:
-    """Price costs that had no price, as of when they arose; with `again` also those whose price has changed."""
+def reprice_costs(store: Store, *, since: datetime | None = None, again: bool = False) -> RepricedCosts:
+    """Price costs from `since` on that had no price, as of when they arose; with `again` also those whose price has changed.
+
+    Costs of all organizations: prices are the same for all. Raises StoreError.
+    """
     total = 0
+    place: Mapping[str, object] = {}
     while True:
-        done = typed(RepricedCosts, store.call("reprice_costs_v1", again=again, max_rows=_A_BATCH))
+        answer = store.call("reprice_costs_v1", since=since, again=again, max_rows=_A_BATCH, **place)
+        done = typed(_RepricedBatch, answer)
         total += done["repriced"]
-        if done["repriced"] < _A_BATCH:
-            return {"repriced": total, "unpriced": done["unpriced"]}
+        if done["next"] is None:
+            return {"repriced": total, "unpriced": done["unpriced"] or 0}
+        place = {**done["next"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from tests.acceptance.cli.helpers import Several, fine, refused
@@ -44,7 +45,11 @@ def test_logs_prices_and_invoices_from_the_command_line(several: Several, tmp_pa
         ["import", "litellm"],
         ["import", "litellm", "--metrics", "http://user:geheim@127.0.0.1:1/metrics"],
         ["import", "access-log", str(no_log)],
+        ["meter", str(tmp_path), "--organization", "acme"],
+        ["prices", "resource", "reprice", "--again"],
+        ["prices", "resource", "reprice", "--again", "--since", "2026-01-01", "--yes"],
     )
+    *done, metered_third, unasked, repriced_again = done
     nothing, dry, first, second, files, as_json, no_file, wrong_rule = done[:8]
     shares, stored, again, no_month, set_price, prices, same_price, repriced = done[8:16]
     unmetered, metered, metered_again, no_folder, no_database, requests, once, neither, no_proxy, other = done[16:]
@@ -62,7 +67,7 @@ def test_logs_prices_and_invoices_from_the_command_line(several: Several, tmp_pa
     assert json.loads(as_json.stdout)[0]["bad_lines"] == 1
     assert "none.log cannot be read" in refused(no_file)
     assert "did you mean search?" in refused(wrong_rule, code=2)
-    assert "acme" in fine(shares)
+    assert "$1,200.00 by cost" in fine(shares)
     assert "Nothing was stored." in shares.stdout
     assert "Stored: 1 organization." in fine(stored)
     assert json.loads(fine(again))["before"] == "1200.00"
@@ -75,6 +80,11 @@ def test_logs_prices_and_invoices_from_the_command_line(several: Several, tmp_pa
     assert "postgresql:" in fine(metered)
     assert "The first reading costs nothing" in metered.stdout
     assert json.loads(fine(metered_again))[0]["since"]
+    gb_months = re.findall(r"folder:\S+ +[\d.]+ +\S+ \S+ +([\d.]+) +\$([\d.]+)", fine(metered_third))
+    assert [max(map(len, row)) < 24 for row in gb_months] == [True], metered_third.stdout
+    assert "Bills of all organizations may change" in unasked.stdout + unasked.stderr
+    assert unasked.returncode == 1
+    assert "priced" in fine(repriced_again)
     assert "name a folder" in refused(no_folder, code=2)
     assert "There is no database none on this server" in refused(no_database)
     assert "1 request: recorded 1 call" in fine(requests)

@@ -250,8 +250,7 @@ def test_a_period_of_other_length_is_brought_to_a_month() -> None:
     fifteen = replace(
         evidence(subscriber("professional", cost="24.60")), period=Period(START, START + timedelta(days=15))
     )
-    since = {"since": START}
-    shorter = replace(fifteen, subscribers=[subscriber("professional", cost="24.60", **since)])
+    shorter = replace(fifteen, subscribers=[subscriber("professional", cost="24.60", since=START)])
     assert only(billing_model.advise(shorter)).revenue == Decimal("0.20")  # $49.20 in 30 days
 
 

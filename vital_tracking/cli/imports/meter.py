@@ -14,9 +14,9 @@ from vital_tracking.cli.render.console import as_json, console, say
 from vital_tracking.cli.render.options import named, span
 from vital_tracking.cli.render.session import Json, opened
 from vital_tracking.cli.render.times import short_time
+from vital_tracking.core.amounts import amount_text
 from vital_tracking.errors import VitalError
 from vital_tracking.imports.meters import Metered, Size, database_sizes, folder_size, record_sizes
-from vital_tracking.queries.csv import plain
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store
@@ -90,8 +90,8 @@ def _tell(sizes: list[Size], done: list[Metered], *, dry_run: bool, json_: bool)
         Column("resource", False, lambda m: m["resource"]),
         Column("GB", True, lambda m: f"{m['bytes'] / 10**9:,.6f}"),
         Column("since (UTC)", False, lambda m: short_time(m["since"])),
-        Column("GB-months", True, lambda m: plain(m["gb_months"]) if m["since"] else ""),
-        Column("US dollars", True, lambda m: plain(m["cost_usd"]) if m["cost_usd"] is not None else ""),
+        Column("GB-months", True, lambda m: amount_text(m["gb_months"], "gb_months") if m["since"] else ""),
+        Column("cost", True, lambda m: amount_text(m["cost_usd"], "cost_usd") if m["cost_usd"] is not None else ""),
     ]
     if done:
         console.print(fitted("Storage", columns, done))

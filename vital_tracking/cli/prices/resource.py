@@ -94,10 +94,26 @@ def reprice(
         bool,
         typer.Option("--again", help="Also those that have a price, where another one is in force for them by now."),
     ] = False,
+    since: Annotated[
+        str | None, typer.Option(help="Only costs from then on, as 2026-01-31 or 30d; by default all.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --again: do not ask.")] = False,
 ) -> None:
-    """Price costs that had no price, as of when they arose. Costs that came with their own price keep it."""
+    """Price costs of all organizations that had no price, as of when they arose. Costs that came with their own price keep it.
+
+    Prices are the same for all organizations, so with --again the bills of all may change, back to --since.
+
+    \b
+    Examples:
+      vital-tracking prices resource reprice
+      vital-tracking prices resource reprice --again --since 2026-11-01
+    """
+    earliest = moment(since, "--since") if since else None
+    if again and not yes:
+        reach = f"from {earliest:%Y-%m-%d %H:%M} UTC on" if earliest else "of all time"
+        typer.confirm(f"Bills of all organizations may change: price their costs {reach} again?", abort=True)
     with opened() as store:
-        done = reprice_costs(store, again=again)
+        done = reprice_costs(store, since=earliest, again=again)
     say(f"priced {counted(done['repriced'], 'cost')}; {done['unpriced']:,} still without a price")
 
 
