@@ -248,7 +248,7 @@ def make_world(connection: Connection) -> World:
         send(
             connection,
             "tenant_cost_events",
-            a_cost(number, **whose, cost_type="compute", service=f"s-{number}", occurred_at=at),
+            a_cost(number, **whose, cost_type="compute", service=f"s-{number}", resource="m", occurred_at=at),
         )
         send(
             connection,
@@ -814,6 +814,18 @@ QUESTIONS = [
             ("service", own_and_administered, this_day(what="costs", dimensions=["service", "hour"])),
             ("service", _of_acme, lately(what="costs", dimensions=["service"], filters='{"organization": "acme"}')),
         )
+    ),
+    Question(
+        "machine_hours_v1",
+        lambda answer, _: {int(row["machine_hours"]) for row in answer["rows"]},
+        lambda reader: {10 * len(set(own_and_administered(reader)))} - {0},
+        lately(),
+    ),
+    Question(
+        "budget_use_v1",
+        lambda rows, world: {world.budgets[row["budget_id"]] for row in rows},
+        lambda reader: reader.budgets,
+        lately(),
     ),
     Question(
         "outcomes_v1",

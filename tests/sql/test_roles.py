@@ -254,6 +254,8 @@ EXECUTABLE = {
             "public.override_budget_v1",
             "public.platform_explore_v1",
             "public.platform_rows_v1",
+            "public.budget_use_v1",
+            "public.machine_hours_v1",
             "public.model_tiers_v1",
             "public.outcomes_v1",
             "public.resource_prices_v1",
