@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Final, Protocol
 
 from vital_tracking.core.cost import MONEY, ZERO
@@ -58,7 +59,7 @@ OTHER_ANSWER: Final = Factors(Decimal("0.75"), Decimal(1), Decimal("1.5"))
 """How long another model's answers are beside those of this one, where nobody has measured it. An assumption."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Where:
     """Which calls: those that have all of these values. ANY lets every value pass, None those that have none.
 
@@ -76,7 +77,7 @@ class Where:
     size: Size | None = None
     unattended: bool | None = None
 
-    @property
+    @cached_property
     def named(self) -> Mapping[str, str | None]:
         """The values that are asked for, by the names of dimensions; without `call_type`, size and who waited."""
         return {name: value for name in _DIMENSIONS if (value := getattr(self, name)) != ANY}

@@ -40,13 +40,14 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
         done = window.what_if(*switches, groups=[group for work in its_works for group in window.by_work[work, model]])
         if done.saving.expected < 0 or not any(effect.calls for effect in done.effects):
             continue
+        share = MONEY.divide(100 * spent, window.bill)
         others = sorted({change.model for change in switches})
         found.append(
             Recommendation(
                 kind=Kind.model_consolidation,
                 organization=window.organization,
                 subject={"provider": model.provider, "model": model.name},
-                current=f"{model.name}, {100 * spent / window.bill:.1f} % of the bill, does what {' and '.join(others)} does, too.",
+                current=f"{model.name} ({share:.1f} % of the bill) does what {' and '.join(others)} does, too.",
                 recommended=f"Do without {model.name}.",
                 impact="One model fewer to test, watch and pay for.",
                 saving=done.saving,

@@ -8,7 +8,7 @@ Effort: high, since something must choose.
 
 from __future__ import annotations
 
-from vital_tracking.advice.kinds.switching import UNKNOWN_QUALITY, best_option, config_hint, dear_work
+from vital_tracking.advice.kinds.switching import UNKNOWN_QUALITY, best_option, dear_work
 from vital_tracking.advice.quality import Quality
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation
 from vital_tracking.advice.window import Window
@@ -48,7 +48,6 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
                 how_to_try="Route a tenth of the short requests for a week and compare outcomes."
                 if known
                 else UNKNOWN_QUALITY,
-                command=config_hint(work, option.model),
                 assumptions=option.change.assumptions,
                 counted=known,
                 changes=(option.change,),
@@ -58,5 +57,5 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
         return found
     return NotApplicable(
         Kind.smart_routing,
-        "No dear work has a fifth of short requests that a model one tier lower, or one of unknown quality, would answer for less.",
+        "No dear work has a fifth of short requests that a model one tier lower would answer for less.",
     )

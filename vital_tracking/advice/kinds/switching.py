@@ -85,8 +85,3 @@ def best_option(
     return max(
         found, key=lambda option: (option.judgement.quality in good_enough, option.effect.saving.expected), default=None
     )
-
-
-def config_hint(work: Work, other: Model) -> str:
-    """Where the model of some work is changed."""
-    return f"In the code that makes the calls of {work.title}: model={other.name!r}."
