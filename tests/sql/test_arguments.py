@@ -101,6 +101,7 @@ SAMPLES = {
     "sizes": "'{500,2000}'",
     "eras": "array[now() - interval '2 days']",
     "repeated_within": "'1 hour'",
+    "prefixes_within": "'5 minutes'",
     "status": "'open'",
     "dimensions": "'{model}'",
     "measures": "'{calls}'",
