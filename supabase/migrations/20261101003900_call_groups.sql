@@ -25,6 +25,10 @@ create aggregate vital_private.cache_written_at (timestamptz, timestamptz, inter
 -- `unattended` calls are those that nobody waited for, as far as can be told: not streamed, and either embeddings outside of
 -- conversations, or in workflows and solutions at night (22 to 6 by the clock of `timezone`). `repeated` ones have the same
 -- request_hash as one before, which an exact cache that keeps answers for `repeated_within` would have answered; NULL: nobody looks.
+--
+-- `prefix_read_tokens` are those that a provider's cache of prompts would have read beyond what it did read, `prefix_write_tokens` those
+-- that it would have written for them: the longest beginning of a prompt (prefix_hashes) that another call to the same model had within
+-- `prefixes_within`, after the first use or the last. `prefixed_calls` are those of which it is known. NULL: nobody looks.
 create function public.call_groups_v1(
   since timestamptz,
   until timestamptz,
@@ -32,7 +36,8 @@ create function public.call_groups_v1(
   sizes bigint[] default '{}',
   eras timestamptz[] default '{}',
   timezone text default 'UTC',
-  repeated_within interval default null
+  repeated_within interval default null,
+  prefixes_within interval default null
 ) returns json
 language plpgsql
 stable
@@ -74,14 +79,46 @@ declare
     ) as seen
     where seen.repeated and seen.created_at >= $1
   $query$;
+  -- A beginning that is used within a while is kept as long again. Tokens of a beginning are those of the prompt by its bytes.
+  prefixes constant text := $query$
+    left join (
+      select
+        used.id, coalesce(max(used.tokens) filter (where used.found), 0) as read_tokens,
+        max(used.tokens) filter (where used.found or used.found_later) as kept_tokens
+      from (
+        select
+          prefix.id, prefix.tokens,
+          prefix.created_at - lag(prefix.created_at) over used_again <= $8 as found,
+          lead(prefix.created_at) over used_again - prefix.created_at <= $8 as found_later
+        from (
+          select
+            call.id, call.created_at, call.organization_id, call.provider, call.model, p.hash,
+            call.prompt_tokens * (4096::bigint << (p.place - 1)::integer) / call.prompt_bytes as tokens
+          from public.token_usage_logs as call
+          cross join lateral unnest(call.prefix_hashes) with ordinality as p (hash, place)
+          where call.created_at >= $1 - $8 and call.prefix_hashes is not null and call.calls = 1 and %s
+        ) as prefix
+        window used_again as (
+          partition by prefix.organization_id collate "C", prefix.provider collate "C", prefix.model collate "C", prefix.hash collate "C"
+          order by prefix.created_at, prefix.id
+        )
+      ) as used
+      group by used.id
+    ) as prefix on prefix.id = call.id
+  $query$;
+  prefix_sums constant text := $query$,
+    sum(call.calls) filter (where call.prefix_hashes is not null) as prefixed_calls,
+    sum(greatest(prefix.read_tokens - call.cache_read_tokens, 0))::text as prefix_read_tokens,
+    sum(greatest(prefix.kept_tokens - greatest(prefix.read_tokens, call.cache_read_tokens) - call.cache_write_tokens, 0))::text
+      as prefix_write_tokens
+  $query$;
   of_organization text := case when organization is null then 'true' else 'call.organization_id = $3' end;
   answer json;
 begin
+  perform vital_private.check_given('since', since::text);
+  perform vital_private.check_given('until', until::text);
   perform vital_private.check_times(since, until);
-  if since is null or until is null then
-    raise exception 'Groups of calls need the time that they are of.' using errcode = '22023', hint = 'Give since and until.';
-  end if;
-  if repeated_within <= interval '0' then
+  if least(repeated_within, prefixes_within) <= interval '0' then
     raise exception 'A cache keeps its answers for a while.' using errcode = '22023', hint = 'Give an interval above 0, such as 1 hour.';
   end if;
   sizes := coalesce(sizes, '{}');
@@ -104,8 +141,8 @@ begin
           sum(call.reasoning_tokens)::text as reasoning_tokens,
           sum(call.audio_tokens)::text as audio_tokens,
           sum(call.audio_output_tokens)::text as audio_output_tokens,
-          coalesce(sum(call.total_cost), 0)::text as cost
-        from public.token_usage_logs as call
+          coalesce(sum(call.total_cost), 0)::text as cost%s
+        from public.token_usage_logs as call %s
         cross join lateral (
           select
             case when call.metadata ?| '{service_tier, speed, latency, inference_geo, search_context_size, search_tool, processing}'
@@ -126,14 +163,16 @@ begin
           call.workflow_step, f.facts, f.size, f.era, f.fixed, f.unattended, call.priced, f.repeated
       ) as g
     $query$,
+    case when prefixes_within is null then '' else prefix_sums end,
+    case when prefixes_within is null then '' else format(prefixes, concat_ws(' and ', billed, of_organization)) end,
     case when repeated_within is null then 'false' else format('call.id in (%s)', format(repeated_calls, concat_ws(' and ', cacheable, billed, of_organization))) end,
     billed, of_organization
-  ) into answer using since, until, organization, sizes, eras, coalesce(timezone, 'UTC'), repeated_within;
+  ) into answer using since, until, organization, sizes, eras, coalesce(timezone, 'UTC'), repeated_within, prefixes_within;
   return answer;
 end;
 $$;
 
-comment on function public.call_groups_v1(timestamptz, timestamptz, text, bigint[], timestamptz[], text, interval) is
+comment on function public.call_groups_v1(timestamptz, timestamptz, text, bigint[], timestamptz[], text, interval, interval) is
 'Billed calls in groups that are priced alike, with their tokens by kind and their cost: what what-if reprices.';
 
-select vital_private.restrict_functions(api => '{call_groups_v1}', helpers => '{cache_written_at}');
+select vital_private.restrict_functions(api => '{call_groups_v1}', helpers => '{cache_written_at, price_facts}');

@@ -248,9 +248,13 @@ def make_world(connection: Connection) -> World:
         send(
             connection,
             "tenant_cost_events",
-            a_cost(number, **whose, cost_type="compute", service=f"s-{number}", occurred_at=at),
+            a_cost(number, **whose, cost_type="compute", service=f"s-{number}", resource="m", occurred_at=at),
         )
-        send(connection, "agent_executions", an_execution(number, **whose, agent_id=f"a-{number}", started_at=at))
+        send(
+            connection,
+            "agent_executions",
+            an_execution(number, **whose, agent_id=f"a-{number}", service_run_id=f"r-{number}", started_at=at),
+        )
     for who, kind, organization in SUBSCRIPTIONS:
         named = {"entity_type": kind, "entity_id": who, "organization_id": organization, "plan": "trial"}
         call(connection, "set_subscription_v1", subscription=json.dumps(named))
@@ -811,6 +815,24 @@ QUESTIONS = [
             ("service", _of_acme, lately(what="costs", dimensions=["service"], filters='{"organization": "acme"}')),
         )
     ),
+    Question(
+        "machine_hours_v1",
+        lambda answer, _: {int(row["machine_hours"]) for row in answer["rows"]},
+        lambda reader: {10 * len(set(own_and_administered(reader)))} - {0},
+        lately(),
+    ),
+    Question(
+        "budget_use_v1",
+        lambda rows, world: {world.budgets[row["budget_id"]] for row in rows},
+        lambda reader: reader.budgets,
+        lately(),
+    ),
+    Question(
+        "outcomes_v1",
+        lambda answer, _: {answer["executions"], answer["no_calls"]},
+        lambda reader: {len(set(own_and_administered(reader)))},
+        lately(),
+    ),
     Question("model_tiers_v1", column("model"), for_admins("m"), {}),
     Question(
         "resource_prices_v1",
@@ -824,6 +846,10 @@ QUESTIONS = [
         lambda answer, world: anomalies(answer["rows"], world),
         _of_acme,
         lately(organization="acme"),
+    ),
+    *(
+        Question("call_groups_v1", cost("cost"), own_and_administered, asked)
+        for asked in (lately(), lately(repeated_within="1 hour", prefixes_within="5 minutes"))
     ),
     Question(
         "duplicates_v1",

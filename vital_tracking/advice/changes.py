@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Final, Protocol
 
 from vital_tracking.core.cost import MONEY, ZERO
@@ -20,6 +21,7 @@ from vital_tracking.core.providers import provider_id
 from vital_tracking.core.request_size import Size, size_of
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.queries.call_groups import CallGroup, GroupKey
+from vital_tracking.queries.explore import ANY
 
 
 class Scenario(StrEnum):
@@ -57,36 +59,49 @@ OTHER_ANSWER: Final = Factors(Decimal("0.75"), Decimal(1), Decimal("1.5"))
 """How long another model's answers are beside those of this one, where nobody has measured it. An assumption."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Where:
-    """Which calls: those that have all of these values; None lets every value pass."""
+    """Which calls: those that have all of these values. ANY lets every value pass, None those that have none.
 
-    provider: str | None = None
-    model: str | None = None
-    service: str | None = None
-    agent: str | None = None
-    tier: str | None = None
-    workflow: str | None = None
-    step: str | None = None
-    call_type: str | None = None
+    `size` and `unattended` None: of every size, whether or not somebody waited.
+    """
+
+    provider: str | None = ANY
+    model: str | None = ANY
+    service: str | None = ANY
+    agent: str | None = ANY
+    tier: str | None = ANY
+    workflow: str | None = ANY
+    step: str | None = ANY
+    call_type: str | None = ANY
     size: Size | None = None
     unattended: bool | None = None
 
+    @cached_property
+    def named(self) -> Mapping[str, str | None]:
+        """The values that are asked for, by the names of dimensions; without `call_type`, size and who waited."""
+        return {name: value for name in _DIMENSIONS if (value := getattr(self, name)) != ANY}
+
     def matches(self, key: GroupKey) -> bool:
         """Whether a group's calls are among them."""
-        return (self.size is None or size_of(key.size) is self.size) and all(
-            wanted is None or wanted == getattr(key, name)
-            for name in _OF_KEYS
-            if (wanted := getattr(self, name)) is not None
+        return (
+            (self.size is None or size_of(key.size) is self.size)
+            and (self.unattended is None or key.unattended is self.unattended)
+            and self.call_type in (ANY, key.call_type)
+            and all(getattr(key, name) == value for name, value in self.named.items())
         )
 
     @property
     def needs_calls(self) -> bool:
         """Whether only the calls themselves say which these are, since no sums do."""
-        return any(getattr(self, name) is not None for name in ("tier", "workflow", "step", "size", "unattended"))
+        return (
+            self.size is not None
+            or self.unattended is not None
+            or bool({"tier", "workflow", "step"} & self.named.keys())
+        )
 
 
-_OF_KEYS: Final = ("provider", "model", "service", "agent", "tier", "workflow", "step", "call_type", "unattended")
+_DIMENSIONS: Final = ("provider", "model", "service", "agent", "tier", "workflow", "step")
 
 EVERYWHERE: Final = Where()
 
@@ -181,13 +196,20 @@ class SwitchModel:
             "Caches of prompts: as full as now where the provider stays, at worst empty; empty where it changes.",
         )
 
-    def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:  # noqa: ARG002
+    def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:
         """The calls as the other model would have made them."""
         key = calls.group.key
         provider = self.provider or key.provider
         same_provider = provider_id(provider) == provider_id(key.provider)
-        if calls.models != (key.model, key.sent_model) or (same_provider and self.model in calls.models):
+        if (
+            not calls.calls
+            or calls.models != (key.model, key.sent_model)
+            or (same_provider and self.model in calls.models)
+        ):
             return calls
+        room = prospect.prices.context_window(provider, self.model)
+        if room is not None and key.size >= room:
+            return LeftOut(f"prompts longer than {self.model} takes ({room:,} tokens)")
         usage = calls.usage
         if usage.audio_input_tokens or usage.audio_output_tokens:
             return LeftOut("calls with audio")
@@ -261,6 +283,51 @@ class ExactCache:
     def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:  # noqa: ARG002
         """Nothing, where the cache would have answered."""
         return replace(calls, calls=0, usage=TokenUsage()) if calls.group.key.repeated else calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptCaching:
+    """The beginnings of prompts kept by the provider, wherever another call used the same one within its life time.
+
+    Reads and writes are those that the window's own prompts say, at the provider's prices of both; where it has none for writes,
+    they cost what the prompt costs.
+    """
+
+    where: Where = EVERYWHERE
+
+    @property
+    def needs_calls(self) -> bool:
+        """Whether sums by service, agent and model do not say enough."""
+        return True
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What is assumed about what nobody knows, as sentences."""
+        return (
+            "Beginnings of about 1,024, 2,048, 4,096 tokens and so on, by their bytes; the longest one that another call to the "
+            "same model had within the life time is the one that is kept.",
+        )
+
+    def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:  # noqa: ARG002
+        """The calls with these tokens read and written."""
+        read, written = calls.group.prefix_read_tokens, calls.group.prefix_write_tokens
+        usage = calls.usage
+        if not read or calls.models != (calls.group.key.model, calls.group.key.sent_model):
+            return calls
+        model = next((name for name in calls.models if name), "")
+        rates = prospect.prices.rates(calls.provider, model, calls.at, facts=calls.facts)
+        if rates is None or "cache_read_tokens" not in rates.rates:
+            return LeftOut(f"no price of cached prompts is listed for {model or 'an unknown model'}")
+        plain = usage.prompt_tokens - usage.cache_read_tokens - usage.cache_write_tokens - usage.audio_input_tokens
+        read = min(read, plain)
+        return replace(
+            calls,
+            usage=replace(
+                usage,
+                cache_read_tokens=usage.cache_read_tokens + read,
+                cache_write_tokens=usage.cache_write_tokens + min(written, plain - read),
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

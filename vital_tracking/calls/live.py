@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 from uuid import UUID
@@ -41,6 +41,7 @@ from vital_tracking.core.sanitize import token_count
 from vital_tracking.errors import BudgetExceeded
 
 _EMPTY: Final[Mapping[str, Any]] = {}
+_NO_BUDGETS: Final = (None, None, None)
 _NO_PREFIX: Final = (None, None)
 
 # The admissions that a guard has obtained for the calls that it is about to start in this context, in their order.
@@ -110,6 +111,7 @@ class LiveCall:
         "run",
         "running",
         "serialized",
+        "shadow",
         "size",
         "skew_s",
         "started",
@@ -175,6 +177,7 @@ class LiveCall:
         self.vanished: deque[int]
         self.hash: str | None = None
         self.prefix: Prefix | None = None
+        self.shadow: Callable[[LiveCall], None] | None = None  # what is to be done once it has its answer
         self.first_token: float | None = None
         self.first_word: float | None = None
         self.running: RunningUsage | None = None
@@ -320,7 +323,7 @@ class LiveCall:
 
     def forget(self) -> None:
         """Let go of everything that may hold text; what is left may wait for delivery however long."""
-        self.messages = self.running = self.asked = None
+        self.messages = self.running = self.asked = self.shadow = None
         metadata, params, serialized = self.metadata, self.params, self.serialized
         provider, model = metadata.get("ls_provider"), metadata.get("ls_model_name")
         if provider and model and type(provider) is type(model) is str:
@@ -389,6 +392,7 @@ class LiveCall:
         metadata, params = self.metadata, self.params
         langsmith, run, admission = self.langsmith, self.run, self.admission
         parent, project = self.parent_run_id, None if langsmith is None else langsmith[1]
+        budgets = admission and (admission.action, admission.throttled_ms, admission.requested_model)
         return (
             self.started,
             self.skew_s,
@@ -406,11 +410,7 @@ class LiveCall:
             self.attempt,
             self.hash,
             self.tags and [tag for tag in self.tags[:_MOST_TAGS] if isinstance(tag, str)],
-            *(
-                (None, None, None)
-                if admission is None
-                else (admission.action, admission.throttled_ms, admission.requested_model)
-            ),
+            *(budgets or _NO_BUDGETS),
             *(self.prefix or _NO_PREFIX),
             *values,
         )

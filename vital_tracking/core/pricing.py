@@ -185,6 +185,11 @@ class PriceBook:
         """
         return self._own_rates(provider, model, at, facts) or self._listed_rates(provider, model, at, facts)
 
+    def changes_within_the_day(self, provider: str | None, model: str) -> bool:
+        """Whether the listed price of a `provider`'s `model` depends on the hour."""
+        found = self._look_up(provider_id(provider), model.strip().lower())
+        return found is not None and _changes_within_the_day(found[1])
+
     def changes(self, provider: str | None, model: str, since: datetime, until: datetime) -> list[datetime]:
         """The instants after `since` and before `until` at which a price of a `provider`'s `model` may change, in order."""
         name = model.strip().lower()

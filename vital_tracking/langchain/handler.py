@@ -29,6 +29,7 @@ from vital_tracking.calls.in_flight import ORPHAN_GRACE_S, InFlightRegistry, run
 from vital_tracking.calls.live import LiveCall, admitted
 from vital_tracking.calls.metadata_keys import metadata_keys
 from vital_tracking.calls.resolve import run_key_of_message
+from vital_tracking.calls.shadowing import NOT_TRACED, SHADOW_OF, shadowing
 from vital_tracking.calls.stopped import stopped_record
 from vital_tracking.calls.texts import text_size
 from vital_tracking.calls.wire import pack_start
@@ -183,6 +184,8 @@ class VitalHandler(RunFollower):
                     call.inner = self._calls.answered_inside(call, run_key_of_message(call.message_id))
                 except Exception as error:  # noqa: BLE001 - a result that cannot be read is still a call
                     self._unreadable(call, error)
+                if call.shadow is not None:
+                    call.shadow(call)
                 self._put(call)
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
@@ -337,8 +340,13 @@ class VitalHandler(RunFollower):
             call.tree = ref(tree)
         if (task := callers_task()) is not None:
             call.task = ref(task)
-        if metadata is not None and "langgraph_node" in metadata:
-            call.attempt = node_attempt()
+        if metadata is not None:
+            if "langgraph_node" in metadata:
+                call.attempt = node_attempt()
+            if SHADOW_OF in metadata:
+                call.langsmith = NOT_TRACED
+        if (shadows := shadowing.get()) is not None and shadows[0] is self and shadows[1]:
+            call.shadow = shadows[1].popleft()
         if self._hashes is not None:
             call.hash, call.prefix = self._hashes.of(call.params, messages)
         if type(run_id) is UUID:

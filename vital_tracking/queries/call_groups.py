@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -53,7 +53,9 @@ class GroupKey(NamedTuple):
 class CallGroup:
     """The sums of the calls of a group: how many, their tokens, what they cost.
 
-    `hashed_calls` are those of which it is known whether they repeat others.
+    `hashed_calls` are those of which it is known whether they repeat others, `prefixed_calls` those of which it is known how
+    their prompts begin: `prefix_read_tokens` are those that a provider's cache would have read beyond what it did, and
+    `prefix_write_tokens` what it would have had to write for them.
     """
 
     key: GroupKey
@@ -62,30 +64,34 @@ class CallGroup:
     cost: Decimal
     hashed_calls: int = 0
     estimated_calls: int = 0
+    prefixed_calls: int = 0
+    prefix_read_tokens: int = 0
+    prefix_write_tokens: int = 0
 
     def plus(self, other: CallGroup) -> CallGroup:
         """Both together."""
         sums = {name: getattr(self.usage, name) + getattr(other.usage, name) for name in TOKEN_FIELDS}
-        return replace(
-            self,
-            calls=self.calls + other.calls,
-            usage=TokenUsage(**sums),
-            cost=MONEY.add(self.cost, other.cost),
-            hashed_calls=self.hashed_calls + other.hashed_calls,
-            estimated_calls=self.estimated_calls + other.estimated_calls,
-        )
+        counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
+        return replace(self, usage=TokenUsage(**sums), cost=MONEY.add(self.cost, other.cost), **counts)
+
+
+_COUNTS: Final = (
+    "calls", "hashed_calls", "estimated_calls", "prefixed_calls", "prefix_read_tokens", "prefix_write_tokens"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cuts:
     """Where groups are cut, beside their dimensions: at sizes of the prompt and at instants, each in order.
 
-    `ttl` is how long an exact cache would keep an answer; None: nobody looks for repeated calls.
+    `ttl` is how long an exact cache would keep an answer, `prefix_ttl` how long a provider keeps the beginning of a prompt; None:
+    nobody looks for repeated calls, or beginnings.
     """
 
     sizes: Sequence[int] = ()
     eras: Sequence[datetime] = ()
     ttl: timedelta | None = None
+    prefix_ttl: timedelta | None = None
 
 
 def read_call_groups(
@@ -110,11 +116,16 @@ def read_call_groups(
             sizes=list(cuts.sizes),
             eras=list(cuts.eras),
             timezone=period.timezone,
-            repeated_within=None if cuts.ttl is None else f"{cuts.ttl.total_seconds():f} seconds",
+            repeated_within=_interval(cuts.ttl),
+            prefixes_within=_interval(cuts.prefix_ttl),
         )
         _gather(found, (_group(row) for row in typed(list[_GroupRow], rows)))
         progress(share)
     return list(found.values())
+
+
+def _interval(span: timedelta | None) -> str | None:
+    return None if span is None else f"{span.total_seconds():f} seconds"
 
 
 def _gather(found: dict[GroupKey, CallGroup], groups: Iterable[CallGroup]) -> None:
@@ -170,6 +181,9 @@ class _GroupRow(TypedDict):
     audio_tokens: int
     audio_output_tokens: int
     cost: Decimal
+    prefixed_calls: NotRequired[int | None]
+    prefix_read_tokens: NotRequired[int | None]
+    prefix_write_tokens: NotRequired[int | None]
 
 
 def _group(row: _GroupRow) -> CallGroup:
@@ -201,7 +215,17 @@ def _group(row: _GroupRow) -> CallGroup:
         audio_input_tokens=row["audio_tokens"] - row["audio_output_tokens"],
         audio_output_tokens=row["audio_output_tokens"],
     )
-    return CallGroup(key, row["calls"], usage, row["cost"], row["hashed_calls"] or 0, row["estimated_calls"] or 0)
+    return CallGroup(
+        key,
+        row["calls"],
+        usage,
+        row["cost"],
+        hashed_calls=row["hashed_calls"] or 0,
+        estimated_calls=row["estimated_calls"] or 0,
+        prefixed_calls=row.get("prefixed_calls") or 0,
+        prefix_read_tokens=row.get("prefix_read_tokens") or 0,
+        prefix_write_tokens=row.get("prefix_write_tokens") or 0,
+    )
 
 
 # From sums
@@ -273,4 +297,4 @@ def _summed_group(row: Mapping[str, Any], call_type: str) -> CallGroup:
         reasoning_tokens=int(row["reasoning_tokens"]),
         audio_input_tokens=int(row["audio_tokens"]),
     )
-    return CallGroup(key, row["calls"], usage, row["total_cost"] or ZERO, 0, row["estimated_calls"])
+    return CallGroup(key, row["calls"], usage, row["total_cost"] or ZERO, estimated_calls=row["estimated_calls"])

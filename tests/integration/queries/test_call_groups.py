@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.support.effort import examples
 from vital_tracking import Price, PriceBook
-from vital_tracking.advice.changes import ExactCache, Factors, Processing, Scenario, SwitchModel, Where
+from vital_tracking.advice.changes import ExactCache, Factors, Processing, PromptCaching, Scenario, SwitchModel, Where
 from vital_tracking.advice.recommendation import NOTHING
 from vital_tracking.advice.what_if import FIXED, UNPRICED, WhatIf
 from vital_tracking.advice.window import Model, ask_what_if, cuts_for
@@ -24,7 +24,7 @@ from vital_tracking.core.record import CallRecord
 from vital_tracking.core.request_size import Size, size_of
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.queries.call_groups import Cuts, read_call_groups, read_summed_calls
-from vital_tracking.queries.explore import Period
+from vital_tracking.queries.explore import ANY, Period
 from vital_tracking.stores import Store
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -128,9 +128,9 @@ def of_each(found: list[tuple[CallRecord, dict[str, Any]]], change: SwitchModel)
         bill += cost.total
         where = change.where
         wanted = (
-            where.agent in (None, columns["agent_id"])
+            where.agent in (ANY, columns["agent_id"])
             and where.size in (None, size_of(record.usage.prompt_tokens))
-            and where.model in (None, record.model)
+            and where.model in (ANY, record.model)
         )
         switched = BOOK.cost_of(replace(record, model=change.model, provider=change.provider or record.provider))
         after += switched.total if wanted and switched is not None else cost.total
@@ -159,7 +159,7 @@ def test_a_switch_of_groups_comes_to_what_its_calls_come_to(
     try:
         write(store, [stored(record, **columns) for record, columns in found])
         change = SwitchModel(
-            where=Where(model=of, agent=agent, size=size),
+            where=Where(model=of or ANY, agent=agent or ANY, size=size),
             model=model,
             provider=PROVIDERS.get(model),
             tokens=EXACTLY,
@@ -188,8 +188,8 @@ def a_record(place: int, model: str = "gpt-4o", prompt: int = 1_000, answer: int
     )
 
 
-def asked(store: Store, *changes: Any, ttl: timedelta | None = None) -> WhatIf:
-    return ask_what_if(store, PERIOD, changes, prices=BOOK, ttl=ttl)
+def asked(store: Store, *changes: Any, **more: Any) -> WhatIf:
+    return ask_what_if(store, PERIOD, changes, prices=BOOK, **more)
 
 
 def test_sums_answer_where_they_say_all_of_it(store: Store) -> None:
@@ -276,3 +276,30 @@ def test_prices_that_change_within_the_period_cut_it() -> None:
     cuts = cuts_for(BOOK, [Model(None, "changing"), Model("google", "gemini-2.5-pro")], PERIOD)
     assert START + timedelta(days=1, hours=7) in cuts.eras
     assert list(cuts.sizes) == [500, 2_000, 200_001]
+
+
+def test_what_a_providers_cache_would_read_and_write_is_told_by_the_beginnings_of_prompts(store: Store) -> None:
+    """Calls begin alike in 8,192 of 16,384 bytes, then in all of them."""
+
+    def a_prompt(place: int, *hashes: str, **more: Any) -> dict[str, Any]:
+        record = a_record(place, "claude-haiku-4-5", prompt=4_000, **more)
+        return stored(record, prefix_hashes=list(hashes), prompt_bytes=16_384)
+
+    write(
+        store,
+        [
+            a_prompt(0, "a1", "a2", "a3"),  # writes 2,000, since another begins alike
+            a_prompt(2, "a1", "a2", "b3"),  # reads 2,000, and writes 2,000 more for the next
+            a_prompt(6, "a1", "a2", "b3"),  # reads 4,000
+            a_prompt(12, "a1", "a2", "b3"),  # too late: the next is as well
+            a_prompt(18, "c1"),
+            stored(a_record(19, "claude-haiku-4-5")),
+        ],
+    )
+    (group,) = read_call_groups(store, PERIOD, Cuts(prefix_ttl=timedelta(minutes=5)))
+    assert (group.calls, group.prefixed_calls) == (6, 5)
+    assert (group.prefix_read_tokens, group.prefix_write_tokens) == (6_000, 4_000)
+    found = asked(store, PromptCaching(), prefix_ttl=timedelta(minutes=5))
+    # Reads at $0.10 and writes at $1.25 a million, both at $1.00 before.
+    assert found.saving.expected == Decimal("0.0044") == found.saving.low
+    assert found.effects[0].calls == 5
