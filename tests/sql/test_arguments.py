@@ -95,7 +95,6 @@ SAMPLES = {
     "why": "'It is known.'",
     "drop_rows": "false",
     "due": "true",
-    "note": "'It is so.'",
     "recommendation": f"'{an_id(1)}'",
     "saving": "'1'",
     "sizes": "'{500,2000}'",

@@ -46,6 +46,10 @@ COMMANDS: Final = {
         "invoice:invoice_command",
         "Show what an organization used in a month: every service and model, fees and other costs apart, and what has no price.",
     ),
+    "advise": (
+        "advise:app",
+        "Look for what would make the bill smaller: each saving with its calls, the largest first, and all of them together.",
+    ),
     "reprice": ("data.reprice:reprice", "Price the calls that had no known price."),
     "refresh": (
         "data.refresh:refresh",
