@@ -72,7 +72,7 @@ def factors_of(text: str, what: str) -> Factors:
     try:
         numbers = [Decimal(part.strip()) for part in text.split("..")]
         if len(numbers) == 1:
-            return Factors(*numbers * 3)
+            return Factors(numbers[0], numbers[0], numbers[0])
         if len(numbers) == 2:
             low, high = numbers
             return Factors(low, min(max(low, Decimal(1)), high), high)

@@ -192,8 +192,9 @@ class SwitchModel:
     def assumptions(self) -> tuple[str, ...]:
         """What is assumed about what nobody knows, as sentences."""
         tokens, answers = self.tokens or OTHER_TOKENIZER, self.answers or OTHER_ANSWER
+        whose = "" if self.tokens else " of another provider"
         return (
-            f"Prompts: {_range(tokens)} times as many tokens{'' if self.tokens else ' where the provider changes'}, {tokens.source}.",
+            f"Prompts{whose}: {_range(tokens)} times as many tokens, {tokens.source}.",
             f"Answers: {_range(answers)} times as long, {answers.source}.",
             "Caches of prompts: as full as now where the provider stays, at worst empty; empty where it changes.",
         )
@@ -324,8 +325,7 @@ class PromptCaching:
         read = min(read, plain)
         return replace(
             calls,
-            usage=replace(
-                usage,
+            usage=usage._replace(
                 cache_read_tokens=usage.cache_read_tokens + read,
                 cache_write_tokens=usage.cache_write_tokens + min(written, plain - read),
             ),
