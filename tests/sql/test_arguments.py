@@ -58,6 +58,7 @@ SAMPLES = {
     "grain": "'day'",
     "max_calls": "20",
     "name": "'by model'",
+    "names": "array['acme']",
     "nested": "true",
     "organizations": "'[\"acme\"]'",
     "prefix": "'r'",
