@@ -93,7 +93,7 @@ def test_outcomes_of_the_same_agent_decide_before_tiers() -> None:
     ],
 )
 def test_ratings_and_scores_count_where_there_are_enough(scale: str, count: str, good: str, bad: str) -> None:
-    mine = {scale: Decimal("4.5") if scale == "rating" else Decimal("0.95"), count: 40}
+    mine: dict[str, Any] = {scale: Decimal("4.5") if scale == "rating" else Decimal("0.95"), count: 40}
 
     def advised(its: str, enough: int = 40) -> Found:
         outcomes = [outcome("big", "97", **mine), outcome("small", "97", **{scale: Decimal(its), count: enough})]
@@ -337,9 +337,8 @@ def groups(draw: st.DrawFn) -> CallGroup:
 
 
 def factors() -> st.SearchStrategy[Factors]:
-    return st.lists(st.decimals("0.1", "3", places=2), min_size=3, max_size=3).map(
-        lambda found: Factors(*sorted(found))
-    )
+    three = st.lists(st.decimals("0.1", "3", places=2), min_size=3, max_size=3)
+    return three.map(sorted).map(lambda found: Factors(found[0], found[1], found[2]))
 
 
 def changes() -> st.SearchStrategy[Change]:
