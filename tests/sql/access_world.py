@@ -947,7 +947,7 @@ PURE = {
     "latency_percentile", "latency_percentiles", "usage_version_v1",
     "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
-    "set_plan_v1", "set_subscription_v1", "set_subscriptions_v1", "end_subscription_v1", "claim_plan_v1",
+    "set_plan_v1", "remove_plan_v1", "set_subscription_v1", "set_subscriptions_v1", "end_subscription_v1", "claim_plan_v1",
     "forget_user_v1", "name_member_v1", "name_organization_v1",
     "decide_abuse_v1", "unmark_abuse_v1", "set_abuse_rule_v1", "decide_recommendation_v1", "may_renew_advice_v1",
 }  # fmt: skip
