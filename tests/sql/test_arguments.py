@@ -98,6 +98,7 @@ SAMPLES = {
     "due": "true",
     "recommendation": f"'{an_id(1)}'",
     "saving": "'1'",
+    "note": "'Our own trial.'",
     "sizes": "'{500,2000}'",
     "eras": "array[now() - interval '2 days']",
     "repeated_within": "'1 hour'",
