@@ -1,7 +1,7 @@
 """What the team itself knows about how good models are: outcomes of its agents, and the tiers that it gave. Nothing is made up.
 
-Outcomes decide where there are enough of both models by the same agent: at least `ENOUGH` executions each. Else tiers do, where both
-models have one. Else nobody knows.
+Outcomes decide where there are enough of both models by the same agent: at least `ENOUGH` executions each. Else tiers do, where
+both models have one. Else nobody knows.
 """
 
 from __future__ import annotations

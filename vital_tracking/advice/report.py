@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
 from typing_extensions import TypedDict
@@ -166,6 +167,27 @@ def advised(one: SavedRecommendation, *, root: str = "") -> Advised:
         "measured_note": one["measured_note"],
         "measured_from": one["measured_from"],
     }
+
+
+CSV_COLUMNS: Final = (
+    "id", "organization_id", "type", "status", "priority", "current", "recommended", "saving_low", "saving_expected",
+    "saving_high", "sequential_low", "sequential_expected", "sequential_high", "counted", "revenue", "calls", "confidence",
+    "effort", "first_seen", "last_seen", "still_given", "decided_by", "decided_at", "reason", "promised_low",
+    "promised_expected", "promised_high", "measured_saving", "measured_at", "measured_note", "command",
+)  # fmt: skip
+"""The columns of a CSV of recommendations."""
+
+
+def flat(one: SavedRecommendation) -> dict[str, Any]:
+    """A recommendation as a row of a table, with CSV_COLUMNS."""
+    ranges = {"saving": one["saving"], "sequential": one["sequential"], "promised": one["promised"]}
+    ends: dict[str, Any] = {
+        f"{name}_{end}": None if found is None else found[end] for name, found in ranges.items() for end in _ENDS
+    }
+    return {**one, **ends}
+
+
+_ENDS: Final[tuple[Literal["low", "expected", "high"], ...]] = ("low", "expected", "high")
 
 
 def money(amount: Decimal) -> str:

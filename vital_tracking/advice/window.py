@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -62,7 +62,8 @@ class Window:
     """The calls of a period, in groups cut where prices of these calls and of all candidates change.
 
     `candidates` are models that are known to the team: used in the period, or given a tier. `tiers` and `outcomes` are what the
-    team knows of their quality; `ttl` is how long the exact cache keeps its answers by which calls are `repeated`.
+    team knows of their quality; `ttl` is how long the exact cache keeps its answers by which calls are `repeated`. `now` is when
+    the calls were read: what lies behind it of the period has not happened yet.
     """
 
     period: Period
@@ -73,11 +74,13 @@ class Window:
     tiers: Sequence[ModelTier] = ()
     outcomes: Sequence[Outcome] = ()
     ttl: timedelta = TTL
+    now: datetime | None = None
 
     @property
     def days(self) -> Decimal:
-        """How many days it has."""
-        return Decimal((self.period.until - self.period.since) // timedelta(seconds=1)) / 86_400
+        """How many days of it are over; at least an hour."""
+        until = min(self.period.until, self.now or self.period.until)
+        return Decimal(max((until - self.period.since) // timedelta(seconds=1), 3_600)) / 86_400
 
     @cached_property
     def bill(self) -> Decimal:
@@ -117,6 +120,7 @@ def read_window(
     *,
     organization: str | None = None,
     ttl: timedelta = TTL,
+    now: datetime | None = None,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Window:
     """The window of advice over a period. Raises StoreError."""
@@ -134,6 +138,7 @@ def read_window(
         tiers=tiers,
         outcomes=outcomes_by_model(store, period.since, period.until, organization)["rows"],
         ttl=ttl,
+        now=now or datetime.now(UTC),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -113,7 +112,7 @@ class PriceBook:
             cost = Cost.of({"fees": reported, "total": reported, "potential": reported}, label)
         if cost is None or not record.cache_hit:
             return cost
-        return replace(NOT_BILLED, potential=cost.potential, version=cost.version)
+        return NOT_BILLED._replace(potential=cost.potential, version=cost.version)
 
     def cost(
         self,
@@ -184,6 +183,11 @@ class PriceBook:
         `facts` are as for `cost`.
         """
         return self._own_rates(provider, model, at, facts) or self._listed_rates(provider, model, at, facts)
+
+    def changes_within_the_day(self, provider: str | None, model: str) -> bool:
+        """Whether the listed price of a `provider`'s `model` depends on the hour."""
+        found = self._look_up(provider_id(provider), model.strip().lower())
+        return found is not None and _changes_within_the_day(found[1])
 
     def changes(self, provider: str | None, model: str, since: datetime, until: datetime) -> list[datetime]:
         """The instants after `since` and before `until` at which a price of a `provider`'s `model` may change, in order."""
