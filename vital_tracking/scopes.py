@@ -258,11 +258,11 @@ class Scope(Services, _Framed):
         agent = _agent(options.pop("agent", None))
         metadata = cast("Mapping[str, Any]", options.pop("metadata", None) or {})
         # A new service run is in no step and on no seat yet.
-        base = dataclasses.replace(base, service_id=None, service_name=None, panel_position=None)
+        base = base._replace(service_id=None, service_name=None, panel_position=None)
         if "panel_id" in changes:
-            base = dataclasses.replace(base, panel_size=None)
+            base = base._replace(panel_size=None)
         if "workflow_id" in changes:
-            base = dataclasses.replace(base, workflow_step=None, workflow_step_name=None)
+            base = base._replace(workflow_step=None, workflow_step_name=None)
             namespace = str(metadata_around.get("langgraph_checkpoint_ns") or "")
         if agent is not None:
             changes |= agent.fields()

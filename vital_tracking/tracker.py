@@ -15,8 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from vital_tracking.alerts.alert import BudgetAlert
-from vital_tracking.alerts.dispatcher import AlertDispatcher, log
 from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.frames import ScopeFrame
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from langchain_core.language_models import BaseChatModel
 
+    from vital_tracking.alerts.alert import BudgetAlert
+    from vital_tracking.alerts.dispatcher import AlertDispatcher
     from vital_tracking.langchain.embeddings import VitalEmbeddings
     from vital_tracking.langchain.handler import VitalHandler
     from vital_tracking.langchain.shadow import ShadowRuns
@@ -92,14 +92,12 @@ class VitalTracker(Services):
         )
         self._metadata_keys = self.settings.metadata_keys | frozenset(metadata_keys)
         self._recorder = Recorder(store, self.prices, self.settings)
-        self._alerts = AlertDispatcher(
-            store, [on_alert] if callable(on_alert) else list(on_alert), self.settings.alert_urls, new_id()
-        )
+        self._alerts = self._make_alerts([on_alert] if callable(on_alert) else list(on_alert))
         self._recorder.on_alerts = self._alerts_due
         self._controller = AdmissionController(
-            self._recorder, self.settings, deliver_alerts=self._alerts.deliver if self._alerts.active else None
+            self._recorder, self.settings, deliver_alerts=self._alerts.deliver if self._alerts is not None else None
         )
-        if self._alerts.active:
+        if self._alerts is not None:
             self._controller.start()  # other processes' alerts are delivered too, whatever this one does
         self._handler: VitalHandler | None = None
         self._shadow_runs: ShadowRuns | None = None
@@ -317,7 +315,7 @@ class VitalTracker(Services):
                 self._handler.close_all()
             self._closed = self._recorder.close(max(deadline - time.monotonic(), 0.0))
             self._controller.close(max(deadline - time.monotonic(), 0.5))
-            if self._closed.complete:
+            if self._alerts is not None and self._closed.complete:
                 self._alerts.deliver(max(deadline - time.monotonic(), 0.5))
             with contextlib.suppress(Exception):
                 self.store.close()
@@ -341,8 +339,18 @@ class VitalTracker(Services):
     ) -> None:
         self.close()
 
+    def _make_alerts(self, callbacks: Sequence[Callable[[BudgetAlert], None]]) -> AlertDispatcher | None:
+        """What delivers alerts; None where nobody is to be told, and they are left to other processes."""
+        if not callbacks and not self.settings.alert_urls:
+            return None
+        from vital_tracking.alerts.dispatcher import AlertDispatcher
+
+        return AlertDispatcher(self.store, callbacks, self.settings.alert_urls, new_id())
+
     def _alerts_due(self, rows: list[dict[str, Any]]) -> None:
         """Log the alerts that this process's calls have raised, and have them delivered."""
+        from vital_tracking.alerts.dispatcher import log
+
         log(rows)
         self._controller.look_for_alerts()
 
@@ -351,7 +359,8 @@ class VitalTracker(Services):
         self._lock = threading.Lock()
         self._recorder.reset_after_fork()
         self._controller.reset_after_fork()
-        self._alerts.reset_after_fork()
+        if self._alerts is not None:
+            self._alerts.reset_after_fork()
         if self._handler is not None:
             self._handler.reset_after_fork()
         if self._shadow_runs is not None:

@@ -26,6 +26,7 @@ from tests.sql.helpers import (
     acquire,
     an_end,
     call,
+    call_id,
     record,
     record_runs,
     set_budget,
@@ -227,7 +228,7 @@ def make_world(connection: Connection) -> World:
         seat = {"panel_position": 1, "agent_name": "Cardiologist", "agent_tier": "tier_1", "workflow_step": "triage"}
         service = {"service_type": "workflow", "service_run_id": f"r-{number}", "request_hash": "the same"}
         at = now["moment"].isoformat()
-        more = {"metadata": {"team": "red"}} if number == 7 else {}
+        more = {"metadata": {"team": "red", "shadow_of": call_id(1)}} if number == 7 else {}
         calls.append(
             _paid(number, 10 ** (number - 1), **whose, **what, **part, **seat, **service, **more, created_at=at)
         )
@@ -517,6 +518,16 @@ def repeated(reader: Reader) -> set[Any]:
     return set[Any]().union(*(group for group in seen if len(group) > 1))
 
 
+def pair_of_calls(rows: Answer, _: World) -> Told:
+    """The calls in pairs of a call and its shadow run."""
+    return calls_in(sum(Decimal(str(row[name])) for row in rows for name in ("cost", "shadow_cost")))
+
+
+def both_or_none(reader: Reader, pair: set[int]) -> set[int]:
+    """Two calls, where a reader sees both."""
+    return pair if pair <= reader.own | reader.administered else set()
+
+
 def days(rows: Answer, _: World) -> Told:
     """The calls in the days of the system, in their agents and providers, and in their users."""
     told: Told = set()
@@ -746,7 +757,10 @@ QUESTIONS = [
     Question("calls_v1", cost(), own_and_administered, {}),
     Question("calls_v1", cost(), _of_acme, {"filters": '{"organization": "acme", "search": "CARDIO board"}'}),
     Question(
-        "metadata_keys_v1", lambda keys, _: set(keys), lambda r: {"team"} if 7 in own_and_administered(r) else (), {}
+        "metadata_keys_v1",
+        lambda keys, _: set(keys),
+        lambda r: {"team", "shadow_of"} if 7 in own_and_administered(r) else (),
+        {},
     ),
     Question(
         "user_traces_v1",
@@ -851,6 +865,10 @@ QUESTIONS = [
         Question("call_groups_v1", cost("cost"), own_and_administered, asked)
         for asked in (lately(), lately(repeated_within="1 hour", prefixes_within="5 minutes"))
     ),
+    *(
+        Question(name, pair_of_calls, lambda r: both_or_none(r, {1, 7}), lately(organization="acme"))
+        for name in ("shadow_pairs", "shadow_pairs_v1")
+    ),
     Question(
         "duplicates_v1",
         lambda answer, world: cost("cost")(answer["rows"], world),
@@ -929,7 +947,7 @@ PURE = {
     "latency_percentile", "latency_percentiles", "usage_version_v1",
     "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
-    "set_plan_v1", "set_subscription_v1", "set_subscriptions_v1", "end_subscription_v1", "claim_plan_v1",
+    "set_plan_v1", "remove_plan_v1", "set_subscription_v1", "set_subscriptions_v1", "end_subscription_v1", "claim_plan_v1",
     "forget_user_v1", "name_member_v1", "name_organization_v1",
     "decide_abuse_v1", "unmark_abuse_v1", "set_abuse_rule_v1", "decide_recommendation_v1", "may_renew_advice_v1",
 }  # fmt: skip

@@ -46,6 +46,7 @@ TRUSTED = (
     "vital_private.administered_organizations",
     "vital_private.change_budgets",
     "vital_private.change_plan",
+    "vital_private.remove_plan",
     "vital_private.change_subscription",
     "vital_private.change_subscriptions",
     "vital_private.claim_plan",

@@ -34,11 +34,12 @@ class Scenario(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """A factor as a range, one for each scenario."""
+    """A factor as a range, one for each scenario; `source` says where it comes from."""
 
     cheapest: Decimal
     expected: Decimal
     dearest: Decimal
+    source: str = "as given"
 
     def __post_init__(self) -> None:
         if not 0 < self.cheapest <= self.expected <= self.dearest:
@@ -52,10 +53,10 @@ class Factors:
 
 ONE: Final = Factors(Decimal(1), Decimal(1), Decimal(1))
 
-OTHER_TOKENIZER: Final = Factors(Decimal("0.85"), Decimal(1), Decimal("1.25"))
+OTHER_TOKENIZER: Final = Factors(Decimal("0.85"), Decimal(1), Decimal("1.25"), "an assumption")
 """How many tokens another provider's model counts for the same text, where nobody has measured it. An assumption."""
 
-OTHER_ANSWER: Final = Factors(Decimal("0.75"), Decimal(1), Decimal("1.5"))
+OTHER_ANSWER: Final = Factors(Decimal("0.75"), Decimal(1), Decimal("1.5"), "an assumption")
 """How long another model's answers are beside those of this one, where nobody has measured it. An assumption."""
 
 
@@ -168,7 +169,8 @@ class Change(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchModel:
-    """Calls made by another model; those that an earlier change has moved stay where they are.
+    """Calls made by another model; those that an earlier change has moved stay where they are, and so do embeddings unless their
+    model is named.
 
     Where it is another provider's, its tokenizer counts otherwise, by `tokens`; its answers are longer or shorter, by `answers`.
     Both None: assumed. What the model of today read from its provider's cache is read so by a model of the same provider, too;
@@ -189,10 +191,11 @@ class SwitchModel:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What is assumed about what nobody knows, as sentences."""
+        tokens, answers = self.tokens or OTHER_TOKENIZER, self.answers or OTHER_ANSWER
+        whose = "" if self.tokens else " of another provider"
         return (
-            f"Prompts: {_range(self.tokens or OTHER_TOKENIZER)} times as many tokens where the provider changes"
-            f"{_source(self.tokens)}.",
-            f"Answers: {_range(self.answers or OTHER_ANSWER)} times as long{_source(self.answers)}.",
+            f"Prompts{whose}: {_range(tokens)} times as many tokens, {tokens.source}.",
+            f"Answers: {_range(answers)} times as long, {answers.source}.",
             "Caches of prompts: as full as now where the provider stays, at worst empty; empty where it changes.",
         )
 
@@ -322,8 +325,7 @@ class PromptCaching:
         read = min(read, plain)
         return replace(
             calls,
-            usage=replace(
-                usage,
+            usage=usage._replace(
                 cache_read_tokens=usage.cache_read_tokens + read,
                 cache_write_tokens=usage.cache_write_tokens + min(written, plain - read),
             ),
@@ -367,7 +369,3 @@ def _times(tokens: int, factor: Decimal) -> int:
 
 def _range(factors: Factors) -> str:
     return f"{factors.cheapest:f} to {factors.dearest:f}"
-
-
-def _source(measured: Factors | None) -> str:
-    return ", an assumption" if measured is None else ", as measured by shadow runs"

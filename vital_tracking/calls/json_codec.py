@@ -29,7 +29,7 @@ _RECORD_FIELDS: Final = frozenset(f.name for f in fields(CallRecord)) - {
     "tags",
 }
 _RUN_FIELDS: Final = frozenset(f.name for f in fields(RunRecord)) - {"context", "started_at", "ended_at", "metadata"}
-_USAGE_FIELDS: Final = frozenset(f.name for f in fields(TokenUsage)) - {"units", "passes"}
+_USAGE_FIELDS: Final = frozenset(TokenUsage._fields) - {"units", "passes"}
 _DEEPEST: Final = 6
 _AS_THEY_ARE: Final = frozenset({str, int, bool})
 

@@ -89,6 +89,10 @@ COMMANDS: Final = {
     "stop": ("embedded:stop", "Stop the embedded PostgreSQL, which otherwise goes on running for the next process."),
     "retention": ("data.retention:app", "Retention: how long what is kept, and deleting what has had its time."),
     "prices": ("prices.command:app", "The team's own prices, over those of genai-prices."),
+    "what-if": (
+        "what_if:what_if",
+        "Show what the calls of the last days would have cost otherwise, each repriced once through all changes together.",
+    ),
     "compare-models": (
         "compare_models:compare",
         "Show what one call would cost at every model that has a price, the cheapest first.",

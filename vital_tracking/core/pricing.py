@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -113,7 +112,7 @@ class PriceBook:
             cost = Cost.of({"fees": reported, "total": reported, "potential": reported}, label)
         if cost is None or not record.cache_hit:
             return cost
-        return replace(NOT_BILLED, potential=cost.potential, version=cost.version)
+        return NOT_BILLED._replace(potential=cost.potential, version=cost.version)
 
     def cost(
         self,

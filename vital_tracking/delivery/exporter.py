@@ -40,7 +40,7 @@ _WITHOUT_DETAILS: Final = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Row:
     """One encoded row: its JSON text, what takes it as which argument, and what the call drew on the grants of `holder`."""
 

@@ -54,7 +54,7 @@ _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _QUARTER: Final = timedelta(minutes=15)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Sum:
     first: CallRecord
     calls: int = 0

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 logger = logging.getLogger("vital_tracking.delivery")
 
 _DROPPED: Final = "Calls are being dropped: %s. See what `vital-tracking doctor` says."
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """What the store has acknowledged since the tracker was made (in a forked child: since the fork), and what is left."""
 
     inserted: int

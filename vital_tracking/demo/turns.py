@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -168,11 +168,11 @@ class Turn:
             return TokenUsage(prompt, answer, estimated=True)
         usage = TokenUsage(prompt, answer)
         if prompt > 1500 and model.provider in ("openai", "anthropic") and self.chance.random() < 0.55:
-            usage = replace(usage, cache_read_tokens=int(prompt * self.chance.uniform(0.3, 0.7)) // 128 * 128)
+            usage = usage._replace(cache_read_tokens=int(prompt * self.chance.uniform(0.3, 0.7)) // 128 * 128)
         elif prompt > 1500 and model.provider == "anthropic":
-            usage = replace(usage, cache_write_tokens=prompt // 2)
+            usage = usage._replace(cache_write_tokens=prompt // 2)
         if model.name.startswith("gpt-5"):
-            usage = replace(usage, reasoning_tokens=int(answer * self.chance.uniform(0.2, 0.6)))
+            usage = usage._replace(reasoning_tokens=int(answer * self.chance.uniform(0.2, 0.6)))
         if model.provider == "perplexity":
             usage = usage.with_units({"web_searches": 1})
         return usage

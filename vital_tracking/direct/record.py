@@ -154,7 +154,7 @@ class DirectCalls:
                 if billed:
                     notes = ("usage_missing",)
             elif "token_total_missing" in usage.notes:
-                usage = dataclasses.replace(usage, estimated=True)
+                usage = usage._replace(estimated=True)
             counted = {"web_searches": web_searches} if web_searches else {}
             given_objects = {"billed_units": billed_units, "price_facts": price_facts, "metadata": metadata}
             units, facts, own = ({**value} if isinstance(value, Mapping) else {} for value in given_objects.values())

@@ -20,8 +20,6 @@ from typing import Any
 from uuid import UUID
 from weakref import ref
 
-from langsmith.run_helpers import get_current_run_tree
-
 from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.calls.attribution import ALLOWED_METADATA, context_of, node_attempt
 from vital_tracking.calls.hashes import RequestHashes
@@ -43,7 +41,7 @@ from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.control_flow import stopped
 from vital_tracking.langchain.inline import CALLS_IT, CHOOSES_BY_INLINE, STARTS, event_of, others_are_inline
 from vital_tracking.langchain.runs import RunFollower
-from vital_tracking.langchain.starts import BegunCalls, callers_task
+from vital_tracking.langchain.starts import BegunCalls, callers_task, langsmith_run
 from vital_tracking.spool.log_record import RecordKind
 
 
@@ -335,7 +333,7 @@ class VitalHandler(RunFollower):
         call = self._begun_calls.take(run_key(run_id), metadata) or self._begun(
             call_type, serialized, messages, run_id, parent_run_id, tags, metadata, **extra
         )
-        if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
+        if (tree := langsmith_run()) is not None:  # two of its fields: the tree itself holds inputs and outputs
             call.langsmith = (tree.trace_id, tree.session_name)
             call.tree = ref(tree)
         if (task := callers_task()) is not None:

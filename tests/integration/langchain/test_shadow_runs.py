@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,13 +24,14 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langchain_core.tracers.context import collect_runs
 
-from tests.integration.helpers import MODES, Rows, ask
+from tests.integration.helpers import MODES, Rows, ask, dollars
 from tests.support.provider_server import ProviderServer, Reply, Request
 from tests.support.stores import stored
 from vital_tracking import VitalTracker, step
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.ids import new_id
 from vital_tracking.langchain.shadow import is_chosen
+from vital_tracking.queries.shadow import answer_ratio, prompt_ratio, shadow_pairs
 from vital_tracking.stores.postgres import PostgresStore
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
@@ -129,6 +132,10 @@ async def test_each_way_of_asking_has_its_shadow(
         assert (row["parent_run_id"], row["langsmith_project"]) == (None, None)
     stats = tracker.stats()
     assert (stats.shadow_runs, stats.shadow_runs_left_out) == (len(MODES), 0)
+    (pairs,) = shadow_pairs(store, since=found[0]["created_at"], until=shadows[-1]["created_at"] + timedelta(seconds=1))
+    assert (pairs["model"], pairs["shadow_model"], pairs["measured_pairs"]) == (DEAR, CHEAP, len(MODES))
+    assert (prompt_ratio(pairs), answer_ratio(pairs)) == (Decimal("1.1"), Decimal("0.25"))
+    assert pairs["shadow_cost"] == len(MODES) * dollars((110, "0.15"), (5, "0.60"))
     if budgeted:
         assert rows("select spent from budget_windows") == [{"spent": 3 * len(MODES)}]
 

@@ -421,6 +421,8 @@ CHANGES: Final[Mapping[tuple[str, str], Changing]] = {
     ),
     ("POST", "/api/v1/events"): Changing(lambda who: {"json": {"event_name": f"new-{who}"}}, 200, (), SIGNED_IN),
     ("POST", "/api/v1/plans"): Changing(lambda who: {"json": {"name": f"new-{who}", "calls": 5}}, may=()),
+    ("DELETE", "/api/v1/plans/{name}"): Changing(may=()),
+    ("POST", "/quotas/plans/remove"): Changing(lambda _: {"data": {"plan": "trial", "sure": "yes"}}, may=()),
     ("POST", "/api/v1/subscriptions"): Changing(lambda who: {"json": {**a_subscriber(who), "plan": "trial"}}),
     ("POST", "/api/v1/subscriptions/end"): Changing(lambda _: {"json": a_subscriber("on-a-plan")}),
     ("POST", "/quotas/subscriptions"): Changing(

@@ -82,15 +82,15 @@ TIMES = st.datetimes(
     timezones=st.none() | st.sampled_from([UTC, timezone(timedelta(hours=-7))]),
 )
 COUNTS = st.integers(0, 10**12)
+# Of a named tuple, `builds` would make up the fields that have a default.
+PLAIN_USAGES = st.tuples(COUNTS, COUNTS).map(lambda counts: TokenUsage(*counts))
 USAGES = st.builds(
     TokenUsage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS,
     units=st.dictionaries(
         st.sampled_from(["web_searches", "output_image_tokens", "input_audio_seconds", "own_unit"]),
         COUNTS | st.decimals(0, 1000, places=3),
     ),
-    passes=st.lists(
-        st.builds(Pass, st.builds(TokenUsage, COUNTS, COUNTS), st.sampled_from([None, "advisor"])), max_size=2
-    ).map(tuple),
+    passes=st.lists(st.builds(Pass, PLAIN_USAGES, st.sampled_from([None, "advisor"])), max_size=2).map(tuple),
     estimated=st.booleans(), notes=st.just(()) | st.just(("token_total_missing",)),
 )  # fmt: skip
 DOLLARS = st.decimals(min_value=0, max_value=10**6, places=18)

@@ -10,6 +10,7 @@ import typer
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_json, bar, console, say
 from vital_tracking.cli.render.options import named, words
+from vital_tracking.cli.render.organizations import New, check_organizations
 from vital_tracking.cli.render.session import Json, opened
 from vital_tracking.cli.render.times import month as month_of
 from vital_tracking.core.amounts import amount_text
@@ -38,6 +39,7 @@ def allocate_command(
             help="Who shares it; may be given several times. By default all with calls, events or costs in that month."
         ),
     ] = None,
+    new: New = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the shares, and store nothing.")] = False,
     json_: Json = False,
 ) -> None:
@@ -52,7 +54,9 @@ def allocate_command(
     value = finite(amount)
     if value is None or abs(value) >= _MOST:
         raise typer.BadParameter("--amount must be US dollars such as 1200 or 89.90")
+    named_ones = [named(one, "--organization") for one in organization or ()]
     with opened() as store:
+        check_organizations(store, named_ones, new=new)
         made = allocate(
             store,
             month.strip(),
@@ -60,7 +64,7 @@ def allocate_command(
             by=cast("Rule", by),
             name=named(name, "--name"),
             cost_type=cost_type,
-            organizations=[named(one, "--organization") for one in organization or ()],
+            organizations=named_ones,
             dry_run=dry_run,
         )
     if json_:
