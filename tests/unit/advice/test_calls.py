@@ -96,7 +96,8 @@ def test_ratings_and_scores_count_where_there_are_enough(scale: str, count: str,
     mine: dict[str, Any] = {scale: Decimal("4.5") if scale == "rating" else Decimal("0.95"), count: 40}
 
     def advised(its: str, enough: int = 40) -> Found:
-        outcomes = [outcome("big", "97", **mine), outcome("small", "97", **{scale: Decimal(its), count: enough})]
+        other: dict[str, Any] = {scale: Decimal(its), count: enough}
+        outcomes = [outcome("big", "97", **mine), outcome("small", "97", **other)]
         return model_switch.advise(window(group(), outcomes=outcomes, candidates=["small"]))
 
     assert isinstance(advised(good), list)
