@@ -43,9 +43,9 @@ def spent(number: int, cost: str, **changes: Any) -> dict[str, Any]:
     })  # fmt: skip
 
 
-def typed_in(several: Several, advice: Recommendation) -> None:
-    """Run the commands of a recommendation, as they stand."""
-    commands = [shlex.split(line)[1:] for line in (advice.command or "").splitlines()]
+def typed_in(several: Several, *advice: Recommendation) -> None:
+    """Run the commands of recommendations, as they stand."""
+    commands = [shlex.split(line)[1:] for each in advice for line in (each.command or "").splitlines()]
     for done in several(*([*command, *(["--yes"] if "remove" in command else [])] for command in commands)):
         fine(done)
 
@@ -83,14 +83,12 @@ def test_advice_on_plans_and_budgets_can_be_followed(several: Several, store: Po
     # $65.50 in 31 days is $63.39 in 30; less $49.00.
     assert (billed.subject["user"], billed.revenue) == ("u-1", Decimal("14.39"))
 
-    typed_in(several, upgrade)
-    assert plans_of(store, ["u-2"])["u-2"]["plan"] == "starter"
     faults = plan_optimization.advise(evidence)
     assert isinstance(faults, list)
     by_fault = {each.subject.get("budgets"): each for each in faults if "budgets" in each.subject}
     assert set(by_fault) == {"too_high", "too_low", "never_met"}
-    for each in by_fault.values():
-        typed_in(several, each)
+    typed_in(several, upgrade, *by_fault.values())
+    assert plans_of(store, ["u-2"])["u-2"]["plan"] == "starter"
     left = {(row["entity_type"], row["daily_limit"]) for row in all_budgets(store)["budgets"]}
     # Twice $60.00 is $120.00; a quarter more than $60.00 is $75.00.
     assert left == {("user", Decimal(120)), ("organization", Decimal(75))}
