@@ -480,6 +480,20 @@ def test_what_an_earlier_version_has_left_is_read(call: LiveCall) -> None:
         assert theirs == ours
 
 
+@TRIES
+@given(open_calls())
+def test_a_call_of_a_version_that_hashed_no_prefixes_is_read(call: LiveCall) -> None:
+    """If this failed, its values would be taken for those of other fields."""
+    call.prefix = None
+    shared, start, end = map(orjson.loads, pack_call(call).splitlines())
+    values = len(shared["keys"]["kept"])
+    cut = len(start) - values
+    assert start[cut - 2 : cut] == [None, None]
+    former = b"\n".join(map(orjson.dumps, (shared, [*start[: cut - 2], *start[cut:]], end)))
+    ours, theirs = (record_of(unpack_call(call.id.bytes, payload)) for payload in (pack_call(call), former))
+    assert theirs == ours
+
+
 def test_what_a_later_version_adds_to_a_call_is_ignored() -> None:
     """If this failed, a process of an older version would set aside what a newer one has left."""
     call = LiveCall(uuid4().int, "chat", None, None, None, None, {"ls_model_name": "m"}, {}, 1)
