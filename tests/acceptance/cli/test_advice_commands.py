@@ -66,7 +66,16 @@ def test_advice_on_plans_and_budgets_can_be_followed(several: Several, store: Po
     rows("update subscriptions set since = now() - interval '90 days' returning id")
     rows("update plans set price_usd = 9.50 where name in ('starter') returning id")
     rows("update plans set price_usd = 0 where name in ('trial') returning id")
-    set_budget(store, {"entity_type": "user", "organization_id": "acme", "daily_limit": "1000", "action": "block"})
+    set_budget(
+        store,
+        {
+            "entity_type": "user",
+            "organization_id": "acme",
+            "daily_limit": "1000",
+            "monthly_limit": "9000",
+            "action": "block",
+        },
+    )
     set_budget(store, {"entity_type": "organization", "entity_id": "acme", "daily_limit": "40"})
     set_budget(store, {"entity_type": "agent", "entity_id": "nobody", "monthly_limit": "1"})
     rows("update budget_limits set created_at = now() - interval '90 days' returning id")
@@ -74,7 +83,7 @@ def test_advice_on_plans_and_budgets_can_be_followed(several: Several, store: Po
     evidence = read_plan_evidence(store, PERIOD)
     of_acme = read_plan_evidence(store, PERIOD, "acme")
     assert {subscriber.cost for subscriber in of_acme.subscribers} == {Decimal("65.50"), Decimal(0)}
-    assert [use["entity_type"] for use in of_acme.budgets] == ["user", "organization"]
+    assert [use["entity_type"] for use in of_acme.budgets] == ["user", "user", "organization"]
 
     upgrade = only(plan_upgrade.advise(evidence))
     assert (upgrade.subject, upgrade.recommended) == ({"user": "u-2", "organization": "acme"}, "plan starter")
@@ -87,6 +96,15 @@ def test_advice_on_plans_and_budgets_can_be_followed(several: Several, store: Po
     assert isinstance(faults, list)
     by_fault = {each.subject.get("budgets"): each for each in faults if "budgets" in each.subject}
     assert set(by_fault) == {"too_high", "too_low", "never_met"}
+    high = by_fault.pop("too_high")
+    assert (high.command or "").count("vital-tracking budgets set user ") == 2, "a limit of a day and one of a month"
+    _, applied, gone = several(
+        ["advise", "--days", "31"],
+        ["advise", "apply", high.id, "--yes"],
+        ["advise", "apply", by_fault.pop("never_met").id, "--yes"],
+    )
+    assert "--monthly 120" in fine(applied)
+    assert "removed budget" in fine(gone)
     typed_in(several, upgrade, *by_fault.values())
     assert plans_of(store, ["u-2"])["u-2"]["plan"] == "starter"
     left = {(row["entity_type"], row["daily_limit"]) for row in all_budgets(store)["budgets"]}
