@@ -98,7 +98,7 @@ class Uncached:
         usage = calls.usage
         if not usage.cache_read_tokens and not usage.cache_write_tokens:
             return calls
-        plain = replace(usage, cache_read_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0)
+        plain = usage._replace(cache_read_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0)
         return replace(calls, usage=plain)
 
 
