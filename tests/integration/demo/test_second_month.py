@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -62,13 +61,13 @@ class Followed(History):
                 case SwitchModel():
                     # Its answers are a fifth longer.
                     longer = call.usage._replace(completion_tokens=call.usage.completion_tokens * 6 // 5)
-                    call = replace(call, model=change.model, provider=change.provider or call.provider, usage=longer)
+                    call = call._replace(model=change.model, provider=change.provider or call.provider, usage=longer)
                 case Processing():
-                    call = replace(call, price_facts={"service_tier": change.way})
+                    call = call._replace(price_facts={"service_tier": change.way})
                 case ExactCache() if call.request_hash is not None:
                     before = asked.get(call.request_hash)
                     if before is not None and call.created_at - before < timedelta(hours=24):
-                        call = replace(call, cache_hit=True)
+                        call = call._replace(cache_hit=True)
                     else:
                         asked[call.request_hash] = call.created_at
                 case ExactCache() | PromptCaching():
