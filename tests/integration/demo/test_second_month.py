@@ -11,7 +11,7 @@ import pytest
 from tests.sql.helpers import connect
 from tests.support.postgres import PostgresServer
 from vital_tracking.advice.change_json import change_from_json
-from vital_tracking.advice.changes import Change, ExactCache, Processing, PromptCaching, SwitchModel, Where
+from vital_tracking.advice.changes import Change, ExactCache, Processing, SwitchModel, Where
 from vital_tracking.advice.life import renew_advice
 from vital_tracking.advice.measured import measured
 from vital_tracking.core.pricing import PriceBook
@@ -64,14 +64,13 @@ class Followed(History):
                     call = call._replace(model=change.model, provider=change.provider or call.provider, usage=longer)
                 case Processing():
                     call = call._replace(price_facts={"service_tier": change.way})
-                case ExactCache() if call.request_hash is not None:
-                    before = asked.get(call.request_hash)
+                case ExactCache():
+                    request = call.request_hash or call.id
+                    before = asked.get(request)
                     if before is not None and call.created_at - before < timedelta(hours=24):
                         call = call._replace(cache_hit=True)
                     else:
-                        asked[call.request_hash] = call.created_at
-                case ExactCache() | PromptCaching():
-                    pass
+                        asked[request] = call.created_at
                 case _:
                     raise AssertionError(f"nobody knows how to follow {change}")
         return call
