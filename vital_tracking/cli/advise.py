@@ -230,8 +230,9 @@ def apply(recommendation: Id, yes: Yes = False) -> None:
         typer.confirm("Run it?", abort=True)
     from vital_tracking.cli.app import app as commands
 
-    for line in given:
-        typer.main.get_command(commands).main(line[1:], prog_name="vital-tracking", standalone_mode=False)
+    for _, *line in given:
+        confirmed = ["--yes"] if line[:2] == ["budgets", "remove"] else []  # just now
+        typer.main.get_command(commands).main([*line, *confirmed], prog_name="vital-tracking", standalone_mode=False)
     _decide(one["id"], "taken", "", json_=False)
 
 

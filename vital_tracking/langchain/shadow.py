@@ -84,16 +84,15 @@ class ShadowRuns:
                 daemon=True,
             )
             with self._lock:
-                full = self._closed or len(self._running) >= _AT_ONCE
-                self.left_out += full
-                if full:
+                if self._closed or len(self._running) >= _AT_ONCE:
+                    self.left_out += 1
                     return
-                self._running.add(thread)
-            try:
-                thread.start()
-            except RuntimeError:  # the interpreter is ending
-                self._ended(thread)
-                self.left_out += 1
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is ending, or may have no more threads
+                    self.left_out += 1
+                else:
+                    self._running.add(thread)
         except Exception as fault:  # noqa: BLE001 - it is the user's call that has ended here
             self._handler.recorder.fault(fault)
 
@@ -132,11 +131,14 @@ class ShadowRuns:
             call.admissions.append(run(self._controller.admitting(request, max_wait=0.0, clamp=True)))
             call = call.clamped()
         admitted.set(call.admissions)
-        with self._lock:
-            self.begun += 1
         try:
-            with suppress(Exception):
-                call.model.generate([prompt], call.stop, **call.given())
+            with self._lock:
+                closed = self._closed  # then nobody would record it
+                self.begun += not closed
+                self.left_out += closed
+            if not closed:
+                with suppress(Exception):
+                    call.model.generate([prompt], call.stop, **call.given())
         finally:
             while call.admissions:  # it has failed before it began
                 self._controller.release(call.admissions.popleft())
@@ -152,7 +154,9 @@ class ShadowRuns:
     def wait(self, timeout: float | None) -> None:
         """Wait for the runs in flight, for at most `timeout` seconds; None: as long as it takes."""
         until = None if timeout is None else time.monotonic() + timeout
-        for thread in list(self._running):
+        with self._lock:
+            running = list(self._running)
+        for thread in running:
             thread.join(None if until is None else max(until - time.monotonic(), 0.0))
 
     def close(self, timeout: float) -> None:

@@ -25,6 +25,7 @@ from langchain_core.tools import tool
 from langchain_core.tracers.context import collect_runs
 
 from tests.integration.helpers import MODES, Rows, ask, dollars
+from tests.support.langsmith_sink import LangSmithSink
 from tests.support.provider_server import ProviderServer, Reply, Request
 from tests.support.stores import stored
 from vital_tracking import VitalTracker, step
@@ -260,7 +261,10 @@ def test_tools_are_offered_in_the_shadows_own_way_and_never_run(
     assert [message["content"] for message in shadowed["messages"]] == ["Hi"]
 
 
-def test_what_is_the_callers_is_not_the_shadows(tracker: VitalTracker, answers: ProviderServer, rows: Rows) -> None:
+@pytest.mark.usefixtures("tracing")
+def test_what_is_the_callers_is_not_the_shadows(
+    tracker: VitalTracker, answers: ProviderServer, rows: Rows, langsmith_sink: LangSmithSink
+) -> None:
     """Tracers, caches and rate limiters serve the caller alone."""
     cache = InMemoryCache()
     set_llm_cache(cache)
@@ -272,7 +276,11 @@ def test_what_is_the_callers_is_not_the_shadows(tracker: VitalTracker, answers: 
         guarded = tracker.guard(model, shadow=CHEAP, share=1)
         with collect_runs() as runs:
             guarded.invoke("Hi", USER)
-            assert len(stored(tracker, rows)) == 2
+            first, shadow = stored(tracker, rows)
+        assert (first["langsmith_project"], shadow["langsmith_project"]) == ("clinic", None)
+        traced = b"".join(langsmith_sink.received)
+        assert b"Dear words." in traced
+        assert b"Cheap." not in traced
         assert len(runs.traced_runs) == 1
         assert watcher.seen == [f"start {DEAR}", "end"]
         assert len(cache._cache) == 1
