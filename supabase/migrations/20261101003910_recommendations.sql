@@ -134,7 +134,7 @@ comment on column public.advice_runs.not_applicable is 'Kinds that give no advic
 
 select vital_private.restrict_relation('public.advice_runs', readers => '{authenticated, service_role}');
 
-create policy "Organization admins see when advice for their organization was looked for" on public.advice_runs
+create policy "Organization admins see when their advice was looked for" on public.advice_runs
 for select to authenticated
 using (organization_id = any((select vital_private.administered_organizations())::text[]));
 
