@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
@@ -420,8 +419,7 @@ def _ended(record: RunRecord, kind: type[BaseException] | None) -> RunRecord:
     # A budget's stop travels as control flow too, past retries and fallbacks, and is a failure all the same.
     if names and (not names & _CONTROL_FLOW or (kind is not None and issubclass(kind, BudgetExceeded))):
         status = "cancelled" if names & HUNG_UP else "error"
-    return dataclasses.replace(
-        record,
+    return record._replace(
         status=status,
         ended_at=max(datetime.now(UTC), record.started_at),
         error_type=kind.__name__ if kind is not None and status != "ok" else None,

@@ -35,8 +35,9 @@ begin
 
   made as materialized (
     select
-      c.organization_id, c.service_run_id, c.agent_id, min(c.provider) as provider, min(c.model) as model,
-      min(coalesce(c.provider, '')) = max(coalesce(c.provider, '')) and min(c.model) = max(c.model) as alone
+      c.organization_id, c.service_run_id, c.agent_id, min(c.provider collate "C") as provider, min(c.model collate "C") as model,
+      min(coalesce(c.provider, '') collate "C") = max(coalesce(c.provider, '') collate "C")
+      and min(c.model collate "C") = max(c.model collate "C") as alone
     from public.token_usage_logs as c
     where c.created_at >= outcomes_v1.since - interval '1 day' and c.created_at < outcomes_v1.until + interval '1 day'
       and (outcomes_v1.organization is null or c.organization_id = outcomes_v1.organization)

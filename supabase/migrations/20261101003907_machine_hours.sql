@@ -17,6 +17,8 @@ set search_path = ''
 set timezone = 'UTC'
 set jit = off
 set work_mem = '64MB'
+set enable_nestloop = off -- the planner cannot know how many pieces the hours are cut into
+set enable_mergejoin = off
 as $$
 declare
   answer json;
@@ -26,58 +28,71 @@ begin
   perform vital_private.check_times(since, until);
   with billed as materialized (
     select
-      lower(c.resource) as name, date_trunc('hour', c.occurred_at) as hour, min(c.resource) as resource, sum(c.quantity) as hours,
-      coalesce(sum(c.cost_usd), 0) as cost, count(*) filter (where not c.priced) as unpriced
-    from public.tenant_cost_events as c
-    where c.cost_type = 'compute' and c.unit = 'hour' and c.resource is not null
-      and c.occurred_at >= machine_hours_v1.since and c.occurred_at < machine_hours_v1.until
-      and (machine_hours_v1.organization is null or c.organization_id = machine_hours_v1.organization)
-    group by lower(c.resource), date_trunc('hour', c.occurred_at)
-    having sum(c.quantity) > 0
+      dense_rank() over (order by g.name)::integer as machine, g.*
+    from (
+      select
+        lower(c.resource) as name, date_trunc('hour', c.occurred_at) as hour, min(c.resource) as resource, sum(c.quantity) as hours,
+        coalesce(sum(c.cost_usd), 0) as cost, count(*) filter (where not c.priced) as unpriced
+      from public.tenant_cost_events as c
+      where c.cost_type = 'compute' and c.unit = 'hour' and c.resource is not null
+        and c.occurred_at >= machine_hours_v1.since and c.occurred_at < machine_hours_v1.until
+        and (machine_hours_v1.organization is null or c.organization_id = machine_hours_v1.organization)
+      group by lower(c.resource), date_trunc('hour', c.occurred_at)
+      having sum(c.quantity) > 0
+    ) as g
+  ),
+
+  machines as materialized (
+    select b.name, b.machine from billed as b group by b.name, b.machine
   ),
 
   called as materialized (
     select
-      lower(l.model) as name, l.created_at as starts_at, l.created_at + l.latency_ms * interval '1 millisecond' as ends_at, l.calls
+      m.machine, l.created_at as starts_at, l.created_at + l.latency_ms * interval '1 millisecond' as ends_at, l.calls
     from public.token_usage_logs as l
+    join machines as m on m.name = lower(l.model)
     where l.created_at >= machine_hours_v1.since - interval '1 hour' and l.created_at < machine_hours_v1.until
-      and lower(l.model) in (select b.name from billed as b) and not l.cache_hit and l.status <> 'blocked'
+      and not l.cache_hit and l.status <> 'blocked'
+  ),
+
+  begun as materialized (
+    select
+      c.machine, date_trunc('hour', c.starts_at) as hour, sum(c.calls) as calls, coalesce(sum(c.calls) filter (where c.ends_at is null), 0) as untimed
+    from called as c
+    where c.starts_at >= machine_hours_v1.since
+    group by c.machine, date_trunc('hour', c.starts_at)
   ),
 
   known as (
-    select c.name from called as c where c.starts_at >= machine_hours_v1.since group by c.name
+    select g.machine from begun as g group by g.machine
   ),
 
-  begun as (
-    select
-      c.name, date_trunc('hour', c.starts_at) as hour, sum(c.calls) as calls, coalesce(sum(c.calls) filter (where c.ends_at is null), 0) as untimed
-    from called as c
-    group by c.name, date_trunc('hour', c.starts_at)
-  ),
-
-  -- What changes how many calls are in flight, cut at the hours that are billed.
+  -- What changes how many calls are in flight, cut at the hours that are billed. A call that ends comes before one that begins then.
   changes as (
-    select c.name, c.starts_at as at, 1 as change from called as c where c.ends_at is not null
+    select c.machine, c.starts_at as at, 1 as change from called as c where c.ends_at is not null
     union all
-    select c.name, c.ends_at, -1 from called as c where c.ends_at is not null
+    select c.machine, c.ends_at, -1 from called as c where c.ends_at is not null
     union all
-    select b.name, b.hour + n.whole * interval '1 hour', 0 from billed as b cross join (values (0), (1)) as n (whole)
+    select b.machine, b.hour, 0 from billed as b
+    union all
+    select b.machine, b.hour + interval '1 hour', 0 from billed as b
   ),
 
   pieces as (
     select
-      g.name, g.at, sum(g.change) over (partition by g.name order by g.at) as in_flight, lead(g.at) over (partition by g.name order by g.at) as ends_at
-    from (select c.name, c.at, sum(c.change) as change from changes as c group by c.name, c.at) as g
+      c.machine, c.at, sum(c.change) over moments as in_flight, lead(c.at) over moments as ends_at
+    from changes as c
+    window moments as (partition by c.machine order by c.at, c.change rows between unbounded preceding and current row)
   ),
 
   busy as (
     select
-      b.name, b.hour,
-      sum(extract(epoch from p.ends_at - p.at) * least(p.in_flight, greatest(ceil(b.hours), 1))) as seconds, max(p.in_flight) as most
+      b.machine, b.hour,
+      extract(epoch from sum((p.ends_at - p.at) * least(p.in_flight, greatest(ceil(b.hours), 1)::bigint))) as seconds, max(p.in_flight) as most
     from pieces as p
-    join billed as b on b.name = p.name and b.hour = date_trunc('hour', p.at)
-    where p.in_flight > 0
-    group by b.name, b.hour
+    join billed as b on b.machine = p.machine and b.hour = date_trunc('hour', p.at)
+    where p.in_flight > 0 and p.ends_at > p.at
+    group by b.machine, b.hour
   )
 
   select json_build_object(
@@ -88,13 +103,15 @@ begin
         'most_in_flight', coalesce(y.most, 0)
       ) order by b.name, b.hour)
       from billed as b
-      join known as k on k.name = b.name
-      left join begun as g on g.name = b.name and g.hour = b.hour
-      left join busy as y on y.name = b.name and y.hour = b.hour
+      join known as k on k.machine = b.machine
+      left join begun as g on g.machine = b.machine and g.hour = b.hour
+      left join busy as y on y.machine = b.machine and y.hour = b.hour
     ), '[]'),
     'not_called', coalesce((
       select json_agg(n.resource order by n.resource)
-      from (select min(b.resource) as resource from billed as b where b.name not in (select k.name from known as k) group by b.name) as n
+      from (
+        select min(b.resource) as resource from billed as b where b.machine not in (select k.machine from known as k) group by b.machine
+      ) as n
     ), '[]')
   ) into answer;
   return answer;

@@ -31,6 +31,7 @@ create table public.recommendations (
   how_to_try text not null,
   command text,
   assumptions jsonb not null,
+  changes jsonb not null,
   first_seen timestamptz not null default now(),
   last_seen timestamptz not null default now(),
   still_given boolean not null default true,
@@ -48,6 +49,7 @@ create table public.recommendations (
   constraint recommendations_subject check (jsonb_typeof(subject) = 'object' and octet_length(subject::text) <= 4096),
   constraint recommendations_evidence check (jsonb_typeof(evidence) = 'object' and octet_length(evidence::text) <= 4096),
   constraint recommendations_assumptions check (jsonb_typeof(assumptions) = 'array' and octet_length(assumptions::text) <= 16384),
+  constraint recommendations_changes check (jsonb_typeof(changes) = 'array' and octet_length(changes::text) <= 65536),
   constraint recommendations_texts check (
     greatest(length(current), length(recommended), length(impact), length(risk), length(how_to_try), length(command)) <= 4000
   ),
@@ -78,15 +80,16 @@ comment on column public.recommendations.subject is 'What it is about, by the na
 comment on column public.recommendations.since is 'The window that it rests on last; it ends with until.';
 comment on column public.recommendations.calls is 'How many calls of the window it rests on.';
 comment on column public.recommendations.evidence is 'The filters of these calls, by the names of dimensions.';
-comment on column public.recommendations.saving_expected is 'US dollars a month of 30 days where this alone is taken, saving_low to saving_high.';
-comment on column public.recommendations.sequential_expected is 'What it adds a month, where those before it are taken, too; these add up.';
+comment on column public.recommendations.saving_expected is 'US dollars a month of 30 days where this alone is taken; to saving_high.';
+comment on column public.recommendations.sequential_expected is 'What it adds a month where those before it are taken, too; these add up.';
 comment on column public.recommendations.counted is 'Whether it is part of the total: not where it is an upper bound, or no part of the bill.';
 comment on column public.recommendations.revenue is 'US dollars a month that it brings in beside.';
+comment on column public.recommendations.changes is 'What it does to the calls, by which it is measured: [{"change", "where", ...}].';
 comment on column public.recommendations.last_seen is 'When it was given last.';
 comment on column public.recommendations.still_given is 'Whether it was given when advice was last looked for.';
 comment on column public.recommendations.decided_by is 'Subject of the token of whoever decided, else the role.';
 comment on column public.recommendations.promised_expected is 'What the saving was when it was taken.';
-comment on column public.recommendations.measured_saving is 'US dollars a month that it really saved; NULL: not measured, or it cannot be (measured_note).';
+comment on column public.recommendations.measured_saving is 'US dollars a month that it really saved; NULL: not measured, or not to be.';
 
 create index recommendations_organization on public.recommendations (organization_id, status);
 create index recommendations_status on public.recommendations (status, decided_at);
@@ -170,6 +173,15 @@ comment on view public.open_recommendations is 'What is advised and not decided,
 
 select vital_private.restrict_relation('public.open_recommendations', readers => '{authenticated, service_role}');
 
+-- When one that was taken can be measured: once 30 whole days (UTC) are over that began after it was.
+create function vital_private.measured_from(taken timestamptz) returns timestamptz
+language sql
+immutable
+set search_path = ''
+as $$
+  select date_trunc('day', taken, 'UTC') + interval '31 days'
+$$;
+
 create function vital_private.recommendation_json(r public.recommendations) returns jsonb
 language sql
 stable
@@ -184,19 +196,19 @@ as $$
     ),
     'counted', r.counted, 'revenue', r.revenue::text, 'confidence', r.confidence, 'effort', r.effort, 'priority', r.priority
   ) || jsonb_build_object(
-    'risk', r.risk, 'how_to_try', r.how_to_try, 'command', r.command, 'assumptions', r.assumptions, 'first_seen', r.first_seen,
+    'risk', r.risk, 'how_to_try', r.how_to_try, 'command', r.command, 'assumptions', r.assumptions, 'changes', r.changes, 'first_seen', r.first_seen,
     'last_seen', r.last_seen, 'still_given', r.still_given, 'status', r.status, 'decided_by', r.decided_by, 'decided_at', r.decided_at,
     'reason', r.reason,
     'promised', case when r.promised_expected is not null then jsonb_build_object(
       'low', r.promised_low::text, 'expected', r.promised_expected::text, 'high', r.promised_high::text
     ) end,
     'measured_saving', r.measured_saving::text, 'measured_at', r.measured_at, 'measured_note', r.measured_note,
-    'measured_from', case when r.status = 'taken' then r.decided_at + interval '30 days' end
+    'measured_from', case when r.status = 'taken' then vital_private.measured_from(r.decided_at) end
   )
 $$;
 
 -- Recommendations that the caller may see, at most 1,000, what is given now first and then by saving: of an organization, with a status, the
--- one of an id, or those that were taken 30 days ago and are not measured yet (`due`). NULL filters nothing.
+-- one of an id, or those that were taken 30 whole days ago and are not measured yet (`due`). NULL filters nothing.
 create function public.recommendations_v1(
   organization text default null, status text default null, id text default null, due boolean default false, max_rows integer default 500
 ) returns json
@@ -218,7 +230,7 @@ begin
         and (recommendations_v1.status is null or r.status = recommendations_v1.status)
         and (recommendations_v1.id is null or r.id = recommendations_v1.id)
         and (
-          due is not true or (r.status = 'taken' and r.measured_at is null and r.decided_at <= now() - interval '30 days')
+          due is not true or (r.status = 'taken' and r.measured_at is null and vital_private.measured_from(r.decided_at) <= now())
         )
       order by r.still_given desc, r.saving_expected desc, r.id
       limit least(greatest(coalesce(max_rows, 500), 1), 1000)
@@ -282,18 +294,18 @@ begin
   insert into public.recommendations as r (
     id, organization_id, type, subject, current, recommended, impact, since, until, calls, evidence, saving_low, saving_expected,
     saving_high, sequential_low, sequential_expected, sequential_high, counted, revenue, confidence, effort, priority, risk, how_to_try,
-    command, assumptions
+    command, assumptions, changes
   )
   select
     t.id, t.organization_id, t.type, t.subject, t.current, t.recommended, t.impact, (told ->> 'since')::timestamptz,
     (told ->> 'until')::timestamptz, t.calls, t.evidence, (t.saving ->> 'low')::numeric, (t.saving ->> 'expected')::numeric,
     (t.saving ->> 'high')::numeric, (t.sequential ->> 'low')::numeric, (t.sequential ->> 'expected')::numeric,
     (t.sequential ->> 'high')::numeric, t.counted, t.revenue, t.confidence, t.effort, t.priority, t.risk, t.how_to_try, t.command,
-    t.assumptions
+    t.assumptions, coalesce(t.changes, '[]')
   from jsonb_to_recordset(told -> 'recommendations') as t (
     id text, organization_id text, type text, subject jsonb, current text, recommended text, impact text, calls bigint, evidence jsonb,
     saving jsonb, sequential jsonb, counted boolean, revenue numeric, confidence text, effort text, priority text, risk text,
-    how_to_try text, command text, assumptions jsonb
+    how_to_try text, command text, assumptions jsonb, changes jsonb
   )
   on conflict (id) do update set
     current = excluded.current, recommended = excluded.recommended, impact = excluded.impact, since = excluded.since,
@@ -302,6 +314,7 @@ begin
     sequential_expected = excluded.sequential_expected, sequential_high = excluded.sequential_high, counted = excluded.counted,
     revenue = excluded.revenue, confidence = excluded.confidence, effort = excluded.effort, priority = excluded.priority,
     risk = excluded.risk, how_to_try = excluded.how_to_try, command = excluded.command, assumptions = excluded.assumptions,
+    changes = excluded.changes,
     last_seen = now(), still_given = true;
   insert into public.advice_runs as a (
     organization_id, since, until, bill, total_low, total_expected, total_high, given, not_applicable, notes
@@ -340,5 +353,5 @@ end;
 $$;
 
 select vital_private.restrict_functions(
-  api => '{recommendations_v1, last_advice_v1, save_advice_v1, note_saving_v1}', helpers => '{recommendation_json}'
+  api => '{recommendations_v1, last_advice_v1, save_advice_v1, note_saving_v1}', helpers => '{recommendation_json, measured_from}'
 );

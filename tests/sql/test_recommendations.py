@@ -154,7 +154,7 @@ def test_what_was_taken_30_days_ago_is_due_and_measured_once(db: Connection) -> 
     for number in (1, 2):
         decide(db, number, "taken")
     assert listed(db, due=True) == []
-    db.execute("update recommendations set decided_at = now() - interval '30 days' where id = %s", [an_id(1)])
+    db.execute("update recommendations set decided_at = now() - interval '32 days' where id = %s", [an_id(1)])
     [due] = listed(db, due=True)
     assert due["id"] == an_id(1)
     assert due["measured_from"] > due["decided_at"]
@@ -215,7 +215,8 @@ def test_retention_keeps_what_was_decided_lately(db: Connection) -> None:
 
 def test_a_forgotten_user_is_in_no_advice_and_decided_nothing(db: Connection) -> None:
     about = a_recommendation(1, organization_id="acme", subject={"user": ALICE}, evidence={"user": ALICE})
-    save(db, about, a_recommendation(2, organization_id="acme"), organization_id="acme")
+    budgets = a_recommendation(3, organization_id="acme", current=f"1 budget, too high: user {ALICE}, 5 a day; more")
+    save(db, about, budgets, a_recommendation(2, organization_id="acme"), organization_id="acme")
     with signed_in(db, ADMIN):
         decide(db, 2, "dismissed")
     call(db, "forget_user", user_id=ALICE)

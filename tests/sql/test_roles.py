@@ -210,6 +210,7 @@ EXECUTABLE = {
             "vital_private.decide_recommendation",
             "vital_private.may_renew_advice",
             "vital_private.recommendation_json",
+            "vital_private.measured_from",
             "public.add_member_v1",
             "public.remove_report_v1",
             "public.save_report_v1",

@@ -27,6 +27,7 @@ from vital_tracking.advice.machine_evidence import MachineEvidence, read_machine
 from vital_tracking.advice.plan_evidence import PlanEvidence, read_plan_evidence
 from vital_tracking.advice.recommendation import NOTHING, Kind, NotApplicable, Recommendation, Saving
 from vital_tracking.advice.window import TTL, Window, read_window
+from vital_tracking.core.pricing import PriceBook
 from vital_tracking.queries.explore import Period
 from vital_tracking.stores import Store
 
@@ -85,16 +86,18 @@ def generate_recommendations(
     organization: str | None = None,
     timezone: str = "UTC",
     now: datetime | None = None,
+    prices: PriceBook | None = None,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Advice:
     """The advice about the last `days` days, today included, of an organization or all that the asker may see.
 
-    `progress` is told the share of the calls that has been read. Raises StoreError.
+    `prices` are the store's own over the list, where none are given. `progress` is told the share of the calls that has been
+    read. Raises StoreError.
     """
     moment = now or datetime.now(UTC)
     period = Period.last_days(days, timezone=timezone, now=moment)
     return advice_of(
-        read_window(store, period, organization=organization, ttl=TTL, now=moment, progress=progress),
+        read_window(store, period, organization=organization, ttl=TTL, now=moment, prices=prices, progress=progress),
         read_plan_evidence(store, period, organization, now=moment),
         read_machine_evidence(store, period, organization),
     )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from vital_tracking.advice.advise import Advice, generate_recommendations
+from vital_tracking.advice.advise import DAYS, Advice, generate_recommendations
+from vital_tracking.advice.change_json import change_to_json
 from vital_tracking.advice.measured import measure_due
 from vital_tracking.advice.priority import priority_of
 from vital_tracking.advice.recommendation import Recommendation, Saving
 from vital_tracking.core.cost import MONEY, ZERO
+from vital_tracking.core.pricing import PriceBook
 from vital_tracking.queries.answers import typed
+from vital_tracking.queries.prices import price_book
 from vital_tracking.queries.recommendations import (
     MOST,
     LastAdvice,
@@ -23,9 +26,6 @@ from vital_tracking.queries.recommendations import (
 )
 from vital_tracking.stores import Store
 
-DAYS: Final = 30
-"""How many days are looked at where nothing is said."""
-
 
 def renew_advice(
     store: Store, writer: Store, *, days: int = DAYS, organization: str | None = None, now: datetime | None = None
@@ -35,9 +35,10 @@ def renew_advice(
     Both are the same but for a page, whose reader asks with his own rights and writes nothing. StoreRejected where he may not.
     """
     check_may_renew(store, organization=organization)
-    advice = generate_recommendations(store, days, organization=organization, now=now)
+    prices = price_book(writer)
+    advice = generate_recommendations(store, days, organization=organization, now=now, prices=prices)
     save_advice(writer, advice_to_save(advice, organization))
-    measure_due(store, writer, organization=organization)
+    measure_due(store, writer, organization=organization, prices=prices)
     found = last_advice(store, organization=organization)
     if found is None:  # whoever may renew may see
         raise LookupError("advice that was saved is not there")
@@ -46,7 +47,7 @@ def renew_advice(
 
 def advice_to_save(advice: Advice, organization: str | None) -> dict[str, Any]:
     """Advice as it is saved: its savings by the month, its bill that of the window."""
-    days = _days(advice)
+    days = advice.days
     bill = Saving.exactly(advice.bill).monthly(days).expected
     return {
         "organization_id": organization,
@@ -61,12 +62,6 @@ def advice_to_save(advice: Advice, organization: str | None) -> dict[str, Any]:
         "not_applicable": [{"type": str(one.kind), "reason": one.reason} for one in advice.not_applicable],
         "notes": list(advice.notes),
     }
-
-
-def _days(advice: Advice) -> Decimal:
-    """The days of its window, as a number."""
-    seconds = (advice.period.until - advice.period.since) / timedelta(seconds=1)
-    return MONEY.divide(Decimal(int(seconds)), Decimal(86_400))
 
 
 def _to_save(one: Recommendation, saving: Saving, sequential: Saving, monthly_bill: Decimal) -> Mapping[str, Any]:
@@ -92,6 +87,7 @@ def _to_save(one: Recommendation, saving: Saving, sequential: Saving, monthly_bi
         "how_to_try": one.how_to_try,
         "command": one.command,
         "assumptions": list(one.assumptions),
+        "changes": [change_to_json(change) for change in one.changes],
     }
 
 
@@ -100,11 +96,17 @@ def _range(saving: Saving) -> dict[str, Decimal]:
 
 
 def look_for_advice(
-    store: Store, *, days: int = DAYS, organization: str | None = None, now: datetime | None = None
+    store: Store,
+    prices: PriceBook,
+    *,
+    days: int = DAYS,
+    organization: str | None = None,
+    now: datetime | None = None,
 ) -> LastAdvice:
     """Advice as it would be saved, without saving it: what was decided about the same is as it is known."""
     at = now or datetime.now(UTC)
-    told = advice_to_save(generate_recommendations(store, days, organization=organization, now=now), organization)
+    found = generate_recommendations(store, days, organization=organization, now=now, prices=prices)
+    told = advice_to_save(found, organization)
     known: dict[str, Mapping[str, Any]] = {one["id"]: one for one in saved_recommendations(store, limit=MOST)}
     undecided: dict[str, Any] = {
         "since": told["since"],

@@ -190,6 +190,21 @@ def flat(one: SavedRecommendation) -> dict[str, Any]:
 _ENDS: Final[tuple[Literal["low", "expected", "high"], ...]] = ("low", "expected", "high")
 
 
+def about(one: SavedRecommendation) -> str:
+    """What it is about, in a few words: gpt-4o -> gpt-4o-mini, step triage."""
+    subject = dict(one["subject"])
+    model, other = subject.pop("model", None), subject.pop("to", None)
+    models = " -> ".join(name for name in (model, other) if name)
+    subject.pop("provider", None)
+    rest = [f"{name.replace('_', ' ')} {value}" for name, value in subject.items() if value]
+    return ", ".join(([models] if models else []) + rest) or one["recommended"]
+
+
+def saves_something(one: SavedRecommendation) -> bool:
+    """Whether there is money in it: else it is worth a look all the same."""
+    return one["saving"]["high"] > 0 or bool(one["revenue"])
+
+
 def money(amount: Decimal) -> str:
     """US dollars in cents, below ten cents in two digits; nothing but 0 reads as 0."""
     return amount_text(amount, "cost_usd", rounding=ROUND_HALF_EVEN)

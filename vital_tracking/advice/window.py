@@ -121,10 +121,11 @@ def read_window(
     organization: str | None = None,
     ttl: timedelta = TTL,
     now: datetime | None = None,
+    prices: PriceBook | None = None,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Window:
     """The window of advice over a period. Raises StoreError."""
-    prices = price_book(store)
+    prices = prices or price_book(store)
     tiers = model_tiers(store)
     used = used_models(store, period, organization)
     named = dict.fromkeys((*used, *(Model(tier["provider"], tier["model"]) for tier in tiers)))

@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from pydantic import SecretStr
 
+from vital_tracking.advice.advise import DAYS
 from vital_tracking.advice.evidence import calls_command
-from vital_tracking.advice.life import DAYS, look_for_advice, renew_advice
+from vital_tracking.advice.life import look_for_advice, renew_advice
 from vital_tracking.advice.measured import measure_due
 from vital_tracking.advice.priority import time_in_words
 from vital_tracking.advice.recommendation import Level
 from vital_tracking.advice.report import (
     CSV_COLUMNS,
+    about,
     advised,
     flat,
     money,
     open_ones,
     optimization,
     range_text,
+    saves_something,
 )
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say
@@ -31,6 +34,7 @@ from vital_tracking.cli.render.options import named, one_format, words
 from vital_tracking.cli.render.session import Csv, Json, Yes, opened
 from vital_tracking.cli.render.times import short_time
 from vital_tracking.errors import MissingExtra, VitalError
+from vital_tracking.queries.prices import price_book
 from vital_tracking.queries.recommendations import (
     MOST,
     STATUSES,
@@ -105,7 +109,7 @@ def advise(
         if save:
             found = renew_advice(store, store, days=days, organization=whose)
         else:
-            found = look_for_advice(store, days=days, organization=whose)
+            found = look_for_advice(store, price_book(store), days=days, organization=whose)
         made = _document(store, found) if markdown or html or send else None
     if made is not None and (markdown or html):
         sys.stdout.write(f"{made.html if html else made.markdown}\n")
@@ -161,7 +165,7 @@ def show(recommendation: Id, json_: Json = False) -> None:
     if json_:
         as_json(advised(one))
         return
-    say(printable(f"{_kind(one)}: {one['recommended']}"))
+    say(printable(f"{_kind(one)} ({about(one)}): {one['recommended']}"))
     for label, text in _told(one):
         say(printable(f"  {label}: {text}"))
     for said in one["assumptions"]:
@@ -218,15 +222,17 @@ def apply(recommendation: Id, yes: Yes = False) -> None:
     """
     with opened() as store:
         one = _found(store, recommendation)
-    words_ = shlex.split(one["command"] or "")
-    if words_[:1] != ["vital-tracking"] or tuple(words_[1:3]) not in _APPLIED:
-        raise VitalError(f"That is no setting of ours: {one['how_to_try']}")
-    say(printable(f"{one['current']} -> {one['recommended']}\n  {one['command']}"))
+    given = [shlex.split(line) for line in (one["command"] or "").splitlines()]
+    if not given or any(line[:1] != ["vital-tracking"] or tuple(line[1:3]) not in _APPLIED for line in given):
+        raise VitalError(f"That is no setting of ours. How to try it: {one['how_to_try']}")
+    say(printable(f"{one['current']} -> {one['recommended']}\n{one['command']}"))
     if not yes:
         typer.confirm("Run it?", abort=True)
     from vital_tracking.cli.app import app as commands
 
-    typer.main.get_command(commands).main(words_[1:], prog_name="vital-tracking", standalone_mode=False)
+    for _, *line in given:
+        confirmed = ["--yes"] if line[:2] == ["budgets", "remove"] else []  # just now
+        typer.main.get_command(commands).main([*line, *confirmed], prog_name="vital-tracking", standalone_mode=False)
     _decide(one["id"], "taken", "", json_=False)
 
 
@@ -241,7 +247,7 @@ def _decide(recommendation: str, status: Status, why: str, *, json_: bool) -> No
         "dismissed": "dismissed",
         "open": "open again",
     }
-    say(printable(f"{_kind(done)}, {done['recommended']}: {said[status]}"))
+    say(printable(f"{_kind(done)}, {about(done)}: {said[status]}"))
     say("Noted in the audit: vital-tracking export audit audit.csv")
 
 
@@ -308,21 +314,30 @@ def _measured(one: SavedRecommendation) -> str:
 def _tell(found: LastAdvice, *, saved: bool) -> None:
     """The table, what all of it comes to, what does not apply, and what to do next."""
     shown = open_ones(found)
-    if shown:
-        console.print(fitted("", _COLUMNS, shown))
+    saving = [one for one in shown if saves_something(one)]
+    if saving:
+        console.print(fitted("", _COLUMNS, saving))
+    if any(one["counted"] for one in shown):
         total = total_of(shown)
         share = f", {_percent(found, total['expected'])} of the bill" if found["bill"] > 0 else ""
         say(
             f"Together {money(total['expected'])} a month ({range_text(total)}){share}: each call is repriced once, so this"
             " is not the sum of the savings."
         )
-        say(f"It takes about {time_in_words(Level(one['effort']) for one in shown)}.")
+    elif saving:
+        say(
+            "None of these counts yet: what each needs first, such as knowing how good another model is, advise show says."
+        )
+    if shown:
+        say(f"All of it takes about {time_in_words(Level(one['effort']) for one in shown)}.")
     else:
         say("Nothing is advised that is not decided already.")
+    if len(saving) < len(shown):
+        say(f"Worth a look, without a saving: {len(shown) - len(saving)} more. They are in: vital-tracking advise list")
     for note in found["notes"]:
         say(printable(note))
     for one in found["not_applicable"]:
-        say(printable(f"{one['type'].replace('_', ' ')} does not apply: {one['reason']}"))
+        say(printable(f"No {one['type'].replace('_', ' ')}: {one['reason']}"))
     if shown and saved:
         say("One with its calls: vital-tracking advise show ID; then: advise take ID, or advise dismiss ID --why TEXT")
     elif shown:
@@ -340,7 +355,7 @@ def _tell_measured(measured: Sequence[SavedRecommendation], *, json_: bool) -> N
         as_json([advised(one) for one in measured])
         return
     for one in measured:
-        say(printable(f"{_kind(one)}, {one['recommended']}: {_measured(one)}"))
+        say(printable(f"{_kind(one)}, {about(one)}: {_measured(one)}"))
     if not measured:
         say(
             "Nothing is due: what was taken is measured 30 days later. What was: vital-tracking advise list --status taken"
@@ -386,7 +401,8 @@ _COLUMNS: Final = (
     Column("id", False, lambda one: one["id"]),
     Column("priority", False, lambda one: one["priority"].upper()),
     Column("type", False, _kind),
-    Column("what", False, lambda one: printable(one["recommended"])),
+    Column("about", False, lambda one: printable(about(one))),
+    Column("what", False, lambda one: printable(one["recommended"]), 4),
     Column("least", True, lambda one: money(one["saving"]["low"]), 2),
     Column("saves a month", True, lambda one: money(one["saving"]["expected"])),
     Column("most", True, lambda one: money(one["saving"]["high"]), 2),
@@ -398,7 +414,8 @@ _LISTED: Final = (
     Column("id", False, lambda one: one["id"]),
     Column("organization", False, lambda one: printable(one["organization_id"] or "-"), 3),
     Column("type", False, _kind),
-    Column("what", False, lambda one: printable(one["recommended"])),
+    Column("about", False, lambda one: printable(about(one))),
+    Column("what", False, lambda one: printable(one["recommended"]), 4),
     Column("saves a month", True, lambda one: money(one["saving"]["expected"])),
     Column("promised", False, lambda one: "" if one["promised"] is None else range_text(one["promised"]), 2),
     Column("saved", True, _saved),

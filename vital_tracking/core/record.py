@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, Literal, get_args
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.cost import Cost
@@ -41,8 +41,10 @@ RunStatus = Literal["running", "ok", "error", "cancelled", "abandoned"]
 RUN_STATUSES: Final = get_args(RunStatus)
 
 
-@dataclass(slots=True)
-class CallRecord:
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class CallRecord(NamedTuple):
     """One billed request to a model as it will be stored; `delivery.rows` makes its row of `token_usage_logs`.
 
     `model` is the one that answered, `sent_model` the one that was sent and `requested_model` the one that was asked for before a
@@ -58,7 +60,7 @@ class CallRecord:
 
     id: str
     created_at: datetime
-    context: CallContext = field(default_factory=CallContext)
+    context: CallContext = CallContext()
     provider: str | None = None
     model: str | None = None
     requested_model: str | None = None
@@ -68,7 +70,7 @@ class CallRecord:
     parent_run_id: str | None = None
     trace_id: str | None = None
     langsmith_project: str | None = None
-    usage: TokenUsage = field(default_factory=TokenUsage)
+    usage: TokenUsage = TokenUsage()
     billed: bool = True
     status: Status = "ok"
     error_type: str | None = None
@@ -76,7 +78,7 @@ class CallRecord:
     ttft_ms: float | None = None
     first_word_ms: float | None = None
     cache_hit: bool = False
-    price_facts: Mapping[str, str] = field(default_factory=dict)
+    price_facts: Mapping[str, str] = NOTHING
     reported_cost: Decimal | None = None
     budget_action: str | None = None
     blocked_by: Mapping[str, object] | None = None
@@ -85,7 +87,7 @@ class CallRecord:
     prefix_hashes: Sequence[str] = ()
     prompt_bytes: int | None = None
     tags: Iterable[str] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = NOTHING
     notes: tuple[str, ...] = ()
     hold: Any = None
     clocked: bool = True
@@ -94,8 +96,7 @@ class CallRecord:
     cost: Cost | None = None
 
 
-@dataclass(slots=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """One state of a service run: sent when it starts (`running`) and again when it ends, or its process has (`abandoned`)."""
 
     id: str
@@ -106,8 +107,8 @@ class RunRecord:
     error_type: str | None = None
     parent_run_id: str | None = None
     ancestor_run_ids: tuple[str, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = NOTHING
 
     def abandoned(self, at: datetime) -> RunRecord:
         """The same at its end, where its process has ended first: `at` is that process's last sign of life."""
-        return replace(self, status="abandoned", ended_at=max(at, self.started_at))
+        return self._replace(status="abandoned", ended_at=max(at, self.started_at))

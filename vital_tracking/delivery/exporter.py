@@ -252,8 +252,7 @@ class StoreExporter:
         if not self._clock.skew_s:
             return run
         ended = run.ended_at
-        return dataclasses.replace(
-            run,
+        return run._replace(
             started_at=self._clock.corrected(run.started_at),
             ended_at=None if ended is None else self._clock.corrected(ended),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -237,7 +236,7 @@ class DirectCalls:
             max_tokens=token_count(max_tokens),
             schema_bytes=schema_size({"tools": tools}),
         )
-        requests = [request, *(dataclasses.replace(request, model=name, downgraded=True) for name in cheaper)]
+        requests = [request, *(request._replace(model=name, downgraded=True) for name in cheaper)]
         self._controller.start()
         for request in requests:
             try:

@@ -86,8 +86,7 @@ class PlannedCall:
         )
         media = [media_tokens([prompt], request.model) for prompt in prompts]
         return [
-            replace(
-                request,
+            request._replace(
                 prompt_bytes=text_size(prompt),
                 messages=len(prompt),
                 media_tokens=seen,

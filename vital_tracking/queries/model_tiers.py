@@ -5,6 +5,7 @@ All functions raise StoreError where the database cannot answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
@@ -14,6 +15,8 @@ from typing_extensions import TypedDict
 from vital_tracking.core.providers import provider_id
 from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.stores import Store
+
+_DATE: Final = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")
 
 TIERS: Final = (1, 2, 3)
 """The tiers, the best first."""
@@ -59,15 +62,14 @@ def remove_model_tier(store: Store, model: str, *, provider: str | None = None) 
 
 
 def tier_of(tiers: Iterable[ModelTier], provider: str | None, model: str | None) -> int | None:
-    """The tier of a model, by the name that calls carry: the entry for its provider, else that for any; None: nobody said."""
+    """The tier of a model, by the name that calls carry: the entry for its provider, else that for any; None: nobody said.
+
+    A name with a date (`gpt-4o-2024-08-06`) that has no entry of its own has that of the name without it.
+    """
     if model is None:
         return None
     wanted, named = provider_id(provider), model.strip().lower()
-    of_any = None
-    for entry in tiers:
-        if entry["model"].lower() == named:
-            if entry["provider"] is None:
-                of_any = entry["tier"]
-            elif provider_id(entry["provider"]) == wanted:
-                return entry["tier"]
-    return of_any
+    entries = {(provider_id(entry["provider"]), entry["model"].lower()): entry["tier"] for entry in tiers}
+    names = dict.fromkeys((named, _DATE.sub("", named)))
+    places = ((owner, name) for name in names for owner in (wanted, None))
+    return next((entries[place] for place in places if place in entries), None)

@@ -41,8 +41,9 @@ class SavedRecommendation(TypedDict):
     """A recommendation and what became of it.
 
     `saving` is what it saves where it alone is taken, `sequential` what it adds where those before it are taken, too. `evidence`
-    are the filters of the `calls` that it rests on, from `since` to `until`. `promised` is its saving when it was taken;
-    `measured_saving` what it really saved, measured from `measured_from` on, None: not yet, or it cannot be (`measured_note`).
+    are the filters of the `calls` that it rests on, from `since` to `until`. `changes` are what it does to them.
+    `promised` is its saving when it was taken; `measured_saving` what it really saved, which can be told from `measured_from` on;
+    None: not yet, or it cannot be (`measured_note`).
     """
 
     id: str
@@ -67,6 +68,7 @@ class SavedRecommendation(TypedDict):
     how_to_try: str
     command: str | None
     assumptions: list[str]
+    changes: list[dict[str, Any]]
     first_seen: datetime
     last_seen: datetime
     still_given: bool

@@ -7,7 +7,8 @@ from typing import Final
 
 from starlette.requests import Request
 
-from vital_tracking.advice.life import DAYS, renew_advice
+from vital_tracking.advice.advise import DAYS
+from vital_tracking.advice.life import renew_advice
 from vital_tracking.queries.access import SEE_OTHERS, memberships
 from vital_tracking.queries.recommendations import LastAdvice, last_advice
 from vital_tracking.stores import Store

@@ -43,9 +43,9 @@ def spent(number: int, cost: str, **changes: Any) -> dict[str, Any]:
     })  # fmt: skip
 
 
-def typed_in(several: Several, advice: Recommendation) -> None:
-    """Run the commands of a recommendation, as they stand."""
-    commands = [shlex.split(line)[1:] for line in (advice.command or "").splitlines()]
+def typed_in(several: Several, *advice: Recommendation) -> None:
+    """Run the commands of recommendations, as they stand."""
+    commands = [shlex.split(line)[1:] for each in advice for line in (each.command or "").splitlines()]
     for done in several(*([*command, *(["--yes"] if "remove" in command else [])] for command in commands)):
         fine(done)
 
@@ -66,7 +66,16 @@ def test_advice_on_plans_and_budgets_can_be_followed(several: Several, store: Po
     rows("update subscriptions set since = now() - interval '90 days' returning id")
     rows("update plans set price_usd = 9.50 where name in ('starter') returning id")
     rows("update plans set price_usd = 0 where name in ('trial') returning id")
-    set_budget(store, {"entity_type": "user", "organization_id": "acme", "daily_limit": "1000", "action": "block"})
+    set_budget(
+        store,
+        {
+            "entity_type": "user",
+            "organization_id": "acme",
+            "daily_limit": "1000",
+            "monthly_limit": "9000",
+            "action": "block",
+        },
+    )
     set_budget(store, {"entity_type": "organization", "entity_id": "acme", "daily_limit": "40"})
     set_budget(store, {"entity_type": "agent", "entity_id": "nobody", "monthly_limit": "1"})
     rows("update budget_limits set created_at = now() - interval '90 days' returning id")
@@ -74,7 +83,7 @@ def test_advice_on_plans_and_budgets_can_be_followed(several: Several, store: Po
     evidence = read_plan_evidence(store, PERIOD)
     of_acme = read_plan_evidence(store, PERIOD, "acme")
     assert {subscriber.cost for subscriber in of_acme.subscribers} == {Decimal("65.50"), Decimal(0)}
-    assert [use["entity_type"] for use in of_acme.budgets] == ["user", "organization"]
+    assert [use["entity_type"] for use in of_acme.budgets] == ["user", "user", "organization"]
 
     upgrade = only(plan_upgrade.advise(evidence))
     assert (upgrade.subject, upgrade.recommended) == ({"user": "u-2", "organization": "acme"}, "plan starter")
@@ -83,14 +92,21 @@ def test_advice_on_plans_and_budgets_can_be_followed(several: Several, store: Po
     # $65.50 in 31 days is $63.39 in 30; less $49.00.
     assert (billed.subject["user"], billed.revenue) == ("u-1", Decimal("14.39"))
 
-    typed_in(several, upgrade)
-    assert plans_of(store, ["u-2"])["u-2"]["plan"] == "starter"
     faults = plan_optimization.advise(evidence)
     assert isinstance(faults, list)
     by_fault = {each.subject.get("budgets"): each for each in faults if "budgets" in each.subject}
     assert set(by_fault) == {"too_high", "too_low", "never_met"}
-    for each in by_fault.values():
-        typed_in(several, each)
+    high = by_fault.pop("too_high")
+    assert (high.command or "").count("vital-tracking budgets set user ") == 2, "a limit of a day and one of a month"
+    _, applied, gone = several(
+        ["advise", "--days", "31"],
+        ["advise", "apply", high.id, "--yes"],
+        ["advise", "apply", by_fault.pop("never_met").id, "--yes"],
+    )
+    assert "--monthly 120" in fine(applied)
+    assert "removed budget" in fine(gone)
+    typed_in(several, upgrade, *by_fault.values())
+    assert plans_of(store, ["u-2"])["u-2"]["plan"] == "starter"
     left = {(row["entity_type"], row["daily_limit"]) for row in all_budgets(store)["budgets"]}
     # Twice $60.00 is $120.00; a quarter more than $60.00 is $75.00.
     assert left == {("user", Decimal(120)), ("organization", Decimal(75))}

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tests.acceptance.cli.helpers import UNREACHABLE, Cli, Several, fine, refused
 from tests.acceptance.helpers import run_commands
+from vital_tracking.advice.plan_terms import PLANS, PlanTerms
+from vital_tracking.queries.plans import plans
+from vital_tracking.stores.postgres import PostgresStore
 
 
 def test_models_are_compared_by_the_teams_own_prices(several: Several) -> None:
@@ -71,7 +74,10 @@ def test_calculators_need_no_database_and_make_none(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists(), "no embedded database was made"
 
 
-def test_plans_are_those_of_the_database_and_an_unreachable_one_is_said(several: Several, cli: Cli) -> None:
+def test_plans_are_those_of_the_database_and_an_unreachable_one_is_said(
+    several: Several, cli: Cli, store: PostgresStore
+) -> None:
+    assert tuple(map(PlanTerms.of, plans(store))) == PLANS, "a new database begins with other plans"
     _, plan, as_json = several(
         ["plans", "set", "starter", "--calls", "200000", "--tokens", "20000000", "--price", "19"],
         ["calculate", "plan", "125000", "18400000"],

@@ -33,6 +33,7 @@ def test_the_team_says_how_good_its_models_are(several: Several, store: Postgres
     tiers = model_tiers(store)
     assert tier_of(tiers, "openai", "GPT-4o") == 1
     assert tier_of(tiers, "aws", "gpt-4o") == 3, "providers have several names"
+    assert (tier_of(tiers, "azure", "gpt-4o-2024-08-06"), tier_of(tiers, "bedrock", "gpt-4o-20240806")) == (1, 3)
     assert (tier_of(tiers, "openai", "gpt-4"), tier_of(tiers, None, None)) == (None, None)
 
     gone, again = several(["prices", "tier", "gpt-4o", "none"], ["prices", "tier", "gpt-4o", "none"])

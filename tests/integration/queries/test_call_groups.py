@@ -132,7 +132,7 @@ def of_each(found: list[tuple[CallRecord, dict[str, Any]]], change: SwitchModel)
             and where.size in (None, size_of(record.usage.prompt_tokens))
             and where.model in (ANY, record.model)
         )
-        switched = BOOK.cost_of(replace(record, model=change.model, provider=change.provider or record.provider))
+        switched = BOOK.cost_of(record._replace(model=change.model, provider=change.provider or record.provider))
         after += switched.total if wanted and switched is not None else cost.total
     return bill, after
 
@@ -208,7 +208,7 @@ def test_sums_answer_where_they_say_all_of_it(store: Store) -> None:
 
 
 def test_sums_are_not_believed_where_a_cache_answered(store: Store) -> None:
-    write(store, [stored(a_record(1)), stored(replace(a_record(2), cache_hit=True), cache_hit=True)])
+    write(store, [stored(a_record(1)), stored(a_record(2)._replace(cache_hit=True), cache_hit=True)])
     found = asked(store, SwitchModel(where=Where(), model="gpt-4o-mini"))
     assert (found.source, found.calls) == ("calls", 1)
 

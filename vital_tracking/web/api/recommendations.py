@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from vital_tracking.advice.life import DAYS
+from vital_tracking.advice.advise import DAYS
 from vital_tracking.advice.report import CSV_COLUMNS, Advised, Optimization, advised, flat, optimization
 from vital_tracking.queries import recommendations as queries
 from vital_tracking.queries.recommendations import SavedRecommendation

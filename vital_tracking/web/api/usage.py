@@ -11,10 +11,12 @@ from vital_tracking.advice.life import look_for_advice
 from vital_tracking.advice.report import Optimization
 from vital_tracking.advice.report import optimization as optimization_report
 from vital_tracking.queries import reports
+from vital_tracking.queries.prices import price_book
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.advised import found_last, scope_of
 from vital_tracking.web.api.examples import answers
 from vital_tracking.web.asked import Asked, AskedParameters, OrganizationAsked, only_organization
+from vital_tracking.web.parts import parts
 from vital_tracking.web.rendering import home
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
@@ -84,7 +86,9 @@ def optimization(request: Request, store: Reader, who: Asker, asked: Organizatio
     if found is None and not scope.said:
         days = len(asked.period.days) if named else 30
         last = asked.period.until - timedelta(microseconds=1)
-        found = look_for_advice(store, days=days, organization=scope.organization, now=last)
+        with_parts = parts(request)
+        prices = price_book(with_parts.store.within(with_parts.settings.answer_s))
+        found = look_for_advice(store, prices, days=days, organization=scope.organization, now=last)
     notes = [scope.said] if scope.said else []
     return ExactJSON(optimization_report(found, root=home(request).rstrip("/"), notes=notes), max_age=_MAX_AGE_S)
 

@@ -45,6 +45,7 @@ def advice_document(store: Store, found: LastAdvice, public_url: str | None) -> 
                 "How to try each, and what could go wrong",
                 [
                     Column("type", "Type"),
+                    Column("about", "About"),
                     Column("how_to_try", "How to try it", "prose"),
                     Column("risk", "What could go wrong", "prose"),
                     Column("command", "What does it", "command", none=""),

@@ -9,7 +9,7 @@ from fastapi import Depends, Form, Path
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from vital_tracking.advice.report import money, open_ones
+from vital_tracking.advice.report import about, money, open_ones, saves_something
 from vital_tracking.queries import recommendations as queries
 from vital_tracking.queries.recommendations import total_of
 from vital_tracking.web.access import Asker, Reader, reads
@@ -18,6 +18,7 @@ from vital_tracking.web.asked import OrganizationAsked, only_organization
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Column, Page, Part, Row
 from vital_tracking.web.pages.advice_parts import (
+    ABOUT,
     RECOMMENDED,
     cards,
     dismissed_part,
@@ -121,8 +122,15 @@ def page(view: View, who: Identity, scope: Scope) -> Page:
         of_time=False,
         live=False,
         extra={
-            "open": [opened(view, one) for one in shown],
-            "decided": [(one, type_text(one["type"])) for one in known if one["status"] != "open"],
+            "sections": [
+                (title, part_id, [opened(view, one) for one in some])
+                for title, part_id, some in (
+                    ("Open, the largest saving first", "open", [one for one in shown if saves_something(one)]),
+                    ("Worth a look, without a saving", "look", [one for one in shown if not saves_something(one)]),
+                )
+                if some
+            ],
+            "decided": [(one, type_text(one["type"]), about(one)) for one in known if one["status"] != "open"],
             "may_change": may is None or scope.organization in may,
             "organization": scope.organization or "",
             "found": found,
@@ -148,6 +156,7 @@ def overview_part(view: View, organization: str | None) -> Part:
         [
             Column("level", "Priority", "flag"),
             Column("type", "Type", link=to),
+            ABOUT,
             RECOMMENDED,
             Column("saving_expected", "Saves a month", "usd"),
         ],

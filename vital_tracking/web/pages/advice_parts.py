@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from vital_tracking.advice.evidence import calls_asked, calls_command
 from vital_tracking.advice.priority import time_in_words
 from vital_tracking.advice.recommendation import MONTH_DAYS, Level
-from vital_tracking.advice.report import money, range_text
+from vital_tracking.advice.report import about, money, range_text, saves_something
 from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.queries.recommendations import LastAdvice, SavedRecommendation, total_of
 from vital_tracking.queries.words import counted
@@ -28,6 +28,7 @@ class Opened:
     """A recommendation as a card that opens: its words, and where its calls are."""
 
     one: SavedRecommendation
+    about: str
     label: str
     colour: str
     saving: str
@@ -53,6 +54,7 @@ def opened(view: View, one: SavedRecommendation) -> Opened:
     colour, label = _flag(one["priority"])
     return Opened(
         one=one,
+        about=about(one),
         label=label,
         colour=colour,
         saving=_saves(one),
@@ -66,7 +68,9 @@ def opened(view: View, one: SavedRecommendation) -> Opened:
 
 
 def _saves(one: SavedRecommendation) -> str:
-    """What it is worth, in a few words."""
+    """What it is worth, in a few words; nothing where there is no money in it."""
+    if not saves_something(one):
+        return ""
     if one["revenue"] and not one["saving"]["expected"]:
         return f"{money(one['revenue'])} of revenue"
     return money(one["saving"]["expected"])
@@ -100,6 +104,11 @@ def lead(found: LastAdvice | None, shown: Sequence[SavedRecommendation]) -> str:
     if not shown:
         return "Nothing is advised that is not decided already: what does not apply, and why, stands below."
     total = total_of(shown)
+    if not any(one["counted"] for one in shown):
+        return (
+            f"None of the {len(shown)} that are open counts yet: what each needs first, such as knowing how good another"
+            " model is, stands in it."
+        )
     share = _share(total["expected"], _monthly(found))
     of_bill = f", {numbers.percent(share)} of the bill" if share is not None else ""
     said = f"To follow what is open saves about {money(total['expected'])} a month{of_bill} ({range_text(total)})."
@@ -129,7 +138,9 @@ def cards(found: LastAdvice, shown: Sequence[SavedRecommendation], taken: Sequen
             "To be saved a month",
             money(total["expected"]),
             numbers.usd_exact(total["expected"]),
-            note=f"{range_text(total)}, each call repriced once",
+            note=f"{range_text(total)}, each call repriced once"
+            if any(one["counted"] for one in shown)
+            else "nothing that is open counts yet",
         ),
         Card("Bill a month", money(bill), numbers.usd_exact(bill), note="of calls to models, for 30 days"),
         Card(
@@ -148,7 +159,7 @@ def cards(found: LastAdvice, shown: Sequence[SavedRecommendation], taken: Sequen
 
 
 _TYPE: Final = Column("type", "Type")
-_CURRENT: Final = Column("current", "Now", "prose")
+ABOUT: Final = Column("about", "About", "prose")
 RECOMMENDED: Final = Column("recommended", "Better", "prose")
 
 
@@ -157,6 +168,7 @@ def row_of(one: SavedRecommendation) -> dict[str, Any]:
     return {
         **one,
         "type": type_text(one["type"]),
+        "about": about(one),
         "level": _flag(one["priority"]),
         "saving_low": saving["low"],
         "saving_expected": saving["expected"],
@@ -182,7 +194,7 @@ def open_part(view: View, shown: Sequence[SavedRecommendation], found: LastAdvic
         [
             Column("level", "Priority", "flag"),
             _TYPE,
-            _CURRENT,
+            ABOUT,
             RECOMMENDED,
             Column("saving_low", "At least", "usd", about="US dollars a month of 30 days, where it alone is followed"),
             Column("saving_expected", "Expected", "usd"),
@@ -201,7 +213,9 @@ def open_part(view: View, shown: Sequence[SavedRecommendation], found: LastAdvic
         [row_of(one) for one in shown],
         note="US dollars a month. Savings of one exclude those of another: what each adds makes up the total.",
         empty="Nobody has looked yet." if found is None else "Nothing is open.",
-        total={"type": "Total", "sequential_expected": total["expected"]} if len(shown) > 1 else None,
+        total={"type": "Total", "sequential_expected": total["expected"]}
+        if sum(one["counted"] for one in shown) > 1
+        else None,
         wide=True,
     )
 
@@ -211,7 +225,7 @@ def taken_part(taken: Sequence[SavedRecommendation]) -> Part:
     for one in taken:
         saved = one["measured_saving"]
         note = one["measured_note"] or (
-            f"Measured from {one['measured_from']:%Y-%m-%d} on" if one["measured_from"] else None
+            f"It is measured from {one['measured_from']:%Y-%m-%d} on" if one["measured_from"] else None
         )
         rows.append({**row_of(one), "saved": saved, "kept": _kept(one), "note": note})
     return Part(
@@ -219,6 +233,7 @@ def taken_part(taken: Sequence[SavedRecommendation]) -> Part:
         "Taken: what was promised, and what it really saved",
         [
             _TYPE,
+            ABOUT,
             RECOMMENDED,
             Column("decided_at", "Taken (UTC)", "moment"),
             Column("promised", "Promised a month"),
@@ -249,6 +264,7 @@ def dismissed_part(dismissed: Sequence[SavedRecommendation]) -> Part:
         "Dismissed",
         [
             _TYPE,
+            ABOUT,
             RECOMMENDED,
             Column("saving_expected", "Would save a month", "usd"),
             Column("decided_at", "Dismissed (UTC)", "moment"),
@@ -279,7 +295,7 @@ def no_longer_part(gone: Sequence[SavedRecommendation]) -> Part:
         "No longer given",
         [
             _TYPE,
-            _CURRENT,
+            ABOUT,
             RECOMMENDED,
             Column("saving_expected", "Saved a month", "usd"),
             Column("seen", "Given last (UTC)", "moment"),
