@@ -16,7 +16,6 @@ from vital_tracking.queries.answers import typed
 from vital_tracking.queries.recommendations import LastAdvice
 from vital_tracking.web.pages.advice_parts import cards
 
-
 UNDECIDED = (
     "decided_by", "decided_at", "reason", "promised", "measured_saving", "measured_at", "measured_note", "measured_from"
 )  # fmt: skip
