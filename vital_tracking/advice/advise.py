@@ -156,6 +156,8 @@ def _notes(window: Window, left_out: int) -> list[str]:
     notes = []
     if left_out:
         notes.append(f"{left_out:,} more recommendations with less in them are left out.")
+    if not window.groups:
+        notes.append("No calls were billed in this time: there is nothing to reprice.")
     unpriced = sum(group.calls for group in window.groups if not group.key.priced)
     if unpriced:
         notes.append(f"{unpriced:,} calls have no known price and are in no figure: vital-tracking prices check")

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html import unescape
 from typing import Any
@@ -219,6 +219,14 @@ def test_advice_is_looked_for_again_by_its_admins_and_operators_alone(people: Op
         (ADMIN, "update", "acme"),
         (None, "update", None),
     ]
+
+
+def test_advice_about_a_day_that_runs_is_for_the_time_that_is_over(people: Open, database: Connection) -> None:
+    """If the API counted all of today, its savings of a month would be smaller than those of the page."""
+    found = get(people("operator"), f"{OPTIMIZATION}?days=1")
+    assert datetime.fromisoformat(found["period_end"]) <= max(
+        datetime.now(UTC), datetime.fromisoformat(found["period_start"]) + timedelta(hours=1)
+    )
 
 
 def test_where_nobody_has_looked_the_page_says_so_and_how(people: Open, database: Connection) -> None:

@@ -224,6 +224,15 @@ def test_models_with_work_of_their_own_stay() -> None:
     assert isinstance(model_consolidation.advise(dearer), NotApplicable)
 
 
+def test_what_takes_over_the_work_of_one_that_could_go_stays() -> None:
+    """If both were to go, following all of the advice would leave one in use, and advise against it."""
+    hardly = [group("middle", calls=50), group("small", calls=60), group("tiny", calls=70)]
+    worse = [outcome("middle", "99"), outcome("tiny", "80")]  # and of small nobody knows
+    found = model_consolidation.advise(window(group("big", 5_000, agent="legal"), *hardly, outcomes=worse))
+    assert only(found).subject["model"] == "middle"
+    assert {change.model for change in only(found).changes if isinstance(change, SwitchModel)} == {"small"}
+
+
 def test_a_model_with_many_kinds_of_work_stays() -> None:
     """If it went, its advice would be thousands of changes, too many to be kept."""
     hardly = [group("middle", calls=1, agent=f"agent-{number}") for number in range(41)]

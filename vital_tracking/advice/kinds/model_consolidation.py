@@ -1,7 +1,8 @@
 """model_consolidation: a model that is hardly used, whose work another one already does at no higher price.
 
 Applies to a chat model with less than 5 % of the bill and at most 40 kinds of work, where in every work that it does another
-model answers more calls already and would have cost no more for these. Effort: low.
+model answers more calls already and would have cost no more for these. What takes over such work is none that could go as well.
+Effort: low.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
         calls.setdefault(work, {})[model] = sum(group.calls for group in groups)
     if len(works) < 2:
         return NotApplicable(Kind.model_consolidation, "Only one chat model is used.")
-    found = []
+    found: list[Recommendation] = []
+    going, staying = set[Model](), set[Model]()
     for model, its_works in works.items():
         groups = [group for work in its_works for group in window.by_work[work, model]]
         spent = sum((group.cost for group in groups), ZERO)
@@ -40,9 +42,13 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
             spent <= 0
             or MONEY.multiply(spent, 100) >= MONEY.multiply(window.bill, MOST_PERCENT)
             or len(its_works) > MOST_WORKS
+            or model in staying
         ):
             continue
-        switches = _switches(window, model, its_works, calls)
+        stay = {
+            work: {other: number for other, number in calls[work].items() if other not in going} for work in its_works
+        }
+        switches = _switches(window, model, its_works, stay)
         if switches is None:
             continue
         done = window.what_if(*switches, groups=groups)
@@ -50,6 +56,8 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
             continue
         share = MONEY.divide(100 * spent, window.bill)
         others = sorted({change.model for change in switches})
+        going.add(model)
+        staying |= {Model(change.provider, change.model) for change in switches}
         found.append(
             Recommendation(
                 kind=Kind.model_consolidation,

@@ -86,9 +86,16 @@ def optimization(request: Request, store: Reader, who: Asker, asked: Organizatio
     if found is None and not scope.said:
         days = len(asked.period.days) if named else 30
         last = asked.period.until - timedelta(microseconds=1)
+        now = datetime.now(UTC)
         with_parts = parts(request)
         prices = price_book(with_parts.store.within(with_parts.settings.answer_s))
-        found = look_for_advice(store, prices, days=days, organization=scope.organization, now=last)
+        found = look_for_advice(
+            store,
+            prices,
+            days=days,
+            organization=scope.organization,
+            now=min(last, now) if asked.period.since < now else last,
+        )
     notes = [scope.said] if scope.said else []
     return ExactJSON(optimization_report(found, root=home(request).rstrip("/"), notes=notes), max_age=_MAX_AGE_S)
 
