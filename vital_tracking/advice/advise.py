@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -95,11 +95,13 @@ def generate_recommendations(
     timezone: str = "UTC",
     now: datetime | None = None,
     prices: PriceBook | None = None,
+    dismissed: Collection[str] = (),
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Advice:
     """The advice about the last `days` days, today included, of an organization or all that the asker may see.
 
-    `prices` are the store's own over the list, where none are given. `progress` is told the share of the calls that has been
+    `prices` are the store's own over the list, where none are given. What is `dismissed`, by id, is no part of the total.
+    `progress` is told the share of the calls that has been
     read. Raises StoreError.
     """
     moment = now or datetime.now(UTC)
@@ -108,11 +110,14 @@ def generate_recommendations(
         read_window(store, period, organization=organization, ttl=TTL, now=moment, prices=prices, progress=progress),
         read_plan_evidence(store, period, organization, now=moment),
         read_machine_evidence(store, period, organization),
+        dismissed,
     )
 
 
-def advice_of(window: Window, plans: PlanEvidence, machines: MachineEvidence) -> Advice:
-    """The advice that such evidence gives."""
+def advice_of(
+    window: Window, plans: PlanEvidence, machines: MachineEvidence, dismissed: Collection[str] = ()
+) -> Advice:
+    """The advice that such evidence gives; what is `dismissed`, by id, takes nothing from the others."""
     answers = [
         *(advise(window) for advise in OF_CALLS.values()),
         *(advise(plans) for advise in OF_PLANS.values()),
@@ -122,7 +127,7 @@ def advice_of(window: Window, plans: PlanEvidence, machines: MachineEvidence) ->
     given.sort(key=lambda one: (-one.saving.expected, -one.saving.high, -(one.revenue or 0), one.kind, one.id))
     left_out = len(given[MOST:])
     del given[MOST:]
-    sequential = in_sequence(window, given)
+    sequential = in_sequence(window, given, dismissed)
     total = NOTHING
     for saving in sequential:
         total = total.plus(saving)
@@ -139,9 +144,9 @@ def advice_of(window: Window, plans: PlanEvidence, machines: MachineEvidence) ->
     )
 
 
-def in_sequence(window: Window, given: Sequence[Recommendation]) -> list[Saving]:
+def in_sequence(window: Window, given: Sequence[Recommendation], dismissed: Collection[str] = ()) -> list[Saving]:
     """What each recommendation adds where those before it are taken; those of machines stand beside the bill of calls."""
-    counted = [one for one in given if one.counted]
+    counted = [one for one in given if one.counted and one.id not in dismissed]
     effects = iter(window.what_if(*(change for one in counted for change in one.changes)).effects)
     added = {}
     for one in counted:

@@ -36,7 +36,10 @@ def renew_advice(
     """
     check_may_renew(store, organization=organization)
     prices = price_book(writer)
-    advice = generate_recommendations(store, days, organization=organization, now=now, prices=prices)
+    dismissed = {one["id"] for one in saved_recommendations(store, status="dismissed", limit=MOST)}
+    advice = generate_recommendations(
+        store, days, organization=organization, now=now, prices=prices, dismissed=dismissed
+    )
     save_advice(writer, advice_to_save(advice, organization))
     measure_due(store, writer, organization=organization, prices=prices)
     found = last_advice(store, organization=organization)
@@ -105,9 +108,12 @@ def look_for_advice(
 ) -> LastAdvice:
     """Advice as it would be saved, without saving it: what was decided about the same is as it is known."""
     at = now or datetime.now(UTC)
-    found = generate_recommendations(store, days, organization=organization, now=now, prices=prices)
-    told = advice_to_save(found, organization)
     known: dict[str, Mapping[str, Any]] = {one["id"]: one for one in saved_recommendations(store, limit=MOST)}
+    dismissed = [name for name, one in known.items() if one["status"] == "dismissed"]
+    found = generate_recommendations(
+        store, days, organization=organization, now=now, prices=prices, dismissed=dismissed
+    )
+    told = advice_to_save(found, organization)
     undecided: dict[str, Any] = {
         "since": told["since"],
         "until": told["until"],

@@ -26,7 +26,7 @@ from vital_tracking.advice.kinds import (
     smart_routing,
 )
 from vital_tracking.advice.kinds.off_peak import NO_HOURS
-from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation, Saving
+from vital_tracking.advice.recommendation import NOTHING, Kind, Level, NotApplicable, Recommendation, Saving
 from vital_tracking.advice.window import Model, Window, cuts_for
 from vital_tracking.core.request_size import Size
 from vital_tracking.queries.call_groups import CallGroup, GroupKey
@@ -224,6 +224,16 @@ def test_models_with_work_of_their_own_stay() -> None:
     assert isinstance(model_consolidation.advise(dearer), NotApplicable)
 
 
+def test_a_model_that_is_asked_seldom_may_be_the_better_one() -> None:
+    """If its going counted without anybody knowing, the total would promise what an escalation to it is there for."""
+    calls = (group("big", agent="legal"), group("small", calls=5000), group("middle", calls=50))
+    unknown = only(model_consolidation.advise(window(*calls)))
+    assert (unknown.counted, unknown.confidence) == (False, Level.low)
+    assert "Unknown quality" in unknown.impact
+    known = only(model_consolidation.advise(window(*calls, tiers=[("small", 1), ("middle", 1)])))
+    assert (known.counted, known.confidence) == (True, Level.medium)
+
+
 def test_what_takes_over_the_work_of_one_that_could_go_stays() -> None:
     """If both were to go, following all of the advice would leave one in use, and advise against it."""
     hardly = [group("middle", calls=50), group("small", calls=60), group("tiny", calls=70)]
@@ -388,6 +398,17 @@ def test_savings_in_sequence_are_the_bill_before_minus_the_bill_after(
     assert done.saving.high <= bill
     untouched = sum((one.cost for one in found if one.key.fixed), Decimal(0))
     assert all(cost >= untouched for cost in done.after.values())
+
+
+def test_what_is_dismissed_takes_nothing_from_the_others() -> None:
+    """If it did, a cache would seem to save little because of a switch that nobody wants."""
+    of = window(group(repeated=True, hashed_calls=1000), group(hashed_calls=1000), tiers=[("big", 1), ("small", 1)])
+    switch, cache = advice(of).recommendations
+    assert (switch.kind, cache.kind) == (Kind.model_switch, Kind.caching)
+    assert advice(of).sequential[1].expected < cache.saving.expected
+    without = advice_of(of, NO_PLANS, NO_MACHINES, {switch.id})
+    assert without.sequential == [NOTHING, cache.saving]
+    assert without.total == cache.saving
 
 
 def test_a_batch_stays_a_batch_whichever_model_answers_it() -> None:

@@ -2,7 +2,8 @@
 
 Applies to a chat model with less than 5 % of the bill and at most 40 kinds of work, where in every work that it does another
 model answers more calls already and would have cost no more for these. What takes over such work is none that could go as well.
-Effort: low.
+Where nobody knows how good that is at it, this is said, and it is no part of the total: what is asked seldom may be asked what
+is hard. Effort: low.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
         done = window.what_if(*switches, groups=groups)
         if done.saving.expected < 0 or not any(effect.calls for effect in done.effects):
             continue
+        known = all(_is_as_good(window, model, change) for change in switches)
         share = MONEY.divide(100 * spent, window.bill)
         others = sorted({change.model for change in switches})
         going.add(model)
@@ -65,15 +67,19 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
                 subject={"provider": model.provider, "model": model.name},
                 current=f"{model.name} ({share:.1f} % of the bill) does what {' and '.join(others)} does, too.",
                 recommended=f"Do without {model.name}.",
-                impact="One model fewer to test, watch and pay for.",
+                impact="One model fewer to test, watch and pay for."
+                if known
+                else f"One model fewer to test, watch and pay for. Unknown quality: nobody has said or recorded whether "
+                f"{' and '.join(others)} does it as well.",
                 saving=done.saving,
                 calls=sum(effect.calls for effect in done.effects),
                 evidence={"provider": model.provider, "model": model.name},
-                confidence=Level.medium,
+                confidence=Level.medium if known else Level.low,
                 effort=Level.low,
                 risk="Whoever chose it may have had a reason that the figures do not show.",
                 how_to_try=f"Ask who uses it, then name {' or '.join(others)} instead.",
                 assumptions=switches[0].assumptions,
+                counted=known,
                 changes=tuple(switches),
             )
         )
@@ -81,6 +87,11 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
         Kind.model_consolidation,
         "No model with less than 5 % of the bill does only what another one already does, more often and at no higher price.",
     )
+
+
+def _is_as_good(window: Window, model: Model, change: SwitchModel) -> bool:
+    other = Model(change.provider, change.model)
+    return judge(window, change.where.agent, model, other).quality is Quality.as_good
 
 
 def _switches(
