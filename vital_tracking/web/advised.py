@@ -32,9 +32,11 @@ class Scope:
 
 def scope_of(store: Store, who: Identity, organization: str | None) -> Scope:
     """Whose advice somebody asks for who named an organization or none: for an admin of one it is that one."""
-    if organization is not None or who.is_operator:
+    if who.is_operator:
         return Scope(organization)
     mine = tuple(sorted(one.organization_id for one in memberships(store) if one.role in SEE_OTHERS))
+    if organization is not None:
+        return Scope(organization, said="" if organization in mine else FOR_ADMINS)
     if len(mine) == 1:
         return Scope(mine[0])
     return Scope(None, mine, "Name one of your organizations." if mine else FOR_ADMINS)

@@ -195,7 +195,9 @@ def test_advice_is_looked_for_again_by_its_admins_and_operators_alone(people: Op
     member, admin, operator = people("user"), people("organization admin"), people("operator")
     assert "for admins" in page(member, "advice")
     assert get(member, OPTIMIZATION)["recommendations"] == []
-    assert "for admins" in get(member, OPTIMIZATION)["notes"][0]
+    for asked in ("", "?organization=acme", "?organization=acme&days=7"):
+        assert "for admins" in get(member, f"{OPTIMIZATION}{asked}")["notes"][0]
+    assert "for admins" in page(member, "advice?organization=acme")
     for sent in ({"organization_id": "acme"}, {}):
         assert member.post("/api/v1/recommendations", json=sent).status_code == 403
     assert admin.post("/api/v1/recommendations", json={}).status_code == 403

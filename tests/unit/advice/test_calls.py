@@ -263,6 +263,12 @@ def test_what_nobody_waits_for_goes_into_batches_at_the_listed_price() -> None:
     assert found.calls == 1000
 
 
+def test_whose_night_it_is_is_said() -> None:
+    """If it were not, a team in California would not learn that its afternoon is taken for the night."""
+    found = only(batch_processing.advise(window(group("claude-haiku-4-5", provider="anthropic", unattended=True))))
+    assert "22 to 6 o'clock (UTC)" in found.assumptions[-1]
+
+
 def test_no_batches_where_somebody_waits_or_no_price_is_listed() -> None:
     assert "wait" in reason(batch_processing.advise(window(group())))
     assert "no lower price" in reason(batch_processing.advise(window(group(unattended=True))))

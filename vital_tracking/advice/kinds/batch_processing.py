@@ -48,7 +48,8 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
                 how_to_try="Take one nightly job, and send its requests through the provider's batch API.",
                 assumptions=(
                     *change.assumptions,
-                    "Nobody waits for embeddings outside of conversations, or for workflows from 22 to 6 o'clock.",
+                    "Nobody waits for embeddings outside of conversations, or for workflows from 22 to 6 o'clock "
+                    f"({window.period.timezone}).",
                 ),
                 changes=(change,),
             )
