@@ -116,6 +116,11 @@ def test_unknown_quality_is_said_once_a_model_and_is_no_part_of_the_total() -> N
     assert found.total == saving("0", "0", "0")
 
 
+def test_many_small_agents_are_not_told_that_nothing_would_cost_less() -> None:
+    many = window(*(group(agent=f"agent-{number}") for number in range(201)), tiers=[("big", 1), ("small", 1)])
+    assert "what-if --switch" in reason(model_switch.advise(many))
+
+
 def test_what_cannot_be_switched_is_not_advised() -> None:
     assert "Only one chat model" in reason(model_switch.advise(window(group())))
     tiers = [("big", 1), ("small", 1)]
@@ -156,6 +161,15 @@ def test_an_exact_cache_saves_what_was_asked_again() -> None:
     # 20 of 100 requests, $0.013 each.
     assert found.saving == Saving.exactly(Decimal("0.26"))
     assert (found.calls, found.confidence, found.subject["cache"]) == (20, Level.high, "exact")
+
+
+def test_a_cache_is_advised_for_a_service_of_many_small_agents() -> None:
+    """If each agent were looked at alone, a team of hundreds would be told that nothing repeats."""
+    agents = [f"agent-{number}" for number in range(300)]
+    again = [group(agent=agent, repeated=True, hashed_calls=1000) for agent in agents]
+    found = only(caching.advise(window(*again, *(group(agent=agent, hashed_calls=1000) for agent in agents))))
+    assert found.evidence == {"service": "workflow"}
+    assert (found.calls, found.saving.expected) == (300_000, Decimal(13 * 300))
 
 
 def test_a_cache_is_not_advised_below_a_fifth_or_without_hashes() -> None:

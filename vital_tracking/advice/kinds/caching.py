@@ -1,13 +1,14 @@
 """caching: answers that were paid for twice, and beginnings of prompts that the provider could keep.
 
 An exact cache is advised for an agent's part of a service where at least 20 % of its requests equal one before them within the
-time to live (by request_hash). Caching of prompts is advised where reads from the provider's cache would have saved more than its
-writes would have cost (by prefix_hashes). Both need VITAL_HASH_KEY; without it nothing is known, and that is said.
+time to live (by request_hash); for all of a service where none of its agents alone is worth it. Caching of prompts is advised
+where reads from the provider's cache would have saved more than its writes would have cost (by prefix_hashes). Both need
+VITAL_HASH_KEY; without it nothing is known, and that is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vital_tracking.advice.changes import ExactCache, PromptCaching, Where
@@ -15,6 +16,7 @@ from vital_tracking.advice.kinds.switching import is_worth
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation
 from vital_tracking.advice.window import Window, Work
 from vital_tracking.queries.call_groups import CallGroup
+from vital_tracking.queries.explore import ANY
 
 LEAST_DUPLICATES = 20
 """The percentage of requests that must repeat one before them."""
@@ -27,7 +29,7 @@ NO_HASHES = "No call has a hash by which equal requests are found: set VITAL_HAS
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An agent's part of a service, and its calls."""
+    """An agent's part of a service, or all of a service (`agent` ANY), and its calls."""
 
     service: str | None
     agent: str | None
@@ -36,7 +38,7 @@ class Part:
     @property
     def title(self) -> str:
         """What people call it."""
-        return Work(self.service, self.agent, None, None).title
+        return Work(self.service, None if self.agent == ANY else self.agent, None, None).title
 
     @property
     def where(self) -> Where:
@@ -77,8 +79,20 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
 
 
 def _exact(window: Window) -> Iterator[Recommendation]:
-    hours = window.ttl.total_seconds() / 3600
+    services: dict[str | None, list[Part]] = {}
     for part in parts(window):
+        services.setdefault(part.service, []).append(part)
+    for service, its_parts in services.items():
+        found = list(_exact_of(window, its_parts))
+        if not found and len(its_parts) > 1:  # hundreds of agents, of which none is worth advice alone
+            whole = Part(service, ANY, [group for part in its_parts for group in part.groups])
+            found = list(_exact_of(window, [whole]))
+        yield from found
+
+
+def _exact_of(window: Window, some: Iterable[Part]) -> Iterator[Recommendation]:
+    hours = window.ttl.total_seconds() / 3600
+    for part in some:
         if part.hashed < LEAST_CALLS or 100 * part.repeated < LEAST_DUPLICATES * part.hashed:
             continue
         change = ExactCache(where=part.where)

@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from vital_tracking.advice.kinds.switching import UNKNOWN_QUALITY, Option, best_option, dear_work
+from vital_tracking.advice.kinds.switching import (
+    UNKNOWN_QUALITY,
+    WORTH_PERCENT,
+    Option,
+    best_option,
+    dear_work,
+)
 from vital_tracking.advice.quality import Quality
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation
 from vital_tracking.advice.window import Model, Window, Work
@@ -23,7 +29,8 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
     """One recommendation for each work and model that another model would do for less."""
     found: list[Recommendation] = []
     unknown: dict[tuple[Model, Model], list[tuple[Work, Option]]] = {}
-    for work, model, groups in dear_work(window):
+    dear = list(dear_work(window))
+    for work, model, groups in dear:
         option = best_option(window, work, model, groups, good_enough={Quality.as_good})
         if option is None:
             continue
@@ -36,6 +43,12 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
         return found
     if len(window.chat_models) < 2:
         return NotApplicable(Kind.model_switch, "Only one chat model is known: use another one, or give one a tier.")
+    if window.bill > 0 and not dear:
+        return NotApplicable(
+            Kind.model_switch,
+            f"No work of an agent or a step has {WORTH_PERCENT} % of the bill with one model. What another model would have cost "
+            "for all of them: vital-tracking what-if --switch",
+        )
     return NotApplicable(
         Kind.model_switch,
         "No model that is used, or has a tier, would do any of the dear work for less and is not known to be worse.",
