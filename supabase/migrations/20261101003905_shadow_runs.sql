@@ -13,7 +13,8 @@ return case
   when metadata ->> 'shadow_of' ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' then (metadata ->> 'shadow_of')::uuid
 end;
 
--- Pairs of a call and its shadow run, of which the latter began in the time, by both models and agent, the most pairs first.
+-- Pairs of a call and its shadow run, of which the latter began in the time, by both models and agent, the most pairs first. Of more
+-- than 50,000 shadow runs the newest count, which is enough for a comparison, and as many as can be looked up in two seconds.
 --
 -- `measured_pairs` are those of which both succeeded, with tokens that their providers reported: tokens and latencies are theirs, latencies
 -- as medians. Costs are those of the measured pairs of which both prices are known, `priced_pairs`.
@@ -47,24 +48,33 @@ set search_path = ''
 set statement_timeout = '8s'
 set plan_cache_mode = force_custom_plan
 set jit = off
+set enable_hashjoin = off -- the planner cannot know how few shadow runs there are, and would read all calls to find theirs
+set enable_mergejoin = off
 as $$
 begin
   since := coalesce(since, now() - interval '30 days');
   until := coalesce(until, now());
   perform vital_private.check_times(since, until);
   return query
-  with paired as (
+  with shadows as materialized (
+    select s.*
+    from public.token_usage_logs as s
+    where s.metadata ? 'shadow_of' and s.created_at >= since and s.created_at < until
+      and (organization is null or s.organization_id = organization)
+    order by s.created_at desc
+    limit 50000
+  ),
+
+  paired as (
     select
       c.model as of_model, c.agent_id as of_agent, s.model as of_shadow, c.status = 'ok' as answered, s.status = 'ok' as shadowed,
       c.status = 'ok' and s.status = 'ok' and not (c.cache_hit or s.cache_hit or c.usage_estimated or s.usage_estimated) as measured,
       c.priced and s.priced as priced,
       c.prompt_tokens as prompt, s.prompt_tokens as shadow_prompt, c.completion_tokens as answer, s.completion_tokens as shadow_answer,
       c.total_cost as paid, s.total_cost as shadow_paid, c.latency_ms as ms, s.latency_ms as shadow_ms
-    from public.token_usage_logs as s
+    from shadows as s
     inner join public.token_usage_logs as c on c.id = vital_private.shadowed_call(s.metadata)
-    where s.metadata ? 'shadow_of' and s.created_at >= since and s.created_at < until
-      and (organization is null or s.organization_id = organization)
-      and c.created_at >= since - interval '1 day' and c.created_at < until -- whose answer was there before
+    where c.created_at >= since - interval '1 day' and c.created_at < until -- whose answer was there before
       and c.organization_id is not distinct from s.organization_id
   )
 
