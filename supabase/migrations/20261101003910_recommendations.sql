@@ -176,7 +176,7 @@ select vital_private.restrict_relation('public.open_recommendations', readers =>
 -- When one that was taken can be measured: once 30 whole days (UTC) are over that began after it was.
 create function vital_private.measured_from(taken timestamptz) returns timestamptz
 language sql
-immutable
+stable
 set search_path = ''
 as $$
   select date_trunc('day', taken, 'UTC') + interval '31 days'

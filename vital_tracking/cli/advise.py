@@ -275,7 +275,7 @@ def _told(one: SavedRecommendation) -> Iterator[tuple[str, str]]:
     yield "what it does", one["impact"]
     yield "saves a month", f"{_range(one)}, {money(one['saving']['expected'])} as expected"
     if not one["counted"]:
-        yield "in the total", "no: an upper bound, or no part of the bill of models"
+        yield "in the total", "no: an upper bound, of unknown quality, or no part of the bill of models"
     elif one["sequential"] != one["saving"]:
         yield "in the total", f"{money(one['sequential']['expected'])}, where those before it are followed, too"
     if one["revenue"]:

@@ -79,7 +79,7 @@ def _saves(one: SavedRecommendation) -> str:
 def _beside(one: SavedRecommendation) -> str:
     """What it adds to the total."""
     if not one["counted"]:
-        return "It is no part of the total: it is an upper bound, or no part of the bill of models."
+        return "It is no part of the total: an upper bound, of unknown quality, or no part of the bill of models."
     if one["sequential"] == one["saving"]:
         return "All of it is part of the total."
     adds = one["sequential"]
@@ -114,7 +114,7 @@ def lead(found: LastAdvice | None, shown: Sequence[SavedRecommendation]) -> str:
     said = f"To follow what is open saves about {money(total['expected'])} a month{of_bill} ({range_text(total)})."
     if len(shown) == 1:
         return said
-    return f"{said} Each call is repriced once, so this is less than what the {len(shown)} savings add up to."
+    return f"{said} Each call is repriced once, so this is less than their own figures add up to."
 
 
 def _monthly(found: LastAdvice) -> Decimal:
