@@ -52,7 +52,8 @@ class MissingExtra(VitalError):
 class StoreError(VitalError):
     """The database did not take what it was given.
 
-    `sqlstate` is PostgreSQL's five-character code where one is known. The message never holds data or keys.
+    `sqlstate` is PostgreSQL's five-character code where one is known. The message never holds keys, nor data but what a
+    function of ours names of the request that it refuses.
     """
 
     def __init__(self, message: str | None = None, *, sqlstate: str | None = None) -> None:
@@ -77,7 +78,22 @@ class StoreDenied(StoreError):
 
 
 class StoreRejected(StoreError):
-    """The database refused the data; the same request will fail again."""
+    """The database refused the data; the same request will fail again.
+
+    Where a function of ours says why, `problem` and `hint` are its words.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        sqlstate: str | None = None,
+        problem: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.hint = hint
+        super().__init__(message, sqlstate=sqlstate)
 
 
 class Stop(NamedTuple):

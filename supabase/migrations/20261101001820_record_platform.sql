@@ -227,38 +227,63 @@ as $$
 $$;
 
 -- Price costs without a price, and with `again` those whose price has changed since, from the prices in force when they arose; costs that
--- came with a price of their own stay as they are. At most `max_rows` at a time: {"repriced": n, "unpriced": n left}.
+-- came with a price of their own stay as they are. At most `max_rows` at a time, by time and id, after (after_at, after_id): {"repriced": n,
+-- "next": where to go on as {"after_at", "after_id"}, NULL at the end, "unpriced": n left, NULL but at the end}.
 create function public.reprice_costs_v1(
-  since timestamptz default null, until timestamptz default null, again boolean default false, max_rows integer default 10000
+  since timestamptz default null, until timestamptz default null, again boolean default false, max_rows integer default 10000,
+  after_at timestamptz default null, after_id uuid default null
 ) returns json
 language plpgsql
 security definer
 set search_path = ''
 set statement_timeout = '15min'
+-- A plan for any place and any number of rows would read all that are left to sort them.
+set plan_cache_mode = 'force_custom_plan'
 as $$
 declare
+  batch constant bigint := greatest(coalesce(max_rows, 10000), 1);
+  -- What is before the cursor was looked at: no partition of it is read again.
+  earliest constant timestamptz := greatest(coalesce(since, '-infinity'), coalesce(after_at, '-infinity'));
+  latest constant timestamptz := coalesce(until, 'infinity');
   changed bigint;
+  last_at timestamptz;
+  last_id uuid;
 begin
   perform vital_private.check_times(since, until);
   with due as (
     select c.id, c.occurred_at, p.unit_price, p.price_version
     from public.tenant_cost_events as c
     cross join lateral vital_private.resource_price(c.cost_type, c.resource, c.unit, c.occurred_at) as p
-    where c.occurred_at >= coalesce(since, '-infinity') and c.occurred_at < coalesce(until, 'infinity')
+    where c.occurred_at >= earliest and c.occurred_at < latest
+      and (after_at is null or c.occurred_at > after_at or c.id > coalesce(after_id, '00000000-0000-0000-0000-000000000000'))
       and (not c.priced or (coalesce(again, false) and c.price_version like 'resource_prices:%' and c.price_version <> p.price_version))
-    order by c.id
-    limit greatest(coalesce(max_rows, 10000), 1)
+    order by c.occurred_at, c.id
+    limit batch
+  ),
+
+  done as (
+    update public.tenant_cost_events as c
+    set unit_price = due.unit_price, cost_usd = c.quantity * due.unit_price, price_version = due.price_version
+    from due
+    where c.id = due.id and c.occurred_at = due.occurred_at
+    returning c.occurred_at, c.id
   )
 
-  update public.tenant_cost_events as c
-  set unit_price = due.unit_price, cost_usd = c.quantity * due.unit_price, price_version = due.price_version
-  from due
-  where c.id = due.id and c.occurred_at = due.occurred_at;
-  get diagnostics changed = row_count;
-  return json_build_object('repriced', changed, 'unpriced', (
-    select count(*) from public.tenant_cost_events as c
-    where not c.priced and c.occurred_at >= coalesce(since, '-infinity') and c.occurred_at < coalesce(until, 'infinity')
-  ));
+  select count(*) over (), d.occurred_at, d.id into changed, last_at, last_id
+  from done as d
+  order by d.occurred_at desc, d.id desc
+  limit 1;
+  return json_build_object(
+    'repriced', coalesce(changed, 0),
+    'next', case when changed = batch then json_build_object('after_at', last_at, 'after_id', last_id) end,
+    'unpriced', case
+      when changed = batch then null
+      else (
+        select count(*) from public.tenant_cost_events as c
+        where not c.priced and c.occurred_at >= coalesce(since, '-infinity') and c.occurred_at < latest
+      )
+    end
+  );
 end;
 $$;
 

@@ -69,7 +69,7 @@ begin
   first_day := (given.month || '-01')::date;
   if first_day < vital_private.rows_kept_since('tenant_cost_events') then
     raise exception 'The costs of % were archived or are gone by age, and with them what was allocated: it would be there twice.', given.month
-      using errcode = '22VT1';
+      using errcode = '22VT1', hint = 'Record the difference with tracker.track_cost.';
   end if;
   -- The middle of the month is in that month in every time zone.
   middle := first_day + interval '14 days 12 hours';
@@ -118,7 +118,7 @@ begin
       using errcode = '22023', hint = 'Name those that share: --organization acme --organization other';
   end if;
   if given.amount <> 0 and not exists (select from unnest(weights) as w (weight) where w.weight > 0) then
-    raise exception 'No organization had any % in %.', case rule when 'calls' then 'calls' else 'cost' end, given.month
+    raise exception 'No organization had any % in %.', case rule when 'calls' then 'calls' else 'costs' end, given.month
       using errcode = '22023', hint = 'Allocate it in equal parts: --by equal';
   end if;
   if given.amount = 0 then

@@ -139,7 +139,7 @@ $$;
 -- Take readings of sizes: [{"resource", "organization_id", "service", "bytes", "read_at" (by default now)}, ...]. A size is taken to have stood
 -- since the last reading: it costs that part of each month in gigabyte-months (of 10^9 bytes), a row of `tenant_cost_events` a month, so that what
 -- a month costs does not depend on how often it was read. The first reading costs nothing, and one that is no later than the last changes nothing.
--- [{"resource", "bytes", "gb_months", "cost_usd", "since"}, ...]
+-- [{"resource", "bytes", "gb_months", "cost_usd", "since", "also_of" (which other organizations it was read for, '' for none)}, ...]
 create function public.record_sizes_v1(readings text) returns json
 language plpgsql
 security definer
@@ -194,6 +194,11 @@ begin
     on conflict (resource, organization_id) do update set bytes = excluded.bytes, read_at = excluded.read_at;
     answers := answers || jsonb_build_object(
       'resource', size.resource, 'bytes', size.bytes, 'since', since,
+      'also_of', (
+        select coalesce(jsonb_agg(coalesce(m.organization_id, '') order by m.organization_id), '[]')
+        from vital_private.meter_readings as m
+        where m.resource = size.resource and m.organization_id is distinct from size.organization_id
+      ),
       'gb_months', (select coalesce(sum((r.value ->> 'quantity')::numeric), 0)::text from json_array_elements(rows) as r),
       'cost_usd', (
         select sum(c.cost_usd)::text from public.tenant_cost_events as c

@@ -50,6 +50,33 @@ begin
 end;
 $$;
 
+create function vital_private.remove_plan(plan text) returns json
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  subscribers bigint;
+  removed bigint;
+begin
+  if vital_private.by_a_user() then
+    perform vital_private.note('plans', 'refused', null, jsonb_build_object('name', left(plan, 64)), '{"change": [null, "remove"]}');
+    return json_build_object('refused', 'not_an_operator');
+  end if;
+  perform vital_private.lock_budgets(alone => true);
+  select count(*) into subscribers
+  from public.subscriptions as s
+  where s.plan = remove_plan.plan and coalesce(s.until, 'infinity') > clock_timestamp();
+  if subscribers > 0 then
+    raise exception 'Plan % has subscribers, now or to come: %.', plan, subscribers
+      using errcode = '23001', hint = 'Put them on another plan or end their subscriptions first.';
+  end if;
+  delete from public.plans as p where p.name = remove_plan.plan;
+  get diagnostics removed = row_count;
+  return json_build_object('removed', removed);
+end;
+$$;
+
 -- Whether the caller may change a subscription. An organization's own is for operators.
 create function vital_private.may_change_subscription(given jsonb) returns boolean
 language sql
@@ -430,6 +457,16 @@ as $$
   select vital_private.change_plan(plan)
 $$;
 
+-- Remove a plan with all its versions, if nobody is on it, or will be; subscriptions that have ended go on naming it. Answers {"removed": n
+-- versions}, 0 where there was none, or {"refused": "not_an_operator"}.
+create function public.remove_plan_v1(plan text) returns json
+language sql
+set search_path = ''
+as $$
+  select vital_private.check_given('plan', plan);
+  select vital_private.remove_plan(plan)
+$$;
+
 -- Put a subscriber on a plan, or change what is named: a JSON object {"organization_id", "entity_type", "entity_id", "plan", "since", "until",
 -- "reset_day", "timezone", "enforced"}. Answers {"subscription", "before", "starts_at", "ends_at", "calls_used", "tokens_used"}: what was used
 -- in the month that runs stays used. A refusal is {"refused": "not_an_admin"}; what cannot be is {"problem", "hint"}.
@@ -473,6 +510,6 @@ as $$
 $$;
 
 select vital_private.restrict_functions(
-  api => '{set_plan_v1, set_subscription_v1, end_subscription_v1, set_subscriptions_v1, claim_plan_v1}',
-  helpers => '{change_plan, change_subscription, close_subscription, change_subscriptions, claim_plan}'
+  api => '{set_plan_v1, remove_plan_v1, set_subscription_v1, end_subscription_v1, set_subscriptions_v1, claim_plan_v1}',
+  helpers => '{change_plan, remove_plan, change_subscription, close_subscription, change_subscriptions, claim_plan}'
 );

@@ -9,6 +9,7 @@ import typer
 
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
 from vital_tracking.cli.render.options import named, words
+from vital_tracking.cli.render.organizations import New, check_organizations
 from vital_tracking.cli.render.session import Csv, Json, Yes, one_organization, opened
 from vital_tracking.errors import VitalError
 from vital_tracking.queries.members import (
@@ -89,6 +90,7 @@ def add(
     role: Annotated[str, typer.Option(help=_ROLE_HELP, **words(ROLES, "role"))] = "member",
     name: Name = "",
     email: Email = "",
+    new: New = False,
     json_: Json = False,
 ) -> None:
     """Make a user a member of an organization, and say what he is called where Supabase Auth does not know it.
@@ -100,6 +102,7 @@ def add(
     """
     whose, who = one_organization(organization), named(user, "USER")
     with opened() as store:
+        check_organizations(store, [organization], new=new)
         _tell(lambda: add_member(store, whose, who, role, name=name, email=email), json_=json_)
 
 

@@ -6,6 +6,7 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Final
 
 _FINEST: Final = 12
+_FINE: Final = ("cost_usd", "gb_months")
 
 
 def amount_text(value: Decimal, metric: str, *, exact: bool = False, rounding: str = ROUND_DOWN) -> str:
@@ -13,11 +14,11 @@ def amount_text(value: Decimal, metric: str, *, exact: bool = False, rounding: s
 
     Rounded to cents, below ten cents to two significant digits, towards zero: an amount just below a limit never reads as if it
     had reached it. Nothing but 0 reads as 0. `exact` keeps every digit; `rounding` is one of decimal's, for what stands at no
-    limit.
+    limit. `gb_months` are rounded as money is.
     """
     sign, value = ("-" if value < 0 else ""), abs(value)
     if not exact:
-        places = max(2, 1 - value.adjusted()) if value and metric == "cost_usd" else 2
+        places = max(2, 1 - value.adjusted()) if value and metric in _FINE else 2
         if value.adjusted() >= -_FINEST:
             places = min(places, _FINEST)
         value = value.quantize(Decimal(1).scaleb(-places), rounding=rounding)

@@ -13,3 +13,13 @@ CostType = Literal["llm", "embedding", "storage", "bandwidth", "compute", "searc
 """What a cost is of; `llm` and `embedding` are what a provider bills beside the calls."""
 
 COST_TYPES: Final = get_args(CostType)
+
+USUAL_UNITS: Final = {
+    "storage": "gb_month",
+    "bandwidth": "gb",
+    "compute": "hour",
+    "search": "call",
+    "tts": "call",
+    "stt": "call",
+}
+"""In what costs of a kind are counted where nobody says it; of the others there is no usual unit."""

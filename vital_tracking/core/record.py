@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -54,6 +54,7 @@ class CallRecord(NamedTuple):
     as reported, in fixed words; `billed` is False where the provider refused the request; `hold` is what its budgets had set
     aside for it; `clocked` says that `created_at` was read from this machine's clock and is still to be corrected;
     `replaces_abandoned` marks the true end of a call given up.
+    `prefix_hashes` are keyed hashes of the prompt's first 4,096, 8,192, ... bytes, of `prompt_bytes` in all with its tools.
     `calls` is more than 1 where calls were merged because there was room for nothing but their money; `cost` is then their cost.
     """
 
@@ -83,6 +84,8 @@ class CallRecord(NamedTuple):
     blocked_by: Mapping[str, object] | None = None
     throttled_ms: float | None = None
     request_hash: str | None = None
+    prefix_hashes: Sequence[str] = ()
+    prompt_bytes: int | None = None
     tags: Iterable[str] = ()
     metadata: Mapping[str, Any] = NOTHING
     notes: tuple[str, ...] = ()

@@ -73,6 +73,10 @@ class Stats:
     """Calls that were made ready to be sent, and that a budget has stopped."""
     unchecked: int = 0
     """Calls that were let go although a budget could not be checked."""
+    shadow_runs: int = 0
+    """Shadow runs that were begun: `tracker.guard(model, shadow=...)`."""
+    shadow_runs_left_out: int = 0
+    """Shadow runs that were not made: too many were in flight, or a budget did not let them go."""
     faults: int = 0
     """Exceptions of our own code that were kept from the application; the first one's class is logged."""
 

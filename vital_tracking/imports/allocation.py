@@ -10,14 +10,11 @@ from typing import Final, Literal, get_args
 from typing_extensions import TypedDict
 
 from vital_tracking.core.sanitize import money
-from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.stores import Store
 
 Rule = Literal["equal", "cost", "calls"]
 RULES: Final = get_args(Rule)
-_NOBODY: Final = "22023"
-_GONE: Final = "22VT1"
 
 
 @answer_type
@@ -60,7 +57,7 @@ def allocate(
     `by` equal parts, by what each cost in that month, or by its calls; to `organizations`, by default those with calls, events or
     costs then. A share is a row of `tenant_cost_events` of the kind `cost_type`; shares are whole cents, or as fine as the
     amount, and what rounding leaves goes to those that lost most by it. 0 takes the allocation back. With `dry_run` nothing is
-    stored. Raises VitalError where nobody can be allocated anything, StoreError where the database cannot answer.
+    stored. Raises StoreRejected where nobody can be allocated anything, StoreError where the database cannot answer.
     """
     wanted = {
         "month": month,
@@ -71,17 +68,4 @@ def allocate(
         "organizations": list(organizations) if organizations else None,
         "dry_run": dry_run,
     }
-    try:
-        return typed(Allocation, store.call("allocate_cost_v1", allocation=json.dumps(wanted)))
-    except StoreRejected as error:
-        if error.sqlstate == _GONE:
-            raise VitalError(
-                f"The costs of {month} were archived or are gone by age, and with them what was allocated before: it would be in "
-                "the bill twice. Record the difference with tracker.track_cost."
-            ) from None
-        if error.sqlstate != _NOBODY:
-            raise
-        what = "calls, events or costs" if by == "equal" else "calls" if by == "calls" else "costs"
-        raise VitalError(
-            f"No organization had {what} in {month}: name those that share it (--organization), or allocate it --by equal."
-        ) from None
+    return typed(Allocation, store.call("allocate_cost_v1", allocation=json.dumps(wanted)))

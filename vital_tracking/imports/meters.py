@@ -30,7 +30,8 @@ class Size:
 class Metered(TypedDict):
     """What a reading came to: gigabyte-months since the last one (None: it is the first), and their cost in US dollars.
 
-    `cost_usd` is None where storage has no price, and where there was nothing to record.
+    `cost_usd` is None where storage has no price, and where there was nothing to record. `also_of` are the other organizations
+    (empty text: none) for which a resource of that name is metered.
     """
 
     resource: str
@@ -38,6 +39,7 @@ class Metered(TypedDict):
     since: datetime | None
     gb_months: Decimal
     cost_usd: Decimal | None
+    also_of: list[str]
 
 
 @answer_type

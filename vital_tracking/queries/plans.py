@@ -158,6 +158,16 @@ def set_plan(store: Store, columns: Mapping[str, object]) -> Plan:
     return typed(Plan, _allowed(store.call("set_plan_v1", plan=_json(columns)), "Only operators change plans."))
 
 
+def remove_plan(store: Store, name: str) -> None:
+    """Remove a plan with all its versions, if nobody is on it, or will be. Operators alone may.
+
+    Raises StoreRejected where that is refused, with P0002 where there is none, 23001 where it has subscribers.
+    """
+    answer = _allowed(store.call("remove_plan_v1", plan=name), "Only operators change plans.")
+    if not answer["removed"]:
+        raise StoreRejected(f"There is no plan {name}.", sqlstate="P0002")
+
+
 def quotas(store: Store, *, organization: str | None = None) -> list[PlanQuota]:
     """How much each plan's subscribers use together, of an organization or all that may be seen."""
     return typed(list[PlanQuota], store.call("quotas_v1", organization=organization))

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
 from typing_extensions import TypedDict
 
+from vital_tracking.core.platform import USUAL_UNITS
 from vital_tracking.core.sanitize import money
 from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.queries.answers import answer_type, typed
+from vital_tracking.queries.explore import Period
+from vital_tracking.queries.platform import explore_platform
 from vital_tracking.stores import Store
 
 _ANOTHER: Final = "23505"
 _NO_UNIT: Final = "22023"
 _A_BATCH: Final = 10_000
+_A_YEAR: Final = 365
 
 
 @answer_type
@@ -45,6 +49,20 @@ def in_force(prices: Iterable[ResourcePrice], moment: datetime) -> list[Resource
         if price["valid_from"] <= moment:
             found[price["cost_type"], price["unit"], price["resource"]] = price
     return sorted(found.values(), key=lambda price: (price["cost_type"], price["unit"], price["resource"] or ""))
+
+
+def units_of(store: Store, cost_type: str) -> list[str]:
+    """In what costs of a kind are counted: the usual unit, those that have a price, and those of the last year's costs.
+
+    Raises StoreError.
+    """
+    usual = USUAL_UNITS.get(cost_type)
+    priced = {price["unit"] for price in resource_prices(store) if price["cost_type"] == cost_type}
+    counted = explore_platform(
+        store, "costs", Period.last_days(_A_YEAR), by=["unit"], filters={"cost_type": [cost_type]}
+    )
+    used = {row["unit"] for row in counted.rows if row["unit"] is not None}
+    return sorted(priced | used | ({usual} if usual else set()))
 
 
 def add_resource_price(
@@ -83,6 +101,19 @@ def add_resource_price(
 
 
 @answer_type
+class _Place(TypedDict):
+    after_at: datetime
+    after_id: str
+
+
+@answer_type
+class _RepricedBatch(TypedDict):
+    repriced: int
+    unpriced: int | None
+    next: _Place | None
+
+
+@answer_type
 class RepricedCosts(TypedDict):
     """How many costs got a price, and how many have none still."""
 
@@ -90,11 +121,17 @@ class RepricedCosts(TypedDict):
     unpriced: int
 
 
-def reprice_costs(store: Store, *, again: bool = False) -> RepricedCosts:
-    """Price costs that had no price, as of when they arose; with `again` also those whose price has changed."""
+def reprice_costs(store: Store, *, since: datetime | None = None, again: bool = False) -> RepricedCosts:
+    """Price costs from `since` on that had no price, as of when they arose; with `again` also those whose price has changed.
+
+    Costs of all organizations: prices are the same for all. Raises StoreError.
+    """
     total = 0
+    place: Mapping[str, object] = {}
     while True:
-        done = typed(RepricedCosts, store.call("reprice_costs_v1", again=again, max_rows=_A_BATCH))
+        answer = store.call("reprice_costs_v1", since=since, again=again, max_rows=_A_BATCH, **place)
+        done = typed(_RepricedBatch, answer)
         total += done["repriced"]
-        if done["repriced"] < _A_BATCH:
-            return {"repriced": total, "unpriced": done["unpriced"]}
+        if done["next"] is None:
+            return {"repriced": total, "unpriced": done["unpriced"] or 0}
+        place = {**done["next"]}

@@ -22,7 +22,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from vital_tracking.errors import SettingsError, StoreNotReady, StoreRejected, StoreUnavailable, VitalError, store_error
 from vital_tracking.migrate import Migration, objects_of
-from vital_tracking.stores import schema
+from vital_tracking.stores import raised, schema
 from vital_tracking.stores.protocol import ANSWER_S, Row, Store
 from vital_tracking.stores.questions import ActingStore, Database, Result, SqlQuestions, Work
 
@@ -197,7 +197,7 @@ class PostgresStore(SqlQuestions):
         return Database(self._run, lambda: self._open_pool().connection(), self._failure)
 
     def _run(self, work: Work[Result]) -> Result:
-        """Do work on a connection, in a transaction of its own; the driver's errors become ours, without their text or data.
+        """Do work on a connection, in a transaction of its own; the driver's errors become ours.
 
         Ours are raised outside the `except` block, so that the driver's errors do not hang on to them as `__context__`.
         """
@@ -213,9 +213,16 @@ class PostgresStore(SqlQuestions):
         raise failed
 
     def _failure(self, error: Exception) -> VitalError | None:
-        """What an error of the driver or of the pool is for us, without its text or data; None: it is none of theirs."""
+        """What an error of the driver or of the pool is for us; None: it is none of theirs.
+
+        Its text, which may hold data, stays here, but for what a function of ours has said.
+        """
         if isinstance(error, (PoolTimeout, PoolClosed)):
             return self._diagnose()
+        if isinstance(error, psycopg.Error):
+            told = raised.refusal(error.sqlstate, error.diag.message_primary, error.diag.message_hint)
+            if told is not None:
+                return told
         if isinstance(error, (psycopg.DataError, UnicodeEncodeError)):
             state = getattr(error, "sqlstate", None)
             return StoreRejected(f"The database refused the data ({type(error).__name__}).", sqlstate=state)

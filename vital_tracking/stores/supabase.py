@@ -19,6 +19,7 @@ from supabase import Client, ClientOptions, create_client
 from vital_tracking.errors import WRONG_KEY, SettingsError, StoreDenied, StoreError, StoreRejected, store_error
 from vital_tracking.stores.breakdown import explained_breakdown
 from vital_tracking.stores.protocol import ANSWER_S, Row, Store
+from vital_tracking.stores.raised import refusal
 from vital_tracking.stores.relations import TEXT_OF, ColumnKind, Relation, Values, value_text
 
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
@@ -35,6 +36,7 @@ _LONG: Final = frozenset(
         "months_v1",
         "queue_backfill_v1",
         "refresh_analytics",
+        "reprice_costs_v1",
         "row_totals_v1",
     }
 )
@@ -240,6 +242,7 @@ class SupabaseStore(_Questions):
 
     def _request(self, request: Callable[[SyncPostgrestClient], Any], key: Mapping[str, str] | None) -> Any:
         """Make a request with the service key, or with another key and token over the same connections."""
+        failed: StoreError
         try:
             client = self._connect()
             if key is None:
@@ -247,7 +250,7 @@ class SupabaseStore(_Questions):
             shared = client.postgrest.session
             return request(SyncPostgrestClient(str(client.rest_url), headers=dict(key), http_client=shared))
         except APIError as error:
-            failed = store_error(_code(error), "Supabase API")
+            failed = refusal(_code(error), error.message, error.hint) or store_error(_code(error), "Supabase API")
         except httpx.HTTPError as error:
             failed = store_error(None, f"{self.description}: {type(error).__name__}")
         raise failed

@@ -183,7 +183,7 @@ _REJECTED: Final = {
 
 
 def _rejected(error: StoreRejected) -> Problem:
-    """Data that the database refuses; its words may repeat them."""
+    """Data that the database refuses; its words may repeat them, but for those of our own functions, which say what is wrong."""
     status, kind, title, detail, hint = _REJECTED.get(
         error.sqlstate or "",
         (
@@ -194,6 +194,8 @@ def _rejected(error: StoreRejected) -> Problem:
             "See whether names, times and the time zone exist.",
         ),
     )
+    if error.problem is not None:
+        detail, hint = error.problem, error.hint or "Correct that."
     return Problem(status, kind, title, detail=detail, hint=hint)
 
 

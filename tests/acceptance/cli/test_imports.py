@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from tests.acceptance.cli.helpers import Several, fine, refused
@@ -44,7 +45,18 @@ def test_logs_prices_and_invoices_from_the_command_line(several: Several, tmp_pa
         ["import", "litellm"],
         ["import", "litellm", "--metrics", "http://user:geheim@127.0.0.1:1/metrics"],
         ["import", "access-log", str(no_log)],
+        ["meter", str(tmp_path), "--organization", "acme"],
+        ["meter", str(tmp_path), "--organization", "acmee"],
+        ["meter", str(tmp_path), "--organization", "south"],
+        ["allocate", "2026-01", "--amount", "1200", "--organization", "acme", "--organization", "amce"],
+        ["prices", "resource", "set", "storage", "0.03", "--unit", "gb"],
+        ["prices", "resource", "set", "storage", "0.03", "--unit", "gb", "--new-unit"],
+        ["prices", "resource", "set", "storage", "0.04", "--unit", "gb", "--from", "2027-01-01"],
+        ["prices", "resource", "set", "other", "0.04", "--unit", "seat"],
+        ["prices", "resource", "reprice", "--again"],
+        ["prices", "resource", "reprice", "--again", "--since", "2026-01-01", "--yes"],
     )
+    *done, metered_third, mistyped, twice, amce, no_unit, new_unit, then_known, any_unit, unasked, repriced_again = done
     nothing, dry, first, second, files, as_json, no_file, wrong_rule = done[:8]
     shares, stored, again, no_month, set_price, prices, same_price, repriced = done[8:16]
     unmetered, metered, metered_again, no_folder, no_database, requests, once, neither, no_proxy, other = done[16:]
@@ -62,7 +74,7 @@ def test_logs_prices_and_invoices_from_the_command_line(several: Several, tmp_pa
     assert json.loads(as_json.stdout)[0]["bad_lines"] == 1
     assert "none.log cannot be read" in refused(no_file)
     assert "did you mean search?" in refused(wrong_rule, code=2)
-    assert "acme" in fine(shares)
+    assert "$1,200.00 by cost" in fine(shares)
     assert "Nothing was stored." in shares.stdout
     assert "Stored: 1 organization." in fine(stored)
     assert json.loads(fine(again))["before"] == "1200.00"
@@ -75,6 +87,17 @@ def test_logs_prices_and_invoices_from_the_command_line(several: Several, tmp_pa
     assert "postgresql:" in fine(metered)
     assert "The first reading costs nothing" in metered.stdout
     assert json.loads(fine(metered_again))[0]["since"]
+    gb_months = re.findall(r"folder:\S+ +[\d.]+ +\S+ \S+ +([\d.]+) +\$([\d.]+)", fine(metered_third))
+    assert [max(map(len, row)) < 24 for row in gb_months] == [True], metered_third.stdout
+    for told in (mistyped, amce):
+        assert "did you mean acme? If it is a new one, say so: --new" in refused(told)
+    assert f"folder:{tmp_path} is metered for organization acme as well" in fine(twice)
+    assert "counted in gb; did you mean gb_month? Counted are: gb_month." in refused(no_unit)
+    for told in (new_unit, then_known, any_unit):
+        fine(told)
+    assert "Bills of all organizations may change" in unasked.stdout + unasked.stderr
+    assert unasked.returncode == 1
+    assert "priced" in fine(repriced_again)
     assert "name a folder" in refused(no_folder, code=2)
     assert "There is no database none on this server" in refused(no_database)
     assert "1 request: recorded 1 call" in fine(requests)

@@ -165,3 +165,75 @@ def test_plans_and_subscriptions_are_changed_where_that_is_allowed(there: Open) 
     made = operator.post("/api/v1/plans", json=team, headers=page_of_ours)
     assert made.status_code == 200, made.text
     assert (made.json()["tokens"], made.json()["in_force"]) == (None, True)
+
+
+def test_the_form_keeps_what_was_sent_and_the_page_says_what_became_of_it(there: Open, quotas_url: str) -> None:
+    """If this failed, one wrong field would cost all the others, or a subscription would end by a slip of the finger."""
+    operator, admin, user = there("operator"), there("organization admin"), there("user")
+    ours = {"Sec-Fetch-Site": "same-origin"}
+    form = {
+        "entity_type": "user",
+        "entity_id": "u-form",
+        "organization": "acme",
+        "plan": "professional",
+        "timezone": "Europe/Berlin",
+        "enforced": "yes",
+        "what": "set",
+    }
+
+    def post(browser: Any, status: int, **changes: str) -> str:
+        answer = browser.post("/quotas/subscriptions", data={**form, **changes}, headers=ours)
+        assert answer.status_code == status, answer.text
+        return unescape(answer.text) if status != 303 else str(answer.headers["location"])
+
+    for browser, changes, said in (
+        (admin, {"timezone": "Europe/Berlln"}, "timezone 'Europe/Berlln' is no IANA time zone"),
+        (admin, {"reset_day": "32"}, "from 1 to 31"),
+        (admin, {"entity_id": " "}, "Say who"),
+        (operator, {"organization": "acmee"}, "did you mean acme?"),
+        (operator, {"entity_type": "organization", "entity_id": "acmee"}, "did you mean acme?"),
+        (admin, {"what": "end"}, "is on no plan there"),
+    ):
+        text = post(browser, 422, **changes)
+        assert '<p class="notices" role="alert">' in text
+        assert said in text
+        assert "<option selected>professional</option>" in text
+        for name in ("entity_id", "timezone"):
+            assert f'name="{name}" value="{({**form, **changes})[name]}"' in text
+    assert "Only an admin of that organization changes its subscriptions." in post(user, 403)
+
+    told = unescape(admin.get(post(admin, 303)).text)
+    assert "user u-form is on plan professional, enforced, in organization acme." in told
+    asked = post(admin, 200, what="ask")
+    assert "End the subscription of user u-form" in asked
+    assert [row["until"] for row in admin.get("/api/v1/subscriptions/history?entity_id=u-form").json()] == [None]
+    assert "user u-form is on no plan now: nothing limits it." in unescape(admin.get(post(admin, 303, what="end")).text)
+    assert "is on no plan" not in page(admin, "quotas?changed=nobody/else")
+    assert "acmee" in post(operator, 303, organization="acmee", new="yes")
+
+    def remove(browser: Any, status: int, **fields: str) -> str:
+        answer = browser.post("/quotas/plans/remove", data=fields, headers=ours)
+        assert answer.status_code == status, answer.text
+        return unescape(answer.text)
+
+    operator.post("/api/v1/plans", json={"name": "brief"}, headers=ours)
+    assert "Only operators change plans." in remove(admin, 403, plan="brief", sure="yes")
+    assert "Mark that plan brief" in remove(operator, 422, plan="brief")
+    assert "Plan starter has subscribers, now or to come: 1." in remove(operator, 422, plan="starter", sure="yes")
+    assert "There is no plan nothing." in remove(operator, 422, plan="nothing", sure="yes")
+    assert "<option>brief</option>" in page(operator, "quotas")
+    remove(operator, 303, plan="brief", sure="yes")
+    assert "<option>brief</option>" not in page(operator, "quotas")
+    gone = operator.delete("/api/v1/plans/brief", headers=ours)
+    assert gone.status_code == 404
+    kept = operator.delete("/api/v1/plans/starter", headers=ours)
+    assert (kept.status_code, kept.json()["hint"]) == (
+        409,
+        "Put them on another plan or end their subscriptions first.",
+    )
+    ended = operator.post(
+        "/api/v1/subscriptions/end",
+        json={"entity_id": "u-form", "organization_id": "acmee"},
+        headers=ours,
+    )
+    assert ended.json() == {"ended": 1}

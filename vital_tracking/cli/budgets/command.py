@@ -25,6 +25,7 @@ from vital_tracking.cli.budgets.tables import (
 )
 from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
+from vital_tracking.cli.render.organizations import New, check_organizations, organizations_of
 from vital_tracking.cli.render.session import Csv, Json, Yes, opened
 from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
 from vital_tracking.errors import StoreRejected, VitalError
@@ -124,6 +125,7 @@ def set_budget(
         bool,
         typer.Option("--instead", help="In place of the limits that each has (*): more, or less, for this one alone."),
     ] = False,
+    new: New = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the stored budget as JSON.")] = False,
 ) -> None:
     """Make a budget, or change the one of the same entity, organization, metric and action in what is given."""
@@ -149,9 +151,10 @@ def set_budget(
     if instead:
         if given.keys() - {*BUDGET_KEY, *PERIODS.values()}:
             raise typer.BadParameter("--instead goes with limits alone: leave the other options out")
-        replace_limits({**given, "action": action}, json_=json_)
+        replace_limits({**given, "action": action}, new=new, json_=json_)
         return
     with opened() as store:
+        check_organizations(store, organizations_of(given), new=new)
         before = queries.all_budgets(store)["budgets"]
         known = queries.find_budget(before, given)
         if all(given.get(column, known and known.get(column)) is None for column in PERIODS.values()):
@@ -263,7 +266,8 @@ def _preview(
 def _with_options_of_set(command: Callable[..., None]) -> Callable[..., None]:
     """A command that takes the options by which a budget is set, and its own."""
     hints = get_type_hints(set_budget, include_extras=True) | get_type_hints(command, include_extras=True)
-    of_set = [one for name, one in inspect.signature(set_budget).parameters.items() if name not in ("instead", "json_")]
+    of_storing = ("instead", "new", "json_")
+    of_set = [one for name, one in inspect.signature(set_budget).parameters.items() if name not in of_storing]
     own = [one for name, one in inspect.signature(command).parameters.items() if name != "given"]
     parameters = [
         one.replace(annotation=hints[one.name], kind=inspect.Parameter.KEYWORD_ONLY) for one in (*of_set, *own)

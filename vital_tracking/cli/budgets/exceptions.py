@@ -14,6 +14,7 @@ from vital_tracking.cli.budgets.options import budget_entity, limit_of
 from vital_tracking.cli.budgets.tables import period_name
 from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import as_json, say
+from vital_tracking.cli.render.organizations import New, check_organizations, organizations_of
 from vital_tracking.cli.render.session import opened
 from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
 from vital_tracking.errors import StoreRejected, VitalError
@@ -24,7 +25,7 @@ _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SPAN: Final = re.compile(r"(\d{1,4})\s*(h|d)")
 
 
-def replace_limits(given: Mapping[str, Any], *, json_: bool) -> None:
+def replace_limits(given: Mapping[str, Any], *, new: bool, json_: bool) -> None:
     """Put the limits of one entity in place of those that each of its kind has."""
     whose = entity(given["entity_type"], given["entity_id"], given["organization_id"])
     if given["entity_id"] == "*":
@@ -37,6 +38,7 @@ def replace_limits(given: Mapping[str, Any], *, json_: bool) -> None:
             "--instead needs a limit: give --minute, --daily, --monthly or --total, such as --daily 10"
         )
     with opened() as store:
+        check_organizations(store, organizations_of(given), new=new)
         found = queries.override_budget(store, given)
     everybody = [row for row in found if row["entity_id"] == "*"]
     met = {PERIODS[row["period"]] for row in everybody if given["action"] in (None, row["action"])}
@@ -58,6 +60,7 @@ def raise_limits(
     metric: Annotated[str, typer.Option(help="What is limited: cost_usd (US dollars), tokens or calls.")] = "cost_usd",
     action: Annotated[str | None, typer.Option(help="Only budgets with this action; by default all.")] = None,
     organization: Annotated[str | None, typer.Option(help="Of this organization's budgets.")] = None,
+    new: New = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the limits in force as JSON.")] = False,
 ) -> None:
     """Give one user, session or other entity more until a moment: the amount is added to each of its limits."""
@@ -79,6 +82,7 @@ def raise_limits(
             raise typer.BadParameter("say when it ends: --until tomorrow, --until 2026-12-24 or --until 12h")
         given |= {"raise_by": more, "until": _until(until)}
     with opened() as store:
+        check_organizations(store, organizations_of(given), new=new)
         try:
             found = queries.raise_budget(store, given)
         except StoreRejected as error:

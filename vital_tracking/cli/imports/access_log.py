@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from vital_tracking.cli.render.console import as_json, say
 from vital_tracking.cli.render.options import named, words
+from vital_tracking.cli.render.organizations import New, check_organizations
 from vital_tracking.cli.render.session import Json, opened
 from vital_tracking.errors import VitalError
 from vital_tracking.imports.access_log import LogFormat
@@ -61,6 +62,7 @@ def access_log(
     whole: Annotated[
         bool, typer.Option("--whole", help="Take a last line without an end, too: nobody is writing it any more.")
     ] = False,
+    new: New = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read, count, and record nothing.")] = False,
     json_: Json = False,
 ) -> None:
@@ -88,6 +90,7 @@ def access_log(
     )
     stop = threading.Event()
     with opened(settings) as store, _Bar() as bar:
+        check_organizations(store, [organization], new=new)
         # Whoever follows outlasts a restart of the database.
         wait = (lambda: not stop.wait(_RETRY_S)) if follow_ else None
         importer = LogImport(store, options, bar.show, wait=wait)

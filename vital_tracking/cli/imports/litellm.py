@@ -9,6 +9,7 @@ import typer
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_json, console, say
 from vital_tracking.cli.render.options import named
+from vital_tracking.cli.render.organizations import New, check_organizations
 from vital_tracking.cli.render.session import Json, opened
 from vital_tracking.imports.litellm_metrics import CountersRead, import_metrics
 from vital_tracking.imports.litellm_spend import OWN_TAG, SpendImported, import_spend
@@ -39,10 +40,14 @@ def litellm(
     organization: Annotated[
         str | None, typer.Option(help="Whose it is, where LiteLLM names no organization or team.")
     ] = None,
+    new: New = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --spend: read, price, and record nothing.")] = False,
     json_: Json = False,
 ) -> None:
     """Import what a LiteLLM proxy saw: its counters since the last reading, or each request of its spend log as a call.
+
+    A request that an application records itself counts twice, unless the application gives it the tag vital_tracking: then it
+    is left out of the spend log.
 
     \b
     Examples:
@@ -54,6 +59,7 @@ def litellm(
     settings = Settings.from_env()
     whose = named(organization, "--organization") if organization is not None else settings.organization_id
     with opened(settings) as store:
+        check_organizations(store, [organization], new=new)
         if spend is not None:
             _tell_spend(
                 import_spend(store, spend, organization=whose, ceiling_price=settings.ceiling_price, dry_run=dry_run),

@@ -12,11 +12,12 @@ import typer
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_json, console, say
 from vital_tracking.cli.render.options import named, span
+from vital_tracking.cli.render.organizations import New, check_organizations
 from vital_tracking.cli.render.session import Json, opened
 from vital_tracking.cli.render.times import short_time
+from vital_tracking.core.amounts import amount_text
 from vital_tracking.errors import VitalError
 from vital_tracking.imports.meters import Metered, Size, database_sizes, folder_size, record_sizes
-from vital_tracking.queries.csv import plain
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 from vital_tracking.stores import Store
@@ -34,6 +35,7 @@ def meter(
     every: Annotated[
         str | None, typer.Option(help="Go on, and measure again so often, as 15m or 1h, until Ctrl-C.")
     ] = None,
+    new: New = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and record nothing.")] = False,
     json_: Json = False,
 ) -> None:
@@ -54,6 +56,7 @@ def meter(
     whose = named(organization, "--organization") if organization is not None else settings.organization_id
     stop = threading.Event()
     with opened(settings) as store:
+        check_organizations(store, [organization], new=new)
         while True:
             sizes = _measured(store, folders or [], postgres=postgres or bool(database), databases=database or [])
             done = (
@@ -69,7 +72,14 @@ def meter(
 
 
 def _not_recorded(size: Size) -> Metered:
-    return {"resource": size.resource, "bytes": size.bytes, "since": None, "gb_months": Decimal(0), "cost_usd": None}
+    return {
+        "resource": size.resource,
+        "bytes": size.bytes,
+        "since": None,
+        "gb_months": Decimal(0),
+        "cost_usd": None,
+        "also_of": [],
+    }
 
 
 def _measured(store: Store, folders: list[Path], *, postgres: bool, databases: list[str]) -> list[Size]:
@@ -90,8 +100,8 @@ def _tell(sizes: list[Size], done: list[Metered], *, dry_run: bool, json_: bool)
         Column("resource", False, lambda m: m["resource"]),
         Column("GB", True, lambda m: f"{m['bytes'] / 10**9:,.6f}"),
         Column("since (UTC)", False, lambda m: short_time(m["since"])),
-        Column("GB-months", True, lambda m: plain(m["gb_months"]) if m["since"] else ""),
-        Column("US dollars", True, lambda m: plain(m["cost_usd"]) if m["cost_usd"] is not None else ""),
+        Column("GB-months", True, lambda m: amount_text(m["gb_months"], "gb_months") if m["since"] else ""),
+        Column("cost", True, lambda m: amount_text(m["cost_usd"], "cost_usd") if m["cost_usd"] is not None else ""),
     ]
     if done:
         console.print(fitted("Storage", columns, done))
@@ -101,6 +111,12 @@ def _tell(sizes: list[Size], done: list[Metered], *, dry_run: bool, json_: bool)
         say("The first reading costs nothing: it says from when on.")
     if any(metered["since"] is not None and metered["cost_usd"] is None and metered["gb_months"] for metered in done):
         say("Storage has no price: vital-tracking prices resource set storage USD, then prices resource reprice")
+    for metered in done:
+        if metered["also_of"]:
+            whose = " and ".join(f"organization {one}" if one else "no organization" for one in metered["also_of"])
+            say(
+                f"Mind: {metered['resource']} is metered for {whose} as well: if it is the same one, it is billed twice."
+            )
     for size in sizes:
         if size.unread:
             say(f"{size.resource}: {counted(size.unread, 'entry')} could not be looked at, and count for nothing")

@@ -9,12 +9,12 @@ import typer
 
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
 from vital_tracking.cli.render.options import named
-from vital_tracking.cli.render.session import Csv, Json, opened
+from vital_tracking.cli.render.session import Csv, Json, Yes, opened
 from vital_tracking.cli.render.times import moment
 from vital_tracking.core.amounts import amount_text
 from vital_tracking.core.closest import did_you_mean
 from vital_tracking.errors import VitalError
-from vital_tracking.queries.plans import PLAN_COLUMNS, Plan, plans, set_plan
+from vital_tracking.queries.plans import PLAN_COLUMNS, Plan, plans, remove_plan, set_plan
 
 app = typer.Typer(
     help="Plans: how many calls and tokens a month a subscriber may use, and what that costs.",
@@ -99,6 +99,31 @@ def set_one(
     if name in before:
         say(f"Before: {plan_text(before[name])}")
     say("Who is on it: vital-tracking quotas")
+
+
+@app.command("remove")
+def remove_one(
+    name: Annotated[str, typer.Argument(help="Which plan.")],
+    yes: Yes = False,
+    json_: Json = False,
+) -> None:
+    """Remove a plan with all its versions. Whoever is on it, or will be, keeps it: then nothing is removed.
+
+    \b
+    Examples:
+      vital-tracking plans remove trial
+    """
+    with opened() as store:
+        known = [row["name"] for row in plans(store)] + [row["name"] for row in plans(store, name, history=True)]
+        if name not in known:
+            raise VitalError(f"There is no plan {name}{did_you_mean(name, sorted(known))}")
+        if not yes:
+            typer.confirm(f"Remove plan {name} with all its versions?", abort=True)
+        remove_plan(store, name)
+    if json_:
+        as_json({"removed": name})
+    else:
+        say(f"Plan {name} is removed.")
 
 
 def plan_text(plan: Plan) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,6 +15,7 @@ from vital_tracking.alerts.wording import entity, local_time
 from vital_tracking.cli.plans.quotas import quotas_table
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
 from vital_tracking.cli.render.options import named, words, zone
+from vital_tracking.cli.render.organizations import New, check_organizations, mistyped, organizations_of
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.render.times import moment
 from vital_tracking.errors import VitalError
@@ -28,7 +30,7 @@ from vital_tracking.queries.plans import (
     subscribe,
     subscriptions,
 )
-from vital_tracking.queries.subscriptions_csv import COLUMNS, subscription_rows
+from vital_tracking.queries.subscriptions_csv import Line, subscription_lines
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
 
@@ -46,7 +48,7 @@ Organization = Annotated[
         help="Of a user: count this organization's calls; by default that of VITAL_ORGANIZATION_ID, else all together."
     ),
 ]
-_MOST_SHOWN: Final = 10
+_MOST_SHOWN: Final = 20
 
 
 @app.command("list")
@@ -115,6 +117,7 @@ def set_one(
         bool | None,
         typer.Option("--enforced/--watched", help="Enforced: block what is over. Watched, the default: only alert."),
     ] = None,
+    new: New = False,
     json_: Json = False,
 ) -> None:
     """Put a user or an organization on a plan, or change what is given. What was used in its month stays used.
@@ -137,6 +140,7 @@ def set_one(
     }
     columns |= {name: value for name, value in given.items() if value is not None}
     with opened() as store:
+        check_organizations(store, organizations_of(columns), new=new)
         done = subscribe(store, columns)
     if json_:
         as_json(done)
@@ -196,35 +200,52 @@ def _elsewhere(running: Sequence[Subscription]) -> str:
 def import_file(
     file: Annotated[Path, typer.Argument(help="A CSV file with a header.", exists=True, dir_okay=False)],
     organization: Organization = None,
+    new: New = False,
     json_: Json = False,
 ) -> None:
     """Read who is on which plan from a CSV file.
 
     Columns: entity_id and plan; and where wanted entity_type, organization_id, since, until, reset_day, timezone, enforced.
-    Each line stands for itself; run twice, it changes nothing more.
+    Each line stands for itself: bad ones are told by their number, the others are set. Run twice, it changes nothing more.
 
     \b
     Examples:
       vital-tracking subscriptions import subscribers.csv --organization acme
     """
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        try:
-            rows = list(subscription_rows(lines, organization or Settings.from_env().organization_id))
-        except (ValueError, UnicodeDecodeError) as error:
-            raise VitalError(f"{file}: {error}. Columns: {', '.join(COLUMNS)}") from None
+    whose = organization or Settings.from_env().organization_id
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            lines = list(subscription_lines(text, whose))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise VitalError(f"{file}: {error}") from None
     with opened() as store:
-        done = import_subscriptions(store, rows)
+        wrong = mistyped(store, (one for line in lines for one in organizations_of(line.columns)), new=new)
+        lines = [_checked(line, wrong) for line in lines]
+        good = [line for line in lines if line.problem is None]
+        done = import_subscriptions(store, [line.columns for line in good])
+    bad = {line.number: line.problem for line in lines if line.problem is not None}
+    for row in done["rejected"]:
+        bad[good[row["row"]].number] = " ".join(filter(None, (row["problem"], row["hint"])))
+    problems = [{"line": number, "problem": problem} for number, problem in sorted(bad.items())]
     if json_:
-        as_json(done)
+        counts = {name: count for name, count in done.items() if name != "rejected"}
+        as_json({**counts, "rejected": problems})
     else:
         refused = f", {done['refused']:,} refused (no admin there)" if done["refused"] else ""
-        say(f"{counted(done['set'], 'subscription')} set, {done['unchanged']:,} as before{refused}")
-        for bad in done["rejected"][:_MOST_SHOWN]:
-            say(f"{rows[bad['row']]['entity_id']}: {bad['problem']} {bad['hint'] or ''}")
-        if more := len(done["rejected"][_MOST_SHOWN:]):
-            say(f"... and {more:,} more that were not taken: --json shows all")
-    if done["rejected"] or done["refused"]:
+        wrong_lines = f", {counted(len(problems), 'bad line')}" if problems else ""
+        said = f"{counted(done['set'], 'subscription')} set, {done['unchanged']:,} as before"
+        say(f"{file.name}: {said}{refused}{wrong_lines}")
+        for problem in problems[:_MOST_SHOWN]:
+            say(f"  line {problem['line']:,}: {problem['problem']}")
+        if more := len(problems[_MOST_SHOWN:]):
+            say(f"  ... and {more:,} more: --json shows all")
+    if problems or done["refused"]:
         raise typer.Exit(1)
+
+
+def _checked(line: Line, wrong: Mapping[str, str]) -> Line:
+    problem = next((wrong[one] for one in organizations_of(line.columns) if one is not None and one in wrong), None)
+    return line if problem is None else replace(line, problem=f"{problem} For a new one: --new")
 
 
 def told(done: Subscribed) -> list[str]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import Depends, Query, Response
+from fastapi import Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from vital_tracking.queries import plans as queries
@@ -152,6 +152,15 @@ def list_plans(
 def set_plan(store: Reader, wanted: PlanWanted) -> Response:
     """For operators alone. Former versions stay."""
     return ExactJSON(queries.set_plan(store, wanted.columns))
+
+
+@routes.delete("/plans/{name}", summary="Remove a plan", status_code=204)
+def remove_plan(
+    store: Reader, name: Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
+) -> Response:
+    """For operators alone, with all its versions, and only where nobody is on it, or will be."""
+    queries.remove_plan(store, name)
+    return Response(status_code=204)
 
 
 @routes.get(

@@ -167,7 +167,9 @@ def _of(budget: BudgetLimit, given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _refused(error: StoreRejected, otherwise: str = _NOT_TAKEN) -> tuple[str, int]:
-    return (_ONLY_ADMINS, 403) if error.sqlstate == "42501" else (otherwise, 422)
+    if error.sqlstate == "42501":
+        return _ONLY_ADMINS, 403
+    return (str(error) if error.problem is not None else otherwise), 422
 
 
 def _saved(

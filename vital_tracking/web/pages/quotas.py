@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import UTC
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 
@@ -13,14 +13,17 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from vital_tracking.alerts.wording import entity
+from vital_tracking.errors import StoreRejected
 from vital_tracking.queries import plans as queries
 from vital_tracking.queries.names import names_of
+from vital_tracking.queries.organizations import unknown_organizations
 from vital_tracking.queries.plans import QuotaStatus, over_quota, percent_used
 from vital_tracking.queries.rate_limits import rate_limits
 from vital_tracking.queries.words import counted
+from vital_tracking.stores import Store
 from vital_tracking.web import numbers
 from vital_tracking.web.access import Asker, Reader, reads
-from vital_tracking.web.asked import AskedParameters
+from vital_tracking.web.asked import Asked, AskedParameters
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Card, Column, Page, Part, Row
 from vital_tracking.web.pages.common import administered
@@ -33,16 +36,29 @@ routes = page_router()
 
 _SHOWN: Final = 200
 _UNLIMITED: Final = "unlimited"
+_LAST_DAY: Final = 31
+_FORBIDDEN: Final = "42501"
 
 _Id = Annotated[str, Form(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
 _Text = Annotated[str, Form(max_length=256, pattern=r"^[^\x00]*$")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What was sent by the form, and what is wrong with it or asked of it."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    message: str = ""
+    sure: str = ""
+    new: bool = False
 
 
 @routes.get("/quotas", name="vital-quotas", dependencies=[Depends(reads("quotas"))])
 def show(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """Plans and subscribers, and how much of their quotas is used."""
     plan = request.query_params.get("plan") or None
-    return answer(request, who, store, asked, lambda view: page(view, who, plan))
+    changed = request.query_params.get("changed") or ""
+    return answer(request, who, store, asked, lambda view: page(view, who, plan, changed=changed))
 
 
 @routes.post("/quotas/subscriptions", name="vital-subscribe")
@@ -50,33 +66,121 @@ def subscribe(
     request: Request,
     who: Asker,
     store: Reader,
+    asked: AskedParameters,
     entity_type: Annotated[Literal["user", "organization"], Form()],
-    entity_id: _Id,
-    what: Annotated[Literal["set", "end"], Form()],
+    what: Annotated[Literal["set", "ask", "end"], Form()],
+    entity_id: _Text = "",
     organization: _Text = "",
     plan: _Text = "",
-    reset_day: Annotated[int | None, Form(ge=1, le=31)] = None,
+    reset_day: _Text = "",
     timezone: _Text = "",
     enforced: Annotated[Literal["", "yes", "no"], Form()] = "",
+    new: Annotated[Literal["", "yes"], Form()] = "",
 ) -> Response:
-    """Put a subscriber on a plan, or end that, and go back to the page. What is refused is a page that says why."""
-    del who
-    columns: dict[str, Any] = {"entity_type": entity_type, "entity_id": entity_id}
-    if entity_type == "user" and organization:
-        columns["organization_id"] = organization
-    if what == "end":
-        queries.end_subscription(store, columns)
-    else:
-        given = {"plan": plan, "reset_day": reset_day, "timezone": timezone}
-        columns |= {name: value for name, value in given.items() if value}
-        if enforced:
-            columns["enforced"] = enforced == "yes"
-        queries.subscribe(store, columns)
-    kept = f"?{urlencode({'organization': organization})}" if organization else ""
-    return RedirectResponse(f"{home(request)}quotas{kept}", 303)
+    """Put a subscriber on a plan, or end that once it is sure, and go back to the page; what is wrong is said above the form."""
+    values = {
+        "entity_type": entity_type,
+        "entity_id": entity_id,
+        "organization": organization,
+        "plan": plan,
+        "reset_day": reset_day,
+        "timezone": timezone,
+        "enforced": enforced,
+    }
+    form = _Form(values)
+    columns: dict[str, Any] = {"entity_type": entity_type, "entity_id": entity_id.strip()}
+    if entity_type == "user" and organization.strip():
+        columns["organization_id"] = organization.strip()
+    whose = entity(entity_type, columns["entity_id"], columns.get("organization_id"))
+    status = 422
+    try:
+        if not columns["entity_id"]:
+            form = replace(form, message="Say who: the id of a user or an organization.")
+        elif what == "ask":
+            form = replace(form, sure=f"End the subscription of {whose}? Then nothing limits it, from now on.")
+            status = 200
+        elif what == "end":
+            if queries.end_subscription(store, columns):
+                return _back(request, columns)
+            form = replace(form, message=f"{whose} is on no plan there.")
+        elif reset_day and not (reset_day.isdecimal() and 1 <= int(reset_day) <= _LAST_DAY):
+            form = replace(form, message="A month begins on a day from 1 to 31.")
+        elif who.is_operator and not new and (meant := _meant(store, columns)):
+            form = replace(form, message=f"{meant} If it is new, mark that.", new=True)
+        else:
+            given = {"plan": plan, "reset_day": int(reset_day) if reset_day else None, "timezone": timezone.strip()}
+            columns |= {name: value for name, value in given.items() if value}
+            if enforced:
+                columns["enforced"] = enforced == "yes"
+            queries.subscribe(store, columns)
+            return _back(request, columns)
+    except StoreRejected as refused:
+        form = replace(form, message=str(refused))
+        status = 403 if refused.sqlstate == _FORBIDDEN else 422
+    return _again(request, who, store, asked, form, status)
 
 
-def page(view: View, who: Identity, plan: str | None = None) -> Page:
+@routes.post("/quotas/plans/remove", name="vital-remove-plan")
+def remove_plan(
+    request: Request,
+    who: Asker,
+    store: Reader,
+    asked: AskedParameters,
+    plan: _Id,
+    sure: Annotated[Literal["", "yes"], Form()] = "",
+) -> Response:
+    """Remove a plan that nobody is on, and go back to the page; what is wrong is said above the form."""
+    try:
+        if sure or not who.is_operator:  # the database refuses everybody else, and notes it
+            queries.remove_plan(store, plan)
+            return RedirectResponse(f"{home(request)}quotas", 303)
+        form, status = _Form(message=f"Mark that plan {plan} is to be removed, with all its versions."), 422
+    except StoreRejected as refused:
+        form, status = _Form(message=str(refused)), 403 if refused.sqlstate == _FORBIDDEN else 422
+    return _again(request, who, store, asked, form, status)
+
+
+def _again(request: Request, who: Identity, store: Store, asked: Asked, form: _Form, status: int) -> Response:
+    """The page once more, with what was sent in its form."""
+    response = answer(request, who, store, asked, lambda view: page(view, who, form=form))
+    response.status_code = status
+    return response
+
+
+def _back(request: Request, columns: Mapping[str, Any]) -> Response:
+    organization = columns.get("organization_id")
+    kept = {"organization": organization} if organization else {}
+    changed = {"changed": f"{columns['entity_type']}/{columns['entity_id']}"}
+    return RedirectResponse(f"{home(request)}quotas?{urlencode({**kept, **changed})}", 303)
+
+
+def _meant(store: Store, columns: Mapping[str, Any]) -> str:
+    """Which organization may be meant by one that nothing names yet."""
+    name = columns["entity_id"] if columns["entity_type"] == "organization" else columns.get("organization_id")
+    meant = unknown_organizations(store, [name]).get(name, []) if name else []
+    return f"Nothing is known of organization {name}; did you mean {' or '.join(meant)}?" if meant else ""
+
+
+def _told(view: View, changed: str) -> str:
+    """How it stands with a subscriber who was changed a moment ago: looked up, not taken from the address."""
+    entity_type, _, entity_id = changed.partition("/")
+    if entity_type not in queries.SUBSCRIBERS or not entity_id:
+        return ""
+    now = datetime.now(UTC)
+    on = [
+        row
+        for row in queries.subscriptions(view.store, entity_type, entity_id)
+        if row["since"] <= now and (row["until"] is None or row["until"] > now)
+    ]
+    where = [
+        f"on plan {row['plan']}, {'enforced' if row['enforced'] else 'watched'}"
+        + (f", in organization {row['organization_id']}" if row["organization_id"] else "")
+        for row in on
+    ]
+    return f"{entity_type} {entity_id} is {' and '.join(where) or 'on no plan now: nothing limits it'}."
+
+
+def page(view: View, who: Identity, plan: str | None = None, *, form: _Form | None = None, changed: str = "") -> Page:
     """How much of their quotas the subscribers use whom the reader may see, by plan and one by one."""
     organization = view.asked.only.get("organization")
     by_plan = [row for row in queries.quotas(view.store, organization=organization) if plan in (None, row["plan"])]
@@ -107,6 +211,8 @@ def page(view: View, who: Identity, plan: str | None = None) -> Page:
             "any": may is None,
             "plans": [row["plan"] for row in by_plan] if may is None or may else [],
             "organization": organization or "",
+            "form": form or _Form(),
+            "told": _told(view, changed) if changed else "",
         },
     )
 
