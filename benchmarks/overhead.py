@@ -13,6 +13,8 @@ without one alternate every few milliseconds, and each is compared with its neig
          for, the interpreter and the processor
   cpu    of all threads (time.process_time), until all that was told is delivered
 
+  hashing  what VITAL_HASH_KEY adds to a call's start, by the size of its prompt: the hash of the request, and those of its prefix
+
 A ratio is that of two medians; its spread is that of the same rounds drawn again and again (a bootstrap), since what a cheap
 handler adds within one round may be less than its noise.
 """
@@ -31,15 +33,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from langchain_core.messages import HumanMessage, SystemMessage
+
 from benchmarks.contestants import BUDGETS, OURS, Contestant, Empty, Ours, Places, contestant, names_of
 from benchmarks.database import a_database_server
 from benchmarks.figures import Claim, Found, Part, Table, number, spanned, spread
 from benchmarks.sink import a_sink
-from benchmarks.workloads import Tape, Work, events, taped, works
+from benchmarks.workloads import NAME, Tape, Work, events, taped, works
+from vital_tracking.calls.hashes import RequestHashes, request_hash
 
 MEASURES: Final = ("own", "wall", "cpu")
 _DRAWS: Final = 1000
-_TOLD: Final = 100  # runs of the graph
+_TOLD: Final = 100  # runs of the graph, and hashes of a prompt
+_PROMPTS: Final = (1, 16, 128)  # kB
 
 # Of a work and a contestant, microseconds a call of each round: of calls with the handler (`with`) and of those between them
 # (`without`) in the calling thread, of both until they have returned (`both`); of other threads and of the delivery that is
@@ -86,6 +92,7 @@ def measure(rounds: int, astreams: int, contestants: str) -> Found:
         "works": about,
         **told(taken),
         "chain_event_us": by_event,
+        "hashing_us": hashing(rounds),
         "sent": sent,
         "delivered": delivered,
     }
@@ -104,6 +111,33 @@ def chain_events(everybody: Sequence[Contestant], tape: Tape, rounds: int) -> di
                 tape.played_to(handler)
             took[name].append((time.thread_time() - started) / _TOLD / len(tape.events) * 1e6)
     return {name: spread(values) for name, values in took.items()}
+
+
+def hashing(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Microseconds of the calling thread for the keyed hashes of a request, by the size of its prompt: a system message of half
+    of it, and four turns."""
+    hashes, key, params = RequestHashes(b"k" * 32), b"k" * 32, {"model": NAME, "temperature": 0}
+    took: dict[str, dict[str, list[float]]] = {}
+    for _ in range(rounds):
+        for kilobytes in _PROMPTS:
+            turns = [HumanMessage("turn " * (kilobytes * 25)) for _ in range(4)]
+            prompts = [[SystemMessage("rule " * (kilobytes * 100)), *turns]]
+            by = took.setdefault(f"{kilobytes} kB", {"request": [], "prefix": []})
+            for name, hashed in (
+                ("request", lambda prompts=prompts: request_hash(key, (params, prompts))),
+                ("prefix", lambda prompts=prompts: hashes.prefix(params, prompts)),
+            ):
+                started = time.thread_time()
+                for _ in range(_TOLD):
+                    hashed()
+                by[name].append((time.thread_time() - started) / _TOLD * 1e6)
+    return {
+        size: {
+            **{name: spread(values) for name, values in by.items()},
+            "ratio": ratio_of_medians(by["prefix"], by["request"]),
+        }
+        for size, by in took.items()
+    }
 
 
 def turn(one: Contestant, work: Work, loop: asyncio.Runner, round_number: int) -> Taken:
@@ -245,6 +279,7 @@ def tables(found: Found) -> list[Table]:
             [[name, spanned(us)] for name, us in found["chain_event_us"].items()],
         )
     )
+    shown.append(hashing_table(found["hashing_us"]))
     shown.append(
         Table(
             f"Of {found['sent']:,} calls delivered",
@@ -253,6 +288,15 @@ def tables(found: Found) -> list[Table]:
         )
     )
     return shown
+
+
+def hashing_table(took: dict[str, dict[str, dict[str, float]]]) -> Table:
+    """What the hashes of a request take, where they are asked for."""
+    return Table(
+        "Microseconds of the calling thread for keyed hashes, with VITAL_HASH_KEY alone",
+        ["a prompt of", "its request", "its prefix", "prefix / request"],
+        [[size, spanned(by["request"]), spanned(by["prefix"]), spanned(by["ratio"])] for size, by in took.items()],
+    )
 
 
 def claims(found: Found) -> list[Claim]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from vital_tracking.errors import SettingsError
@@ -147,16 +146,14 @@ _A_SERVICE_KEY: Final = re.compile(r"(NEXT_PUBLIC_)?SUPABASE_(SERVICE|SERVICE_RO
 _A_PROJECT: Final = re.compile(r"(\w+_)?SUPABASE_(URL|KEY|SERVICE\w*|SECRET\w*|ANON_KEY|PUBLISHABLE_KEY)")
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """A variable that is set: its value, and where: the environment, or a file's path."""
 
     value: str
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A variable that is set, for showing: its name, where, and its value, of secrets nothing."""
 
     name: str

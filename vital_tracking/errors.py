@@ -20,9 +20,9 @@ calls only.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 
 class VitalError(Exception):
@@ -96,8 +96,7 @@ class StoreRejected(StoreError):
         super().__init__(message, sqlstate=sqlstate)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
+class Stop(NamedTuple):
     """Why a budget stops a call: which budget, its window, and what may be done.
 
     `limit`, `spent`, `granted` and `needed` are in the budget's `metric` (US dollars, tokens or calls); `granted` is what

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
@@ -258,11 +257,11 @@ class Scope(Services, _Framed):
         agent = _agent(options.pop("agent", None))
         metadata = cast("Mapping[str, Any]", options.pop("metadata", None) or {})
         # A new service run is in no step and on no seat yet.
-        base = dataclasses.replace(base, service_id=None, service_name=None, panel_position=None)
+        base = base._replace(service_id=None, service_name=None, panel_position=None)
         if "panel_id" in changes:
-            base = dataclasses.replace(base, panel_size=None)
+            base = base._replace(panel_size=None)
         if "workflow_id" in changes:
-            base = dataclasses.replace(base, workflow_step=None, workflow_step_name=None)
+            base = base._replace(workflow_step=None, workflow_step_name=None)
             namespace = str(metadata_around.get("langgraph_checkpoint_ns") or "")
         if agent is not None:
             changes |= agent.fields()
@@ -420,8 +419,7 @@ def _ended(record: RunRecord, kind: type[BaseException] | None) -> RunRecord:
     # A budget's stop travels as control flow too, past retries and fallbacks, and is a failure all the same.
     if names and (not names & _CONTROL_FLOW or (kind is not None and issubclass(kind, BudgetExceeded))):
         status = "cancelled" if names & HUNG_UP else "error"
-    return dataclasses.replace(
-        record,
+    return record._replace(
         status=status,
         ended_at=max(datetime.now(UTC), record.started_at),
         error_type=kind.__name__ if kind is not None and status != "ok" else None,

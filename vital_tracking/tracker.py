@@ -15,8 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from vital_tracking.alerts.alert import BudgetAlert
-from vital_tracking.alerts.dispatcher import AlertDispatcher, log
 from vital_tracking.budgets.controller import AdmissionController
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.frames import ScopeFrame
@@ -37,8 +35,11 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from langchain_core.language_models import BaseChatModel
 
+    from vital_tracking.alerts.alert import BudgetAlert
+    from vital_tracking.alerts.dispatcher import AlertDispatcher
     from vital_tracking.langchain.embeddings import VitalEmbeddings
     from vital_tracking.langchain.handler import VitalHandler
+    from vital_tracking.langchain.shadow import ShadowRuns
 
 logger = logging.getLogger("vital_tracking")
 
@@ -91,16 +92,15 @@ class VitalTracker(Services):
         )
         self._metadata_keys = self.settings.metadata_keys | frozenset(metadata_keys)
         self._recorder = Recorder(store, self.prices, self.settings)
-        self._alerts = AlertDispatcher(
-            store, [on_alert] if callable(on_alert) else list(on_alert), self.settings.alert_urls, new_id()
-        )
+        self._alerts = self._make_alerts([on_alert] if callable(on_alert) else list(on_alert))
         self._recorder.on_alerts = self._alerts_due
         self._controller = AdmissionController(
-            self._recorder, self.settings, deliver_alerts=self._alerts.deliver if self._alerts.active else None
+            self._recorder, self.settings, deliver_alerts=self._alerts.deliver if self._alerts is not None else None
         )
-        if self._alerts.active:
+        if self._alerts is not None:
             self._controller.start()  # other processes' alerts are delivered too, whatever this one does
         self._handler: VitalHandler | None = None
+        self._shadow_runs: ShadowRuns | None = None
         self._recorder.owner = host = _ScopeHost(self, self._recorder, self._default)
         super().__init__(host)
         self._direct = DirectCalls(
@@ -246,6 +246,8 @@ class VitalTracker(Services):
         *,
         downgrade_to: str | BaseChatModel | Sequence[str | BaseChatModel] | None = None,
         max_wait: float = 30.0,
+        shadow: str | BaseChatModel | None = None,
+        share: float = 0.02,
     ) -> Model:
         """A chat model like `model` whose calls are recorded, and are made only as budgets allow.
 
@@ -253,11 +255,27 @@ class VitalTracker(Services):
         a cheaper model it takes one of `downgrade_to`, best first: names of the same provider's models, or chat models of
         any provider. It stays an instance of the model's class, for `bind_tools`, `with_structured_output`, LCEL, LangGraph
         and `create_agent`.
+
+        `shadow`, a name or a chat model too, is asked as well on a `share` of the calls (over 0 to 1): in the background, once
+        the answer is there, and only as budgets allow; its calls are recorded with `shadow_of` in their metadata, and its
+        answers go to nobody.
         """
         from vital_tracking.langchain.guard import guard
+        from vital_tracking.langchain.shadow import ShadowRuns
 
+        handler = self.handler
+        if shadow is not None and self._shadow_runs is None:
+            with self._lock:
+                self._shadow_runs = self._shadow_runs or ShadowRuns(handler, self._controller)
         return guard(
-            model, controller=self._controller, handler=self.handler, downgrade_to=downgrade_to, max_wait=max_wait
+            model,
+            controller=self._controller,
+            handler=handler,
+            downgrade_to=downgrade_to,
+            max_wait=max_wait,
+            shadow=shadow,
+            share=share,
+            shadow_runs=self._shadow_runs,
         )
 
     # Delivery
@@ -265,8 +283,13 @@ class VitalTracker(Services):
     def flush(self, timeout: float | None = 10.0) -> Delivered:
         """Send what waits and wait for the database's acknowledgement, at most `timeout` seconds (None: as long as it takes).
 
-        Returns counts that the database acknowledged, since the tracker was made. Calls still in flight are not waited for.
+        Returns counts that the database acknowledged, since the tracker was made. Calls still in flight are not waited for, but
+        for shadow runs, for at most half of the time.
         """
+        if self._shadow_runs is not None:
+            began = time.monotonic()
+            self._shadow_runs.wait(None if timeout is None else timeout / 2)
+            timeout = None if timeout is None else timeout - (time.monotonic() - began)
         self._recorder.tick()
         return self._recorder.flush(timeout)
 
@@ -281,15 +304,18 @@ class VitalTracker(Services):
         return self._recorder.replay(timeout, on_progress)
 
     def close(self, timeout: float = 5.0) -> Delivered:
-        """Send what waits, for at most `timeout` seconds, and stop. Calls still open are recorded as abandoned."""
+        """Send what waits, for at most `timeout` seconds, and stop. Calls still open are recorded as abandoned; shadow runs are
+        waited for before, for at most half of the time."""
         if self._closed is None:
             self.uninstall()
+            deadline = time.monotonic() + timeout
+            if self._shadow_runs is not None:
+                self._shadow_runs.close(timeout / 2)
             if self._handler is not None:
                 self._handler.close_all()
-            deadline = time.monotonic() + timeout
-            self._closed = self._recorder.close(timeout)
+            self._closed = self._recorder.close(max(deadline - time.monotonic(), 0.0))
             self._controller.close(max(deadline - time.monotonic(), 0.5))
-            if self._closed.complete:
+            if self._alerts is not None and self._closed.complete:
                 self._alerts.deliver(max(deadline - time.monotonic(), 0.5))
             with contextlib.suppress(Exception):
                 self.store.close()
@@ -301,6 +327,8 @@ class VitalTracker(Services):
         stats = self._recorder.stats()
         stats.in_flight = self._handler.in_flight if self._handler is not None else 0
         stats.unchecked = self._controller.unchecked
+        if self._shadow_runs is not None:
+            stats.shadow_runs, stats.shadow_runs_left_out = self._shadow_runs.begun, self._shadow_runs.left_out
         return stats
 
     def __enter__(self) -> VitalTracker:
@@ -311,8 +339,18 @@ class VitalTracker(Services):
     ) -> None:
         self.close()
 
+    def _make_alerts(self, callbacks: Sequence[Callable[[BudgetAlert], None]]) -> AlertDispatcher | None:
+        """What delivers alerts; None where nobody is to be told, and they are left to other processes."""
+        if not callbacks and not self.settings.alert_urls:
+            return None
+        from vital_tracking.alerts.dispatcher import AlertDispatcher
+
+        return AlertDispatcher(self.store, callbacks, self.settings.alert_urls, new_id())
+
     def _alerts_due(self, rows: list[dict[str, Any]]) -> None:
         """Log the alerts that this process's calls have raised, and have them delivered."""
+        from vital_tracking.alerts.dispatcher import log
+
         log(rows)
         self._controller.look_for_alerts()
 
@@ -321,9 +359,12 @@ class VitalTracker(Services):
         self._lock = threading.Lock()
         self._recorder.reset_after_fork()
         self._controller.reset_after_fork()
-        self._alerts.reset_after_fork()
+        if self._alerts is not None:
+            self._alerts.reset_after_fork()
         if self._handler is not None:
             self._handler.reset_after_fork()
+        if self._shadow_runs is not None:
+            self._shadow_runs.reset_after_fork()
 
 
 class _ScopeHost:

@@ -10,7 +10,7 @@
 --   1600 to 1700  how calls and runs are recorded, and repriced
 --   1800 to 1860  what is no call: events, other costs, executions; their prices, imports, meters, allocation
 --   2000 to 2450  what is measured of calls, the aggregations that keep the sums, and which organizations there are
---   3000 to 3800  what is read: views, reports, dashboard, forecasts, anomalies, health, abuse, duplicates, inexact costs
+--   3000 to 3910  what is read: views, reports, dashboard, forecasts, anomalies, health, abuse, duplicates, inexact costs, advice
 --   4000 to 4500  administration: audit, retention, archives, forgetting a user, the demo, status, installation
 
 do $$

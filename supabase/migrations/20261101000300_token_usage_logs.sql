@@ -75,6 +75,8 @@ create table public.token_usage_logs (
   blocked_by jsonb,
   throttled_ms double precision,
   request_hash text,
+  prefix_hashes text[],
+  prompt_bytes bigint,
   tags text[] not null default '{}',
   metadata jsonb not null default '{}',
   primary key (id, created_at),
@@ -126,6 +128,10 @@ create table public.token_usage_logs (
   constraint token_usage_logs_blocked_by_small check (
     jsonb_typeof(blocked_by) = 'object' and octet_length(blocked_by::text) <= 4096
   ),
+  constraint token_usage_logs_prefix_hashes check (
+    (prefix_hashes is null) = (prompt_bytes is null)
+    and cardinality(prefix_hashes) between 1 and 8 and prompt_bytes >= 4096::bigint << (cardinality(prefix_hashes) - 1)
+  ),
   constraint token_usage_logs_metadata_small check (
     jsonb_typeof(metadata) = 'object' and octet_length(metadata::text) <= 4096
   )
@@ -159,6 +165,11 @@ comment on column public.token_usage_logs.cache_hit is 'True where LangChain ans
 comment on column public.token_usage_logs.budget_action is 'Strictest budget action: throttle, downgrade, block; shadow_... if only noted.';
 comment on column public.token_usage_logs.blocked_by is 'Of a blocked call: the budget and window that stopped it, as they were at that moment.';
 comment on column public.token_usage_logs.throttled_ms is 'Milliseconds that a budget made the call wait.';
+comment on column public.token_usage_logs.request_hash is 'A keyed hash of the request; NULL where hashes are off.';
+comment on column public.token_usage_logs.prefix_hashes is
+'Keyed hashes of the beginnings of the prompt as providers keep them (tools, system, messages), whatever the model: element k, from 1, is that
+of its first 4096 * 2^(k-1) bytes, at most 8. Tokens of a beginning: prompt_tokens * its bytes / prompt_bytes. NULL: shorter, or hashes are off.';
+comment on column public.token_usage_logs.prompt_bytes is 'All bytes of the prompt that prefix_hashes were made of, its tools included.';
 comment on column public.token_usage_logs.error_type is 'Class name of the error only; its text is never stored.';
 
 -- Each index makes recording dearer by some percent, so there are these and no more. Five serve whoever may see a part of the calls, or

@@ -188,6 +188,44 @@ as $$
   ) as s
 $$;
 
+-- How far the lasting budgets that the caller may see were used between two instants, by period: windows that touch that time, how many of
+-- them reached their limit, and how full the fullest was. A budget that nothing was counted for has 0 windows. Amounts are text.
+create function public.budget_use_v1(since timestamptz, until timestamptz, organization text default null) returns json
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  perform vital_private.check_given('since', since::text);
+  perform vital_private.check_given('until', until::text);
+  perform vital_private.check_times(since, until);
+  return (
+    select coalesce(json_agg(json_build_object(
+      'budget_id', b.id, 'organization_id', b.organization_id, 'entity_type', b.entity_type, 'entity_id', b.entity_id, 'metric', b.metric,
+      'action', b.action, 'enforce', b.enforce, 'created_at', b.created_at, 'period', p.period, 'limit_amount', p.limit_amount::text,
+      'windows', u.windows, 'met', u.met, 'most_spent', u.most_spent::text, 'fullest_percent', u.fullest_percent::text
+    ) order by b.id, p.position), '[]')
+    from public.budget_limits as b
+    cross join lateral (
+      values (1, 'minute', b.minute_limit), (2, 'day', b.daily_limit), (3, 'month', b.monthly_limit), (4, 'total', b.total_limit)
+    ) as p (position, period, limit_amount)
+    cross join lateral (
+      select
+        count(*) as windows, count(*) filter (where w.spent >= w.limit_amount) as met, coalesce(max(w.spent), 0) as most_spent,
+        max(round(100 * w.spent / nullif(w.limit_amount, 0), 2)) as fullest_percent
+      from public.budget_windows as w
+      where w.budget_id = b.id and w.period = p.period
+        and w.starts_at < budget_use_v1.until and coalesce(w.ends_at, 'infinity') > budget_use_v1.since
+    ) as u
+    where not b.by_plan and b.until is null and p.limit_amount is not null
+      and (
+        budget_use_v1.organization is null or b.organization_id = budget_use_v1.organization
+        or (b.entity_type = 'organization' and b.entity_id = budget_use_v1.organization)
+      )
+  );
+end;
+$$;
+
 -- The last calls that budgets stopped and that the caller may see, the newest first, of the last `days`: of a user, a session or whatever
 -- a budget is for, or the one with that id. Each with what stopped it, as it was at that moment (`blocked_by`), with that budget and
 -- its window as they are now.
@@ -355,6 +393,8 @@ $$;
 
 select vital_private.restrict_relation('public.budget_status', readers => '{authenticated, service_role}');
 select vital_private.restrict_functions(
-  api => '{check_budget, check_budget_v1, budget_windows_v1, blocked_calls_v1, audit_budgets_v1, recount_budgets_v1, usage_history_v1}',
+  api => '{
+    check_budget, check_budget_v1, budget_windows_v1, budget_use_v1, blocked_calls_v1, audit_budgets_v1, recount_budgets_v1, usage_history_v1
+  }',
   helpers => '{windows_met, limit_for}'
 );

@@ -63,7 +63,7 @@ begin
       reasoning_tokens, audio_tokens, audio_output_tokens, billed_units, usage_estimated,
       input_cost, output_cost, fees, total_cost, potential_cost, price_version, priced, ceiling_cost, reported_cost,
       latency_ms, ttft_ms, first_word_ms, cache_hit, status, error_type, budget_action, blocked_by,
-      throttled_ms, request_hash, tags, metadata
+      throttled_ms, request_hash, prefix_hashes, prompt_bytes, tags, metadata
     )
     select
       c.id, c.created_at, c.organization_id, c.user_id, c.session_id, c.service_type, c.service_id, c.service_name, c.service_run_id,
@@ -76,7 +76,7 @@ begin
       c.billed_units, coalesce(c.usage_estimated, false),
       c.input_cost, c.output_cost, c.fees, c.total_cost, c.potential_cost, c.price_version, c.priced, c.ceiling_cost, c.reported_cost,
       c.latency_ms, c.ttft_ms, c.first_word_ms, coalesce(c.cache_hit, false), coalesce(c.status, 'ok'), c.error_type, c.budget_action,
-      c.blocked_by, c.throttled_ms, c.request_hash, coalesce(c.tags, '{}'), coalesce(c.metadata, '{}')
+      c.blocked_by, c.throttled_ms, c.request_hash, c.prefix_hashes, c.prompt_bytes, coalesce(c.tags, '{}'), coalesce(c.metadata, '{}')
     from incoming as c
     on conflict (id, created_at) do nothing
     returning added.id, added.created_at, case when budgeted then vital_private.counted(added, 1) end as counted

@@ -4,6 +4,7 @@
 create function vital_private.price_facts(metadata jsonb) returns jsonb
 language sql
 immutable
+parallel safe
 set search_path = ''
 as $$
   select coalesce(jsonb_object_agg(fact, metadata ->> fact), '{}')

@@ -145,6 +145,7 @@ $$;
 select vital_private.audit_table('public.budget_limits', 'id organization_id entity_type entity_id metric action');
 select vital_private.audit_table('vital_private.budget_overrides', 'id organization_id entity_type entity_id metric action');
 select vital_private.audit_table('public.model_prices', 'id provider model valid_from', hidden => 'note');
+select vital_private.audit_table('public.model_tiers', 'id provider model', hidden => 'note');
 select vital_private.audit_table('public.resource_prices', 'id cost_type resource unit valid_from', hidden => 'note');
 select vital_private.audit_table('public.organization_members', 'organization_id user_id');
 select vital_private.audit_table('vital_private.member_names', 'organization_id user_id', hidden => 'name email');

@@ -13,7 +13,8 @@ create table public.retention_policies (
       'token_usage_logs', 'service_runs', 'usage_aggregations_hourly_totals', 'usage_aggregations_daily_agents', 'usage_aggregations_daily_users',
       'usage_aggregations_daily_parts', 'usage_aggregations_daily_totals', 'budget_windows', 'cost_alerts', 'admin_audit',
       'platform_events', 'tenant_cost_events', 'agent_executions', 'platform_events_5min', 'platform_events_daily_sessions',
-      'tenant_costs_5min', 'tenant_costs_daily', 'agent_executions_hourly', 'abuse_findings', 'abuse_marks'
+      'tenant_costs_5min', 'tenant_costs_daily', 'agent_executions_hourly', 'abuse_findings', 'abuse_marks',
+      'recommendations'
     )
   ),
   -- Budgets are filled from the calls of the month that runs, in every time zone.
@@ -43,7 +44,8 @@ insert into public.retention_policies (table_name, keep) values
 ('tenant_costs_daily', '7 years'),
 ('agent_executions_hourly', '7 years'),
 ('abuse_findings', '1 year'),
-('abuse_marks', '1 year');
+('abuse_marks', '1 year'),
+('recommendations', '2 years');
 
 select vital_private.restrict_relation('public.retention_policies', readers => '{authenticated, service_role}');
 grant update on public.retention_policies to service_role;
@@ -189,6 +191,7 @@ as $$
       when 'abuse_findings' then
         't.last_seen < %L and not exists (select from public.budget_limits as b where b.id = t.budget_id)'
       when 'abuse_marks' then 't.marked_at < %L'
+      when 'recommendations' then 'greatest(t.last_seen, t.decided_at, t.measured_at) < %L'
       else 't.day < (%L::timestamptz at time zone ''UTC'')::date'
     end,
     kept

@@ -183,6 +183,7 @@ begin
   get diagnostics limits = row_count;
   if kind = 'user' then
     perform vital_private.forget_abuse(names, organization);
+    perform vital_private.forget_advice(names, organization);
   end if;
   if kind = 'session' then -- the names of users in the audit are replaced at the very end
     perform set_config('vital_tracking.audit_may_change', 'on', true);
@@ -215,6 +216,35 @@ begin
   update vital_private.abuse_marks as m
   set marked_by = vital_private.digest_of(m.marked_by)
   where m.marked_by = any(names) and (organization is null or m.organization_id = organization);
+end;
+$$;
+
+-- A text of words between spaces, without the signs around them.
+create function vital_private.spaced(words text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select ' ' || translate(words, E'''"`:;,()=\n', '          ') || ' '
+$$;
+
+-- Remove what was advised about users; whoever decided about the rest is named no more.
+create function vital_private.forget_advice(names text[], organization text) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  delete from public.recommendations as r
+  where (organization is null or r.organization_id = organization)
+    and exists (
+      select from unnest(names) as n (name)
+      where exists (select from jsonb_each_text(r.evidence || r.subject) as t where t.value = n.name)
+        -- Advice about budgets names whom they stand on.
+        or strpos(vital_private.spaced(concat_ws(' ', r.current, r.recommended, r.command)), vital_private.spaced(n.name)) > 0
+    );
+  update public.recommendations as r
+  set decided_by = vital_private.digest_of(r.decided_by)
+  where r.decided_by = any(names) and (organization is null or r.organization_id = organization);
 end;
 $$;
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from tests.sql.advice_rows import a_recommendation, an_advice
 from tests.sql.helpers import (
     ADMIN,
     ALICE,
@@ -25,6 +26,7 @@ from tests.sql.helpers import (
     acquire,
     an_end,
     call,
+    call_id,
     record,
     record_runs,
     set_budget,
@@ -211,6 +213,7 @@ def make_world(connection: Connection) -> World:
         " from saved_reports"
     )
     connection.execute("select add_model_price_v1(%s)", [json.dumps({"model": "m", "input_usd_per_mtok": "1"})])
+    connection.execute("select set_model_tier_v1('m', 1)")
     ids = {
         number: set_budget(connection, total_limit="0.5", alert_thresholds=["1"], **budget)["id"]
         for number, budget in BUDGETS.items()
@@ -225,7 +228,7 @@ def make_world(connection: Connection) -> World:
         seat = {"panel_position": 1, "agent_name": "Cardiologist", "agent_tier": "tier_1", "workflow_step": "triage"}
         service = {"service_type": "workflow", "service_run_id": f"r-{number}", "request_hash": "the same"}
         at = now["moment"].isoformat()
-        more = {"metadata": {"team": "red"}} if number == 7 else {}
+        more = {"metadata": {"team": "red", "shadow_of": call_id(1)}} if number == 7 else {}
         calls.append(
             _paid(number, 10 ** (number - 1), **whose, **what, **part, **seat, **service, **more, created_at=at)
         )
@@ -246,9 +249,13 @@ def make_world(connection: Connection) -> World:
         send(
             connection,
             "tenant_cost_events",
-            a_cost(number, **whose, cost_type="compute", service=f"s-{number}", occurred_at=at),
+            a_cost(number, **whose, cost_type="compute", service=f"s-{number}", resource="m", occurred_at=at),
         )
-        send(connection, "agent_executions", an_execution(number, **whose, agent_id=f"a-{number}", started_at=at))
+        send(
+            connection,
+            "agent_executions",
+            an_execution(number, **whose, agent_id=f"a-{number}", service_run_id=f"r-{number}", started_at=at),
+        )
     for who, kind, organization in SUBSCRIPTIONS:
         named = {"entity_type": kind, "entity_id": who, "organization_id": organization, "plan": "trial"}
         call(connection, "set_subscription_v1", subscription=json.dumps(named))
@@ -259,6 +266,9 @@ def make_world(connection: Connection) -> World:
             " values ('user_calls', %s, 'user', %s, 'low', now(), now(), now(), 'calls', 5, 2, 1, 2, 0)",
             [organization, f"u-{number}"],
         )
+    for place, organization in enumerate(ADVISED):
+        told = a_recommendation(place, organization_id=organization)
+        call(connection, "save_advice_v1", advice=json.dumps(an_advice(told, organization_id=organization)))
     call(connection, "refresh_analytics")
     acquire(connection, "h", [wish(ids[1], "somebody", unit="0.1")])
     return World({budget_id: number for number, budget_id in ids.items()}, now["moment"])
@@ -381,6 +391,16 @@ def administered(reader: Reader) -> Iterable[Any]:
     return reader.administered
 
 
+ADVISED = ("acme", "other", None)  # advice is given for each of them, and for all
+
+
+def advised(reader: Reader) -> Iterable[Any]:
+    """Admins see what their organizations are advised, the service role also what is advised for all."""
+    if reader.is_service:
+        return ADVISED
+    return {organization for organization, inside in (("acme", 1), ("other", 3)) if inside in reader.administered}
+
+
 def for_admins(*things: Any) -> Callable[[Reader], Iterable[Any]]:
     """Admins of any organization see these."""
     return lambda reader: things if reader.is_admin else ()
@@ -498,6 +518,16 @@ def repeated(reader: Reader) -> set[Any]:
     return set[Any]().union(*(group for group in seen if len(group) > 1))
 
 
+def pair_of_calls(rows: Answer, _: World) -> Told:
+    """The calls in pairs of a call and its shadow run."""
+    return calls_in(sum(Decimal(str(row[name])) for row in rows for name in ("cost", "shadow_cost")))
+
+
+def both_or_none(reader: Reader, pair: set[int]) -> set[int]:
+    """Two calls, where a reader sees both."""
+    return pair if pair <= reader.own | reader.administered else set()
+
+
 def days(rows: Answer, _: World) -> Told:
     """The calls in the days of the system, in their agents and providers, and in their users."""
     told: Told = set()
@@ -549,6 +579,7 @@ MATERIALIZED = ("mv_panel_performance", "mv_service_costs", "mv_user_service_usa
 QUESTIONS = [
     Question("abuse_findings", numbered("subject"), administered),
     Question("admin_audit", audited, audit_of),
+    Question("advice_runs", column("organization_id"), advised),
     Question("agent_performance_metrics", cost("total_cost_usd"), own_and_administered),
     Question("agent_usage_detailed", cost(), own_and_administered),
     Question("agent_executions", numbered("agent_id"), own_and_administered),
@@ -567,6 +598,7 @@ QUESTIONS = [
         lambda rows, world: {world.budgets[row["id"]] for row in rows if not row["by_plan"]},
         lambda r: r.budgets,
     ),
+    *(Question(name, column("organization_id"), advised) for name in ("recommendations", "open_recommendations")),
     Question("plans", column("name"), lambda reader: {"trial", "starter", "professional", "enterprise"}),
     Question("subscriptions", subscribers, subscribers_of),
     Question("quota_status", subscribers, subscribers_of),
@@ -575,6 +607,7 @@ QUESTIONS = [
     Question("budget_windows", windows, lambda r: r.windows | ({(1, "somebody")} if r.is_service else set())),
     Question("cost_alerts", windows, lambda r: r.windows),
     Question("model_prices", column("model"), for_admins("m")),
+    Question("model_tiers", column("model"), for_admins("m")),
     *(Question(name, cost(), for_the_service_role(*OWNERS)) for name in MATERIALIZED),
     *(Question(name.removeprefix("mv_"), cost(), own_and_administered) for name in MATERIALIZED),
     Question(
@@ -596,7 +629,7 @@ QUESTIONS = [
             {"alice", "operators"} if reader.is_service else {"alice"} if reader.claims == {"sub": ALICE} else set()
         ),
     ),
-    Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {20} if reader.is_admin else {0}),
+    Question("retention_policies", lambda rows, _: {len(rows)}, lambda reader: {21} if reader.is_admin else {0}),
     Question("service_performance_metrics", cost(), own_and_administered),
     Question("service_runs", lambda rows, _: {int(row["id"][2:]) for row in rows}, own_and_administered),
     Question("system_analytics", days, days_of),
@@ -623,7 +656,7 @@ QUESTIONS = [
         lambda reader: reader.members,
         {},
     ),
-    Question("retention_v1", lambda told, _: {len(told["tables"])}, lambda r: {20} if r.is_admin else {0}, {}),
+    Question("retention_v1", lambda told, _: {len(told["tables"])}, lambda r: {21} if r.is_admin else {0}, {}),
     Question(
         "names_v1", names, names_told, {"users": [ALICE, ERIK, CAROL, STRANGER], "organizations": ["acme", "other"]}
     ),
@@ -661,6 +694,16 @@ QUESTIONS = [
     Question("get_dashboard_stats", parts_of_days, lambda r: parts_of(own_and_administered(r)), {"p_project_id": None}),
     Question("get_tenant_cost", lambda answer, _: calls_in(answer), _of_acme, lately_named("tenant_id", "acme")),
     Question("abuse_findings_v1", numbered("subject"), administered, {}),
+    Question("recommendations_v1", column("organization_id"), advised, {}),
+    *(
+        Question(
+            "last_advice_v1",
+            lambda told, _: {told["organization_id"]} if told else set(),
+            lambda reader, whose=whose: set(advised(reader)) & {whose},  # type: ignore[misc]
+            {"organization": whose},
+        )
+        for whose in ("acme", None)
+    ),
     Question(
         "abuse_settings_v1",
         lambda told, _: {len(told["patterns"]), *(mark["subject"] for mark in told["marks"])},
@@ -714,7 +757,10 @@ QUESTIONS = [
     Question("calls_v1", cost(), own_and_administered, {}),
     Question("calls_v1", cost(), _of_acme, {"filters": '{"organization": "acme", "search": "CARDIO board"}'}),
     Question(
-        "metadata_keys_v1", lambda keys, _: set(keys), lambda r: {"team"} if 7 in own_and_administered(r) else (), {}
+        "metadata_keys_v1",
+        lambda keys, _: set(keys),
+        lambda r: {"team", "shadow_of"} if 7 in own_and_administered(r) else (),
+        {},
     ),
     Question(
         "user_traces_v1",
@@ -784,6 +830,25 @@ QUESTIONS = [
         )
     ),
     Question(
+        "machine_hours_v1",
+        lambda answer, _: {int(row["machine_hours"]) for row in answer["rows"]},
+        lambda reader: {10 * len(set(own_and_administered(reader)))} - {0},
+        lately(),
+    ),
+    Question(
+        "budget_use_v1",
+        lambda rows, world: {world.budgets[row["budget_id"]] for row in rows},
+        lambda reader: reader.budgets,
+        lately(),
+    ),
+    Question(
+        "outcomes_v1",
+        lambda answer, _: {answer["executions"], answer["no_calls"]},
+        lambda reader: {len(set(own_and_administered(reader)))},
+        lately(),
+    ),
+    Question("model_tiers_v1", column("model"), for_admins("m"), {}),
+    Question(
         "resource_prices_v1",
         column("cost_type"),
         for_admins("storage", "bandwidth", "search", "tts", "stt"),
@@ -795,6 +860,14 @@ QUESTIONS = [
         lambda answer, world: anomalies(answer["rows"], world),
         _of_acme,
         lately(organization="acme"),
+    ),
+    *(
+        Question("call_groups_v1", cost("cost"), own_and_administered, asked)
+        for asked in (lately(), lately(repeated_within="1 hour", prefixes_within="5 minutes"))
+    ),
+    *(
+        Question(name, pair_of_calls, lambda r: both_or_none(r, {1, 7}), lately(organization="acme"))
+        for name in ("shadow_pairs", "shadow_pairs_v1")
     ),
     Question(
         "duplicates_v1",
@@ -867,14 +940,14 @@ QUESTIONS = [
         {"budget": '{"entity_type": "user", "daily_limit": "1"}'},
     ),
 ]
-# Functions that signed-in users may call and that read nothing of others; what those of members, budgets and reports change,
-# test_members.py, test_abuse.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py and test_forget_user.py ask as
-# everybody; so does test_usage_version.py.
+# Functions that signed-in users may call and that read nothing of others; what those of members, budgets, advice and reports
+# change, test_members.py, test_abuse.py, test_recommendations.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py
+# and test_forget_user.py ask as everybody; so does test_usage_version.py.
 PURE = {
     "latency_percentile", "latency_percentiles", "usage_version_v1",
     "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
     "set_plan_v1", "remove_plan_v1", "set_subscription_v1", "set_subscriptions_v1", "end_subscription_v1", "claim_plan_v1",
     "forget_user_v1", "name_member_v1", "name_organization_v1",
-    "decide_abuse_v1", "unmark_abuse_v1", "set_abuse_rule_v1",
+    "decide_abuse_v1", "unmark_abuse_v1", "set_abuse_rule_v1", "decide_recommendation_v1", "may_renew_advice_v1",
 }  # fmt: skip

@@ -6,6 +6,7 @@ means something there (MEANING). So no NULL arms what cannot be undone.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pytest
 from psycopg import sql
 
 from tests.sql.access_world import make_world
+from tests.sql.advice_rows import a_recommendation, an_advice, an_id
 from tests.sql.helpers import ALICE, Connection, a_call, connect, record, set_budget
 
 # Arguments without a default in which NULL means something, and what.
@@ -40,6 +42,7 @@ MEANING = {
 # What to call functions with, by the names of their arguments, as SQL; a new name needs a line here.
 SAMPLES = {
     "actor": "'u-1'",
+    "advice": f"'{json.dumps(an_advice(a_recommendation()))}'",
     "again": "true",
     "allocation": """'{"month": "2026-01", "amount": "10", "organizations": ["acme"]}'""",
     "costs": "'[]'",
@@ -92,6 +95,15 @@ SAMPLES = {
     "state": "'open'",
     "why": "'It is known.'",
     "drop_rows": "false",
+    "due": "true",
+    "recommendation": f"'{an_id(1)}'",
+    "saving": "'1'",
+    "note": "'Our own trial.'",
+    "sizes": "'{500,2000}'",
+    "eras": "array[now() - interval '2 days']",
+    "repeated_within": "'1 hour'",
+    "prefixes_within": "'5 minutes'",
+    "status": "'open'",
     "dimensions": "'{model}'",
     "measures": "'{calls}'",
     "order_by": "'calls'",
@@ -159,6 +171,8 @@ SAMPLES = {
     "table_name": "'cost_alerts'",
     "keep": "'1 year'",
     "taken": "'[1]'",
+    "tier": "2",
+    "provider": "'openai'",
     "tenant_id": "'acme'",
     "timezone": "'UTC'",
     "turns": "'[]'",
@@ -177,6 +191,8 @@ SAMPLES_OF = {
     ("platform_explore_v1", "dimensions"): "'{day}'",
     ("platform_explore_v1", "what"): "'costs'",
     ("platform_rows_v1", "what"): "'events'",
+    ("decide_recommendation_v1", "decision"): "'taken'",
+    ("recommendations_v1", "id"): f"'{an_id(1)}'",
     ("decide_abuse_v1", "until"): "now() + interval '1 hour'",
     ("add_resource_price_v1", "price"): """'{"cost_type": "compute", "unit_price": "0.5"}'""",
     ("names_v1", "organizations"): "array['acme']",

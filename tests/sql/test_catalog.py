@@ -52,6 +52,8 @@ TRUSTED = (
     "vital_private.claim_plan",
     "vital_private.close_subscription",
     "vital_private.decide_abuse",
+    "vital_private.decide_recommendation",
+    "vital_private.may_renew_advice",
     "vital_private.set_abuse_rule",
     "vital_private.unmark_abuse",
     "vital_private.change_member",

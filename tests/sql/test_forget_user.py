@@ -147,6 +147,8 @@ def test_the_person_is_gone_from_every_table_and_all_sums_stay(db: Connection) -
         "trace_id": "alice-trace",
         "langsmith_project": "alice",
         "request_hash": "alice-hash",
+        "prefix_hashes": ["alice-prefix"],
+        "prompt_bytes": 5000,
         "tags": ["alice-tag"],
         "metadata": {"thread_id": "alice-thread", "service_tier": "flex"},
     }
@@ -217,6 +219,7 @@ def test_the_person_is_gone_from_every_table_and_all_sums_stay(db: Connection) -
         "alice-lc",
         "alice-trace",
         "alice-hash",
+        "alice-prefix",
         "alice-tag",
         "alice-thread",
         '"alice"',

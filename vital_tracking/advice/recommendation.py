@@ -13,6 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from vital_tracking.advice.changes import Change
 from vital_tracking.core.cost import MONEY, ZERO
 
 MONTH_DAYS: Final = 30
@@ -87,7 +88,8 @@ class Recommendation:
     needs; together with the kind and the organization it makes the `id`, so that the same advice is the same tomorrow. `evidence`
     are the filters of the calls that it rests on, by the names of dimensions; `calls` is how many these are in the window.
     `saving` is that of the window, exactly these calls repriced. `counted` is False where it is no part of the total, because
-    it is an upper bound, or money that comes from elsewhere than the bill. `revenue` is what it brings in beside.
+    it is an upper bound, nobody knows how good its answers would be, or it is money that comes from elsewhere than the bill.
+    `changes` are what it does to the calls, for what-if. `revenue` is what it brings in beside.
     """
 
     kind: Kind
@@ -106,6 +108,7 @@ class Recommendation:
     command: str | None = None
     assumptions: tuple[str, ...] = ()
     counted: bool = True
+    changes: tuple[Change, ...] = ()
     revenue: Decimal | None = None
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from vital_tracking.alerts.wording import (
     abuse_text,
@@ -23,8 +23,7 @@ from vital_tracking.alerts.wording import (
 logger = logging.getLogger("vital_tracking.budgets")
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(NamedTuple):
     """A message to people: a title of one line, plain text, and `urgent`: a limit was reached.
 
     Of a report the text is Markdown, and `html` the same for services that show that, such as mail.

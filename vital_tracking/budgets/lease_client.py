@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -215,7 +214,7 @@ class LeaseClient:
         longest = plan.terms.longest_answer(pending.request, pending.amounts, windows, free)
         if longest is None:
             return False
-        pending.request = dataclasses.replace(pending.request, max_tokens=longest)
+        pending.request = pending.request._replace(max_tokens=longest)
         pending.max_tokens, pending.shortened = longest, True
         return True
 

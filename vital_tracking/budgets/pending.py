@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from vital_tracking.budgets.estimate import Amounts
@@ -106,8 +105,7 @@ def _document(call: Any, waits: Callable[..., Any], name: str, doc: str) -> None
     call.__signature__ = signature.replace(return_annotation=returned)
 
 
-@dataclass(frozen=True, slots=True)
-class Sleep:
+class Sleep(NamedTuple):
     """A wait of so many seconds."""
 
     seconds: float
@@ -243,8 +241,7 @@ class PendingRequest:
                 self._on_done()
 
 
-@dataclass(frozen=True, slots=True)
-class _AnswerWait:
+class _AnswerWait(NamedTuple):
     pending: PendingRequest
     seconds: float
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from vital_tracking.core.context import SERVICE_TYPES, CallContext
 from vital_tracking.core.entities import ENTITY_FIELDS, ENTITY_TYPES, METRICS, strictness
@@ -15,8 +14,7 @@ from vital_tracking.core.sanitize import clean_text
 from vital_tracking.errors import BudgetExceeded, BudgetThrottled, BudgetUnavailable, Stop
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """One row of `budget_limits`, as far as admission needs it. `metric` is a position in METRICS.
 
     `by_plan`: it keeps quotas. Who has one the database knows, and answers without a window for whom has none.

@@ -22,10 +22,12 @@ ALLOWED_METADATA: Final = frozenset(
         "langgraph_checkpoint_ns",
         "ls_max_tokens",
         "ls_temperature",
+        "shadow_of",
         "thread_id",
     }
 )
-"""Metadata that LangChain and LangGraph add and that say something about cost; others are kept only where the team allows it."""
+"""Metadata that LangChain, LangGraph and shadow runs add and that say something about cost; others are kept only where the team
+allows it."""
 
 _CAPTURED: Final = ("thread_id", "lc_agent_name", "graph_id", "assistant_id")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import datetime, timedelta
 from decimal import Decimal
 from math import isfinite
@@ -18,7 +17,7 @@ from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.core.sanitize import clean_metadata, clean_text, money, token_count
 from vital_tracking.core.usage import TokenUsage
 
-_RECORD_FIELDS: Final = frozenset(f.name for f in fields(CallRecord)) - {
+_RECORD_FIELDS: Final = frozenset(CallRecord._fields) - {
     "hold",
     "context",
     "usage",
@@ -28,8 +27,8 @@ _RECORD_FIELDS: Final = frozenset(f.name for f in fields(CallRecord)) - {
     "metadata",
     "tags",
 }
-_RUN_FIELDS: Final = frozenset(f.name for f in fields(RunRecord)) - {"context", "started_at", "ended_at", "metadata"}
-_USAGE_FIELDS: Final = frozenset(f.name for f in fields(TokenUsage)) - {"units", "passes"}
+_RUN_FIELDS: Final = frozenset(RunRecord._fields) - {"context", "started_at", "ended_at", "metadata"}
+_USAGE_FIELDS: Final = frozenset(TokenUsage._fields) - {"units", "passes"}
 _DEEPEST: Final = 6
 _AS_THEY_ARE: Final = frozenset({str, int, bool})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 from uuid import UUID
@@ -27,6 +27,7 @@ from vital_tracking.calls.asked import (
 )
 from vital_tracking.calls.attribution import ALLOWED_METADATA, NOBODY, context_of, langsmith_project
 from vital_tracking.calls.error_facts import ErrorFacts
+from vital_tracking.calls.hashes import Prefix
 from vital_tracking.calls.metadata_keys import MetadataKeys, metadata_keys, storable
 from vital_tracking.calls.names_of import longest_answer, provider_of, requested_model_of
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
@@ -40,6 +41,8 @@ from vital_tracking.core.sanitize import token_count
 from vital_tracking.errors import BudgetExceeded
 
 _EMPTY: Final[Mapping[str, Any]] = {}
+_NO_BUDGETS: Final = (None, None, None)
+_NO_PREFIX: Final = (None, None)
 
 # The admissions that a guard has obtained for the calls that it is about to start in this context, in their order.
 admitted: ContextVar[deque[Admission] | None] = ContextVar("vital_tracking_admitted", default=None)
@@ -101,12 +104,14 @@ class LiveCall:
         "packed_start",
         "params",
         "parent_run_id",
+        "prefix",
         "ref",
         "replaces_abandoned",
         "response",
         "run",
         "running",
         "serialized",
+        "shadow",
         "size",
         "skew_s",
         "started",
@@ -171,6 +176,8 @@ class LiveCall:
         self.ref: ref[UUID] | None = None
         self.vanished: deque[int]
         self.hash: str | None = None
+        self.prefix: Prefix | None = None
+        self.shadow: Callable[[LiveCall], None] | None = None  # what is to be done once it has its answer
         self.first_token: float | None = None
         self.first_word: float | None = None
         self.running: RunningUsage | None = None
@@ -316,7 +323,7 @@ class LiveCall:
 
     def forget(self) -> None:
         """Let go of everything that may hold text; what is left may wait for delivery however long."""
-        self.messages = self.running = self.asked = None
+        self.messages = self.running = self.asked = self.shadow = None
         metadata, params, serialized = self.metadata, self.params, self.serialized
         provider, model = metadata.get("ls_provider"), metadata.get("ls_model_name")
         if provider and model and type(provider) is type(model) is str:
@@ -382,14 +389,10 @@ class LiveCall:
 
         `run_id` is the run's id where that is at hand.
         """
-        metadata, params, langsmith, run, admission = (
-            self.metadata,
-            self.params,
-            self.langsmith,
-            self.run,
-            self.admission,
-        )
+        metadata, params = self.metadata, self.params
+        langsmith, run, admission = self.langsmith, self.run, self.admission
         parent, project = self.parent_run_id, None if langsmith is None else langsmith[1]
+        budgets = admission and (admission.action, admission.throttled_ms, admission.requested_model)
         return (
             self.started,
             self.skew_s,
@@ -407,11 +410,8 @@ class LiveCall:
             self.attempt,
             self.hash,
             self.tags and [tag for tag in self.tags[:_MOST_TAGS] if isinstance(tag, str)],
-            *(
-                (None, None, None)
-                if admission is None
-                else (admission.action, admission.throttled_ms, admission.requested_model)
-            ),
+            *(budgets or _NO_BUDGETS),
+            *(self.prefix or _NO_PREFIX),
             *values,
         )
 

@@ -47,8 +47,9 @@ class ObservedCall(NamedTuple):
 
     `started` is the start in seconds since the epoch, by the database's clock as far as that was known; times are milliseconds,
     sizes bytes of UTF-8. `values` are those of its metadata, in the order of the names in `shared`; `estimate` is the size of its
-    prompt, of its answer, and of the part of that which was reasoning, where counts are missing. `usage`, `token_usage` and
-    `response` are what `read_answer` took.
+    prompt, of its answer, and of the part of that which was reasoning, where counts are missing. `hashed_bytes` is the size of
+    the prompt with its tools, of which `prefix_hashes` were made. `usage`, `token_usage` and `response` are what `read_answer`
+    took.
     """
 
     id: str
@@ -72,6 +73,8 @@ class ObservedCall(NamedTuple):
     budget_action: str | None = None
     throttled_ms: float | None = None
     dearer_model: str | None = None
+    prefix_hashes: Sequence[str] | None = None
+    hashed_bytes: int | None = None
     status: Status = "abandoned"
     duration_ms: float | None = None
     ttft_ms: float | None = None

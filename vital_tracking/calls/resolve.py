@@ -69,6 +69,8 @@ def record_of(call: ObservedCall) -> CallRecord:
         blocked_by=call.blocked_by,
         throttled_ms=call.throttled_ms if admitted else None,
         request_hash=call.request_hash,
+        prefix_hashes=tuple(call.prefix_hashes or ()),
+        prompt_bytes=call.hashed_bytes if call.prefix_hashes else None,
         tags=[tag for tag in call.tags or () if isinstance(tag, str) and not tag.startswith(_INTERNAL_TAGS)],
         metadata=_metadata(call),
         notes=bill.notes,
@@ -102,7 +104,7 @@ def least_record_of(call: ObservedCall) -> CallRecord:
         usage=usage or estimated_usage(prompt_bytes, answer_bytes),
         billed=call.status != "blocked" and (call.error is None or not call.error.refused),
         status=call.status,
-        cache_hit=_from_cache(call),
+        cache_hit=from_cache(call.usage),
         notes=("shortened",) if usage or call.estimate or prompt_bytes else ("shortened", "usage_missing"),
         replaces_abandoned=call.replaces_abandoned,
     )
@@ -154,7 +156,7 @@ def _bill(call: ObservedCall) -> _Bill:
 
 
 def _bill_of_success(call: ObservedCall, known: TokenUsage | None, notes: tuple[str, ...]) -> _Bill:
-    cached = _from_cache(call)
+    cached = from_cache(call.usage)
     if call.answered_inside and not cached:
         # A model that called another one and passed its answer on: the inner call carries the bill.
         return _Bill(_NOTHING, billed=False, notes=(*notes, "billed_by_inner_call"))
@@ -263,9 +265,9 @@ def _metadata(call: ObservedCall) -> dict[str, Any]:
     return kept
 
 
-def _from_cache(call: ObservedCall) -> bool:
-    """Whether LangChain's cache answered: it sets `total_cost` to 0."""
-    cost = call.usage.get("total_cost") if isinstance(call.usage, Mapping) else None
+def from_cache(usage: Mapping[str, Any] | None) -> bool:
+    """Whether LangChain's cache answered: it sets the `total_cost` of the usage to 0."""
+    cost = usage.get("total_cost") if isinstance(usage, Mapping) else None
     return type(cost) is int and cost == 0
 
 

@@ -1,10 +1,8 @@
-"""Of prompts and answers only the size is ever taken, and a keyed hash of a request."""
+"""Of the texts of prompts and answers only the size is taken."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 _NO_FIELDS: Final[Mapping[str, Any]] = {}
@@ -69,21 +67,3 @@ def prompt_size(prompts: Any) -> int:
             else:
                 size += text_size(message)
     return size
-
-
-def request_hash(key: bytes, parts: Iterable[object]) -> str:
-    """A keyed digest of a request, by which equal requests are found and from which nothing can be read back."""
-    digest = hmac.new(key, digestmod=hashlib.sha256)
-    for part in parts:
-        digest.update(repr(_content(part)).encode("utf-8", "replace"))
-        digest.update(b"\0")
-    return digest.hexdigest()[:32]
-
-
-def _content(part: object) -> object:
-    """What of a request decides its answer: type, content and tool calls of messages, not the ids that LangGraph adds."""
-    if isinstance(part, (list, tuple)):
-        return [_content(item) for item in part]
-    if hasattr(part, "content"):
-        return (getattr(part, "type", None), part.content, getattr(part, "tool_calls", None))
-    return part

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
@@ -104,14 +103,14 @@ def usage_of(
     hidden = HIDDEN.get(owner or "")
     if hidden is not None and told and not any(name in (token_usage or ()) for name in hidden.unless):
         notes.append(hidden.note)
-        found = replace(found, estimated=found.estimated or hidden.estimated)
+        found = found._replace(estimated=found.estimated or hidden.estimated)
     if blocks := response.get("blocks"):
         found = _with_images(found, response, blocks, model)
         if not passes and not HIDDEN_PASSES.isdisjoint(blocks):
             notes.append("passes_hidden")
-            found = replace(found, estimated=True)
+            found = found._replace(estimated=True)
     if "cache_ttl_hidden" in notes:
-        found = replace(found, estimated=True)
+        found = found._replace(estimated=True)
     return found.with_notes(*notes)
 
 
@@ -333,7 +332,7 @@ def _with_images(
     if each is not None and images * each <= left:
         return usage.with_units({"output_image_tokens": images * each})
     hidden = usage.with_units({"output_image_tokens": max(left - text, 0)})
-    return replace(hidden, estimated=True).with_notes("modality_hidden")
+    return hidden._replace(estimated=True).with_notes("modality_hidden")
 
 
 def _sum(*values: object) -> Any:
@@ -364,8 +363,7 @@ def estimated_usage(
         reasoning = max(estimate_tokens(thought_bytes), reasoning)
         completion = max(estimate_tokens(completion_bytes), completion, reasoning)
     kept = known.audio_output_tokens if known.audio_output_tokens <= completion - reasoning else 0
-    return replace(
-        known,
+    return known._replace(
         prompt_tokens=prompt,
         completion_tokens=completion,
         reasoning_tokens=reasoning,

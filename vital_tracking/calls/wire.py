@@ -34,7 +34,7 @@ _MIDDLE: Final = ObservedCall._fields.index("status")
 _START: Final = ("started", "skew_s", *ObservedCall._fields[_FIRST:_MIDDLE])
 _END: Final = ObservedCall._fields[_MIDDLE:]
 _UNKNOWN: Final = ObservedCall._field_defaults
-_LEFT_OUT_WHEN_SHORT: Final = frozenset({"tags", "request_hash"})
+_LEFT_OUT_WHEN_SHORT: Final = frozenset({"tags", "request_hash", "prefix_hashes", "hashed_bytes"})
 
 _USAGE, _TOKEN_USAGE, _ERROR, _NOTES = map(_END.index, ("usage", "token_usage", "error", "notes"))
 

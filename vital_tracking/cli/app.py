@@ -46,6 +46,10 @@ COMMANDS: Final = {
         "invoice:invoice_command",
         "Show what an organization used in a month: every service and model, fees and other costs apart, and what has no price.",
     ),
+    "advise": (
+        "advise:app",
+        "Look for what would make the bill smaller: each saving with its calls, the largest first, and all of them together.",
+    ),
     "reprice": ("data.reprice:reprice", "Price the calls that had no known price."),
     "refresh": (
         "data.refresh:refresh",
@@ -85,6 +89,18 @@ COMMANDS: Final = {
     "stop": ("embedded:stop", "Stop the embedded PostgreSQL, which otherwise goes on running for the next process."),
     "retention": ("data.retention:app", "Retention: how long what is kept, and deleting what has had its time."),
     "prices": ("prices.command:app", "The team's own prices, over those of genai-prices."),
+    "what-if": (
+        "what_if:what_if",
+        "Show what the calls of the last days would have cost otherwise, each repriced once through all changes together.",
+    ),
+    "compare-models": (
+        "compare_models:compare",
+        "Show what one call would cost at every model that has a price, the cheapest first.",
+    ),
+    "calculate": (
+        "calculate:app",
+        "Calculators: what a cache would save, which plan is large enough, how large requests are.",
+    ),
     "budgets": ("budgets.command:app", "Budgets: what may be spent, by whom, and what happens at the limit."),
     "plans": (
         "plans.command:app",

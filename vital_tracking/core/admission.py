@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from vital_tracking.core.context import CallContext
 
@@ -20,8 +20,7 @@ class Held(Protocol):
         """The process whose grants it is a part of, by the name under which the database keeps these."""
 
 
-@dataclass(slots=True)
-class Request:
+class Request(NamedTuple):
     """A call that would be made: for whom, with which model, and how large it may get.
 
     `prompt_bytes` is the size of the prompt's text in UTF-8, in so many `messages`; `prompt_tokens` its tokens where they are

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 SERVICE_TYPES: Final = ("1:1_conversation", "virtual_panel", "workflow", "solution_builder")
 
@@ -19,8 +18,7 @@ def same(one: object, other: object) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
+class Agent(NamedTuple):
     """An agent: its `id`, and optionally its `name`, `tier` (`tier_1`, `tier_2`, `tier_3` or the team's own) and `role`."""
 
     id: str
@@ -38,8 +36,7 @@ class Agent:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class CallContext:
+class CallContext(NamedTuple):
     """Who and what a call is for; every field is a column of `token_usage_logs` of the same name, None where it is not known.
 
     Whom: `organization_id`, `user_id`, `session_id`. Which service: `service_type` (one of SERVICE_TYPES), `service_id`,
@@ -90,7 +87,7 @@ class CallContext:
         return {METADATA_PREFIX + name: value for name in CONTEXT_FIELDS if (value := getattr(self, name)) is not None}
 
 
-CONTEXT_FIELDS: Final = tuple(f.name for f in fields(CallContext))
+CONTEXT_FIELDS: Final = CallContext._fields
 INTEGER_FIELDS: Final = frozenset({"panel_position", "panel_size"})
 """Fields of a context that are numbers; all others are text."""
 

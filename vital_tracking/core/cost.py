@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Context, Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 MONEY: Final = Context(prec=60)
 ZERO: Final = Decimal(0)
@@ -14,8 +13,7 @@ AMOUNTS: Final = ("input", "output", "fees", "total", "potential")
 """The amounts of a Cost."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class Cost(NamedTuple):
     """What a call cost, in US dollars: `total` is the sum of `input`, `output` and `fees`.
 
     `fees` are for units that are no tokens of the call's own model. `potential` is what the call would have cost without any

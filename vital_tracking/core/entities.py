@@ -6,14 +6,12 @@ Written here once, and in the database once, in `vital_private.budget_terms`; a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from vital_tracking.core.context import SERVICE_TYPES
 
 
-@dataclass(frozen=True, slots=True)
-class Entity:
+class Entity(NamedTuple):
     """What a budget can stand on: its name, the column of a call that says which one, the help of an option, an example."""
 
     name: str

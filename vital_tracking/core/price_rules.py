@@ -6,10 +6,9 @@ An entry here never replaces a price of genai-prices: it adds what is missing th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 from vital_tracking.core.price import Price
 from vital_tracking.core.rates import Rate, Rates
@@ -94,8 +93,7 @@ ADDED_PRICES: Final = (
 """Prices that genai-prices lacks: whole ones, or of units that its entry leaves out; of two for one unit the later comes last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Multiplier:
+class Multiplier(NamedTuple):
     """All rates of tokens are multiplied by `factor` where a `provider` reports `value` for a `fact`, from `since` on."""
 
     provider: str
@@ -109,8 +107,7 @@ class Multiplier:
         return rates.times(self.factor, f"{rates.version} {self.fact} {self.value}")
 
 
-@dataclass(frozen=True, slots=True)
-class FeeChoice:
+class FeeChoice(NamedTuple):
     """The rate of a `unit` depends on a `fact`: US dollars for one, by its value.
 
     `default` is the value where none is reported; without one the rate is then the listed one.

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from vital_tracking.core.cost import ZERO, Cost
@@ -113,7 +112,7 @@ class PriceBook:
             cost = Cost.of({"fees": reported, "total": reported, "potential": reported}, label)
         if cost is None or not record.cache_hit:
             return cost
-        return replace(NOT_BILLED, potential=cost.potential, version=cost.version)
+        return NOT_BILLED._replace(potential=cost.potential, version=cost.version)
 
     def cost(
         self,
@@ -184,6 +183,45 @@ class PriceBook:
         `facts` are as for `cost`.
         """
         return self._own_rates(provider, model, at, facts) or self._listed_rates(provider, model, at, facts)
+
+    def changes_within_the_day(self, provider: str | None, model: str) -> bool:
+        """Whether the listed price of a `provider`'s `model` depends on the hour."""
+        found = self._look_up(provider_id(provider), model.strip().lower())
+        return found is not None and _changes_within_the_day(found[1])
+
+    def changes(self, provider: str | None, model: str, since: datetime, until: datetime) -> list[datetime]:
+        """The instants after `since` and before `until` at which a price of a `provider`'s `model` may change, in order."""
+        name = model.strip().lower()
+        dated = [
+            price for key in ((provider_id(provider), name), (None, name)) for price in self._overrides.get(key, ())
+        ]
+        dated += ADDED_PRICES
+        found = {aware(price.valid_from) for price in dated if price.valid_from is not None}
+        found |= {multiplier.since for multiplier in MULTIPLIERS}
+        if (listed := self._look_up(provider_id(provider), name)) is not None:
+            found |= set(_listed_changes(listed[1], since, until))
+        return sorted(moment for moment in found if since < moment < until)
+
+    def models(self) -> Iterator[tuple[str | None, str]]:
+        """All models that have an entry, by provider and name: those of genai-prices, those that it lacks, and the team's own.
+
+        An entry without a provider holds for any; it comes without one where no provider's list has the model.
+        """
+        found: dict[tuple[str | None, str], str] = {
+            (provider.id, info.id.lower()): info.id for provider in self._snapshot.providers for info in provider.models
+        }
+        listed = {name for _, name in found}
+        own = [price for prices in self._overrides.values() for price in prices]
+        for price in (*(price for price in ADDED_PRICES if price.model != ANY_MODEL), *own):
+            name = price.model.strip()
+            if price.provider is not None or name.lower() not in listed:
+                found.setdefault((provider_id(price.provider), name.lower()), name)
+        yield from ((provider, name) for (provider, _), name in found.items())
+
+    def context_window(self, provider: str | None, model: str) -> int | None:
+        """How many tokens a `provider`'s listed `model` takes at once, prompt and answer together; None where nobody says."""
+        found = self._look_up(provider_id(provider), model.strip().lower())
+        return None if found is None else found[1].context_window
 
     # The team's own
 
@@ -351,6 +389,24 @@ def _changes_within_the_day(info: ModelInfo) -> bool:
     prices = info.prices if isinstance(info.prices, list) else []
     dated: list[ConditionalPrice | PriceVariant] = [*prices, *(info.price_variants or ())]
     return any(isinstance(price.constraint, TimeOfDateConstraint) for price in dated)
+
+
+def _listed_changes(info: ModelInfo, since: datetime, until: datetime) -> Iterator[datetime]:
+    """The instants at which a listed model's prices change: days of UTC, and times of each day."""
+    from genai_prices.types import StartDateConstraint, TimeOfDateConstraint
+
+    prices = info.prices if isinstance(info.prices, list) else []
+    dated: list[ConditionalPrice | PriceVariant] = [*prices, *(info.price_variants or ())]
+    first = aware(since).astimezone(UTC).date()
+    days = (aware(until).astimezone(UTC).date() - first).days
+    for price in dated:
+        if isinstance(price.constraint, StartDateConstraint):
+            yield datetime.combine(price.constraint.start_date, time(), UTC)
+        elif isinstance(price.constraint, TimeOfDateConstraint):
+            for clock in (price.constraint.start_time, price.constraint.end_time):
+                at = clock if clock.tzinfo else clock.replace(tzinfo=UTC)
+                # A day more on either side: a time with an offset may fall on another day of UTC.
+                yield from (datetime.combine(first + timedelta(days=day), at) for day in range(-1, days + 2))
 
 
 def _overlaid(price: Price, listed: Rates | None) -> Rates:

@@ -63,6 +63,11 @@ class Rates:
         """The rate that holds for a unit, or None."""
         return self._lookup(unit).rate
 
+    @property
+    def sizes(self) -> set[int]:
+        """The prompt tokens from which on another rate holds."""
+        return {start + 1 for rate in self.rates.values() if isinstance(rate, Tiers) for start, _ in rate.tiers}
+
     def times(self, factor: Decimal, version: str) -> Rates:
         """The rates of tokens multiplied by `factor`; fees stay."""
         return Rates(

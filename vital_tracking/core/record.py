@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, Literal, get_args
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.cost import Cost
@@ -41,8 +41,10 @@ RunStatus = Literal["running", "ok", "error", "cancelled", "abandoned"]
 RUN_STATUSES: Final = get_args(RunStatus)
 
 
-@dataclass(slots=True)
-class CallRecord:
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class CallRecord(NamedTuple):
     """One billed request to a model as it will be stored; `delivery.rows` makes its row of `token_usage_logs`.
 
     `model` is the one that answered, `sent_model` the one that was sent and `requested_model` the one that was asked for before a
@@ -52,12 +54,13 @@ class CallRecord:
     as reported, in fixed words; `billed` is False where the provider refused the request; `hold` is what its budgets had set
     aside for it; `clocked` says that `created_at` was read from this machine's clock and is still to be corrected;
     `replaces_abandoned` marks the true end of a call given up.
+    `prefix_hashes` are keyed hashes of the prompt's first 4,096, 8,192, ... bytes, of `prompt_bytes` in all with its tools.
     `calls` is more than 1 where calls were merged because there was room for nothing but their money; `cost` is then their cost.
     """
 
     id: str
     created_at: datetime
-    context: CallContext = field(default_factory=CallContext)
+    context: CallContext = CallContext()
     provider: str | None = None
     model: str | None = None
     requested_model: str | None = None
@@ -67,7 +70,7 @@ class CallRecord:
     parent_run_id: str | None = None
     trace_id: str | None = None
     langsmith_project: str | None = None
-    usage: TokenUsage = field(default_factory=TokenUsage)
+    usage: TokenUsage = TokenUsage()
     billed: bool = True
     status: Status = "ok"
     error_type: str | None = None
@@ -75,14 +78,16 @@ class CallRecord:
     ttft_ms: float | None = None
     first_word_ms: float | None = None
     cache_hit: bool = False
-    price_facts: Mapping[str, str] = field(default_factory=dict)
+    price_facts: Mapping[str, str] = NOTHING
     reported_cost: Decimal | None = None
     budget_action: str | None = None
     blocked_by: Mapping[str, object] | None = None
     throttled_ms: float | None = None
     request_hash: str | None = None
+    prefix_hashes: Sequence[str] = ()
+    prompt_bytes: int | None = None
     tags: Iterable[str] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = NOTHING
     notes: tuple[str, ...] = ()
     hold: Any = None
     clocked: bool = True
@@ -91,8 +96,7 @@ class CallRecord:
     cost: Cost | None = None
 
 
-@dataclass(slots=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """One state of a service run: sent when it starts (`running`) and again when it ends, or its process has (`abandoned`)."""
 
     id: str
@@ -103,8 +107,8 @@ class RunRecord:
     error_type: str | None = None
     parent_run_id: str | None = None
     ancestor_run_ids: tuple[str, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = NOTHING
 
     def abandoned(self, at: datetime) -> RunRecord:
         """The same at its end, where its process has ended first: `at` is that process's last sign of life."""
-        return replace(self, status="abandoned", ended_at=max(at, self.started_at))
+        return self._replace(status="abandoned", ended_at=max(at, self.started_at))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from vital_tracking.core.cost import MONEY, ZERO, Cost
 from vital_tracking.core.record import CallRecord
@@ -12,8 +11,7 @@ from vital_tracking.core.record import CallRecord
 _MOST_GIVEN_UP: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(NamedTuple):
     """What the calls of a scope that have ended have used and cost so far, those of scopes inside it included.
 
     `calls` counts them as the rows do: failed ones are among them, and the `blocked` ones, which a budget has stopped. Their

@@ -8,9 +8,8 @@ provider counts beside the answer (citations).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 Side: TypeAlias = Literal["input", "output", "fees"]
 """Which of a row's costs a unit is a part of: `input_cost`, `output_cost` or `fees`."""
@@ -20,8 +19,7 @@ _PER_ONE: Final = 1
 _PER_MILLION: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """One thing that is billed.
 
     `price_key` is the name of its price in genai-prices, which is in US dollars for so many as `per` says. `part_of` is the

@@ -6,12 +6,10 @@ Token buckets are disjoint inside their total: `prompt_tokens` holds uncached te
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from vital_tracking.core.sanitize import MAX_TOKENS, clean_text, token_count
 from vital_tracking.core.units import BUCKETS, IN_COLUMNS, UNITS
@@ -28,8 +26,7 @@ _LONGEST_MODEL: Final = 64
 _LONGEST_NAME: Final = 48
 
 
-@dataclass(frozen=True, slots=True)
-class TokenUsage:
+class TokenUsage(NamedTuple):
     """What one call used. Token buckets are disjoint parts of their total.
 
     Of `prompt_tokens`: `cache_read_tokens`, `cache_write_tokens` and `audio_input_tokens`; the rest is plain text.
@@ -51,7 +48,7 @@ class TokenUsage:
     reasoning_tokens: int = 0
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
-    units: Mapping[str, Count] = field(default_factory=lambda: NO_UNITS)
+    units: Mapping[str, Count] = NO_UNITS
     passes: tuple[Pass, ...] = ()
     estimated: bool = False
     notes: tuple[str, ...] = ()
@@ -104,13 +101,13 @@ class TokenUsage:
             for each in stored.get("passes") or ()
         )
         units = {name: _stored(count) for name, count in stored.items() if name != "passes"}
-        return dataclasses.replace(self, units=MappingProxyType(units), passes=passes)
+        return self._replace(units=MappingProxyType(units), passes=passes)
 
     def with_units(self, units: Mapping[str, object]) -> TokenUsage:
         """The same with further `units`; what is no count, or cannot be a part of its tokens, is left out and noted."""
         kept: dict[str, Count] = dict(self.units)
         notes: list[str] = []
-        left = dict(dataclasses.replace(self, units=kept).parts())
+        left = dict(self._replace(units=kept).parts())
         for key, value in units.items():
             name, count = clean_text(key, _LONGEST_NAME) or "", _unit_count(value)
             if count is None or name in IN_COLUMNS or len(kept) >= _MOST_UNITS:
@@ -131,11 +128,11 @@ class TokenUsage:
             kept[name] = kept.get(name, 0) + count
         if kept == self.units and not notes:
             return self
-        return dataclasses.replace(self, units=MappingProxyType(kept), notes=_merged(self.notes, notes))
+        return self._replace(units=MappingProxyType(kept), notes=_merged(self.notes, notes))
 
     def with_notes(self, *notes: str) -> TokenUsage:
         """The same with further notes."""
-        return dataclasses.replace(self, notes=_merged(self.notes, notes)) if notes else self
+        return self._replace(notes=_merged(self.notes, notes)) if notes else self
 
     @classmethod
     def reported(
@@ -216,15 +213,14 @@ class TokenUsage:
         return usage.with_units(units) if units else usage
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(NamedTuple):
     """One of several requests that made an answer: what it used, and its `model` where that is not the call's own."""
 
     usage: TokenUsage
     model: str | None = None
 
 
-TOKEN_FIELDS: Final = tuple(each.name for each in dataclasses.fields(TokenUsage) if each.type == "int")
+TOKEN_FIELDS: Final = tuple(name for name, default in TokenUsage._field_defaults.items() if type(default) is int)
 """The fields of TokenUsage that count tokens."""
 
 
@@ -236,7 +232,7 @@ def sum_of_passes(passes: tuple[Pass, ...]) -> TokenUsage:
         return sum_of_passes(tuple(merged)).with_notes("passes_merged")
     own = _added(each.usage for each in passes if each.model is None)
     notes = dict.fromkeys(note for each in passes for note in each.usage.notes)
-    return dataclasses.replace(own, passes=passes, notes=tuple(notes))
+    return own._replace(passes=passes, notes=tuple(notes))
 
 
 def _added(usages: Iterable[TokenUsage]) -> TokenUsage:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
 from datetime import UTC, timedelta
 from typing import TypeAlias, TypeVar
@@ -44,7 +43,7 @@ def dated(call: _Call, skew_s: float | None) -> _Call:
     if not call.clocked:
         return call
     moment = call.created_at if call.created_at.tzinfo else call.created_at.replace(tzinfo=UTC)
-    return dataclasses.replace(call, created_at=moment + timedelta(seconds=skew_s or 0.0), clocked=False)
+    return call._replace(created_at=moment + timedelta(seconds=skew_s or 0.0), clocked=False)
 
 
 def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False) -> tuple[LogRecord, bool]:
@@ -88,7 +87,7 @@ def decoded(record: LogRecord, fault: Callable[[BaseException], None]) -> CallRe
     if record.kind in (RecordKind.RECORD, RecordKind.BEGUN):
         call = unpack_record(record.payload, record.former_skew_s)
         with contextlib.suppress(ValueError):
-            call.id = str(UUID(bytes=record.id))
+            call = call._replace(id=str(UUID(bytes=record.id)))
         return _storable(call)
     raise ValueError(f"A log record of kind {record.kind} holds no call.")
 
@@ -114,7 +113,7 @@ def _storable(call: CallRecord) -> CallRecord:
         made = made_at(call.id)
     except ValueError:  # another's id
         made = EARLIEST
-    return dataclasses.replace(call, created_at=made, notes=(*call.notes, "invalid_created_at"))
+    return call._replace(created_at=made, notes=(*call.notes, "invalid_created_at"))
 
 
 def _resolved(observed: ObservedCall, fault: Callable[[BaseException], None]) -> CallRecord:

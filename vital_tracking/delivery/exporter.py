@@ -40,7 +40,7 @@ _WITHOUT_DETAILS: Final = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Row:
     """One encoded row: its JSON text, what takes it as which argument, and what the call drew on the grants of `holder`."""
 
@@ -252,8 +252,7 @@ class StoreExporter:
         if not self._clock.skew_s:
             return run
         ended = run.ended_at
-        return dataclasses.replace(
-            run,
+        return run._replace(
             started_at=self._clock.corrected(run.started_at),
             ended_at=None if ended is None else self._clock.corrected(ended),
         )

@@ -7,7 +7,7 @@ of all time zones begin on one: so each sum falls into one window of each budget
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -54,7 +54,7 @@ _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _QUARTER: Final = timedelta(minutes=15)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Sum:
     first: CallRecord
     calls: int = 0
@@ -282,7 +282,7 @@ class Overflow:
 def _record(total: _Sum) -> CallRecord:
     tokens: dict[str, Any] = dict(zip(TOKEN_FIELDS, total.tokens, strict=True))
     usage = TokenUsage(**tokens, units=total.units or {}, estimated=total.estimated)
-    return replace(total.first, usage=usage, calls=total.calls, cost=total.cost, reported_cost=total.reported_cost)
+    return total.first._replace(usage=usage, calls=total.calls, cost=total.cost, reported_cost=total.reported_cost)
 
 
 def _budget_model(record: CallRecord) -> tuple[bool, str | None]:

@@ -7,7 +7,6 @@ The batch processor empties all three.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -214,14 +213,14 @@ class Recorder:
         else:
             known = self._runs.pop(run.id, None)
             if known is not None and known.context.session_id != run.context.session_id:
-                run = replace(run, context=known.context)
+                run = run._replace(context=known.context)
         return self.put(run)
 
     def serves_thread(self, run_id: str | None, thread: str | None) -> None:
         """A graph with a thread has started in a service run: the run is a part of that thread's session, unless it has one."""
         run = self._runs.get(run_id or "")
         if run is not None and thread and run.context.session_id is None:
-            self.put_run(replace(run, context=run.context.replace({"session_id": thread})))
+            self.put_run(run._replace(context=run.context.replace({"session_id": thread})))
 
     def put_held(self, item: EndedCall) -> bool:
         """Record a call for which budgets hold something; where it is lost, its hold is given back."""

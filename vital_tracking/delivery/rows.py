@@ -87,6 +87,9 @@ def _own_columns(
         row["blocked_by"] = mended(record.blocked_by)
     if (request_hash := record.request_hash) is not None:
         row["request_hash"] = clean_text(request_hash)
+    if record.prefix_hashes:
+        row["prefix_hashes"] = list(record.prefix_hashes)
+        row["prompt_bytes"] = record.prompt_bytes
     if prompt := usage.prompt_tokens:
         row["prompt_tokens"] = prompt
     if completion := usage.completion_tokens:

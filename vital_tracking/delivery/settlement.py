@@ -42,7 +42,7 @@ class Holds(Protocol):
         """The team's prices were read anew."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Settled:
     """What a call drew on the grants of `holder`, or the calls of a merged row together; all that is kept of its hold."""
 

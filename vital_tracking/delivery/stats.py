@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 logger = logging.getLogger("vital_tracking.delivery")
 
 _DROPPED: Final = "Calls are being dropped: %s. See what `vital-tracking doctor` says."
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """What the store has acknowledged since the tracker was made (in a forked child: since the fork), and what is left."""
 
     inserted: int
@@ -74,6 +73,10 @@ class Stats:
     """Calls that were made ready to be sent, and that a budget has stopped."""
     unchecked: int = 0
     """Calls that were let go although a budget could not be checked."""
+    shadow_runs: int = 0
+    """Shadow runs that were begun: `tracker.guard(model, shadow=...)`."""
+    shadow_runs_left_out: int = 0
+    """Shadow runs that were not made: too many were in flight, or a budget did not let them go."""
     faults: int = 0
     """Exceptions of our own code that were kept from the application; the first one's class is logged."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from vital_tracking.core.context import Agent
 
@@ -25,6 +25,7 @@ class Model:
 GPT_5: Final = Model("openai", "gpt-5", 1900, 14)
 GPT_5_MINI: Final = Model("openai", "gpt-5-mini", 800, 8)
 GPT_4O: Final = Model("openai", "gpt-4o", 550, 11)
+GPT_4O_MINI: Final = Model("openai", "gpt-4o-mini", 420, 7)
 SONNET: Final = Model("anthropic", "claude-sonnet-4-5", 900, 13)
 OPUS: Final = Model("anthropic", "claude-opus-4-5", 1500, 18)
 HAIKU: Final = Model("anthropic", "claude-haiku-4-5", 400, 6)
@@ -37,12 +38,19 @@ EMBEDDING: Final = Model("openai", "text-embedding-3-small", 90, 0)
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """An agent with the model that it speaks with, and the tokens that it takes and gives in a usual call."""
+    """An agent with the model that it speaks with, and the tokens that it takes and gives in a usual call.
+
+    `presets` is the share of its conversations that begin with one of `buttons`, the same request each time; `trial` is a model
+    that has one in five of them, to see whether it is as good.
+    """
 
     agent: Agent
     model: Model
     reads: int
     writes: int
+    presets: float = 0.18
+    buttons: int = 12
+    trial: Model | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,8 @@ class Panel:
 class Organization:
     """An organization: `turns` on a working day at the end, `growth` a week up to there, `weekend` as a share of a working day.
 
-    `users` are in the order of how much they do; `services` are shares. Clocks go by `zone`.
+    `users` are in the order of how much they do; `services` are shares. Clocks go by `zone`. `nightly` is a workflow that runs
+    so many times each night, for nobody who waits.
     """
 
     id: str
@@ -95,6 +104,7 @@ class Organization:
     monthly_usd: str
     tier_1_usd: str
     """What its budgets for a month are: of the organization, and of its agents of the first tier."""
+    nightly: tuple[Workflow, int] | None = None
 
 
 def _role(
@@ -105,18 +115,23 @@ def _role(
     model: Model,
     reads: int,
     writes: int,
+    **more: Any,
 ) -> Role:
-    return Role(Agent(id, name=name, tier=tier, role=title), model, reads, writes)
+    return Role(Agent(id, name=name, tier=tier, role=title), model, reads, writes, **more)
 
 
 _CARDIO = _role("cardio", "Cardiologist", "tier_1", "specialist", SONNET, 3200, 620)
 _NEURO = _role("neuro", "Neurologist", "tier_1", "specialist", GPT_5, 2900, 780)
-_PHARMA = _role("pharma", "Clinical pharmacist", "tier_2", "specialist", GPT_4O, 2100, 380)
+_PHARMA = _role("pharma", "Clinical pharmacist", "tier_2", "specialist", GPT_4O, 2100, 380, trial=GPT_4O_MINI)
 _NURSE = _role("nurse", "Triage nurse", "tier_3", "triage", HAIKU, 1100, 190)
 _ROUTER = _role("router", "Intake router", "tier_3", "router", OWN, 600, 40)
 _SCRIBE = _role("scribe", "Letter writer", "tier_2", "writer", GPT_5_MINI, 2600, 900)
 
-_COUNSEL = _role("counsel", "Counsel for contracts and procurement", "tier_1", "lawyer", OPUS, 6200, 850)
+_ARCHIVIST = _role("archivist", "Archivist", "tier_2", "writer", SONNET, 4800, 420)
+
+_COUNSEL = _role(
+    "counsel", "Counsel for contracts and procurement", "tier_1", "lawyer", OPUS, 6200, 850, presets=0.7, buttons=2
+)
 _PARALEGAL = _role("paralegal", "Paralegal", "tier_2", "lawyer", SONNET, 4200, 520)
 _RESEARCH = _role("research", "Case researcher", "tier_2", "researcher", SONAR, 900, 600)
 _CLERK = _role("clerk", "Clerk", "tier_3", "clerk", FLASH, 1500, 220)
@@ -167,6 +182,7 @@ ORGANIZATIONS: Final[tuple[Organization, ...]] = (
         solution=("care-plan", "Care plan"),
         monthly_usd="42",
         tier_1_usd="28",
+        nightly=(Workflow("archive", "Summaries for the archive", (Step("summarize", "Summarize", _ARCHIVIST),)), 9),
     ),
     Organization(
         "demo-juniper",

@@ -96,12 +96,27 @@ class History:
             if turn.at < self.until:
                 runs.extend(turn.runs)
                 day.calls.extend(turn.calls)
+        runs.extend(self._night_of(organization, back, midnight, day))
         day.runs.extend(runs)
         beside = random.Random(f"{_SEED}/{organization.id}/{back}/platform")  # noqa: S311 - no secret
         added = platform_day(beside, organization, midnight, runs, {MARK: self.mark}, self.until)
         day.platform.events.extend(added.events)
         day.platform.costs.extend(added.costs)
         day.platform.executions.extend(added.executions)
+
+    def _night_of(self, organization: Organization, back: int, midnight: datetime, day: Day) -> Iterator[RunRecord]:
+        """The runs of a workflow at two in the morning; its calls go into the day."""
+        workflow, runs = organization.nightly or (None, 0)
+        chance = random.Random(f"{_SEED}/{organization.id}/{back}/night")  # noqa: S311 - no secret
+        at = (midnight + timedelta(hours=2)).astimezone(UTC)
+        for _ in range(runs):
+            turn = Turn(chance, organization, organization.users[0], at, {MARK: self.mark}, streamed=False)
+            if workflow is not None:
+                turn.workflow(workflow)
+            at = turn.at
+            if at < self.until:
+                day.calls.extend(turn.calls)
+                yield from turn.runs
 
 
 def _user(chance: random.Random, organization: Organization, spike: bool) -> str:

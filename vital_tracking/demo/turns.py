@@ -17,6 +17,8 @@ from vital_tracking.demo.cast import EMBEDDING, HAIKU, OPUS, Model, Organization
 
 _ERRORS: Final = ("RateLimitError", "APITimeoutError", "APIConnectionError", "InternalServerError")
 _TRIES: Final = 3
+_TRIED: Final = 0.2
+"""The share of an agent's conversations that the model on trial has."""
 
 
 def id_at(chance: random.Random, moment: datetime) -> str:
@@ -29,7 +31,8 @@ def id_at(chance: random.Random, moment: datetime) -> str:
 class Turn:
     """What a user asks for at a moment; `troubled` is a provider that fails then, `mark` stands in the metadata of all of it.
 
-    `blocked_by` is what the row of a stopped call says of the budget, None where no budget stops calls.
+    `blocked_by` is what the row of a stopped call says of the budget, None where no budget stops calls. Answers are `streamed`
+    where somebody waits for them.
     """
 
     chance: random.Random
@@ -39,11 +42,14 @@ class Turn:
     mark: Mapping[str, Any]
     troubled: str | None = None
     blocked_by: Mapping[str, object] | None = None
+    streamed: bool = True
     calls: list[CallRecord] = field(default_factory=list)
     runs: list[RunRecord] = field(default_factory=list)
 
     def conversation(self, role: Role) -> None:
         """A question and its answer; some agents look things up or call a tool first."""
+        if role.trial is not None and self.chance.random() < _TRIED:
+            role = replace(role, model=role.trial)
         session = f"{self.user}-{self.at:%m%d}-{self.chance.randint(1, 2)}"
         context = self._context(
             service_type="1:1_conversation", service_id=session, session_id=session, service_name=role.agent.name
@@ -53,7 +59,7 @@ class Turn:
                 self._embed(run.context, role, 1)
             if self.chance.random() < 0.2:
                 self._ask(run.context, role, message_type="tool_execution", share=0.6)
-            preset = self.chance.random() < 0.18
+            preset = self.chance.random() < role.presets
             self._ask(run.context, role, message_type="preset_action" if preset else "chat", preset=preset)
 
     def panel(self, panel: Panel, parents: Sequence[str] = ()) -> None:
@@ -138,7 +144,7 @@ class Turn:
         answer = max(5, int(role.writes * chance.lognormvariate(0, 0.4)))
         if preset:
             # The same button is pressed again and again: the same request each time.
-            number = chance.randint(1, 12)
+            number = chance.randint(1, role.buttons)
             prompt, answer = role.reads + 17 * number, role.writes + 5 * number
             more["request_hash"] = hashlib.sha256(
                 f"{self.organization.id}/{role.agent.id}/{number}".encode()
@@ -158,7 +164,7 @@ class Turn:
         if preset and chance.random() < 0.25:
             more["cache_hit"] = True
             took = chance.uniform(1, 4)
-        else:
+        elif self.streamed:
             more["ttft_ms"] = min(took * 0.9, model.first_ms * chance.lognormvariate(0, 0.35))
         self._add(context, role, model, usage, took, message_type=message_type, attempt=attempt, **more)
         return True
@@ -168,11 +174,11 @@ class Turn:
             return TokenUsage(prompt, answer, estimated=True)
         usage = TokenUsage(prompt, answer)
         if prompt > 1500 and model.provider in ("openai", "anthropic") and self.chance.random() < 0.55:
-            usage = replace(usage, cache_read_tokens=int(prompt * self.chance.uniform(0.3, 0.7)) // 128 * 128)
+            usage = usage._replace(cache_read_tokens=int(prompt * self.chance.uniform(0.3, 0.7)) // 128 * 128)
         elif prompt > 1500 and model.provider == "anthropic":
-            usage = replace(usage, cache_write_tokens=prompt // 2)
+            usage = usage._replace(cache_write_tokens=prompt // 2)
         if model.name.startswith("gpt-5"):
-            usage = replace(usage, reasoning_tokens=int(answer * self.chance.uniform(0.2, 0.6)))
+            usage = usage._replace(reasoning_tokens=int(answer * self.chance.uniform(0.2, 0.6)))
         if model.provider == "perplexity":
             usage = usage.with_units({"web_searches": 1})
         return usage

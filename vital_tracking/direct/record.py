@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -154,7 +153,7 @@ class DirectCalls:
                 if billed:
                     notes = ("usage_missing",)
             elif "token_total_missing" in usage.notes:
-                usage = dataclasses.replace(usage, estimated=True)
+                usage = usage._replace(estimated=True)
             counted = {"web_searches": web_searches} if web_searches else {}
             given_objects = {"billed_units": billed_units, "price_facts": price_facts, "metadata": metadata}
             units, facts, own = ({**value} if isinstance(value, Mapping) else {} for value in given_objects.values())
@@ -237,7 +236,7 @@ class DirectCalls:
             max_tokens=token_count(max_tokens),
             schema_bytes=schema_size({"tools": tools}),
         )
-        requests = [request, *(dataclasses.replace(request, model=name, downgraded=True) for name in cheaper)]
+        requests = [request, *(request._replace(model=name, downgraded=True) for name in cheaper)]
         self._controller.start()
         for request in requests:
             try:

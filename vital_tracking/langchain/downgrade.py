@@ -15,6 +15,7 @@ from langchain_core.language_models import BaseChatModel
 
 from vital_tracking.calls.asked import media_tokens, schema_size
 from vital_tracking.calls.names_of import ANSWER_LIMITS
+from vital_tracking.calls.shadowing import Answered
 from vital_tracking.calls.texts import text_size
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
@@ -36,7 +37,7 @@ _BOUND: Final = "_vital_bound"
 
 @dataclass(slots=True)
 class PlannedCall:
-    """A call as LangChain is to make it: the model that makes it, what it is given, and what was admitted for it."""
+    """A call as LangChain is to make it: which model makes it, what it is given, was admitted for it, and follows its answers."""
 
     model: BaseChatModel
     callbacks: Any
@@ -45,6 +46,7 @@ class PlannedCall:
     kwargs: dict[str, Any]
     stop: Any
     admissions: deque[Admission] = field(default_factory=deque)
+    shadows: deque[Answered] = field(default_factory=deque)
 
     def given(self) -> dict[str, Any]:
         """The arguments of generate()."""
@@ -84,8 +86,7 @@ class PlannedCall:
         )
         media = [media_tokens([prompt], request.model) for prompt in prompts]
         return [
-            replace(
-                request,
+            request._replace(
                 prompt_bytes=text_size(prompt),
                 messages=len(prompt),
                 media_tokens=seen,
@@ -141,7 +142,7 @@ def under_name(model: BaseChatModel, name: str) -> BaseChatModel:
     fields = type(model).model_fields
     own = next((one for one in _NAMES if one in fields), None)
     if own is None or getattr(model, "deployment_name", None):
-        raise TypeError(f"downgrade_to={name!r}: {type(model).__name__} takes no model by its name. Give a chat model.")
+        raise TypeError(f"{name!r}: {type(model).__name__} takes no model by its name. Give a chat model.")
     made = _variant(model, {own: name, "profile": None})
     with suppress(Exception):  # what is known of models differs by version and provider
         made.__dict__["profile"] = profile = made._resolve_model_profile()

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, 
 from contextlib import aclosing, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import update_wrapper
-from types import FunctionType
+from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from langchain_core._api import beta
@@ -25,11 +25,13 @@ from langchain_core.runnables import ensure_config
 
 from vital_tracking.budgets.pending import Waits, run, run_async
 from vital_tracking.calls.live import admitted
+from vital_tracking.calls.shadowing import shadowing
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.callbacks import joined
 from vital_tracking.langchain.control_flow import stopped
 from vital_tracking.langchain.downgrade import Cheaper, PlannedCall, in_class, note_tools, under_name
+from vital_tracking.langchain.shadow import Shadow, ShadowRuns
 
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
@@ -53,19 +55,33 @@ def guard(
     handler: VitalHandler,
     downgrade_to: Cheaper | Sequence[Cheaper] | None = None,
     max_wait: float = 30.0,
+    shadow: Cheaper | None = None,
+    share: float = 0.02,
+    shadow_runs: ShadowRuns | None = None,
 ) -> Model:
     """A copy of `model` whose calls are recorded, and are made only as budgets allow; it is of the model's own class.
 
     `downgrade_to`: the name of a cheaper model of the same provider, another chat model, or several of these, best first.
-    `max_wait`: the longest wait for a throttle's slot, in seconds. Calls that may not be made raise BudgetExceeded. Raises
-    TypeError for what is no chat model, and for a name where the model's field for it is not known.
+    `max_wait`: the longest wait for a throttle's slot, in seconds. `shadow` is the name of a model of the same provider or a chat
+    model, which `shadow_runs` ask on a `share` of the calls, over 0 to 1. Calls that may not be made raise BudgetExceeded. Raises
+    TypeError for what is no chat model, and for a name where the model's field for it is not known; ValueError for another share.
     """
     if not isinstance(model, BaseChatModel):
         raise TypeError(f"guard() takes a chat model, not {type(model).__name__}: guard first, then bind and compose.")
     listed = [downgrade_to] if isinstance(downgrade_to, (str, BaseChatModel)) else list(downgrade_to or ())
+    if isinstance(shadow, _Guarded):
+        shadow = shadow._vital_plain()
+    if not isinstance(shadow, (str, BaseChatModel, NoneType)):
+        raise TypeError(f"shadow takes the name of a model or a chat model, not {type(shadow).__name__}.")
+    if not 0 < share <= 1:
+        raise ValueError(f"share is over 0 and at most 1, not {share!r}.")
+    shadowed = None if shadow is None else Shadow(shadow, share)
     if isinstance(model, _Guarded):
-        if not listed and model._vital_guard.controller is controller:
+        former = model._vital_guard
+        if not listed and shadow is None and former.controller is controller:
             return model
+        if former.controller is controller:  # what is not given anew stays
+            listed, shadowed = listed or list(former.chain), shadowed or former.shadow
         model = cast("Model", model._vital_plain())
     chain: list[Cheaper] = []
     for cheaper in listed:
@@ -79,13 +95,15 @@ def guard(
             chain.append(cheaper)
         else:
             raise TypeError(f"downgrade_to takes names of models and chat models, not {type(cheaper).__name__}.")
-    for name in chain:
+    for name in (*chain, shadow):
         if isinstance(name, str):
-            under_name(model, name)  # raises TypeError now, not when a budget first asks for the cheaper model
+            under_name(model, name)  # raises TypeError now, not when the other model is first asked
     base: Any = type(model)
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
     guarded = type(base)(base.__name__, (_Guarded, base), {**names, **dict(_methods_for(base))})
-    guarded._vital_guard = _Guard(controller, handler, base, tuple(chain), max(float(max_wait), 0.0))
+    guarded._vital_guard = _Guard(
+        controller, handler, base, tuple(chain), max(float(max_wait), 0.0), shadowed, shadow_runs
+    )
     copied = model.model_copy()
     return cast("Model", in_class(guarded, copied, copied.__dict__))
 
@@ -193,8 +211,8 @@ class _Guarded(_Base):
         return cast("AsyncChatModelStream", stream)
 
     def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        """The model with tools bound; a model further down the chain gets them bound in its own way."""
-        if not self._vital_guard.chain:
+        """The model with tools bound; a model further down the chain, or a shadow, gets them bound in its own way."""
+        if not self._vital_guard.chain and self._vital_guard.shadow is None:
             return super().bind_tools(tools, **kwargs)
         bearer = self.model_copy()
         binding = super(_Guarded, bearer).bind_tools(tools, **kwargs)
@@ -253,6 +271,8 @@ class _Guard:
     base: type[BaseChatModel]
     chain: tuple[Cheaper, ...]
     max_wait: float
+    shadow: Shadow | None
+    shadow_runs: ShadowRuns | None
 
     @property
     def foreign(self) -> bool:
@@ -261,11 +281,22 @@ class _Guard:
 
     def ask(self, call: PlannedCall, prompts: Sequence[Any]) -> PlannedCall:
         """The call that may be made, perhaps after a wait in this thread; raises BudgetExceeded where none may."""
-        return run(self._asking(self.attached(call), prompts))
+        call = self.attached(call)
+        return self.followed(call, run(self._asking(call, prompts)), prompts)
 
     async def aask(self, call: PlannedCall, prompts: Sequence[Any]) -> PlannedCall:
         """The same; a wait does not hold up the event loop."""
-        return await run_async(self._asking(self.attached(call), prompts))
+        call = self.attached(call)
+        return self.followed(call, await run_async(self._asking(call, prompts)), prompts)
+
+    def followed(self, call: PlannedCall, allowed: PlannedCall, prompts: Sequence[Any]) -> PlannedCall:
+        """The call that is made in place of `call`, with the shadow runs that are to follow it: none where it is downgraded, as
+        there is no money to spare."""
+        if self.shadow is None or self.shadow_runs is None:
+            return allowed
+        if any(admission.action == "downgrade" for admission in allowed.admissions):
+            return allowed
+        return replace(allowed, shadows=self.shadow_runs.after(self.shadow, call, prompts))
 
     def _asking(self, call: PlannedCall, prompts: Sequence[Any]) -> Waits[PlannedCall]:
         """The call that may be made. After a fault of ours it is the call as it was, for which the handler asks."""
@@ -310,21 +341,27 @@ class _Guard:
 
     @contextmanager
     def starting(self, call: PlannedCall) -> Iterator[None]:
-        """While the call starts, the handler can take its admissions; those that it has not taken then are given back."""
-        if not call.admissions:
+        """While the call starts, the handler can take its admissions, and what follows its answers; admissions that it has not
+        taken then are given back."""
+        if not call.admissions and not call.shadows:
             yield
             return
-        token = admitted.set(call.admissions)
+        token = admitted.set(call.admissions) if call.admissions else None
+        shadows = shadowing.set((self.handler, call.shadows)) if call.shadows else None
         try:
             yield
         finally:
             with suppress(ValueError):  # a generator that is closed in another context
-                admitted.reset(token)
+                if shadows is not None:
+                    shadowing.reset(shadows)
+                if token is not None:
+                    admitted.reset(token)
             self._release(call.admissions)
 
     def adopts(self, stream: Any) -> bool:
-        """Whether a v3 stream can be handed out before anything is asked; else the handler asks when it starts."""
-        return self.controller.active and hasattr(stream, "_ensure_started")
+        """Whether a v3 stream is handed out before anything is asked; else the handler asks when it starts."""
+        asks = self.controller.active or self.shadow is not None
+        return asks and hasattr(stream, "_ensure_started")
 
     def attached(self, call: PlannedCall) -> PlannedCall:
         """The call with the handler among its callbacks, once."""

@@ -20,33 +20,32 @@ from typing import Any
 from uuid import UUID
 from weakref import ref
 
-from langchain_core.callbacks import BaseCallbackHandler
-from langsmith.run_helpers import get_current_run_tree
-
 from vital_tracking.budgets.controller import AdmissionController
-from vital_tracking.calls.attribution import ALLOWED_METADATA, context_of, node_attempt, note_entrypoint
+from vital_tracking.calls.attribution import ALLOWED_METADATA, context_of, node_attempt
+from vital_tracking.calls.hashes import RequestHashes
 from vital_tracking.calls.in_flight import ORPHAN_GRACE_S, InFlightRegistry, run_key
 from vital_tracking.calls.live import LiveCall, admitted
 from vital_tracking.calls.metadata_keys import metadata_keys
 from vital_tracking.calls.resolve import run_key_of_message
+from vital_tracking.calls.shadowing import NOT_TRACED, SHADOW_OF, shadowing
 from vital_tracking.calls.stopped import stopped_record
-from vital_tracking.calls.texts import request_hash, text_size
+from vital_tracking.calls.texts import text_size
 from vital_tracking.calls.wire import pack_start
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.frames import current_frame, locate
-from vital_tracking.core.record import HUNG_UP, CallType
-from vital_tracking.core.sanitize import clean_text
+from vital_tracking.core.record import CallType
 from vital_tracking.delivery import Recorder
 from vital_tracking.delivery.encoding import dated
 from vital_tracking.errors import BudgetExceeded
 from vital_tracking.langchain.control_flow import stopped
 from vital_tracking.langchain.inline import CALLS_IT, CHOOSES_BY_INLINE, STARTS, event_of, others_are_inline
-from vital_tracking.langchain.starts import BegunCalls, callers_task
+from vital_tracking.langchain.runs import RunFollower
+from vital_tracking.langchain.starts import BegunCalls, callers_task, langsmith_run
 from vital_tracking.spool.log_record import RecordKind
 
 
-class VitalHandler(BaseCallbackHandler):
+class VitalHandler(RunFollower):
     """Records every model call. One handler serves any number of threads, tasks and runs at once; state is kept by run."""
 
     raise_error = True
@@ -73,7 +72,7 @@ class VitalHandler(BaseCallbackHandler):
         )
         self._allowed = ALLOWED_METADATA | metadata_keys
         self._begun_calls = BegunCalls()
-        self._hash_key = hash_key
+        self._hashes = None if hash_key is None else RequestHashes(hash_key)
         recorder.on_tick += self._calls.close_stale, self._begun_calls.forget_cancelled
 
     def __repr__(self) -> str:
@@ -183,6 +182,8 @@ class VitalHandler(BaseCallbackHandler):
                     call.inner = self._calls.answered_inside(call, run_key_of_message(call.message_id))
                 except Exception as error:  # noqa: BLE001 - a result that cannot be read is still a call
                     self._unreadable(call, error)
+                if call.shadow is not None:
+                    call.shadow(call)
                 self._put(call)
         except Exception as error:  # noqa: BLE001
             self._recorder.fault(error)
@@ -258,65 +259,6 @@ class VitalHandler(BaseCallbackHandler):
             )
         )
 
-    # Runs around calls: chains, graphs, tools and retrievers are followed for parentage, and for calls they leave behind.
-
-    def on_chain_start(
-        self,
-        serialized: Any,
-        inputs: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Note a run and its place in the tree, and the thread that a graph serves."""
-        try:
-            self._calls.start_run(run_id, parent_run_id)
-            if metadata is None:
-                return
-            if "langgraph_triggers" in metadata:
-                note_entrypoint(metadata)
-            if "thread_id" in metadata:
-                frame, _ = locate(current_frame.get(), metadata)
-                if frame is not None and frame.context.session_id is None:
-                    self._recorder.serves_thread(frame.context.service_run_id, clean_text(metadata["thread_id"]))
-        except Exception as error:  # noqa: BLE001
-            self._recorder.fault(error)
-
-    def on_retriever_start(
-        self, serialized: Any, query: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
-        """Note a retriever's run."""
-        self.on_chain_start(serialized, None, run_id=run_id, parent_run_id=parent_run_id)
-
-    def on_tool_start(
-        self, serialized: Any, input_str: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
-        """Note a tool's run and name: calls inside it are its own."""
-        try:
-            name = kwargs.get("name") or (serialized or {}).get("name")
-            self._calls.start_run(run_id, parent_run_id, tool=str(name) if name else "tool")
-        except Exception as error:  # noqa: BLE001
-            self._recorder.fault(error)
-
-    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget a run; calls that it leaves open are given a little time."""
-        try:
-            self._calls.end_run(run_id, "abandoned")
-        except Exception as error:  # noqa: BLE001
-            self._recorder.fault(error)
-
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget a run that failed; a cancelled one has cancelled the calls in it."""
-        try:
-            self._calls.end_run(run_id, "cancelled" if type(error).__name__ in HUNG_UP else "abandoned")
-        except Exception as fault:  # noqa: BLE001
-            self._recorder.fault(fault)
-
-    on_tool_end = on_retriever_end = on_chain_end  # type: ignore[assignment]
-    on_tool_error = on_retriever_error = on_chain_error
-
     # State
 
     def _start(
@@ -391,15 +333,20 @@ class VitalHandler(BaseCallbackHandler):
         call = self._begun_calls.take(run_key(run_id), metadata) or self._begun(
             call_type, serialized, messages, run_id, parent_run_id, tags, metadata, **extra
         )
-        if (tree := get_current_run_tree()) is not None:  # two of its fields: the tree itself holds inputs and outputs
+        if (tree := langsmith_run()) is not None:  # two of its fields: the tree itself holds inputs and outputs
             call.langsmith = (tree.trace_id, tree.session_name)
             call.tree = ref(tree)
         if (task := callers_task()) is not None:
             call.task = ref(task)
-        if metadata is not None and "langgraph_node" in metadata:
-            call.attempt = node_attempt()
-        if self._hash_key is not None:
-            call.hash = request_hash(self._hash_key, (call.params, messages))
+        if metadata is not None:
+            if "langgraph_node" in metadata:
+                call.attempt = node_attempt()
+            if SHADOW_OF in metadata:
+                call.langsmith = NOT_TRACED
+        if (shadows := shadowing.get()) is not None and shadows[0] is self and shadows[1]:
+            call.shadow = shadows[1].popleft()
+        if self._hashes is not None:
+            call.hash, call.prefix = self._hashes.of(call.params, messages)
         if type(run_id) is UUID:
             self._calls.watch(call, run_id)
         return call

@@ -31,6 +31,8 @@ class Tracker(Protocol):
         *,
         downgrade_to: str | BaseChatModel | Sequence[str | BaseChatModel] | None = None,
         max_wait: float = 30.0,
+        shadow: str | BaseChatModel | None = None,
+        share: float = 0.02,
     ) -> BaseChatModel:
         """The model with its calls recorded, and made only as budgets allow."""
 
@@ -38,8 +40,9 @@ class Tracker(Protocol):
 class VitalMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     """Records the calls of an agent's model, and asks the budgets before each: `create_agent(..., middleware=[...])`.
 
-    `downgrade_to` and `max_wait` (seconds) are those of `tracker.guard`. Put it last, so that what other middleware makes of
-    the model is guarded too. Models that tools call are their own: guard them, or open a scope around the agent.
+    `downgrade_to`, `max_wait` (seconds), `shadow` and `share` are those of `tracker.guard`. Put it last, so that what other
+    middleware makes of the model is guarded too. Models that tools call are their own: guard them, or open a scope around the
+    agent.
     """
 
     def __init__(
@@ -48,12 +51,15 @@ class VitalMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         *,
         downgrade_to: str | BaseChatModel | Sequence[str | BaseChatModel] | None = None,
         max_wait: float = 30.0,
+        shadow: str | BaseChatModel | None = None,
+        share: float = 0.02,
     ) -> None:
         super().__init__()
         watch_scopes()
         self._tracker = tracker
         self._downgrade_to = downgrade_to
         self._max_wait = max_wait
+        self._shadow, self._share = shadow, share
         self._guarded: dict[int, tuple[weakref.ref[BaseChatModel], BaseChatModel]] = {}
 
     def wrap_model_call(
@@ -82,7 +88,9 @@ class VitalMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         known = self._guarded.get(key)
         if known is not None and known[0]() is model:
             return known[1]
-        guarded = self._tracker.guard(model, downgrade_to=self._downgrade_to, max_wait=self._max_wait)
+        guarded = self._tracker.guard(
+            model, downgrade_to=self._downgrade_to, max_wait=self._max_wait, shadow=self._shadow, share=self._share
+        )
         if guarded is not model:  # else it would be kept alive by itself
             self._guarded[key] = (weakref.ref(model, lambda _: self._guarded.pop(key, None)), guarded)
         return guarded

@@ -328,6 +328,34 @@ def remove_budget(store: Store, number: int) -> bool:
     return bool(_allowed(store.call("remove_budget_v1", budget_id=number))["removed"])
 
 
+@answer_type
+class BudgetUse(TypedDict):
+    """How far one limit of a budget (`period`: minute, day, month, total) was used in a time, over the windows that touch it.
+
+    `met` windows reached the limit. `fullest_percent` is None where there are none: nothing was counted for it.
+    """
+
+    budget_id: int
+    organization_id: str | None
+    entity_type: str
+    entity_id: str
+    metric: str
+    action: str
+    enforce: bool
+    created_at: datetime
+    period: str
+    limit_amount: Amount
+    windows: int
+    met: int
+    most_spent: Amount
+    fullest_percent: Amount | None
+
+
+def budget_use(store: Store, since: datetime, until: datetime, organization: str | None = None) -> list[BudgetUse]:
+    """How far the limits of lasting budgets were used between two moments, of all or of an organization's own."""
+    return typed(list[BudgetUse], store.call("budget_use_v1", since=since, until=until, organization=organization))
+
+
 # Why calls were stopped
 
 

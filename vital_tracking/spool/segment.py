@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -28,7 +29,8 @@ _SUFFIX: Final = ".segment"
 _READ_BYTES: Final = 2 << 20
 
 
-def _writer() -> Callable[[int, bytes, int], int] | None:
+@functools.cache
+def _writer() -> Callable[[int, bytes, int], int]:
     """write(2) of the C library, called without letting go of the interpreter's lock.
 
     `os.write` lets go of it for the microsecond that the page cache takes, and then has to wait for a thread that computes
@@ -39,10 +41,7 @@ def _writer() -> Callable[[int, bytes, int], int] | None:
 
         return ctypes.PyDLL(None).write
     except (ImportError, OSError, AttributeError):
-        return None
-
-
-_write: Final = _writer() or (lambda fd, data, _size: os.write(fd, data))
+        return lambda fd, data, _size: os.write(fd, data)
 
 
 class Segment:
@@ -55,6 +54,7 @@ class Segment:
         """Calls whose beginning lies here and whose end was not read yet."""
         self.torn = False
         self.fd = -1
+        self._write = _writer()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL if create else os.O_RDONLY
         self.fd = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
         self._identity = _identity(self.fd)
@@ -75,7 +75,7 @@ class Segment:
     def append(self, record: bytes) -> None:
         """Append one record in one write, which other threads' writes cannot come into. OSError where it does not fit."""
         size = len(record)
-        written = _write(self.fd, record, size)
+        written = self._write(self.fd, record, size)
         if written < 0:
             written = os.write(self.fd, record)
         self.size += written

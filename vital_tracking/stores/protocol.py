@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from vital_tracking.stores.relations import Relation, Values
+if TYPE_CHECKING:
+    from vital_tracking.stores.relations import Relation, Values
 
 Row = dict[str, Any]
 

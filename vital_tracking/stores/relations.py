@@ -72,7 +72,7 @@ CALLS: Final = Relation(
             billed_units:json usage_estimated:truth input_cost:decimal output_cost:decimal fees:decimal total_cost:decimal
             potential_cost:decimal price_version priced:truth ceiling_cost:decimal reported_cost:decimal latency_ms:real
             ttft_ms:real first_word_ms:real cache_hit:truth status success:truth error_type budget_action blocked_by:json
-            throttled_ms:real request_hash tags:list metadata:json
+            throttled_ms:real request_hash prefix_hashes:list prompt_bytes:integer tags:list metadata:json
         """
     ),
     time="created_at",

@@ -9,13 +9,10 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Annotated, Any, TypedDict
 from uuid import UUID
 
 import langsmith
-import langsmith.run_trees
-import langsmith.utils
 import pytest
 from langchain.agents import create_agent
 from langchain_core.callbacks import BaseCallbackHandler
@@ -33,10 +30,10 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
 
 from tests.integration.helpers import Rows, dollars, only
+from tests.support.langsmith_sink import forget_environment
 from tests.support.provider_server import ProviderServer, Reply
 from tests.support.stores import stored
 from vital_tracking import Agent, VitalTracker, step
-from vital_tracking.calls import attribution
 
 COST = dollars((100, "0.15"), (20, "0.60"))  # the server's usual answer from gpt-4o-mini
 
@@ -648,49 +645,6 @@ def test_a_later_install_takes_over(
 
 
 # LangSmith
-
-
-class Sink(BaseHTTPRequestHandler):
-    """Takes whatever LangSmith's client sends."""
-
-    def answer(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length") or 0))
-        self.send_response(202)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    do_GET = do_POST = do_PATCH = answer  # noqa: N815 (named so by the base class)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (named so by the base class)
-        """Keep the output of the tests quiet."""
-
-
-def forget_environment() -> None:
-    langsmith.utils.get_env_var.cache_clear()
-    langsmith.utils.get_tracer_project.cache_clear()
-    attribution._project = (float("-inf"), None)
-
-
-@pytest.fixture
-def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[langsmith.Client]:
-    """LangSmith's tracing, switched on, sending to a local server."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    for name, value in (("TRACING", "true"), ("ENDPOINT", url), ("API_KEY", "sk-canary"), ("PROJECT", "clinic")):
-        monkeypatch.setenv(f"LANGSMITH_{name}", value)
-    forget_environment()
-    client = langsmith.Client(api_url=url, api_key="sk-canary", auto_batch_tracing=False)
-    monkeypatch.setattr(langsmith.run_trees, "_CLIENT", client)
-    yield client
-    client.session.close()
-    server.shutdown()
-    thread.join()
-    server.server_close()
-    monkeypatch.undo()
-    forget_environment()
 
 
 async def test_langsmiths_ids_and_project_are_on_the_row(

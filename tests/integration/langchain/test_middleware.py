@@ -170,6 +170,34 @@ async def test_a_guarded_agent_streams_as_it_does_unguarded(
     assert [row["status"] for row in stored(tracker, rows)] == ["ok", "ok", "blocked"]
 
 
+def test_an_agents_model_is_shadowed_and_its_tools_run_once(
+    tracker: VitalTracker, provider: ProviderServer, rows: Rows
+) -> None:
+    """If this failed, agents could not be tried on another model, or what their tools do would be done twice."""
+    done: list[int] = []
+
+    @tool
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        done.append(a + b)
+        return a + b
+
+    provider.respond_with(lambda request: CALL if len(request.body["messages"]) == 1 else Reply(text="3"))
+    agent = create_agent(
+        provider.chat_openai(model="gpt-4o"),
+        [add],
+        middleware=[VitalMiddleware(tracker, shadow="gpt-4o-mini", share=1)],
+    )
+    answer = agent.invoke(QUESTION, USER)
+    assert (answer["messages"][-1].text, len(answer["messages"]), done) == ("3", 4, [3])
+    found = stored(tracker, rows)
+    shadows = {row["metadata"]["shadow_of"]: row for row in found if "shadow_of" in row["metadata"]}
+    assert sorted(shadows) == sorted(str(row["id"]) for row in found if row["model"] == "gpt-4o")
+    assert [row["workflow_step"] for row in shadows.values()] == ["model", "model"]
+    offered = [[one["function"]["name"] for one in request.body["tools"]] for request in provider.requests]
+    assert offered == [["add"]] * 4
+
+
 def test_a_model_is_guarded_once_and_let_go(tracker: VitalTracker, provider: ProviderServer) -> None:
     """Not anew for every call; and models made for one request do not pile up. A guarded model keeps its own downgrade chain."""
     middleware = VitalMiddleware(tracker, max_wait=1)

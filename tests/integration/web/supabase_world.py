@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import httpx
 
+from tests.sql.advice_rows import a_recommendation, an_advice, an_id
 from tests.sql.helpers import Connection, a_call, an_end, call, call_id, record, record_runs, set_budget
 from tests.sql.platform_rows import a_cost, an_event, send
 from tests.support.supabase_lite import SupabaseLite
@@ -56,6 +57,9 @@ BUDGETS: Final[dict[str, tuple[dict[str, Any], frozenset[str]]]] = {
 
 FINDINGS: Final = {"tamarind": (NORTH, "admin"), "turmeric": (SOUTH, "other"), "valerian": (None, None)}
 """What looks like abuse, by its plants: in which organization, and who sees it."""
+
+ADVICE: Final = {"wintergreen": (NORTH, "admin"), "yarrow": (SOUTH, "other"), "zinnia": (None, None)}
+"""Advice, by its plants: of which organization, and who sees it."""
 
 REPORTS: Final = {"member": "peppermint", "admin": "quinoa", "other": "rosemary", "stranger": "saffron"}
 """The report that each keeps."""
@@ -115,6 +119,8 @@ class World:
                 return {f"spare-{plant}" for plant, (_, readers) in BUDGETS.items() if reader in readers}
             case "found":
                 return {f"found-{plant}" for plant, (_, whom) in FINDINGS.items() if whom == reader}
+            case "advice":
+                return {f"advised-{plant}" for plant, (_, whom) in ADVICE.items() if whom == reader}
             case "report":
                 return {REPORTS[reader]} if reader in REPORTS else set()
             case "self":
@@ -131,6 +137,8 @@ class World:
             ids = {plant: str(number) for plant, number in self.budgets.items()}
         elif kind == "found":
             ids = {plant: str(number) for plant, number in self.findings.items()}
+        elif kind == "advice":
+            ids = {plant: an_id(number) for number, plant in enumerate(ADVICE)}
         elif kind in ("call", "stopped"):
             ids = {plant: id_of(plant, stopped=kind == "stopped") for plant in CALLS}
         else:
@@ -143,11 +151,13 @@ class World:
         """Whether a reader may see that call, its run or that budget."""
         if plant in FINDINGS:
             return FINDINGS[plant][1] == reader
+        if plant in ADVICE:
+            return ADVICE[plant][1] == reader
         return plant in _SEEN[reader] or (plant in BUDGETS and reader in BUDGETS[plant][1])
 
     def foreign(self, reader: str, text: str) -> list[str]:
         """What is in an answer that its reader may not see: names, ids, and calls that went into a sum."""
-        plants = {*CALLS, *BUDGETS, *FINDINGS, *REPORTS.values()}
+        plants = {*CALLS, *BUDGETS, *FINDINGS, *ADVICE, *REPORTS.values()}
         mine = {plant for plant in plants if self.sees(reader, plant) or plant == REPORTS.get(reader)}
         hidden = {*(plants - mine), NORTH, SOUTH} - _ORGANIZATIONS[reader]
         hidden |= {id_of(plant) for plant in set(CALLS) - mine}
@@ -227,6 +237,8 @@ def make_world(connection: Connection, people: dict[str, Person]) -> World:
         other = a_cost(number, **whose, cost_type="compute", service=f"cost-{plant}")  # which has no price
         send(connection, "tenant_cost_events", other)
     findings = {plant: make_finding(connection, f"found-{plant}", place) for plant, (place, _) in FINDINGS.items()}
+    for number, (plant, (place, _)) in enumerate(ADVICE.items()):
+        make_advice(connection, number, f"advised-{plant}", place)
     # Its 700 calls would be taken for what a call costs.
     call(connection, "set_plan_v1", plan='{"name": "trial", "calls": 800}')
     places = {(people[owner].id, organization) for owner, organization in CALLS.values() if owner}
@@ -248,6 +260,13 @@ def make_finding(connection: Connection, subject: str, organization: str | None)
     ).fetchone()
     assert found is not None
     return int(found["id"])
+
+
+def make_advice(connection: Connection, number: int, recommended: str, organization: str | None) -> str:
+    """Something that would save money; its id."""
+    one = a_recommendation(number, organization_id=organization, recommended=recommended)
+    call(connection, "save_advice_v1", advice=json.dumps(an_advice(one, organization_id=organization)))
+    return an_id(number)
 
 
 def _whose(plant: str, people: dict[str, Person]) -> dict[str, Any]:

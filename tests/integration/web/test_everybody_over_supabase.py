@@ -26,6 +26,7 @@ from tests.integration.web.supabase_world import (
     ROLES,
     SOUTH,
     World,
+    make_advice,
     make_finding,
     make_world,
     sign_up,
@@ -82,6 +83,7 @@ READINGS: Final[Mapping[str, Reading]] = {
     f"{USAGE}/costs": shows("sum"),
     f"{USAGE}/performance": shows("step"),
     f"{USAGE}/quotas": shows(),
+    f"{USAGE}/optimization": shows("advice"),
     "/api/v1/plans": shows(),
     "/api/v1/rate-limits": shows(),
     "/api/v1/subscriptions": shows("user"),
@@ -111,11 +113,14 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/api/v1/abuse.csv": shows("found"),
     "/api/v1/abuse/settings": shows(),
     "/api/v1/abuse/{finding_id}": shows(of="found"),
+    "/api/v1/recommendations": shows("advice"),
+    "/api/v1/recommendations.csv": shows("advice"),
+    "/api/v1/recommendations/{recommendation_id}": shows(of="advice"),
     "/api/v1/prices": shows("model"),
     "/api/v1/members": shows("organization"),
     "/api/v1/audit": shows(),
     "/api/v1/audit.csv": shows(),
-    "/": shows("sum", "user", "agent", "model"),
+    "/": shows("sum", "user", "agent", "model", "advice"),
     "/admin/usage-analytics/export": shows(opens=303),
     "/users": shows("sum", "user", "email"),
     "/users/forget": shows(opens=404),
@@ -145,6 +150,7 @@ READINGS: Final[Mapping[str, Reading]] = {
     "/events": shows("event", "user", "session"),
     "/costs": shows("cost", "sum"),
     "/abuse": shows("found"),
+    "/advice": shows("advice"),
     "/abuse/{finding_id}": shows(of="found"),
     "/organization": shows("organization"),
     "/audit": shows(),
@@ -399,6 +405,12 @@ CHANGES: Final[Mapping[tuple[str, str], Changing]] = {
     ("DELETE", "/api/v1/abuse/marks/{mark_id}"): Changing(done=204, hidden=NO_ADMINS),
     ("POST", "/abuse/marks/{mark_id}/remove"): Changing(done=303, hidden=NO_ADMINS),
     ("PUT", "/api/v1/abuse/rules"): Changing(lambda _: {"json": {"organization_id": NORTH, "action": "watch"}}),
+    ("POST", "/api/v1/recommendations/{recommendation_id}"): Changing(
+        lambda _: {"json": {"status": "taken"}}, hidden=NO_ADMINS
+    ),
+    ("POST", "/advice/{recommendation_id}"): Changing(lambda _: {"data": {"status": "dismissed"}}, 303, NO_ADMINS),
+    ("POST", "/api/v1/recommendations"): Changing(lambda _: {"json": {"organization_id": NORTH}}),
+    ("POST", "/advice"): Changing(lambda _: {"data": {"organization": NORTH}}, 303),
     ("POST", "/explore/save"): Changing(
         lambda who: {"data": {"name": f"new-{who}", "query": "by=model"}}, 303, (), SIGNED_IN
     ),
@@ -447,6 +459,8 @@ def test_every_way_to_change_something_is_its_admin_s_and_refused_tries_stand_in
             address = path.format(budget_id=set_budget(database, **columns)["id"])
         elif "{finding_id}" in path:
             address = path.format(finding_id=make_finding(database, who, NORTH))
+        elif "{recommendation_id}" in path:
+            address = path.format(recommendation_id=make_advice(database, 100 + number, who, NORTH))
         elif "{mark_id}" in path:
             mark = database.execute(
                 "insert into vital_private.abuse_marks (pattern, organization_id, subject, up_to)"

@@ -162,7 +162,11 @@ def test_a_call_and_a_run_open_for_those_who_may_see_them(opened: Open, calls: l
         assert len(leaves) == len(rows)
         assert sum(amount(cost) for cost in leaves if cost != "unpriced") == total(rows)
         assert amount(figures(tree.text)["Cost"]) == total(rows)
-        assert one.status_code == 200
+        facts = dict(re.findall(r"<t[hd][^>]*>([a-z ]+)</t[hd]>\s*<td[^>]*>([^<]+)</td>", one.text))
+        assert facts["prompt tokens"] == f"{rows[0]['prompt_tokens']:,} tokens"
+        assert re.fullmatch(r"[\d.]+\s(ms|s)", unescape(facts["response time"]))
+        assert rows[0]["total_cost"] is None or amount(facts["total cost"]) == rows[0]["total_cost"]
+        assert facts.get("total cost", "$").startswith("$")
     assert browser.get("/runs/no%20such").status_code == 404
     assert browser.get(f"/calls/{call_id(999_999)}").status_code == 404
 

@@ -12,8 +12,9 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, Generation
 
 from vital_tracking.calls.error_facts import ErrorFacts
+from vital_tracking.calls.hashes import request_hash
 from vital_tracking.calls.names_of import model_of, provider_of, requested_model_of
-from vital_tracking.calls.texts import request_hash, text_size, thought_size
+from vital_tracking.calls.texts import text_size, thought_size
 from vital_tracking.calls.usage_of import estimated_usage, reported_cost_of, usage_of
 from vital_tracking.core.usage import TokenUsage
 

@@ -34,7 +34,7 @@ def a_cost(total: Decimal | str, version: str = "v1") -> Cost:
 
 
 def a_call(**fields: Any) -> CallRecord:
-    context = CallContext(**{name: fields.pop(name) for name in list(fields) if name in CallContext.__slots__})
+    context = CallContext(**{name: fields.pop(name) for name in list(fields) if name in CallContext._fields})
     known: dict[str, Any] = {"model": "m", "provider": "p", "usage": TokenUsage(10, 2), "created_at": NOON}
     return CallRecord(**{"id": new_id(), "context": context, **known, **fields})
 

@@ -10,6 +10,7 @@ import typer
 
 from vital_tracking.cli.prices.check import check
 from vital_tracking.cli.prices.resource import app as resource
+from vital_tracking.cli.prices.tiers import list_tiers, set_tier
 from vital_tracking.cli.render.console import as_json, console, say, table
 from vital_tracking.cli.render.options import chosen
 from vital_tracking.cli.render.session import Json, opened
@@ -22,6 +23,8 @@ app = typer.Typer(
     help="The team's own prices, over those of genai-prices.", no_args_is_help=True, rich_markup_mode=None
 )
 app.command("check")(check)
+app.command("tier")(set_tier)
+app.command("tiers")(list_tiers)
 app.add_typer(resource, name="resource")
 
 _SHOWN: Final = (

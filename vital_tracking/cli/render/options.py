@@ -99,10 +99,10 @@ def words(choices: Sequence[str], what: str, *, metavar: str | None = None) -> d
 
 
 def one_format(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> bool:
-    """The callback of --json and --csv, of which a command takes one."""
+    """The callback of --json, --csv and other forms, of which a command takes one."""
     if value:
         option = parameter.opts[0]
         other = context.meta.setdefault(_FORMAT, option)
         if other != option:
-            raise typer.BadParameter("--json and --csv are two forms of the same answer: leave one of them out")
+            raise typer.BadParameter(f"{other} and {option} are two forms of the same answer: leave one of them out")
     return value

@@ -36,3 +36,16 @@ def opened(settings: Settings | None = None) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+@contextlib.contextmanager
+def opened_if_there() -> Iterator[Store | None]:
+    """The store that the settings name; None where they name none and there is no embedded database yet: none is made."""
+    from vital_tracking.stores.embedded import server_dir
+
+    settings = Settings.from_env()
+    if settings.store == "embedded" and not server_dir(settings.data_dir, settings.postgres_version).exists():
+        yield None
+        return
+    with opened(settings) as store:
+        yield store

@@ -17,6 +17,7 @@ from vital_tracking.web.api import (
     plans,
     prices,
     rate_limits,
+    recommendations,
     runs,
     tenants,
     usage,
@@ -42,6 +43,7 @@ ROUTERS: Final = tuple(
         audit,
         tenants,
         abuse,
+        recommendations,
     )
 )
 """The routes of all resources; one adds its module here."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Query, Response
+from fastapi import Depends, Query, Request, Response
 
+from vital_tracking.advice.life import look_for_advice
+from vital_tracking.advice.report import Optimization
+from vital_tracking.advice.report import optimization as optimization_report
 from vital_tracking.queries import reports
-from vital_tracking.web.access import Reader, reads
+from vital_tracking.queries.prices import price_book
+from vital_tracking.web.access import Asker, Reader, reads
+from vital_tracking.web.advised import found_last, scope_of
 from vital_tracking.web.api.examples import answers
-from vital_tracking.web.asked import Asked, AskedParameters
+from vital_tracking.web.asked import Asked, AskedParameters, OrganizationAsked, only_organization
+from vital_tracking.web.parts import parts
+from vital_tracking.web.rendering import home
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
 
@@ -64,6 +71,26 @@ def by_service(store: Reader, asked: AskedParameters) -> Response:
 def costs(store: Reader, asked: AskedParameters) -> Response:
     """Costs by provider, service and day. `projected_monthly_cost` is the daily average times 30, `forecast` the month's end."""
     return _answer(reports.costs(store, asked.period, asked.filters), asked)
+
+
+@routes.get("/optimization", summary="Where money can be saved", responses=answers(Optimization, "optimization"))
+def optimization(request: Request, store: Reader, who: Asker, asked: OrganizationAsked) -> Response:
+    """Recommendations that nobody has decided about, each with its calls, and what all of them save together.
+
+    What was found last, of 30 days; where a time is named, or nobody has looked, it is looked for now, and not saved. Of an
+    organization, which an admin of one need not name; of all together for operators.
+    """
+    scope = scope_of(store, who, only_organization(asked))
+    named = asked.given.keys() & {"days", "since", "until"}
+    found = None if named else found_last(store, scope)
+    if found is None and not scope.said:
+        days = len(asked.period.days) if named else 30
+        last = asked.period.until - timedelta(microseconds=1)
+        with_parts = parts(request)
+        prices = price_book(with_parts.store.within(with_parts.settings.answer_s))
+        found = look_for_advice(store, prices, days=days, organization=scope.organization, now=last)
+    notes = [scope.said] if scope.said else []
+    return ExactJSON(optimization_report(found, root=home(request).rstrip("/"), notes=notes), max_age=_MAX_AGE_S)
 
 
 @routes.get(

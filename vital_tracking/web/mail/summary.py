@@ -15,6 +15,7 @@ from vital_tracking.queries.explore import Period
 from vital_tracking.queries.reports import month_end
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web.asked import asked_before, only_organization
+from vital_tracking.web.mail.advice import advised_part
 from vital_tracking.web.mail.document import Document, document
 from vital_tracking.web.numbers import change
 from vital_tracking.web.page import Column, Page, Part
@@ -88,6 +89,7 @@ def _page(view: View, time: _Time, organization: str | None) -> Page:
             *(_spent(view, time, dimension, label) for dimension, label in _SPENT),
             _caches(view, time),
             falls_part(falls_of(view)),
+            advised_part(view, organization),
             _budgets(view, organization),
             _alerts(view, organization),
             _counted(view, "blocked_calls", "user", "Users whose calls a budget blocked", "No call was blocked."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
@@ -20,6 +21,7 @@ from vital_tracking.queries.explore import DIMENSIONS
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.names import names_of
 from vital_tracking.queries.why import what_mends, why_blocked
+from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.asked import METADATA
 from vital_tracking.web.listed import LONGEST_SEARCH, calls_as_csv, calls_filters, checked_place
@@ -237,7 +239,7 @@ def one(view: View, call_id: UUID, found: StoredCall) -> Page:
             heading,
             [Column("name", "What"), Column("value", "Value")],
             [
-                {"name": name.replace("_", " "), "value": _plain(facts[name])}
+                {"name": name.removesuffix("_ms").replace("_", " "), "value": _fact(name, facts[name])}
                 for name in names
                 if facts[name] not in (None, [], {})
             ],
@@ -271,7 +273,14 @@ def _why(view: View, call: StoredCall) -> Iterator[str]:
         yield from what_mends(blocked)
 
 
-def _plain(value: Any) -> str:
+def _fact(name: str, value: Any) -> str:
+    """What is known of a call, in its unit."""
+    if name.endswith("_tokens"):
+        return counted(value, "token")
+    if name.endswith("_ms"):
+        return numbers.duration(value)
+    if isinstance(value, Decimal):
+        return numbers.usd_exact(value)
     if isinstance(value, (dict, list)):
         return json.dumps(value, default=str, ensure_ascii=False)
     if isinstance(value, datetime):

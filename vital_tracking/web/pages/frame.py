@@ -42,6 +42,7 @@ NAVIGATION: Final = (
         "At a glance",
         (
             ("overview", "Overview", ""),
+            ("advice", "Advice", "advice"),
             ("forecast", "Forecast", "forecast"),
             ("anomalies", "Anomalies", "anomalies"),
             ("abuse", "Abuse", "abuse"),

@@ -19,6 +19,7 @@ from vital_tracking.queries.reports import WEEKDAYS, month_end
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.page import Card, Chart, Column, Page, Part, Row
+from vital_tracking.web.pages.advice import overview_part
 from vital_tracking.web.pages.budgets import fullest, fullest_card, fullest_part
 from vital_tracking.web.pages.common import by_time, ranking, time_column, with_rates
 from vital_tracking.web.pages.platform import grown_card
@@ -87,7 +88,7 @@ def page(view: View) -> Page:
                 cost="Cost of calls" if others else "Cost",
             ),
         ],
-        parts=[part for part in view.parts(_parts(view, ahead, full, of_time)) if part.id != "kinds" or others]
+        parts=_shown(view.parts(_parts(view, ahead, full, of_time)), others)
         if now.total["calls"] or others
         else [_NOTHING],
         notices=[*notices(now.total), *_unpriced(others)],
@@ -102,6 +103,7 @@ def _parts(
     rank = partial(partial, ranking, view)
     # A budget counts what it counts, whatever the page is filtered by.
     budgets = {} if view.asked.filters else {"budgets": lambda: fullest_part(view, full())}
+    advice = {"advice": lambda: _advice(view)} if set(view.asked.filters) <= {"organization"} else {}
     quotas = {} if view.asked.filters or not any_quota(view) else {"quotas": lambda: plans_part(view)}
     # Where the bill by kind stands among them there are four, two beside each other; else three.
     span: Literal["half", "third"] = "half" if view.part is None and others() else "third"
@@ -113,6 +115,7 @@ def _parts(
         "services": rank("services", "Cost by service", "service", chart="doughnut", span=span),
         "models": rank("models", "Cost by model", "model", chart="bars", top=10, span=span),
         "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10, span=span),
+        **advice,
         **quotas,
         "users": lambda: _users(view),
         "calls": lambda: _by_step(view, "calls", f"Calls by {view.asked.grain}", _CALLS, "bars", steps()),
@@ -128,6 +131,18 @@ def _parts(
         "caches": lambda: _caches(view, steps()),
         "hits": lambda: _by_step(view, "hits", "Calls answered from a cache", _HITS, "area", steps()),
     }
+
+
+def _shown(parts: Sequence[Part], others: Others) -> list[Part]:
+    """The parts that have something to tell; of advice and quotas, which stand beside each other, the only one is wide."""
+    shown = [part for part in parts if (part.id != "kinds" or others) and (part.id != "advice" or part.rows)]
+    pair = [part for part in shown if part.id in ("advice", "quotas")]
+    return [replace(part, wide=True) if [part] == pair else part for part in shown]
+
+
+def _advice(view: View) -> Part:
+    """The recommendations that save most; without a row where there are none."""
+    return overview_part(view, view.asked.only.get("organization"))
 
 
 def _users(view: View) -> Part:

@@ -4,6 +4,7 @@ from typing import Final
 
 from vital_tracking.web.pages import (
     abuse,
+    advice,
     agents,
     alerts,
     anomalies,
@@ -39,6 +40,7 @@ _PAGES: Final = (
     anomalies,
     tenants,
     abuse,
+    advice,
     prices,
     events,
     costs,

@@ -61,7 +61,7 @@ def show_calls(request: Request, who: Asker, store: Reader, asked: AskedParamete
     if request.query_params.get("format") == "csv" and request.query_params.get("part") == "all":
         view = View(store, asked, home(request).rstrip("/"))
         return csv_response(calls.all_as_csv(view, request.query_params), "calls.csv")
-    return answer(request, who, store, asked, lambda view: calls.page(view, request.query_params))
+    return answer(request, who, store, asked, lambda view: calls.page(view, request.query_params), of_usage=True)
 
 
 @routes.get("/calls/{call_id}", dependencies=[Depends(reads("calls"))])

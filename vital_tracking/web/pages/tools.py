@@ -31,7 +31,7 @@ _EMPTY: Final = (
 @routes.get("/tools", name="vital-tools", dependencies=[Depends(reads("tools"))])
 def show(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """The tools in which models were called."""
-    return answer(request, who, store, asked, page)
+    return answer(request, who, store, asked, page, of_usage=True)
 
 
 def page(view: View) -> Page:

@@ -1,0 +1,148 @@
+"""What-if: what the calls of a window would have cost otherwise, each repriced once through all changes together.
+
+Nothing here is added up from single savings: a change that comes after another is asked about what the one before has left.
+So the savings of the changes in their order add up to the bill before minus the bill of the repriced calls, to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+from vital_tracking.advice.changes import Change, LeftOut, Otherwise, Prospect, Scenario
+from vital_tracking.advice.recommendation import Saving
+from vital_tracking.core.cost import MONEY, ZERO
+from vital_tracking.core.pricing import PriceBook
+from vital_tracking.queries.call_groups import CallGroup, SummedCalls
+
+FIXED: Final = "billed by more than tokens (searches, passes, or the provider's own figure)"
+SHADOW: Final = "shadow runs, whose answers nobody sees"
+UNPRICED: Final = "no price is known for what they cost today"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What one change does, after those before it.
+
+    `calls` would have been made otherwise, or not at all; they cost `cost` as they were made, before any change. `left_out` are
+    those that it is for and says nothing about, by the reason.
+    """
+
+    change: Change
+    calls: int
+    cost: Decimal
+    saving: Saving
+    left_out: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """The window's calls as they were and as they would have been.
+
+    `bill` is what its priced calls cost, `after` what they would have cost in each scenario. `source` is where this comes from:
+    `calls`, or `sums` where these say all of it.
+    """
+
+    source: str
+    calls: int
+    unpriced_calls: int
+    bill: Decimal
+    after: Mapping[Scenario, Decimal]
+    effects: Sequence[Effect]
+
+    @property
+    def saving(self) -> Saving:
+        """What all changes save together."""
+        return _as_saving({scenario: MONEY.subtract(self.bill, cost) for scenario, cost in self.after.items()})
+
+
+@dataclass(slots=True)
+class _Tally:
+    """An effect while groups are gone through."""
+
+    calls: int = 0
+    cost: Decimal = ZERO
+    saved: dict[Scenario, Decimal] = field(default_factory=lambda: dict.fromkeys(Scenario, ZERO))
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def what_if(
+    groups: Iterable[CallGroup], changes: Sequence[Change], prospect: Prospect, *, source: str = "calls"
+) -> WhatIf:
+    """The bill of the calls in these groups, and what it would have been with all changes, in this order."""
+    tallies = [_Tally() for _ in changes]
+    calls, unpriced, bill = 0, 0, ZERO
+    after = dict.fromkeys(Scenario, ZERO)
+    for group in groups:
+        calls += group.calls
+        wanted = [place for place, change in enumerate(changes) if change.where.matches(group.key)]
+        if not group.key.priced:
+            unpriced += group.calls
+            for place in wanted:
+                tallies[place].left_out[UNPRICED] += group.calls
+            continue
+        bill = MONEY.add(bill, group.cost)
+        if group.key.fixed or group.key.shadow:
+            for place in wanted:
+                tallies[place].left_out[FIXED if group.key.fixed else SHADOW] += group.calls
+            wanted = []
+        changed = set[int]()
+        for scenario in Scenario:
+            cost = group.cost
+            otherwise = Otherwise.as_it_was(group, prospect.eras[group.key.era])
+            for place in wanted:
+                found = _priced(changes[place].apply(otherwise, scenario, prospect), prospect.prices)
+                if isinstance(found, LeftOut):
+                    if scenario is Scenario.expected:
+                        tallies[place].left_out[found.reason] += group.calls
+                    continue
+                if found[0] is otherwise:
+                    continue
+                otherwise, left = found
+                tally = tallies[place]
+                tally.saved[scenario] = MONEY.add(tally.saved[scenario], MONEY.subtract(cost, left))
+                cost = left
+                if place not in changed:
+                    changed.add(place)
+                    tally.calls += group.calls
+                    tally.cost = MONEY.add(tally.cost, group.cost)
+            after[scenario] = MONEY.add(after[scenario], cost)
+    effects = [
+        Effect(change, tally.calls, tally.cost, _as_saving(tally.saved), dict(tally.left_out))
+        for change, tally in zip(changes, tallies, strict=True)
+    ]
+    return WhatIf(source, calls, unpriced, bill, after, effects)
+
+
+def _priced(otherwise: Otherwise | LeftOut, prices: PriceBook) -> tuple[Otherwise, Decimal] | LeftOut:
+    if isinstance(otherwise, LeftOut):
+        return otherwise
+    cost = otherwise.cost(prices)
+    if cost is None:
+        return LeftOut(f"no price is known for {next((name for name in otherwise.models if name), 'an unknown model')}")
+    return otherwise, cost
+
+
+def _as_saving(by_scenario: Mapping[Scenario, Decimal]) -> Saving:
+    """A saving as a range: which scenario is the dearest depends on what a cache would have cost, so both ends are looked for."""
+    return Saving(min(by_scenario.values()), by_scenario[Scenario.expected], max(by_scenario.values()))
+
+
+def from_sums(summed: SummedCalls, changes: Sequence[Change], prospect: Prospect) -> WhatIf | None:
+    """The same from sums by service, agent and model, where these say all of it; else None, and the calls must be read.
+
+    They do where no change asks for more, no price depends on the size of a prompt or on the day, and the sums of every group
+    that is changed, repriced as they were made, come to its cost to the last digit.
+    """
+    if len(prospect.eras) > 1 or any(change.needs_calls for change in changes):
+        return None
+    at = prospect.eras[0]
+    for group in summed.groups:
+        if not any(change.where.matches(group.key) for change in changes):
+            continue
+        if group.key in summed.unclear or Otherwise.as_it_was(group, at).cost(prospect.prices) != group.cost:
+            return None
+    return what_if(summed.groups, changes, prospect, source="sums")

@@ -1,0 +1,237 @@
+"""What advice looks at: the calls of some days in groups, and what is known beside them of prices and quality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from vital_tracking.advice.changes import Change, Prospect, SwitchModel
+from vital_tracking.advice.what_if import WhatIf, from_sums, what_if
+from vital_tracking.core.cost import ZERO
+from vital_tracking.core.pricing import PriceBook
+from vital_tracking.core.request_size import SIZES
+from vital_tracking.queries.call_groups import CallGroup, Cuts, read_call_groups, read_summed_calls
+from vital_tracking.queries.explore import ANY, Period, explore
+from vital_tracking.queries.model_tiers import ModelTier, model_tiers
+from vital_tracking.queries.outcomes import Outcome, outcomes_by_model
+from vital_tracking.queries.prices import price_book
+from vital_tracking.queries.shadow import ShadowPairs, shadow_pairs
+from vital_tracking.stores import Store
+
+TTL: Final = timedelta(hours=24)
+"""How long an exact cache is taken to keep an answer, unless it is said."""
+
+
+PREFIX_TTL: Final = timedelta(minutes=5)
+"""How long providers keep the beginning of a prompt after its last use: five minutes at the least.
+
+https://platform.claude.com/docs/en/build-with-claude/prompt-caching, https://platform.openai.com/docs/guides/prompt-caching
+"""
+
+
+class Model(NamedTuple):
+    """A provider's model."""
+
+    provider: str | None
+    name: str
+
+
+class Work(NamedTuple):
+    """What calls are for: an agent's part of a service, or a step of a workflow; the work that another model may do."""
+
+    service: str | None
+    agent: str | None
+    workflow: str | None
+    step: str | None
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        if self.step is not None:
+            return f"step {self.step}" if self.workflow is None else f"step {self.step} of workflow {self.workflow}"
+        if self.agent is not None:
+            return f"agent {self.agent}"
+        return f"service {self.service}" if self.service is not None else "calls outside of services"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The calls of a period, in groups cut where prices of these calls and of all candidates change.
+
+    `candidates` are models that are known to the team: used in the period, or given a tier. `tiers` and `outcomes` are what the
+    team knows of their quality, `shadows` what shadow runs have measured of their tokens; `ttl` is how long the exact cache keeps
+    its answers by which calls are `repeated`. `now` is when the calls were read: what lies behind it of the period has not
+    happened yet.
+    """
+
+    period: Period
+    organization: str | None
+    groups: Sequence[CallGroup]
+    prospect: Prospect
+    candidates: Sequence[Model] = ()
+    tiers: Sequence[ModelTier] = ()
+    outcomes: Sequence[Outcome] = ()
+    shadows: Sequence[ShadowPairs] = ()
+    ttl: timedelta = TTL
+    now: datetime | None = None
+
+    @property
+    def days(self) -> Decimal:
+        """How many days of it are over; at least an hour."""
+        until = min(self.period.until, self.now or self.period.until)
+        return Decimal(max((until - self.period.since) // timedelta(seconds=1), 3_600)) / 86_400
+
+    @cached_property
+    def bill(self) -> Decimal:
+        """What its calls cost, those with a price."""
+        return sum((group.cost for group in self.groups), ZERO)
+
+    @cached_property
+    def by_work(self) -> Mapping[tuple[Work, Model], Sequence[CallGroup]]:
+        """The groups of chat models by what they are for and by model, those that cost most first."""
+        found: dict[tuple[Work, Model], list[CallGroup]] = {}
+        for group in self.groups:
+            key = group.key
+            if key.model is not None and key.call_type != "embedding" and not key.shadow:
+                work = Work(key.service, key.agent, key.workflow, key.step)
+                found.setdefault((work, Model(key.provider, key.model)), []).append(group)
+        cost = {place: sum((group.cost for group in groups), ZERO) for place, groups in found.items()}
+        return {place: found[place] for place in sorted(found, key=lambda place: (-cost[place], str(place)))}
+
+    @cached_property
+    def chat_models(self) -> Sequence[Model]:
+        """The candidates that can do the work of a chat model, as far as can be told: those that did embeddings cannot."""
+        embedding = {
+            Model(group.key.provider, group.key.model or "")
+            for group in self.groups
+            if group.key.call_type == "embedding"
+        }
+        return [model for model in self.candidates if model not in embedding]
+
+    def what_if(self, *changes: Change, groups: Iterable[CallGroup] | None = None) -> WhatIf:
+        """What these calls, or some `groups` of them, would have cost otherwise."""
+        return what_if(self.groups if groups is None else groups, changes, self.prospect)
+
+
+def read_window(
+    store: Store,
+    period: Period,
+    *,
+    organization: str | None = None,
+    ttl: timedelta = TTL,
+    now: datetime | None = None,
+    prices: PriceBook | None = None,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> Window:
+    """The window of advice over a period. Raises StoreError."""
+    prices = prices or price_book(store)
+    tiers = model_tiers(store)
+    used = used_models(store, period, organization)
+    named = dict.fromkeys((*used, *(Model(tier["provider"], tier["model"]) for tier in tiers)))
+    cuts = cuts_for(prices, named, period, ttl=ttl, prefix_ttl=PREFIX_TTL)
+    return Window(
+        period=period,
+        organization=organization,
+        groups=read_call_groups(store, period, cuts, organization=organization, progress=progress),
+        prospect=Prospect(prices, (period.since, *cuts.eras)),
+        candidates=list(named),
+        tiers=tiers,
+        outcomes=outcomes_by_model(store, period.since, period.until, organization)["rows"],
+        shadows=shadow_pairs(store, since=period.since, until=period.until, organization=organization),
+        ttl=ttl,
+        now=now or datetime.now(UTC),
+    )
+
+
+def used_models(store: Store, period: Period, organization: str | None = None) -> list[Model]:
+    """The models that answered in a period, those that cost most first."""
+    filters = {} if organization is None else {"organization": [organization]}
+    found = explore(store, period, by=["provider", "model"], filters=filters, measures=["calls"])
+    return [Model(row["provider"], row["model"]) for row in found.rows if row["model"] is not None and row["calls"]]
+
+
+def cuts_for(
+    prices: PriceBook,
+    models: Iterable[Model],
+    period: Period,
+    *,
+    ttl: timedelta | None = None,
+    prefix_ttl: timedelta | None = None,
+) -> Cuts:
+    """Where groups must be cut so that each of these models prices all calls of a group by the same rates."""
+    sizes = {below for below in SIZES.values() if below is not None}
+    eras: set[datetime] = set()
+    for model in models:
+        changes = prices.changes(model.provider, model.name, period.since, period.until)
+        eras.update(changes)
+        for at in (period.since, *changes):
+            rates = prices.rates(model.provider, model.name, at)
+            sizes |= rates.sizes if rates is not None else set()
+        if (room := prices.context_window(model.provider, model.name)) is not None:
+            sizes.add(room)
+    return Cuts(sizes=sorted(sizes), eras=sorted(eras), ttl=ttl, prefix_ttl=prefix_ttl)
+
+
+def _targets(change: SwitchModel, used: Iterable[Model]) -> set[Model]:
+    """The models that calls may come to: where no provider is named, that of each provider whose calls are switched."""
+    if change.provider is not None:
+        return {Model(change.provider, change.model)}
+    return {
+        Model(model.provider, change.model)
+        for model in used
+        if change.where.model in (ANY, model.name) and change.where.provider in (ANY, model.provider)
+    }
+
+
+def ask_what_if(
+    store: Store,
+    period: Period,
+    changes: Sequence[Change],
+    *,
+    organization: str | None = None,
+    ttl: timedelta | None = None,
+    prefix_ttl: timedelta | None = None,
+    prices: PriceBook | None = None,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> WhatIf:
+    """What a period's calls would have cost with these changes, in their order: from sums where they suffice, else the calls.
+
+    `ttl` is for an exact cache, `prefix_ttl` for caches of prompts. Raises StoreError.
+    """
+    prices = prices or price_book(store)
+    targets = [
+        Model(change.provider or change.where.provider, change.model)
+        for change in changes
+        if isinstance(change, SwitchModel)
+    ]
+    used = used_models(store, period, organization)
+    targets += [
+        Model(model.provider, change.model)
+        for change in changes
+        if isinstance(change, SwitchModel) and change.provider is None and change.where.provider is None
+        for model in used
+        if change.where.model in (None, model.name)
+    ]
+    if not any(change.needs_calls for change in changes) and all(
+        _whatever_size(prices, target, used, period) for target in targets
+    ):
+        eras = cuts_for(prices, [*used, *targets], period).eras
+        summed = read_summed_calls(store, period, organization=organization)
+        found = from_sums(summed, changes, Prospect(prices, (period.since, *eras)))
+        if found is not None:
+            return found
+    cuts = cuts_for(prices, [*used, *targets], period, ttl=ttl, prefix_ttl=prefix_ttl)
+    groups = read_call_groups(store, period, cuts, organization=organization, progress=progress)
+    return what_if(groups, changes, Prospect(prices, (period.since, *cuts.eras)))
+
+
+def _whatever_size(prices: PriceBook, target: Model, used: Iterable[Model], period: Period) -> bool:
+    """Whether a model takes every prompt that those in use take, at one price."""
+    rates = prices.rates(target.provider, target.name, period.since)
+    room = prices.context_window(target.provider, target.name)
+    rooms = [prices.context_window(model.provider, model.name) for model in used]
+    return not (rates and rates.sizes) and (room is None or all(one is not None and one <= room for one in rooms))
