@@ -47,7 +47,8 @@ $$;
 -- Take the history out of some organizations (a JSON array): `max_rows` calls and runs at a time, because nobody can record or admit
 -- calls meanwhile. Sums and the windows of other budgets lose what its calls came to; the organizations' budgets go with their
 -- windows and alerts, and what looked like abuse, unless other calls were recorded for the same organization. Call it again until it answers
--- {"done": true}. ate function public.remove_demo_history_v1(organizations text, max_rows integer default 2000) returns json
+-- {"done": true}.
+create function public.remove_demo_history_v1(organizations text, max_rows integer default 2000) returns json
 language plpgsql
 security definer
 set search_path = ''
