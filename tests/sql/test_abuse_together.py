@@ -118,3 +118,17 @@ def test_who_decides_and_who_removes_budgets_do_not_wait_for_each_other(
             also(first, budget["id"])
         done = waiting.result(30)
     assert (done["action"], done["acting"]) == ("throttle", True)
+
+
+def test_what_was_found_in_the_made_up_history_goes_with_it(db: Connection) -> None:
+    """If this failed, a demo that was removed would leave its attackers on the page of abuse."""
+    ours, others = finding(db, "user_calls"), finding(db, "user_calls", organization="other")
+    decide(db, ours, "block")
+    finding(db, "user_cost", BOB)
+    decide(db, finding(db, "user_requests", BOB), "false_alarm")
+    call(db, "set_abuse_rule_v1", rule='{"organization_id": "acme", "severity": "low", "action": "watch"}')
+    call(db, "remove_demo_history_v1", organizations='["acme"]')
+    assert list(states(db)) == [others]
+    settings = call(db, "abuse_settings_v1")
+    assert (settings["marks"], settings["rules"]) == ([], [])
+    assert call(db, "budgets_v1")["budgets"] == []
