@@ -368,4 +368,4 @@ def _times(tokens: int, factor: Decimal) -> int:
 
 
 def _range(factors: Factors) -> str:
-    return f"{factors.cheapest:f} to {factors.dearest:f}"
+    return f"{factors.cheapest:.3g} to {factors.dearest:.3g}"

@@ -31,6 +31,7 @@ from vital_tracking.advice.window import Model, Window, cuts_for
 from vital_tracking.core.request_size import Size
 from vital_tracking.queries.call_groups import CallGroup
 from vital_tracking.queries.explore import ANY
+from vital_tracking.queries.shadow import ShadowPairs
 
 Found = list[Recommendation] | NotApplicable
 
@@ -114,6 +115,24 @@ def test_unknown_quality_is_said_once_a_model_and_is_no_part_of_the_total() -> N
     assert (one.counted, one.confidence, one.calls) == (False, Level.low, 2000)
     assert one.saving.expected == Decimal("23.6")
     assert found.total == saving("0", "0", "0")
+
+
+def test_shadow_runs_say_how_many_tokens_another_model_takes_and_do_no_work_themselves() -> None:
+    pairs: ShadowPairs = {
+        "model": "big", "shadow_model": "small", "agent_id": "cardio", "pairs": 40, "succeeded": 40, "shadow_succeeded": 40,
+        "measured_pairs": 40, "prompt_tokens": 1_000, "shadow_prompt_tokens": 1_200, "completion_tokens": 100,
+        "shadow_completion_tokens": 50, "priced_pairs": 0, "cost": None, "shadow_cost": None, "latency_ms": None,
+        "shadow_latency_ms": None,
+    }  # fmt: skip
+    shadow_run = group("small", calls=20, shadow=True)
+    found = only(model_switch.advise(window(group(), shadow_run, tiers=[("big", 1), ("small", 1)], shadows=[pairs])))
+    # 1,000 calls: $13 at big; at small 1,200 tokens in and 50 out, $1.30, give or take a tenth.
+    assert found.saving == saving("11.57", "11.7", "11.83")
+    assert "40 shadow runs" in found.assumptions[0]
+    assert isinstance(model_consolidation.advise(window(group(calls=9_000), shadow_run)), NotApplicable)
+    few: ShadowPairs = {**pairs, "measured_pairs": 29}
+    found = only(model_switch.advise(window(group(), tiers=[("big", 1), ("small", 1)], shadows=[few])))
+    assert found.saving == saving("11.7", "11.8", "11.85")
 
 
 def test_what_cannot_be_switched_is_not_advised() -> None:
