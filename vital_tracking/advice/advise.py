@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -33,6 +33,9 @@ from vital_tracking.stores import Store
 
 DAYS: Final = 30
 """How many days advice looks at, unless it is said."""
+
+MOST: Final = 500
+"""So many recommendations are given at once, those with most in them."""
 
 _Found = list[Recommendation] | NotApplicable
 
@@ -78,6 +81,11 @@ class Advice:
     not_applicable: Sequence[NotApplicable]
     notes: Sequence[str]
 
+    @property
+    def until(self) -> datetime:
+        """The end of what was looked at: where the period's last day is not over, that of the calls that were read."""
+        return self.period.since + timedelta(seconds=round(self.days * 86_400))
+
 
 def generate_recommendations(
     store: Store,
@@ -111,7 +119,9 @@ def advice_of(window: Window, plans: PlanEvidence, machines: MachineEvidence) ->
         *(advise(machines) for advise in OF_MACHINES.values()),
     ]
     given = [one for answer in answers if not isinstance(answer, NotApplicable) for one in answer]
-    given.sort(key=lambda one: (-one.saving.expected, -one.saving.high, one.kind, one.id))
+    given.sort(key=lambda one: (-one.saving.expected, -one.saving.high, -(one.revenue or 0), one.kind, one.id))
+    left_out = len(given[MOST:])
+    del given[MOST:]
     sequential = in_sequence(window, given)
     total = NOTHING
     for saving in sequential:
@@ -125,7 +135,7 @@ def advice_of(window: Window, plans: PlanEvidence, machines: MachineEvidence) ->
         sequential=sequential,
         total=total,
         not_applicable=[answer for answer in answers if isinstance(answer, NotApplicable)],
-        notes=_notes(window),
+        notes=_notes(window, left_out),
     )
 
 
@@ -142,8 +152,10 @@ def in_sequence(window: Window, given: Sequence[Recommendation]) -> list[Saving]
     return [added.get(one.id, NOTHING) for one in given]
 
 
-def _notes(window: Window) -> list[str]:
+def _notes(window: Window, left_out: int) -> list[str]:
     notes = []
+    if left_out:
+        notes.append(f"{left_out:,} more recommendations with less in them are left out.")
     unpriced = sum(group.calls for group in window.groups if not group.key.priced)
     if unpriced:
         notes.append(f"{unpriced:,} calls have no known price and are in no figure: vital-tracking prices check")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from datetime import UTC, timedelta
+from datetime import UTC, date, timedelta
 from typing import Final
 
 from vital_tracking.queries.explore import DIMENSIONS, TIMES
@@ -32,6 +32,6 @@ def calls_asked(one: SavedRecommendation) -> list[tuple[str, str]]:
 def calls_command(one: SavedRecommendation) -> str:
     """The command that shows them. What it has no option for is left out: then it shows others, too."""
     asked = dict(calls_asked(one))
-    options = [f"--since {one['since']:%Y-%m-%d}", f"--until {one['until']:%Y-%m-%d}"]
+    options = [f"--since {asked['since']}", f"--until {date.fromisoformat(asked['until']) + timedelta(days=1)}"]
     options += [f"--{name.replace('_', '-')} {shlex.quote(asked[name])}" for name in _OPTIONS if asked.get(name)]
     return " ".join(("vital-tracking calls", *options))

@@ -52,7 +52,7 @@ def advice_to_save(advice: Advice, organization: str | None) -> dict[str, Any]:
     return {
         "organization_id": organization,
         "since": advice.period.since,
-        "until": advice.period.until,
+        "until": advice.until,
         "bill": advice.bill,
         "total": _range(advice.total.monthly(days)),
         "recommendations": [

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from vital_tracking.advice.evidence import calls_asked, calls_command
 from vital_tracking.advice.priority import time_in_words
-from vital_tracking.advice.recommendation import Level
+from vital_tracking.advice.recommendation import Kind, Level
 from vital_tracking.core.amounts import amount_text
 from vital_tracking.queries.answers import Amount, answer_type
 from vital_tracking.queries.recommendations import (
@@ -203,6 +203,19 @@ def about(one: SavedRecommendation) -> str:
 def saves_something(one: SavedRecommendation) -> bool:
     """Whether there is money in it: else it is worth a look all the same."""
     return one["saving"]["high"] > 0 or bool(one["revenue"])
+
+
+def why_not_counted(one: SavedRecommendation) -> str:
+    """Why one that is not counted is no part of the total."""
+    if one["type"] in (Kind.model_switch, Kind.smart_routing, Kind.model_consolidation):
+        return "nobody knows yet how good the other model is at it"
+    if one["type"] == Kind.semantic_caching:
+        return "it is an upper bound"
+    if one["type"] == Kind.peak_shifting:
+        return "nobody knows whether these calls can wait"
+    if one["type"] in (Kind.resource_optimization, Kind.auto_scaling):
+        return "other advice saves more of the same hours"
+    return "it is no part of the bill of models"
 
 
 def money(amount: Decimal) -> str:

@@ -7,7 +7,7 @@ So the savings of the changes in their order add up to the bill before minus the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
@@ -16,7 +16,7 @@ from vital_tracking.advice.changes import Change, LeftOut, Otherwise, Prospect, 
 from vital_tracking.advice.recommendation import Saving
 from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.queries.call_groups import CallGroup, SummedCalls
+from vital_tracking.queries.call_groups import CallGroup, GroupKey, SummedCalls
 
 FIXED: Final = "billed by more than tokens (searches, passes, or the provider's own figure)"
 SHADOW: Final = "shadow runs, whose answers nobody sees"
@@ -74,11 +74,12 @@ def what_if(
 ) -> WhatIf:
     """The bill of the calls in these groups, and what it would have been with all changes, in this order."""
     tallies = [_Tally() for _ in changes]
+    places = _places(changes)
     calls, unpriced, bill = 0, 0, ZERO
     after = dict.fromkeys(Scenario, ZERO)
     for group in groups:
         calls += group.calls
-        wanted = [place for place, change in enumerate(changes) if change.where.matches(group.key)]
+        wanted = places(group.key)
         if not group.key.priced:
             unpriced += group.calls
             for place in wanted:
@@ -115,6 +116,20 @@ def what_if(
         for change, tally in zip(changes, tallies, strict=True)
     ]
     return WhatIf(source, calls, unpriced, bill, after, effects)
+
+
+def _places(changes: Sequence[Change]) -> Callable[[GroupKey], list[int]]:
+    """Which of the changes a group's calls are for, in order: looked up by their names, since both may be thousands."""
+    found: dict[tuple[str, ...], dict[tuple[str | None, ...], list[int]]] = {}
+    for place, change in enumerate(changes):
+        named = change.where.named
+        found.setdefault(tuple(named), {}).setdefault(tuple(named.values()), []).append(place)
+
+    def of(key: GroupKey) -> list[int]:
+        near = (by.get(tuple(getattr(key, name) for name in names), ()) for names, by in found.items())
+        return sorted(place for some in near for place in some if changes[place].where.matches(key))
+
+    return of
 
 
 def _priced(otherwise: Otherwise | LeftOut, prices: PriceBook) -> tuple[Otherwise, Decimal] | LeftOut:

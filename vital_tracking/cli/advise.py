@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import contextmanager
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -27,6 +28,7 @@ from vital_tracking.advice.report import (
     optimization,
     range_text,
     saves_something,
+    why_not_counted,
 )
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say
@@ -275,13 +277,14 @@ def _told(one: SavedRecommendation) -> Iterator[tuple[str, str]]:
     yield "what it does", one["impact"]
     yield "saves a month", f"{_range(one)}, {money(one['saving']['expected'])} as expected"
     if not one["counted"]:
-        yield "in the total", "no: an upper bound, of unknown quality, or no part of the bill of models"
+        yield "in the total", f"no: {why_not_counted(one)}"
     elif one["sequential"] != one["saving"]:
         yield "in the total", f"{money(one['sequential']['expected'])}, where those before it are followed, too"
     if one["revenue"]:
         yield "brings in", f"{money(one['revenue'])} a month"
     yield "priority", f"{one['priority']}; {one['confidence']} confidence, {one['effort']} effort"
-    yield "rests on", f"{counted(one['calls'], 'call')} from {one['since']:%Y-%m-%d} up to {one['until']:%Y-%m-%d}"
+    last = one["until"] - timedelta(microseconds=1)
+    yield "rests on", f"{counted(one['calls'], 'call')} from {one['since']:%Y-%m-%d} to {last:%Y-%m-%d}"
     yield "what could go wrong", one["risk"]
     yield "how to try it", one["how_to_try"]
     if not one["still_given"]:

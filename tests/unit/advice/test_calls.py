@@ -29,7 +29,7 @@ from vital_tracking.advice.kinds.off_peak import NO_HOURS
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation, Saving
 from vital_tracking.advice.window import Model, Window, cuts_for
 from vital_tracking.core.request_size import Size
-from vital_tracking.queries.call_groups import CallGroup
+from vital_tracking.queries.call_groups import CallGroup, GroupKey
 from vital_tracking.queries.explore import ANY
 from vital_tracking.queries.shadow import ShadowPairs
 
@@ -243,6 +243,15 @@ def test_models_with_work_of_their_own_stay() -> None:
     assert isinstance(model_consolidation.advise(dearer), NotApplicable)
 
 
+def test_a_model_with_many_kinds_of_work_stays() -> None:
+    """If it went, its advice would be thousands of changes, too many to be kept."""
+    hardly = [group("middle", calls=1, agent=f"agent-{number}") for number in range(41)]
+    mostly = [group("small", calls=500, agent=f"agent-{number}") for number in range(41)]
+    assert isinstance(model_consolidation.advise(window(*hardly, *mostly, group("big", 5_000))), NotApplicable)
+    found = only(model_consolidation.advise(window(*hardly[1:], *mostly, group("big", 5_000))))
+    assert len(found.changes) == 40
+
+
 # batch_processing, job_scheduling, peak_shifting
 
 
@@ -389,6 +398,45 @@ def test_savings_in_sequence_are_the_bill_before_minus_the_bill_after(
     assert done.saving.high <= bill
     untouched = sum((one.cost for one in found if one.key.fixed), Decimal(0))
     assert all(cost >= untouched for cost in done.after.values())
+
+
+def test_groups_meet_only_the_changes_that_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If each met all, a thousand agents and a thousand changes would take minutes."""
+    met = []
+    matches = Where.matches
+
+    def counted(where: Where, key: GroupKey) -> bool:
+        met.append(key)
+        return matches(where, key)
+
+    monkeypatch.setattr(Where, "matches", counted)
+    agents = [f"agent-{number}" for number in range(100)]
+    of = window(*(group(agent=agent) for agent in agents))
+    done = of.what_if(*(SwitchModel(where=Where(agent=agent, model="big"), model="small") for agent in agents))
+    assert [effect.calls for effect in done.effects] == [1000] * 100
+    assert len(met) == 100
+
+
+@pytest.mark.parametrize("advise", OF_CALLS.values(), ids=OF_CALLS)
+def test_a_kind_goes_through_thousands_of_groups_a_few_times(
+    advise: Callable[[Window], Found], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a kind went through all of them for each of them, a large team would wait for minutes."""
+    met = []
+    matches = Where.matches
+
+    def counted(where: Where, key: GroupKey) -> bool:
+        met.append(key)
+        return matches(where, key)
+
+    monkeypatch.setattr(Where, "matches", counted)
+    many = [
+        group(model, 10, agent=f"agent-{number}", service=f"service-{number}", unattended=True, hashed_calls=10)
+        for number in range(200)
+        for model in ("big", "middle", "small")
+    ]
+    advise(window(*many))
+    assert len(met) < 10 * len(many)
 
 
 @given(st.lists(groups(), max_size=12))

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.unit.advice.windows import NO_MACHINES, window
+from vital_tracking.advice.advise import advice_of
 from vital_tracking.advice.kinds import billing_model, plan_optimization, plan_upgrade
 from vital_tracking.advice.plan_evidence import PlanEvidence, Subscriber
 from vital_tracking.advice.plan_terms import PLANS, PlanTerms
@@ -280,3 +282,13 @@ def test_nobody_who_costs_more_is_said_and_what_is_not_known() -> None:
     assert reason(billing_model.advise(evidence(*fine))) == (
         "no subscriber costs more than his plan brings, as far as prices are known"
     )
+
+
+def test_more_than_can_be_kept_is_left_out_and_said() -> None:
+    """If a thousand subscribers were over their quota, none of the advice could be saved."""
+    over = [subscriber("starter", 30_001, entity_id=f"u-{number}") for number in range(502)]
+    over.append(subscriber("professional", 300_001, entity_id="no price"))
+    found = advice_of(window(), evidence(*over), NO_MACHINES)
+    assert len(found.recommendations) == len(found.sequential) == 500
+    assert "no price" not in {one.subject["user"] for one in found.recommendations}
+    assert any("3 more" in note for note in found.notes)

@@ -10,6 +10,7 @@ from vital_tracking.advice.changes import Processing, Where
 from vital_tracking.advice.kinds.switching import is_worth
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation
 from vital_tracking.advice.window import Window
+from vital_tracking.queries.call_groups import CallGroup
 
 
 def advise(window: Window) -> list[Recommendation] | NotApplicable:
@@ -20,11 +21,13 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
             Kind.batch_processing,
             "Somebody seems to wait for every call: none is an embedding outside of conversations, or of a workflow at night.",
         )
+    parts: dict[tuple[str | None, str | None, str | None], list[CallGroup]] = {}
+    for group in waiting:
+        parts.setdefault((group.key.service, group.key.provider, group.key.model), []).append(group)
     found = []
-    for service, provider, model in dict.fromkeys((g.key.service, g.key.provider, g.key.model) for g in waiting):
+    for (service, provider, model), groups in parts.items():
         where = Where(service=service, provider=provider, model=model, unattended=True)
         change = Processing(where=where)
-        groups = [group for group in waiting if where.matches(group.key)]
         (effect,) = window.what_if(change, groups=groups).effects
         if not is_worth(window, effect.saving.expected):
             continue

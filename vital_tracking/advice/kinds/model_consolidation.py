@@ -1,11 +1,12 @@
 """model_consolidation: a model that is hardly used, whose work another one already does at no higher price.
 
-Applies to a chat model with less than 5 % of the bill, where in every work that it does another model answers more calls already
-and would have cost no more for these. Effort: low.
+Applies to a chat model with less than 5 % of the bill and at most 40 kinds of work, where in every work that it does another
+model answers more calls already and would have cost no more for these. Effort: low.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from vital_tracking.advice.changes import SwitchModel
@@ -18,26 +19,33 @@ from vital_tracking.core.cost import MONEY, ZERO
 MOST_PERCENT = Decimal(5)
 """A model with less of the bill than this is hardly used."""
 
+MOST_WORKS = 40
+"""One that does more kinds of work than this is used everywhere."""
+
 
 def advise(window: Window) -> list[Recommendation] | NotApplicable:
     """One recommendation for each model that could go."""
     works: dict[Model, list[Work]] = {}
-    calls: dict[tuple[Work, Model], int] = {}
+    calls: dict[Work, dict[Model, int]] = {}
     for (work, model), groups in window.by_work.items():
         works.setdefault(model, []).append(work)
-        calls[work, model] = sum(group.calls for group in groups)
+        calls.setdefault(work, {})[model] = sum(group.calls for group in groups)
     if len(works) < 2:
         return NotApplicable(Kind.model_consolidation, "Only one chat model is used.")
     found = []
     for model, its_works in works.items():
-        spent = sum((group.cost for work in its_works for group in window.by_work[work, model]), ZERO)
-        if spent <= 0 or MONEY.multiply(spent, 100) >= MONEY.multiply(window.bill, MOST_PERCENT):
+        groups = [group for work in its_works for group in window.by_work[work, model]]
+        spent = sum((group.cost for group in groups), ZERO)
+        if (
+            spent <= 0
+            or MONEY.multiply(spent, 100) >= MONEY.multiply(window.bill, MOST_PERCENT)
+            or len(its_works) > MOST_WORKS
+        ):
             continue
-        changes = [_other(window, work, model, calls) for work in its_works]
-        if any(change is None for change in changes):
+        switches = _switches(window, model, its_works, calls)
+        if switches is None:
             continue
-        switches = [change for change in changes if change is not None]
-        done = window.what_if(*switches, groups=[group for work in its_works for group in window.by_work[work, model]])
+        done = window.what_if(*switches, groups=groups)
         if done.saving.expected < 0 or not any(effect.calls for effect in done.effects):
             continue
         share = MONEY.divide(100 * spent, window.bill)
@@ -67,11 +75,23 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
     )
 
 
-def _other(window: Window, work: Work, model: Model, calls: dict[tuple[Work, Model], int]) -> SwitchModel | None:
+def _switches(
+    window: Window, model: Model, works: Sequence[Work], calls: Mapping[Work, Mapping[Model, int]]
+) -> list[SwitchModel] | None:
+    """What lets other models do all of its work; None where some would be left."""
+    switches = []
+    for work in works:
+        if (change := _other(window, work, model, calls[work])) is None:
+            return None
+        switches.append(change)
+    return switches
+
+
+def _other(window: Window, work: Work, model: Model, calls: Mapping[Model, int]) -> SwitchModel | None:
     """The model that answers most calls of the same work, where it is not known to be worse and costs no more."""
     others = sorted(
-        (other for same, other in calls if same == work and other != model and calls[work, other] > calls[work, model]),
-        key=lambda other: -calls[work, other],
+        (other for other in calls if other != model and calls[other] > calls[model]),
+        key=lambda other: -calls[other],
     )
     for other in others:
         if judge(window, work.agent, model, other).quality in (Quality.worse, Quality.one_tier_lower):

@@ -68,7 +68,7 @@ def _as_good(window: Window, work: Work, model: Model, option: Option) -> Recomm
 def _unknown(window: Window, model: Model, other: Model, options: Sequence[tuple[Work, Option]]) -> Recommendation:
     changes = [option.change for _, option in options]
     done = window.what_if(*changes, groups=[group for work, _ in options for group in window.by_work[work, model]])
-    works = [work.title for work, _ in options]
+    works = list(dict.fromkeys(work.title for work, _ in options))
     named = ", ".join(works[:_NAMED]) + (f" and {len(works) - _NAMED} more" if len(works) > _NAMED else "")
     return Recommendation(
         kind=Kind.model_switch,

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from vital_tracking.advice.evidence import calls_asked, calls_command
 from vital_tracking.advice.priority import time_in_words
 from vital_tracking.advice.recommendation import MONTH_DAYS, Level
-from vital_tracking.advice.report import about, money, range_text, saves_something
+from vital_tracking.advice.report import about, money, range_text, saves_something, why_not_counted
 from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.queries.recommendations import LastAdvice, SavedRecommendation, total_of
 from vital_tracking.queries.words import counted
@@ -79,7 +79,7 @@ def _saves(one: SavedRecommendation) -> str:
 def _beside(one: SavedRecommendation) -> str:
     """What it adds to the total."""
     if not one["counted"]:
-        return "It is no part of the total: an upper bound, of unknown quality, or no part of the bill of models."
+        return f"It is no part of the total: {why_not_counted(one)}."
     if one["sequential"] == one["saving"]:
         return "All of it is part of the total."
     adds = one["sequential"]
