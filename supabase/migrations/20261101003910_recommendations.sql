@@ -314,7 +314,8 @@ begin
     sequential_expected = excluded.sequential_expected, sequential_high = excluded.sequential_high, counted = excluded.counted,
     revenue = excluded.revenue, confidence = excluded.confidence, effort = excluded.effort, priority = excluded.priority,
     risk = excluded.risk, how_to_try = excluded.how_to_try, command = excluded.command, assumptions = excluded.assumptions,
-    changes = excluded.changes,
+    -- What was taken is measured by what it was then.
+    changes = case when r.status = 'taken' then r.changes else excluded.changes end,
     last_seen = now(), still_given = true;
   insert into public.advice_runs as a (
     organization_id, since, until, bill, total_low, total_expected, total_high, given, not_applicable, notes
