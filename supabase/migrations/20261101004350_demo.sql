@@ -84,8 +84,9 @@ begin
   delete from vital_private.abuse_days as d where d.organization_id = any(owned);
   perform vital_private.lock_budgets(alone => true);
   delete from public.cost_alerts as a where a.organization_id = any(owned);
-  delete from public.recommendations as r where r.organization_id = any(owned);
-  delete from public.advice_runs as a where a.organization_id = any(owned);
+  -- Advice for all rests on these calls, too: the next look finds what is left of it.
+  delete from public.recommendations as r where r.organization_id = any(owned) or (r.organization_id is null and r.status = 'open');
+  delete from public.advice_runs as a where a.organization_id = any(owned) or a.organization_id is null;
   delete from public.subscriptions as s
   where s.organization_id = any(owned) or (s.entity_type = 'organization' and s.entity_id = any(owned));
   delete from vital_private.budget_overrides as o where o.organization_id = any(owned);
