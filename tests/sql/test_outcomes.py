@@ -15,11 +15,12 @@ from vital_tracking.queries.outcomes import Outcomes
 TIME = {"since": "2026-01-15T00:00:00Z", "until": "2026-01-16T00:00:00Z"}
 
 # Number of the execution, run, organization and user, success, rating, faithfulness; then the calls of the run.
+SHADOWED = "00000000-0000-0000-0000-000000000001"
 LARGE, SMALL = {"provider": "openai", "model": "gpt-4o"}, {"provider": "openai", "model": "gpt-4o-mini"}
 EXECUTIONS: tuple[tuple[str | None, str | None, str, bool, float | None, float | None, list[Row]], ...] = (
     ("r-1", "acme", ALICE, True, 5, 0.9, [LARGE, LARGE]),
     ("r-2", "acme", ALICE, False, 2, None, [LARGE]),
-    ("r-3", "acme", BOB, True, 4, 0.7, [SMALL]),
+    ("r-3", "acme", BOB, True, 4, 0.7, [SMALL, {**LARGE, "metadata": {"shadow_of": SHADOWED}}]),  # nobody saw its answer
     ("r-4", "acme", BOB, True, 1, None, [LARGE, SMALL]),  # two models: nobody knows whose merit it was
     ("r-5", "acme", BOB, True, None, None, [SMALL, {**LARGE, "agent_id": "legal"}]),  # another's call in the same run
     (

@@ -400,6 +400,19 @@ def test_savings_in_sequence_are_the_bill_before_minus_the_bill_after(
     assert all(cost >= untouched for cost in done.after.values())
 
 
+def test_a_batch_stays_a_batch_whichever_model_answers_it() -> None:
+    """If a switch took calls out of their batch, two savings would be worth less together, by the order in which they stand."""
+    sonnet: dict[str, Any] = {"provider": "anthropic", "model": "claude-sonnet-4-5"}
+    switch = SwitchModel(where=Where(**sonnet), model="claude-haiku-4-5", provider="anthropic")
+    batch = Processing(where=Where(**sonnet, unattended=True))
+    of = window(group(**sonnet, unattended=True))
+    # 1,000 calls of 1,000 + 100 tokens: $3 + $1.50 at sonnet, $1 + $0.50 at haiku; half of it in batches.
+    for order in ((switch, batch), (batch, switch)):
+        assert of.what_if(*order).after[Scenario.expected] == Decimal("0.75")
+    already = window(group(**sonnet, facts=(("processing", "batch"),)))
+    assert already.what_if(switch).effects[0].saving.expected == Decimal("1.5")
+
+
 def test_groups_meet_only_the_changes_that_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """If each met all, a thousand agents and a thousand changes would take minutes."""
     met = []
