@@ -134,6 +134,9 @@ def of_each(found: list[tuple[CallRecord, dict[str, Any]]], change: SwitchModel)
             and where.size in (None, size_of(record.usage.prompt_tokens))
             and where.model in (ANY, record.model)
         )
+        room = BOOK.context_window(change.provider or record.provider, change.model)
+        if room is not None and record.usage.prompt_tokens >= room:
+            wanted = False  # the other model would not have taken it
         switched = BOOK.cost_of(record._replace(model=change.model, provider=change.provider or record.provider))
         after += switched.total if wanted and switched is not None else cost.total
     return bill, after
