@@ -25,6 +25,7 @@ ON_DEMAND = (
     "reports_large",
     "reports_readers",
     "platform",
+    "what_if",
     "pages_server",
     "pages_load",
     "pages_browser",

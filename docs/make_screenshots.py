@@ -16,6 +16,7 @@ import uvicorn
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.support.postgres import PostgresServer
+from vital_tracking.advice.life import renew_advice
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.demo import writing
@@ -75,6 +76,7 @@ def main() -> None:
             store = PostgresStore(server.url("history"))
             store.migrate(find_migrations())
             writing.write(store, writing.history_of(writing.found(store)), Costs(PriceBook(), "15/75"))
+            renew_advice(store, store)
             operator = OperatorLink()
             listening = listen("127.0.0.1", 0)
             app = application(Parts(store, WebSettings(), operator))
@@ -89,6 +91,7 @@ def main() -> None:
                     operator,
                     {
                         "overview": ("?days=30", WIDE),
+                        "advice": ("advice", WIDE),
                         "run": (f"runs/{solution}", WIDE),
                         "workflows": ("workflows?days=30", WIDE),
                         "budgets": ("budgets", WIDE),

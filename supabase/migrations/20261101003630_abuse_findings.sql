@@ -22,7 +22,8 @@ create table public.abuse_findings (
   known_days bigint not null,
   action text,
   action_until timestamptz,
-  budget_id bigint references public.budget_limits (id) on delete set null,
+  budget_id bigint,
+  with_finding bigint,
   decided_at timestamptz,
   decided_by text,
   reason text,
@@ -47,12 +48,15 @@ comment on column public.abuse_findings.usual is 'What is usual in so many minut
 comment on column public.abuse_findings.threshold is 'What it had to come to.';
 comment on column public.abuse_findings.size is 'The most in five minutes, by which a mark silences its like; of addresses and day_cost the value.';
 comment on column public.abuse_findings.known_days is 'Of how many days of its own that is; below 3 it is of others.';
-comment on column public.abuse_findings.budget_id is 'The budget that acts, while it runs.';
+-- No foreign key: whoever removes a budget holds all budgets, and would wait for whoever decides about the finding, who waits for the budgets.
+comment on column public.abuse_findings.budget_id is 'The budget that acts; there is none of that id any more once it has ended.';
+comment on column public.abuse_findings.with_finding is 'The finding about the same user or organization with which it was decided.';
 comment on column public.abuse_findings.decided_by is 'Subject of the token of whoever decided, else the role; rule where a rule did.';
 
 create unique index abuse_findings_open on public.abuse_findings (pattern, subject, organization_id) nulls not distinct where state = 'open';
 create index abuse_findings_subject on public.abuse_findings (subject, pattern);
 create index abuse_findings_organization on public.abuse_findings (organization_id, last_seen);
+create index abuse_findings_entity on public.abuse_findings (entity_id, entity_type);
 create index abuse_findings_seen on public.abuse_findings (last_seen);
 
 select vital_private.restrict_relation('public.abuse_findings', readers => '{authenticated, service_role}');
@@ -248,14 +252,85 @@ as $$
   )
 $$;
 
--- End what an action has put up.
+create function vital_private.note_abuse(finding public.abuse_findings, operation text, changes jsonb) returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform vital_private.note(
+    'abuse_findings', operation, finding.organization_id,
+    jsonb_strip_nulls(jsonb_build_object(
+      'id', finding.id::text, 'pattern', finding.pattern, 'entity_type', finding.entity_type, 'entity_id', finding.entity_id
+    )),
+    changes
+  );
+end;
+$$;
+
+-- End what an action has put up: that of another finding, with which this one was decided, goes on.
 create function vital_private.end_action(finding bigint) returns void
 language sql
 set search_path = ''
 as $$
   delete from public.budget_limits as b
   using public.abuse_findings as f
-  where f.id = finding and b.id = f.budget_id
+  where f.id = finding and f.with_finding is null and b.id = f.budget_id
+$$;
+
+-- The findings about whoever is behind one, which are open or were decided with it. Those about which somebody else decides at this moment
+-- are left to him: nobody waits for them, since the budgets are held by now.
+create function vital_private.lock_findings_beside(known public.abuse_findings) returns setof public.abuse_findings
+language sql
+set search_path = ''
+as $$
+  select f.*
+  from public.abuse_findings as f
+  where f.entity_id = known.entity_id and f.entity_type = known.entity_type and f.organization_id is not distinct from known.organization_id
+    and f.id <> known.id and (f.state = 'open' or f.with_finding = known.id)
+  order by f.id
+  for update skip locked
+$$;
+
+-- Decide about the findings beside one as about itself.
+create function vital_private.decide_beside(known public.abuse_findings) returns void
+language sql
+set search_path = ''
+as $$
+  update public.abuse_findings as f
+  set
+    state = known.state, action = known.action, action_until = known.action_until, budget_id = known.budget_id, with_finding = known.id,
+    decided_at = known.decided_at, decided_by = known.decided_by, reason = known.reason
+  from vital_private.lock_findings_beside(known) as beside
+  where f.id = beside.id and known.state = 'acted_on'
+  returning vital_private.note_abuse(
+    beside, 'update',
+    jsonb_build_object(
+      'state', jsonb_build_array(beside.state, known.state), 'action', jsonb_build_array(beside.action, known.action),
+      'until', jsonb_build_array(beside.action_until, known.action_until), 'with_finding', jsonb_build_array(beside.with_finding, known.id)
+    )
+  )
+$$;
+
+-- What was decided with a finding is open again, unless a newer one of its kind is.
+create function vital_private.open_beside(known public.abuse_findings) returns void
+language sql
+set search_path = ''
+as $$
+  update public.abuse_findings as f
+  set
+    state = 'open', action = null, action_until = null, budget_id = null, with_finding = null, decided_at = known.decided_at,
+    decided_by = known.decided_by, reason = null
+  from vital_private.lock_findings_beside(known) as beside
+  where f.id = beside.id and f.with_finding = known.id and not exists (
+    select from public.abuse_findings as o
+    where o.pattern = f.pattern and o.subject = f.subject and o.organization_id is not distinct from f.organization_id
+      and o.state = 'open' and o.id <> f.id
+  )
+  returning vital_private.note_abuse(
+    beside, 'update',
+    jsonb_build_object('state', jsonb_build_array(beside.state, 'open'), 'action', jsonb_build_array(beside.action, null))
+  )
 $$;
 
 -- Act on a finding until a moment: a budget of no calls at all on whoever is behind it, which ends by itself. `block` stops every call,
@@ -290,9 +365,11 @@ begin
   end if;
   update public.abuse_findings as f
   set
-    state = 'acted_on', action = wanted, action_until = ends, budget_id = (budget ->> 'id')::bigint, decided_at = now(),
-    decided_by = decider, reason = left(why, 500)
-  where f.id = finding;
+    state = 'acted_on', action = wanted, action_until = ends, budget_id = (budget ->> 'id')::bigint, with_finding = null,
+    decided_at = now(), decided_by = decider, reason = left(why, 500)
+  where f.id = finding
+  returning f.* into known;
+  perform vital_private.decide_beside(known);
 end;
 $$;
 
@@ -501,6 +578,21 @@ as $$
   ) as c
 $$;
 
+-- What runs against whoever is behind an open finding, put up because of another one, the strictest first; NULL where nothing does.
+create function vital_private.action_beside(finding public.abuse_findings) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object('finding', f.id, 'action', f.action, 'until', f.action_until)
+  from public.abuse_findings as f
+  join public.budget_limits as b on b.id = f.budget_id
+  where finding.state = 'open' and f.entity_id = finding.entity_id and f.entity_type = finding.entity_type
+    and f.organization_id is not distinct from finding.organization_id and f.action_until > now()
+  order by array_position('{block, throttle, watch}', f.action), f.action_until desc, f.with_finding is not null, f.id
+  limit 1
+$$;
+
 create function vital_private.finding_json(finding public.abuse_findings) returns jsonb
 language sql
 stable
@@ -514,7 +606,8 @@ as $$
   ) || jsonb_build_object(
     'value', finding.value::text, 'usual', finding.usual::text, 'threshold', finding.threshold::text, 'known_days', finding.known_days,
     'action', finding.action, 'action_until', finding.action_until,
-    'acting', finding.budget_id is not null and finding.action_until > now(), 'decided_at', finding.decided_at,
+    'acting', finding.action_until > now() and exists (select from public.budget_limits as b where b.id = finding.budget_id),
+    'with_finding', finding.with_finding, 'beside', vital_private.action_beside(finding), 'decided_at', finding.decided_at,
     'decided_by', finding.decided_by, 'reason', finding.reason, 'query', vital_private.rows_of_finding(finding)
   )
   from vital_private.abuse_patterns as p
@@ -592,5 +685,5 @@ as $$
 $$;
 
 select vital_private.restrict_functions(
-  api => '{find_abuse_v1, abuse_findings_v1, abuse_settings_v1}', helpers => '{rows_of_finding, finding_json}'
+  api => '{find_abuse_v1, abuse_findings_v1, abuse_settings_v1}', helpers => '{rows_of_finding, finding_json, action_beside}'
 );

@@ -20,7 +20,8 @@ create aggregate vital_private.cache_written_at (timestamptz, timestamptz, inter
 --
 -- `sizes` are numbers of prompt tokens at which a group ends and the next begins, the smallest first: a group's `size` is the greatest of
 -- them that its calls reach, 0 below all. `eras` are the same for instants: `era` is how many have passed. `fixed` calls are those that
--- more than tokens decided about (units, passes, the provider's own figure), which nobody can reprice from sums.
+-- more than tokens decided about (units, passes, the provider's own figure), which nobody can reprice from sums; `shadow` ones are shadow
+-- runs, which do no work.
 --
 -- `unattended` calls are those that nobody waited for, as far as can be told: not streamed, and either embeddings outside of
 -- conversations, or in workflows and solutions at night (22 to 6 by the clock of `timezone`). `repeated` ones have the same
@@ -129,7 +130,7 @@ begin
       from (
         select
           call.provider, call.model, call.sent_model, call.service_type, call.call_type, call.agent_id, call.agent_tier, call.workflow_id,
-          call.workflow_step, f.facts, f.size, f.era, f.fixed, f.unattended, call.priced, f.repeated,
+          call.workflow_step, f.facts, f.size, f.era, f.fixed, f.shadow, f.unattended, call.priced, f.repeated,
           sum(call.calls) as calls,
           sum(call.calls) filter (where call.request_hash is not null) as hashed_calls,
           sum(call.calls) filter (where call.usage_estimated) as estimated_calls,
@@ -150,6 +151,7 @@ begin
             coalesce($4[width_bucket((call.prompt_tokens + call.calls - 1) / call.calls, $4)], 0) as size,
             width_bucket(call.created_at, $5) as era,
             call.billed_units is not null or coalesce(call.price_version like 'reported by %%', false) as fixed,
+            call.metadata ? 'shadow_of' as shadow,
             call.ttft_ms is null and coalesce(case
               when call.call_type = 'embedding' then call.service_type is distinct from '1:1_conversation'
               when call.service_type in ('workflow', 'solution_builder')
@@ -160,7 +162,7 @@ begin
         where call.created_at >= $1 and %s and %s
         group by
           call.provider, call.model, call.sent_model, call.service_type, call.call_type, call.agent_id, call.agent_tier, call.workflow_id,
-          call.workflow_step, f.facts, f.size, f.era, f.fixed, f.unattended, call.priced, f.repeated
+          call.workflow_step, f.facts, f.size, f.era, f.fixed, f.shadow, f.unattended, call.priced, f.repeated
       ) as g
     $query$,
     case when prefixes_within is null then '' else prefix_sums end,

@@ -1,8 +1,8 @@
 -- Outcomes by agent and model: what executions of agents say about how well a model did its work.
 --
 -- The calls of an execution are those with its service run and its agent, in its organization, that were answered by a model for chat or
--- completion: embeddings, calls that failed or were blocked, answers of a cache and shadow runs say nothing about it. An execution whose calls used
--- several models counts for none of them, since nobody knows which one did well.
+-- completion: embeddings, calls that failed or were blocked, answers of a cache and shadow runs say nothing about it. An execution whose
+-- calls used several models counts for none of them, since nobody knows which one did well.
 
 -- What executions between two instants came to, by organization, agent, provider and model, of what the caller may see:
 -- {"executions", "several_models", "no_calls", "rows": [{"organization_id", "agent", "provider", "model", "executions", "succeeded",
@@ -43,7 +43,7 @@ begin
       and (outcomes_v1.organization is null or c.organization_id = outcomes_v1.organization)
       and c.service_run_id in (select d.service_run_id from done as d)
       and c.agent_id is not null and c.model is not null and c.status = 'ok' and not c.cache_hit and c.call_type <> 'embedding'
-        and not c.metadata ? 'shadow_of'
+      and not c.metadata ? 'shadow_of' -- nobody saw their answers
     group by c.organization_id, c.service_run_id, c.agent_id
   ),
 

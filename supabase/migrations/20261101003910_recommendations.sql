@@ -176,7 +176,7 @@ select vital_private.restrict_relation('public.open_recommendations', readers =>
 -- When one that was taken can be measured: once 30 whole days (UTC) are over that began after it was.
 create function vital_private.measured_from(taken timestamptz) returns timestamptz
 language sql
-immutable
+stable
 set search_path = ''
 as $$
   select date_trunc('day', taken, 'UTC') + interval '31 days'
@@ -314,7 +314,8 @@ begin
     sequential_expected = excluded.sequential_expected, sequential_high = excluded.sequential_high, counted = excluded.counted,
     revenue = excluded.revenue, confidence = excluded.confidence, effort = excluded.effort, priority = excluded.priority,
     risk = excluded.risk, how_to_try = excluded.how_to_try, command = excluded.command, assumptions = excluded.assumptions,
-    changes = excluded.changes,
+    -- What was taken is measured by what it was then.
+    changes = case when r.status = 'taken' then r.changes else excluded.changes end,
     last_seen = now(), still_given = true;
   insert into public.advice_runs as a (
     organization_id, since, until, bill, total_low, total_expected, total_high, given, not_applicable, notes

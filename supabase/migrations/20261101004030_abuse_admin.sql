@@ -5,22 +5,6 @@
 select vital_private.audit_table('vital_private.abuse_marks', 'id organization_id pattern', hidden => 'subject reason marked_by');
 select vital_private.audit_table('vital_private.abuse_rules', 'id organization_id pattern');
 
-create function vital_private.note_abuse(finding public.abuse_findings, operation text, changes jsonb) returns void
-language plpgsql
-security definer
-set search_path = ''
-as $$
-begin
-  perform vital_private.note(
-    'abuse_findings', operation, finding.organization_id,
-    jsonb_strip_nulls(jsonb_build_object(
-      'id', finding.id::text, 'pattern', finding.pattern, 'entity_type', finding.entity_type, 'entity_id', finding.entity_id
-    )),
-    changes
-  );
-end;
-$$;
-
 -- What somebody is answered who may not decide: whoever sees nothing of the organization is not told that there is a finding.
 create function vital_private.refused_or_missing(organization text) returns json
 language sql
@@ -33,7 +17,8 @@ as $$
   end
 $$;
 
--- Decide about a finding: `watch`, `throttle`, `block` until a moment, `false_alarm`, or `open` again, which ends what was put up.
+-- Decide about a finding: `watch`, `throttle`, `block` until a moment, `false_alarm`, or `open` again, which ends what was put up. What else is
+-- open about the same user or organization is closed by an action, and opened with it. Findings are locked before budgets, as wherever both are.
 create function vital_private.decide_abuse(finding bigint, decision text, until timestamptz, why text) returns json
 language plpgsql
 security definer
@@ -41,6 +26,7 @@ set search_path = ''
 as $$
 declare
   known public.abuse_findings;
+  decided public.abuse_findings;
   acts constant boolean := decision in ('watch', 'throttle', 'block');
   decider constant text := coalesce(
     case when vital_private.by_a_user() then vital_private.subject() end, nullif(current_setting('role', true), 'none'), session_user
@@ -77,9 +63,11 @@ begin
     perform vital_private.end_action(known.id);
     update public.abuse_findings as f
     set
-      state = decision, action = null, action_until = null, budget_id = null, decided_at = now(), decided_by = decider,
-      reason = left(why, 500)
-    where f.id = known.id;
+      state = decision, action = null, action_until = null, budget_id = null, with_finding = null, decided_at = now(),
+      decided_by = decider, reason = left(why, 500)
+    where f.id = known.id
+    returning f.* into decided;
+    perform vital_private.open_beside(decided);
     if decision = 'false_alarm' then
       insert into vital_private.abuse_marks as m (pattern, organization_id, subject, up_to, finding_id, marked_by, reason)
       values (known.pattern, known.organization_id, known.subject, known.size, known.id, decider, left(why, 500))

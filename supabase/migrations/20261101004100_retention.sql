@@ -188,7 +188,8 @@ as $$
         )'
       when 'admin_audit' then 't.at < %L'
       -- What still acts stays, so that it can be ended.
-      when 'abuse_findings' then 't.last_seen < %L and t.budget_id is null'
+      when 'abuse_findings' then
+        't.last_seen < %L and not exists (select from public.budget_limits as b where b.id = t.budget_id)'
       when 'abuse_marks' then 't.marked_at < %L'
       when 'recommendations' then 'greatest(t.last_seen, t.decided_at, t.measured_at) < %L'
       else 't.day < (%L::timestamptz at time zone ''UTC'')::date'

@@ -448,6 +448,11 @@ begin
   if coalesce(who, '') = '' then
     raise exception 'Whom? user_id is empty.' using errcode = '22023';
   end if;
+  -- Findings before budgets, as whoever decides about one locks them.
+  perform from public.abuse_findings as f
+  where (f.subject = who or f.entity_id = who) and (organization is null or f.organization_id = organization)
+  order by f.id
+  for update;
   perform vital_private.lock_budgets(alone => true);
   calls := vital_private.forget_calls(who, organization, limit_rows);
   runs := vital_private.forget_runs(who, organization, limit_rows);

@@ -46,7 +46,8 @@ $$;
 
 -- Take the history out of some organizations (a JSON array): `max_rows` calls and runs at a time, because nobody can record or admit
 -- calls meanwhile. Sums and the windows of other budgets lose what its calls came to; the organizations' budgets go with their
--- windows and alerts, unless other calls were recorded for the same organization. Call it again until it answers {"done": true}.
+-- windows and alerts, and what looked like abuse, unless other calls were recorded for the same organization. Call it again until it answers
+-- {"done": true}.
 create function public.remove_demo_history_v1(organizations text, max_rows integer default 2000) returns json
 language plpgsql
 security definer
@@ -70,16 +71,22 @@ declare
 begin
   perform vital_private.check_given('organizations', organizations);
   named := array(select o.value from json_array_elements_text(organizations::json) as o (value));
-  perform vital_private.lock_budgets(alone => true);
   owned := array(
     select n.name from unnest(named) as n (name)
     where not exists (
       select from public.token_usage_logs as t where t.organization_id = n.name and not t.metadata ? 'demo_history'
     )
   );
+  -- What looked like abuse in it, too; findings before budgets, as whoever decides about one locks them.
+  delete from public.abuse_findings as f where f.organization_id = any(owned);
+  delete from vital_private.abuse_marks as m where m.organization_id = any(owned);
+  delete from vital_private.abuse_rules as r where r.organization_id = any(owned);
+  delete from vital_private.abuse_days as d where d.organization_id = any(owned);
+  perform vital_private.lock_budgets(alone => true);
   delete from public.cost_alerts as a where a.organization_id = any(owned);
-  delete from public.recommendations as r where r.organization_id = any(owned);
-  delete from public.advice_runs as a where a.organization_id = any(owned);
+  -- Advice for all rests on these calls, too: the next look finds what is left of it.
+  delete from public.recommendations as r where r.organization_id = any(owned) or (r.organization_id is null and r.status = 'open');
+  delete from public.advice_runs as a where a.organization_id = any(owned) or a.organization_id is null;
   delete from public.subscriptions as s
   where s.organization_id = any(owned) or (s.entity_type = 'organization' and s.entity_id = any(owned));
   delete from vital_private.budget_overrides as o where o.organization_id = any(owned);

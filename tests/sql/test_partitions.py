@@ -100,7 +100,7 @@ def test_a_new_partition_has_the_rules_and_indexes_of_the_table(db: Connection) 
         "select count(*) as indexes, count(*) filter (where inhparent is not null) as attached"
         " from pg_index left join pg_inherits on inhrelid = indexrelid where indrelid = %s::regclass"
     )
-    assert db.execute(indexes, [month("2040_03")]).fetchone() == {"indexes": 8, "attached": 8}
+    assert db.execute(indexes, [month("2040_03")]).fetchone() == {"indexes": 9, "attached": 9}
     checks = "select conname from pg_constraint where contype = 'c' and conrelid = %s::regclass order by 1"
     table = db.execute(checks, ["public.token_usage_logs"]).fetchall()
     assert table == db.execute(checks, [month("2040_03")]).fetchall()

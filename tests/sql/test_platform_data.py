@@ -268,7 +268,7 @@ def test_a_cost_without_a_price_is_null_until_there_is_one(db: Connection) -> No
     given = {"cost_type": "compute", "unit_price": "0.25", "valid_from": "2026-01-01T00:00:00Z"}
     db.execute("select add_resource_price_v1(%s)", [json.dumps(given)])
     answer = db.execute("select reprice_costs_v1() as done").fetchone()
-    assert answer == {"done": {"repriced": 1, "unpriced": 0}}
+    assert answer == {"done": {"repriced": 1, "unpriced": 0, "next": None}}
     assert db.execute("select cost_usd from tenant_cost_events").fetchall() == [{"cost_usd": Decimal("2.50")}]
 
 

@@ -49,7 +49,8 @@ def decide(db: Connection, number: int, decision: str, why: str | None = None) -
 
 
 def test_what_is_given_again_is_renewed_and_what_was_decided_about_it_stays(db: Connection) -> None:
-    assert save(db, a_recommendation(1), a_recommendation(2)) == {"saved": 2, "new": 2}
+    then = [{"change": "ExactCache", "where": {}}]
+    assert save(db, a_recommendation(1, changes=then), a_recommendation(2)) == {"saved": 2, "new": 2}
     taken = decide(db, 1, "taken")
     assert (taken["status"], taken["promised"]) == ("taken", {"low": "10", "expected": "15", "high": "20"})
     db.execute("update recommendations set first_seen = '2026-11-01Z', last_seen = '2026-11-01Z'")
@@ -58,7 +59,7 @@ def test_what_is_given_again_is_renewed_and_what_was_decided_about_it_stays(db: 
     rows = {row["id"]: row for row in listed(db)}
     one = rows[an_id(1)]
     assert (one["status"], one["saving"]["expected"], one["calls"], one["priority"]) == ("taken", "2", 7, "low")
-    assert one["promised"]["expected"] == "15"
+    assert (one["promised"]["expected"], one["changes"]) == ("15", then)
     assert one["first_seen"] < one["last_seen"]
     # The second was given no longer: it stays, and says when it was given last.
     gone = rows[an_id(2)]

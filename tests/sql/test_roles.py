@@ -199,6 +199,7 @@ EXECUTABLE = {
             "public.set_abuse_rule_v1",
             "public.unmark_abuse_v1",
             "vital_private.decide_abuse",
+            "vital_private.action_beside",
             "vital_private.finding_json",
             "vital_private.rows_of_finding",
             "vital_private.set_abuse_rule",

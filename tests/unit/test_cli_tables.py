@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from io import StringIO
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from vital_tracking.cli.render.console import table
+from vital_tracking.cli.render.columns import Column, fitted
+from vital_tracking.cli.render.console import console, table
 
 COLUMNS = (("ORGANIZATION", False), ("COST", True), ("WHAT", False), ("CALLS", True))
 
@@ -52,3 +54,17 @@ def test_a_row_becomes_a_list_where_columns_have_no_room() -> None:
         ["WHAT", "a", "panel"],
         ["CALLS", "17"],
     ]
+
+
+def test_a_list_leaves_no_column_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this failed, whoever looks from a narrow terminal would not see what there is room for."""
+    columns = (
+        Column("organization", False, lambda row: row[0]),
+        Column("cost", True, lambda row: row[1]),
+        Column("figures", False, lambda row: row[2], 1),
+    )
+    rows = [("acme-clinics-north", "$1,234,567.891234", "412 calls in 5 minutes")]
+    for width, headings, hidden in ((200, 3, ()), (50, 2, ("figures",)), (20, 3, ())):
+        monkeypatch.setattr(console, "width", width)
+        made = fitted("", columns, rows)
+        assert (len(made.table.columns), made.hidden) == (headings, hidden), width

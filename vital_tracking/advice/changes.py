@@ -174,8 +174,7 @@ class SwitchModel:
 
     Where it is another provider's, its tokenizer counts otherwise, by `tokens`; its answers are longer or shorter, by `answers`.
     Both None: assumed. What the model of today read from its provider's cache is read so by a model of the same provider, too;
-    in the dearest scenario from no cache, nor in the expected one where the provider changes. What was sent
-    in a batch is sent so.
+    in the dearest scenario from no cache, nor in the expected one where the provider changes. Batches stay batches.
     """
 
     where: Where
@@ -228,7 +227,7 @@ class SwitchModel:
             cache_write_1h_tokens=0 if cold else int(usage.cache_write_1h_tokens * prompts),
             reasoning_tokens=int(usage.reasoning_tokens * answers),
         )
-        facts = {name: value for name, value in calls.facts.items() if same_provider or name == "processing"}
+        facts = calls.facts if same_provider else {"processing": "batch"} if "batch" in calls.facts.values() else {}
         return replace(calls, usage=usage, provider=provider, models=(self.model,), facts=facts)
 
 
@@ -370,4 +369,4 @@ def _times(tokens: int, factor: Decimal) -> int:
 
 
 def _range(factors: Factors) -> str:
-    return f"{factors.cheapest:f} to {factors.dearest:f}"
+    return f"{factors.cheapest:.3g} to {factors.dearest:.3g}"

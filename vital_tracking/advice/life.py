@@ -11,7 +11,7 @@ from vital_tracking.advice.advise import DAYS, Advice, generate_recommendations
 from vital_tracking.advice.change_json import change_to_json
 from vital_tracking.advice.measured import measure_due
 from vital_tracking.advice.priority import priority_of
-from vital_tracking.advice.recommendation import Recommendation, Saving
+from vital_tracking.advice.recommendation import Recommendation, Saving, sentence
 from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.queries.answers import typed
@@ -62,7 +62,7 @@ def advice_to_save(advice: Advice, organization: str | None) -> dict[str, Any]:
             _to_save(one, one.saving.monthly(days), sequential.monthly(days), bill)
             for one, sequential in zip(advice.recommendations, advice.sequential, strict=True)
         ],
-        "not_applicable": [{"type": str(one.kind), "reason": one.reason} for one in advice.not_applicable],
+        "not_applicable": [{"type": str(one.kind), "reason": sentence(one.reason)} for one in advice.not_applicable],
         "notes": list(advice.notes),
     }
 
@@ -74,9 +74,9 @@ def _to_save(one: Recommendation, saving: Saving, sequential: Saving, monthly_bi
         "organization_id": one.organization,
         "type": str(one.kind),
         "subject": dict(one.subject),
-        "current": one.current,
-        "recommended": one.recommended,
-        "impact": one.impact,
+        "current": sentence(one.current),
+        "recommended": sentence(one.recommended),
+        "impact": sentence(one.impact),
         "calls": one.calls,
         "evidence": dict(one.evidence),
         "saving": _range(saving),
@@ -86,10 +86,10 @@ def _to_save(one: Recommendation, saving: Saving, sequential: Saving, monthly_bi
         "confidence": str(one.confidence),
         "effort": str(one.effort),
         "priority": str(priority_of(amount, monthly_bill, confidence=one.confidence, counted=one.counted)),
-        "risk": one.risk,
-        "how_to_try": one.how_to_try,
+        "risk": sentence(one.risk),
+        "how_to_try": sentence(one.how_to_try),
         "command": one.command,
-        "assumptions": list(one.assumptions),
+        "assumptions": [sentence(assumed) for assumed in one.assumptions],
         "changes": [change_to_json(change) for change in one.changes],
     }
 

@@ -1,7 +1,8 @@
 """What a recommendation that was taken really saved: the calls of the 30 days after it, as if nothing had changed.
 
-What is made otherwise since is repriced as it was made before: by the model of before, one by one instead of in a batch, without
-the provider's cache. What was made so already in the 30 days before is taken off, as far as there is as much of that work now.
+What is made otherwise since is repriced as it was made before: by the model of before, whose answers were as long as they were
+then, one by one instead of in a batch, without the provider's cache. What was made so already in the 30 days before is taken off,
+as far as there is as much of that work now.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from vital_tracking.advice.change_json import change_from_json, where_from_json
 from vital_tracking.advice.changes import (
     Change,
     ExactCache,
+    Factors,
     LeftOut,
     Otherwise,
     Processing,
@@ -25,6 +27,7 @@ from vital_tracking.advice.changes import (
     SwitchModel,
     Where,
 )
+from vital_tracking.advice.quality import ENOUGH
 from vital_tracking.advice.recommendation import MONTH_DAYS, Kind
 from vital_tracking.advice.what_if import what_if
 from vital_tracking.advice.window import Model, cuts_for, used_models
@@ -45,10 +48,14 @@ from vital_tracking.stores import Store
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was saved in the month, in US dollars; None: it cannot be measured. `note` says how, or why not."""
+    """What was saved in the month, in US dollars; None: it cannot be measured. `note` says how, or why not.
+
+    `calls` were made as advised.
+    """
 
     saving: Decimal | None
     note: str
+    calls: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,19 +204,44 @@ def _of_calls(
     after: Period,
     before: Period,
 ) -> Measured:
-    now, then = (_repriced(store, prices, organization, reverse, period) for period in (after, before))
-    return _against(now, then, after, "repriced as they were made before")
+    models = [
+        *used_models(store, Period(before.since, after.until), organization),
+        *(Model(change.provider, change.model) for change in reverse if isinstance(change, SwitchModel)),
+    ]
+    cuts = {period: cuts_for(prices, models, period) for period in (after, before)}
+    groups = {
+        period: read_call_groups(store, period, cuts[period], organization=organization) for period in (after, before)
+    }
+
+    def of(period: Period) -> _Window:
+        answering = [_answering_as_before(change, groups[before], groups[period]) for change in reverse]
+        return _repriced(groups[period], answering, Prospect(prices, (period.since, *cuts[period].eras)))
+
+    return _against(of(after), of(before), after, "repriced as they were made before")
 
 
-def _repriced(
-    store: Store, prices: PriceBook, organization: str | None, reverse: Sequence[Change], period: Period
-) -> _Window:
-    models = used_models(store, period, organization)
-    models += [Model(change.provider, change.model) for change in reverse if isinstance(change, SwitchModel)]
-    cuts = cuts_for(prices, models, period)
-    groups = read_call_groups(store, period, cuts, organization=organization)
-    found = what_if(groups, reverse, Prospect(prices, (period.since, *cuts.eras)))
-    effects = found.effects
+def _answering_as_before(change: Change, before: Sequence[CallGroup], now: Sequence[CallGroup]) -> Change:
+    """A switch back to a model, whose answers are as long as they were on average where enough of them are known."""
+    if not isinstance(change, SwitchModel):
+        return change
+    then = _mean_answer(before, replace(change.where, provider=ANY, model=change.model))
+    since = _mean_answer(now, change.where)
+    if not then or not since:
+        return change
+    factor = MONEY.divide(then, since)
+    return replace(change, answers=Factors(factor, factor, factor, "as before"))
+
+
+def _mean_answer(groups: Sequence[CallGroup], where: Where) -> Decimal | None:
+    meant = [group for group in groups if where.matches(group.key)]
+    calls = sum(group.calls for group in meant)
+    if calls < ENOUGH:
+        return None
+    return MONEY.divide(Decimal(sum(group.usage.completion_tokens for group in meant)), Decimal(calls))
+
+
+def _repriced(groups: Sequence[CallGroup], reverse: Sequence[Change], prospect: Prospect) -> _Window:
+    effects = what_if(groups, reverse, prospect).effects
     return _Window(
         calls=_calls_of(groups, reverse),
         followed=sum(effect.calls for effect in effects),
@@ -263,7 +295,7 @@ def _against(now: _Window, then: _Window, after: Period, made: str) -> Measured:
         note += f"; {usd(usual.quantize(Decimal('0.0001')))} of it as before"
     if now.left_out:
         note += f"; {now.left_out:,} could not be repriced"
-    return Measured(saving, f"{note}.")
+    return Measured(saving, f"{note}.", now.followed)
 
 
 def _sum(amounts: Any) -> Decimal:

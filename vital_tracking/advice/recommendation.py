@@ -124,3 +124,10 @@ class NotApplicable:
 
     kind: Kind
     reason: str
+
+
+def sentence(text: str) -> str:
+    """The text as a sentence; a name at its beginning, such as a model's, stays as it is, and so does a command at its end."""
+    first = text.partition(" ")[0].rstrip(",:;")
+    begun = text[:1].upper() + text[1:] if first.isalpha() else text
+    return begun if begun.endswith((".", ")")) or "vital-tracking" in begun.rpartition(": ")[2] else f"{begun}."

@@ -19,6 +19,7 @@ from vital_tracking.core.pricing import PriceBook
 from vital_tracking.queries.call_groups import CallGroup, GroupKey, SummedCalls
 
 FIXED: Final = "billed by more than tokens (searches, passes, or the provider's own figure)"
+SHADOW: Final = "shadow runs, whose answers nobody sees"
 UNPRICED: Final = "no price is known for what they cost today"
 
 
@@ -85,9 +86,9 @@ def what_if(
                 tallies[place].left_out[UNPRICED] += group.calls
             continue
         bill = MONEY.add(bill, group.cost)
-        if group.key.fixed:
+        if group.key.fixed or group.key.shadow:
             for place in wanted:
-                tallies[place].left_out[FIXED] += group.calls
+                tallies[place].left_out[FIXED if group.key.fixed else SHADOW] += group.calls
             wanted = []
         changed = set[int]()
         for scenario in Scenario:

@@ -19,6 +19,7 @@ from vital_tracking.queries.explore import ANY, Period, explore
 from vital_tracking.queries.model_tiers import ModelTier, model_tiers
 from vital_tracking.queries.outcomes import Outcome, outcomes_by_model
 from vital_tracking.queries.prices import price_book
+from vital_tracking.queries.shadow import ShadowPairs, shadow_pairs
 from vital_tracking.stores import Store
 
 TTL: Final = timedelta(hours=24)
@@ -62,8 +63,9 @@ class Window:
     """The calls of a period, in groups cut where prices of these calls and of all candidates change.
 
     `candidates` are models that are known to the team: used in the period, or given a tier. `tiers` and `outcomes` are what the
-    team knows of their quality; `ttl` is how long the exact cache keeps its answers by which calls are `repeated`. `now` is when
-    the calls were read: what lies behind it of the period has not happened yet.
+    team knows of their quality, `shadows` what shadow runs have measured of their tokens; `ttl` is how long the exact cache keeps
+    its answers by which calls are `repeated`. `now` is when the calls were read: what lies behind it of the period has not
+    happened yet.
     """
 
     period: Period
@@ -73,6 +75,7 @@ class Window:
     candidates: Sequence[Model] = ()
     tiers: Sequence[ModelTier] = ()
     outcomes: Sequence[Outcome] = ()
+    shadows: Sequence[ShadowPairs] = ()
     ttl: timedelta = TTL
     now: datetime | None = None
 
@@ -93,7 +96,7 @@ class Window:
         found: dict[tuple[Work, Model], list[CallGroup]] = {}
         for group in self.groups:
             key = group.key
-            if key.model is not None and key.call_type != "embedding":
+            if key.model is not None and key.call_type != "embedding" and not key.shadow:
                 work = Work(key.service, key.agent, key.workflow, key.step)
                 found.setdefault((work, Model(key.provider, key.model)), []).append(group)
         cost = {place: sum((group.cost for group in groups), ZERO) for place, groups in found.items()}
@@ -138,6 +141,7 @@ def read_window(
         candidates=list(named),
         tiers=tiers,
         outcomes=outcomes_by_model(store, period.since, period.until, organization)["rows"],
+        shadows=shadow_pairs(store, since=period.since, until=period.until, organization=organization),
         ttl=ttl,
         now=now or datetime.now(UTC),
     )

@@ -17,6 +17,7 @@ from vital_tracking.errors import StoreUnavailable
 from vital_tracking.queries.abuse import (
     ACTIONS,
     FINDING_COLUMNS,
+    LONGEST,
     MOST_FINDINGS,
     SEVERITIES,
     STATES,
@@ -27,6 +28,7 @@ from vital_tracking.queries.abuse import (
     abuse_findings,
     abuse_settings,
     act_on,
+    became,
     figures,
     find_abuse,
     mark_false_alarm,
@@ -42,10 +44,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_TOLD_APART: Final = 8
 Number = Annotated[int, typer.Argument(min=1, metavar="ID", help="The finding's id.")]
 Why = Annotated[str, typer.Option(help="Why, for whoever looks later.")]
 For = Annotated[
-    str, typer.Option("--for", help="How long, such as 30m, 1h or 24h, a day at most; then it ends by itself.")
+    str, typer.Option("--for", help="How long, such as 30m, 24h or 7d, 31 days at most; then it ends by itself.")
 ]
 Organization = Annotated[str | None, typer.Option(help="Only this organization's.")]
 
@@ -135,7 +138,7 @@ def act(
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
-    """Watch, throttle or block whoever is behind a finding, by a budget that ends by itself.
+    """Watch, throttle or block whoever is behind a finding, by a budget that ends by itself; what else is open is closed with it.
 
     watch stops nothing, and notes on each call that a block would have stopped it; throttle lets one call pass in 30 seconds;
     block stops every call.
@@ -144,7 +147,7 @@ def act(
     Examples:
       vital-tracking abuse act 12 block --for 24h --why "stolen key" --yes
     """
-    length = timedelta(seconds=float(span(lasts, "--for")))
+    length = timedelta(seconds=float(span(lasts, "--for", longest=LONGEST)))
     with opened() as store:
         finding = abuse_finding(store, number)
         if not yes:
@@ -215,7 +218,7 @@ def rule(
       vital-tracking abuse rule none
       vital-tracking abuse rule
     """
-    length = timedelta(seconds=float(span(lasts, "--for")))
+    length = timedelta(seconds=float(span(lasts, "--for", longest=LONGEST)))
     with opened() as store:
         if action is not None:
             wanted = None if action == "none" else action
@@ -279,11 +282,16 @@ def _whose(finding: AbuseFinding) -> str:
     return f"{finding['subject_kind']} {finding['subject']}{of}"
 
 
+def _whose_shortly(finding: AbuseFinding) -> str:
+    """The same with no more of a hash than tells it from others."""
+    subject = finding["subject"]
+    if finding["subject_kind"] in ("address", "request") and len(subject) > _TOLD_APART:
+        return _whose({**finding, "subject": subject[:_TOLD_APART]})
+    return _whose(finding)
+
+
 def _became(finding: AbuseFinding) -> str:
-    if finding["state"] == "acted_on":
-        until = f" until {short_time(finding['action_until'])} UTC" if finding["action_until"] else ""
-        return f"{finding['action']}{until}{'' if finding['acting'] or finding['action'] == 'watch' else ' (over)'}"
-    return {"open": "open", "false_alarm": "false alarm"}[finding["state"]]
+    return became(finding, short_time)
 
 
 _COLUMNS: Final = (
@@ -291,7 +299,7 @@ _COLUMNS: Final = (
     Column("last seen (UTC)", True, lambda row: short_time(row["last_seen"])),
     Column("severity", False, lambda row: row["severity"]),
     Column("pattern", False, lambda row: row["pattern"]),
-    Column("whose", False, lambda row: printable(_whose(row))),
+    Column("whose", False, lambda row: printable(_whose_shortly(row))),
     Column("figures", False, figures, 1),
     Column("state", False, _became),
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import typer
 
+from vital_tracking.advice.life import renew_advice
 from vital_tracking.cli.render.console import progress_bar, say
 from vital_tracking.cli.render.session import opened
 from vital_tracking.core.pricing import PriceBook
@@ -32,6 +35,7 @@ def write_history(days: int, *, yes: bool) -> None:
             costs = Costs(PriceBook(), settings.ceiling_price)
             new = writing.write(store, history, costs, lambda done: bar.update(task, completed=done))
         _refresh(store)
+        _advise(store)
         if new:
             say(f"{counted(new, 'made-up call')} of {counted(history.days, 'day')} written to {store.description}")
         else:
@@ -62,6 +66,12 @@ def remove_history(*, yes: bool) -> None:
             f"removed: {counted(gone['calls'], 'call')}, {counted(gone['runs'], 'run')}, {gone['platform_rows']:,} events, other "
             f"costs and executions, and {counted(gone['budgets'], 'budget')}, and what they came to in every sum"
         )
+
+
+def _advise(store: Store) -> None:
+    """Look for advice, so that the page of it is not empty; without it the page says how to look."""
+    with contextlib.suppress(VitalError):
+        renew_advice(store, store)
 
 
 def _refresh(store: Store) -> None:

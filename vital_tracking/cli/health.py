@@ -57,7 +57,7 @@ def _trend(row: TenantHealth) -> str:
 _COLUMNS: Final = (
     Column("tenant", False, lambda row: row["organization_id"]),
     Column("health", True, lambda row: _score(row["health"])),
-    Column("", False, lambda row: level(row["health"]), 2),
+    Column("level", False, lambda row: level(row["health"]), 2),
     Column("trend", True, _trend),
     Column("engagement", True, lambda row: _score(row["engagement"])),
     Column("performance", True, lambda row: _score(row["performance"])),

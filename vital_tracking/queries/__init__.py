@@ -58,6 +58,7 @@ from vital_tracking.queries.members import (
 )
 from vital_tracking.queries.price_check import PriceChange, PriceCheck, ReportedCost, check_prices, fetch_price_list
 from vital_tracking.queries.prices import ModelPrice, Repriced, add_price, model_prices, price_book, reprice
+from vital_tracking.queries.recommendations import LastAdvice, SavedRecommendation, last_advice, saved_recommendations
 from vital_tracking.queries.retention import Months, Retention, months, retention_plan, set_retention
 from vital_tracking.queries.run_nodes import RunAround, RunFacts, RunNode, RunSums
 from vital_tracking.queries.runs import RunRow, RunTree, RunUnknown, run_place, run_tree, service_runs
@@ -102,6 +103,7 @@ __all__ = [
     "InexactCalls",
     "Invoice",
     "InvoiceLine",
+    "LastAdvice",
     "Measure",
     "Member",
     "MemberChange",
@@ -122,6 +124,7 @@ __all__ = [
     "RunSums",
     "RunTree",
     "RunUnknown",
+    "SavedRecommendation",
     "Setting",
     "StoredCall",
     "TrackingStatus",
@@ -149,6 +152,7 @@ __all__ = [
     "fullest_windows",
     "inexact_calls",
     "invoice",
+    "last_advice",
     "last_call_at",
     "members",
     "metadata_keys",
@@ -165,6 +169,7 @@ __all__ = [
     "row_totals",
     "run_place",
     "run_tree",
+    "saved_recommendations",
     "service_runs",
     "set_budget",
     "set_retention",

@@ -6,6 +6,7 @@ Values are Decimal in the finding's `measure`: calls, requests, errors, addresse
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -26,12 +27,22 @@ MOST_FINDINGS: Final = 1000
 
 
 @answer_type
+class ActionBeside(TypedDict):
+    """What runs against whoever is behind a finding, put up because of another one."""
+
+    finding: int
+    action: str
+    until: datetime
+
+
+@answer_type
 class AbuseFinding(TypedDict):
     """Something that looked like abuse: in `minutes` minutes it came to `value`, where `threshold` had to be reached.
 
     `usual` is the median of the subject's own days at their busiest; where fewer than three are known (`known_days`), what 19 of
     20 days of others come to; None: not known. `entity_type` and `entity_id` are whom an action stands on, None: there is nobody.
-    `query` shows its rows in SQL; they begin at `rows_since` and end with `last_seen`.
+    `query` shows its rows in SQL; they begin at `rows_since` and end with `last_seen`. `with_finding` is the one about the same
+    user or organization with which it was decided; `beside` what runs against them while this one is open.
     """
 
     id: int
@@ -56,6 +67,8 @@ class AbuseFinding(TypedDict):
     action: str | None
     action_until: datetime | None
     acting: bool
+    with_finding: int | None
+    beside: ActionBeside | None
     decided_at: datetime | None
     decided_by: str | None
     reason: str | None
@@ -130,6 +143,8 @@ class AbuseSettings(TypedDict):
 
 
 FINDING_COLUMNS: Final = tuple(AbuseFinding.__annotations__)
+LONGEST: Final = timedelta(days=31)
+"""For how long an action runs at most."""
 
 
 class NoSuchFinding(StoreRejected):
@@ -172,6 +187,8 @@ def find_abuse(store: Store) -> AbuseScan:
 
 def act_on(store: Store, number: int, action: str, *, lasts: timedelta, why: str = "") -> AbuseFinding:
     """Watch, throttle or block whoever is behind a finding, for a time from now on; what was done before ends.
+
+    What else is open about the same user or organization is closed with it.
 
     Raises NoSuchFinding; StoreRejected where the caller is no admin, nobody is behind it, or the time is longer than 31 days.
     """
@@ -221,6 +238,18 @@ def figures(finding: AbuseFinding) -> str:
 
 
 _MONEY: Final = ("cost", "day_cost")
+
+
+def became(finding: AbuseFinding, moment: Callable[[datetime], str]) -> str:
+    """What became of a finding, in words, with times as `moment` tells them: block until 12:30 (with finding 3)."""
+    if finding["state"] == "acted_on":
+        until = f" until {moment(finding['action_until'])}" if finding["action_until"] else ""
+        over = "" if finding["acting"] or finding["action"] == "watch" else " (over)"
+        beside = f" (with finding {finding['with_finding']})" if finding["with_finding"] else ""
+        return f"{finding['action']}{until}{over}{beside}"
+    if finding["state"] == "open" and (action := finding["beside"]):
+        return f"open; {action['action']} until {moment(action['until'])} by finding {action['finding']}"
+    return finding["state"].replace("_", " ")
 
 
 def value_text(value: Any, measure: str) -> str:

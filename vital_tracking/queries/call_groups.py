@@ -27,8 +27,8 @@ class GroupKey(NamedTuple):
     """What the calls of a group have in common.
 
     `size` is the greatest of the sizes asked for that their prompts reach, `era` how many of the instants had passed when they
-    began. `fixed` calls are those that cannot be repriced from their tokens, `unattended` ones those that nobody waited for,
-    `repeated` ones those that an exact cache would have answered.
+    began. `fixed` calls are those that cannot be repriced from their tokens, `shadow` ones are shadow runs, `unattended` ones
+    those that nobody waited for, `repeated` ones those that an exact cache would have answered.
     """
 
     provider: str | None = None
@@ -44,6 +44,7 @@ class GroupKey(NamedTuple):
     size: int = 0
     era: int = 0
     fixed: bool = False
+    shadow: bool = False
     unattended: bool = False
     priced: bool = True
     repeated: bool = False
@@ -166,6 +167,7 @@ class _GroupRow(TypedDict):
     size: int
     era: int
     fixed: bool
+    shadow: bool
     unattended: bool
     priced: bool
     repeated: bool
@@ -201,6 +203,7 @@ def _group(row: _GroupRow) -> CallGroup:
         size=row["size"],
         era=row["era"],
         fixed=row["fixed"],
+        shadow=row["shadow"],
         unattended=row["unattended"],
         priced=row["priced"],
         repeated=row["repeated"],

@@ -57,6 +57,12 @@ def page_of_rows(store: Store, what: What, filters: PlatformFilters | None, limi
     return store.call("platform_rows_v1", what=what, filters=text, max_rows=limit, **cursor)
 
 
+def newest_at(store: Store, what: What) -> datetime | None:
+    """When the newest event or cost arose that may be seen; None where there is none. Raises StoreError."""
+    found = page_of_rows(store, what, None, 1, None)
+    return datetime.fromisoformat(found[0]["occurred_at"]) if found else None
+
+
 def place_of_row(row: Mapping[str, Any]) -> str:
     """Where an event or a cost stands among all of them, for the page after it."""
     return f"{row['occurred_at'].isoformat()}/{row['id']}"

@@ -95,7 +95,7 @@ def add_resource_price(
             raise VitalError(
                 "There is another price from that moment on. Prices are never overwritten: choose another --from."
             ) from None
-        if error.sqlstate == _NO_UNIT:
+        if error.sqlstate == _NO_UNIT and unit is None:
             raise VitalError(f"{cost_type} has no usual unit: name one, such as --unit hour.") from None
         raise
 

@@ -18,6 +18,10 @@ from vital_tracking.migrate import find_migrations
 
 # raise exception 'words % words', values using errcode = '22023'
 _RAISE: Final = re.compile(r"raise exception\s+'((?:[^']|'')*)'[^;]*?\berrcode = '(\w{5})'", re.IGNORECASE)
+# problem := format('words %L words', value), for a raise exception '%', problem using errcode = '23514' of the same migration
+_PROBLEM: Final = re.compile(r"\bproblem := (?:format\(\s*)?'((?:[^']|'')*)'")
+_RAISE_PROBLEM: Final = re.compile(r"raise exception '%', problem\s+using errcode = '(\w{5})'")
+_FORMATTED: Final = re.compile(r"%[LIs]")
 _DENIED: Final = "42501"  # whoever asks is told that in other words, by who he is
 _LEAST_WORDS: Final = 10
 _LONGEST: Final = 1_000
@@ -37,7 +41,10 @@ def _messages() -> Mapping[str, re.Pattern[str]]:
     """Of each SQLSTATE all the messages that go with it, as one pattern; what a message is filled with is any text."""
     found: dict[str, list[str]] = defaultdict(list)
     for migration in find_migrations():
-        for message, sqlstate in _RAISE.findall(migration.sql):
+        problems = [_FORMATTED.sub("%", problem) for problem in _PROBLEM.findall(migration.sql)]
+        raised = _RAISE.findall(migration.sql)
+        raised += [(problem, code) for code in set(_RAISE_PROBLEM.findall(migration.sql)) for problem in problems]
+        for message, sqlstate in raised:
             words = message.replace("''", "'").replace("%%", "\0").split("%")
             # Of a message that is put together elsewhere too little stands here to know it by.
             if sqlstate != _DENIED and sum(map(len, words)) >= _LEAST_WORDS:

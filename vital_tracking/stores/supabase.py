@@ -374,6 +374,11 @@ def _code(error: APIError) -> str | None:
 
 
 def _argument(value: object) -> object:
+    """A value as JSON holds it: times and amounts as text, of which the database makes what they are."""
+    if isinstance(value, list):
+        return [_argument(each) for each in value]
+    if isinstance(value, Decimal):
+        return str(value)
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 

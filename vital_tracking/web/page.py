@@ -179,7 +179,8 @@ class Page:
     """A page: the question that it answers, one sentence that says what it shows and how fresh that is, and its parts.
 
     `of_time` is False where it is about one thing, whatever time is chosen; `live` is False where looking takes the database so
-    long that an open page does not look again by itself.
+    long that an open page does not look again by itself. `newest` is what it shows in place of calls, such as events, and when
+    the newest of it was.
     """
 
     name: str
@@ -193,3 +194,4 @@ class Page:
     of_time: bool = True
     live: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
+    newest: tuple[str, datetime | date | None] | None = None

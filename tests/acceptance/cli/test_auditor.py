@@ -18,6 +18,8 @@ READS = (
     "report duplicates", "invoice {month} --organization o-1", "export calls all.csv", "retention show", "prices list",
     "budgets list", "budgets windows", "members list", "alerts list", "spool status", "reports list",
     "quotas", "rate-limits", "plans list", "subscriptions list", "health", "abuse list", "import list",
+    "what-if --processing batch", "advise --no-save", "advise list", "compare-models 100 10",
+    "calculate plan 1 1",
 )  # fmt: skip
 CHANGES = (
     "migrate", "migrate --uninstall --yes", "budgets set user --daily 5", "budgets remove {budget} --yes",

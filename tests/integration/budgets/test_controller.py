@@ -834,7 +834,7 @@ def test_a_strict_budget_holds_a_token_for_every_byte(store: PostgresStore, make
     hold = tracker._controller.admit(request).hold
     assert hold is not None
     assert hold.amounts.tokens == 1000 + 8 + 3 * 50  # eight for what frames a message
-    request.schema_bytes = 120
+    request = request._replace(schema_bytes=120)
     hold = tracker._controller.admit(request).hold
     assert hold is not None
     assert hold.amounts.tokens == 1000 + 120 + 8 + 3 * 50

@@ -226,7 +226,9 @@ def test_prompts_that_are_one_request_go_together_or_not_at_all(world: World, ki
         ask(1)
     world.settle(case)
     assert len(case.requests) == 1
-    assert [row["status"] for row in case.rows()] == ["blocked", "blocked", "ok", "blocked"]
+    # At once in an event loop, the second prompt may be refused before the first one has begun, which then leaves no row.
+    first = ([], ["blocked"]) if mode == "agenerate" and kind == "completion" else (["blocked"],)
+    assert [row["status"] for row in case.rows()] in [[*begun, "blocked", "ok", "blocked"] for begun in first]
 
 
 @matrix(spread(["config", *GUARD], turn=0))

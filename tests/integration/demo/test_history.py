@@ -12,6 +12,7 @@ import pytest
 from tests.sql.helpers import Connection, a_call, call, connect, record, set_budget
 from tests.sql.platform_rows import a_cost, an_event, differences, send
 from tests.support.postgres import PostgresServer
+from vital_tracking.advice.life import renew_advice
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.demo import writing
@@ -25,7 +26,7 @@ KEPT = (
     "token_usage_logs", "service_runs", "budget_limits", "budget_windows", "cost_alerts", "usage_aggregations_hourly",
     "usage_aggregations_daily", "usage_aggregations_daily_users", "platform_events", "tenant_cost_events", "agent_executions",
     "platform_events_5min", "platform_events_daily_sessions", "tenant_costs_5min", "tenant_costs_daily",
-    "agent_executions_hourly", "subscriptions",
+    "agent_executions_hourly", "subscriptions", "recommendations", "advice_runs",
 )  # fmt: skip
 
 
@@ -123,6 +124,7 @@ def test_the_history_adds_up_is_written_once_and_goes_without_a_trace(
     assert again == history
     assert writing.write(store, again, costs()) == 0
 
+    assert renew_advice(store, store)["recommendations"]
     gone = writing.remove(store)
     assert (gone["calls"], gone["runs"], gone["budgets"]) == (new, there["runs"], 4 * len(ORGANIZATIONS))
     assert gone["platform_rows"] == there["platform_rows"]

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.effort import examples
+from tests.support.supabase_lite import SupabaseLite
 from vital_tracking import Price, PriceBook
 from vital_tracking.advice.changes import ExactCache, Factors, Processing, PromptCaching, Scenario, SwitchModel, Where
 from vital_tracking.advice.recommendation import NOTHING
@@ -27,6 +28,7 @@ from vital_tracking.queries.call_groups import Cuts, read_call_groups, read_summ
 from vital_tracking.queries.explore import ANY, Period
 from vital_tracking.stores import Store
 from vital_tracking.stores.postgres import PostgresStore
+from vital_tracking.stores.supabase import SupabaseStore
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 PERIOD = Period(START, START + timedelta(days=3))
@@ -132,6 +134,9 @@ def of_each(found: list[tuple[CallRecord, dict[str, Any]]], change: SwitchModel)
             and where.size in (None, size_of(record.usage.prompt_tokens))
             and where.model in (ANY, record.model)
         )
+        room = BOOK.context_window(change.provider or record.provider, change.model)
+        if room is not None and record.usage.prompt_tokens >= room:
+            wanted = False  # the other model would not have taken it
         switched = BOOK.cost_of(record._replace(model=change.model, provider=change.provider or record.provider))
         after += switched.total if wanted and switched is not None else cost.total
     return bill, after
@@ -303,3 +308,28 @@ def test_what_a_providers_cache_would_read_and_write_is_told_by_the_beginnings_o
     # Reads at $0.10 and writes at $1.25 a million, both at $1.00 before.
     assert found.saving.expected == Decimal("0.0044") == found.saving.low
     assert found.effects[0].calls == 5
+
+
+def test_over_supabase_it_is_the_same(lite: SupabaseLite, store: Store) -> None:
+    """Instants and sizes travel as lists; a price that changes within the period needs them."""
+    rows = [
+        stored(a_record(place, model, prompt=300 * place, at=START + timedelta(hours=7 * place)), request_hash="h")
+        for place, model in enumerate(
+            ("changing", "changing", "plain", "changing", "gemini-2.5-pro", "changing", "gpt-4o")
+        )
+    ]
+    changes = [ExactCache(), SwitchModel(where=Where(size=Size.medium), model="changing")]
+    over_api = SupabaseStore(lite.url, lite.service_key)
+    with psycopg.connect(lite.database_url, autocommit=True) as connection:
+        connection.execute("delete from token_usage_logs")
+    try:
+        write(store, rows)
+        write(over_api, rows)
+        told = [ask_what_if(each, PERIOD, changes, prices=BOOK, ttl=timedelta(days=1)) for each in (store, over_api)]
+        assert told[0] == told[1]
+        assert told[0].bill > told[0].after[Scenario.expected] > 0
+        assert [effect.calls > 0 for effect in told[0].effects] == [True, True]
+    finally:
+        over_api.close()
+        with psycopg.connect(lite.database_url, autocommit=True) as connection:
+            connection.execute("delete from token_usage_logs")

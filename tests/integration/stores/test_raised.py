@@ -37,6 +37,9 @@ def rejected(store: Store, function: str, **arguments: object) -> StoreRejected:
 
 def test_our_functions_say_why_they_refuse(ways: list[Store]) -> None:
     """If this failed, whoever mistyped a day would be told InvalidParameterValue, and of the way on nothing."""
+    # The API's stand-in tells this code otherwise than PostgREST does.
+    budget = rejected(ways[0], "set_budget_v1", budget=json.dumps({"entity_type": "user", "daily_limit": "-1"}))
+    assert budget.hint == "Write 5 or 0.50; to lift a limit, set it to NULL."
     allocation = json.dumps({"month": "2024-01", "amount": "5"})
     for store in (*ways, *(one.within(30) for one in ways)):
         error = rejected(store, "allocate_cost_v1", allocation=allocation)
@@ -88,6 +91,8 @@ def test_what_postgresql_says_stays_inside(ways: list[Store]) -> None:
         ("22023", "There is no time zone 'Europe/Berlln'.", True),
         ("22023", "At most 1,000 subscriptions are set at once: these are 1200.", True),
         ("23505", "Plan team has a version of 2026-01-01 00:00:00+00 already.", True),
+        ("23514", "timezone 'Europe/Berlln' is no IANA time zone that this database knows.", True),
+        ("23514", "A budget needs a limit.", True),
         ("22023", 'time zone "Europe/Berlln" not recognized', False),
         ("22007", "There is no time zone 'Europe/Berlln'.", False),  # the words are ours, but none of this code
         ("23505", 'duplicate key value violates unique constraint "plans_pkey"', False),

@@ -231,6 +231,13 @@ def test_forms_filter_and_what_is_no_filter_is_said(looked: Open) -> None:
         "/events?days=30&category=business&source=%2Freports&failed=0",
     )
     text = page(browser, "events?days=30&category=business&source=%2Freports")
+    for path, newest in (
+        ("events", "Newest event: "),
+        ("costs", "Newest other cost: "),
+        ("health", "Newest day of any of it: "),
+    ):
+        assert newest in page(browser, path), path
+    assert "Calls to models alone, without other costs." in page(browser, "forecast")
     assert "Category: <b>business</b>" in text
     wanted = [row for row in events() if row["category"] == "business" and row["source"] == "/reports"]
     assert int(figures(text)["Events"]) == len(wanted)

@@ -77,7 +77,7 @@ def test_who_is_over_a_quota_is_offered_the_plan_that_holds_his_month() -> None:
         == "user u-1 of acme is on starter and has used 31,000 of 30,000 calls and 1,000,000 of 5,000,000 tokens"
     )
     assert found.subject == {"user": "u-1", "organization": "acme"}
-    assert found.assumptions == ("his month comes to 31,000 calls and 1,000,000 tokens",)
+    assert found.assumptions == ("their month comes to 31,000 calls and 1,000,000 tokens",)
 
 
 def test_from_the_middle_of_a_month_on_its_pace_decides() -> None:
@@ -99,7 +99,7 @@ def test_an_enforced_quota_is_met_where_it_is_full() -> None:
 
 def test_where_no_plan_is_large_enough_one_is_to_be_made() -> None:
     found = only(plan_upgrade.advise(evidence(subscriber("professional", 300_001, day=1), plans=PRICED[:3])))
-    assert found.recommended == "a plan of his own: no larger one holds 300,001 calls and 0 tokens a month"
+    assert found.recommended == "a plan of their own: no larger one holds 300,001 calls and 0 tokens a month"
     assert (found.command, found.revenue) == (None, None)
 
 
@@ -122,7 +122,7 @@ def test_nobody_over_a_quota_is_said() -> None:
         "nobody is on a plan: vital-tracking subscriptions set user ID PLAN"
     )
     none = plan_upgrade.advise(evidence(subscriber("enterprise", 10**9), subscriber("starter", 30_000)))
-    assert reason(none) == "no subscriber has used more than his quota in the month that runs"
+    assert reason(none) == "no subscriber has used more than their quota in the month that runs"
 
 
 # A smaller plan
@@ -132,15 +132,17 @@ def test_who_uses_little_is_reviewed_with_what_it_costs() -> None:
     # 14,000 of 300,000 calls by the middle of the month: 28,000, 9.3 %; starter holds it, for $39.50 less.
     found = only(plan_optimization.advise(evidence(subscriber("professional", 14_000, 1_000_000))))
     assert found.current.startswith("user u-1 of acme is on professional and uses 9.3 % of it: 14,000 of 300,000 calls")
-    assert found.recommended == "review whether plan starter is the right one for him, or help him to use professional"
-    assert (found.revenue, found.impact) == (Decimal("-39.50"), "$39.50 a month less from him, instead of losing him")
+    assert (
+        found.recommended == "review whether plan starter is the right one for them, or help them to use professional"
+    )
+    assert (found.revenue, found.impact) == (Decimal("-39.50"), "$39.50 a month less from them, instead of losing them")
     assert found.command == "vital-tracking subscriptions set user u-1 starter --organization acme"
     assert "leaves" in found.risk
 
 
 def test_who_uses_little_of_a_plan_whose_smaller_one_is_too_small_is_helped() -> None:
     found = only(plan_optimization.advise(evidence(subscriber("starter", 1_000))))
-    assert found.recommended.startswith("help him to use it")
+    assert found.recommended.startswith("help them to use it")
     assert (found.command, found.revenue) == (None, None)
 
 
@@ -240,7 +242,7 @@ def test_who_costs_more_than_he_brings_is_billed_by_use() -> None:
     found = only(billing_model.advise(evidence(subscriber("professional", cost="50.10"))))
     assert found.revenue == Decimal("1.10")
     assert found.current == "user u-1 of acme costs $50.10 a month and pays $49.00 for professional"
-    assert found.recommended == "bill him by use, or at least $50.10 a month"
+    assert found.recommended == "bill them by use, or at least $50.10 a month"
     assert found.how_to_try.endswith("vital-tracking invoice MONTH --organization acme")
     unpriced = replace(subscriber("professional", cost="50.10"), unpriced=3)
     told = only(billing_model.advise(evidence(unpriced)))
@@ -280,7 +282,7 @@ def test_nobody_who_costs_more_is_said_and_what_is_not_known() -> None:
         subscriber("professional", cost="1000", since=PERIOD.since + timedelta(days=1)),  # not for the whole period
     ]
     assert reason(billing_model.advise(evidence(*fine))) == (
-        "no subscriber costs more than his plan brings, as far as prices are known"
+        "no subscriber costs more than their plan brings, as far as prices are known"
     )
 
 

@@ -18,6 +18,7 @@ from vital_tracking.queries.call_groups import CallGroup, GroupKey
 from vital_tracking.queries.explore import Period
 from vital_tracking.queries.model_tiers import ModelTier
 from vital_tracking.queries.outcomes import Outcome
+from vital_tracking.queries.shadow import ShadowPairs
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 PERIOD = Period(START, START + timedelta(days=30))
@@ -41,6 +42,7 @@ def window(
     *groups: CallGroup,
     tiers: Iterable[tuple[str, int]] = (),
     outcomes: Sequence[Outcome] = (),
+    shadows: Sequence[ShadowPairs] = (),
     candidates: Iterable[str] = (),
     period: Period = PERIOD,
     prices: PriceBook = BOOK,
@@ -61,6 +63,7 @@ def window(
             for name, tier in tiers
         ],
         outcomes=outcomes,
+        shadows=shadows,
     )
 
 

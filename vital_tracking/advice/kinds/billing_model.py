@@ -27,7 +27,7 @@ def advise(evidence: PlanEvidence) -> list[Recommendation] | NotApplicable:
         if (loss := _loss(subscriber, evidence)) is not None and loss > 0
     ]
     if not losses:
-        return NotApplicable(KIND, "no subscriber costs more than his plan brings, as far as prices are known")
+        return NotApplicable(KIND, "no subscriber costs more than their plan brings, as far as prices are known")
     return [
         _recommendation(loss, subscriber, evidence) for loss, subscriber in sorted(losses, key=lambda pair: -pair[0])
     ]
@@ -60,16 +60,16 @@ def _recommendation(loss: Decimal, subscriber: Subscriber, evidence: PlanEvidenc
         organization=evidence.organization,
         subject=subscriber.subject,
         current=f"{subscriber.name} costs ${cost:,.2f} a month and pays ${price:,.2f} for {plan}",
-        recommended=f"bill him by use, or at least ${cost:,.2f} a month",
-        impact=f"${loss:,.2f} a month that his plan does not bring",
+        recommended=f"bill them by use, or at least ${cost:,.2f} a month",
+        impact=f"${loss:,.2f} a month that their plan does not bring",
         saving=NOTHING,
         calls=int(subscriber.quota["calls_used"]),
         evidence=subscriber.subject,
         confidence=Level.medium if unpriced is None else Level.low,
         effort=Level.high,
-        risk="he may leave; what he brings otherwise, such as others whom he has brought, is in none of these figures",
+        risk="they may leave; what they bring otherwise, such as others whom they have brought, is in none of these figures",
         how_to_try=(
-            "send him a month's bill by use beside the one that he pays: vital-tracking invoice MONTH --organization "
+            "send them a month's bill by use beside the one that they pay: vital-tracking invoice MONTH --organization "
             + (subscriber.quota["entity_id"] if kind == "organization" else subscriber.quota["organization_id"] or "ID")
         ),
         assumptions=tuple(filter(None, (f"the next month is like these {evidence.days:.0f} days", unpriced))),

@@ -7,7 +7,7 @@ from vital_tracking.advice.kinds.switching import is_worth
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation
 from vital_tracking.advice.window import Window
 
-NO_HOURS = "Does not apply: the providers of these models bill by token, at the same price at every hour of the day."
+NO_HOURS = "The providers of these models bill by token, at the same price at every hour of the day."
 
 
 def advise_off_peak(window: Window, kind: Kind, *, unattended: bool) -> list[Recommendation] | NotApplicable:

@@ -42,8 +42,8 @@ def advise(evidence: PlanEvidence) -> list[Recommendation] | NotApplicable:
         return NotApplicable(KIND, f"{evidence.nobody}; and there is no budget (vital-tracking budgets set)")
     return NotApplicable(
         KIND,
-        f"no subscriber uses less than {UNDER_PERCENT} % of his quota (known from the middle of his month on), and no budget is "
-        "far from what is spent",
+        f"no subscriber uses less than {UNDER_PERCENT} % of their quota (known from the middle of their month on), and no "
+        "budget is far from what is spent",
     )
 
 
@@ -73,13 +73,13 @@ def _review(subscriber: Subscriber, evidence: PlanEvidence) -> Recommendation:
     enough = smallest_that_holds(smaller, subscriber.month_calls, subscriber.month_tokens)
     revenue = None if enough is None else evidence.difference(plan, enough.name)
     if enough is None:
-        recommended, impact = "help him to use it: no smaller plan is large enough", "a customer who is kept"
+        recommended, impact = "help them to use it: no smaller plan is large enough", "a customer who is kept"
     else:
-        recommended = f"review whether plan {enough.name} is the right one for him, or help him to use {plan}"
+        recommended = f"review whether plan {enough.name} is the right one for them, or help them to use {plan}"
         impact = (
             "what that changes is not known: the price of one of the plans is not said (vital-tracking plans set)"
             if revenue is None
-            else f"${-revenue:,.2f} a month less from him, instead of losing him"
+            else f"${-revenue:,.2f} a month less from them, instead of losing them"
         )
     return Recommendation(
         kind=KIND,
@@ -93,10 +93,10 @@ def _review(subscriber: Subscriber, evidence: PlanEvidence) -> Recommendation:
         evidence=subscriber.subject,
         confidence=Level.medium,
         effort=Level.low,
-        risk="who pays for what he does not use leaves; and who is asked about it may find that out",
-        how_to_try="ask him what he meant to do with it before his next month begins",
+        risk="whoever pays for what they do not use leaves; and who is asked about it may find that out",
+        how_to_try="ask what they meant to do with it before their next month begins",
         command=None if enough is None else subscriber.move_to(enough.name),
-        assumptions=(f"his month goes on as it began: {subscriber.elapsed:.0%} of it is over",),
+        assumptions=(f"their month goes on as it began: {subscriber.elapsed:.0%} of it is over",),
         counted=False,
         revenue=revenue,
     )

@@ -1,4 +1,4 @@
-"""plan_upgrade: a larger plan for a subscriber who has used more than his quota of calls or tokens.
+"""plan_upgrade: a larger plan for a subscriber who has used more than their quota of calls or tokens.
 
 Applies where he is over 100 % of either in the month that runs; where the quota is enforced, at 100 %, since what is more is
 blocked. The plan is the smallest larger one that holds his whole month: from its middle on at the pace so far, before that what
@@ -21,7 +21,7 @@ def advise(evidence: PlanEvidence) -> list[Recommendation] | NotApplicable:
         return NotApplicable(KIND, evidence.nobody)
     found = [_recommendation(subscriber, evidence) for subscriber in evidence.subscribers if subscriber.over]
     if not found:
-        return NotApplicable(KIND, "no subscriber has used more than his quota in the month that runs")
+        return NotApplicable(KIND, "no subscriber has used more than their quota in the month that runs")
     return sorted(found, key=lambda each: (each.revenue is None, -(each.revenue or 0)))
 
 
@@ -32,7 +32,7 @@ def _recommendation(subscriber: Subscriber, evidence: PlanEvidence) -> Recommend
     wanted = smallest_that_holds(larger, calls, tokens)
     revenue = None if wanted is None else evidence.difference(plan, wanted.name)
     if wanted is None:
-        recommended = f"a plan of his own: no larger one holds {calls:,.0f} calls and {tokens:,.0f} tokens a month"
+        recommended = f"a plan of their own: no larger one holds {calls:,.0f} calls and {tokens:,.0f} tokens a month"
         impact = "what it brings depends on its price"
     else:
         recommended = f"plan {wanted.name}"
@@ -53,10 +53,10 @@ def _recommendation(subscriber: Subscriber, evidence: PlanEvidence) -> Recommend
         evidence=subscriber.subject,
         confidence=Level.high if subscriber.elapsed >= 1 else Level.medium,
         effort=Level.low,
-        risk="he may rather use less, or leave, than pay more",
-        how_to_try="show him what he has used, and offer him the plan from his next month on",
+        risk="they may rather use less, or leave, than pay more",
+        how_to_try="show them what they have used, and offer the plan from their next month on",
         command=None if wanted is None else subscriber.move_to(wanted.name),
-        assumptions=(f"his month comes to {calls:,.0f} calls and {tokens:,.0f} tokens",),
+        assumptions=(f"their month comes to {calls:,.0f} calls and {tokens:,.0f} tokens",),
         counted=False,
         revenue=revenue,
     )

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from vital_tracking.advice.changes import SwitchModel, Where
-from vital_tracking.advice.quality import Judgement, Quality, judge
+from vital_tracking.advice.changes import Factors, SwitchModel, Where
+from vital_tracking.advice.quality import ENOUGH, Judgement, Quality, judge
 from vital_tracking.advice.what_if import Effect
 from vital_tracking.advice.window import Model, Window, Work
 from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.core.request_size import Size
 from vital_tracking.queries.call_groups import CallGroup
+from vital_tracking.queries.shadow import answer_ratio, prompt_ratio
 
 WORTH_PERCENT: Final = Decimal("0.5")
 """Advice about less than this percentage of the bill is not given."""
@@ -61,6 +62,22 @@ def where_of(work: Work, model: Model, size: Size | None = None) -> Where:
     )
 
 
+def measured_factors(window: Window, work: Work, model: Model, other: Model) -> tuple[Factors | None, Factors | None]:
+    """How many tokens the other model makes of the work's prompts, and how long it answers, by shadow runs; None: not known."""
+    for pairs in window.shadows:
+        of_them = (pairs["model"], pairs["shadow_model"], pairs["agent_id"]) == (model.name, other.name, work.agent)
+        if of_them and pairs["measured_pairs"] >= ENOUGH:
+            source = f"as measured by {pairs['measured_pairs']:,} shadow runs, give or take a tenth"
+            return _about(prompt_ratio(pairs), source), _about(answer_ratio(pairs), source)
+    return None, None
+
+
+def _about(ratio: Decimal | None, source: str) -> Factors | None:
+    if not ratio:
+        return None
+    return Factors(MONEY.multiply(ratio, Decimal("0.9")), ratio, MONEY.multiply(ratio, Decimal("1.1")), source)
+
+
 def best_option(
     window: Window,
     work: Work,
@@ -78,7 +95,10 @@ def best_option(
         judgement = judge(window, work.agent, model, other)
         if judgement.quality not in good_enough and judgement.quality is not Quality.unknown:
             continue
-        change = SwitchModel(where=where_of(work, model, size), model=other.name, provider=other.provider)
+        tokens, answers = measured_factors(window, work, model, other)
+        change = SwitchModel(
+            where=where_of(work, model, size), model=other.name, provider=other.provider, tokens=tokens, answers=answers
+        )
         (effect,) = window.what_if(change, groups=groups).effects
         if is_worth(window, effect.saving.expected):
             found.append(Option(other, change, effect, judgement))

@@ -229,7 +229,8 @@ def _stored(store: Store, given: dict[str, Any]) -> BudgetLimit:
     try:
         return queries.set_budget(store, given)
     except StoreRejected as error:
-        hint = f" It may not know the time zone {given['timezone']}." if "timezone" in given else ""
+        unsaid = error.problem is None and "timezone" in given
+        hint = f" It may not know the time zone {given['timezone']}." if unsaid else ""
         raise VitalError(f"{error}{hint}") from None
 
 

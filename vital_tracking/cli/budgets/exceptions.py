@@ -86,7 +86,8 @@ def raise_limits(
         try:
             found = queries.raise_budget(store, given)
         except StoreRejected as error:
-            raise VitalError(f"{error} It must end later than now.") from None
+            hint = "" if error.problem is not None else " It must end later than now."
+            raise VitalError(f"{error}{hint}") from None
     whose = entity(entity_type, entity_id, organization)
     if not found:
         say(f"Mind: no budget in {metric} gives {whose} a limit, so there is nothing to raise yet.")

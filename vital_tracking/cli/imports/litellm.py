@@ -46,6 +46,9 @@ def litellm(
 ) -> None:
     """Import what a LiteLLM proxy saw: its counters since the last reading, or each request of its spend log as a call.
 
+    A request that an application records itself counts twice, unless the application gives it the tag vital_tracking: then it
+    is left out of the spend log.
+
     \b
     Examples:
       vital-tracking import litellm --spend spend.jsonl

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vital_tracking.cli.render.console import console, table
+from vital_tracking.cli.render.console import FoldingTable, console, table
 from vital_tracking.queries.words import counted
 
 Line: TypeAlias = Mapping[str, Any]
@@ -60,19 +60,22 @@ def fitted(
     """
     rows = len(lines) if rows is None else rows
     cells = {id(column): [column.cell(line) for line in lines] for column in columns}
-    kept = [column for column in columns if any(str(cell).strip(" -*~") for cell in cells[id(column)][: max(rows, 1)])]
-    hidden: list[Column] = []
+    known = [column for column in columns if any(str(cell).strip(" -*~") for cell in cells[id(column)][: max(rows, 1)])]
+
+    def of(kept: Sequence[Column]) -> FoldingTable:
+        headings = [(column.heading, column.number) for column in kept]
+        return table(title, headings, zip(*(cells[id(column)] for column in kept), strict=True) if kept else [])
+
+    kept, hidden = list(known), list[Column]()
     while True:
-        made = table(
-            title,
-            [(column.heading, column.number) for column in kept],
-            zip(*(cells[id(column)] for column in kept), strict=True) if kept else [],
-        )
+        made = of(kept)
         least = max(kept, key=lambda column: column.goes, default=None)
         if not spare or least is None or not least.goes or width_of(made) <= console.width:
             break
         kept.remove(least)
         hidden.append(least)
+    if hidden and made.folds(console.width):  # each row is a list, in which all have room
+        made, hidden = of([column for column in known if not column.draws]), []
     for number in range(rows, len(lines)):
         made.rows[number].style = "bold" if number == len(lines) - 1 else "dim"
     return Fitted(made, tuple(column.heading for column in columns if column in hidden and not column.draws))

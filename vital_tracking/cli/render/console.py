@@ -65,7 +65,7 @@ class FoldingTable(Table):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The columns, or where they do not fit a list a row."""
-        if sum(self._least_widths()) + 2 * (len(self.columns) - 1) <= options.max_width:
+        if not self.folds(options.max_width):
             yield from super().__rich_console__(console, options)
             return
         if self.title:
@@ -81,6 +81,10 @@ class FoldingTable(Table):
                 grid.add_row(column.header, cell)
             yield grid
 
+    def folds(self, width: int) -> bool:
+        """Whether so many letters are too few for its columns, and each row is a list."""
+        return sum(self._least_widths()) + 2 * (len(self.columns) - 1) > width
+
     def _least_widths(self) -> Iterable[int]:
         """The columns' least widths: a number stays on one line, text is folded no narrower than a few letters."""
         for column in self.columns:
@@ -89,7 +93,7 @@ class FoldingTable(Table):
             yield widest if column.no_wrap else min(widest, _LEAST_TEXT)
 
 
-def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:
+def table(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> FoldingTable:
     """A table; each column is its heading and whether it is a number, set to the right. Text in cells is shown as it is."""
     made = FoldingTable(
         title=Text(printable(title)),

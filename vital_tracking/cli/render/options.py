@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import available_timezones
@@ -14,12 +15,11 @@ from vital_tracking.core.closest import did_you_mean
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.queries.calls import place
 
-_DAY_S: Final = 86_400
 _FORMAT: Final = "vital_tracking.format"
 # Zones of which PostgreSQL takes the names for abbreviations, of fixed offsets; and a city with the same time.
 _CITIES: Final = {"CET": "Europe/Berlin", "MET": "Europe/Berlin", "EET": "Europe/Athens", "WET": "Europe/Lisbon"}
-_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
-_SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
+_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86_400)}
 
 
 def chosen(text: str, what: str, choices: Sequence[str]) -> str:
@@ -54,13 +54,15 @@ def named(text: str, what: str) -> str:
     return text
 
 
-def span(text: str, option: str) -> Decimal:
-    """A span such as 500ms, 10s or 2m in seconds: longer than nothing, at most a day."""
+def span(text: str, option: str, *, longest: timedelta = timedelta(days=1)) -> Decimal:
+    """A span such as 500ms, 10s, 2m, 24h or 7d in seconds: longer than nothing, at most a day, or what is `longest`."""
     if match := _SPAN.fullmatch(text.strip().lower()):
         seconds = Decimal(match[1]) * _SECONDS[match[2]]
-        if 0 < seconds <= _DAY_S:
+        if 0 < seconds <= Decimal(longest.total_seconds()):
             return seconds.normalize()
-    raise typer.BadParameter(f"{option} takes a span such as 500ms, 10s or 2m, longer than nothing and at most a day")
+    most = "a day" if longest.days == 1 else f"{longest.days} days"
+    examples = "500ms, 10s or 2m" if longest.days == 1 else "30m, 24h or 7d"
+    raise typer.BadParameter(f"{option} takes a span such as {examples}, longer than nothing and at most {most}")
 
 
 def zone(text: str) -> str:

@@ -53,6 +53,8 @@ _FINDING: Final = {
     "action": None,
     "action_until": None,
     "acting": False,
+    "with_finding": None,
+    "beside": {"finding": 11, "action": "block", "until": "2026-11-30T13:00:00+00:00"},
     "decided_at": None,
     "decided_by": None,
     "reason": None,

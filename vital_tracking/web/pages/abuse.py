@@ -27,6 +27,7 @@ from vital_tracking.web.view import View
 routes = page_router()
 
 _MOST: Final = 200
+_LAST_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 _COLOURS: Final = {"high": "bad", "medium": "warn", "low": "quiet"}
 _OF_CALLS: Final = ("calls", "cost", "day_cost")
 _DECISIONS: Final = {
@@ -36,7 +37,7 @@ _DECISIONS: Final = {
     "false_alarm": "False alarm: be silent about its like up to this size",
     "open": "Open it again: end what was put up, and take its mark back",
 }
-_LASTS: Final = {"1": "an hour", "24": "a day", "168": "a week"}
+_LASTS: Final = {"1": "an hour", "24": "a day", "168": "a week", "744": "31 days"}
 
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Decision = Literal["watch", "throttle", "block", "false_alarm", "open"]
@@ -129,11 +130,13 @@ def _cards(found: Sequence[AbuseFinding], settings: AbuseSettings) -> list[Card]
 
 
 def rows_link(view: View, row: AbuseFinding) -> str:
-    """The calls or events behind a finding, in days of UTC."""
+    """The calls or events behind a finding, from its end on back, in days of UTC."""
     asked: dict[str, str] = {
         "timezone": "UTC",
         "since": row["rows_since"].astimezone(UTC).date().isoformat(),
         "until": row["last_seen"].astimezone(UTC).date().isoformat(),
+        # The list begins where the finding ends: there is no row after that place.
+        "after": f"{row['last_seen'].astimezone(UTC).isoformat()}/{_LAST_ID}",
     }
     if row["organization_id"]:
         asked["organization"] = row["organization_id"]
@@ -145,9 +148,7 @@ def rows_link(view: View, row: AbuseFinding) -> str:
 
 
 def _became(row: AbuseFinding) -> str:
-    if row["state"] == "acted_on" and row["action_until"]:
-        return f"{row['action']} until {numbers.moment(row['action_until'])}"
-    return row["state"].replace("_", " ")
+    return queries.became(row, numbers.moment)
 
 
 def _shown(row: AbuseFinding) -> dict[str, Any]:
@@ -267,7 +268,7 @@ def finding_page(view: View, who: Identity, finding: AbuseFinding, decision: str
                 "What is known",
                 [Column("what", "What"), Column("is", "Is", "prose")],
                 [{"what": what, "is": value} for what, value in known if value is not None],
-                leads=("Its rows", rows_link(view, finding)),
+                leads=("Its rows, the newest first", rows_link(view, finding)),
                 wide=True,
                 sortable=False,
             )

@@ -122,14 +122,8 @@ def page(view: View, who: Identity, scope: Scope) -> Page:
         of_time=False,
         live=False,
         extra={
-            "sections": [
-                (title, part_id, [opened(view, one) for one in some])
-                for title, part_id, some in (
-                    ("Open, the largest saving first", "open", [one for one in shown if saves_something(one)]),
-                    ("Worth a look, without a saving", "look", [one for one in shown if not saves_something(one)]),
-                )
-                if some
-            ],
+            "saving": [opened(view, one) for one in shown if saves_something(one)],
+            "others": [opened(view, one) for one in shown if not saves_something(one)],
             "decided": [(one, type_text(one["type"]), about(one)) for one in known if one["status"] != "open"],
             "may_change": may is None or scope.organization in may,
             "organization": scope.organization or "",

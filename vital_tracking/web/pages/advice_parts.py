@@ -114,7 +114,7 @@ def lead(found: LastAdvice | None, shown: Sequence[SavedRecommendation]) -> str:
     said = f"To follow what is open saves about {money(total['expected'])} a month{of_bill} ({range_text(total)})."
     if len(shown) == 1:
         return said
-    return f"{said} Each call is repriced once, so this is less than what the {len(shown)} savings add up to."
+    return f"{said} Each call is repriced once, so this is less than their own figures add up to."
 
 
 def _monthly(found: LastAdvice) -> Decimal:

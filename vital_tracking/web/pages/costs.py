@@ -16,7 +16,7 @@ from vital_tracking.core.cost import ZERO
 from vital_tracking.core.platform import COST_TYPES
 from vital_tracking.queries.explore import Explored, Period
 from vital_tracking.queries.other_costs import OF_BOTH, OtherCost, explore_costs, other_costs
-from vital_tracking.queries.platform import place_of_row
+from vital_tracking.queries.platform import newest_at, place_of_row
 from vital_tracking.queries.resource_prices import in_force, resource_prices
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
@@ -86,6 +86,7 @@ def page(view: View, asked: PlatformAsked, after: str | None) -> Page:
         notices=[] if asked.flagged else _notices(explored()),
         template="platform.html",
         extra={**form(view, asked, _NAME, _FIELDS, ("unpriced", "only unpriced")), **pager(view, _NAME, after, older)},
+        newest=("other cost", newest_at(view.store, "costs")),
     )
 
 

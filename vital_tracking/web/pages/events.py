@@ -15,7 +15,7 @@ from starlette.responses import Response
 from vital_tracking.core.platform import CATEGORIES
 from vital_tracking.queries.events import Event, events, explore_events
 from vital_tracking.queries.explore import Explored, Period
-from vital_tracking.queries.platform import place_of_row
+from vital_tracking.queries.platform import newest_at, place_of_row
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
 from vital_tracking.web.access import Asker, Reader, reads
@@ -89,6 +89,7 @@ def page(view: View, asked: PlatformAsked, after: str | None) -> Page:
         parts=parts,
         template="platform.html",
         extra={**form(view, asked, _NAME, _FIELDS, ("failed", "only failed")), **pager(view, _NAME, after, older)},
+        newest=("event", newest_at(view.store, "events")),
     )
 
 

@@ -46,10 +46,10 @@ def page(view: View, organization: str | None) -> Page:
     parts = [
         _days(view, found),
         *_apart(view, found),
-        _of(view, "services", "By service", "service", found["by_service"]),
+        _of(view, "services", "Calls by service", "service", found["by_service"]),
     ]
     if organization is None:
-        parts.append(_of(view, "organizations", "By organization", "organization", found["by_organization"]))
+        parts.append(_of(view, "organizations", "Calls by organization", "organization", found["by_organization"]))
     parts += [_months(found), *_budgets(ahead)]
     return Page(
         "forecast", "Where does the month end?", _lead(found), cards=_cards(found), parts=parts, notices=_notices(found)
@@ -205,7 +205,7 @@ def _of(view: View, part_id: str, title: str, dimension: str, found: Sequence[Mo
             Column("share_percent", "Share", "percent", about="Of the month's end"),
         ],
         [{**part, dimension: part["name"], "shown": part["name"] or NONE_OF} for part in found],
-        note="What is to come is divided as the last 28 days were.",
+        note="Calls to models alone, without other costs. What is to come is divided as the last 28 days were.",
         empty="No calls this month, nor in the last 28 days.",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date
+from datetime import date, datetime
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -129,7 +129,7 @@ def answer(
         navigation=_navigation(asked, root),
         chips=list(_chips(request, asked, page.name)),
         counts={"alerts": "" if page.name == "alerts" else unseen(request, store)},
-        fresh=_fresh(store),
+        fresh=_fresh(store, page),
         **_range(asked),
         **_who(who),
     )
@@ -219,11 +219,12 @@ def _days_text(first: date, last: date) -> str:
     return f"{first.day} {first:%b}{year} \N{EN DASH} {last.day} {last:%b %Y}"
 
 
-def _fresh(store: Store) -> str:
-    newest = last_call_at(store)
+def _fresh(store: Store, page: Page) -> str:
+    what, newest = page.newest or ("call", last_call_at(store))
     if newest is None:
-        return "No call is recorded yet; the first one is counted at once."
-    return f"Newest call: {numbers.moment(newest)} UTC. All that is recorded is counted."
+        return f"No {what} is recorded yet; the first one is counted at once."
+    at = f"{numbers.moment(newest)} UTC" if isinstance(newest, datetime) else newest.isoformat()
+    return f"Newest {what}: {at}. All that is recorded is counted."
 
 
 def _who(who: Identity) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
@@ -45,7 +46,14 @@ def page(view: View, organization: str | None) -> Page:
         cards=_cards(found),
         parts=[_tenants(view, found), _history(found)],
         of_time=False,
+        newest=_newest(found),
     )
+
+
+def _newest(found: TenantsHealth) -> tuple[str, date | None]:
+    """The last day on which any tenant did anything: health is made of days."""
+    days = (row["newest"] for row in found["rows"])
+    return "day of any of it", max(filter(None, days), default=None)
 
 
 def _cards(found: TenantsHealth) -> list[Card]:

@@ -1,0 +1,79 @@
+"""Advice for large teams: thousands of agents, of which none is worth advice alone, and what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+
+from tests.unit.advice.test_calls import Found, only, reason
+from tests.unit.advice.windows import group, window
+from vital_tracking.advice.advise import OF_CALLS
+from vital_tracking.advice.changes import SwitchModel, Where
+from vital_tracking.advice.kinds import caching, model_consolidation, model_switch
+from vital_tracking.advice.recommendation import NotApplicable
+from vital_tracking.advice.window import Window
+from vital_tracking.queries.call_groups import GroupKey
+
+
+def test_many_small_agents_are_not_told_that_nothing_would_cost_less() -> None:
+    many = window(*(group(agent=f"agent-{number}") for number in range(201)), tiers=[("big", 1), ("small", 1)])
+    assert "what-if --switch" in reason(model_switch.advise(many))
+
+
+def test_a_cache_is_advised_for_a_service_of_many_small_agents() -> None:
+    """If each agent were looked at alone, a team of hundreds would be told that nothing repeats."""
+    agents = [f"agent-{number}" for number in range(300)]
+    again = [group(agent=agent, repeated=True, hashed_calls=1000) for agent in agents]
+    found = only(caching.advise(window(*again, *(group(agent=agent, hashed_calls=1000) for agent in agents))))
+    assert found.evidence == {"service": "workflow"}
+    assert (found.calls, found.saving.expected) == (300_000, Decimal(13 * 300))
+
+
+def test_a_model_with_many_kinds_of_work_stays() -> None:
+    """If it went, its advice would be thousands of changes, too many to be kept."""
+    hardly = [group("middle", calls=1, agent=f"agent-{number}") for number in range(41)]
+    mostly = [group("small", calls=500, agent=f"agent-{number}") for number in range(41)]
+    assert isinstance(model_consolidation.advise(window(*hardly, *mostly, group("big", 5_000))), NotApplicable)
+    found = only(model_consolidation.advise(window(*hardly[1:], *mostly, group("big", 5_000))))
+    assert len(found.changes) == 40
+
+
+def test_groups_meet_only_the_changes_that_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If each met all, a thousand agents and a thousand changes would take minutes."""
+    met = []
+    matches = Where.matches
+
+    def counted(where: Where, key: GroupKey) -> bool:
+        met.append(key)
+        return matches(where, key)
+
+    monkeypatch.setattr(Where, "matches", counted)
+    agents = [f"agent-{number}" for number in range(100)]
+    of = window(*(group(agent=agent) for agent in agents))
+    done = of.what_if(*(SwitchModel(where=Where(agent=agent, model="big"), model="small") for agent in agents))
+    assert [effect.calls for effect in done.effects] == [1000] * 100
+    assert len(met) == 100
+
+
+@pytest.mark.parametrize("advise", OF_CALLS.values(), ids=OF_CALLS)
+def test_a_kind_goes_through_thousands_of_groups_a_few_times(
+    advise: Callable[[Window], Found], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a kind went through all of them for each of them, a large team would wait for minutes."""
+    met = []
+    matches = Where.matches
+
+    def counted(where: Where, key: GroupKey) -> bool:
+        met.append(key)
+        return matches(where, key)
+
+    monkeypatch.setattr(Where, "matches", counted)
+    many = [
+        group(model, 10, agent=f"agent-{number}", service=f"service-{number}", unattended=True, hashed_calls=10)
+        for number in range(200)
+        for model in ("big", "middle", "small")
+    ]
+    advise(window(*many))
+    assert len(met) < 10 * len(many)
