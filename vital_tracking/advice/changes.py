@@ -293,6 +293,9 @@ class ExactCache:
 class PromptCaching:
     """The beginnings of prompts kept by the provider, wherever another call used the same one within its life time.
 
+    Some models keep only beginnings that are longer than 1,024 tokens, which nobody here knows: in the dearest scenario nothing
+    is kept.
+
     Reads and writes are those that the window's own prompts say, at the provider's prices of both; where it has none for writes,
     they cost what the prompt costs.
     """
@@ -309,14 +312,16 @@ class PromptCaching:
         """What is assumed about what nobody knows, as sentences."""
         return (
             "Beginnings of about 1,024, 2,048, 4,096 tokens and so on, by their bytes; the longest one that another call to the "
-            "same model had within the life time is the one that is kept.",
+            "same model had within the life time is the one that is kept. Some models keep no short ones (of Claude, some none "
+            "below 4,096 tokens): at least nothing is saved.",
         )
 
-    def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:  # noqa: ARG002
+    def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:
         """The calls with these tokens read and written."""
         read, written = calls.group.prefix_read_tokens, calls.group.prefix_write_tokens
         usage = calls.usage
-        if not read or calls.models != (calls.group.key.model, calls.group.key.sent_model):
+        moved = calls.models != (calls.group.key.model, calls.group.key.sent_model)
+        if not read or moved or scenario is Scenario.dearest:
             return calls
         model = next((name for name in calls.models if name), "")
         rates = prospect.prices.rates(calls.provider, model, calls.at, facts=calls.facts)

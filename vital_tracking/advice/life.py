@@ -28,7 +28,13 @@ from vital_tracking.stores import Store
 
 
 def renew_advice(
-    store: Store, writer: Store, *, days: int = DAYS, organization: str | None = None, now: datetime | None = None
+    store: Store,
+    writer: Store,
+    *,
+    days: int = DAYS,
+    organization: str | None = None,
+    timezone: str = "UTC",
+    now: datetime | None = None,
 ) -> LastAdvice:
     """Look for advice with the rights of `store`, save it and what is due to be measured with those of `writer`, and give it.
 
@@ -38,7 +44,7 @@ def renew_advice(
     prices = price_book(writer)
     dismissed = {one["id"] for one in saved_recommendations(store, status="dismissed", limit=MOST)}
     advice = generate_recommendations(
-        store, days, organization=organization, now=now, prices=prices, dismissed=dismissed
+        store, days, organization=organization, timezone=timezone, now=now, prices=prices, dismissed=dismissed
     )
     save_advice(writer, advice_to_save(advice, organization))
     measure_due(store, writer, organization=organization, prices=prices)
@@ -104,6 +110,7 @@ def look_for_advice(
     *,
     days: int = DAYS,
     organization: str | None = None,
+    timezone: str = "UTC",
     now: datetime | None = None,
 ) -> LastAdvice:
     """Advice as it would be saved, without saving it: what was decided about the same is as it is known."""
@@ -111,7 +118,7 @@ def look_for_advice(
     known: dict[str, Mapping[str, Any]] = {one["id"]: one for one in saved_recommendations(store, limit=MOST)}
     dismissed = [name for name, one in known.items() if one["status"] == "dismissed"]
     found = generate_recommendations(
-        store, days, organization=organization, now=now, prices=prices, dismissed=dismissed
+        store, days, organization=organization, timezone=timezone, now=now, prices=prices, dismissed=dismissed
     )
     told = advice_to_save(found, organization)
     undecided: dict[str, Any] = {

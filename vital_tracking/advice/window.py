@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -101,6 +101,13 @@ class Window:
                 found.setdefault((work, Model(key.provider, key.model)), []).append(group)
         cost = {place: sum((group.cost for group in groups), ZERO) for place, groups in found.items()}
         return {place: found[place] for place in sorted(found, key=lambda place: (-cost[place], str(place)))}
+
+    @cached_property
+    def reasoning_models(self) -> Collection[Model]:
+        """The models that think before they answer, as their own calls show."""
+        return {
+            Model(group.key.provider, group.key.model or "") for group in self.groups if group.usage.reasoning_tokens
+        }
 
     @cached_property
     def chat_models(self) -> Sequence[Model]:

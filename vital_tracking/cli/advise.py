@@ -30,9 +30,10 @@ from vital_tracking.advice.report import (
     saves_something,
     why_not_counted,
 )
+from vital_tracking.cli.render import filters
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say
-from vital_tracking.cli.render.options import named, one_format, words
+from vital_tracking.cli.render.options import named, one_format, words, zone
 from vital_tracking.cli.render.session import Csv, Json, Yes, opened
 from vital_tracking.cli.render.times import short_time
 from vital_tracking.errors import MissingExtra, VitalError
@@ -75,6 +76,7 @@ def advise(
     context: typer.Context,
     days: Annotated[int, typer.Option(min=1, max=366, help="Of how many days the calls are repriced.")] = DAYS,
     organization: Organization = None,
+    timezone: filters.Timezone = "UTC",
     save: Annotated[bool, typer.Option("--save/--no-save", help="Keep what is found, as the pages show it.")] = True,
     measure: Annotated[
         bool, typer.Option("--measure", help="Look for nothing: measure what was taken 30 days ago.")
@@ -109,9 +111,10 @@ def advise(
             _tell_measured(measure_due(store, store, organization=whose), json_=json_)
             return
         if save:
-            found = renew_advice(store, store, days=days, organization=whose)
+            found = renew_advice(store, store, days=days, organization=whose, timezone=zone(timezone))
         else:
-            found = look_for_advice(store, price_book(store), days=days, organization=whose)
+            prices = price_book(store)
+            found = look_for_advice(store, prices, days=days, organization=whose, timezone=zone(timezone))
         made = _document(store, found) if markdown or html or send else None
     if made is not None and (markdown or html):
         sys.stdout.write(f"{made.html if html else made.markdown}\n")
@@ -224,7 +227,10 @@ def apply(recommendation: Id, yes: Yes = False) -> None:
     """
     with opened() as store:
         one = _found(store, recommendation)
-    given = [shlex.split(line) for line in (one["command"] or "").splitlines()]
+    try:
+        given = [shlex.split(line) for line in (one["command"] or "").splitlines()]
+    except ValueError:  # a quotation that goes over a line
+        given = []
     if not given or any(line[:1] != ["vital-tracking"] or tuple(line[1:3]) not in _APPLIED for line in given):
         raise VitalError(f"That is no setting of ours. How to try it: {one['how_to_try']}")
     say(printable(f"{one['current']} -> {one['recommended']}\n{one['command']}"))

@@ -1,7 +1,8 @@
 """batch_processing: calls that nobody waits for, at the price of a batch.
 
 Applies to calls that were not streamed and are embeddings outside of conversations, or of workflows and solutions at night, where
-the price list has a price of batches for their model. Effort: medium, since a batch is asked for and fetched apart.
+the price list has a price of batches for their model. Workflows of several steps are left out: their steps wait for each other,
+and each batch may take a day. Effort: medium, since a batch is asked for and fetched apart.
 """
 
 from __future__ import annotations
@@ -21,12 +22,23 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
             Kind.batch_processing,
             "Somebody seems to wait for every call: none is an embedding outside of conversations, or of a workflow at night.",
         )
-    parts: dict[tuple[str | None, str | None, str | None], list[CallGroup]] = {}
+    steps: dict[str, set[str | None]] = {}
+    for group in window.groups:
+        if group.key.workflow is not None:
+            steps.setdefault(group.key.workflow, set()).add(group.key.step)
+    parts: dict[tuple[str | None, ...], list[CallGroup]] = {}
     for group in waiting:
-        parts.setdefault((group.key.service, group.key.provider, group.key.model), []).append(group)
+        key = group.key
+        if key.workflow is None or len(steps[key.workflow]) == 1:
+            parts.setdefault((key.service, key.workflow, key.provider, key.model), []).append(group)
+    if not parts:
+        return NotApplicable(
+            Kind.batch_processing,
+            "What nobody waits for are steps of workflows that wait for each other: as batches they would take days.",
+        )
     found = []
-    for (service, provider, model), groups in parts.items():
-        where = Where(service=service, provider=provider, model=model, unattended=True)
+    for (service, workflow, provider, model), groups in parts.items():
+        where = Where(service=service, workflow=workflow, provider=provider, model=model, unattended=True)
         change = Processing(where=where)
         (effect,) = window.what_if(change, groups=groups).effects
         if not is_worth(window, effect.saving.expected):
@@ -49,7 +61,7 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
                 assumptions=(
                     *change.assumptions,
                     "Nobody waits for embeddings outside of conversations, or for workflows from 22 to 6 o'clock "
-                    f"({window.period.timezone}).",
+                    f"({window.period.timezone}); workflows of several steps, which wait for each other, are left out.",
                 ),
                 changes=(change,),
             )

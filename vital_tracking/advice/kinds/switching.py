@@ -96,6 +96,8 @@ def best_option(
         if judgement.quality not in good_enough and judgement.quality is not Quality.unknown:
             continue
         tokens, answers = measured_factors(window, work, model, other)
+        if answers is None and other in window.reasoning_models and model not in window.reasoning_models:
+            continue  # what it thinks before it answers is paid for, and nobody knows how much that would be
         change = SwitchModel(
             where=where_of(work, model, size), model=other.name, provider=other.provider, tokens=tokens, answers=answers
         )

@@ -94,6 +94,7 @@ def optimization(request: Request, store: Reader, who: Asker, asked: Organizatio
             prices,
             days=days,
             organization=scope.organization,
+            timezone=asked.period.timezone,
             now=min(last, now) if asked.period.since < now else last,
         )
     notes = [scope.said] if scope.said else []
