@@ -127,7 +127,7 @@ PART = Part(
     measure,
     tables,
     claims,
-    quick={"calls": 500_000, "rounds": 3, "folder": ""},
+    quick={"calls": 1_000_000, "rounds": 3, "folder": ""},
 )
 
 if __name__ == "__main__":

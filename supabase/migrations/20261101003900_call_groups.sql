@@ -23,6 +23,8 @@ create aggregate vital_private.cache_written_at (timestamptz, timestamptz, inter
 -- more than tokens decided about (units, passes, the provider's own figure), which nobody can reprice from sums; `shadow` ones are shadow
 -- runs, which do no work.
 --
+-- Of service, agent, tier, workflow and step groups have those that `dimensions` names, NULL: all of them; the fewer, the faster.
+--
 -- `unattended` calls are those that nobody waited for, as far as can be told: not streamed, and either embeddings outside of
 -- conversations, or in workflows and solutions at night (22 to 6 by the clock of `timezone`). `repeated` ones have the same
 -- request_hash as one before, which an exact cache that keeps answers for `repeated_within` would have answered; NULL: nobody looks.
@@ -38,7 +40,8 @@ create function public.call_groups_v1(
   eras timestamptz[] default '{}',
   timezone text default 'UTC',
   repeated_within interval default null,
-  prefixes_within interval default null
+  prefixes_within interval default null,
+  dimensions text[] default null
 ) returns json
 language plpgsql
 stable
@@ -113,6 +116,9 @@ declare
     sum(greatest(prefix.kept_tokens - greatest(prefix.read_tokens, call.cache_read_tokens) - call.cache_write_tokens, 0))::text
       as prefix_write_tokens
   $query$;
+  shown text;
+  grouped text;
+  unknown text;
   of_organization text := case when organization is null then 'true' else 'call.organization_id = $3' end;
   answer json;
 begin
@@ -122,6 +128,20 @@ begin
   if least(repeated_within, prefixes_within) <= interval '0' then
     raise exception 'A cache keeps its answers for a while.' using errcode = '22023', hint = 'Give an interval above 0, such as 1 hour.';
   end if;
+  dimensions := coalesce(dimensions, '{service, agent, tier, workflow, step}');
+  select string_agg(quote_nullable(d.name), ', ') into unknown
+  from unnest(dimensions) as d (name)
+  where (d.name in ('service', 'agent', 'tier', 'workflow', 'step')) is not true;
+  if unknown is not null then
+    raise exception 'Calls are not grouped by %.', unknown using errcode = '22023', hint = 'Choose service, agent, tier, workflow, step.';
+  end if;
+  select
+    string_agg(case when d.name = any(dimensions) then 'call.' || d.of_call else 'null::text as ' || d.of_call end, ', '),
+    coalesce(string_agg('call.' || d.of_call || ',', ' ') filter (where d.name = any(dimensions)), '')
+  into shown, grouped
+  from (
+    values ('service', 'service_type'), ('agent', 'agent_id'), ('tier', 'agent_tier'), ('workflow', 'workflow_id'), ('step', 'workflow_step')
+  ) as d (name, of_call);
   sizes := coalesce(sizes, '{}');
   eras := coalesce(eras, '{}');
   execute format(
@@ -129,8 +149,8 @@ begin
       select coalesce(json_agg(g), '[]')
       from (
         select
-          call.provider, call.model, call.sent_model, call.service_type, call.call_type, call.agent_id, call.agent_tier, call.workflow_id,
-          call.workflow_step, f.facts, f.size, f.era, f.fixed, f.shadow, f.unattended, call.priced, f.repeated,
+          call.provider, call.model, call.sent_model, call.call_type, %s,
+          f.facts, f.size, f.era, f.fixed, f.shadow, f.unattended, call.priced, f.repeated,
           sum(call.calls) as calls,
           sum(call.calls) filter (where call.request_hash is not null) as hashed_calls,
           sum(call.calls) filter (where call.usage_estimated) as estimated_calls,
@@ -161,20 +181,22 @@ begin
         ) as f
         where call.created_at >= $1 and %s and %s
         group by
-          call.provider, call.model, call.sent_model, call.service_type, call.call_type, call.agent_id, call.agent_tier, call.workflow_id,
-          call.workflow_step, f.facts, f.size, f.era, f.fixed, f.shadow, f.unattended, call.priced, f.repeated
+          call.provider, call.model, call.sent_model, call.call_type, %s
+          f.facts, f.size, f.era, f.fixed, f.shadow, f.unattended, call.priced, f.repeated
       ) as g
     $query$,
+    shown,
     case when prefixes_within is null then '' else prefix_sums end,
     case when prefixes_within is null then '' else format(prefixes, concat_ws(' and ', billed, of_organization)) end,
     case when repeated_within is null then 'false' else format('call.id in (%s)', format(repeated_calls, concat_ws(' and ', cacheable, billed, of_organization))) end,
-    billed, of_organization
+    billed, of_organization,
+    grouped
   ) into answer using since, until, organization, sizes, eras, coalesce(timezone, 'UTC'), repeated_within, prefixes_within;
   return answer;
 end;
 $$;
 
-comment on function public.call_groups_v1(timestamptz, timestamptz, text, bigint[], timestamptz[], text, interval, interval) is
+comment on function public.call_groups_v1(timestamptz, timestamptz, text, bigint[], timestamptz[], text, interval, interval, text[]) is
 'Billed calls in groups that are priced alike, with their tokens by kind and their cost: what what-if reprices.';
 
 select vital_private.restrict_functions(api => '{call_groups_v1}', helpers => '{cache_written_at, price_facts}');

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
@@ -75,47 +75,65 @@ def what_if(
     """The bill of the calls in these groups, and what it would have been with all changes, in this order."""
     tallies = [_Tally() for _ in changes]
     places = _places(changes)
-    calls, unpriced, bill = 0, 0, ZERO
-    after = dict.fromkeys(Scenario, ZERO)
+    calls, unpriced, bill, unchanged = 0, 0, ZERO, ZERO
+    alike: dict[tuple[GroupKey, tuple[int, ...]], CallGroup] = {}
     for group in groups:
         calls += group.calls
         wanted = places(group.key)
         if not group.key.priced:
             unpriced += group.calls
-            for place in wanted:
-                tallies[place].left_out[UNPRICED] += group.calls
-            continue
-        bill = MONEY.add(bill, group.cost)
-        if group.key.fixed or group.key.shadow:
-            for place in wanted:
-                tallies[place].left_out[FIXED if group.key.fixed else SHADOW] += group.calls
-            wanted = []
-        changed = set[int]()
-        for scenario in Scenario:
-            cost = group.cost
-            otherwise = Otherwise.as_it_was(group, prospect.eras[group.key.era])
-            for place in wanted:
-                found = _priced(changes[place].apply(otherwise, scenario, prospect), prospect.prices)
-                if isinstance(found, LeftOut):
-                    if scenario is Scenario.expected:
-                        tallies[place].left_out[found.reason] += group.calls
-                    continue
-                if found[0] is otherwise:
-                    continue
-                otherwise, left = found
-                tally = tallies[place]
-                tally.saved[scenario] = MONEY.add(tally.saved[scenario], MONEY.subtract(cost, left))
-                cost = left
-                if place not in changed:
-                    changed.add(place)
-                    tally.calls += group.calls
-                    tally.cost = MONEY.add(tally.cost, group.cost)
+            reason = UNPRICED
+        else:
+            bill = MONEY.add(bill, group.cost)
+            if wanted and not group.key.fixed and not group.key.shadow:
+                # Whose they are decides no price: groups to which the same is done are put together.
+                key = group.key._replace(service=None, agent=None, tier=None, workflow=None, step=None)
+                known = alike.get((key, tuple(wanted)))
+                alike[key, tuple(wanted)] = replace(group, key=key) if known is None else known.plus(group)
+                continue
+            unchanged = MONEY.add(unchanged, group.cost)
+            reason = FIXED if group.key.fixed else SHADOW
+        for place in wanted:
+            tallies[place].left_out[reason] += group.calls
+    after = dict.fromkeys(Scenario, unchanged)
+    for (_, meant), group in alike.items():
+        for scenario, cost in _otherwise(
+            group, [(changes[place], tallies[place]) for place in wanted], prospect
+        ).items():
             after[scenario] = MONEY.add(after[scenario], cost)
     effects = [
         Effect(change, tally.calls, tally.cost, _as_saving(tally.saved), dict(tally.left_out))
         for change, tally in zip(changes, tallies, strict=True)
     ]
     return WhatIf(source, calls, unpriced, bill, after, effects)
+
+
+def _otherwise(
+    group: CallGroup, wanted: Sequence[tuple[Change, _Tally]], prospect: Prospect
+) -> dict[Scenario, Decimal]:
+    """What the calls of a group would have cost in each scenario; what each change does is added to its tally."""
+    after: dict[Scenario, Decimal] = {}
+    changed = set[int]()
+    for scenario in Scenario:
+        cost = group.cost
+        calls = Otherwise.as_it_was(group, prospect.eras[group.key.era])
+        for place, (change, tally) in enumerate(wanted):
+            found = _priced(change.apply(calls, scenario, prospect), prospect.prices)
+            if isinstance(found, LeftOut):
+                if scenario is Scenario.expected:
+                    tally.left_out[found.reason] += group.calls
+                continue
+            if found[0] is calls:
+                continue
+            calls, left = found
+            tally.saved[scenario] = MONEY.add(tally.saved[scenario], MONEY.subtract(cost, left))
+            cost = left
+            if place not in changed:
+                changed.add(place)
+                tally.calls += group.calls
+                tally.cost = MONEY.add(tally.cost, group.cost)
+        after[scenario] = cost
+    return after
 
 
 def _places(changes: Sequence[Change]) -> Callable[[GroupKey], list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -31,6 +31,10 @@ PREFIX_TTL: Final = timedelta(minutes=5)
 
 https://platform.claude.com/docs/en/build-with-claude/prompt-caching, https://platform.openai.com/docs/guides/prompt-caching
 """
+
+
+OF_WORK: Final = frozenset({"service", "agent", "tier", "workflow", "step"})
+"""The dimensions by which groups are told apart only where a change asks for them."""
 
 
 class Model(NamedTuple):
@@ -231,7 +235,10 @@ def ask_what_if(
         found = from_sums(summed, changes, Prospect(prices, (period.since, *eras)))
         if found is not None:
             return found
-    cuts = cuts_for(prices, [*used, *targets], period, ttl=ttl, prefix_ttl=prefix_ttl)
+    cuts = replace(
+        cuts_for(prices, [*used, *targets], period, ttl=ttl, prefix_ttl=prefix_ttl),
+        dimensions=OF_WORK & {name for change in changes for name in change.where.named},
+    )
     groups = read_call_groups(store, period, cuts, organization=organization, progress=progress)
     return what_if(groups, changes, Prospect(prices, (period.since, *cuts.eras)))
 

@@ -5,7 +5,7 @@ Costs are US dollars as Decimal with all their digits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -86,13 +86,15 @@ class Cuts:
     """Where groups are cut, beside their dimensions: at sizes of the prompt and at instants, each in order.
 
     `ttl` is how long an exact cache would keep an answer, `prefix_ttl` how long a provider keeps the beginning of a prompt; None:
-    nobody looks for repeated calls, or beginnings.
+    nobody looks for repeated calls, or beginnings. Of service, agent, tier, workflow and step groups are told apart by those that
+    `dimensions` names, None: all.
     """
 
     sizes: Sequence[int] = ()
     eras: Sequence[datetime] = ()
     ttl: timedelta | None = None
     prefix_ttl: timedelta | None = None
+    dimensions: Collection[str] | None = None
 
 
 def read_call_groups(
@@ -119,6 +121,7 @@ def read_call_groups(
             timezone=period.timezone,
             repeated_within=_interval(cuts.ttl),
             prefixes_within=_interval(cuts.prefix_ttl),
+            dimensions=None if cuts.dimensions is None else sorted(cuts.dimensions),
         )
         _gather(found, (_group(row) for row in typed(list[_GroupRow], rows)))
         progress(share)
