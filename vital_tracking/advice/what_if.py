@@ -97,9 +97,8 @@ def what_if(
             tallies[place].left_out[reason] += group.calls
     after = dict.fromkeys(Scenario, unchanged)
     for (_, meant), group in alike.items():
-        for scenario, cost in _otherwise(
-            group, [(changes[place], tallies[place]) for place in wanted], prospect
-        ).items():
+        of_group = [(changes[place], tallies[place]) for place in meant]
+        for scenario, cost in _otherwise(group, of_group, prospect).items():
             after[scenario] = MONEY.add(after[scenario], cost)
     effects = [
         Effect(change, tally.calls, tally.cost, _as_saving(tally.saved), dict(tally.left_out))
