@@ -6,7 +6,7 @@ It is the class of the routes and no middleware: a router that is included elsew
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 from urllib.parse import quote, unquote
 
 from fastapi import APIRouter
@@ -63,10 +63,18 @@ class ApiRoute(APIRoute):
         return handle
 
     def check_parameters(self, request: Request) -> None:
-        """Problem 422 for parameters that a route with filters does not know."""
-        if not self.filters or not self.include_in_schema:
+        """Problem 422 for what would be passed over: one of two values, or a filter that a route does not know."""
+        if not self.include_in_schema:
             return
-        known = {field.alias for one in _dependants(self.dependant) for field in one.query_params} | set(self.filters)
+        fields = [field for one in _dependants(self.dependant) for field in one.query_params]
+        names = [name for name, _ in request.query_params.multi_items()]
+        single = {field.alias for field in fields if not _is_list(field.field_info.annotation)}
+        twice = sorted(single.intersection(name for name in names if names.count(name) > 1))
+        if twice:
+            raise invalid(("query", name, "is given more than once: give one value") for name in twice)
+        if not self.filters:
+            return
+        known = {field.alias for field in fields} | set(self.filters)
         unknown = [name for name in request.query_params if name not in known and not name.startswith(METADATA)]
         if unknown:
             offered = ", ".join(sorted(known))
@@ -120,6 +128,11 @@ def problem_page(request: Request, parts: Parts, problem: Problem) -> Response:
     for name, value in {"Cache-Control": "no-store", **problem.headers}.items():
         page.headers[name] = value
     return page
+
+
+def _is_list(annotation: Any) -> bool:
+    """Whether a parameter of that type takes several values."""
+    return get_origin(annotation) is list or any(map(_is_list, get_args(annotation)))
 
 
 def _dependants(one: Dependant) -> Iterator[Dependant]:

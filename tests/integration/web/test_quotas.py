@@ -113,6 +113,10 @@ def test_each_reader_is_told_the_quotas_that_are_his(there: Open, reader: str) -
     assert list(found) == list(PLANS)
     listed = json.loads(browser.get("/api/v1/subscriptions").text, parse_float=Decimal)
     assert {row["entity_id"] for row in listed} == SEEN[reader]
+    twice = browser.get("/api/v1/subscriptions?plan=tiny&plan=enterprise")
+    assert (twice.status_code, twice.json()["errors"][0]["field"]) == (422, "plan"), (
+        "one of the two would be passed over"
+    )
 
     text = unescape(page(browser, "quotas"))
     rows = table(browser, "quotas", "subscribers") if listed else []
