@@ -214,33 +214,21 @@ def ask_what_if(
     `ttl` is for an exact cache, `prefix_ttl` for caches of prompts. Raises StoreError.
     """
     prices = prices or price_book(store)
-    targets = [
-        Model(change.provider or change.where.provider, change.model)
-        for change in changes
-        if isinstance(change, SwitchModel)
-    ]
     used = used_models(store, period, organization)
-    targets += [
-        Model(model.provider, change.model)
-        for change in changes
-        if isinstance(change, SwitchModel) and change.provider is None and change.where.provider is None
-        for model in used
-        if change.where.model in (None, model.name)
-    ]
-    if not any(change.needs_calls for change in changes) and all(
-        _whatever_size(prices, target, used, period) for target in targets
-    ):
-        eras = cuts_for(prices, [*used, *targets], period).eras
-        summed = read_summed_calls(store, period, organization=organization)
-        found = from_sums(summed, changes, Prospect(prices, (period.since, *eras)))
-        if found is not None:
-            return found
+    targets = {target for change in changes if isinstance(change, SwitchModel) for target in _targets(change, used)}
     cuts = replace(
         cuts_for(prices, [*used, *targets], period, ttl=ttl, prefix_ttl=prefix_ttl),
         dimensions=OF_WORK & {name for change in changes for name in change.where.named},
     )
+    prospect = Prospect(prices, (period.since, *cuts.eras))
+    if not any(change.needs_calls for change in changes) and all(
+        _whatever_size(prices, target, used, period) for target in targets
+    ):
+        found = from_sums(read_summed_calls(store, period, organization=organization), changes, prospect)
+        if found is not None:
+            return found
     groups = read_call_groups(store, period, cuts, organization=organization, progress=progress)
-    return what_if(groups, changes, Prospect(prices, (period.since, *cuts.eras)))
+    return what_if(groups, changes, prospect)
 
 
 def _whatever_size(prices: PriceBook, target: Model, used: Iterable[Model], period: Period) -> bool:

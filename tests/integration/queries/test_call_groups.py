@@ -212,6 +212,20 @@ def test_sums_answer_where_they_say_all_of_it(store: Store) -> None:
     assert read_summed_calls(store, PERIOD).groups[0].calls == 20
 
 
+def test_a_switch_that_names_no_provider_is_cut_where_the_price_of_its_model_changes(store: Store) -> None:
+    """The provider is that of the calls; of two prompts in one group the longer one would have the price of the shorter."""
+    calls = [
+        a_record(place, "gemini-2.5-flash", prompt, 0)._replace(provider="google")
+        for place, prompt in enumerate((150_000, 250_000))
+    ]
+    write(store, [stored(record) for record in calls])
+    found = asked(store, SwitchModel(where=Where(model="gemini-2.5-flash"), model="gemini-2.5-pro", answers=EXACTLY))
+    switched = [BOOK.cost_of(record._replace(model="gemini-2.5-pro")) for record in calls]
+    assert found.after[Scenario.expected] == sum((cost.total for cost in switched if cost is not None), Decimal(0))
+    # Up to 200,000 tokens at $1.25 a million, from there on at $2.50.
+    assert found.after[Scenario.expected] == Decimal("0.8125")
+
+
 def test_sums_are_not_believed_where_a_cache_answered(store: Store) -> None:
     write(store, [stored(a_record(1)), stored(a_record(2)._replace(cache_hit=True), cache_hit=True)])
     found = asked(store, SwitchModel(where=Where(), model="gpt-4o-mini"))
