@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Final
 
 from vital_tracking.advice.recommendation import Saving
-from vital_tracking.core.cost import MONEY, ZERO
+from vital_tracking.core.cost import MONEY, ZERO, exact_sum
 from vital_tracking.queries.explore import Period
 from vital_tracking.queries.machine_hours import MachineHour, machine_hours
 from vital_tracking.stores import Store
@@ -132,7 +132,7 @@ def is_idle(hour: MachineHour) -> bool:
 
 
 def _cost(hours: Sequence[MachineHour]) -> Decimal:
-    return sum((hour["cost_usd"] for hour in hours), ZERO)
+    return exact_sum(hour["cost_usd"] for hour in hours)
 
 
 def _never_needed(hour: MachineHour) -> Decimal:

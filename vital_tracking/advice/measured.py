@@ -31,7 +31,7 @@ from vital_tracking.advice.quality import ENOUGH
 from vital_tracking.advice.recommendation import MONTH_DAYS, Kind
 from vital_tracking.advice.what_if import what_if
 from vital_tracking.advice.window import Model, cuts_for, used_models
-from vital_tracking.core.cost import MONEY, ZERO
+from vital_tracking.core.cost import MONEY, ZERO, exact_sum
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.queries.call_groups import CallGroup, read_call_groups
 from vital_tracking.queries.explore import ANY, Period, explore
@@ -245,7 +245,7 @@ def _repriced(groups: Sequence[CallGroup], reverse: Sequence[Change], prospect: 
     return _Window(
         calls=_calls_of(groups, reverse),
         followed=sum(effect.calls for effect in effects),
-        saved=_sum(MONEY.minus(effect.saving.expected) for effect in effects),
+        saved=exact_sum(MONEY.minus(effect.saving.expected) for effect in effects),
         left_out=sum(sum(effect.left_out.values()) for effect in effects),
     )
 
@@ -266,7 +266,7 @@ def _of_caches(
         return _Window(
             calls=sum(row["calls"] for row in rows),
             followed=sum(row["cached_calls"] for row in rows),
-            saved=_sum(row["cache_savings"] for row in rows),
+            saved=exact_sum(row["cache_savings"] for row in rows),
         )
 
     return _against(of(after), of(before), after, "answered from a cache")
@@ -296,10 +296,3 @@ def _against(now: _Window, then: _Window, after: Period, made: str) -> Measured:
     if now.left_out:
         note += f"; {now.left_out:,} could not be repriced"
     return Measured(saving, f"{note}.", now.followed)
-
-
-def _sum(amounts: Any) -> Decimal:
-    total = ZERO
-    for amount in amounts:
-        total = MONEY.add(total, amount)
-    return total

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from vital_tracking.advice.changes import Change, Prospect, SwitchModel
 from vital_tracking.advice.what_if import WhatIf, from_sums, what_if
-from vital_tracking.core.cost import ZERO
+from vital_tracking.core.cost import exact_sum
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.request_size import SIZES
 from vital_tracking.queries.call_groups import CallGroup, Cuts, read_call_groups, read_summed_calls
@@ -92,7 +92,7 @@ class Window:
     @cached_property
     def bill(self) -> Decimal:
         """What its calls cost, those with a price."""
-        return sum((group.cost for group in self.groups), ZERO)
+        return exact_sum(group.cost for group in self.groups)
 
     @cached_property
     def by_work(self) -> Mapping[tuple[Work, Model], Sequence[CallGroup]]:
@@ -103,7 +103,7 @@ class Window:
             if key.model is not None and key.call_type != "embedding" and not key.shadow:
                 work = Work(key.service, key.agent, key.workflow, key.step)
                 found.setdefault((work, Model(key.provider, key.model)), []).append(group)
-        cost = {place: sum((group.cost for group in groups), ZERO) for place, groups in found.items()}
+        cost = {place: exact_sum(group.cost for group in groups) for place, groups in found.items()}
         return {place: found[place] for place in sorted(found, key=lambda place: (-cost[place], str(place)))}
 
     @cached_property

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Context, Decimal
+from functools import reduce
 from typing import Final, NamedTuple
 
 MONEY: Final = Context(prec=60)
 ZERO: Final = Decimal(0)
+
+
+def exact_sum(amounts: Iterable[Decimal]) -> Decimal:
+    """The sum of amounts with all its digits, whatever the caller's precision; 0 of none."""
+    return reduce(MONEY.add, amounts, ZERO)
+
 
 AMOUNTS: Final = ("input", "output", "fees", "total", "potential")
 """The amounts of a Cost."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import date
-from decimal import Decimal
 from typing import Final
 
 from typing_extensions import TypedDict
 
+from vital_tracking.core.cost import exact_sum
 from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.stores import Store
 
@@ -69,12 +69,12 @@ def preview_totals(preview: BudgetPreview) -> PreviewDay:
     return PreviewDay(
         day=preview["last_day"],
         calls=sum(day["calls"] for day in days),
-        amount=sum((day["amount"] for day in days), Decimal(0)),
+        amount=exact_sum(day["amount"] for day in days),
         stopped=sum(day["stopped"] for day in days),
         slowed=sum(day["slowed"] for day in days),
         downgraded=sum(day["downgraded"] for day in days),
-        stopped_amount=sum((day["stopped_amount"] for day in days), Decimal(0)),
-        stopped_cost=sum((day["stopped_cost"] for day in days), Decimal(0)),
+        stopped_amount=exact_sum(day["stopped_amount"] for day in days),
+        stopped_cost=exact_sum(day["stopped_cost"] for day in days),
         stopped_unpriced=sum(day["stopped_unpriced"] for day in days),
         alerts=alerts,
     )

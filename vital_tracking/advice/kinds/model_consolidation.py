@@ -16,7 +16,7 @@ from vital_tracking.advice.kinds.switching import where_of
 from vital_tracking.advice.quality import Quality, judge
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation
 from vital_tracking.advice.window import Model, Window, Work
-from vital_tracking.core.cost import MONEY, ZERO
+from vital_tracking.core.cost import MONEY, exact_sum
 
 MOST_PERCENT = Decimal(5)
 """A model with less of the bill than this is hardly used."""
@@ -38,7 +38,7 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
     going, staying = set[Model](), set[Model]()
     for model, its_works in works.items():
         groups = [group for work in its_works for group in window.by_work[work, model]]
-        spent = sum((group.cost for group in groups), ZERO)
+        spent = exact_sum(group.cost for group in groups)
         if (
             spent <= 0
             or MONEY.multiply(spent, 100) >= MONEY.multiply(window.bill, MOST_PERCENT)

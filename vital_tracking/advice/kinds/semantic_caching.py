@@ -11,7 +11,7 @@ from vital_tracking.advice.kinds.caching import LEAST_CALLS, NO_HASHES, parts
 from vital_tracking.advice.kinds.switching import is_worth
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation, Saving
 from vital_tracking.advice.window import Window
-from vital_tracking.core.cost import ZERO
+from vital_tracking.core.cost import ZERO, exact_sum
 from vital_tracking.core.request_size import Size, size_of
 
 LEAST_DUPLICATES = 5
@@ -32,7 +32,7 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
             and group.hashed_calls
             and size_of(group.key.size) is Size.simple
         ]
-        bound = sum((group.cost for group in short), ZERO)
+        bound = exact_sum(group.cost for group in short)
         if not is_worth(window, bound):
             continue
         found.append(

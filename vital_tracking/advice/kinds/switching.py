@@ -11,7 +11,7 @@ from vital_tracking.advice.changes import Factors, SwitchModel, Where
 from vital_tracking.advice.quality import ENOUGH, Judgement, Quality, judge
 from vital_tracking.advice.what_if import Effect
 from vital_tracking.advice.window import Model, Window, Work
-from vital_tracking.core.cost import MONEY, ZERO
+from vital_tracking.core.cost import MONEY, exact_sum
 from vital_tracking.core.request_size import Size
 from vital_tracking.queries.call_groups import CallGroup
 from vital_tracking.queries.shadow import answer_ratio, prompt_ratio
@@ -40,7 +40,7 @@ class Option:
 def dear_work(window: Window) -> Iterator[tuple[Work, Model, Sequence[CallGroup]]]:
     """The work on which much is spent, by model, the dearest first."""
     for (work, model), groups in list(window.by_work.items())[:_MOST_WORK]:
-        if is_worth(window, sum((group.cost for group in groups), ZERO)):
+        if is_worth(window, exact_sum(group.cost for group in groups)):
             yield work, model, groups
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
 
 import typer
 
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
 from vital_tracking.cli.render.session import Csv, Yes, opened
 from vital_tracking.cli.spool.options import Json
+from vital_tracking.core.cost import exact_sum
 from vital_tracking.queries import dead_letters
 from vital_tracking.queries.dead_letters import (
     DEAD_LETTER_COLUMNS,
@@ -87,7 +87,7 @@ def _cells(row: DeadLetterRow) -> tuple[str, ...]:
 
 def _worth(rows: Sequence[DeadLetterRow]) -> str:
     """How many rows, and for how much."""
-    total = sum((cost for row in rows if (cost := cost_of(row)) is not None), Decimal(0))
+    total = exact_sum(cost for row in rows if (cost := cost_of(row)) is not None)
     return f"{counted(len(rows), 'row')}, {usd(total)} in all,"
 
 
