@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -34,9 +33,10 @@ from vital_tracking.cli.render import filters
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say
 from vital_tracking.cli.render.options import named, one_format, words, zone
+from vital_tracking.cli.render.pages import imported_pages
 from vital_tracking.cli.render.session import Csv, Json, Yes, opened
 from vital_tracking.cli.render.times import short_time
-from vital_tracking.errors import MissingExtra, VitalError
+from vital_tracking.errors import VitalError
 from vital_tracking.queries.prices import price_book
 from vital_tracking.queries.recommendations import (
     MOST,
@@ -372,30 +372,19 @@ def _tell_measured(measured: Sequence[SavedRecommendation], *, json_: bool) -> N
 
 
 def _document(store: Store, found: LastAdvice) -> Document:
-    with _pages():
+    with imported_pages():
         from vital_tracking.web.mail.advice import advice_document
         from vital_tracking.web.settings import WebSettings
     return advice_document(store, found, WebSettings.from_env().public_url)
 
 
 def _sent(made: Document, urls: list[str]) -> None:
-    with _pages():
+    with imported_pages():
         from vital_tracking.web.mail.sending import Channels
     _, problem = Channels({"--send": [SecretStr(url) for url in urls]}).send("--send", made)
     if problem is not None:
         raise VitalError(f"It was not sent: {problem}")
     typer.echo(f"Sent to {counted(len(urls), 'address')[:-1] + 'es' if len(urls) > 1 else '1 address'}.", err=True)
-
-
-@contextmanager
-def _pages() -> Iterator[None]:
-    """Where the pages are imported: what is sent is made of them."""
-    try:
-        yield
-    except ImportError as error:
-        if (error.name or "").startswith("vital_tracking"):
-            raise
-        raise MissingExtra("web", "Making a report") from None
 
 
 def _adds(one: SavedRecommendation) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, cast
 
@@ -13,9 +11,10 @@ import typer
 
 from vital_tracking.cli.render.console import as_json, console, say, table
 from vital_tracking.cli.render.options import either, named, words, zone
+from vital_tracking.cli.render.pages import imported_pages
 from vital_tracking.cli.render.session import Json, Yes, opened
 from vital_tracking.core.closest import did_you_mean
-from vital_tracking.errors import MissingExtra, VitalError
+from vital_tracking.errors import VitalError
 from vital_tracking.ids import new_id
 from vital_tracking.queries.report_schedules import schedule_report, unschedule_report
 from vital_tracking.queries.reports import WEEKDAYS
@@ -79,7 +78,7 @@ def show(name: Name, owner: Owner = None, format_: Format = "markdown", json_: J
         if json_:
             as_json(report)
             return
-        with _pages():
+        with imported_pages():
             from vital_tracking.web.mail.reports import saved_document
         made = saved_document(store, report.id, report.name, report.asked, datetime.now(UTC), _public_url())
     sys.stdout.write(f"{made.html if format_ == 'html' else made.markdown}\n")
@@ -109,7 +108,7 @@ def summary(
     asked = {"report": "summary", "period": "month" if month else "week", "timezone": zone(timezone)}
     if organization is not None:
         asked["organization"] = named(organization, "--organization")
-    with _pages():
+    with imported_pages():
         from vital_tracking.web.mail.summary import summary_document
     with opened() as store:
         if save is not None:
@@ -228,7 +227,7 @@ def send(
     """
     if name is None and not due:
         raise typer.BadParameter("send what? --due, or the name of a report")
-    with _pages():
+    with imported_pages():
         from vital_tracking.web.mail.reports import saved_document
         from vital_tracking.web.mail.sending import Channels, Sent, send_due
     channels = Channels(Settings.from_env().channels)
@@ -280,19 +279,8 @@ def _found(store: Store, name: str, owner: str | None) -> SavedReport:
     )
 
 
-@contextmanager
-def _pages() -> Iterator[None]:
-    """Where the pages are imported: reports are made of them."""
-    try:
-        yield
-    except ImportError as error:
-        if (error.name or "").startswith("vital_tracking"):
-            raise
-        raise MissingExtra("web", "Making a report") from None
-
-
 def _public_url() -> str | None:
-    with _pages():
+    with imported_pages():
         from vital_tracking.web.settings import WebSettings
     return WebSettings.from_env().public_url
 
