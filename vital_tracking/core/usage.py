@@ -135,6 +135,21 @@ class TokenUsage(NamedTuple):
         return self._replace(notes=_merged(self.notes, notes)) if notes else self
 
     @classmethod
+    def of_columns(cls, row: Mapping[str, Any], *, estimated: bool = False) -> TokenUsage:
+        """The usage of a stored call by the columns of its tokens, or of the sums of several."""
+        return cls(
+            prompt_tokens=row["prompt_tokens"],
+            completion_tokens=row["completion_tokens"],
+            cache_read_tokens=row["cache_read_tokens"],
+            cache_write_tokens=row["cache_write_tokens"],
+            cache_write_1h_tokens=row["cache_write_1h_tokens"],
+            reasoning_tokens=row["reasoning_tokens"],
+            audio_input_tokens=row["audio_tokens"] - row["audio_output_tokens"],
+            audio_output_tokens=row["audio_output_tokens"],
+            estimated=estimated,
+        )
+
+    @classmethod
     def reported(
         cls,
         *,

@@ -211,16 +211,7 @@ def _group(row: _GroupRow) -> CallGroup:
         priced=row["priced"],
         repeated=row["repeated"],
     )
-    usage = TokenUsage(
-        prompt_tokens=row["prompt_tokens"],
-        completion_tokens=row["completion_tokens"],
-        cache_read_tokens=row["cache_read_tokens"],
-        cache_write_tokens=row["cache_write_tokens"],
-        cache_write_1h_tokens=row["cache_write_1h_tokens"],
-        reasoning_tokens=row["reasoning_tokens"],
-        audio_input_tokens=row["audio_tokens"] - row["audio_output_tokens"],
-        audio_output_tokens=row["audio_output_tokens"],
-    )
+    usage = TokenUsage.of_columns(row)
     return CallGroup(
         key,
         row["calls"],

@@ -137,17 +137,7 @@ class CallToPrice(TypedDict):
 
 def record_of_row(call: CallToPrice) -> CallRecord:
     """The record of a stored call, as far as its price goes."""
-    usage = TokenUsage(
-        prompt_tokens=call["prompt_tokens"],
-        completion_tokens=call["completion_tokens"],
-        cache_read_tokens=call["cache_read_tokens"],
-        cache_write_tokens=call["cache_write_tokens"],
-        cache_write_1h_tokens=call["cache_write_1h_tokens"],
-        reasoning_tokens=call["reasoning_tokens"],
-        audio_input_tokens=call["audio_tokens"] - call["audio_output_tokens"],
-        audio_output_tokens=call["audio_output_tokens"],
-        estimated=call["usage_estimated"],
-    )
+    usage = TokenUsage.of_columns(call, estimated=call["usage_estimated"])
     if call["billed_units"]:
         usage = usage.with_billed_units(json.loads(call["billed_units"], parse_float=Decimal))
     return CallRecord(
