@@ -7,13 +7,14 @@ provider keeps. What nobody can know, how many tokens another model would have c
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Final
 
 from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.core.pricing import PriceBook
@@ -148,27 +149,29 @@ class Prospect:
     eras: tuple[datetime, ...]
 
 
-class Change(Protocol):
-    """One thing done otherwise."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change(ABC):
+    """One thing done otherwise, for the calls of `where`."""
 
-    @property
-    def where(self) -> Where:
-        """The calls that it is for."""
+    where: Where
 
     @property
     def needs_calls(self) -> bool:
         """Whether sums by service, agent and model do not say enough."""
+        return True
 
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What is assumed about what nobody knows, as sentences."""
+        return ()
 
+    @abstractmethod
     def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:
         """The calls as they would have been made; the same object where it changes nothing about them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SwitchModel:
+class SwitchModel(Change):
     """Calls made by another model; those that an earlier change has moved stay where they are, and so do embeddings unless their
     model is named.
 
@@ -177,7 +180,6 @@ class SwitchModel:
     in the dearest scenario from no cache, nor in the expected one where the provider changes. Batches stay batches.
     """
 
-    where: Where
     model: str
     provider: str | None = None
     tokens: Factors | None = None
@@ -232,19 +234,13 @@ class SwitchModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Processing:
+class Processing(Change):
     """Calls processed in a way that has a price of its own: `batch`, `flex`, `priority`.
 
     The price is that of the list, genai-prices' variants; where it has none, nothing is assumed.
     """
 
-    where: Where
     way: str = "batch"
-
-    @property
-    def needs_calls(self) -> bool:
-        """Whether sums by service, agent and model do not say enough."""
-        return True  # sums do not say what is processed so already
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -266,15 +262,10 @@ class Processing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExactCache:
+class ExactCache(Change):
     """An exact cache before the models: what was answered within its time to live is not asked again."""
 
     where: Where = EVERYWHERE
-
-    @property
-    def needs_calls(self) -> bool:
-        """Whether sums by service, agent and model do not say enough."""
-        return True
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -290,7 +281,7 @@ class ExactCache:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromptCaching:
+class PromptCaching(Change):
     """The beginnings of prompts kept by the provider, wherever another call used the same one within its life time.
 
     Some models keep only beginnings that are longer than 1,024 tokens, which nobody here knows: in the dearest scenario nothing
@@ -301,11 +292,6 @@ class PromptCaching:
     """
 
     where: Where = EVERYWHERE
-
-    @property
-    def needs_calls(self) -> bool:
-        """Whether sums by service, agent and model do not say enough."""
-        return True
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -339,15 +325,8 @@ class PromptCaching:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OffPeak:
+class OffPeak(Change):
     """Calls made at the hour of the same day at which they cost least."""
-
-    where: Where
-
-    @property
-    def needs_calls(self) -> bool:
-        """Whether sums by service, agent and model do not say enough."""
-        return True
 
     @property
     def assumptions(self) -> tuple[str, ...]:

@@ -59,21 +59,10 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Singly:
+class Singly(Change):
     """Calls that were processed in a way of its own, such as a batch, made as all others."""
 
-    where: Where
     way: str
-
-    @property
-    def needs_calls(self) -> bool:
-        """Whether sums by service, agent and model do not say enough."""
-        return True
-
-    @property
-    def assumptions(self) -> tuple[str, ...]:
-        """Nothing is assumed."""
-        return ()
 
     def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:  # noqa: ARG002
         """The same tokens at the plain price."""
@@ -85,20 +74,8 @@ _WAYS: Final = ("processing", "service_tier")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Uncached:
+class Uncached(Change):
     """Calls whose prompts no provider had kept."""
-
-    where: Where
-
-    @property
-    def needs_calls(self) -> bool:
-        """Whether sums by service, agent and model do not say enough."""
-        return True
-
-    @property
-    def assumptions(self) -> tuple[str, ...]:
-        """Nothing is assumed."""
-        return ()
 
     def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:  # noqa: ARG002
         """All tokens of the prompt at the plain price."""
