@@ -101,8 +101,7 @@ def generate_recommendations(
     """The advice about the last `days` days, today included, of an organization or all that the asker may see.
 
     `prices` are the store's own over the list, where none are given. What is `dismissed`, by id, is no part of the total.
-    `progress` is told the share of the calls that has been
-    read. Raises StoreError.
+    `progress` is told the share of the calls that has been read. Raises StoreError.
     """
     moment = now or datetime.now(UTC)
     period = Period.last_days(days, timezone=timezone, now=moment)
