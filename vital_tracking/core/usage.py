@@ -136,7 +136,7 @@ class TokenUsage(NamedTuple):
 
     @classmethod
     def of_columns(cls, row: Mapping[str, Any], *, estimated: bool = False) -> TokenUsage:
-        """The usage of a stored call by the columns of its tokens, or of the sums of several."""
+        """The usage of a stored call by the columns of its `row`, or of the sums of several; `estimated`: nobody reported it."""
         return cls(
             prompt_tokens=row["prompt_tokens"],
             completion_tokens=row["completion_tokens"],
