@@ -24,6 +24,9 @@ _OVERHEAD_TOKENS: Final = 16
 
 _REMEMBERED: Final = 64
 _ENOUGH: Final = 8
+_SELDOM: Final = (
+    16  # of so many calls that their estimates were enough for, one is learned from: that lowers them in time
+)
 _PROMPT: Final = ("input_tokens", "cache_write_5m_tokens")
 _ANSWER: Final = ("output_tokens", "output_reasoning_tokens")
 _FADES: Final = 8  # what calls have taken beyond their estimates counts for an eighth less with each that has not
@@ -84,16 +87,18 @@ class History:
 
     A prompt is estimated as its bytes, those of its tools among them, times `slope`, plus `overhead`: the most tokens that any
     remembered call took beyond that (pictures have tokens but no text). So it would have been enough for every remembered call.
+    All are looked through anew when a call has taken more than its estimate, and else now and then.
 
     `extra` is what calls have taken beyond all estimates, in picodollars and in tokens: a limit of the caller's that the model
     does not keep, or fees. It fades where calls take less.
     """
 
-    __slots__ = ("_answers", "_prompts", "answer", "extra", "overhead", "slope")
+    __slots__ = ("_answers", "_enough_for", "_prompts", "answer", "extra", "overhead", "slope")
 
     def __init__(self, answer_seen: int | None = None) -> None:
         self._prompts: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
         self._answers: deque[int] = deque(maxlen=_REMEMBERED)
+        self._enough_for = 0  # calls since they were last looked through
         self.slope = 1 / _BYTES_PER_TOKEN
         self.overhead = _OVERHEAD_TOKENS
         self.answer = ANSWER_TOKENS if answer_seen is None else _with_margin(answer_seen)
@@ -111,14 +116,24 @@ class History:
         """Learn from a call whose usage its provider reported; of its answer only, where its prompt's size is not known."""
         if usage.estimated or not usage.prompt_tokens:
             return
-        self._answers.append(usage.completion_tokens)
-        answers = list(self._answers)  # a copy: another thread may be adding to it
+        prompt, answer = usage.prompt_tokens, usage.completion_tokens
+        self._answers.append(answer)
+        if prompt_bytes >= 0:
+            self._prompts.append((prompt_bytes, prompt))
+        self._enough_for += 1
+        more = answer > self.answer or (prompt_bytes >= 0 and prompt > int(prompt_bytes * self.slope) + self.overhead)
+        few = min(len(self._answers), len(self._prompts) or _REMEMBERED) <= _ENOUGH
+        if more or few or self._enough_for >= _SELDOM:
+            self._enough_for = 0
+            self._learn()
+
+    def _learn(self) -> None:
+        """Look through the remembered calls."""
+        answers, prompts = list(self._answers), list(self._prompts)  # copies: another thread may be adding to them
         longest_answer = _with_margin(max(answers))
         self.answer = longest_answer if len(answers) >= _ENOUGH else max(self.answer, longest_answer)
-        if prompt_bytes < 0:
+        if not prompts:
             return
-        self._prompts.append((prompt_bytes, usage.prompt_tokens))
-        prompts = list(self._prompts)
         if len(prompts) >= _ENOUGH:
             longest = sorted(prompts)[-len(prompts) // 2 :]
             steepest = max((tokens / size for size, tokens in longest if size), default=_LARGEST_SLOPE)

@@ -205,6 +205,20 @@ def test_a_few_calls_do_not_lower_the_first_guess() -> None:
     assert history.answer < 10
 
 
+def test_one_long_call_is_forgotten_again() -> None:
+    """If this failed, one exceptional call would have every later one hold far too much."""
+    history = History()
+    for _ in range(64):
+        history.observe(4000, reported(1000, 150))
+    history.observe(4000, reported(3000, 9000))
+    assert history.answer >= 9000
+    assert history.prompt_tokens(4000) >= 3000
+    for _ in range(64 + 16):
+        history.observe(4000, reported(1000, 150))
+    assert 150 <= history.answer < 200
+    assert 1000 <= history.prompt_tokens(4000) < 1400
+
+
 def test_what_calls_cost_beyond_all_estimates_is_learned_and_forgotten() -> None:
     """Fees, and limits that a model does not keep: if this failed, each call of many at once would overstep a limit."""
     history, thought = History(), Amounts(100, 20, 1)
