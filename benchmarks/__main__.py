@@ -21,6 +21,7 @@ from benchmarks.figures import Claim, Found, Part, Table, apart, claims_table, f
 PARTS = ("imports", "overhead", "memory", "delivery", "admission", "spool", "reports", "growth")
 # Those that take an hour, or a database of millions of calls, or what not everybody has installed.
 ON_DEMAND = (
+    "instructions",
     "imports_logs",
     "reports_large",
     "reports_readers",
