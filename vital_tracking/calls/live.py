@@ -95,6 +95,7 @@ class LiveCall:
         "key",
         "keys",
         "langsmith",
+        "last_held",
         "marked",
         "message_id",
         "messages",
@@ -166,6 +167,7 @@ class LiveCall:
         self.tree: ref[Any] | None = None  # LangSmith's run tree around it
         self.task: ref[Any] | None = None  # the asyncio task that it began in
         self.cancelled_on_waking = False  # its task was cancelled between the end of that wait and its next step
+        self.last_held: ref[UUID] | None = None  # tells in which thread its run's id was held last
         self.waiter: Any = None  # the future on which its task waited while it was started in a thread
         self.attempt: int | None = None
         self.below: LiveCall | None = None
@@ -323,7 +325,7 @@ class LiveCall:
 
     def forget(self) -> None:
         """Let go of everything that may hold text; what is left may wait for delivery however long."""
-        self.messages = self.running = self.asked = self.shadow = None
+        self.messages = self.running = self.asked = self.shadow = self.last_held = None
         metadata, params, serialized = self.metadata, self.params, self.serialized
         provider, model = metadata.get("ls_provider"), metadata.get("ls_model_name")
         if provider and model and type(provider) is type(model) is str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -80,11 +81,21 @@ def _note_step(call: LiveCall, task: asyncio.Task[Any], cancelling: int, _waiter
     """The task has just gone on after its wait, as it was told of its end before us: was it cancelled in between?
 
     Where it was, that is raised out of the start. Who catches it at once, as `asyncio.timeout` does, takes the request back, but
-    then the run's id is gone, without an end or a token.
+    then the run's id is gone, without an end or a token; or only the thread that the start ran in still has it in its hands.
     """
+    run_id = call.ref() if call.ref is not None else None
+    if run_id is not None:
+        call.last_held = ref(run_id, partial(_note_last_holder, call, threading.get_ident()))
+        del run_id  # the thread may have let go of it meanwhile
     gone = call.ref is not None and call.ref() is None
     cancelled = call.ended is None and (task.cancelled() or task.cancelling() > cancelling)
-    call.cancelled_on_waking = call.running is None and (gone or cancelled)
+    call.cancelled_on_waking |= call.running is None and (gone or cancelled)
+
+
+def _note_last_holder(call: LiveCall, loops_thread: int, _gone: object) -> None:
+    """The run's id is gone: a call that is being made has it in the loop's thread until it ends."""
+    if call.ended is None and call.running is None and threading.get_ident() != loops_thread:
+        call.cancelled_on_waking = True
 
 
 def langsmith_run() -> Any:

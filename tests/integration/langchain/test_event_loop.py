@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -224,17 +225,52 @@ async def test_a_call_that_is_cancelled_while_it_waits_was_never_made(
     assert not tracker.handler._begun_calls._calls
 
 
+class LetsGoLate(ThreadPoolExecutor):
+    """Its threads hold what they ran, and so a run's id, until they are told to let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = threading.Event()
+        self._ran: list[threading.Thread] = []
+
+    def all_let_go(self) -> None:
+        """Return when they have."""
+        self.let_go.set()
+        for thread in self._ran:
+            thread.join()
+
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+        """Run it in a thread of its own."""
+        future: Future[Any] = Future()
+        self._ran.append(threading.Thread(target=self._run, args=[future, partial(function, *arguments, **named)]))
+        self._ran[-1].start()
+        return future
+
+    def _run(self, future: Future[Any], run: Callable[[], Any]) -> None:
+        try:
+            result = run()
+        except BaseException as error:  # noqa: BLE001 - it is the awaiting task's
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        self.let_go.wait(30)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["thread lets go", "thread lets go late"])
 @pytest.mark.parametrize("way", ["task ends", "task goes on", "request is taken back"])
 async def test_a_chat_call_that_is_cancelled_as_its_wait_ends_was_never_made(
-    way: str, make_tracker: Make, store: PostgresStore, rows: Rows, model: Any, held: Held
+    way: str, late: bool, make_tracker: Make, store: PostgresStore, rows: Rows, model: Any, held: Held
 ) -> None:
     """The answer is there, and the task has not gone on yet: asyncio raises the cancellation in place of it."""
     set_budget(store, entity_id="*", total_limit="1")
     # No thread of delivery's looks at the calls in flight at that moment, and so keeps the run's id for an instant longer.
     tracker = make_tracker(budget_deadline_s=60, background=False)
-    tracker.handler._calls.orphan_grace_s = 0.0
     asked, answer = held(tracker)
     over = asyncio.Event()
+    threads = LetsGoLate()
+    if not late:
+        threads.let_go.set()
+    asyncio.get_running_loop().set_default_executor(threads)
 
     async def impatient() -> None:
         try:
@@ -257,6 +293,8 @@ async def test_a_chat_call_that_is_cancelled_as_its_wait_ends_was_never_made(
     await asyncio.sleep(0)
     over.set()
     await asyncio.gather(call, return_exceptions=True)
+    threads.all_let_go()
+    tracker.handler._calls.orphan_grace_s = 0.0
     assert statuses(tracker, rows) == []
     controller = tracker._controller
     assert controller is not None
