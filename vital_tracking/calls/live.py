@@ -345,8 +345,7 @@ class LiveCall:
         keys = self.keys = metadata_keys(self.allowed, metadata)  # anew: they may have changed since the start
         self.metadata = kept = dict(zip(keys.names, keys.values(metadata), strict=True))
         kept["ls_provider"], kept["ls_model_name"] = metadata.get("ls_provider"), metadata.get("ls_model_name")
-        parent = self.parent_run_id
-        if type(parent) is UUID:  # not the id object itself: it must be collected when that run ends
+        if type(parent := self.parent_run_id) is UUID:  # not the id object itself: it must be collected when that run ends
             self.parent_run_id = uuid_utils.UUID(int=parent.int)
 
     # What is known of it
@@ -391,10 +390,9 @@ class LiveCall:
 
         `run_id` is the run's id where that is at hand.
         """
-        metadata, params = self.metadata, self.params
-        langsmith, run, admission = self.langsmith, self.run, self.admission
+        metadata, params, langsmith, run = self.metadata, self.params, self.langsmith, self.run
         parent, project = self.parent_run_id, None if langsmith is None else langsmith[1]
-        budgets = admission and (admission.action, admission.throttled_ms, admission.requested_model)
+        budgets = (held := self.admission) and (held.action, held.throttled_ms, held.requested_model)
         return (
             self.started,
             self.skew_s,

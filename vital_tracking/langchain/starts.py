@@ -94,7 +94,7 @@ def _note_step(call: LiveCall, task: asyncio.Task[Any], cancelling: int, _waiter
 
 def _note_last_holder(call: LiveCall, loops_thread: int, _gone: object) -> None:
     """The run's id is gone: a call that is being made has it in the loop's thread until it ends."""
-    if call.ended is None and call.running is None and threading.get_ident() != loops_thread:
+    if call.ref is not None and call.running is None and threading.get_ident() != loops_thread:
         call.cancelled_on_waking = True
 
 
