@@ -249,7 +249,7 @@ class LetsGoLate(ThreadPoolExecutor):
     def _run(self, future: Future[Any], run: Callable[[], Any]) -> None:
         try:
             result = run()
-        except BaseException as error:  # noqa: BLE001 - it is the awaiting task's
+        except BaseException as error:  # whatever it is, it is for the task that waits
             future.set_exception(error)
         else:
             future.set_result(result)
