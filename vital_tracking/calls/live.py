@@ -345,7 +345,9 @@ class LiveCall:
         keys = self.keys = metadata_keys(self.allowed, metadata)  # anew: they may have changed since the start
         self.metadata = kept = dict(zip(keys.names, keys.values(metadata), strict=True))
         kept["ls_provider"], kept["ls_model_name"] = metadata.get("ls_provider"), metadata.get("ls_model_name")
-        if type(parent := self.parent_run_id) is UUID:  # not the id object itself: it must be collected when that run ends
+        if (
+            type(parent := self.parent_run_id) is UUID
+        ):  # not the id object itself: it must be collected when that run ends
             self.parent_run_id = uuid_utils.UUID(int=parent.int)
 
     # What is known of it
