@@ -154,7 +154,7 @@ class LiveCall:
         self.batch_size = batch_size
         self.batch_reported = True
         self.blocked_by: Mapping[str, object] | None = None
-        self.default: CallContext | None = None
+        self.default = NOBODY
         self.frame: ScopeFrame | None = None
         self.marked: ScopeFrame | None = None
         self.allowed: frozenset[str] = ALLOWED_METADATA
@@ -345,22 +345,19 @@ class LiveCall:
         keys = self.keys = metadata_keys(self.allowed, metadata)  # anew: they may have changed since the start
         self.metadata = kept = dict(zip(keys.names, keys.values(metadata), strict=True))
         kept["ls_provider"], kept["ls_model_name"] = metadata.get("ls_provider"), metadata.get("ls_model_name")
-        if (
-            type(parent := self.parent_run_id) is UUID
-        ):  # not the id object itself: it must be collected when that run ends
+        if type(parent := self.parent_run_id) is UUID:
+            # Not the id object itself: it must be collected when that run ends.
             self.parent_run_id = uuid_utils.UUID(int=parent.int)
 
     # What is known of it
 
     def attribute(self) -> CallContext:
         """Who and what the call is for; looked up once."""
-        context = self.context
-        if context is None:
+        if self.context is None:
             keys = self.keys = self.keys or metadata_keys(self.allowed, self.metadata)
             in_tool = self.run is not None and self.run.tool is not None
-            default = self.default or NOBODY
-            context = self.context = context_of(default, self.frame, self.marked, self.metadata, keys, in_tool=in_tool)
-        return context
+            self.context = context_of(self.default, self.frame, self.marked, self.metadata, keys, in_tool=in_tool)
+        return self.context
 
     def run_id(self) -> str:
         """The run's id as text; a run id that was no UUID is its own text."""
@@ -394,7 +391,8 @@ class LiveCall:
         """
         metadata, params, langsmith, run = self.metadata, self.params, self.langsmith, self.run
         parent, project = self.parent_run_id, None if langsmith is None else langsmith[1]
-        budgets = (held := self.admission) and (held.action, held.throttled_ms, held.requested_model)
+        held = self.admission
+        budgets = held and (held.action, held.throttled_ms, held.requested_model)
         return (
             self.started,
             self.skew_s,
@@ -457,7 +455,7 @@ class LiveCall:
 
     def least_observed(self) -> ObservedCall:
         """What is known of it for sure, where the rest cannot be read."""
-        fallback = self.frame.context if self.frame is not None else self.default or NOBODY
+        fallback = self.frame.context if self.frame is not None else self.default
         shared = SharedFacts(self.context or fallback, {}, (), frozenset(), ())
         return ObservedCall(
             id=str(self.id),
