@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from vital_tracking.calls.attribution import NOBODY
 from vital_tracking.calls.hashes import Prefix
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run, unpack_record, unpack_run
 from vital_tracking.calls.live import LiveCall, Run
@@ -343,7 +344,7 @@ def open_calls(draw: st.DrawFn) -> LiveCall:
         draw(st.integers(1, 3)),
     )
     call.frame = call.marked = frame
-    call.default = draw(st.none() | CONTEXTS)
+    call.default = draw(st.just(NOBODY) | CONTEXTS)
     call.allowed |= {"other"} if draw(st.booleans()) else set()
     call.size = draw(st.integers(0, 10**6))
     call.run = Run(uuid4(), draw(MAYBE_TEXT)) if draw(st.booleans()) else None
