@@ -47,6 +47,7 @@ NAMED: Final[Mapping[str, str]] = {
     "what": "'events'",
     "entity_type": "'user'",
     "entity_id": f"'{BIG_USER}'",
+    "names": f"array['{BIG_ORGANIZATION}', 'unseen']",
     "organizations": f"""'["{BIG_ORGANIZATION}"]'""",
 }
 # What these are asked of is a week.

@@ -1,5 +1,5 @@
--- Exploring: any measures of calls by any dimensions, filtered by any dimension, in any time zone. What pages and the API show of usage
--- comes from here, for whoever asks: it runs with the caller's rights, so the policies decide what is counted.
+-- Exploring: any measures of calls by any dimensions, filtered by any dimension, in any time zone. What pages, reports and the API show of
+-- usage comes from here, for whoever asks: it runs with the caller's rights, so the policies decide what is counted.
 --
 -- Answers come from the smallest aggregation that holds what is asked for, which takes milliseconds however many calls there are; else
 -- from the calls themselves. Aggregations hold no user's own hours, models or steps, so who administers no organization is always
@@ -67,7 +67,7 @@ insert into vital_private.usage_dimensions (position, name, of_call, of_sums, na
     else concat_ws(''/'', s.service_type, s.agent_id) end', null, null,
   'What was called: service/agent or workflow/step.'
 ),
-(31, 'run', 'call.service_run_id', null, null, null, 'The service run.');
+(31, 'run', 'call.service_run_id', null, 'service_name', null, 'The service run.');
 
 update vital_private.usage_dimensions set has_many_values = true where name in ('session', 'run');
 
@@ -168,8 +168,15 @@ $$;
 -- order, the rest by `order_by`, the greatest first.
 --
 -- `filters` are values by the name of a dimension, or by metadata.KEY: {"service": "workflow", "model": ["a", "b", null], "agent": "*"};
--- null stands for none, '*' for any. `measures` NULL: those of reports; "active_users" is one that only this function knows. `top`: the
--- groups of the first dimension that is no time after so many are added up in one, whose row says "others": true.
+-- null stands for none, '*' for any. Of those in "any" one must hold: {"any": {"workflow": "*", "step": "*"}}. "calls" holds filters as
+-- calls_v1 takes them, of which only calls know: {"calls": {"search": "triage", "unpriced": true}}. `measures` NULL: those of reports;
+-- "active_users" is one that only this function knows. `top`: the groups of the first dimension that is no time after so many are added up
+-- in one, whose row says "others": true. `ascending` puts the least first, or false the greatest, whatever times there are.
+--
+-- With a `grain` (hour, day, week from Monday on, month) it is a report: of the whole days (hours, where that is the grain) of the time zone
+-- that the time touches. Each row tells its course, too, as "days": [[time, cost], ...], its "first_day" and "last_day", and the newest names
+-- of its own ("agent_name", "workflow_step_name", "service_name"); a user's how many "services". "kept_since" says from when on calls are
+-- still there, where the answer is from them and that is later than what was asked for.
 create function public.usage_explore_v1(
   since timestamptz,
   until timestamptz,
@@ -179,7 +186,9 @@ create function public.usage_explore_v1(
   timezone text default 'UTC',
   order_by text default 'total_cost',
   top integer default null,
-  max_rows integer default 1000
+  max_rows integer default 1000,
+  grain text default null,
+  ascending boolean default null
 ) returns json
 language plpgsql
 stable
@@ -191,6 +200,7 @@ as $$
 declare
   first_at timestamptz := since;
   end_at timestamptz := until;
+  told_until timestamptz;
   wanted text[];
   kept text[];
   by_users boolean;
@@ -210,6 +220,13 @@ declare
   total text;
   first_one text;
   administered text[];
+  any_of jsonb; -- filters of which one must hold,
+  of_calls text; -- and those that only calls know
+  every_filter jsonb;
+  course vital_private.usage_dimensions; -- the dimension of the grain
+  read vital_private.usage_dimensions[]; -- what is chosen, and the grain
+  by_position text;
+  ordering text; -- of rows of sums %1$s
   answer json;
 begin
   -- What was asked for, and whether it can be answered.
@@ -225,13 +242,23 @@ begin
   if since is null or until is null or since >= until then
     raise exception 'What is explored begins before it ends.' using errcode = '22023', hint = 'Give since and until.';
   end if;
-  if jsonb_typeof(filters) <> 'object' then
+  if jsonb_typeof(filters) <> 'object' or jsonb_typeof(coalesce(filters -> 'any', '{}')) <> 'object' then
     raise exception 'Filters are an object of values by dimension.' using errcode = '22023', hint = 'Such as {"service": "workflow"}.';
+  end if;
+  every_filter := filters;
+  any_of := coalesce(filters -> 'any', '{}');
+  of_calls := nullif(filters -> 'calls', '{}')::text;
+  filters := filters - '{any, calls}'::text[];
+  if grain is not null and grain not in ('hour', 'day', 'week', 'month') then
+    raise exception 'There is no grain %.', quote_literal(grain) using errcode = '22023', hint = 'Choose hour, day, week or month.';
   end if;
   wanted := coalesce(
     measures, array(select m.name from vital_private.usage_measures as m where m.in_reports order by m.position)
   );
   by_users := 'active_users' = any(wanted);
+  if grain is not null and (by_users or top is not null) then
+    raise exception 'The rows of a report tell neither active users nor others.' using errcode = '22023', hint = 'Leave the grain out.';
+  end if;
   wanted := array_remove(wanted, 'active_users');
   order_by := coalesce(order_by, 'total_cost');
   select format('There is no measure %s.', quote_literal(w.name)) into problem
@@ -245,7 +272,7 @@ begin
   from (
     select unnest(dimensions) as name, true as may_be_time
     union all
-    select k.name, false from jsonb_object_keys(filters) as k (name)
+    select k.name, false from jsonb_object_keys(any_of || filters) as k (name)
   ) as d
   where (d.name like 'metadata.%') is not true and not exists (
     select from vital_private.usage_dimensions as u where u.name = d.name and (d.may_be_time or u.of_call is not null)
@@ -254,8 +281,8 @@ begin
     select string_agg(u.name, ', ' order by u.position) into advice from vital_private.usage_dimensions as u;
     raise exception '%', problem using errcode = '22023', hint = format('Choose among %s, metadata.KEY.', advice);
   end if;
-  if cardinality(dimensions) > 4 or cardinality(dimensions) <> (select count(distinct d) from unnest(dimensions) as d) then
-    raise exception 'Calls are grouped by at most four different dimensions.' using errcode = '22023', hint = 'Leave some out.';
+  if cardinality(dimensions) > 6 or cardinality(dimensions) <> (select count(distinct d) from unnest(dimensions) as d) then
+    raise exception 'Calls are grouped by at most six different dimensions.' using errcode = '22023', hint = 'Leave some out.';
   end if;
 
   -- What that takes of columns. A dimension of metadata is made up here; the others are those of the catalogue.
@@ -273,11 +300,25 @@ begin
     from unnest(dimensions) with ordinality as d (name, place)
     union all
     select k.name, 100 + k.place
-    from jsonb_object_keys(filters) with ordinality as k (name, place)
+    from jsonb_object_keys(
+      any_of || filters || case when grain is not null and 'user' = any(dimensions) then '{"service": null}' else '{}' end::jsonb
+    ) with ordinality as k (name, place)
     where k.name <> all(dimensions)
   ) as d;
   chosen := coalesce(chosen, '{}');
-  kept := vital_private.kept_for(wanted || order_by);
+  select u.* into course from vital_private.usage_dimensions as u where u.name = grain;
+  read := case when grain is null then chosen else chosen || course end;
+  kept := vital_private.kept_for(wanted || order_by || case when grain is not null then '{calls, total_cost}' end::text[]);
+
+  if grain is not null then
+    first_at := date_trunc(case grain when 'hour' then 'hour' else 'day' end, since, timezone);
+    end_at := until - interval '1 microsecond';
+    end_at := case
+      when grain = 'hour' then date_trunc('hour', end_at, timezone) + interval '1 hour'
+      else ((end_at at time zone timezone)::date + 1)::timestamp at time zone timezone
+    end;
+    told_until := end_at;
+  end if;
 
   -- From where. Sums are by hour or day of UTC, and a signed-in user sees those of the organizations that he administers.
   if end_at >= now() then
@@ -286,7 +327,7 @@ begin
   if current_user = 'authenticated' then
     administered := vital_private.administered_organizations();
   end if;
-  if administered is null or (
+  if of_calls is null and (administered is null or (
     administered <> '{}' and (not filters ? 'organization' or not exists (
       select
       from jsonb_array_elements_text(
@@ -295,19 +336,19 @@ begin
       ) as o (id)
       where (o.id = any(administered)) is not true
     ))
-  ) then
+  )) then
     select a.target into source
     from vital_private.usage_aggregations as a
     cross join lateral (select 'hour_start' = any(a.keys) as hourly) as h
     where not exists (
-        select from unnest(chosen) as d
+        select from unnest(read) as d
         where case when d.of_time is null then (vital_private.columns_of(d.of_sums) <@ a.keys) is not true else d.needs_hours and not h.hourly end
       )
       and (not by_users or 'user_id' = any(a.keys))
       and first_at = date_trunc(case when h.hourly then 'hour' else 'day' end, first_at, 'UTC')
       and end_at = date_trunc(case when h.hourly then 'hour' else 'day' end, end_at, 'UTC')
       and case
-        when timezone = 'UTC' or not exists (select from unnest(chosen) as d where d.of_time is not null) then true
+        when timezone = 'UTC' or not exists (select from unnest(read) as d where d.of_time is not null) then true
         else h.hourly and vital_private.has_whole_hours(timezone, first_at, end_at)
       end
     -- Days before hours, and few columns before many.
@@ -317,9 +358,15 @@ begin
 
   -- The rows to be added up, with a column for each dimension and measure.
   if source is null then
-    select string_agg(vital_private.has_one_of('(' || d.of_call || ')', filters -> d.name), ' and ') into conditions
-    from unnest(chosen) as d
-    where filters ? d.name;
+    select
+      concat_ws(
+        ' and ',
+        string_agg(vital_private.has_one_of('(' || d.of_call || ')', filters -> d.name), ' and ') filter (where filters ? d.name),
+        '(' || string_agg(vital_private.has_one_of('(' || d.of_call || ')', any_of -> d.name), ' or ') filter (where any_of ? d.name) || ')',
+        case when of_calls is not null then vital_private.call_filter(of_calls) end
+      )
+    into conditions
+    from unnest(chosen) as d;
     row_source := format(
       $query$(
         select c.*, c.at at time zone %1$L as local
@@ -336,20 +383,26 @@ begin
         where d.name_of_call is not null
       ), ''),
       (
-        select string_agg(format(', %s as %I', m.of_call, m.name), '' order by m.position)
+        -- Sums of bigint are as exact as those of numeric, and take less time.
+        select string_agg(format(', %s as %I', regexp_replace(m.of_call, '(?<!\))::numeric', ''), m.name), '' order by m.position)
         from vital_private.usage_measures as m
         where m.name = any(kept)
       ),
       concat(
-        ' and ' || conditions,
+        ' and ' || nullif(conditions, ''),
         -- What the policies say anyway, where somebody has nothing but calls of his own: said here, too, an index serves it.
         case when administered = '{}' then format(' and call.user_id = %L', vital_private.subject()) end
       )
     );
   else
-    select string_agg(vital_private.has_one_of('(' || d.of_sums || ')', filters -> d.name), ' and ') into conditions
-    from unnest(chosen) as d
-    where filters ? d.name;
+    select
+      concat_ws(
+        ' and ',
+        string_agg(vital_private.has_one_of('(' || d.of_sums || ')', filters -> d.name), ' and ') filter (where filters ? d.name),
+        '(' || string_agg(vital_private.has_one_of('(' || d.of_sums || ')', any_of -> d.name), ' or ') filter (where any_of ? d.name) || ')'
+      )
+    into conditions
+    from unnest(chosen) as d;
     row_source := format(
       $query$(
         select c.*, c.at at time zone %1$L as local
@@ -375,7 +428,7 @@ begin
         when source = 'usage_aggregations_hourly_totals' then 's.hour_start >= $1 and s.hour_start < $2'
         else 's.day >= ($1 at time zone ''UTC'')::date and s.day < ($2 at time zone ''UTC'')::date'
       end,
-      ' and ' || conditions
+      ' and ' || nullif(conditions, '')
     );
   end if;
   raise debug '%', row_source;
@@ -404,6 +457,18 @@ begin
   told := case when wanted = '{}' then '''{}''::jsonb' else vital_private.explored_json(wanted) end
   || case when by_users then ' || jsonb_build_object(''active_users'', s.active_users)' else '' end;
   row_source := row_source || ' as u';
+  by_position := array_to_string(
+    array(select generate_series(1, cardinality(dimensions)))
+    -- 1 + that: users; 2 + that: the times of the course
+    || case when by_users or dimensions = '{}' then 1 + cardinality(dimensions) end
+    || case when grain is not null then 2 + cardinality(dimensions) end, ', '
+  );
+  ordering := concat(
+    case when ascending is null then times end,
+    case when ascending then '%1$s.rank asc' else '%1$s.rank desc' end, ' nulls last',
+    case when grain is not null then ', %1$s.total_cost desc, %1$s.calls desc' end,
+    (select string_agg(', %1$s.' || replace(quote_ident(n), '%', '%%'), '' order by place) from unnest(dimensions) with ordinality as d (n, place))
+  );
 
   -- Where calls make very many groups, first which of them are shown, by the sums that decide it; then all measures, of these alone. What
   -- all of them come to is asked for by itself, since sums hold it.
@@ -416,20 +481,20 @@ begin
         ),
 
         shown as materialized (
-          select s.* from every_group as s order by %5$s %6$s desc nulls last limit $3
+          select s.* from (select s.*, %5$s as rank from every_group as s) as s order by %6$s limit $3
         ),
       $query$,
       columns,
       (
         select string_agg(format(', coalesce(sum(u.%1$I), 0) as %1$I', k), '')
-        from unnest(vital_private.kept_for(array[order_by])) as k
+        from unnest(vital_private.kept_for(order_by || case when grain is not null then '{calls, total_cost}' end::text[])) as k
       ),
-      row_source, (select string_agg(n::text, ', ') from generate_series(1, cardinality(dimensions)) as n), times,
-      vital_private.measure(order_by, 's')
+      row_source, (select string_agg(n::text, ', ') from generate_series(1, cardinality(dimensions)) as n),
+      vital_private.measure(order_by, 's'), format(ordering, 's')
     );
     row_source := format('%s inner join shown as p on %s', row_source, same_group);
     counted := 'every_group';
-    total := format('public.usage_explore_v1($1, $2, filters => %L, measures => %L) -> ''total''', filters, wanted);
+    total := format('public.usage_explore_v1($1, $2, filters => %L, measures => %L) -> ''total''', every_filter, wanted);
   else
     counted := 'folded';
     total := format(
@@ -441,7 +506,7 @@ begin
   execute format(
     $query$
       with %1$s added as materialized (
-        select %2$s %3$s as of_user %4$s %5$s
+        select %2$s %3$s as of_user, %16$s %4$s %5$s
         from %6$s
         group by %7$s
       ),
@@ -449,16 +514,17 @@ begin
       %8$s
 
       select json_build_object(
-        'since', $1, 'until', $2, 'timezone', $5, 'source', $6, 'fresh_at', now(),
+        'since', $1, 'until', coalesce($8, $2), 'timezone', $5, 'source', $6, 'fresh_at', now(),
+        'kept_since', case when $6 = 'calls' and $1 < $7 then $7 end,
         'total', %9$s,
         'groups', (select count(*) from %10$s),
         'rows', (
-          select coalesce(json_agg(r.shown order by %11$s r.rank desc nulls last, r.shown::text), '[]')
+          select coalesce(json_agg(r.shown order by %11$s), '[]')
           from (
-            select s.*, %12$s as rank, jsonb_build_object(%13$s) || %14$s
+            select s.*, jsonb_build_object(%13$s) || %14$s
               || case when s.others then '{"others": true}'::jsonb else '{}'::jsonb end as shown
-            from folded as s
-            order by %11$s %12$s desc nulls last
+            from (select s.*, %12$s as rank from folded as s) as s
+            order by %17$s
             limit $3
           ) as r
         ),
@@ -478,9 +544,30 @@ begin
     ),
     sums,
     row_source,
-    (select string_agg(n::text, ', ') from generate_series(1, cardinality(dimensions) + 1) as n),
-    -- 8: what is shown: the groups as they are, or others folded into one, and users counted
+    by_position,
+    -- 8: what is shown: the groups as they are, with their courses, or others folded into one, and users counted
     case
+      when grain is not null then format(
+        $query$
+          folded as materialized (
+            select
+              %1$s false as others, null::bigint as active_users %2$s %3$s,
+              jsonb_agg(jsonb_build_array(u.period, trim_scale(u.total_cost)::text) order by u.period) filter (where u.calls > 0) as days,
+              min(u.first_day) as first_day, max(u.last_day) as last_day, bit_count(coalesce(bit_or(u.services), 0)::bit(4)) as services
+            from added as u
+            %4$s
+            having sum(u.calls) > 0
+          )
+        $query$,
+        (select string_agg(format('u.%I, ', n), '' order by place) from unnest(dimensions) with ordinality as d (n, place)),
+        sums,
+        (
+          select string_agg(format(', max(u.%1$I collate "C") as %1$I', 'n_' || d.name), '')
+          from unnest(chosen) as d
+          where d.name = any(dimensions) and d.name_of_call is not null
+        ),
+        'group by ' || (select string_agg(n::text, ', ') from generate_series(1, cardinality(dimensions)) as n)
+      )
       when top is null and not by_users then
         'folded as not materialized (select u.*, false as others, null::bigint as active_users from added as u)'
       else format(
@@ -517,11 +604,19 @@ begin
     end,
     total,
     counted,
-    times,
+    format(ordering, 'r'),
     vital_private.measure(order_by, 's'),
     -- 13: dimensions as JSON
     (select string_agg(format('%1$L, s.%1$I', n), ', ' order by place) from unnest(dimensions) with ordinality as d (n, place)),
-    told,
+    told || case when grain is not null then format(
+      ' || jsonb_build_object(''days'', s.days, ''first_day'', s.first_day, ''last_day'', s.last_day %s %s)',
+      case when 'user' = any(dimensions) then ', ''services'', s.services' end,
+      (
+        select string_agg(format(', %L, s.%I[2]', d.name_of_call, 'n_' || d.name), '')
+        from unnest(chosen) as d
+        where d.name = any(dimensions) and d.name_of_call is not null
+      )
+    ) else '' end,
     -- 15: names
     coalesce('json_build_object(' || (
       select string_agg(
@@ -532,16 +627,26 @@ begin
         ), ', '
       )
       from unnest(chosen) as d
-      where d.name = any(dimensions) and d.name_of_call is not null
-    ) || ')', '''{}''::json')
+      where d.name = any(dimensions) and d.name_of_call is not null and not d.has_many_values
+    ) || ')', '''{}''::json'),
+    -- 16: the times of the course, and what else the rows of a report tell
+    case when grain is null then 'null::date as period' else format(
+      '%s as period, min(u.local)::date as first_day, max(u.local)::date as last_day, %s as services', format(course.of_time, timezone),
+      case
+        when 'user' = any(dimensions) then
+          'bit_or(1 << (array_position(''{1:1_conversation, virtual_panel, workflow, solution_builder}'', u.d_service) - 1))'
+        else 'null::integer'
+      end
+    ) end,
+    format(ordering, 's')
   ) into answer
   using first_at, end_at, least(greatest(coalesce(max_rows, 1000), 0), 100000), top, timezone,
-    coalesce(replace(source, 'usage_aggregations_', ''), 'calls');
+    coalesce(replace(source, 'usage_aggregations_', ''), 'calls'), vital_private.rows_kept_since(), told_until;
   return answer;
 end;
 $$;
 
-comment on function public.usage_explore_v1(timestamptz, timestamptz, text[], jsonb, text[], text, text, integer, integer) is
+comment on function public.usage_explore_v1(timestamptz, timestamptz, text[], jsonb, text[], text, text, integer, integer, text, boolean) is
 'What calls come to by any dimensions, filtered by any, from the smallest sums that hold it, else from the calls: as whoever asks may see.';
 
 select vital_private.restrict_functions(

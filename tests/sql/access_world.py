@@ -777,18 +777,6 @@ QUESTIONS = [
         lambda r: (r.own | r.administered) & {2},
         {"run": "r-2"},
     ),
-    Question(
-        "usage_by_v1",
-        lambda answer, world: cost()(answer["rows"], world),
-        own_and_administered,
-        lately(by=["models", "time"], timezone="Asia/Kolkata"),
-    ),
-    Question(
-        "usage_by_v1",
-        lambda answer, _: calls_in(answer["total"]["total_cost"]),
-        _of_acme,
-        lately(by=["users"], filters='{"organization": "acme"}'),
-    ),
     # Exploring, from calls and, of whole days, from sums.
     *(
         Question("usage_explore_v1", lambda answer, world: cost()(answer["rows"], world), own_and_administered, asked)
@@ -797,12 +785,15 @@ QUESTIONS = [
             this_day(dimensions=["user"], measures=["total_cost", "active_users"], top=1),
             this_day(dimensions=["agent", "day"]),
             this_day(dimensions=["endpoint", "status"], timezone="Asia/Kolkata"),
+            lately(dimensions=["model", "week"], timezone="Asia/Kolkata", grain="week"),
+            lately(dimensions=["run"], filters='{"any": {"run": "*", "user": ["*", null]}, "calls": {}}', grain="day"),
         )
     ),
     *(
         Question("usage_explore_v1", lambda answer, _: calls_in(answer["total"]["total_cost"]), _of_acme, asked)
         for asked in (
             lately(filters='{"organization": "acme", "kind": ["llm", null]}'),
+            lately(filters='{"calls": {"organization": "acme"}}', dimensions=["user"], grain="day"),
             this_day(filters='{"organization": "acme"}', dimensions=["user", "service"]),
             this_day(filters='{"organization": ["acme"], "workflow": "*"}', dimensions=["day", "step"]),
         )

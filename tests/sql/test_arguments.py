@@ -187,7 +187,6 @@ SAMPLES = {
 
 # Where an argument of that name is of another type.
 SAMPLES_OF = {
-    ("usage_by_v1", "by"): "array['model']",
     ("call_groups_v1", "dimensions"): "'{service, agent}'",
     ("platform_explore_v1", "dimensions"): "'{day}'",
     ("platform_explore_v1", "what"): "'costs'",

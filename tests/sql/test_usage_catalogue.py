@@ -7,6 +7,10 @@ from datetime import UTC, datetime, timedelta
 from tests.sql.helpers import Connection, Row, a_call, acting_as, call, call_id, record
 from vital_tracking.core.breakdowns import BREAKDOWNS, DIMENSIONS
 from vital_tracking.queries.catalogue import GROUPINGS, MEASURES
+from vital_tracking.queries.explored_report import COLUMNS
+from vital_tracking.queries.filters import Filters
+from vital_tracking.queries.usage import usage_report
+from vital_tracking.stores.postgres import PostgresStore
 
 TABLES = ("hourly_totals", "daily_totals", "daily_agents", "daily_users", "daily_parts")
 YESTERDAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
@@ -104,7 +108,7 @@ def test_a_new_grouping_is_one_row(db: Connection) -> None:
         assert row == {"label": "tier_1 / m", "calls": 1, "total_cost": "0.42"}
 
 
-def test_the_library_knows_the_reports_and_measures_of_the_database(db: Connection) -> None:
+def test_the_library_knows_the_reports_and_measures_of_the_database(db: Connection, store: PostgresStore) -> None:
     """If this failed, a table or CSV would lack columns that the report has, or name some that it has not."""
     catalogue = call(db, "usage_catalogue_v1")
     reports = {one["name"]: one for one in catalogue["groupings"] if "usage_report_v1" in one["offered_by"]}
@@ -113,9 +117,11 @@ def test_the_library_knows_the_reports_and_measures_of_the_database(db: Connecti
     }
     offered = {one["name"] for one in catalogue["groupings"] if "cost_breakdown" in one["offered_by"]}
     assert set(BREAKDOWNS) == offered
-    for name in (*DIMENSIONS, *(grouping.name for grouping in GROUPINGS.values())):
-        told = call(db, "usage_by_v1", by=[name], since=DAY[0], until=DAY[1])
-        assert told["total"]["calls"] == 0, name
+    for name, one in reports.items():
+        assert {COLUMNS.get(dimension, dimension) for dimension in GROUPINGS[name].by} == set(one["keys"]), name
+    for split in (*DIMENSIONS, "team"):
+        told = usage_report(store, "organizations", Filters(since=DAY[0], until=DAY[1]), by=split)
+        assert (told["total"]["calls"], told["rows"]) == (0, []), split
     units = {one["name"]: one["unit"] for one in catalogue["measures"]}
     assert [one["name"] for one in catalogue["measures"] if one["in_reports"]] == [
         name for name in GROUPINGS["services"].columns if name in MEASURES and name != "share"

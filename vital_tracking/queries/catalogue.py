@@ -39,15 +39,24 @@ class Measure:
 class Grouping:
     """A way to group calls: its name, its title, and the columns that tell its rows apart.
 
-    `more` names the measures that it has beside those of all groupings. What is not `summed` has no sums in the database and is
-    told from the calls.
+    `by` are the dimensions of exploring that make a group, `some` those of which a call must have one, `ranked_by` the measure by
+    which rows are ordered. `more` names the measures that it has beside those of all groupings. What is not `summed` is no report
+    of usage_report_v1.
     """
 
     name: str
     title: str
     labels: tuple[str, ...]
+    by: tuple[str, ...] = ()
+    some: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
+    ranked_by: str = "total_cost"
     summed: bool = True
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures of its rows, but for their share in the total."""
+        return (*(name for name in MEASURES if name not in _SPECIAL), *self.more)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -101,41 +110,74 @@ GROUPINGS: Final[Mapping[str, Grouping]] = MappingProxyType(
     {
         grouping.name: grouping
         for grouping in (
-            Grouping("services", "Services", ("service_type",)),
-            Grouping("users", "Users", ("organization_id", "user_id", "services", "last_day")),
-            Grouping("agents", "Agents", ("organization_id", "agent_id", "agent_name", "agent_tier")),
+            Grouping("services", "Services", ("service_type",), by=("service",)),
+            Grouping(
+                "users",
+                "Users",
+                ("organization_id", "user_id", "services", "last_day"),
+                by=("organization", "user"),
+            ),
+            Grouping(
+                "agents",
+                "Agents",
+                ("organization_id", "agent_id", "agent_name", "agent_tier"),
+                by=("organization", "agent", "tier"),
+            ),
             Grouping(
                 "panels",
                 "Panels, by seat",
                 ("organization_id", "panel_id", "panel_position", "agent_id", "agent_name"),
+                by=("organization", "panel", "seat", "agent"),
+                some=("panel",),
             ),
             Grouping(
                 "workflows",
                 "Workflows, by step",
                 ("organization_id", "workflow_id", "workflow_step", "workflow_step_name"),
+                by=("organization", "workflow", "step"),
+                some=("workflow", "step"),
             ),
             Grouping(
                 "models",
                 "Models",
                 ("provider", "model"),
+                by=("provider", "model"),
                 more=("reported_calls", "reported_cost", "reported_total_cost"),
             ),
-            Grouping("cache", "What caches saved", ("service_type", "provider", "model"), more=("prompt_cache_rate",)),
-            Grouping("organizations", "Organizations", ("organization_id",)),
+            Grouping(
+                "cache",
+                "What caches saved",
+                ("service_type", "provider", "model"),
+                by=("service", "provider", "model"),
+                more=("prompt_cache_rate",),
+                ranked_by="cache_savings",
+            ),
+            Grouping("organizations", "Organizations", ("organization_id",), by=("organization",)),
             Grouping(
                 "sessions",
                 "Sessions",
                 ("organization_id", "user_id", "session_id", "first_day", "last_day"),
+                by=("organization", "user", "session"),
+                some=("session",),
                 summed=False,
             ),
-            Grouping("solutions", "Solutions", ("organization_id", "solution_id"), summed=False),
+            Grouping(
+                "solutions",
+                "Solutions",
+                ("organization_id", "solution_id"),
+                by=("organization", "solution"),
+                some=("solution",),
+                summed=False,
+            ),
             Grouping(
                 "runs",
                 "Runs, without what is nested in them",
                 ("organization_id", "service_run_id", "service_type", "service_name", "user_id", "first_day"),
+                by=("organization", "run", "service", "user"),
+                some=("run",),
                 summed=False,
             ),
-            Grouping("time", "Time", ("time",), summed=False),
+            Grouping("time", "Time", ("time",), by=("time",), summed=False),
         )
     }
 )

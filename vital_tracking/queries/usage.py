@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 from pydantic import BeforeValidator
 from typing_extensions import TypedDict
 
-from vital_tracking.core.breakdowns import DIMENSIONS
 from vital_tracking.errors import StoreNotReady
 from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.queries.catalogue import GROUPINGS
+from vital_tracking.queries.explored_report import explored_report
 from vital_tracking.queries.filters import Filters
 from vital_tracking.stores import Store
 
@@ -131,8 +131,8 @@ def usage_report(
     value is then the row's `metadata.KEY`. `grain` (one of `catalogue.GRAINS`) says how `days` tell the cost's course; with the
     grain `hour` whole hours count. `sort` is one of `catalogue.MEASURES`, the largest first unless `ascending`.
 
-    Days of UTC, of all calls or an organization's, come from the sums; anything else, and what somebody asks who may see only
-    some calls, from the calls themselves. Raises StoreError; StoreRejected for an unknown word.
+    It comes from the smallest sums that hold what was asked, else from the calls themselves. Raises StoreError; StoreRejected
+    for an unknown word.
     """
     since, until = filters.since, filters.until
     if since is None or until is None:
@@ -152,28 +152,24 @@ def usage_report(
         except StoreNotReady as error:
             if error.sqlstate != _NOT_ALLOWED:
                 raise
-    answer = store.call(
-        "usage_by_v1",
-        by=[grouping, *([] if by is None else [by if by in DIMENSIONS else f"{METADATA}{by}"])],
-        since=since,
-        until=until,
-        filters=filters.text(with_times=False),
+    answer = explored_report(
+        store,
+        GROUPINGS[grouping],
+        filters,
+        by=by,
         timezone=timezone,
         grain=grain,
         sort=sort,
         ascending=ascending,
         rows=rows,
     )
-    return typed(UsageReport, {**answer, "report": grouping})
+    return typed(UsageReport, answer)
 
 
 def usage_summary(store: Store, filters: Filters, *, timezone: str = "UTC") -> Sums:
     """What all calls that the filters let pass come to, on the whole days of `timezone` that their time touches."""
     return usage_report(store, "organizations", filters, timezone=timezone, rows=0)["total"]
 
-
-METADATA: Final = "metadata."
-"""What stands before a key of the metadata in the names of labels."""
 
 _NOT_ALLOWED: Final = "42501"
 """The sums answer operators alone."""

@@ -18,7 +18,8 @@ from vital_tracking.cli.report.charts import course, periods_between, sparkline
 from vital_tracking.cli.report.request import PRICE_THEM
 from vital_tracking.core.breakdowns import DIMENSIONS
 from vital_tracking.queries.catalogue import FILTERS, GROUPINGS, MEASURES
-from vital_tracking.queries.usage import METADATA, UsageReport, others, savings_share
+from vital_tracking.queries.explored_report import METADATA
+from vital_tracking.queries.usage import UsageReport, others, savings_share
 from vital_tracking.queries.words import counted
 
 _BAR: Final = 10

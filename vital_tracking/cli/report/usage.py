@@ -12,7 +12,8 @@ from vital_tracking.core.breakdowns import DIMENSIONS
 from vital_tracking.core.closest import did_you_mean
 from vital_tracking.queries.calls import metadata_keys
 from vital_tracking.queries.catalogue import Grouping
-from vital_tracking.queries.usage import METADATA, UsageReport, others
+from vital_tracking.queries.explored_report import METADATA
+from vital_tracking.queries.usage import UsageReport, others
 from vital_tracking.stores import Store
 
 _NONE_OF: Final = {
