@@ -64,7 +64,6 @@ SAMPLES = {
     "prefix": "'r'",
     "role": "'auditor'",
     "run": "'r-1'",
-    "sort": "'calls'",
     "access": """'{"operation": "read"}'""",
     "after_created_at": "now() - interval '3 days'",
     "after_id": "'80000000-0000-7000-8000-000000000000'",
