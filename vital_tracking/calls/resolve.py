@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from vital_tracking.calls.attribution import graph_path
 from vital_tracking.calls.names_of import model_of
-from vital_tracking.calls.observed import ObservedCall
+from vital_tracking.calls.observed import ObservedCall, SharedFacts
 from vital_tracking.calls.quirks import ASKED_FACTS, ENDS_WITH_REASON, FREE_REFUSALS, NOT_IN_FORCE
 from vital_tracking.calls.usage_of import estimated_usage, reported_cost_of, usage_of
 from vital_tracking.core.providers import provider_id
@@ -20,7 +20,7 @@ from vital_tracking.core.usage import TokenUsage
 
 _INTERNAL_TAGS: Final = ("seq:step", "map:key", "graph:step", "langsmith:")
 _MOST_OF_A_REASON: Final = 32
-_MOST_OF_A_FACT: Final = 32
+MOST_OF_A_FACT: Final = 32
 _NOTHING: Final = TokenUsage()
 
 
@@ -47,8 +47,8 @@ def record_of(call: ObservedCall) -> CallRecord:
         context=call.shared.context,
         provider=call.provider,
         model=model,
-        requested_model=_other_than(model, requested),
-        sent_model=_other_than(model, sent),
+        requested_model=other_than(model, requested),
+        sent_model=other_than(model, sent),
         call_type=call.call_type,
         run_id=run_id,
         parent_run_id=_as_text(call.parent_run_id) or None,
@@ -71,7 +71,7 @@ def record_of(call: ObservedCall) -> CallRecord:
         request_hash=call.request_hash,
         prefix_hashes=tuple(call.prefix_hashes or ()),
         prompt_bytes=call.hashed_bytes if call.prefix_hashes else None,
-        tags=[tag for tag in call.tags or () if isinstance(tag, str) and not tag.startswith(_INTERNAL_TAGS)],
+        tags=own_tags(call.tags),
         metadata=_metadata(call),
         notes=bill.notes,
         replaces_abandoned=call.replaces_abandoned,
@@ -84,6 +84,11 @@ def _moment(seconds: float) -> datetime:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return datetime.min.replace(tzinfo=UTC)
+
+
+def own_tags(tags: Sequence[object] | None) -> list[str]:
+    """A call's tags without those that LangChain and LangSmith add."""
+    return [tag for tag in tags or () if isinstance(tag, str) and not tag.startswith(_INTERNAL_TAGS)]
 
 
 def least_record_of(call: ObservedCall) -> CallRecord:
@@ -217,7 +222,7 @@ def _reported_cost(call: ObservedCall) -> Decimal | None:
     return reported_cost_of(_counts(call), call.response)
 
 
-def _other_than(model: str | None, other: str | None) -> str | None:
+def other_than(model: str | None, other: str | None) -> str | None:
     """Another model's name, None where it is the same as their columns will have it."""
     return None if other == model or clean_text(other) == clean_text(model) else other
 
@@ -230,7 +235,7 @@ def _price_facts(call: ObservedCall) -> dict[str, str]:
         value = call.response.get(name) or counts.get(name)
         if value is None and name in ASKED_FACTS:
             value = call.response.get(f"asked_{name}")
-        if not isinstance(value, str) or value in NOT_IN_FORCE or len(value) > _MOST_OF_A_FACT:
+        if not isinstance(value, str) or value in NOT_IN_FORCE or len(value) > MOST_OF_A_FACT:
             continue
         if text := clean_text(value):
             facts[name] = text
@@ -238,7 +243,38 @@ def _price_facts(call: ObservedCall) -> dict[str, str]:
 
 
 def _metadata(call: ObservedCall) -> dict[str, Any]:
-    shared, values, response, error = call.shared, call.values, call.response, call.error
+    kept = kept_metadata(
+        call.shared,
+        call.values,
+        attempt=call.attempt,
+        batch_size=call.batch_size,
+        tool=call.tool,
+        reason=reason_of(call.response),
+    )
+    if (error := call.error) is not None and call.status != "ok":
+        if error.code:
+            kept["error_code"] = error.code
+        if error.status:
+            kept["http_status"] = error.status
+    if call.shared.unknown_keys:
+        kept["unknown_keys"] = call.shared.unknown_keys
+    return kept
+
+
+def kept_metadata(
+    shared: SharedFacts,
+    values: Sequence[Any],
+    *,
+    attempt: int | None,
+    batch_size: int,
+    tool: str | None,
+    reason: str | None,
+) -> dict[str, Any]:
+    """What is worth keeping of a call's metadata and of how it was made, but for what an error says and `unknown_keys`.
+
+    `values` are those of its metadata in the order of the names in `shared`; `attempt`, `batch_size` and `tool` are the call's,
+    `reason` is why its answer ended.
+    """
     kept: dict[str, Any] = dict(shared.scope)
     for place, name in shared.stored:
         kept[name] = values[place]
@@ -246,23 +282,21 @@ def _metadata(call: ObservedCall) -> dict[str, Any]:
         kept |= own
     if shared.namespace >= 0 and (path := graph_path(values[shared.namespace])):
         kept["langgraph_path"] = path
-    if call.attempt is not None:
-        kept["attempt"] = call.attempt
-    if call.batch_size > 1:
-        kept["batch_size"] = call.batch_size
-    if call.tool is not None:
-        kept["tool"] = call.tool
-    reason = response.get("finish_reason") or response.get("stop_reason")
-    if isinstance(reason, str) and len(reason) <= _MOST_OF_A_REASON:
+    if attempt is not None:
+        kept["attempt"] = attempt
+    if batch_size > 1:
+        kept["batch_size"] = batch_size
+    if tool is not None:
+        kept["tool"] = tool
+    if reason is not None:
         kept["finish_reason"] = reason
-    if error is not None and call.status != "ok":
-        if error.code:
-            kept["error_code"] = error.code
-        if error.status:
-            kept["http_status"] = error.status
-    if shared.unknown_keys:
-        kept["unknown_keys"] = shared.unknown_keys
     return kept
+
+
+def reason_of(response: Mapping[str, Any]) -> str | None:
+    """Why an answer ended, in its provider's word."""
+    reason = response.get("finish_reason") or response.get("stop_reason")
+    return reason if isinstance(reason, str) and len(reason) <= _MOST_OF_A_REASON else None
 
 
 def from_cache(usage: Mapping[str, Any] | None) -> bool:

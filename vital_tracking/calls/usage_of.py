@@ -51,7 +51,7 @@ _DETAILS: Final[Mapping[tuple[str, str], str]] = {
 }
 _TOTALS: Final = ("input_tokens", "output_tokens", "total")
 _NOTHING: Final[Mapping[str, Any]] = {}
-_PLAIN: Final = "plain"
+PLAIN: Final = "plain"
 _PLAIN_TYPES: Final = frozenset({int, float, str, bool, type(None), dict, list})
 
 
@@ -153,10 +153,10 @@ def _of_metadata(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[
     for side, details in (("input", usage.get("input_token_details")), ("output", usage.get("output_token_details"))):
         if not details or not (details := fields_of(details)):
             continue
-        for key, (name, field, unit) in zip(details, _names_of_details(side, tuple(details)), strict=True):
+        for key, (name, field, unit) in zip(details, names_of_details(side, tuple(details)), strict=True):
             value = details[key]
             if field is not None:
-                if field is not _PLAIN and (key == name or field not in counts):  # the plain name before that of a tier
+                if field is not PLAIN and (key == name or field not in counts):  # the plain name before that of a tier
                     counts[field] = value
             elif unit is not None:
                 units[unit] = value
@@ -166,7 +166,7 @@ def _of_metadata(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[
 
 
 @lru_cache(maxsize=256)
-def _names_of_details(side: str, keys: tuple[object, ...]) -> tuple[tuple[str, str | None, str | None], ...]:
+def names_of_details(side: str, keys: tuple[object, ...]) -> tuple[tuple[str, str | None, str | None], ...]:
     """What the details of a side are: the plain name, the count, the unit; worked out once for all that have the same keys.
 
     OpenAI's integration writes a tier before the name: `flex_cache_read` is `cache_read`, and `flex` alone the rest.
@@ -175,7 +175,7 @@ def _names_of_details(side: str, keys: tuple[object, ...]) -> tuple[tuple[str, s
     for key in keys:
         name = str(key)
         name = next((name[len(tier) :] for tier in _TIERS if name.startswith(tier)), name)
-        field = _PLAIN if name in PLAIN_DETAILS else _DETAILS.get((side, name))
+        field = PLAIN if name in PLAIN_DETAILS else _DETAILS.get((side, name))
         found.append((name, field, DETAIL_UNITS.get((side, name))))
     return tuple(found)
 
@@ -190,7 +190,7 @@ def _of_counts(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[st
     if not _PLAIN_TYPES.issuperset(map(type, usage.values())):  # details as objects of an SDK
         usage = {key: value if type(value) in _PLAIN_TYPES else dict(fields_of(value)) for key, value in usage.items()}
     shape = tuple([(key, *value) if type(value) is dict else key for key, value in usage.items()])
-    places = _places(shape)
+    places = places_of(shape)
     counts: dict[str, Any] = {}
     beside: list[Any] = []
     units: dict[str, Any] = {}
@@ -212,7 +212,7 @@ def _of_counts(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[st
     for name, modalities in MODALITY_LISTS.items():
         parts = usage.get(name)
         for part in parts if isinstance(parts, Sequence) and not isinstance(parts, str) else ():
-            fields = {_snake(key): value for key, value in fields_of(part).items()}
+            fields = {snake(key): value for key, value in fields_of(part).items()}
             target = modalities.get(str(fields.get("modality")).upper())
             if target is None:
                 continue
@@ -222,7 +222,7 @@ def _of_counts(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[st
 
 
 @lru_cache(maxsize=256)
-def _places(shape: tuple[Any, ...]) -> tuple[tuple[str, str, tuple[tuple[Any, Any], ...]], ...]:
+def places_of(shape: tuple[Any, ...]) -> tuple[tuple[str, str, tuple[tuple[Any, Any], ...]], ...]:
     """Where in a usage object of such keys (and keys within them) the known counts stand; worked out once a shape.
 
     Each is (its name, `counts`, `units` or `beside`, its places, the best first).
@@ -230,9 +230,9 @@ def _places(shape: tuple[Any, ...]) -> tuple[tuple[str, str, tuple[tuple[Any, An
     known: dict[str, tuple[Any, Any]] = {}
     for entry in shape:
         key, *inner = entry if isinstance(entry, tuple) else (entry,)
-        known[_snake(key)] = (key, None)
+        known[snake(key)] = (key, None)
         for name in inner:
-            known[f"{_snake(key)}.{_snake(name)}"] = (key, name)
+            known[f"{snake(key)}.{snake(name)}"] = (key, name)
     found = [(field, "counts", [known[path] for path in paths if path in known]) for field, paths in COUNTS.items()]
     found += [(field, "beside", [known[name]]) for name, field in BESIDE_INPUT.items() if name in known]
     found += [(unit, "units", [known[path]]) for path, unit in UNIT_COUNTS.items() if path in known]
@@ -240,7 +240,7 @@ def _places(shape: tuple[Any, ...]) -> tuple[tuple[str, str, tuple[tuple[Any, An
 
 
 @lru_cache(maxsize=512)
-def _snake(key: object) -> str:
+def snake(key: object) -> str:
     return _CAMEL.sub("_", str(key)).lower()
 
 

@@ -31,12 +31,12 @@ _WHOLE: Final = frozenset({int, type(None)})
 # The facts of a start and of an end, in their order on the line; the values of the call's metadata follow those of a start.
 _FIRST: Final = ObservedCall._fields.index("call_type")
 _MIDDLE: Final = ObservedCall._fields.index("status")
-_START: Final = ("started", "skew_s", *ObservedCall._fields[_FIRST:_MIDDLE])
-_END: Final = ObservedCall._fields[_MIDDLE:]
+START_FACTS: Final = ("started", "skew_s", *ObservedCall._fields[_FIRST:_MIDDLE])
+END_FACTS: Final = ObservedCall._fields[_MIDDLE:]
 _UNKNOWN: Final = ObservedCall._field_defaults
 _LEFT_OUT_WHEN_SHORT: Final = frozenset({"tags", "request_hash", "prefix_hashes", "hashed_bytes"})
 
-_USAGE, _TOKEN_USAGE, _ERROR, _NOTES = map(_END.index, ("usage", "token_usage", "error", "notes"))
+_USAGE, _TOKEN_USAGE, _ERROR, _NOTES = map(END_FACTS.index, ("usage", "token_usage", "error", "notes"))
 
 # First lines that were written, by the identity of the context and the keys, with the context and the scope's metadata.
 _written: dict[tuple[int, MetadataKeys], tuple[CallContext, Mapping[str, Any], bytes]] = {}
@@ -81,25 +81,25 @@ def unpack_call(key: bytes, payload: bytes, former_skew_s: float = 0.0) -> Obser
     first, second, *third = lines if len(lines) > 1 else _lines_of_document(payload)
     shared = _read.get(first)
     if shared is None:
-        shared = remember(_read, first, _shared_from(orjson.loads(first)))
+        shared = remember(_read, first, shared_from(orjson.loads(first)))
     facts = orjson.loads(second)
     names = shared.names
-    if len(facts) - len(names) == len(_START):
-        started, known_skew_s, *start = facts[: len(_START)]
-        values = facts[len(_START) :]
+    if len(facts) - len(names) == len(START_FACTS):
+        started, known_skew_s, *start = facts[: len(START_FACTS)]
+        values = facts[len(START_FACTS) :]
     else:  # another version's
         cut = len(facts) - len(names)
-        known = {**dict.fromkeys(_START), **_UNKNOWN, **dict(zip(_START, facts[:cut], strict=False))}
-        started, known_skew_s, *start = (known[name] for name in _START)
+        known = {**dict.fromkeys(START_FACTS), **_UNKNOWN, **dict(zip(START_FACTS, facts[:cut], strict=False))}
+        started, known_skew_s, *start = (known[name] for name in START_FACTS)
         values = facts[cut:]
     moment = started + (former_skew_s if known_skew_s is None else known_skew_s)
     id = str(uuid_utils.UUID(bytes=key))  # noqa: A001 - the field's name
     if not third:
         return ObservedCall(id, shared, values, moment, *start)
     end = orjson.loads(third[0])
-    if len(end) != len(_END):
-        told = {**_UNKNOWN, **dict(zip(_END, end, strict=False))}
-        end = [told[name] for name in _END]
+    if len(end) != len(END_FACTS):
+        told = {**_UNKNOWN, **dict(zip(END_FACTS, end, strict=False))}
+        end = [told[name] for name in END_FACTS]
     if end[_ERROR] is not None:
         end[_ERROR] = _error_from(end[_ERROR])
     return ObservedCall(id, shared, values, moment, *start, *end)
@@ -128,7 +128,8 @@ def _shared_line(context: CallContext, scope: Mapping[str, Any], keys: MetadataK
     return line
 
 
-def _shared_from(data: Mapping[str, Any]) -> SharedFacts:
+def shared_from(data: Mapping[str, Any]) -> SharedFacts:
+    """What the first line of a call says, parsed."""
     keys = data["keys"]
     return SharedFacts(
         context_from(data["context"]), data["scope"], keys["kept"], frozenset(keys["allowed"]), keys["unknown"]
@@ -140,7 +141,7 @@ def _shortened(start: bytes) -> bytes:
     data, facts = mended(orjson.loads(first)), mended(orjson.loads(second))
     data["scope"] = {}
     data["keys"] = {"kept": [], "allowed": [], "unknown": []}  # to whom it belongs is in the context
-    named = [None if name in _LEFT_OUT_WHEN_SHORT else fact for name, fact in zip(_START, facts, strict=False)]
+    named = [None if name in _LEFT_OUT_WHEN_SHORT else fact for name, fact in zip(START_FACTS, facts, strict=False)]
     return b"%b\n%b" % (orjson.dumps(data), orjson.dumps(named))
 
 

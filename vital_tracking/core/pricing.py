@@ -184,6 +184,18 @@ class PriceBook:
         """
         return self._own_rates(provider, model, at, facts) or self._listed_rates(provider, model, at, facts)
 
+    def first_rates(
+        self, provider: str | None, models: Iterable[str], at: datetime, *, facts: Facts = _NO_FACTS
+    ) -> Rates | None:
+        """The rates by which `cost` prices a call, where these have what it used; the arguments are as for `cost`."""
+        found = (look_up(provider, model, at, facts) for look_up, model in self._order(list(models)))
+        return next((rates for rates in found if rates is not None), None)
+
+    @property
+    def edition(self) -> tuple[object, object]:
+        """What its prices are of, the team's and the listed ones: two objects, others whenever there are other prices."""
+        return self._overrides, self._current_snapshot()
+
     def changes_within_the_day(self, provider: str | None, model: str) -> bool:
         """Whether the listed price of a `provider`'s `model` depends on the hour."""
         found = self._look_up(provider_id(provider), model.strip().lower())

@@ -63,6 +63,13 @@ class Rates:
         """The rate that holds for a unit, or None."""
         return self._lookup(unit).rate
 
+    def usual(self, unit: str) -> tuple[Decimal, Decimal | None] | None:
+        """The rate of tokens of a unit, and that of the same without a cache if it is one; None where more has to be known."""
+        rate, note, side, plain, by_hour = self._lookup(unit)
+        if note is not None or side == "fees" or by_hour or not isinstance(rate, Decimal) or isinstance(plain, Tiers):
+            return None
+        return rate, plain
+
     @property
     def sizes(self) -> set[int]:
         """The prompt tokens from which on another rate holds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from vital_tracking.core.cost import MONEY, ZERO, Cost
+from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.core.record import CallRecord
 
 _MOST_GIVEN_UP: Final = 1000
@@ -28,15 +28,15 @@ class Spent(NamedTuple):
     blocked: int = 0
 
     @classmethod
-    def by(cls, record: CallRecord, cost: Cost | None) -> Spent:
-        """What the call of a `record` has used, and its `cost`, None where no price is known."""
+    def by(cls, record: CallRecord, total: Decimal | None) -> Spent:
+        """What the call of a `record` has used, and its `total` cost, None where no price is known."""
         usage = record.usage
         return cls(
             record.calls,
             usage.prompt_tokens,
             usage.completion_tokens,
-            ZERO if cost is None else cost.total,
-            record.calls if cost is None else 0,
+            ZERO if total is None else total,
+            record.calls if total is None else 0,
             record.calls if usage.estimated else 0,
             record.calls if record.status == "blocked" else 0,
         )

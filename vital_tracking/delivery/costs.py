@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from vital_tracking.core.cost import Cost
+from vital_tracking.core.price_spans import PriceSpans
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.rates import ceiling_rates
 from vital_tracking.core.record import CallRecord
@@ -20,6 +21,10 @@ class Costs:
     def cost_of(self, record: CallRecord) -> Cost | None:
         """What a call cost; None where no price is known."""
         return record.cost if record.cost is not None else self._prices.cost_of(record)
+
+    def spans(self) -> PriceSpans:
+        """The same prices, for usual calls."""
+        return PriceSpans(self._prices)
 
     def counted(self, record: CallRecord, cost: Cost | None) -> Decimal | None:
         """What budgets count of a call, in US dollars: its cost, else what it costs at the ceiling price."""

@@ -24,6 +24,7 @@ from vital_tracking.delivery.platform_record import RECORDING
 from vital_tracking.delivery.rows import encode_call, run_row, shortened
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
+from vital_tracking.delivery.straight import StraightCall, StraightWay
 from vital_tracking.delivery.tallies import Tallies
 from vital_tracking.delivery.upkeep import Upkeep
 from vital_tracking.errors import StoreError, StoreRejected, StoreUnavailable
@@ -85,12 +86,14 @@ class StoreExporter:
         self._on_posted = on_posted
         self._unforeseen = 0
         self._inexact = InexactCosts()
+        self._straight = StraightWay(costs.spans())
 
     def encode(self, items: Sequence[LogRecord]) -> list[Row]:
         """Price the items and turn them into rows. One that cannot be turned is kept in its shortest form, and flagged."""
         self._upkeep.refresh()
         # Where `refresh` has found another database than before, what dead processes left for the former one is not sent.
         items = [item for item in items if item.orphan is None or not item.orphan.released]
+        self._straight.renew()
         calls: dict[str, Row] = {}
         runs: dict[str, tuple[RunRecord, bytes]] = {}
         platform: list[Row] = []
@@ -105,6 +108,10 @@ class StoreExporter:
                 if item.kind in RECORDING:
                     function, argument = RECORDING[item.kind]
                     platform.append(Row(function, argument, str(UUID(bytes=item.id)), item.payload.decode(), item.id))
+                    continue
+                if (usual := self._usual(item)) is not None:
+                    calls[usual.record.id] = self._straight_row(item.id, usual)
+                    self._counts.stats.replayed += item.orphan is not None
                     continue
                 record = decoded(item, self._counts.fault)
             except Exception as error:  # noqa: BLE001 - one bad item must not be lost, nor take its neighbours with it
@@ -209,6 +216,21 @@ class StoreExporter:
                 payload = pack_call(item.item, short=True)
         self._dead_letters.add("frame", payload.decode("utf-8", "replace"), None, type(error).__name__)
 
+    def _usual(self, item: LogRecord) -> StraightCall | None:
+        """The call that an item holds, where it is a usual one."""
+        if item.kind != RecordKind.CALL or item.item is not None:
+            return None
+        try:
+            return self._straight.call(item)
+        except Exception:  # noqa: BLE001 - the long way says what is wrong with it, and stores what can be stored
+            return None
+
+    def _straight_row(self, key: bytes, call: StraightCall) -> Row:
+        record, amount = call.record, call.cost.amount
+        self._tallies.priced(key, record, amount)
+        holder, draws = self._settlement.settle(key, record, amount)
+        return Row("record_calls_v1", "calls", record.id, call.encoded(draws), key, holder, draws)
+
     def _call(self, key: bytes, record: CallRecord) -> Row:
         try:
             cost = self._costs.cost_of(record)
@@ -216,7 +238,7 @@ class StoreExporter:
             self._counts.fault(error)
             record = shortened(record)
             cost = self._costs.cost_of(record)
-        self._tallies.priced(key, record, cost)
+        self._tallies.priced(key, record, None if cost is None else cost.total)
         counted = self._costs.counted(record, cost)
         holder, draws = self._settlement.settle(key, record, counted)
         ceiling = counted if cost is None else None

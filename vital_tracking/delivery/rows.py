@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from operator import attrgetter
@@ -45,7 +45,7 @@ def encode_call(
     record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: Sequence[tuple[int, str]]
 ) -> str:
     """The JSON of `call_row`, with what the call draws on its process's grants; what calls of a scope share is encoded once."""
-    shared, notes = _context_json(record.context)
+    shared, notes = context_json(record.context)
     own = _own_columns(record, cost, ceiling, notes)
     if draws:
         own["draws"] = draws
@@ -142,7 +142,7 @@ def _own_columns(
         row["cache_hit"] = True
     if record.calls > 1:
         row["calls"] = record.calls
-    if record.tags and (tags := [tag for tag in map(clean_text, list(record.tags)[:_MOST_TAGS]) if tag]):
+    if record.tags and (tags := row_tags(record.tags)):
         row["tags"] = tags
     metadata = record.metadata
     notes = (*record.notes, *context_notes, *usage.notes, *too_large)
@@ -153,6 +153,11 @@ def _own_columns(
     if record.replaces_abandoned:
         row["replaces_abandoned"] = True
     return row
+
+
+def row_tags(tags: Iterable[str]) -> list[str]:
+    """The column `tags`."""
+    return [tag for tag in map(clean_text, list(tags)[:_MOST_TAGS]) if tag]
 
 
 def run_row(record: RunRecord) -> dict[str, Any]:
@@ -193,7 +198,7 @@ def context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, ..
     return (_known_columns if _PLAIN.issuperset(map(type, values)) else _columns_of)(values)
 
 
-def _context_json(context: CallContext) -> tuple[str, tuple[str, ...]]:
+def context_json(context: CallContext) -> tuple[str, tuple[str, ...]]:
     """The columns of `context_columns` as the beginning of a JSON object, to which the others are added."""
     known = _json_by_context.get(id(context))
     if known is None or known[0] is not context:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from itertools import islice
 from typing import Final, NamedTuple
 from weakref import ref
 
 from vital_tracking.calls.live import LiveCall
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.cost import Cost
 from vital_tracking.core.frames import ScopeFrame, frame_of
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.tally import Spent, Waiting
@@ -76,8 +76,8 @@ class Tallies:
         if len(calls) >= _MANY:
             self._crowd(waiting)
 
-    def priced(self, key: bytes, record: CallRecord, cost: Cost | None) -> None:
-        """A call's row is made: what it costs there is what it adds to its scopes, if it waits to be added."""
+    def priced(self, key: bytes, record: CallRecord, total: Decimal | None) -> None:
+        """A call's row is made: the `total` that it costs there is what it adds to its scopes, if it waits to be added."""
         frame = self._own(frame_of(record.context))
         if frame is None or key not in (waiting := frame.tally.waiting).calls:
             return
@@ -86,7 +86,7 @@ class Tallies:
                 return  # another thread has added it meanwhile
             if key in waiting.replaced and not record.replaces_abandoned:
                 return  # given up, and its true end waits already
-            self._add(waiting, key, self._share(waiting, key, record, cost))
+            self._add(waiting, key, self._share(waiting, key, record, total))
 
     def spent(self, frame: ScopeFrame) -> Spent:
         """What the calls of the scope of that `frame`, and of those inside it, have used and cost so far."""
@@ -134,14 +134,15 @@ class Tallies:
             return call
         try:
             record = decoded(LogRecord(RecordKind.CALL, key, call) if isinstance(call, bytes) else call, self._fault)
-            return self._share(waiting, key, record, self._costs.cost_of(record))
+            cost = self._costs.cost_of(record)
+            return self._share(waiting, key, record, None if cost is None else cost.total)
         except Exception as error:  # noqa: BLE001 - one that cannot be read is on no row either
             self._fault(error)
             return _Share(None, Spent(), given_up=False)
 
     @staticmethod
-    def _share(waiting: Waiting, key: bytes, record: CallRecord, cost: Cost | None) -> _Share:
-        spent, before = Spent.by(record, cost), waiting.given_up.get(key)
+    def _share(waiting: Waiting, key: bytes, record: CallRecord, total: Decimal | None) -> _Share:
+        spent, before = Spent.by(record, total), waiting.given_up.get(key)
         if before is not None:  # its true end takes the place of what was assumed
             spent = spent.plus(before, -1)
         return _Share(record.context, spent, given_up=record.status in _GIVEN_UP and before is None)

@@ -1,0 +1,157 @@
+"""Prices of usual calls as whole numbers, looked up once for a stretch of time in which none of them changes.
+
+Usual are tokens of text alone at rates without tiers, fees or anything that has to be said of them. `Rates.cost` works out all
+others, and is what these amounts are held against: they are the same to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from vital_tracking.core.pricing import PriceBook
+from vital_tracking.core.rates import Rates
+
+_MINUTES: Final = 15
+_MOST_DIGITS: Final = 30  # of a rate: no cost comes near the digits at which sums are rounded
+_MOST_SPANS: Final = 512
+_UNITS: Final = ("input_text_tokens", "cache_read_tokens", "output_text_tokens", "output_reasoning_tokens")
+
+
+class Amounts(NamedTuple):
+    """What a call cost, in US dollars as text with all its digits; `amount` is the total as a number."""
+
+    input: str
+    output: str
+    total: str
+    potential: str
+    amount: Decimal
+
+
+class PriceSpan:
+    """What tokens of a model cost from the instant `since` to before `until`; `version` is the price entry."""
+
+    __slots__ = ("_places", "_rates", "_scale", "since", "until", "version")
+
+    def __init__(self, since: datetime, until: datetime, rates: Rates | None) -> None:
+        self.since = since
+        self.until = until
+        self.version = "" if rates is None else rates.version
+        found = _rates(rates)
+        self._places = tuple(-1 if one is None else one[1] for one in found)
+        self._scale = scale = max(self._places)
+        self._rates = tuple(0 if one is None else one[0] * 10 ** (scale - one[1]) for one in found)
+
+    def cost(self, prompt: int, cache_read: int, completion: int, reasoning: int) -> Amounts | None:
+        """What the tokens of a prompt and an answer cost, of which some were read from a cache and some were reasoning.
+
+        None where one of their rates is not usual.
+        """
+        text_rate, read_rate, plain_rate, said_rate, thought_rate = self._rates
+        text_places, read_places, plain_places, said_places, thought_places = self._places
+        text, said = prompt - cache_read, completion - reasoning
+        input_places = output_places = saved = 0
+        if text:
+            if text_places < 0:
+                return None
+            input_places = text_places
+        if cache_read:
+            if read_places < 0 or plain_places < 0:
+                return None
+            input_places = max(input_places, read_places)
+            saved = cache_read * (plain_rate - read_rate)
+        if said:
+            if said_places < 0:
+                return None
+            output_places = said_places
+        if reasoning:
+            if thought_places < 0:
+                return None
+            output_places = max(output_places, thought_places)
+        scale = self._scale
+        paid = text * text_rate + cache_read * read_rate
+        earned = said * said_rate + reasoning * thought_rate
+        places = max(input_places, output_places)
+        total = potential = _fixed(paid + earned, scale, places)
+        if saved:
+            potential = _fixed(paid + earned + saved, scale, max(places, read_places, plain_places))
+        return Amounts(
+            _fixed(paid, scale, input_places), _fixed(earned, scale, output_places), total, potential, Decimal(total)
+        )
+
+
+class PriceSpans:
+    """The price spans of a price book, each as long as nothing changes in it and no longer than a quarter of an hour."""
+
+    def __init__(self, book: PriceBook) -> None:
+        self._book = book
+        self._edition = book.edition
+        self._spans: dict[object, PriceSpan] = {}
+
+    def renew(self) -> bool:
+        """Let go of all spans where the book has other prices than before; whether it has."""
+        edition = self._book.edition
+        if edition[0] is self._edition[0] and edition[1] is self._edition[1]:
+            return False
+        self._edition = edition
+        self._spans.clear()
+        return True
+
+    def at(
+        self, provider: str | None, models: tuple[str, ...], facts: tuple[tuple[str, str], ...], moment: datetime
+    ) -> PriceSpan:
+        """The span at a `moment` for a `provider`'s `models`, the one that answered first; `facts` decide the price with them."""
+        key = (provider, models, facts)
+        span = self._spans.get(key)
+        if span is None or not span.since <= moment < span.until:
+            if len(self._spans) >= _MOST_SPANS:
+                self._spans.clear()
+            span = self._spans[key] = self._made(provider, models, dict(facts), moment)
+        return span
+
+    def _made(
+        self, provider: str | None, models: tuple[str, ...], facts: Mapping[str, str], moment: datetime
+    ) -> PriceSpan:
+        moment = moment.astimezone(UTC)
+        since = moment.replace(minute=moment.minute // _MINUTES * _MINUTES, second=0, microsecond=0)
+        until = since + timedelta(minutes=_MINUTES)
+        for model in models:
+            for change in self._book.changes(provider, model, since, until):
+                if change <= moment:
+                    since = max(since, change)
+                else:
+                    until = min(until, change)
+        return PriceSpan(since, until, self._book.first_rates(provider, models, moment, facts=facts))
+
+
+def _rates(rates: Rates | None) -> tuple[tuple[int, int] | None, ...]:
+    """The rates of plain text, of what was read from a cache, of that without a cache, of what was said and of what was
+    thought: each as a whole number and its decimal places, None where it is not usual."""
+    if rates is None or rates.notes or rates.rate("requests") is not None:
+        return (None,) * 5
+    text, read, said, thought = map(rates.usual, _UNITS)
+    plain = None if read is None else read[1]
+    return tuple(
+        _scaled(rate) for rate in (text and text[0], read and read[0], plain, said and said[0], thought and thought[0])
+    )
+
+
+def _scaled(rate: Decimal | None) -> tuple[int, int] | None:
+    if rate is None:
+        return None
+    sign, digits, exponent = rate.as_tuple()
+    if sign or not isinstance(exponent, int) or len(digits) > _MOST_DIGITS or not -_MOST_DIGITS <= exponent <= 0:
+        return None
+    return int("".join(map(str, digits))), -exponent
+
+
+def _fixed(number: int, scale: int, places: int) -> str:
+    """A number of so many units of the last of `scale` decimal places, with `places` of them."""
+    text = str(number if scale == places else number // 10 ** (scale - places))
+    if not places:
+        return text
+    if len(text) <= places:
+        text = text.zfill(places + 1)
+    return f"{text[:-places]}.{text[-places:]}"
