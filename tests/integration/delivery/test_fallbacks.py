@@ -23,6 +23,7 @@ from vital_tracking.delivery import encoding, exporter
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.langchain.fake import FakeUsageModel
 from vital_tracking.spool.disk_queue import Spool
+from vital_tracking.delivery.straight import StraightWay
 from vital_tracking.spool.disk_writer import SpoolWriter
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -100,6 +101,7 @@ def test_a_call_whose_record_cannot_be_made_in_full_is_stored_in_its_shortest_fo
     spool: bool, make_tracker: Callable[..., VitalTracker], rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoding, "record_of", breaks(encoding.record_of))
+    monkeypatch.setattr(StraightWay, "call", breaks(StraightWay.call))
     tracker = make_tracker(spool=spool)
     model = FakeUsageModel(responses=["Well."], input_tokens=10, output_tokens=1)
     metadata = {"vital_user_id": "u-1", "vital_metadata": {"department": "d"}}

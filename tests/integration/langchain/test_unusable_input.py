@@ -340,7 +340,7 @@ async def test_no_fault_of_ours_reaches_the_user(
         raise RuntimeError("canary")
 
     from vital_tracking.calls import in_flight, live
-    from vital_tracking.delivery import encoding
+    from vital_tracking.delivery import encoding, straight
     from vital_tracking.langchain import handler
 
     if broken == "put":
@@ -351,6 +351,7 @@ async def test_no_fault_of_ours_reaches_the_user(
         monkeypatch.setattr(handler, "run_key", fail)
     elif broken == "record":
         monkeypatch.setattr(encoding, "record_of", fail)
+        monkeypatch.setattr(straight.StraightWay, "call", fail)
     else:
         monkeypatch.setattr(in_flight.InFlightRegistry, "end", fail)
         monkeypatch.setattr(in_flight.InFlightRegistry, "end_run", fail)
