@@ -21,9 +21,9 @@ from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls.live import LiveCall
 from vital_tracking.delivery import encoding, exporter
 from vital_tracking.delivery.costs import Costs
+from vital_tracking.delivery.straight import StraightWay
 from vital_tracking.langchain.fake import FakeUsageModel
 from vital_tracking.spool.disk_queue import Spool
-from vital_tracking.delivery.straight import StraightWay
 from vital_tracking.spool.disk_writer import SpoolWriter
 from vital_tracking.stores.postgres import PostgresStore
 
