@@ -187,7 +187,10 @@ class PriceBook:
     def first_rates(
         self, provider: str | None, models: Iterable[str], at: datetime, *, facts: Facts = _NO_FACTS
     ) -> Rates | None:
-        """The rates by which `cost` prices a call, where these have what it used; the arguments are as for `cost`."""
+        """The rates in force at the instant `at` for the first of a `provider`'s `models` that has any, in the order of `cost`.
+
+        `facts` are as for `cost`.
+        """
         found = (look_up(provider, model, at, facts) for look_up, model in self._order(list(models)))
         return next((rates for rates in found if rates is not None), None)
 
