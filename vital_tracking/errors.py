@@ -9,6 +9,9 @@
     │   ├── StoreNotReady       the migrations are missing, or the role may not use them
     │   ├── StoreDenied         the user who asks may not know or do this
     │   └── StoreRejected       the data are wrong; trying again will not help
+    ├── CopyError           the copy in a ClickHouse did not take what it was given, or does not answer
+    │   ├── CopyUnavailable     try again later
+    │   └── CopyRefused         trying again will not help
     └── BudgetExceeded      a budget stops a call before it is made
         ├── BudgetThrottled     it may be made later: retry_after
         └── BudgetUnavailable   nobody can say, and the budget denies what it cannot check
@@ -94,6 +97,22 @@ class StoreRejected(StoreError):
         self.problem = problem
         self.hint = hint
         super().__init__(message, sqlstate=sqlstate)
+
+
+class CopyError(VitalError):
+    """The copy in a ClickHouse did not take what it was given, or does not answer. `code` is ClickHouse's, where one is known."""
+
+    def __init__(self, message: str | None = None, *, code: int | None = None) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class CopyUnavailable(CopyError):
+    """The ClickHouse cannot be reached or is overloaded; the same request may succeed later."""
+
+
+class CopyRefused(CopyError):
+    """The ClickHouse refuses; the same request will fail again."""
 
 
 class Stop(NamedTuple):

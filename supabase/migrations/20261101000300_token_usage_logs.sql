@@ -82,6 +82,7 @@ create table public.token_usage_logs (
   prompt_bytes bigint,
   tags text[] not null default '{}',
   metadata jsonb not null default '{}',
+  xact xid8 not null default pg_current_xact_id(),
   primary key (id, created_at),
   -- Clients cannot read every date that PostgreSQL can store: one row of the year 20,000 would break every list of the newest calls.
   constraint token_usage_logs_created_at check (created_at >= '1970-01-01 00:00:00+00' and created_at < '9999-01-01 00:00:00+00'),
@@ -173,6 +174,7 @@ comment on column public.token_usage_logs.prefix_hashes is
 'Keyed hashes of the beginnings of the prompt as providers keep them (tools, system, messages), whatever the model: element k, from 1, is that
 of its first 4096 * 2^(k-1) bytes, at most 8. Tokens of a beginning: prompt_tokens * its bytes / prompt_bytes. NULL: shorter, or hashes are off.';
 comment on column public.token_usage_logs.prompt_bytes is 'All bytes of the prompt that prefix_hashes were made of, its tools included.';
+comment on column public.token_usage_logs.xact is 'The transaction that wrote the row last: copies elsewhere are brought up to date by it.';
 comment on column public.token_usage_logs.error_type is 'Class name of the error only; its text is never stored.';
 
 -- Each index makes recording dearer by some percent, so there are these and no more. Five serve whoever may see a part of the calls, or

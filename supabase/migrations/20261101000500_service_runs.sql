@@ -21,6 +21,7 @@ create table public.service_runs (
   error_type text,
   metadata jsonb not null default '{}',
   recorded_at timestamptz not null default now(),
+  xact xid8 not null default pg_current_xact_id(),
   constraint service_runs_service_type check (
     service_type in ('1:1_conversation', 'virtual_panel', 'workflow', 'solution_builder')
   ),
@@ -35,6 +36,7 @@ create table public.service_runs (
 comment on table public.service_runs is 'One row a service run, with its status, start and end; runs nest by parent_run_id.';
 comment on column public.service_runs.status is 'running, ok, error, cancelled; abandoned: its process has ended before it.';
 comment on column public.service_runs.ancestor_run_ids is 'The runs around this one, the nearest first.';
+comment on column public.service_runs.xact is 'The transaction that wrote the row last: copies elsewhere are brought up to date by it.';
 comment on column public.service_runs.error_type is 'Class name of the error that ended the run; its text is never stored.';
 
 create index service_runs_parent on public.service_runs (parent_run_id) where parent_run_id is not null;

