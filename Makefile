@@ -3,6 +3,7 @@
 # make test-pages  the tests of the API and the pages, over PostgreSQL, over Supabase and in a browser
 # make test-processes  the tests that kill processes, fork them, fill their disks and take the network away
 # make test-oldest  what depends on the version of the server, on the oldest one that is supported
+# make test-clickhouse  the tests of the copy in a ClickHouse, with its engine in this process; that is half a gigabyte to install
 # make test-support  the tests of the servers that the others run against: do they speak as the real ones do?
 # make check  style, types, architecture, SQL
 # make bench  what it costs, beside what you would take instead, in a quarter of an hour; docs/performance.md has the figures
@@ -29,7 +30,7 @@ PROCESSES := tests/integration/imports/test_killed.py tests/integration/spool te
   tests/integration/langchain/test_handler_load.py
 PAGES := tests/integration/web tests/browser tests/acceptance/cli/test_dashboard.py
 
-.PHONY: demo test test-pages test-processes test-oldest test-support check bench bench-full bench-reports soak format clean
+.PHONY: demo test test-pages test-processes test-oldest test-clickhouse test-support check bench bench-full bench-reports soak format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vital-tracking demo
@@ -46,6 +47,9 @@ test-processes: $(VENV)/.test
 
 test-oldest: $(VENV)/.test
 	VITAL_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL) $(ON_POSTGRES_16)
+
+test-clickhouse: $(VENV)/.test-clickhouse
+	$(PYTEST) $(PARALLEL) tests/clickhouse
 
 test-support: $(VENV)/.test
 	$(PYTEST) $(PARALLEL) tests/support
@@ -90,6 +94,10 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cli,local,agents]" --group test
+	@touch $@
+
+$(VENV)/.test-clickhouse: pyproject.toml $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cli,local,agents,clickhouse]" --group test-clickhouse
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.test

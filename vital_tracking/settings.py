@@ -28,8 +28,8 @@ class Settings(BaseModel):
     """Where the data go and how they are sent. Times (`_s`) are seconds; keys are SecretStr and never printed.
 
     Where: `supabase_url` with `supabase_service_key`, else `database_url` (a URL or libpq's connection string), else the embedded
-    PostgreSQL in `data_dir`, of `postgres_version` 16 or 18. `organization_id` is that of calls which name none. `found` says
-    which variables were read, and where.
+    PostgreSQL in `data_dir`, of `postgres_version` 16 or 18. A copy for reading is in the ClickHouse at `clickhouse_url`.
+    `organization_id` is that of calls which name none. `found` says which variables were read, and where.
 
     Delivery: as soon as `batch_size` calls wait or `flush_interval_s` have passed, up to `max_batch_size` at once; with
     `background` False only in `flush`. `spool` in `spool_dir`: segments of `segment_bytes`, `spool_bytes` in all, synced every
@@ -52,6 +52,7 @@ class Settings(BaseModel):
     supabase_url: str | None = None
     supabase_service_key: SecretStr | None = None
     database_url: SecretStr | None = None
+    clickhouse_url: SecretStr | None = None
     data_dir: Path | None = None
     postgres_version: int = 18
     organization_id: str | None = None
@@ -123,6 +124,7 @@ def _read(given: Mapping[str, Given]) -> Settings:
         supabase_url=place.supabase_url,
         supabase_service_key=SecretStr(place.service_key) if place.service_key else None,
         database_url=SecretStr(place.database_url) if place.database_url else None,
+        clickhouse_url=SecretStr(env["VITAL_CLICKHOUSE_URL"]) if env.get("VITAL_CLICKHOUSE_URL") else None,
         data_dir=_folder(env, "VITAL_DATA_DIR"),
         postgres_version=_choice(env, "VITAL_POSTGRES_VERSION", 18, (16, 18)),
         organization_id=env.get("VITAL_ORGANIZATION_ID"),

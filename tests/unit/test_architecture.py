@@ -84,7 +84,8 @@ def test_libraries_are_imported_by_their_room_only(module: str) -> None:
 
 # What takes long to import, or much memory, and is not needed by whoever only imports the package.
 LATER = (
-    "apprise", "asyncio", "clickhouse_connect", "dotenv", "email", "genai_prices", "httpx", "httpx2", "importlib.metadata", "langchain",
+    "apprise", "asyncio", "clickhouse_connect",
+    "dotenv", "email", "genai_prices", "httpx", "httpx2", "importlib.metadata", "langchain",
     "langchain_core", "langgraph", "langsmith", "platformdirs", "postgrest", "psycopg", "psycopg_pool", "pyarrow",
     "pytest", "rich", "supabase", "typer", "vital_tracking.cli", "vital_tracking.langchain", "vital_tracking.queries",
     "vital_tracking.testing", "vital_tracking.web",

@@ -60,6 +60,10 @@ COMMANDS: Final = {
         "Fill the sums that reports are made of from the calls, day by day, the newest day first.",
     ),
     "export": ("data.export:export", "Write calls, events, costs, or sums of them, to a CSV or Parquet file."),
+    "export clickhouse": (
+        "data.export_clickhouse:export_clickhouse",
+        "Copy calls, service runs, events, costs and executions into a ClickHouse, and keep the copy up to date.",
+    ),
     "allocate": (
         "imports.allocate:allocate_command",
         "Allocate a month's invoice to organizations, to the last digit.",

@@ -23,6 +23,8 @@ def commands_of(places: Mapping[str, tuple[str, str]]) -> type[TyperGroup]:
             self.commands = {name: TyperCommand(name, help=text) for name, (_, text) in places.items()}
 
         def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+            if (both := " ".join(args[:2])) in places and " " in both:  # a name of two words, such as export clickhouse
+                return both, load(both, places[both][0]), args[2:]
             name, listed, rest = super().resolve_command(ctx, args)
             return name, load(name, places[name][0]) if name and listed else listed, rest
 

@@ -1,4 +1,4 @@
-"""A database of a ClickHouse server: questions, statements and rows, over HTTP, with ClickHouse's own client (the extra `clickhouse`)."""
+"""A database of a ClickHouse: questions, statements and rows, by ClickHouse's own client (the extra `clickhouse`)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,36 @@ _CODE: Final = re.compile(r"(?:Code: |error code |code: )(\d+)")
 _ERROR_NAME: Final = re.compile(r"\(([A-Z][A-Z0-9_]+)\)")
 _STATUS: Final = re.compile(r"(?:status code|HTTP driver received HTTP status) (\d{3})|status[ =:]+(\d{3})")
 
-# ClickHouse's errors after which the same statement may succeed: time-outs, too much at once, no memory, a replica or its keeper away.
+# After these errors the same statement may succeed: time-outs, too much at once, no memory, a replica or its keeper away.
 _PASSING: Final = frozenset(
-    {3, 32, 76, 159, 173, 201, 202, 203, 209, 210, 225, 228, 236, 241, 242, 243, 252, 254, 279, 285, 286, 298, 305, 307, 319, 326}
+    {
+        3,
+        32,
+        76,
+        159,
+        173,
+        201,
+        202,
+        203,
+        209,
+        210,
+        225,
+        228,
+        236,
+        241,
+        242,
+        243,
+        252,
+        254,
+        279,
+        285,
+        286,
+        298,
+        305,
+        307,
+        319,
+        326,
+    }
     | {362, 373, 394, 416, 425, 439, 447, 473, 499, 519, 574, 652, 692, 704, 705, 745, 999, 1000, 1002}
 )
 _PASSING_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -67,7 +94,9 @@ def address_of(url: str, *, setting: str = "VITAL_CLICKHOUSE_URL") -> Address:
     interface, usual = _SCHEMES[parts.scheme]
     asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if unknown := set(asked) - {"cluster", "secure", "database"}:
-        raise SettingsError(setting, f"asks for {min(unknown)}, which is not known", "After the ? may stand cluster=name.")
+        raise SettingsError(
+            setting, f"asks for {min(unknown)}, which is not known", "After the ? may stand cluster=name."
+        )
     if asked.get("secure", "").lower() in {"1", "true", "yes"} and interface == "http":
         interface, usual = "https", 8443
     path = parts.path.strip("/")
@@ -86,7 +115,9 @@ def address_of(url: str, *, setting: str = "VITAL_CLICKHOUSE_URL") -> Address:
     for name in (database, asked.get("cluster", "x")):
         if not _NAME.fullmatch(name):
             raise SettingsError(
-                setting, "names a database or cluster in characters that are not used here", "Use letters, digits and _."
+                setting,
+                "names a database or cluster in characters that are not used here",
+                "Use letters, digits and _.",
             )
     return Address(
         interface=interface,
@@ -101,7 +132,7 @@ def address_of(url: str, *, setting: str = "VITAL_CLICKHOUSE_URL") -> Address:
 
 
 class ClickHouse:
-    """A database at an address. Methods are safe to use from several threads. They raise CopyUnavailable and CopyRefused alone."""
+    """A database at an address. Methods are safe to use from several threads, and raise CopyError alone."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -121,7 +152,9 @@ class ClickHouse:
     ) -> list[dict[str, Any]]:
         """The rows of a question. `parameters` stand in it as {name:Type} and are bound by the server."""
         answer = self._run(
-            lambda client: client.query(statement, parameters=dict(parameters or {}), settings=self._settings(settings)),
+            lambda client: client.query(
+                statement, parameters=dict(parameters or {}), settings=self._settings(settings)
+            ),
             database=database,
         )
         return list(answer.named_results())
@@ -155,9 +188,8 @@ class ClickHouse:
                 raise MissingExtra("clickhouse", "ClickHouse") from None
             where = self.address
             if where.interface == "chdb":
-                self._client = clickhouse_connect.get_client(
-                    interface="chdb", **({"path": where.path} if where.path else {})
-                )
+                path: dict[str, Any] = {"path": where.path} if where.path else {}
+                self._client = clickhouse_connect.get_client(interface="chdb", **path)
             else:
                 self._client = clickhouse_connect.get_client(
                     host=where.host,

@@ -1,8 +1,8 @@
-"""Fills a copy in ClickHouse: first all rows there are, a span of time after another, then what is new, changed or gone, again and again.
+"""Fills a copy in ClickHouse: first all rows there are, by spans of time, then what is new, changed or gone, again and again.
 
-Each step notes in PostgreSQL what is in the copy, after ClickHouse has said that it is. A process that ends between the two sends the
-last rows again, which changes nothing there: they are the same rows in the same or a later state. Two processes that fill one copy do
-no harm; the one that started first notices and stops.
+Each step notes in PostgreSQL what is in the copy, after ClickHouse has said that it is. A process that ends between the two sends
+the last rows again, which changes nothing there: they are the same rows in the same or a later state. Two processes that fill one
+copy do no harm; the one that started first notices and stops.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ class Copying:
 
     def bring_up_to_date(self) -> int:
         """Send all that the copy lacks, of transactions that are over; how many rows. Raises StoreError, and CopyError."""
+        if not self.begun:
+            self.begin()
         sent = 0
         for place in self._places:
             sent += self._load(place)
@@ -115,7 +117,15 @@ class Copying:
         """Have the current step be the last one."""
         self._stopping.set()
 
+    def pause(self, seconds: float) -> None:
+        """Wait, but not once it is to stop."""
+        self._stopping.wait(max(seconds, 0))
+
     @property
+    def begun(self) -> bool:
+        """Whether `begin` is done."""
+        return bool(self._places)
+
     def stopping(self) -> bool:
         """Whether `stop` was called."""
         return self._stopping.is_set()
@@ -123,7 +133,7 @@ class Copying:
     def _load(self, at: _Place) -> int:
         """Send the rows that were there at the beginning, those of one span of time after another."""
         span, sent = timedelta(days=1), 0
-        while not at.loaded and not self.stopping:
+        while not at.loaded and not self.stopping():
             with self._reading(at) as changes:
                 from_ = at.loading if at.loading and (self._since is None or at.loading > self._since) else self._since
                 start = changes.first_time(from_)
@@ -132,15 +142,17 @@ class Copying:
                 until = start + span
                 rows = self._send(at, exported_columns(at.relation), changes.of_time(start, until, self._chunk_bytes))
             sent += rows
+            if self.stopping():
+                return sent
             self._save(at, loading=until, sent=rows)
             span = min(max(span * _ROWS_A_SPAN // max(rows, 1), _LEAST_SPAN), _LONGEST_SPAN, span * 8)
-        if not self.stopping and not at.loaded:
+        if not self.stopping() and not at.loaded:
             self._save(at, loaded=True)
         return sent
 
     def _follow(self, at: _Place) -> int:
-        """Send what transactions have deleted, added and changed since, the deletions first: their places are passed with the rows."""
-        if self.stopping or not at.loaded:
+        """Send what transactions have deleted, added and changed since; deletions first, since rows move the place past them."""
+        if self.stopping() or not at.loaded:
             return 0
         with self._reading(at) as changes:
             months = changes.months_deleted(at.place, self._since)
@@ -154,6 +166,8 @@ class Copying:
                 keep_place=True,
             )
             horizon = changes.horizon
+        if self.stopping():  # perhaps between two chunks
+            return sent
         if sent or months or time.monotonic() - at.saved_at > _HEARTBEAT_S:
             self._save(at, place=horizon)
         for month in list(at.to_clean):
@@ -175,9 +189,7 @@ class Copying:
     def _reading(self, at: _Place) -> Any:
         return self._store.reading(at.relation, self._epoch)
 
-    def _send(
-        self, at: _Place, columns: Sequence[str], chunks: Iterable[Chunk], *, keep_place: bool = False
-    ) -> int:
+    def _send(self, at: _Place, columns: Sequence[str], chunks: Iterable[Chunk], *, keep_place: bool = False) -> int:
         """Insert chunks, each while the next one is read; how many rows. With `keep_place` each is noted once it is there."""
         rows = 0
         for chunk in self._inserted(at.relation, columns, chunks):
@@ -185,8 +197,8 @@ class Copying:
             self._progress(at.relation.name, chunk.rows)
             if keep_place:
                 self._save(at, place=chunk.last_xact, sent=chunk.rows)
-            if self.stopping and keep_place:
-                raise Stopped
+            if self.stopping():
+                break
         return rows
 
     def _inserted(self, relation: Relation, columns: Sequence[str], chunks: Iterable[Chunk]) -> Iterator[Chunk]:
@@ -233,11 +245,4 @@ class Copying:
         at.place = max(at.place, place or 0)
         at.loading = progress.get("loading", at.loading)
         at.loaded = progress.get("loaded", at.loaded)
-        at.to_clean = sorted(
-            (set(at.to_clean) | set(progress.get("clean", []))) - set(progress.get("cleaned", []))
-        )
-
-
-class Stopped(Exception):  # noqa: N818 - no error
-    """The copying was stopped between two chunks; what is there is noted."""
-
+        at.to_clean = sorted((set(at.to_clean) | set(progress.get("clean", []))) - set(progress.get("cleaned", [])))

@@ -67,7 +67,9 @@ def migrate(server: ClickHouse) -> list[str]:
     server.command(Template(_HISTORY).substitute(words))
     known = {
         row["version"]: row["hash"]
-        for row in server.query("select version, argMax(hash, applied_at) as hash from vital_tracking_schema group by version")
+        for row in server.query(
+            "select version, argMax(hash, applied_at) as hash from vital_tracking_schema group by version"
+        )
     }
     done = []
     for file in schema_files(where.cluster):
@@ -79,8 +81,8 @@ def migrate(server: ClickHouse) -> list[str]:
         if file.version not in known:
             for statement in file.statements(where.cluster):
                 server.command(statement, settings={"distributed_ddl_task_timeout": 600} if where.cluster else None)
-            server.command(
-                f"insert into vital_tracking_schema (version, hash) values ('{file.version}', '{file.hash}')"
+            server.insert(
+                "vital_tracking_schema", ("version", "hash"), f"{file.version}\t{file.hash}\n".encode(), token=file.hash
             )
             done.append(file.version)
     return done
@@ -91,12 +93,13 @@ def copy_id(server: ClickHouse, database_id: str) -> UUID:
 
     Raises CopyRefused where the server's database is a copy of another one.
     """
-    statement = "select toString(copy) as copy, toString(source) as source from vital_tracking_copy order by made_at limit 1"
+    statement = (
+        "select toString(copy) as copy, toString(source) as source from vital_tracking_copy order by made_at limit 1"
+    )
     rows = server.query(statement)
     if not rows:
-        server.command(
-            f"insert into vital_tracking_copy (copy, source) values ('{uuid4()}', '{UUID(database_id)}')"
-        )
+        made = uuid4()
+        server.insert("vital_tracking_copy", ("copy", "source"), f"{made}\t{database_id}\n".encode(), token=str(made))
         rows = server.query(statement)
     if rows[0]["source"] != str(UUID(database_id)):
         raise CopyRefused(

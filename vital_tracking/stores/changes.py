@@ -53,9 +53,7 @@ class Changes:
     """A snapshot of the database. `horizon`: all that transactions before it have written is in it, and nothing comes after."""
 
     def __init__(self, connection: psycopg.Connection[Row], relation: Relation, epoch: int) -> None:
-        [row] = connection.execute(
-            "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as horizon"
-        ).fetchall()
+        [row] = connection.execute("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as horizon").fetchall()
         self.horizon: int = row["horizon"]
         self._connection = connection
         self._relation = relation
@@ -68,9 +66,9 @@ class Changes:
 
     def deleted(self, after: int, since: datetime | None, chunk_bytes: int) -> Iterator[Chunk]:
         """The keys of rows that such transactions deleted and that are not there again."""
-        query = sql.SQL("select t.xact, t.organization_id, t.at at time zone 'UTC', t.id, {}, 1 {} order by t.xact").format(
-            sql.Literal(self._version), self._gone(after, since)
-        )
+        query = sql.SQL(
+            "select t.xact, t.organization_id, t.at at time zone 'UTC', t.id, {}, 1 {} order by t.xact"
+        ).format(sql.Literal(self._version), self._gone(after, since))
         return self._copy(query, chunk_bytes)
 
     def months_deleted(self, after: int, since: datetime | None) -> list[str]:

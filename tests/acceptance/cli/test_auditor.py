@@ -28,7 +28,7 @@ CHANGES = (
     "plans set trial --calls 5", "subscriptions set user u-1 starter", "abuse scan", "meter --postgres",
     "allocate {month} --amount 5 --by equal --organization o-1",
 )  # fmt: skip
-ELSEWHERE = {"dashboard", "demo", "psql", "stop", "restore"}
+ELSEWHERE = {"dashboard", "demo", "psql", "stop", "restore", "export clickhouse"}
 """What asks nothing of the configured database by itself, or opens it for other programs."""
 WRITES_WHERE_THERE_IS_SOMETHING = {"reprice", "archive"}
 """What looks first, and finds nothing to do here."""

@@ -70,6 +70,8 @@ def export(
       vital-tracking export acme.csv --organization acme
       vital-tracking export tools.parquet --framework langgraph --message-type tool_execution
       vital-tracking export - --model gpt-4o --days 7 | gzip > calls.csv.gz
+
+    To copy all of it into a ClickHouse: vital-tracking export clickhouse --help
     """
     what, file = _asked(words)
     if days is not None and since is not None:
