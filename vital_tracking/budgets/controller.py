@@ -23,7 +23,7 @@ from vital_tracking.budgets.windows import Draw, Ended, Hold, Plan
 from vital_tracking.calls.billed_tokens import billed_tokens
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
-from vital_tracking.core.record import CallRecord
+from vital_tracking.core.record import Used
 from vital_tracking.delivery import Recorder
 from vital_tracking.delivery.encoding import EndedCall
 from vital_tracking.errors import BudgetExceeded
@@ -237,14 +237,12 @@ class AdmissionController:
 
     # For the recorder: the protocol `Holds` of `delivery.settlement`
 
-    def settle(self, hold: Hold, record: CallRecord, cost: Decimal | None) -> list[Draw]:
+    def settle(self, hold: Hold, used: Used, cost: Decimal | None) -> list[Draw]:
         """Replace a call's hold by what it used: `cost` in US dollars, None where nothing is known."""
-        if record.status == "blocked" or record.cache_hit:
-            used = Amounts(0, 0, 0)
-        else:
-            used = Amounts(0 if cost is None else in_pico(cost), record.usage.total_tokens, 1)
-        learn = record.usage if record.billed and not record.cache_hit else None
-        return self.ledger.settle(hold, used, usage=learn)
+        amounts = Amounts(0, 0, 0)
+        if used.counts:
+            amounts = Amounts(0 if cost is None else in_pico(cost), used.usage.total_tokens, 1)
+        return self.ledger.settle(hold, amounts, usage=used.usage if used.teaches else None)
 
     def ended(self, hold: Hold, call: EndedCall, settle: Callable[[], object]) -> None:
         """A call has ended; `settle` settles its hold, which is done before its windows admit another call."""

@@ -7,7 +7,8 @@ Decimal context can round them.
 from __future__ import annotations
 
 from collections import deque
-from decimal import Decimal
+from decimal import Context, Decimal
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from vital_tracking.core.cost import MONEY
@@ -15,6 +16,7 @@ from vital_tracking.core.rates import Rate, Rates, Tiers
 from vital_tracking.core.usage import TokenUsage
 
 PICO: Final = 10**12
+_EXACT: Final = Context(prec=200)
 
 # Used until calls of the model are known. Most text has more than two bytes a token; 4,096 tokens is the longest answer of most
 # providers where no limit is set.
@@ -62,7 +64,9 @@ def in_dollars(pico: int) -> Decimal:
 
 def in_pico(dollars: Decimal) -> int:
     """US dollars as picodollars, rounded up."""
-    return _ceil(dollars, PICO)
+    pico = _EXACT.scaleb(dollars, 12)
+    whole = int(pico)
+    return whole + 1 if pico > whole else whole
 
 
 def as_text(whole: int, metric: int) -> str:
@@ -70,6 +74,7 @@ def as_text(whole: int, metric: int) -> str:
     return format(in_dollars(whole), "f") if metric == 0 else str(whole)
 
 
+@lru_cache(maxsize=1024)  # a call draws the same amount on all of its windows
 def as_whole(text: str, metric: int) -> int:
     """An amount of the database's in whole units, rounded down, so that never more is spent than was granted."""
     numerator, denominator = Decimal(text).as_integer_ratio()

@@ -185,6 +185,7 @@ class Ledger:
         with self._lock:
             if hold.settled is None:
                 draws: list[Draw] = []
+                texts: dict[int, str] = {}  # by metric
                 current = hold.holder == self.holder
                 for window in hold.windows:
                     spent = used[window.metric]
@@ -193,7 +194,10 @@ class Ledger:
                         window.free += hold.amounts[window.metric] - spent
                         window.unposted += spent
                     if spent:
-                        draws.append((window.id, as_text(spent, window.metric)))
+                        text = texts.get(window.metric)
+                        if text is None:
+                            text = texts[window.metric] = as_text(spent, window.metric)
+                        draws.append((window.id, text))
                 hold.settled = draws
             else:
                 usage = None

@@ -51,7 +51,7 @@ _DETAILS: Final[Mapping[tuple[str, str], str]] = {
 }
 _TOTALS: Final = ("input_tokens", "output_tokens", "total")
 _NOTHING: Final[Mapping[str, Any]] = {}
-PLAIN: Final = "plain"
+_PLAIN: Final = "plain"
 _PLAIN_TYPES: Final = frozenset({int, float, str, bool, type(None), dict, list})
 
 
@@ -153,10 +153,10 @@ def _of_metadata(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[
     for side, details in (("input", usage.get("input_token_details")), ("output", usage.get("output_token_details"))):
         if not details or not (details := fields_of(details)):
             continue
-        for key, (name, field, unit) in zip(details, names_of_details(side, tuple(details)), strict=True):
+        for key, (name, field, unit) in zip(details, _names_of_details(side, tuple(details)), strict=True):
             value = details[key]
             if field is not None:
-                if field is not PLAIN and (key == name or field not in counts):  # the plain name before that of a tier
+                if field is not _PLAIN and (key == name or field not in counts):  # the plain name before that of a tier
                     counts[field] = value
             elif unit is not None:
                 units[unit] = value
@@ -166,7 +166,7 @@ def _of_metadata(usage: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[
 
 
 @lru_cache(maxsize=256)
-def names_of_details(side: str, keys: tuple[object, ...]) -> tuple[tuple[str, str | None, str | None], ...]:
+def _names_of_details(side: str, keys: tuple[object, ...]) -> tuple[tuple[str, str | None, str | None], ...]:
     """What the details of a side are: the plain name, the count, the unit; worked out once for all that have the same keys.
 
     OpenAI's integration writes a tier before the name: `flex_cache_read` is `cache_read`, and `flex` alone the rest.
@@ -175,7 +175,7 @@ def names_of_details(side: str, keys: tuple[object, ...]) -> tuple[tuple[str, st
     for key in keys:
         name = str(key)
         name = next((name[len(tier) :] for tier in _TIERS if name.startswith(tier)), name)
-        field = PLAIN if name in PLAIN_DETAILS else _DETAILS.get((side, name))
+        field = _PLAIN if name in PLAIN_DETAILS else _DETAILS.get((side, name))
         found.append((name, field, DETAIL_UNITS.get((side, name))))
     return tuple(found)
 

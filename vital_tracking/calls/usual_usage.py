@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from vital_tracking.calls.quirks import HIDDEN, NOT_IN_FORCE, REASONING_BESIDE
 from vital_tracking.calls.resolve import MOST_OF_A_FACT
-from vital_tracking.calls.usage_of import PLAIN, names_of_details, places_of, snake
+from vital_tracking.calls.usage_of import places_of, snake
 from vital_tracking.core.providers import provider_id
 from vital_tracking.core.record import PRICE_FACTS
 from vital_tracking.core.sanitize import MAX_TOKENS, clean_text
@@ -64,9 +64,9 @@ def usual_usage(usage: object, token_usage: object) -> UsualUsage | None:
         return None
     read, thought = 0, 0
     if details := usage.get("input_token_details"):
-        read = _detail("input", details, "cache_read")
+        read = _detail(details, "cache_read")
     if details := usage.get("output_token_details"):
-        thought = _detail("output", details, "reasoning")
+        thought = _detail(details, "reasoning")
     if not (0 <= read <= prompt and 0 <= thought <= completion):
         return None
     if token_usage and not _agrees(token_usage, prompt, completion, total, read, thought):
@@ -85,23 +85,16 @@ def usual_facts(response: object, token_usage: Any) -> Facts | None:
     return ((_TIER, text),) if text else ()
 
 
-def _detail(side: str, details: Any, field: str) -> int:
+def _detail(details: Any, field: str) -> int:
     """The one count among the details of a side that is a part of its total; -1 where another one says something."""
     if type(details) is not dict:
         return -1
     found = 0
-    for value, (name, known, key) in zip(details.values(), _details(side, tuple(details)), strict=True):
-        if known is PLAIN or (value == 0 and type(value) is int):
-            continue
-        if known != field or key != name or type(value) is not int:
+    for name, value in details.items():
+        if type(value) is not int or (value and name != field):
             return -1
-        found = value
+        found = value or found
     return found
-
-
-@lru_cache(maxsize=256)
-def _details(side: str, keys: tuple[str, ...]) -> tuple[tuple[str, str | None, str], ...]:
-    return tuple((name, known, key) for key, (name, known, _) in zip(keys, names_of_details(side, keys), strict=True))
 
 
 def _agrees(counts: Any, prompt: int, completion: int, total: int, read: int, thought: int) -> bool:

@@ -7,12 +7,13 @@ others, and is what these amounts are held against: they are the same to the las
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.rates import Rates
+from vital_tracking.core.sanitize import EARLIEST
 
 _MINUTES: Final = 15
 _MOST_DIGITS: Final = 30  # of a rate: no cost comes near the digits at which sums are rounded
@@ -31,54 +32,51 @@ class Amounts(NamedTuple):
 
 
 class PriceSpan:
-    """What tokens of a model cost from the instant `since` to before `until`; `version` is the price entry."""
+    """What tokens of a model cost from the instant `since` to before `until`, both in microseconds since 1970.
 
-    __slots__ = ("_places", "_rates", "_scale", "since", "until", "version")
+    `version` is the price entry.
+    """
+
+    __slots__ = ("_one", "_places", "_rates", "_scale", "since", "until", "version")
 
     def __init__(self, since: datetime, until: datetime, rates: Rates | None) -> None:
-        self.since = since
-        self.until = until
+        self.since = microseconds(since)
+        self.until = microseconds(until)
         self.version = "" if rates is None else rates.version
         found = _rates(rates)
-        self._places = tuple(-1 if one is None else one[1] for one in found)
-        self._scale = scale = max(self._places)
+        self._scale = scale = max([1, *(one[1] for one in found if one is not None)])
+        self._one = 10**scale
         self._rates = tuple(0 if one is None else one[0] * 10 ** (scale - one[1]) for one in found)
+        # Of each choice of tokens that were used: the decimal places of their amounts, None where a rate is not usual.
+        text, read, plain, said, thought = (None if one is None else one[1] for one in found)
+        inputs = (0, text, None if plain is None else read, _most(text, read if plain is not None else None))
+        outputs = (0, said, thought, _most(said, thought))
+        self._places = tuple(
+            None if paid is None or earned is None else (paid, earned, max(paid, earned), max(paid, earned, plain or 0))
+            for paid in inputs
+            for earned in outputs
+        )
 
     def cost(self, prompt: int, cache_read: int, completion: int, reasoning: int) -> Amounts | None:
         """What the tokens of a prompt and an answer cost, of which some were read from a cache and some were reasoning.
 
         None where one of their rates is not usual.
         """
-        text_rate, read_rate, plain_rate, said_rate, thought_rate = self._rates
-        text_places, read_places, plain_places, said_places, thought_places = self._places
         text, said = prompt - cache_read, completion - reasoning
-        input_places = output_places = saved = 0
-        if text:
-            if text_places < 0:
-                return None
-            input_places = text_places
-        if cache_read:
-            if read_places < 0 or plain_places < 0:
-                return None
-            input_places = max(input_places, read_places)
-            saved = cache_read * (plain_rate - read_rate)
-        if said:
-            if said_places < 0:
-                return None
-            output_places = said_places
-        if reasoning:
-            if thought_places < 0:
-                return None
-            output_places = max(output_places, thought_places)
-        scale = self._scale
+        places = self._places[
+            (4 if text else 0) + (8 if cache_read else 0) + (1 if said else 0) + (2 if reasoning else 0)
+        ]
+        if places is None:
+            return None
+        text_rate, read_rate, plain_rate, said_rate, thought_rate = self._rates
+        scale, one = self._scale, self._one
         paid = text * text_rate + cache_read * read_rate
         earned = said * said_rate + reasoning * thought_rate
-        places = max(input_places, output_places)
-        total = potential = _fixed(paid + earned, scale, places)
-        if saved:
-            potential = _fixed(paid + earned + saved, scale, max(places, read_places, plain_places))
+        total = potential = _fixed(paid + earned, scale, one, places[2])
+        if cache_read and plain_rate != read_rate:
+            potential = _fixed(paid + earned + cache_read * (plain_rate - read_rate), scale, one, places[3])
         return Amounts(
-            _fixed(paid, scale, input_places), _fixed(earned, scale, output_places), total, potential, Decimal(total)
+            _fixed(paid, scale, one, places[0]), _fixed(earned, scale, one, places[1]), total, potential, Decimal(total)
         )
 
 
@@ -100,9 +98,12 @@ class PriceSpans:
         return True
 
     def at(
-        self, provider: str | None, models: tuple[str, ...], facts: tuple[tuple[str, str], ...], moment: datetime
+        self, provider: str | None, models: tuple[str, ...], facts: tuple[tuple[str, str], ...], moment: int
     ) -> PriceSpan:
-        """The span at a `moment` for a `provider`'s `models`, the one that answered first; `facts` decide the price with them."""
+        """The span at a `moment`, in microseconds since 1970, for a `provider`'s `models` and the `facts` that decide a price.
+
+        Of the models the one that answered comes first.
+        """
         key = (provider, models, facts)
         span = self._spans.get(key)
         if span is None or not span.since <= moment < span.until:
@@ -111,10 +112,8 @@ class PriceSpans:
             span = self._spans[key] = self._made(provider, models, dict(facts), moment)
         return span
 
-    def _made(
-        self, provider: str | None, models: tuple[str, ...], facts: Mapping[str, str], moment: datetime
-    ) -> PriceSpan:
-        moment = moment.astimezone(UTC)
+    def _made(self, provider: str | None, models: tuple[str, ...], facts: Mapping[str, str], at: int) -> PriceSpan:
+        moment = EARLIEST + timedelta(microseconds=at)
         since = moment.replace(minute=moment.minute // _MINUTES * _MINUTES, second=0, microsecond=0)
         until = since + timedelta(minutes=_MINUTES)
         for model in models:
@@ -124,6 +123,15 @@ class PriceSpans:
                 else:
                     until = min(until, change)
         return PriceSpan(since, until, self._book.first_rates(provider, models, moment, facts=facts))
+
+
+def microseconds(moment: datetime) -> int:
+    """An instant in microseconds since 1970."""
+    return (moment - EARLIEST) // timedelta(microseconds=1)
+
+
+def _most(*places: int | None) -> int | None:
+    return None if None in places else max(place for place in places if place is not None)
 
 
 def _rates(rates: Rates | None) -> tuple[tuple[int, int] | None, ...]:
@@ -147,11 +155,11 @@ def _scaled(rate: Decimal | None) -> tuple[int, int] | None:
     return int("".join(map(str, digits))), -exponent
 
 
-def _fixed(number: int, scale: int, places: int) -> str:
-    """A number of so many units of the last of `scale` decimal places, with `places` of them."""
-    text = str(number if scale == places else number // 10 ** (scale - places))
+def _fixed(number: int, scale: int, one: int, places: int) -> str:
+    """A number of so many units of the last of `scale` decimal places, with `places` of them; `one` is 1 in these units."""
     if not places:
-        return text
-    if len(text) <= places:
-        text = text.zfill(places + 1)
-    return f"{text[:-places]}.{text[-places:]}"
+        return str(number // one)
+    if number < one:
+        return f"0.{str(number + one)[1 : places + 1]}"
+    text = str(number)
+    return f"{text[:-scale]}.{text[-scale:][:places]}"

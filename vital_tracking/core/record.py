@@ -96,6 +96,23 @@ class CallRecord(NamedTuple):
     cost: Cost | None = None
 
 
+class Used(NamedTuple):
+    """What budgets look at of a call that has ended.
+
+    `counts` is False where it takes nothing, as one that was stopped; `teaches` says that estimates may learn from its usage.
+    """
+
+    usage: TokenUsage
+    counts: bool = True
+    teaches: bool = True
+
+    @classmethod
+    def by(cls, record: CallRecord) -> Used:
+        """What the call of a `record` has used."""
+        cached = record.cache_hit
+        return cls(record.usage, record.status != "blocked" and not cached, record.billed and not cached)
+
+
 class RunRecord(NamedTuple):
     """One state of a service run: sent when it starts (`running`) and again when it ends, or its process has (`abandoned`)."""
 

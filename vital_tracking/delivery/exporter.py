@@ -13,7 +13,8 @@ import orjson
 
 from vital_tracking.calls.json_codec import unpack_run
 from vital_tracking.calls.wire import pack_call
-from vital_tracking.core.record import CallRecord, RunRecord
+from vital_tracking.core.record import CallRecord, RunRecord, Used
+from vital_tracking.core.tally import Spent
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.dead_letters import DeadLetters
@@ -110,7 +111,7 @@ class StoreExporter:
                     platform.append(Row(function, argument, str(UUID(bytes=item.id)), item.payload.decode(), item.id))
                     continue
                 if (usual := self._usual(item)) is not None:
-                    calls[usual.record.id] = self._straight_row(item.id, usual)
+                    calls[usual.id] = self._straight_row(item.id, usual)
                     self._counts.stats.replayed += item.orphan is not None
                     continue
                 record = decoded(item, self._counts.fault)
@@ -226,10 +227,9 @@ class StoreExporter:
             return None
 
     def _straight_row(self, key: bytes, call: StraightCall) -> Row:
-        record, amount = call.record, call.cost.amount
-        self._tallies.priced(key, record, amount)
-        holder, draws = self._settlement.settle(key, record, amount)
-        return Row("record_calls_v1", "calls", record.id, call.encoded(draws), key, holder, draws)
+        self._tallies.priced(key, call.context, call.spent())
+        holder, draws = self._settlement.settle(key, Used(call.usage()), call.cost.amount)
+        return Row("record_calls_v1", "calls", call.id, call.encoded(draws), key, holder, draws)
 
     def _call(self, key: bytes, record: CallRecord) -> Row:
         try:
@@ -238,9 +238,10 @@ class StoreExporter:
             self._counts.fault(error)
             record = shortened(record)
             cost = self._costs.cost_of(record)
-        self._tallies.priced(key, record, None if cost is None else cost.total)
+        spent = Spent.by(record, None if cost is None else cost.total)
+        self._tallies.priced(key, record.context, spent, record.status, replaces=record.replaces_abandoned)
         counted = self._costs.counted(record, cost)
-        holder, draws = self._settlement.settle(key, record, counted)
+        holder, draws = self._settlement.settle(key, Used.by(record), counted)
         ceiling = counted if cost is None else None
         try:
             text = encode_call(record, cost, ceiling, draws)

@@ -17,7 +17,7 @@ import orjson
 from vital_tracking.calls.json_codec import id_bytes, pack_record
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.cost import MONEY, Cost
-from vital_tracking.core.record import CallRecord, RunRecord
+from vital_tracking.core.record import CallRecord, RunRecord, Used
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TOKEN_FIELDS, Count, TokenUsage
 from vital_tracking.delivery.clock import DatabaseClock
@@ -268,7 +268,7 @@ class Overflow:
             return
         cost = self._costs.cost_of(record)
         key = id_bytes(record.id)
-        holder, draws = self._settlement.settle(key, record, self._costs.counted(record, cost))
+        holder, draws = self._settlement.settle(key, Used.by(record), self._costs.counted(record, cost))
         begun = (key,) if self._spool is not None and self._spool.has_begun(key) else ()
         self._merged.add(record, cost, holder, draws, *begun)
         self._settlement.forget(key)

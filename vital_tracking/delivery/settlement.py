@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Protocol, TypeAlias
 
-from vital_tracking.core.record import CallRecord
+from vital_tracking.core.record import Used
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import EndedCall, recorded
 from vital_tracking.delivery.stats import Counts
@@ -26,7 +26,7 @@ Draws: TypeAlias = list[tuple[int, str]]
 class Holds(Protocol):
     """The budgets, which have set something aside for calls. They are told what a call used, and when its row is stored."""
 
-    def settle(self, hold: Any, record: CallRecord, cost: Decimal | None) -> Draws:
+    def settle(self, hold: Any, used: Used, cost: Decimal | None) -> Draws:
         """Replace a hold by what the call cost in US dollars; returns the draws for its row. Later calls change nothing."""
 
     def ended(self, hold: Any, call: EndedCall, settle: Callable[[], object]) -> None:
@@ -79,14 +79,17 @@ class Settlement:
         if draws:
             self._held[key] = _Settled(holder, draws)
 
-    def settle(self, key: bytes, record: CallRecord, counted: Decimal | None) -> tuple[str | None, Draws]:
-        """Settle a call's hold with what budgets count of it, in US dollars; returns the holder of the grants, and the draws."""
+    def settle(self, key: bytes, used: Used, counted: Decimal | None) -> tuple[str | None, Draws]:
+        """Settle a call's hold with what it used and what budgets count of it, in US dollars.
+
+        Returns the holder of the grants, and the draws.
+        """
         hold = self._held.get(key)
         if hold is None:
             return None, []
         draws: Draws | None = hold.settled
         if draws is None and self.holds is not None:
-            draws = self.holds.settle(hold, record, counted)
+            draws = self.holds.settle(hold, used, counted)
             self._held[key] = _Settled(hold.holder, draws)  # smaller: calls may wait for long
         return hold.holder, draws or []
 
@@ -105,7 +108,7 @@ class Settlement:
             return False
         try:
             record = recorded(call, self._counts.fault)
-            self.settle(key, record, self._costs.counted(record, self._costs.cost_of(record)))
+            self.settle(key, Used.by(record), self._costs.counted(record, self._costs.cost_of(record)))
         except Exception as error:  # noqa: BLE001 - it is settled when its row is made
             self._counts.fault(error)
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import modf
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -18,12 +19,13 @@ from vital_tracking.calls.metadata_keys import remember
 from vital_tracking.calls.names_of import first_text
 from vital_tracking.calls.quirks import ENDS_WITH_REASON
 from vital_tracking.calls.resolve import kept_metadata, other_than, own_tags, reason_of
-from vital_tracking.calls.usual_usage import Facts, is_usual, usual_facts, usual_usage
+from vital_tracking.calls.usual_usage import Facts, UsualUsage, is_usual, usual_facts, usual_usage
 from vital_tracking.calls.wire import END_FACTS, START_FACTS, shared_from
+from vital_tracking.core.context import CallContext
 from vital_tracking.core.price_spans import Amounts, PriceSpan, PriceSpans
 from vital_tracking.core.providers import provider_id
-from vital_tracking.core.record import CallRecord
-from vital_tracking.core.sanitize import EARLIEST, LATEST, clean_metadata, clean_text, duration_ms
+from vital_tracking.core.sanitize import LATEST, clean_metadata, clean_text, duration_ms
+from vital_tracking.core.tally import Spent
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery.rows import context_json, row_tags
 from vital_tracking.spool.log_record import LogRecord
@@ -32,8 +34,7 @@ _STARTS: Final = len(START_FACTS)
 _ENDS: Final = len(END_FACTS)
 _MOST_METADATA: Final = 8  # of a scope: those of further calls are mostly not the same again
 _PLAIN: Final = frozenset({str, int, type(None)})
-_EARLIEST_S: Final = EARLIEST.timestamp()
-_LATEST_S: Final = LATEST.timestamp()
+_LATEST_S: Final = LATEST.timestamp() - 1
 
 
 class _Scope:
@@ -80,15 +81,23 @@ class _Model:
 
 
 class StraightCall(NamedTuple):
-    """A call on the straight way: its cost, and its row but for what it draws on grants.
+    """A call on the straight way: whose it is, what it used and cost, and its row but for what it draws on grants."""
 
-    `record` has what budgets and sums look at and nothing else: id, time, context, usage.
-    """
-
-    record: CallRecord
+    id: str
+    context: CallContext
+    used: UsualUsage
     cost: Amounts
     columns: dict[str, Any]
     beginning: str
+
+    def spent(self) -> Spent:
+        """What it adds to the sums of its scopes."""
+        return Spent(1, self.used.prompt, self.used.completion, self.cost.amount)
+
+    def usage(self) -> TokenUsage:
+        """What it used, as budgets look at it."""
+        prompt, cache_read, completion, reasoning = self.used
+        return TokenUsage(prompt, completion, cache_read, 0, 0, reasoning)
 
     def encoded(self, draws: Sequence[tuple[int, str]]) -> str:
         """The row's JSON, with what the call draws on its process's grants."""
@@ -104,6 +113,7 @@ class StraightWay:
         self._spans = spans
         self._scopes: dict[bytes, _Scope] = {}
         self._models: dict[tuple[Any, ...], _Model] = {}
+        self._second, self._as_text = -1, ""  # the last one
 
     def renew(self) -> None:
         """Take other prices where there are any; to be called before the calls of a batch."""
@@ -189,9 +199,9 @@ class StraightWay:
         if ttft is not None and reason is None and provider_id(provider) in ENDS_WITH_REASON:
             return None
         started += record.former_skew_s if skew_s is None else skew_s
-        if not _EARLIEST_S <= started < _LATEST_S - 1:
+        if not 0 <= started < _LATEST_S:
             return None
-        moment = datetime.fromtimestamp(started, UTC)
+        moment, created_at = self._moment(started)
         answered = (response.get("model_name"), response.get("model"), response.get("model_id"))
         names = (call_type, provider, sent, dearer, facts, answered)
         model = self._models.get(names)
@@ -243,17 +253,19 @@ class StraightWay:
             own["tags"] = kept
         if metadata := scope.row_metadata(values, attempt, tool, reason, facts):
             own["metadata"] = metadata
-        return StraightCall(
-            CallRecord(
-                id=id,
-                created_at=moment,
-                context=scope.shared.context,
-                usage=TokenUsage(used.prompt, used.completion, used.cache_read, 0, 0, used.reasoning),
-            ),
-            cost,
-            own,
-            f'{scope.beginning}"id":"{id}","created_at":"{moment.isoformat()}",{model.columns}',
-        )
+        beginning = f'{scope.beginning}"id":"{id}","created_at":"{created_at}",{model.columns}'
+        return StraightCall(id, scope.shared.context, used, cost, own, beginning)
+
+    def _moment(self, seconds: float) -> tuple[int, str]:
+        """An instant in microseconds since 1970, rounded as `datetime` rounds it, and in ISO format."""
+        fraction, whole = modf(seconds)
+        second, microsecond = int(whole), round(fraction * 1e6)
+        if microsecond == 1_000_000:
+            second, microsecond = second + 1, 0
+        if second != self._second:
+            self._second, self._as_text = second, datetime.fromtimestamp(second, UTC).isoformat()[:19]
+        text = f"{self._as_text}.{microsecond:06d}+00:00" if microsecond else f"{self._as_text}+00:00"
+        return second * 1_000_000 + microsecond, text
 
 
 def _model(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from itertools import islice
 from typing import Final, NamedTuple
 from weakref import ref
@@ -18,7 +17,7 @@ from weakref import ref
 from vital_tracking.calls.live import LiveCall
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.frames import ScopeFrame, frame_of
-from vital_tracking.core.record import CallRecord
+from vital_tracking.core.record import Status
 from vital_tracking.core.tally import Spent, Waiting
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import EndedCall, decoded
@@ -76,17 +75,22 @@ class Tallies:
         if len(calls) >= _MANY:
             self._crowd(waiting)
 
-    def priced(self, key: bytes, record: CallRecord, total: Decimal | None) -> None:
-        """A call's row is made: the `total` that it costs there is what it adds to its scopes, if it waits to be added."""
-        frame = self._own(frame_of(record.context))
+    def priced(
+        self, key: bytes, context: CallContext, spent: Spent, status: Status = "ok", *, replaces: bool = False
+    ) -> None:
+        """A call's row is made: what it has `spent` there is what it adds to its scopes, if it waits to be added.
+
+        `replaces` says that it is the true end of one given up.
+        """
+        frame = self._own(frame_of(context))
         if frame is None or key not in (waiting := frame.tally.waiting).calls:
             return
         with self._lock:
             if key not in waiting.calls:
                 return  # another thread has added it meanwhile
-            if key in waiting.replaced and not record.replaces_abandoned:
+            if key in waiting.replaced and not replaces:
                 return  # given up, and its true end waits already
-            self._add(waiting, key, self._share(waiting, key, record, total))
+            self._add(waiting, key, self._share(waiting, key, context, spent, status), frame)
 
     def spent(self, frame: ScopeFrame) -> Spent:
         """What the calls of the scope of that `frame`, and of those inside it, have used and cost so far."""
@@ -96,7 +100,10 @@ class Tallies:
                 share = self._share_of(waiting, key, call)
                 if waiting.calls.get(key) is call:
                     waiting.calls[key] = share
-                if any(around is frame for around in self._chain(share.context)):
+                if any(
+                    around is frame
+                    for around in self._chain(None if share.context is None else frame_of(share.context))
+                ):
                     total = total.plus(share.spent)
         return total
 
@@ -118,15 +125,16 @@ class Tallies:
 
     def _add_up(self, waiting: Waiting, most: int) -> None:
         for key, call in list(islice(list(waiting.calls.items()), most)):
-            self._add(waiting, key, self._share_of(waiting, key, call))
+            share = self._share_of(waiting, key, call)
+            self._add(waiting, key, share, None if share.context is None else frame_of(share.context))
 
-    def _add(self, waiting: Waiting, key: bytes, share: _Share) -> None:
+    def _add(self, waiting: Waiting, key: bytes, share: _Share, innermost: ScopeFrame | None) -> None:
         waiting.calls.pop(key, None)
         waiting.given_up.pop(key, None)
         waiting.replaced.discard(key)
         if share.given_up:
             waiting.give_up(key, share.spent)
-        for frame in self._chain(share.context):
+        for frame in self._chain(innermost):
             frame.tally.spent = frame.tally.spent.plus(share.spent)
 
     def _share_of(self, waiting: Waiting, key: bytes, call: LogRecord | _Share | bytes) -> _Share:
@@ -135,17 +143,18 @@ class Tallies:
         try:
             record = decoded(LogRecord(RecordKind.CALL, key, call) if isinstance(call, bytes) else call, self._fault)
             cost = self._costs.cost_of(record)
-            return self._share(waiting, key, record, None if cost is None else cost.total)
+            spent = Spent.by(record, None if cost is None else cost.total)
+            return self._share(waiting, key, record.context, spent, record.status)
         except Exception as error:  # noqa: BLE001 - one that cannot be read is on no row either
             self._fault(error)
             return _Share(None, Spent(), given_up=False)
 
     @staticmethod
-    def _share(waiting: Waiting, key: bytes, record: CallRecord, total: Decimal | None) -> _Share:
-        spent, before = Spent.by(record, total), waiting.given_up.get(key)
+    def _share(waiting: Waiting, key: bytes, context: CallContext, spent: Spent, status: Status) -> _Share:
+        before = waiting.given_up.get(key)
         if before is not None:  # its true end takes the place of what was assumed
             spent = spent.plus(before, -1)
-        return _Share(record.context, spent, given_up=record.status in _GIVEN_UP and before is None)
+        return _Share(context, spent, given_up=status in _GIVEN_UP and before is None)
 
     def _own(self, frame: ScopeFrame | None) -> ScopeFrame | None:
         """The scope `frame` where it is this tracker's, else the nearest one around it that is."""
@@ -153,9 +162,8 @@ class Tallies:
             frame = frame.parent
         return frame
 
-    def _chain(self, context: CallContext | None) -> Iterator[ScopeFrame]:
-        """This tracker's scopes that a call of such a context is in, from the inside outwards."""
-        frame = None if context is None else frame_of(context)
+    def _chain(self, frame: ScopeFrame | None) -> Iterator[ScopeFrame]:
+        """This tracker's scopes of `frame` and those around it, from the inside outwards."""
         while (frame := self._own(frame)) is not None:
             yield frame
             frame = frame.parent

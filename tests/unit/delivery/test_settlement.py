@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from vital_tracking.core.pricing import PriceBook
-from vital_tracking.core.record import CallRecord
+from vital_tracking.core.record import CallRecord, Used
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import EndedCall
 from vital_tracking.delivery.settlement import Draws, Settlement
@@ -31,7 +31,7 @@ class Budgets:
     def __init__(self) -> None:
         self.told: list[Any] = []
 
-    def settle(self, hold: AHold, record: CallRecord, cost: Decimal | None) -> Draws:
+    def settle(self, hold: AHold, used: Used, cost: Decimal | None) -> Draws:
         hold.settled = [(1, "0.5")]
         return hold.settled
 
@@ -66,8 +66,7 @@ def test_of_a_waiting_call_no_more_is_kept_than_what_it_drew() -> None:
     assert settlement.settle_pending()
     assert {type(hold).__name__ for hold in settlement._held.values()} == {"AHold", "_Settled"}
     for key in keys:
-        record = a_call(AHold())
-        settlement.settle(key, record, None)
+        settlement.settle(key, Used.by(a_call(AHold())), None)
     assert {type(hold).__name__ for hold in settlement._held.values()} == {"_Settled"}
     settlement.forget_lapsed()
     assert settlement._held.keys() == set(keys[1:])
