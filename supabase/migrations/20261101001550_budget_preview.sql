@@ -10,17 +10,18 @@ as $$
   select t.of_call from vital_private.budget_terms as t where t.kind = counted_as.kind and t.name = counted_as.name
 $$;
 
--- The days from `since` on of each entity, with the calls that a budget counts and that the caller may see, and what would have become of
--- them: they pass, or meet the budget's action where they do not fit into what its windows had left. A call that is stopped spends nothing;
--- all others spend what they did. Calls go entity by entity in the order of time, so a window ends where the next one begins, and one pass
--- over them is enough. `crossed` are the thresholds that were crossed on that day, of any window.
+-- The days from `since`, the midnight of a day, on of each entity, with the calls that a budget counts and that the caller may see, and what
+-- would have become of them: they pass, or meet the budget's action where they do not fit into what its windows had left. A call that is
+-- stopped spends nothing; all others spend what they did. Calls go entity by entity in the order of time, so a window ends where the next
+-- one begins, and one pass over them is enough. `crossed` are the thresholds that were crossed on that day, of any window.
 --
--- Most entities never come near a threshold in any window. Their days are added up and told as they are; the calls of the others alone are
--- replayed. There each step of the loop counts: it looks at the windows that have a limit alone, and adds up as it goes.
+-- Most entities never come near a threshold in any window. Their days are added up and told together: a row a day, without an entity, and one
+-- without a day that says how many `entities` they are. The calls of the others alone are replayed. There each step of the loop counts: it
+-- looks at the windows that have a limit alone, and adds up as it goes.
 create function vital_private.replay_budget(budget public.budget_limits, since timestamptz)
 returns table (
   local_day date, entity_id text, calls bigint, amount numeric, stopped bigint, slowed bigint, downgraded bigint, stopped_amount numeric,
-  stopped_cost numeric, stopped_unpriced bigint, crossed numeric[]
+  stopped_cost numeric, stopped_unpriced bigint, crossed numeric[], entities bigint
 )
 language plpgsql
 stable
@@ -41,14 +42,29 @@ declare
   end;
   -- What a window must come to at least before anything happens.
   first_share constant numeric := least(thresholds[1], 1);
-  entities constant text := vital_private.counted_as('entity', budget.entity_type);
-  amounts constant text := vital_private.counted_as('metric', budget.metric);
+  entity constant text := vital_private.counted_as('entity', budget.entity_type);
+  counted constant text := vital_private.counted_as('metric', budget.metric);
+  -- The days in the budget's time zone: their names, when they begin, and when the month of each began.
+  days constant date[] := array(
+    select d.day::date
+    from generate_series(
+      vital_private.local_day(first_at, budget.timezone), vital_private.local_day(now(), budget.timezone), interval '1 day'
+    ) as d (day)
+  );
+  midnights constant timestamptz[] := array(
+    select vital_private.local_midnight(d.day::timestamp, budget.timezone) from unnest(days) with ordinality as d (day, place) order by d.place
+  );
+  months constant timestamptz[] := array(
+    select vital_private.window_start('month', m.midnight, budget.timezone, null)
+    from unnest(midnights) with ordinality as m (midnight, place)
+    order by m.place
+  );
   a_day record;
-  busy text[] := '{}';
+  busy text[];
   call record;
   place integer;
   this_minute timestamptz;
-  this_day timestamptz;
+  this_day integer;
   this_month timestamptz;
   spent numeric[];
   next_alert numeric[]; -- by window, what the next threshold comes to
@@ -65,103 +81,78 @@ begin
   crossed := '{}';
   for a_day in execute format(
     $query$
-      with parts as materialized (
+      with days as materialized (
         select
-          (%1$s)::text as entity_id, date_bin('15 minutes', call.created_at, '2000-01-01 00:00:00+00') as part, sum(call.calls) as calls,
-          sum((%2$s)::numeric) as amount
+          (%1$s)::text as entity_id, width_bucket(call.created_at, $4) as day, sum(call.calls) as calls, sum((%2$s)::numeric) as amount
         from public.token_usage_logs as call
         where call.created_at >= $1 and call.created_at <= now() and call.status <> 'blocked'
-          and ($2 is null or call.organization_id = $2)
+          and ($2 is null or call.organization_id = $2) and ($3 = '*' or (%1$s)::text = $3)
         group by 1, 2
       ),
 
-      times as materialized (
+      months as materialized (
         select
-          t.part, vital_private.local_day(t.part, $4)::date as local_day, vital_private.window_start('month', t.part, $4, null) as month_start
-        from (select distinct p.part from parts as p) as t
+          d.entity_id, sum(d.amount) as month, max(d.amount) as day, sum(d.amount) filter (where $4[d.day] >= $6) as total,
+          sum(d.calls) filter (where $4[d.day] >= $6) as calls
+        from days as d
+        where d.entity_id is not null
+        group by d.entity_id, $5[d.day]
       ),
 
-      days as materialized (
+      entities as materialized (
         select
-          p.entity_id, t.local_day, t.month_start, sum(p.amount) as spent, sum(p.calls) filter (where p.part >= $5) as calls,
-          sum(p.amount) filter (where p.part >= $5) as amount
-        from parts as p
-        join times as t on t.part = p.part
-        where p.entity_id is not null and $3 in ('*', p.entity_id)
-        group by p.entity_id, t.local_day, t.month_start
-      ),
-
-      busy as materialized (
-        select m.entity_id
-        from (
-          select d.entity_id, sum(d.spent) as month, max(d.spent) as day, sum(d.amount) as total from days as d group by d.entity_id, d.month_start
-        ) as m
+          m.entity_id, (max(m.day) >= $7 * least($8, $9) or max(m.month) >= $7 * $10 or sum(m.total) >= $7 * $11) is true as is_busy,
+          coalesce(sum(m.calls), 0) > 0 as is_shown
+        from months as m
         group by m.entity_id
-        having (max(m.day) >= $6 * least($7, $8) or max(m.month) >= $6 * $9 or sum(m.total) >= $6 * $10) is true
       )
 
-      select d.entity_id, d.local_day, d.calls, d.amount, b.entity_id is not null as is_busy
+      select
+        null::integer as day, null::bigint as calls, null::numeric as amount,
+        count(*) filter (where e.is_shown and not e.is_busy) as entities, array_agg(e.entity_id) filter (where e.is_busy) as busy
+      from entities as e
+      union all
+      select d.day, sum(d.calls), sum(d.amount), null, null
       from days as d
-      left join busy as b on b.entity_id = d.entity_id
-      order by b.entity_id nulls first
-    $query$, entities, amounts
-  ) using first_at, budget.organization_id, budget.entity_id, budget.timezone, since, first_share, budget.minute_limit, budget.daily_limit,
+      inner join entities as e on e.entity_id = d.entity_id and not e.is_busy
+      where $4[d.day] >= $6
+      group by d.day
+    $query$, entity, counted
+  ) using first_at, budget.organization_id, budget.entity_id, midnights, months, since, first_share, budget.minute_limit, budget.daily_limit,
     budget.monthly_limit, budget.total_limit
   loop
-    if not a_day.is_busy then
-      if a_day.calls > 0 then
-        local_day := a_day.local_day;
-        entity_id := a_day.entity_id;
-        calls := a_day.calls;
-        amount := a_day.amount;
-        return next;
-      end if;
-    elsif a_day.entity_id is distinct from busy[cardinality(busy)] then
-      busy := busy || a_day.entity_id;
-    end if;
+    busy := coalesce(busy, a_day.busy);
+    local_day := days[a_day.day];
+    calls := a_day.calls;
+    amount := a_day.amount;
+    entities := a_day.entities;
+    return next;
   end loop;
-  entity_id := null;
+  entities := null;
   calls := 0;
-  if busy = '{}' then
+  if busy is null then
     return;
   end if;
   for call in execute format(
     $query$
-      with counted as materialized (
-        select
-          date_bin('15 minutes', call.created_at, '2000-01-01 00:00:00+00') as part, call.id, call.created_at,
-          (%s)::text as entity_id, (%s)::numeric as amount, call.total_cost, call.priced, call.calls, %s as spared
-        from public.token_usage_logs as call
-        where call.created_at >= $1 and call.created_at <= now() and call.status <> 'blocked'
-          and ($2 is null or call.organization_id = $2) and (%s)::text = any($6)
-      ),
-
-      -- In every time zone days begin at a quarter of an hour.
-      times as materialized (
-        select
-          t.part, vital_private.local_day(t.part, $4)::date as local_day,
-          vital_private.window_start('day', t.part, $4, null) as day_start,
-          vital_private.window_start('month', t.part, $4, null) as month_start
-        from (select distinct c.part from counted as c) as t
-      )
-
-      select c.*, t.local_day, t.day_start, t.month_start, c.created_at >= $5 as shown
-      from counted as c
-      join times as t on t.part = c.part
-      where $3 in ('*', c.entity_id)
-      order by c.entity_id, c.created_at, c.id
+      select
+        (%1$s)::text as entity_id, width_bucket(call.created_at, $4) as day, call.created_at, (%2$s)::numeric as amount, call.total_cost,
+        call.priced, call.calls, %3$s as spared, call.created_at >= $5 as shown
+      from public.token_usage_logs as call
+      where call.created_at >= $1 and call.created_at <= now() and call.status <> 'blocked'
+        and ($2 is null or call.organization_id = $2) and (%1$s)::text = any($3)
+      order by 1, call.created_at, call.id
     $query$,
-    entities, amounts,
+    entity, counted,
     case
       when budget.action = 'downgrade' then format(
         '(vital_private.budget_model(call.model, call.requested_model, call.sent_model, call.budget_action) = %L) is true', budget.downgrade_to
       )
       else 'false'
-    end,
-    entities
-  ) using first_at, budget.organization_id, budget.entity_id, budget.timezone, since, busy
+    end
+  ) using first_at, budget.organization_id, busy, midnights, since
   loop
-    if call.entity_id is distinct from entity_id or call.day_start is distinct from this_day then
+    if call.entity_id is distinct from entity_id or call.day is distinct from this_day then
       if calls > 0 then
         return next;
       end if;
@@ -172,15 +163,15 @@ begin
         this_month := null;
         this_minute := null;
       end if;
-      this_day := call.day_start;
+      this_day := call.day;
       spent[2] := 0;
       next_alert[2] := first_alerts[2];
-      if call.month_start is distinct from this_month then
-        this_month := call.month_start;
+      if months[this_day] is distinct from this_month then
+        this_month := months[this_day];
         spent[3] := 0;
         next_alert[3] := first_alerts[3];
       end if;
-      local_day := call.local_day;
+      local_day := days[this_day];
       calls := 0;
       amount := 0;
       stopped := 0;
@@ -294,7 +285,7 @@ begin
 
     select json_build_object(
       'first_day', first_day, 'last_day', last_day, 'budget', vital_private.budget_json(wanted),
-      'entities', (select count(distinct r.entity_id) from replayed as r),
+      'entities', (select coalesce(sum(r.entities), 0) + count(distinct r.entity_id) from replayed as r),
       'entities_met', (select count(distinct r.entity_id) from replayed as r where r.stopped + r.slowed + r.downgraded > 0),
       'days', json_agg(json_build_object(
         'day', b.day, 'calls', b.calls, 'amount', b.amount::text, 'stopped', b.stopped, 'slowed', b.slowed, 'downgraded', b.downgraded,

@@ -27,12 +27,19 @@ LOOKS: list[tuple[Literal["light", "dark"], int]] = [("light", 1440), ("dark", 3
 ALL_LOOKS = (RUN, "explore?days=30", "sign-in")
 
 
+SIDEWAYS = """
+[...document.querySelectorAll('.scroll')].filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth + 1).map((one) => one.ariaLabel)
+"""
+
+
 def check(page: Page, path: str) -> None:
     """Whether axe finds nothing, nothing is wider than the screen, and every chart is drawn."""
     found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     assert [(one["id"], one["nodes"][0]["html"]) for one in found] == [], path
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is wider than the screen"
     assert page.locator("[data-chart]").count() == page.locator("[data-chart] svg").count(), path
+    if page.evaluate("innerWidth") < 400:
+        assert page.evaluate(SIDEWAYS) == [], f"{path}: on a phone these tables are seen in part"
 
 
 @pytest.mark.parametrize("path", PAGES)
