@@ -28,7 +28,9 @@ ALL_LOOKS = (RUN, "explore?days=30", "sign-in")
 
 
 SIDEWAYS = """
-[...document.querySelectorAll('.scroll')].filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth + 1).map((one) => one.ariaLabel)
+[...document.querySelectorAll('.scroll')]
+  .filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth + 1)
+  .map((one) => one.ariaLabel)
 """
 
 
