@@ -5,6 +5,7 @@
 # make test-oldest  what depends on the version of the server, on the oldest one that is supported
 # make test-clickhouse  the tests of the copy in a ClickHouse, with its engine in this process; that is half a gigabyte to install
 # make test-support  the tests of the servers that the others run against: do they speak as the real ones do?
+# make test-wheel  the wheel in an empty environment, with the demo, on each supported Python that is here
 # make check  style, types, architecture, SQL
 # make bench  what it costs, beside what you would take instead, in a quarter of an hour; docs/performance.md has the figures
 # make bench-full  the same for longer, at more sizes, in an hour; JSON=FILE keeps the figures of both
@@ -30,7 +31,7 @@ PROCESSES := tests/integration/imports/test_killed.py tests/integration/spool te
   tests/integration/langchain/test_handler_load.py
 PAGES := tests/integration/web tests/browser tests/acceptance/cli/test_dashboard.py
 
-.PHONY: demo test test-pages test-processes test-oldest test-clickhouse test-support check bench bench-full bench-reports soak format clean
+.PHONY: demo test test-pages test-processes test-oldest test-clickhouse test-support test-wheel check bench bench-full bench-reports soak format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vital-tracking demo
@@ -53,6 +54,9 @@ test-clickhouse: $(VENV)/.test-clickhouse
 
 test-support: $(VENV)/.test
 	$(PYTEST) $(PARALLEL) tests/support
+
+test-wheel: $(VENV)/.test
+	$(PYTEST) $(PARALLEL) tests/wheel
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ do $$
 begin
   if to_regnamespace('vital_private') is not null then
     raise exception 'The schema vital_private is there, but its history does not say that this was applied.'
-      using errcode = '42P06', hint = 'Where vital_tracking was installed another way, go on in that way: see docs/upgrade.md';
+      using errcode = '42P06', hint = 'Where vital_tracking was installed another way, go on in that way: see docs/upgrading.md';
   end if;
 end;
 $$;

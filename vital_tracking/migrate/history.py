@@ -80,5 +80,5 @@ def of_another_state(where: str, changed: Sequence[Applied]) -> str:
 
 REMEDY = (
     "A file that was applied cannot be applied again. Install the version that made the database, or keep what you need of its "
-    "data and make it anew: vital-tracking migrate --uninstall, then vital-tracking migrate. See docs/upgrade.md"
+    "data and make it anew: vital-tracking migrate --uninstall, then vital-tracking migrate. See docs/upgrading.md"
 )

@@ -34,7 +34,7 @@ begin
   if pg_catalog.to_regclass('vital_private.migrations') is not null then
     select m.hash into applied from vital_private.migrations as m where m.version = '{version}';
     if applied <> '{hash}' then
-      raise exception 'vital_tracking: another content of {migration} was applied. See docs/upgrade.md of vital_tracking.';
+      raise exception 'vital_tracking: another content of {migration} was applied. See docs/upgrading.md of vital_tracking.';
     elsif found then
       raise notice 'vital_tracking: {migration} was applied before.';
       return;
@@ -61,7 +61,7 @@ def write_into(folder: Path, migrations: Sequence[Migration]) -> list[Path]:
         names = ", ".join(str(one) for one in standing.changed)
         raise VitalError(
             f"{folder} holds other contents of {names} than this version. What was pushed cannot be pushed again: if these files "
-            "never were, delete them and write them anew; else see docs/upgrade.md"
+            "never were, delete them and write them anew; else see docs/upgrading.md"
         )
     version = package_version()
     written = []
