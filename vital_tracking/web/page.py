@@ -82,9 +82,10 @@ class Column:
             return value.isoformat()
         return str(value)
 
-    def places(self, row: Row) -> int:
-        """How many digits a cell shows after the point."""
-        _, _, digits = self.text(row).partition(".")
+    @staticmethod
+    def places(text: str) -> int:
+        """How many digits the text of a cell shows after the point."""
+        _, _, digits = text.partition(".")
         return len(digits) if digits.isdecimal() else 0
 
     def value(self, row: Row) -> Any:
@@ -146,7 +147,7 @@ class Part:
         """How many digits after the point the amounts of a column have at most, so that their points can be aligned."""
         rows = [*self.rows, *([self.total] if self.total else ())]
         return {
-            one.name: max((one.places(row) for row in rows), default=0)
+            one.name: max((one.places(one.text(row)) for row in rows), default=0)
             for one in self.shown
             if one.unit in ("usd", "amount")
         }

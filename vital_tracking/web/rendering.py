@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from vital_tracking.web.responses import gzipped
+from vital_tracking.web.tables import table
 
 _PACKAGE: Final = "vital_tracking.web"
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
@@ -45,6 +46,7 @@ class Rendering:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self.environment.globals["table"] = table
 
     def page(self, request: Request, template: str, /, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A page. Besides `values` its template knows `path(name, **parameters)`, `static(name)` and `request`."""

@@ -19,7 +19,7 @@ def test_points_of_amounts_stand_below_each_other() -> None:
     costs = (Decimal("1234567.89"), Decimal("0.0000000028"), Decimal(0), None)
     part = a_part(*({"cost": cost, "held": Decimal(1)} for cost in costs), total={"cost": Decimal("1234567.9")})
     assert [COST.text(row) for row in part.rows] == ["$1,234,567.89", "$0.0000000028", "$0.00", "unpriced"]
-    assert [part.pads["cost"] - COST.places(row) for row in part.rows] == [8, 0, 8, 10]
+    assert [part.pads["cost"] - COST.places(COST.text(row)) for row in part.rows] == [8, 0, 8, 10]
     assert part.pads["held"] == 2
 
 
