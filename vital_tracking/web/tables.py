@@ -45,7 +45,8 @@ def table(part: Part) -> Markup:
 def _heading(column: Column) -> str:
     number = ' class="n"' if column.is_number else ""
     about = f' title="{escape(column.about)}"' if column.about else ""
-    return f'<th scope="col"{number}{about} data-unit="{column.unit}" data-name="{escape(column.name)}">{escape(column.label)}</th>'
+    told = f'{number}{about} data-unit="{column.unit}" data-name="{escape(column.name)}"'
+    return f'<th scope="col"{told}>{escape(column.label)}</th>'
 
 
 def _cell(column: Column, most_places: int, stacked: bool) -> Callable[[Row, bool], str]:
@@ -65,7 +66,8 @@ def _cell(column: Column, most_places: int, stacked: bool) -> Callable[[Row, boo
             title = f' title="{numbers.usd_exact(value)}"'
         if most_places and value is not None and (missing := most_places - column.places(text)) > 0:
             pad = f' data-pad="{"0" * missing}"'
-        return f'<td{kind}{pad}{title}{label} data-v="{escape(column.exact(row))}">{inside(row, value, shown, is_total)}</td>'
+        told = f'{kind}{pad}{title}{label} data-v="{escape(column.exact(row))}"'
+        return f"<td{told}>{inside(row, value, shown, is_total)}</td>"
 
     def inside(row: Row, value: object, shown: str, is_total: bool) -> str:
         if unit == "flag":

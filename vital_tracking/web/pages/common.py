@@ -118,9 +118,13 @@ def ranking(
     span: Literal["half", "third"] = "half",
     order_by: str = "total_cost",
     filters: Mapping[str, Sequence[str | None]] | None = None,
+    found: Explored | None = None,
 ) -> Part:
-    """A table of the groups of some dimensions by what they cost; the first one's names lead to its page, calls to the calls."""
-    found = view.explore(*dimensions, top=top, rows=rows, order_by=order_by, filters=filters)
+    """A table of the groups of some dimensions by what they cost; the first one's names lead to its page, calls to the calls.
+
+    `found` is the answer to it, where it is there already.
+    """
+    found = found or view.explore(*dimensions, top=top, rows=rows, order_by=order_by, filters=filters)
     shown = [
         {**with_rates(row, found.total["total_cost"]), **{f"{d}_name": name_of(found, d)(row) for d in dimensions}}
         for row in sorted(found.rows, key=lambda row: bool(row.get("others")))  # all others are the last, however many

@@ -68,7 +68,8 @@ def page(view: View) -> Page:
     if view.part in _parts(view, None, full, of_time):
         return Page("overview", "", "", parts=view.parts(_parts(view, None, full, of_time)))
     others = of_time()
-    if last_call_at(view.store) is None and not others:
+    newest = last_call_at(view.store)
+    if newest is None and not others:
         return _START
     now = view.explore(measures=TOTALS)
     before = view.explore(period=view.asked.period.before(), measures=TOTALS)
@@ -92,6 +93,7 @@ def page(view: View) -> Page:
         if now.total["calls"] or others
         else [_NOTHING],
         notices=[*notices(now.total), *_unpriced(others)],
+        newest=("call", newest),
     )
 
 
@@ -100,6 +102,7 @@ def _parts(
 ) -> dict[str, Callable[[], Part]]:
     steps = cache(lambda: by_time(view, _COURSES))
     hours = cache(lambda: _hours(view))
+    services = cache(lambda: view.explore("service"))
     rank = partial(partial, ranking, view)
     # A budget counts what it counts, whatever the page is filtered by.
     budgets = {} if view.asked.filters else {"budgets": lambda: fullest_part(view, full())}
@@ -112,7 +115,9 @@ def _parts(
         "cost": lambda: _cost_by_day(view, steps(), ahead),
         **budgets,
         "kinds": lambda: _kinds(view, others()),
-        "services": rank("services", "Cost by service", "service", chart="doughnut", span=span),
+        "services": lambda: ranking(
+            view, "services", "Cost by service", "service", chart="doughnut", span=span, found=services()
+        ),
         "models": rank("models", "Cost by model", "model", chart="bars", top=10, span=span),
         "agents": rank("agents", "Cost by agent", "agent", chart="bars", top=10, span=span),
         **advice,
@@ -122,8 +127,15 @@ def _parts(
         "tokens": lambda: _by_step(view, "tokens", f"Tokens by {view.asked.grain}", _TOKENS, "bars", steps()),
         "providers": rank("providers", "Cost by provider", "provider", chart="doughnut", top=7, span="third"),
         "frameworks": rank("frameworks", "Cost by framework", "framework", chart="doughnut", top=7, span="third"),
-        "calls-by-service": rank(
-            "calls-by-service", "Calls by service", "service", chart="bars", order_by="calls", span="third"
+        "calls-by-service": lambda: ranking(
+            view,
+            "calls-by-service",
+            "Calls by service",
+            "service",
+            chart="bars",
+            order_by="calls",
+            span="third",
+            found=replace(services(), rows=sorted(services().rows, key=lambda row: -row["calls"])),
         ),
         "hours": lambda: hours()[0],
         "latency": lambda: _latency(view, steps()),
