@@ -1,4 +1,4 @@
-"""Tables of parts as HTML. A page has a thousand cells, so they are put together here: as a template they took most of its time."""
+"""Tables of parts as HTML. A page has a thousand cells: written by a template they took most of its time."""
 
 from __future__ import annotations
 
