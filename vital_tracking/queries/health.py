@@ -36,7 +36,9 @@ from vital_tracking.stores import Store, open_store
 
 _NEARLY_FULL: Final = 0.75
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_AUDITED: Final = timedelta(days=7)
+_AUDITED: Final = 7  # days
+_AUDITED_AT_ONCE: Final = 1  # while somebody waits for a page
+_MOST_TOLD: Final = 10  # of windows with one thing to be said of them
 _AHEAD: Final = timedelta(days=1)  # calls may be dated a little ahead of the database's clock
 _REACH: Final = "Is it running, and may it be reached from here? SUPABASE_URL or VITAL_DATABASE_URL names it."
 
@@ -88,13 +90,16 @@ def examine(*, full: bool = False) -> Iterator[Check]:
     yield Check("ok", f"store: {store.description}{f', by {by}' if (by := named_by(settings)) else ''}")
     yield from _delivery(settings)
     try:
-        yield from _stored(store, settings, full=full)
+        yield from _stored(store, settings, None if full else _AUDITED)
     finally:
         store.close()
 
 
 def examine_store(store: Store) -> Iterator[Check]:
-    """The same of a store that is open already, with the environment's settings for what is delivered; nothing is raised."""
+    """The same of a store that is open already, with the environment's settings for what is delivered; nothing is raised.
+
+    Somebody waits for it: the sums of the last day alone are compared with their calls.
+    """
     yield _packages()
     yield Check("ok", f"store: {store.description}")
     try:
@@ -103,20 +108,21 @@ def examine_store(store: Store) -> Iterator[Check]:
         yield Check("fail", "the settings cannot be used", str(error))
         return
     yield from _delivery(settings)
-    yield from _stored(store, settings, full=False)
+    yield from _stored(store, settings, _AUDITED_AT_ONCE)
 
 
-def _stored(store: Store, settings: Settings, *, full: bool) -> Iterator[Check]:
-    """The checks of a database and of what is in it."""
+def _stored(store: Store, settings: Settings, audited: int | None) -> Iterator[Check]:
+    """The checks of a database and of what is in it; `audited` are the days whose sums are compared, None: all."""
     try:
         yield from check_installation(store)
         status = tracking_status(store)
         now = status["database_time"]
         known, audit = all_budgets(store)["budgets"], audit_budgets(store)
         alerts = recent_alerts(store, since=now - timedelta(days=1))
-        sums = audit_sums(store, since=_BEGINNING if full else now - _AUDITED, until=now + _AHEAD)
+        since = _BEGINNING if audited is None else now - timedelta(days=audited)
+        sums = audit_sums(store, since=since, until=now + _AHEAD)
         views = views_refreshed_at(store)
-        exactness = inexact_calls(store, since=now - _AUDITED)
+        exactness = inexact_calls(store, since=now - timedelta(days=_AUDITED))
     except StoreNotReady as error:
         yield Check("fail", "the database is not ready", str(error))
         return
@@ -127,7 +133,7 @@ def _stored(store: Store, settings: Settings, *, full: bool) -> Iterator[Check]:
     yield from _calls(status)
     yield from check_exactness(exactness)
     yield from _budgets(settings, known, audit, alerts)
-    yield from check_sums(sums, full=full)
+    yield from check_sums(sums, audited)
     yield from check_views(views, now)
 
 
@@ -272,21 +278,31 @@ def _budgets(
         return
     windows = counted(audit["windows"], "window")
     if audit["differences"]:
-        for row in audit["differences"]:
+        for row in audit["differences"][:_MOST_TOLD]:
             yield Check(
                 "fail",
                 f"{_window(row)}: {row['kind']} is {row['found']:f}, its {'calls' if row['kind'] == 'spent' else 'grants'} "
                 f"sum up to {row['expected']:f}",
                 "Calls were deleted, or the tables changed by hand. To count anew, in SQL: select recount_budgets_v1();",
             )
+        if (more := len(audit["differences"]) - _MOST_TOLD) > 0:
+            yield Check(
+                "fail",
+                f"{counted(more, 'more window')} with such differences",
+                "All of them, in SQL: select audit_budgets_v1();",
+            )
     else:
         yield Check("ok", f"{counted(len(known), 'budget')}, {windows}: spent and granted are the sums of their rows")
-    for over in audit["overshoot"]:
+    for over in audit["overshoot"][:_MOST_TOLD]:
         yield Check(
             "warn",
             f"{_window(over)} is over its limit by {over['overshoot']:f} ({over['spent']:f} spent and {over['granted']:f} "
             f"granted of {over['limit_amount']:f})",
             f"Past what had been set aside: {_causes(over)}.",
+        )
+    if (more := len(audit["overshoot"]) - _MOST_TOLD) > 0:
+        yield Check(
+            "warn", f"{counted(more, 'more window')} over the limit", "The fullest: vital-tracking budgets windows"
         )
     late = [alert for alert in alerts if not alert["delivered_at"]]
     if late and not settings.alert_urls:

@@ -74,8 +74,8 @@ def views_refreshed_at(store: Store) -> dict[str, datetime]:
     return {str(name): datetime.fromisoformat(str(at)) for rows in store.stream(_FRESHNESS) for name, at in rows}
 
 
-def check_sums(audit: SumsAudit | None, *, full: bool) -> Iterator[Check]:
-    """Check that the sums are those of the calls; `full` says whether all days were compared."""
+def check_sums(audit: SumsAudit | None, days_compared: int | None) -> Iterator[Check]:
+    """Check that the sums are those of the calls of so many days; None: of all."""
     if audit is None:
         yield Check(
             "warn",
@@ -83,10 +83,10 @@ def check_sums(audit: SumsAudit | None, *, full: bool) -> Iterator[Check]:
             "Give it more time: connect to PostgreSQL directly (VITAL_DATABASE_URL), or raise the role's statement_timeout.",
         )
         return
-    if days := audit["days_to_backfill"]:
+    if waiting := audit["days_to_backfill"]:
         yield Check(
             "warn",
-            f"{counted(days, 'day')} of calls not summed up: reports leave them out",
+            f"{counted(waiting, 'day')} of calls not summed up: reports leave them out",
             "Run: vital-tracking backfill",
         )
     wrong: dict[str, list[SumDifference]] = {}
@@ -105,7 +105,14 @@ def check_sums(audit: SumsAudit | None, *, full: bool) -> Iterator[Check]:
             f"--until {until}",
         )
     if not wrong:
-        yield Check("ok", f"sums of {'all' if full else 'the last 7'} days: those of the calls")
+        days = (
+            "all days"
+            if days_compared is None
+            else "the last day"
+            if days_compared == 1
+            else f"the last {days_compared} days"
+        )
+        yield Check("ok", f"sums of {days}: those of the calls")
 
 
 def _difference(row: SumDifference) -> str:
