@@ -26,7 +26,8 @@ class WebSettings(BaseModel):
     requests together; `user_requests` and `organization_requests` are a minute's, `burst_requests` more may come at once.
     `monitoring_token` opens the metrics. `answer_s` is how long the database may take for a page.
     Of events that are sent here, `event_properties` are further properties that may be stored, `hash_key` keys the hashes of
-    addresses (None: none is kept), and `event_addresses` says whether that of the request is taken.
+    addresses (None: none is kept), and `event_addresses` says whether that of the request is taken. `event_origins` are the other
+    sites whose pages may send them, such as https://app.example.com.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,6 +47,7 @@ class WebSettings(BaseModel):
     answer_s: float = 10.0
     event_properties: frozenset[str] = frozenset()
     event_addresses: bool = False
+    event_origins: frozenset[str] = frozenset()
     hash_key: SecretStr | None = None
 
     @property
@@ -99,6 +101,7 @@ def _read(env: Mapping[str, str]) -> WebSettings:
         monitoring_token=_token(env, "VITAL_MONITORING_TOKEN"),
         event_properties=names_in(env, "VITAL_EVENT_PROPERTIES"),
         event_addresses=one_of(env, "VITAL_EVENT_ADDRESSES", "off", ("on", "off")) == "on",
+        event_origins=frozenset(_origin(name) for name in names_in(env, "VITAL_EVENT_ORIGINS")),
         hash_key=SecretStr(env["VITAL_HASH_KEY"]) if env.get("VITAL_HASH_KEY") else None,
     )
 
@@ -145,6 +148,23 @@ def _url(env: Mapping[str, str], name: str) -> str | None:
     if parts.scheme == "http" and not is_loopback(parts.hostname) and name == "VITAL_JWKS_URL":
         raise SettingsError(name, "is not fetched over https", "Whoever sits between could hand out keys: use https.")
     return text
+
+
+def _origin(text: str) -> str:
+    """One origin as browsers write it: a scheme, a host in small letters, a port where it is not the scheme's own."""
+    parts = urlsplit(text.rstrip("/").lower())
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or text.rstrip("/").lower() != f"{parts.scheme}://{parts.netloc}"
+    ):
+        raise SettingsError(
+            "VITAL_EVENT_ORIGINS",
+            "holds something else than origins",
+            "Separate them by commas, each with its scheme and no path: https://app.example.com,https://www.example.com.",
+        )
+    usual = {"http": ":80", "https": ":443"}[parts.scheme]
+    return f"{parts.scheme}://{parts.netloc.removesuffix(usual)}"
 
 
 def is_loopback(host: str) -> bool:

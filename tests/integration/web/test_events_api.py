@@ -20,7 +20,9 @@ from tests.sql.helpers import ADMIN, ALICE, BOB, CAROL, STRANGER, Connection, ca
 from tests.sql.platform_rows import a_cost, an_event, send
 from tests.support.postgres import PostgresServer
 from vital_tracking.core.addresses import address_hash
+from vital_tracking.errors import SettingsError
 from vital_tracking.stores.postgres import PostgresStore
+from vital_tracking.web.settings import WebSettings
 
 KEY = "a key of hashes"
 
@@ -163,6 +165,53 @@ def test_who_may_not_send(people: Open, make: Make, events_store: PostgresStore,
         assert of_page.post("/api/v1/events", json=event).status_code == status
     few = client(make(over=events_store, user_requests=2, burst_requests=1), headers=bearer(token))
     assert [few.post("/api/v1/events", json=event).status_code for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_pages_of_named_origins_may_send_with_a_token_and_nothing_else(
+    make: Make, events_store: PostgresStore, issuer: Issuer, database: Connection
+) -> None:
+    """If this failed, an application on another address could not send events, or any site could read what they answer."""
+    browser = client(make(over=events_store, event_origins=frozenset({"https://app.example.com"})))
+    token = bearer(issuer.token(sub=ALICE))
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    for origin, allowed in (
+        ("https://app.example.com", "https://app.example.com"),
+        ("https://app.example.com.evil.com", None),
+        ("https://example.com", None),
+        ("null", None),
+    ):
+        preflight = browser.options("/api/v1/events", headers={"Origin": origin, **asks})
+        assert preflight.status_code == 204
+        assert preflight.headers.get("access-control-allow-methods") == (allowed and "POST")
+        sent = browser.post("/api/v1/events", json={"event_name": "a"}, headers={"Origin": origin, **token})
+        refused = browser.post("/api/v1/events", json={"event_name": "a"}, headers={"Origin": origin})
+        with_cookie = client(browser.app, cookies={"vital_access": issuer.token(sub=ALICE)}).post(  # type: ignore[arg-type]
+            "/api/v1/events", json={"event_name": "b"}, headers={"Origin": origin, "Sec-Fetch-Site": "cross-site"}
+        )
+        assert (sent.status_code, refused.status_code, with_cookie.status_code) == (200, 401, 403)
+        for answer in (preflight, sent, refused, with_cookie):
+            assert answer.headers.get("access-control-allow-origin") == allowed
+            assert "access-control-allow-credentials" not in answer.headers
+            assert "Origin" in answer.headers["vary"]
+        read = browser.get("/api/v1/events", headers={"Origin": origin, **token})
+        assert read.status_code == 200
+        assert "access-control-allow-origin" not in read.headers
+    assert {row["event_name"] for row in stored(database)} == {"a"}
+
+
+@pytest.mark.parametrize(
+    "given", ["app.example.com", "https://app.example.com/path", "*", "https://a.com,ftp://b.com", "https://"]
+)
+def test_an_origin_that_is_none_is_refused(given: str) -> None:
+    with pytest.raises(SettingsError, match="VITAL_EVENT_ORIGINS"):
+        WebSettings.from_env({"VITAL_EVENT_ORIGINS": given})
+
+
+def test_origins_are_read_as_browsers_write_them() -> None:
+    read = WebSettings.from_env(
+        {"VITAL_EVENT_ORIGINS": "https://App.example.com/, http://localhost:3000,https://b.com:443"}
+    )
+    assert read.event_origins == {"https://app.example.com", "http://localhost:3000", "https://b.com"}
 
 
 def test_of_an_address_the_keyed_hash_is_kept_where_that_is_told(

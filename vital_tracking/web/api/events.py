@@ -16,6 +16,7 @@ from vital_tracking.queries.events import Event, Posted, events, post_events, po
 from vital_tracking.queries.platform import place_of_row
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.api.pages import After, Limit, page_of
+from vital_tracking.web.cross_origin import CrossOriginRoute
 from vital_tracking.web.csv import CsvFile, csv_response
 from vital_tracking.web.described import answering, csv_answering
 from vital_tracking.web.identity import Identity, Kind
@@ -96,13 +97,11 @@ _REASONS: Final = {
 _RIGHTS: Final = frozenset({"another_user", "no_member", "not_an_admin"})
 
 
-@routes.post(
-    "/events",
-    name="vital-api-post-events",
-    summary="Record what happened",
-    responses=answering(EventsPosted, "What became of the events.", _POSTED),
-    openapi_extra={"requestBody": _BODY},
-)
+async def may_post() -> Response:
+    """What a browser asks before a page of another origin sends events."""
+    return Response(status_code=204)
+
+
 async def post(request: Request, who: Asker) -> Response:
     """Record one event, or up to 100 as an array, from a browser or a server. An event that has an `id` is recorded once, however
     often it is sent within 31 days. Bad events are refused one by one, the good ones recorded; where none is good, the answer is
@@ -119,6 +118,26 @@ async def post(request: Request, who: Asker) -> Response:
     posted = await to_thread.run_sync(_record, with_parts, who, batch)
     await _note_refusals(with_parts, who, posted)
     return _answer(batch, posted)
+
+
+routes.add_api_route(
+    "/events",
+    may_post,
+    methods=["OPTIONS"],
+    name="vital-api-events-options",
+    include_in_schema=False,
+    route_class_override=CrossOriginRoute,
+)
+routes.add_api_route(
+    "/events",
+    post,
+    methods=["POST"],
+    name="vital-api-post-events",
+    summary="Record what happened",
+    responses=answering(EventsPosted, "What became of the events.", _POSTED),
+    openapi_extra={"requestBody": _BODY},
+    route_class_override=CrossOriginRoute,
+)
 
 
 async def _sent(request: Request) -> list[Any]:
