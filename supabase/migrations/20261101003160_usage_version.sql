@@ -1,7 +1,7 @@
 -- Whether anything has changed of what somebody sees: a page that refreshes itself every minute asks this first.
 
--- A text that is another one as soon as usage or other costs have changed that the caller may see, or the members, budgets and plans beside
--- them. Whoever changes a call changes the sums of its day, and PostgreSQL writes a changed row anew: in another place, by another
+-- A text that is another one as soon as usage or other costs have changed that the caller may see, or the members, budgets, plans and
+-- advice beside them. Whoever changes a call changes the sums of its day, and PostgreSQL writes a changed row anew: in another place, by another
 -- transaction (ctid, xmin). So what these rows are is not read, but which they are, from the first of the days that count.
 create function public.usage_version_v1(since timestamptz default null) returns text
 language plpgsql
@@ -49,12 +49,15 @@ begin
       union all
       select 'subscriptions', s.ctid, s.xmin
       from public.subscriptions as s
+      union all
+      select 'advice', a.ctid, a.xmin
+      from public.recommendations as a
     ) as r
   );
 end;
 $$;
 
 comment on function public.usage_version_v1(timestamptz) is
-'A text that is another one as soon as usage and other costs since then, members, budgets or plans that the caller may see have changed.';
+'A text that is another one as soon as usage and other costs since then, members, budgets, plans or advice that the caller may see have changed.';
 
 select vital_private.restrict_functions(api => '{usage_version_v1}');

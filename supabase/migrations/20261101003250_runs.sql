@@ -13,6 +13,15 @@
 --   local                  hour_of_day (0 to 23) and weekday (1 to 7, from Monday on) that the call began in, by the clocks of a timezone
 --   search                 words that must each occur in a name, id or tag of the call
 --   where                  an object of values by dimension, as usage_explore_v1 takes them: {"seat": ["1", "2"], "user": [null], "agent": "*"}
+--   without                an array of such objects: only calls that have not all values of one of them
+-- and what advice chooses calls by, of those that savings rest on:
+--   billed, repriceable    true: somebody paid for it; and it was billed by tokens alone, at a known price, and is no shadow run
+--   audio                  true, false: with tokens of sound, or without
+--   prompt_from, prompt_below  so many tokens of the prompt, or more; fewer than so many
+--   unattended, attended   nobody waited for it, or somebody may have, by the clock of this time zone
+--   between                the clock of UTC, as 22:00-06:00: from the first, up to and without the second
+--   repeated_within        an exact cache that keeps answers for so long would have answered it; new_within: is known to have had none
+--   alike_within           a provider that keeps beginnings of prompts for so long would have read more of it, or written more for others
 
 -- The columns that filters of these names compare.
 create function vital_private.filter_column(filter text) returns text
@@ -64,6 +73,28 @@ begin
 end;
 $$;
 
+-- The query that finds which calls of the time and the organization that filters name are `repeated` or `alike`: what else is asked for
+-- changes nothing of that.
+create function vital_private.found_among(filters jsonb, what text, kept_for text) returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select case what when 'repeated' then vital_private.repeated_calls(q.since, q.until, q.kept_for, q.condition)
+    else vital_private.alike_calls(q.since, q.until, q.kept_for, q.condition) end
+  from (
+    select
+      format('%L::timestamptz', coalesce(filters ->> 'since', '-infinity')) as since,
+      format('%L::timestamptz', coalesce(filters ->> 'until', 'infinity')) as until,
+      format('%L::interval', kept_for::interval) as kept_for,
+      concat_ws(
+        ' and ', vital_private.call_condition('billed'),
+        case when filters ->> 'organization' is not null then format('call.organization_id = %L', filters ->> 'organization') end,
+        case when filters -> 'where' ? 'organization' then vital_private.has_one_of('call.organization_id', filters -> 'where' -> 'organization') end
+      ) as condition
+  ) as q
+$$;
+
 -- The condition that filters make of calls `call`, as the text of SQL.
 create function vital_private.call_filter(filters text) returns text
 language plpgsql
@@ -104,6 +135,37 @@ begin
           ), 'true'
         )
         when 'where' then vital_private.where_of(filter.raw, 'call')
+        when 'without' then coalesce(
+          (
+            select string_agg(format('(%s) is not true', vital_private.where_of(w.value, 'call')), ' and ')
+            from jsonb_array_elements(filter.raw) as w
+          ), 'true'
+        )
+        when 'billed' then case when filter.value::boolean then vital_private.call_condition('billed') else 'true' end
+        when 'repriceable' then case
+          when filter.value::boolean then format(
+            '%s and call.priced and not %s and not %s', vital_private.call_condition('billed'), vital_private.call_condition('fixed'),
+            vital_private.call_condition('shadow')
+          )
+          else 'true'
+        end
+        when 'audio' then format('(call.audio_tokens > 0) = %L::boolean', filter.value)
+        when 'prompt_from' then format('(call.prompt_tokens + call.calls - 1) / call.calls >= %L::bigint', filter.value)
+        when 'prompt_below' then format('(call.prompt_tokens + call.calls - 1) / call.calls < %L::bigint', filter.value)
+        when 'unattended' then vital_private.call_condition('unattended', filter.value)
+        when 'attended' then format('not %s', vital_private.call_condition('unattended', filter.value))
+        when 'between' then format(
+          case when split_part(filter.value, '-', 1)::time < split_part(filter.value, '-', 2)::time then '(%1$s >= %2$L and %1$s < %3$L)'
+            else '(%1$s >= %2$L or %1$s < %3$L)' end,
+          '(call.created_at at time zone ''UTC'')::time', split_part(filter.value, '-', 1)::time, split_part(filter.value, '-', 2)::time
+        )
+        when 'repeated_within' then format('call.id in (%s)', vital_private.found_among(filters::jsonb, 'repeated', filter.value))
+        when 'new_within' then format(
+          'call.request_hash is not null and call.id not in (%s)', vital_private.found_among(filters::jsonb, 'repeated', filter.value)
+        )
+        when 'alike_within' then format(
+          'call.id in (select found.id from (%s) as found)', vital_private.found_among(filters::jsonb, 'alike', filter.value)
+        )
         when 'local' then concat_ws(
           ' and ', 'true',
           case when filter.raw ? 'hour_of_day' then format(
@@ -564,5 +626,5 @@ comment on function public.invoice_v1(text, timestamptz, timestamptz) is
 
 select vital_private.restrict_functions(
   api => '{calls_v1, metadata_keys_v1, runs_v1, run_ids_v1, run_tree_v1, invoice_v1}',
-  helpers => '{filter_column, where_of, call_filter, run_sums, no_such_filter}'
+  helpers => '{filter_column, where_of, found_among, call_filter, run_sums, no_such_filter}'
 );

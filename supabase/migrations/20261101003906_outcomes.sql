@@ -9,7 +9,7 @@
 -- "success_rate", "ratings", "rating", "faithfulness_scores", "faithfulness", "answer_relevancy_scores", "answer_relevancy"}]}, those with
 -- most executions first. `rating` and the two scores are means of what was recorded, NULL where nothing was; amounts are text. Calls are
 -- looked for from a day before the first execution to a day after the last one.
-create function public.outcomes_v1(since timestamptz, until timestamptz, organization text default null, max_rows integer default 1000)
+create function public.outcomes_v1(since timestamptz, until timestamptz, organization text default null)
 returns json
 language plpgsql
 stable
@@ -65,8 +65,6 @@ begin
     from known as k
     where k.alone
     group by k.organization_id, k.agent_id, k.provider, k.model
-    order by count(*) desc, k.organization_id, k.agent_id, k.model, k.provider
-    limit vital_private.rows_wanted(max_rows, 1000)
   )
 
   select json_build_object(
@@ -81,7 +79,7 @@ begin
 end;
 $$;
 
-comment on function public.outcomes_v1(timestamptz, timestamptz, text, integer) is
+comment on function public.outcomes_v1(timestamptz, timestamptz, text) is
 'Success, ratings and scores of executions by agent and model; executions whose calls used several models count for none.';
 
 select vital_private.restrict_functions(api => '{outcomes_v1}');

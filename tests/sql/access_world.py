@@ -853,7 +853,7 @@ QUESTIONS = [
         lately(organization="acme"),
     ),
     *(
-        Question("call_groups_v1", cost("cost"), own_and_administered, asked)
+        Question("call_groups_v1", cost("total_cost"), own_and_administered, asked)
         for asked in (lately(), lately(repeated_within="1 hour", prefixes_within="5 minutes"))
     ),
     *(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
@@ -26,7 +26,7 @@ from vital_tracking.advice.kinds import (
 from vital_tracking.advice.machine_evidence import MachineEvidence, read_machine_evidence
 from vital_tracking.advice.plan_evidence import PlanEvidence, read_plan_evidence
 from vital_tracking.advice.recommendation import NOTHING, Kind, NotApplicable, Recommendation, Saving
-from vital_tracking.advice.window import TTL, Window, read_window
+from vital_tracking.advice.window import TTL, Window, days_of, read_window, so_far
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.queries.explore import Period
 from vital_tracking.stores import Store
@@ -68,12 +68,11 @@ class Advice:
 
     `recommendations` come with the greatest expected saving first; `sequential` has, for each of them, what it adds where those
     before it are taken, too, and is nothing for those that are not counted. `total` is the sum: each call repriced once through
-    all of them. Savings are those of the period, over `days` days; `bill` is what its calls cost.
+    all of them. Savings are those of the period; `bill` is what its calls cost.
     """
 
     period: Period
     organization: str | None
-    days: Decimal
     bill: Decimal
     recommendations: Sequence[Recommendation]
     sequential: Sequence[Saving]
@@ -82,9 +81,9 @@ class Advice:
     notes: Sequence[str]
 
     @property
-    def until(self) -> datetime:
-        """The end of what was looked at: where the period's last day is not over, that of the calls that were read."""
-        return self.period.since + timedelta(seconds=round(self.days * 86_400))
+    def days(self) -> Decimal:
+        """How many days the period has."""
+        return days_of(self.period)
 
 
 def generate_recommendations(
@@ -104,9 +103,9 @@ def generate_recommendations(
     `progress` is told the share of the calls that has been read. Raises StoreError.
     """
     moment = now or datetime.now(UTC)
-    period = Period.last_days(days, timezone=timezone, now=moment)
+    period = so_far(Period.last_days(days, timezone=timezone, now=moment), moment)
     return advice_of(
-        read_window(store, period, organization=organization, ttl=TTL, now=moment, prices=prices, progress=progress),
+        read_window(store, period, organization=organization, ttl=TTL, prices=prices, progress=progress),
         read_plan_evidence(store, period, organization, now=moment),
         read_machine_evidence(store, period, organization),
         dismissed,
@@ -133,7 +132,6 @@ def advice_of(
     return Advice(
         period=window.period,
         organization=window.organization,
-        days=window.days,
         bill=window.bill,
         recommendations=given,
         sequential=sequential,

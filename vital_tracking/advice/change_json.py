@@ -16,6 +16,8 @@ def change_to_json(change: Change) -> dict[str, Any]:
         where["size"] = change.where.size.value
     if change.where.unattended is not None:
         where["unattended"] = change.where.unattended
+    if change.where.but:
+        where["but"] = [dict(left) for left in change.where.but]
     told: dict[str, Any] = {"change": type(change).__name__, "where": where}
     if isinstance(change, SwitchModel):
         told |= {"model": change.model, "provider": change.provider}
@@ -43,4 +45,4 @@ def change_from_json(told: Mapping[str, Any]) -> Change | None:
 def where_from_json(told: Mapping[str, Any]) -> Where:
     """Which calls a change is for."""
     size = told.get("size")
-    return Where(**{**told, "size": None if size is None else Size(size)})
+    return Where(**{**told, "size": None if size is None else Size(size), "but": tuple(told.get("but", ()))})

@@ -8,9 +8,9 @@ provider keeps. What nobody can know, how many tokens another model would have c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, time
 from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 from functools import cached_property
@@ -21,7 +21,7 @@ from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.providers import provider_id
 from vital_tracking.core.request_size import Size, size_of
 from vital_tracking.core.usage import TokenUsage
-from vital_tracking.queries.call_groups import CallGroup, GroupKey
+from vital_tracking.queries.call_groups import RATES, CallGroup, GroupKey
 from vital_tracking.queries.explore import ANY
 
 
@@ -65,7 +65,8 @@ OTHER_ANSWER: Final = Factors(Decimal("0.75"), Decimal(1), Decimal("1.5"), "an a
 class Where:
     """Which calls: those that have all of these values. ANY lets every value pass, None those that have none.
 
-    `size` and `unattended` None: of every size, whether or not somebody waited.
+    `size` and `unattended` None: of every size, whether or not somebody waited. `but` leaves out calls that have all of some
+    values, by the names of dimensions: work about which something else is said.
     """
 
     provider: str | None = ANY
@@ -75,13 +76,14 @@ class Where:
     tier: str | None = ANY
     workflow: str | None = ANY
     step: str | None = ANY
-    call_type: str | None = ANY
+    kind: str | None = ANY
     size: Size | None = None
     unattended: bool | None = None
+    but: tuple[Mapping[str, str | None], ...] = ()
 
     @cached_property
     def named(self) -> Mapping[str, str | None]:
-        """The values that are asked for, by the names of dimensions; without `call_type`, size and who waited."""
+        """The values that are asked for, by the names of dimensions; without size and who waited."""
         return {name: value for name in _DIMENSIONS if (value := getattr(self, name)) != ANY}
 
     def matches(self, key: GroupKey) -> bool:
@@ -89,21 +91,27 @@ class Where:
         return (
             (self.size is None or size_of(key.size) is self.size)
             and (self.unattended is None or key.unattended is self.unattended)
-            and self.call_type in (ANY, key.call_type)
             and all(getattr(key, name) == value for name, value in self.named.items())
+            and not any(all(getattr(key, name) == value for name, value in left.items()) for left in self.but)
         )
+
+    @property
+    def dimensions(self) -> Set[str]:
+        """What groups must be told apart by, so that each is wholly of these calls or not at all, as call_groups names it."""
+        names = self.named.keys() | {name for left in self.but for name in left}
+        prices = _OF_RATES & names or self.size or self.unattended is not None
+        return (names - _OF_RATES) | ({RATES} if prices else set())
 
     @property
     def needs_calls(self) -> bool:
         """Whether only the calls themselves say which these are, since no sums do."""
         return (
-            self.size is not None
-            or self.unattended is not None
-            or bool({"tier", "workflow", "step"} & self.named.keys())
+            self.size is not None or self.unattended is not None or bool({"tier", "workflow", "step"} & self.dimensions)
         )
 
 
-_DIMENSIONS: Final = ("provider", "model", "service", "agent", "tier", "workflow", "step")
+_DIMENSIONS: Final = ("provider", "model", "service", "agent", "tier", "workflow", "step", "kind")
+_OF_RATES: Final = frozenset({"provider", "model", "kind"})
 
 EVERYWHERE: Final = Where()
 
@@ -161,6 +169,11 @@ class Change(ABC):
         return True
 
     @property
+    def dimensions(self) -> Set[str]:
+        """What groups must be told apart by for it, as call_groups names it."""
+        return self.where.dimensions | {RATES}
+
+    @property
     def assumptions(self) -> tuple[str, ...]:
         """What is assumed about what nobody knows, as sentences."""
         return ()
@@ -204,6 +217,8 @@ class SwitchModel(Change):
     def apply(self, calls: Otherwise, scenario: Scenario, prospect: Prospect) -> Otherwise | LeftOut:
         """The calls as the other model would have made them."""
         key = calls.group.key
+        if key.kind == "embeddings" and self.where.model == ANY:
+            return calls
         provider = self.provider or key.provider
         same_provider = provider_id(provider) == provider_id(key.provider)
         if (
@@ -216,7 +231,7 @@ class SwitchModel(Change):
         if room is not None and key.size >= room:
             return LeftOut(f"prompts longer than {self.model} takes ({room:,} tokens)")
         usage = calls.usage
-        if usage.audio_input_tokens or usage.audio_output_tokens:
+        if key.audio:
             return LeftOut("calls with audio")
         prompts = (self.tokens or (ONE if same_provider else OTHER_TOKENIZER)).of(scenario)
         answers = (self.answers or OTHER_ANSWER).of(scenario)
@@ -263,15 +278,23 @@ class Processing(Change):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExactCache(Change):
-    """An exact cache before the models: what was answered within its time to live is not asked again."""
+    """An exact cache for each agent of a service: what it was answered within the time to live it does not ask again.
+
+    Agents do not share it: a cache is attached to a model, and each agent has its own.
+    """
 
     where: Where = EVERYWHERE
+
+    @property
+    def dimensions(self) -> Set[str]:
+        """What groups must be told apart by for it, as call_groups names it: what is not asked has no price."""
+        return self.where.dimensions
 
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What is assumed about what nobody knows, as sentences."""
         return (
-            "Equal requests (organization, model, messages, parameters) may have the same answer; those that were made while "
+            "Equal requests of an agent (model, messages, parameters) may have the same answer; those that were made while "
             "the first was still being answered are asked all the same.",
         )
 
@@ -307,19 +330,17 @@ class PromptCaching(Change):
         read, written = calls.group.prefix_read_tokens, calls.group.prefix_write_tokens
         usage = calls.usage
         moved = calls.models != (calls.group.key.model, calls.group.key.sent_model)
-        if not read or moved or scenario is Scenario.dearest:
+        if not calls.group.key.alike or not calls.calls or moved or scenario is Scenario.dearest:
             return calls
         model = next((name for name in calls.models if name), "")
         rates = prospect.prices.rates(calls.provider, model, calls.at, facts=calls.facts)
         if rates is None or "cache_read_tokens" not in rates.rates:
             return LeftOut(f"no price of cached prompts is listed for {model or 'an unknown model'}")
-        plain = usage.prompt_tokens - usage.cache_read_tokens - usage.cache_write_tokens - usage.audio_input_tokens
-        read = min(read, plain)
         return replace(
             calls,
             usage=usage._replace(
                 cache_read_tokens=usage.cache_read_tokens + read,
-                cache_write_tokens=usage.cache_write_tokens + min(written, plain - read),
+                cache_write_tokens=usage.cache_write_tokens + written,
             ),
         )
 
@@ -342,6 +363,24 @@ class OffPeak(Change):
             and (cost := replace(calls, at=at).cost(prospect.prices)) is not None
         ]
         return replace(calls, at=min(priced)[2]) if priced and min(priced)[1] else calls
+
+    def dear_hours(self, prospect: Prospect) -> str | None:
+        """The hours of UTC at which a call costs more than at the cheapest, as `00:30-16:30`; None: several spans."""
+        provider, model = (self.where.named.get(name) for name in ("provider", "model"))
+        usage = TokenUsage(1_000_000, 1_000_000)
+        by_clock: dict[time, Decimal] = {}
+        for at in sorted({at.astimezone(UTC) for at in prospect.eras[1:]}):
+            if (cost := prospect.prices.cost(usage, provider, (model,), at)) is not None:
+                by_clock[at.time()] = cost.total
+        clocks = sorted(by_clock)
+        if not clocks:
+            return None
+        cheapest = min(by_clock.values())
+        after = dict(zip(clocks, [*clocks[1:], clocks[0]], strict=True))
+        dear = [clock for clock in clocks if by_clock[clock] > cheapest]
+        begins = [clock for clock in dear if clock not in {after[other] for other in dear}]
+        ends = [after[clock] for clock in dear if after[clock] not in dear]
+        return f"{begins[0]:%H:%M}-{ends[0]:%H:%M}" if len(begins) == len(ends) == 1 else None
 
 
 _DAY: Final = 86_400

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import reduce
 from typing import Any, Final
 
 from vital_tracking.advice.advise import DAYS, Advice, generate_recommendations
 from vital_tracking.advice.change_json import change_to_json
 from vital_tracking.advice.measured import measure_due
 from vital_tracking.advice.priority import priority_of
-from vital_tracking.advice.recommendation import Recommendation, Saving, sentence
+from vital_tracking.advice.recommendation import NOTHING, Recommendation, Saving, sentence
 from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.queries.answers import typed
@@ -55,18 +56,22 @@ def renew_advice(
 
 
 def advice_to_save(advice: Advice, organization: str | None) -> dict[str, Any]:
-    """Advice as it is saved: its savings by the month, its bill that of the window."""
+    """Advice as it is saved: its savings by the month, to a trillionth of a dollar, its bill that of the window.
+
+    The total is the sum of what is saved, so that what pages add up comes to it.
+    """
     days = advice.days
     bill = Saving.exactly(advice.bill).monthly(days).expected
+    sequential = [one.monthly(days).rounded() for one in advice.sequential]
     return {
         "organization_id": organization,
         "since": advice.period.since,
-        "until": advice.until,
+        "until": advice.period.until,
         "bill": advice.bill,
-        "total": _range(advice.total.monthly(days)),
+        "total": _range(reduce(Saving.plus, sequential, NOTHING)),
         "recommendations": [
-            _to_save(one, one.saving.monthly(days), sequential.monthly(days), bill)
-            for one, sequential in zip(advice.recommendations, advice.sequential, strict=True)
+            _to_save(one, one.saving.monthly(days).rounded(), adds, bill)
+            for one, adds in zip(advice.recommendations, sequential, strict=True)
         ],
         "not_applicable": [{"type": str(one.kind), "reason": sentence(one.reason)} for one in advice.not_applicable],
         "notes": list(advice.notes),

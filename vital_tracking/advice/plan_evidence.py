@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from vital_tracking.advice.plan_terms import PlanTerms
 from vital_tracking.advice.recommendation import MONTH_DAYS
+from vital_tracking.advice.window import days_of
 from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.queries.budgets import BudgetUse, budget_use
 from vital_tracking.queries.explore import Period, explore
@@ -32,13 +33,14 @@ _CENT: Final = Decimal("0.01")
 class Subscriber:
     """Somebody on a plan: what he has used of it in his month so far, at `moment`, and what he has cost in the period.
 
-    `cost` is US dollars of his calls and other costs; `unpriced` of them have no price, and are in no amount.
+    `cost` is US dollars of his `calls` and other costs; `unpriced` of them have no price, and are in no amount.
     """
 
     quota: QuotaStatus
     moment: datetime
     cost: Decimal = ZERO
     unpriced: int = 0
+    calls: int = 0
 
     @property
     def name(self) -> str:
@@ -51,6 +53,16 @@ class Subscriber:
         """Who it is, by names of dimensions."""
         organization, kind = self.quota["organization_id"], self.quota["entity_type"]
         return {kind: self.quota["entity_id"], **({"organization": organization} if organization else {})}
+
+    @property
+    def month_evidence(self) -> Mapping[str, str | None]:
+        """The filters of what his month counts so far."""
+        return {
+            **self.subject,
+            "billed": "yes",
+            "begun_from": self.quota["starts_at"].isoformat(),
+            "begun_before": self.moment.isoformat(),
+        }
 
     @property
     def elapsed(self) -> Decimal:
@@ -129,7 +141,7 @@ class PlanEvidence:
     @property
     def days(self) -> Decimal:
         """How many days the period has."""
-        return Decimal((self.period.until - self.period.since) // timedelta(seconds=1)) / 86_400
+        return days_of(self.period)
 
     def plan(self, name: str) -> PlanTerms | None:
         """A plan by its name."""
@@ -167,7 +179,7 @@ def read_plan_evidence(
     quotas = quota_status(store, organization=organization, limit=MOST_SUBSCRIBERS)
     moment = now or datetime.now(UTC)
     costs = _costs(store, period, quotas, organization) if quotas else {}
-    subscribers = [Subscriber(quota, moment, *costs.get(_whose(quota), (ZERO, 0))) for quota in quotas]
+    subscribers = [Subscriber(quota, moment, *costs.get(_whose(quota), (ZERO, 0, 0))) for quota in quotas]
     return PlanEvidence(
         period, organization, terms, subscribers, budget_use(store, period.since, period.until, organization)
     )
@@ -182,29 +194,32 @@ def _whose(quota: QuotaStatus) -> _Key:
 
 def _costs(
     store: Store, period: Period, quotas: Iterable[QuotaStatus], organization: str | None
-) -> dict[_Key, tuple[Decimal, int]]:
-    """What subscribers cost in the period, and how many calls and costs have no price, by kind, organization and id."""
+) -> dict[_Key, tuple[Decimal, int, int]]:
+    """What subscribers cost in the period, how many of that have no price, and their calls, by kind, organization and id."""
     filters = {} if organization is None else {"organization": [organization]}
-    found: dict[_Key, tuple[Decimal, int]] = {}
+    found: dict[_Key, tuple[Decimal, int, int]] = {}
 
-    def add(key: _Key, cost: Decimal | None, unpriced: int) -> None:
-        total, without = found.get(key, (ZERO, 0))
-        found[key] = MONEY.add(total, cost or ZERO), without + unpriced
+    def add(key: _Key, row: Mapping[str, Any]) -> None:
+        cost, unpriced, calls = found.get(key, (ZERO, 0, 0))
+        found[key] = MONEY.add(cost, row["cost"] or ZERO), unpriced + row["unpriced"], calls + row["made"]
 
     def read(by: Sequence[str]) -> list[Mapping[str, Any]]:
-        measures = ("total_cost", "unpriced_calls")
+        measures = ("calls", "total_cost", "unpriced_calls")
         calls = explore(store, period, by=by, filters=filters, measures=measures, rows=MOST_SUBSCRIBERS).rows
         costs = explore_costs(store, period, by=by, filters=filters, rows=MOST_SUBSCRIBERS).rows
         return [
-            *({**row, "cost": row["total_cost"], "unpriced": row["unpriced_calls"]} for row in calls),
-            *({**row, "cost": row["cost_usd"], "unpriced": row["unpriced_costs"] or 0} for row in costs),
+            *(
+                {**row, "cost": row["total_cost"], "unpriced": row["unpriced_calls"], "made": row["calls"]}
+                for row in calls
+            ),
+            *({**row, "cost": row["cost_usd"], "unpriced": row["unpriced_costs"] or 0, "made": 0} for row in costs),
         ]
 
     kinds = {quota["entity_type"] for quota in quotas}
     if "organization" in kinds:
         for row in read(["organization"]):
             if row["organization"] is not None:
-                add(("organization", None, row["organization"]), row["cost"], row["unpriced"])
+                add(("organization", None, row["organization"]), row)
     if "user" in kinds:
         for row in read(["organization", "user"]):
             if row["user"] is not None:
@@ -212,5 +227,5 @@ def _costs(
                     row["organization"],
                     None,
                 }:  # a user's quota counts in one organization, or in all together
-                    add(("user", whose, row["user"]), row["cost"], row["unpriced"])
+                    add(("user", whose, row["user"]), row)
     return found

@@ -6,15 +6,16 @@ both models have one. Else nobody knows.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 from vital_tracking.advice.recommendation import Level
 from vital_tracking.advice.window import Model, Window
+from vital_tracking.core.cost import MONEY, ZERO, exact_sum
 from vital_tracking.core.providers import provider_id
-from vital_tracking.queries.model_tiers import tier_of
 from vital_tracking.queries.outcomes import Outcome
 
 ENOUGH: Final = 30
@@ -48,12 +49,15 @@ class Judgement:
     reason: str
 
 
-def judge(window: Window, agent: str | None, model: Model, other: Model) -> Judgement:
-    """How the `other` model would do an agent's work beside its `model`, by what the team has recorded and said."""
-    mine, its = _outcome(window, agent, model), _outcome(window, agent, other)
+def judge(window: Window, agents: Collection[str | None], model: Model, other: Model) -> Judgement:
+    """How the `other` model would do some agents' work beside its `model`, by what the team has recorded and said.
+
+    Of several agents those outcomes count together that belong to an agent with outcomes of both models.
+    """
+    mine, its = _outcomes(window, agents, model, other)
     if mine is not None and its is not None and min(mine["executions"], its["executions"]) >= ENOUGH:
         return _by_outcomes(mine, its)
-    tier, other_tier = (tier_of(window.tiers, each.provider, each.name) for each in (model, other))
+    tier, other_tier = window.tier_by_model.get(model), window.tier_by_model.get(other)
     if tier is None or other_tier is None:
         return Judgement(
             Quality.unknown,
@@ -66,20 +70,48 @@ def judge(window: Window, agent: str | None, model: Model, other: Model) -> Judg
     return Judgement(Quality.one_tier_lower if other_tier == tier + 1 else Quality.worse, Level.medium, told)
 
 
-def _outcome(window: Window, agent: str | None, model: Model) -> Outcome | None:
-    if agent is None:
-        return None
-    return next(
-        (
-            outcome
-            for outcome in window.outcomes
-            if outcome["agent"] == agent
-            and outcome["model"] == model.name
-            and provider_id(outcome["provider"]) == provider_id(model.provider)
-            and window.organization in (None, outcome["organization_id"])
-        ),
-        None,
+def _outcomes(
+    window: Window, agents: Collection[str | None], model: Model, other: Model
+) -> tuple[Outcome | None, Outcome | None]:
+    of_mine, of_its = (
+        window.outcomes_by_model.get(Model(provider_id(each.provider), each.name), {}) for each in (model, other)
     )
+    both = [agent for agent in of_mine if agent in of_its and agent in agents]
+    return _together([one for agent in both for one in of_mine[agent]]), _together(
+        [one for agent in both for one in of_its[agent]]
+    )
+
+
+def _together(found: Sequence[Outcome]) -> Outcome | None:
+    """Several outcomes as one: means are those of all that were recorded."""
+    if len(found) < 2:
+        return found[0] if found else None
+    executions, succeeded = (sum(one[name] for one in found) for name in ("executions", "succeeded"))
+
+    def mean(name: _Score, count: _Scores) -> tuple[int, Decimal | None]:
+        counts = sum(one[count] for one in found)
+        total = exact_sum(MONEY.multiply(one[name] or ZERO, one[count]) for one in found)
+        return counts, MONEY.divide(total, counts) if counts else None
+
+    ratings, rating = mean("rating", "ratings")
+    faithful, faithfulness = mean("faithfulness", "faithfulness_scores")
+    relevant, relevancy = mean("answer_relevancy", "answer_relevancy_scores")
+    return {
+        **found[0],
+        "executions": executions,
+        "succeeded": succeeded,
+        "success_rate": MONEY.divide(Decimal(100 * succeeded), executions),
+        "ratings": ratings,
+        "rating": rating,
+        "faithfulness_scores": faithful,
+        "faithfulness": faithfulness,
+        "answer_relevancy_scores": relevant,
+        "answer_relevancy": relevancy,
+    }
+
+
+_Score = Literal["rating", "faithfulness", "answer_relevancy"]
+_Scores = Literal["ratings", "faithfulness_scores", "answer_relevancy_scores"]
 
 
 def _by_outcomes(mine: Outcome, its: Outcome) -> Judgement:

@@ -9,15 +9,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from vital_tracking.advice.changes import Change
 from vital_tracking.core.cost import MONEY, ZERO
 
 MONTH_DAYS: Final = 30
 """The days of the month that savings are told for, as `projected_monthly_cost` is."""
+
+_STORED: Final = Decimal("1e-12")
 
 
 class Kind(StrEnum):
@@ -67,6 +69,10 @@ class Saving:
         """The same for a month of 30 days, where it is that of so many days."""
         return Saving(*(MONEY.divide(MONEY.multiply(each, MONTH_DAYS), days) for each in self.amounts))
 
+    def rounded(self) -> Saving:
+        """The same to a trillionth of a dollar, as it is stored; half to even."""
+        return Saving(*(each.quantize(_STORED, rounding=ROUND_HALF_EVEN, context=MONEY) for each in self.amounts))
+
     def plus(self, other: Saving) -> Saving:
         """Both together."""
         return Saving(*(MONEY.add(mine, its) for mine, its in zip(self.amounts, other.amounts, strict=True)))
@@ -86,7 +92,8 @@ class Recommendation:
 
     `subject` says what it is about, by the names of dimensions (`service`, `agent`, `step`, `model`, ...) and others that a kind
     needs; together with the kind and the organization it makes the `id`, so that the same advice is the same tomorrow. `evidence`
-    are the filters of the calls that it rests on, by the names of dimensions; `calls` is how many these are in the window.
+    are the filters of the calls that it rests on, by the names of dimensions and of `queries.chosen`; `calls` is how many these
+    are in the window.
     `saving` is that of the window, exactly these calls repriced. `counted` is False where it is no part of the total, because
     it is an upper bound, nobody knows how good its answers would be, or it is money that comes from elsewhere than the bill.
     `changes` are what it does to the calls, for what-if. `revenue` is what it brings in beside.
@@ -100,7 +107,7 @@ class Recommendation:
     impact: str
     saving: Saving
     calls: int
-    evidence: Mapping[str, str | None] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
     confidence: Level
     effort: Level
     risk: str

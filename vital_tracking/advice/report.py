@@ -29,7 +29,7 @@ from vital_tracking.queries.recommendations import (
 class Evidence(TypedDict):
     """The calls that a recommendation rests on: their filters, and where they are shown."""
 
-    filters: dict[str, str | None]
+    filters: dict[str, Any]
     since: datetime
     until: datetime
     page: str
@@ -125,6 +125,7 @@ def optimization(advice: LastAdvice | None, *, root: str = "", notes: Sequence[s
 def advised(one: SavedRecommendation, *, root: str = "") -> Advised:
     """A recommendation as the API gives it."""
     asked = urlencode(calls_asked(one))
+    of_budgets = not one["calls"] and not one["evidence"]  # it rests on what was counted for them, and on no calls
     return {
         "id": one["id"],
         "type": one["type"],
@@ -145,9 +146,9 @@ def advised(one: SavedRecommendation, *, root: str = "") -> Advised:
             "filters": one["evidence"],
             "since": one["since"],
             "until": one["until"],
-            "page": f"{root}/calls?{asked}",
-            "api": f"{root}/api/v1/calls?{asked}",
-            "command": calls_command(one),
+            "page": f"{root}/budgets" if of_budgets else f"{root}/calls?{asked}",
+            "api": f"{root}/api/v1/budgets" if of_budgets else f"{root}/api/v1/calls?{asked}",
+            "command": "vital-tracking budgets list" if of_budgets else calls_command(one),
         },
         "confidence": one["confidence"],
         "risk": one["risk"],

@@ -42,7 +42,8 @@ class Effect:
 class WhatIf:
     """The window's calls as they were and as they would have been.
 
-    `bill` is what its priced calls cost, `after` what they would have cost in each scenario. `source` is where this comes from:
+    `bill` is what its priced calls cost, `after` what they would have cost in each scenario; `unpriced_calls` are those that
+    changes are for and that have no known price. `source` is where this comes from:
     `calls`, or `sums` where these say all of it.
     """
 
@@ -81,13 +82,13 @@ def what_if(
         calls += group.calls
         wanted = places(group.key)
         if not group.key.priced:
-            unpriced += group.calls
+            unpriced += group.calls if wanted else 0
             reason = UNPRICED
         else:
             bill = MONEY.add(bill, group.cost)
             if wanted and not group.key.fixed and not group.key.shadow:
-                # Whose they are decides no price: groups to which the same is done are put together.
-                key = group.key._replace(service=None, agent=None, tier=None, workflow=None, step=None)
+                # Groups to which the same is done are put together.
+                key = _of_no_work(group.key)
                 known = alike.get((key, tuple(wanted)))
                 alike[key, tuple(wanted)] = replace(group, key=key) if known is None else known.plus(group)
                 continue
@@ -107,6 +108,21 @@ def what_if(
     return WhatIf(source, calls, unpriced, bill, after, effects)
 
 
+def _of_no_work(key: GroupKey) -> GroupKey:
+    """A key without whose calls they are, which decides no price."""
+    return key._replace(service=None, agent=None, tier=None, workflow=None, step=None)
+
+
+def merged(groups: Iterable[CallGroup]) -> list[CallGroup]:
+    """The groups put together, whosever calls they are: what is asked of each many times is faster asked of fewer."""
+    found: dict[GroupKey, CallGroup] = {}
+    for group in groups:
+        key = _of_no_work(group.key)
+        known = found.get(key)
+        found[key] = replace(group, key=key) if known is None else known.plus(group)
+    return list(found.values())
+
+
 def _otherwise(
     group: CallGroup, wanted: Sequence[tuple[Change, _Tally]], prospect: Prospect
 ) -> dict[Scenario, Decimal]:
@@ -117,12 +133,13 @@ def _otherwise(
         cost = group.cost
         calls = Otherwise.as_it_was(group, prospect.eras[group.key.era])
         for place, (change, tally) in enumerate(wanted):
-            found = _priced(change.apply(calls, scenario, prospect), prospect.prices)
+            changed_calls = change.apply(calls, scenario, prospect)
+            if changed_calls is calls:
+                continue
+            found = _priced(changed_calls, prospect.prices)
             if isinstance(found, LeftOut):
                 if scenario is Scenario.expected:
                     tally.left_out[found.reason] += group.calls
-                continue
-            if found[0] is calls:
                 continue
             calls, left = found
             tally.saved[scenario] = MONEY.add(tally.saved[scenario], MONEY.subtract(cost, left))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -13,10 +13,11 @@ from vital_tracking.advice.changes import Change, Prospect, SwitchModel
 from vital_tracking.advice.what_if import WhatIf, from_sums, what_if
 from vital_tracking.core.cost import exact_sum
 from vital_tracking.core.pricing import PriceBook
+from vital_tracking.core.providers import provider_id
 from vital_tracking.core.request_size import SIZES
 from vital_tracking.queries.call_groups import CallGroup, Cuts, read_call_groups, read_summed_calls
 from vital_tracking.queries.explore import ANY, Period, explore
-from vital_tracking.queries.model_tiers import ModelTier, model_tiers
+from vital_tracking.queries.model_tiers import ModelTier, model_tiers, tier_of
 from vital_tracking.queries.outcomes import Outcome, outcomes_by_model
 from vital_tracking.queries.prices import price_book
 from vital_tracking.queries.shadow import ShadowPairs, shadow_pairs
@@ -31,10 +32,6 @@ PREFIX_TTL: Final = timedelta(minutes=5)
 
 https://platform.claude.com/docs/en/build-with-claude/prompt-caching, https://platform.openai.com/docs/guides/prompt-caching
 """
-
-
-OF_WORK: Final = frozenset({"service", "agent", "tier", "workflow", "step"})
-"""The dimensions by which groups are told apart only where a change asks for them."""
 
 
 class Model(NamedTuple):
@@ -68,8 +65,7 @@ class Window:
 
     `candidates` are models that are known to the team: used in the period, or given a tier. `tiers` and `outcomes` are what the
     team knows of their quality, `shadows` what shadow runs have measured of their tokens; `ttl` is how long the exact cache keeps
-    its answers by which calls are `repeated`. `now` is when the calls were read: what lies behind it of the period has not
-    happened yet.
+    its answers by which calls are `repeated`.
     """
 
     period: Period
@@ -81,13 +77,11 @@ class Window:
     outcomes: Sequence[Outcome] = ()
     shadows: Sequence[ShadowPairs] = ()
     ttl: timedelta = TTL
-    now: datetime | None = None
 
     @property
     def days(self) -> Decimal:
-        """How many days of it are over; at least an hour."""
-        until = min(self.period.until, self.now or self.period.until)
-        return Decimal(max((until - self.period.since) // timedelta(seconds=1), 3_600)) / 86_400
+        """How many days it has."""
+        return days_of(self.period)
 
     @cached_property
     def bill(self) -> Decimal:
@@ -100,7 +94,7 @@ class Window:
         found: dict[tuple[Work, Model], list[CallGroup]] = {}
         for group in self.groups:
             key = group.key
-            if key.model is not None and key.call_type != "embedding" and not key.shadow:
+            if key.model is not None and key.kind == "llm" and not key.shadow:
                 work = Work(key.service, key.agent, key.workflow, key.step)
                 found.setdefault((work, Model(key.provider, key.model)), []).append(group)
         cost = {place: exact_sum(group.cost for group in groups) for place, groups in found.items()}
@@ -116,16 +110,48 @@ class Window:
     @cached_property
     def chat_models(self) -> Sequence[Model]:
         """The candidates that can do the work of a chat model, as far as can be told: those that did embeddings cannot."""
-        embedding = {
-            Model(group.key.provider, group.key.model or "")
-            for group in self.groups
-            if group.key.call_type == "embedding"
+        return [model for model in self.candidates if model not in self.embedding_models]
+
+    @cached_property
+    def embedding_models(self) -> Collection[Model]:
+        """The models that did embeddings."""
+        return {
+            Model(group.key.provider, group.key.model or "") for group in self.groups if group.key.kind == "embeddings"
         }
-        return [model for model in self.candidates if model not in embedding]
+
+    @cached_property
+    def tier_by_model(self) -> Mapping[Model, int]:
+        """The tiers that the team gave to the models that are known here."""
+        used = (Model(group.key.provider, group.key.model or "") for group in self.groups)
+        found = {
+            model: tier_of(self.tiers, model.provider, model.name) for model in dict.fromkeys((*self.candidates, *used))
+        }
+        return {model: tier for model, tier in found.items() if tier is not None}
+
+    @cached_property
+    def outcomes_by_model(self) -> Mapping[Model, Mapping[str, Sequence[Outcome]]]:
+        """The outcomes of each model by agent; of several organizations there may be several."""
+        found: dict[Model, dict[str, list[Outcome]]] = {}
+        for outcome in self.outcomes:
+            if self.organization in (None, outcome["organization_id"]):
+                model = Model(provider_id(outcome["provider"]), outcome["model"])
+                found.setdefault(model, {}).setdefault(outcome["agent"], []).append(outcome)
+        return found
 
     def what_if(self, *changes: Change, groups: Iterable[CallGroup] | None = None) -> WhatIf:
         """What these calls, or some `groups` of them, would have cost otherwise."""
         return what_if(self.groups if groups is None else groups, changes, self.prospect)
+
+
+def so_far(period: Period, now: datetime) -> Period:
+    """What is over of a period, in whole seconds, at least an hour: what lies behind `now` has not happened yet."""
+    over = max((min(period.until, now) - period.since) // timedelta(seconds=1), 3_600)
+    return replace(period, until=min(period.until, period.since + timedelta(seconds=over)))
+
+
+def days_of(period: Period) -> Decimal:
+    """How many days a period has."""
+    return Decimal((period.until - period.since) // timedelta(seconds=1)) / 86_400
 
 
 def read_window(
@@ -134,7 +160,6 @@ def read_window(
     *,
     organization: str | None = None,
     ttl: timedelta = TTL,
-    now: datetime | None = None,
     prices: PriceBook | None = None,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> Window:
@@ -154,7 +179,6 @@ def read_window(
         outcomes=outcomes_by_model(store, period.since, period.until, organization)["rows"],
         shadows=shadow_pairs(store, since=period.since, until=period.until, organization=organization),
         ttl=ttl,
-        now=now or datetime.now(UTC),
     )
 
 
@@ -218,7 +242,7 @@ def ask_what_if(
     targets = {target for change in changes if isinstance(change, SwitchModel) for target in _targets(change, used)}
     cuts = replace(
         cuts_for(prices, [*used, *targets], period, ttl=ttl, prefix_ttl=prefix_ttl),
-        dimensions=OF_WORK & {name for change in changes for name in change.where.named},
+        dimensions={name for change in changes for name in change.dimensions},
     )
     prospect = Prospect(prices, (period.since, *cuts.eras))
     if not any(change.needs_calls for change in changes) and all(

@@ -32,6 +32,7 @@ from vital_tracking.advice.report import (
 from vital_tracking.cli.render import filters
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say
+from vital_tracking.cli.render.known import known_organization
 from vital_tracking.cli.render.options import named, one_format, words, zone
 from vital_tracking.cli.render.pages import imported_pages
 from vital_tracking.cli.render.session import Csv, Json, Yes, opened
@@ -107,6 +108,7 @@ def advise(
         return
     whose = None if organization is None else named(organization, "--organization")
     with opened() as store:
+        known_organization(store, whose)
         if measure:
             _tell_measured(measure_due(store, store, organization=whose), json_=json_)
             return
@@ -145,6 +147,7 @@ def list_recommendations(
       vital-tracking advise list --organization acme --csv > advice.csv
     """
     with opened() as store:
+        known_organization(store, organization)
         rows = saved_recommendations(store, organization=organization, status=_status(status), limit=MOST)
     if json_:
         as_json([advised(one) for one in rows])

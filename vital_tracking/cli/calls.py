@@ -39,6 +39,7 @@ def calls(
     blocked: filters.Blocked = False,
     unpriced: filters.Unpriced = False,
     where: filters.Where = None,
+    only: filters.Only = None,
     search: filters.Search = None,
     since: filters.Since = None,
     until: filters.Until = None,
@@ -60,11 +61,14 @@ def calls(
       vital-tracking calls --since yesterday --blocked
       vital-tracking calls --run 0193f2c4-1a2b-7c3d-8e4f-5a6b7c8d9e0f --step triage
       vital-tracking calls --search "cardio timeout" --month 2026-11
+      vital-tracking calls --agent cardio --only prompt_below=500 --only repeated_within=24h
     """
     zoned = timezone if timezone == _UTC else zone(timezone)
     if month_ is not None and (since, until) != (None, None):
         raise typer.BadParameter("--month says all: leave --since and --until out")
     first, last = month(month_, zoned) if month_ is not None else (None, None)
+    of_dimensions, chosen = filters.only_of(only)
+    begun = chosen.pop("begun_from", None), chosen.pop("begun_before", None)
     wanted = Filters(
         user=user,
         session=session,
@@ -86,8 +90,10 @@ def calls(
         unpriced=unpriced,
         metadata=filters.metadata_of(where),
         search=search,
-        since=moment(since, "--since", zoned) if since is not None else first,
-        until=moment(until, "--until", zoned) if until is not None else last,
+        where=of_dimensions,
+        chosen=chosen,
+        since=moment(since, "--since", zoned) if since is not None else first or begun[0],
+        until=moment(until, "--until", zoned) if until is not None else last or begun[1],
     )
     after_place(after)
     with opened() as store:

@@ -20,6 +20,7 @@ from vital_tracking.errors import StoreError, VitalError
 from vital_tracking.queries.prices import model_prices, price_book
 from vital_tracking.queries.words import counted, usd
 
+_SET_ONE: Final = " Set one: vital-tracking prices set"
 _CENT: Final = Decimal("0.01")
 _FIELDS: Final = (*(field.name for field in fields(ModelCost)), "fits", "times_cheapest")
 
@@ -54,6 +55,13 @@ def compare(
         known = sorted({owner for owner, _ in book.models() if owner})
         wanted = provider_id(provider) or ""
         raise VitalError(f"No model of {provider} has a price for this{did_you_mean(wanted, known)}")
+    unknown = {
+        cost.model: did_you_mean(cost.model, sorted({name for _, name in book.models()}))
+        for cost in found
+        if cost.total_cost is None
+    }
+    if only and len(unknown) == len(found):
+        raise VitalError(" ".join(f"No price is known for {name}{meant}" for name, meant in unknown.items()) + _SET_ONE)
     asked = found if free or only else [cost for cost in found if cost.total_cost or not _listed(cost)]
     cheapest = next((cost.total_cost for cost in found if cost.total_cost), None)
     shown = [_row(cost, cheapest) for cost in asked[:limit]]
@@ -72,7 +80,7 @@ def compare(
         say(f"{counted(len(found) - len(asked), 'model')} listed as free left out: --free")
     for row in shown:
         if row["total_cost"] is None:
-            say(printable(f"No price is known for {row['model']}. Set one: vital-tracking prices set"))
+            say(printable(f"No price is known for {row['model']}{unknown[row['model']]}{_SET_ONE}"))
     if any(row["fits"] is False for row in shown):
         say("too small: the model takes fewer tokens at once.")
 

@@ -18,6 +18,7 @@ from vital_tracking.advice.window import PREFIX_TTL, ask_what_if, used_models
 from vital_tracking.cli.render import filters
 from vital_tracking.cli.render.amounts import dollars
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, progress_bar, say, table
+from vital_tracking.cli.render.known import check_called, known_organization
 from vital_tracking.cli.render.options import span, words, zone
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.core.pricing import PriceBook
@@ -121,6 +122,8 @@ def what_if(
     )
     period = Period.last_days(days, timezone=zone(timezone))
     with opened() as store:
+        known_organization(store, organization)
+        check_called(store, period, {"agent": agent, "workflow": workflow, "step": step}, organization)
         prices = price_book(store)
         changes = list(_changes(asked, store, prices, period, organization))
         if not changes:

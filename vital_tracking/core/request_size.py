@@ -23,3 +23,13 @@ SIZES: Final[Mapping[Size, int | None]] = MappingProxyType({Size.simple: 500, Si
 def size_of(prompt_tokens: int) -> Size:
     """The size of a request with so many prompt tokens, those read from a provider's cache included."""
     return next(size for size, below in SIZES.items() if below is None or prompt_tokens < below)
+
+
+def bounds_of(size: Size) -> tuple[int, int | None]:
+    """From how many prompt tokens on, and below how many, a request is of a size; None: it has no upper limit."""
+    least = 0
+    for one, below in SIZES.items():
+        if one is size:
+            return least, below
+        least = below or least
+    raise ValueError(size)

@@ -6,10 +6,11 @@ Costs are US dollars as Decimal with all their digits.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, NamedTuple, NotRequired
+from typing import Any, Final, NamedTuple
 
 from typing_extensions import TypedDict
 
@@ -19,8 +20,14 @@ from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.queries.explore import Period, explore
 from vital_tracking.stores import Store
 
-CALLS_AT_ONCE: Final = 400_000
+_READERS: Final = 2
+
+CALLS_AT_ONCE: Final = 200_000
 """So many calls are read by one request, of which none may take longer than the Data API waits (8 s)."""
+
+
+RATES: Final = "rates"
+"""What decides about prices, among the dimensions by which groups are told apart."""
 
 
 class GroupKey(NamedTuple):
@@ -28,7 +35,9 @@ class GroupKey(NamedTuple):
 
     `size` is the greatest of the sizes asked for that their prompts reach, `era` how many of the instants had passed when they
     began. `fixed` calls are those that cannot be repriced from their tokens, `shadow` ones are shadow runs, `unattended` ones
-    those that nobody waited for, `repeated` ones those that an exact cache would have answered.
+    those that nobody waited for, `audio` ones those with tokens of sound. Of `hashed` ones it is known whether they are
+    `repeated`, so that an exact cache would have answered; `alike` ones begin as others do, which a provider's cache would
+    have kept.
     """
 
     provider: str | None = None
@@ -46,28 +55,39 @@ class GroupKey(NamedTuple):
     fixed: bool = False
     shadow: bool = False
     unattended: bool = False
+    audio: bool = False
     priced: bool = True
+    hashed: bool = False
     repeated: bool = False
+    alike: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What they are, as the dimension of that name has it: `llm` or `embeddings`."""
+        return "embeddings" if self.call_type == "embedding" else "llm"
 
 
 @dataclass(frozen=True, slots=True)
 class CallGroup:
     """The sums of the calls of a group: how many, their tokens, what they cost.
 
-    `hashed_calls` are those of which it is known whether they repeat others, `prefixed_calls` those of which it is known how
-    their prompts begin: `prefix_read_tokens` are those that a provider's cache would have read beyond what it did, and
-    `prefix_write_tokens` what it would have had to write for them.
+    `prefixed_calls` are those of which it is known how their prompts begin: `prefix_read_tokens` are those that a provider's
+    cache would have read beyond what it did, and `prefix_write_tokens` what it would have had to write for them.
     """
 
     key: GroupKey
     calls: int
     usage: TokenUsage
     cost: Decimal
-    hashed_calls: int = 0
     estimated_calls: int = 0
     prefixed_calls: int = 0
     prefix_read_tokens: int = 0
     prefix_write_tokens: int = 0
+
+    @property
+    def hashed_calls(self) -> int:
+        """How many of them are known to repeat others or not."""
+        return self.calls if self.key.hashed else 0
 
     def plus(self, other: CallGroup) -> CallGroup:
         """Both together."""
@@ -76,9 +96,7 @@ class CallGroup:
         return replace(self, usage=TokenUsage(**sums), cost=MONEY.add(self.cost, other.cost), **counts)
 
 
-_COUNTS: Final = (
-    "calls", "hashed_calls", "estimated_calls", "prefixed_calls", "prefix_read_tokens", "prefix_write_tokens"
-)  # fmt: skip
+_COUNTS: Final = ("calls", "estimated_calls", "prefixed_calls", "prefix_read_tokens", "prefix_write_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +105,7 @@ class Cuts:
 
     `ttl` is how long an exact cache would keep an answer, `prefix_ttl` how long a provider keeps the beginning of a prompt; None:
     nobody looks for repeated calls, or beginnings. Of service, agent, tier, workflow and step groups are told apart by those that
-    `dimensions` names, None: all.
+    `dimensions` names, and by what decides about prices where it names `rates`; without, they have no tokens. None: all.
     """
 
     sizes: Sequence[int] = ()
@@ -105,12 +123,13 @@ def read_call_groups(
     organization: str | None = None,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> list[CallGroup]:
-    """The billed calls of a period in groups, read from the calls themselves, some hundred thousand at once.
+    """The billed calls of a period in groups, from the calls themselves: two requests at a time, of some hundred thousand each.
 
     `progress` is told the share of the calls that has been read. Raises StoreError.
     """
-    found: dict[GroupKey, CallGroup] = {}
-    for since, until, share in _slices(store, period, organization):
+
+    def read(part: tuple[datetime, datetime, float]) -> tuple[list[CallGroup], float]:
+        since, until, share = part
         rows = store.call(
             "call_groups_v1",
             since=since,
@@ -123,8 +142,14 @@ def read_call_groups(
             prefixes_within=_interval(cuts.prefix_ttl),
             dimensions=None if cuts.dimensions is None else sorted(cuts.dimensions),
         )
-        _gather(found, (_group(row) for row in typed(list[_GroupRow], rows)))
-        progress(share)
+        return [_group(row) for row in typed(list[_GroupRow], [{**_ABSENT, **row} for row in rows])], share
+
+    found: dict[GroupKey, CallGroup] = {}
+    parts = list(_slices(store, period, organization))
+    with ThreadPoolExecutor(min(_READERS, len(parts)), "vital-call-groups") as readers:
+        for groups, share in readers.map(read, parts):
+            _gather(found, groups)
+            progress(share)
     return list(found.values())
 
 
@@ -172,10 +197,12 @@ class _GroupRow(TypedDict):
     fixed: bool
     shadow: bool
     unattended: bool
+    audio: bool
     priced: bool
+    hashed: bool
     repeated: bool
+    alike: bool
     calls: int
-    hashed_calls: int | None
     estimated_calls: int | None
     prompt_tokens: int
     completion_tokens: int
@@ -185,10 +212,35 @@ class _GroupRow(TypedDict):
     reasoning_tokens: int
     audio_tokens: int
     audio_output_tokens: int
-    cost: Decimal
-    prefixed_calls: NotRequired[int | None]
-    prefix_read_tokens: NotRequired[int | None]
-    prefix_write_tokens: NotRequired[int | None]
+    total_cost: Decimal
+    prefixed_calls: int | None
+    prefix_read_tokens: int | None
+    prefix_write_tokens: int | None
+
+
+_ABSENT: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("service_type", "agent_id", "agent_tier", "workflow_id", "workflow_step")),
+    **dict.fromkeys(("provider", "model", "sent_model", "facts")),
+    **dict.fromkeys(
+        (
+            "prompt_tokens",
+            "completion_tokens",
+            "cache_read_tokens",
+            "cache_write_tokens",
+            "cache_write_1h_tokens",
+            "reasoning_tokens",
+            "audio_tokens",
+            "audio_output_tokens",
+        ),
+        0,
+    ),
+    "call_type": GroupKey().call_type,
+    "size": 0,
+    "era": 0,
+    "unattended": False,
+    "audio": False,
+}
+"""What groups have that were not to be told apart by it."""
 
 
 def _group(row: _GroupRow) -> CallGroup:
@@ -208,20 +260,21 @@ def _group(row: _GroupRow) -> CallGroup:
         fixed=row["fixed"],
         shadow=row["shadow"],
         unattended=row["unattended"],
+        audio=row["audio"],
         priced=row["priced"],
+        hashed=row["hashed"],
         repeated=row["repeated"],
+        alike=row["alike"],
     )
-    usage = TokenUsage.of_columns(row)
     return CallGroup(
         key,
         row["calls"],
-        usage,
-        row["cost"],
-        hashed_calls=row["hashed_calls"] or 0,
+        TokenUsage.of_columns(row),
+        row["total_cost"],
         estimated_calls=row["estimated_calls"] or 0,
-        prefixed_calls=row.get("prefixed_calls") or 0,
-        prefix_read_tokens=row.get("prefix_read_tokens") or 0,
-        prefix_write_tokens=row.get("prefix_write_tokens") or 0,
+        prefixed_calls=row["prefixed_calls"] or 0,
+        prefix_read_tokens=row["prefix_read_tokens"] or 0,
+        prefix_write_tokens=row["prefix_write_tokens"] or 0,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from vital_tracking.queries.catalogue import FILTERS
 
-_BEYOND: Final = ("id", "run", "step", "metadata", "local", "search", "where")
+_BEYOND: Final = ("id", "run", "step", "metadata", "local", "search", "where", "chosen")
 """Filters that no single column decides."""
 
 
@@ -22,8 +22,9 @@ class Filters:
     outermost graph; `run` a service run with all that is nested in it; `status` one of `core.record.STATUSES`. `unpriced` and
     `blocked` leave only calls without a known price, or stopped by a budget. `metadata` are keys with the values, as text, that
     they must have. `local` says at which `hour_of_day` (0 to 23) and on which `weekday` (1 is Monday) of a `timezone` the call
-    began. `search` holds words that must each occur in a name, an id or a tag. `where` are values by dimension as
-    `explore` takes them: one of several, None for calls that have none.
+    began. `search` holds words that must each occur in a name, an id or a tag. `where` are values by dimension as `explore`
+    takes them: one of several, None for calls that have none. `chosen` is what `queries.chosen` reads: by what advice tells
+    which calls it rests on.
     """
 
     since: datetime | None = None
@@ -53,6 +54,7 @@ class Filters:
     local: Mapping[str, str | int] = field(default_factory=dict)
     search: str | None = None
     where: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -76,4 +78,6 @@ class Filters:
     def text(self, *, with_times: bool = True) -> str:
         """The filters as the database's functions take them."""
         times = {"since": self.since, "until": self.until} if with_times else {}
-        return json.dumps(self.given | {name: at.isoformat() for name, at in times.items() if at is not None})
+        asked = {**self.given, **self.chosen}
+        asked.pop("chosen", None)
+        return json.dumps(asked | {name: at.isoformat() for name, at in times.items() if at is not None})

@@ -56,7 +56,7 @@ class SavedRecommendation(TypedDict):
     since: datetime
     until: datetime
     calls: int
-    evidence: dict[str, str | None]
+    evidence: dict[str, Any]
     saving: Range
     sequential: Range
     counted: bool

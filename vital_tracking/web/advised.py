@@ -47,8 +47,13 @@ def found_last(store: Store, scope: Scope) -> LastAdvice | None:
     return None if scope.said else last_advice(store, organization=scope.organization)
 
 
-def look_again(request: Request, store: Store, organization: str | None, *, days: int = DAYS) -> LastAdvice:
-    """Look for advice as whoever asks may see it, and save it: that he may, the database decides and notes."""
+def look_again(
+    request: Request, store: Store, organization: str | None, *, days: int = DAYS, timezone: str = "UTC"
+) -> LastAdvice:
+    """Look for advice as whoever asks may see it, and save it: that he may, the database decides and notes.
+
+    Days and nights are those of the `timezone`.
+    """
     with_parts = parts(request)
     writer = with_parts.store.within(with_parts.settings.answer_s)
-    return renew_advice(store, writer, days=days, organization=organization)
+    return renew_advice(store, writer, days=days, organization=organization, timezone=timezone)

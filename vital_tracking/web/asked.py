@@ -14,6 +14,7 @@ from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import QueryParams
 
+from vital_tracking.queries.chosen import CHOICES, chosen_of
 from vital_tracking.queries.explore import ANY, DIMENSIONS, TIMES, Filters, Period
 from vital_tracking.queries.runs import RUN_FILTERS
 
@@ -39,7 +40,7 @@ _MOST_VALUES: Final = 100
 _LONGEST_VALUE: Final = 512
 _TIME: Final = ("days", "since", "until", "timezone", "grain")
 _OWN: Final = ("measure", "by", "then", "variants", "q", "unpriced", "nested", "hour_of_day", "weekday")
-PARAMETERS: Final = frozenset((*_TIME, *_OWN, *FILTERED))
+PARAMETERS: Final = frozenset((*_TIME, *_OWN, *FILTERED, *CHOICES))
 """All parameters of pages, beside `metadata.KEY`."""
 
 
@@ -47,7 +48,8 @@ PARAMETERS: Final = frozenset((*_TIME, *_OWN, *FILTERED))
 class Asked:
     """The time, the grain and the filters of a request; `given` are the parameters of the time as they were given.
 
-    `own` are the parameters that belong to the page alone: they stay in links to itself, and go in links to others.
+    `own` are the parameters that belong to the page alone: they stay in links to itself, and go in links to others. So do
+    `chosen`, by which lists of calls are narrowed further (queries.chosen).
     """
 
     period: Period
@@ -55,6 +57,7 @@ class Asked:
     filters: Filters
     given: Mapping[str, str] = field(default_factory=dict)
     own: Mapping[str, str] = field(default_factory=dict)
+    chosen: Sequence[tuple[str, str]] = ()
 
     def filtered(self, **more: str | None) -> Asked:
         """The same with further filters."""
@@ -79,7 +82,7 @@ class Asked:
 
     def here(self, without: Sequence[str] = (), /, **changes: str | None) -> str:
         """The same for the page itself, whose own parameters stay."""
-        return _encoded([*self.pairs, *self.own.items()], without, changes)
+        return _encoded([*self.pairs, *self.own.items(), *self.chosen], without, changes)
 
     @property
     def only(self) -> dict[str, str]:
@@ -124,7 +127,7 @@ def asked(
     grain: Annotated[Literal["hour", "day", "week", "month"], Query(description="The steps of series.")] = "day",
 ) -> Asked:
     """What the request asks for; RequestValidationError names the parameter that cannot be used."""
-    _check_zone(timezone)
+    checked_zone(timezone)
     today = datetime.now(UTC).astimezone(ZoneInfo(timezone)).date()
     if since is None and until is None:
         period = Period.last_days(days or DAYS, timezone=timezone)
@@ -141,7 +144,17 @@ def asked(
     given, own = (
         {name: request.query_params[name] for name in names if name in request.query_params} for names in (_TIME, _OWN)
     )
-    return Asked(period, grain, _filters(request.query_params), given, own)
+    return Asked(period, grain, _filters(request.query_params), given, own, _chosen(request.query_params))
+
+
+def _chosen(query: QueryParams) -> list[tuple[str, str]]:
+    found = [(name, text) for name, text in query.multi_items() if name in CHOICES and text]
+    try:
+        chosen_of(found)
+    except ValueError as error:
+        name, _, message = str(error).partition(": ")
+        raise _wrong(name, message, "") from None
+    return found
 
 
 def asked_before(pairs: Sequence[tuple[str, str]], moment: datetime) -> Asked:
@@ -151,7 +164,7 @@ def asked_before(pairs: Sequence[tuple[str, str]], moment: datetime) -> Asked:
     """
     query = QueryParams([*pairs])
     timezone = query.get("timezone", "UTC")
-    _check_zone(timezone)
+    checked_zone(timezone)
     yesterday = moment.astimezone(ZoneInfo(timezone)).date() - timedelta(days=1)
     last = date.fromisoformat(query["until"]) if "until" in query else yesterday
     days = min(max(int(query.get("days", DAYS)), 1), MOST_DAYS)
@@ -162,9 +175,11 @@ def asked_before(pairs: Sequence[tuple[str, str]], moment: datetime) -> Asked:
     return Asked(Period.of_days(first, last, timezone=timezone), "day", _filters(query), given, own)
 
 
-def _check_zone(timezone: str) -> None:
+def checked_zone(timezone: str) -> str:
+    """The name of a time zone; RequestValidationError where it is none."""
     if timezone not in known_zones():
         raise _wrong("timezone", "is no time zone; use an IANA name such as Europe/Berlin", timezone)
+    return timezone
 
 
 def _filters(query: QueryParams) -> dict[str, tuple[str | None, ...]]:
@@ -264,3 +279,20 @@ def _described_filter(name: str, *, alone: bool) -> dict[str, Any]:
             },
         },
     }
+
+
+def described_choices() -> list[dict[str, Any]]:
+    """What lists of calls are narrowed by, as parameters of OpenAPI."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": f"Only calls {choice.leaves}.",
+            "example": [choice.example] if name == "without" else choice.example,
+            "schema": {"type": "array", "items": {"type": "string", **choice.form}}
+            if name == "without"
+            else {"type": "string", **choice.form},
+        }
+        for name, choice in CHOICES.items()
+    ]

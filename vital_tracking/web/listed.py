@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from vital_tracking.queries.calls import CALL_COLUMNS, every_call, place
+from vital_tracking.queries.chosen import chosen_of
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.runs import RunUnknown
 from vital_tracking.stores import Store
@@ -28,10 +29,13 @@ def calls_filters(
     """What was asked, as calls are filtered: by any dimension, as figures of them are, and by times of the asked zone."""
     times = {"hour_of_day": hour_of_day, "weekday": weekday}
     local: dict[str, str | int] = {name: value for name, value in times.items() if value is not None}
+    chosen = chosen_of(asked.chosen)
+    since, until = chosen.pop("begun_from", asked.period.since), chosen.pop("begun_before", asked.period.until)
     return Filters(
         local={**local, "timezone": asked.period.timezone} if local else {},
-        since=asked.period.since,
-        until=asked.period.until,
+        chosen=chosen,
+        since=max(since, asked.period.since),
+        until=min(until, asked.period.until),
         unpriced=unpriced,
         blocked=blocked,
         search=search.strip() or None,

@@ -41,6 +41,7 @@ class ApiRoute(APIRoute):
         super().__init__(*given, **options)
         calls = {one.call for one in _dependants(self.dependant)}
         self.filters = next((names for takes, names in TAKES.items() if takes in calls), ())
+        self.described = {one["name"] for one in (self.openapi_extra or {}).get("parameters", ())}
         if self.filters and self.include_in_schema:
             extra = dict(self.openapi_extra or {})
             extra["parameters"] = [*extra.get("parameters", ()), *described_filters(self.filters)]
@@ -74,7 +75,7 @@ class ApiRoute(APIRoute):
             raise invalid(("query", name, "is given more than once: give one value") for name in twice)
         if not self.filters:
             return
-        known = {field.alias for field in fields} | set(self.filters)
+        known = {field.alias for field in fields} | set(self.filters) | self.described
         unknown = [name for name in request.query_params if name not in known and not name.startswith(METADATA)]
         if unknown:
             offered = ", ".join(sorted(known))

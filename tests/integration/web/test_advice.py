@@ -121,7 +121,7 @@ def test_page_api_csv_sql_and_mail_tell_the_same(people: Open, database: Connect
     assert third["potential_savings"] == "$0.00000028/month"
     assert first["implementation_effort"] == "low"
     assert second["evidence"]["command"] == (
-        "vital-tracking calls --since 2026-11-01 --until 2026-12-01 --service workflow"
+        "vital-tracking calls --since 2026-11-01 --until 2026-12-01 --only agent= --service workflow"
     )
     asked = "timezone=UTC&since=2026-11-01&until=2026-11-30&agent=&service=workflow"
     assert second["evidence"]["page"] == f"/calls?{asked}"

@@ -65,7 +65,8 @@ def test_a_model_of_the_same_tier_is_advised_with_what_its_calls_would_have_cost
     assert found.saving == saving("11.7", "11.8", "11.85")
     assert found.subject["to"] == "small"
     assert found.evidence == {
-        "provider": None, "model": "big", "service": "workflow", "agent": "cardio", "workflow": None, "step": None
+        "provider": None, "model": "big", "service": "workflow", "agent": "cardio", "workflow": None, "step": None,
+        "repriceable": "yes", "audio": "no",
     }  # fmt: skip
     assert "tier" in found.impact
 
@@ -178,7 +179,7 @@ def test_routing_says_nothing_where_requests_are_long_or_models_are_too_weak() -
 
 
 def hashed(calls: int, **more: Any) -> CallGroup:
-    return group(calls=calls, hashed_calls=calls, **more)
+    return group(calls=calls, hashed=True, **more)
 
 
 def test_an_exact_cache_saves_what_was_asked_again() -> None:
@@ -199,6 +200,7 @@ def test_prompts_that_begin_alike_are_advised_where_reads_save_more_than_writes_
     calls = group(
         "claude-haiku-4-5",
         provider="anthropic",
+        alike=True,
         prefixed_calls=1000,
         prefix_read_tokens=800_000,
         prefix_write_tokens=100_000,
@@ -400,7 +402,7 @@ def groups(draw: st.DrawFn) -> CallGroup:
         repeated=draw(st.booleans()),
         unattended=draw(st.booleans()),
         fixed=draw(st.booleans()),
-        hashed_calls=calls,
+        hashed=True,
     )
 
 
@@ -441,7 +443,7 @@ def test_savings_in_sequence_are_the_bill_before_minus_the_bill_after(
 
 def test_what_is_dismissed_takes_nothing_from_the_others() -> None:
     """If it did, a cache would seem to save little because of a switch that nobody wants."""
-    of = window(group(repeated=True, hashed_calls=1000), group(hashed_calls=1000), tiers=[("big", 1), ("small", 1)])
+    of = window(group(repeated=True, hashed=True), group(hashed=True), tiers=[("big", 1), ("small", 1)])
     switch, cache = advice(of).recommendations
     assert (switch.kind, cache.kind) == (Kind.model_switch, Kind.caching)
     assert advice(of).sequential[1].expected < cache.saving.expected

@@ -11,7 +11,7 @@ from vital_tracking.advice.advise import advice_of
 from vital_tracking.advice.evidence import calls_command
 from vital_tracking.advice.life import advice_to_save
 from vital_tracking.advice.report import why_not_counted
-from vital_tracking.advice.window import Window
+from vital_tracking.advice.window import Window, so_far
 from vital_tracking.queries.answers import typed
 from vital_tracking.queries.recommendations import LastAdvice
 from vital_tracking.web.pages.advice_parts import cards
@@ -36,15 +36,14 @@ def found(of: Window) -> LastAdvice:
 def test_the_bill_of_a_month_is_that_of_the_time_that_is_over() -> None:
     """If a day that runs counted as a whole one, the bill would be too small, and the share that is saved too large."""
     noon = START + timedelta(hours=12)
-    today = replace(PERIOD, until=START + timedelta(days=1))
-    last = found(replace(window(group(), tiers=[("big", 1), ("small", 1)], period=today), now=noon))
+    today = so_far(replace(PERIOD, until=START + timedelta(days=1)), noon + timedelta(microseconds=7))
+    last = found(window(group(), tiers=[("big", 1), ("small", 1)], period=today))
     assert (last["since"], last["until"]) == (START, noon)
     (one,) = last["recommendations"]
     # $13 in half a day are $780 in a month, of which $708 are saved.
     assert one["saving"]["expected"] == Decimal(708)
     assert "$780.00" in [card.value for card in cards(last, [one], [])]
-    # The command's last day is not part of its time.
-    assert "--since 2026-11-02 --until 2026-11-03 " in calls_command(one)
+    assert "--since 2026-11-02 --until 2026-11-02T12:00:00+00:00 " in calls_command(one)
 
 
 def test_why_something_is_no_part_of_the_total_is_said_by_its_kind() -> None:

@@ -7,27 +7,44 @@ from decimal import Decimal
 
 import pytest
 
-from tests.unit.advice.test_calls import Found, only, reason
+from tests.unit.advice.test_calls import Found, only
 from tests.unit.advice.windows import group, window
 from vital_tracking.advice.advise import OF_CALLS
 from vital_tracking.advice.changes import SwitchModel, Where
 from vital_tracking.advice.kinds import caching, model_consolidation, model_switch
-from vital_tracking.advice.recommendation import NotApplicable
+from vital_tracking.advice.recommendation import NotApplicable, Recommendation
 from vital_tracking.advice.window import Window
 from vital_tracking.queries.call_groups import GroupKey
 
 
-def test_many_small_agents_are_not_told_that_nothing_would_cost_less() -> None:
-    many = window(*(group(agent=f"agent-{number}") for number in range(201)), tiers=[("big", 1), ("small", 1)])
-    assert "what-if --switch" in reason(model_switch.advise(many))
+def test_many_small_agents_are_advised_together() -> None:
+    """If work below half a percent of the bill were not looked at, a team of two thousand agents would hear nothing."""
+    agents = [group(agent=f"agent-{number}") for number in range(2_000)]
+    rest, dear = sorted(
+        (one for one in switched(window(*agents, group(agent="dear", calls=90_000), tiers=[("big", 1), ("small", 1)]))),
+        key=lambda one: one.calls,
+        reverse=True,
+    )
+    # $13 a thousand calls at big, $1.20 at small.
+    assert (rest.calls, rest.saving.expected) == (2_000_000, 2_000 * Decimal("11.8"))
+    assert (dear.calls, dear.subject["agent"]) == (90_000, "dear")
+    assert rest.evidence["without"] == ["agent=dear&service=workflow&step=&workflow="]
+    assert "2,000 agents" in rest.current
+
+
+def switched(of: Window) -> list[Recommendation]:
+    """The switches that are advised."""
+    found = model_switch.advise(of)
+    assert isinstance(found, list), found
+    return found
 
 
 def test_a_cache_is_advised_for_a_service_of_many_small_agents() -> None:
     """If each agent were looked at alone, a team of hundreds would be told that nothing repeats."""
     agents = [f"agent-{number}" for number in range(300)]
-    again = [group(agent=agent, repeated=True, hashed_calls=1000) for agent in agents]
-    found = only(caching.advise(window(*again, *(group(agent=agent, hashed_calls=1000) for agent in agents))))
-    assert found.evidence == {"service": "workflow"}
+    again = [group(agent=agent, repeated=True, hashed=True) for agent in agents]
+    found = only(caching.advise(window(*again, *(group(agent=agent, hashed=True) for agent in agents))))
+    assert found.evidence == {"service": "workflow", "repriceable": "yes", "repeated_within": "24h"}
     assert (found.calls, found.saving.expected) == (300_000, Decimal(13 * 300))
 
 
@@ -71,7 +88,7 @@ def test_a_kind_goes_through_thousands_of_groups_a_few_times(
 
     monkeypatch.setattr(Where, "matches", counted)
     many = [
-        group(model, 10, agent=f"agent-{number}", service=f"service-{number}", unattended=True, hashed_calls=10)
+        group(model, 10, agent=f"agent-{number}", service=f"service-{number}", unattended=True, hashed=True)
         for number in range(200)
         for model in ("big", "middle", "small")
     ]

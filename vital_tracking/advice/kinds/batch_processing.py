@@ -8,6 +8,7 @@ and each batch may take a day. Effort: medium, since a batch is asked for and fe
 from __future__ import annotations
 
 from vital_tracking.advice.changes import Processing, Where
+from vital_tracking.advice.evidence import evidence_of
 from vital_tracking.advice.kinds.switching import is_worth
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation
 from vital_tracking.advice.window import Window
@@ -53,7 +54,7 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
                 impact="The same answers within 24 hours, mostly much sooner.",
                 saving=effect.saving,
                 calls=effect.calls,
-                evidence=where.named,
+                evidence=evidence_of(window, change),
                 confidence=Level.medium,
                 effort=Level.medium,
                 risk="Somebody may wait for them after all: a batch takes up to a day.",

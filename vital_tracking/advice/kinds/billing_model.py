@@ -63,7 +63,7 @@ def _recommendation(loss: Decimal, subscriber: Subscriber, evidence: PlanEvidenc
         recommended=f"bill them by use, or at least ${cost:,.2f} a month",
         impact=f"${loss:,.2f} a month that their plan does not bring",
         saving=NOTHING,
-        calls=int(subscriber.quota["calls_used"]),
+        calls=subscriber.calls,
         evidence=subscriber.subject,
         confidence=Level.medium if unpriced is None else Level.low,
         effort=Level.high,

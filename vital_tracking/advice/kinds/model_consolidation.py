@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from vital_tracking.advice.changes import SwitchModel
-from vital_tracking.advice.kinds.switching import where_of
+from vital_tracking.advice.evidence import evidence_where
+from vital_tracking.advice.kinds.switching import where_of, where_of_model
 from vital_tracking.advice.quality import Quality, judge
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation
+from vital_tracking.advice.what_if import FIXED, UNPRICED
 from vital_tracking.advice.window import Model, Window, Work
 from vital_tracking.core.cost import MONEY, exact_sum
 
@@ -23,6 +25,9 @@ MOST_PERCENT = Decimal(5)
 
 MOST_WORKS = 40
 """One that does more kinds of work than this is used everywhere."""
+
+_TRIED = 8
+"""So many models that do the same work more often are tried, the one that does it most first."""
 
 
 def advise(window: Window) -> list[Recommendation] | NotApplicable:
@@ -55,6 +60,8 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
         done = window.what_if(*switches, groups=groups)
         if done.saving.expected < 0 or not any(effect.calls for effect in done.effects):
             continue
+        if any(reason not in (FIXED, UNPRICED) for effect in done.effects for reason in effect.left_out):
+            continue  # there are calls that nothing else could have answered
         known = all(_is_as_good(window, model, change) for change in switches)
         share = MONEY.divide(100 * spent, window.bill)
         others = sorted({change.model for change in switches})
@@ -73,7 +80,7 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
                 f"{' and '.join(others)} does it as well.",
                 saving=done.saving,
                 calls=sum(effect.calls for effect in done.effects),
-                evidence={"provider": model.provider, "model": model.name},
+                evidence=evidence_where(window, where_of_model(window, model)),
                 confidence=Level.medium if known else Level.low,
                 effort=Level.low,
                 risk="Whoever chose it may have had a reason that the figures do not show.",
@@ -91,7 +98,7 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
 
 def _is_as_good(window: Window, model: Model, change: SwitchModel) -> bool:
     other = Model(change.provider, change.model)
-    return judge(window, change.where.agent, model, other).quality is Quality.as_good
+    return judge(window, {change.where.agent}, model, other).quality is Quality.as_good
 
 
 def _switches(
@@ -111,11 +118,11 @@ def _other(window: Window, work: Work, model: Model, calls: Mapping[Model, int])
     others = sorted(
         (other for other in calls if other != model and calls[other] > calls[model]),
         key=lambda other: -calls[other],
-    )
+    )[:_TRIED]
     for other in others:
-        if judge(window, work.agent, model, other).quality in (Quality.worse, Quality.one_tier_lower):
+        if judge(window, {work.agent}, model, other).quality in (Quality.worse, Quality.one_tier_lower):
             continue
-        change = SwitchModel(where=where_of(work, model), model=other.name, provider=other.provider)
+        change = SwitchModel(where=where_of(window, work, model), model=other.name, provider=other.provider)
         effect = window.what_if(change, groups=window.by_work[work, model]).effects[0]
         if effect.calls and effect.saving.expected >= 0:
             return change

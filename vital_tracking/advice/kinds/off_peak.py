@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vital_tracking.advice.changes import OffPeak, Where
+from vital_tracking.advice.evidence import evidence_of
 from vital_tracking.advice.kinds.switching import is_worth
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation
 from vital_tracking.advice.window import Window
@@ -35,7 +36,7 @@ def advise_off_peak(window: Window, kind: Kind, *, unattended: bool) -> list[Rec
                 impact="The same answers, some hours later.",
                 saving=effect.saving,
                 calls=effect.calls,
-                evidence=change.where.named,
+                evidence=evidence_of(window, change),
                 confidence=Level.medium if unattended else Level.low,
                 effort=Level.low if unattended else Level.high,
                 risk="Whoever waits for them waits longer.",

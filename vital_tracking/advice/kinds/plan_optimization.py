@@ -90,7 +90,7 @@ def _review(subscriber: Subscriber, evidence: PlanEvidence) -> Recommendation:
         impact=impact,
         saving=NOTHING,
         calls=int(subscriber.quota["calls_used"]),
-        evidence=subscriber.subject,
+        evidence=subscriber.month_evidence,
         confidence=Level.medium,
         effort=Level.low,
         risk="whoever pays for what they do not use leaves; and who is asked about it may find that out",

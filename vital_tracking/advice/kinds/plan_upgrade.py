@@ -50,7 +50,7 @@ def _recommendation(subscriber: Subscriber, evidence: PlanEvidence) -> Recommend
         impact=impact,
         saving=NOTHING,
         calls=int(subscriber.quota["calls_used"]),
-        evidence=subscriber.subject,
+        evidence=subscriber.month_evidence,
         confidence=Level.high if subscriber.elapsed >= 1 else Level.medium,
         effort=Level.low,
         risk="they may rather use less, or leave, than pay more",

@@ -8,7 +8,8 @@ Effort: high, since something must choose.
 
 from __future__ import annotations
 
-from vital_tracking.advice.kinds.switching import UNKNOWN_QUALITY, best_option, dear_work
+from vital_tracking.advice.evidence import evidence_of
+from vital_tracking.advice.kinds.switching import UNKNOWN_QUALITY, best_option, parts_of
 from vital_tracking.advice.quality import Quality
 from vital_tracking.advice.recommendation import Kind, Level, NotApplicable, Recommendation
 from vital_tracking.advice.window import Window
@@ -19,15 +20,15 @@ LEAST_SHARE = 20
 
 
 def advise(window: Window) -> list[Recommendation] | NotApplicable:
-    """One recommendation for each work and model whose simple requests a smaller model would answer for less."""
+    """One recommendation for each part and model whose simple requests a smaller model would answer for less."""
     found = []
-    for work, model, groups in dear_work(window):
-        simple = [group for group in groups if size_of(group.key.size) is Size.simple]
-        calls, of_all = sum(group.calls for group in simple), sum(group.calls for group in groups)
+    for part in parts_of(window):
+        simple = [group for group in part.groups if size_of(group.key.size) is Size.simple]
+        calls, of_all = sum(group.calls for group in simple), sum(group.calls for group in part.groups)
         if 100 * calls < LEAST_SHARE * of_all:
             continue
         good_enough = {Quality.as_good, Quality.one_tier_lower}
-        option = best_option(window, work, model, simple, good_enough=good_enough, size=Size.simple)
+        option = best_option(window, part, good_enough=good_enough, groups=simple, size=Size.simple)
         if option is None or option.judgement.quality is Quality.as_good:
             continue
         known = option.judgement.quality in good_enough
@@ -36,12 +37,12 @@ def advise(window: Window) -> list[Recommendation] | NotApplicable:
                 kind=Kind.smart_routing,
                 organization=window.organization,
                 subject={**option.change.where.named, "to": option.model.name, "size": Size.simple},
-                current=f"{model.name} answers all requests of {work.title}; {100 * calls // of_all} % of them are short.",
+                current=f"{part.model.name} answers all requests of {part.title}; {100 * calls // of_all} % of them are short.",
                 recommended=f"Let {option.model.name} answer those below {SIZES[Size.simple]} tokens.",
                 impact=option.judgement.reason,
                 saving=option.effect.saving,
                 calls=option.effect.calls,
-                evidence=option.change.where.named,
+                evidence=evidence_of(window, option.change),
                 confidence=Level.medium if known else Level.low,
                 effort=Level.high,
                 risk="A short request need not be an easy one.",

@@ -8,6 +8,7 @@ import typer
 
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
+from vital_tracking.cli.render.known import check_model
 from vital_tracking.cli.render.options import named, words
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.queries.model_tiers import (
@@ -17,6 +18,7 @@ from vital_tracking.queries.model_tiers import (
     remove_model_tier,
     set_model_tier,
 )
+from vital_tracking.queries.prices import price_book
 
 _NONE: Final = "none"
 
@@ -29,6 +31,9 @@ def set_tier(
     ],
     provider: Annotated[str | None, typer.Option(help="Only of this provider; by default of any.")] = None,
     note: Annotated[str | None, typer.Option(help="Why.")] = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="The model is new: no price list has it, and no call went to it.")
+    ] = False,
 ) -> None:
     """Say how good you find a model, from 1 (best) to 3. Advice names no other model of a lower tier without saying so.
 
@@ -45,6 +50,8 @@ def set_tier(
             gone = remove_model_tier(store, model, provider=provider)
             say(f"{model}{of}: {'no tier any more' if gone else 'had no tier'}")
             return
+        if not new:
+            check_model(store, price_book(store), model, provider)
         stored = set_model_tier(store, model, int(tier), provider=provider, note=note)
     before = stored["before"]
     was = f", {before} before" if before is not None and before != stored["tier"] else ""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
 from vital_tracking.cli.render.options import words
 from vital_tracking.cli.render.seen import seen
+from vital_tracking.core.closest import did_you_mean
 from vital_tracking.core.context import SERVICE_TYPES
 from vital_tracking.core.record import STATUSES
+from vital_tracking.queries.chosen import CHOICES, chosen_of
+from vital_tracking.queries.explore import DIMENSIONS, TIMES
 
 WHEN_HELP: Final = "a date, a month, a span back such as 7d, today, yesterday, monday ..."
 
@@ -56,6 +59,15 @@ Where: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--where", metavar="KEY=VALUE", help="Only calls whose metadata have this value; may be repeated."),
 ]
+Only: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="NAME=VALUE",
+        help="Only calls chosen as advice does, such as prompt_below=500, repeated_within=24h, unattended=UTC, "
+        "repriceable=yes, without=agent=cardio; or of any dimension, none where VALUE is empty; may be repeated.",
+    ),
+]
 Search: TypeAlias = Annotated[
     str | None, typer.Option(help="Only calls with each of these words in a name, an id or a tag.")
 ]
@@ -70,3 +82,22 @@ def metadata_of(where: Sequence[str] | None) -> dict[str, str]:
             raise typer.BadParameter(f"--where takes KEY=VALUE, such as prompt_version=v2, not {word!r}")
         found[key] = value
     return found
+
+
+def only_of(only: Sequence[str] | None) -> tuple[dict[str, list[str | None]], dict[str, Any]]:
+    """What `--only NAME=VALUE` asks for: values by dimension, and what `queries.chosen` has."""
+    where: dict[str, list[str | None]] = {}
+    chosen: list[tuple[str, str]] = []
+    for word in only or ():
+        name, equals, value = word.partition("=")
+        if name in CHOICES and equals:
+            chosen.append((name, value))
+        elif name in DIMENSIONS and name not in TIMES and equals:
+            where.setdefault(name, []).append(value or None)
+        else:
+            known = [*CHOICES, *(one for one in DIMENSIONS if one not in TIMES)]
+            raise typer.BadParameter(f"--only takes NAME=VALUE, and has no {name!r}{did_you_mean(name, known)}")
+    try:
+        return where, chosen_of(chosen)
+    except ValueError as error:
+        raise typer.BadParameter(f"--only {error}") from None

@@ -14,7 +14,7 @@ from vital_tracking.queries.filters import Filters
 from vital_tracking.web.access import Reader, reads
 from vital_tracking.web.api.examples import answers, csv_answers
 from vital_tracking.web.api.pages import After, Limit, page_of
-from vital_tracking.web.asked import AskedParameters
+from vital_tracking.web.asked import AskedParameters, described_choices
 from vital_tracking.web.csv import CsvFile, csv_response
 from vital_tracking.web.listed import LONGEST_SEARCH, calls_as_csv, calls_filters, checked_place
 from vital_tracking.web.problems import Problem
@@ -47,14 +47,28 @@ def _filters(
 CallFilters: TypeAlias = Annotated[Filters, Depends(_filters)]
 
 
-@routes.get("/calls", summary="Calls, the newest first", responses=answers(list[StoredCall], "calls", paged=True))
+_CHOICES = {"parameters": described_choices()}
+
+
+@routes.get(
+    "/calls",
+    summary="Calls, the newest first",
+    responses=answers(list[StoredCall], "calls", paged=True),
+    openapi_extra=_CHOICES,
+)
 def calls(request: Request, store: Reader, filters: CallFilters, limit: Limit = 100, after: After = None) -> Response:
     """Calls for which all filters hold; the `Link` of the answer leads to the next page."""
     found = usage_records(store, filters, limit=limit, after=checked_place(after))
     return page_of(request, found, limit, place_of)
 
 
-@routes.get("/calls.csv", summary="All calls as CSV", response_class=CsvFile, responses=csv_answers("calls"))
+@routes.get(
+    "/calls.csv",
+    summary="All calls as CSV",
+    response_class=CsvFile,
+    responses=csv_answers("calls"),
+    openapi_extra=_CHOICES,
+)
 def calls_csv(store: Reader, filters: CallFilters) -> Response:
     """All calls for which the filters hold, however many, with all their fields; no cell is a formula."""
     return csv_response(calls_as_csv(store, filters), "calls.csv")

@@ -14,7 +14,7 @@ from vital_tracking.queries import recommendations as queries
 from vital_tracking.queries.recommendations import total_of
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.advised import Scope, found_last, look_again, scope_of
-from vital_tracking.web.asked import OrganizationAsked, only_organization
+from vital_tracking.web.asked import OrganizationAsked, checked_zone, only_organization
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Column, Page, Part, Row
 from vital_tracking.web.pages.advice_parts import (
@@ -45,6 +45,7 @@ _TITLE: Final = "Where can money be saved?"
 
 _Id = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")]
 _Organization = Annotated[str, Form(max_length=255, pattern=r"^[^\x00]*$")]
+_Zone = Annotated[str, Form(max_length=64)]
 
 
 @routes.get("/advice", name="vital-advice", dependencies=[Depends(reads("advice"))])
@@ -55,11 +56,13 @@ def show(request: Request, who: Asker, store: Reader, asked: OrganizationAsked) 
 
 
 @routes.post("/advice", name="vital-look-for-advice")
-def look(request: Request, who: Asker, store: Reader, organization: _Organization = "") -> Response:
+def look(
+    request: Request, who: Asker, store: Reader, organization: _Organization = "", timezone: _Zone = "UTC"
+) -> Response:
     """Look for advice again, and go back to the page."""
     del who
-    look_again(request, store, organization or None)
-    return RedirectResponse(_back(request, organization or None), 303)
+    look_again(request, store, organization or None, timezone=checked_zone(timezone.strip() or "UTC"))
+    return RedirectResponse(_back(request, organization or None, timezone), 303)
 
 
 @routes.post("/advice/{recommendation_id}", name="vital-decide-advice")
@@ -77,9 +80,10 @@ def decide(
     return RedirectResponse(_back(request, done["organization_id"]), 303)
 
 
-def _back(request: Request, organization: str | None) -> str:
-    query = f"?{urlencode({'organization': organization})}" if organization else ""
-    return f"{home(request)}advice{query}"
+def _back(request: Request, organization: str | None, timezone: str = "") -> str:
+    asked = {"organization": organization or "", "timezone": timezone.strip()}
+    query = urlencode({name: value for name, value in asked.items() if value})
+    return f"{home(request)}advice{f'?{query}' if query else ''}"
 
 
 def page(view: View, who: Identity, scope: Scope) -> Page:
@@ -127,6 +131,7 @@ def page(view: View, who: Identity, scope: Scope) -> Page:
             "decided": [(one, type_text(one["type"]), about(one)) for one in known if one["status"] != "open"],
             "may_change": may is None or scope.organization in may,
             "organization": scope.organization or "",
+            "timezone": view.asked.period.timezone,
             "found": found,
             "found_text": "" if found is None else found_text(found),
         },

@@ -17,6 +17,7 @@ from vital_tracking.core.context import SERVICE_TYPES
 from vital_tracking.core.record import STATUSES
 from vital_tracking.queries.budgets import blocked_calls
 from vital_tracking.queries.calls import StoredCall, place_of, usage_records
+from vital_tracking.queries.chosen import TIMES, in_words
 from vital_tracking.queries.explore import DIMENSIONS
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.names import names_of
@@ -56,6 +57,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
         "Every call of this time, the newest first: who made it, for what, with which model, what it cost and how it ended.",
         parts=[calls_part(view, found)],
         template="calls.html",
+        notices=_chosen(view),
         extra={
             "search": filters.search or "",
             "unpriced": filters.unpriced,
@@ -65,6 +67,12 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
             "csv": f"{view.path('calls')}?{view.asked.here(format='csv', part='all')}",
         },
     )
+
+
+def _chosen(view: View) -> list[str]:
+    """What narrows the list beyond the fields of its form, as a link to evidence does."""
+    said = in_words([pair for pair in view.asked.chosen if pair[0] not in TIMES])
+    return [f"Only calls {said}."] if said else []
 
 
 def calls_part(view: View, found: Sequence[StoredCall]) -> Part:
@@ -139,6 +147,7 @@ def _form(view: View) -> dict[str, Any]:
         "kept": [
             *((name, value) for name, value in view.asked.pairs if not filled.get(name)),
             *((name, value) for name, value in own if name not in ("q", "unpriced")),
+            *view.asked.chosen,
         ],
     }
 
