@@ -264,6 +264,16 @@ def test_a_weekly_user_is_compared_with_the_other_weeks(
         assert all(a["usual"] == pytest.approx(Decimal(usual), abs=Decimal("0.001")) for a in found)
 
 
+@pytest.mark.parametrize("known", [1, 2])
+def test_a_user_of_one_or_two_days_who_spends_hundreds_of_times_as_much_is_found(calm: Connection, known: int) -> None:
+    """If this failed, somebody who tried it out on two days could empty the budget on the third, and nobody would hear of it."""
+    with undone(calm):
+        for day in ("2026-03-25", "2026-04-01")[:known]:
+            add(calm, 1, day=day, user_id="weekly", total_cost=Decimal(1))
+        add(calm, 1, user_id="weekly", total_cost=Decimal(300))
+        assert [(str(a["day"]), a["measure"]) for a in anomalies(calm) if a["id"] == "weekly"] == [(DAY, "newcomer")]
+
+
 def test_where_nothing_is_known_yet_a_hundred_dollars_of_one_user_are_news(calm: Connection) -> None:
     """If this failed, the first days of an organization would be no one's to watch; or its agents and models all news."""
     with undone(calm):
