@@ -118,6 +118,9 @@ async def stretch(
         "kinds": {kind: shares(taken) for kind, taken in sorted(answers.ms.items())},
         "memory_mb": {"first": memory[0], "last": statistics.median(memory[-5:]), "most": max(memory)},
         "server_cores": (site.cpu_s() - cpu) / took,
+        "server_ms": 1000
+        * (site.cpu_s() - cpu)
+        / max(sum(answers.statuses.values()) + sum(reports.statuses.values()), 1),
         "client_cores": (time.process_time() - own) / took,
         "recorded": recorded,
         "seconds": took,
@@ -223,6 +226,7 @@ def tables(found: Found) -> list[Table]:
                 "memory at its end, MB",
                 "at most, MB",
                 "cores of the dashboard",
+                "its CPU for an answer, ms",
                 "cores of the client",
                 "asked late by (p95), ms",
             ],
@@ -232,6 +236,7 @@ def tables(found: Found) -> list[Table]:
                     number(found[stage]["memory_mb"]["last"]),
                     number(found[stage]["memory_mb"]["most"]),
                     number(found[stage]["server_cores"]),
+                    number(found[stage]["server_ms"]),
                     number(found[stage]["client_cores"]),
                     number(found[stage]["answers"]["late_p95_ms"]),
                 ]

@@ -12,13 +12,13 @@ from vital_tracking.web import numbers
 from vital_tracking.web.page import Column, Part, Row
 
 STACKED_FROM: Final = 4
-"""Tables of so many columns are read row by row on phones; then each cell says what it is."""
+"""Tables of so many columns, or of two with sentences, are read row by row on phones; then each cell says what it is."""
 
 
 def table(part: Part) -> Markup:
     """The table of a part, in a box of its own that scrolls where a table is wider."""
     columns = part.shown
-    stacked = len(columns) >= STACKED_FROM
+    stacked = len(columns) >= STACKED_FROM or sum(column.unit == "prose" for column in columns) > 1
     pads = part.pads
     cells = [_cell(column, pads.get(column.name, 0), stacked) for column in columns]
     title = escape(part.title)
