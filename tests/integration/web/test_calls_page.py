@@ -72,7 +72,7 @@ def test_hours_and_weekdays_lead_to_their_calls(opened: Open, calls: list[Row], 
     for part, given in (("hours", ("hour_of_day",)), ("week", ("weekday", "hour_of_day"))):
         section = re.search(rf'<section class="part[^"]*" id="{part}".*?</section>', text, re.DOTALL)
         assert section is not None
-        links = re.findall(r'<td class="n" data-v="(\d+)"[^>]*><a href="/([^"]+)"', section[0])
+        links = re.findall(r'<td class="n"[^>]* data-v="(\d+)"[^>]*><a href="/([^"]+)"', section[0])
         counted = {unescape(href): int(number) for number, href in links if number != "0"}
         assert sum(counted.values()) == len(mine)
         href, number = max(counted.items(), key=lambda one: one[1])
