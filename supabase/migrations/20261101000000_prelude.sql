@@ -235,6 +235,15 @@ begin
 end;
 $$;
 
+-- sum() makes room for millions of numbers before it adds the first one, and a histogram is hundreds of digits long. The groups of a batch
+-- are small, mostly of one call, and these aggregates take the number of a single call as it is.
+create aggregate vital_private.total (numeric)(
+  sfunc = numeric_add, stype = numeric, combinefunc = numeric_add, parallel = safe
+);
+create aggregate vital_private.total (bigint)(
+  sfunc = int8pl, stype = bigint, combinefunc = int8pl, parallel = safe
+);
+
 -- Let pg_cron run a command regularly; asking again only changes the job's time and command. False where pg_cron is not installed
 -- or refuses.
 create function vital_private.schedule(job text, timing text, command text) returns boolean

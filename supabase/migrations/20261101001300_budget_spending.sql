@@ -174,7 +174,7 @@ begin
     summed as materialized (
       select
         l.entity_type, l.metric, c.entities[l.entity_position] as entity_id, c.organization_id, c.part,
-        sum(c.amounts[l.metric_position]) as amount
+        vital_private.total(c.amounts[l.metric_position]) as amount
       from counted as c
       cross join limited as l
       where c.entities[l.entity_position] is not null
@@ -217,7 +217,7 @@ begin
     ),
 
     posted as (
-      select m.id, m.name, m.period, m.starts_at, m.ends_at, m.limit_amount, sum(m.amount) as amount
+      select m.id, m.name, m.period, m.starts_at, m.ends_at, m.limit_amount, vital_private.total(m.amount) as amount
       from matched as m
       group by 1, 2, 3, 4, 5, 6
     )
@@ -243,65 +243,88 @@ begin
 end;
 $$;
 
--- Make the windows that are missing, in the order of their keys, so that two transactions that make the same ones wait for each other
--- in one order. It is never called while the lock of another window is held. The limit of a quota's is looked up once they are locked.
-create function vital_private.make_windows(wanted vital_private.posting[]) returns void
+-- Make the windows that are missing, with the amounts of their postings spent, and return those that were made: in the order of their keys,
+-- so that two transactions that make the same ones wait for each other in one order. It is never called while the lock of another
+-- window is held. The limit of a quota's is looked up once they are locked.
+create function vital_private.make_windows(wanted vital_private.posting[]) returns setof public.budget_windows
 language plpgsql
 set search_path = ''
 as $$
 begin
-  insert into public.budget_windows (budget_id, entity_id, period, starts_at, ends_at, limit_amount, limit_until)
+  return query
+  insert into public.budget_windows (
+    budget_id, entity_id, period, starts_at, ends_at, limit_amount, limit_until, spent, unasked
+  )
   select
-    p.budget_id, p.entity_id, p.period, p.starts_at, p.ends_at, p.limit_amount, case when p.limit_amount is null then now() end
+    p.budget_id, p.entity_id, p.period, p.starts_at, p.ends_at, p.limit_amount, case when p.limit_amount is null then now() end,
+    p.amount, greatest(p.amount, 0)
   from unnest(wanted) as p
   where not exists (
     select from public.budget_windows as w
     where w.budget_id = p.budget_id and w.entity_id = p.entity_id and w.period = p.period and w.starts_at = p.starts_at
   )
   order by p.budget_id, p.entity_id, p.period, p.starts_at
-  on conflict do nothing;
+  on conflict do nothing
+  returning *;
 end;
 $$;
 
 -- Post what calls have spent to their windows, take what they had been granted out of the grants of `holder`, and write the alerts that
--- became due. `draws` is a JSON array of [window id, amount]. Every transaction locks windows in the order of their ids, and each
--- window only once, so there are no deadlocks.
-create function vital_private.post_spend(calls vital_private.counted_call[], holder text, draws json) returns void
+-- became due. A draw is a window's id and an amount, at the same place of both arrays. Windows that are missing are made first, spent from
+-- already; the others every transaction locks in the order of their ids, each only once, so there are no deadlocks.
+create function vital_private.post_spend(
+  calls vital_private.counted_call[], holder text, draw_windows bigint[], draw_amounts numeric[]
+) returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
-  postings constant vital_private.posting[] := vital_private.postings_of(calls);
-  ids bigint[];
-  amounts numeric[];
-  complete boolean;
+  postings vital_private.posting[] := vital_private.postings_of(calls);
+  missing vital_private.posting[];
+  found_ids bigint[];
+  found_amounts numeric[];
+  ids bigint[] := '{}';
+  amounts numeric[] := '{}';
+  made_ids bigint[] := '{}';
+  made_amounts numeric[] := '{}';
 begin
-  if postings is null and draws is null then
+  if postings is null and draw_windows is null then
     return;
   end if;
   for attempt in 1..2 loop
-    with known as (
-      select w.id, p.amount
-      from unnest(postings) as p
-      left join public.budget_windows as w
-        on w.budget_id = p.budget_id and w.entity_id = p.entity_id and w.period = p.period and w.starts_at = p.starts_at
-      union all
-      select d.window_id, 0
-      from (select (d.value ->> 0)::bigint as window_id from json_array_elements(draws) as d (value)) as d
-      where d.window_id is not null
-    )
-
-    select array_agg(k.id order by k.id), array_agg(k.amount order by k.id), bool_and(k.id is not null)
-    into ids, amounts, complete
-    from (select known.id, sum(known.amount) as amount from known group by known.id) as k;
-    exit when complete or attempt = 2;
-    perform vital_private.make_windows(postings);
+    select
+      array_agg(w.id) filter (where w.id <> all(made_ids)), array_agg(p.amount) filter (where w.id <> all(made_ids)),
+      array_agg(p) filter (where w.id is null)
+    into found_ids, found_amounts, missing
+    from unnest(postings) as p
+    left join public.budget_windows as w
+      on w.budget_id = p.budget_id and w.entity_id = p.entity_id and w.period = p.period and w.starts_at = p.starts_at;
+    ids := ids || found_ids;
+    amounts := amounts || found_amounts;
+    exit when missing is null or attempt = 2;
+    select array_agg(w.id), array_agg(w.spent) into found_ids, found_amounts from vital_private.make_windows(missing) as w;
+    made_ids := made_ids || found_ids;
+    made_amounts := made_amounts || found_amounts;
+    exit when cardinality(found_ids) = cardinality(missing);
+    postings := missing; -- somebody else has made some of them meanwhile
   end loop;
+  if draw_windows is not null then
+    select array_agg(k.id), array_agg(k.amount) into ids, amounts
+    from (
+      select a.id, sum(a.amount) as amount
+      from (
+        select s.* from unnest(ids, amounts) as s (id, amount)
+        union all
+        select d.window_id, 0 from unnest(draw_windows) as d (window_id) where d.window_id is not null
+      ) as a
+      group by 1
+    ) as k;
+  end if;
   perform from public.budget_windows as w where w.id = any(ids) order by w.id for update;
-  perform vital_private.refresh_limits_due(ids);
+  perform vital_private.refresh_limits_due(ids || made_ids);
   with declared as (
-    select (d.value ->> 0)::bigint as window_id, greatest(sum((d.value ->> 1)::numeric), 0) as amount
-    from json_array_elements(draws) as d (value)
+    select d.window_id, greatest(sum(d.amount), 0) as amount
+    from unnest(draw_windows, draw_amounts) as d (window_id, amount)
     group by 1
   ),
 
@@ -317,25 +340,20 @@ begin
     set amount = g.amount - drawn.amount
     from drawn
     where g.window_id = drawn.window_id and g.holder = post_spend.holder
-  ),
-
-  posted as (
-    update public.budget_windows as w
-    -- greatest: even if a sum was changed by hand, calls must still be recorded.
-    set
-      spent = w.spent + k.amount,
-      granted = greatest(w.granted - coalesce(drawn.amount, 0), 0),
-      beyond_hold = w.beyond_hold
-        + case when drawn.lapsed then 0 else greatest(least(k.amount, drawn.declared) - coalesce(drawn.amount, k.amount), 0) end,
-      late = w.late + case when drawn.lapsed then greatest(least(k.amount, drawn.declared), 0) else 0 end,
-      unasked = w.unasked + greatest(k.amount - coalesce(drawn.declared, 0), 0)
-    from unnest(ids, amounts) as k (id, amount)
-    left join drawn on drawn.window_id = k.id
-    where w.id = k.id
-    returning
-      w.id, w.budget_id, w.entity_id, w.period, w.starts_at, w.ends_at, w.limit_amount, w.spent, w.spent - k.amount as spent_before
   )
 
+  update public.budget_windows as w
+  -- greatest: even if a sum was changed by hand, calls must still be recorded.
+  set
+    spent = w.spent + k.amount,
+    granted = greatest(w.granted - coalesce(drawn.amount, 0), 0),
+    beyond_hold = w.beyond_hold
+      + case when drawn.lapsed then 0 else greatest(least(k.amount, drawn.declared) - coalesce(drawn.amount, k.amount), 0) end,
+    late = w.late + case when drawn.lapsed then greatest(least(k.amount, drawn.declared), 0) else 0 end,
+    unasked = w.unasked + greatest(k.amount - coalesce(drawn.declared, 0), 0)
+  from unnest(ids, amounts) as k (id, amount)
+  left join drawn on drawn.window_id = k.id
+  where w.id = k.id;
   insert into public.cost_alerts (
     budget_id, organization_id, entity_type, entity_id, metric, action, enforce, period, window_starts_at, window_ends_at,
     threshold, limit_amount, spent, superseded
@@ -345,12 +363,13 @@ begin
     t.threshold, w.limit_amount, w.spent,
     -- Where one batch crosses several thresholds, only the highest is worth sending.
     t.threshold < max(t.threshold) over (partition by w.id)
-  from posted as w
+  from unnest(ids || made_ids, amounts || made_amounts) as k (id, amount)
+  join public.budget_windows as w on w.id = k.id
   join public.budget_limits as b on b.id = w.budget_id
   cross join unnest(b.alert_thresholds) as t (threshold)
   -- Every threshold that is passed and has no alert yet, not only those that this batch crossed: a limit may have been lowered
   -- meanwhile, or the budget made when the window was already running.
-  where w.spent > w.spent_before
+  where k.amount > 0
     and w.spent >= t.threshold * w.limit_amount
     and not exists (
       select from public.cost_alerts as a

@@ -124,7 +124,7 @@ begin
 
   select count(*), array_agg(priced.before), array_agg(priced.after) into repriced, before, after from priced;
   if exists (select from public.budget_limits) then
-    perform vital_private.post_spend(before || after, null, null);
+    perform vital_private.post_spend(before || after, null, null, null);
   end if;
   return repriced;
 end;

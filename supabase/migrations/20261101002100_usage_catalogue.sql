@@ -68,22 +68,22 @@ insert into vital_private.usage_measures (position, name, unit, of_call, of_sums
   7, 'timed_calls', 'calls', 'case when call.latency_ms is null then 0 else 1::bigint end', null, null, false, false,
   'Calls with a latency.'
 ),
-(8, 'prompt_tokens', 'tokens', 'call.prompt_tokens::numeric', null, null, true, true, 'Tokens of prompts.'),
-(9, 'completion_tokens', 'tokens', 'call.completion_tokens::numeric', null, null, true, true, 'Tokens of answers.'),
+(8, 'prompt_tokens', 'tokens', 'call.prompt_tokens', null, null, true, true, 'Tokens of prompts.'),
+(9, 'completion_tokens', 'tokens', 'call.completion_tokens', null, null, true, true, 'Tokens of answers.'),
 (
-  10, 'total_tokens', 'tokens', 'call.total_tokens::numeric', 's.prompt_tokens + s.completion_tokens', null, true, true,
+  10, 'total_tokens', 'tokens', 'call.total_tokens', 's.prompt_tokens + s.completion_tokens', null, true, true,
   'Tokens of prompts and answers together.'
 ),
 (
-  11, 'cache_read_tokens', 'tokens', 'call.cache_read_tokens::numeric', null, null, true, true,
+  11, 'cache_read_tokens', 'tokens', 'call.cache_read_tokens', null, null, true, true,
   'Tokens of prompts that providers read from their caches.'
 ),
 (
-  12, 'cache_write_tokens', 'tokens', 'call.cache_write_tokens::numeric', null, null, false, false,
+  12, 'cache_write_tokens', 'tokens', 'call.cache_write_tokens', null, null, false, false,
   'Tokens of prompts that providers wrote to their caches.'
 ),
-(13, 'reasoning_tokens', 'tokens', 'call.reasoning_tokens::numeric', null, null, false, false, 'Tokens of answers that were reasoning.'),
-(14, 'audio_tokens', 'tokens', 'call.audio_tokens::numeric', null, null, false, false, 'Tokens of audio, in prompts and answers.'),
+(13, 'reasoning_tokens', 'tokens', 'call.reasoning_tokens', null, null, false, false, 'Tokens of answers that were reasoning.'),
+(14, 'audio_tokens', 'tokens', 'call.audio_tokens', null, null, false, false, 'Tokens of audio, in prompts and answers.'),
 (15, 'input_cost', 'usd', 'coalesce(call.input_cost, 0)', null, null, false, false, 'US dollars for prompts.'),
 (16, 'output_cost', 'usd', 'coalesce(call.output_cost, 0)', null, null, false, false, 'US dollars for answers.'),
 (
@@ -110,7 +110,7 @@ insert into vital_private.usage_measures (position, name, unit, of_call, of_sums
 ),
 (
   23, 'latency_us', 'us',
-  'case when call.latency_ms is null then 0 else (least(call.latency_ms, 1e15) * 1000)::bigint::numeric end', null, null, false, false,
+  'case when call.latency_ms is null then 0 else (least(call.latency_ms, 1e15) * 1000)::bigint end', null, null, false, false,
   'The sum of the latencies, in microseconds.'
 ),
 (

@@ -66,16 +66,23 @@ comment on table public.usage_aggregations_daily_users is 'Calls by day (UTC), o
 comment on table public.usage_aggregations_daily_parts is 'Calls by day (UTC), service, seat of a panel or step of a workflow, and agent.';
 comment on column public.usage_aggregations_daily_agents.agent_name is 'A name that the agent had on that day.';
 
+-- Whatever no report looks up is compared byte by byte, which is the cheapest order.
 create unique index usage_aggregations_hourly_totals_key on public.usage_aggregations_hourly_totals
-(organization_id, hour_start, service_type) nulls not distinct;
+(organization_id, hour_start, service_type collate "C") nulls not distinct;
 create unique index usage_aggregations_daily_totals_key on public.usage_aggregations_daily_totals
-(organization_id, day, service_type) nulls not distinct;
+(organization_id, day, service_type collate "C") nulls not distinct;
 create unique index usage_aggregations_daily_agents_key on public.usage_aggregations_daily_agents
-(organization_id, day, service_type, agent_id, agent_tier, framework, provider, model, message_type, call_type) nulls not distinct;
+(
+  organization_id, day, service_type collate "C", agent_id collate "C", agent_tier collate "C", framework collate "C",
+  provider collate "C", model collate "C", message_type collate "C", call_type collate "C"
+) nulls not distinct;
 create unique index usage_aggregations_daily_users_key on public.usage_aggregations_daily_users
-(organization_id, day, user_id, service_type, call_type) nulls not distinct;
+(organization_id, day, user_id, service_type collate "C", call_type collate "C") nulls not distinct;
 create unique index usage_aggregations_daily_parts_key on public.usage_aggregations_daily_parts
-(organization_id, day, service_type, panel_id, panel_position, workflow_id, workflow_step, agent_id) nulls not distinct;
+(
+  organization_id, day, service_type collate "C", panel_id collate "C", panel_position, workflow_id collate "C",
+  workflow_step collate "C", agent_id collate "C"
+) nulls not distinct;
 
 -- For reports over all organizations, and for views of the newest days, which are read in the order of this index until there are enough.
 create index usage_aggregations_hourly_totals_time on public.usage_aggregations_hourly_totals (hour_start, organization_id);
@@ -128,15 +135,6 @@ $$;
 create policy "Users see their own usage" on public.usage_aggregations_daily_users
 for select to authenticated
 using (user_id = (select auth.jwt()) ->> 'sub');
-
--- sum() makes room for millions of numbers before it adds the first one, and a histogram is hundreds of digits long. The groups of a batch
--- are small, mostly of one call, and these aggregates take the number of a single call as it is.
-create aggregate vital_private.total (numeric)(
-  sfunc = numeric_add, stype = numeric, combinefunc = numeric_add, parallel = safe
-);
-create aggregate vital_private.total (bigint)(
-  sfunc = int8pl, stype = bigint, combinefunc = int8pl, parallel = safe
-);
 
 -- Whoever adds to a day holds this lock shared until the commit; whoever counts a day again holds it alone.
 create function vital_private.lock_usage(day date, alone boolean) returns void
@@ -262,9 +260,14 @@ declare
   tables constant jsonb := jsonb_build_object(
     'insert', 'new table as added', 'update', 'old table as removed new table as added', 'delete', 'old table as removed'
   );
-  -- Everything by which the aggregations without seats and steps group.
-  folded constant text[] :=
-    '{hour_start, day, organization_id, user_id, service_type, agent_id, agent_name, agent_tier, framework, provider, model, message_type, call_type}';
+  -- Everything by which the aggregations group, and the names.
+  folded constant text[] := array(
+    select c.name
+    from vital_private.usage_aggregations as a
+    cross join unnest(a.keys || a.names) with ordinality as c (name, place)
+    group by c.name
+    order by min(a.position * 100 + c.place)
+  );
   measures constant text[] := vital_private.kept_measures();
   kept record;
   aggregation vital_private.usage_aggregations;
@@ -321,18 +324,20 @@ begin
     );
   end loop;
 
-  -- The triggers, one for each kind of statement. They first fold the calls by everything but seats and steps, which makes four of the
-  -- five tables cheap: the turns of a conversation become one row. Each fills the tables in the same order.
+  -- The triggers, one for each kind of statement. They measure each call once, and fold the calls by everything that any table groups by:
+  -- the turns of a conversation become one row. Each fills the tables in the same order.
   drop type if exists vital_private.folded_usage;
   execute (
     select format(
       'create type vital_private.folded_usage as (%s)', string_agg(format('%I %s', c.name, c.type), ', ' order by c.place, c.position)
     )
     from (
-      select 1 as place, f.position, f.name, case f.name when 'hour_start' then 'timestamptz' when 'day' then 'date' else 'text' end as type
+      select
+        1 as place, f.position, f.name,
+        case f.name when 'hour_start' then 'timestamptz' when 'day' then 'date' when 'panel_position' then 'smallint' else 'text' end as type
       from unnest(folded) with ordinality as f (name, position)
       union all
-      select 2, m.position, m.name, case m.unit when 'calls' then 'bigint' else 'numeric' end
+      select 2, m.position, m.name, case when m.unit in ('calls', 'tokens', 'us') then 'bigint' else 'numeric' end
       from vital_private.usage_measures as m
       where m.of_call is not null
     ) as c
@@ -369,15 +374,7 @@ $body$
       array_to_string(array(select format('vital_private.total(u.%1$I) as %1$I', m) from unnest(measures) as m), ', '),
       vital_private.measured(sources ->> operation, operation <> 'insert'),
       (
-        select string_agg(
-          vital_private.adding_to(
-            a,
-            case
-              when a.keys <@ folded then 'unnest(folded)'
-              else vital_private.measured(sources ->> operation, operation <> 'insert')
-            end
-          ) || ';', E'\n  ' order by a.target desc
-        )
+        select string_agg(vital_private.adding_to(a, 'unnest(folded)') || ';', E'\n  ' order by a.target desc)
         from vital_private.usage_aggregations as a
       )
     );
