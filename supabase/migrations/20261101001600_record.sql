@@ -358,7 +358,7 @@ $$;
 -- Record a batch of calls: {"now", "inserted": n, "duplicate": n, "rejected": [{"id", "sqlstate", "rule"}], "alerts": [...]}. Calls are known
 -- by their ids: sending one again changes nothing. In the same transaction they are posted to the windows of the budgets, what the
 -- process `holder` had been granted for them is taken out of its grants, and alerts that became due are written. `calls` is the literal of
--- an array of vital_private.call_v2. The id of what is no such row is its first field, whatever stands there.
+-- an array of vital_private.call_v2. The id of what is no such row is its first field.
 create function public.record_calls_v2(calls text, holder text default null) returns json
 language plpgsql
 security definer
@@ -378,7 +378,7 @@ begin
   perform vital_private.lock_budgets(alone => replacing);
   begin
     batch := calls;
-  exception when data_exception then
+  exception when data_exception or program_limit_exceeded then
     batch := '{}';
     begin
       elements := calls;
@@ -389,9 +389,9 @@ begin
       begin
         one := element;
         batch := batch || one;
-      exception when data_exception then
+      exception when data_exception or program_limit_exceeded then
         rejected := rejected || jsonb_build_object(
-          'id', left(nullif(split_part(substr(element, 2), ',', 1), ''), 64), 'sqlstate', sqlstate, 'rule', null
+          'id', left(nullif(substring(element from '^\(([^,]*),'), ''), 64), 'sqlstate', sqlstate, 'rule', null
         );
       end;
     end loop;

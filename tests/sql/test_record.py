@@ -1,4 +1,4 @@
-"""`record_calls_v1` and `record_runs_v1`: one batch, good and bad rows, once each."""
+"""`record_calls_v2`, what older clients call, and `record_runs_v1`: one batch, good and bad rows, once each."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tests.sql.helpers import (
     assert_waits_for_lock,
     call_id,
     connect,
+    literal_of,
     record,
     record_runs,
     rejections,
@@ -81,16 +82,21 @@ def test_an_empty_batch_is_accepted(db: Connection) -> None:
     assert record_runs(db) == {"inserted": 0, "duplicate": 0, **NONE_REJECTED}
 
 
-@pytest.mark.parametrize("function", ["record_calls_v1", "record_runs_v1"])
-@pytest.mark.parametrize("batch", ["{}", "3", "null", '"[]"', "", "nonsense", "[", None])
+HOLDS = {
+    "record_calls_v1": "a JSON array of objects",
+    "record_calls_v2": "an array of rows",
+    "record_runs_v1": "a JSON array of objects",
+}
+
+
+@pytest.mark.parametrize("function", HOLDS)
+@pytest.mark.parametrize("batch", ["{", "3", "null", '"[]"', "", "nonsense", "[", None])
 def test_a_batch_that_is_no_array_is_refused_in_plain_words(db: Connection, function: str, batch: str | None) -> None:
     """If this failed, a client that sends the wrong thing would be told that all went well, or be shown its own data."""
     with pytest.raises(psycopg.DataError) as refused:
         report(db, function, batch)
     assert refused.value.sqlstate == ("22004" if batch is None else "22023")
-    words = (
-        "must be given: it is NULL" if batch is None else "The batch must be text that holds a JSON array of objects."
-    )
+    words = "must be given: it is NULL" if batch is None else f"The batch must be text that holds {HOLDS[function]}."
     assert words in (refused.value.diag.message_primary or "")
     assert refused.value.diag.message_detail is None
 
@@ -136,10 +142,21 @@ BAD: list[tuple[str, Any, str, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "sqlstate", "rule"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_a_bad_row_is_set_aside_alone(db: Connection, bad: Any, sqlstate: str, rule: str | None) -> None:
+# What no literal can hold is not sent: the package's encoder refuses it.
+BAD_CASES = [
+    pytest.param(*case, function, id=f"{name}, {function}")
+    for function in ("record_calls_v1", "record_calls_v2")
+    for name, *case in BAD
+    if function == "record_calls_v1" or not ("NUL" in name or "surrogate" in name)
+]
+
+
+@pytest.mark.parametrize(("bad", "sqlstate", "rule", "function"), BAD_CASES)
+def test_a_bad_row_is_set_aside_alone(db: Connection, bad: Any, sqlstate: str, rule: str | None, function: str) -> None:
     """If this failed, one bad row would take its neighbours with it, or its content would show in the report."""
-    answer = record(db, a_call(1), bad, a_call(99))
+    answer = record(db, a_call(1), bad, a_call(99), function=function)
+    if function == "record_calls_v2" and not isinstance(bad, dict):
+        sqlstate = "22P02"  # no row of calls
     assert (answer["inserted"], answer["duplicate"]) == (2, 0)
     [(reported_id, *reported)] = rejections(answer)
     assert reported == [sqlstate, rule]
@@ -156,16 +173,21 @@ def test_a_deeply_nested_row_is_refused_without_a_crash(db: Connection) -> None:
     # Either refused whole, with 54001, which has the client halve the batch until the row stands alone, or set aside.
     with contextlib.suppress(psycopg.errors.StatementTooComplex):
         assert report(db, "record_calls_v1", batch)["inserted"] == 1
-    assert record(db, a_call(2))["inserted"] == 1
+    nested = literal_of([a_call(2), a_call(3, metadata={"nested": 0})]).replace(
+        ": 0", ": " + "[" * 20_000 + "]" * 20_000
+    )
+    assert rejections(report(db, "record_calls_v2", nested)) == [(call_id(3), "54001", None)]
+    assert record(db, a_call(4))["inserted"] == 1
 
 
-def test_many_bad_rows_are_all_reported_and_all_others_stored(db: Connection) -> None:
+@pytest.mark.parametrize("function", ["record_calls_v1", "record_calls_v2"])
+def test_many_bad_rows_are_all_reported_and_all_others_stored(db: Connection, function: str) -> None:
     """If this failed, the counts would not add up to what was sent."""
     calls = [a_call(number, status="nonsense" if number % 3 == 0 else "ok") for number in range(300)]
-    answer = record(db, *calls)
+    answer = record(db, *calls, function=function)
     assert (answer["inserted"], answer["duplicate"], len(answer["rejected"])) == (200, 0, 100)
     assert {bad["rule"] for bad in answer["rejected"]} == {"token_usage_logs_status"}
-    again = record(db, *calls)
+    again = record(db, *calls, function=function)
     assert (again["inserted"], again["duplicate"], len(again["rejected"])) == (0, 200, 100)
 
 
@@ -188,8 +210,16 @@ def test_the_same_call_twice_is_one_row(db: Connection) -> None:
 
 
 def test_unknown_keys_are_ignored(db: Connection) -> None:
-    """If this failed, a newer library could not write into an older database."""
-    assert record(db, a_call(1, column_of_tomorrow=1))["inserted"] == 1
+    """If this failed, dead letters of a newer library could not be sent to an older database."""
+    assert record(db, a_call(1, column_of_tomorrow=1), function="record_calls_v1")["inserted"] == 1
+
+
+def test_a_rule_of_the_team_s_own_sets_one_row_aside(db: Connection) -> None:
+    """If this failed, a unique index of the team's own would hold up every call, or take calls for stored that are not."""
+    db.execute("create unique index own_rule on token_usage_logs (run_id, created_at)")
+    record(db, a_call(1, run_id="r"), a_call(3))
+    answer = record(db, a_call(4, run_id="r"), a_call(3), a_call(5))
+    assert (answer["inserted"], answer["duplicate"], [bad["id"] for bad in answer["rejected"]]) == (1, 1, [call_id(4)])
 
 
 def test_generated_and_own_columns_cannot_be_forged(db: Connection) -> None:
@@ -225,10 +255,11 @@ def the_row(db: Connection) -> tuple[str, str]:
     ],
     ids=["late", "early", "one batch", "one batch reversed", "row by row", "row by row reversed", "sent again"],
 )
-def test_the_true_end_of_an_abandoned_call_stays(db: Connection, batches: list[list[Row]]) -> None:
+@pytest.mark.parametrize("function", ["record_calls_v1", "record_calls_v2"])
+def test_the_true_end_of_an_abandoned_call_stays(db: Connection, batches: list[list[Row]], function: str) -> None:
     """If this failed, a slow call would stay on the books as given up, with a cost that is not its own."""
     for batch in batches:
-        record(db, *batch)
+        record(db, *batch, function=function)
     assert the_row(db) == ("ok", "0.50")
 
 

@@ -1,4 +1,4 @@
-"""Rows of calls as the database reads them: literals of the composite type `vital_private.call_v2`, one in quotes after the other in an array.
+"""Rows of calls as the database reads them: literals of the type `vital_private.call_v2`, in quotes in the literal of an array.
 
 A field holds nothing (NULL, or the column's default), a plain value, or text in quotes. Each value is escaped twice, for the row
 and for the array around it: a quote becomes two, each behind a backslash; a backslash becomes four.
@@ -109,7 +109,7 @@ def number_field(value: int | float | Decimal) -> str:
 def encoded_row(row: Mapping[str, Any]) -> str:
     """The literal of a row that holds the values of JSON by the columns' names, and `draws` as [[window id, amount], ...].
 
-    What is missing or None is NULL or the column's default. ValueError where a value cannot be stored or a name is none of a column.
+    What is missing or None is NULL or the column's default. ValueError where a value cannot be stored, or a name is no column's.
     """
     if not _COLUMNS.issuperset(row):
         raise ValueError("A row has a field that is no column.")
@@ -128,13 +128,11 @@ def batch_of(rows: Iterable[str]) -> str:
 
 
 def decoded_row(literal: str) -> dict[str, Any]:
-    """The row of a literal, as `encoded_row` took it, without what is NULL; amounts of money stay text. ValueError where it is none."""
+    """The row of a literal, as `encoded_row` took it, without what is NULL; money stays text. ValueError where it is none."""
     fields = _fields(literal)
     if len(fields) != len(CALL_COLUMNS):
         raise ValueError("A row has not as many fields as there are columns.")
-    row = {
-        name: _value(name, text) for name, text in zip(CALL_COLUMNS, fields, strict=True) if text is not None
-    }
+    row = {name: _value(name, text) for name, text in zip(CALL_COLUMNS, fields, strict=True) if text is not None}
     windows, amounts = row.pop("draw_windows", None), row.pop("draw_amounts", None)
     if windows:
         row["draws"] = [
@@ -178,7 +176,9 @@ def _fields(literal: str) -> list[str | None]:
     """The fields of a literal, None for NULL."""
     if not (literal.startswith('"(') and literal.endswith(')"')):
         raise ValueError("A row does not begin or end as one.")
-    text = re.sub(r"\\(.)", r"\1", literal[2:-1], flags=re.DOTALL)  # as the array hands it over, without its first bracket
+    text = re.sub(
+        r"\\(.)", r"\1", literal[2:-1], flags=re.DOTALL
+    )  # as the array hands it over, without its first bracket
     fields: list[str | None] = []
     place = 0
     while place < len(text):
