@@ -108,10 +108,11 @@ def record(connection: Connection, *calls: object, function: str = "record_calls
 
 def literal_of(calls: Iterable[object]) -> str:
     """The literal of a batch of calls; what is wrong with them goes with them, unlike in the package's own."""
-    return batch_of(_any_row(call) if isinstance(call, dict) else '"secret"' for call in calls)
+    return batch_of(any_row(call) if isinstance(call, dict) else '"secret"' for call in calls)
 
 
-def _any_row(call: Row) -> str:
+def any_row(call: Row) -> str:
+    """The literal of a row, whatever is wrong with it."""
     fields = {name: value for name, value in call.items() if value is not None}
     if draws := fields.pop("draws", None):
         fields["draw_windows"], fields["draw_amounts"] = ([str(draw[place]) for draw in draws] for place in (0, 1))

@@ -93,6 +93,8 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
     told = {name: value for name, value in row.items() if value is not None}
     if "total_cost" in told:
         told["total_cost"] = Decimal(told["total_cost"])
+    if "latency_ms" in told:
+        told["latency_ms"] = float(told["latency_ms"])  # JSON leaves open that it is one
     if "draws" in told:
         told["draws"] = [[window, Decimal(amount)] for window, amount in told["draws"]]
     return told

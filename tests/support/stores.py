@@ -10,9 +10,13 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from vital_tracking import VitalTracker
+from vital_tracking.calls.row_literal import rows_of
 from vital_tracking.errors import StoreUnavailable
 from vital_tracking.stores.protocol import Row
 from vital_tracking.testing import MemoryStore
+
+RECORDING_CALLS = ("record_calls_v2", "record_calls_v1")
+"""As literals, and as JSON."""
 
 
 class StoreDouble:
@@ -52,7 +56,7 @@ class WatchedStore(StoreDouble):
         self.called.append(function)
         if function == "acquire_grants_v1":
             self.grant_requests.append(json.loads(str(arguments["asks"])))
-        if self._only in (None, function):
+        if self._only in (None, function) or (self._only in RECORDING_CALLS and function in RECORDING_CALLS):
             self.entered.set()
             if not self.go.is_set():
                 self.waiting.release()
@@ -61,7 +65,7 @@ class WatchedStore(StoreDouble):
         if threading.current_thread() is self.dying:
             raise SystemExit
         answer = super().call(function, **arguments)
-        if function == "record_calls_v1":
+        if function in RECORDING_CALLS:
             with self._acknowledged:
                 self.batches.append(answer["inserted"] + answer["duplicate"])
                 self.inserted.append((time.perf_counter(), answer["inserted"]))
@@ -113,7 +117,7 @@ class SteppedStore(StoreDouble):
 
     def call(self, function: str, /, **arguments: object) -> Any:
         answer = super().call(function, **arguments)
-        if function == "record_calls_v1":
+        if function in RECORDING_CALLS:
             print(answer["inserted"], flush=True)
             sys.stdin.readline()
         return answer
@@ -133,8 +137,9 @@ class DiscardingStore(MemoryStore):
     def call(self, function: str, /, **arguments: object) -> Any:
         if not function.startswith("record_"):
             return super().call(function, **arguments)
-        batch = json.loads(str(next(iter(arguments.values()))))
-        if function == "record_calls_v1":
+        text = str(next(iter(arguments.values())))
+        batch = rows_of(text) if function == "record_calls_v2" else json.loads(text)
+        if function in RECORDING_CALLS:
             for row in batch:
                 status = row.get("status", "ok")
                 self.counts[status] = self.counts.get(status, 0) + 1

@@ -6,6 +6,7 @@ and for the array around it: a quote becomes two, each behind a backslash; a bac
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
@@ -74,6 +75,7 @@ _JSON: Final = frozenset({"metadata", "billed_units", "blocked_by"})
 _LISTS: Final = frozenset({"tags", "prefix_hashes"})
 _TRUTHS: Final = frozenset({"usage_estimated", "priced", "cache_hit", "replaces_abandoned"})
 _COUNTS: Final = frozenset({"panel_position", "panel_size", "prompt_bytes", "calls"})
+_PLACES: Final = {name: place for place, name in enumerate(CALL_COLUMNS)}
 _COLUMNS: Final = frozenset(CALL_COLUMNS) | {"draws"}
 
 _quoted: Final[Callable[[str], object]] = re.compile(r'[,()"\\]').search
@@ -119,12 +121,22 @@ def encoded_row(row: Mapping[str, Any]) -> str:
             "draw_windows": "{" + ",".join(str(window) for window, _ in draws) + "}",
             "draw_amounts": "{" + ",".join(str(amount) for _, amount in draws) + "}",
         }
-    return '"(' + ",".join([_field(name, row.get(name)) for name in CALL_COLUMNS]) + ')"'
+    fields = [""] * len(CALL_COLUMNS)
+    for name, value in row.items():
+        if value is not None and name != "draws":
+            fields[_PLACES[name]] = _field(name, value)
+    return '"(' + ",".join(fields) + ')"'
 
 
 def batch_of(rows: Iterable[str]) -> str:
     """The literal of an array of rows."""
     return "{" + ",".join(rows) + "}"
+
+
+def rows_of(batch: str) -> list[dict[str, Any]]:
+    """The rows in the literal of an array, as `decoded_row` gives them."""
+    # A quote without a backslash before it stands at both ends of a row and nowhere in it.
+    return [decoded_row(f'"{row}"') for row in batch[2:-2].split('","')] if len(batch) > 2 else []
 
 
 def decoded_row(literal: str) -> dict[str, Any]:
@@ -143,15 +155,13 @@ def decoded_row(literal: str) -> dict[str, Any]:
 
 
 def _field(name: str, value: Any) -> str:
-    if value is None:
-        return ""
+    if isinstance(value, str):
+        return text_field(value)
     if isinstance(value, bool):
         return "t" if value else "f"
     if name in _JSON:
         return text_field(orjson.dumps(value).decode())
-    if name in _LISTS:
-        return list_field(value)
-    return text_field(value) if isinstance(value, str) else number_field(value)
+    return list_field(value) if name in _LISTS else number_field(value)
 
 
 def _value(name: str, text: str) -> Any:
@@ -159,11 +169,14 @@ def _value(name: str, text: str) -> Any:
         return orjson.loads(text)
     if name in _LISTS:
         return [re.sub(r"\\(.)", r"\1", element, flags=re.DOTALL) for element in _ELEMENT.findall(text)]
-    if name in _TRUTHS:
+    if name in _TRUTHS and text in ("t", "f"):
         return text == "t"
-    if name in _COUNTS or name.endswith("_tokens"):
-        return int(text)
-    return float(text) if name.endswith("_ms") else text
+    with contextlib.suppress(ValueError):  # of what the database refused it says what it was
+        if name in _COUNTS or name.endswith("_tokens"):
+            return int(text)
+        if name.endswith("_ms"):
+            return float(text)
+    return text
 
 
 _ELEMENT: Final = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)

@@ -12,6 +12,7 @@ from uuid import UUID
 import orjson
 
 from vital_tracking.calls.json_codec import unpack_run
+from vital_tracking.calls.row_literal import batch_of, decoded_row
 from vital_tracking.calls.wire import pack_call
 from vital_tracking.core.record import CallRecord, RunRecord, Used
 from vital_tracking.core.tally import Spent
@@ -32,6 +33,10 @@ from vital_tracking.errors import StoreError, StoreRejected, StoreUnavailable
 from vital_tracking.spool.log_record import RUNS, LogRecord, RecordKind
 from vital_tracking.stores.protocol import Store
 
+CALLS: Final = "record_calls_v2"
+CALLS_AS_JSON: Final = "record_calls_v1"
+"""What takes calls as literals, and as JSON: what is left of those that were refused."""
+
 _UNFORESEEN_TRIES: Final = 4
 _REFUSED: Final = (
     "The database refused a row (SQLSTATE %s, %s); its neighbours were stored. See: vital-tracking spool rejected"
@@ -44,7 +49,10 @@ _WITHOUT_DETAILS: Final = (
 
 @dataclass(slots=True, eq=False, repr=False)
 class Row:
-    """One encoded row: its JSON text, what takes it as which argument, and what the call drew on the grants of `holder`."""
+    """One encoded row, what takes it as which argument, and what the call drew on the grants of `holder`.
+
+    `text` is JSON, but for a call a literal.
+    """
 
     function: str
     argument: str
@@ -53,6 +61,15 @@ class Row:
     key: bytes = b""
     holder: str | None = None
     draws: Draws = field(default_factory=list)
+
+    def json(self) -> str:
+        """The row as JSON, which is what people read and mend; what can be read as no row stays as it is."""
+        if self.function != CALLS:
+            return self.text
+        try:
+            return orjson.dumps(decoded_row(self.text)).decode()
+        except ValueError:
+            return self.text
 
 
 class StoreExporter:
@@ -154,7 +171,8 @@ class StoreExporter:
 
     def _record(self, function: str, argument: str, rows: Sequence[Row], holder: str | None) -> list[dict[str, Any]]:
         """Record rows in one request; returns those that were refused, each by its id, SQLSTATE and rule."""
-        named: dict[str, object] = {argument: f"[{','.join(row.text for row in rows)}]"}
+        texts = [row.text for row in rows]
+        named: dict[str, object] = {argument: batch_of(texts) if function == CALLS else f"[{','.join(texts)}]"}
         if holder is not None:
             named["holder"] = holder
         try:
@@ -171,7 +189,7 @@ class StoreExporter:
             failed = StoreUnavailable if self._unforeseen % _UNFORESEEN_TRIES else StoreRejected
             raise failed(f"The store failed ({type(error).__name__}).") from None
         self._unforeseen = 0
-        if function == "record_calls_v1":
+        if function in (CALLS, CALLS_AS_JSON):
             self._counts.stats.inserted += inserted
             self._counts.stats.duplicate += duplicate
         elif function != "record_runs_v1":
@@ -192,13 +210,13 @@ class StoreExporter:
         known: dict[Any, Row] = {row.id: row for row in rows}
         first = {one.get("id"): one for one in refusals}
         least = []
-        if function == "record_calls_v1":
+        if function in (CALLS, CALLS_AS_JSON):
             for id, one in first.items():  # noqa: A001 - the column's name
                 row = known.get(id)
-                text = None if row is None else least_row(row.text, one.get("rule") or one.get("sqlstate"))
+                text = None if row is None else least_row(row.json(), one.get("rule") or one.get("sqlstate"))
                 if row is not None and text is not None:
-                    least.append(dataclasses.replace(row, text=text))
-        again = {one.get("id") for one in self._record(function, argument, least, holder)} if least else set()
+                    least.append(dataclasses.replace(row, function=CALLS_AS_JSON, text=text))
+        again = {one.get("id") for one in self._record(CALLS_AS_JSON, argument, least, holder)} if least else set()
         stored = {row.id for row in least} - again
         for one in refusals:
             if one.get("id") in stored:
@@ -229,7 +247,7 @@ class StoreExporter:
     def _straight_row(self, key: bytes, call: StraightCall) -> Row:
         self._tallies.priced(key, call.context, call.spent())
         holder, draws = self._settlement.settle(key, Used(call.usage()), call.cost.amount)
-        return Row("record_calls_v1", "calls", call.id, call.encoded(draws), key, holder, draws)
+        return Row(CALLS_AS_JSON, "calls", call.id, call.encoded(draws), key, holder, draws)
 
     def _call(self, key: bytes, record: CallRecord) -> Row:
         try:
@@ -256,7 +274,7 @@ class StoreExporter:
         stats.unpriced += cost is None
         stats.estimated += record.usage.estimated
         stats.abandoned += record.status == "abandoned"
-        return Row("record_calls_v1", "calls", record.id, text, key, holder, draws)
+        return Row(CALLS, "calls", record.id, text, key, holder, draws)
 
     def _posted(self, rows: Sequence[Row]) -> None:
         """These rows were stored or set aside."""
@@ -268,7 +286,7 @@ class StoreExporter:
     def _set_aside(self, row: Row | None, function: str, sqlstate: str | None, rule: str | None) -> None:
         self._counts.stats.rejected += 1
         if row is not None:
-            self._dead_letters.add(function, row.text, sqlstate, rule)
+            self._dead_letters.add(CALLS_AS_JSON if function == CALLS else function, row.json(), sqlstate, rule)
         self._counts.say_once(_REFUSED, sqlstate, rule or function)
 
     def _by_database_clock(self, run: RunRecord) -> RunRecord:

@@ -12,6 +12,7 @@ import orjson
 
 from vital_tracking.calls.json_codec import mended
 from vital_tracking.calls.metadata_keys import remember
+from vital_tracking.calls.row_literal import encoded_row
 from vital_tracking.core.context import CONTEXT_FIELDS, INTEGER_FIELDS, SERVICE_TYPES, CallContext
 from vital_tracking.core.cost import Cost
 from vital_tracking.core.record import CallRecord, RunRecord
@@ -44,12 +45,9 @@ def call_row(record: CallRecord, cost: Cost | None, ceiling: Decimal | None = No
 def encode_call(
     record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: Sequence[tuple[int, str]]
 ) -> str:
-    """The JSON of `call_row`, with what the call draws on its process's grants; what calls of a scope share is encoded once."""
-    shared, notes = context_json(record.context)
-    own = _own_columns(record, cost, ceiling, notes)
-    if draws:
-        own["draws"] = draws
-    return shared + orjson.dumps(own)[1:].decode()
+    """The literal of `call_row`, with what the call draws on its process's grants."""
+    row = call_row(record, cost, ceiling)
+    return encoded_row({**row, "draws": draws} if draws else row)
 
 
 def _own_columns(

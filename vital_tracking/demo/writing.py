@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 from typing_extensions import TypedDict
 
+from vital_tracking.calls.row_literal import batch_of
 from vital_tracking.core.record import CallRecord
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.rows import encode_call, run_row
@@ -86,7 +87,7 @@ def write(store: Store, history: History, costs: Costs, progress: Callable[[int]
         last = number == history.days
         while len(waiting) >= _A_BATCH or (last and waiting):
             batch, waiting = waiting[:_A_BATCH], waiting[_A_BATCH:]
-            answer = store.call("record_calls_v1", calls=f"[{','.join(_row(call, costs) for call in batch)}]")
+            answer = store.call("record_calls_v2", calls=batch_of(_row(call, costs) for call in batch))
             new += answer["inserted"]
             _nobody_is_told(store, answer.get("alerts") or ())
         progress(number)

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Final, cast
 
 import orjson
 
+from vital_tracking.calls.row_literal import batch_of
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.record import CallRecord, CallType
 from vital_tracking.core.sanitize import class_name, clean_text, dollars, instant
@@ -105,7 +106,7 @@ def import_spend(
         if dry_run:
             done.recorded += len(encoded)
         elif encoded:
-            answer = store.call("record_calls_v1", calls=f"[{','.join(encoded)}]")
+            answer = store.call("record_calls_v2", calls=batch_of(encoded))
             done.recorded += answer["inserted"]
             done.known += answer["duplicate"]
             for refused in answer["rejected"]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from vital_tracking.calls.row_literal import rows_of
 from vital_tracking.core.breakdowns import no_breakdown
 from vital_tracking.errors import StoreNotReady, StoreRejected
 from vital_tracking.stores.protocol import ANSWER_S, Row, Store
@@ -81,6 +82,8 @@ class MemoryStore:
             return self._budgets.acquire(str(arguments["holder"]), json.loads(str(arguments["asks"])))
         if function == "renew_grants_v1":
             return self._budgets.renew(str(arguments["holder"]), json.loads(str(arguments["kept"])))
+        if function == "record_calls_v2":
+            return self._record_calls(rows_of(str(arguments["calls"])), arguments.get("holder"))
         if function == "record_calls_v1":
             return self._record_calls(json.loads(str(arguments["calls"])), arguments.get("holder"))
         if function == "record_runs_v1":

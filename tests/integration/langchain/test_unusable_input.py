@@ -6,7 +6,6 @@ Also here: no fault of ours reaches the user, and no text of a prompt, an answer
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import uuid
@@ -22,9 +21,11 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
 from tests.integration.helpers import MODES, Rows, ask, collect, dollars, only
+from tests.sql.helpers import any_row
 from tests.support.provider_server import ProviderServer, Reply
 from tests.support.stores import stored
 from vital_tracking import Agent, VitalTracker
+from vital_tracking.calls.row_literal import decoded_row
 from vital_tracking.core.sanitize import MAX_TOKENS
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
@@ -391,8 +392,8 @@ async def test_a_bad_row_does_not_sink_its_neighbours(
     encode_call = exporter.encode_call
 
     def spoiled(record: Any, *args: Any) -> str:
-        row = json.loads(encode_call(record, *args))
-        return json.dumps(row | {"total_tokens": -1} if record.context.user_id == "bad" else row)
+        row = decoded_row(encode_call(record, *args))
+        return any_row(row | {"total_tokens": -1} if record.context.user_id == "bad" else row)
 
     monkeypatch.setattr(exporter, "encode_call", spoiled)
     for user in ("a", "bad", "b"):

@@ -21,12 +21,14 @@ from typing import Any
 import pytest
 
 from tests.integration.budgets.helpers import set_budget
+from tests.sql.helpers import any_row
 from tests.support.folders import REPOSITORY
 from tests.support.forked import run_forked
 from tests.support.postgres import PostgresServer, free_port, outage
 from tests.support.stores import AwayStore
 from tests.support.waiting import until
 from vital_tracking import Settings, VitalTracker
+from vital_tracking.calls.row_literal import decoded_row
 from vital_tracking.delivery import exporter
 from vital_tracking.delivery.dead_letters import FILE, forget_taken, letters_in, take_letters
 from vital_tracking.langchain.fake import FakeUsageModel
@@ -618,9 +620,9 @@ def test_refused_rows_are_set_aside_and_their_neighbours_stored(
 
     def spoiled(*arguments: Any) -> str:
         nonlocal rows_made
-        row = json.loads(encoded(*arguments)) | poison.get(rows_made, {}) | details.get(rows_made, {})
+        row = decoded_row(encoded(*arguments)) | poison.get(rows_made, {}) | details.get(rows_made, {})
         rows_made += 1
-        return json.dumps(row)
+        return any_row(row)
 
     monkeypatch.setattr(exporter, "encode_call", spoiled)
     for number in range(150):
@@ -722,7 +724,7 @@ def test_a_batch_that_is_refused_whole_is_halved_to_the_bad_row(
     encoded = exporter.encode_call
 
     def bad(record: Any, *arguments: Any) -> str:
-        return "{no json" if record.context.user_id == "n-40" else encoded(record, *arguments)
+        return "no row" if record.context.user_id == "n-40" else encoded(record, *arguments)
 
     monkeypatch.setattr(exporter, "encode_call", bad)
     for number in range(100):
@@ -732,5 +734,5 @@ def test_a_batch_that_is_refused_whole_is_halved_to_the_bad_row(
     folder = tracker._recorder.folder
     assert folder is not None
     [letter] = letters_in(folder / FILE)
-    assert (letter.row, letter.fields) == ("{no json", {})
+    assert (letter.row, letter.fields) == ("no row", {})
     assert len(rows()) == 99

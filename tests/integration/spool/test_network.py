@@ -132,7 +132,7 @@ def test_requests_and_answers_that_are_lost_double_nothing_and_lose_nothing(
         ids: list[str] = []
         chance = random.Random(5)
         for number in range(cuts):
-            proxy.lose(1, b"record_calls_v1", what)
+            proxy.lose(1, b"record_calls_v", what)
             ids += record(tracker, chance.randrange(1, 400))
             until(lambda number=number: proxy.lost > number, 30)  # type: ignore[misc]
             delivered = tracker.flush(60)
@@ -157,7 +157,7 @@ def test_a_process_that_dies_between_commit_and_answer_leaves_nothing_to_be_bill
         tracker = VitalTracker(PostgresStore(url, description="one database"), settings=settings)
         ids = record(tracker, 1)
         assert tracker.flush(60).complete
-        proxy.lose(1_000_000, b"record_calls_v1", "answer")
+        proxy.lose(1_000_000, b"record_calls_v", "answer")
         ids += record(tracker, 500)
         assert not tracker.flush(0.5).complete
         until(lambda: proxy.lost, 30)

@@ -9,7 +9,7 @@ from vital_tracking.testing import MemoryStore
 
 def test_few_calls_wait_for_company_while_others_are_sent(memory: MemoryStore) -> None:
     """A steady trickle must not become a transaction a call: what comes during a request waits for the next one's time."""
-    store = WatchedStore(memory, only="record_calls_v1")
+    store = WatchedStore(memory, only="record_calls_v2")
     store.go.clear()
     tracker = VitalTracker(store, settings=Settings(flush_interval_s=3600, batch_size=10))
     for _ in range(10):

@@ -12,7 +12,7 @@ from vital_tracking.testing import MemoryStore
 
 
 def test_a_store_that_stumbles_in_a_way_nobody_foresaw_loses_nothing(memory: MemoryStore) -> None:
-    store = ScriptedStore(memory, "record_calls_v1", [RuntimeError("canary"), TypeError("canary")])
+    store = ScriptedStore(memory, "record_calls_v2", [RuntimeError("canary"), TypeError("canary")])
     with VitalTracker(store, settings=Settings(flush_interval_s=60)) as tracker:
         for _ in range(20):
             tracker.record(provider="openai", prompt_tokens=1, completion_tokens=1)
@@ -35,7 +35,7 @@ class OtherClock(StoreDouble):
 
     def call(self, function: str, /, **arguments: object) -> Any:
         answer = super().call(function, **arguments)
-        if function == "record_calls_v1":
+        if function == "record_calls_v2":
             answer = {**answer, "now": (datetime.now(UTC) + self.ahead).isoformat()}
         return answer
 

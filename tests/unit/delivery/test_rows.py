@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.unit.calls.test_wire import ANYTHING, NOON, RECORDS
 from vital_tracking.calls.json_codec import pack_record, unpack_record
+from vital_tracking.calls.row_literal import decoded_row
 from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
 from vital_tracking.core.record import CallRecord
 from vital_tracking.core.usage import TokenUsage
@@ -25,7 +26,7 @@ DRAWS = st.lists(st.tuples(st.integers(1, 10**9), st.just("0.25")), max_size=2)
 
 
 def sent(record: CallRecord, ceiling: Decimal | None = None, draws: Any = ()) -> Any:
-    return orjson.loads(encode_call(record, record.cost, ceiling, draws))
+    return decoded_row(encode_call(record, record.cost, ceiling, draws))
 
 
 @TRIES

@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 import pytest
 
+from vital_tracking.calls.row_literal import encoded_row
 from vital_tracking.calls.wire import END_FACTS, START_FACTS
 from vital_tracking.core.price import Price
 from vital_tracking.core.price_spans import PriceSpans
@@ -56,7 +57,7 @@ class World:
         """The row of the straight way, None where the call does not go it."""
         self.straight.renew()
         call = self.straight.call(record)
-        return None if call is None else call.encoded(DRAWS)
+        return None if call is None else encoded_row(orjson.loads(call.encoded(DRAWS)))
 
     def long_row(self, record: LogRecord) -> str:
         """The row that is right."""
