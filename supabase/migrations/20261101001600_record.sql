@@ -372,6 +372,7 @@ declare
   element text;
   one vital_private.call_v2;
   rejected jsonb := '[]';
+  report jsonb;
 begin
   perform vital_private.check_given('calls', calls);
   -- Calls that replace others change the sums twice, and so would lock them out of order; such a batch, which is rare, runs alone.
@@ -396,8 +397,8 @@ begin
       end;
     end loop;
   end;
-  return vital_private.record_calls(batch, holder, replacing, rejected)
-    || jsonb_build_object('now', clock_timestamp(), 'alerts', vital_private.alerts_of_this_transaction());
+  report := vital_private.record_calls(batch, holder, replacing, rejected);
+  return report || jsonb_build_object('now', clock_timestamp(), 'alerts', vital_private.alerts_of_this_transaction());
 end;
 $$;
 
@@ -434,6 +435,7 @@ declare
   batch vital_private.call_v2[];
   element json;
   rejected jsonb := '[]';
+  report jsonb;
 begin
   perform vital_private.check_given('calls', calls);
   perform vital_private.lock_budgets(alone => replacing);
@@ -453,8 +455,8 @@ begin
       end;
     end loop;
   end;
-  return vital_private.record_calls(coalesce(batch, '{}'), holder, replacing, rejected)
-    || jsonb_build_object('now', clock_timestamp(), 'alerts', vital_private.alerts_of_this_transaction());
+  report := vital_private.record_calls(coalesce(batch, '{}'), holder, replacing, rejected);
+  return report || jsonb_build_object('now', clock_timestamp(), 'alerts', vital_private.alerts_of_this_transaction());
 end;
 $$;
 

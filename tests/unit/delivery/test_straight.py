@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from vital_tracking.calls.row_literal import encoded_row
+from vital_tracking.calls.row_literal import decoded_row, encoded_row
 from vital_tracking.calls.wire import END_FACTS, START_FACTS
 from vital_tracking.core.price import Price
 from vital_tracking.core.price_spans import PriceSpans
@@ -275,7 +275,7 @@ def test_a_price_holds_from_its_instant_on() -> None:
             record = a_record(draw, **usual, started=change.timestamp() + moved)
             row = world.straight_row(record)
         assert row == world.long_row(record)
-        costs.append(orjson.loads(row)["total_cost"])
+        costs.append(decoded_row(row)["total_cost"])
     before, after = "0.0000130", "0.00001600"
     assert list(map(Decimal, costs)) == list(map(Decimal, [before, after, before, after, before]))
 
