@@ -68,19 +68,19 @@ comment on column public.usage_aggregations_daily_agents.agent_name is 'A name t
 
 -- Whatever no report looks up is compared byte by byte, which is the cheapest order.
 create unique index usage_aggregations_hourly_totals_key on public.usage_aggregations_hourly_totals
-(organization_id, hour_start, service_type collate "C") nulls not distinct;
+(organization_id, hour_start, service_type) nulls not distinct;
 create unique index usage_aggregations_daily_totals_key on public.usage_aggregations_daily_totals
-(organization_id, day, service_type collate "C") nulls not distinct;
+(organization_id, day, service_type) nulls not distinct;
 create unique index usage_aggregations_daily_agents_key on public.usage_aggregations_daily_agents
 (
-  organization_id, day, service_type collate "C", agent_id collate "C", agent_tier collate "C", framework collate "C",
+  organization_id, day, service_type, agent_id collate "C", agent_tier collate "C", framework collate "C",
   provider collate "C", model collate "C", message_type collate "C", call_type collate "C"
 ) nulls not distinct;
 create unique index usage_aggregations_daily_users_key on public.usage_aggregations_daily_users
-(organization_id, day, user_id, service_type collate "C", call_type collate "C") nulls not distinct;
+(organization_id, day, user_id, service_type, call_type collate "C") nulls not distinct;
 create unique index usage_aggregations_daily_parts_key on public.usage_aggregations_daily_parts
 (
-  organization_id, day, service_type collate "C", panel_id collate "C", panel_position, workflow_id collate "C",
+  organization_id, day, service_type, panel_id collate "C", panel_position, workflow_id collate "C",
   workflow_step collate "C", agent_id collate "C"
 ) nulls not distinct;
 
@@ -160,9 +160,10 @@ as $$
 $$;
 
 -- The text of a query that measures calls: a row for each call, with all columns by which aggregations group, and the measures. `source`
--- is a table or query of calls. If it is `signed`, its column `sign` says whether a call is added (1) or taken away (-1). (date_bin
--- finds an hour of UTC ten times faster than date_trunc, which asks the time zone.)
-create function vital_private.measured(source text, signed boolean default false) returns text
+-- is a table or query of calls. If it is `signed`, its column `sign` says whether a call is added (1) or taken away (-1). If it is a
+-- `batch`, tokens and times stay bigint, which few calls cannot exceed and which is added up faster; else the types are those of the
+-- aggregations. (date_bin finds an hour of UTC ten times faster than date_trunc, which asks the time zone.)
+create function vital_private.measured(source text, signed boolean default false, batch boolean default false) returns text
 language sql
 stable
 set search_path = ''
@@ -176,16 +177,23 @@ as $$
         call.workflow_step_name, %s
       from %s as call
     )$query$,
-    string_agg(format(case when signed then 'call.sign * (%s) as %I' else '%s as %I' end, m.of_call, m.name), ', ' order by m.position),
+    string_agg(
+      format(
+        '%s(%s)%s as %I', case when signed then 'call.sign * ' end, m.of_call,
+        case when not batch and m.unit in ('tokens', 'us') then '::numeric' end, m.name
+      ), ', ' order by m.position
+    ),
     source
   )
   from vital_private.usage_measures as m
   where m.of_call is not null
 $$;
 
--- The text of a statement that adds measured calls, or sums of them, to an aggregation. Rows are added in the order of the key, so that
+-- The text of a statement that adds measured calls, or sums of them, to an aggregation, by an aggregate function. Rows are added in the order of the key, so that
 -- two writers wait for each other in one order.
-create function vital_private.adding_to(aggregation vital_private.usage_aggregations, source text) returns text
+create function vital_private.adding_to(
+  aggregation vital_private.usage_aggregations, source text, adding text default 'vital_private.total'
+) returns text
 language sql
 stable
 set search_path = ''
@@ -200,7 +208,7 @@ as $$
     array_to_string(
       array(select 'u.' || k from unnest(aggregation.keys) as k)
       || array(select format('max(u.%I)', n) from unnest(aggregation.names) as n)
-      || array(select format('vital_private.total(u.%I)', k) from unnest(m.measures) as k),
+      || array(select format('%s(u.%I)', adding, k) from unnest(m.measures) as k),
       ', '
     ),
     source,
@@ -372,7 +380,7 @@ $body$
       array_to_string(folded, ', '),
       array_to_string(measures, ', '),
       array_to_string(array(select format('vital_private.total(u.%1$I) as %1$I', m) from unnest(measures) as m), ', '),
-      vital_private.measured(sources ->> operation, operation <> 'insert'),
+      vital_private.measured(sources ->> operation, operation <> 'insert', batch => true),
       (
         select string_agg(vital_private.adding_to(a, 'unnest(folded)') || ';', E'\n  ' order by a.target desc)
         from vital_private.usage_aggregations as a

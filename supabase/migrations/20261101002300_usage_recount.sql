@@ -38,7 +38,8 @@ begin
     aggregation,
     vital_private.measured(
       '(select * from public.token_usage_logs where created_at >= $1 and created_at < $2 and ($3 is null or organization_id = $3))'
-    )
+    ),
+    'sum'
   ) using since, until, organization;
 end;
 $$;

@@ -238,7 +238,7 @@ RULES = {
         (
             ("grant select on public.budget_status to anon", "public.budget_status"),
             ("grant select (model) on public.model_prices to public", "public.model_prices"),
-            ("grant all on vital_private.incoming_calls to anon", "vital_private.incoming_calls"),
+            ("grant all on vital_private.budget_terms to anon", "vital_private.budget_terms"),
         ),
     ),
     "a sequence that clients may use": Rule(
