@@ -6,7 +6,7 @@ committed; rounds are interleaved, and the tables grow from round to round.
   copy      COPY of the rows as text, with the triggers that keep the aggregations disabled: what the table alone takes
   insert    a bulk insert of the columns that hold something, with these triggers disabled: psycopg's executemany in a
             transaction; through the API supabase-py's `table(...).insert(rows)`
-  record    ours: rows as JSON, each once, and the aggregations
+  record    ours: an array of rows, each once, and the aggregations
   budgets   ours with five budgets, each with a window of the day and of the month: their windows and alerts, too
 
 The stores are the embedded PostgreSQL, which waits for its disk at each commit; a PostgreSQL over TCP that does not wait; and
@@ -34,6 +34,7 @@ from benchmarks.figures import Claim, Found, Part, Table, ratios, spanned, sprea
 from supabase import Client
 from vital_tracking import PriceBook, Settings
 from vital_tracking.calls.json_codec import id_bytes, pack_record
+from vital_tracking.calls.row_literal import batch_of
 from vital_tracking.delivery.clock import DatabaseClock
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.dead_letters import DeadLetters
@@ -50,7 +51,8 @@ from vital_tracking.stores.supabase import SupabaseStore
 SIZES = (500, 1000)
 STORES = {"embedded": SIZES, "postgres": SIZES, "api": SIZES[:1]}
 NAMES = {"embedded": "embedded PostgreSQL", "postgres": "PostgreSQL over TCP", "api": "Supabase API"}
-OF_COPY, TIMES_INSERT = 0.40, 2.0
+OF_COPY = {"record": 0.35, "budgets": 0.25}
+TIMES_INSERT = 2.0
 
 _LIMITS = {"daily_limit": "5", "monthly_limit": "100", "action": "alert"}
 BUDGETS = (
@@ -112,7 +114,7 @@ class Calls:
         self.ready_ms[size]["encode"].append((time.thread_time() - packed) * 1e3)
         self.ready_ms[size]["pack"].append((packed - started) * 1e3)
         with self._connection.transaction(force_rollback=True), self._connection.cursor() as cursor:
-            cursor.execute("select record_calls_v1(%s)", [f"[{','.join(row.text for row in ours)}]"])
+            cursor.execute("select record_calls_v2(%s)", [batch_of(row.text for row in ours)])
             ((found,),) = cursor.execute(
                 f"select json_agg(r) from (select {self._as_text} from token_usage_logs) as r".encode()
             )
@@ -352,7 +354,7 @@ def tables(found: Found) -> list[Table]:
             ["", *(f"{size} calls" for size in ready)],
             [
                 ["packed, by whoever made the call", *(spanned(one["pack"]) for one in ready.values())],
-                ["priced, as JSON", *(spanned(one["encode"]) for one in ready.values())],
+                ["priced, as rows", *(spanned(one["encode"]) for one in ready.values())],
                 *(
                     [
                         f"sent to the {NAMES[store]}",
@@ -370,12 +372,14 @@ def claims(found: Found) -> list[Claim]:
     """What the whole recording transaction reaches."""
     kept = []
     for store, one in found["stores"].items():
-        what, limit = ("of an insert", TIMES_INSERT) if store == "api" else ("of a COPY", OF_COPY)
+        limits = {"record": TIMES_INSERT} if store == "api" else OF_COPY
+        what = f"rows a second of {'an insert' if store == 'api' else 'a COPY'}"
         for size in map(str, one["sizes"]):
-            reached = one[size]["record"]["of_base"]["median"]
-            kept.append(
-                Claim(f"delivery, {NAMES[store]}, batches of {size}: rows a second {what}", reached, "at least", limit)
-            )
+            for way, limit in limits.items():
+                reached = one[size][way]["of_base"]["median"]
+                with_budgets = ", five budgets" if way == "budgets" else ""
+                name = f"delivery, {NAMES[store]}, batches of {size}{with_budgets}: {what}"
+                kept.append(Claim(name, reached, "at least", limit))
     return kept
 
 

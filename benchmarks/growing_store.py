@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from benchmarks.growing_calls import TURNS, call_us, own_us
 from benchmarks.report_queries import REPORTS
 from benchmarks.reports import Connection, arguments_of, backfill, only
 from vital_tracking import VitalTracker
+from vital_tracking.calls.row_literal import CALL_COLUMNS, batch_of, encoded_row
 from vital_tracking.stores.postgres import PostgresStore
 
 DAYS = 90  # that the calls of a database are of
@@ -95,15 +97,15 @@ class Stored:
             "call bench.load_calls('made', 0, %s, %s, %s, %s)",
             [BATCH - 1, BATCH, since, usage.hours(self.connection, since, 1)],
         )
-        taken = "select m.*, null as success, null as recorded_at from made as m"
-        found = only(self.connection, f"select json_agg(json_strip_nulls(row_to_json(t)))::text from ({taken}) as t")
-        return str(found)
+        found = only(self.connection, "select json_agg(json_strip_nulls(row_to_json(m)))::text from made as m")
+        rows = json.loads(str(found), parse_float=Decimal)
+        return batch_of(encoded_row({name: row[name] for name in row if name in CALL_COLUMNS}) for row in rows)
 
     def record_ms(self) -> float:
         """The server's CPU time for a batch, which is taken back, so that the number of rows stays."""
         self._batch = self._batch or self.batch()
         with self.connection.transaction(force_rollback=True):
-            took = server_ms(self.connection, "select record_calls_v1(%s)", [self._batch])
+            took = server_ms(self.connection, "select record_calls_v2(%s)", [self._batch])
         self.connection.execute("vacuum")
         return took
 
