@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.sql.helpers import a_call, a_run, an_end, call_id
+from tests.sql.helpers import a_call, a_run, an_end, call_id, literal_of
 from tests.support.postgres import PostgresServer, free_port, outage
 from vital_tracking.errors import SettingsError, StoreError, StoreNotReady, StoreRejected, StoreUnavailable
 from vital_tracking.migrate import find_migrations
@@ -27,7 +27,7 @@ Rows = Callable[..., list[dict[str, Any]]]
 
 
 def record(store: PostgresStore, *calls: object) -> Any:
-    return store.call("record_calls_v1", calls=json.dumps(calls))
+    return store.call("record_calls_v2", calls=literal_of(calls))
 
 
 def until_it_works(attempt: Callable[[], Any]) -> Any:

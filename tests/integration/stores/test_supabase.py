@@ -26,6 +26,7 @@ from tests.sql.helpers import (
     an_unpriced_call,
     call_id,
     connect,
+    literal_of,
 )
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.supabase_lite import SupabaseLite
@@ -74,11 +75,22 @@ def test_a_conversation_is_recorded_end_to_end(lite: SupabaseLite) -> None:
     assert (run["id"], run["status"], run["service_type"]) == (conversation.run_id, "ok", "1:1_conversation")
 
 
-def test_amounts_come_back_to_the_last_decimal(api: SupabaseStore) -> None:
+def test_every_character_arrives_as_it_was_sent(lite: SupabaseLite, api: SupabaseStore) -> None:
+    """If this failed, the API would hand the function other characters than a connection does."""
+    hard = "a \"b\" \\ {c},(d)\n\t\u2028 NULL ü 🦊 'e'"
+    call = a_call(1, user_id=hard, tags=[hard, ""], metadata={hard: hard})
+    assert api.call("record_calls_v2", calls=literal_of([call, "no row"]))["inserted"] == 1
+    with connect(lite.database_url) as connection:
+        row = connection.execute("select user_id, tags, metadata from token_usage_logs").fetchone()
+    assert row == {"user_id": hard, "tags": [hard, ""], "metadata": {hard: hard}}
+
+
+@pytest.mark.parametrize("function", ["record_calls_v1", "record_calls_v2"])
+def test_amounts_come_back_to_the_last_decimal(api: SupabaseStore, function: str) -> None:
     """If this failed, a large sum would be rounded as a float is."""
     exact = "123456789.123456789012345678901234567890"
-    batch = json.dumps([a_call(1, total_cost=exact, user_id="u"), an_unpriced_call(2, user_id="u")])
-    report = api.call("record_calls_v1", calls=batch)
+    calls = [a_call(1, total_cost=exact, user_id="u"), an_unpriced_call(2, user_id="u")]
+    report = api.call(function, calls=json.dumps(calls) if function == "record_calls_v1" else literal_of(calls))
     assert (report["inserted"], report["duplicate"], report["rejected"], report["alerts"]) == (2, 0, [], None)
     columns = ["id", "created_at", "total_cost", "tags", "success"]
     second, first = api.read("agent_usage_detailed", columns=columns, equals={"user_id": "u"})
