@@ -384,15 +384,19 @@ begin
     begin
       elements := calls;
     exception when data_exception then
-      raise exception 'The batch must be text that holds an array of rows.' using errcode = '22023';
+      null;
     end;
+    -- What begins with no id cannot be named in the report: such a batch is refused whole, and its client finds the row.
+    if elements is null or exists (select from unnest(elements) as e where e !~ '^\([^,]+,') then
+      raise exception 'The batch must be text that holds an array of rows.' using errcode = '22023';
+    end if;
     foreach element in array elements loop
       begin
         one := element;
         batch := batch || one;
       exception when data_exception or program_limit_exceeded then
         rejected := rejected || jsonb_build_object(
-          'id', left(nullif(substring(element from '^\(([^,]*),'), ''), 64), 'sqlstate', sqlstate, 'rule', null
+          'id', left(substring(element from '^\(([^,]+),'), 64), 'sqlstate', sqlstate, 'rule', null
         );
       end;
     end loop;

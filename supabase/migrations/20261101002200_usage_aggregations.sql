@@ -189,8 +189,8 @@ as $$
   where m.of_call is not null
 $$;
 
--- The text of a statement that adds measured calls, or sums of them, to an aggregation, by an aggregate function. Rows are added in the order of the key, so that
--- two writers wait for each other in one order.
+-- The text of a statement that adds measured calls, or sums of them, to an aggregation, by an aggregate function. Rows are added in the
+-- order of the key, so that two writers wait for each other in one order.
 create function vital_private.adding_to(
   aggregation vital_private.usage_aggregations, source text, adding text default 'vital_private.total'
 ) returns text

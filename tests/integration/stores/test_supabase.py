@@ -79,7 +79,7 @@ def test_every_character_arrives_as_it_was_sent(lite: SupabaseLite, api: Supabas
     """If this failed, the API would hand the function other characters than a connection does."""
     hard = "a \"b\" \\ {c},(d)\n\t\u2028 NULL ü 🦊 'e'"
     call = a_call(1, user_id=hard, tags=[hard, ""], metadata={hard: hard})
-    assert api.call("record_calls_v2", calls=literal_of([call, "no row"]))["inserted"] == 1
+    assert api.call("record_calls_v2", calls=literal_of([call, a_call(2, status="no")]))["inserted"] == 1
     with connect(lite.database_url) as connection:
         row = connection.execute("select user_id, tags, metadata from token_usage_logs").fetchone()
     assert row == {"user_id": hard, "tags": [hard, ""], "metadata": {hard: hard}}
