@@ -160,10 +160,9 @@ as $$
 $$;
 
 -- The text of a query that measures calls: a row for each call, with all columns by which aggregations group, and the measures. `source`
--- is a table or query of calls. If it is `signed`, its column `sign` says whether a call is added (1) or taken away (-1). If it is a
--- `batch`, tokens and times stay bigint, which few calls cannot exceed and which is added up faster; else the types are those of the
--- aggregations. (date_bin finds an hour of UTC ten times faster than date_trunc, which asks the time zone.)
-create function vital_private.measured(source text, signed boolean default false, batch boolean default false) returns text
+-- is a table or query of calls. If it is `signed`, its column `sign` says whether a call is added (1) or taken away (-1). The types are
+-- those of the aggregations. (date_bin finds an hour of UTC ten times faster than date_trunc, which asks the time zone.)
+create function vital_private.measured(source text, signed boolean default false) returns text
 language sql
 stable
 set search_path = ''
@@ -180,7 +179,7 @@ as $$
     string_agg(
       format(
         '%s(%s)%s as %I', case when signed then 'call.sign * ' end, m.of_call,
-        case when not batch and m.unit in ('tokens', 'us') then '::numeric' end, m.name
+        case when m.unit in ('tokens', 'us') then '::numeric' end, m.name
       ), ', ' order by m.position
     ),
     source
@@ -345,7 +344,7 @@ begin
         case f.name when 'hour_start' then 'timestamptz' when 'day' then 'date' when 'panel_position' then 'smallint' else 'text' end as type
       from unnest(folded) with ordinality as f (name, position)
       union all
-      select 2, m.position, m.name, case when m.unit in ('calls', 'tokens', 'us') then 'bigint' else 'numeric' end
+      select 2, m.position, m.name, case m.unit when 'calls' then 'bigint' else 'numeric' end
       from vital_private.usage_measures as m
       where m.of_call is not null
     ) as c
@@ -380,7 +379,7 @@ $body$
       array_to_string(folded, ', '),
       array_to_string(measures, ', '),
       array_to_string(array(select format('vital_private.total(u.%1$I) as %1$I', m) from unnest(measures) as m), ', '),
-      vital_private.measured(sources ->> operation, operation <> 'insert', batch => true),
+      vital_private.measured(sources ->> operation, operation <> 'insert'),
       (
         select string_agg(vital_private.adding_to(a, 'unnest(folded)') || ';', E'\n  ' order by a.target desc)
         from vital_private.usage_aggregations as a
