@@ -177,6 +177,10 @@ $$;
 -- that the time touches. Each row tells its course, too, as "days": [[time, cost], ...], its "first_day" and "last_day", and the newest names
 -- of its own ("agent_name", "workflow_step_name", "service_name"); a user's how many "services". "kept_since" says from when on calls are
 -- still there, where the answer is from them and that is later than what was asked for.
+--
+-- `copied` lets a copy of the calls answer for what it holds (docs/clickhouse.md). {"copy": id}: where calls are needed and that copy has
+-- some of them, the answer is {"ask_copy": what to ask it}. That once more with its "groups" joins these to the calls from "until" on. The
+-- groups are sums of what whoever asks may see, which "reader" says, so they are added to his own answer alone.
 create function public.usage_explore_v1(
   since timestamptz,
   until timestamptz,
@@ -188,7 +192,8 @@ create function public.usage_explore_v1(
   top integer default null,
   max_rows integer default 1000,
   grain text default null,
-  ascending boolean default null
+  ascending boolean default null,
+  copied jsonb default null
 ) returns json
 language plpgsql
 stable
@@ -227,6 +232,7 @@ declare
   read vital_private.usage_dimensions[]; -- what is chosen, and the grain
   by_position text;
   ordering text; -- of rows of sums %1$s
+  copied_until timestamptz; -- calls before it come from a copy
   answer json;
 begin
   -- What was asked for, and whether it can be answered.
@@ -327,6 +333,7 @@ begin
   if current_user = 'authenticated' then
     administered := vital_private.administered_organizations();
   end if;
+  copied := case jsonb_typeof(copied) when 'string' then (copied #>> '{}')::jsonb else copied end;
   if of_calls is null and (administered is null or (
     administered <> '{}' and (not filters ? 'organization' or not exists (
       select
@@ -356,6 +363,29 @@ begin
     limit 1;
   end if;
 
+  if source is null and of_calls is null and copied is not null then
+    if copied ? 'groups' then
+      copied_until := (copied ->> 'until')::timestamptz;
+    else
+      answer := vital_private.ask_copy(
+        (copied ->> 'copy')::uuid, first_at, end_at,
+        case
+          when exists (select from unnest(read) as d where d.needs_hours) then 'hour'
+          when grain is not null or exists (select from unnest(read) as d where d.of_time is not null) then 'day'
+        end, timezone
+      );
+      if answer is not null then
+        return json_build_object('ask_copy', answer::jsonb || jsonb_build_object(
+          'filters', vital_private.filter_texts(filters), 'any', vital_private.filter_texts(any_of), 'measures', kept, 'by_users', by_users,
+          'dimensions', (
+            select coalesce(jsonb_agg(jsonb_build_object('name', d.name, 'named', d.name_of_call)), '[]') from unnest(chosen) as d
+            where d.of_call is not null and (d.name = any(dimensions) or (grain is not null and d.name = 'service'))
+          )
+        ));
+      end if;
+    end if;
+  end if;
+
   -- The rows to be added up, with a column for each dimension and measure.
   if source is null then
     select
@@ -373,13 +403,17 @@ begin
         from (
           select call.created_at as at, call.user_id as of_user %2$s %3$s
           from public.token_usage_logs as call
-          where call.created_at >= $1 and call.created_at < $2 %4$s
+          where call.created_at >= %5$s and call.created_at < $2 %4$s
+          %6$s
         ) as c
       )$query$,
       timezone,
       (select string_agg(format(', %s as %I', d.of_call, 'd_' || d.name), '') from unnest(chosen) as d where d.of_call is not null)
       || coalesce((
-        select string_agg(format(', call.%I as %I', d.name_of_call, 'n_' || d.name), '') from unnest(chosen) as d
+        select string_agg(
+          format(', case when call.%1$I is not null then array[call.created_at::text, call.%1$I] end as %2$I', d.name_of_call, 'n_' || d.name), ''
+        )
+        from unnest(chosen) as d
         where d.name_of_call is not null
       ), ''),
       (
@@ -392,7 +426,47 @@ begin
         ' and ' || nullif(conditions, ''),
         -- What the policies say anyway, where somebody has nothing but calls of his own: said here, too, an index serves it.
         case when administered = '{}' then format(' and call.user_id = %L', vital_private.subject()) end
-      )
+      ),
+      case when copied_until is null then '$1' else 'greatest($1, $9)' end,
+      case when copied_until is not null then format(
+        $query$
+          union all
+          select g.at, g.of_user %1$s %2$s
+          from jsonb_to_recordset($10) as g (at timestamptz, of_user text, buckets jsonb, edges jsonb %3$s)
+        $query$,
+        (
+          select string_agg(format(
+            ', g.%I::%s', 'd_' || d.name, coalesce((
+              select a.atttypid::regtype::text from pg_catalog.pg_attribute as a
+              where a.attrelid = 'public.token_usage_logs'::regclass and 'call.' || a.attname = d.of_call
+            ), 'text')
+          ), '')
+          from unnest(chosen) as d
+          where d.of_call is not null
+        ) || coalesce((
+          select string_agg(
+            format(', case when g.%1$I is not null then array[(g.%1$I ->> 0)::timestamptz::text, g.%1$I ->> 1] end', 'n_' || d.name), ''
+          )
+          from unnest(chosen) as d
+          where d.name_of_call is not null
+        ), ''),
+        (
+          select string_agg(
+            case when m.unit = 'histogram' then ', vital_private.histogram_of(g.buckets, g.edges)' else format(', g.%I', m.name) end,
+            '' order by m.position
+          )
+          from vital_private.usage_measures as m
+          where m.name = any(kept)
+        ),
+        concat(
+          (select string_agg(format(', %I text', 'd_' || d.name), '') from unnest(chosen) as d where d.of_call is not null),
+          (select string_agg(format(', %I jsonb', 'n_' || d.name), '') from unnest(chosen) as d where d.name_of_call is not null),
+          (
+            select string_agg(format(', %I numeric', m.name), '') from vital_private.usage_measures as m
+            where m.name = any(kept) and m.unit <> 'histogram'
+          )
+        )
+      ) end
     );
   else
     select
@@ -417,7 +491,13 @@ begin
       case when by_users then 's.user_id' else 'null::text' end,
       (select string_agg(format(', %s as %I', d.of_sums, 'd_' || d.name), '') from unnest(chosen) as d where d.of_sums is not null)
       || coalesce((
-        select string_agg(format(', s.%I as %I', d.name_of_sums, 'n_' || d.name), '') from unnest(chosen) as d
+        select string_agg(
+          format(
+            ', case when s.%1$I is not null then array[(%3$s)::text, s.%1$I] end as %2$I', d.name_of_sums, 'n_' || d.name,
+            case when source = 'usage_aggregations_hourly_totals' then 's.hour_start' else 's.day' end
+          ), ''
+        )
+        from unnest(chosen) as d
         where d.name_of_sums is not null
       ), ''),
       (select string_agg(format(', s.%I', k), '') from unnest(kept) as k),
@@ -472,7 +552,7 @@ begin
 
   -- Where calls make very many groups, first which of them are shown, by the sums that decide it; then all measures, of these alone. What
   -- all of them come to is asked for by itself, since sums hold it.
-  if source is null and top is null and not by_users and first_at >= vital_private.rows_kept_since()
+  if source is null and top is null and not by_users and first_at >= vital_private.rows_kept_since() and copied_until is null
     and exists (select from unnest(chosen) as d where d.has_many_values and d.name = any(dimensions)) then
     ranking := format(
       $query$
@@ -514,7 +594,7 @@ begin
       %8$s
 
       select json_build_object(
-        'since', $1, 'until', coalesce($8, $2), 'timezone', $5, 'source', $6, 'fresh_at', now(),
+        'since', $1, 'until', coalesce($8, $2), 'timezone', $5, 'source', $6, 'fresh_at', now(), 'copied_until', $9,
         'kept_since', case when $6 = 'calls' and $1 < $7 then $7 end,
         'total', %9$s,
         'groups', (select count(*) from %10$s),
@@ -537,7 +617,7 @@ begin
     -- 4: the newest name of each
     (
       select string_agg(
-        format(', max(array[u.at::text, u.%1$I] collate "C") filter (where u.%1$I is not null) as %1$I', 'n_' || d.name), ''
+        format(', max(u.%1$I collate "C") as %1$I', 'n_' || d.name), ''
       )
       from unnest(chosen) as d
       where d.name = any(dimensions) and d.name_of_call is not null
@@ -641,12 +721,14 @@ begin
     format(ordering, 's')
   ) into answer
   using first_at, end_at, least(greatest(coalesce(max_rows, 1000), 0), 100000), top, timezone,
-    coalesce(replace(source, 'usage_aggregations_', ''), 'calls'), vital_private.rows_kept_since(), told_until;
+    coalesce(replace(source, 'usage_aggregations_', ''), 'calls'),
+    case when copied_until is null then vital_private.rows_kept_since() else (copied ->> 'kept_since')::timestamptz end,
+    told_until, copied_until, copied -> 'groups';
   return answer;
 end;
 $$;
 
-comment on function public.usage_explore_v1(timestamptz, timestamptz, text[], jsonb, text[], text, text, integer, integer, text, boolean) is
+comment on function public.usage_explore_v1(timestamptz, timestamptz, text[], jsonb, text[], text, text, integer, integer, text, boolean, jsonb) is
 'What calls come to by any dimensions, filtered by any, from the smallest sums that hold it, else from the calls: as whoever asks may see.';
 
 select vital_private.restrict_functions(

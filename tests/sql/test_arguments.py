@@ -47,6 +47,7 @@ SAMPLES = {
     "allocation": """'{"month": "2026-01", "amount": "10", "organizations": ["acme"]}'""",
     "clean": "array['2026-01-01']",
     "cleaned": "array['2026-01-01']",
+    "copied": """'{"copy": "0193f2c4-0000-7000-8000-000000000001"}'""",
     "copy": "'0193f2c4-0000-7000-8000-000000000001'",
     "costs": "'[]'",
     "events": "'[]'",

@@ -44,6 +44,7 @@ OWN_AUTH_TOO = FUNCTIONS.replace("in (", "in ('auth', ")
 # Functions that run with their owner's rights and are in reach of signed-in users: policies do not hold inside them.
 TRUSTED = (
     "vital_private.administered_organizations",
+    "vital_private.copied_until",
     "vital_private.change_budgets",
     "vital_private.change_plan",
     "vital_private.remove_plan",

@@ -106,8 +106,9 @@ class Explored:
     """An answer: a row for each group with its dimensions and measures, and what all of them come to.
 
     `rows` may be fewer than `groups`, as many as there are; `total` counts all. A row of what `top` left out has `others` True.
-    `source` is the aggregation that it comes from, or `calls`. `names` has the newest names of agents and steps, by their ids;
-    `queries.names.with_names` adds those of users and organizations.
+    `source` is the aggregation that it comes from, or `calls`. Of these a copy (docs/clickhouse.md) told those before
+    `copied_until`, and PostgreSQL the others; None: all of them. Either way the answer is of `fresh_at`. `names` has the newest
+    names of agents and steps, by their ids; `queries.names.with_names` adds those of users and organizations.
     """
 
     since: datetime
@@ -119,6 +120,7 @@ class Explored:
     total: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    copied_until: datetime | None = None
 
 
 def explore(
@@ -159,6 +161,7 @@ def explore(
         total=_typed(answer["total"]),
         rows=[_typed(row) for row in answer["rows"]],
         names=answer["names"],
+        copied_until=datetime.fromisoformat(answer["copied_until"]) if answer.get("copied_until") else None,
     )
 
 

@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from vital_tracking.clickhouse.reading import open_reading_store
 from vital_tracking.settings import Settings
-from vital_tracking.stores import Store, open_store
+from vital_tracking.stores import Store
 from vital_tracking.web import metrics, sign_in, static_files, status
 from vital_tracking.web.api import routers as api
 from vital_tracking.web.operator import OperatorLink
@@ -116,7 +117,7 @@ def _parts(
     web = web or WebSettings.from_env()
     if store is None:
         settings = settings or Settings.from_env()
-        store = open_store(settings)
+        store = open_reading_store(settings)
     return Parts(store, web, operator, channels=() if settings is None else tuple(sorted(settings.channels)))
 
 

@@ -9,8 +9,9 @@ from typing import Annotated, TypeAlias
 import typer
 
 from vital_tracking.cli.render.options import named, one_format
+from vital_tracking.clickhouse.reading import open_reading_store
 from vital_tracking.settings import Settings
-from vital_tracking.stores import Store, open_store
+from vital_tracking.stores import Store
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are text.", callback=one_format)]
 Csv: TypeAlias = Annotated[bool, typer.Option("--csv", help="Print CSV.", callback=one_format)]
@@ -31,7 +32,7 @@ def one_organization(given: str | None) -> str:
 @contextlib.contextmanager
 def opened(settings: Settings | None = None) -> Iterator[Store]:
     """The store that the settings name, by default those of the environment; closed at the end, whatever happens."""
-    store = open_store(settings or Settings.from_env())
+    store = open_reading_store(settings or Settings.from_env())
     try:
         yield store
     finally:
