@@ -317,7 +317,7 @@ as $$
   limit 1
 $$;
 
--- How far each copy is: [{"copy", "target", "since", "seen_at", "tables": [{"table_name", "loaded", "loading", "sent_rows", "lag_seconds": the
+-- How far each copy is: [{"copy", "target", "epoch", "since", "seen_at", "tables": [{"table_name", "loaded", "loading", "sent_rows", "lag_seconds": the
 -- age of the oldest change that is not in it, "waiting_rows": at most 100,001, "to_clean"}], "held_by": the transaction that holds all
 -- back, for more than five seconds: {"pid", "application", "role", "database", "since"}}].
 create function public.export_status_v1() returns json
@@ -354,11 +354,87 @@ begin
   end loop;
   return (
     select coalesce(json_agg(json_build_object(
-      'copy', e.copy, 'target', e.target, 'since', e.since, 'seen_at', e.seen_at, 'tables', tables -> e.copy::text,
+      'copy', e.copy, 'target', e.target, 'epoch', e.epoch, 'since', e.since, 'seen_at', e.seen_at, 'tables', tables -> e.copy::text,
       'held_by', case when (holder ->> 'since')::timestamptz < now() - interval '5 seconds' then holder end
     ) order by e.begun_at), '[]')
     from vital_private.exports as e
   );
+end;
+$$;
+
+-- What a copied table comes to by day (UTC), to be compared with a copy of it: {"since": from when on (NULL: from the first row on; what
+-- retention has deleted is left out), "days": [{"day", "rows", "amounts": the sum of its amounts, each with
+-- 12 digits, "ids": that of what the last twelve hexadecimal digits of the ids say, of runs those of their MD5, "xacts": that of the
+-- transactions that wrote the rows, "waiting": rows and deletions that are on their way to the copy}]}.
+create function public.export_days_v1(copy uuid, table_name text, since timestamptz default null, until timestamptz default null) returns json
+language plpgsql
+stable
+security definer
+set search_path = ''
+set timezone = 'UTC'
+set statement_timeout = '15min'
+as $$
+declare
+  exported vital_private.exported_tables;
+  reached xid8;
+  earliest timestamptz;
+  answer json;
+begin
+  perform vital_private.check_given('copy', export_days_v1.copy::text);
+  perform vital_private.check_given('table_name', export_days_v1.table_name);
+  perform vital_private.check_times(since, until);
+  select t.* into exported from vital_private.exported_tables as t where t.table_name = export_days_v1.table_name;
+  select p.place, coalesce(e.since, '-infinity') into reached, earliest
+  from vital_private.export_places as p
+  join vital_private.exports as e on e.copy = p.copy
+  where p.copy = export_days_v1.copy and p.table_name = export_days_v1.table_name;
+  if exported.table_name is null or reached is null then
+    raise exception 'There is no copy % of a table_name %.', export_days_v1.copy, left(export_days_v1.table_name, 63) using errcode = '22023';
+  end if;
+  earliest := greatest(
+    earliest, since,
+    -- Runs are deleted one by one: what is left begins with the first.
+    case when exported.table_name = 'service_runs' then (select coalesce(date_trunc('day', min(r.started_at)), 'infinity') from public.service_runs as r)
+      else vital_private.rows_kept_since(exported.table_name) end
+  );
+  execute format(
+    $query$
+    with found as (
+      select
+        (t.%1$I at time zone 'UTC')::date as day, count(*) as rows, sum(%2$s) as amounts, sum(%3$s) as ids,
+        sum(t.xact::text::numeric) as xacts, count(*) filter (where t.xact >= $1) as waiting
+      from public.%4$I as t
+      where t.%1$I >= $2 and t.%1$I < $3
+      group by 1
+    ),
+
+    gone as (
+      select (d.at at time zone 'UTC')::date as day, count(*) as waiting
+      from vital_private.export_deletions as d
+      where d.table_name = %4$L and d.xact >= $1 and d.at >= $2 and d.at < $3
+      group by 1
+    )
+
+    select json_build_object('since', nullif($2, '-infinity'), 'days', coalesce(json_agg(json_build_object(
+      'day', day, 'rows', coalesce(f.rows, 0), 'amounts', trim_scale(coalesce(f.amounts, 0))::text, 'ids', coalesce(f.ids, 0)::text,
+      'xacts', coalesce(f.xacts, 0)::text, 'waiting', coalesce(f.waiting, 0) + coalesce(g.waiting, 0)
+    ) order by day), '[]'))
+    from found as f
+    full join gone as g using (day)
+    $query$,
+    exported.time_column,
+    coalesce((
+      select string_agg(format('case when abs(t.%1$I) < 1e26 then round(t.%1$I, 12) else 0 end', m.amount_column), '')
+      from vital_private.monthly_tables as m
+      where m.table_name = exported.table_name
+    ), '0'),
+    case
+      when exported.table_name = 'service_runs' then '(''x'' || right(md5(t.id), 12))::bit(48)::bigint'
+      else 'vital_private.id_digits(t.id)'
+    end,
+    exported.table_name
+  ) into answer using reached, earliest, coalesce(until, 'infinity');
+  return answer;
 end;
 $$;
 
@@ -374,5 +450,5 @@ as $$
 $$;
 
 select vital_private.restrict_functions(
-  api => '{export_begin_v1, export_save_v1, export_index_v1, export_end_v1, export_status_v1}', helpers => '{quoted_list}'
+  api => '{export_begin_v1, export_save_v1, export_index_v1, export_end_v1, export_status_v1, export_days_v1}', helpers => '{quoted_list}'
 );

@@ -207,7 +207,7 @@ SAMPLES_OF = {
     ("names_v1", "organizations"): "array['acme']",
     ("ask_for_report_v1", "asks"): "'my_memberships'",
     ("archive_month_v1", "ids"): "'1'",
-    ("export_save_v1", "table_name"): "'token_usage_logs'",
+    **{(name, "table_name"): "'token_usage_logs'" for name in ("export_days_v1", "export_save_v1")},
     **{(name, "table_name"): "'token_usage_logs'" for name in ("archive_month_v1", "months_v1", "row_totals_v1")},
     **{
         (function, "report"): "(select min(id) from saved_reports)"

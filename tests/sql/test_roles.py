@@ -140,6 +140,7 @@ EXECUTABLE = {
             "public.duplicates_v1",
             "public.ensure_partitions_v1",
             "public.export_begin_v1",
+            "public.export_days_v1",
             "public.export_end_v1",
             "public.export_index_v1",
             "public.export_save_v1",

@@ -27,6 +27,13 @@ def doctor(
             "--full", help="Compare the sums of all days with their calls, not only those of the last 7 days."
         ),
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Send the days again on which the copy in VITAL_CLICKHOUSE_URL differs; with --full of all days.",
+        ),
+    ] = False,
 ) -> None:
     """Check settings, store, migrations, prices, delivery and sums; say what is wrong and how to mend it.
 
@@ -36,8 +43,9 @@ def doctor(
     Examples:
       vital-tracking doctor
       vital-tracking doctor --full --json
+      vital-tracking doctor --full --repair
     """
-    checks = list(examine(full=full))
+    checks = list(examine(full=full, mend=repair))
     if json_:
         as_json([asdict(check) for check in checks])
     else:

@@ -221,8 +221,12 @@ class ClickHouse:
 _INSERT: Final[Mapping[str, Any]] = {
     "max_partitions_per_insert_block": 0,  # rows of many months may change at once
     "async_insert": 0,
-    "input_format_parallel_parsing": 1,
     "insert_deduplicate": 1,
+    # Two batches are on their way at a time, so each takes one thread; what is there twice is sorted out when parts are merged.
+    "input_format_parallel_parsing": 0,
+    "max_threads": 1,
+    "max_insert_threads": 1,
+    "optimize_on_insert": 0,
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from vital_tracking.stores.changes import Chunk, exported_columns, key_columns
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.relations import Relation
 
-CHUNK_BYTES: Final = 32 * 2**20
+CHUNK_BYTES: Final = 24 * 2**20
+_AT_ONCE: Final = 2
 _ROWS_A_SPAN: Final = 1_000_000
 _LEAST_SPAN: Final = timedelta(minutes=1)
 _LONGEST_SPAN: Final = timedelta(days=31)
@@ -45,6 +47,11 @@ class _Place:
     loaded: bool
     to_clean: list[str]
     saved_at: float = 0.0
+
+
+def chunk_token(chunk: Chunk) -> str:
+    """By what a chunk that is sent again is known: by what is in it."""
+    return hashlib.blake2b(chunk.data, digest_size=16).hexdigest()
 
 
 class Copying:
@@ -202,21 +209,23 @@ class Copying:
         return rows
 
     def _inserted(self, relation: Relation, columns: Sequence[str], chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-        """The same chunks, each once it is stored."""
-        under_way: Future[None] | None = None
-        before: Chunk | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="vital-tracking-copy") as pool:
+        """The same chunks, in their order, each once it is stored; two are on their way while the next one is read."""
+        under_way: deque[tuple[Future[None], Chunk]] = deque()
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="vital-tracking-copy") as pool:
             for chunk in chunks:
-                if under_way is not None and before is not None:
-                    under_way.result()
+                if len(under_way) == _AT_ONCE:
+                    stored, before = under_way.popleft()
+                    stored.result()
                     yield before
-                under_way, before = pool.submit(self._insert, relation, columns, chunk), chunk
-            if under_way is not None and before is not None:
-                under_way.result()
+                under_way.append((pool.submit(self._insert, relation, columns, chunk), chunk))
+                del chunk
+            while under_way:
+                stored, before = under_way.popleft()
+                stored.result()
                 yield before
 
     def _insert(self, relation: Relation, columns: Sequence[str], chunk: Chunk) -> None:
-        token = hashlib.blake2b(chunk.data, digest_size=16).hexdigest()
+        token = chunk_token(chunk)
         self._patiently(lambda: self._server.insert(relation.name, columns, chunk.data, token=token))
 
     def _patiently(self, work: Callable[[], None]) -> None:

@@ -25,6 +25,7 @@ from vital_tracking.queries.budgets import (
 )
 from vital_tracking.queries.check import Check
 from vital_tracking.queries.configuration import named_by
+from vital_tracking.queries.copies import check_copies
 from vital_tracking.queries.exactness import check_exactness, inexact_calls
 from vital_tracking.queries.health_sums import audit_sums, check_sums, check_views, views_refreshed_at
 from vital_tracking.queries.installation import check_installation
@@ -72,8 +73,10 @@ def database_time(store: Store) -> datetime:
     return typed(datetime, store.call("database_time_v1"))
 
 
-def examine(*, full: bool = False) -> Iterator[Check]:
+def examine(*, full: bool = False, mend: bool = False) -> Iterator[Check]:
     """Look at everything that the environment configures, from the settings to the last call; `full`: at the sums of all days.
+
+    `mend`: days on which a copy in a ClickHouse differs are sent there again.
 
     What fails is a check of its own: nothing is raised.
     """
@@ -90,7 +93,7 @@ def examine(*, full: bool = False) -> Iterator[Check]:
     yield Check("ok", f"store: {store.description}{f', by {by}' if (by := named_by(settings)) else ''}")
     yield from _delivery(settings)
     try:
-        yield from _stored(store, settings, None if full else _AUDITED)
+        yield from _stored(store, settings, None if full else _AUDITED, mend=mend)
     finally:
         store.close()
 
@@ -111,7 +114,7 @@ def examine_store(store: Store) -> Iterator[Check]:
     yield from _stored(store, settings, _AUDITED_AT_ONCE)
 
 
-def _stored(store: Store, settings: Settings, audited: int | None) -> Iterator[Check]:
+def _stored(store: Store, settings: Settings, audited: int | None, *, mend: bool = False) -> Iterator[Check]:
     """The checks of a database and of what is in it; `audited` are the days whose sums are compared, None: all."""
     try:
         yield from check_installation(store)
@@ -123,6 +126,7 @@ def _stored(store: Store, settings: Settings, audited: int | None) -> Iterator[C
         sums = audit_sums(store, since=since, until=now + _AHEAD)
         views = views_refreshed_at(store)
         exactness = inexact_calls(store, since=now - timedelta(days=_AUDITED))
+        copied = list(check_copies(store, settings, now, since=None if audited is None else since, mend=mend))
     except StoreNotReady as error:
         yield Check("fail", "the database is not ready", str(error))
         return
@@ -135,6 +139,7 @@ def _stored(store: Store, settings: Settings, audited: int | None) -> Iterator[C
     yield from _budgets(settings, known, audit, alerts)
     yield from check_sums(sums, audited)
     yield from check_views(views, now)
+    yield from copied
 
 
 def _packages() -> Check:

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from vital_tracking.queries.budgets import fullest_windows
 from vital_tracking.queries.calls import last_call_at
+from vital_tracking.queries.copies import copies
 from vital_tracking.queries.explore import Explored, Period, explore
 from vital_tracking.queries.health import database_time
 from vital_tracking.queries.health_sums import days_to_sum_up, views_refreshed_at
@@ -60,6 +61,17 @@ def metrics(store: Store) -> Iterator[Metric]:
         "gauge",
         "How long ago the newest recorded call began.",
         [({}, Decimal(str((now - last).total_seconds())))] if last else [],
+    )
+    behind = copies(store)
+    yield Metric(
+        "export_lag_seconds",
+        "gauge",
+        "How old the oldest change is that a copy in a ClickHouse lacks.",
+        [
+            ({"copy": copy["target"], "table": table["table_name"]}, table["lag_seconds"])
+            for copy in behind
+            for table in copy["tables"]
+        ],
     )
     yield Metric("days_not_summed_up", "gauge", "Days of calls that reports leave out.", [({}, days_to_sum_up(store))])
     yield Metric(

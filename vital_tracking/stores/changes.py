@@ -50,14 +50,18 @@ class Chunk:
 
 
 class Changes:
-    """A snapshot of the database. `horizon`: all that transactions before it have written is in it, and nothing comes after."""
+    """A snapshot of the database. `horizon`: all that transactions before it have written is in it, and nothing comes after.
+
+    `version` is that of the rows; a deletion has one less, so that a row that is there again counts.
+    """
 
     def __init__(self, connection: psycopg.Connection[Row], relation: Relation, epoch: int) -> None:
         [row] = connection.execute("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as horizon").fetchall()
         self.horizon: int = row["horizon"]
         self._connection = connection
         self._relation = relation
-        self._version = (epoch << _EPOCH_BITS) + 2 * self.horizon
+        self._deleted = (epoch << _EPOCH_BITS) + 2 * self.horizon
+        self.version = self._deleted + 1
 
     def changed(self, after: int, since: datetime | None, chunk_bytes: int) -> Iterator[Chunk]:
         """Rows of transactions from `after` up to, and without, the horizon, in their order."""
@@ -68,7 +72,7 @@ class Changes:
         """The keys of rows that such transactions deleted and that are not there again."""
         query = sql.SQL(
             "select t.xact, t.organization_id, t.at at time zone 'UTC', t.id, {}, 1 {} order by t.xact"
-        ).format(sql.Literal(self._version), self._gone(after, since))
+        ).format(sql.Literal(self._deleted), self._gone(after, since))
         return self._copy(query, chunk_bytes)
 
     def months_deleted(self, after: int, since: datetime | None) -> list[str]:
@@ -137,7 +141,7 @@ class Changes:
             yield sql.SQL(_AS_TEXT.get(kind, "t.{0}")).format(sql.Identifier(name))
         if amounts := _amounts(self._relation):
             yield _odd_amounts(amounts)
-        yield sql.Literal(self._version + 1)
+        yield sql.Literal(self.version)
         yield sql.SQL("0")
 
     def _copy(self, query: sql.Composed, chunk_bytes: int) -> Iterator[Chunk]:
