@@ -222,6 +222,7 @@ _INSERT: Final[Mapping[str, Any]] = {
     "max_partitions_per_insert_block": 0,  # rows of many months may change at once
     "async_insert": 0,
     "insert_deduplicate": 1,
+    "insert_distributed_sync": 1,  # answered once they are on their shard
     # Two batches are on their way at a time, so each takes one thread; what is there twice is sorted out when parts are merged.
     "input_format_parallel_parsing": 0,
     "max_threads": 1,

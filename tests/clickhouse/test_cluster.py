@@ -1,0 +1,86 @@
+"""The tables of a cluster, as far as they can be tried without one: ClickHouse reads each statement."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from vital_tracking.clickhouse.client import ClickHouse, address_of
+from vital_tracking.clickhouse.schema import COPIED, schema_files
+from vital_tracking.errors import SettingsError
+
+PAGE = Path(__file__).parents[2] / "docs" / "clickhouse.md"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "clickhouse"
+
+
+def test_every_statement_of_a_cluster_is_understood(clickhouse: ClickHouse) -> None:
+    clickhouse.command(f"create database {clickhouse.address.database}", database=False)
+    seen = []
+    for file in schema_files("main"):
+        for statement in file.statements("main"):
+            clickhouse.query(f"explain ast {statement}")
+            assert "on cluster 'main'" in statement
+            seen.append(re.search(r"not exists (\w+)", statement)[1])  # type: ignore[index]
+    for relation in COPIED:
+        assert {relation.name, f"{relation.name}_local"} <= set(seen)
+
+
+def test_the_statements_of_the_page_are_understood(clickhouse: ClickHouse) -> None:
+    """If this failed, a reader would copy what ClickHouse refuses."""
+    blocks = re.findall(r"```clickhouse\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    statements = [text for block in blocks for text in re.split(r";\n", block) if text.strip()]
+    assert len(statements) > 3
+    for statement in statements:
+        clickhouse.query(f"explain ast {statement}", database=False)
+
+
+def test_rows_go_to_the_shard_of_their_organization() -> None:
+    """If this failed, what an organization spent would be summed up over the network, or a deletion miss its row."""
+    texts = [
+        statement
+        for file in schema_files("main")
+        for statement in file.statements("main")
+        if "Distributed(" in statement
+    ]
+    assert len(texts) == len(COPIED)
+    assert all("cityHash64(ifNull(organization_id, ''))" in text for text in texts)
+
+
+def test_the_example_names_two_shards_of_two_replicas() -> None:
+    servers = ElementTree.parse(EXAMPLES / "cluster.xml").find("remote_servers/main")
+    assert servers is not None
+    shards = [[host.text or "" for host in shard.findall("replica/host")] for shard in servers.findall("shard")]
+    assert [len(replicas) for replicas in shards] == [2, 2]
+    assert all(shard.findtext("internal_replication") == "true" for shard in servers.findall("shard"))
+    for number, replicas in enumerate(shards, start=1):
+        for host in replicas:
+            macros = ElementTree.parse(EXAMPLES / f"{host}.xml").find("macros")
+            assert macros is not None
+            assert (macros.findtext("shard"), macros.findtext("replica")) == (str(number), host)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("mysql://user:canary@host/db", "is no URL of a ClickHouse"),
+        ("https://user:canary@host:9440/db", "own protocol"),
+        ("https://user:canary@/db", "names no host"),
+        ("https://user:canary@host/db?colour=red", "asks for colour"),
+        ("https://user:canary@host:port/db", "cannot be read"),
+        ("https://user:canary@host/d'b", "characters"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_explained_without_its_password(url: str, says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        address_of(url)
+    assert says in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_what_is_shown_of_an_address_is_no_secret() -> None:
+    address = address_of("https://user:canary@ch.example:8443/db?cluster=main")
+    assert address.shown == "https://ch.example:8443/db?cluster=main"
+    assert "canary" not in repr(address)
