@@ -317,9 +317,9 @@ as $$
   limit 1
 $$;
 
--- How far each copy is: [{"copy", "target", "epoch", "since", "seen_at", "tables": [{"table_name", "loaded", "loading", "sent_rows", "lag_seconds": the
--- age of the oldest change that is not in it, "waiting_rows": at most 100,001, "to_clean"}], "held_by": the transaction that holds all
--- back, for more than five seconds: {"pid", "application", "role", "database", "since"}}].
+-- How far each copy is: [{"copy", "target", "epoch", "since", "seen_at", "tables": [{"table_name", "loaded", "loading", "sent_rows",
+-- "lag_seconds": the age of the oldest change that is not in it, "waiting_rows": at most 100,001, "to_clean"}], "held_by": the transaction
+-- that holds all back, for more than five seconds: {"pid", "application", "role", "database", "since"}}].
 create function public.export_status_v1() returns json
 language plpgsql
 stable
@@ -366,7 +366,9 @@ $$;
 -- retention has deleted is left out), "days": [{"day", "rows", "amounts": the sum of its amounts, each with
 -- 12 digits, "ids": that of what the last twelve hexadecimal digits of the ids say, of runs those of their MD5, "xacts": that of the
 -- transactions that wrote the rows, "waiting": rows and deletions that are on their way to the copy}]}.
-create function public.export_days_v1(copy uuid, table_name text, since timestamptz default null, until timestamptz default null) returns json
+create function public.export_days_v1(
+  copy uuid, table_name text, since timestamptz default null, until timestamptz default null
+) returns json
 language plpgsql
 stable
 security definer

@@ -12,7 +12,6 @@ from vital_tracking.clickhouse.client import ClickHouse, address_of
 from vital_tracking.clickhouse.schema import COPIED, schema_files
 from vital_tracking.errors import SettingsError
 
-PAGE = Path(__file__).parents[2] / "docs" / "clickhouse.md"
 EXAMPLES = Path(__file__).parents[2] / "examples" / "clickhouse"
 
 
@@ -26,15 +25,6 @@ def test_every_statement_of_a_cluster_is_understood(clickhouse: ClickHouse) -> N
             seen.append(re.search(r"not exists (\w+)", statement)[1])  # type: ignore[index]
     for relation in COPIED:
         assert {relation.name, f"{relation.name}_local"} <= set(seen)
-
-
-def test_the_statements_of_the_page_are_understood(clickhouse: ClickHouse) -> None:
-    """If this failed, a reader would copy what ClickHouse refuses."""
-    blocks = re.findall(r"```clickhouse\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    statements = [text for block in blocks for text in re.split(r";\n", block) if text.strip()]
-    assert len(statements) > 3
-    for statement in statements:
-        clickhouse.query(f"explain ast {statement}", database=False)
 
 
 def test_rows_go_to_the_shard_of_their_organization() -> None:
