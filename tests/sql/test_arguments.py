@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from benchmarks.reports_questions import questions
 from tests.sql.access_world import make_world
 from tests.sql.advice_rows import a_recommendation, an_advice, an_id
 from tests.sql.helpers import ALICE, Connection, a_call, connect, record, set_budget
@@ -317,6 +318,13 @@ def test_every_argument_of_the_api_has_a_sample(world: Connection) -> None:
     assert set(SAMPLES) - names == set(), "no function has them any more"
     known = {(function.name, name) for function in functions(world) for name in function.names}
     assert set(MEANING) - known == set()
+
+
+def test_the_benchmark_of_reports_knows_what_to_give_each_function(world: Connection) -> None:
+    """If this failed, `make bench-reports` would end before it has measured anything."""
+    with psycopg.connect(world.info.dsn) as plain:
+        asked = {question.name.partition("()")[0] for question in questions(plain)}
+    assert {"usage_explore_v1", "budget_preview_v1", "get_dashboard_stats"} <= asked
 
 
 def test_null_is_the_default_or_is_refused_by_name(world: Connection) -> None:
