@@ -72,6 +72,7 @@ def explored_report(
         "report": grouping.name,
         "organization": filters.organization,
         "grain": grain,
+        "total": {name: value for name, value in answer["total"].items() if name not in grouping.more},
         "rows": [
             {
                 **{
