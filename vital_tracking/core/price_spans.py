@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final
 
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.rates import Rates
@@ -21,14 +21,8 @@ _MOST_SPANS: Final = 512
 _UNITS: Final = ("input_text_tokens", "cache_read_tokens", "output_text_tokens", "output_reasoning_tokens")
 
 
-class Amounts(NamedTuple):
-    """What a call cost, in US dollars as text with all its digits; `amount` is the total as a number."""
-
-    input: str
-    output: str
-    total: str
-    potential: str
-    amount: Decimal
+Amounts = tuple[str, str, str, str]
+"""What a call cost, in US dollars with all digits: input, output, total, and what that would have been without a cache."""
 
 
 class PriceSpan:
@@ -72,12 +66,11 @@ class PriceSpan:
         scale, one = self._scale, self._one
         paid = text * text_rate + cache_read * read_rate
         earned = said * said_rate + reasoning * thought_rate
-        total = potential = _fixed(paid + earned, scale, one, places[2])
+        both = paid + earned
+        total = potential = _fixed(both, scale, one, places[2])
         if cache_read and plain_rate != read_rate:
-            potential = _fixed(paid + earned + cache_read * (plain_rate - read_rate), scale, one, places[3])
-        return Amounts(
-            _fixed(paid, scale, one, places[0]), _fixed(earned, scale, one, places[1]), total, potential, Decimal(total)
-        )
+            potential = _fixed(both + cache_read * (plain_rate - read_rate), scale, one, places[3])
+        return _fixed(paid, scale, one, places[0]), _fixed(earned, scale, one, places[1]), total, potential
 
 
 class PriceSpans:
@@ -157,9 +150,7 @@ def _scaled(rate: Decimal | None) -> tuple[int, int] | None:
 
 def _fixed(number: int, scale: int, one: int, places: int) -> str:
     """A number of so many units of the last of `scale` decimal places, with `places` of them; `one` is 1 in these units."""
-    if not places:
-        return str(number // one)
-    if number < one:
-        return f"0.{str(number + one)[1 : places + 1]}"
+    if number < one and places:
+        return "0." + str(number + one)[1 : places + 1]
     text = str(number)
-    return f"{text[:-scale]}.{text[-scale:][:places]}"
+    return f"{text[:-scale]}.{text[-scale:][:places]}" if places else str(number // one)

@@ -246,8 +246,8 @@ class StoreExporter:
 
     def _straight_row(self, key: bytes, call: StraightCall) -> Row:
         self._tallies.priced(key, call.context, call.spent())
-        holder, draws = self._settlement.settle(key, Used(call.usage()), call.cost.amount)
-        return Row(CALLS_AS_JSON, "calls", call.id, call.encoded(draws), key, holder, draws)
+        holder, draws = self._settlement.settle(key, Used(call.usage()), call.total)
+        return Row(CALLS, "calls", call.id, call.encoded(draws), key, holder, draws)
 
     def _call(self, key: bytes, record: CallRecord) -> Row:
         try:

@@ -1,6 +1,6 @@
 """The straight way from a log record to a row, for calls of which nothing unusual has to be said.
 
-What calls of a scope share is cleaned and encoded once and put before each row as it is; what calls of a model share likewise;
+What calls of a scope share is cleaned and encoded once and put into each row as it is; what calls of a model share likewise;
 prices are whole numbers (`core.price_spans`). What is not known to be usual goes the long way by `encoding.decoded`, `PriceBook`
 and `rows`, which say what a row is. A row that goes straight is the same, to the last digit.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from math import modf
 from typing import Any, Final, NamedTuple
 
@@ -19,80 +20,107 @@ from vital_tracking.calls.metadata_keys import remember
 from vital_tracking.calls.names_of import first_text
 from vital_tracking.calls.quirks import ENDS_WITH_REASON
 from vital_tracking.calls.resolve import kept_metadata, other_than, own_tags, reason_of
+from vital_tracking.calls.row_literal import list_field, number_field, text_field
 from vital_tracking.calls.usual_usage import Facts, UsualUsage, is_usual, usual_facts, usual_usage
 from vital_tracking.calls.wire import END_FACTS, START_FACTS, shared_from
-from vital_tracking.core.context import CallContext
-from vital_tracking.core.price_spans import Amounts, PriceSpan, PriceSpans
+from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
+from vital_tracking.core.price_spans import PriceSpan, PriceSpans
 from vital_tracking.core.providers import provider_id
-from vital_tracking.core.sanitize import LATEST, clean_metadata, clean_text, duration_ms
+from vital_tracking.core.sanitize import LATEST, MAX_TEXT, clean_metadata, clean_text, duration_ms
 from vital_tracking.core.tally import Spent
 from vital_tracking.core.usage import TokenUsage
-from vital_tracking.delivery.rows import context_json, row_tags
+from vital_tracking.delivery.rows import context_columns, row_tags
 from vital_tracking.spool.log_record import LogRecord
 
 _STARTS: Final = len(START_FACTS)
 _ENDS: Final = len(END_FACTS)
-_MOST_METADATA: Final = 8  # of a scope: those of further calls are mostly not the same again
 _PLAIN: Final = frozenset({str, int, type(None)})
 _LATEST_S: Final = LATEST.timestamp() - 1
 
 
 class _Scope:
-    """What calls share whose first lines are the same: their context as the beginning of a row, and metadata by its values."""
+    """What calls share whose first lines are the same: the fields of their context; the last call's metadata and tags."""
 
-    __slots__ = ("_metadata", "beginning", "shared", "usual")
+    __slots__ = ("_metadata", "_metadata_of", "_tags", "_tags_of", "fields", "shared", "usual")
 
     def __init__(self, first: bytes) -> None:
         self.shared = shared_from(orjson.loads(first))
-        self.beginning, notes = context_json(self.shared.context)
+        columns, notes = context_columns(self.shared.context)
+        self.fields = ",".join([_field(columns.get(name)) for name in CONTEXT_FIELDS])
         self.usual = not notes
-        self._metadata: dict[tuple[Any, ...], orjson.Fragment | None] = {}
+        self._metadata_of: object = None
+        self._metadata = ""
+        self._tags_of: object = None
+        self._tags = ""
 
-    def row_metadata(
-        self, values: Sequence[Any], attempt: int | None, tool: str | None, reason: str | None, facts: Facts
-    ) -> orjson.Fragment | None:
-        """The column `metadata` as JSON; None where there is nothing to say."""
-        key = (*values, attempt, tool, reason, facts)
-        again = _PLAIN.issuperset(map(type, values))  # others may be equal and not the same, or be no keys
-        if again and key in self._metadata:
-            return self._metadata[key]
+    def metadata(
+        self, values: list[Any], attempt: int | None, tool: str | None, reason: str | None, facts: Facts
+    ) -> str:
+        """The field `metadata`; empty where there is nothing to say."""
+        asked = (values, attempt, tool, reason, facts)
+        again = _PLAIN.issuperset(map(type, values))  # others may be equal and not the same
+        if again and asked == self._metadata_of:
+            return self._metadata
         kept = kept_metadata(self.shared, values, attempt=attempt, batch_size=1, tool=tool, reason=reason)
         if self.shared.unknown_keys:
             kept["unknown_keys"] = self.shared.unknown_keys
-        found = orjson.Fragment(orjson.dumps(clean_metadata(kept, (), dict(facts)))) if kept or facts else None
+        found = text_field(orjson.dumps(clean_metadata(kept, (), dict(facts))).decode()) if kept or facts else ""
         if again:
-            if len(self._metadata) >= _MOST_METADATA:
-                self._metadata.clear()
-            self._metadata[key] = found
+            self._metadata_of, self._metadata = asked, found
         return found
+
+    def tags(self, tags: list[Any]) -> str:
+        """The field `tags`; empty where there is none of the call's own."""
+        if tags != self._tags_of:
+            own = row_tags(own_tags(tags))
+            self._tags_of, self._tags = tags, list_field(own) if own else ""
+        return self._tags
 
 
 class _Model:
-    """What calls share that were sent to one model and answered by one: these columns, and the prices."""
+    """What calls share that were sent to one model and answered by one: these fields, and the prices."""
 
-    __slots__ = ("columns", "facts", "models", "provider", "span")
+    __slots__ = ("action", "facts", "fields", "models", "project", "provider", "span", "version")
 
-    def __init__(self, columns: str, provider: str | None, models: tuple[str, ...], facts: Facts) -> None:
-        self.columns = columns
+    def __init__(
+        self,
+        call_type: str,
+        provider: str | None,
+        sent: str | None,
+        dearer: str | None,
+        facts: Facts,
+        answered: tuple[Any, ...],
+        project: str | None,
+        action: str | None,
+    ) -> None:
+        model = first_text(*answered) or sent
+        other = other_than(model, sent)
+        asked = other if dearer is None else other_than(model, dearer)
+        self.fields = ",".join(map(_text, (provider, model, asked, other, call_type, "ok")))
+        self.project = _text(project)
+        self.action = _text(action)
         self.provider = provider
-        self.models = models
+        self.models = tuple(name for name in (model, other) if name)
         self.facts = facts
         self.span: PriceSpan | None = None
+        self.version = ""
 
 
 class StraightCall(NamedTuple):
-    """A call on the straight way: whose it is, what it used and cost, and its row but for what it draws on grants."""
+    """A call on the straight way: whose it is, what it used and cost, and its row but for what it draws on grants.
+
+    Of its `used` tokens see UsualUsage; `total` is what it cost in US dollars.
+    """
 
     id: str
     context: CallContext
     used: UsualUsage
-    cost: Amounts
-    columns: dict[str, Any]
-    beginning: str
+    total: Decimal
+    fields: str
 
     def spent(self) -> Spent:
         """What it adds to the sums of its scopes."""
-        return Spent(1, self.used.prompt, self.used.completion, self.cost.amount)
+        return Spent(1, self.used.prompt, self.used.completion, self.total)
 
     def usage(self) -> TokenUsage:
         """What it used, as budgets look at it."""
@@ -100,10 +128,15 @@ class StraightCall(NamedTuple):
         return TokenUsage(prompt, completion, cache_read, 0, 0, reasoning)
 
     def encoded(self, draws: Sequence[tuple[int, str]]) -> str:
-        """The row's JSON, with what the call draws on its process's grants."""
-        if draws:
-            self.columns["draws"] = draws
-        return self.beginning + orjson.dumps(self.columns)[1:].decode()
+        """The literal of its row, with what it draws on its process's grants."""
+        if not draws:
+            return f'{self.fields},,)"'
+        if len(draws) == 1:
+            [(window, amount)] = draws
+            return f'{self.fields}{{{window}}},{{{amount}}},)"'
+        windows = ",".join([str(window) for window, _ in draws])
+        amounts = ",".join([amount for _, amount in draws])
+        return f'{self.fields}\\"{{{windows}}}\\",\\"{{{amounts}}}\\",)"'
 
 
 class StraightWay:
@@ -203,58 +236,35 @@ class StraightWay:
             return None
         moment, created_at = self._moment(started)
         answered = (response.get("model_name"), response.get("model"), response.get("model_id"))
-        names = (call_type, provider, sent, dearer, facts, answered)
+        names = (call_type, provider, sent, dearer, facts, answered, project, budget_action)
         model = self._models.get(names)
         if model is None:
-            model = remember(self._models, names, _model(*names))
+            model = remember(self._models, names, _Model(*names))
         span = model.span
         if span is None or not span.since <= moment < span.until:
             span = model.span = self._spans.at(model.provider, model.models, model.facts, moment)
+            model.version = _text(span.version)
         cost = span.cost(*used)
         if cost is None:
             return None
+        paid, earned, total, potential = cost
+        prompt, read, completion, thought = used
         id = str(uuid_utils.UUID(bytes=record.id))  # noqa: A001 - the column's name
-        own: dict[str, Any] = {"run_id": clean_text(run_id)}
-        if parent_run_id:
-            own["parent_run_id"] = clean_text(parent_run_id)
-        own["trace_id"] = clean_text(trace_id or root_run_id or parent_run_id or run_id)
-        if project is not None:
-            own["langsmith_project"] = clean_text(project)
-        if budget_action is not None:
-            own["budget_action"] = clean_text(budget_action)
-        if request_hash is not None:
-            own["request_hash"] = clean_text(request_hash)
-        if prefix_hashes:
-            own["prefix_hashes"] = prefix_hashes
-            own["prompt_bytes"] = hashed_bytes
-        own["prompt_tokens"] = used.prompt
-        own["completion_tokens"] = used.completion
-        own["total_tokens"] = used.prompt + used.completion
-        if used.cache_read:
-            own["cache_read_tokens"] = used.cache_read
-        if used.reasoning:
-            own["reasoning_tokens"] = used.reasoning
-        own["priced"] = True
-        own["input_cost"] = cost.input
-        own["output_cost"] = cost.output
-        own["fees"] = "0"
-        own["total_cost"] = cost.total
-        own["potential_cost"] = cost.potential
-        own["price_version"] = span.version
-        if (latency := duration_ms(duration)) is not None:
-            own["latency_ms"] = latency
-        if (first_token := duration_ms(ttft)) is not None:
-            own["ttft_ms"] = first_token
-        if (word := duration_ms(first_word)) is not None:
-            own["first_word_ms"] = word
-        if (throttled := duration_ms(throttled_ms)) is not None:
-            own["throttled_ms"] = throttled
-        if tags and (kept := row_tags(own_tags(tags))):
-            own["tags"] = kept
-        if metadata := scope.row_metadata(values, attempt, tool, reason, facts):
-            own["metadata"] = metadata
-        beginning = f'{scope.beginning}"id":"{id}","created_at":"{created_at}",{model.columns}'
-        return StraightCall(id, scope.shared.context, used, cost, own, beginning)
+        # The fields in the order of CALL_COLUMNS, up to those of the draws.
+        return StraightCall(
+            id,
+            scope.shared.context,
+            used,
+            Decimal(total),
+            f'"({id},{created_at},{scope.fields},{model.fields},'
+            f"{_ids(run_id, parent_run_id or None, trace_id or root_run_id or parent_run_id or run_id)},{model.project},"
+            f"{prompt},{completion},{prompt + completion},{read or ''},,,{thought or ''},,,,"
+            f"t,{paid},{earned},0,{total},{potential},{model.version},,,"
+            f"{_duration(duration)},{_duration(ttft)},{_duration(first_word)},{_duration(throttled_ms)},,"
+            f"{'' if request_hash is None else _text(request_hash)},"
+            f"{list_field(prefix_hashes) + ',' + _field(hashed_bytes) if prefix_hashes else ','},"
+            f"{scope.tags(tags) if tags else ''},{scope.metadata(values, attempt, tool, reason, facts)},,,,{model.action},,",
+        )
 
     def _moment(self, seconds: float) -> tuple[int, str]:
         """An instant in microseconds since 1970, rounded as `datetime` rounds it, and in ISO format."""
@@ -264,22 +274,29 @@ class StraightWay:
             second, microsecond = second + 1, 0
         if second != self._second:
             self._second, self._as_text = second, datetime.fromtimestamp(second, UTC).isoformat()[:19]
-        text = f"{self._as_text}.{microsecond:06d}+00:00" if microsecond else f"{self._as_text}+00:00"
+        text = f"{self._as_text}.{str(1_000_000 + microsecond)[1:]}+00:00" if microsecond else f"{self._as_text}+00:00"
         return second * 1_000_000 + microsecond, text
 
 
-def _model(
-    call_type: str, provider: str | None, sent: str | None, dearer: str | None, facts: Facts, answered: tuple[Any, ...]
-) -> _Model:
-    model = first_text(*answered) or sent
-    columns = {
-        "call_type": call_type,
-        "status": "ok",
-        "provider": clean_text(provider),
-        "model": clean_text(model),
-        "requested_model": clean_text(other_than(model, sent if dearer is None else dearer)),
-        "sent_model": clean_text(other_than(model, sent)),
-    }
-    encoded = orjson.dumps({name: value for name, value in columns.items() if value is not None})
-    models = tuple(name for name in (model, other_than(model, sent)) if name)
-    return _Model(f"{encoded[1:-1].decode()},", provider, models, facts)
+def _ids(run: str, parent: str | None, trace: str) -> str:
+    """The fields of a run's, its parent's and its trace's ids."""
+    all_of_them = f"{run}{parent or ''}{trace}"
+    if run and len(all_of_them) <= MAX_TEXT and all_of_them.isascii() and all_of_them.replace("-", "").isalnum():
+        return f"{run},{parent or ''},{trace}"
+    return f"{_text(run)},{_text(parent)},{_text(trace)}"
+
+
+def _text(value: object) -> str:
+    """A text, clean, as a field."""
+    text = clean_text(value)
+    return "" if text is None else text_field(text)
+
+
+def _field(value: str | int | None) -> str:
+    """What is clean already as a field."""
+    return "" if value is None else text_field(value) if isinstance(value, str) else number_field(value)
+
+
+def _duration(value: object) -> str:
+    """Milliseconds as a field."""
+    return "" if value is None or (duration := duration_ms(value)) is None else number_field(duration)

@@ -19,7 +19,7 @@ from vital_tracking.core.price_spans import PriceSpans
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import decoded
-from vital_tracking.delivery.rows import encode_call
+from vital_tracking.delivery.rows import call_row
 from vital_tracking.delivery.straight import StraightCall, StraightWay
 from vital_tracking.ids import uuid7
 from vital_tracking.spool.log_record import LogRecord, RecordKind
@@ -63,7 +63,8 @@ class World:
         """The row that is right."""
         call = decoded(record, fails)
         cost = self.costs.cost_of(call)
-        return encode_call(call, cost, self.costs.counted(call, cost) if cost is None else None, DRAWS)
+        row = call_row(call, cost, self.costs.counted(call, cost) if cost is None else None)
+        return encoded_row({**row, "draws": DRAWS})
 
 
 def chance(draw: random.Random, share: float) -> bool:
