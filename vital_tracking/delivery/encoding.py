@@ -17,7 +17,7 @@ from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.core.sanitize import EARLIEST, LATEST
 from vital_tracking.delivery.platform_record import PlatformRecord
 from vital_tracking.ids import made_at
-from vital_tracking.spool.log_record import MAX_BODY, LogRecord, RecordKind
+from vital_tracking.spool.log_record import CALL, MAX_BODY, LogRecord, RecordKind
 
 EndedCall: TypeAlias = CallRecord | LiveCall
 """A call that has ended: as it will be stored, or with the facts that its record is made of."""
@@ -52,7 +52,7 @@ def as_log_record(item: Recordable, skew_s: float | None, *, short: bool = False
     Raises ValueError where even the short form is too long for the log.
     """
     if isinstance(item, LiveCall):  # the common case, in the caller's thread
-        kind, key = RecordKind.CALL, item.id.bytes
+        kind, key = CALL, item.id.bytes
         payload, short = _packed(pack_call, dated(item, skew_s), short)
     elif isinstance(item, CallRecord):
         kind, key = RecordKind.RECORD, id_bytes(item.id)

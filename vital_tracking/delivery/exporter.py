@@ -30,7 +30,7 @@ from vital_tracking.delivery.straight import StraightCall, StraightWay
 from vital_tracking.delivery.tallies import Tallies
 from vital_tracking.delivery.upkeep import Upkeep
 from vital_tracking.errors import StoreError, StoreRejected, StoreUnavailable
-from vital_tracking.spool.log_record import RUNS, LogRecord, RecordKind
+from vital_tracking.spool.log_record import CALL, RUNS, LogRecord, RecordKind
 from vital_tracking.stores.protocol import Store
 
 CALLS: Final = "record_calls_v2"
@@ -237,7 +237,7 @@ class StoreExporter:
 
     def _usual(self, item: LogRecord) -> StraightCall | None:
         """The call that an item holds, where it is a usual one."""
-        if item.kind != RecordKind.CALL or item.item is not None:
+        if item.kind != CALL or item.item is not None:
             return None
         try:
             return self._straight.call(item)

@@ -26,7 +26,7 @@ from vital_tracking.delivery.settlement import Holds
 from vital_tracking.delivery.stats import Delivered, Stats
 from vital_tracking.settings import Settings
 from vital_tracking.spool.location import spool_location
-from vital_tracking.spool.log_record import LogRecord, RecordKind
+from vital_tracking.spool.log_record import CALL, LogRecord, RecordKind
 from vital_tracking.spool.orphans import OrphanedSegments
 from vital_tracking.stores.protocol import Store
 
@@ -130,7 +130,7 @@ class Recorder:
 
     # Calls that begin
 
-    def opened(self, kind: RecordKind, key: bytes, payload: bytes) -> None:
+    def opened(self, kind: int, key: bytes, payload: bytes) -> None:
         """A call has begun: if this process dies before its end, it is recorded as abandoned."""
         if self.spool is not None and len(payload) < LONGEST:
             self.spool.append(kind, key, payload)
@@ -168,7 +168,7 @@ class Recorder:
         try:
             if spool is None and len(self._queue.waiting) < _MOST_AS_THEY_ARE and isinstance(item, LiveCall):
                 item.keep()
-                record = LogRecord(RecordKind.CALL, item.id.bytes, b"", item=dated(item, self.clock.skew_s))
+                record = LogRecord(CALL, item.id.bytes, b"", item=dated(item, self.clock.skew_s))
             else:
                 short = self._queue.nearly_full or (spool is not None and spool.nearly_full)
                 record, short = as_log_record(item, self.clock.skew_s, short=short)

@@ -35,6 +35,7 @@ from vital_tracking.spool.log_record import LogRecord
 _STARTS: Final = len(START_FACTS)
 _ENDS: Final = len(END_FACTS)
 _PLAIN: Final = frozenset({str, int, type(None)})
+_LONGEST_MS: Final = 1e11  # below which Python writes all digits that there are after three places
 _LATEST_S: Final = LATEST.timestamp() - 1
 
 
@@ -260,7 +261,8 @@ class StraightWay:
             f"{_ids(run_id, parent_run_id or None, trace_id or root_run_id or parent_run_id or run_id)},{model.project},"
             f"{prompt},{completion},{prompt + completion},{read or ''},,,{thought or ''},,,,"
             f"t,{paid},{earned},0,{total},{potential},{model.version},,,"
-            f"{_duration(duration)},{_duration(ttft)},{_duration(first_word)},{_duration(throttled_ms)},,"
+            f"{_duration(duration)},{'' if ttft is None else _duration(ttft)},"
+            f"{'' if first_word is None else _duration(first_word)},{'' if throttled_ms is None else _duration(throttled_ms)},,"
             f"{'' if request_hash is None else _text(request_hash)},"
             f"{list_field(prefix_hashes) + ',' + _field(hashed_bytes) if prefix_hashes else ','},"
             f"{scope.tags(tags) if tags else ''},{scope.metadata(values, attempt, tool, reason, facts)},,,,{model.action},,",
@@ -280,8 +282,9 @@ class StraightWay:
 
 def _ids(run: str, parent: str | None, trace: str) -> str:
     """The fields of a run's, its parent's and its trace's ids."""
-    all_of_them = f"{run}{parent or ''}{trace}"
-    if run and len(all_of_them) <= MAX_TEXT and all_of_them.isascii() and all_of_them.replace("-", "").isalnum():
+    every = f"{run}{parent or ''}{trace}"
+    plain = run and len(every) <= MAX_TEXT and every.isascii()  # as UUIDs are
+    if plain and not ("," in every or "(" in every or ")" in every or '"' in every or "\\" in every or "\0" in every):
         return f"{run},{parent or ''},{trace}"
     return f"{_text(run)},{_text(parent)},{_text(trace)}"
 
@@ -298,5 +301,8 @@ def _field(value: str | int | None) -> str:
 
 
 def _duration(value: object) -> str:
-    """Milliseconds as a field."""
-    return "" if value is None or (duration := duration_ms(value)) is None else number_field(duration)
+    """Milliseconds as a field, as `duration_ms` rounds them."""
+    if type(value) is float and 0 <= value < _LONGEST_MS:
+        text = f"{value:.3f}".rstrip("0")
+        return f"{text}0" if text[-1] == "." else text
+    return "" if (duration := duration_ms(value)) is None else number_field(duration)

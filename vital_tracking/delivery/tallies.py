@@ -21,7 +21,7 @@ from vital_tracking.core.record import Status
 from vital_tracking.core.tally import Spent, Waiting
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import EndedCall, decoded
-from vital_tracking.spool.log_record import LogRecord, RecordKind
+from vital_tracking.spool.log_record import CALL, LogRecord, RecordKind
 
 _MANY: Final = 256  # waiting calls of scopes around each other, from which on the delivering thread adds them up
 _MOST: Final = 1024  # from which on the caller's thread does, a few at once
@@ -69,7 +69,7 @@ class Tallies:
         waiting = frame.tally.waiting
         calls = waiting.calls
         # Bytes alone where they say it all: the garbage collector does not look at them.
-        calls[record.id] = record.payload if record.kind == RecordKind.CALL and record.item is None else record
+        calls[record.id] = record.payload if record.kind == CALL and record.item is None else record
         if call.replaces_abandoned:
             waiting.replaced.add(record.id)
         if len(calls) >= _MANY:

@@ -42,7 +42,7 @@ from vital_tracking.langchain.control_flow import stopped
 from vital_tracking.langchain.inline import CALLS_IT, CHOOSES_BY_INLINE, STARTS, event_of, others_are_inline
 from vital_tracking.langchain.runs import RunFollower
 from vital_tracking.langchain.starts import BegunCalls, callers_task, langsmith_run
-from vital_tracking.spool.log_record import RecordKind
+from vital_tracking.spool.log_record import OPENED
 
 
 class VitalHandler(RunFollower):
@@ -313,7 +313,7 @@ class VitalHandler(RunFollower):
         self._calls.add(call)
         if recorder.spool is not None:
             call.packed_start = packed = pack_start(call, run_id)
-            recorder.opened(RecordKind.OPENED, call.id.bytes, packed)
+            recorder.opened(OPENED, call.id.bytes, packed)
         if self._controller is not None:
             self._controller.start()
         recorder.start()  # so that a call of which no end comes is closed in time, although nothing else is recorded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vital_tracking.spool.disk_writer import Position, SpoolWriter
-from vital_tracking.spool.log_record import BEGINNINGS, ROWS, LogRecord, RecordKind, read_records
+from vital_tracking.spool.log_record import BEGINNINGS, ROWS, RUN_BEGUN, LogRecord, RecordKind, read_records
 from vital_tracking.spool.segment import PASSING, Segment
 
 
@@ -116,7 +116,7 @@ class SpoolReader:
                 if record.id not in self._open:
                     self._open[record.id] = segment
                     segment.opened.add(record.id)
-                if record.kind == RecordKind.RUN_BEGUN:
+                if record.kind == RUN_BEGUN:
                     self._runs[record.id] = bytes(record.payload)
             elif record.kind in ROWS or record.kind == RecordKind.TOMBSTONE:
                 self.ended(record.id)

@@ -48,6 +48,11 @@ class RecordKind(IntEnum):
     EXECUTION = 11
 
 
+# Members of an enumeration take long to find: for what is done with every call these are its plain numbers.
+OPENED: Final = int(RecordKind.OPENED)
+CALL: Final = int(RecordKind.CALL)
+RUN_BEGUN: Final = int(RecordKind.RUN_BEGUN)
+
 BEGINNINGS: Final = frozenset({RecordKind.OPENED, RecordKind.BEGUN, RecordKind.RUN_BEGUN})
 ENDS: Final = frozenset({RecordKind.CALL, RecordKind.RECORD})
 RUNS: Final = frozenset({RecordKind.RUN, RecordKind.RUN_BEGUN})
