@@ -160,6 +160,10 @@ class Recorder:
 
     def put(self, item: Recordable) -> bool:
         """Record a call, one state of a service run, or what is no call; False where it was lost, which is counted and logged."""
+        return self._put(item, None)
+
+    def _put(self, item: Recordable, held: bytes | None) -> bool:
+        """As `put`; `held` is the key of a call for which budgets hold something."""
         spool = self.spool
         if self._writer.closing and spool is None:
             self.refuse()
@@ -190,17 +194,20 @@ class Recorder:
         else:
             merged = self._merge(item)
             if merged:
-                self._tally(item, record)
+                self._noted(item, record, None)
             return merged
-        self._tally(item, record)
+        self._noted(item, record, held)
         if short:
             self._counts.stats.shortened += 1
         self._notice(waiting)
         return True
 
-    def _tally(self, item: Recordable, record: LogRecord) -> None:
+    def _noted(self, item: Recordable, record: LogRecord, held: bytes | None) -> None:
+        """Have sums and budgets know of what was recorded."""
         if isinstance(item, (RunRecord, PlatformRecord)):
             return
+        if held is not None:
+            self._settlement.ended(held, item, record)
         try:
             self._tallies.ended(item, record)
         except Exception as error:  # noqa: BLE001 - it is missing in what its scope says, and nowhere else
@@ -225,8 +232,8 @@ class Recorder:
     def put_held(self, item: EndedCall) -> bool:
         """Record a call for which budgets hold something; where it is lost, its hold is given back."""
         key = key_of(item)
-        self._settlement.register(key, item)
-        if self.put(item):
+        self._settlement.register(key, item.hold)
+        if self._put(item, key):
             return True
         self._settlement.give_back(key, item.hold)
         return False

@@ -13,8 +13,9 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from vital_tracking.core.record import Used
 from vital_tracking.delivery.costs import Costs
-from vital_tracking.delivery.encoding import EndedCall, recorded
+from vital_tracking.delivery.encoding import EndedCall, decoded
 from vital_tracking.delivery.stats import Counts
+from vital_tracking.spool.log_record import CALL, LogRecord
 
 _MOST_PENDING: Final = 2_000  # what does not fit is settled when its row is made
 _MOST_HELD: Final = 2_000  # past that, what was drawn on grants that are no more is forgotten
@@ -59,20 +60,29 @@ class Settlement:
         self._counts = counts
         self._held: dict[bytes, Any] = {}  # a hold of the budgets (it has `holder` and `settled`), or a _Settled
         self._holder: str | None = None  # whose grants the last call has drawn on
-        self._pending: deque[tuple[bytes, EndedCall]] = deque(maxlen=_MOST_PENDING)
+        self._pending: deque[tuple[bytes, LogRecord | bytes]] = deque(maxlen=_MOST_PENDING)
         # Who asks that all be settled waits for those that another thread is settling.
         self._settling = threading.RLock()
 
-    def register(self, key: bytes, call: EndedCall) -> None:
+    def register(self, key: bytes, hold: Any) -> None:
         """Remember what is held for a call that is about to be recorded."""
-        self._held[key] = call.hold
-        self._holder = call.hold.holder
+        self._held[key] = hold
+        self._holder = hold.holder
+
+    def ended(self, key: bytes, call: EndedCall, record: LogRecord) -> None:
+        """A registered call was recorded: until its row is made its hold can be settled by its log record.
+
+        The call itself is not kept here: it takes several times the memory, and many may wait.
+        """
+        if key not in self._held:
+            return  # its row is stored already
+        kept = record.payload if record.kind == CALL and record.item is None else record
         try:
             if self.holds is not None:
-                self.holds.ended(call.hold, call, functools.partial(self._settle_now, key, call))
+                self.holds.ended(call.hold, call, functools.partial(self._settle_now, key, kept))
         except Exception as error:  # noqa: BLE001 - it is settled when its row is made
             self._counts.fault(error)
-        self._pending.append((key, call))
+        self._pending.append((key, kept))
 
     def register_merged(self, key: bytes, holder: str | None, draws: Draws) -> None:
         """Remember what the calls of a merged row drew on the grants of `holder`."""
@@ -101,13 +111,13 @@ class Settlement:
                 found = self._settle_now(*self._pending.popleft()) or found
         return found
 
-    def _settle_now(self, key: bytes, call: EndedCall) -> bool:
+    def _settle_now(self, key: bytes, call: LogRecord | bytes) -> bool:
         """Settle the hold of a call that has ended; whether it was not settled yet."""
         hold = self._held.get(key)
         if hold is None or hold.settled is not None:
             return False
         try:
-            record = recorded(call, self._counts.fault)
+            record = decoded(LogRecord(CALL, key, call) if isinstance(call, bytes) else call, self._counts.fault)
             self.settle(key, Used.by(record), self._costs.counted(record, self._costs.cost_of(record)))
         except Exception as error:  # noqa: BLE001 - it is settled when its row is made
             self._counts.fault(error)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from vital_tracking.spool.disk_writer import Position, SpoolWriter
 from vital_tracking.spool.log_record import BEGINNINGS, ROWS, RUN_BEGUN, LogRecord, RecordKind, read_records
-from vital_tracking.spool.segment import PASSING, Segment
+from vital_tracking.spool.segment import LONGEST_READ, PASSING, Segment
+
+_READ_BYTES: Final = 256 << 10
+_BATCH_BYTES: Final = 768 << 10
 
 
 class SpoolReader:
@@ -33,10 +38,12 @@ class SpoolReader:
         return self._position[0] > self._writer.last
 
     def read(self, limit: int) -> list[LogRecord]:
-        """The next records to deliver, at most `limit`; `ack` or `rewind` comes before the next `read`."""
+        """The next records to deliver, at most `limit` and not many more than 768 KiB, which are held in memory until they are
+        delivered; `ack` or `rewind` comes before the next `read`."""
         writer = self._writer
         records: list[LogRecord] = []
-        while len(records) < limit:
+        left = _BATCH_BYTES
+        while len(records) < limit and left > 0:
             number, offset = self._position
             last = writer.last  # read before `segments`: a segment made in between is new, not removed
             segment = writer.segments.get(number)
@@ -46,11 +53,17 @@ class SpoolReader:
                 self._go_to((number + 1, 0))
                 continue
             sealed = segment is not writer.current
-            data = self._bytes_of(segment, offset)
+            data = self._bytes_of(segment, offset, _READ_BYTES)
             if data is None:
                 break
             behind = self._sort(segment, data, offset, records, limit) if data else offset
+            if behind == offset and len(data) == _READ_BYTES:  # a longer record
+                data = self._bytes_of(segment, offset)
+                if data is None:
+                    break
+                behind = self._sort(segment, data, offset, records, limit)
             if behind > offset:
+                left -= behind - offset
                 self._go_to((number, behind))
             elif not sealed:
                 break
@@ -94,10 +107,10 @@ class SpoolReader:
         self._position = position
         self._writer.unread_from = position[0]
 
-    def _bytes_of(self, segment: Segment, offset: int) -> bytes | None:
+    def _bytes_of(self, segment: Segment, offset: int, size: int = LONGEST_READ) -> bytes | None:
         """What a segment holds from an offset on; nothing where it can never be read again, None where it cannot be now."""
         try:
-            return segment.read(offset)
+            return segment.read(offset, size)
         except OSError as error:
             if error.errno in PASSING:
                 return None

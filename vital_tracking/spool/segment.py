@@ -26,7 +26,8 @@ PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINT
 """Errors with which a file cannot be read now, but perhaps later; after any other it counts as damaged."""
 
 _SUFFIX: Final = ".segment"
-_READ_BYTES: Final = 2 << 20
+LONGEST_READ: Final = 2 << 20
+"""Bytes that are read at once where a record does not fit into less."""
 
 
 @functools.cache
@@ -83,14 +84,14 @@ class Segment:
             self.torn = True
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def read(self, position: int) -> bytes:
-        """Up to 2 MiB from a position on, which is more than the longest record."""
+    def read(self, position: int, size: int = LONGEST_READ) -> bytes:
+        """Up to `size` bytes from a position on, by default more than the longest record has."""
         if _is_ours(self.fd, self._identity):
-            return os.pread(self.fd, _READ_BYTES, position)
+            return os.pread(self.fd, size, position)
         # The application has closed all files of this process: what was written is there all the same.
         fd = os.open(self.path, os.O_RDONLY)
         try:
-            return os.pread(fd, _READ_BYTES, position)
+            return os.pread(fd, size, position)
         finally:
             os.close(fd)
 

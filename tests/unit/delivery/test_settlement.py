@@ -11,7 +11,7 @@ from typing import Any
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord, Used
 from vital_tracking.delivery.costs import Costs
-from vital_tracking.delivery.encoding import EndedCall
+from vital_tracking.delivery.encoding import EndedCall, as_log_record
 from vital_tracking.delivery.settlement import Draws, Settlement
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.ids import new_id
@@ -52,6 +52,13 @@ def a_call(hold: AHold) -> CallRecord:
     return CallRecord(new_id(), datetime(2026, 5, 4, tzinfo=UTC), hold=hold)
 
 
+def has_ended(settlement: Settlement, key: bytes, hold: AHold) -> None:
+    """A call was recorded for which so much is held."""
+    call = a_call(hold)
+    settlement.register(key, hold)
+    settlement.ended(key, call, as_log_record(call, None)[0])
+
+
 def a_settlement() -> tuple[Settlement, Budgets]:
     budgets = Budgets()
     return Settlement(Costs(PriceBook(), "15/75"), Counts(), budgets), budgets
@@ -62,7 +69,7 @@ def test_of_a_waiting_call_no_more_is_kept_than_what_it_drew() -> None:
     settlement, _ = a_settlement()
     keys = [number.to_bytes(16, "big") for number in range(2001)]
     for number, key in enumerate(keys):
-        settlement.register(key, a_call(AHold("h-1" if number else "h-0")))
+        has_ended(settlement, key, AHold("h-1" if number else "h-0"))
     assert settlement.settle_pending()
     assert {type(hold).__name__ for hold in settlement._held.values()} == {"AHold", "_Settled"}
     for key in keys:
@@ -70,7 +77,7 @@ def test_of_a_waiting_call_no_more_is_kept_than_what_it_drew() -> None:
     assert {type(hold).__name__ for hold in settlement._held.values()} == {"_Settled"}
     settlement.forget_lapsed()
     assert settlement._held.keys() == set(keys[1:])
-    settlement.register(keys[0], a_call(AHold("h-2")))
+    has_ended(settlement, keys[0], AHold("h-2"))
     settlement.forget_lapsed()
     assert settlement._held.keys() == {keys[0]}
 
@@ -78,7 +85,7 @@ def test_of_a_waiting_call_no_more_is_kept_than_what_it_drew() -> None:
 def test_a_hold_that_is_not_settled_is_free_again() -> None:
     settlement, budgets = a_settlement()
     hold = AHold()
-    settlement.register(KEY, a_call(hold))
+    has_ended(settlement, KEY, hold)
     settlement.give_back(KEY)
     settlement.give_back(KEY)
     assert budgets.told == [hold]
@@ -87,7 +94,7 @@ def test_a_hold_that_is_not_settled_is_free_again() -> None:
 def test_draws_of_a_row_that_will_never_be_are_taken_out_of_the_grant() -> None:
     """If this failed, a part of a window's money would be kept by this process as long as it lives, for nothing."""
     settlement, budgets = a_settlement()
-    settlement.register(KEY, a_call(AHold()))
+    has_ended(settlement, KEY, AHold())
     assert settlement.settle_pending()
     settlement.give_back(KEY)
     settlement.register_merged(KEY, "h-2", [(2, "0.25")])

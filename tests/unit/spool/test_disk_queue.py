@@ -499,12 +499,26 @@ def test_files_gone_and_closed_hold_up_nothing(make: Make) -> None:
     assert spool.acked >= spool.end()
 
 
+def test_a_batch_takes_no_more_memory_than_it_may(make: Make) -> None:
+    """If this failed, one batch of long records would take as much memory as a thousand of them have."""
+    spool = make()
+    sizes = [100, 30_000, 700_000, 10, *[200_000] * 20, 900_000, 5]
+    for number, size in enumerate(sizes):
+        assert spool.append(RecordKind.CALL, key(number), b"x" * size)
+    batches = []
+    while records := spool.read(1000):
+        batches.append([len(record.payload) for record in records])
+        spool.ack()
+    assert [size for batch in batches for size in batch] == sizes
+    assert max(map(sum, batches)) < 2_500_000
+
+
 def test_a_file_that_cannot_be_read_now_is_read_later(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """If this failed, a process with too many open files would delete calls that it has not read."""
     spool = make()
     put(spool, *range(20))
 
-    def refuse(_segment: Segment, _position: int) -> bytes:
+    def refuse(_segment: Segment, _position: int, _size: int) -> bytes:
         raise OSError(errno.EMFILE, "too many open files")
 
     with monkeypatch.context() as patched:
@@ -667,7 +681,7 @@ def test_what_cannot_be_read_at_the_end_is_there_for_the_next_process(
     spool = make()
     put(spool, *range(20))
 
-    def refuse(_segment: Segment, _position: int) -> bytes:
+    def refuse(_segment: Segment, _position: int, _size: int) -> bytes:
         raise OSError(errno.EMFILE, "too many open files")
 
     with monkeypatch.context() as patched:
