@@ -34,7 +34,6 @@ from vital_tracking.spool.log_record import LogRecord
 
 _STARTS: Final = len(START_FACTS)
 _ENDS: Final = len(END_FACTS)
-_PLAIN: Final = frozenset({str, int, type(None)})
 _LONGEST_MS: Final = 1e11  # below which Python writes all digits that there are after three places
 _LATEST_S: Final = LATEST.timestamp() - 1
 
@@ -49,7 +48,7 @@ class _Scope:
         columns, notes = context_columns(self.shared.context)
         self.fields = ",".join([_field(columns.get(name)) for name in CONTEXT_FIELDS])
         self.usual = not notes
-        self._metadata_of: object = None
+        self._metadata_of = b""
         self._metadata = ""
         self._tags_of: object = None
         self._tags = ""
@@ -58,16 +57,14 @@ class _Scope:
         self, values: list[Any], attempt: int | None, tool: str | None, reason: str | None, facts: Facts
     ) -> str:
         """The field `metadata`; empty where there is nothing to say."""
-        asked = (values, attempt, tool, reason, facts)
-        again = _PLAIN.issuperset(map(type, values))  # others may be equal and not the same
-        if again and asked == self._metadata_of:
+        asked = orjson.dumps((values, attempt, tool, reason, facts))  # of which 1 and 1.0 are not the same
+        if asked == self._metadata_of:
             return self._metadata
         kept = kept_metadata(self.shared, values, attempt=attempt, batch_size=1, tool=tool, reason=reason)
         if self.shared.unknown_keys:
             kept["unknown_keys"] = self.shared.unknown_keys
         found = text_field(orjson.dumps(clean_metadata(kept, (), dict(facts))).decode()) if kept or facts else ""
-        if again:
-            self._metadata_of, self._metadata = asked, found
+        self._metadata_of, self._metadata = asked, found
         return found
 
     def tags(self, tags: list[Any]) -> str:
