@@ -71,7 +71,10 @@ def in_pico(dollars: Decimal) -> int:
 
 def as_text(whole: int, metric: int) -> str:
     """An amount as the database takes it: US dollars, tokens or calls."""
-    return format(in_dollars(whole), "f") if metric == 0 else str(whole)
+    if metric:
+        return str(whole)
+    dollars, pico = divmod(abs(whole), PICO)
+    return f"{'-' if whole < 0 else ''}{dollars}.{pico:012d}"
 
 
 @lru_cache(maxsize=1024)  # a call draws the same amount on all of its windows

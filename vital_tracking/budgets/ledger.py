@@ -185,18 +185,21 @@ class Ledger:
         with self._lock:
             if hold.settled is None:
                 draws: list[Draw] = []
-                texts: dict[int, str] = {}  # by metric
                 current = hold.holder == self.holder
+                amounts = hold.amounts
+                known: dict[int, tuple[int, int, str]] = {}  # by metric: spent, left of the hold, spent as text
                 for window in hold.windows:
-                    spent = used[window.metric]
-                    window.ended.pop(hold, None)
+                    if window.ended:
+                        window.ended.pop(hold, None)
+                    metric = window.metric
+                    if metric not in known:
+                        spent = used[metric]
+                        known[metric] = spent, amounts[metric] - spent, as_text(spent, metric)
+                    spent, left, text = known[metric]
                     if current:
-                        window.free += hold.amounts[window.metric] - spent
+                        window.free += left
                         window.unposted += spent
                     if spent:
-                        text = texts.get(window.metric)
-                        if text is None:
-                            text = texts[window.metric] = as_text(spent, window.metric)
                         draws.append((window.id, text))
                 hold.settled = draws
             else:
@@ -211,15 +214,17 @@ class Ledger:
         with self._lock:
             if holder != self.holder:
                 return
+            drawn: dict[Window, int] = {}
             for window_id, amount in draws:
                 window = self._windows.get(window_id)
                 if window is not None:
-                    drawn = as_whole(amount, window.metric)
-                    beyond = max(drawn - window.granted, 0)
-                    window.unposted -= drawn
-                    window.granted -= drawn - beyond
-                    window.free += beyond  # which was below 0: the database knows of it now
-                    window.forgiven += beyond
+                    drawn[window] = drawn.get(window, 0) + as_whole(amount, window.metric)
+            for window, whole in drawn.items():
+                beyond = max(whole - window.granted, 0)
+                window.unposted -= whole
+                window.granted -= whole - beyond
+                window.free += beyond  # which was below 0: the database knows of it now
+                window.forgiven += beyond
 
     # What is known here beyond an answer of the database's
 

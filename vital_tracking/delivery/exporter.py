@@ -277,11 +277,14 @@ class StoreExporter:
         return Row(CALLS, "calls", record.id, text, key, holder, draws)
 
     def _posted(self, rows: Sequence[Row]) -> None:
-        """These rows were stored or set aside."""
+        """These rows, of one holder, were stored or set aside."""
+        draws: Draws = []
         for row in rows:
             self._on_posted(row.key)
-            self._settlement.posted(row.key, row.holder, row.draws)
-            row.draws = []  # reported once, though the batch may be sent again for its other rows
+            if row.draws:
+                draws += row.draws
+                row.draws = []  # reported once, though the batch may be sent again for its other rows
+        self._settlement.posted([row.key for row in rows], rows[0].holder, draws)
 
     def _set_aside(self, row: Row | None, function: str, sqlstate: str | None, rule: str | None) -> None:
         self._counts.stats.rejected += 1

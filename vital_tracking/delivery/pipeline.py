@@ -146,7 +146,7 @@ class Pipeline:
 
     def tick(self) -> None:
         """Do what is due now."""
-        self.settlement.settle_many_pending()
+        self.settlement.settle_many_pending(troubled=self.processor.troubled)
         self.settlement.forget_lapsed()
         for work in (self.tallies.tick, self.overflow.spill_if_room, *self._on_tick):
             try:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Protocol, TypeAlias
@@ -123,9 +123,12 @@ class Settlement:
             self._counts.fault(error)
         return True
 
-    def settle_many_pending(self) -> None:
-        """Settle in time during an outage: other calls need what is held, and the calls waiting here take up memory."""
-        if len(self._pending) > _MOST_PENDING // 10:
+    def settle_many_pending(self, *, troubled: bool) -> None:
+        """Settle in time what waits long, since other calls need what is held: in an outage, or where very many wait.
+
+        `troubled` says that nothing is delivered. Else all are settled as their rows are made, which takes less.
+        """
+        if len(self._pending) > (_MOST_PENDING // 10 if troubled else _MOST_PENDING // 2):
             self.settle_pending()
 
     def forget_lapsed(self) -> None:
@@ -141,9 +144,10 @@ class Settlement:
             while (hold := self._held.get(self._pending[0][0])) is None or hold.settled is not None:
                 self._pending.popleft()
 
-    def posted(self, key: bytes, holder: str | None, draws: Draws) -> None:
-        """A call's row was stored or set aside: its draws are no longer kept here."""
-        self._held.pop(key, None)
+    def posted(self, keys: Iterable[bytes], holder: str | None, draws: Draws) -> None:
+        """The rows of some calls were stored or set aside: their `draws`, all together, are no longer kept here."""
+        for key in keys:
+            self._held.pop(key, None)
         if draws and holder is not None and self.holds is not None:
             self.holds.posted(holder, draws)
 

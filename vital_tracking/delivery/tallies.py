@@ -134,8 +134,10 @@ class Tallies:
         waiting.replaced.discard(key)
         if share.given_up:
             waiting.give_up(key, share.spent)
-        for frame in self._chain(innermost):
-            frame.tally.spent = frame.tally.spent.plus(share.spent)
+        spent, frame = share.spent, self._own(innermost)
+        while frame is not None:
+            frame.tally.spent = frame.tally.spent.plus(spent)
+            frame = self._own(frame.parent)
 
     def _share_of(self, waiting: Waiting, key: bytes, call: LogRecord | _Share | bytes) -> _Share:
         if isinstance(call, _Share):

@@ -123,7 +123,7 @@ class Spool:
 
     def delivered(self, id: bytes) -> None:  # noqa: A002 - the format's word
         """The call of that id is in the store. If its end did not go through this spool, a tombstone takes its beginning back."""
-        if self.has_begun(id):
+        if id in self.writer.begun:
             self.append(RecordKind.TOMBSTONE, id, b"", critical=True)
             self.reader.ended(id)
 
