@@ -8,10 +8,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
-import orjson
-
 from vital_tracking.calls.json_codec import mended
-from vital_tracking.calls.metadata_keys import remember
 from vital_tracking.calls.row_literal import encoded_row
 from vital_tracking.core.context import CONTEXT_FIELDS, INTEGER_FIELDS, SERVICE_TYPES, CallContext
 from vital_tracking.core.cost import Cost
@@ -196,21 +193,6 @@ def context_columns(context: CallContext) -> tuple[dict[str, Any], tuple[str, ..
     return (_known_columns if _PLAIN.issuperset(map(type, values)) else _columns_of)(values)
 
 
-def context_json(context: CallContext) -> tuple[str, tuple[str, ...]]:
-    """The columns of `context_columns` as the beginning of a JSON object, to which the others are added."""
-    known = _json_by_context.get(id(context))
-    if known is None or known[0] is not context:
-        values = _values_of(context)
-        encoded = (_known_json if _PLAIN.issuperset(map(type, values)) else _json_of)(values)
-        known = remember(_json_by_context, id(context), (context, *encoded))
-    return known[1], known[2]
-
-
-def _json_of(values: tuple[Any, ...]) -> tuple[str, tuple[str, ...]]:
-    columns, notes = _columns_of(values)
-    return "{" if not columns else orjson.dumps(columns)[:-1].decode() + ",", notes
-
-
 def _columns_of(values: tuple[Any, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
     columns: dict[str, Any] = {}
     notes: list[str] = []
@@ -232,11 +214,8 @@ def _columns_of(values: tuple[Any, ...]) -> tuple[dict[str, Any], tuple[str, ...
     return columns, tuple(notes)
 
 
-# By the context's identity, which calls of one scope share; with the context, so that it stays the one of that identity.
-_json_by_context: dict[int, tuple[CallContext, str, tuple[str, ...]]] = {}
 _values_of: Final = attrgetter(*CONTEXT_FIELDS)
 _known_columns = lru_cache(maxsize=512)(_columns_of)
-_known_json = lru_cache(maxsize=512)(_json_of)
 
 
 def shortened(record: CallRecord) -> CallRecord:

@@ -32,6 +32,7 @@ from vital_tracking.core.usage import TokenUsage
 from vital_tracking.delivery.rows import context_columns, row_tags
 from vital_tracking.spool.log_record import LogRecord
 
+_MOST_SCOPES: Final = 256
 _STARTS: Final = len(START_FACTS)
 _ENDS: Final = len(END_FACTS)
 _LONGEST_MS: Final = 1e11  # below which Python writes all digits that there are after three places
@@ -196,7 +197,9 @@ class StraightWay:
             return None
         scope = self._scopes.get(first)
         if scope is None:
-            scope = remember(self._scopes, first, _Scope(first))
+            if len(self._scopes) >= _MOST_SCOPES:  # calls of a scope are near each other
+                self._scopes.clear()
+            scope = self._scopes[first] = _Scope(first)
         start = orjson.loads(second)
         values = start[_STARTS:]
         if not scope.usual or len(values) != len(scope.shared.names):

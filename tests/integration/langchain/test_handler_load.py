@@ -24,7 +24,6 @@ from tests.support.provider_server import ProviderServer, Reply, Request
 from tests.support.stores import DiscardingStore
 from vital_tracking import Settings, VitalTracker
 from vital_tracking.calls import attribution, in_flight, wire
-from vital_tracking.delivery import rows as made_rows
 
 AT_ONCE = 200
 NUMBERS = range(1, AT_ONCE + 1)
@@ -156,9 +155,11 @@ def test_many_thousand_calls_leave_memory_where_it_was() -> None:
             if number % 500 == 499:
                 assert tracker.flush(30).complete
 
+    straight = tracker._recorder._writer._exporter._straight  # type: ignore[attr-defined]
+
     def blocks() -> int:
         """What is allocated but for what is kept to be found again, up to a limit."""
-        for kept in (attribution._outside, wire._written, wire._read, made_rows._json_by_context):
+        for kept in (attribution._outside, wire._written, wire._read, straight._scopes):
             assert len(kept) <= 1000  # type: ignore[arg-type]
             kept.clear()  # type: ignore[attr-defined]
         gc.collect()

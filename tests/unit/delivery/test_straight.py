@@ -12,14 +12,14 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from vital_tracking.calls.row_literal import decoded_row, encoded_row
+from vital_tracking.calls.row_literal import decoded_row
 from vital_tracking.calls.wire import END_FACTS, START_FACTS
 from vital_tracking.core.price import Price
 from vital_tracking.core.price_spans import PriceSpans
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import decoded
-from vital_tracking.delivery.rows import call_row
+from vital_tracking.delivery.rows import encode_call
 from vital_tracking.delivery.straight import StraightCall, StraightWay
 from vital_tracking.ids import uuid7
 from vital_tracking.spool.log_record import LogRecord, RecordKind
@@ -57,14 +57,13 @@ class World:
         """The row of the straight way, None where the call does not go it."""
         self.straight.renew()
         call = self.straight.call(record)
-        return None if call is None else encoded_row(orjson.loads(call.encoded(DRAWS)))
+        return None if call is None else call.encoded(DRAWS)
 
     def long_row(self, record: LogRecord) -> str:
         """The row that is right."""
         call = decoded(record, fails)
         cost = self.costs.cost_of(call)
-        row = call_row(call, cost, self.costs.counted(call, cost) if cost is None else None)
-        return encoded_row({**row, "draws": DRAWS})
+        return encode_call(call, cost, self.costs.counted(call, cost) if cost is None else None, DRAWS)
 
 
 def chance(draw: random.Random, share: float) -> bool:
