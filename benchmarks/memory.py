@@ -145,7 +145,7 @@ def claims(found: Found) -> list[Claim]:
         told.append(Claim(f"calls lost of {found['calls']:,}", max(lost), "at most", 0))
     if "budgets+spool" in found["contestants"]:
         kept = more(found, "budgets+spool", "kept") / MB
-        told.append(Claim("memory: budgets+spool, kept", kept, "at most", 5, "MB"))
+        told.append(Claim("memory: budgets+spool, kept", kept, "at most", 2, "MB"))
     return told
 
 

@@ -318,11 +318,11 @@ def claims(found: Found) -> list[Claim]:
         *ratio("recording", "empty", "invoke", 2),
         *ratio("recording", "empty", "ainvoke", 2),
         *ratio("recording", "empty", "astream", 1.25),
-        *(one for work in ("invoke", "ainvoke", "astream") for one in ratio("budgets+spool", "empty", work, 3)),
+        *(one for work in ("invoke", "ainvoke", "astream") for one in ratio("budgets+spool", "empty", work, 3.2)),
         *ratio("recording", "Langfuse", "invoke", 0.2),
         *ratio("recording", "LangSmith", "invoke", 0.1),
         *ratio("recording", "OpenInference", "invoke", 0.1),
-        *ratio("budgets+spool", "Langfuse", "invoke", 0.25, "cpu"),
+        *ratio("budgets+spool", "Langfuse", "invoke", 0.33, "cpu"),
         *beyond_empty(),
     ]
 

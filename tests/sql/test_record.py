@@ -156,7 +156,10 @@ def test_a_bad_row_is_set_aside_alone(db: Connection, bad: Any, sqlstate: str, r
     """If this failed, one bad row would take its neighbours with it, or its content would show in the report."""
     if function == "record_calls_v2" and not isinstance(bad, dict):
         refused = pytest.raises(psycopg.DataError, match="must be text that holds an array of rows")
-        with refused, db.transaction():  # what cannot be named in a report fails the batch, which is halved until it stands alone
+        with (
+            refused,
+            db.transaction(),
+        ):  # what cannot be named in a report fails the batch, which is halved until it stands alone
             record(db, a_call(1), bad, a_call(99), function=function)
         return
     answer = record(db, a_call(1), bad, a_call(99), function=function)

@@ -18,7 +18,7 @@ from vital_tracking.calls.quirks import (
     IMAGE_BLOCKS,
 )
 from vital_tracking.calls.texts import text_size
-from vital_tracking.core.sanitize import MAX_TEXT, MAX_TOKENS, clean_text
+from vital_tracking.core.sanitize import MAX_TEXT, MAX_TOKENS, clean_text, is_mapping
 
 # Only these fields of a result are kept; others may hold text, such as the tokens in `logprobs`.
 _TEXTS: Final = frozenset(
@@ -60,7 +60,7 @@ def read_answer(result: Any) -> Answer:
     kept: dict[str, Any] = {}
     if message is not None:
         found = getattr(message, "usage_metadata", None)
-        if type(found) is dict or isinstance(found, Mapping):
+        if is_mapping(found):
             usage = dict(found)
         fields = getattr(message, "response_metadata", None)
         message_id = getattr(message, "id", None)
@@ -72,13 +72,13 @@ def read_answer(result: Any) -> Answer:
     token_usage = None
     output = getattr(result, "llm_output", None)
     for source in (output, fields):
-        if not source or not (type(source) is dict or isinstance(source, Mapping)):
+        if not source or not is_mapping(source):
             continue
         for name in _FIELDS.intersection(source):
             _keep(kept, name, source[name])
         if not token_usage:
             for name in _COUNTS:
-                if isinstance(counts := source.get(name), Mapping):
+                if is_mapping(counts := source.get(name)):
                     token_usage = dict(counts)
                     break
             else:

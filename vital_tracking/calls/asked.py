@@ -24,6 +24,7 @@ from vital_tracking.calls.quirks import (
     UNCOMPRESSED,
     MediaSize,
 )
+from vital_tracking.core.sanitize import is_mapping
 
 _DEEPEST: Final = 8
 _NO_FIELDS: Final[Mapping[str, Any]] = {}
@@ -34,10 +35,10 @@ def asked_facts(params: Mapping[str, Any], serialized: Mapping[str, Any] | None,
 
     Those of ASKED_FACTS, by `asked_` and their names, are of the call, of the model's further arguments, or of its settings.
     """
-    settings = serialized.get("kwargs") if isinstance(serialized, Mapping) else None
+    settings = serialized.get("kwargs") if is_mapping(serialized) else None
     found: dict[str, str] = {}
     for source in (settings, params.get("model_kwargs"), params):
-        if not isinstance(source, Mapping) or ASKED_FACTS.keys().isdisjoint(source):
+        if not source or not is_mapping(source) or ASKED_FACTS.keys().isdisjoint(source):
             continue
         for name, inner in ASKED_FACTS.items():
             value = source.get(name)
@@ -55,7 +56,7 @@ def asked_facts(params: Mapping[str, Any], serialized: Mapping[str, Any] | None,
 def hides_cache_times(usage: Mapping[str, Any] | None) -> bool:
     """Whether something was written to a cache, and nobody says for how long."""
     details = None if usage is None else usage.get("input_token_details")
-    return isinstance(details, Mapping) and bool(details.get("cache_creation"))
+    return is_mapping(details) and bool(details.get("cache_creation"))
 
 
 def asked_cache(prompts: Sequence[Any] | None, params: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from vital_tracking.calls.live import LiveCall
 from vital_tracking.calls.names_of import requested_model_of
-from vital_tracking.core.sanitize import MAX_TOKENS
+from vital_tracking.core.sanitize import MAX_TOKENS, is_mapping
 
 _FIELDS: Final = frozenset(
     {"model_name", "model", "model_id", "finish_reason", "stop_reason", "status", "service_tier"}
@@ -88,8 +88,7 @@ def _all_known(counts: Mapping[str, Any] | None) -> bool:
     """Whether all counts that are not 0 have names that are known to be harmless."""
     for name, count in (counts or {}).items():
         if count and not (
-            (name in _PARTS and type(count) is int)
-            or (name in _GROUPS and isinstance(count, Mapping) and _all_known(count))
+            (name in _PARTS and type(count) is int) or (name in _GROUPS and is_mapping(count) and _all_known(count))
         ):
             return False
     return True

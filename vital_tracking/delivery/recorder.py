@@ -175,7 +175,8 @@ class Recorder:
                 record = LogRecord(CALL, item.id.bytes, b"", item=dated(item, self.clock.skew_s))
             else:
                 short = self._queue.nearly_full or (spool is not None and spool.nearly_full)
-                record, short = as_log_record(item, self.clock.skew_s, short=short)
+                settled = isinstance(item, LiveCall) and item.skew_s is not None
+                record, short = as_log_record(item, None if settled else self.clock.skew_s, short=short)
         except Exception as error:  # noqa: BLE001 - what cannot be packed is kept as what is known for sure
             self.fault(error)
             return self._merge(item)

@@ -309,7 +309,8 @@ class VitalHandler(RunFollower):
             self._give_up(call)
             return
         recorder = self._recorder
-        dated(call, recorder.clock.skew_s)  # by what is known once it was admitted, as its time is the one after that
+        if call.skew_s is None:  # by what is known once it was admitted, as its time is the one after that
+            dated(call, recorder.clock.skew_s)
         self._calls.add(call)
         if recorder.spool is not None:
             call.packed_start = packed = pack_start(call, run_id)
