@@ -146,9 +146,11 @@ class Pipeline:
 
     def tick(self) -> None:
         """Do what is due now."""
-        self.settlement.settle_many_pending(troubled=self.processor.troubled)
+        troubled = self.processor.troubled
+        self.settlement.settle_many_pending(troubled=troubled)
         self.settlement.forget_lapsed()
-        for work in (self.tallies.tick, self.overflow.spill_if_room, *self._on_tick):
+        sums: Callable[[], object] = partial(self.tallies.tick, troubled=troubled)
+        for work in (sums, self.overflow.spill_if_room, *self._on_tick):
             try:
                 work()
             except Exception as error:  # noqa: BLE001 - housekeeping must not stop delivery

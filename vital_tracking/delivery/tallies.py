@@ -23,7 +23,7 @@ from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import EndedCall, decoded
 from vital_tracking.spool.log_record import CALL, LogRecord, RecordKind
 
-_MANY: Final = 256  # waiting calls of scopes around each other, from which on the delivering thread adds them up
+_MANY: Final = 256  # waiting calls of scopes around each other, from which on the delivering thread looks after them
 _MOST: Final = 1024  # from which on the caller's thread does, a few at once
 _A_FEW: Final = 64
 
@@ -107,12 +107,18 @@ class Tallies:
                     total = total.plus(share.spent)
         return total
 
-    def tick(self) -> None:
-        """Add up what waits where there is much of it: while the database is away no rows are made."""
-        while self._crowded:
-            if (waiting := self._crowded.popleft()()) is not None:
+    def tick(self, *, troubled: bool) -> None:
+        """Add up what waits where there is much of it, and `troubled` says that no rows are made, or there is very much."""
+        for _ in range(len(self._crowded)):
+            crowded = self._crowded.popleft()
+            waiting = crowded()
+            if waiting is None:
+                continue
+            if troubled or len(waiting.calls) >= _MOST // 2:
                 with self._lock:
                     self._add_up(waiting, len(waiting.calls))
+            elif len(waiting.calls) >= _MANY:
+                self._crowded.append(crowded)  # their rows are made soon, which costs less
 
     def _crowd(self, waiting: Waiting) -> None:
         if len(waiting.calls) == _MANY:
