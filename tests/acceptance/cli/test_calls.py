@@ -9,9 +9,12 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import pytest
+
 from tests.acceptance.cli.helpers import Cli, Several, fine, refused, some_calls
 from tests.integration.helpers import dollars, only
 from vital_tracking import VitalTracker
+from vital_tracking.cli.render.seen import seen
 
 
 def test_calls_filters_by_each_of_its_options(several: Several, tracker: VitalTracker) -> None:
@@ -87,3 +90,16 @@ def test_calls_says_what_it_does_not_understand(several: Several) -> None:
     }
     for hint, done in zip(hints.values(), several(*(["calls", *arguments] for arguments in hints)), strict=True):
         assert hint in refused(done, code=2)
+
+
+def test_values_are_completed_by_what_was_seen(
+    tracker: VitalTracker, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this failed, people would type ids by heart; or a key would end in a traceback while the database is away."""
+    some_calls(tracker)
+    monkeypatch.setenv("VITAL_DATABASE_URL", database_url)
+    assert seen("models", "model")("gpt") == ["gpt-4o", "gpt-4o-mini"]
+    assert seen("users", "user_id")("u-") == ["u-1", "u-2", "u-old"]
+    assert seen("agents", "agent_id")("x") == []
+    monkeypatch.setenv("VITAL_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    assert seen("models", "model")("gpt") == []
