@@ -333,7 +333,7 @@ def test_eight_connections_with_overlapping_batches_store_each_call_once(
             for batch_number in range(6):
                 calls: list[Any] = [a_call(batch_number * 50 + number) for number in range(100)]
                 if poisoned:
-                    calls += [{"id": "poison"}, None]
+                    calls += [{"id": "poison"}, {}]
                 shuffled.shuffle(calls)
                 start.wait(60)
                 answers.append(record(connection, *calls))
