@@ -386,8 +386,8 @@ begin
     exception when data_exception then
       null;
     end;
-    -- What begins with no id cannot be named in the report: such a batch is refused whole, and its client finds the row.
-    if elements is null or exists (select from unnest(elements) as e where e !~ '^\([^,]+,') then
+    -- What is no row at all cannot be named in the report: such a batch is refused whole, and its client finds it.
+    if elements is null or exists (select from unnest(elements) as e where e !~ '^\([^,]*,') then
       raise exception 'The batch must be text that holds an array of rows.' using errcode = '22023';
     end if;
     foreach element in array elements loop
