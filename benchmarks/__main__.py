@@ -27,6 +27,7 @@ ON_DEMAND = (
     "reports_readers",
     "platform",
     "what_if",
+    "copies",
     "pages_server",
     "pages_load",
     "pages_browser",
