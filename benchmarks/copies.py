@@ -1,9 +1,9 @@
 """Ten reports three ways: from the calls in PostgreSQL, from its sums, and from the calls in a copy.
 
-The copy is one in ClickHouse's engine in this process. Fills an embedded PostgreSQL with so many calls of 30 days and 300 organizations, copies them, and asks usage_explore_v1 for all
-organizations. A filter by the session that lets everything pass makes it read the calls. The three answers are compared: their
-totals are the same to the last digit, and those of calls and copy are the same in every row. The calls of today come from
-PostgreSQL in any case.
+Fills an embedded PostgreSQL with so many calls of 30 days and 300 organizations, copies them into ClickHouse's engine in this
+process, and asks usage_explore_v1 for all organizations. A filter by the session that lets everything pass makes it read the
+calls. The three answers are compared: their totals are the same to the last digit, and those of calls and copy are the same in
+every row. The calls of today come from PostgreSQL in any case.
 
 Seconds of processor time, of the engine, of PostgreSQL and of this process together, since other things run on a machine while it
 measures; and by the clock. Bytes on disk of the calls in both, and how many rows a second were copied.

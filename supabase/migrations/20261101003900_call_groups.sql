@@ -19,6 +19,9 @@
 -- `alike` calls begin as another call to the same model does, within `prefixes_within` of it, and would have read `prefix_read_tokens` from the
 -- provider's cache beyond what they did read, or written `prefix_write_tokens` for others. `prefixed_calls` are those of which it is known.
 -- NULL: nobody looks.
+--
+-- `copied`, {"copy": id}: where that copy of the calls (docs/clickhouse.md) holds all of the time and nobody looks for other calls, the answer is
+-- {"ask_copy": what to ask it}.
 create function public.call_groups_v1(
   since timestamptz,
   until timestamptz,
@@ -28,7 +31,8 @@ create function public.call_groups_v1(
   timezone text default 'UTC',
   repeated_within interval default null,
   prefixes_within interval default null,
-  dimensions text[] default null
+  dimensions text[] default null,
+  copied jsonb default null
 ) returns json
 language plpgsql
 stable
@@ -61,6 +65,18 @@ begin
   if unknown is not null then
     raise exception 'Calls are not grouped by %.', unknown
     using errcode = '22023', hint = format('Choose %s.', array_to_string(known, ', '));
+  end if;
+  if copied is not null and not looks_for_repeated and not looks_for_alike then
+    answer := vital_private.ask_copy(
+      (case jsonb_typeof(copied) when 'string' then (copied #>> '{}')::jsonb else copied end ->> 'copy')::uuid, since, until, 'hour', timezone
+    );
+    if (answer ->> 'until')::timestamptz = until then
+      return json_build_object('ask_copy', answer::jsonb || jsonb_build_object('nights', (
+        select coalesce(jsonb_agg(s.value::bigint), '[]')
+        from jsonb_array_elements_text(answer::jsonb -> 'starts') as s (value)
+        where extract(hour from to_timestamp(s.value::bigint) at time zone coalesce(timezone, 'UTC')) not between 6 and 21
+      )));
+    end if;
   end if;
   wanted := concat_ws(
     ' and ', vital_private.call_condition('billed'), case when organization is not null then 'call.organization_id = $3' end
@@ -166,7 +182,7 @@ begin
 end;
 $$;
 
-comment on function public.call_groups_v1(timestamptz, timestamptz, text, bigint[], timestamptz[], text, interval, interval, text[]) is
+comment on function public.call_groups_v1(timestamptz, timestamptz, text, bigint[], timestamptz[], text, interval, interval, text[], jsonb) is
 'Billed calls in groups that are priced alike, with their tokens by kind and their cost: what what-if reprices.';
 
 select vital_private.restrict_functions(api => '{call_groups_v1}', helpers => '{price_facts}');

@@ -63,7 +63,7 @@ def assert_same(alone: Row, joined: Row, question: object) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_every_answer_is_what_the_calls_add_up_to(
-    store: PostgresStore, clickhouse: ClickHouse, history: list[Row], reader: str
+    store: PostgresStore, clickhouse: ClickHouse, history: list[Row], reader: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     chance = random.Random(reader)
     claims, may_see = READERS[reader]
@@ -80,6 +80,7 @@ def test_every_answer_is_what_the_calls_add_up_to(
         }  # fmt: skip
         assert_same(ask(alone, **more), ask(joined, **more), more)
     assert from_copy > 5
+    assert not caplog.records
 
 
 def test_reports_tell_the_course_of_each_row(store: PostgresStore, clickhouse: ClickHouse, history: list[Row]) -> None:

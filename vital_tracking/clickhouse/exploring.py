@@ -92,7 +92,9 @@ class _Question:
         conditions = self._filters(asked["filters"])
         if any_of := self._filters(asked["any"]):
             conditions.append(f"({' or '.join(any_of)})")
-        inner = Template(_file("explored_calls")).substitute(reader=reader_condition(asked["reader"], self.parameters))
+        inner = Template(question_text("explored_calls")).substitute(
+            reader=reader_condition(asked["reader"], self.parameters)
+        )
         return (
             f"select {', '.join(columns)}, max({' or '.join(self._odd)}) as is_odd from ({inner}) as c"  # noqa: S608 - no values
             + (f" where {' and '.join(conditions)}" if conditions else "")
@@ -105,8 +107,8 @@ class _Question:
         if not name.startswith(_METADATA):
             return f"d_{name}"
         key = self._bound("key", name.removeprefix(_METADATA))
-        self._odd.append(Template(_file("metadata_is_odd")).substitute(key=key))
-        return f"({Template(_file('metadata_value')).substitute(key=key)})"
+        self._odd.append(Template(question_text("metadata_is_odd")).substitute(key=key))
+        return f"({Template(question_text('metadata_value')).substitute(key=key)})"
 
     def _filters(self, filters: Mapping[str, Sequence[str | None]]) -> list[str]:
         """Conditions as vital_private.has_one_of makes them."""
@@ -157,5 +159,6 @@ _LATENCIES: Final = """
 
 
 @cache
-def _file(name: str) -> str:
+def question_text(name: str) -> str:
+    """The SQL of a question to the copy, with places for what it is asked by."""
     return (files("vital_tracking") / "clickhouse" / "questions" / f"{name}.sql").read_text(encoding="utf-8")

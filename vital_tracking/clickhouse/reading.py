@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from vital_tracking.clickhouse.call_groups import copied_groups
 from vital_tracking.clickhouse.client import ClickHouse, address_of
 from vital_tracking.clickhouse.exploring import explored_groups
 from vital_tracking.errors import CopyError, MissingExtra
@@ -44,21 +45,23 @@ class Copy:
         self._lock = threading.Lock()
         self._warned = False
 
-    def explored(self, store: Store, arguments: Mapping[str, Any], timeout_s: float) -> Any:
-        """The answer of usage_explore_v1, joined of both; None where the database has to answer alone."""
+    def answer(self, store: Store, function: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+        """The answer of a function, from both; None where the database has to answer alone."""
         settings = {"max_execution_time": math.ceil(timeout_s)}
         try:
             copied = json.dumps({"copy": self._known_id()})
-            answer = store.call("usage_explore_v1", **arguments, copied=copied)
-            if "ask_copy" not in answer:
-                return answer
+            planned = store.call(function, **arguments, copied=copied)
+            if "ask_copy" not in planned:
+                return planned
             if self._known_id(again=True) not in copied:
                 return None
-            groups = explored_groups(self._server, answer["ask_copy"], settings)
+            if function == "call_groups_v1":
+                return copied_groups(self._server, planned["ask_copy"], arguments, settings)
+            groups = explored_groups(self._server, planned["ask_copy"], settings)
         except (CopyError, MissingExtra) as error:
             self._warn(error)
             return None
-        return None if groups is None else store.call("usage_explore_v1", **arguments, copied=groups)
+        return None if groups is None else store.call(function, **arguments, copied=groups)
 
     def after_fork(self) -> None:
         """Leave the parent's connections alone."""
@@ -108,8 +111,8 @@ class CopiedStore:
 
     def call(self, function: str, /, **arguments: object) -> Any:
         """Call a function in the schema public with named arguments."""
-        if function == "usage_explore_v1":
-            answer = self._copy.explored(self._store, arguments, self._timeout_s or _LONG_S)
+        if function in ("usage_explore_v1", "call_groups_v1"):
+            answer = self._copy.answer(self._store, function, arguments, self._timeout_s or _LONG_S)
             if answer is not None:
                 return answer
         return self._store.call(function, **arguments)

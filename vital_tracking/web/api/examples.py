@@ -242,6 +242,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
         "measures": ["total_cost", "calls"],
         "source": "daily_users",
         "fresh_at": "2026-11-30T12:00:00+00:00",
+        "copied_until": None,
         "groups": 1,
         "total": {"total_cost": 12.345678, "calls": 2100},
         "rows": [_EXPLORED],

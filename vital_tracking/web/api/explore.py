@@ -34,7 +34,7 @@ _DIMENSION = {"pattern": f"^({'|'.join(DIMENSIONS)}|metadata[.][^\\x00]{{1,71}})
 class Exploration(BaseModel):
     """Groups with their dimensions and measures. `groups` is how many there are, `total` counts them all, `names` has the
     newest names of agents and steps, and those of users and organizations; `source` is where it comes from: the calls, or
-    sums of them.
+    sums of them; calls before `copied_until` from a copy. It is what there was at `fresh_at`.
     """
 
     since: str
@@ -44,6 +44,7 @@ class Exploration(BaseModel):
     measures: list[str]
     source: str
     fresh_at: str
+    copied_until: str | None
     groups: int
     total: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -104,6 +105,7 @@ def explored(
             "measures": measure,
             "source": found.source,
             "fresh_at": found.fresh_at,
+            "copied_until": found.copied_until,
             "groups": found.groups,
             "total": found.total,
             "rows": found.rows,

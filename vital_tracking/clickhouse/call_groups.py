@@ -1,0 +1,68 @@
+"""Billed calls in groups that are priced alike, from a copy: what what-if reprices, for times that the copy holds whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from string import Template
+from typing import Any, Final
+
+from vital_tracking.clickhouse.client import ClickHouse
+from vital_tracking.clickhouse.exploring import FINAL, question_text, reader_condition
+
+_OF: Final = {
+    "service": ("service_type",),
+    "agent": ("agent_id",),
+    "tier": ("agent_tier",),
+    "workflow": ("workflow_id",),
+    "step": ("workflow_step",),
+    "rates": ("provider", "model", "sent_model", "call_type", "facts", "size", "era", "unattended", "audio"),
+}
+_ALWAYS: Final = ("fixed", "shadow", "priced", "hashed")
+_TOKENS: Final = (
+    "prompt_tokens", "completion_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens",
+    "reasoning_tokens", "audio_tokens", "audio_output_tokens",
+)  # fmt: skip
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def copied_groups(
+    server: ClickHouse, asked: Mapping[str, Any], arguments: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[dict[str, Any]] | None:
+    """The answer of call_groups_v1 to these arguments; None where PostgreSQL has to answer. Raises CopyError.
+
+    `asked` is what call_groups_v1 says to ask the copy.
+    """
+    wanted: Sequence[str] = arguments.get("dimensions") or tuple(_OF)
+    organization = arguments.get("organization")
+    parameters: dict[str, Any] = {
+        "since": datetime.fromisoformat(asked["since"]),
+        "until": datetime.fromisoformat(asked["until"]),
+        "sizes": list(arguments.get("sizes") or []),
+        "eras": [(era - _EPOCH) // timedelta(microseconds=1) for era in arguments.get("eras") or []],
+        "starts": asked["starts"],
+        "nights": asked["nights"],
+    }
+    if organization is not None:
+        parameters["organization"] = organization
+    text = Template(question_text("call_groups")).substitute(
+        keys=", ".join(
+            [*(f"t.{name}" for one in _OF if one in wanted for name in _OF[one]), *(f"t.{n}" for n in _ALWAYS)]
+        ),
+        tokens="".join(f"toString(sum(t.{name})) as {name}, " for name in _TOKENS) if "rates" in wanted else "",
+        organization="true" if organization is None else "ifNull(t.organization_id = {organization:String}, 0)",
+        reader=reader_condition(asked["reader"], parameters),
+    )
+    rows = server.query(text, parameters, settings={**FINAL, **settings})
+    if any(row.pop("is_odd") for row in rows):
+        return None
+    return [{**row, **_NOT_LOOKED_FOR, "facts": dict(row.get("facts", []))} for row in rows]
+
+
+_NOT_LOOKED_FOR: Final = {
+    "repeated": False,
+    "alike": False,
+    "prefixed_calls": None,
+    "prefix_read_tokens": None,
+    "prefix_write_tokens": None,
+}
