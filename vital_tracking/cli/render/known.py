@@ -18,10 +18,11 @@ _MOST = 10_000
 
 
 def known_organization(store: Store, organization: str | None) -> str | None:
-    """The organization; VitalError where nothing is known of it."""
+    """The organization; VitalError where nothing is known of it, and it is called much like one that there is."""
     if organization is not None:
         for name, meant in unknown_organizations(store, [organization]).items():
-            raise VitalError(f"Nothing is known of organization {name}{did_you_mean(name, meant)}")
+            if meant:
+                raise VitalError(f"Nothing is known of organization {name}{did_you_mean(name, meant)}")
     return organization
 
 
