@@ -34,6 +34,15 @@ https://platform.claude.com/docs/en/build-with-claude/prompt-caching, https://pl
 """
 
 
+_WAYS: Final[Sequence[Mapping[str, str]]] = (
+    {},
+    {"processing": "batch"},
+    {"service_tier": "flex"},
+    {"service_tier": "priority"},
+)
+"""The ways of processing that may have prices, and sizes of prompts at which these change, of their own."""
+
+
 class Model(NamedTuple):
     """A provider's model."""
 
@@ -204,8 +213,9 @@ def cuts_for(
         changes = prices.changes(model.provider, model.name, period.since, period.until)
         eras.update(changes)
         for at in (period.since, *changes):
-            rates = prices.rates(model.provider, model.name, at)
-            sizes |= rates.sizes if rates is not None else set()
+            for facts in _WAYS:
+                rates = prices.rates(model.provider, model.name, at, facts=facts)
+                sizes |= rates.sizes if rates is not None else set()
         if (room := prices.context_window(model.provider, model.name)) is not None:
             sizes.add(room)
     return Cuts(sizes=sorted(sizes), eras=sorted(eras), ttl=ttl, prefix_ttl=prefix_ttl)

@@ -40,3 +40,19 @@ def test_the_team_says_how_good_its_models_are(several: Several, store: Postgres
     assert fine(gone) == "gpt-4o: no tier any more\n"
     assert fine(again) == "gpt-4o: had no tier\n"
     assert tier_of(model_tiers(store), "openai", "gpt-4o") is None
+
+
+def test_names_that_nobody_knows_are_refused_with_what_was_meant(several: Several) -> None:
+    """If they were taken, a typing error would be a tier of nothing, and an empty answer would look like good news."""
+    mistyped, gateway, new, compared, asked = several(
+        ["prices", "tier", "gpt-4o-mimi", "2"],
+        ["prices", "tier", "gpt-4o", "2", "--provider", "opnai"],
+        ["prices", "tier", "house-llm-7b", "2", "--new"],
+        ["compare-models", "100", "10", "--only", "gpt-4o-mimi"],
+        ["what-if", "--cache", "1h", "--agent", "nobody"],
+    )
+    assert "did you mean gpt-4o-mini" in refused(mistyped)
+    assert "did you mean openai" in refused(gateway)
+    assert fine(new) == "house-llm-7b: tier 2\n"
+    assert "did you mean gpt-4o-mini" in refused(compared)
+    assert "No call of agent nobody was made in this time" in refused(asked)
