@@ -9,7 +9,9 @@ whoever has a server elsewhere needs less here. `--follow` then takes up what is
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -60,6 +62,8 @@ class Sampled:
     """A process whose memory and processor time are looked at four times a second, until it ends."""
 
     def __init__(self, command: list[str], **settings: str) -> None:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self._before = used.ru_utime + used.ru_stime
         self.memory: list[float] = []
         self.process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=subprocess.PIPE, text=True)
         self.started = time.perf_counter()
@@ -77,6 +81,8 @@ class Sampled:
     def finished(self) -> tuple[float, str]:
         """Wait for its end; seconds, and what it printed."""
         out, _ = self.process.communicate()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.processor_s = used.ru_utime + used.ru_stime - self._before
         if self.process.returncode:
             raise SystemExit(f"The export ended with {self.process.returncode}.")
         return time.perf_counter() - self.started, out
@@ -109,8 +115,6 @@ def ask(copy: str, statement: str) -> list[dict[str, Any]]:
         "print(json.dumps(ClickHouse(address_of(sys.argv[1])).query(sys.argv[2]), default=str))"
     )
     done = subprocess.run([sys.executable, "-c", program, copy, statement], capture_output=True, text=True, check=True)
-    import json
-
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
 
@@ -129,7 +133,11 @@ def main() -> None:
             [held] = connection.execute(TOTALS.encode()).fetchall()
         run = export(url, copy)
         seconds, said = run.finished()
-        print(said.strip(), f"{asked.calls / seconds:,.0f} rows a second, {seconds:.1f} s")
+        rows = json.loads(said)["rows"]
+        print(
+            f"{rows:,} rows in {seconds:.1f} s: {rows / seconds:,.0f} a second;"
+            f" the export with ClickHouse's engine in it took {run.processor_s / rows * 1e6:.1f} us of a processor a row"
+        )
         tenth = max(len(run.memory) // CHUNKS, 1)
         print(
             "memory, MiB, by tenths of the time:",
