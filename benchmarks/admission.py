@@ -28,7 +28,7 @@ from benchmarks.figures import Claim, Found, Part, Table, number, ratios, spanne
 from vital_tracking import VitalTracker
 from vital_tracking.core.admission import Request
 
-IN_HAND_US = 5
+IN_HAND_US = 2
 TIMES_LOCKING = 20
 TURNS = 10  # measurements of a few milliseconds; the shortest counts, as others lost time to other programs
 
