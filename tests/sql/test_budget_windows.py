@@ -185,7 +185,7 @@ def test_budgets_of_one_entity_with_several_actions_count_alike(db: Connection) 
 def test_only_new_rows_are_posted(db: Connection) -> None:
     """If this failed, a batch that is sent again, or holds a bad row, would be charged twice or not at all."""
     set_budget(db, total_limit=100)
-    bad: list[Any] = [{"id": "garbage"}, None, a_cost(9, 64, status="nonsense")]
+    bad: list[Any] = [{"id": "garbage"}, {}, a_cost(9, 64, status="nonsense")]
     for batch, total in (
         ([a_cost(1, 1), a_cost(1, 1), a_cost(2, 2)], 3),
         ([a_cost(1, 1), a_cost(2, 2)], 3),
@@ -514,7 +514,7 @@ def test_eight_connections_with_overlapping_batches_post_each_call_once(own_db: 
                     for n in own
                 ]
                 if worker % 2:
-                    calls += [{"id": "poison"}, None]
+                    calls += [{"id": "poison"}, {}]
                 shuffled.shuffle(calls)
                 start.wait(60)
                 inserted += record(connection, *calls)["inserted"]
