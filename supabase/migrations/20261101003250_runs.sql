@@ -15,7 +15,8 @@
 --   where                  an object of values by dimension, as usage_explore_v1 takes them: {"seat": ["1", "2"], "user": [null], "agent": "*"}
 --   without                an array of such objects: only calls that have not all values of one of them
 -- and what advice chooses calls by, of those that savings rest on:
---   billed, repriceable    true: somebody paid for it; and it was billed by tokens alone, at a known price, and is no shadow run
+--   reached, repriceable   true: no cache and no budget kept it from a model; it was billed by tokens alone, at a known price, and is no
+--                          shadow run
 --   audio                  true, false: with tokens of sound, or without
 --   prompt_from, prompt_below  so many tokens of the prompt, or more; fewer than so many
 --   unattended, attended   nobody waited for it, or somebody may have, by the clock of this time zone
@@ -141,7 +142,7 @@ begin
             from jsonb_array_elements(filter.raw) as w
           ), 'true'
         )
-        when 'billed' then case when filter.value::boolean then vital_private.call_condition('billed') else 'true' end
+        when 'reached' then case when filter.value::boolean then 'not call.cache_hit and call.status <> ''blocked''' else 'true' end
         when 'repriceable' then case
           when filter.value::boolean then format(
             '%s and call.priced and not %s and not %s', vital_private.call_condition('billed'), vital_private.call_condition('fixed'),

@@ -59,7 +59,7 @@ class Subscriber:
         """The filters of what his month counts so far."""
         return {
             **self.subject,
-            "billed": "yes",
+            "reached": "yes",
             "begun_from": self.quota["starts_at"].isoformat(),
             "begun_before": self.moment.isoformat(),
         }

@@ -88,7 +88,7 @@ _OF_SPAN: Final = {"pattern": f"^{_SPAN.pattern}$"}
 _INSTANT: Final = {"format": "date-time"}
 
 CHOICES: Final[Mapping[str, Choice]] = {
-    "billed": Choice("that somebody paid for", "yes", _word, _YES_NO),
+    "reached": Choice("that no cache answered and no budget stopped", "yes", _word, _YES_NO),
     "repriceable": Choice("billed by tokens alone at a known price, and no shadow runs", "yes", _word, _YES_NO),
     "audio": Choice("with tokens of sound, or without", "no", _word, _YES_NO),
     "prompt_from": Choice("with so many tokens of the prompt or more", "2000", _tokens, _NUMBER),

@@ -219,6 +219,7 @@ def platform(postgres_server: PostgresServer, template_database: str) -> Iterato
         made.add(calls, "big", prompt=10_000, user_id=user, at=now - timedelta(days=2))
         made.add(20, "big", user_id=user, at=month - timedelta(days=12))  # of the month before
         made.add(4, "big", user_id=user, cache_hit=True, at=now - timedelta(days=2))
+        made.add(3, "big", user_id=user, status="blocked", at=now - timedelta(days=2))
     made.add(30, "tiny", at=now.replace(minute=0) - timedelta(days=3), latency_ms=60_000)
     made.add(3, "tiny", at=now.replace(minute=0) - timedelta(days=3), cache_hit=True)
     for first in range(0, len(made.rows), 1000):

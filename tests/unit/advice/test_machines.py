@@ -56,7 +56,7 @@ def test_machines_that_are_busy_too_little_are_too_many() -> None:
         {"resource": "llama-70b"},
     )
     assert found.saving == saving("0", "4", "5.2"), "nobody can have less than one machine"
-    assert (found.calls, found.evidence, found.confidence) == (4, {"model": "llama-70b", "billed": "yes"}, Level.low)
+    assert (found.calls, found.evidence, found.confidence) == (4, {"model": "llama-70b", "reached": "yes"}, Level.low)
     assert found.current == "4 hours of machines for llama-70b, busy 35.0% of them"
     assert found.counted
 

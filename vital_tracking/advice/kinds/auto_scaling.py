@@ -43,7 +43,7 @@ def _recommendation(machine: Machine, saving: Saving, evidence: MachineEvidence)
         impact=f"{len(machine.idle_runs):,} idle times, the longest {max(map(len, machine.idle_runs)):,} hours",
         saving=saving,
         calls=machine.calls,
-        evidence={"model": machine.model, "billed": "yes"},
+        evidence={"model": machine.model, "reached": "yes"},
         confidence=Level.medium if saving.low else Level.low,
         effort=Level.medium,
         risk="the first call after an idle time waits until the machine has started, or fails",

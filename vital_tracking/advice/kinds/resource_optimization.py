@@ -46,7 +46,7 @@ def _recommendation(machine: Machine, saving: Saving, evidence: MachineEvidence)
         impact=f"machines that are busy {WELL_USED:.0%} of the time do the same work",
         saving=saving,
         calls=machine.calls,
-        evidence={"model": machine.model, "billed": "yes"},
+        evidence={"model": machine.model, "reached": "yes"},
         confidence=Level.low if machine.single else Level.medium,
         effort=Level.medium,
         risk="answers take longer, or wait, where more calls come at once than the machines can serve",
