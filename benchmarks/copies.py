@@ -62,7 +62,7 @@ def measure(calls: int, rounds: int, folder: str) -> Found:
         started = time.perf_counter()
         sent = Copying(store, clickhouse).bring_up_to_date()
         copied_s = time.perf_counter() - started
-        joined = CopiedStore(store, Copy(clickhouse))
+        joined = CopiedStore(store, Copy(clickhouse, least=0))
         with psycopg.connect(url, autocommit=True) as watcher:
             sizes = {"postgres": _bytes_of(watcher), "copy": _bytes_in(clickhouse)}
             for turn in range(rounds + 1):

@@ -178,9 +178,9 @@ $$;
 -- of its own ("agent_name", "workflow_step_name", "service_name"); a user's how many "services". "kept_since" says from when on calls are
 -- still there, where the answer is from them and that is later than what was asked for.
 --
--- `copied` lets a copy of the calls answer for what it holds (docs/clickhouse.md). {"copy": id}: where calls are needed and that copy has
--- some of them, the answer is {"ask_copy": what to ask it}. That once more with its "groups" joins these to the calls from "until" on. The
--- groups are sums of what whoever asks may see, which "reader" says, so they are added to his own answer alone.
+-- `copied` lets a copy of the calls answer for what it holds (docs/clickhouse.md). {"copy": id, "least": n}: where at least so many calls are
+-- needed and that copy has some of them, the answer is {"ask_copy": what to ask it}. That once more with its "groups" joins these to the calls
+-- from "until" on. The groups are sums of what whoever asks may see, which "reader" says, so they are added to his own answer alone.
 create function public.usage_explore_v1(
   since timestamptz,
   until timestamptz,
@@ -368,7 +368,7 @@ begin
       copied_until := (copied ->> 'until')::timestamptz;
     else
       answer := vital_private.ask_copy(
-        (copied ->> 'copy')::uuid, first_at, end_at,
+        (copied ->> 'copy')::uuid, first_at, end_at, coalesce((copied ->> 'least')::bigint, 0),
         case
           when exists (select from unnest(read) as d where d.needs_hours) then 'hour'
           when grain is not null or exists (select from unnest(read) as d where d.of_time is not null) then 'day'

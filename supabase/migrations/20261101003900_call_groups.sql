@@ -68,7 +68,7 @@ begin
   end if;
   if copied is not null and not looks_for_repeated and not looks_for_alike then
     answer := vital_private.ask_copy(
-      (case jsonb_typeof(copied) when 'string' then (copied #>> '{}')::jsonb else copied end ->> 'copy')::uuid, since, until, 'hour', timezone
+      (case jsonb_typeof(copied) when 'string' then (copied #>> '{}')::jsonb else copied end ->> 'copy')::uuid, since, until, 0, 'hour', timezone
     );
     if (answer ->> 'until')::timestamptz = until then
       return json_build_object('ask_copy', answer::jsonb || jsonb_build_object('nights', (

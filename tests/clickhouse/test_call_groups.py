@@ -51,7 +51,7 @@ def test_groups_are_the_same(
         assert answer["inserted"] == 200, {one["rule"] for one in answer["rejected"]}
         db.execute("insert into organization_members values ('acme', %s, 'admin')", [ADMIN])
     Copying(store, clickhouse).bring_up_to_date()
-    joined = CopiedStore(store, Copy(clickhouse))
+    joined = CopiedStore(store, Copy(clickhouse, least=0))
     asked = [
         (Period(SINCE, UNTIL, "Asia/Kolkata"), Cuts(), None),
         (Period(SINCE, UNTIL, "America/New_York"), Cuts(sizes=[33, 34, 100], eras=[SINCE + DAY, SINCE + 5 * DAY]), None),
@@ -74,7 +74,7 @@ def test_they_come_from_the_copy_where_it_holds_all_of_the_time(
     with connect(database_url) as db:
         record(db, *varied(random.Random(5)))
         Copying(store, clickhouse).bring_up_to_date()
-        joined = CopiedStore(store, Copy(clickhouse))
+        joined = CopiedStore(store, Copy(clickhouse, least=0))
         before = sum(group.calls for group in read_call_groups(joined, Period(SINCE, UNTIL)))
         with db.transaction():
             db.execute("set local vital_tracking.keep_sums = 'on'")

@@ -67,7 +67,7 @@ def test_every_answer_is_what_the_calls_add_up_to(
 ) -> None:
     chance = random.Random(reader)
     claims, may_see = READERS[reader]
-    alone, joined = asked_as(store, claims), asked_as(CopiedStore(store, Copy(clickhouse)), claims)
+    alone, joined = asked_as(store, claims), asked_as(CopiedStore(store, Copy(clickhouse, least=0)), claims)
     from_copy = 0
     for _ in range(25):
         question = a_question(chance, history)
@@ -84,7 +84,7 @@ def test_every_answer_is_what_the_calls_add_up_to(
 
 
 def test_reports_tell_the_course_of_each_row(store: PostgresStore, clickhouse: ClickHouse, history: list[Row]) -> None:
-    joined = CopiedStore(store, Copy(clickhouse))
+    joined = CopiedStore(store, Copy(clickhouse, least=0))
     for claims, _ in READERS.values():
         for zone, grain in (
             ("UTC", "hour"),
@@ -105,7 +105,7 @@ def test_the_copy_answers_until_the_first_call_that_it_does_not_hold_as_it_is(
     store: PostgresStore, database_url: str, clickhouse: ClickHouse, history: list[Row]
 ) -> None:
     """A deleted, repriced or late call would be counted as it was, or twice."""
-    joined, asked = CopiedStore(store, Copy(clickhouse)), {"dimensions": ["session", "model"]}
+    joined, asked = CopiedStore(store, Copy(clickhouse, least=0)), {"dimensions": ["session", "model"]}
     by_time = sorted(history, key=lambda row: row["created_at"])
 
     def answered() -> datetime:
@@ -148,7 +148,7 @@ def test_postgresql_answers_for_what_the_copy_cannot_tell_exactly(
             *(a_call(10 + number, **at, latency_ms=edge) for number, edge in enumerate([0.00001, 1e12, *edges])),
         )
         Copying(store, clickhouse).bring_up_to_date()
-    joined = CopiedStore(store, Copy(clickhouse))
+    joined = CopiedStore(store, Copy(clickhouse, least=0))
     for dimensions, filters, from_copy in (
         (["session", "organization"], {}, False),
         (["session", "organization"], {"organization": None}, True),
@@ -193,7 +193,7 @@ def test_a_copy_that_is_away_leaves_the_answer_to_postgresql(
     with connect(database_url) as db:
         record(db, a_call(1, created_at=SINCE.isoformat()))
     for url in ("http://127.0.0.1:1/vital_tracking",):
-        joined = CopiedStore(store, Copy(ClickHouse(address_of(url))))
+        joined = CopiedStore(store, Copy(ClickHouse(address_of(url)), least=0))
         for _ in range(2):
             assert ask(joined, dimensions=["session"])["total"]["calls"] == 1
         assert [record.levelname for record in caplog.records if record.name.endswith("reading")] == ["WARNING"]
@@ -206,7 +206,7 @@ def test_a_copy_of_which_postgresql_knows_nothing_is_not_asked(
     with connect(database_url) as db:
         record(db, a_call(1, created_at=SINCE.isoformat()))
     Copying(store, clickhouse).bring_up_to_date()
-    joined = CopiedStore(store, Copy(clickhouse))
+    joined = CopiedStore(store, Copy(clickhouse, least=0))
     assert ask(joined, dimensions=["session"])["copied_until"] is not None
     clickhouse.command(f"drop database {clickhouse.address.database}", database=False)
     migrate(clickhouse)
@@ -214,3 +214,13 @@ def test_a_copy_of_which_postgresql_knows_nothing_is_not_asked(
     for _ in range(2):
         answer = ask(joined, dimensions=["session"])
         assert (answer["copied_until"], answer["total"]["calls"]) == (None, 1)
+
+
+def test_of_few_calls_the_database_tells_by_itself(
+    store: PostgresStore, clickhouse: ClickHouse, history: list[Row]
+) -> None:
+    for least, asked in ((200, True), (400, False)):
+        joined = CopiedStore(store, Copy(clickhouse, least=least))
+        assert (ask(joined, dimensions=["session"])["copied_until"] is not None) == asked
+        of_a_user = joined.as_user({"sub": ALICE}, timeout_s=60)
+        assert ask(of_a_user, dimensions=["session"])["copied_until"] is None
