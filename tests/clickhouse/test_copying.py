@@ -10,6 +10,8 @@ from tests.sql.helpers import a_call, a_run, an_end, an_unpriced_call, call, cal
 from tests.sql.platform_rows import a_cost, an_event, an_execution, send
 from vital_tracking.clickhouse.client import ClickHouse
 from vital_tracking.clickhouse.copying import Copying
+from vital_tracking.queries.copies import copies, lag_of
+from vital_tracking.queries.metrics import metrics
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.relations import CALLS, RUNS
 
@@ -81,3 +83,30 @@ def test_a_copy_that_is_made_anew_is_filled_anew(
         clickhouse.command(f"drop database {clickhouse.address.database}", database=False)
         assert Copying(store, clickhouse).bring_up_to_date() == 2
         assert assert_equal(db, clickhouse) == 2
+
+
+def test_the_lag_is_told_and_who_holds_the_copy_back(
+    store: PostgresStore, database_url: str, clickhouse: ClickHouse
+) -> None:
+    """If this failed, nobody would know why the copy stands still."""
+    with connect(database_url) as db, connect(database_url) as late:
+        copying = Copying(store, clickhouse)
+        copying.bring_up_to_date()
+        late.execute("set application_name = 'nightly import'")
+        with late.transaction():
+            record(late, a_call(1, organization_id="late"))
+            record(db, a_call(2, organization_id="soon"))
+            copying.bring_up_to_date()
+            [copy] = copies(store)
+            [calls] = [table for table in copy["tables"] if table["table_name"] == CALLS.name]
+            assert calls["waiting_rows"] == 1  # the other one is not over, so nobody sees it
+            assert calls["lag_seconds"] > 0
+            assert lag_of(copy) == calls["lag_seconds"]
+            assert copy["held_by"] is None  # not yet for long
+            [row] = db.execute("select vital_private.oldest_writer() as holder").fetchall()
+            assert row["holder"]["application"] == "nightly import"
+            assert row["holder"]["pid"] == late.info.backend_pid
+            told = {metric.name: metric.samples for metric in metrics(store)}["export_lag_seconds"]
+            assert next(amount for labels, amount in told if labels["table"] == CALLS.name) > 0
+        copying.bring_up_to_date()
+        assert lag_of(copies(store)[0]) == 0
