@@ -66,6 +66,7 @@ NO_PAGE: Final = (
     "usage_history_v1",
     "row_totals_v1",
     "user_traces_v1",
+    "export_days_v1",
 )
 
 
