@@ -369,7 +369,7 @@ begin
   end if;
   perform vital_private.lock_usage(d.day, alone => false)
   from (select distinct (c.created_at at time zone 'UTC')::date as day from %2$s as c order by 1) as d;
-  if tg_op = 'INSERT' and (select sum(c.total_tokens) < 1e18 and coalesce(sum(c.latency_ms), 0) < 1e15 from %2$s as c) then
+  if tg_op = 'INSERT' and (select sum(c.total_tokens) < 1e18 and coalesce(sum(least(c.latency_ms, 1e15)), 0) < 1e15 from %2$s as c) then
     %3$s;
   else
     %4$s;

@@ -69,9 +69,11 @@ def test_calls_are_filtered_by_what_the_catalogue_has() -> None:
     assert set(FILTERS) <= names
     assert set(ENTITY_TYPES) <= set(FILTERS)
     values: dict[str, Any] = {name: name for name in names} | {"unpriced": True, "metadata": {"k": "v"}}
+    values["chosen"] = {"reached": True}
     everything = Filters(**values | {"blocked": False})
     assert set(everything.beyond_equals) == names - set(FILTERS) - {"blocked"}
     assert len(everything.equals) == len(FILTERS)
-    assert json.loads(everything.text()).keys() == names - {"blocked"}
+    # What advice chooses calls by stands beside the others.
+    assert json.loads(everything.text()).keys() == names - {"blocked", "chosen"} | {"reached"}
     assert Filters(blocked=True).equals == {"status": "blocked"}
     assert Filters().text() == "{}"
