@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
 from tests.integration.web.history import make_history
 from tests.integration.web.test_events_pages import costs, events
@@ -91,6 +91,12 @@ def session_state(chromium: Browser, site: tuple[str, str], operator: OperatorLi
 Visit = Callable[..., Page]
 
 
+def _complain(complaints: list[str], path: str, request: Request) -> None:
+    """Note a request that failed; not one that the browser itself gave up, as it does when the page is left meanwhile."""
+    if request.failure != "net::ERR_ABORTED":
+        complaints.append(f"{path}: {request.url} {request.failure}")
+
+
 @pytest.fixture
 def visit(chromium: Browser, site: tuple[str, str], session_state: Any) -> Iterator[Visit]:
     """Opens pages as the operator; whatever the console, a script or the policy complains of fails the test."""
@@ -109,7 +115,7 @@ def visit(chromium: Browser, site: tuple[str, str], session_state: Any) -> Itera
         page = context.new_page()
         page.on("console", lambda message: complaints.append(f"{path}: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(f"{path}: {error}"))
-        page.on("requestfailed", lambda request: complaints.append(f"{path}: {request.url} {request.failure}"))
+        page.on("requestfailed", lambda request: _complain(complaints, path, request))
         answer = page.goto(f"{site[0]}{path}")
         assert answer is not None
         assert answer.status == 200, path
