@@ -8,13 +8,27 @@ from pathlib import Path
 
 import pytest
 
+from tests.sql.helpers import connect
 from tests.support.folders import quick_temporary
+from tests.support.postgres import PostgresServer
+from tests.support.waiting import until
 from vital_tracking.clickhouse.client import ClickHouse, address_of
 from vital_tracking.stores.postgres import PostgresStore
 
 pytest.importorskip("chdb")
 
 _names = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_server: PostgresServer) -> PostgresServer:
+    """The server, without autovacuum: its transactions hold a copy back for a moment, as any do, and come at any time."""
+    with connect(postgres_server.url("postgres")) as connection:
+        connection.execute("alter system set autovacuum = off")
+        connection.execute("select pg_reload_conf()")
+        working = "select from pg_stat_activity where backend_type = 'autovacuum worker'"
+        until(lambda: not connection.execute(working).fetchall())
+    return postgres_server
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 from tests.clickhouse.both import in_clickhouse
@@ -23,13 +24,16 @@ class Mortal(ClickHouse):
     """Ends its process at an insert."""
 
     left = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    counting = threading.Lock()  # two inserts are under way at once
 
     def insert(self, table: str, columns: Any, data: bytes, *, token: str) -> None:
-        self.left -= 1
-        if self.left == 0 and sys.argv[4] == "before":
+        with self.counting:
+            self.left -= 1
+            left = self.left
+        if left == 0 and sys.argv[4] == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         super().insert(table, columns, data, token=token)
-        if self.left == 0:
+        if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
