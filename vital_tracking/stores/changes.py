@@ -8,8 +8,8 @@ counts, in whatever order they arrive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -62,6 +62,12 @@ class Changes:
         self._relation = relation
         self._deleted = (epoch << _EPOCH_BITS) + 2 * self.horizon
         self.version = self._deleted + 1
+        self._copies: list[Generator[Chunk, None, None]] = []
+
+    def close(self) -> None:
+        """End what is still being read: a connection with half a COPY in it waits for ever when it is given back."""
+        for chunks in self._copies:
+            chunks.close()
 
     def changed(self, after: int, since: datetime | None, chunk_bytes: int) -> Iterator[Chunk]:
         """Rows of transactions from `after` up to, and without, the horizon, in their order."""
@@ -145,6 +151,11 @@ class Changes:
         yield sql.SQL("0")
 
     def _copy(self, query: sql.Composed, chunk_bytes: int) -> Iterator[Chunk]:
+        chunks = self._chunks(query, chunk_bytes)
+        self._copies.append(chunks)
+        return chunks
+
+    def _chunks(self, query: sql.Composed, chunk_bytes: int) -> Generator[Chunk, None, None]:
         data, rows, begins = bytearray(), 0, 0
         with self._connection.cursor().copy(sql.SQL("copy ({}) to stdout").format(query)) as copy:
             for row in copy:
@@ -169,7 +180,8 @@ def reading(database: Database, relation: Relation, epoch: int) -> Iterator[Chan
                 "select set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true),"
                 " set_config('extra_float_digits', '1', true), set_config('statement_timeout', '0', true)"
             )
-            yield Changes(connection, relation, epoch)
+            with closing(Changes(connection, relation, epoch)) as changes:
+                yield changes
         return
     except Exception as error:
         ours = database.failure(error)
