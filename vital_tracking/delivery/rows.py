@@ -84,7 +84,8 @@ def _own_columns(
         row["request_hash"] = clean_text(request_hash)
     if record.prefix_hashes:
         row["prefix_hashes"] = list(record.prefix_hashes)
-        row["prompt_bytes"] = record.prompt_bytes
+        if record.prompt_bytes is not None:
+            row["prompt_bytes"] = record.prompt_bytes
     if prompt := usage.prompt_tokens:
         row["prompt_tokens"] = prompt
     if completion := usage.completion_tokens:
