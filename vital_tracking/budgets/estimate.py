@@ -26,9 +26,8 @@ _OVERHEAD_TOKENS: Final = 16
 
 _REMEMBERED: Final = 64
 _ENOUGH: Final = 8
-_SELDOM: Final = (
-    16  # of so many calls that their estimates were enough for, one is learned from: that lowers them in time
-)
+# Of so many calls that their estimates were enough for, one has all looked through anew, which lowers estimates in time.
+_SELDOM: Final = 16
 _PROMPT: Final = ("input_tokens", "cache_write_5m_tokens")
 _ANSWER: Final = ("output_tokens", "output_reasoning_tokens")
 _FADES: Final = 8  # what calls have taken beyond their estimates counts for an eighth less with each that has not

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from vital_tracking.clickhouse.client import ClickHouse
 from vital_tracking.clickhouse.exploring import FINAL, question_text, reader_condition
+from vital_tracking.core.usage import TOKEN_COLUMNS
 
 _OF: Final = {
     "service": ("service_type",),
@@ -19,10 +20,6 @@ _OF: Final = {
     "rates": ("provider", "model", "sent_model", "call_type", "facts", "size", "era", "unattended", "audio"),
 }
 _ALWAYS: Final = ("fixed", "shadow", "priced", "hashed")
-_TOKENS: Final = (
-    "prompt_tokens", "completion_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens",
-    "reasoning_tokens", "audio_tokens", "audio_output_tokens",
-)  # fmt: skip
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -49,7 +46,7 @@ def copied_groups(
         keys=", ".join(
             [*(f"t.{name}" for one in _OF if one in wanted for name in _OF[one]), *(f"t.{n}" for n in _ALWAYS)]
         ),
-        tokens="".join(f"toString(sum(t.{name})) as {name}, " for name in _TOKENS) if "rates" in wanted else "",
+        tokens="".join(f"toString(sum(t.{name})) as {name}, " for name in TOKEN_COLUMNS) if "rates" in wanted else "",
         organization="true" if organization is None else "ifNull(t.organization_id = {organization:String}, 0)",
         reader=reader_condition(asked["reader"], parameters),
     )

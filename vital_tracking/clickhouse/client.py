@@ -140,7 +140,7 @@ class ClickHouse:
 
     def command(self, statement: str, *, settings: Mapping[str, Any] | None = None, database: bool = True) -> None:
         """Run a statement that answers nothing; with `database=False` outside of the database, which may be missing."""
-        self._run(lambda client: client.command(statement, settings=self._settings(settings)), database=database)
+        self._run(lambda client: client.command(statement, settings=dict(settings or {})), database=database)
 
     def query(
         self,
@@ -152,9 +152,7 @@ class ClickHouse:
     ) -> list[dict[str, Any]]:
         """The rows of a question. `parameters` stand in it as {name:Type} and are bound by the server."""
         answer = self._run(
-            lambda client: client.query(
-                statement, parameters=dict(parameters or {}), settings=self._settings(settings)
-            ),
+            lambda client: client.query(statement, parameters=dict(parameters or {}), settings=dict(settings or {})),
             database=database,
         )
         return list(answer.named_results())
@@ -167,7 +165,7 @@ class ClickHouse:
                 column_names=list(columns),
                 insert_block=data,
                 fmt="TabSeparated",
-                settings=self._settings({**_INSERT, "insert_deduplication_token": token}),
+                settings={**_INSERT, "insert_deduplication_token": token},
             )
         )
 
@@ -176,9 +174,6 @@ class ClickHouse:
         client, self._client = self._client, None
         if client is not None:
             client.close()
-
-    def _settings(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
-        return {**(given or {})}
 
     def _connect(self) -> Any:
         if self._client is None:

@@ -26,6 +26,19 @@ _LONGEST_MODEL: Final = 64
 _LONGEST_NAME: Final = 48
 
 
+TOKEN_COLUMNS: Final = (
+    "prompt_tokens",
+    "completion_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+    "audio_tokens",
+    "audio_output_tokens",
+)
+"""The columns of a stored call that `TokenUsage.of_columns` reads."""
+
+
 class TokenUsage(NamedTuple):
     """What one call used. Token buckets are disjoint parts of their total.
 

@@ -92,6 +92,19 @@ def decoded(record: LogRecord, fault: Callable[[BaseException], None]) -> CallRe
     raise ValueError(f"A log record of kind {record.kind} holds no call.")
 
 
+def waiting_form(record: LogRecord) -> LogRecord | bytes:
+    """What is kept in memory of a call that waits: the bytes of its log record where they say it all, else the log record.
+
+    Bytes take less, and the garbage collector does not look at them.
+    """
+    return record.payload if record.kind == CALL and record.item is None else record
+
+
+def decoded_waiting(key: bytes, kept: LogRecord | bytes, fault: Callable[[BaseException], None]) -> CallRecord:
+    """The record of the call `key` of which `waiting_form` was `kept`; `fault`, and what it raises, as for `decoded`."""
+    return decoded(LogRecord(CALL, key, kept) if isinstance(kept, bytes) else kept, fault)
+
+
 def recorded(call: EndedCall, fault: Callable[[BaseException], None]) -> CallRecord:
     """The record of a call that is in memory; `fault` as for `decoded`."""
     if isinstance(call, CallRecord):

@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from vital_tracking.core.record import Used
 from vital_tracking.delivery.costs import Costs
-from vital_tracking.delivery.encoding import EndedCall, decoded
+from vital_tracking.delivery.encoding import EndedCall, decoded_waiting, waiting_form
 from vital_tracking.delivery.stats import Counts
-from vital_tracking.spool.log_record import CALL, LogRecord
+from vital_tracking.spool.log_record import LogRecord
 
 _MOST_PENDING: Final = 2_000  # what does not fit is settled when its row is made
 _MOST_HELD: Final = 2_000  # past that, what was drawn on grants that are no more is forgotten
@@ -76,7 +76,7 @@ class Settlement:
         """
         if key not in self._held:
             return  # its row is stored already
-        kept = record.payload if record.kind == CALL and record.item is None else record
+        kept = waiting_form(record)
         try:
             if self.holds is not None:
                 self.holds.ended(call.hold, call, functools.partial(self._settle_now, key, kept))
@@ -117,7 +117,7 @@ class Settlement:
         if hold is None or hold.settled is not None:
             return False
         try:
-            record = decoded(LogRecord(CALL, key, call) if isinstance(call, bytes) else call, self._counts.fault)
+            record = decoded_waiting(key, call, self._counts.fault)
             self.settle(key, Used.by(record), self._costs.counted(record, self._costs.cost_of(record)))
         except Exception as error:  # noqa: BLE001 - it is settled when its row is made
             self._counts.fault(error)

@@ -20,8 +20,8 @@ from vital_tracking.core.frames import ScopeFrame, frame_of
 from vital_tracking.core.record import Status
 from vital_tracking.core.tally import Spent, Waiting
 from vital_tracking.delivery.costs import Costs
-from vital_tracking.delivery.encoding import EndedCall, decoded
-from vital_tracking.spool.log_record import CALL, LogRecord, RecordKind
+from vital_tracking.delivery.encoding import EndedCall, decoded_waiting, waiting_form
+from vital_tracking.spool.log_record import LogRecord
 
 _MANY: Final = 256  # waiting calls of scopes around each other, from which on the delivering thread looks after them
 _MOST: Final = 1024  # from which on the caller's thread does, a few at once
@@ -39,6 +39,10 @@ class _Share(NamedTuple):
     context: CallContext | None
     spent: Spent
     given_up: bool
+
+    def innermost(self) -> ScopeFrame | None:
+        """The scope that its context names."""
+        return None if self.context is None else frame_of(self.context)
 
 
 class Tallies:
@@ -68,8 +72,7 @@ class Tallies:
             return
         waiting = frame.tally.waiting
         calls = waiting.calls
-        # Bytes alone where they say it all: the garbage collector does not look at them.
-        calls[record.id] = record.payload if record.kind == CALL and record.item is None else record
+        calls[record.id] = waiting_form(record)
         if call.replaces_abandoned:
             waiting.replaced.add(record.id)
         if len(calls) >= _MANY:
@@ -100,10 +103,7 @@ class Tallies:
                 share = self._share_of(waiting, key, call)
                 if waiting.calls.get(key) is call:
                     waiting.calls[key] = share
-                if any(
-                    around is frame
-                    for around in self._chain(None if share.context is None else frame_of(share.context))
-                ):
+                if any(around is frame for around in self._chain(share.innermost())):
                     total = total.plus(share.spent)
         return total
 
@@ -132,7 +132,7 @@ class Tallies:
     def _add_up(self, waiting: Waiting, most: int) -> None:
         for key, call in list(islice(list(waiting.calls.items()), most)):
             share = self._share_of(waiting, key, call)
-            self._add(waiting, key, share, None if share.context is None else frame_of(share.context))
+            self._add(waiting, key, share, share.innermost())
 
     def _add(self, waiting: Waiting, key: bytes, share: _Share, innermost: ScopeFrame | None) -> None:
         waiting.calls.pop(key, None)
@@ -140,16 +140,14 @@ class Tallies:
         waiting.replaced.discard(key)
         if share.given_up:
             waiting.give_up(key, share.spent)
-        spent, frame = share.spent, self._own(innermost)
-        while frame is not None:
-            frame.tally.spent = frame.tally.spent.plus(spent)
-            frame = self._own(frame.parent)
+        for frame in self._chain(innermost):
+            frame.tally.spent = frame.tally.spent.plus(share.spent)
 
     def _share_of(self, waiting: Waiting, key: bytes, call: LogRecord | _Share | bytes) -> _Share:
         if isinstance(call, _Share):
             return call
         try:
-            record = decoded(LogRecord(RecordKind.CALL, key, call) if isinstance(call, bytes) else call, self._fault)
+            record = decoded_waiting(key, call, self._fault)
             cost = self._costs.cost_of(record)
             spent = Spent.by(record, None if cost is None else cost.total)
             return self._share(waiting, key, record.context, spent, record.status)

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from typing_extensions import TypedDict
 
 from vital_tracking.core.cost import MONEY, ZERO
-from vital_tracking.core.usage import TOKEN_FIELDS, TokenUsage
+from vital_tracking.core.usage import TOKEN_COLUMNS, TOKEN_FIELDS, TokenUsage
 from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.queries.explore import Period, explore
 from vital_tracking.stores import Store
@@ -221,19 +221,7 @@ class _GroupRow(TypedDict):
 _ABSENT: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("service_type", "agent_id", "agent_tier", "workflow_id", "workflow_step")),
     **dict.fromkeys(("provider", "model", "sent_model", "facts")),
-    **dict.fromkeys(
-        (
-            "prompt_tokens",
-            "completion_tokens",
-            "cache_read_tokens",
-            "cache_write_tokens",
-            "cache_write_1h_tokens",
-            "reasoning_tokens",
-            "audio_tokens",
-            "audio_output_tokens",
-        ),
-        0,
-    ),
+    **dict.fromkeys(TOKEN_COLUMNS, 0),
     "call_type": GroupKey().call_type,
     "size": 0,
     "era": 0,
