@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, BaseCallbackHandler, CallbackManagerForLLMRun
 from langchain_core.messages import BaseMessage
@@ -78,7 +79,11 @@ class Story:
 
 
 class Witness(BaseCallbackHandler):
-    """Logs the starts and ends of calls; listed behind the tracker's handler, which has done its part by then."""
+    """Logs the starts and ends of calls; listed behind the tracker's handler, which has done its part by then.
+
+    But on an event loop LangChain tells handlers that are left to a thread last, and so this one first: there the model says
+    that it was asked, and who asked it says that it has answered.
+    """
 
     run_inline = True
 
@@ -87,16 +92,48 @@ class Witness(BaseCallbackHandler):
 
     def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any, **kwargs: Any) -> None:
         """A call has begun."""
+        if not _on_a_loop():
+            self.asked(run_id)
+
+    def asked(self, run_id: object) -> None:
+        """A model was asked."""
         self._log.say("S", run_id)
 
     def on_llm_end(self, response: Any, *, run_id: Any, **kwargs: Any) -> None:
         """A call was answered."""
-        usage = response.generations[0][0].message.usage_metadata
+        if not _on_a_loop():
+            self.answered(run_id, response.generations[0][0].message)
+
+    def answered(self, run_id: object, message: Any) -> None:
+        """Who asked has the answer."""
+        usage = message.usage_metadata
         self._log.say("E", run_id, "ok", usage["input_tokens"], usage["output_tokens"])
 
     def on_llm_error(self, error: BaseException, *, run_id: Any, **kwargs: Any) -> None:
         """A call has failed."""
-        self._log.say("E", run_id, "error", 0, 0)
+        if not _on_a_loop():
+            self._log.say("E", run_id, "error", 0, 0)
+
+
+def _on_a_loop() -> bool:
+    return asyncio._get_running_loop() is not None
+
+
+class WitnessedModel(FakeUsageModel):
+    """Tells witnesses on an event loop that it was asked."""
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        assert run_manager is not None
+        for handler in run_manager.handlers:
+            if isinstance(handler, Witness):
+                handler.asked(run_manager.run_id)
+        return await super()._agenerate(messages, stop, run_manager, **kwargs)
 
 
 class FailingModel(FakeUsageModel):
@@ -126,7 +163,7 @@ class HangingModel(FakeUsageModel):
         raise AssertionError
 
 
-class SlowModel(FakeUsageModel):
+class SlowModel(WitnessedModel):
     """Answers in a minute, on an event loop too."""
 
     async def _agenerate(
@@ -136,8 +173,9 @@ class SlowModel(FakeUsageModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        answer = await super()._agenerate(messages, stop, run_manager, **kwargs)
         await asyncio.sleep(60)
-        return self._generate(messages)
+        return answer
 
 
 def open_tracker(**settings: Any) -> VitalTracker:
@@ -148,7 +186,7 @@ def open_tracker(**settings: Any) -> VitalTracker:
 
 
 @cache
-def model_for(number: int, kind: type[FakeUsageModel] = FakeUsageModel) -> FakeUsageModel:
+def model_for(number: int, kind: type[FakeUsageModel] = WitnessedModel) -> FakeUsageModel:
     """A model whose usage is the call's own, so that its cost tells which call it was."""
     return kind(responses=["Well."], input_tokens=100 + number, output_tokens=1 + number % 50)
 
@@ -179,13 +217,16 @@ def ask(tracker: VitalTracker, log: Log, number: int) -> None:
 
 async def ask_many(tracker: VitalTracker, log: Log, numbers: Iterator[int]) -> NoReturn:
     """Make LangChain calls on an event loop, of which some are cancelled."""
-    config: Any = {"callbacks": [tracker.handler, Witness(log)]}
+    witness = Witness(log)
+    callbacks = [tracker.handler, witness]
+
+    async def ask_one(number: int) -> None:
+        run_id = uuid4()
+        witness.answered(run_id, await model_for(number).ainvoke(PROMPT, {"callbacks": callbacks, "run_id": run_id}))
+
     while True:
-        tasks = [
-            asyncio.ensure_future(model_for(number).ainvoke(PROMPT, config))
-            for number in (next(numbers), next(numbers))
-        ]
-        slow = asyncio.ensure_future(model_for(next(numbers), SlowModel).ainvoke(PROMPT, config))
+        tasks = [asyncio.ensure_future(ask_one(number)) for number in (next(numbers), next(numbers))]
+        slow = asyncio.ensure_future(model_for(next(numbers), SlowModel).ainvoke(PROMPT, {"callbacks": callbacks}))
         await asyncio.gather(*tasks)
         slow.cancel()
         await asyncio.gather(slow, return_exceptions=True)

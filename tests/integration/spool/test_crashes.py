@@ -51,15 +51,19 @@ def finish(process: subprocess.Popen[str], timeout: float = 120) -> str:
     return said
 
 
-def deliver_the_rest(make_tracker: Callable[..., VitalTracker], spool_dir: Path) -> Stats:
-    """Have a fresh tracker deliver all that dead processes have left; what it says it did."""
+def deliver_the_rest(make_tracker: Callable[..., VitalTracker], spool_dir: Path, kills: int = 0) -> Stats:
+    """Have a fresh tracker deliver all that dead processes have left; what it says it did.
+
+    Each kill may have come in the middle of a write: then that record, of which nobody was told yet, cannot be read.
+    """
     heir = make_tracker(spool_dir=spool_dir)
     assert heir._recorder.replay(120)
     assert heir.close(60).complete
     assert not list(spool_dir.rglob("*.segment"))
     assert not list(spool_dir.rglob("rejected.jsonl*"))
     stats: Stats = heir.stats()
-    assert (stats.rejected, stats.dropped, stats.damaged, stats.faults, stats.merged) == (0, 0, 0, 0, 0)
+    assert stats.damaged <= kills
+    assert (stats.rejected, stats.dropped, stats.faults, stats.merged) == (0, 0, 0, 0)
     return stats
 
 
@@ -103,7 +107,7 @@ def test_a_kill_at_any_moment_loses_and_doubles_no_call(
     for process in workers:
         assert finish(process) == f"{KILLS // 2} killed\n"
     before = len(rows())
-    stats = deliver_the_rest(make_tracker, spool_dir)
+    stats = deliver_the_rest(make_tracker, spool_dir, kills=KILLS)
     story, found = Story.read(log), rows()
     statuses = compare(story, found)
     print(len(story.started), "started,", before, "delivered before, then", stats.replayed, dict(statuses))
