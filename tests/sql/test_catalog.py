@@ -88,6 +88,9 @@ A_PARTITION = (
     "create table vital_private.later partition of public.token_usage_logs"
     " for values from ('2091-01-01Z') to ('2091-02-01Z')"
 )
+COMPARING = """create function public.opened() returns bigint language plpgsql set search_path = '' as $$
+declare the_day constant date := '2026-01-01';
+begin return (select count(*) from public.token_usage_logs as c where c.created_at >= the_day); end $$"""
 A_COPY = "as select organization_id, total_cost from public.token_usage_logs"
 
 RULES = {
@@ -241,6 +244,14 @@ RULES = {
             ("grant select (model) on public.model_prices to public", "public.model_prices"),
             ("grant all on vital_private.budget_terms to anon", "vital_private.budget_terms"),
         ),
+    ),
+    # PostgreSQL cannot estimate how many instants lie behind a date, and reads a whole month where a part of it would do.
+    "a function that compares instants with a day": Rule(
+        f"select distinct {SIGNATURE} as name from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace"
+        r" cross join lateral regexp_matches(p.prosrc, '\m(\w+) (?:constant )?date\M', 'g') as declared(day)"
+        f" where n.nspname in {SCHEMAS}"
+        r" and p.prosrc ~ ('\m(created|occurred|started|ended|recorded)_at\s*[<>]=?\s*' || declared.day[1] || '\M(?!::)')",
+        ((COMPARING, "public.opened"), (COMPARING.replace(">=", "<"), "public.opened")),
     ),
     "a sequence that clients may use": Rule(
         f"select {NAME} as name {RELATIONS} and c.relkind = 'S' and exists ("
