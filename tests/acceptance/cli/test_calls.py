@@ -13,15 +13,18 @@ import pytest
 
 from tests.acceptance.cli.helpers import Cli, Several, fine, refused, some_calls
 from tests.integration.helpers import dollars, only
-from vital_tracking import VitalTracker
+from vital_tracking import Agent, VitalTracker
 from vital_tracking.cli.render.seen import seen
 
 
 def test_calls_filters_by_each_of_its_options(several: Several, tracker: VitalTracker) -> None:
     some_calls(tracker)
+    with tracker.solution("care-plan", user_id="u-3"), tracker.panel("board", user_id="u-3", members=[Agent("sage")]):
+        tracker.record(provider="openai", model="gpt-5", prompt_tokens=9, framework="autogen", message_type="summary")
+    assert tracker.flush().complete
 
     yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
-    newest = ["house-llm-7b", "gpt-4o", "claude-haiku-4-5", "gpt-4o-mini"]
+    newest = ["gpt-5", "house-llm-7b", "gpt-4o", "claude-haiku-4-5", "gpt-4o-mini"]
     expected = {
         (): [*newest, "gpt-4o"],
         ("--limit", "2"): newest[:2],
@@ -29,11 +32,18 @@ def test_calls_filters_by_each_of_its_options(several: Several, tracker: VitalTr
         ("--user", "u-1", "--session", "s-1"): ["gpt-4o-mini"],
         ("--organization", "o-1"): ["gpt-4o-mini"],
         ("--agent", "cardio"): ["gpt-4o-mini"],
+        ("--tier", "tier_1"): ["gpt-4o-mini"],
+        ("--provider", "anthropic"): ["claude-haiku-4-5"],
+        ("--framework", "autogen"): ["gpt-5"],
+        ("--message-type", "summary"): ["gpt-5"],
+        ("--panel", "board"): ["gpt-5"],
+        ("--solution", "care-plan"): ["gpt-5"],
         ("--model", "gpt-4o"): ["gpt-4o", "gpt-4o"],
         ("--service", "workflow"): ["gpt-4o", "claude-haiku-4-5"],
         ("--status", "error"): ["claude-haiku-4-5"],
         ("--unpriced",): ["house-llm-7b"],
         ("--user", "nobody"): [],
+        ("--until", "3h"): ["gpt-4o"],
         ("--since", "30m"): newest,
         ("--since", "24h"): newest,
         ("--since", "4d"): [*newest, "gpt-4o"],

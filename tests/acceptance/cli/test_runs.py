@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.acceptance.cli.helpers import Several
 from tests.acceptance.cli.test_report import Done, execute, fine
 from tests.sql.helpers import a_call, a_run, an_end, an_unpriced_call
 from tests.support.postgres import PostgresServer
@@ -124,6 +125,44 @@ def test_runs_are_listed_newest_first_with_what_is_in_them(said: Say) -> None:
     [second] = json.loads(said("runs", "--limit", "1", "--after", after, "--json"))
     assert (first["id"], second["id"], second["total_cost"]) == ("r-9", SOLUTION, "0.42000028")
     assert [row["id"] for row in table_of(said("runs", "--csv"))] == ["r-9", SOLUTION]
+
+
+def test_runs_are_filtered_by_each_of_their_options(several: Several, store: PostgresStore) -> None:
+    """An admin would take the runs of all for those of the one whom he asked for."""
+    who = {"organization_id": "acme", "user_id": "u-1", "session_id": "s-1", "agent_id": "cardio"}
+    panel = {"service_type": "virtual_panel", "service_id": "board", "workflow_id": None, "panel_id": "board"}
+    solution = {"service_type": "solution_builder", "service_id": "plan", "workflow_id": None, "solution_id": "plan"}
+    of_runs = {
+        "turn": {**who, "service_type": "1:1_conversation", "service_id": "chat", "workflow_id": None},
+        "flow": {"service_id": "intake", "workflow_id": "intake", "status": "error"},
+        "panel": {**panel, "organization_id": "other"},
+        "solution": {**solution, "user_id": "u-2"},
+    }
+    runs = [
+        an_end(name, started_at=f"2026-01-{day}T10:00:00+00:00", **facts)
+        for day, (name, facts) in zip(range(11, 15), of_runs.items(), strict=True)
+    ]
+    assert store.call("record_runs_v1", runs=json.dumps(runs))["inserted"] == 4
+    expected = {
+        (): ["solution", "panel", "flow", "turn"],
+        ("--service", "workflow"): ["flow"],
+        ("--workflow", "intake"): ["flow"],
+        ("--panel", "board"): ["panel"],
+        ("--solution", "plan"): ["solution"],
+        ("--user", "u-1"): ["turn"],
+        ("--session", "s-1"): ["turn"],
+        ("--organization", "other"): ["panel"],
+        ("--agent", "cardio"): ["turn"],
+        ("--status", "error"): ["flow"],
+        ("--since", "2026-01-13"): ["solution", "panel"],
+        ("--until", "2026-01-13"): ["flow", "turn"],
+        ("--since", "2026-01-12T10:00:00+00:00", "--until", "2026-01-13T10:00:00+00:00"): ["flow"],
+        ("--since", "2026-01-13T12:00:00", "--timezone", "Asia/Kolkata"): ["solution", "panel"],
+        ("--month", "2026-02"): [],
+    }
+    answers = several(*(["runs", "--json", *arguments] for arguments in expected))
+    found = [[row["id"] for row in json.loads(one.stdout)] for one in answers]
+    assert dict(zip(expected, found, strict=True)) == expected
 
 
 def test_a_run_is_a_tree_with_amounts_attempts_and_outcomes(said: Say, done: Callable[..., Done]) -> None:
