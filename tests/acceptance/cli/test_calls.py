@@ -40,6 +40,7 @@ def test_calls_filters_by_each_of_its_options(several: Several, tracker: VitalTr
         ("--solution", "care-plan"): ["gpt-5"],
         ("--model", "gpt-4o"): ["gpt-4o", "gpt-4o"],
         ("--service", "workflow"): ["gpt-4o", "claude-haiku-4-5"],
+        ("--workflow", "intake"): ["gpt-4o", "claude-haiku-4-5"],
         ("--status", "error"): ["claude-haiku-4-5"],
         ("--unpriced",): ["house-llm-7b"],
         ("--user", "nobody"): [],
