@@ -64,8 +64,9 @@ def lines(database: Connection, operation: str) -> list[dict[str, Any]]:
     ).fetchall()
 
 
-def roles(database: Connection) -> dict[str, str]:
-    rows = database.execute("select user_id, role from organization_members where organization_id = 'acme'").fetchall()
+def roles(database: Connection, organization: str = "acme") -> dict[str, str]:
+    query = "select user_id, role from organization_members where organization_id = %s"
+    rows = database.execute(query, [organization]).fetchall()
     return {row["user_id"]: row["role"] for row in rows}
 
 
@@ -141,6 +142,29 @@ def test_the_page_s_forms_change_members_from_our_own_pages_alone(house: Open, d
     assert f'value="{BOB}"' in text
     browser.post("/organization/members", data={**form, "what": "remove"}, headers=SAME_SITE)
     assert BOB not in roles(database)
+
+
+def test_an_organization_that_is_probably_mistyped_is_asked_about_on_pages(house: Open, database: Connection) -> None:
+    """If this failed, one letter too many would make another organization, with a member or a budget that nobody meets."""
+    operator = house("operator")
+    member = {"organization": "acmee", "user": BOB, "what": "add", "role": "auditor", "name": "Bob"}
+    asked = operator.post("/organization/members", data=member, headers=SAME_SITE)
+    assert asked.status_code == 422
+    assert "did you mean acme? If it is new, mark that." in asked.text
+    assert all(f'value="{value}"' in asked.text for value in ("acmee", BOB, "Bob", "yes"))
+    assert "<option selected>auditor</option>" in asked.text
+    assert BOB not in roles(database)
+    budget = {"entity_type": "organization", "metric": "cost_usd", "action": "block", "daily_limit": "5"}
+    for key in ({"organization_id": "acmee", "entity_id": "*"}, {"organization_id": "", "entity_id": "acmee"}):
+        said = operator.post("/budgets/new", data={**budget, **key}, headers=SAME_SITE)
+        assert said.status_code == 422
+        assert "did you mean acme? If it is new, mark that." in said.text
+        assert 'name="new" value="yes"' in said.text
+    new = operator.post("/budgets/new", data={**budget, "entity_id": "acmee", "new": "yes"}, headers=SAME_SITE)
+    assert new.status_code == 303
+    database.execute("delete from budget_limits where entity_id = 'acmee'")
+    other = operator.post("/organization/members", data={**member, "organization": "globex"}, headers=SAME_SITE)
+    assert (other.status_code, roles(database, "globex")) == (303, {BOB: "auditor"})
 
 
 @pytest.mark.parametrize(

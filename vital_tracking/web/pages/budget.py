@@ -27,7 +27,7 @@ from vital_tracking.web.pages.audit import lines_part
 from vital_tracking.web.pages.budget_form import CHOICES, BudgetForm, filled, of_budget, usual, wanted
 from vital_tracking.web.pages.budget_preview import preview_shown
 from vital_tracking.web.pages.budgets import windows_part
-from vital_tracking.web.pages.common import administered
+from vital_tracking.web.pages.common import administered, mistyped_organization
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
@@ -68,6 +68,14 @@ def make(
     columns, errors = wanted(form.values)
     if not errors and (there := find_budget(queries.all_budgets(store)["budgets"], columns)):
         errors["entity_id"] = f"There is such a budget already, number {there['id']}: change that one."
+    if not errors and "new" not in given:
+        named = {"organization_id": columns.get("organization_id")}
+        if columns["entity_type"] == "organization" and columns["entity_id"] != "*":
+            named["entity_id"] = columns["entity_id"]
+        for field, name in named.items():
+            if wrong := mistyped_organization(store, who, name):
+                errors[field] = f"{wrong} If it is new, mark that."
+                form = replace(form, new=True)
     return _saved(request, who, store, asked, replace(form, errors=errors), columns)
 
 

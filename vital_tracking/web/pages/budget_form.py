@@ -32,12 +32,16 @@ _LONGEST: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class BudgetForm:
-    """What the fields hold, what is wrong with each, and what is wrong with all together. `fixed`: the key cannot change."""
+    """What the fields hold, what is wrong with each, and what is wrong with all together.
+
+    `fixed`: the key cannot change; `new`: an organization may be marked as new.
+    """
 
     values: Mapping[str, str]
     errors: dict[str, str] = field(default_factory=dict)
     message: str = ""
     fixed: bool = False
+    new: bool = False
     organizations: list[str] | None = None
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from vital_tracking.queries.access import memberships
 from vital_tracking.queries.explore import DIMENSIONS, Explored, each_day
 from vital_tracking.queries.names import names_of
+from vital_tracking.queries.organizations import unknown_organizations
 from vital_tracking.queries.reports import cost_per_call
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web.identity import Identity
@@ -191,3 +192,12 @@ def administered(store: Store, who: Identity) -> list[str] | None:
     if who.is_operator:
         return None
     return sorted(one.organization_id for one in memberships(store) if one.role == "admin")
+
+
+def mistyped_organization(store: Store, who: Identity, name: str | None) -> str:
+    """What is wrong with an organization that nothing names yet and that is called much like another; empty where nothing is.
+
+    Operators alone are told, who may name any: admins choose among their own.
+    """
+    meant = unknown_organizations(store, [name]).get(name, []) if name and who.is_operator else []
+    return f"Nothing is known of organization {name}; did you mean {' or '.join(meant)}?" if meant else ""

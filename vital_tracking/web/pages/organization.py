@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
@@ -31,7 +31,7 @@ from vital_tracking.web.asked import AskedParameters
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Card, Column, Page, Part, Row
 from vital_tracking.web.pages.budgets import windows_part
-from vital_tracking.web.pages.common import administered
+from vital_tracking.web.pages.common import administered, mistyped_organization
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.pages.quotas import quotas_part
 from vital_tracking.web.rendering import home
@@ -43,6 +43,15 @@ routes = page_router()
 _MOST: Final = 1000
 _FULLEST: Final = 10
 _COLOURS: Final = {"admin": "ok", "auditor": "warn", "member": "quiet"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why somebody was not added, and what was sent."""
+
+    message: str = ""
+    sent: Mapping[str, str] = field(default_factory=dict)
+
 
 Id = Annotated[str, Form(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, Form(max_length=120, pattern=r"^[^\x00]*$")]
@@ -62,13 +71,20 @@ def change(
     store: Reader,
     organization: Id,
     user: Id,
+    asked: AskedParameters,
     what: Annotated[Literal["add", "change", "name", "remove"], Form()],
     role: Annotated[Literal["member", "auditor", "admin"], Form()] = "member",
     name: Name = "",
     email: Email = "",
+    new: Annotated[Literal["", "yes"], Form()] = "",
 ) -> Response:
     """Add, change, name or remove a member, and go back to the page. What is refused is a page that says why."""
-    del who
+    if what == "add" and not new and (wrong := mistyped_organization(store, who, organization)):
+        sent = {"organization": organization, "user": user, "role": role, "name": name, "email": email}
+        refused = Refused(f"{wrong} If it is new, mark that.", sent)
+        response = answer(request, who, store, asked, lambda view: page(view, who, refused))
+        response.status_code = 422
+        return response
     if what == "add":
         add_member(store, organization, user, role, name=name, email=email)
     elif what == "name":
@@ -92,7 +108,7 @@ def _back(request: Request, organization: str) -> Response:
     return RedirectResponse(f"{home(request)}organization?{urlencode({'organization': organization})}", 303)
 
 
-def page(view: View, who: Identity) -> Page:
+def page(view: View, who: Identity, refused: Refused = Refused()) -> Page:
     """The members of the organizations that the reader may see, or of one, which its admins can change."""
     chosen = view.asked.only.get("organization")
     found = members(view.store, organization=chosen, limit=_MOST)
@@ -121,6 +137,7 @@ def page(view: View, who: Identity) -> Page:
             "roles": ROLES,
             "changeable": [one for one in found if one["organization_id"] in changeable],
             "any": who.is_operator and not chosen,
+            "refused": refused,
             "names": [(one, known.organizations.get(one, "")) for one in changeable],
         },
     )

@@ -16,7 +16,6 @@ from vital_tracking.alerts.wording import entity
 from vital_tracking.errors import StoreRejected
 from vital_tracking.queries import plans as queries
 from vital_tracking.queries.names import names_of
-from vital_tracking.queries.organizations import unknown_organizations
 from vital_tracking.queries.plans import QuotaStatus, over_quota, percent_used
 from vital_tracking.queries.rate_limits import rate_limits
 from vital_tracking.queries.words import counted
@@ -26,7 +25,7 @@ from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.asked import Asked, AskedParameters
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Card, Column, Page, Part, Row
-from vital_tracking.web.pages.common import administered
+from vital_tracking.web.pages.common import administered, mistyped_organization
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
@@ -105,8 +104,8 @@ def subscribe(
             form = replace(form, message=f"{whose} is on no plan there.")
         elif reset_day and not (reset_day.isdecimal() and 1 <= int(reset_day) <= _LAST_DAY):
             form = replace(form, message="A month begins on a day from 1 to 31.")
-        elif who.is_operator and not new and (meant := _meant(store, columns)):
-            form = replace(form, message=f"{meant} If it is new, mark that.", new=True)
+        elif not new and (wrong := _mistyped(store, who, columns)):
+            form = replace(form, message=f"{wrong} If it is new, mark that.", new=True)
         else:
             given = {"plan": plan, "reset_day": int(reset_day) if reset_day else None, "timezone": timezone.strip()}
             columns |= {name: value for name, value in given.items() if value}
@@ -154,11 +153,11 @@ def _back(request: Request, columns: Mapping[str, Any]) -> Response:
     return RedirectResponse(f"{home(request)}quotas?{urlencode({**kept, **changed})}", 303)
 
 
-def _meant(store: Store, columns: Mapping[str, Any]) -> str:
-    """Which organization may be meant by one that nothing names yet."""
-    name = columns["entity_id"] if columns["entity_type"] == "organization" else columns.get("organization_id")
-    meant = unknown_organizations(store, [name]).get(name, []) if name else []
-    return f"Nothing is known of organization {name}; did you mean {' or '.join(meant)}?" if meant else ""
+def _mistyped(store: Store, who: Identity, columns: Mapping[str, Any]) -> str:
+    of_organization = columns["entity_type"] == "organization"
+    return mistyped_organization(
+        store, who, columns["entity_id"] if of_organization else columns.get("organization_id")
+    )
 
 
 def _told(view: View, changed: str) -> str:
