@@ -51,7 +51,7 @@ def _score(value: Decimal | None) -> str:
 
 
 def _trend(row: TenantHealth) -> str:
-    return "-" if row["trend"] is None else f"{row['trend']:+.0f}"
+    return "-" if row["trend"] is None else f"{row['trend']:+z.0f}"
 
 
 _COLUMNS: Final = (

@@ -81,7 +81,7 @@ def _shown(row: TenantHealth, name: str) -> dict[str, Any]:
         "organization": row["organization_id"],
         "name": name,
         "scored": (_COLOURS[word], f"{score(row['health'])} {word}" if row["health"] is not None else word),
-        "gained": None if row["trend"] is None else f"{row['trend']:+.0f}",
+        "gained": None if row["trend"] is None else f"{row['trend']:+z.0f}",
         "engaged": score(row["engagement"]),
         "performed": score(row["performance"]),
         "answered": score(row["quality"]),
