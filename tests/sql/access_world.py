@@ -933,9 +933,9 @@ QUESTIONS = [
 ]
 # Functions that signed-in users may call and that read nothing of others; what those of members, budgets, advice and reports
 # change, test_members.py, test_abuse.py, test_recommendations.py, test_budgets_admin.py, test_quotas.py, test_saved_reports.py
-# and test_forget_user.py ask as everybody; so does test_usage_version.py.
+# and test_forget_user.py ask as everybody; so does test_usage_version.py, of both versions.
 PURE = {
-    "latency_percentile", "latency_percentiles", "usage_version_v1",
+    "latency_percentile", "latency_percentiles", "usage_version_v1", "runs_version_v1",
     "add_member_v1", "change_member_v1", "remove_member_v1", "saved_reports_v1",
     "save_report_v1", "remove_report_v1", "set_budget_v1", "override_budget_v1", "raise_budget_v1", "remove_budget_v1",
     "set_plan_v1", "remove_plan_v1", "set_subscription_v1", "set_subscriptions_v1", "end_subscription_v1", "claim_plan_v1",

@@ -12,10 +12,13 @@ from tests.sql.helpers import (
     STRANGER,
     Connection,
     a_call,
+    a_run,
     acting_as,
+    an_end,
     call,
     call_id,
     record,
+    record_runs,
     set_budget,
 )
 from tests.sql.platform_rows import a_cost, send
@@ -70,6 +73,36 @@ def test_whoever_sees_a_change_sees_another_version(db: Connection) -> None:
     }
     joined = "insert into organization_members values ('acme', %s, 'member')"
     assert seen_by(lambda: db.execute(joined, [BOB])) == {"all", "admin", "bob"}
+
+
+def test_whoever_lists_a_run_that_changes_gets_another_version_of_the_list(db: Connection) -> None:
+    """If this failed, an open page of runs would show one as running that has ended, or be made anew for everybody."""
+    db.execute(
+        "insert into organization_members values ('acme', %s, 'admin'), ('other', %s, 'admin')", [ADMIN, STRANGER]
+    )
+    of_alice = {"organization_id": "acme", "user_id": ALICE}
+    record_runs(db, a_run("r-1", **of_alice), a_run("r-2", organization_id="other", user_id=BOB))
+
+    def versions_of(**asked: Any) -> dict[str, Any]:
+        found = {"all": call(db, "runs_version_v1", **asked)}
+        for name, subject in READERS.items():
+            with acting_as(db, "authenticated", {"sub": subject}):
+                found[name] = call(db, "runs_version_v1", **asked)
+        return found
+
+    def seen_by(*runs: object, **asked: Any) -> set[str]:
+        before = versions_of(**asked)
+        assert record_runs(db, *runs)["rejected"] == []
+        after = versions_of(**asked)
+        return {name for name in after if after[name] != before[name]}
+
+    theirs = {"all", "admin", "alice"}
+    assert seen_by(an_end("r-1", **of_alice)) == theirs
+    assert seen_by(an_end("r-1", **of_alice)) == set()
+    assert seen_by(a_run("r-3", parent_run_id="r-1", **of_alice)) == theirs  # inside of a run that is listed
+    assert seen_by(an_end("r-2", organization_id="other", user_id=BOB)) == {"all", "bob", "another admin"}
+    assert seen_by(a_run("r-4", **of_alice), filters='{"organization": "other"}') == set()
+    assert seen_by(a_run("r-5", **of_alice, started_at="2026-01-10T00:00:00Z"), max_rows=1) == set()
 
 
 def test_what_is_older_than_the_days_that_count_changes_nothing(db: Connection) -> None:

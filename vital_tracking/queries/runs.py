@@ -96,9 +96,28 @@ def service_runs(
     With `nested` also runs inside of others. The next page begins `after` the `run_place` of the last one. Raises StoreError, and
     StoreRejected for another filter; ValueError where `after` is no place.
     """
+    return typed(list[RunRow], store.call("runs_v1", **_listed(filters, limit, after, nested)))
+
+
+def runs_version(
+    store: Store,
+    filters: Filters | None = None,
+    *,
+    limit: int = 100,
+    after: str | None = None,
+    nested: bool = False,
+) -> str:
+    """A text that is another one as soon as runs that `service_runs` answers with have changed; their calls are usage.
+
+    See `explore.usage_version`. Raises what `service_runs` raises.
+    """
+    version: str = store.call("runs_version_v1", **_listed(filters, limit, after, nested))
+    return version
+
+
+def _listed(filters: Filters | None, limit: int, after: str | None, nested: bool) -> dict[str, Any]:
     cursor = {} if after is None else dict(zip(("after_at", "after_id"), place(after), strict=True))
-    answer = store.call("runs_v1", filters=(filters or Filters()).text(), max_rows=limit, nested=nested, **cursor)
-    return typed(list[RunRow], answer)
+    return {"filters": (filters or Filters()).text(), "max_rows": limit, "nested": nested, **cursor}
 
 
 def run_place(run: RunRow) -> str:

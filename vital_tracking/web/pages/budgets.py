@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
 from fastapi import Depends
@@ -17,8 +18,9 @@ from vital_tracking.queries import budgets as queries
 from vital_tracking.queries.alerts import recent_alerts
 from vital_tracking.queries.budgets import BudgetWindow
 from vital_tracking.queries.outlook import outlooks
+from vital_tracking.stores import Store
 from vital_tracking.web import numbers
-from vital_tracking.web.access import Asker, Reader, reads
+from vital_tracking.web.access import Asker, Reader, reads, refreshes
 from vital_tracking.web.asked import AskedParameters
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Card, Column, Page, Part, Row
@@ -33,26 +35,62 @@ _LONGEST: Final = timedelta(days=3650)
 _FULLEST: Final = 5
 
 
-@routes.get("/budgets", name="vital-budgets", dependencies=[Depends(reads("budgets"))])
+Acted: TypeAlias = frozenset[tuple[int | None, str, datetime]]
+"""The windows of budgets that only watch which would have acted lately: the budget, the entity, and when the window began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How it stands with budgets at a moment of the database's clock: all of them, and their windows that run."""
+
+    now: datetime
+    budgets: Sequence[Row]
+    windows: Sequence[BudgetWindow]
+    acted: Acted
+
+    @property
+    def version(self) -> str:
+        """Another text as soon as any of it has changed."""
+        return repr((self.budgets, self.windows, sorted(self.acted, key=repr)))
+
+
+def standing(store: Store) -> Standing:
+    """How it stands with the budgets that the reader may see."""
+    state = queries.all_budgets(store)
+    windows = queries.windows(store, quotas=False)
+    return Standing(state["now"], state["budgets"], windows, _acted(store, state["now"]))
+
+
+def _acted(store: Store, now: datetime) -> Acted:
+    return frozenset(
+        (row["budget_id"], row["entity_id"], row["window_starts_at"])
+        for row in recent_alerts(store, since=now - timedelta(days=31), superseded=True)
+        if not row["enforce"] and (not row["threshold"] or row["spent"] >= row["limit_amount"])
+    )
+
+
+@routes.get("/budgets", name="vital-budgets", dependencies=[Depends(refreshes), Depends(reads("budgets"))])
 def show_budgets(request: Request, who: Asker, store: Reader, asked: AskedParameters) -> Response:
     """Budgets and their windows."""
-    return answer(request, who, store, asked, lambda view: budgets_page(view, who))
+    found = standing(store)
+    return answer(
+        request, who, store, asked, lambda view: budgets_page(view, who, found), of_usage=True, version=found.version
+    )
 
 
-def budgets_page(view: View, who: Identity) -> Page:
+def budgets_page(view: View, who: Identity, found: Standing) -> Page:
     """The budgets that the reader may see, and their windows that run, the fullest first."""
-    state = queries.all_budgets(view.store)
     organizations = administered(view.store, who)
     return Page(
         "budgets",
         "How far are budgets spent?",
         "The budgets that stand on you or on your organizations, with their windows that run, as they are now.",
         parts=[
-            windows_part(view, queries.windows(view.store, quotas=False), state["now"]),
+            windows_part(view, found.windows, found.now),
             Part(
                 "budgets", "Budgets",
                 [Column("id", "Budget", link=budget_link(view, "id")), Column("what", "What it does", "prose")],
-                [{**row, "what": sentence(row)} for row in state["budgets"]],
+                [{**row, "what": sentence(row)} for row in found.budgets],
                 empty="No budget stands on you.", wide=True,
             ),
         ],
@@ -69,15 +107,11 @@ def budget_link(view: View, field: str) -> Callable[[Row], str | None]:
 
 def windows_part(view: View, windows: Sequence[BudgetWindow], now: datetime) -> Part:
     """Windows as bars: what is spent, held and left, when that is gone, and what then happens."""
-    told = {
-        (row["budget_id"], row["entity_id"], row["window_starts_at"])
-        for row in recent_alerts(view.store, since=now - timedelta(days=31), superseded=True)
-        if not row["enforce"] and (not row["threshold"] or row["spent"] >= row["limit_amount"])
-    }
+    acted = _acted(view.store, now)
     rows = [
         _row(row) | {
             "reached_at": ahead.reached_at,
-            "shadow": "would have acted" if (row["budget_id"], row["entity_id"], row["starts_at"]) in told
+            "shadow": "would have acted" if (row["budget_id"], row["entity_id"], row["starts_at"]) in acted
             else None if row["enforce"] else "nothing yet",
         }
         for row, ahead in zip(windows, outlooks(view.store, windows, now), strict=True)

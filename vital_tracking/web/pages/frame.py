@@ -98,11 +98,12 @@ def answer(
     build: Callable[[View], Page],
     *,
     of_usage: bool = False,
+    version: str = "",
 ) -> Response:
     """A page as HTML, or one of its parts as CSV where the URL asks for that.
 
-    One that is `of_usage` shows usage, members and budgets alone: where the browser has it and none of these has changed, it
-    is told so, and the page is not made.
+    One that is `of_usage` shows usage, members and budgets alone, and what has this `version`: where the browser has it and none
+    of these has changed, it is told so, and the page is not made.
     """
     root = home(request).rstrip("/")
     if request.query_params.get("format") == "csv":
@@ -111,7 +112,7 @@ def answer(
         return _csv(build(View(store, asked, root, part or "")), part)
     headers = {}
     if of_usage:  # before the page: what changes meanwhile is then seen the next time
-        headers["ETag"] = tag = _tag(request, who, asked, usage_version(store, asked.period.before().since))
+        headers["ETag"] = tag = _tag(request, who, asked, usage_version(store, asked.period.before().since), version)
         if matches(request.headers.get("if-none-match"), tag):
             return Response(status_code=304, headers=headers)
     made(request)
@@ -137,8 +138,8 @@ def answer(
     return response
 
 
-def _tag(request: Request, who: Identity, asked: Asked, of_usage: str) -> str:
-    """What a page is made of: usage, who looks at what, how it is shown, and the time.
+def _tag(request: Request, who: Identity, asked: Asked, *versions: str) -> str:
+    """What a page is made of: usage and what else has a version, who looks at what, how it is shown, and the time.
 
     What changes with time alone, such as a forecast, is made anew every ten minutes; when these begin differs, so that not all
     pages are made in the same one.
@@ -147,7 +148,7 @@ def _tag(request: Request, who: Identity, asked: Asked, of_usage: str) -> str:
     shown = (read_cookie(request, THEME), str(newest_seen(request)), parts(request).rendering.digest, _VERSION)
     begins = int.from_bytes(hashlib.blake2b("\0".join(of_reader).encode(), digest_size=4).digest()) % _ANEW_S
     time = (str(asked.period), str(int(parts(request).clock() + begins) // _ANEW_S))
-    digest = hashlib.blake2b("\0".join((*of_reader, *shown, *time, of_usage)).encode(), digest_size=12)
+    digest = hashlib.blake2b("\0".join((*of_reader, *shown, *time, *versions)).encode(), digest_size=12)
     return f'W/"{digest.hexdigest()}"'
 
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from vital_tracking.queries.calls import call_of
-from vital_tracking.queries.runs import RunUnknown, run_tree
+from vital_tracking.queries.runs import RunUnknown, run_tree, runs_version
 from vital_tracking.web.access import Asker, Reader, reads, refreshes
 from vital_tracking.web.asked import AskedParameters, RunsAsked
 from vital_tracking.web.cookies import cookie_lines
@@ -75,10 +75,12 @@ def show_call(request: Request, who: Asker, store: Reader, asked: AskedParameter
     return answer(request, who, store, asked, lambda view: calls.one(view, call_id, found))
 
 
-@routes.get("/runs", dependencies=[Depends(reads("runs"))])
+@routes.get("/runs", dependencies=[Depends(refreshes), Depends(reads("runs"))])
 def show_runs(request: Request, who: Asker, store: Reader, asked: RunsAsked) -> Response:
     """The newest runs."""
-    return answer(request, who, store, asked, lambda view: runs.page(view, request.query_params))
+    listed = runs.listed(asked, request.query_params)
+    version = runs_version(store, **listed)
+    return answer(request, who, store, asked, lambda view: runs.page(view, listed), of_usage=True, version=version)
 
 
 @routes.get("/runs/{run_id:path}", dependencies=[Depends(reads("runs"))])

@@ -8,10 +8,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
+from typing_extensions import TypedDict
+
+from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.run_nodes import RunAround, RunNode
 from vital_tracking.queries.runs import RunRow, RunTree, run_place, service_runs
 from vital_tracking.queries.words import counted
 from vital_tracking.web import numbers
+from vital_tracking.web.asked import Asked
 from vital_tracking.web.listed import checked_place, runs_filters
 from vital_tracking.web.page import Card, Column, Page, Part, Row
 from vital_tracking.web.pages.calls import STATUS
@@ -28,11 +32,24 @@ _KINDS: Final[Mapping[str, str]] = {
 }
 
 
-def page(view: View, parameters: Mapping[str, str]) -> Page:
+class Listed(TypedDict):
+    """Which runs a page lists, as `service_runs` takes it."""
+
+    filters: Filters
+    limit: int
+    after: str | None
+    nested: bool
+
+
+def listed(asked: Asked, parameters: Mapping[str, str]) -> Listed:
+    """Which runs were asked for; a Problem where there is no such place to go on from."""
+    nested = parameters.get("nested") == "1" or bool(asked.filters)
+    return Listed(filters=runs_filters(asked), limit=_ROWS, after=checked_place(parameters.get("after")), nested=nested)
+
+
+def page(view: View, asked_for: Listed) -> Page:
     """The newest runs of a time."""
-    after = checked_place(parameters.get("after"))
-    nested = parameters.get("nested") == "1" or bool(view.asked.filters)
-    rows = service_runs(view.store, runs_filters(view.asked), limit=_ROWS, after=after, nested=nested)
+    rows = service_runs(view.store, **asked_for)
     more = f"{view.path('runs')}?{view.asked.here(after=run_place(rows[-1]))}" if len(rows) == _ROWS else None
     return Page(
         "runs",
@@ -40,7 +57,7 @@ def page(view: View, parameters: Mapping[str, str]) -> Page:
         "Conversation turns, panels, workflows and solutions, the newest first, with all that ran inside them.",
         parts=[runs_part(view, rows)],
         template="runs.html",
-        extra={"older": more, "newest": f"{view.path('runs')}?{view.asked.here()}" if after else None},
+        extra={"older": more, "newest": f"{view.path('runs')}?{view.asked.here()}" if asked_for["after"] else None},
     )
 
 
