@@ -21,6 +21,7 @@ from vital_tracking.core.pricing import PriceBook
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.demo import writing
 from vital_tracking.migrate import find_migrations
+from vital_tracking.queries.abuse import find_abuse
 from vital_tracking.queries.runs import service_runs
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.web.app import application
@@ -76,6 +77,7 @@ def main() -> None:
             store = PostgresStore(server.url("history"))
             store.migrate(find_migrations())
             writing.write(store, writing.history_of(writing.found(store)), Costs(PriceBook(), "15/75"))
+            find_abuse(store)
             renew_advice(store, store)
             operator = OperatorLink()
             listening = listen("127.0.0.1", 0)

@@ -13,6 +13,7 @@ from vital_tracking.core.pricing import PriceBook
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.demo import writing
 from vital_tracking.errors import VitalError
+from vital_tracking.queries.abuse import find_abuse
 from vital_tracking.queries.maintenance import refresh_views
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
@@ -35,7 +36,7 @@ def write_history(days: int, *, yes: bool) -> None:
             costs = Costs(PriceBook(), settings.ceiling_price)
             new = writing.write(store, history, costs, lambda done: bar.update(task, completed=done))
         _refresh(store)
-        _advise(store)
+        _look(store)
         if new:
             say(f"{counted(new, 'made-up call')} of {counted(history.days, 'day')} written to {store.description}")
         else:
@@ -68,10 +69,11 @@ def remove_history(*, yes: bool) -> None:
         )
 
 
-def _advise(store: Store) -> None:
-    """Look for advice, so that the page of it is not empty; without it the page says how to look."""
-    with contextlib.suppress(VitalError):
-        renew_advice(store, store)
+def _look(store: Store) -> None:
+    """Look for abuse and for advice, so that their pages are not empty; without it each says how to look."""
+    for look in (lambda: find_abuse(store), lambda: renew_advice(store, store)):
+        with contextlib.suppress(VitalError):
+            look()
 
 
 def _refresh(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""What the three organizations did, day by day: weekdays and hours, growth, a spike and an hour in which a provider failed."""
+"""What the three organizations did, day by day: weekdays and hours, growth, a spike, an outage, and a program gone wrong."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ _SPIKE: Final = ("demo-juniper", 16, 3.2)
 """Whose day it was, how many days before the end, and how many times the usual."""
 _BURST: Final = (9, "anthropic", range(12, 15))
 """The error burst: how many days before the end, which provider failed, and in which hours (UTC)."""
+_LOOP: Final = ("demo-kestrel", 75, timedelta(minutes=4))
+"""Whose program goes wrong, how often it asks the same, and how long before the end it begins."""
 # How much is done in each hour of the clock: mornings, a lunch, afternoons, and a few late ones.
 _HOURS: Final = (1, 1, 0, 0, 0, 1, 3, 9, 24, 38, 42, 36, 22, 30, 40, 38, 30, 18, 9, 6, 5, 4, 3, 2)
 _MARKED: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\dZ)/(\d{1,3})")
@@ -97,6 +99,11 @@ class History:
                 runs.extend(turn.runs)
                 day.calls.extend(turn.calls)
         runs.extend(self._night_of(organization, back, midnight, day))
+        if (organization.id, back) == (_LOOP[0], 0):
+            gone_wrong = Turn(chance, organization, organization.users[1], self.until - _LOOP[2], {MARK: self.mark})
+            gone_wrong.loop(organization.talkers[0], _LOOP[1])
+            runs.extend(gone_wrong.runs)
+            day.calls.extend(gone_wrong.calls)
         day.runs.extend(runs)
         beside = random.Random(f"{_SEED}/{organization.id}/{back}/platform")  # noqa: S311 - no secret
         added = platform_day(beside, organization, midnight, runs, {MARK: self.mark}, self.until)

@@ -105,6 +105,16 @@ class Turn:
             self.workflow(self.chance.choice(organization.workflows), inside)
             self._ask(run.context, organization.talkers[0], share=0.8)
 
+    def loop(self, role: Role, times: int) -> None:
+        """A program that has gone wrong: it asks the same again and again, and pays for each answer."""
+        context = self._context(service_type="1:1_conversation", service_name=role.agent.name)
+        asked = hashlib.sha256(f"{self.organization.id}/loop".encode()).hexdigest()
+        with _Run(self, context) as run:
+            for _ in range(times):
+                usage = TokenUsage(role.reads, role.writes)
+                took = role.model.first_ms + role.model.token_ms * role.writes
+                self._add(run.context, role, role.model, usage, took, request_hash=asked)
+
     def _context(self, **fields: Any) -> CallContext:
         return CallContext(organization_id=self.organization.id, user_id=self.user).replace(fields)
 

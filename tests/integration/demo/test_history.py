@@ -18,6 +18,7 @@ from vital_tracking.delivery.costs import Costs
 from vital_tracking.demo import writing
 from vital_tracking.demo.cast import ORGANIZATIONS
 from vital_tracking.demo.history import History
+from vital_tracking.queries.abuse import abuse_findings, find_abuse
 from vital_tracking.queries.plans import quotas
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -124,11 +125,17 @@ def test_the_history_adds_up_is_written_once_and_goes_without_a_trace(
     assert again == history
     assert writing.write(store, again, costs()) == 0
 
+    # A program has gone wrong just now, and is found as any would be.
+    assert find_abuse(store)["new"] >= 1
+    loop = {one["pattern"]: one for one in abuse_findings(store)}["repeated_request"]
+    assert (loop["organization_id"], loop["state"]) == ("demo-kestrel", "open")
+
     assert renew_advice(store, store)["recommendations"]
     gone = writing.remove(store)
     assert (gone["calls"], gone["runs"], gone["budgets"]) == (new, there["runs"], 4 * len(ORGANIZATIONS))
     assert gone["platform_rows"] == there["platform_rows"]
     assert everything(connection) == before
+    assert abuse_findings(store) == []
     assert writing.remove(store) == {"done": True, "calls": 0, "runs": 0, "budgets": 0, "platform_rows": 0}
 
 
