@@ -283,6 +283,29 @@ WRONG_KEY = ("401", "403", "PGRST301", "PGRST302", "PGRST303")
 _TOO_LARGE = ("413", "414")
 _QUERY_CANCELED = "57014"
 _INSUFFICIENT_PRIVILEGE = "42501"
+_WHAT_IS_WRONG = {
+    "22001": "a text is longer than it may be",
+    "22003": "a number is larger than it may be",
+    "22007": "a date or time cannot be read",
+    "22008": "a date or time is further away than there are any",
+    "22021": "a text holds characters that PostgreSQL does not take",
+    "22023": "a value is none of those that it may be",
+    "22P02": "a text is not the number, date or id that it stands for",
+    "22P05": "a text holds characters that PostgreSQL does not take",
+    "23502": "a value that is needed is missing",
+    "23503": "something is named that is not there",
+    "23505": "it is there already",
+    "23514": "a value is outside of its limits",
+    "54000": "it is more than PostgreSQL takes at once",
+}
+"""What people need to know of a refusal of PostgreSQL's own, whose text may hold data."""
+
+
+def refused_data(sqlstate: str | None, summary: str) -> StoreRejected:
+    """The error for data that PostgreSQL refuses, in words where its code tells what is wrong; `summary` as in `store_error`."""
+    wrong = _WHAT_IS_WRONG.get(sqlstate or "")
+    code = ", ".join(word for word in (summary, sqlstate) if word)
+    return StoreRejected(f"The database refused the data{f': {wrong}' if wrong else ''} ({code}).", sqlstate=sqlstate)
 
 
 def store_error(sqlstate: str | None, summary: str) -> StoreError:
@@ -309,7 +332,9 @@ def store_error(sqlstate: str | None, summary: str) -> StoreError:
             "Run: vital-tracking migrate (or: supabase db push)",
             sqlstate=sqlstate,
         )
-    if state.startswith(_REFUSED) or code in _TOO_LARGE:
+    if state.startswith(_REFUSED):
+        return refused_data(sqlstate, summary)
+    if code in _TOO_LARGE:
         return StoreRejected(f"The database refused the request ({summary}, {code}).", sqlstate=sqlstate)
     if state == _QUERY_CANCELED:
         return StoreTimeout(

@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from vital_tracking.errors import SettingsError, StoreNotReady, StoreRejected, StoreUnavailable, VitalError, store_error
+from vital_tracking.errors import SettingsError, StoreNotReady, StoreUnavailable, VitalError, refused_data, store_error
 from vital_tracking.migrate import Migration, objects_of
 from vital_tracking.stores import raised, schema
 from vital_tracking.stores.changes import Changes, reading
@@ -231,8 +231,7 @@ class PostgresStore(SqlQuestions):
             if told is not None:
                 return told
         if isinstance(error, (psycopg.DataError, UnicodeEncodeError)):
-            state = getattr(error, "sqlstate", None)
-            return StoreRejected(f"The database refused the data ({type(error).__name__}).", sqlstate=state)
+            return refused_data(getattr(error, "sqlstate", None), type(error).__name__)
         return store_error(error.sqlstate, type(error).__name__) if isinstance(error, psycopg.Error) else None
 
     def _diagnose(self) -> VitalError:
