@@ -37,6 +37,7 @@ COSTS_BY: Final = ("organization", "user", "service")
 DAYS: Final = 7
 MOST_DAYS: Final = 90
 _LONGEST: Final = 3660
+_DAYS_FROM, _DAYS_UNTIL = date(1970, 1, 1), date(2999, 12, 31)
 _MOST_VALUES: Final = 100
 _LONGEST_VALUE: Final = 512
 _TIME: Final = ("days", "since", "until", "timezone", "grain")
@@ -143,6 +144,7 @@ def asked(
             raise _wrong("days", "says the same as since and until: leave one of them out", days)
         last = until or today
         first = since or last
+        _check_days(since=since, until=until)
         if first > last:
             raise _wrong("since", "is after until", str(since))
         if (last - first).days >= _LONGEST:
@@ -152,6 +154,13 @@ def asked(
         {name: request.query_params[name] for name in names if name in request.query_params} for names in (_TIME, _OWN)
     )
     return Asked(period, grain, _filters(request.query_params), given, own, _chosen(request.query_params))
+
+
+def _check_days(**days: date | None) -> None:
+    """No day near an end of the calendar: beside a period stands the time before it, and zones are ahead or behind."""
+    for name, day in days.items():
+        if day is not None and not _DAYS_FROM <= day <= _DAYS_UNTIL:
+            raise _wrong(name, f"is no day of calls: they are from {_DAYS_FROM} to {_DAYS_UNTIL}", str(day))
 
 
 def _chosen(query: QueryParams) -> list[tuple[str, str]]:
@@ -176,6 +185,7 @@ def asked_before(pairs: Sequence[tuple[str, str]], moment: datetime) -> Asked:
     last = date.fromisoformat(query["until"]) if "until" in query else yesterday
     days = min(max(int(query.get("days", DAYS)), 1), MOST_DAYS)
     first = date.fromisoformat(query["since"]) if "since" in query else last - timedelta(days=days - 1)
+    _check_days(since=first, until=last)
     first = max(min(first, last), last - timedelta(days=_LONGEST - 1))
     given = {"since": str(first), "until": str(last), "timezone": timezone}
     own = {name: query[name] for name in _OWN if name in query}

@@ -92,6 +92,15 @@ def change_text(value: Decimal | None) -> str:
     return f"{sign}{abs(rounded):,f}\N{NO-BREAK SPACE}%"
 
 
+def points(value: Decimal | None) -> str:
+    """By how many whole points a score rose or fell, with its sign."""
+    if value is None:
+        return NOTHING
+    rounded = int(value.quantize(Decimal(1), ROUND_HALF_UP))
+    sign = "+" if rounded > 0 else "\N{MINUS SIGN}" if rounded < 0 else "\N{PLUS-MINUS SIGN}"
+    return f"{sign}{abs(rounded)}"
+
+
 def changed(now: Decimal, before: Decimal) -> tuple[str, Literal["", "up", "down"]]:
     """A change as a card shows it: in percent with its sign, and the way it went; no way where it is shown as nothing."""
     told = change_text(change(now, before))

@@ -23,6 +23,9 @@ UnitName: TypeAlias = Literal[
     "ms",
     "day",
     "moment",
+    "minute",
+    "points",
+    "brief",
     "flag",
     "command",
     "meter",
@@ -41,6 +44,7 @@ _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
     "meter": numbers.percent,
     "ms": numbers.duration,
     "change": numbers.change_text,
+    "points": numbers.points,
 }
 
 
@@ -48,9 +52,11 @@ _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
 class Column:
     """A column: the field of a row that it shows, its heading, its unit, and where a cell leads (None: nowhere).
 
-    An `amount` is one in the row's `metric`, what is `of_row` in the row's `unit`, `prose` is shown whole, an `id` is cut. `none`
+    An `amount` is one in the row's `metric`, what is `of_row` in the row's `unit`, `prose` is shown whole, what is `brief` in a
+    narrow column, an `id` is cut. `none`
     is what stands where a text has no value. `about` is said where the heading is pointed at. A `rare` column is shown where some
-    row has something in it.
+    row has something in it. One that stands `beside` another is shown softly, after its label, in the cell
+    of the column before it.
     """
 
     name: str
@@ -60,6 +66,7 @@ class Column:
     none: str = numbers.NOTHING
     about: str = ""
     rare: bool = False
+    beside: bool = False
 
     @property
     def is_number(self) -> bool:
@@ -78,6 +85,8 @@ class Column:
             return numbers.usd(value) if row["metric"] == "cost_usd" else f"{numbers.count(value)} {row['metric']}"
         if self.unit == "moment" and isinstance(value, datetime):
             return numbers.moment(value)
+        if self.unit == "minute" and isinstance(value, datetime):
+            return numbers.moment(value).rpartition(":")[0]
         if isinstance(value, date):
             return value.isoformat()
         return str(value)

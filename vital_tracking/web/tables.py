@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Final
 
 from markupsafe import Markup
@@ -14,13 +15,16 @@ from vital_tracking.web.page import Column, Part, Row
 STACKED_FROM: Final = 4
 """Tables of so many columns, or of two with sentences, are read row by row on phones; then each cell says what it is."""
 
+_CLASSES: Final = {"prose": "prose", "brief": "brief", "id": "id", "moment": "at", "minute": "at", "day": "at"}
+
 
 def table(part: Part) -> Markup:
     """The table of a part, in a box of its own that scrolls where a table is wider."""
-    columns = part.shown
+    columns = [column for column in part.shown if not column.beside]
+    besides = _besides(part.shown)
     stacked = len(columns) >= STACKED_FROM or sum(column.unit == "prose" for column in columns) > 1
     pads = part.pads
-    cells = [_cell(column, pads.get(column.name, 0), stacked) for column in columns]
+    cells = [_cell(column, besides.get(column.name), pads.get(column.name, 0), stacked) for column in columns]
     title = escape(part.title)
     out = [
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title}, table">\n<table',
@@ -50,10 +54,15 @@ def _heading(column: Column) -> str:
     return f'<th scope="col"{told}>{escape(column.label)}</th>'
 
 
-def _cell(column: Column, most_places: int, stacked: bool) -> Callable[[Row, bool], str]:
+def _besides(columns: Sequence[Column]) -> dict[str, Column]:
+    """What stands beside which column, by its name."""
+    return {before.name: column for before, column in pairwise(columns) if column.beside}
+
+
+def _cell(column: Column, beside: Column | None, most_places: int, stacked: bool) -> Callable[[Row, bool], str]:
     """What writes the cells of a column: of a row, and whether it is the total."""
     name, unit, link = column.name, column.unit, column.link
-    kind = ' class="n"' if column.is_number else f' class="{unit}"' if unit in ("prose", "id") else ""
+    kind = ' class="n"' if column.is_number else f' class="{_CLASSES[unit]}"' if unit in _CLASSES else ""
     label = f' data-label="{escape(column.label)}"' if stacked else ""
 
     def cell(row: Row, is_total: bool) -> str:
@@ -68,7 +77,10 @@ def _cell(column: Column, most_places: int, stacked: bool) -> Callable[[Row, boo
         if most_places and value is not None and (missing := most_places - column.places(text)) > 0:
             pad = f' data-pad="{"0" * missing}"'
         told = f'{kind}{pad}{title}{label} data-v="{escape(column.exact(row))}"'
-        return f"<td{told}>{inside(row, value, shown, is_total)}</td>"
+        also = ""
+        if beside is not None and row.get(beside.name) is not None:
+            also = f' <span class="beside">{escape(f"{beside.label} {beside.text(row)}")}</span>'
+        return f"<td{told}>{inside(row, value, shown, is_total)}{also}</td>"
 
     def inside(row: Row, value: object, shown: str, is_total: bool) -> str:
         if unit == "flag":

@@ -91,6 +91,25 @@ def test_sql_in_any_filter_name_or_path_is_a_name_and_no_sql(
         }
 
 
+@pytest.mark.parametrize(
+    "days",
+    [
+        "until=9999-12-31",
+        "since=0001-01-01&until=0001-01-02",
+        "since=9999-12-31&until=9999-12-31&timezone=America/New_York",
+    ],
+)
+def test_days_at_the_ends_of_the_calendar_are_refused_and_break_nothing(
+    app: FastAPI, issuer: Issuer, days: str
+) -> None:
+    """If this failed, an address would be answered with an error of the server, and alarm whoever watches for them."""
+    browser = of(app, issuer, "user")
+    for path in ("/", "/calls", "/runs", "/forecast", "/events", "/costs", "/api/v1/calls", "/api/v1/explore"):
+        answer = browser.get(f"{path}?{days}")
+        assert answer.status_code == 422, (path, answer.status_code)
+        assert "1970-01-01 to 2999-12-31" in answer.text
+
+
 def test_naming_another_organization_or_user_shows_nothing_of_theirs(
     app: FastAPI, issuer: Issuer, calls: list[Row]
 ) -> None:

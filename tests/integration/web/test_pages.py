@@ -162,6 +162,8 @@ def test_a_call_and_a_run_open_for_those_who_may_see_them(opened: Open, calls: l
         assert len(leaves) == len(rows)
         assert sum(amount(cost) for cost in leaves if cost != "unpriced") == total(rows)
         assert amount(figures(tree.text)["Cost"]) == total(rows)
+        strip = [float(width) for width in re.findall(r'<rect class="s\d" x="[^"]*" width="([^"]*)"', tree.text)]
+        assert not strip or (len(strip) > 1 and abs(sum(strip) - 100) < 0.01 and strip == sorted(strip, reverse=True))
         facts = dict(re.findall(r"<t[hd][^>]*>([a-z ]+)</t[hd]>\s*<td[^>]*>([^<]+)</td>", one.text))
         assert facts["prompt tokens"] == f"{rows[0]['prompt_tokens']:,} tokens"
         assert re.fullmatch(r"[\d.]+\s(ms|s)", unescape(facts["response time"]))

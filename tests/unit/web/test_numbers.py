@@ -27,3 +27,12 @@ def test_an_amount_below_a_limit_never_reads_as_the_limit() -> None:
     """If this failed, a budget would read as full while calls still pass."""
     assert amount_text(Decimal("4.9999"), "cost_usd") == "$4.99"
     assert amount_text(Decimal("0.0000000000000001"), "cost_usd") == "$0.0000000000000001"
+
+
+@pytest.mark.parametrize(
+    ("points", "shown"),
+    [("-0.3", "\N{PLUS-MINUS SIGN}0"), ("0", "\N{PLUS-MINUS SIGN}0"), ("9.5", "+10"), ("-12", "\N{MINUS SIGN}12")],
+)
+def test_points_have_a_sign_and_no_negative_zero(points: str, shown: str) -> None:
+    """If this failed, a tenant whose health stays would be told as falling."""
+    assert numbers.points(Decimal(points)) == shown

@@ -29,7 +29,8 @@ routes = page_router()
 _MOST: Final = 200
 _LAST_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 _COLOURS: Final = {"high": "bad", "medium": "warn", "low": "quiet"}
-_OF_CALLS: Final = ("calls", "cost", "day_cost")
+_OF_MONEY: Final = ("cost", "day_cost")
+_OF_CALLS: Final = ("calls", *_OF_MONEY)
 _DECISIONS: Final = {
     "watch": "Watch: stop nothing, and note on each call that a block would have stopped it",
     "throttle": "Throttle: let one call pass in 30 seconds",
@@ -232,13 +233,13 @@ def _patterns(settings: AbuseSettings) -> Part:
         "patterns",
         "By what it is found",
         [
-            Column("about", "Pattern"),
-            Column("short_floor", "Least in 5 minutes", "calls", none="-"),
-            Column("long_floor", "Least in an hour", "calls", about="Of a first day in a day, in US dollars"),
+            Column("about", "Pattern", "prose"),
+            Column("short_floor", "Least in 5 minutes", "of_row"),
+            Column("long_floor", "Least in an hour", "of_row", about="Of a first day: in a day"),
             Column("times", "Times the usual", "calls"),
             Column("reason", "Why", "prose"),
         ],
-        settings["patterns"],
+        [{**row, "unit": "usd" if row["measure"] in _OF_MONEY else "calls"} for row in settings["patterns"]],
         note="And twice the most that it has ever been, in the four weeks before.",
         wide=True,
     )

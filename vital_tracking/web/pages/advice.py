@@ -19,7 +19,6 @@ from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Column, Page, Part, Row
 from vital_tracking.web.pages.advice_parts import (
     ABOUT,
-    RECOMMENDED,
     cards,
     dismissed_part,
     found_text,
@@ -156,7 +155,6 @@ def overview_part(view: View, organization: str | None) -> Part:
             Column("level", "Priority", "flag"),
             Column("type", "Type", link=to),
             ABOUT,
-            RECOMMENDED,
             Column("saving_expected", "Saves a month", "usd"),
         ],
         [row_of(one) for one in shown[:_ON_OVERVIEW]],

@@ -45,6 +45,11 @@ def type_text(kind: str) -> str:
     return kind.replace("_", " ").capitalize()
 
 
+def about_text(one: SavedRecommendation) -> str:
+    """What a recommendation is about, with an arrow in place of its sign."""
+    return about(one).replace(" -> ", " \N{RIGHTWARDS ARROW} ")
+
+
 def _flag(level: str) -> tuple[str, str]:
     return COLOURS[level], level.upper()
 
@@ -54,7 +59,7 @@ def opened(view: View, one: SavedRecommendation) -> Opened:
     colour, label = _flag(one["priority"])
     return Opened(
         one=one,
-        about=about(one),
+        about=about_text(one),
         label=label,
         colour=colour,
         saving=_saves(one),
@@ -168,7 +173,7 @@ def row_of(one: SavedRecommendation) -> dict[str, Any]:
     return {
         **one,
         "type": type_text(one["type"]),
-        "about": about(one),
+        "about": about_text(one),
         "level": _flag(one["priority"]),
         "saving_low": saving["low"],
         "saving_expected": saving["expected"],

@@ -9,12 +9,13 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from vital_tracking.alerts.wording import entity, spent_text
+from vital_tracking.alerts.wording import spent_text
 from vital_tracking.queries.alerts import recent_alerts
 from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.asked import AskedParameters
 from vital_tracking.web.cookies import cookie_lines
 from vital_tracking.web.page import Column, Page, Part, Row
+from vital_tracking.web.pages.common import named, whose
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.pages.unseen import ALERTS_SEEN, newest_seen
 from vital_tracking.web.rendering import home
@@ -55,7 +56,7 @@ def alerts_page(view: View, seen: int) -> Page:
         {
             **row,
             "new": ("warn", "new") if row["id"] > seen else None,
-            "whose": entity(row["entity_type"], row["entity_id"], row["organization_id"]),
+            **named(row),
             "crossed": row["threshold"] * 100 if row["threshold"] else None,
             "spent_of": spent_text(row["spent"], row["limit_amount"], row["metric"]),
             "at_limit": row["action"] if row["enforce"] else f"{row['action']} (shadow: only noted)",
@@ -71,7 +72,7 @@ def alerts_page(view: View, seen: int) -> Page:
     columns = [
         Column("created_at", "When (UTC)", "moment"),
         Column("new", "New", "flag"),
-        Column("whose", "For", link=budget),
+        *whose(budget),
         Column("period", "Period"),
         Column("crossed", "Crossed", "percent", none="a call did not fit"),
         Column("spent_of", "Spent"),

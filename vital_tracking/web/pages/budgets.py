@@ -24,7 +24,7 @@ from vital_tracking.web.access import Asker, Reader, reads, refreshes
 from vital_tracking.web.asked import AskedParameters
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Card, Column, Page, Part, Row
-from vital_tracking.web.pages.common import administered
+from vital_tracking.web.pages.common import administered, named, whose
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.route import page_router
 from vital_tracking.web.view import View
@@ -126,15 +126,15 @@ def windows_part(view: View, windows: Sequence[BudgetWindow], now: datetime) -> 
     return Part(
         "windows", "Windows that run",
         [
-            Column("whose", "For", link=budget_link(view, "budget_id")),
+            *whose(budget_link(view, "budget_id")),
             Column("period", "Period"),
             Column("used", "Used", "meter", none="no limit"),
             Column("limit_amount", "Limit", "amount"),
             Column("spent", "Spent", "amount", link=calls),
             Column("granted", "Held", "amount", about="Set aside for calls under way", rare=True),
             Column("remaining", "Remaining", "amount"),
-            Column("reached_at", "Reached at (UTC)", "moment", none="not foreseen"),
-            Column("ends_at", "Ends (UTC)", "moment", none="never"),
+            Column("reached_at", "Reached at (UTC)", "minute", none="not foreseen"),
+            Column("ends_at", "Ends (UTC)", "minute", none="never"),
             Column("at_limit", "At the limit", link=blocked, about="Leads to the calls that were blocked"),
             Column("shadow", "Shadow said", about="What a budget that only watches would have done", rare=True),
         ],
@@ -154,7 +154,7 @@ def fullest_card(view: View, rows: Sequence[Row]) -> list[Card]:
         Card(
             "Fullest budget",
             numbers.percent(row["used"]),
-            note=f"{row['whose']}, {row['period']}: {row['at_limit']}",
+            note=f"{entity(row['entity_type'], row['entity_id'], row['organization_id'])}, {row['period']}: {row['at_limit']}",
             link=view.path(f"budgets/{row['budget_id']}"),
         )
         for row in rows[:1]
@@ -164,7 +164,7 @@ def fullest_card(view: View, rows: Sequence[Row]) -> list[Card]:
 def fullest_part(view: View, rows: Sequence[Row]) -> Part:
     """The windows that are fullest, as far as a glance needs them."""
     columns = [
-        Column("whose", "For", link=budget_link(view, "budget_id")),
+        *whose(budget_link(view, "budget_id")),
         Column("period", "Period"),
         Column("used", "Used", "meter", none="no limit"),
         Column("spent", "Spent", "amount"),
@@ -181,7 +181,7 @@ def _row(row: BudgetWindow) -> dict[str, Any]:
     limit = row["limit_amount"]
     return {
         **row,
-        "whose": entity(row["entity_type"], row["entity_id"], row["organization_id"]),
+        **named(row),
         "used": row["spent"] * 100 / limit if limit else 100,
         "remaining": max(row["left"], Decimal(0)),
         "at_limit": row["action"] if row["enforce"] else f"{row['action']} (shadow)",

@@ -201,8 +201,8 @@ def _columns(view: View, users: Sequence[Column]) -> list[Column]:
     return [
         Column("created_at", "Began (UTC)", "moment", link=call_page),
         *users,
-        Column("what", "For", link=run),
-        Column("agent", "Agent"),
+        Column("what", "For", "brief", link=run),
+        Column("agent", "Agent", "brief"),
         Column("model", "Model"),
         Column("total_tokens", "Tokens", "tokens"),
         Column("total_cost", "Cost", "usd", none="unpriced"),

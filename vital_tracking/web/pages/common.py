@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, Literal
 
+from vital_tracking.alerts.wording import entity
 from vital_tracking.queries.access import memberships
 from vital_tracking.queries.explore import DIMENSIONS, Explored, each_day
 from vital_tracking.queries.names import names_of
@@ -201,3 +202,14 @@ def mistyped_organization(store: Store, who: Identity, name: str | None) -> str:
     """
     meant = unknown_organizations(store, [name]).get(name, []) if name and who.is_operator else []
     return f"Nothing is known of organization {name}; did you mean {' or '.join(meant)}?" if meant else ""
+
+
+def whose(link: Callable[[Row], str | None]) -> list[Column]:
+    """For whom a budget or a quota is, softly with the organization, of rows that are `named`."""
+    return [Column("whose", "For", link=link), Column("of_organization", "of", beside=True)]
+
+
+def named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What `whose` shows of a row of an entity: an organization is itself, not one of itself."""
+    of = None if row["entity_type"] == "organization" else row["organization_id"]
+    return {"whose": entity(row["entity_type"], row["entity_id"]), "of_organization": of}

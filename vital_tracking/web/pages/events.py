@@ -38,7 +38,7 @@ _TOP: Final = 50
 _UNSAID: Final = ("notes", "demo_history")
 """Properties that are marks of ours: they stand in the CSV."""
 
-_COLOURS: Final = {"user_behavior": "quiet", "system_health": "warn", "business": "ok"}
+_COLOURS: Final = {"user_behavior": "quiet", "system_health": "info", "business": "ok"}
 _FIELDS: Final[Labels] = {
     "category": ("Category", CATEGORIES),
     "event": ("Name", ()),
@@ -220,7 +220,7 @@ def _list(view: View, found: Sequence[Event]) -> Part:
             Column("source", "From"),
             Column("said", "Properties", "prose"),
             Column("value", "Value", "calls", rare=True),
-            Column("session_id", "Session"),
+            Column("session_id", "Session", "id"),
             Column("ip_hash", "Address", "id", about="A keyed hash: no address is kept", rare=True),
             Column("outcome", "Outcome", "flag", rare=True),
         ],

@@ -122,7 +122,7 @@ def page(view: View, who: Identity, refused: Refused = Refused()) -> Page:
     return Page(
         "organization",
         f"{name} ({chosen})" if name else chosen or "Who belongs to it?",
-        _lead(found, [known.organization(one) for one in organizations]),
+        _lead(who, found, [known.organization(one) for one in organizations]),
         cards=[
             Card(label, numbers.count(sum(one["role"] == role for one in found)))
             for role, label in (("admin", "Admins"), ("auditor", "Auditors"), ("member", "Members"))
@@ -143,7 +143,9 @@ def page(view: View, who: Identity, refused: Refused = Refused()) -> Page:
     )
 
 
-def _lead(found: list[Member], organizations: list[str]) -> str:
+def _lead(who: Identity, found: list[Member], organizations: list[str]) -> str:
+    if not found and who.is_operator:
+        return "Nobody is a member of an organization yet. An organization begins with its first member, whom you add below."
     if not found:
         return "You belong to no organization, as it stands now. An admin of one, or an operator, adds you."
     where = organizations[0] if len(organizations) == 1 else counted(len(organizations), "organization")

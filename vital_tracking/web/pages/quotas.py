@@ -25,7 +25,7 @@ from vital_tracking.web.access import Asker, Reader, reads
 from vital_tracking.web.asked import Asked, AskedParameters
 from vital_tracking.web.identity import Identity
 from vital_tracking.web.page import Card, Column, Page, Part, Row
-from vital_tracking.web.pages.common import administered, mistyped_organization
+from vital_tracking.web.pages.common import administered, mistyped_organization, named, whose
 from vital_tracking.web.pages.frame import answer
 from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
@@ -129,13 +129,14 @@ def remove_plan(
     sure: Annotated[Literal["", "yes"], Form()] = "",
 ) -> Response:
     """Remove a plan that nobody is on, and go back to the page; what is wrong is said above the form."""
+    sent = {"removed": plan}
     try:
         if sure or not who.is_operator:  # the database refuses everybody else, and notes it
             queries.remove_plan(store, plan)
             return RedirectResponse(f"{home(request)}quotas", 303)
-        form, status = _Form(message=f"Mark that plan {plan} is to be removed, with all its versions."), 422
+        form, status = _Form(sent, message=f"Mark that plan {plan} is to be removed, with all its versions."), 422
     except StoreRejected as refused:
-        form, status = _Form(message=str(refused)), 403 if refused.sqlstate == _FORBIDDEN else 422
+        form, status = _Form(sent, message=str(refused)), 403 if refused.sqlstate == _FORBIDDEN else 422
     return _again(request, who, store, asked, form, status)
 
 
@@ -240,10 +241,10 @@ def _plans(view: View, rows: Sequence[queries.PlanQuota]) -> Part:
             Column("subscribers", "Subscribers", "calls"),
             Column("calls_share", "Calls used", "meter", none=_UNLIMITED),
             Column("calls_used", "Calls", "calls"),
-            Column("calls_limit", "of", "calls", none=_UNLIMITED),
+            Column("calls_limit", "of", "calls", beside=True),
             Column("tokens_share", "Tokens used", "meter", none=_UNLIMITED),
             Column("tokens_used", "Tokens", "tokens"),
-            Column("tokens_limit", "of", "tokens", none=_UNLIMITED),
+            Column("tokens_limit", "of", "tokens", beside=True),
             Column("over", "Over quota", "calls"),
             Column("price_usd", "Price a month", "usd", none="not said"),
         ],
@@ -270,28 +271,28 @@ def quotas_part(view: View, found: Sequence[QuotaStatus]) -> Part:
     """Subscribers as bars of what they used in their month; calls lead to the calls that were counted."""
     known = names_of(view.store, (row["entity_id"] for row in found if row["entity_type"] == "user"))
 
-    def called(row: QuotaStatus) -> str:
+    def called(row: QuotaStatus) -> dict[str, Any]:
         name = known.user(row["entity_id"]) if row["entity_type"] == "user" else row["entity_id"]
-        whose = entity(row["entity_type"], row["entity_id"], row["organization_id"])
-        return whose if name == row["entity_id"] else f"{name} ({whose})"
+        found = named(row)
+        return found if name == row["entity_id"] else {**found, "whose": f"{name} ({found['whose']})"}
 
     return Part(
         "subscribers",
         "By subscriber",
         [
-            Column("whose", "For", link=_page_of(view)),
+            *whose(_page_of(view)),
             Column("plan", "Plan", link=lambda row: f"{view.path('quotas')}?{urlencode({'plan': row['plan']})}"),
             Column("state", "Quota", "flag"),
             Column("calls_percent", "Calls used", "meter", none=_UNLIMITED),
             Column("calls_used", "Calls", "calls", link=_calls_of(view)),
-            Column("calls_limit", "of", "calls", none=_UNLIMITED),
+            Column("calls_limit", "of", "calls", beside=True),
             Column("tokens_percent", "Tokens used", "meter", none=_UNLIMITED),
             Column("tokens_used", "Tokens", "tokens"),
-            Column("tokens_limit", "of", "tokens", none=_UNLIMITED),
-            Column("ends_at", "Month ends (UTC)", "moment"),
-            Column("until", "On it until (UTC)", "moment", rare=True),
+            Column("tokens_limit", "of", "tokens", beside=True),
+            Column("ends_at", "Month ends (UTC)", "minute"),
+            Column("until", "On it until (UTC)", "minute", rare=True),
         ],
-        [{**row, "whose": called(row), "state": _state(row)} for row in found],
+        [{**row, **called(row), "state": _state(row)} for row in found],
         empty="Nobody that you may see is on a plan. An operator, or an admin of the organization, puts somebody on one.",
         wide=True,
     )
@@ -308,7 +309,7 @@ def _minutes(view: View, organization: str | None) -> Part:
         "minutes",
         "Limits of a minute, in the last 24 hours",
         [
-            Column("whose", "For", link=_page_of(view)),
+            *whose(_page_of(view)),
             Column("limit_amount", "Limit a minute", "amount"),
             Column("fullest_percent", "Fullest minute", "meter"),
             Column("average_percent", "On average", "percent", about="Of the minutes in which anything was used"),
@@ -321,7 +322,7 @@ def _minutes(view: View, organization: str | None) -> Part:
         [
             {
                 **row,
-                "whose": entity(row["entity_type"], row["entity_id"], row["organization_id"]),
+                **named(row),
                 "by": "its plan" if row["by_plan"] else f"budget {row['budget_id']}, {row['action']}",
             }
             for row in rate_limits(view.store, organization=organization)

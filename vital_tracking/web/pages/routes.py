@@ -23,6 +23,7 @@ from vital_tracking.web.parts import parts
 from vital_tracking.web.problems import Problem
 from vital_tracking.web.rendering import home
 from vital_tracking.web.route import page_router
+from vital_tracking.web.same_origin import safe_next
 from vital_tracking.web.view import View
 
 routes = page_router()
@@ -102,8 +103,8 @@ def choose_theme(
     if theme not in THEMES:
         raise Problem(422, "no-such-theme", "There is no such theme", hint="Choose light or dark.")
     back = urlsplit(request.headers.get("referer", ""))
-    ours = back.netloc == request.url.netloc and back.path.startswith("/") and not back.path.startswith("//")
-    where = f"{back.path}{'?' * bool(back.query)}{back.query}" if ours else home(request)
+    ours = back.netloc == request.url.netloc
+    where = safe_next(f"{back.path}{'?' * bool(back.query)}{back.query}", home(request)) if ours else home(request)
     response = Response(status_code=204) if quiet else RedirectResponse(where, 303)
     for line in cookie_lines(THEME, theme, path=home(request), secure=request.url.scheme == "https", max_age=_A_YEAR_S):
         response.headers.append("Set-Cookie", line)

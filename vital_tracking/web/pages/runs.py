@@ -10,6 +10,7 @@ from typing import Final
 
 from typing_extensions import TypedDict
 
+from vital_tracking.core.cost import ZERO
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.run_nodes import RunAround, RunNode
 from vital_tracking.queries.runs import RunRow, RunTree, run_place, service_runs
@@ -23,6 +24,7 @@ from vital_tracking.web.pages.common import user_columns
 from vital_tracking.web.view import View
 
 _ROWS: Final = 100
+_SLICES: Final = 6
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS: Final[Mapping[str, str]] = {
     "1:1_conversation": "conversation",
@@ -68,8 +70,8 @@ def runs_part(view: View, rows: Sequence[RunRow]) -> Part:
         "runs",
         "Runs",
         [
-            Column("started_at", "Began (UTC)", "moment", link=lambda row: view.run(row["id"])),
             Column("name", "Run", link=lambda row: view.run(row["id"])),
+            Column("started_at", "Began (UTC)", "moment"),
             *users,
             Column("calls", "Calls", "calls"),
             Column("total_tokens", "Tokens", "tokens"),
@@ -101,8 +103,22 @@ def _shown(row: Row) -> dict[str, object]:
 
 
 @dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a run in the strip of its cost: from `offset` on, both in percent."""
+
+    name: str
+    cost: str
+    offset: float
+    share: float
+    share_text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drawn:
-    """A node of the tree as it is drawn. `offset` and `length` are its time in percent of the run's, `share` its cost's."""
+    """A node of the tree as it is drawn; a call needs no label.
+
+    `offset` and `length` are its time in percent of the run's, `share` its cost's.
+    """
 
     kind: str
     label: str
@@ -155,8 +171,33 @@ def tree_page(view: View, tree: RunTree) -> Page:
         crumbs=[("Runs", view.path("runs")), *names],
         template="run.html",
         of_time=False,
-        extra={"tree": _drawn(view, root, begin, (end - begin).total_seconds(), sums.total_cost, _places(root))},
+        extra={
+            "tree": _drawn(view, root, begin, (end - begin).total_seconds(), sums.total_cost, _places(root), None),
+            "strip": _strip(root),
+        },
     )
+
+
+def _strip(root: RunNode) -> list[Slice]:
+    """What the run's own parts cost, the dearest first; nothing where there is nothing to compare."""
+    whole = root.sums.total_cost
+    dear = sorted((child for child in root.children if child.sums.total_cost), key=lambda one: -one.sums.total_cost)
+    if len(dear) < 2:
+        return []
+    costs = [(_named(child), child.sums.total_cost) for child in dear[:_SLICES]]
+    if rest := dear[_SLICES:]:
+        costs.append((f"{len(rest):,} others", sum((child.sums.total_cost for child in rest), ZERO)))
+    slices, before = [], ZERO
+    for name, cost in costs:
+        share = cost / whole * 100
+        offset = float(before / whole * 100)
+        slices.append(Slice(name, numbers.usd(cost), round(offset, 3), round(float(share), 3), numbers.percent(share)))
+        before += cost
+    return slices
+
+
+def _named(node: RunNode) -> str:
+    return node.agent_name or node.name if node.kind in ("seat", "call") else node.name
 
 
 def _begun(root: RunNode) -> str:
@@ -198,8 +239,14 @@ def _places(node: RunNode) -> int:
     return max([2, len(digits), *(_places(child) for child in node.children)])
 
 
-def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: Decimal, places: int) -> Drawn:
+def _drawn(
+    view: View, node: RunNode, begin: datetime, seconds: float, whole: Decimal, places: int, seated: str | None
+) -> Drawn:
     sums = node.sums
+    agent = node.agent_name or node.agent_id
+    # A seat is known by who sits there; its calls need not say it again.
+    label, name = _called(node, agent)
+    told = (node.model, agent if agent != seated else None)
     offset = length = 0.0
     if node.started_at is not None and seconds > 0:
         offset = (node.started_at - begin).total_seconds() / seconds * 100
@@ -228,11 +275,9 @@ def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: De
     )
     return Drawn(
         kind=node.kind,
-        label=node.kind if node.run is None else _KINDS.get(node.run["service_type"], node.kind),
-        name=node.name,
-        detail=" · ".join(
-            text for text in (node.model, node.agent_name or node.agent_id) if text and text != node.name
-        ),
+        label=label,
+        name=name,
+        detail=" · ".join(text for text in told if text and text != name),
         link=link,
         badge=badge,
         marks=", ".join(marks) if node.kind != "call" else ("retry" if sums.retried_calls else ""),
@@ -244,5 +289,17 @@ def _drawn(view: View, node: RunNode, begin: datetime, seconds: float, whole: De
         length=round(max(length, 0.8), 3),
         share=round(float(sums.total_cost / whole * 100), 3) if whole else 0.0,
         share_text=numbers.percent(None if unpriced or not whole else sums.total_cost / whole * 100),
-        children=tuple(_drawn(view, child, begin, seconds, whole, places) for child in node.children),
+        children=tuple(
+            _drawn(view, child, begin, seconds, whole, places, agent if node.kind == "seat" else seated)
+            for child in node.children
+        ),
     )
+
+
+def _called(node: RunNode, agent: str | None) -> tuple[str, str]:
+    """The label and the name of a node; a call, and what is called by its kind already, have no label."""
+    if node.kind == "seat" and agent:
+        return node.name, agent
+    if node.run is not None:
+        return _KINDS.get(node.run["service_type"], node.kind), node.name
+    return "" if node.kind == "call" or node.name.startswith(node.kind) else node.kind, node.name

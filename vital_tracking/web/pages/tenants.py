@@ -69,9 +69,9 @@ def _cards(found: TenantsHealth) -> list[Card]:
     ]
 
 
-def score(value: Decimal | None) -> str:
+def whole(value: Decimal | None) -> int | None:
     """A score as a whole number."""
-    return numbers.NOTHING if value is None else f"{value:.0f}"
+    return None if value is None else round(value)
 
 
 def _shown(row: TenantHealth, name: str) -> dict[str, Any]:
@@ -80,11 +80,10 @@ def _shown(row: TenantHealth, name: str) -> dict[str, Any]:
         **row,
         "organization": row["organization_id"],
         "name": name,
-        "scored": (_COLOURS[word], f"{score(row['health'])} {word}" if row["health"] is not None else word),
-        "gained": None if row["trend"] is None else f"{row['trend']:+z.0f}",
-        "engaged": score(row["engagement"]),
-        "performed": score(row["performance"]),
-        "answered": score(row["quality"]),
+        "scored": (_COLOURS[word], f"{whole(row['health'])} {word}" if row["health"] is not None else word),
+        "engaged": whole(row["engagement"]),
+        "performed": whole(row["performance"]),
+        "answered": whole(row["quality"]),
         "users": f"{row['active_users']:,} of {row['known_users']:,}",
         "why": " ".join(row["reasons"]) or "Nothing is amiss.",
     }
@@ -100,12 +99,17 @@ def _tenants(view: View, found: TenantsHealth) -> Part:
         "tenants",
         "Tenants, the least healthy first",
         [
-            Column("scored", "Health", "flag"),
-            Column("gained", "Trend", about="Points gained since as many days before"),
             Column("name", "Tenant", link=spend_of),
-            Column("engaged", "Engagement", about="Users active, sessions a user and week, events a session"),
-            Column("performed", "Performance", about="Percent of executions of agents, else of calls, that succeeded"),
-            Column("answered", "Quality", about="Ratings, and the scores of RAGAS and its kin"),
+            Column("scored", "Health", "flag"),
+            Column("trend", "Trend", "points", about="Points gained since as many days before"),
+            Column("engaged", "Engagement", "calls", about="Users active, sessions a user and week, events a session"),
+            Column(
+                "performed",
+                "Performance",
+                "calls",
+                about="Percent of executions of agents, else of calls, that succeeded",
+            ),
+            Column("answered", "Quality", "calls", about="Ratings, and the scores of RAGAS and its kin"),
             Column("users", "Users active"),
             Column("newest", "Last seen (UTC)", "day", none="silent"),
             Column("why", "Why", "prose"),

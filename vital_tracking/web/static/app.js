@@ -60,7 +60,7 @@ function options(box, data) {
   const kind = box.dataset.chart;
   const flat = box.dataset.horizontal !== undefined;
   const base = {
-    color: (box.dataset.chart === 'doughnut' ? others : lines.map((one) => one.faint)).map((faint, i) => (faint ? color('c8') : palette[i] || color('c8'))),
+    color: (box.dataset.chart === 'doughnut' ? others : lines.map((one) => one.faint)).map((faint, i) => (faint ? color(box.dataset.ahead ? 'ahead' : 'c8') : palette[i] || color('c8'))),
     animation: false,
     textStyle: text,
     tooltip: {
