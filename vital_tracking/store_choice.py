@@ -105,6 +105,14 @@ def _check_supabase(env: Mapping[str, str], url_name: str, key_name: str) -> Non
     if not _is_url(env[url_name].strip(), ("http", "https"), with_host=True):
         raise SettingsError(url_name, "is not a URL", "It looks like https://abc.supabase.co.")
     key = env[key_name].strip()
+    if (
+        not (key.isascii() and key.isprintable()) or " " in key
+    ):  # what no HTTP header can carry, or no key of theirs holds
+        raise SettingsError(
+            key_name,
+            "holds a character that no key has",
+            "Copy the secret key (sb_secret_... or service_role) anew, on one line, from Project Settings, API Keys.",
+        )
     if key.startswith("sb_publishable_") or _role_in(key) in ("anon", "authenticated"):
         raise SettingsError(
             key_name,
@@ -139,6 +147,8 @@ def _database_url(env: Mapping[str, str]) -> str | None:
 def _is_url(text: str, schemes: Sequence[str], *, with_host: bool = False) -> bool:
     try:
         parts = urlsplit(text)
+        if with_host:
+            (parts.hostname or "").encode("idna")  # a label that is empty or too long: no resolver would take it
     except ValueError:
         return False
     return parts.scheme in schemes and (bool(parts.netloc) or not with_host)

@@ -247,6 +247,12 @@ class PostgresStore(SqlQuestions):
                         sqlstate=sqlstate,
                     )
             return store_error(error.sqlstate, f"{self._description}: {type(error).__name__}")
+        except (
+            UnicodeError
+        ):  # psycopg resolves the host by itself, and Python's resolver raises this of a label it cannot encode
+            return StoreNotReady(
+                f"{self._description} has a name that no host can have. Mend VITAL_DATABASE_URL, or PGHOST and the like."
+            )
         waited = time.monotonic() - started
         return StoreUnavailable(f"{self._description} gave no connection in time (a new one took {waited:.1f} s).")
 

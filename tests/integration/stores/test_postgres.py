@@ -122,6 +122,9 @@ def test_an_unknown_user_or_database_says_which(postgres_server: PostgresServer)
     with pytest.raises(StoreNotReady, match=r"has no such database.*VITAL_DATABASE_URL") as refused:
         PostgresStore(postgres_server.url("absent")).call("model_prices_v1")
     assert refused.value.sqlstate == "3D000"
+    with pytest.raises(StoreNotReady, match=r"no host can have.*VITAL_DATABASE_URL") as refused:
+        PostgresStore("postgresql://user:canary@db..example.com/db").call("model_prices_v1")
+    assert "canary" not in str(refused.value)
     with pytest.raises(StoreNotReady, match="knows no such user"):
         PostgresStore(postgres_server.url().replace("postgres@", "nobody@")).call("model_prices_v1")
 
