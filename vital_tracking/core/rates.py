@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _HOUR: Final = 3600
 _PLACES: Final = Decimal(1).scaleb(-24)
 
+_LARGEST: Final = Decimal("1e15")
+_MOST_PLACES: Final = 30
+
 
 class Tiers(NamedTuple):
     """A rate that depends on the size of the prompt: `base`, and from more than `start` tokens on another, for all tokens."""
@@ -180,15 +183,21 @@ def _amount(rate: Rate, count: int | Decimal, prompt_tokens: int) -> Decimal:
 
 
 def amount(value: object, what: str) -> Decimal:
-    """`value` as a non-negative finite Decimal; ValueError names `what` and says how to write it."""
+    """`value` as a Decimal from 0 to 10^15 of at most 30 places; ValueError names `what` and says how to write it.
+
+    The bounds keep what a call costs within MONEY's digits: a sum that were rounded would not be the sum of its parts.
+    """
     if isinstance(value, (Decimal, int, str)) and not isinstance(value, bool):
         try:
             number = Decimal(value)
         except InvalidOperation:
             number = Decimal("NaN")
-        if number.is_finite() and number >= 0:
+        exponent = number.as_tuple().exponent
+        if isinstance(exponent, int) and exponent >= -_MOST_PLACES and 0 <= number <= _LARGEST:
             return number
-    raise ValueError(f'{what} must be a Decimal, an int or text such as "0.15", finite and not negative')
+    raise ValueError(
+        f'{what} must be a Decimal, an int or text such as "0.15": from 0 to {_LARGEST:f}, of at most {_MOST_PLACES} places'
+    )
 
 
 def per_million(dollars: Decimal) -> Decimal:

@@ -153,8 +153,11 @@ def test_what_a_provider_reports_stands_beside_what_we_count(cli: Cli, tracker: 
     assert re.search(r"openai +gpt-4o +2 +\$0\.0090 +\$0\.0070 +\+\$0\.0020", said)
 
 
+AMOUNTS_REFUSED = ("-1", "nan", "inf", "1,50", "", "1e400", "1e-320")
+
+
 def test_a_price_that_is_no_amount_or_from_no_date_is_refused(several: Several, rows: Rows) -> None:
-    amounts = [["prices", "set", "m", "--input", "1", f"--output={text}"] for text in ("-1", "nan", "inf", "1,50", "")]
+    amounts = [["prices", "set", "m", "--input", "1", f"--output={text}"] for text in AMOUNTS_REFUSED]
     *refusals, undated = several(*amounts, ["prices", "set", "m", "--input", "1", "--from", "tomorrow"])
     for done in refusals:
         assert "--output" in refused(done, code=2)

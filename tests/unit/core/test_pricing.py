@@ -17,6 +17,7 @@ from vital_tracking.core.price import Price
 from vital_tracking.core.pricing import NOT_BILLED, PriceBook
 from vital_tracking.core.rates import Rates, Tiers, per_million
 from vital_tracking.core.record import CallRecord
+from vital_tracking.core.sanitize import MAX_TOKENS
 from vital_tracking.core.usage import TokenUsage
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -362,13 +363,25 @@ def test_an_own_price_bills_cache_audio_reasoning_and_requests() -> None:
     assert (plain.input, plain.output) == (dollars((1000, "1")), dollars((500, "2")))
 
 
-@pytest.mark.parametrize("bad", [0.15, True, "NaN", "Infinity", -1, "-0.5", "abc", "", [1], Decimal("sNaN")])
+@pytest.mark.parametrize(
+    "bad", [0.15, True, "NaN", "Infinity", -1, "-0.5", "abc", "", [1], Decimal("sNaN"), "1e16", "1e-31", "1e400"]
+)
 def test_a_price_that_is_no_amount_is_refused(bad: Any) -> None:
     """A float is not the number that was written; NaN would poison every sum."""
     with pytest.raises(ValueError, match="of m must be"):
         Price("m", input=bad)
     with pytest.raises(ValueError, match="of m must be"):
         Price("m", units={"web_searches": bad})
+
+
+def test_the_largest_and_the_finest_price_are_exact_for_the_most_tokens() -> None:
+    """If this failed, the parts of a cost would not be its total, and the database would refuse the row."""
+    book = PriceBook([Price("m", input="1e15", output="1e-30", per_request="1e-30")])
+    cost = book.cost(TokenUsage(MAX_TOKENS, MAX_TOKENS - 1), None, ["m"], AT)
+    assert cost is not None
+    with decimal.localcontext(prec=200):
+        assert cost.total == cost.input + cost.output + cost.fees
+        assert cost.total == Decimal("1e21") + (MAX_TOKENS - 1) * Decimal("1e-36") + Decimal("1e-30")
 
 
 def test_a_price_of_nothing_is_refused() -> None:

@@ -171,7 +171,9 @@ def _amount(text: str, option: str) -> str:
     try:
         return format(amount(text, option), "f")
     except ValueError:
-        raise typer.BadParameter(f"{option} must be an amount such as 0.15, not negative") from None
+        raise typer.BadParameter(
+            f"{option} must be an amount such as 0.15: not negative, not too large or too finely divided"
+        ) from None
 
 
 def _rate(value: Rate, scale: int) -> str:

@@ -140,4 +140,6 @@ def _amount(text: str) -> Decimal:
     try:
         return amount(text, "price")
     except ValueError:
-        raise typer.BadParameter("USD must be an amount such as 0.023, not negative") from None
+        raise typer.BadParameter(
+            "USD must be an amount such as 0.023: not negative, not too large or too finely divided"
+        ) from None
