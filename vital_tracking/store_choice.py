@@ -105,9 +105,8 @@ def _check_supabase(env: Mapping[str, str], url_name: str, key_name: str) -> Non
     if not _is_url(env[url_name].strip(), ("http", "https"), with_host=True):
         raise SettingsError(url_name, "is not a URL", "It looks like https://abc.supabase.co.")
     key = env[key_name].strip()
-    if (
-        not (key.isascii() and key.isprintable()) or " " in key
-    ):  # what no HTTP header can carry, or no key of theirs holds
+    # What no HTTP header can carry, or no key of theirs holds.
+    if not (key.isascii() and key.isprintable()) or " " in key:
         raise SettingsError(
             key_name,
             "holds a character that no key has",

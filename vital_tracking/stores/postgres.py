@@ -247,9 +247,7 @@ class PostgresStore(SqlQuestions):
                         sqlstate=sqlstate,
                     )
             return store_error(error.sqlstate, f"{self._description}: {type(error).__name__}")
-        except (
-            UnicodeError
-        ):  # psycopg resolves the host by itself, and Python's resolver raises this of a label it cannot encode
+        except UnicodeError:  # psycopg has Python resolve the host, which cannot encode each name
             return StoreNotReady(
                 f"{self._description} has a name that no host can have. Mend VITAL_DATABASE_URL, or PGHOST and the like."
             )
