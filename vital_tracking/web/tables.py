@@ -79,7 +79,7 @@ def _cell(column: Column, beside: Column | None, most_places: int, stacked: bool
         told = f'{kind}{pad}{title}{label} data-v="{escape(column.exact(row))}"'
         also = ""
         if beside is not None and row.get(beside.name) is not None:
-            also = f' <span class="beside">{escape(f"{beside.label} {beside.text(row)}")}</span>'
+            also = f' <span class="beside">{escape(f"{beside.label} {beside.text(row)}".strip())}</span>'
         return f"<td{told}>{inside(row, value, shown, is_total)}{also}</td>"
 
     def inside(row: Row, value: object, shown: str, is_total: bool) -> str:

@@ -155,6 +155,7 @@ def overview_part(view: View, organization: str | None) -> Part:
             Column("level", "Priority", "flag"),
             Column("type", "Type", link=to),
             ABOUT,
+            Column("recommended", "", beside=True),
             Column("saving_expected", "Saves a month", "usd"),
         ],
         [row_of(one) for one in shown[:_ON_OVERVIEW]],
