@@ -53,15 +53,15 @@ class Terms:
         else:
             prompt = history.prompt_tokens(request.size, _media(request))
         answer, limited = request.max_tokens, None
-        if answer is not None and not self.strict:
-            # Integrations set limits that no answer comes near (64,000): such a hold would use up every small budget.
-            answer = min(answer, max(history.answer, ANSWER_TOKENS))
         if answer is None:
             answer = history.answer
             if self.strict:
                 if not clamp:
                     raise answer_unlimited(*next(one for one in self.budgets if one[0].strict and one[0].enforce))
                 limited = answer
+        elif answer > ANSWER_TOKENS and not self.strict:
+            # Integrations set limits that no answer comes near (64,000): such a hold would use up every small budget.
+            answer = min(answer, max(history.answer, ANSWER_TOKENS))
         answer *= request.answers
         cost = self.price.cost(prompt, answer)
         if request.audio_tokens:

@@ -64,6 +64,15 @@ def test_a_limit_that_no_answer_comes_near_is_not_held() -> None:
     assert terms_of(a_budget(strict=True)).quote(asked, clamp=False)[0].tokens == 64_000
 
 
+@pytest.mark.parametrize("seen", [0, 40, ANSWER_TOKENS, 10_000])
+@pytest.mark.parametrize("limit", [0, 1, ANSWER_TOKENS - 1, ANSWER_TOKENS, ANSWER_TOKENS + 1, 12_501, 64_000])
+def test_a_limit_is_cut_to_the_longest_answer_seen_but_never_below_the_usual_one(seen: int, limit: int) -> None:
+    history = History(seen)
+    terms = Terms([(a_budget(), "u-1")], PRICE, history, frozenset())
+    held = terms.quote(request(prompt_tokens=0, max_tokens=limit), clamp=False)[0]
+    assert held.tokens == min(limit, max(seen + seen // 4 + 1, ANSWER_TOKENS))
+
+
 def test_sounds_are_held_at_their_own_price() -> None:
     """Sound costs up to sixteen times as much as text: a hold at the price of text would let every such call overrun."""
     rates = Rates("m", {"input_tokens": ONE, "output_tokens": ONE, "input_audio_tokens": ONE * 40})
