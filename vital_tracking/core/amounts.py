@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_DOWN, Decimal
+from decimal import ROUND_DOWN, Context, Decimal
 from typing import Final
 
 _FINEST: Final = 12
@@ -21,7 +21,8 @@ def amount_text(value: Decimal, metric: str, *, exact: bool = False, rounding: s
         places = max(2, 1 - value.adjusted()) if value and metric in _FINE else 2
         if value.adjusted() >= -_FINEST:
             places = min(places, _FINEST)
-        value = value.quantize(Decimal(1).scaleb(-places), rounding=rounding)
+        digits = Context(prec=max(28, value.adjusted() + places + 2))  # all of them, however large the amount
+        value = value.quantize(Decimal(1).scaleb(-places), rounding=rounding, context=digits)
     whole, _, fraction = format(value, ",f").partition(".")
     fraction = fraction.rstrip("0")
     if metric == "cost_usd":
