@@ -46,7 +46,7 @@ order by c.service_run_id, c.created_at
 """
 READ = """
 select coalesce(sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)), 0)::bigint as rows
-from pg_stat_xact_all_tables where schemaname in ('public', 'vital_private')
+from pg_stat_xact_all_tables where schemaname in ('public', 'vital_private') and relname not like %s
 """
 
 
@@ -73,11 +73,14 @@ def busy(urls: dict[str, str]) -> Iterator[Connection]:
         yield connection
 
 
-def rows_read(connection: Connection, query: str, reader: str) -> tuple[int, int]:
-    """How many rows a query takes from tables and indexes where somebody asks it, and how many it answers with."""
+def rows_read(connection: Connection, query: str, reader: str, but: str = "") -> tuple[int, int]:
+    """How many rows a query takes from tables and indexes where somebody asks it, and how many it answers with.
+
+    `but` names tables that do not count, as a pattern of LIKE.
+    """
 
     def so_far() -> int:
-        [found] = connection.execute(READ).fetchall()
+        [found] = connection.execute(READ, [but]).fetchall()
         return int(found["rows"])
 
     before = so_far()
@@ -193,9 +196,12 @@ def test_the_newest_days_are_added_up_and_not_all_of_them(busy: Connection, view
     """If this failed, a page of the last days would add up seven years."""
     day = {"service_performance_metrics": "day", "usage_aggregations_hourly": "hour_start"}.get(view, "date")
     query = "select * from {} order by {} desc limit {}"
-    few, shown = rows_read(busy, query.format(view, day, limit), reader)
+    # Without the calls of this month: on its first days they are so few that reading all is best, and would outweigh the sums.
+    [month] = busy.execute("select to_char(now() at time zone 'UTC', 'YYYY_MM') as name").fetchall()
+    but = f"token_usage_logs_{month['name']}"
+    few, shown = rows_read(busy, query.format(view, day, limit), reader, but)
     assert shown == limit
-    every, all_shown = rows_read(busy, query.format(view, day, 100_000), reader)
+    every, all_shown = rows_read(busy, query.format(view, day, 100_000), reader, but)
     assert all_shown > 5 * limit
     assert few < every / 3
 
