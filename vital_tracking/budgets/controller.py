@@ -239,10 +239,9 @@ class AdmissionController:
 
     def settle(self, hold: Hold, used: Used, cost: Decimal | None) -> list[Draw]:
         """Replace a call's hold by what it used: `cost` in US dollars, None where nothing is known."""
-        amounts = Amounts(0, 0, 0)
-        if used.counts:
-            amounts = Amounts(0 if cost is None else in_pico(cost), used.usage.total_tokens, 1)
-        return self.ledger.settle(hold, amounts, usage=used.usage if used.teaches else None)
+        usage, counts, teaches = used
+        amounts = Amounts(0 if cost is None else in_pico(cost), usage.total_tokens, 1) if counts else Amounts(0, 0, 0)
+        return self.ledger.settle(hold, amounts, usage=usage if teaches else None)
 
     def ended(self, hold: Hold, call: EndedCall, settle: Callable[[], object]) -> None:
         """A call has ended; `settle` settles its hold, which is done before its windows admit another call."""

@@ -71,7 +71,7 @@ def usual_usage(usage: object, token_usage: object) -> UsualUsage | None:
         return None
     if token_usage and not _agrees(token_usage, prompt, completion, total, read, thought):
         return None
-    return UsualUsage(prompt, read, completion, thought)
+    return tuple.__new__(UsualUsage, (prompt, read, completion, thought))
 
 
 def usual_facts(response: object, token_usage: Any) -> Facts | None:

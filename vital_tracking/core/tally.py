@@ -48,16 +48,18 @@ class Spent(NamedTuple):
 
     def plus(self, other: Spent, sign: int = 1) -> Spent:
         """The sum with an `other`, or with `sign` -1 the difference."""
-        add = MONEY.add if sign > 0 else MONEY.subtract
-        return Spent(
-            self.calls + sign * other.calls,
-            self.prompt_tokens + sign * other.prompt_tokens,
-            self.completion_tokens + sign * other.completion_tokens,
-            add(self.cost, other.cost),
-            self.unpriced + sign * other.unpriced,
-            self.estimated + sign * other.estimated,
-            self.blocked + sign * other.blocked,
+        calls, prompt, completion, cost, unpriced, estimated, blocked = self
+        more_calls, more_prompt, more_completion, more_cost, more_unpriced, more_estimated, more_blocked = other
+        added = (
+            calls + sign * more_calls,
+            prompt + sign * more_prompt,
+            completion + sign * more_completion,
+            MONEY.add(cost, more_cost) if sign > 0 else MONEY.subtract(cost, more_cost),
+            unpriced + sign * more_unpriced,
+            estimated + sign * more_estimated,
+            blocked + sign * more_blocked,
         )
+        return tuple.__new__(Spent, added)
 
 
 class Waiting:

@@ -151,9 +151,11 @@ class StoreExporter:
     def send(self, batch: Sequence[Row]) -> None:
         """Call the recording functions, one request each for what the batch holds of each kind, service runs first."""
         together: dict[tuple[str, str, str | None], list[Row]] = {}
-        for row in sorted(batch, key=lambda row: row.function != "record_runs_v1"):
+        for row in batch:
             together.setdefault((row.function, row.argument, row.holder), []).append(row)
-        for (function, argument, holder), rows in together.items():
+        for (function, argument, holder), rows in sorted(
+            together.items(), key=lambda kind: kind[0][0] != "record_runs_v1"
+        ):
             refusals = self._record(function, argument, rows, holder)
             if refusals:
                 self._record_least(function, argument, rows, holder, refusals)

@@ -119,7 +119,8 @@ class StraightCall(NamedTuple):
 
     def spent(self) -> Spent:
         """What it adds to the sums of its scopes."""
-        return Spent(1, self.used.prompt, self.used.completion, self.total)
+        prompt, _, completion, _ = self.used
+        return tuple.__new__(Spent, (1, prompt, completion, self.total, 0, 0, 0))
 
     def usage(self) -> TokenUsage:
         """What it used, as budgets look at it."""
@@ -145,6 +146,8 @@ class StraightWay:
         self._spans = spans
         self._scopes: dict[bytes, _Scope] = {}
         self._models: dict[tuple[Any, ...], _Model] = {}
+        self._scope: _Scope | None = None  # of the last call
+        self._first = b""  # its line, with the end
         self._second, self._as_text = -1, ""  # the last one
 
     def renew(self) -> None:
@@ -155,10 +158,15 @@ class StraightWay:
 
     def call(self, record: LogRecord) -> StraightCall | None:
         """The call that a log record of the kind CALL holds; None where it has to go the long way."""
-        lines = record.payload.split(b"\n")
-        if len(lines) != 3:
+        payload, scope, first = record.payload, self._scope, b""
+        if scope is not None and payload.startswith(self._first):  # as most do: the scope of the call before
+            lines = payload[len(self._first) :].split(b"\n")
+        else:
+            scope = None
+            first, *lines = payload.split(b"\n")
+        if len(lines) != 2:
             return None
-        first, second, third = lines
+        second, third = lines
         end = orjson.loads(third)
         if len(end) != _ENDS:
             return None
@@ -195,11 +203,13 @@ class StraightWay:
         used, facts = usual_usage(usage, token_usage), usual_facts(response, token_usage)
         if used is None or facts is None:
             return None
-        scope = self._scopes.get(first)
         if scope is None:
-            if len(self._scopes) >= _MOST_SCOPES:  # calls of a scope are near each other
-                self._scopes.clear()
-            scope = self._scopes[first] = _Scope(first)
+            scope = self._scopes.get(first)
+            if scope is None:
+                if len(self._scopes) >= _MOST_SCOPES:  # calls of a scope are near each other
+                    self._scopes.clear()
+                scope = self._scopes[first] = _Scope(first)
+            self._first, self._scope = first + b"\n", scope
         start = orjson.loads(second)
         values = start[_STARTS:]
         if not scope.usual or len(values) != len(scope.shared.names):
@@ -252,11 +262,7 @@ class StraightWay:
         prompt, read, completion, thought = used
         id = str(uuid_utils.UUID(bytes=record.id))  # noqa: A001 - the column's name
         # The fields in the order of CALL_COLUMNS, up to those of the draws.
-        return StraightCall(
-            id,
-            scope.shared.context,
-            used,
-            Decimal(total),
+        fields = (
             f'"({id},{created_at},{scope.fields},{model.fields},'
             f"{_ids(run_id, parent_run_id or None, trace_id or root_run_id or parent_run_id or run_id)},{model.project},"
             f"{prompt},{completion},{prompt + completion},{read or ''},,,{thought or ''},,,,"
@@ -265,8 +271,9 @@ class StraightWay:
             f"{'' if first_word is None else _duration(first_word)},{'' if throttled_ms is None else _duration(throttled_ms)},,"
             f"{'' if request_hash is None else _text(request_hash)},"
             f"{list_field(prefix_hashes) + ',' + _field(hashed_bytes) if prefix_hashes else ','},"
-            f"{scope.tags(tags) if tags else ''},{scope.metadata(values, attempt, tool, reason, facts)},,,,{model.action},,",
+            f"{scope.tags(tags) if tags else ''},{scope.metadata(values, attempt, tool, reason, facts)},,,,{model.action},,"
         )
+        return tuple.__new__(StraightCall, (id, scope.shared.context, used, Decimal(total), fields))
 
     def _moment(self, seconds: float) -> tuple[int, str]:
         """An instant in microseconds since 1970, rounded as `datetime` rounds it, and in ISO format."""
