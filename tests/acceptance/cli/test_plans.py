@@ -39,7 +39,10 @@ def test_who_is_on_which_plan_from_the_command_line(several: Several, tmp_path: 
         ["plans", "remove", "starter"],
         ["plans", "remove", "starter", "--yes"],
         ["plans", "list"],
+        ["plans", "set", "professional", "--price", "1e400"],
     )
+    *done, absurd = done
+    assert "--price takes US dollars such as 49" in refused(absurd, code=2)
     *done, mistyped, mistyped_too, new, anew, headless, no_plan, in_use, unasked, removed, left = done
     typed, made, plans, put, elsewhere, imported, listed, used, minutes, ended, again = done
     assert "There is no plan profesional; did you mean professional?" in refused(typed)

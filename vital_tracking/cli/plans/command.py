@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, Final
 
 import typer
@@ -13,6 +12,7 @@ from vital_tracking.cli.render.session import Csv, Json, Yes, opened
 from vital_tracking.cli.render.times import moment
 from vital_tracking.core.amounts import amount_text
 from vital_tracking.core.closest import did_you_mean
+from vital_tracking.core.rates import amount
 from vital_tracking.errors import VitalError
 from vital_tracking.queries.plans import PLAN_COLUMNS, Plan, plans, remove_plan, set_plan
 
@@ -173,9 +173,6 @@ def _count(text: str, column: str) -> int | None:
 
 def _price(text: str) -> str:
     try:
-        price = Decimal(text.removeprefix("$"))
-    except InvalidOperation:
-        price = Decimal(-1)
-    if not (price.is_finite() and price >= 0):
-        raise typer.BadParameter(f"--price takes US dollars such as 49 or 49.00, or none: not {text!r}")
-    return f"{price:f}"
+        return f"{amount(text.removeprefix('$'), '--price'):f}"
+    except ValueError:
+        raise typer.BadParameter(f"--price takes US dollars such as 49 or 49.00, or none: not {text!r}") from None
