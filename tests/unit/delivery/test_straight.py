@@ -249,6 +249,25 @@ def test_both_ways_make_the_same_rows() -> None:
     assert straight > CALLS / 4  # of these, which are stranger than most; or else nothing was compared
 
 
+def test_calls_that_follow_each_other_in_a_scope_have_that_scope_s_rows() -> None:
+    """If this failed, a call would be billed to whoever made the one before it."""
+    draw, straight = random.Random(5), 0
+    used = World()
+    lines = [record.payload.split(b"\n", 1)[0] for record in some_records(6, 4)]
+    for record in some_records(7, 300):
+        payload = draw.choice(lines) + b"\n" + record.payload.split(b"\n", 1)[1]
+        same = record._replace(payload=payload)
+        rows = [world.straight_row(same) for world in (used, World())]
+        assert rows[0] == rows[1]
+        if rows[0] is not None:
+            straight += 1
+            assert rows[0] == used.long_row(same)
+            first, _, rest = payload.partition(b"\n")
+            for broken in (payload + b"\n[]", first, first + b"\n" + rest.partition(b"\n")[0]):
+                assert used.straight_row(record._replace(payload=broken)) is None
+    assert straight > 30
+
+
 def test_a_price_holds_from_its_instant_on() -> None:
     """Within a quarter of an hour as well: if this failed, calls around a change would be billed at the other price."""
     world, draw = World(), random.Random(1)
