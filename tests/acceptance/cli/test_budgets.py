@@ -269,7 +269,7 @@ WRONG = {
     "user --daily -5": "--daily must be an amount such as 5 or 0.50, not negative",
     "user --daily=nan": "--daily must be",
     "user --monthly inf": "--monthly must be",
-    "user --total 1e400": "--total must be an amount such as 5 or 0.50: this one is too large",
+    "user --total 1e400": "--total must be an amount such as 5 or 0.50, not negative, not too large",
     "user --minute 1e-20": "--minute must be",
     "user --minute five": "--minute must be",
     "user --metric tokens --daily 1.5": "--daily must be a whole number of tokens, such as 100000",

@@ -19,7 +19,6 @@ from vital_tracking.core.sanitize import money
 LIFTED: Final = "none"
 """What lifts a limit, and clears the model or the thresholds of a budget."""
 
-_LARGEST: Final = Decimal("1e15")
 _MOST_PLACES: Final = 12
 _MOST_THRESHOLDS: Final = 10
 _HIGHEST_THRESHOLD: Final = 10
@@ -39,19 +38,19 @@ def limit_of(text: str, option: str, metric: str) -> str | None:
     if text.strip().lower() == LIFTED:
         return None
     example = "5 or 0.50" if metric == "cost_usd" else "100000"
+    wrong = typer.BadParameter(
+        f"{option} must be an amount such as {example}, not negative, not too large or too finely divided"
+        + (f"; {option} {LIFTED} lifts the limit" if option.startswith("--") else "")
+    )
     try:
         value = amount(text.strip().removeprefix("$"), option)
     except ValueError:
-        raise typer.BadParameter(
-            f"{option} must be an amount such as {example}, not negative; {option} {LIFTED} lifts the limit"
-        ) from None
+        raise wrong from None
     if metric != "cost_usd" and value != value.to_integral_value():
         raise typer.BadParameter(f"{option} must be a whole number of {metric}, such as {example}")
     exponent = value.as_tuple().exponent
-    if value > _LARGEST or (isinstance(exponent, int) and exponent < -_MOST_PLACES):
-        raise typer.BadParameter(
-            f"{option} must be an amount such as {example}: this one is too large or too finely divided"
-        )
+    if isinstance(exponent, int) and exponent < -_MOST_PLACES:
+        raise wrong
     return money(value)
 
 
