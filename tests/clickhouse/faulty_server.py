@@ -35,6 +35,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.engine = engine
         self.faults: list[Fault] = []
         self.tokens: list[str] = []
+        self.version: str | None = None
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -63,6 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         client = self.server.engine._connect()
         client.database = asked.get("database")
+        if self.server.version:
+            text = re.sub(r"(?i)\bversion\(\)", f"'{self.server.version}'", text)
         form = re.search(r"(?i)\bformat (\w+)\s*$", text)
         self._answer(
             200, client.raw_query(re.sub(r"(?i)\bformat \w+\s*$", "", text), fmt=form[1] if form else "TabSeparated")

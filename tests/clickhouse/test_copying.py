@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
+import pytest
+
 from tests.clickhouse.both import assert_equal, in_clickhouse
 from tests.sql.helpers import a_call, a_run, an_end, an_unpriced_call, call, call_id, connect, record, record_runs
 from tests.sql.platform_rows import a_cost, an_event, an_execution, send
 from vital_tracking.clickhouse.client import ClickHouse
 from vital_tracking.clickhouse.copying import Copying
-from vital_tracking.queries.copies import copies, lag_of
+from vital_tracking.errors import CopyRefused
+from vital_tracking.queries.copies import copies, end_copies, lag_of
 from vital_tracking.queries.metrics import metrics
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.relations import CALLS, RUNS
@@ -83,6 +86,31 @@ def test_a_copy_that_is_made_anew_is_filled_anew(
         clickhouse.command(f"drop database {clickhouse.address.database}", database=False)
         assert Copying(store, clickhouse).bring_up_to_date() == 2
         assert assert_equal(db, clickhouse) == 2
+
+
+def test_a_copy_that_was_ended_is_not_gone_on_with(
+    store: PostgresStore, database_url: str, clickhouse: ClickHouse
+) -> None:
+    """If this failed, a person who was forgotten meanwhile would be in the copy for ever."""
+    with connect(database_url) as db:
+        record(db, a_call(1))
+        copying = Copying(store, clickhouse)
+        copying.bring_up_to_date()
+        [ended] = end_copies(store, clickhouse.address.shown)
+        assert (ended["target"], copies(store)) == (clickhouse.address.shown, [])
+        record(db, a_call(2))
+        with pytest.raises(CopyRefused, match="or the copy was ended: this one stops"):
+            copying.bring_up_to_date()
+        with pytest.raises(CopyRefused, match="that this PostgreSQL does not know"):
+            Copying(store, clickhouse).begin()
+        clickhouse.command(f"drop database {clickhouse.address.database}", database=False)
+        Copying(store, clickhouse).bring_up_to_date()
+        assert assert_equal(db, clickhouse) == 2
+        told = db.execute(
+            "select operation, key, changes from admin_audit where table_name = 'exports' order by id"
+        ).fetchall()
+        assert [one["operation"] for one in told] == ["insert", "delete", "insert"]
+        assert {one["key"]["target"] for one in told} == {clickhouse.address.shown}
 
 
 def test_the_lag_is_told_and_who_holds_the_copy_back(

@@ -90,6 +90,24 @@ def test_what_does_not_pass_is_told_without_a_row_or_a_password(
     assert len(faulty.tokens) == 1
 
 
+@pytest.mark.parametrize(("version", "taken"), [("23.12.6.19", False), ("24.1.8.22", True), ("head", True)])
+def test_a_server_that_is_too_old_is_told_at_once(
+    over_http: ClickHouse, clickhouse: ClickHouse, faulty: FaultyServer, version: str, taken: bool
+) -> None:
+    """If this failed, the tables would be made, and a forgotten person would stay in them."""
+    faulty.version = version
+    if taken:
+        over_http.command(f"create database {clickhouse.address.database}", database=False)
+        return
+    with pytest.raises(CopyRefused, match=r"is of version 23\.12: a copy needs 24\.1 or newer"):
+        over_http.command(f"create database {clickhouse.address.database}", database=False)
+    assert not clickhouse.query(
+        "select 1 from system.databases where name = {name:String}",
+        {"name": clickhouse.address.database},
+        database=False,
+    )
+
+
 def test_a_server_that_stays_away_is_told_and_followed_again(
     store: PostgresStore,
     database_url: str,

@@ -10,6 +10,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from vital_tracking.errors import CopyRefused, CopyUnavailable, MissingExtra, SettingsError
 
+OLDEST: Final = (24, 1)
+"""The first ClickHouse in which OPTIMIZE ... FINAL CLEANUP, which takes forgotten people out, may be asked for (its #58316)."""
+
 _NATIVE_PORTS: Final = (9000, 9440)
 _SCHEMES: Final[Mapping[str, tuple[str, int]]] = {
     "http": ("http", 8123),
@@ -184,9 +187,9 @@ class ClickHouse:
             where = self.address
             if where.interface == "chdb":
                 path: dict[str, Any] = {"path": where.path} if where.path else {}
-                self._client = clickhouse_connect.get_client(interface="chdb", **path)
+                client = clickhouse_connect.get_client(interface="chdb", **path)
             else:
-                self._client = clickhouse_connect.get_client(
+                client = clickhouse_connect.get_client(
                     host=where.host,
                     port=where.port,
                     username=where.user,
@@ -199,6 +202,13 @@ class ClickHouse:
                     autogenerate_session_id=False,
                     client_name="vital_tracking",
                 )
+            if (found := _version(client.server_version)) < OLDEST:
+                client.close()
+                raise CopyRefused(
+                    f"ClickHouse at {where.shown} is of version {found[0]}.{found[1]}: "
+                    f"a copy needs {OLDEST[0]}.{OLDEST[1]} or newer."
+                )
+            self._client = client
         return self._client
 
     def _run(self, work: Any, *, database: bool = True) -> Any:
@@ -206,11 +216,17 @@ class ClickHouse:
             client = self._connect()
             client.database = self.address.database if database else None
             return work(client)
-        except (MissingExtra, SettingsError):
+        except (MissingExtra, SettingsError, CopyRefused):
             raise
         except Exception as error:  # noqa: BLE001 - the client's, urllib3's and chdb's, whose texts may hold rows
             failed = _failure(error, self.address.shown)
         raise failed
+
+
+def _version(told: str | None) -> tuple[int, int]:
+    """The year and the number of a release such as 24.8.4.13; one that cannot be read counts as new."""
+    found = re.match(r"(\d+)\.(\d+)", told or "")
+    return (int(found[1]), int(found[2])) if found else OLDEST
 
 
 _INSERT: Final[Mapping[str, Any]] = {

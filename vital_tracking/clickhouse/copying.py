@@ -86,6 +86,7 @@ class Copying:
         """
         applied = migrate(self._server)
         self._copy = copy_id(self._server, self._store.call("database_id_v1"))
+        self._check_known(self._copy)
         begun = self._store.call(
             "export_begin_v1",
             copy=self._copy,
@@ -109,6 +110,18 @@ class Copying:
         while self._store.call("export_index_v1"):
             pass
         return applied
+
+    def _check_known(self, copy: UUID) -> None:
+        """Refuse rows that PostgreSQL does not know to be a copy: nobody has noted what was deleted since."""
+        known = {UUID(one["copy"]) for one in self._store.call("export_status_v1")}
+        if copy in known:
+            return
+        if any(self._server.query(f"select 1 from {relation.name} limit 1") for relation in COPIED):  # noqa: S608 - our names
+            raise CopyRefused(
+                f"{self._server.address.shown} holds a copy that this PostgreSQL does not know: it was ended, or made after the "
+                "backup that this is. Rows may be in it that are deleted here. Name another database in the URL, or drop that "
+                "one: the next export fills it anew."
+            )
 
     def bring_up_to_date(self) -> int:
         """Send all that the copy lacks, of transactions that are over; how many rows. Raises StoreError, and CopyError."""
@@ -249,7 +262,9 @@ class Copying:
             **({"place": str(place)} if place is not None else {}),
             **progress,
         ):
-            raise CopyRefused(f"Another process fills {self._server.address.shown} by now: this one stops.")
+            raise CopyRefused(
+                f"Another process fills {self._server.address.shown} by now, or the copy was ended: this one stops."
+            )
         at.saved_at = time.monotonic()
         at.place = max(at.place, place or 0)
         at.loading = progress.get("loading", at.loading)

@@ -76,6 +76,17 @@ def lag_of(copy: Copy) -> Decimal:
     return max((table["lag_seconds"] for table in copy["tables"]), default=Decimal(0))
 
 
+def end_copies(store: Store, target: str) -> list[Copy]:
+    """Have PostgreSQL forget the copies in a place (`Address.shown`), and note nothing for them any more; which they were.
+
+    Nothing is removed from the ClickHouse, which need not be there any more. Raises StoreError.
+    """
+    ended = [one for one in copies(store) if one["target"] == target]
+    for one in ended:
+        store.call("export_end_v1", copy=one["copy"])
+    return ended
+
+
 def holder_text(holder: Holder) -> str:
     """Who holds a copy back, and what ends that."""
     who = f"the session {holder['pid']}" if holder["pid"] else str(holder["application"])

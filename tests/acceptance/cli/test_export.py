@@ -14,6 +14,7 @@ from decimal import Context, Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -23,6 +24,7 @@ from pyarrow import parquet
 
 from tests.acceptance.cli.helpers import Several, fine, refused
 from tests.acceptance.helpers import environment
+from tests.integration.helpers import Rows
 from tests.sql.helpers import a_call, an_unpriced_call, call_id
 from tests.sql.platform_rows import a_cost as a_platform_cost
 from tests.sql.platform_rows import an_event, an_execution
@@ -421,3 +423,30 @@ def test_exports_from_supabase_and_postgresql_are_the_same() -> None:
         '["a"]',
         '{"b": null}',
     ]
+
+
+def test_a_copy_is_ended_without_its_clickhouse(several: Several, rows: Rows, store: PostgresStore) -> None:
+    """If this failed, a ClickHouse that is gone would have deletions kept for it for ever, and triggers on each change."""
+    there, other = "https://ch.example:8443/vital_tracking", "https://ch.example:8443/other"
+    for target in (there, other):
+        store.call("export_begin_v1", copy=uuid4(), target=target, session=uuid4())
+    secret = there.replace("//", "//writer:canary@")
+    wrong, asked, ended, again, mixed = several(
+        ["export", "clickhouse", "https://ch.example:8443/nothing", "--end", "--yes"],
+        ["export", "clickhouse", secret, "--end"],
+        ["export", "clickhouse", secret, "--end", "--yes", "--json"],
+        ["export", "clickhouse", secret, "--end", "--yes"],
+        ["export", "clickhouse", secret, "--end", "--follow"],
+    )
+    assert f"Copies there are: {other}, {there}" in refused(wrong)
+    assert asked.returncode == 1
+    assert "last filled at" in asked.stdout
+    assert json.loads(fine(ended))["target"] == there
+    assert f"There is no copy in {there}. Copies there are: {other}" in refused(again)
+    assert "--end sends nothing" in mixed.stderr
+    assert "canary" not in "".join(done.stdout + done.stderr for done in (wrong, asked, ended, again, mixed))
+    triggers = "select count(*) as n from pg_trigger where tgname like 'export\\_%'"
+    assert rows(triggers) != [{"n": 0}]
+    [last] = several(["export", "clickhouse", other, "--end", "--yes"])
+    assert "it was the last one" in fine(last)
+    assert rows(triggers) == [{"n": 0}]
