@@ -1,0 +1,102 @@
+"""A copy on a cluster of one shard, in a process of its own: the engine reads its configuration once.
+
+    python -m tests.clickhouse.one_shard DATABASE_URL FOLDER
+
+The engine has no keeper and runs no statement for others, so what is left out of our statements is `on cluster` and, where rows
+are kept, `Replicated`. Tables that replicate are made, too, in another database, and stay without rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+
+from tests.clickhouse.both import assert_equal
+from tests.sql.helpers import a_call, call_id, connect, record
+from vital_tracking.clickhouse.client import ClickHouse, address_of
+from vital_tracking.clickhouse.compare import differences
+from vital_tracking.clickhouse.copying import Copying
+from vital_tracking.clickhouse.schema import local_table, schema_files
+from vital_tracking.stores.postgres import PostgresStore
+from vital_tracking.stores.relations import CALLS
+
+CONFIGURATION = """
+<clickhouse>
+  <tcp_port>9000</tcp_port>
+  <default_replica_path>/clickhouse/tables/{database}/{table}/{shard}</default_replica_path>
+  <macros><shard>1</shard><replica>ch-1a</replica></macros>
+  <remote_servers><main><shard>
+    <internal_replication>true</internal_replication>
+    <replica><host>127.0.0.1</host><port>9000</port></replica>
+  </shard></main></remote_servers>
+  <zookeeper><implementation>testkeeper</implementation></zookeeper>
+</clickhouse>
+"""
+OF_A_CLUSTER = re.compile(r"on cluster 'main'")
+
+
+class OneShard(ClickHouse):
+    """The engine of this process as the only server of the cluster `main`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(address_of("http://localhost/copy?cluster=main"))
+        (folder / "cluster.xml").write_text(CONFIGURATION, encoding="utf-8")
+        self._client = clickhouse_connect.get_client(
+            interface="chdb", path=str(folder / "engine"), chdb_options={"config-file": str(folder / "cluster.xml")}
+        )
+
+    def command(self, statement: str, *, settings: Mapping[str, Any] | None = None, database: bool = True) -> None:
+        alone = re.sub(r"engine = Replicated(\w+)\('[^']*', '[^']*'\)|engine = Replicated", _alone, statement)
+        super().command(OF_A_CLUSTER.sub("", alone), settings=settings, database=database)
+
+    def replicating(self) -> int:
+        """Make all our tables as a cluster has them, and tell how many of them replicate."""
+        super().command("create database replicating", database=False)
+        self._client.database = "replicating"
+        for file in schema_files("main"):
+            for statement in file.statements("main"):
+                self._client.command(OF_A_CLUSTER.sub("", statement))
+        return len(
+            self.query("select 1 from system.tables where database = 'replicating' and engine like 'Replicated%'")
+        )
+
+
+def _alone(found: re.Match[str]) -> str:
+    return f"engine = {found[1] or ''}"
+
+
+def main() -> None:
+    """Copy, change, copy again; print what became of it."""
+    url, folder = sys.argv[1], Path(sys.argv[2])
+    server, store = OneShard(folder), PostgresStore(url)
+    copying = Copying(store, server)
+    with connect(url) as db:
+        record(db, *(a_call(number, organization_id=f"o-{number % 3}") for number in range(1, 30)))
+        copying.bring_up_to_date()
+        first = assert_equal(db, server)
+        db.execute("delete from token_usage_logs where id = %s", [call_id(1)])
+        db.execute("update token_usage_logs set organization_id = 'moved' where id = %s", [call_id(2)])
+        copying.bring_up_to_date()
+        second = assert_equal(db, server)
+        copy = store.call("export_status_v1")[0]["copy"]
+        [kept] = server.query(f"select count() as n from {local_table(CALLS, 'main')}")
+        found = {
+            "rows": [first, second],
+            "differences": len(list(differences(store, server, copy))),
+            "rows_of_the_shard": kept["n"],
+            "replicating": server.replicating(),
+        }
+    store.close()
+    print(json.dumps(found), flush=True)
+    os._exit(0)  # the engine waits for ever for tables that replicate, which have no keeper to tell that they end
+
+
+if __name__ == "__main__":
+    main()
