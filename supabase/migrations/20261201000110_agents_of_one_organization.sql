@@ -88,4 +88,5 @@ begin
 end;
 $$;
 
-select vital_private.restrict_functions(api => '{agents_v1}'); -- its limit of time, which replacing it has taken away
+-- Its limit of time, which replacing it has taken away.
+select vital_private.restrict_functions(api => '{agents_v1}');

@@ -57,6 +57,8 @@ def some_calls() -> list[dict[str, Any]]:
     fees = {"input_cost": "0.30", "output_cost": "0.12", "total_cost": "0.46", "potential_cost": "0.46"}
     calls.append(a_call(20, **ACME, created_at="2026-02-28T23:59:59.999999+00:00", session_id="s-1", **fees))
     calls.append(a_call(21, organization_id="other", created_at="2026-02-15T10:00:00+00:00"))
+    path = {"langgraph_path": "gather/ask"}
+    calls.append(a_call(22, organization_id="other", created_at="2025-11-15T10:00:00+00:00", metadata=path))
     return calls
 
 
@@ -207,9 +209,15 @@ def test_calls_are_filtered_by_run_step_and_more(said: Say) -> None:
 
     assert calls("--run", SOLUTION) == ["04", "03", "02", "01"]
     assert calls("--run", RUN, "--step", "Triage") == ["02", "01"]
+    assert calls("--step", "triage") == ["02", "01"]
+    assert calls("--step", "answer") == ["03"]
+    assert calls("--step", "gather") == ["16"]  # the outermost node
     assert calls("--blocked") == ["03"]
     assert calls("--workflow", "intake", "--status", "error") == ["01"]
     assert calls("--since", "2025-12-31", "--until", "2026-01-01") == ["04", "03", "02", "01"]
+    assert calls("--since", "2025-12-31T20:00:02+00:00", "--until", "2025-12-31T20:00:04+00:00") == ["03", "02"]
+    kolkata = ("--timezone", "Asia/Kolkata")
+    assert calls("--since", "2026-01-01T01:30:02", "--until", "2026-01-01T01:30:04", *kolkata) == ["03", "02"]
     assert calls("--month", "2026-01") == []
     assert calls("--month", "2026-01", "--timezone", "Asia/Kolkata") == ["04", "03", "02", "01"]
     assert calls("--where", "prompt_version=v2") == ["0d"]
@@ -218,6 +226,17 @@ def test_calls_are_filtered_by_run_step_and_more(said: Say) -> None:
     page = said("calls", "--limit", "3")
     [after] = re.findall(r"the same with: --after (\S+)", page)
     assert calls("--limit", "3") + calls("--limit", "100", "--after", after) == calls()
+
+
+def test_a_page_goes_on_among_calls_of_one_instant(several: Several, store: PostgresStore) -> None:
+    """An admin would miss calls that were made at once, or see them twice."""
+    instant = "2026-02-01T10:00:00+00:00"
+    calls = [a_call(number, created_at=instant) for number in range(1, 4)]
+    assert store.call("record_calls_v1", calls=json.dumps(calls))["inserted"] == 3
+    [listed] = several(["calls", "--json"])
+    ids = [row["id"] for row in json.loads(listed.stdout)]
+    pages = several(*(["calls", "--json", "--after", f"{instant}/{one}"] for one in ids))
+    assert [[row["id"] for row in json.loads(page.stdout)] for page in pages] == [ids[1:], ids[2:], []]
 
 
 # Reports
