@@ -13,17 +13,22 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
 
 from tests.clickhouse.both import assert_equal
-from tests.sql.helpers import a_call, call_id, connect, record
+from tests.sql.helpers import Connection, a_call, call_id, connect, record
 from vital_tracking.clickhouse.client import ClickHouse, address_of
 from vital_tracking.clickhouse.compare import differences
 from vital_tracking.clickhouse.copying import Copying
+from vital_tracking.clickhouse.reading import CopiedStore, Copy
 from vital_tracking.clickhouse.schema import local_table, schema_files
+from vital_tracking.queries.call_groups import Cuts, read_call_groups
+from vital_tracking.queries.explore import Period
+from vital_tracking.stores import Store
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.relations import CALLS
 
@@ -72,13 +77,38 @@ def _alone(found: re.Match[str]) -> str:
     return f"engine = {found[1] or ''}"
 
 
+_FIRST = datetime(2026, 1, 15, tzinfo=UTC)
+
+
+def _a_call(number: int) -> dict[str, Any]:
+    """Calls of three organizations that ask the same, a minute apart."""
+    at = _FIRST + timedelta(minutes=number)
+    same = {"request_hash": "a", "prefix_hashes": ["p"], "prompt_bytes": 5000}
+    return a_call(number, organization_id=f"o-{number % 3}", created_at=at.isoformat(), **same)
+
+
+def _repeated(store: Store) -> list[int]:
+    """How many of the calls that are left are repeated, and how many begin as others do."""
+    day = timedelta(days=1)
+    groups = read_call_groups(store, Period(_FIRST - day, _FIRST + day), Cuts(ttl=day, prefix_ttl=day))
+    return [sum(one.calls for one in groups if getattr(one.key, what)) for what in ("repeated", "alike")]
+
+
+def _repeated_in(server: ClickHouse, store: PostgresStore, db: Connection) -> list[int]:
+    """The same, where only the copy can tell it."""
+    with db.transaction():
+        db.execute("set local vital_tracking.keep_sums = 'on'")
+        db.execute("delete from token_usage_logs")
+    return _repeated(CopiedStore(store, Copy(server, least=0)))
+
+
 def main() -> None:
     """Copy, change, copy again; print what became of it."""
     url, folder = sys.argv[1], Path(sys.argv[2])
     server, store = OneShard(folder), PostgresStore(url)
     copying = Copying(store, server)
     with connect(url) as db:
-        record(db, *(a_call(number, organization_id=f"o-{number % 3}") for number in range(1, 30)))
+        record(db, *(_a_call(number) for number in range(1, 30)))
         copying.bring_up_to_date()
         first = assert_equal(db, server)
         db.execute("delete from token_usage_logs where id = %s", [call_id(1)])
@@ -86,11 +116,13 @@ def main() -> None:
         copying.bring_up_to_date()
         second = assert_equal(db, server)
         copy = store.call("export_status_v1")[0]["copy"]
+        repeated = _repeated(store)
         [kept] = server.query(f"select count() as n from {local_table(CALLS, 'main')}")
         found = {
             "rows": [first, second],
             "differences": len(list(differences(store, server, copy))),
             "rows_of_the_shard": kept["n"],
+            "repeated": [repeated, _repeated_in(server, store, db)],
             "replicating": server.replicating(),
         }
     store.close()

@@ -42,19 +42,56 @@ def copied_groups(
     }
     if organization is not None:
         parameters["organization"] = organization
-    text = Template(question_text("call_groups")).substitute(
-        keys=", ".join(
-            [*(f"t.{name}" for one in _OF if one in wanted for name in _OF[one]), *(f"t.{n}" for n in _ALWAYS)]
-        ),
-        tokens="".join(f"toString(sum(t.{name})) as {name}, " for name in TOKEN_COLUMNS) if "rates" in wanted else "",
+    billed = _text(
+        "billed_calls",
         organization="true" if organization is None else "ifNull(t.organization_id = {organization:String}, 0)",
         reader=reader_condition(asked["reader"], parameters),
+    )
+    keys = {name: f"t.{name}" for one in _OF if one in wanted for name in _OF[one]}
+    keys |= {name: f"t.{name}" for name in _ALWAYS}
+    joined = prefixes = ""
+    if asked["repeated_within"] is not None:
+        parameters |= {
+            "repeated_from": _instant(asked["repeated_from"]),
+            "repeated_within": asked["repeated_within"],
+            "since_us": (parameters["since"] - _EPOCH) // timedelta(microseconds=1),
+        }
+        # `global`: on a cluster the answer of all shards is sent to each.
+        keys["repeated"] = f"t.id global in ({_text('repeated_calls', billed=billed)})"
+    if asked["prefixes_within"] is not None:
+        parameters |= {"alike_from": _instant(asked["alike_from"]), "prefixes_within": asked["prefixes_within"]}
+        joined = f"global any left join ({_text('alike_calls', billed=billed)}) as a on a.id = t.id"
+        keys["alike"] = "a.read_tokens > 0 or a.write_tokens > 0"
+        prefixes = _PREFIXES
+    text = _text(
+        "call_groups",
+        shown=", ".join(f"{expression} as {name}" for name, expression in keys.items()),
+        keys=", ".join(keys.values()),
+        tokens="".join(f"toString(sum(t.{name})) as {name}, " for name in TOKEN_COLUMNS) if "rates" in wanted else "",
+        prefixes=prefixes,
+        alike=joined,
+        billed=billed,
     )
     rows = server.query(text, parameters, settings={**FINAL, **settings})
     if any(row.pop("is_odd") for row in rows):
         return None
-    return [{**row, **_NOT_LOOKED_FOR, "facts": dict(row.get("facts", []))} for row in rows]
+    return [{**_NOT_LOOKED_FOR, **row, "facts": dict(row.get("facts", []))} for row in rows]
 
+
+def _text(question: str, **places: str) -> str:
+    return Template(question_text(question)).substitute(places)
+
+
+def _instant(told: str) -> datetime:
+    """An instant that the copy takes: there are no calls before 1970."""
+    return max(datetime.fromisoformat(told), _EPOCH)
+
+
+_PREFIXES: Final = """
+  toString(sumIf(t.calls, notEmpty(t.prefix_hashes))) as prefixed_calls,
+  toString(sum(a.read_tokens)) as prefix_read_tokens,
+  toString(sum(a.write_tokens)) as prefix_write_tokens,
+"""
 
 _NOT_LOOKED_FOR: Final = {
     "repeated": False,

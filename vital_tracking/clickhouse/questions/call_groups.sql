@@ -1,12 +1,13 @@
--- Billed calls in groups that are priced alike, as public.call_groups_v1 of PostgreSQL makes them where nobody looks for repeated calls or
--- beginnings of prompts. `nights` are the starts of hours, in seconds, from 22 to 6 by the clock of the time zone; `eras` are instants in
--- microseconds.
+-- Billed calls in groups that are priced alike, as public.call_groups_v1 of PostgreSQL makes them. `nights` are the starts of hours, in
+-- seconds, from 22 to 6 by the clock of the time zone; `eras` are instants in microseconds. Those that are looked for among other calls are
+-- found by repeated_calls.sql and alike_calls.sql.
 select
-  ${keys},
+  ${shown},
   toString(sum(t.calls)) as calls,
   toString(sum(ifNull(t.total_cost, 0))) as total_cost,
   ${tokens}
   toString(sumIf(t.calls, t.usage_estimated)) as estimated_calls,
+  ${prefixes}
   max(notEmpty(odd_amounts) or arrayExists(f -> JSONType(metadata, f) not in ('String', 'Int64', 'UInt64', 'Bool'), told_facts)) as is_odd
 from (
   select
@@ -32,7 +33,7 @@ from (
     request_hash is not null as hashed
   from token_usage_logs as t final
   where t.created_at >= {since:DateTime64(6, 'UTC')} and t.created_at < {until:DateTime64(6, 'UTC')}
-    and not t.cache_hit and t.status <> 'blocked' and ifNull(t.price_version <> 'not billed', 1)
-    and ${organization} and ${reader}
+    and ${billed}
 ) as t
+${alike}
 group by ${keys}
