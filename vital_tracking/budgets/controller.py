@@ -19,7 +19,7 @@ from vital_tracking.budgets.ledger import Ledger
 from vital_tracking.budgets.pending import Answer, PendingRequest, Sleep, Waits, run, run_async
 from vital_tracking.budgets.plans import Plans
 from vital_tracking.budgets.policy import OUR_FAULT, Budget, Policy, no_answer, not_checked, policy_unknown
-from vital_tracking.budgets.windows import Draw, Ended, Hold, Plan
+from vital_tracking.budgets.windows import Draw, Hold, Plan
 from vital_tracking.calls.billed_tokens import billed_tokens
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
@@ -140,15 +140,13 @@ class AdmissionController:
             return self.undecided(error, request.context, request.model)
 
     def _settle_ended(self, plan: Plan) -> None:
-        """Settle calls that have ended in the plan's windows, where they may have cost more than was held for them."""
+        """Settle calls that have ended in the plan's windows and may have cost more than was held for them."""
         for window in plan.windows:
             if not window.ended:
                 continue
-            for hold, ended in list(window.ended.items()):
+            for hold, settle in list(window.ended.items()):
                 if hold.settled is None:
-                    tokens = billed_tokens(ended.call)
-                    if tokens is None or not hold.covers(*tokens):
-                        ended.settle()
+                    settle()
                 for settled in hold.windows:  # only now: who finds nothing here goes on at once
                     settled.ended.pop(hold, None)
 
@@ -244,10 +242,11 @@ class AdmissionController:
         return self.ledger.settle(hold, amounts, usage=usage if teaches else None)
 
     def ended(self, hold: Hold, call: EndedCall, settle: Callable[[], object]) -> None:
-        """A call has ended; `settle` settles its hold, which is done before its windows admit another call."""
-        ended = Ended(call, settle)
-        for window in hold.windows:
-            window.ended[hold] = ended
+        """A call has ended; where it may have cost more than its hold, `settle` does that before its windows admit another one."""
+        tokens = billed_tokens(call)
+        if tokens is None or not hold.covers(*tokens):
+            for window in hold.windows:
+                window.ended[hold] = settle
 
     def posted(self, holder: str, draws: list[Draw]) -> None:
         """Rows with these draws are in the database, or never will be."""

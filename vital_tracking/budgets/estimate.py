@@ -27,7 +27,7 @@ _OVERHEAD_TOKENS: Final = 16
 _REMEMBERED: Final = 64
 _ENOUGH: Final = 8
 # Of so many calls that their estimates were enough for, one has all looked through anew, which lowers estimates in time.
-_SELDOM: Final = 16
+_SELDOM: Final = 32
 _PROMPT: Final = ("input_tokens", "cache_write_5m_tokens")
 _ANSWER: Final = ("output_tokens", "output_reasoning_tokens")
 _FADES: Final = 8  # what calls have taken beyond their estimates counts for an eighth less with each that has not
@@ -100,12 +100,13 @@ class History:
     does not keep, or fees. It fades where calls take less.
     """
 
-    __slots__ = ("_answers", "_enough_for", "_prompts", "answer", "extra", "overhead", "slope")
+    __slots__ = ("_answers", "_enough_for", "_few", "_prompts", "answer", "extra", "overhead", "slope")
 
     def __init__(self, answer_seen: int | None = None) -> None:
         self._prompts: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
         self._answers: deque[int] = deque(maxlen=_REMEMBERED)
         self._enough_for = 0  # calls since they were last looked through
+        self._few = True  # so few are remembered that each is worth a look
         self.slope = 1 / _BYTES_PER_TOKEN
         self.overhead = _OVERHEAD_TOKENS
         self.answer = ANSWER_TOKENS if answer_seen is None else _with_margin(answer_seen)
@@ -114,10 +115,10 @@ class History:
     def compare(self, held: Amounts, used: Amounts) -> None:
         """Learn from what a call has taken beyond its estimate: that much more is set aside for the next ones."""
         cost, tokens = self.extra
-        self.extra = (
-            max(used.cost - held.cost + held.extra_cost, cost - cost // _FADES, 0),
-            max(used.tokens - held.tokens + held.extra_tokens, tokens - tokens // _FADES, 0),
-        )
+        more_cost = used.cost - held.cost + held.extra_cost
+        more_tokens = used.tokens - held.tokens + held.extra_tokens
+        if cost or tokens or more_cost > 0 or more_tokens > 0:
+            self.extra = max(more_cost, cost - cost // _FADES, 0), max(more_tokens, tokens - tokens // _FADES, 0)
 
     def observe(self, prompt_bytes: int, usage: TokenUsage) -> None:
         """Learn from a call whose usage its provider reported; of its answer only, where its prompt's size is not known."""
@@ -125,27 +126,29 @@ class History:
             return
         prompt, answer = usage.prompt_tokens, usage.completion_tokens
         self._answers.append(answer)
+        more = answer > self.answer
         if prompt_bytes >= 0:
             self._prompts.append((prompt_bytes, prompt))
+            more = more or prompt > int(prompt_bytes * self.slope) + self.overhead
         self._enough_for += 1
-        more = answer > self.answer or (prompt_bytes >= 0 and prompt > int(prompt_bytes * self.slope) + self.overhead)
-        few = min(len(self._answers), len(self._prompts) or _REMEMBERED) <= _ENOUGH
-        if more or few or self._enough_for >= _SELDOM:
+        if more or self._few or self._enough_for >= _SELDOM:
             self._enough_for = 0
             self._learn()
 
     def _learn(self) -> None:
         """Look through the remembered calls."""
         answers, prompts = list(self._answers), list(self._prompts)  # copies: another thread may be adding to them
+        self._few = min(len(answers), len(prompts)) <= _ENOUGH
         longest_answer = _with_margin(max(answers))
         self.answer = longest_answer if len(answers) >= _ENOUGH else max(self.answer, longest_answer)
         if not prompts:
             return
         if len(prompts) >= _ENOUGH:
             longest = sorted(prompts)[-len(prompts) // 2 :]
-            steepest = max((tokens / size for size, tokens in longest if size), default=_LARGEST_SLOPE)
+            steepest = max([tokens / size for size, tokens in longest if size], default=_LARGEST_SLOPE)
             self.slope = min(max(steepest * 1.1, _SMALLEST_SLOPE), _LARGEST_SLOPE)
-        beyond = max(tokens - int(size * self.slope) for size, tokens in prompts)
+        slope = self.slope
+        beyond = max([tokens - int(size * slope) for size, tokens in prompts])
         self.overhead = max(_with_margin(beyond), _OVERHEAD_TOKENS)
 
     def prompt_tokens(self, prompt_bytes: int, media_tokens: int = 0) -> int:

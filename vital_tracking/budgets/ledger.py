@@ -125,19 +125,29 @@ class Ledger:
                 self._take_in_released()
             windows = plan.windows
             for window in windows:
-                if window.free < (need := amounts[window.metric]) and need:
-                    return None
-            for window in windows:
-                window.free = free = window.free - amounts[window.metric]
-                window.used_at = now
+                need = amounts[window.metric]
+                window.free = free = window.free - need
                 if free < window.low:
-                    window.low = -1
-                    plan.low = True
+                    if free < 0 and need:
+                        self._give_back(windows, window, amounts)
+                        return None
+                    if window.low:
+                        window.low = 0
+                        plan.low = True
+                window.used_at = now
         finally:
             # A signal may have come just after the lock was taken: only the lock itself can say whether it was.
             if lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001
                 lock.release()
         return Hold(windows, amounts, self.holder, plan.terms, prompt_bytes)
+
+    @staticmethod
+    def _give_back(windows: Sequence[Window], last: Window, amounts: Amounts) -> None:
+        """Give back what was taken from windows up to the `last` one, which has fallen short."""
+        for window in windows:
+            window.free += amounts[window.metric]
+            if window is last:
+                return
 
     def covers(self, plan: Plan, amounts: Amounts) -> bool:
         """Whether a call that needs so much would get it now; another call may take it first."""
@@ -185,22 +195,19 @@ class Ledger:
         with self._lock:
             if hold.settled is None:
                 draws: list[Draw] = []
-                current = hold.holder == self.holder
-                amounts = hold.amounts
-                known: dict[int, tuple[int, int, str]] = {}  # by metric: spent, left of the hold, spent as text
+                current, amounts = hold.holder == self.holder, hold.amounts
+                cost, tokens, calls, *_ = used
+                texts = as_text(cost, 0), str(tokens), str(calls)
                 for window in hold.windows:
                     if window.ended:
                         window.ended.pop(hold, None)
                     metric = window.metric
-                    if metric not in known:
-                        spent = used[metric]
-                        known[metric] = spent, amounts[metric] - spent, as_text(spent, metric)
-                    spent, left, text = known[metric]
+                    spent = used[metric]
                     if current:
-                        window.free += left
+                        window.free += amounts[metric] - spent
                         window.unposted += spent
                     if spent:
-                        draws.append((window.id, text))
+                        draws.append((window.id, texts[metric]))
                 hold.settled = draws
             else:
                 usage = None

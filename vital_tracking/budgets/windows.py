@@ -54,18 +54,12 @@ class RoundTrip(NamedTuple):
         return self.asked_at + (datetime.fromisoformat(instant) - self.database_now).total_seconds()
 
 
-class Ended(NamedTuple):
-    """A call that has ended and whose hold is still to be settled: the call, and what settles it."""
-
-    call: object
-    settle: Callable[[], object]
-
-
 class Window:
     """One window: what this process has been granted of it, and how much of that is free.
 
     Below 0, `free` is what calls have spent beyond all that was granted. `unposted` is what ended calls have spent of which the
-    rows are still to come; `forgiven` counts what came with rows that no grant had covered. `ended` holds calls to be settled.
+    rows are still to come; `forgiven` counts what came with rows that no grant had covered. `ended` has the holds of calls that
+    may have cost more, each with what settles it, which is done before another call is admitted.
     """
 
     __slots__ = (
@@ -91,8 +85,8 @@ class Window:
         self.free = 0
         self.unposted = 0
         self.forgiven = 0
-        self.ended: dict[Hold, Ended] = {}
-        self.low = -1  # below this much free money more is fetched ahead of need, once; -1: not
+        self.ended: dict[Hold, Callable[[], object]] = {}
+        self.low = 0  # below this much free money more is fetched ahead of need, once; 0: not
         self.used_at = 0.0
 
     def receive(self, row: Mapping[str, Any], trip: RoundTrip, covered: int) -> None:
@@ -108,7 +102,7 @@ class Window:
             self.free += granted - covered
             # Far from the limit the next grant is fetched when three fourths of this one are gone; near it every call asks.
             limit, spent, others = (as_whole(row[name], self.metric) for name in ("limit", "spent", "granted"))
-            self.low = granted // 4 if limit - spent - others > 8 * granted else -1
+            self.low = granted // 4 if limit - spent - others > 8 * granted else 0
 
     def give_up_free(self) -> None:
         """No longer count the free part as granted; what is owed stays."""

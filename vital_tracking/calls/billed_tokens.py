@@ -87,8 +87,9 @@ def billed_tokens(call: object) -> tuple[int, int] | None:
 def _all_known(counts: Mapping[str, Any] | None) -> bool:
     """Whether all counts that are not 0 have names that are known to be harmless."""
     for name, count in (counts or {}).items():
-        if count and not (
-            (name in _PARTS and type(count) is int) or (name in _GROUPS and is_mapping(count) and _all_known(count))
-        ):
+        if type(count) is int:
+            if count and name not in _PARTS:
+                return False
+        elif count and not (name in _GROUPS and is_mapping(count) and _all_known(count)):
             return False
     return True

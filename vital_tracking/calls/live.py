@@ -422,10 +422,10 @@ class LiveCall:
         return values if _PLAIN.issuperset(map(type, values)) else tuple(map(storable, keys.names, values))
 
     def end_facts(self) -> tuple[Any, ...]:
-        """What became of it, in the order of `ObservedCall`."""
+        """What became of it, in the order of `ObservedCall`; of most calls the last facts say nothing, and are left out."""
         ended = self.ended if self.ended is not None else self.touched
-        first_token, message_id, admission = self.first_token, self.message_id, self.admission
-        return (
+        first_token, message_id = self.first_token, self.message_id
+        facts = (
             self.status,
             (ended - self.started_clock) * 1000,
             None if first_token is None else (first_token - self.started_clock) * 1000,
@@ -433,6 +433,14 @@ class LiveCall:
             self.response,
             self.usage,
             self.token_usage,
+        )
+        if self.error is self.estimate is self.first_word is self.blocked_by is None and not (
+            self.inner or self.replaces_abandoned or self.notes or self.hidden or not self.batch_reported
+        ):
+            return facts
+        admission = self.admission
+        return (
+            *facts,
             self.estimate,
             self.error,
             self.inner,

@@ -36,6 +36,10 @@ END_FACTS: Final = ObservedCall._fields[_MIDDLE:]
 _UNKNOWN: Final = ObservedCall._field_defaults
 _LEFT_OUT_WHEN_SHORT: Final = frozenset({"tags", "request_hash", "prefix_hashes", "hashed_bytes"})
 
+_MOSTLY: Final = tuple(_UNKNOWN[name] for name in END_FACTS)  # the facts of an end that are left out say this
+USUAL_END: Final = END_FACTS.index("estimate")
+"""So many facts are on the line of an end of which there is nothing unusual to say."""
+
 _USAGE, _TOKEN_USAGE, _ERROR, _NOTES = map(END_FACTS.index, ("usage", "token_usage", "error", "notes"))
 
 # First lines that were written, by the identity of the context and the keys, with the context and the scope's metadata.
@@ -58,15 +62,16 @@ def pack_call(call: LiveCall, *, short: bool = False) -> bytes:
     """A call that has ended; `short` leaves out what says nothing of money or owners."""
     start = call.packed_start or pack_start(call)
     facts = call.end_facts()
-    usage, token_usage, error = facts[_USAGE], facts[_TOKEN_USAGE], facts[_ERROR]
+    usage, token_usage, error = call.usage, call.token_usage, call.error
     if error is not None or not (_are_counts(usage) and _are_counts(token_usage)):
         kept = list(facts)
         kept[_USAGE], kept[_TOKEN_USAGE] = _counts(usage), _counts(token_usage)
-        kept[_ERROR] = None if error is None else _error_fields(error)
+        if error is not None:
+            kept[_ERROR] = _error_fields(error)
         facts = tuple(kept)
     if short:
-        end: Any = mended(facts)
-        end[_NOTES] = [*facts[_NOTES], "shortened"]
+        end: Any = mended((*facts, *_MOSTLY[len(facts) :]))
+        end[_NOTES] = [*end[_NOTES], "shortened"]
         start, facts = _shortened(start), end
     return b"%b\n%b" % (start, dumps(facts))
 
@@ -98,8 +103,7 @@ def unpack_call(key: bytes, payload: bytes, former_skew_s: float = 0.0) -> Obser
         return ObservedCall(id, shared, values, moment, *start)
     end = orjson.loads(third[0])
     if len(end) != len(END_FACTS):
-        told = {**_UNKNOWN, **dict(zip(END_FACTS, end, strict=False))}
-        end = [told[name] for name in END_FACTS]
+        end = [*end, *_MOSTLY[len(end) :]][: len(END_FACTS)]
     if end[_ERROR] is not None:
         end[_ERROR] = _error_from(end[_ERROR])
     return ObservedCall(id, shared, values, moment, *start, *end)
@@ -149,11 +153,14 @@ def _are_counts(usage: Mapping[str, Any] | None) -> bool:
     """Whether there is nothing but whole numbers in it, as providers report them."""
     if usage is None:
         return True
-    for value in usage.values():
-        kind = type(value)
-        if kind is int or value is None:
-            continue
-        if kind is not dict or not _WHOLE.issuperset(map(type, value.values())):
+    values = usage.values()
+    if _WHOLE.issuperset(map(type, values)):
+        return True
+    for value in values:
+        if type(value) is dict:
+            if not _WHOLE.issuperset(map(type, value.values())):
+                return False
+        elif type(value) not in _WHOLE:
             return False
     return True
 

@@ -67,10 +67,17 @@ class PriceSpan:
         paid = text * text_rate + cache_read * read_rate
         earned = said * said_rate + reasoning * thought_rate
         both = paid + earned
-        total = potential = _fixed(both, scale, one, places[2])
+        paid_places, earned_places, places_of_both, places_of_potential = places
+        if both < one and paid_places and earned_places:  # as most: less than a dollar
+            input_cost = "0." + str(one + paid)[1 : paid_places + 1]
+            output_cost = "0." + str(one + earned)[1 : earned_places + 1]
+            total = potential = "0." + str(one + both)[1 : places_of_both + 1]
+        else:
+            input_cost, output_cost = _fixed(paid, scale, one, paid_places), _fixed(earned, scale, one, earned_places)
+            total = potential = _fixed(both, scale, one, places_of_both)
         if cache_read and plain_rate != read_rate:
-            potential = _fixed(both + cache_read * (plain_rate - read_rate), scale, one, places[3])
-        return _fixed(paid, scale, one, places[0]), _fixed(earned, scale, one, places[1]), total, potential
+            potential = _fixed(both + cache_read * (plain_rate - read_rate), scale, one, places_of_potential)
+        return input_cost, output_cost, total, potential
 
 
 class PriceSpans:

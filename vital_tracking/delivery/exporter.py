@@ -14,6 +14,7 @@ import orjson
 from vital_tracking.calls.json_codec import unpack_run
 from vital_tracking.calls.row_literal import batch_of, decoded_row
 from vital_tracking.calls.wire import pack_call
+from vital_tracking.core.context import CallContext
 from vital_tracking.core.record import CallRecord, RunRecord, Used
 from vital_tracking.core.tally import Spent
 from vital_tracking.delivery.clock import DatabaseClock
@@ -115,6 +116,8 @@ class StoreExporter:
         calls: dict[str, Row] = {}
         runs: dict[str, tuple[RunRecord, bytes]] = {}
         platform: list[Row] = []
+        context: CallContext | None = None
+        spent: list[tuple[bytes, Spent]] = []  # of calls of that context, which come one after the other
         for item in items:
             try:
                 if item.kind in RUNS:
@@ -128,8 +131,13 @@ class StoreExporter:
                     platform.append(Row(function, argument, str(UUID(bytes=item.id)), item.payload.decode(), item.id))
                     continue
                 if (usual := self._usual(item)) is not None:
+                    if usual.context is not context:
+                        self._priced_together(context, spent)
+                        context, spent = usual.context, []
+                    spent.append((item.id, usual.spent()))
                     calls[usual.id] = self._straight_row(item.id, usual)
-                    self._counts.stats.replayed += item.orphan is not None
+                    if item.orphan is not None:
+                        self._counts.stats.replayed += 1
                     continue
                 record = decoded(item, self._counts.fault)
             except Exception as error:  # noqa: BLE001 - one bad item must not be lost, nor take its neighbours with it
@@ -138,6 +146,7 @@ class StoreExporter:
             # The true end of a call given up in the same batch takes its place.
             calls[record.id] = self._call(item.id, record)
             self._counts.stats.replayed += item.orphan is not None
+        self._priced_together(context, spent)
         self._settlement.forget_settled()
         rows = list(calls.values())
         for run, key in runs.values():
@@ -246,9 +255,15 @@ class StoreExporter:
         except Exception:  # noqa: BLE001 - the long way says what is wrong with it, and stores what can be stored
             return None
 
+    def _priced_together(self, context: CallContext | None, spent: Sequence[tuple[bytes, Spent]]) -> None:
+        if context is not None:
+            try:
+                self._tallies.priced_together(context, spent)
+            except Exception as error:  # noqa: BLE001 - it is missing in what its scope says, and nowhere else
+                self._counts.fault(error)
+
     def _straight_row(self, key: bytes, call: StraightCall) -> Row:
-        self._tallies.priced(key, call.context, call.spent())
-        holder, draws = self._settlement.settle(key, Used(call.usage()), call.total)
+        holder, draws = self._settlement.settle(key, call.used_by_budgets(), call.total)
         return Row(CALLS, "calls", call.id, call.encoded(draws), key, holder, draws)
 
     def _call(self, key: bytes, record: CallRecord) -> Row:

@@ -22,10 +22,11 @@ from vital_tracking.calls.quirks import ENDS_WITH_REASON
 from vital_tracking.calls.resolve import kept_metadata, other_than, own_tags, reason_of
 from vital_tracking.calls.row_literal import list_field, number_field, text_field
 from vital_tracking.calls.usual_usage import Facts, UsualUsage, is_usual, usual_facts, usual_usage
-from vital_tracking.calls.wire import END_FACTS, START_FACTS, shared_from
+from vital_tracking.calls.wire import END_FACTS, START_FACTS, USUAL_END, shared_from
 from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
 from vital_tracking.core.price_spans import PriceSpan, PriceSpans
 from vital_tracking.core.providers import provider_id
+from vital_tracking.core.record import Used
 from vital_tracking.core.sanitize import LATEST, MAX_TEXT, clean_metadata, clean_text, duration_ms
 from vital_tracking.core.tally import Spent
 from vital_tracking.core.usage import TokenUsage
@@ -122,10 +123,11 @@ class StraightCall(NamedTuple):
         prompt, _, completion, _ = self.used
         return tuple.__new__(Spent, (1, prompt, completion, self.total, 0, 0, 0))
 
-    def usage(self) -> TokenUsage:
+    def used_by_budgets(self) -> Used:
         """What it used, as budgets look at it."""
         prompt, cache_read, completion, reasoning = self.used
-        return TokenUsage(prompt, completion, cache_read, 0, 0, reasoning)
+        usage = TokenUsage(prompt, completion, cache_read, 0, 0, reasoning)
+        return tuple.__new__(Used, (usage, True, True))
 
     def encoded(self, draws: Sequence[tuple[int, str]]) -> str:
         """The literal of its row, with what it draws on its process's grants."""
@@ -168,37 +170,35 @@ class StraightWay:
             return None
         second, third = lines
         end = orjson.loads(third)
-        if len(end) != _ENDS:
-            return None
-        (
-            status,
-            duration,
-            ttft,
-            _message_id,
-            response,
-            usage,
-            token_usage,
-            _estimate,
-            error,
-            answered_inside,
-            _batch_reported,
-            replaces_abandoned,
-            notes,
-            stopped_by,
-            first_word,
-            hidden,
-            blocked_by,
-        ) = end
-        if (
-            status != "ok"
-            or error
-            or answered_inside
-            or replaces_abandoned
-            or notes
-            or stopped_by
-            or hidden
-            or blocked_by
-        ):
+        if len(end) == USUAL_END:
+            status, duration, ttft, _message_id, response, usage, token_usage = end
+            first_word = None
+            if status != "ok":
+                return None
+        elif len(end) == _ENDS:
+            (
+                status,
+                duration,
+                ttft,
+                _message_id,
+                response,
+                usage,
+                token_usage,
+                _estimate,
+                error,
+                answered_inside,
+                _batch_reported,
+                replaces_abandoned,
+                notes,
+                stopped_by,
+                first_word,
+                hidden,
+                blocked_by,
+            ) = end
+            unusual = error or answered_inside or replaces_abandoned or notes or stopped_by or hidden or blocked_by
+            if status != "ok" or unusual:
+                return None
+        else:
             return None
         used, facts = usual_usage(usage, token_usage), usual_facts(response, token_usage)
         if used is None or facts is None:

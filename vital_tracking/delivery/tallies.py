@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 from weakref import ref
@@ -94,6 +94,21 @@ class Tallies:
             if key in waiting.replaced and not replaces:
                 return  # given up, and its true end waits already
             self._add(waiting, key, self._share(waiting, key, context, spent, status), frame)
+
+    def priced_together(self, context: CallContext, calls: Sequence[tuple[bytes, Spent]]) -> None:
+        """The rows of calls of one scope are made that ended well: what `priced` does for each, by the bytes of its id."""
+        frame = self._own(frame_of(context))
+        if frame is None:
+            return
+        waiting = frame.tally.waiting
+        if waiting.given_up or waiting.replaced:
+            for key, spent in calls:
+                self.priced(key, context, spent)
+            return
+        with self._lock:
+            total = Spent.together([spent for key, spent in calls if waiting.calls.pop(key, None) is not None])
+            for around in self._chain(frame):
+                around.tally.spent = around.tally.spent.plus(total)
 
     def spent(self, frame: ScopeFrame) -> Spent:
         """What the calls of the scope of that `frame`, and of those inside it, have used and cost so far."""

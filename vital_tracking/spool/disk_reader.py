@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from vital_tracking.spool.disk_writer import Position, SpoolWriter
-from vital_tracking.spool.log_record import BEGINNINGS, ROWS, RUN_BEGUN, LogRecord, RecordKind, read_records
+from vital_tracking.spool.log_record import BEGINNINGS, ROWS, RUN_BEGUN, TOMBSTONE, LogRecord, read_records
 from vital_tracking.spool.segment import LONGEST_READ, PASSING, Segment
 
 _READ_BYTES: Final = 256 << 10
@@ -97,7 +97,8 @@ class SpoolReader:
 
     def ended(self, id: bytes) -> None:  # noqa: A002 - the format's word
         """The call of that id has an end: its beginning no longer keeps its segment from being removed."""
-        self._runs.pop(id, None)
+        if self._runs:
+            self._runs.pop(id, None)
         segment = self._open.pop(id, None)
         if segment is not None:
             segment.opened.discard(id)
@@ -119,21 +120,22 @@ class SpoolReader:
 
     def _sort(self, segment: Segment, data: bytes, offset: int, records: list[LogRecord], limit: int) -> int:
         """Sort the records in `data` into what is delivered and what is only noted; the place behind the last one."""
-        behind = offset
+        behind, begun = offset, self._open
         for record, end in read_records(data, ended=False):
             behind = offset + end
             if record is None:
                 self.damaged += (segment.number, behind) > self._furthest
                 continue
-            if record.kind in BEGINNINGS:
-                if record.id not in self._open:
-                    self._open[record.id] = segment
-                    segment.opened.add(record.id)
-                if record.kind == RUN_BEGUN:
-                    self._runs[record.id] = bytes(record.payload)
-            elif record.kind in ROWS or record.kind == RecordKind.TOMBSTONE:
-                self.ended(record.id)
-            if record.kind in ROWS:
+            kind, id, payload, *_ = record  # noqa: A001 - the format's word
+            if kind in BEGINNINGS:
+                if id not in begun:
+                    begun[id] = segment
+                    segment.opened.add(id)
+                if kind == RUN_BEGUN:
+                    self._runs[id] = bytes(payload)
+            elif kind in ROWS or kind == TOMBSTONE:
+                self.ended(id)
+            if kind in ROWS:
                 records.append(record)
                 if len(records) >= limit:
                     break
@@ -168,7 +170,7 @@ class SpoolReader:
         One that ends at this moment may be written after its end, and be sent as abandoned some day: the database keeps the end.
         """
         for id in tuple(segment.opened):  # noqa: A001 - the format's word
-            if id in self._writer.begun and not self._writer.append(RecordKind.RUN_BEGUN, id, self._runs[id]):
+            if id in self._writer.begun and not self._writer.append(RUN_BEGUN, id, self._runs[id]):
                 return
             segment.opened.discard(id)
             self._open.pop(id, None)  # it is found again where it lies now

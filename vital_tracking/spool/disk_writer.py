@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
-from vital_tracking.spool.log_record import BEGINNINGS, ROWS, RecordKind, encoded_record
+from vital_tracking.spool.log_record import BEGINNINGS, ROWS, TOMBSTONE, encoded_record
 from vital_tracking.spool.owner import OwnerFolder
 from vital_tracking.spool.segment import CAN_LOCK, Segment, bytes_in
 
@@ -23,7 +23,6 @@ logger = logging.getLogger("vital_tracking.delivery")
 _TRY_AGAIN_S: Final = 1.0
 _PATIENCE_S: Final = 5.0  # for another thread that opens a segment; after that the record waits in memory alone
 _NEARLY_FULL: Final = 0.75
-_TOMBSTONE: Final = int(RecordKind.TOMBSTONE)
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _RESERVE_BYTES: Final = 256 << 10
 
@@ -89,7 +88,7 @@ class SpoolWriter:
 
     def append(self, kind: int, id: bytes, payload: bytes, *, critical: bool = False) -> bool:  # noqa: A002 - the format's word
         """Append one log record; False where that cannot be, now. A `critical` one is small, and may go over the limit."""
-        if kind == _TOMBSTONE and id not in self.begun:
+        if kind == TOMBSTONE and id not in self.begun:
             return True  # what it would take back is not here
         segment = self.current
         if segment is None or self.trouble is not None:

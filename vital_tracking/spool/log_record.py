@@ -22,7 +22,9 @@ _BODY_START: Final = 17
 MAX_BODY: Final = 1 << 20
 """Bytes of the longest body; no writer makes longer ones, so a length above it is damage."""
 
-_pack_start = struct.Struct("<2sIIB16s").pack
+_START: Final = struct.Struct("<2sIIB16s")
+_START_BYTES: Final = _START.size
+_pack_start = _START.pack
 _KIND_CHECKSUMS: Final = tuple(crc32(bytes([kind])) for kind in range(256))
 
 
@@ -53,10 +55,17 @@ OPENED: Final = int(RecordKind.OPENED)
 CALL: Final = int(RecordKind.CALL)
 RUN_BEGUN: Final = int(RecordKind.RUN_BEGUN)
 
-BEGINNINGS: Final = frozenset({RecordKind.OPENED, RecordKind.BEGUN, RecordKind.RUN_BEGUN})
-ENDS: Final = frozenset({RecordKind.CALL, RecordKind.RECORD})
-RUNS: Final = frozenset({RecordKind.RUN, RecordKind.RUN_BEGUN})
-PLATFORM: Final = frozenset({RecordKind.EVENT, RecordKind.COST, RecordKind.EXECUTION})
+TOMBSTONE: Final = int(RecordKind.TOMBSTONE)
+
+
+def _numbers(*kinds: RecordKind) -> frozenset[int]:
+    return frozenset(map(int, kinds))
+
+
+BEGINNINGS: Final = _numbers(RecordKind.OPENED, RecordKind.BEGUN, RecordKind.RUN_BEGUN)
+ENDS: Final = _numbers(RecordKind.CALL, RecordKind.RECORD)
+RUNS: Final = _numbers(RecordKind.RUN, RecordKind.RUN_BEGUN)
+PLATFORM: Final = _numbers(RecordKind.EVENT, RecordKind.COST, RecordKind.EXECUTION)
 ROWS: Final = ENDS | RUNS | PLATFORM
 
 
@@ -116,18 +125,18 @@ def read_records(data: bytes, start: int = 0, *, ended: bool = True) -> Iterator
 
 
 def _record_at(data: bytes, position: int) -> tuple[LogRecord, int] | None:
-    head_end = position + HEAD_BYTES
-    if head_end + _BODY_START > len(data):
+    payload_start = position + _START_BYTES
+    if payload_start > len(data):
         return None
-    magic, length, checksum = _HEAD.unpack_from(data, position)
-    end = head_end + length
+    magic, length, checksum, kind, id = _START.unpack_from(data, position)  # noqa: A001 - the format's word
+    end = position + HEAD_BYTES + length
     if magic != MAGIC or not _BODY_START <= length <= MAX_BODY or end > len(data):
         return None
-    body = data[head_end:end]
-    if crc32(body) != checksum:
+    payload = data[payload_start:end]
+    if crc32(payload, crc32(id, _KIND_CHECKSUMS[kind])) != checksum:
         return None
     # As in `tuple.__new__` elsewhere: a call of the class goes through Python, which takes twice as long.
-    return tuple.__new__(LogRecord, (body[0], body[1:_BODY_START], body[_BODY_START:], None, None, 0.0)), end
+    return tuple.__new__(LogRecord, (kind, id, payload, None, None, 0.0)), end
 
 
 def _next_record(data: bytes, position: int) -> int | None:
