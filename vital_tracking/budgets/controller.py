@@ -8,7 +8,7 @@ decided as the budget says (`when_unavailable`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from decimal import Decimal
 
 from vital_tracking.budgets.availability import Availability
@@ -19,10 +19,11 @@ from vital_tracking.budgets.ledger import Ledger
 from vital_tracking.budgets.pending import Answer, PendingRequest, Sleep, Waits, run, run_async
 from vital_tracking.budgets.plans import Plans
 from vital_tracking.budgets.policy import OUR_FAULT, Budget, Policy, no_answer, not_checked, policy_unknown
-from vital_tracking.budgets.windows import Draw, Hold, Plan
+from vital_tracking.budgets.windows import Hold, Plan
 from vital_tracking.calls.billed_tokens import billed_tokens
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
+from vital_tracking.core.draws import Draw
 from vital_tracking.core.record import Used
 from vital_tracking.delivery import Recorder
 from vital_tracking.delivery.encoding import EndedCall
@@ -235,20 +236,20 @@ class AdmissionController:
 
     # For the recorder: the protocol `Holds` of `delivery.settlement`
 
-    def settle(self, hold: Hold, used: Used, cost: Decimal | None) -> list[Draw]:
+    def settle(self, hold: Hold, used: Used, cost: Decimal | None) -> Collection[Draw]:
         """Replace a call's hold by what it used: `cost` in US dollars, None where nothing is known."""
         usage, counts, teaches = used
         amounts = Amounts(0 if cost is None else in_pico(cost), usage.total_tokens, 1) if counts else Amounts(0, 0, 0)
         return self.ledger.settle(hold, amounts, usage=usage if teaches else None)
 
     def ended(self, hold: Hold, call: EndedCall, settle: Callable[[], object]) -> None:
-        """A call has ended; where it may have cost more than its hold, `settle` does that before its windows admit another one."""
+        """A call has ended; where it may have cost more than its hold, `settle` comes before its windows admit another one."""
         tokens = billed_tokens(call)
         if tokens is None or not hold.covers(*tokens):
             for window in hold.windows:
                 window.ended[hold] = settle
 
-    def posted(self, holder: str, draws: list[Draw]) -> None:
+    def posted(self, holder: str, draws: Iterable[Collection[Draw]]) -> None:
         """Rows with these draws are in the database, or never will be."""
         self.ledger.post(holder, draws)
 

@@ -12,10 +12,10 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from vital_tracking.core.cost import MONEY
+from vital_tracking.core.draws import PICO
 from vital_tracking.core.rates import Rate, Rates, Tiers
 from vital_tracking.core.usage import TokenUsage
 
-PICO: Final = 10**12
 _EXACT: Final = Context(prec=200)
 
 # Used until calls of the model are known. Most text has more than two bytes a token; 4,096 tokens is the longest answer of most
@@ -66,14 +66,6 @@ def in_pico(dollars: Decimal) -> int:
     pico = _EXACT.scaleb(dollars, 12)
     whole = int(pico)
     return whole + 1 if pico > whole else whole
-
-
-def as_text(whole: int, metric: int) -> str:
-    """An amount as the database takes it: US dollars, tokens or calls."""
-    if metric:
-        return str(whole)
-    dollars, pico = divmod(abs(whole), PICO)
-    return f"{'-' if whole < 0 else ''}{dollars}.{pico:012d}"
 
 
 @lru_cache(maxsize=1024)  # a call draws the same amount on all of its windows

@@ -18,14 +18,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import sleep as give_way
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from vital_tracking.budgets.estimate import Amounts, as_text, as_whole
+from vital_tracking.budgets.estimate import Amounts, as_whole
 from vital_tracking.budgets.policy import Budget
-from vital_tracking.budgets.windows import FOREVER, Account, Draw, Hold, Plan, RoundTrip, Turn, Window
+from vital_tracking.budgets.windows import FOREVER, Account, Hold, Plan, RoundTrip, Turn, Window
+from vital_tracking.core.draws import Draw, Draws, as_text
 from vital_tracking.core.usage import TokenUsage
 from vital_tracking.ids import new_id
 
@@ -181,7 +182,7 @@ class Ledger:
                     windows.append(window)
             if not windows:
                 return None, short
-            return Hold(windows, amounts, self.holder, plan.terms, prompt_bytes), short
+            return Hold(tuple(windows), amounts, self.holder, plan.terms, prompt_bytes), short
 
     def release(self, hold: Hold) -> None:
         """Give a hold back whole: its call was not made. May be called from anywhere, also while the lock is held."""
@@ -190,42 +191,54 @@ class Ledger:
             self._turns.extend(turn for turn in turns if turn.at > time.monotonic())  # one that has come is over
         self._released.append(hold)
 
-    def settle(self, hold: Hold, used: Amounts, usage: TokenUsage | None = None) -> list[Draw]:
+    def settle(self, hold: Hold, used: Amounts, usage: TokenUsage | None = None) -> Collection[Draw]:
         """Replace a hold by what the call used; the draws that its row must carry. Later calls change nothing."""
         with self._lock:
-            if hold.settled is None:
-                draws: list[Draw] = []
-                current, amounts = hold.holder == self.holder, hold.amounts
-                cost, tokens, calls, *_ = used
-                texts = as_text(cost, 0), str(tokens), str(calls)
-                for window in hold.windows:
+            if (settled := hold.settled) is None:
+                windows, amounts, current = hold.windows, hold.amounts, hold.holder == self.holder
+                for window in windows:
                     if window.ended:
                         window.ended.pop(hold, None)
-                    metric = window.metric
-                    spent = used[metric]
                     if current:
+                        metric = window.metric
+                        spent = used[metric]
                         window.free += amounts[metric] - spent
                         window.unposted += spent
-                    if spent:
-                        draws.append((window.id, texts[metric]))
-                hold.settled = draws
+                hold.settled = settled = Draws(windows, used[:3]) if windows else []
             else:
                 usage = None
         if usage is not None:
             hold.terms.history.observe(hold.prompt_bytes, usage)
             hold.terms.history.compare(hold.amounts, used)
-        return hold.settled
+        return settled
 
-    def post(self, holder: str, draws: Iterable[Draw]) -> None:
-        """Take draws out of the grants, as far as these go: the database has their rows, or never will."""
+    def post(self, holder: str, rows: Iterable[Collection[Draw]]) -> None:
+        """Take the draws of `rows` out of the grants, as far as these go: the database has the rows, or never will."""
         with self._lock:
             if holder != self.holder:
                 return
             drawn: dict[Window, int] = {}
-            for window_id, amount in draws:
-                window = self._windows.get(window_id)
-                if window is not None:
-                    drawn[window] = drawn.get(window, 0) + as_whole(amount, window.metric)
+            together: dict[tuple[Any, ...], list[int]] = {}  # what calls of the same windows have used, by metric
+            for draws in rows:
+                if type(draws) is Draws:
+                    cost, tokens, calls = draws.used
+                    used = together.get(draws.windows)
+                    if used is None:
+                        together[draws.windows] = [cost, tokens, calls]
+                    else:
+                        used[0] += cost
+                        used[1] += tokens
+                        used[2] += calls
+                    continue
+                for window_id, amount in draws:
+                    window = self._windows.get(window_id)
+                    if window is not None:
+                        drawn[window] = drawn.get(window, 0) + as_whole(amount, window.metric)
+            for windows, used in together.items():
+                for one in windows:
+                    window = self._windows.get(one.id)
+                    if window is not None:
+                        drawn[window] = drawn.get(window, 0) + used[one.metric]
             for window, whole in drawn.items():
                 beyond = max(whole - window.granted, 0)
                 window.unposted -= whole
@@ -388,7 +401,7 @@ class Ledger:
         plan.refresh()
         if amounts is None:
             return None
-        hold = Hold(held, amounts, self.holder, plan.terms, prompt_bytes)
+        hold = Hold(tuple(held), amounts, self.holder, plan.terms, prompt_bytes)
         if answer.get("slot"):
             hold.turns = [
                 Turn(row["id"], answer["slot"], trip.on_our_clock(answer["slot"]))

@@ -7,14 +7,15 @@ tokens or calls, by the budget's metric.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from vital_tracking.budgets.estimate import Amounts, as_whole
 from vital_tracking.budgets.policy import Budget
 from vital_tracking.budgets.quotes import Terms
 from vital_tracking.core.context import CallContext
+from vital_tracking.core.draws import Draw
 from vital_tracking.errors import BudgetExceeded
 
 FOREVER: Final = float("inf")
@@ -23,9 +24,6 @@ _FIRST_WANT: Final = 8
 _LARGEST_WANT: Final = 1 << 16
 _HURRY_S: Final = 2.0
 _REFUSED_S: Final = 0.25
-
-Draw: TypeAlias = tuple[int, str]
-"""Window id and amount, in the budget's metric as text: how much a call has used; its process's grant pays, as far as it goes."""
 
 
 class Turn(NamedTuple):
@@ -225,7 +223,7 @@ class Hold:
     __slots__ = ("amounts", "holder", "prompt_bytes", "settled", "terms", "turns", "windows")
 
     def __init__(
-        self, windows: Sequence[Window], amounts: Amounts, holder: str, terms: Terms, prompt_bytes: int
+        self, windows: tuple[Window, ...], amounts: Amounts, holder: str, terms: Terms, prompt_bytes: int
     ) -> None:
         self.windows = windows
         self.amounts = amounts
@@ -233,7 +231,9 @@ class Hold:
         self.terms = terms
         self.prompt_bytes = prompt_bytes
         self.turns: list[Turn] = []  # given to it by throttles, which go back with it where it is released
-        self.settled: list[Draw] | None = None  # its draws, once it is replaced by what the call used; none if released
+        self.settled: Collection[Draw] | None = (
+            None  # its draws, once it is replaced by what the call used; none if released
+        )
 
     def covers(self, prompt_tokens: int, answer_tokens: int) -> bool:
         """Whether it is enough for a call of which the bill is so many tokens, at their dearest."""

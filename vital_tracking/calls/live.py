@@ -434,8 +434,15 @@ class LiveCall:
             self.usage,
             self.token_usage,
         )
-        if self.error is self.estimate is self.first_word is self.blocked_by is None and not (
-            self.inner or self.replaces_abandoned or self.notes or self.hidden or not self.batch_reported
+        if not (
+            self.error is not None
+            or self.estimate is not None
+            or self.first_word is not None
+            or self.notes
+            or self.hidden
+            or self.inner
+            or self.replaces_abandoned
+            or not self.batch_reported
         ):
             return facts
         admission = self.admission

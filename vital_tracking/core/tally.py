@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -41,17 +40,6 @@ class Spent(NamedTuple):
             record.calls if usage.estimated else 0,
             record.calls if record.status == "blocked" else 0,
         )
-
-    @classmethod
-    def together(cls, calls: Sequence[Spent]) -> Spent:
-        """The sum of several `calls`, none of which was unpriced, estimated or blocked."""
-        prompts = completions = 0
-        total, add = ZERO, MONEY.add
-        for _, prompt, completion, cost, *_ in calls:
-            prompts += prompt
-            completions += completion
-            total = add(total, cost)
-        return cls(len(calls), prompts, completions, total)
 
     @property
     def tokens(self) -> int:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
 
 from vital_tracking.calls.json_codec import unpack_run
 from vital_tracking.calls.row_literal import batch_of, decoded_row
+from vital_tracking.calls.usual_usage import UsualUsage
 from vital_tracking.calls.wire import pack_call
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.record import CallRecord, RunRecord, Used
@@ -25,7 +25,7 @@ from vital_tracking.delivery.inexact import InexactCosts
 from vital_tracking.delivery.least_row import least_row
 from vital_tracking.delivery.platform_record import RECORDING
 from vital_tracking.delivery.rows import encode_call, run_row, shortened
-from vital_tracking.delivery.settlement import Draws, Settlement
+from vital_tracking.delivery.settlement import Settlement
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.delivery.straight import StraightCall, StraightWay
 from vital_tracking.delivery.tallies import Tallies
@@ -48,9 +48,8 @@ _WITHOUT_DETAILS: Final = (
 )
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Row:
-    """One encoded row, what takes it as which argument, and what the call drew on the grants of `holder`.
+class Row(NamedTuple):
+    """One encoded row, what takes it as which argument, and on whose grants the call has drawn, if it has.
 
     `text` is JSON, but for a call a literal.
     """
@@ -61,7 +60,6 @@ class Row:
     text: str = ""
     key: bytes = b""
     holder: str | None = None
-    draws: Draws = field(default_factory=list)
 
     def json(self) -> str:
         """The row as JSON, which is what people read and mend; what can be read as no row stays as it is."""
@@ -76,7 +74,8 @@ class Row:
 class StoreExporter:
     """The batch processor's exporter for a store; used on the batch processor's thread alone.
 
-    `on_alerts` is told of the alerts that became due with a batch, `on_posted` of each id whose row was stored or set aside.
+    `on_alerts` is told of the alerts that became due with a batch, `on_posted` of the ids whose rows were
+    stored or set aside.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class StoreExporter:
         counts: Counts,
         *,
         on_alerts: Callable[[list[dict[str, Any]]], None] = lambda _alerts: None,
-        on_posted: Callable[[bytes], None] = lambda _key: None,
+        on_posted: Callable[[Sequence[bytes]], None] = lambda _keys: None,
     ) -> None:
         self._store = store
         self._costs = costs
@@ -117,7 +116,7 @@ class StoreExporter:
         runs: dict[str, tuple[RunRecord, bytes]] = {}
         platform: list[Row] = []
         context: CallContext | None = None
-        spent: list[tuple[bytes, Spent]] = []  # of calls of that context, which come one after the other
+        spent: list[tuple[bytes, UsualUsage, Decimal]] = []  # of calls of that context, which come one after the other
         for item in items:
             try:
                 if item.kind in RUNS:
@@ -134,7 +133,7 @@ class StoreExporter:
                     if usual.context is not context:
                         self._priced_together(context, spent)
                         context, spent = usual.context, []
-                    spent.append((item.id, usual.spent()))
+                    spent.append((item.id, usual.used, usual.total))
                     calls[usual.id] = self._straight_row(item.id, usual)
                     if item.orphan is not None:
                         self._counts.stats.replayed += 1
@@ -226,7 +225,7 @@ class StoreExporter:
                 row = known.get(id)
                 text = None if row is None else least_row(row.json(), one.get("rule") or one.get("sqlstate"))
                 if row is not None and text is not None:
-                    least.append(dataclasses.replace(row, function=CALLS_AS_JSON, text=text))
+                    least.append(row._replace(function=CALLS_AS_JSON, text=text))
         again = {one.get("id") for one in self._record(CALLS_AS_JSON, argument, least, holder)} if least else set()
         stored = {row.id for row in least} - again
         for one in refusals:
@@ -255,7 +254,7 @@ class StoreExporter:
         except Exception:  # noqa: BLE001 - the long way says what is wrong with it, and stores what can be stored
             return None
 
-    def _priced_together(self, context: CallContext | None, spent: Sequence[tuple[bytes, Spent]]) -> None:
+    def _priced_together(self, context: CallContext | None, spent: Sequence[tuple[bytes, UsualUsage, Decimal]]) -> None:
         if context is not None:
             try:
                 self._tallies.priced_together(context, spent)
@@ -264,7 +263,7 @@ class StoreExporter:
 
     def _straight_row(self, key: bytes, call: StraightCall) -> Row:
         holder, draws = self._settlement.settle(key, call.used_by_budgets(), call.total)
-        return Row(CALLS, "calls", call.id, call.encoded(draws), key, holder, draws)
+        return tuple.__new__(Row, (CALLS, "calls", call.id, call.encoded(draws), key, holder))
 
     def _call(self, key: bytes, record: CallRecord) -> Row:
         try:
@@ -291,17 +290,13 @@ class StoreExporter:
         stats.unpriced += cost is None
         stats.estimated += record.usage.estimated
         stats.abandoned += record.status == "abandoned"
-        return Row(CALLS, "calls", record.id, text, key, holder, draws)
+        return Row(CALLS, "calls", record.id, text, key, holder)
 
     def _posted(self, rows: Sequence[Row]) -> None:
         """These rows, of one holder, were stored or set aside."""
-        draws: Draws = []
-        for row in rows:
-            self._on_posted(row.key)
-            if row.draws:
-                draws += row.draws
-                row.draws = []  # reported once, though the batch may be sent again for its other rows
-        self._settlement.posted([row.key for row in rows], rows[0].holder, draws)
+        keys = [row.key for row in rows]
+        self._on_posted(keys)
+        self._settlement.posted(keys, rows[0].holder)
 
     def _set_aside(self, row: Row | None, function: str, sqlstate: str | None, rule: str | None) -> None:
         self._counts.stats.rejected += 1

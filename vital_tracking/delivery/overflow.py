@@ -7,6 +7,7 @@ of all time zones begin on one: so each sum falls into one window of each budget
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,6 +18,7 @@ import orjson
 from vital_tracking.calls.json_codec import id_bytes, pack_record
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.cost import MONEY, Cost
+from vital_tracking.core.draws import Draw
 from vital_tracking.core.record import CallRecord, RunRecord, Used
 from vital_tracking.core.sanitize import clean_text
 from vital_tracking.core.usage import TOKEN_FIELDS, Count, TokenUsage
@@ -26,7 +28,7 @@ from vital_tracking.delivery.encoding import Recordable, dated, decoded, recorde
 from vital_tracking.delivery.memory_queue import MemoryQueue, as_queued
 from vital_tracking.delivery.merged_costs import MergedCosts
 from vital_tracking.delivery.platform_record import PlatformRecord
-from vital_tracking.delivery.settlement import Draws, Settlement
+from vital_tracking.delivery.settlement import Settlement
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.ids import new_id
 from vital_tracking.spool.disk_queue import Spool
@@ -79,7 +81,9 @@ class MergedCalls:
     def __len__(self) -> int:
         return len(self._sums)
 
-    def add(self, record: CallRecord, cost: Cost | None, holder: str | None, draws: Draws, *ids: bytes) -> None:
+    def add(
+        self, record: CallRecord, cost: Cost | None, holder: str | None, draws: Collection[Draw], *ids: bytes
+    ) -> None:
         """Add a call with its cost, None where it has no price, and what it drew on the grants of `holder`; `ids` are those of
         its calls whose beginnings lie in the spool."""
         with self._lock:
@@ -145,7 +149,7 @@ class MergedCalls:
                 for window, amount in draws:
                     drawn[window] = MONEY.add(drawn.get(window, Decimal(0)), Decimal(amount))
 
-    def drain(self) -> list[tuple[CallRecord, Draws, str | None, list[bytes]]]:
+    def drain(self) -> list[tuple[CallRecord, list[Draw], str | None, list[bytes]]]:
         """The sums as records, with what they drew and on whose grants, and the ids of their calls; nothing is left here."""
         with self._lock:
             sums, self._sums = self._sums, {}
@@ -227,8 +231,7 @@ class Overflow:
                 if self._kept(LogRecord(RecordKind.RECORD, key, payload), critical=critical):
                     if self._spool is not None:
                         # Only now: if the process dies before the sum is safe, its calls are at least recorded as abandoned.
-                        for call in ids:
-                            self._spool.delivered(call)
+                        self._spool.delivered(ids)
                 else:
                     self._settlement.forget(key)
                     self._merged.add(record, record.cost, holder, draws, *ids)

@@ -104,7 +104,7 @@ class Pipeline:
             self._dead_letters,
             counts,
             on_alerts=on_alerts,
-            on_posted=spool.delivered if spool is not None else lambda _key: None,
+            on_posted=spool.delivered if spool is not None else lambda _keys: None,
         )
         self.processor: BatchProcessor[LogRecord, Row] = BatchProcessor(
             exporter,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 from functools import lru_cache
 from operator import attrgetter
@@ -12,6 +12,7 @@ from vital_tracking.calls.json_codec import mended
 from vital_tracking.calls.row_literal import encoded_row
 from vital_tracking.core.context import CONTEXT_FIELDS, INTEGER_FIELDS, SERVICE_TYPES, CallContext
 from vital_tracking.core.cost import Cost
+from vital_tracking.core.draws import Draw
 from vital_tracking.core.record import CallRecord, RunRecord
 from vital_tracking.core.sanitize import (
     MAX_METADATA,
@@ -39,9 +40,7 @@ def call_row(record: CallRecord, cost: Cost | None, ceiling: Decimal | None = No
     return {**columns, **_own_columns(record, cost, ceiling, notes)}
 
 
-def encode_call(
-    record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: Sequence[tuple[int, str]]
-) -> str:
+def encode_call(record: CallRecord, cost: Cost | None, ceiling: Decimal | None, draws: Collection[Draw]) -> str:
     """The literal of `call_row`, with what the call draws on its process's grants."""
     row = call_row(record, cost, ceiling)
     return encoded_row({**row, "draws": draws} if draws else row)

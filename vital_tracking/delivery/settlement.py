@@ -6,11 +6,12 @@ import contextlib
 import functools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
+from vital_tracking.core.draws import Draw
 from vital_tracking.core.record import Used
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import EndedCall, decoded_waiting, waiting_form
@@ -20,21 +21,18 @@ from vital_tracking.spool.log_record import LogRecord
 _MOST_PENDING: Final = 2_000  # what does not fit is settled when its row is made
 _MOST_HELD: Final = 2_000  # past that, what was drawn on grants that are no more is forgotten
 
-Draws: TypeAlias = list[tuple[int, str]]
-"""What a call drew on its process's grants: [(window id, amount in the budget's metric as text), ...]."""
-
 
 class Holds(Protocol):
     """The budgets, which have set something aside for calls. They are told what a call used, and when its row is stored."""
 
-    def settle(self, hold: Any, used: Used, cost: Decimal | None) -> Draws:
+    def settle(self, hold: Any, used: Used, cost: Decimal | None) -> Collection[Draw]:
         """Replace a hold by what the call cost in US dollars; returns the draws for its row. Later calls change nothing."""
 
     def ended(self, hold: Any, call: EndedCall, settle: Callable[[], object]) -> None:
         """A call has ended, and `settle` settles its hold now. May be called from any thread."""
 
-    def posted(self, holder: str, draws: Draws) -> None:
-        """Rows with these draws are in the database, or never will be."""
+    def posted(self, holder: str, draws: Iterable[Collection[Draw]]) -> None:
+        """Rows with these draws, one collection each, are in the database, or never will be."""
 
     def give_back(self, hold: Any) -> None:
         """There will be no record of the call. May be called from any thread, and may interrupt any method of the budgets."""
@@ -48,7 +46,7 @@ class _Settled:
     """What a call drew on the grants of `holder`, or the calls of a merged row together; all that is kept of its hold."""
 
     holder: str | None
-    settled: Draws
+    settled: Collection[Draw]
 
 
 class Settlement:
@@ -84,24 +82,24 @@ class Settlement:
             self._counts.fault(error)
         self._pending.append((key, kept))
 
-    def register_merged(self, key: bytes, holder: str | None, draws: Draws) -> None:
+    def register_merged(self, key: bytes, holder: str | None, draws: Collection[Draw]) -> None:
         """Remember what the calls of a merged row drew on the grants of `holder`."""
         if draws:
             self._held[key] = _Settled(holder, draws)
 
-    def settle(self, key: bytes, used: Used, counted: Decimal | None) -> tuple[str | None, Draws]:
+    def settle(self, key: bytes, used: Used, counted: Decimal | None) -> tuple[str | None, Collection[Draw]]:
         """Settle a call's hold with what it used and what budgets count of it, in US dollars.
 
         Returns the holder of the grants, and the draws.
         """
         hold = self._held.get(key)
         if hold is None:
-            return None, []
-        draws: Draws | None = hold.settled
+            return None, ()
+        draws: Collection[Draw] | None = hold.settled
         if draws is None and self.holds is not None:
             draws = self.holds.settle(hold, used, counted)
             self._held[key] = _Settled(hold.holder, draws)  # smaller: calls may wait for long
-        return hold.holder, draws or []
+        return hold.holder, () if draws is None else draws
 
     def settle_pending(self) -> bool:
         """Settle the holds of calls that have ended and still wait for delivery; whether there were any."""
@@ -144,12 +142,12 @@ class Settlement:
             while (hold := self._held.get(self._pending[0][0])) is None or hold.settled is not None:
                 self._pending.popleft()
 
-    def posted(self, keys: Iterable[bytes], holder: str | None, draws: Draws) -> None:
-        """The rows of some calls were stored or set aside: their `draws`, all together, are no longer kept here."""
-        for key in keys:
-            self._held.pop(key, None)
-        if draws and holder is not None and self.holds is not None:
-            self.holds.posted(holder, draws)
+    def posted(self, keys: Iterable[bytes], holder: str | None) -> None:
+        """The rows of some calls were stored or set aside: the budgets are told, once, what they drew on grants of `holder`."""
+        pop = self._held.pop
+        settled = [hold.settled for key in keys if (hold := pop(key, None)) is not None]
+        if holder is not None and self.holds is not None:
+            self.holds.posted(holder, [draws for draws in settled if draws is not None])
 
     def forget(self, key: bytes) -> None:
         """Forget a call's draws, which are kept with those of its merged row, or not needed."""
@@ -163,7 +161,7 @@ class Settlement:
         if hold.settled is None:
             self.holds.give_back(hold)
         elif hold.settled and hold.holder is not None:
-            self.holds.posted(hold.holder, hold.settled)
+            self.holds.posted(hold.holder, [hold.settled])
 
     def prices_changed(self) -> None:
         """Tell the budgets that the team's prices were read anew."""

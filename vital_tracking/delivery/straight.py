@@ -7,7 +7,7 @@ and `rows`, which say what a row is. A row that goes straight is the same, to th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime
 from decimal import Decimal
 from math import modf
@@ -24,12 +24,12 @@ from vital_tracking.calls.row_literal import list_field, number_field, text_fiel
 from vital_tracking.calls.usual_usage import Facts, UsualUsage, is_usual, usual_facts, usual_usage
 from vital_tracking.calls.wire import END_FACTS, START_FACTS, USUAL_END, shared_from
 from vital_tracking.core.context import CONTEXT_FIELDS, CallContext
+from vital_tracking.core.draws import Draw, texts_of
 from vital_tracking.core.price_spans import PriceSpan, PriceSpans
 from vital_tracking.core.providers import provider_id
 from vital_tracking.core.record import Used
 from vital_tracking.core.sanitize import LATEST, MAX_TEXT, clean_metadata, clean_text, duration_ms
-from vital_tracking.core.tally import Spent
-from vital_tracking.core.usage import TokenUsage
+from vital_tracking.core.usage import NO_UNITS, TokenUsage
 from vital_tracking.delivery.rows import context_columns, row_tags
 from vital_tracking.spool.log_record import LogRecord
 
@@ -118,27 +118,20 @@ class StraightCall(NamedTuple):
     total: Decimal
     fields: str
 
-    def spent(self) -> Spent:
-        """What it adds to the sums of its scopes."""
-        prompt, _, completion, _ = self.used
-        return tuple.__new__(Spent, (1, prompt, completion, self.total, 0, 0, 0))
-
     def used_by_budgets(self) -> Used:
         """What it used, as budgets look at it."""
         prompt, cache_read, completion, reasoning = self.used
-        usage = TokenUsage(prompt, completion, cache_read, 0, 0, reasoning)
-        return tuple.__new__(Used, (usage, True, True))
+        fields = (prompt, completion, cache_read, 0, 0, reasoning, 0, 0, NO_UNITS, (), False, ())
+        return tuple.__new__(Used, (tuple.__new__(TokenUsage, fields), True, True))
 
-    def encoded(self, draws: Sequence[tuple[int, str]]) -> str:
+    def encoded(self, draws: Collection[Draw]) -> str:
         """The literal of its row, with what it draws on its process's grants."""
-        if not draws:
+        windows, amounts = texts_of(draws)
+        if not windows:
             return f'{self.fields},,)"'
-        if len(draws) == 1:
-            [(window, amount)] = draws
-            return f'{self.fields}{{{window}}},{{{amount}}},)"'
-        windows = ",".join([str(window) for window, _ in draws])
-        amounts = ",".join([amount for _, amount in draws])
-        return f'{self.fields}\\"{{{windows}}}\\",\\"{{{amounts}}}\\",)"'
+        if "," in windows:
+            return f'{self.fields}\\"{{{windows}}}\\",\\"{{{amounts}}}\\",)"'
+        return f'{self.fields}{{{windows}}},{{{amounts}}},)"'
 
 
 class StraightWay:
@@ -290,8 +283,7 @@ class StraightWay:
 def _ids(run: str, parent: str | None, trace: str) -> str:
     """The fields of a run's, its parent's and its trace's ids."""
     every = f"{run}{parent or ''}{trace}"
-    plain = run and len(every) <= MAX_TEXT and every.isascii()  # as UUIDs are
-    if plain and not ("," in every or "(" in every or ")" in every or '"' in every or "\\" in every or "\0" in every):
+    if run and len(every) <= MAX_TEXT and every.isascii() and every.replace("-", "").isalnum():  # as UUIDs are
         return f"{run},{parent or ''},{trace}"
     return f"{_text(run)},{_text(parent)},{_text(trace)}"
 

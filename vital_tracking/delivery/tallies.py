@@ -10,12 +10,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from itertools import islice
 from typing import Final, NamedTuple
 from weakref import ref
 
 from vital_tracking.calls.live import LiveCall
+from vital_tracking.calls.usual_usage import UsualUsage
 from vital_tracking.core.context import CallContext
+from vital_tracking.core.cost import MONEY, ZERO
 from vital_tracking.core.frames import ScopeFrame, frame_of
 from vital_tracking.core.record import Status
 from vital_tracking.core.tally import Spent, Waiting
@@ -95,18 +98,18 @@ class Tallies:
                 return  # given up, and its true end waits already
             self._add(waiting, key, self._share(waiting, key, context, spent, status), frame)
 
-    def priced_together(self, context: CallContext, calls: Sequence[tuple[bytes, Spent]]) -> None:
-        """The rows of calls of one scope are made that ended well: what `priced` does for each, by the bytes of its id."""
+    def priced_together(self, context: CallContext, calls: Sequence[tuple[bytes, UsualUsage, Decimal]]) -> None:
+        """The rows of usual calls of one scope are made: `priced` for each, by its id's bytes, what it used and what it cost."""
         frame = self._own(frame_of(context))
         if frame is None:
             return
         waiting = frame.tally.waiting
         if waiting.given_up or waiting.replaced:
-            for key, spent in calls:
-                self.priced(key, context, spent)
+            for key, used, cost in calls:
+                self.priced(key, context, Spent(1, used.prompt, used.completion, cost))
             return
         with self._lock:
-            total = Spent.together([spent for key, spent in calls if waiting.calls.pop(key, None) is not None])
+            total = _together([call for call in calls if waiting.calls.pop(call[0], None) is not None])
             for around in self._chain(frame):
                 around.tally.spent = around.tally.spent.plus(total)
 
@@ -188,3 +191,14 @@ class Tallies:
         while (frame := self._own(frame)) is not None:
             yield frame
             frame = frame.parent
+
+
+def _together(calls: Sequence[tuple[bytes, UsualUsage, Decimal]]) -> Spent:
+    """What usual calls have used and cost, all together."""
+    prompts = completions = 0
+    total, add = ZERO, MONEY.add
+    for _, (prompt, _, completion, _), cost in calls:
+        prompts += prompt
+        completions += completion
+        total = add(total, cost)
+    return Spent(len(calls), prompts, completions, total)

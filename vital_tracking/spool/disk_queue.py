@@ -17,7 +17,7 @@ Invariants, kept by `disk_writer` and `disk_reader` together:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -121,9 +121,9 @@ class Spool:
         """Whether the beginning of that call lies here, and no end."""
         return id in self.writer.begun
 
-    def delivered(self, id: bytes) -> None:  # noqa: A002 - the format's word
-        """The call of that id is in the store. If its end did not go through this spool, a tombstone takes its beginning back."""
-        if id in self.writer.begun:
+    def delivered(self, ids: Iterable[bytes]) -> None:
+        """Calls of these ids are in the store. If an end did not go through this spool, a tombstone takes its beginning back."""
+        for id in self.writer.begun.intersection(ids):  # noqa: A001 - the format's word
             self.append(RecordKind.TOMBSTONE, id, b"", critical=True)
             self.reader.ended(id)
 

@@ -201,7 +201,7 @@ class Books(RuleBasedStateMachine):
         self.ledger.release(hold)
         self.held.pop(id(hold))
         self.ledger.return_unused(idle=False)
-        assert self.ledger.settle(hold, Amounts(*(int(amount * share) for amount in hold.amounts))) == []
+        assert not self.ledger.settle(hold, Amounts(*(int(amount * share) for amount in hold.amounts)))
 
     @rule(target=rows, hold=consumes(holds), share=st.floats(0, 2))
     def settle(self, hold: Hold, share: float) -> Any:
@@ -225,7 +225,7 @@ class Books(RuleBasedStateMachine):
         holder, draws = row
         if holder == self.ledger.holder:
             self.bank.post(holder, draws)
-        self.ledger.post(holder, draws)
+        self.ledger.post(holder, [draws])
         for window, amount in draws:
             self.unposted[holder, window] -= whole(amount, METRIC[window])
 
@@ -446,7 +446,7 @@ def test_idle_money_goes_back_and_what_is_used_stays(
     assert returned
     assert kept == {"11": "0.000000000001", "12": "0.000000000001", "21": "1", "31": "1"}
     draws = ledger.settle(hold, ONE)
-    ledger.post(hold.holder, draws)
+    ledger.post(hold.holder, [draws])
     assert ledger.return_unused() == ({}, False)
     assert not ledger.has_grants
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
+from vital_tracking.core.draws import Draw
 from vital_tracking.core.pricing import PriceBook
 from vital_tracking.core.record import CallRecord, Used
 from vital_tracking.delivery.costs import Costs
 from vital_tracking.delivery.encoding import EndedCall, as_log_record
-from vital_tracking.delivery.settlement import Draws, Settlement
+from vital_tracking.delivery.settlement import Settlement
 from vital_tracking.delivery.stats import Counts
 from vital_tracking.ids import new_id
 
@@ -22,7 +24,7 @@ KEY = bytes(16)
 @dataclass
 class AHold:
     holder: str = "h-1"
-    settled: Draws | None = None
+    settled: list[Draw] | None = None
 
 
 class Budgets:
@@ -31,15 +33,15 @@ class Budgets:
     def __init__(self) -> None:
         self.told: list[Any] = []
 
-    def settle(self, hold: AHold, used: Used, cost: Decimal | None) -> Draws:
+    def settle(self, hold: AHold, used: Used, cost: Decimal | None) -> list[Draw]:
         hold.settled = [(1, "0.5")]
         return hold.settled
 
     def ended(self, hold: AHold, call: EndedCall, settle: Callable[[], object]) -> None:
         pass
 
-    def posted(self, holder: str, draws: Draws) -> None:
-        self.told.append((holder, draws))
+    def posted(self, holder: str, draws: Iterable[Collection[Draw]]) -> None:
+        self.told.append((holder, list(chain.from_iterable(draws))))
 
     def give_back(self, hold: AHold) -> None:
         self.told.append(hold)

@@ -66,6 +66,9 @@ class World:
         return encode_call(call, cost, self.costs.counted(call, cost) if cost is None else None, DRAWS)
 
 
+USUAL_REST: Final[list[object]] = [None, None, False, True, False, [], None, None, [], None]
+
+
 def chance(draw: random.Random, share: float) -> bool:
     return draw.random() < share
 
