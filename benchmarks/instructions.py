@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,13 +105,14 @@ def under(url: str, folder: str, calls: int) -> None:
         own = {name: value for name, value in METADATA.items() if not name.startswith("vital_")}
         config = scope.config(metadata=own)
         for _ in range(2):
-            make_calls(tracker, config["metadata"], WARM)
+            make_calls(tracker, config["metadata"], run_ids(WARM))
             tracker.flush(600)
+        ids = run_ids(calls)
         gc.collect()
         gc.freeze()
         gc.disable()
         mark()
-        make_calls(tracker, config["metadata"], calls)
+        make_calls(tracker, config["metadata"], ids)
         mark()
         mark()
         tracker._recorder._writer._turn()  # in this thread, the only one whose instructions are counted
@@ -119,10 +121,15 @@ def under(url: str, folder: str, calls: int) -> None:
             raise SystemExit("Not all was delivered.")
 
 
-def make_calls(tracker: VitalTracker, metadata: dict[str, Any], count: int) -> None:
-    """The starts and ends of so many calls."""
+def run_ids(count: int) -> list[uuid.UUID]:
+    """So many ids of runs, as LangChain makes them for any handler."""
+    return [uuid.uuid4() for _ in range(count)]
+
+
+def make_calls(tracker: VitalTracker, metadata: dict[str, Any], ids: Sequence[uuid.UUID]) -> None:
+    """The starts and ends of calls of these ids."""
     handler, parent = tracker.handler, uuid.uuid4()
-    for run_id in [uuid.uuid4() for _ in range(count)]:
+    for run_id in ids:
         handler.on_chat_model_start(
             {"id": ["langchain_openai", "ChatOpenAI"]},
             QUESTION,

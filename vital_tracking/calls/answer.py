@@ -60,7 +60,7 @@ def read_answer(result: Any) -> Answer:
     kept: dict[str, Any] = {}
     if message is not None:
         found = getattr(message, "usage_metadata", None)
-        if is_mapping(found):
+        if type(found) is dict or is_mapping(found):
             usage = dict(found)
         fields = getattr(message, "response_metadata", None)
         message_id = getattr(message, "id", None)
@@ -75,10 +75,14 @@ def read_answer(result: Any) -> Answer:
         if not source or not is_mapping(source):
             continue
         for name in _FIELDS.intersection(source):
-            _keep(kept, name, source[name])
+            value = source[name]
+            if type(value) is str and name in _TEXTS and len(value) <= MAX_TEXT:  # as most are
+                kept[name] = value
+            else:
+                _keep(kept, name, value)
         if not token_usage:
             for name in _COUNTS:
-                if is_mapping(counts := source.get(name)):
+                if (counts := source.get(name)) is not None and is_mapping(counts):
                     token_usage = dict(counts)
                     break
             else:

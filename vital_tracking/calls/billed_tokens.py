@@ -16,7 +16,6 @@ from vital_tracking.core.sanitize import MAX_TOKENS, is_mapping
 _FIELDS: Final = frozenset(
     {"model_name", "model", "model_id", "finish_reason", "stop_reason", "status", "service_tier"}
 )
-_MODELS: Final = ("model_name", "model")
 _USUAL_TIERS: Final = frozenset({None, "default", "standard"})
 
 # Names of counts that are parts of the prompt or of the answer and no dearer than the dearest price that a hold is quoted at.
@@ -37,6 +36,7 @@ _PARTS: Final = frozenset(
         "total_tokens",
     }
 )
+_WHOLE: Final = frozenset({int, type(None)})
 _GROUPS: Final = frozenset(
     {
         "input_token_details",
@@ -73,7 +73,7 @@ def billed_tokens(call: object) -> tuple[int, int] | None:
     if usage.get("total_tokens") != prompt + answer or response.get("service_tier") not in _USUAL_TIERS:
         return None
     asked = requested_model_of(call.metadata, call.params)
-    answered = next((name for field in _MODELS if (name := response.get(field))), asked)
+    answered = response.get("model_name") or response.get("model") or asked
     if asked is None or not str(answered).startswith(asked):
         return None
     if not _all_known(usage) or not _all_known(call.token_usage):
@@ -86,7 +86,11 @@ def billed_tokens(call: object) -> tuple[int, int] | None:
 
 def _all_known(counts: Mapping[str, Any] | None) -> bool:
     """Whether all counts that are not 0 have names that are known to be harmless."""
-    for name, count in (counts or {}).items():
+    if not counts:
+        return True
+    if _PARTS.issuperset(counts) and _WHOLE.issuperset(map(type, counts.values())):  # as mostly
+        return True
+    for name, count in counts.items():
         if type(count) is int:
             if count and name not in _PARTS:
                 return False

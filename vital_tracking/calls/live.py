@@ -391,7 +391,7 @@ class LiveCall:
         """
         metadata, params, langsmith, run = self.metadata, self.params, self.langsmith, self.run
         parent, project = self.parent_run_id, None if langsmith is None else langsmith[1]
-        held = self.admission
+        asked, held = self.asked, self.admission
         budgets = held and (held.action, held.throttled_ms, held.requested_model)
         return (
             self.started,
@@ -403,9 +403,9 @@ class LiveCall:
             None if run is None else run.tool,
             None if langsmith is None else _id(langsmith[0]),
             langsmith_project() if project is None else str(project) or None,
-            provider_of(metadata, params, self.serialized),
-            requested_model_of(metadata, params),
-            self.prompt_size(),
+            provider_of(metadata, params, self.serialized) if asked is None else asked.provider,
+            requested_model_of(metadata, params) if asked is None else asked.model,
+            self.prompt_size() if self.size is None else self.size,
             self.batch_size,
             self.attempt,
             self.hash,
@@ -492,12 +492,13 @@ class LiveCall:
         usage, self.token_usage, response, self.message_id = read_answer(result)
         if usage is not None:
             self.usage = usage if self.running is None else self.running.whole(usage)
-        if asked := asked_facts(self.params, self.serialized, tools_used="blocks" in response):
-            response = {**response, **asked}
+        if facts := asked_facts(self.params, self.serialized, tools_used="blocks" in response):
+            response = {**response, **facts}
         if hides_cache_times(usage) and (kept := asked_cache(self.messages, self.params)):
             response = {**response, "asked_cache": kept}
         self.response = response
-        self.hidden = hidden_modalities(self.messages)
+        if (asked := self.asked) is None or asked.audio_tokens:
+            self.hidden = hidden_modalities(self.messages)
 
     def _measure(self, result: Any) -> None:
         """Take the sizes of texts, in place of token counts. A call that was given up keeps the size of its prompt."""

@@ -172,11 +172,12 @@ class Recorder:
         try:
             if spool is None and len(self._queue.waiting) < _MOST_AS_THEY_ARE and isinstance(item, LiveCall):
                 item.keep()
-                record = LogRecord(CALL, item.id.bytes, b"", item=dated(item, self.clock.skew_s))
+                record = LogRecord(
+                    CALL, item.id.bytes, b"", item=item if _is_dated(item) else dated(item, self.clock.skew_s)
+                )
             else:
                 short = self._queue.nearly_full or (spool is not None and spool.nearly_full)
-                settled = isinstance(item, LiveCall) and item.skew_s is not None
-                record, short = as_log_record(item, None if settled else self.clock.skew_s, short=short)
+                record, short = as_log_record(item, None if _is_dated(item) else self.clock.skew_s, short=short)
         except Exception as error:  # noqa: BLE001 - what cannot be packed is kept as what is known for sure
             self.fault(error)
             return self._merge(item)
@@ -270,3 +271,8 @@ class Recorder:
     ) -> bool:
         """Deliver now what dead processes have left, for at most `timeout` seconds; whether all of it is delivered."""
         return self._pipeline.replay(timeout, on_progress)
+
+
+def _is_dated(item: Recordable) -> bool:
+    """Whether a call's time is settled, so that nobody needs to know the database's."""
+    return isinstance(item, LiveCall) and item.skew_s is not None

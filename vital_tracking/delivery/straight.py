@@ -283,7 +283,8 @@ class StraightWay:
 def _ids(run: str, parent: str | None, trace: str) -> str:
     """The fields of a run's, its parent's and its trace's ids."""
     every = f"{run}{parent or ''}{trace}"
-    if run and len(every) <= MAX_TEXT and every.isascii() and every.replace("-", "").isalnum():  # as UUIDs are
+    plain = run and len(every) <= MAX_TEXT and every.isascii()  # as UUIDs are
+    if plain and not ("," in every or "(" in every or ")" in every or '"' in every or "\\" in every or "\0" in every):
         return f"{run},{parent or ''},{trace}"
     return f"{_text(run)},{_text(parent)},{_text(trace)}"
 
