@@ -114,8 +114,8 @@ def test_a_call_whose_record_cannot_be_made_in_full_is_stored_in_its_shortest_fo
 def test_a_call_in_memory_of_which_no_facts_can_be_taken_is_stored_in_its_shortest_form(
     make_tracker: Callable[..., VitalTracker], rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a spool a call waits as it is, and its facts are taken in the thread that delivers it."""
-    monkeypatch.setattr(LiveCall, "observed", breaks(LiveCall.observed))
+    """Without a spool a call waits as it is, and its facts are taken in the thread that delivers it, straight or the long way."""
+    monkeypatch.setattr(LiveCall, "end_facts", breaks(LiveCall.end_facts, 2))
     tracker = make_tracker(spool=False, budgets=False)
     model = FakeUsageModel(responses=["Well."], input_tokens=10, output_tokens=1)
     for _ in range(3):
