@@ -17,7 +17,8 @@ from typing import Any, Final
 from uuid import UUID
 from weakref import ref
 
-from vital_tracking.calls.live import LiveCall, Run
+from vital_tracking.calls.live import LiveCall
+from vital_tracking.calls.run import Run
 from vital_tracking.core.context import CallContext
 from vital_tracking.core.frames import current_frame
 from vital_tracking.core.record import Status

@@ -31,6 +31,7 @@ from vital_tracking.calls.hashes import Prefix
 from vital_tracking.calls.metadata_keys import MetadataKeys, metadata_keys, storable
 from vital_tracking.calls.names_of import longest_answer, provider_of, requested_model_of
 from vital_tracking.calls.observed import ObservedCall, SharedFacts
+from vital_tracking.calls.run import Run
 from vital_tracking.calls.running_usage import RunningUsage
 from vital_tracking.calls.texts import prompt_size, text_size, thought_size
 from vital_tracking.core.admission import Admission, Request
@@ -52,16 +53,6 @@ _PARAMETERS: Final = ("model", "model_name", "model_id", "_type")
 
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _MOST_TAGS: Final = 32
-
-
-class Run:
-    """A run around calls: the root of its tree, and the tool it is in, if any."""
-
-    __slots__ = ("root", "tool")
-
-    def __init__(self, root: UUID, tool: str | None) -> None:
-        self.root = root
-        self.tool = tool
 
 
 class LiveCall:
@@ -434,15 +425,9 @@ class LiveCall:
             self.usage,
             self.token_usage,
         )
-        if not (
-            self.error is not None
-            or self.estimate is not None
-            or self.first_word is not None
-            or self.notes
-            or self.hidden
-            or self.inner
-            or self.replaces_abandoned
-            or not self.batch_reported
+        inner, replaces, notes, hidden = self.inner, self.replaces_abandoned, self.notes, self.hidden
+        if not any(
+            (self.error, self.estimate, self.first_word, notes, hidden, inner, replaces, not self.batch_reported)
         ):
             return facts
         admission = self.admission
@@ -450,13 +435,13 @@ class LiveCall:
             *facts,
             self.estimate,
             self.error,
-            self.inner,
+            inner,
             self.batch_reported,
-            self.replaces_abandoned,
-            self.notes,
+            replaces,
+            notes,
             admission.action if admission is not None and self.status == "blocked" else None,
             None if self.first_word is None else (self.first_word - self.started_clock) * 1000,
-            self.hidden,
+            hidden,
             self.blocked_by,
         )
 
