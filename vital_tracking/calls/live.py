@@ -415,11 +415,11 @@ class LiveCall:
     def end_facts(self) -> tuple[Any, ...]:
         """What became of it, in the order of `ObservedCall`; of most calls the last facts say nothing, and are left out."""
         ended = self.ended if self.ended is not None else self.touched
-        first_token, message_id = self.first_token, self.message_id
+        first_token, message_id, began = self.first_token, self.message_id, self.started_clock
         facts = (
             self.status,
-            (ended - self.started_clock) * 1000,
-            None if first_token is None else (first_token - self.started_clock) * 1000,
+            (ended - began) * 1000,
+            None if first_token is None else (first_token - began) * 1000,
             message_id if isinstance(message_id, str) and message_id.startswith("lc_run--") else None,
             self.response,
             self.usage,
@@ -475,8 +475,7 @@ class LiveCall:
 
     def _take(self, result: Any) -> None:
         usage, self.token_usage, response, self.message_id = read_answer(result)
-        if usage is not None:
-            self.usage = usage if self.running is None else self.running.whole(usage)
+        self.usage = self.usage if usage is None else usage if self.running is None else self.running.whole(usage)
         if facts := asked_facts(self.params, self.serialized, tools_used="blocks" in response):
             response = {**response, **facts}
         if hides_cache_times(usage) and (kept := asked_cache(self.messages, self.params)):
