@@ -19,8 +19,8 @@ from vital_tracking.calls.attribution import NOBODY
 from vital_tracking.calls.hashes import Prefix
 from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack_run, unpack_record, unpack_run
 from vital_tracking.calls.live import LiveCall
-from vital_tracking.calls.run import Run
 from vital_tracking.calls.resolve import record_of
+from vital_tracking.calls.run import Run
 from vital_tracking.calls.wire import pack_call, pack_start, unpack_call
 from vital_tracking.core.admission import Admission
 from vital_tracking.core.context import CONTEXT_FIELDS, METADATA_KEY, CallContext
