@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 from typing_extensions import TypedDict
 
@@ -10,11 +11,24 @@ from vital_tracking.core.closest import closest
 from vital_tracking.queries.answers import answer_type, typed
 from vital_tracking.stores import Store
 
+_EACH: Final = "*"
+
 
 @answer_type
 class _Unknown(TypedDict):
     unknown: list[str]
     known: list[str]
+
+
+def organizations_named(columns: Mapping[str, Any]) -> dict[str, str]:
+    """The organizations that a budget or a subscription names, by the columns that name them.
+
+    `organization_id` is the one in which it counts, `entity_id` the one that it stands on; `*`, each one, names none.
+    """
+    names = {"organization_id": columns.get("organization_id")}
+    if columns.get("entity_type") == "organization":
+        names["entity_id"] = columns.get("entity_id")
+    return {column: name for column, name in names.items() if name and name != _EACH}
 
 
 def unknown_organizations(store: Store, names: Collection[str]) -> dict[str, list[str]]:

@@ -53,10 +53,9 @@ class Column:
     """A column: the field of a row that it shows, its heading, its unit, and where a cell leads (None: nowhere).
 
     An `amount` is one in the row's `metric`, what is `of_row` in the row's `unit`, `prose` is shown whole, what is `brief` in a
-    narrow column, an `id` is cut. `none`
-    is what stands where a text has no value. `about` is said where the heading is pointed at. A `rare` column is shown where some
-    row has something in it. One that stands `beside` another is shown softly, after its label, in the cell
-    of the column before it.
+    narrow column, an `id` is cut. `none` is what stands where a text has no value. `about` is said where the heading is pointed
+    at. A `rare` column is shown where some row has something in it. One that stands `beside` another is shown softly, after its
+    label, in the cell of the column before it.
     """
 
     name: str

@@ -25,7 +25,7 @@ from vital_tracking.cli.budgets.tables import (
 )
 from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
-from vital_tracking.cli.render.organizations import New, check_organizations, organizations_of
+from vital_tracking.cli.render.organizations import New, check_organizations
 from vital_tracking.cli.render.session import Csv, Json, Yes, opened
 from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
 from vital_tracking.errors import StoreRejected, VitalError
@@ -38,6 +38,7 @@ from vital_tracking.queries.budgets import (
     BudgetLimit,
     belongs,
 )
+from vital_tracking.queries.organizations import organizations_named
 from vital_tracking.queries.outlook import Outlook, outlooks
 from vital_tracking.queries.preview import MOST_PREVIEW_DAYS, PREVIEW_DAYS, UNKNOWN, preview_budget, preview_totals
 from vital_tracking.queries.words import counted
@@ -154,7 +155,7 @@ def set_budget(
         replace_limits({**given, "action": action}, new=new, json_=json_)
         return
     with opened() as store:
-        check_organizations(store, organizations_of(given), new=new)
+        check_organizations(store, organizations_named(given).values(), new=new)
         before = queries.all_budgets(store)["budgets"]
         known = queries.find_budget(before, given)
         if all(given.get(column, known and known.get(column)) is None for column in PERIODS.values()):

@@ -14,12 +14,13 @@ from vital_tracking.cli.budgets.options import budget_entity, limit_of
 from vital_tracking.cli.budgets.tables import period_name
 from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import as_json, say
-from vital_tracking.cli.render.organizations import New, check_organizations, organizations_of
+from vital_tracking.cli.render.organizations import New, check_organizations
 from vital_tracking.cli.render.session import opened
 from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
 from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.queries import budgets as queries
 from vital_tracking.queries.budgets import LimitInForce
+from vital_tracking.queries.organizations import organizations_named
 
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SPAN: Final = re.compile(r"(\d{1,4})\s*(h|d)")
@@ -38,7 +39,7 @@ def replace_limits(given: Mapping[str, Any], *, new: bool, json_: bool) -> None:
             "--instead needs a limit: give --minute, --daily, --monthly or --total, such as --daily 10"
         )
     with opened() as store:
-        check_organizations(store, organizations_of(given), new=new)
+        check_organizations(store, organizations_named(given).values(), new=new)
         found = queries.override_budget(store, given)
     everybody = [row for row in found if row["entity_id"] == "*"]
     met = {PERIODS[row["period"]] for row in everybody if given["action"] in (None, row["action"])}
@@ -82,7 +83,7 @@ def raise_limits(
             raise typer.BadParameter("say when it ends: --until tomorrow, --until 2026-12-24 or --until 12h")
         given |= {"raise_by": more, "until": _until(until)}
     with opened() as store:
-        check_organizations(store, organizations_of(given), new=new)
+        check_organizations(store, organizations_named(given).values(), new=new)
         try:
             found = queries.raise_budget(store, given)
         except StoreRejected as error:

@@ -15,10 +15,11 @@ from vital_tracking.alerts.wording import entity, local_time
 from vital_tracking.cli.plans.quotas import quotas_table
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
 from vital_tracking.cli.render.options import named, words, zone
-from vital_tracking.cli.render.organizations import New, check_organizations, mistyped, organizations_of
+from vital_tracking.cli.render.organizations import New, check_organizations, mistyped
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.render.times import moment
 from vital_tracking.errors import VitalError
+from vital_tracking.queries.organizations import organizations_named
 from vital_tracking.queries.plans import (
     QUOTA_COLUMNS,
     SUBSCRIBERS,
@@ -140,7 +141,7 @@ def set_one(
     }
     columns |= {name: value for name, value in given.items() if value is not None}
     with opened() as store:
-        check_organizations(store, organizations_of(columns), new=new)
+        check_organizations(store, organizations_named(columns).values(), new=new)
         done = subscribe(store, columns)
     if json_:
         as_json(done)
@@ -219,7 +220,7 @@ def import_file(
     except (ValueError, UnicodeDecodeError) as error:
         raise VitalError(f"{file}: {error}") from None
     with opened() as store:
-        wrong = mistyped(store, (one for line in lines for one in organizations_of(line.columns)), new=new)
+        wrong = mistyped(store, (one for line in lines for one in organizations_named(line.columns).values()), new=new)
         lines = [_checked(line, wrong) for line in lines]
         good = [line for line in lines if line.problem is None]
         done = import_subscriptions(store, [line.columns for line in good])
@@ -244,7 +245,7 @@ def import_file(
 
 
 def _checked(line: Line, wrong: Mapping[str, str]) -> Line:
-    problem = next((wrong[one] for one in organizations_of(line.columns) if one is not None and one in wrong), None)
+    problem = next((wrong[one] for one in organizations_named(line.columns).values() if one in wrong), None)
     return line if problem is None else replace(line, problem=f"{problem} For a new one: --new")
 
 

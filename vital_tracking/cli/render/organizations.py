@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeAlias
+from collections.abc import Iterable
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -15,12 +15,6 @@ from vital_tracking.stores import Store
 New: TypeAlias = Annotated[
     bool, typer.Option("--new", help="The organization is new, though it is called much like one that there is.")
 ]
-
-
-def organizations_of(columns: Mapping[str, Any]) -> list[str | None]:
-    """The organizations that a budget or a subscription names: the one that it is of, and the one in which it counts."""
-    of = columns.get("entity_id") if columns.get("entity_type") == "organization" else None
-    return [columns.get("organization_id"), None if of == "*" else of]
 
 
 def mistyped(store: Store, names: Iterable[str | None], *, new: bool = False) -> dict[str, str]:

@@ -16,6 +16,7 @@ from vital_tracking.errors import StoreRejected
 from vital_tracking.queries import budgets as queries
 from vital_tracking.queries.audit import changes_of
 from vital_tracking.queries.budgets import BUDGET_KEY, BudgetLimit, find_budget, key_of
+from vital_tracking.queries.organizations import organizations_named
 from vital_tracking.queries.preview import UNKNOWN, preview_budget
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web.access import Asker, Reader, reads
@@ -69,10 +70,7 @@ def make(
     if not errors and (there := find_budget(queries.all_budgets(store)["budgets"], columns)):
         errors["entity_id"] = f"There is such a budget already, number {there['id']}: change that one."
     if not errors and "new" not in given:
-        named = {"organization_id": columns.get("organization_id")}
-        if columns["entity_type"] == "organization" and columns["entity_id"] != "*":
-            named["entity_id"] = columns["entity_id"]
-        for field, name in named.items():
+        for field, name in organizations_named(columns).items():
             if wrong := mistyped_organization(store, who, name):
                 errors[field] = f"{wrong} If it is new, mark that."
                 form = replace(form, new=True)

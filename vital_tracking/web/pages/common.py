@@ -195,13 +195,16 @@ def administered(store: Store, who: Identity) -> list[str] | None:
     return sorted(one.organization_id for one in memberships(store) if one.role == "admin")
 
 
-def mistyped_organization(store: Store, who: Identity, name: str | None) -> str:
-    """What is wrong with an organization that nothing names yet and that is called much like another; empty where nothing is.
+def mistyped_organization(store: Store, who: Identity, *names: str) -> str:
+    """What is wrong with the first of some organizations that nothing names yet and that is called much like another.
 
-    Operators alone are told, who may name any: admins choose among their own.
+    Empty where nothing is. Operators alone are told, who may name any: admins choose among their own.
     """
-    meant = unknown_organizations(store, [name]).get(name, []) if name and who.is_operator else []
-    return f"Nothing is known of organization {name}; did you mean {' or '.join(meant)}?" if meant else ""
+    unknown = unknown_organizations(store, names) if who.is_operator else {}
+    for name, meant in unknown.items():
+        if meant:
+            return f"Nothing is known of organization {name}; did you mean {' or '.join(meant)}?"
+    return ""
 
 
 def whose(link: Callable[[Row], str | None]) -> list[Column]:

@@ -16,6 +16,7 @@ from vital_tracking.alerts.wording import entity
 from vital_tracking.errors import StoreRejected
 from vital_tracking.queries import plans as queries
 from vital_tracking.queries.names import names_of
+from vital_tracking.queries.organizations import organizations_named
 from vital_tracking.queries.plans import QuotaStatus, over_quota, percent_used
 from vital_tracking.queries.rate_limits import rate_limits
 from vital_tracking.queries.words import counted
@@ -104,7 +105,7 @@ def subscribe(
             form = replace(form, message=f"{whose} is on no plan there.")
         elif reset_day and not (reset_day.isdecimal() and 1 <= int(reset_day) <= _LAST_DAY):
             form = replace(form, message="A month begins on a day from 1 to 31.")
-        elif not new and (wrong := _mistyped(store, who, columns)):
+        elif not new and (wrong := mistyped_organization(store, who, *organizations_named(columns).values())):
             form = replace(form, message=f"{wrong} If it is new, mark that.", new=True)
         else:
             given = {"plan": plan, "reset_day": int(reset_day) if reset_day else None, "timezone": timezone.strip()}
@@ -152,13 +153,6 @@ def _back(request: Request, columns: Mapping[str, Any]) -> Response:
     kept = {"organization": organization} if organization else {}
     changed = {"changed": f"{columns['entity_type']}/{columns['entity_id']}"}
     return RedirectResponse(f"{home(request)}quotas?{urlencode({**kept, **changed})}", 303)
-
-
-def _mistyped(store: Store, who: Identity, columns: Mapping[str, Any]) -> str:
-    of_organization = columns["entity_type"] == "organization"
-    return mistyped_organization(
-        store, who, columns["entity_id"] if of_organization else columns.get("organization_id")
-    )
 
 
 def _told(view: View, changed: str) -> str:
