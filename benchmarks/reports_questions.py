@@ -51,7 +51,7 @@ NAMED: Final[Mapping[str, str]] = {
     "organizations": f"""'["{BIG_ORGANIZATION}"]'""",
 }
 # What these are asked of is a week.
-OF_A_WEEK: Final = ("usage_anomalies", "anomalies_v1", "duplicate_requests", "duplicates_v1")
+OF_A_WEEK: Final = ("usage_anomalies", "anomalies_v1", "duplicate_requests", "duplicates_v1", "duplicates_v2")
 # This one is asked by each of its dimensions, of whole days, as pages ask it.
 EXPLORER: Final = "usage_explore_v1"
 # This one of events, likewise.

@@ -28,6 +28,7 @@ from vital_tracking.clickhouse.reading import CopiedStore, Copy
 from vital_tracking.clickhouse.schema import local_table, schema_files
 from vital_tracking.queries.call_groups import Cuts, read_call_groups
 from vital_tracking.queries.explore import Period
+from vital_tracking.queries.usage import duplicates
 from vital_tracking.stores import Store
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.relations import CALLS
@@ -88,10 +89,11 @@ def _a_call(number: int) -> dict[str, Any]:
 
 
 def _repeated(store: Store) -> list[int]:
-    """How many of the calls that are left are repeated, and how many begin as others do."""
+    """How many of the calls that are left are repeated, how many begin as others do, and how many are duplicates."""
     day = timedelta(days=1)
     groups = read_call_groups(store, Period(_FIRST - day, _FIRST + day), Cuts(ttl=day, prefix_ttl=day))
-    return [sum(one.calls for one in groups if getattr(one.key, what)) for what in ("repeated", "alike")]
+    again = duplicates(store, since=_FIRST - day, until=_FIRST + day)["repeated_calls"]
+    return [*(sum(one.calls for one in groups if getattr(one.key, what)) for what in ("repeated", "alike")), again]
 
 
 def _repeated_in(server: ClickHouse, store: PostgresStore, db: Connection) -> list[int]:

@@ -860,11 +860,14 @@ QUESTIONS = [
         Question(name, pair_of_calls, lambda r: both_or_none(r, {1, 7}), lately(organization="acme"))
         for name in ("shadow_pairs", "shadow_pairs_v1")
     ),
-    Question(
-        "duplicates_v1",
-        lambda answer, world: cost("cost")(answer["rows"], world),
-        lambda r: repeated(r) & {1, 2, 7},
-        lately(organization="acme"),
+    *(
+        Question(
+            name,
+            lambda answer, world: cost("cost")(answer["rows"], world),
+            lambda r: repeated(r) & {1, 2, 7},
+            lately(organization="acme"),
+        )
+        for name in ("duplicates_v1", "duplicates_v2")
     ),
     Question(
         "forecast_v1",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vital_tracking.clickhouse.call_groups import copied_groups
 from vital_tracking.clickhouse.client import ClickHouse, address_of
+from vital_tracking.clickhouse.duplicates import copied_duplicates
 from vital_tracking.clickhouse.exploring import explored_groups
 from vital_tracking.errors import CopyError, MissingExtra
 from vital_tracking.settings import Settings
@@ -65,6 +66,8 @@ class Copy:
                 return None
             if function == "call_groups_v1":
                 return copied_groups(self._server, planned["ask_copy"], arguments, settings)
+            if function == "duplicates_v2":
+                return copied_duplicates(self._server, planned["ask_copy"], settings)
             groups = explored_groups(self._server, planned["ask_copy"], settings)
         except (CopyError, MissingExtra) as error:
             self._warn(error)
@@ -119,7 +122,7 @@ class CopiedStore:
 
     def call(self, function: str, /, **arguments: object) -> Any:
         """Call a function in the schema public with named arguments."""
-        if function in ("usage_explore_v1", "call_groups_v1"):
+        if function in ("usage_explore_v1", "call_groups_v1", "duplicates_v2"):
             answer = self._copy.answer(self._store, function, arguments, self._timeout_s or _LONG_S)
             if answer is not None:
                 return answer

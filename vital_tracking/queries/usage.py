@@ -362,7 +362,7 @@ def duplicates(
     Requests are told apart by a keyed hash, which is recorded only where `VITAL_HASH_KEY` is set.
     """
     return typed(
-        Duplicates, store.call("duplicates_v1", since=since, until=until, organization=organization, rows=rows)
+        Duplicates, store.call("duplicates_v2", since=since, until=until, organization=organization, rows=rows)
     )
 
 
