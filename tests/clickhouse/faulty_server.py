@@ -11,8 +11,12 @@ from urllib.parse import parse_qs, urlsplit
 import lz4.frame
 
 from vital_tracking.clickhouse.client import ClickHouse
+from vital_tracking.clickhouse.schema import input_table
+from vital_tracking.stores.relations import CALLS
 
 CANARY = "canary-user-4711"
+OF_VIEWS = ("deduplicate_blocks_in_dependent_materialized_views", "materialized_views_ignore_errors")
+"""What an insert asks of the views that its rows go through; servers and users may have other defaults."""
 
 
 class Fault(NamedTuple):
@@ -35,6 +39,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.engine = engine
         self.faults: list[Fault] = []
         self.tokens: list[str] = []
+        self.views: set[tuple[str | None, ...]] = set()
         self.version: str | None = None
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -74,8 +79,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _insert(self, table: str, columns: list[str], rows: bytes, asked: dict[str, str]) -> None:
         token = asked["insert_deduplication_token"]
         fault = None
-        if table == "token_usage_logs":
+        if table == input_table(CALLS):
             self.server.tokens.append(token)
+            self.server.views.add(tuple(asked.get(name) for name in OF_VIEWS))
             fault = self.server.faults.pop(0) if self.server.faults else None
         if fault is None or fault.stored:
             self.server.engine.insert(table, columns, rows, token=token)

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from vital_tracking.clickhouse.client import ClickHouse, address_of
-from vital_tracking.clickhouse.schema import COPIED, schema_files
+from vital_tracking.clickhouse.schema import COPIED, input_table, schema_files
 from vital_tracking.errors import SettingsError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "clickhouse"
@@ -27,7 +27,8 @@ def test_every_statement_of_a_cluster_is_understood(clickhouse: ClickHouse) -> N
             assert "on cluster 'main'" in statement
             seen.append(re.search(r"not exists (\w+)", statement)[1])  # type: ignore[index]
     for relation in COPIED:
-        assert {relation.name, f"{relation.name}_local"} <= set(seen)
+        names = (relation.name, input_table(relation))
+        assert {*names, *(f"{name}_local" for name in names), f"{relation.name}_kept_local"} <= set(seen)
 
 
 def test_a_cluster_of_one_shard_holds_the_rows(database_url: str, tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_rows_go_to_the_shard_of_their_organization() -> None:
         for statement in file.statements("main")
         if "Distributed(" in statement
     ]
-    assert len(texts) == len(COPIED)
+    assert len(texts) == 2 * len(COPIED)  # where rows come in, and where they are read
     assert all("cityHash64(ifNull(organization_id, ''))" in text for text in texts)
 
 

@@ -62,6 +62,7 @@ def test_what_passes_is_tried_again_with_the_same_token(
         Copying(store, over_http).bring_up_to_date()
         assert len(faulty.tokens) == 2
         assert len(set(faulty.tokens)) == 1
+        assert faulty.views == {("1", "0")}
         assert_equal(db, clickhouse)
         # Not even a merge was needed: what was stored twice was dropped by its token.
         assert clickhouse.query("select count() as n from token_usage_logs") == [{"n": 2}]

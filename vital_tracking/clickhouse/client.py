@@ -250,6 +250,9 @@ _INSERT: Final[Mapping[str, Any]] = {
     "max_partitions_per_insert_block": 0,  # rows of many months may change at once
     "async_insert": 0,
     "insert_deduplicate": 1,
+    # Rows go through a view into the table that keeps them: the token holds for that one, too, and what it does not take fails.
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    "materialized_views_ignore_errors": 0,
     "insert_distributed_sync": 1,  # answered once they are on their shard
     # Two batches are on their way at a time, so each takes one thread; what is there twice is sorted out when parts are merged.
     "input_format_parallel_parsing": 0,

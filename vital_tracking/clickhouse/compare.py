@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from vital_tracking.clickhouse.client import ClickHouse
 from vital_tracking.clickhouse.copying import CHUNK_BYTES, chunk_token
-from vital_tracking.clickhouse.schema import COPIED
+from vital_tracking.clickhouse.schema import COPIED, input_table
 from vital_tracking.stores.changes import exported_columns
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.protocol import Store
@@ -117,7 +117,7 @@ def repair(store: PostgresStore, server: ClickHouse, difference: Difference, epo
     rows = 0
     with store.reading(relation, epoch) as changes:
         for chunk in changes.of_time(since, until, CHUNK_BYTES):
-            server.insert(relation.name, exported_columns(relation), chunk.data, token=chunk_token(chunk))
+            server.insert(input_table(relation), exported_columns(relation), chunk.data, token=chunk_token(chunk))
             rows += chunk.rows
         version = changes.version
     server.command(

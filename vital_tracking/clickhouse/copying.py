@@ -19,7 +19,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from vital_tracking.clickhouse.client import ClickHouse
-from vital_tracking.clickhouse.schema import COPIED, copy_id, local_table, migrate
+from vital_tracking.clickhouse.schema import COPIED, copy_id, input_table, local_table, migrate
 from vital_tracking.errors import CopyRefused, CopyUnavailable
 from vital_tracking.stores.changes import Chunk, exported_columns, key_columns
 from vital_tracking.stores.postgres import PostgresStore
@@ -239,7 +239,7 @@ class Copying:
 
     def _insert(self, relation: Relation, columns: Sequence[str], chunk: Chunk) -> None:
         token = chunk_token(chunk)
-        self._patiently(lambda: self._server.insert(relation.name, columns, chunk.data, token=token))
+        self._patiently(lambda: self._server.insert(input_table(relation), columns, chunk.data, token=token))
 
     def _patiently(self, work: Callable[[], None]) -> None:
         """Try again for a while where the server is away. What it may have taken before it takes once, by the token."""

@@ -18,6 +18,9 @@ from vital_tracking.stores.relations import CALLS, COSTS, EVENTS, EXECUTIONS, RU
 COPIED: Final[tuple[Relation, ...]] = (RUNS, CALLS, EVENTS, COSTS, EXECUTIONS)
 """What is copied, in this order."""
 
+_INPUTS: Final = "0002_inputs"
+"""The file that makes the tables where rows come in, and the views that hand them on."""
+
 _COMMENT: Final = re.compile(r"^[ \t]*--.*$", re.MULTILINE)
 
 
@@ -42,9 +45,14 @@ class SchemaFile:
                 yield statement.strip()
 
 
-def local_table(relation: Relation, cluster: str | None) -> str:
-    """The table that holds the rows; on a cluster the plain name leads to those of all shards."""
-    return f"{relation.name}_local" if cluster else relation.name
+def local_table(relation: Relation, cluster: str | None, what: str = "") -> str:
+    """The table that holds the rows, or what else is named after it; on a cluster the plain name leads to those of all shards."""
+    return f"{relation.name}{what}_local" if cluster else f"{relation.name}{what}"
+
+
+def input_table(relation: Relation) -> str:
+    """The table that rows are inserted into as text, whose view hands them on to the one that keeps them."""
+    return f"{relation.name}_input"
 
 
 def schema_files(cluster: str | None) -> list[SchemaFile]:
@@ -71,6 +79,8 @@ def migrate(server: ClickHouse) -> list[str]:
             "select version, argMax(hash, applied_at) as hash from vital_tracking_schema group by version"
         )
     }
+    if any(_lost_views(server)):
+        known.pop(_INPUTS, None)
     done = []
     for file in schema_files(where.cluster):
         if known.get(file.version, file.hash) != file.hash:
@@ -86,6 +96,14 @@ def migrate(server: ClickHouse) -> list[str]:
             )
             done.append(file.version)
     return done
+
+
+def _lost_views(server: ClickHouse) -> Iterator[str]:
+    """The views that hand on what is inserted and are not there: without one, rows would be taken and kept nowhere."""
+    there = {row["name"] for row in server.query("select name from system.tables where database = currentDatabase()")}
+    for relation in COPIED:
+        if (view := local_table(relation, server.address.cluster, "_kept")) not in there:
+            yield view
 
 
 def copy_id(server: ClickHouse, database_id: str) -> UUID:
