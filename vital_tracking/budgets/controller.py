@@ -19,7 +19,7 @@ from vital_tracking.budgets.ledger import Ledger
 from vital_tracking.budgets.pending import Answer, PendingRequest, Sleep, Waits, run, run_async
 from vital_tracking.budgets.plans import Plans
 from vital_tracking.budgets.policy import OUR_FAULT, Budget, Policy, no_answer, not_checked, policy_unknown
-from vital_tracking.budgets.windows import Hold, Plan
+from vital_tracking.budgets.windows import Hold
 from vital_tracking.calls.billed_tokens import billed_tokens
 from vital_tracking.core.admission import Admission, Request
 from vital_tracking.core.context import CallContext
@@ -126,7 +126,8 @@ class AdmissionController:
             plan = self.plans.find(policy, request)
             if not plan.accounts:
                 return Admission()
-            self._settle_ended(plan)
+            if self.ledger.ended:
+                self._settle_ended()
             amounts, max_tokens = plan.terms.quote(request, clamp)
             hold = self.ledger.reserve(plan, amounts, request.size)
             if hold is None:
@@ -140,16 +141,12 @@ class AdmissionController:
         except Exception as error:  # noqa: BLE001 - then the budgets decide as they do without a database
             return self.undecided(error, request.context, request.model)
 
-    def _settle_ended(self, plan: Plan) -> None:
-        """Settle calls that have ended in the plan's windows and may have cost more than was held for them."""
-        for window in plan.windows:
-            if not window.ended:
-                continue
-            for hold, settle in list(window.ended.items()):
-                if hold.settled is None:
-                    settle()
-                for settled in hold.windows:  # only now: who finds nothing here goes on at once
-                    settled.ended.pop(hold, None)
+    def _settle_ended(self) -> None:
+        """Settle calls that have ended and may have cost more than was held for them."""
+        for hold, settle in list(self.ledger.ended.items()):
+            if hold.settled is None:
+                settle()
+            self.ledger.ended.pop(hold, None)  # only now: who finds nothing there goes on at once
 
     def _asked(self, request: Request, max_wait: float, clamp: bool) -> Waits[Admission]:
         """The answer of the database, for which the call waits; where that says so, it asks once more after a while."""
@@ -243,11 +240,10 @@ class AdmissionController:
         return self.ledger.settle(hold, amounts, usage=usage if teaches else None)
 
     def ended(self, hold: Hold, call: EndedCall, settle: Callable[[], object]) -> None:
-        """A call has ended; where it may have cost more than its hold, `settle` comes before its windows admit another one."""
+        """A call has ended; where it may have cost more than was held for it, `settle` comes before another one is admitted."""
         tokens = billed_tokens(call)
         if tokens is None or not hold.covers(*tokens):
-            for window in hold.windows:
-                window.ended[hold] = settle
+            self.ledger.ended[hold] = settle
 
     def posted(self, holder: str, draws: Iterable[Collection[Draw]]) -> None:
         """Rows with these draws are in the database, or never will be."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import sleep as give_way
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -58,6 +58,8 @@ class Ledger:
         self._released: deque[Hold] = deque()
         self._windows: dict[int, Window] = {}
         self._accounts: dict[tuple[int, str], Account] = {}
+        self.ended: dict[Hold, Callable[[], object]] = {}
+        """Holds of calls that have ended and may have cost more, each with what settles it."""
         self._turns: deque[Turn] = deque()  # that came back, and of which the database has not heard
         self.holder = new_id()
         self.valid_until = FOREVER
@@ -79,6 +81,7 @@ class Ledger:
     def reset_after_fork(self) -> None:
         """In a forked child: the grants are the parent's, and the lock may be held by a thread that exists there alone."""
         self._lock = threading.RLock()
+        self.ended = {}
         self.forget_grants()
         self._accounts = {}
 
@@ -195,15 +198,14 @@ class Ledger:
         """Replace a hold by what the call used; the draws that its row must carry. Later calls change nothing."""
         with self._lock:
             if (settled := hold.settled) is None:
-                windows, amounts, current = hold.windows, hold.amounts, hold.holder == self.holder
-                for window in windows:
-                    if window.ended:
-                        window.ended.pop(hold, None)
-                    if current:
-                        metric = window.metric
-                        spent = used[metric]
-                        window.free += amounts[metric] - spent
-                        window.unposted += spent
+                windows, amounts = hold.windows, hold.amounts
+                for window in windows if hold.holder == self.holder else ():
+                    metric = window.metric
+                    spent = used[metric]
+                    window.free += amounts[metric] - spent
+                    window.unposted += spent
+                if self.ended:
+                    self.ended.pop(hold, None)
                 hold.settled = settled = Draws(windows, used[:3]) if windows else []
             else:
                 usage = None
@@ -474,7 +476,7 @@ class Ledger:
             hold = self._released.popleft()
             if hold.settled is None:
                 hold.settled = []
+                self.ended.pop(hold, None)
                 for window in hold.windows:
-                    window.ended.pop(hold, None)
                     if hold.holder == self.holder:
                         window.free += hold.amounts[window.metric]

@@ -7,7 +7,7 @@ tokens or calls, by the budget's metric.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -56,13 +56,11 @@ class Window:
     """One window: what this process has been granted of it, and how much of that is free.
 
     Below 0, `free` is what calls have spent beyond all that was granted. `unposted` is what ended calls have spent of which the
-    rows are still to come; `forgiven` counts what came with rows that no grant had covered. `ended` has the holds of calls that
-    may have cost more, each with what settles it, which is done before another call is admitted.
+    rows are still to come; `forgiven` counts what came with rows that no grant had covered.
     """
 
     __slots__ = (
         "account",
-        "ended",
         "ends",
         "forgiven",
         "free",
@@ -83,7 +81,6 @@ class Window:
         self.free = 0
         self.unposted = 0
         self.forgiven = 0
-        self.ended: dict[Hold, Callable[[], object]] = {}
         self.low = 0  # below this much free money more is fetched ahead of need, once; 0: not
         self.used_at = 0.0
 

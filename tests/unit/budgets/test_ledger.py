@@ -9,7 +9,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -24,6 +24,7 @@ from vital_tracking.budgets.ledger import Ledger
 from vital_tracking.budgets.policy import Budget
 from vital_tracking.budgets.quotes import Terms
 from vital_tracking.budgets.windows import Hold, Plan, RoundTrip
+from vital_tracking.core.draws import Draw
 from vital_tracking.core.rates import ceiling_rates
 
 COST, TOKENS, CALLS = range(3)
@@ -92,7 +93,7 @@ class Bank:
                 )
         return {"windows": rows, "admitted": not refuse}
 
-    def post(self, holder: str, draws: list[tuple[int, str]]) -> None:
+    def post(self, holder: str, draws: Collection[Draw]) -> None:
         for window, amount in draws:
             drawn = whole(amount, METRIC[window])
             assert drawn > 0
@@ -220,7 +221,7 @@ class Books(RuleBasedStateMachine):
         return hold.holder, draws
 
     @rule(row=consumes(rows))
-    def post(self, row: tuple[str, list[tuple[int, str]]]) -> None:
+    def post(self, row: tuple[str, Collection[Draw]]) -> None:
         """Its row is in the database."""
         holder, draws = row
         if holder == self.ledger.holder:
@@ -228,6 +229,18 @@ class Books(RuleBasedStateMachine):
         self.ledger.post(holder, [draws])
         for window, amount in draws:
             self.unposted[holder, window] -= whole(amount, METRIC[window])
+
+    @rule(some=st.lists(consumes(rows), min_size=2, max_size=3), as_texts=st.booleans())
+    def post_together(self, some: list[tuple[str, Collection[Draw]]], as_texts: bool) -> None:
+        """The rows of a batch are in the database, those of merged calls with what they drew in all."""
+        for holder in {holder for holder, _ in some}:
+            together = [list(draws) if as_texts else draws for its_holder, draws in some if its_holder == holder]
+            for draws in together:
+                if holder == self.ledger.holder:
+                    self.bank.post(holder, draws)
+                for window, amount in draws:
+                    self.unposted[holder, window] -= whole(amount, METRIC[window])
+            self.ledger.post(holder, together)
 
     @rule(all_back=st.booleans())
     def renew(self, all_back: bool) -> None:
@@ -449,6 +462,22 @@ def test_idle_money_goes_back_and_what_is_used_stays(
     ledger.post(hold.holder, [draws])
     assert ledger.return_unused() == ({}, False)
     assert not ledger.has_grants
+
+
+def test_the_rows_of_a_batch_are_taken_out_of_the_grants_together(ledger: Ledger, granted: Callable[..., Plan]) -> None:
+    """If this failed, a process would think that it has what the database has taken back, or give up what it still has."""
+    plan = granted(20)
+    draws: list[Collection[Draw]] = []
+    for used in (Amounts(1, 2, 1), Amounts(3, 4, 1), Amounts(5, 6, 1), Amounts(0, 0, 1)):
+        hold = ledger.reserve(plan, ONE, 0)
+        assert hold is not None
+        draws.append(ledger.settle(hold, used))
+    draws[1] = list(draws[1])  # as those of a merged row are
+    assert [len(one) for one in draws] == [4, 4, 4, 1]
+    ledger.post(ledger.holder, draws)
+    windows = ledger._windows.values()
+    assert {window.id: window.granted for window in windows} == {11: 20 - 9, 12: 20 - 9, 21: 20 - 4, 31: 20 - 12}
+    assert {window.unposted for window in windows} == {0}
 
 
 def test_a_grant_that_the_database_no_longer_knows_is_not_spent(ledger: Ledger, granted: Callable[..., Plan]) -> None:
