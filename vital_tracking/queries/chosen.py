@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
-from zoneinfo import available_timezones
 
+from vital_tracking.core.zones import is_zone
 from vital_tracking.queries.explore import DIMENSIONS
 from vital_tracking.queries.explore import TIMES as NO_FILTERS
 
@@ -45,7 +45,7 @@ def _tokens(text: str) -> int:
 
 
 def _zone(text: str) -> str:
-    if text not in available_timezones():
+    if not is_zone(text):
         raise ValueError("write an IANA time zone, such as Europe/Berlin")
     return text
 

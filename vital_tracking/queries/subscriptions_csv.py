@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vital_tracking.core.closest import did_you_mean
+from vital_tracking.core.zones import proper_zone
 from vital_tracking.queries.plans import SUBSCRIBERS
 
 COLUMNS: Final = (
@@ -69,6 +70,8 @@ def _columns(given: Mapping[str | None, Any], organization: str | None) -> dict[
         row.setdefault("organization_id", organization)
     if "reset_day" in row:
         row["reset_day"] = _day(str(row["reset_day"]))
+    if "timezone" in row:
+        row["timezone"] = _zone(str(row["timezone"]))
     if "enforced" in row:
         row["enforced"] = _flag(str(row["enforced"]))
     return row
@@ -78,6 +81,13 @@ def _day(text: str) -> int:
     if text.isdecimal() and 1 <= int(text) <= 31:
         return int(text)
     raise ValueError(f"reset_day {text!r} is no day from 1 to 31")
+
+
+def _zone(text: str) -> str:
+    try:
+        return proper_zone(text)
+    except ValueError as error:
+        raise ValueError(f"timezone {text!r} {error}") from None
 
 
 def _flag(text: str) -> bool:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import starmap
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import quote_plus
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import AfterValidator, Field
 from starlette.datastructures import QueryParams
 
+from vital_tracking.core.zones import exact_zone
 from vital_tracking.queries.chosen import CHOICES, chosen_of
 from vital_tracking.queries.explore import ANY, DIMENSIONS, TIMES, Filters, Period
 from vital_tracking.queries.runs import RUN_FILTERS
@@ -113,12 +115,6 @@ def _wrong(parameter: str, message: str, given: object) -> RequestValidationErro
     )
 
 
-@cache
-def known_zones() -> set[str]:
-    """The names of all zones: to find them takes longer than most answers."""
-    return available_timezones()
-
-
 def asked(
     request: Request,
     days: Annotated[int | None, Query(ge=1, le=MOST_DAYS, description="The last so many days, today included.")] = None,
@@ -194,9 +190,16 @@ def asked_before(pairs: Sequence[tuple[str, str]], moment: datetime) -> Asked:
 
 def checked_zone(timezone: str) -> str:
     """The name of a time zone; RequestValidationError where it is none."""
-    if timezone not in known_zones():
-        raise _wrong("timezone", "is no time zone; use an IANA name such as Europe/Berlin", timezone)
-    return timezone
+    try:
+        return exact_zone(timezone)
+    except ValueError as wrong:
+        raise _wrong("timezone", str(wrong), timezone) from None
+
+
+ZoneName: TypeAlias = Annotated[
+    str, Field(max_length=64, json_schema_extra={"format": "iana-time-zone"}), AfterValidator(exact_zone)
+]
+"""A time zone in a body or a form."""
 
 
 def _filters(query: QueryParams) -> dict[str, tuple[str | None, ...]]:

@@ -93,7 +93,10 @@ def test_a_preview_tells_what_would_have_been_and_stores_nothing(people: dict[st
         ("POST", PATH, {**WANTED, "id": 1}),
         ("POST", PATH, {**WANTED, "daily_limit": -1}),
         ("POST", PATH, {**WANTED, "daily_limit": None}),
-        ("POST", PATH, {**WANTED, "timezone": "Mars/Olympus"}),
+        *(
+            ("POST", PATH, {**WANTED, "timezone": name})
+            for name in ("Mars/Olympus", "Factory", "localtime", "europe/berlin")
+        ),
         ("POST", PATH, {**WANTED, "entity_type": "team"}),
         ("PATCH", f"{PATH}/1", {"organization_id": "other"}),
         ("POST", f"{PATH}/1/raise", {"raise_by": 1, "until": "soon"}),
@@ -155,7 +158,9 @@ def test_a_budget_is_made_previewed_changed_raised_and_removed_on_pages(people: 
     for name, value, words in (
         ("daily_limit", "-1", "not negative"),
         ("daily_limit", "", "needs a limit"),
-        ("zone", "Mars/Olympus", "no such time zone"),
+        ("zone", "Mars/Olympus", "no IANA time zone"),
+        ("zone", "Factory", "no IANA time zone"),
+        ("zone", "CET", "name a city, such as Europe/Berlin"),
         ("alert_thresholds", "soon", "percent of the limit"),
         ("action", "scold", "Choose one of"),
     ):

@@ -322,6 +322,7 @@ def test_the_operator_has_a_report_sent_and_ends_that(opened: Open) -> None:
         ({"hour": "24"}, 422),
         ({"every": "year"}, 422),
         ({"timezone": "Mars"}, 422),
+        ({"timezone": "Factory"}, 422),
     ):
         assert operator.post("/explore/schedule", data={**asked, **wrong}, headers=of_page).status_code == status, wrong
     assert "Fridays" not in page(operator, "explore").partition("Send a report")[0]

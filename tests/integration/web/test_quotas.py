@@ -191,7 +191,12 @@ def test_the_form_keeps_what_was_sent_and_the_page_says_what_became_of_it(there:
         return unescape(answer.text) if status != 303 else str(answer.headers["location"])
 
     for browser, changes, said in (
-        (admin, {"timezone": "Europe/Berlln"}, "timezone 'Europe/Berlln' is no IANA time zone"),
+        (
+            admin,
+            {"timezone": "Europe/Berlln"},
+            "timezone 'Europe/Berlln' is no IANA time zone; did you mean Europe/Berlin",
+        ),
+        (admin, {"timezone": "Factory"}, "timezone 'Factory' is no IANA time zone"),
         (admin, {"reset_day": "32"}, "from 1 to 31"),
         (admin, {"entity_id": " "}, "Say who"),
         (operator, {"organization": "acmee"}, "did you mean acme?"),

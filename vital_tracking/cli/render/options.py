@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
-from zoneinfo import available_timezones
 
 import typer
 
 from vital_tracking.core.closest import did_you_mean
 from vital_tracking.core.sanitize import clean_text
+from vital_tracking.core.zones import proper_zone
 from vital_tracking.queries.calls import place
 
 _FORMAT: Final = "vital_tracking.format"
-# Zones of which PostgreSQL takes the names for abbreviations, of fixed offsets; and a city with the same time.
-_CITIES: Final = {"CET": "Europe/Berlin", "MET": "Europe/Berlin", "EET": "Europe/Athens", "WET": "Europe/Lisbon"}
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86_400)}
 
@@ -65,22 +63,12 @@ def span(text: str, option: str, *, longest: timedelta = timedelta(days=1)) -> D
     raise typer.BadParameter(f"{option} takes a span such as {examples}, longer than nothing and at most {most}")
 
 
-def zone(text: str) -> str:
+def zone(text: str, option: str = "--timezone") -> str:
     """An IANA time zone by its proper name; where there is none, the message names the closest."""
-    if city := _CITIES.get(text.strip().upper()):
-        raise typer.BadParameter(
-            f"--timezone {text!r} would be read as a fixed offset, without summer time: name a city, such as {city}"
-        )
-    known = available_timezones()
-    if not known or text in known:
-        return text
-    proper = {name.lower(): name for name in known}
-    if found := proper.get(text.strip().lower().replace(" ", "_")):
-        return found
-    raise typer.BadParameter(
-        f"--timezone {text!r} is no IANA time zone{did_you_mean(text, sorted(known))} "
-        "It looks like Europe/Berlin, Asia/Kolkata or UTC"
-    )
+    try:
+        return proper_zone(text)
+    except ValueError as wrong:
+        raise typer.BadParameter(f"{option} {text!r} {wrong}") from None
 
 
 def words(choices: Sequence[str], what: str, *, metavar: str | None = None) -> dict[str, Any]:

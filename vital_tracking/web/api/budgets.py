@@ -28,6 +28,7 @@ from vital_tracking.queries.preview import (
 from vital_tracking.stores import Store
 from vital_tracking.web.access import Reader, reads
 from vital_tracking.web.api import budget_examples as examples
+from vital_tracking.web.asked import ZoneName
 from vital_tracking.web.described import answering
 from vital_tracking.web.problems import Problem
 from vital_tracking.web.responses import ExactJSON
@@ -80,7 +81,7 @@ class BudgetWanted(_Given):
     alert_thresholds: Annotated[list[_Share], Field(max_length=10)] | None = None
     throttle_interval_s: Annotated[Decimal, Field(gt=0, le=86_400, decimal_places=6)] | None = None
     downgrade_to: _Name | None = None
-    timezone: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$")] | None = None
+    timezone: ZoneName | None = None
     enforce: bool | None = None
     strict: bool | None = None
     when_unavailable: Literal["allow", "deny"] | None = None

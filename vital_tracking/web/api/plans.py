@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vital_tracking.queries import plans as queries
 from vital_tracking.queries.plans import Plan, QuotaStatus, Subscribed, Subscription
 from vital_tracking.web.access import Reader, reads
+from vital_tracking.web.asked import ZoneName
 from vital_tracking.web.described import answering
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
@@ -110,7 +111,7 @@ class SubscriptionWanted(Subscriber):
     since: datetime | None = None
     until: datetime | None = None
     reset_day: Annotated[int, Field(ge=1, le=31)] | None = None
-    timezone: _Name | None = None
+    timezone: ZoneName | None = None
     enforced: bool | None = None
     model_config = ConfigDict(
         extra="forbid",

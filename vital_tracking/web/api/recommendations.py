@@ -14,7 +14,7 @@ from vital_tracking.queries.recommendations import SavedRecommendation
 from vital_tracking.web.access import Reader, reads
 from vital_tracking.web.advised import look_again
 from vital_tracking.web.api.examples import EXAMPLES
-from vital_tracking.web.asked import MOST_DAYS, checked_zone
+from vital_tracking.web.asked import MOST_DAYS, ZoneName
 from vital_tracking.web.csv import csv_lines, csv_response
 from vital_tracking.web.described import answering, csv_answering, described
 from vital_tracking.web.problems import Problem
@@ -64,7 +64,7 @@ class LookAgain(BaseModel):
 
     organization_id: Annotated[str | None, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")] = None
     days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = DAYS
-    timezone: Annotated[str, Field(max_length=64, json_schema_extra={"format": "iana-time-zone"})] = "UTC"
+    timezone: ZoneName = "UTC"
 
 
 @routes.get(
@@ -106,8 +106,7 @@ def recommendations_as_csv(store: Reader, organization: _Organization = None, st
 )
 def look(request: Request, store: Reader, wanted: LookAgain) -> Response:
     """What is found is saved: figures are renewed, and what was decided stays. For admins of that organization and operators."""
-    zone = checked_zone(wanted.timezone)
-    found = look_again(request, store, wanted.organization_id, days=wanted.days, timezone=zone)
+    found = look_again(request, store, wanted.organization_id, days=wanted.days, timezone=wanted.timezone)
     return ExactJSON(optimization(found, root=home(request).rstrip("/")))
 
 

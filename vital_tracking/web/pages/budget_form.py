@@ -10,9 +10,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
+from vital_tracking.core.zones import exact_zone
 from vital_tracking.web import numbers
 from vital_tracking.web.api.budgets import BudgetWanted
-from vital_tracking.web.asked import known_zones
 
 KEY_FIELDS: Final = ("organization_id", "entity_type", "entity_id", "metric", "action")
 FIELDS: Final = (
@@ -77,8 +77,11 @@ def wanted(values: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     for name in PERIODS.values():
         given[name] = values[name].removeprefix("$").strip() or None
     given["alert_thresholds"] = _shares(values["alert_thresholds"], errors)
-    if values["zone"] and values["zone"] not in known_zones():
-        errors["zone"] = "There is no such time zone; write one such as Europe/Berlin."
+    if values["zone"]:
+        try:
+            exact_zone(values["zone"])
+        except ValueError as wrong:
+            errors["zone"] = f"This {wrong}."
     if all(given[name] is None for name in PERIODS.values()):
         errors["daily_limit"] = "A budget needs a limit: give at least one of the four."
     try:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from vital_tracking.alerts.wording import entity
+from vital_tracking.core.zones import exact_zone
 from vital_tracking.errors import StoreRejected
 from vital_tracking.queries import plans as queries
 from vital_tracking.queries.names import names_of
@@ -105,6 +106,8 @@ def subscribe(
             form = replace(form, message=f"{whose} is on no plan there.")
         elif reset_day and not (reset_day.isdecimal() and 1 <= int(reset_day) <= _LAST_DAY):
             form = replace(form, message="A month begins on a day from 1 to 31.")
+        elif timezone.strip() and (wrong := _no_zone(timezone.strip())):
+            form = replace(form, message=wrong)
         elif not new and (wrong := mistyped_organization(store, who, *organizations_named(columns).values())):
             form = replace(form, message=f"{wrong} If it is new, mark that.", new=True)
         else:
@@ -153,6 +156,15 @@ def _back(request: Request, columns: Mapping[str, Any]) -> Response:
     kept = {"organization": organization} if organization else {}
     changed = {"changed": f"{columns['entity_type']}/{columns['entity_id']}"}
     return RedirectResponse(f"{home(request)}quotas?{urlencode({**kept, **changed})}", 303)
+
+
+def _no_zone(name: str) -> str:
+    """What is wrong with a time zone; empty where nothing is."""
+    try:
+        exact_zone(name)
+    except ValueError as wrong:
+        return f"timezone {name!r} {wrong}."
+    return ""
 
 
 def _told(view: View, changed: str) -> str:

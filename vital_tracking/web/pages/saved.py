@@ -13,7 +13,7 @@ from vital_tracking.queries.report_schedules import schedule_report, unschedule_
 from vital_tracking.queries.saved_reports import Every, SavedReport, remove_report, save_report, saved_reports
 from vital_tracking.stores.protocol import Store
 from vital_tracking.web.access import Reader, operator
-from vital_tracking.web.asked import PARAMETERS
+from vital_tracking.web.asked import PARAMETERS, ZoneName
 from vital_tracking.web.parts import parts
 from vital_tracking.web.problems import Problem
 from vital_tracking.web.rendering import home
@@ -59,7 +59,7 @@ def schedule(
     weekday: Annotated[int, Form(ge=1, le=7)] = 1,
     day: Annotated[int, Form(ge=1, le=31)] = 1,
     hour: Annotated[int, Form(ge=0, le=23)] = 8,
-    timezone: Annotated[str, Form(max_length=64)] = "UTC",
+    timezone: Annotated[ZoneName, Form()] = "UTC",
 ) -> Response:
     """Have a report of one's own sent to a channel from now on, or never again: channels are the installation's."""
     report = _saved(store, name)
