@@ -103,13 +103,9 @@ class Tallies:
         frame = self._own(frame_of(context))
         if frame is None:
             return
-        waiting = frame.tally.waiting
-        if waiting.given_up or waiting.replaced:
-            for key, used, cost in calls:
-                self.priced(key, context, Spent(1, used.prompt, used.completion, cost))
-            return
-        with self._lock:
-            total = _together([call for call in calls if waiting.calls.pop(call[0], None) is not None])
+        waiting = frame.tally.waiting.calls
+        with self._lock:  # such a call is neither one that was given up nor the true end of one
+            total = _together([call for call in calls if waiting.pop(call[0], None) is not None])
             for around in self._chain(frame):
                 around.tally.spent = around.tally.spent.plus(total)
 

@@ -21,7 +21,7 @@ from vital_tracking.calls.json_codec import LONGEST, id_bytes, pack_record, pack
 from vital_tracking.calls.live import LiveCall
 from vital_tracking.calls.resolve import record_of
 from vital_tracking.calls.run import Run
-from vital_tracking.calls.wire import pack_call, pack_start, unpack_call
+from vital_tracking.calls.wire import END_FACTS, USUAL_END, pack_call, pack_start, unpack_call
 from vital_tracking.core.admission import Admission
 from vital_tracking.core.context import CONTEXT_FIELDS, METADATA_KEY, CallContext
 from vital_tracking.core.cost import AMOUNTS, Cost
@@ -383,6 +383,38 @@ def test_a_call_is_read_as_it_was_written(call: LiveCall) -> None:
         row["latency_ms"] = row.get("latency_ms") and pytest.approx(row["latency_ms"], abs=0.01)
     assert theirs == ours
     assert (back.usage, back.billed, back.notes) == (expected.usage, expected.billed, expected.notes)
+
+
+UNUSUAL: dict[str, tuple[str, Any]] = {
+    "estimate": ("estimate", [1, 2, 3]),
+    "inner": ("answered_inside", True),
+    "batch_reported": ("batch_reported", False),
+    "replaces_abandoned": ("replaces_abandoned", True),
+    "notes": ("notes", ["start_missed"]),
+    "first_word": ("first_word_ms", 500.0),
+    "hidden": ("hidden", ["audio"]),
+}
+"""What may be unusual of an end alone, by the attribute of the live call: what it is read as."""
+
+
+@pytest.mark.parametrize("attribute", [None, *UNUSUAL])
+def test_of_an_end_nothing_unusual_is_left_out(attribute: str | None) -> None:
+    """If this failed, a single note, or a sound in the prompt, would be forgotten on the way to the row."""
+    call = LiveCall(uuid4().int, "chat", None, None, None, None, None, None, 1)
+    call.end(None)
+    call.estimate = None
+    if attribute is not None:
+        field, value = UNUSUAL[attribute]
+        setattr(call, attribute, call.started_clock + 0.5 if attribute == "first_word" else value)
+    back = unpack_call(call.id.bytes, pack_call(call))
+    usual = unpack_call(call.id.bytes, pack_start(call))
+    for name in [name for name, _ in UNUSUAL.values()]:
+        expected = value if attribute is not None and name == field else getattr(usual, name)
+        found = getattr(back, name)
+        assert (list(found) if isinstance(found, tuple) else found) == (
+            list(expected) if isinstance(expected, tuple) else pytest.approx(expected)
+        )
+    assert len(orjson.loads(pack_call(call).split(b"\n")[2])) == (USUAL_END if attribute is None else len(END_FACTS))
 
 
 @TRIES
