@@ -11,7 +11,7 @@ from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, say
 from vital_tracking.cli.render.options import after_place, zone
 from vital_tracking.cli.render.session import Csv, Json, opened
-from vital_tracking.cli.render.times import moment, month, short_time
+from vital_tracking.cli.render.times import between, month, short_time
 from vital_tracking.queries.calls import CALL_COLUMNS, StoredCall, place_of, usage_records
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.words import usd
@@ -66,7 +66,7 @@ def calls(
     zoned = timezone if timezone == _UTC else zone(timezone)
     if month_ is not None and (since, until) != (None, None):
         raise typer.BadParameter("--month says all: leave --since and --until out")
-    first, last = month(month_, zoned) if month_ is not None else (None, None)
+    first, last = month(month_, zoned) if month_ is not None else between(since, until, zoned)
     of_dimensions, chosen = filters.only_of(only)
     begun = chosen.pop("begun_from", None), chosen.pop("begun_before", None)
     wanted = Filters(
@@ -92,8 +92,8 @@ def calls(
         search=search,
         where=of_dimensions,
         chosen=chosen,
-        since=moment(since, "--since", zoned) if since is not None else first or begun[0],
-        until=moment(until, "--until", zoned) if until is not None else last or begun[1],
+        since=first or begun[0],
+        until=last or begun[1],
     )
     after_place(after)
     with opened() as store:

@@ -13,7 +13,7 @@ from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, drawable, printable, say
 from vital_tracking.cli.render.options import after_place, either, words, zone
 from vital_tracking.cli.render.session import Csv, Json, opened
-from vital_tracking.cli.render.times import duration, moment, month, short_time
+from vital_tracking.cli.render.times import between, duration, month, short_time
 from vital_tracking.core.record import RUN_STATUSES
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.run_nodes import SUMS, RunNode
@@ -66,7 +66,7 @@ def runs(
     zoned = timezone if timezone == _UTC else zone(timezone)
     if month_ is not None and (since, until) != (None, None):
         raise typer.BadParameter("--month says all: leave --since and --until out")
-    first, last = month(month_, zoned) if month_ is not None else (None, None)
+    first, last = month(month_, zoned) if month_ is not None else between(since, until, zoned)
     wanted = Filters(
         service=service,
         workflow=workflow,
@@ -77,8 +77,8 @@ def runs(
         organization=organization,
         agent=agent,
         status=status,
-        since=moment(since, "--since", zoned) if since is not None else first,
-        until=moment(until, "--until", zoned) if until is not None else last,
+        since=first,
+        until=last,
     )
     after_place(after)
     inner = nested or any(value is not None for value in (service, workflow, panel))

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from typing_extensions import TypedDict
 
+from vital_tracking.core.days import known_day
 from vital_tracking.queries.answers import Amount, answer_type, typed
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.paging import every_row
@@ -117,7 +118,7 @@ def place_of(call: StoredCall) -> str:
 def place(text: str) -> tuple[datetime, str]:
     """The time and the id that a place names; ValueError where it is none."""
     at, _, number = text.partition("/")
-    moment = datetime.fromisoformat(at)
+    moment = known_day(datetime.fromisoformat(at))
     if not number or moment.tzinfo is None:
         raise ValueError(text)
     return moment, number

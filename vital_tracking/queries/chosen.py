@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
+from vital_tracking.core.days import known_day
 from vital_tracking.core.zones import is_zone
 from vital_tracking.queries.explore import DIMENSIONS
 from vital_tracking.queries.explore import TIMES as NO_FILTERS
@@ -64,7 +65,7 @@ def _clock(text: str) -> str:
 
 def _moment(text: str) -> datetime:
     try:
-        at = datetime.fromisoformat(text)
+        at = known_day(datetime.fromisoformat(text))
     except ValueError:
         raise ValueError("write an instant, such as 2026-11-02T08:00:00Z") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)

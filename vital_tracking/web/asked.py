@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, Field
 from starlette.datastructures import QueryParams
 
+from vital_tracking.core.days import known_day
 from vital_tracking.core.zones import exact_zone
 from vital_tracking.queries.chosen import CHOICES, chosen_of
 from vital_tracking.queries.explore import ANY, DIMENSIONS, TIMES, Filters, Period
@@ -39,7 +40,6 @@ COSTS_BY: Final = ("organization", "user", "service")
 DAYS: Final = 7
 MOST_DAYS: Final = 90
 _LONGEST: Final = 3660
-_DAYS_FROM, _DAYS_UNTIL = date(1970, 1, 1), date(2999, 12, 31)
 _MOST_VALUES: Final = 100
 _LONGEST_VALUE: Final = 512
 _TIME: Final = ("days", "since", "until", "timezone", "grain")
@@ -155,8 +155,11 @@ def asked(
 def _check_days(**days: date | None) -> None:
     """No day near an end of the calendar: beside a period stands the time before it, and zones are ahead or behind."""
     for name, day in days.items():
-        if day is not None and not _DAYS_FROM <= day <= _DAYS_UNTIL:
-            raise _wrong(name, f"is no day of calls: they are from {_DAYS_FROM} to {_DAYS_UNTIL}", str(day))
+        try:
+            if day is not None:
+                known_day(day)
+        except ValueError as wrong:
+            raise _wrong(name, f"is no day of calls: {wrong}", str(day)) from None
 
 
 def _chosen(query: QueryParams) -> list[tuple[str, str]]:
@@ -195,6 +198,9 @@ def checked_zone(timezone: str) -> str:
     except ValueError as wrong:
         raise _wrong("timezone", str(wrong), timezone) from None
 
+
+Instant: TypeAlias = Annotated[datetime, AfterValidator(known_day)]
+"""An instant in a body."""
 
 ZoneName: TypeAlias = Annotated[
     str, Field(max_length=64, json_schema_extra={"format": "iana-time-zone"}), AfterValidator(exact_zone)

@@ -809,6 +809,8 @@ def test_a_raise_adds_to_every_limit_and_ends_by_itself(
     fine(cli("budgets", "raise", "user", "vip", "none"))
     assert rows("select from vital_private.budget_overrides where until > now()") == []
     assert "must end later than now" in refused(cli("budgets", "raise", "user", "vip", "+1", "--until", "2020-01-01"))
+    beyond = cli("budgets", "raise", "user", "vip", "+1", "--until", "9999-12-31")
+    assert (beyond.returncode, "days are from 1970-01-01 to 2999-12-31" in beyond.stderr) == (2, True)
     assert "say when it ends: --until tomorrow" in cli("budgets", "raise", "user", "vip", "+1").stderr
 
 
@@ -816,13 +818,16 @@ def test_a_budget_is_previewed_before_it_is_set(spend: Callable[..., None], seve
     """A limit would be set blindly, or by looking at it."""
     spend()
     spend()
-    told, as_json, without, none, alerts, wrong = several(
+    told, as_json, without, none, alerts, swapped, before, beyond, not_a_number = several(
         ["budgets", "preview", "user", "--daily", "1", "--action", "block"],
         ["budgets", "preview", "user", "--daily", "1", "--action", "block", "--shadow", "--json"],
         ["budgets", "preview", "user"],
         ["budgets", "list", "--json"],
         ["alerts", "list", "--since", "2020-01-01", "--until", "2020-02-01", "--json"],
         ["alerts", "list", "--since", "2020-02-01", "--until", "2020-01-01"],
+        ["alerts", "list", "--until", "2020-01-01"],
+        ["alerts", "list", "--since", "0001-01-01"],
+        ["alerts", "list", "--days", "nan"],
     )
     said = fine(told)
     assert "each user: 2 calls, $1.20" in said
@@ -831,4 +836,7 @@ def test_a_budget_is_previewed_before_it_is_set(spend: Callable[..., None], seve
     assert json.loads(fine(as_json))["total"]["stopped"] == 1
     assert "needs a limit" in refused(without, code=2)
     assert [json.loads(fine(one)) for one in (none, alerts)] == [[], []]
-    assert "--until is before" in refused(wrong, code=2)
+    assert "--since must be earlier than --until" in refused(swapped, code=2)
+    assert "--until is before" in refused(before, code=2)
+    assert "days are from 1970-01-01 to 2999-12-31" in refused(beyond, code=2)
+    assert "--days" in refused(not_a_number, code=2)

@@ -195,7 +195,7 @@ def test_a_wrong_option_is_said_in_words_and_no_file_is_touched(
 ) -> None:
     """If this failed, a slip would overwrite a file, or leave half of one."""
     (tmp_path / "there.csv").write_text("mine")
-    there, forced, folder, user, since, nowhere, what, no_file, twice = several(
+    there, forced, folder, user, since, nowhere, what, no_file, twice, too_many, all_days, swapped = several(
         ["export", "calls", "there.csv"],
         ["export", "calls", "there.csv", "--force"],
         ["export", "calls", str(tmp_path)],
@@ -205,6 +205,9 @@ def test_a_wrong_option_is_said_in_words_and_no_file_is_touched(
         ["export", "everything", "x.csv"],
         ["export", "daily"],
         ["export", "x.csv", "--days", "3", "--since", "3d"],
+        ["export", "x.csv", "--days", "36501"],
+        ["export", "all.csv", "--days", "36500"],
+        ["export", "x.csv", "--since", "2026-02-01", "--until", "2026-01-01"],
     )
     assert "--force" in refused(there)
     assert f"{len(calls)} rows" in fine(forced)
@@ -215,7 +218,10 @@ def test_a_wrong_option_is_said_in_words_and_no_file_is_touched(
     assert "daily-users" in refused(what, code=2)
     assert "daily.csv" in refused(no_file, code=2)
     assert "one of them" in refused(twice, code=2)
-    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"there.csv"}
+    assert "36500" in refused(too_many, code=2)
+    assert f"{len(calls)} rows" in fine(all_days)
+    assert "--since must be earlier than --until" in refused(swapped, code=2)
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"all.csv", "there.csv"}
 
 
 def test_calls_are_exported_by_what_they_are(several: Several, store: PostgresStore) -> None:

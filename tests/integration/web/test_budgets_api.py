@@ -100,6 +100,8 @@ def test_a_preview_tells_what_would_have_been_and_stores_nothing(people: dict[st
         ("POST", PATH, {**WANTED, "entity_type": "team"}),
         ("PATCH", f"{PATH}/1", {"organization_id": "other"}),
         ("POST", f"{PATH}/1/raise", {"raise_by": 1, "until": "soon"}),
+        ("POST", f"{PATH}/1/raise", {"raise_by": 1, "until": "2026-02-30"}),
+        ("POST", f"{PATH}/1/raise", {"raise_by": 1, "until": "9999-12-31"}),
         ("POST", f"{PATH}/preview?days=91", WANTED),
         ("GET", f"{PATH}?limit=0", None),
         ("GET", f"{PATH}/0", None),

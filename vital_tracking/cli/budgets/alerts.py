@@ -6,17 +6,18 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from datetime import UTC, timedelta
+from typing import Annotated
 
 import typer
 
 from vital_tracking.alerts.wording import entity, percent, spent_text
 from vital_tracking.cli.budgets.tables import SET_ONE, period_name
+from vital_tracking.cli.render import filters
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
 from vital_tracking.cli.render.options import span
 from vital_tracking.cli.render.session import Csv, Json, opened
-from vital_tracking.cli.render.times import short_time
+from vital_tracking.cli.render.times import between, short_time
 from vital_tracking.errors import StoreUnavailable
 from vital_tracking.queries.alerts import ALERT_COLUMNS, MOST_ALERTS, Alert, AlertFeed, budget_alert, recent_alerts
 from vital_tracking.queries.budgets import all_budgets, belongs
@@ -26,16 +27,11 @@ from vital_tracking.stores import Store
 app = typer.Typer(help="Alerts: thresholds of budgets that were crossed.", no_args_is_help=True, rich_markup_mode=None)
 
 
-_FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
-
-
 @app.command("list")
 def list_alerts(
     days: Annotated[float, typer.Option(min=0.001, max=3650, help="Of so many days back.")] = 7,
-    since: Annotated[
-        datetime | None, typer.Option(formats=_FORMATS, help="From this day or moment in UTC on, instead of --days.")
-    ] = None,
-    until: Annotated[datetime | None, typer.Option(formats=_FORMATS, help="Before this day or moment in UTC.")] = None,
+    since: Annotated[str | None, typer.Option(help=f"From then on, instead of --days: {filters.WHEN_HELP}")] = None,
+    until: filters.Until = None,
     organization: Annotated[str | None, typer.Option(help="Only this organization's own.")] = None,
     every: Annotated[
         bool,
@@ -48,10 +44,10 @@ def list_alerts(
     csv_: Csv = False,
 ) -> None:
     """List the alerts, the newest first."""
+    begin, end = between(since, until)
     with opened() as store:
         state = all_budgets(store)
-        first = since.replace(tzinfo=UTC) if since else state["now"] - timedelta(days=days)
-        end = until.replace(tzinfo=UTC) if until else None
+        first = begin or state["now"] - timedelta(days=days)
         if end is not None and end < first:
             raise typer.BadParameter("--until is before what --since or --days begin with")
         rows = recent_alerts(store, since=first, until=end, organization=organization, superseded=every, limit=limit)

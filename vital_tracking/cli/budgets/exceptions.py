@@ -16,6 +16,7 @@ from vital_tracking.cli.render import options
 from vital_tracking.cli.render.console import as_json, say
 from vital_tracking.cli.render.organizations import New, check_organizations
 from vital_tracking.cli.render.session import opened
+from vital_tracking.core.days import known_day
 from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
 from vital_tracking.errors import StoreRejected, VitalError
 from vital_tracking.queries import budgets as queries
@@ -98,17 +99,20 @@ def raise_limits(
 def _until(text: str) -> str:
     """When a raise ends, as the database takes it: a day, or an instant."""
     wanted = text.strip().lower()
-    if wanted == "tomorrow" or _DAY.fullmatch(wanted):
+    if wanted == "tomorrow":
         return wanted
     if match := _SPAN.fullmatch(wanted):
         hours = int(match[1]) * (24 if match[2] == "d" else 1)
         return (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
     try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        moment = known_day(datetime.fromisoformat(text.strip()))
+    except ValueError as wrong:
+        of = f": {wrong}" if _DAY.fullmatch(wanted) else ""
         raise typer.BadParameter(
-            f"--until takes tomorrow, a day such as 2026-12-24, or a span such as 12h or 3d, not {text!r}"
+            f"--until takes tomorrow, a day such as 2026-12-24, or a span such as 12h or 3d, not {text!r}{of}"
         ) from None
+    if _DAY.fullmatch(wanted):
+        return wanted
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 

@@ -10,7 +10,7 @@ from rich.progress import TextColumn
 
 from vital_tracking.cli.render.console import progress_bar, say
 from vital_tracking.cli.render.session import opened
-from vital_tracking.cli.render.times import moment
+from vital_tracking.cli.render.times import between
 from vital_tracking.queries.maintenance import queue_days, sum_up_days
 from vital_tracking.queries.words import counted
 
@@ -37,12 +37,11 @@ def backfill(
       vital-tracking backfill --since 2026-01-01 --until 2026-02-01
     """
     days, calls, left, elsewhere, interrupted = 0, 0, None, False, False
+    first, last = between(since, until)
     with opened() as store:
         try:
-            if since is not None or until is not None:
-                first = moment(since, "--since") if since is not None else _BEGINNING
-                last = moment(until, "--until") if until is not None else _END
-                left = queue_days(store, since=first, until=last)
+            if first is not None or last is not None:
+                left = queue_days(store, since=first or _BEGINNING, until=last or _END)
             with progress_bar(TextColumn("days")) as progress:
                 task = progress.add_task("counting", total=left)
                 for done in sum_up_days(store) if left != 0 else ():

@@ -14,7 +14,7 @@ import typer
 from vital_tracking.cli.render import filters
 from vital_tracking.cli.render.console import as_json, progress_bar, say
 from vital_tracking.cli.render.session import opened
-from vital_tracking.cli.render.times import moment
+from vital_tracking.cli.render.times import MOST_DAYS, between, days_back
 from vital_tracking.core.closest import did_you_mean
 from vital_tracking.errors import VitalError
 from vital_tracking.queries.csv import write_csv
@@ -37,7 +37,7 @@ def export(
     format_: Annotated[
         Format | None, typer.Option("--format", help="By default what the file's name says, else CSV.")
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="Of the last so many days.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=MOST_DAYS, help="Of the last so many days.")] = None,
     since: filters.Since = None,
     until: filters.Until = None,
     organization: filters.Organization = None,
@@ -76,12 +76,12 @@ def export(
     what, file = _asked(words)
     if days is not None and since is not None:
         raise typer.BadParameter("--days and --since both say from when on: give one of them")
-    since = f"{days}d" if days is not None else since
+    first, last = between(since, until)
     wanted = Export(
         what=what,
         filters=Filters(
-            since=moment(since, "--since") if since else None,
-            until=moment(until, "--until") if until else None,
+            since=days_back(days) if days is not None else first,
+            until=last,
             organization=organization,
             user=user,
             session=session,

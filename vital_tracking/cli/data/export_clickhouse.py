@@ -34,7 +34,8 @@ def export_clickhouse(
         bool, typer.Option("--follow", help="Go on: send what is new, changed or gone, until it is stopped.")
     ] = False,
     every: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="With --follow: seconds from one look to the next.")
+        float,
+        typer.Option(min=0.1, max=3600, help="With --follow: seconds from one look to the next."),
     ] = 5.0,
     since: filters.Since = None,
     end: Annotated[

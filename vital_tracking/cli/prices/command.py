@@ -14,6 +14,7 @@ from vital_tracking.cli.prices.tiers import list_tiers, set_tier
 from vital_tracking.cli.render.console import as_json, console, say, table
 from vital_tracking.cli.render.options import chosen
 from vital_tracking.cli.render.session import Json, opened
+from vital_tracking.cli.render.times import moment
 from vital_tracking.core.rates import Rate, Tiers, amount
 from vital_tracking.core.units import UNITS
 from vital_tracking.queries.csv import plain
@@ -126,7 +127,7 @@ def set_price(
     units = dict(_unit_price(text) for text in unit or ())
     if input_ is None and (amounts or not units):
         raise typer.BadParameter("--input is missing" if amounts else "give --input, --unit or both")
-    wanted = _moment(valid_from) if valid_from else None
+    wanted = moment(valid_from, "--from") if valid_from else None
     with opened() as store:
         start = add_price(store, model, amounts, units=units, provider=provider, valid_from=wanted, note=note)
     since = "the first call" if start == FIRST_CALL else valid_from or "now"
@@ -188,11 +189,3 @@ def _rate(value: Rate, scale: int) -> str:
 
 def _from(moment: datetime) -> str:
     return "the first call" if moment == FIRST_CALL else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter("--from must be a date or time such as 2026-01-31 or 2026-01-31T12:00+00:00") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -10,8 +10,11 @@ from zoneinfo import ZoneInfo
 import typer
 
 from vital_tracking.core.closest import did_you_mean
+from vital_tracking.core.days import FIRST_DAY, known_day
 
 _SPAN: Final = re.compile(r"(\d+)\s*([smhdw])")
+MOST_DAYS: Final = 36_500
+"""As many days as --days takes anywhere."""
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MONTH: Final = re.compile(r"\d{4}-\d{2}")
 _DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -29,14 +32,36 @@ def moment(text: str, option: str, timezone: str = "UTC") -> datetime:
         if wanted in WORDS:
             return _named(wanted, datetime.now(zone))
         if match := _SPAN.fullmatch(wanted):
-            return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
+            return _known(datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])}), option)
         named = datetime.fromisoformat(f"{wanted}-01" if _MONTH.fullmatch(wanted) else text.strip())
     except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{option} takes a span such as 30m, 24h or 7d, a date such as 2026-01-31, a month, or a word such as "
             f"today, yesterday or monday{did_you_mean(wanted, WORDS)}"
         ) from None
-    return named if named.tzinfo else named.replace(tzinfo=zone)
+    return _known(named if named.tzinfo else named.replace(tzinfo=zone), option)
+
+
+def between(since: str | None, until: str | None, timezone: str = "UTC") -> tuple[datetime | None, datetime | None]:
+    """What --since and --until name, the first before the second; None for what is not given."""
+    first = moment(since, "--since", timezone) if since is not None else None
+    last = moment(until, "--until", timezone) if until is not None else None
+    if first is not None and last is not None and first >= last:
+        raise typer.BadParameter("--since must be earlier than --until")
+    return first, last
+
+
+def days_back(days: int) -> datetime:
+    """The instant so many days ago, or the first one that there is."""
+    now = datetime.now(UTC)
+    return now - timedelta(days=min(days, (now.date() - FIRST_DAY).days))
+
+
+def _known(named: datetime, option: str) -> datetime:
+    try:
+        return known_day(named)
+    except ValueError as wrong:
+        raise typer.BadParameter(f"{option} names a day that there is not: {wrong}") from None
 
 
 def _named(word: str, now: datetime) -> datetime:
@@ -51,7 +76,7 @@ def month(text: str, timezone: str = "UTC") -> tuple[datetime, datetime]:
     """The beginning of a month such as 2026-11 in a time zone, and of the next one."""
     zone = ZoneInfo(timezone)
     try:
-        first = datetime.strptime(text.strip(), "%Y-%m").replace(tzinfo=zone)
+        first = known_day(datetime.strptime(text.strip(), "%Y-%m").replace(tzinfo=zone))
         return first, first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no month: it looks like 2026-11") from None

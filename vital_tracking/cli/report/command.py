@@ -10,6 +10,7 @@ import typer
 from vital_tracking.cli.render import filters, options
 from vital_tracking.cli.render.options import words
 from vital_tracking.cli.render.session import Csv, Json, opened
+from vital_tracking.cli.render.times import MOST_DAYS
 from vital_tracking.cli.report import anomalies, duplicates, forecast, overview, usage
 from vital_tracking.cli.report.request import MOST_ROWS, ReportRequest, time_range
 from vital_tracking.core.breakdowns import DIMENSIONS
@@ -33,7 +34,7 @@ def report(
         ),
     ] = None,
     days: Annotated[
-        int | None, typer.Option(min=1, max=36_500, help="Today and the days before it, 30 by default.")
+        int | None, typer.Option(min=1, max=MOST_DAYS, help="Today and the days before it, 30 by default.")
     ] = None,
     since: filters.Since = None,
     until: filters.Until = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypedDict
 from zoneinfo import ZoneInfo
 
@@ -12,6 +12,7 @@ import typer
 
 from vital_tracking.cli.render.console import say
 from vital_tracking.cli.render.times import days_text, moment, month
+from vital_tracking.core.days import FIRST_DAY
 from vital_tracking.queries.calls import last_call_at
 from vital_tracking.queries.filters import Filters
 from vital_tracking.queries.health_sums import days_to_sum_up
@@ -25,7 +26,6 @@ MOST_ROWS: Final = 10_000
 _SHOWN: Final = 20
 _FOR_PROGRAMS: Final = 1000
 _DAYS: Final = 30
-_FIRST_DAY: Final = date(1970, 1, 1)
 
 
 class Range(TypedDict):
@@ -118,7 +118,7 @@ def time_range(
         first = moment(since, "--since", timezone)
     else:
         last_day = (last - timedelta(microseconds=1)).astimezone(zone).date()
-        first_day = last_day - timedelta(days=min((days or _DAYS) - 1, (last_day - _FIRST_DAY).days))
+        first_day = last_day - timedelta(days=min((days or _DAYS) - 1, (last_day - FIRST_DAY).days))
         first = datetime(first_day.year, first_day.month, first_day.day, tzinfo=zone)
     if first >= last:
         raise typer.BadParameter("--since must be earlier than --until")

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from vital_tracking.core.days import known_day
 from vital_tracking.core.entities import PERIODS
 from vital_tracking.queries import budgets as queries
 from vital_tracking.queries.answers import Amount
@@ -134,6 +135,13 @@ class Raise(_Given):
     until: Annotated[str, Field(pattern=r"^(tomorrow|\d{4}-\d{2}-\d{2}(T[0-9:.]{5,15}(Z|[+-]\d{2}:\d{2}))?)$")]
     entity_id: _Name | None = None
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"raise_by": 10, "until": "tomorrow"}})
+
+    @field_validator("until")
+    @classmethod
+    def _is_a_day(cls, until: str) -> str:
+        if until != "tomorrow":
+            known_day(datetime.fromisoformat(until))
+        return until
 
 
 class WindowAhead(BaseModel):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vital_tracking.queries import plans as queries
 from vital_tracking.queries.plans import Plan, QuotaStatus, Subscribed, Subscription
 from vital_tracking.web.access import Reader, reads
-from vital_tracking.web.asked import ZoneName
+from vital_tracking.web.asked import Instant, ZoneName
 from vital_tracking.web.described import answering
 from vital_tracking.web.responses import ExactJSON
 from vital_tracking.web.route import api_router
@@ -85,7 +85,7 @@ class PlanWanted(_Given):
     calls_per_minute: _Count | None = None
     tokens_per_minute: _Count | None = None
     price_usd: Annotated[Decimal, Field(ge=0, le=10**9)] | None = None
-    valid_from: datetime | None = None
+    valid_from: Instant | None = None
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"example": {"name": "team", "calls": 100000, "price_usd": 199}}
     )
@@ -108,8 +108,8 @@ class SubscriptionWanted(Subscriber):
     """A subscription, or what is to change of it."""
 
     plan: _Name | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    since: Instant | None = None
+    until: Instant | None = None
     reset_day: Annotated[int, Field(ge=1, le=31)] | None = None
     timezone: ZoneName | None = None
     enforced: bool | None = None
@@ -124,7 +124,7 @@ class SubscriptionWanted(Subscriber):
 class SubscriptionEnd(Subscriber):
     """Whose subscription ends, and when; by default now."""
 
-    until: datetime | None = None
+    until: Instant | None = None
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"example": {"entity_id": "u-1", "organization_id": "acme"}}
     )
