@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vital_tracking.core.draws import Draws, as_text, texts_of
@@ -24,6 +24,8 @@ AMOUNTS = st.just(0) | st.integers(0, 10**20)
 
 @TRIES
 @given(WINDOWS, AMOUNTS, AMOUNTS, st.integers(0, 3))
+@example((AWindow(7, 0),), 250, 12, 1)
+@example((AWindow(7, 1), AWindow(8, 0)), 250, 12, 1)
 def test_a_row_says_what_was_drawn_of_each_window(
     windows: tuple[AWindow, ...], cost: int, tokens: int, calls: int
 ) -> None:
