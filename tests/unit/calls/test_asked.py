@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from typing import Any, TypedDict
+from uuid import uuid4
 
 import pytest
-from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
 from vital_tracking.calls.asked import asked_cache, asked_facts, hidden_modalities, media_tokens, schema_size
+from vital_tracking.calls.live import LiveCall
 
 HOUR = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
 MINUTES = {"cache_control": {"type": "ephemeral"}}
@@ -173,3 +176,15 @@ def test_schemas_given_as_code_count_as_what_is_sent(given: Any, words: tuple[st
 def test_code_that_has_no_schema_counts_as_its_name() -> None:
     """A tool that only we cannot describe must not be a fault of the call's."""
     assert schema_size({"tools": [object, len]}) >= len(repr([object, len]))
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["by a budget", "by nobody"])
+@pytest.mark.parametrize("sounds", [True, False], ids=["sounds", "text"])
+def test_sounds_of_a_prompt_are_noted_whoever_has_looked_for_them_before(asked: bool, sounds: bool) -> None:
+    """If this failed, a prompt of sounds would have the price of text, and its row would not say that this is uncertain."""
+    content: Any = [{"type": "audio", "base64": "QUFB", "mime_type": "audio/wav"}] if sounds else "Hello"
+    call = LiveCall(uuid4().int, "chat", None, [[HumanMessage(content)]], None, None, None, None, 1)
+    if asked:
+        call.request()
+    call.end(LLMResult(generations=[[ChatGeneration(message=AIMessage("Yes"))]]))
+    assert call.hidden == (("audio",) if sounds else ())
