@@ -1,4 +1,4 @@
-"""When the counts of a result bound what its call cost: whatever is not known to be harmless means that the bill is worked out."""
+"""When the counts of a result bound what its call cost: where anything is not known to be harmless, the bill is worked out."""
 
 from __future__ import annotations
 
