@@ -1,9 +1,10 @@
-"""Ten reports three ways: from the calls in PostgreSQL, from its sums, and from the calls in a copy.
+"""Ten reports three ways, and two that no sums hold: from the calls in PostgreSQL, from its sums, and from the calls in a copy.
 
 Fills an embedded PostgreSQL with so many calls of 30 days and 300 organizations, copies them into ClickHouse's engine in this
 process, and asks usage_explore_v1 for all organizations. A filter by the session that lets everything pass makes it read the
 calls. The three answers are compared: their totals are the same to the last digit, and those of calls and copy are the same in
-every row. The calls of today come from PostgreSQL in any case.
+every row. The calls of today come from PostgreSQL in any case. Duplicates, and what-if with a cache that keeps answers for an
+hour, are asked of calls and copy.
 
 Seconds of processor time, of the engine, of PostgreSQL and of this process together, since other things run on a machine while it
 measures; and by the clock. Bytes on disk of the calls in both, and how many rows a second were copied.
@@ -13,18 +14,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 import psycopg
 
+from benchmarks import usage
 from benchmarks.database import a_folder, cpu_ms
 from benchmarks.figures import Claim, Found, Part, Table, number, spanned, spread
 from benchmarks.reports_database import BIG_ORGANIZATION, Size, a_server, filled
+from vital_tracking import PriceBook
+from vital_tracking.advice.changes import ExactCache
+from vital_tracking.advice.window import ask_what_if
 from vital_tracking.clickhouse.client import ClickHouse, address_of
 from vital_tracking.clickhouse.copying import Copying
 from vital_tracking.clickhouse.reading import CopiedStore, Copy
 from vital_tracking.queries.explore import Period
+from vital_tracking.queries.usage import duplicates
 from vital_tracking.stores import Store
 from vital_tracking.stores.postgres import PostgresStore
 
@@ -48,6 +55,19 @@ REPORTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "by role and status": {"dimensions": ["role", "status"], "measures": TIMED},
 }  # fmt: skip
 """No sums hold the last one."""
+
+
+def _duplicates(store: Store, period: Period) -> object:
+    return duplicates(store, since=period.since, until=period.until)
+
+
+def _what_if(store: Store, period: Period) -> object:
+    return ask_what_if(store, period, [ExactCache()], prices=PriceBook(usage.PRICES), ttl=timedelta(hours=1))
+
+
+REPEATS: Final[Mapping[str, Callable[[Store, Period], object]]] = {
+    "duplicates": _duplicates, "what-if, exact cache": _what_if,
+}  # fmt: skip
 
 
 def measure(calls: int, rounds: int, folder: str) -> Found:
@@ -77,6 +97,16 @@ def measure(calls: int, rounds: int, folder: str) -> Found:
                             clock.setdefault(f"{name}|{way}", []).append(time.perf_counter() - started)
                             processor.setdefault(f"{name}|{way}", []).append(_seconds(watcher) - before)
                     _compare(name, answers)
+                for name, question in REPEATS.items():
+                    told = []
+                    for way, asked in (("calls", store), ("copy", joined)):
+                        before, started = _seconds(watcher), time.perf_counter()
+                        told.append(question(asked, period))
+                        if turn:
+                            clock.setdefault(f"{name}|{way}", []).append(time.perf_counter() - started)
+                            processor.setdefault(f"{name}|{way}", []).append(_seconds(watcher) - before)
+                    if told[0] != told[1]:
+                        raise AssertionError(f"{name} differs in the copy")
         clickhouse.close()
         store.close()
     return {
@@ -130,9 +160,18 @@ def tables(found: Found) -> list[Table]:
     columns = [(what, way) for what in ("processor", "clock") for way in ("calls", "sums", "copy")]
     return [
         Table(
-            f"Ten reports of {found['calls']:,} calls of {DAYS} days, in seconds ({found['rounds']} rounds)",
+            f"Reports of {found['calls']:,} calls of {DAYS} days, in seconds ({found['rounds']} rounds)",
             ["", *(f"{way}, {'processor' if what == 'processor' else 'by the clock'}" for what, way in columns)],
-            [[name, *(spanned(found[what][f"{name}|{way}"]) for what, way in columns)] for name in REPORTS],
+            [
+                [
+                    name,
+                    *(
+                        spanned(found[what][f"{name}|{way}"]) if way != "sums" or name in REPORTS else ""
+                        for what, way in columns
+                    ),
+                ]
+                for name in (*REPORTS, *REPEATS)
+            ],
         ),
         Table(
             "The calls on disk, with their indexes, and how fast they are copied",

@@ -72,9 +72,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.version:
             text = re.sub(r"(?i)\bversion\(\)", f"'{self.server.version}'", text)
         form = re.search(r"(?i)\bformat (\w+)\s*$", text)
-        self._answer(
-            200, client.raw_query(re.sub(r"(?i)\bformat \w+\s*$", "", text), fmt=form[1] if form else "TabSeparated")
-        )
+        parameters = {name.removeprefix("param_"): asked[name] for name in asked if name.startswith("param_")}
+        text = re.sub(r"(?i)\bformat \w+\s*$", "", text)
+        settings = {name: asked[name] for name in asked if name in {"max_query_size"}}
+        self._answer(200, client.raw_query(text, parameters, settings, fmt=form[1] if form else "TabSeparated"))
 
     def _insert(self, table: str, columns: list[str], rows: bytes, asked: dict[str, str]) -> None:
         token = asked["insert_deduplication_token"]

@@ -59,6 +59,7 @@ def test_groups_are_the_same(
         (Period(SINCE, UNTIL, "America/New_York"), Cuts(sizes=[33, 34, 100], eras=[SINCE + DAY, SINCE + 5 * DAY]), None),
         (Period(SINCE, UNTIL), Cuts(sizes=[50], dimensions=["agent", "rates"]), "acme"),
         (Period(SINCE, UNTIL), Cuts(dimensions=["service"]), None),
+        (Period(SINCE, UNTIL), Cuts(dimensions=[]), None),
     ]  # fmt: skip
     for claims, _ in READERS.values():
         alone, both = ((one if claims is None else one.as_user(claims, timeout_s=60)) for one in (store, joined))

@@ -12,9 +12,10 @@ from uuid import UUID
 
 import pytest
 
-from tests.sql.helpers import ADMIN, ALICE, Row, a_call, call, connect, record
+from tests.clickhouse.faulty_server import FaultyServer
+from tests.sql.helpers import ADMIN, ALICE, Connection, Row, a_call, call, connect, record
 from tests.sql.usage_questions import READERS, SINCE, UNTIL, calls_at_random
-from vital_tracking.clickhouse.client import ClickHouse
+from vital_tracking.clickhouse.client import ClickHouse, address_of
 from vital_tracking.clickhouse.copying import Copying
 from vital_tracking.clickhouse.reading import CopiedStore, Copy
 from vital_tracking.queries.usage import Duplicates, duplicates
@@ -141,6 +142,33 @@ def test_a_request_is_found_that_was_asked_before_and_after_what_the_copy_holds(
         assert duplicates(joined, since=SINCE + HOUR / 2, until=UNTIL)["rows"] == []
 
 
+def test_the_calls_that_it_lacks_travel_in_the_body(
+    store: PostgresStore, database_url: str, clickhouse: ClickHouse
+) -> None:
+    """An address of that length would be refused, and so would a statement that says nothing of its length."""
+    with FaultyServer(clickhouse) as server, connect(database_url) as db:
+        over_http = ClickHouse(address_of(server.url))
+        copy = Counted(over_http)
+        record(db, a_call(1, created_at=SINCE.isoformat(), request_hash="r7"))
+        Copying(store, clickhouse).bring_up_to_date()
+        add_many(db, 3000)
+        assert duplicates(CopiedStore(store, copy), since=SINCE, until=UNTIL)["requests"] == 1
+        assert copy.answers == 1
+        over_http.close()
+        server.shutdown()
+
+
+def add_many(db: Connection, count: int) -> None:
+    """So many calls with requests of their own, r1 and on."""
+    db.execute(
+        """
+        insert into token_usage_logs (id, created_at, request_hash, call_type, status, priced)
+        select gen_random_uuid(), %s, 'r' || n, 'chat', 'ok', false from generate_series(1, %s) as n
+        """,
+        [SINCE + HOUR, count],
+    )
+
+
 def test_postgresql_answers_for_amounts_that_the_copy_does_not_hold(
     store: PostgresStore, database_url: str, clickhouse: ClickHouse
 ) -> None:
@@ -184,13 +212,7 @@ def test_more_than_can_be_sent_along_is_left_to_postgresql(
     with connect(database_url) as db:
         record(db, a_call(1, created_at=SINCE.isoformat(), request_hash="a"))
         Copying(store, clickhouse).bring_up_to_date()
-        db.execute(
-            """
-            insert into token_usage_logs (id, created_at, request_hash, call_type, status, priced)
-            select gen_random_uuid(), %s, 'r' || n, 'chat', 'ok', false from generate_series(1, 50000) as n
-            """,
-            [SINCE + HOUR],
-        )
+        add_many(db, 50_000)
         assert (duplicates(joined, since=SINCE, until=UNTIL)["requests"], copy.answers) == (0, 1)
         record(db, a_call(2, created_at=(SINCE + HOUR).isoformat(), request_hash="a"))
         assert (duplicates(joined, since=SINCE, until=UNTIL)["requests"], copy.answers) == (1, 1)

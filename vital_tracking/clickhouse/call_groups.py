@@ -30,7 +30,8 @@ def copied_groups(
 
     `asked` is what call_groups_v1 says to ask the copy.
     """
-    wanted: Sequence[str] = arguments.get("dimensions") or tuple(_OF)
+    dimensions: Sequence[str] | None = arguments.get("dimensions")
+    wanted = tuple(_OF) if dimensions is None else dimensions
     organization = arguments.get("organization")
     parameters: dict[str, Any] = {
         "since": datetime.fromisoformat(asked["since"]),

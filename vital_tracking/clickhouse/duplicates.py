@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from string import Template
@@ -35,14 +36,15 @@ def copied_duplicates(
         reader=reader_condition(asked["reader"], parameters),
         lacking=quoted(asked["lacking"]),
     )
-    rows = server.query_with_rows(text, parameters, settings={**FINAL, **settings})
+    lines = server.lines(text, parameters, settings={**FINAL, **settings})
+    rows = [json.loads(line) for line in lines]
     if any(row["is_odd"] for row in rows):
         return None
     sums = rows[0] if rows else {}
     return {
         **answer,
-        "requests": int(sums.get("all_requests", 0)),
-        "repeated_calls": int(sums.get("all_repeated_calls", 0)),
+        "requests": sums.get("all_requests", 0),
+        "repeated_calls": sums.get("all_repeated_calls", 0),
         "saved_by_caching": sums.get("all_saved_by_caching", "0"),
         "rows": [_shown(row) for row in rows[: asked["rows"]]],
     }

@@ -28,36 +28,19 @@ def explored_groups(server: ClickHouse, asked: Mapping[str, Any], settings: Mapp
     `asked` is what usage_explore_v1 says to ask. Raises CopyError.
     """
     question = _Question(asked)
-    rows = server.query(question.text(), question.parameters, settings={**FINAL, **settings})
-    if len(rows) > MOST_GROUPS or any(row["is_odd"] for row in rows):
+    lines = server.lines(question.text(), question.parameters, settings={**FINAL, **settings})
+    text = b",".join(lines)
+    if len(lines) > MOST_GROUPS or b'"is_odd":1' in text:
         return None
     kept_since = (
         server.query("select toString(min(created_at)) as at from token_usage_logs") if asked["dropped"] else []
     )
-    return json.dumps(
-        {
-            "until": asked["until"],
-            "kept_since": kept_since[0]["at"] if kept_since else None,
-            "groups": [
-                {
-                    question.told_as.get(name, name): _plain(value)
-                    for name, value in row.items()
-                    if name != "is_odd" and value != []  # no name
-                }
-                for row in rows
-            ],
-        }
-    )
+    about = {"until": asked["until"], "kept_since": kept_since[0]["at"] if kept_since else None}
+    return f'{json.dumps(about)[:-1]}, "groups": [{question.told(text).decode()}]}}'
 
 
 FINAL: Final = {"do_not_merge_across_partitions_select_final": 1}
 """The key of a table holds the time by which months are its parts, so no state of a row is in another one."""
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return value if value is None or isinstance(value, (int, float)) else str(value)
 
 
 class _Question:
@@ -74,33 +57,69 @@ class _Question:
 
     def text(self) -> str:
         asked = self._asked
-        columns, groups = ["toString(min(created_at)) as at"], []
+        keys: dict[str, str] = {}
+        named: dict[int, str] = {}
         for place, dimension in enumerate(asked["dimensions"]):
-            columns.append(f"{self._dimension(dimension['name'])} as key_{place}")
-            groups.append(f"key_{place}")
+            keys[f"key_{place}"] = self._dimension(dimension["name"])
             self.told_as[f"key_{place}"] = f"d_{dimension['name']}"
             if dimension["named"]:
-                columns.append(_newest(dimension["named"], f"name_{place}"))
+                named[place] = dimension["named"]
                 self.told_as[f"name_{place}"] = f"n_{dimension['name']}"
+        shown = list(keys)
         if asked["by_users"]:
-            columns.append("of_user")
-            groups.append("of_user")
+            keys["of_user"] = "of_user"
+            shown.append("of_user")
         if asked["starts"] is not None:
             self.parameters["starts"] = asked["starts"]
-            groups.append("roundDown(toUnixTimestamp(created_at), {starts:Array(UInt32)})")
-        columns += [_LATENCIES if one == "latency_histogram" else f"sum(m_{one}) as {one}" for one in asked["measures"]]
+            keys["start"] = "roundDown(toUnixTimestamp(created_at), {starts:Array(UInt32)})"
         conditions = self._filters(asked["filters"])
         if any_of := self._filters(asked["any"]):
             conditions.append(f"({' or '.join(any_of)})")
         inner = Template(question_text("explored_calls")).substitute(
             reader=reader_condition(asked["reader"], self.parameters)
         )
-        return (
-            f"select {', '.join(columns)}, max({' or '.join(self._odd)}) as is_odd from ({inner}) as c"  # noqa: S608 - no values
+        timed = "latency_histogram" in asked["measures"]
+        measures = [one for one in asked["measures"] if one != "latency_histogram"]
+        # Calls are put together by their latencies, too, and those of a group then told beside each other: at thousands of groups
+        # that is several times as fast as a map of latencies for each.
+        columns = [
+            *(f"{expression} as {name}" for name, expression in keys.items()),
+            *(_LATENCIES if timed else ()),
+            "min(created_at) as first_at",
+            *(
+                f"maxIf((created_at, assumeNotNull({column})), {column} is not null) as newest_{place}, "
+                f"countIf({column} is not null) as named_{place}"
+                for place, column in named.items()
+            ),
+            *(f"sum(m_{one}) as s_{one}" for one in measures),
+            f"count() as counted, max({' or '.join(self._odd)}) as odd_there",
+        ]
+        grouped = [*keys, *(("bucket", "edge") if timed else ())]
+        found = (
+            f"select {', '.join(columns)} from ({inner}) as c"  # noqa: S608 - no values
             + (f" where {' and '.join(conditions)}" if conditions else "")
-            + (f" group by {', '.join(groups)}" if groups else " having count() > 0")
+            + (f" group by {', '.join(grouped)}" if grouped else "")
+        )
+        told = [
+            *shown,
+            "toString(min(first_at)) as at",
+            *(_newest(place) for place in named),
+            *(f"sum(s_{one}) as {one}" for one in measures),
+            *(_TOLD_LATENCIES if timed else ()),
+            "max(odd_there) as is_odd",
+        ]
+        return (
+            f"select {', '.join(told)} from ({found}) where counted > 0"  # noqa: S608 - no values
+            + (f" group by {', '.join(keys)}" if keys else " having count() > 0")
             + f" limit {MOST_GROUPS + 1}"
         )
+
+    def told(self, text: bytes) -> bytes:
+        """Rows as JSON with the names that PostgreSQL knows; quotes within texts are escaped, so names are found as bytes."""
+        for name, told in self.told_as.items():
+            text = text.replace(f'"{name}":[]'.encode(), f'"{name}":null'.encode())  # no name
+            text = text.replace(f'"{name}":'.encode(), f"{json.dumps(told)}:".encode())
+        return text
 
     def _dimension(self, name: str) -> str:
         """A dimension as an expression."""
@@ -145,17 +164,22 @@ def reader_condition(reader: Mapping[str, Any], parameters: dict[str, Any]) -> s
     return condition
 
 
-def _newest(column: str, name: str) -> str:
-    """The newest name that calls of a group have in a column, and when: [time, name]; [] where none has one."""
-    newest = f"maxIf((created_at, assumeNotNull({column})), {column} is not null)"
-    return f"if(countIf({column} is not null) = 0, [], [toString({newest}.1), {newest}.2]) as {name}"
+def _newest(place: int) -> str:
+    """The newest name of calls of a group in a column, and when: [time, name]; [] where none has one."""
+    newest, has_one = f"maxIf(newest_{place}, named_{place} > 0)", f"max(named_{place}) > 0"
+    return f"if({has_one}, [toString({newest}.1), {newest}.2], []) as name_{place}"
 
 
-_LATENCIES: Final = """
-  sumMapIf([toUInt16(ceil(at_bucket))], [toUInt64(1)], timed and not on_edge) as buckets,
-  sumMapIf([timed_ms], [toUInt64(1)], on_edge) as edges
-"""
-"""Histograms of latencies: of buckets, and of those latencies that PostgreSQL has to put into one."""
+_LATENCIES: Final = (
+    "multiIf(on_edge, 65534, timed, toUInt16(ceil(at_bucket)), 65535) as bucket",
+    "if(on_edge, timed_ms, 0) as edge",
+)
+"""The bucket of a call's latency: 65534 where PostgreSQL has to say which it is, of the latency itself, 65535 for none."""
+
+_TOLD_LATENCIES: Final = (
+    "(groupArrayIf(bucket, bucket < 65534), groupArrayIf(counted, bucket < 65534)) as buckets",
+    "(groupArrayIf(edge, bucket = 65534), groupArrayIf(counted, bucket = 65534)) as edges",
+)
 
 
 @cache
