@@ -228,9 +228,8 @@ class Hold:
         self.terms = terms
         self.prompt_bytes = prompt_bytes
         self.turns: list[Turn] = []  # given to it by throttles, which go back with it where it is released
-        self.settled: Collection[Draw] | None = (
-            None  # its draws, once it is replaced by what the call used; none if released
-        )
+        # Its draws, once it is replaced by what the call used; none if it was released.
+        self.settled: Collection[Draw] | None = None
 
     def covers(self, prompt_tokens: int, answer_tokens: int) -> bool:
         """Whether it is enough for a call of which the bill is so many tokens, at their dearest."""

@@ -425,10 +425,8 @@ class LiveCall:
             self.usage,
             self.token_usage,
         )
-        inner, replaces, notes, hidden = self.inner, self.replaces_abandoned, self.notes, self.hidden
-        if not any(
-            (self.error, self.estimate, self.first_word, notes, hidden, inner, replaces, not self.batch_reported)
-        ):
+        inner, late, notes, hidden = self.inner, self.replaces_abandoned, self.notes, self.hidden
+        if not any((self.error, self.estimate, self.first_word, notes, hidden, inner, late, not self.batch_reported)):
             return facts
         admission = self.admission
         return (
@@ -437,7 +435,7 @@ class LiveCall:
             self.error,
             inner,
             self.batch_reported,
-            replaces,
+            late,
             notes,
             admission.action if admission is not None and self.status == "blocked" else None,
             None if self.first_word is None else (self.first_word - self.started_clock) * 1000,
@@ -475,7 +473,8 @@ class LiveCall:
 
     def _take(self, result: Any) -> None:
         usage, self.token_usage, response, self.message_id = read_answer(result)
-        self.usage = self.usage if usage is None else usage if self.running is None else self.running.whole(usage)
+        if usage is not None:
+            self.usage = usage if self.running is None else self.running.whole(usage)
         if facts := asked_facts(self.params, self.serialized, tools_used="blocks" in response):
             response = {**response, **facts}
         if hides_cache_times(usage) and (kept := asked_cache(self.messages, self.params)):
