@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final
 
 from typing_extensions import TypedDict
@@ -32,7 +30,7 @@ from vital_tracking.queries.installation import check_installation
 from vital_tracking.queries.spool import left_by, place_of, survey
 from vital_tracking.queries.words import counted, size
 from vital_tracking.settings import Settings
-from vital_tracking.spool.location import spool_root
+from vital_tracking.spool.location import fault_of, spool_root
 from vital_tracking.stores import Store, open_store
 
 _NEARLY_FULL: Final = 0.75
@@ -167,20 +165,21 @@ def _delivery(settings: Settings) -> Iterator[Check]:
             "A process that is killed takes them along; VITAL_SPOOL=on keeps them on disk.",
         )
         return
+    chosen = spool_root(settings)
+    if settings.spool_dir is not None and (fault := fault_of(chosen, to_write=True)):
+        yield Check(
+            "fail",
+            f"spool: {chosen} cannot be used: {fault}",
+            "Calls wait in memory alone, and are lost with their process. Mend the folder or its rights, or name another one: "
+            "VITAL_SPOOL_DIR.",
+        )
+        return
     try:
         found = survey(place_of(settings))
     except VitalError as error:
         yield Check("warn", str(error), "A process that is killed takes along what it has not sent.")
         return
     root = found.place.root
-    if not _writable(root):
-        yield Check(
-            "fail",
-            f"spool: {root} cannot be written to by this user",
-            "Calls wait in memory alone, and are lost with their process. Mend the folder's rights, or name another one: "
-            "VITAL_SPOOL_DIR.",
-        )
-        return
     room = f"{size(found.bytes)} of {size(settings.spool_bytes)} in {root}, then {memory}"
     full = found.bytes > _NEARLY_FULL * settings.spool_bytes
     yield Check(
@@ -202,12 +201,6 @@ def _delivery(settings: Settings) -> Iterator[Check]:
         yield Check("warn", f"spool, for other databases: {left_by(others)}", "See: vital-tracking spool status")
     if number := found.refused_by(here=True):
         yield Check("warn", f"{counted(number, 'row')} refused by the database", "See: vital-tracking spool rejected")
-
-
-def _writable(root: Path) -> bool:
-    """Whether processes like this one may write to a folder, or make it."""
-    there = next(folder for folder in (root, *root.parents) if folder.exists())
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _database(status: TrackingStatus) -> Iterator[Check]:

@@ -16,7 +16,7 @@ from vital_tracking.queries.dead_letters import dead_letters_of
 from vital_tracking.queries.spool_records import log_records, short_name
 from vital_tracking.queries.words import counted
 from vital_tracking.settings import Settings
-from vital_tracking.spool.location import SpoolLocation, folders_in, spool_location
+from vital_tracking.spool.location import SpoolLocation, fault_of, folders_in, spool_location
 from vital_tracking.spool.orphans import Tally
 from vital_tracking.spool.owner import about_owner, is_alive, owners_in
 from vital_tracking.spool.segment import CAN_LOCK, bytes_in, segments_of
@@ -53,8 +53,8 @@ def place_of(settings: Settings) -> Place:
         )
         raise VitalError(f"There is no spool: {why}. Calls wait in memory alone.")
     root = location.root
-    if root.exists() and not os.access(root, os.R_OK | os.X_OK):
-        raise VitalError(f"The spool in {root} is another user's: run this as the user whose processes write it.")
+    if fault := fault_of(root):
+        raise VitalError(f"There can be no spool in {root}: {fault}. For another folder: VITAL_SPOOL_DIR.")
     for folder in location.former_folders:
         move_letters(folder, location.folder)
     return Place(location)
@@ -202,9 +202,9 @@ def find_segments(settings: Settings, what: str | None = None) -> list[Path]:
     is none.
     """
     given = Path(what).expanduser() if what is not None else None
-    if given is not None and given.is_file():
+    if given is not None and os.path.isfile(given):  # false, too, of what no file can be called
         return [given]
-    if given is not None and given.is_dir():
+    if given is not None and os.path.isdir(given):
         folders = [
             given,
             *owners_in(given),

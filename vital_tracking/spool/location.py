@@ -129,6 +129,32 @@ def spool_location(settings: Settings, identity: str, description: str) -> Spool
     return SpoolLocation(root, identity, description)
 
 
+def fault_of(root: Path, *, to_write: bool = False) -> str | None:
+    """Why a folder can be no spool for this user to read, or to write; None where it can, or can be made."""
+    try:
+        there = next(folder for folder in (root, *root.parents) if _is_known(folder))
+        is_folder = there.is_dir()
+    except OSError as error:  # a name that is too long, or a folder above it that this user may not look into
+        return f"it cannot be looked at ({error.strerror or type(error).__name__})"
+    name = "it" if there == root else str(there)
+    if not is_folder:
+        return f"{name} is no folder"
+    if there != root and not os.access(there, os.W_OK | os.X_OK):
+        return f"this user may make no folder in {there}"
+    if there == root and not os.access(there, os.R_OK | os.X_OK):
+        return "it is another user's: run this as the user whose processes write it"
+    return "this user may not write to it" if to_write and not os.access(there, os.W_OK | os.X_OK) else None
+
+
+def _is_known(folder: Path) -> bool:
+    """Whether something is there; OSError where that cannot be told."""
+    try:
+        os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def folders_in(root: Path) -> list[Path]:
     """The folders of databases in a spool."""
     try:

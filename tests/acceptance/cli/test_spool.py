@@ -377,6 +377,33 @@ def test_a_spool_that_is_off_or_another_users_is_named(killed: Start, several: S
     assert len(rows()) == 2
 
 
+@pytest.mark.parametrize("command", ["status", "inspect", "replay", "rejected", "resend", "discard"])
+def test_a_folder_that_can_be_no_spool_is_named(several: Several, tmp_path: Path, command: str) -> None:
+    """If this failed, a slip in VITAL_SPOOL_DIR would read as if nothing waited, or end in a stack trace."""
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("no folder")
+    link.symlink_to(tmp_path / "nowhere")
+    expected = {
+        file: f"There can be no spool in {file}: it is no folder",
+        file / "spool": f"There can be no spool in {file / 'spool'}: {file} is no folder",
+        link: "it is no folder",
+        tmp_path / ("x" * 300): "it cannot be looked at (File name too long)",
+    }
+    for done, said in zip(
+        several(*([f"VITAL_SPOOL_DIR={folder}", "spool", command] for folder in expected)),
+        expected.values(),
+        strict=True,
+    ):
+        assert said in refused(done)
+        assert "VITAL_SPOOL_DIR" in refused(done)
+
+
+def test_a_segment_that_can_have_no_such_name_is_not_there(several: Several) -> None:
+    """If this failed, a slip of the clipboard would end in a stack trace."""
+    (done,) = several(["spool", "inspect", "x" * 5000])
+    assert "What there is: vital-tracking spool status" in refused(done)
+
+
 # What the database refused
 
 
@@ -510,7 +537,8 @@ def test_doctor_tells_how_the_spool_is(
     assert "spool, for other databases: 1 dead process left at most 1 call" in warned
     assert "folder for temporary files" in warned
     (unusable,) = blocked["fail"]
-    assert "cannot be written to" in unusable
+    assert "cannot be used: " in unusable
+    assert f"{file} is no folder" in unusable
     assert "VITAL_SPOOL_DIR" in unusable
     assert any("sent by flush() alone" in text for text in full["ok"] + full["warn"])
 
