@@ -6,10 +6,11 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from vital_tracking.core.urls import fits_in_a_header, split_url
 from vital_tracking.environment import (
     LIBPQ,
     NAMES_A_DATABASE,
@@ -102,11 +103,10 @@ def _incomplete(given: Mapping[str, Given], url_name: str | None) -> SettingsErr
 
 
 def _check_supabase(env: Mapping[str, str], url_name: str, key_name: str) -> None:
-    if not _is_url(env[url_name].strip(), ("http", "https"), with_host=True):
+    if split_url(env[url_name].strip()) is None:
         raise SettingsError(url_name, "is not a URL", "It looks like https://abc.supabase.co.")
     key = env[key_name].strip()
-    # What no HTTP header can carry, or no key of theirs holds.
-    if not (key.isascii() and key.isprintable()) or " " in key:
+    if not fits_in_a_header(key):
         raise SettingsError(
             key_name,
             "holds a character that no key has",
@@ -134,7 +134,7 @@ def _role_in(key: str) -> str | None:
 
 def _database_url(env: Mapping[str, str]) -> str | None:
     url = env.get("VITAL_DATABASE_URL", "").strip()
-    if url and not _is_url(url, ("postgresql", "postgres")):
+    if url and not _is_database_url(url):
         raise SettingsError(
             "VITAL_DATABASE_URL",
             "is not a PostgreSQL URL",
@@ -143,14 +143,12 @@ def _database_url(env: Mapping[str, str]) -> str | None:
     return url or None
 
 
-def _is_url(text: str, schemes: Sequence[str], *, with_host: bool = False) -> bool:
+def _is_database_url(text: str) -> bool:
+    """Whether it is one at all: libpq takes several hosts in one URL, or none, and says itself what is wrong with them."""
     try:
-        parts = urlsplit(text)
-        if with_host:
-            (parts.hostname or "").encode("idna")  # a label that is empty or too long: no resolver would take it
+        return urlsplit(text).scheme in ("postgresql", "postgres")
     except ValueError:
         return False
-    return parts.scheme in schemes and (bool(parts.netloc) or not with_host)
 
 
 def _conninfo(env: Mapping[str, str]) -> str | None:

@@ -79,6 +79,7 @@ def test_the_example_names_two_shards_of_two_replicas() -> None:
         ("https://user:canary@/db", "names no host"),
         ("https://user:canary@host/db?colour=red", "asks for colour"),
         ("https://user:canary@host:port/db", "cannot be read"),
+        ("https://user:canary@ch..example/db", "cannot be read"),
         ("https://user:canary@host/d'b", "characters"),
     ],
 )

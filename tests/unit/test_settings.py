@@ -92,6 +92,7 @@ def test_empty_variables_count_as_not_set(tmp_path: Path) -> None:
         ({"SUPABASE_URL": "https://[abc", "SUPABASE_SERVICE_KEY": SECRET}, "SUPABASE_URL"),
         ({"SUPABASE_URL": "https://abc..supabase.co", "SUPABASE_SERVICE_KEY": SECRET}, "SUPABASE_URL"),
         ({"SUPABASE_URL": f"https://{'a' * 64}.co", "SUPABASE_SERVICE_KEY": SECRET}, "SUPABASE_URL"),
+        ({"SUPABASE_URL": "https://abc.supabase.co:99999", "SUPABASE_SERVICE_KEY": SECRET}, "SUPABASE_URL"),
         ({"SUPABASE_URL": PROJECT, "SUPABASE_SERVICE_KEY": "sb_secret_canary\u2026"}, "SUPABASE_SERVICE_KEY"),
         ({"SUPABASE_URL": PROJECT, "SUPABASE_SECRET_KEY": "sb_secret_canary\nX: y"}, "SUPABASE_SECRET_KEY"),
         ({"NEXT_PUBLIC_SUPABASE_URL": "abc", "SUPABASE_SERVICE_ROLE_KEY": SECRET}, "NEXT_PUBLIC_SUPABASE_URL"),

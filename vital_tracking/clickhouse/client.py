@@ -89,6 +89,7 @@ def address_of(url: str, *, setting: str = "VITAL_CLICKHOUSE_URL") -> Address:
     example = "It looks like https://user:password@host:8443/vital_tracking; write special characters as %XX."
     try:
         parts = urlsplit(url.strip())
+        (parts.hostname or "").encode("idna")  # a label that is empty or too long: no resolver would take it
         port = parts.port
     except ValueError:
         raise SettingsError(setting, "cannot be read as a URL", example) from None

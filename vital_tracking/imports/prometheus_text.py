@@ -12,6 +12,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
+from vital_tracking.core.urls import split_url
 from vital_tracking.errors import VitalError
 
 TIMEOUT_S: Final = 10.0
@@ -36,10 +37,10 @@ def fetch(url: str, *, token: str | None = None, timeout_s: float = TIMEOUT_S) -
     `token` is sent as a bearer token; without it user and password of the URL, where it has them. Raises
     VitalError, which names no more of the URL than its host and path.
     """
+    parts = split_url(url)
+    if parts is None:
+        raise VitalError("This is no address of metrics: it looks like http://localhost:4000/metrics")
     where = source_of(url)
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise VitalError(f"{where} is no address of metrics: it looks like http://localhost:4000/metrics")
-    parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     headers = {"Accept": "text/plain"}
     if token:

@@ -6,10 +6,10 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from vital_tracking.core.urls import fits_in_a_header, split_url
 from vital_tracking.environment import JWT_SECRET, PUBLISHABLE_KEYS, SUPABASE_URLS, first_of, read_environment
 from vital_tracking.errors import SettingsError
 from vital_tracking.settings import names_in, one_of
@@ -113,6 +113,7 @@ def _anon_key(env: Mapping[str, str]) -> SecretStr | None:
     key = env[name].strip()
     if key.startswith("sb_secret_"):
         raise SettingsError(name, "holds a secret key", "Browsers may see this one: use the publishable or anon key.")
+    _check_key(name, key)
     return SecretStr(key)
 
 
@@ -135,29 +136,32 @@ def _token(env: Mapping[str, str], name: str) -> SecretStr | None:
             f"is shorter than {_SHORTEST_SECRET} characters",
             'Make a long one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
         )
+    if token and name != JWT_SECRET:  # which signs, and is never sent
+        _check_key(name, token)
     return SecretStr(token) if token else None
+
+
+def _check_key(name: str, key: str) -> None:
+    if not fits_in_a_header(key):
+        raise SettingsError(name, "holds a character that no key has", "Copy it anew, on one line.")
 
 
 def _url(env: Mapping[str, str], name: str) -> str | None:
     text = env.get(name, "").strip().rstrip("/")
     if not text:
         return None
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = split_url(text)
+    if parts is None:
         raise SettingsError(name, "is not a URL", "It looks like https://example.com.")
-    if parts.scheme == "http" and not is_loopback(parts.hostname) and name == "VITAL_JWKS_URL":
+    if parts.scheme == "http" and not is_loopback(parts.hostname or "") and name == "VITAL_JWKS_URL":
         raise SettingsError(name, "is not fetched over https", "Whoever sits between could hand out keys: use https.")
     return text
 
 
 def _origin(text: str) -> str:
     """One origin as browsers write it: a scheme, a host in small letters, a port where it is not the scheme's own."""
-    parts = urlsplit(text.rstrip("/").lower())
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or text.rstrip("/").lower() != f"{parts.scheme}://{parts.netloc}"
-    ):
+    parts = split_url(text.rstrip("/").lower())
+    if parts is None or text.rstrip("/").lower() != f"{parts.scheme}://{parts.netloc}":
         raise SettingsError(
             "VITAL_EVENT_ORIGINS",
             "holds something else than origins",

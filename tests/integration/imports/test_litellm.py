@@ -244,8 +244,14 @@ def test_a_proxy_that_does_not_answer_is_said_in_time_and_without_secrets(shared
         import_metrics(shared, address, token="sk-1")
     for said in (refused, late):
         assert "pass" not in str(said.value)
-    with pytest.raises(VitalError, match="no address of metrics"):
-        import_metrics(shared, "file:///etc/passwd")
+    for url in (
+        "file:///etc/passwd",
+        "http://[abc/metrics",
+        "http://host:99999/metrics",
+        "http://proxy..example/metrics",
+    ):
+        with pytest.raises(VitalError, match="no address of metrics"):
+            import_metrics(shared, url)
 
 
 def test_older_names_are_read_and_never_added_to_todays() -> None:

@@ -73,6 +73,18 @@ def test_any_issuer_of_keys_will_do() -> None:
         ({"VITAL_MONITORING_TOKEN": "short-word"}, "VITAL_MONITORING_TOKEN"),
         ({"VITAL_PUBLIC_URL": "pages.example"}, "VITAL_PUBLIC_URL"),
         ({"SUPABASE_URL": "abc.supabase.co"}, "SUPABASE_URL"),
+        ({"SUPABASE_URL": "https://[abc"}, "SUPABASE_URL"),
+        ({"SUPABASE_URL": "https://abc..supabase.co"}, "SUPABASE_URL"),
+        ({"SUPABASE_URL": "https://abc .supabase.co"}, "SUPABASE_URL"),
+        ({"VITAL_PUBLIC_URL": "https://pages.example:99999"}, "VITAL_PUBLIC_URL"),
+        ({"VITAL_PUBLIC_URL": "https://pages.example:0"}, "VITAL_PUBLIC_URL"),
+        ({"VITAL_PUBLIC_URL": f"https://{'a' * 64}.example"}, "VITAL_PUBLIC_URL"),
+        ({"VITAL_JWKS_URL": "https://i..example/jwks"}, "VITAL_JWKS_URL"),
+        ({"VITAL_EVENT_ORIGINS": "https://[abc"}, "VITAL_EVENT_ORIGINS"),
+        ({"VITAL_EVENT_ORIGINS": "https://app.example:70000"}, "VITAL_EVENT_ORIGINS"),
+        ({"SUPABASE_ANON_KEY": "sb_publishable_word\u2026"}, "SUPABASE_ANON_KEY"),
+        ({"SUPABASE_ANON_KEY": "sb_publishable_word\nX: y"}, "SUPABASE_ANON_KEY"),
+        ({"VITAL_MONITORING_TOKEN": f"{'x' * 40}-word\u00e4"}, "VITAL_MONITORING_TOKEN"),
     ],
 )
 def test_what_would_be_unsafe_is_refused_by_name(environ: dict[str, str], named: str) -> None:
