@@ -28,6 +28,7 @@ ON_DEMAND = (
     "platform",
     "what_if",
     "copies",
+    "clickhouse_copy",
     "pages_server",
     "pages_load",
     "pages_browser",
