@@ -111,6 +111,22 @@ def test_a_call_whose_record_cannot_be_made_in_full_is_stored_in_its_shortest_fo
     assert short["metadata"]["notes"] == ["shortened"]
 
 
+@pytest.mark.parametrize("spool", [True, False])
+def test_usual_calls_go_straight_wherever_they_wait(
+    spool: bool, make_tracker: Callable[..., VitalTracker], rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this failed, each would take three times as long to deliver, and nobody would notice."""
+    monkeypatch.setattr(exporter, "decoded", breaks(exporter.decoded, 100))
+    tracker = make_tracker(spool=spool, budgets=False)
+    model = FakeUsageModel(responses=["Well."], input_tokens=10, output_tokens=1)
+    metadata = {"vital_user_id": "u-1", "vital_metadata": {"department": "d"}}
+    for _ in range(3):
+        model.invoke("Hi", {"callbacks": [tracker.handler], "metadata": metadata})
+    assert tracker.flush(60).complete
+    assert tracker.stats().faults == 0
+    assert [row["metadata"]["department"] for row in rows()] == ["d"] * 3
+
+
 def test_a_call_in_memory_of_which_no_facts_can_be_taken_is_stored_in_its_shortest_form(
     make_tracker: Callable[..., VitalTracker], rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
