@@ -3,7 +3,8 @@
     python -m tests.clickhouse.one_shard DATABASE_URL FOLDER
 
 The engine has no keeper and runs no statement for others, so what is left out of our statements is `on cluster` and, where rows
-are kept, `Replicated`. Tables that replicate are made, too, in another database, and stay without rows.
+are kept, `Replicated`; such tables remember tokens by a setting of another name. Tables that replicate are made, too, in another
+database, and stay without rows.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from vital_tracking.clickhouse.client import ClickHouse, address_of
 from vital_tracking.clickhouse.compare import differences
 from vital_tracking.clickhouse.copying import Copying
 from vital_tracking.clickhouse.reading import CopiedStore, Copy
-from vital_tracking.clickhouse.schema import local_table, schema_files
+from vital_tracking.clickhouse.schema import input_table, local_table, schema_files
 from vital_tracking.queries.call_groups import Cuts, read_call_groups
 from vital_tracking.queries.explore import Period
 from vital_tracking.queries.usage import duplicates
 from vital_tracking.stores import Store
+from vital_tracking.stores.changes import key_columns
 from vital_tracking.stores.postgres import PostgresStore
 from vital_tracking.stores.relations import CALLS
 
@@ -60,6 +62,7 @@ class OneShard(ClickHouse):
 
     def command(self, statement: str, *, settings: Mapping[str, Any] | None = None, database: bool = True) -> None:
         alone = re.sub(r"engine = Replicated(\w+)\('[^']*', '[^']*'\)|engine = Replicated", _alone, statement)
+        alone = re.sub(r"\breplicated_deduplication_window", "non_replicated_deduplication_window", alone)
         super().command(OF_A_CLUSTER.sub("", alone), settings=settings, database=database)
 
     def replicating(self) -> int:
@@ -104,6 +107,16 @@ def _repeated_in(server: ClickHouse, store: PostgresStore, db: Connection) -> li
     return _repeated(CopiedStore(store, Copy(server, least=0)))
 
 
+def _kept_of_ten(server: ClickHouse) -> int:
+    """How many rows of an organization of their own are kept, unmerged, of ten that are sent twice with the same token."""
+    id_ = "00000000-0000-0000-0000-{:012d}"
+    rows = "".join(f"7\tsent-twice\t2026-0{n % 9 + 1}-01 00:00:00\t{id_.format(n)}\t9\t0\n" for n in range(10))
+    for _ in range(2):
+        server.insert(input_table(CALLS), key_columns(CALLS), rows.encode(), token="sent twice")
+    [kept] = server.query(f"select count() as n from {local_table(CALLS, 'main')} where organization_id = 'sent-twice'")
+    return int(kept["n"])
+
+
 def main() -> None:
     """Copy, change, copy again; print what became of it."""
     url, folder = sys.argv[1], Path(sys.argv[2])
@@ -125,6 +138,7 @@ def main() -> None:
             "differences": len(list(differences(store, server, copy))),
             "rows_of_the_shard": kept["n"],
             "repeated": [repeated, _repeated_in(server, store, db)],
+            "kept_of_ten": _kept_of_ten(server),
             "replicating": server.replicating(),
         }
     store.close()

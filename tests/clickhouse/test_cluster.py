@@ -42,6 +42,7 @@ def test_a_cluster_of_one_shard_holds_the_rows(database_url: str, tmp_path: Path
         "differences": 0,
         "rows_of_the_shard": 28,
         "repeated": [[24, 27, 24], [24, 27, 24]],
+        "kept_of_ten": 10,
         "replicating": len(COPIED) + 1,
     }
 
