@@ -10,7 +10,7 @@ import typer
 
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say
-from vital_tracking.cli.render.options import span, words
+from vital_tracking.cli.render.options import a_name, span, words
 from vital_tracking.cli.render.session import Csv, Json, Yes, opened
 from vital_tracking.cli.render.times import short_time
 from vital_tracking.errors import StoreUnavailable
@@ -207,7 +207,7 @@ def rule(
     pattern: Annotated[str | None, typer.Option(help="Of this pattern alone.")] = None,
     severity: Annotated[str, typer.Option(help="From this severity on.", **words(SEVERITIES, "severity"))] = "high",
     lasts: For = "1h",
-    organization: Annotated[str | None, typer.Option(help="In this organization alone.")] = None,
+    organization: Annotated[str | None, typer.Option(callback=a_name, help="In this organization alone.")] = None,
 ) -> None:
     """Have findings acted on by themselves, from a severity on, or show what is done so.
 

@@ -9,12 +9,13 @@ import typer
 
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, printable, say
+from vital_tracking.cli.render.options import a_name
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.queries.tenants import HEALTH_COLUMNS, HEALTH_DAYS, TenantHealth, level, tenants_health
 
 
 def health(
-    organization: Annotated[str | None, typer.Option(help="Only this organization.")] = None,
+    organization: Annotated[str | None, typer.Option(callback=a_name, help="Only this organization.")] = None,
     days: Annotated[
         int, typer.Option(min=1, max=365, help="The last so many days, beside as many before.")
     ] = HEALTH_DAYS,

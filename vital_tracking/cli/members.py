@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
-from vital_tracking.cli.render.options import named, words
+from vital_tracking.cli.render.options import a_name, named, words
 from vital_tracking.cli.render.organizations import New, check_organizations
 from vital_tracking.cli.render.session import Csv, Json, Yes, one_organization, opened
 from vital_tracking.errors import VitalError
@@ -47,7 +47,7 @@ _ROLE_HELP: Final = (
 
 @app.command("list")
 def list_members(
-    organization: Annotated[str | None, typer.Option(help="Only this organization's.")] = None,
+    organization: Annotated[str | None, typer.Option(callback=a_name, help="Only this organization's.")] = None,
     json_: Json = False,
     csv_: Csv = False,
 ) -> None:

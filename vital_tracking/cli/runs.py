@@ -11,7 +11,7 @@ from vital_tracking.cli.render import filters
 from vital_tracking.cli.render.amounts import cost_text
 from vital_tracking.cli.render.columns import Column, fitted
 from vital_tracking.cli.render.console import as_csv, as_json, console, drawable, printable, say
-from vital_tracking.cli.render.options import after_place, either, words, zone
+from vital_tracking.cli.render.options import after_place, either, named, words, zone
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.render.times import between, duration, month, short_time
 from vital_tracking.core.record import RUN_STATUSES
@@ -159,6 +159,7 @@ def run(
       vital-tracking run 0193f2c4
       vital-tracking run 0193f2c4 --calls 0
     """
+    run_id = named(run_id, "ID").strip()
     with opened() as store:
         tree = run_tree(store, run_id, max_calls=calls)
     if json_:

@@ -89,6 +89,30 @@ def test_calls_as_csv_holds_nothing_that_a_spreadsheet_runs(cli: Cli, tracker: V
     assert {Decimal(row["total_cost"]) for row in rows} == {dollars((1, "2.50"))}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["runs", "--workflow", ""],
+        ["run", " "],
+        ["export", "x.csv", "--agent", ""],
+        ["report", "models", "--organization", ""],
+        ["members", "list", "--organization", ""],
+        ["subscriptions", "list", "--organization", ""],
+        ["quotas", "--organization", ""],
+        ["rate-limits", "--organization", ""],
+        ["alerts", "list", "--organization", ""],
+        ["health", "--organization", ""],
+        ["forget-user", "u-1", "--organization", ""],
+        ["prices", "set", "", "--input", "1", "--output", "1"],
+    ],
+)
+def test_a_name_that_is_empty_is_told_from_one_that_nothing_has(several: Several, line: list[str]) -> None:
+    """If this failed, a variable of a script that is not set would read as if nobody had called."""
+    (done,) = several(line)
+    assert "is empty" in done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr
+
+
 def test_calls_says_what_it_does_not_understand(several: Several) -> None:
     hints = {
         ("--since", "soon"): "30m, 24h or 7d",
@@ -105,6 +129,9 @@ def test_calls_says_what_it_does_not_understand(several: Several) -> None:
         ("--timezone", "CET"): "Europe/Berlin",
         ("--after", "0001-01-01T00:00:00+00:00/0193f2c4-1a2b-7c3d-8e4f-5a6b7c8d9e0f"): "--after takes the place",
         ("--only", "begun_from=0001-01-01T00:00:00+14:00"): "2026-11-02T08:00:00Z",
+        ("--user", ""): "--user is empty",
+        ("--organization", " "): "--organization is empty",
+        ("--model", "x" * 300): "--model holds characters that no call carries, or is longer than 256",
         ("--status", "fine"): "One of: ok, error, cancelled, abandoned, blocked",
         ("--limit", "0"): "--limit",
         ("--limit", "many"): "--limit",

@@ -15,7 +15,7 @@ from vital_tracking.alerts.wording import entity, percent, spent_text
 from vital_tracking.cli.budgets.tables import SET_ONE, period_name
 from vital_tracking.cli.render import filters
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
-from vital_tracking.cli.render.options import span
+from vital_tracking.cli.render.options import a_name, span
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.render.times import between, short_time
 from vital_tracking.errors import StoreUnavailable
@@ -32,7 +32,7 @@ def list_alerts(
     days: Annotated[float, typer.Option(min=0.001, max=3650, help="Of so many days back.")] = 7,
     since: Annotated[str | None, typer.Option(help=f"From then on, instead of --days: {filters.WHEN_HELP}")] = None,
     until: filters.Until = None,
-    organization: Annotated[str | None, typer.Option(help="Only this organization's own.")] = None,
+    organization: Annotated[str | None, typer.Option(callback=a_name, help="Only this organization's own.")] = None,
     every: Annotated[
         bool,
         typer.Option(
@@ -99,7 +99,7 @@ def _cells(row: Alert) -> tuple[str, ...]:
 @app.command("watch")
 def watch_alerts(
     every: Annotated[str, typer.Option(help="How often to look, such as 500ms, 5s or 1m.")] = "5s",
-    organization: Annotated[str | None, typer.Option(help="Only this organization's own.")] = None,
+    organization: Annotated[str | None, typer.Option(callback=a_name, help="Only this organization's own.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print each alert as a line of JSON.")] = False,
 ) -> None:
     """Print new alerts as they appear, until Ctrl-C."""

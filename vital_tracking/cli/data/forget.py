@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vital_tracking.cli.render.console import as_json, progress_bar, say
+from vital_tracking.cli.render.options import a_name
 from vital_tracking.cli.render.session import Json, Yes, opened
 from vital_tracking.queries import forget
 from vital_tracking.queries.forget import Forgotten, UserTraces, any_traces, user_traces, views_forget
@@ -16,7 +17,9 @@ from vital_tracking.stores import Store
 
 def forget_user(
     user: Annotated[str, typer.Argument(help="The user's id.")],
-    organization: Annotated[str | None, typer.Option(help="Only in this organization; by default in all.")] = None,
+    organization: Annotated[
+        str | None, typer.Option(callback=a_name, help="Only in this organization; by default in all.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is of the user.")] = False,
     yes: Yes = False,
     json_: Json = False,

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from vital_tracking.alerts.wording import entity, local_time
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, share_bar, table
+from vital_tracking.cli.render.options import a_name
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.queries.plans import (
     PLAN_QUOTA_COLUMNS,
@@ -28,7 +29,9 @@ from vital_tracking.queries.words import counted
 
 def quotas(
     plan: Annotated[str | None, typer.Argument(help="Show the subscribers of this plan.")] = None,
-    organization: Annotated[str | None, typer.Option(help="Only this organization's subscribers.")] = None,
+    organization: Annotated[
+        str | None, typer.Option(callback=a_name, help="Only this organization's subscribers.")
+    ] = None,
     everybody: Annotated[bool, typer.Option("--subscribers", help="Show each subscriber, of all plans.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many subscribers.")] = 50,
     json_: Json = False,

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from vital_tracking.alerts.wording import entity
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, share_bar, table
+from vital_tracking.cli.render.options import a_name
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.render.times import short_time
 from vital_tracking.core.amounts import amount_text
@@ -18,7 +19,7 @@ from vital_tracking.queries.rate_limits import rate_limits as found_limits
 
 def rate_limits(
     hours: Annotated[int, typer.Option(min=1, max=744, help="Of the last so many hours.")] = 24,
-    organization: Annotated[str | None, typer.Option(help="Only this organization's.")] = None,
+    organization: Annotated[str | None, typer.Option(callback=a_name, help="Only this organization's.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
     json_: Json = False,
     csv_: Csv = False,

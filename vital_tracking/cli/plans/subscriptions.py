@@ -14,7 +14,7 @@ import typer
 from vital_tracking.alerts.wording import entity, local_time
 from vital_tracking.cli.plans.quotas import quotas_table
 from vital_tracking.cli.render.console import as_csv, as_json, console, say, table
-from vital_tracking.cli.render.options import named, words, zone
+from vital_tracking.cli.render.options import a_name, named, words, zone
 from vital_tracking.cli.render.organizations import New, check_organizations, mistyped
 from vital_tracking.cli.render.session import Csv, Json, opened
 from vital_tracking.cli.render.times import moment
@@ -54,7 +54,7 @@ _MOST_SHOWN: Final = 20
 
 @app.command("list")
 def list_subscriptions(
-    organization: Annotated[str | None, typer.Option(help="Only this organization's.")] = None,
+    organization: Annotated[str | None, typer.Option(callback=a_name, help="Only this organization's.")] = None,
     plan: Annotated[str | None, typer.Option(help="Only those on this plan.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only users, or only organizations.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 100,

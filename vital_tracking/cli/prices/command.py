@@ -12,7 +12,7 @@ from vital_tracking.cli.prices.check import check
 from vital_tracking.cli.prices.resource import app as resource
 from vital_tracking.cli.prices.tiers import list_tiers, set_tier
 from vital_tracking.cli.render.console import as_json, console, say, table
-from vital_tracking.cli.render.options import chosen
+from vital_tracking.cli.render.options import chosen, named
 from vital_tracking.cli.render.session import Json, opened
 from vital_tracking.cli.render.times import moment
 from vital_tracking.core.rates import Rate, Tiers, amount
@@ -128,6 +128,7 @@ def set_price(
     if input_ is None and (amounts or not units):
         raise typer.BadParameter("--input is missing" if amounts else "give --input, --unit or both")
     wanted = moment(valid_from, "--from") if valid_from else None
+    model = named(model, "MODEL")
     with opened() as store:
         start = add_price(store, model, amounts, units=units, provider=provider, valid_from=wanted, note=note)
     since = "the first call" if start == FIRST_CALL else valid_from or "now"

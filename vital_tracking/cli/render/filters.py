@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
-from vital_tracking.cli.render.options import words
+from vital_tracking.cli.render.options import a_name, words
 from vital_tracking.cli.render.seen import seen
 from vital_tracking.core.closest import did_you_mean
 from vital_tracking.core.context import SERVICE_TYPES
@@ -24,34 +24,50 @@ Timezone: TypeAlias = Annotated[
     str, typer.Option(help="Where days begin at midnight, and times without a zone are meant, such as Europe/Berlin.")
 ]
 Organization: TypeAlias = Annotated[
-    str | None, typer.Option(help="Only this organization's.", autocompletion=seen("organizations", "organization_id"))
+    str | None,
+    typer.Option(
+        callback=a_name, help="Only this organization's.", autocompletion=seen("organizations", "organization_id")
+    ),
 ]
-User: TypeAlias = Annotated[str | None, typer.Option(help="Only this user's.", autocompletion=seen("users", "user_id"))]
-Session: TypeAlias = Annotated[str | None, typer.Option(help="Only this session's.")]
+User: TypeAlias = Annotated[
+    str | None, typer.Option(callback=a_name, help="Only this user's.", autocompletion=seen("users", "user_id"))
+]
+Session: TypeAlias = Annotated[str | None, typer.Option(callback=a_name, help="Only this session's.")]
 Service: TypeAlias = Annotated[str | None, typer.Option(help="Only this service's.", **words(SERVICE_TYPES, "service"))]
 Agent: TypeAlias = Annotated[
-    str | None, typer.Option(help="Only this agent's (its id).", autocompletion=seen("agents", "agent_id"))
+    str | None,
+    typer.Option(callback=a_name, help="Only this agent's (its id).", autocompletion=seen("agents", "agent_id")),
 ]
-Tier: TypeAlias = Annotated[str | None, typer.Option(help="Only of agents of this tier.")]
+Tier: TypeAlias = Annotated[str | None, typer.Option(callback=a_name, help="Only of agents of this tier.")]
 Workflow: TypeAlias = Annotated[
-    str | None, typer.Option(help="Only this workflow's (its id).", autocompletion=seen("workflows", "workflow_id"))
+    str | None,
+    typer.Option(
+        callback=a_name, help="Only this workflow's (its id).", autocompletion=seen("workflows", "workflow_id")
+    ),
 ]
 Step: TypeAlias = Annotated[
-    str | None, typer.Option(help="Only this step's (its id or name, or the node of the graph).")
+    str | None, typer.Option(callback=a_name, help="Only this step's (its id or name, or the node of the graph).")
 ]
 Panel: TypeAlias = Annotated[
-    str | None, typer.Option(help="Only this panel's (its id).", autocompletion=seen("panels", "panel_id"))
+    str | None,
+    typer.Option(callback=a_name, help="Only this panel's (its id).", autocompletion=seen("panels", "panel_id")),
 ]
-Solution: TypeAlias = Annotated[str | None, typer.Option(help="Only this solution's (its id).")]
-Run: TypeAlias = Annotated[str | None, typer.Option(help="Only this service run's, with all that is nested in it.")]
-Framework: TypeAlias = Annotated[str | None, typer.Option(help="Only of this framework, such as langgraph.")]
+Solution: TypeAlias = Annotated[str | None, typer.Option(callback=a_name, help="Only this solution's (its id).")]
+Run: TypeAlias = Annotated[
+    str | None, typer.Option(callback=a_name, help="Only this service run's, with all that is nested in it.")
+]
+Framework: TypeAlias = Annotated[
+    str | None, typer.Option(callback=a_name, help="Only of this framework, such as langgraph.")
+]
 Provider: TypeAlias = Annotated[
-    str | None, typer.Option(help="Only this provider's.", autocompletion=seen("models", "provider"))
+    str | None, typer.Option(callback=a_name, help="Only this provider's.", autocompletion=seen("models", "provider"))
 ]
 Model: TypeAlias = Annotated[
-    str | None, typer.Option(help="Only this model's.", autocompletion=seen("models", "model"))
+    str | None, typer.Option(callback=a_name, help="Only this model's.", autocompletion=seen("models", "model"))
 ]
-MessageType: TypeAlias = Annotated[str | None, typer.Option(help="Only of this message type, such as tool_execution.")]
+MessageType: TypeAlias = Annotated[
+    str | None, typer.Option(callback=a_name, help="Only of this message type, such as tool_execution.")
+]
 Status: TypeAlias = Annotated[str | None, typer.Option(help="Only calls that ended so.", **words(STATUSES, "status"))]
 Unpriced: TypeAlias = Annotated[bool, typer.Option("--unpriced", help="Only calls without a known price.")]
 Blocked: TypeAlias = Annotated[bool, typer.Option("--blocked", help="Only calls that a budget stopped.")]

@@ -52,6 +52,11 @@ def named(text: str, what: str) -> str:
     return text
 
 
+def a_name(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """The callback of an option that names something of a call: an empty name would find nothing, as if there were no calls."""
+    return value if value is None else named(value, parameter.opts[0])
+
+
 def span(text: str, option: str, *, longest: timedelta = timedelta(days=1)) -> Decimal:
     """A span such as 500ms, 10s, 2m, 24h or 7d in seconds: longer than nothing, at most a day, or what is `longest`."""
     if match := _SPAN.fullmatch(text.strip().lower()):

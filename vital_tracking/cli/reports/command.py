@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from vital_tracking.cli.render.console import as_json, console, say, table
-from vital_tracking.cli.render.options import either, named, words, zone
+from vital_tracking.cli.render.options import a_name, either, named, words, zone
 from vital_tracking.cli.render.pages import imported_pages
 from vital_tracking.cli.render.session import Json, Yes, opened
 from vital_tracking.core.closest import did_you_mean
@@ -88,7 +88,7 @@ def show(name: Name, owner: Owner = None, format_: Format = "markdown", json_: J
 def summary(
     week: Annotated[bool, typer.Option("--week", help="The seven whole days before today. The default.")] = False,
     month: Annotated[bool, typer.Option("--month", help="The last calendar month.")] = False,
-    organization: Annotated[str | None, typer.Option(help="Only this organization.")] = None,
+    organization: Annotated[str | None, typer.Option(callback=a_name, help="Only this organization.")] = None,
     timezone: Annotated[str, typer.Option(help="Whose days: an IANA time zone.")] = "UTC",
     format_: Format = "markdown",
     save: Annotated[str | None, typer.Option(help="Keep it under this name, to schedule it.")] = None,
