@@ -45,7 +45,8 @@ app = typer.Typer(
 )
 
 _TOLD_APART: Final = 8
-Number = Annotated[int, typer.Argument(min=1, metavar="ID", help="The finding's id.")]
+_LAST_ID: Final = 2**63 - 1
+Number = Annotated[int, typer.Argument(min=1, max=_LAST_ID, metavar="ID", help="The finding's id.")]
 Why = Annotated[str, typer.Option(help="Why, for whoever looks later.")]
 For = Annotated[
     str, typer.Option("--for", help="How long, such as 30m, 24h or 7d, 31 days at most; then it ends by itself.")
@@ -183,7 +184,7 @@ def open_again(number: Number, json_: Json = False) -> None:
 
 
 @app.command("unmark")
-def unmark(number: Annotated[int, typer.Argument(min=1, metavar="ID", help="The mark's id.")]) -> None:
+def unmark(number: Annotated[int, typer.Argument(min=1, max=_LAST_ID, metavar="ID", help="The mark's id.")]) -> None:
     """Take a mark back: its like is told of again.
 
     \b

@@ -113,6 +113,24 @@ def test_a_name_that_is_empty_is_told_from_one_that_nothing_has(several: Several
     assert done.returncode == 2, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["abuse", "show", f"{2**63}"],
+        ["abuse", "unmark", f"{2**63}"],
+        ["plans", "set", "team", "--calls", f"{10**15 + 1}", "--tokens", "5"],
+        ["plans", "set", "team", "--calls", "9" * 5000, "--tokens", "5"],
+    ],
+)
+def test_a_number_that_no_column_holds_is_refused_before_the_database_is_asked(
+    several: Several, line: list[str]
+) -> None:
+    """If this failed, a slip would read as if the database lacked its migrations."""
+    (done,) = several(line)
+    assert "Invalid value" in done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr
+
+
 def test_calls_says_what_it_does_not_understand(several: Several) -> None:
     hints = {
         ("--since", "soon"): "30m, 24h or 7d",

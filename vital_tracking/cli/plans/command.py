@@ -162,12 +162,18 @@ def _limit(limit: int | None) -> str:
     return UNLIMITED if limit is None else f"{limit:,}"
 
 
+_MOST: Final = 10**15
+"""As the API: beyond it nothing is limited."""
+
+
 def _count(text: str, column: str) -> int | None:
     if text.lower() in (UNLIMITED, "none"):
         return None
     digits = text.replace(",", "").replace("_", "")
     if not digits.isdecimal():
         raise typer.BadParameter(f"--{column.replace('_', '-')} takes a whole number, or unlimited: not {text!r}")
+    if len(digits) > len(str(_MOST)) or int(digits) > _MOST:
+        raise typer.BadParameter(f"--{column.replace('_', '-')} takes at most {_MOST:,}, or unlimited")
     return int(digits)
 
 
