@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
-from vital_tracking.core.days import known_day
+from vital_tracking.core.days import FIRST_DAY, LAST_DAY, known_day
 from vital_tracking.core.zones import is_zone
 from vital_tracking.queries.explore import DIMENSIONS
 from vital_tracking.queries.explore import TIMES as NO_FILTERS
@@ -86,7 +86,7 @@ _YES_NO: Final = {"enum": list(_WORDS)}
 _NUMBER: Final = {"pattern": "^[0-9]{1,12}$"}
 _OF_ZONE: Final = {"format": "iana-time-zone", "maxLength": 64}
 _OF_SPAN: Final = {"pattern": f"^{_SPAN.pattern}$"}
-_INSTANT: Final = {"format": "date-time"}
+_INSTANT: Final = {"format": "date-time", "description": f"From {FIRST_DAY} to {LAST_DAY}."}
 
 CHOICES: Final[Mapping[str, Choice]] = {
     "reached": Choice("that no cache answered and no budget stopped", "yes", _word, _YES_NO),
