@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from decimal import Context, Decimal
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from vital_tracking.core.cost import MONEY
@@ -68,7 +67,6 @@ def in_pico(dollars: Decimal) -> int:
     return whole + 1 if pico > whole else whole
 
 
-@lru_cache(maxsize=1024)  # a call draws the same amount on all of its windows
 def as_whole(text: str, metric: int) -> int:
     """An amount of the database's in whole units, rounded down, so that never more is spent than was granted."""
     numerator, denominator = Decimal(text).as_integer_ratio()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from string import Template
 from typing import Any, Final
 
+from vital_tracking.clickhouse.asking import FINAL, organization_condition, question, reader_condition
 from vital_tracking.clickhouse.client import ClickHouse
-from vital_tracking.clickhouse.exploring import FINAL, question_text, reader_condition
 from vital_tracking.core.usage import TOKEN_COLUMNS
 
 _OF: Final = {
@@ -32,7 +31,6 @@ def copied_groups(
     """
     dimensions: Sequence[str] | None = arguments.get("dimensions")
     wanted = tuple(_OF) if dimensions is None else dimensions
-    organization = arguments.get("organization")
     parameters: dict[str, Any] = {
         "since": datetime.fromisoformat(asked["since"]),
         "until": datetime.fromisoformat(asked["until"]),
@@ -41,11 +39,9 @@ def copied_groups(
         "starts": asked["starts"],
         "nights": asked["nights"],
     }
-    if organization is not None:
-        parameters["organization"] = organization
-    billed = _text(
+    billed = question(
         "billed_calls",
-        organization="true" if organization is None else "ifNull(t.organization_id = {organization:String}, 0)",
+        organization=organization_condition(arguments.get("organization"), parameters),
         reader=reader_condition(asked["reader"], parameters),
     )
     keys = {name: f"t.{name}" for one in _OF if one in wanted for name in _OF[one]}
@@ -58,13 +54,13 @@ def copied_groups(
             "since_us": (parameters["since"] - _EPOCH) // timedelta(microseconds=1),
         }
         # `global`: on a cluster the answer of all shards is sent to each.
-        keys["repeated"] = f"t.id global in ({_text('repeated_calls', billed=billed)})"
+        keys["repeated"] = f"t.id global in ({question('repeated_calls', billed=billed)})"
     if asked["prefixes_within"] is not None:
         parameters |= {"alike_from": _instant(asked["alike_from"]), "prefixes_within": asked["prefixes_within"]}
-        joined = f"global any left join ({_text('alike_calls', billed=billed)}) as a on a.id = t.id"
+        joined = f"global any left join ({question('alike_calls', billed=billed)}) as a on a.id = t.id"
         keys["alike"] = "a.read_tokens > 0 or a.write_tokens > 0"
         prefixes = _PREFIXES
-    text = _text(
+    text = question(
         "call_groups",
         shown=", ".join(f"{expression} as {name}" for name, expression in keys.items()),
         keys=", ".join(keys.values()),
@@ -77,10 +73,6 @@ def copied_groups(
     if any(row.pop("is_odd") for row in rows):
         return None
     return [{**_NOT_LOOKED_FOR, **row, "facts": dict(row.get("facts", []))} for row in rows]
-
-
-def _text(question: str, **places: str) -> str:
-    return Template(question_text(question)).substitute(places)
 
 
 def _instant(told: str) -> datetime:

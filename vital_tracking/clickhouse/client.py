@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
+from vital_tracking.core.urls import parts_of
 from vital_tracking.errors import CopyRefused, CopyUnavailable, MissingExtra, SettingsError
 
 OLDEST: Final = (24, 1)
@@ -88,9 +89,7 @@ def address_of(url: str, *, setting: str = "VITAL_CLICKHOUSE_URL") -> Address:
     """Read an address. The database is `vital_tracking` where none is named. Raises SettingsError, which never holds the URL."""
     example = "It looks like https://user:password@host:8443/vital_tracking; write special characters as %XX."
     try:
-        parts = urlsplit(url.strip())
-        (parts.hostname or "").encode("idna")  # a label that is empty or too long: no resolver would take it
-        port = parts.port
+        parts = parts_of(url.strip())
     except ValueError:
         raise SettingsError(setting, "cannot be read as a URL", example) from None
     if parts.scheme not in _SCHEMES:
@@ -110,7 +109,7 @@ def address_of(url: str, *, setting: str = "VITAL_CLICKHOUSE_URL") -> Address:
         database, place = unquote(path) or asked.get("database", "vital_tracking"), None
         if not parts.hostname:
             raise SettingsError(setting, "names no host", example)
-    if port in _NATIVE_PORTS:
+    if (port := parts.port) in _NATIVE_PORTS:
         raise SettingsError(
             setting,
             f"names port {port}, that of ClickHouse's own protocol",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from string import Template
 from typing import Any, Final
 
+from vital_tracking.clickhouse.asking import FINAL, organization_condition, question, reader_condition
 from vital_tracking.clickhouse.client import ClickHouse, quoted
-from vital_tracking.clickhouse.exploring import FINAL, question_text, reader_condition
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -27,12 +26,9 @@ def copied_duplicates(
         "until": datetime.fromisoformat(asked["until"]),
         "rows": max(asked["rows"], 1),  # which carries the sums
     }
-    if answer["organization"] is not None:
-        parameters["organization"] = answer["organization"]
-    text = Template(question_text("duplicates")).substitute(
-        organization="true"
-        if answer["organization"] is None
-        else "ifNull(t.organization_id = {organization:String}, 0)",
+    text = question(
+        "duplicates",
+        organization=organization_condition(answer["organization"], parameters),
         reader=reader_condition(asked["reader"], parameters),
         lacking=quoted(asked["lacking"]),
     )

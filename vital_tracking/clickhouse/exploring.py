@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cache
-from importlib.resources import files
-from string import Template
 from typing import Any, Final
 
+from vital_tracking.clickhouse.asking import FINAL, question, reader_condition
 from vital_tracking.clickhouse.client import ClickHouse
 
 MOST_GROUPS: Final = 100_000
@@ -27,8 +25,8 @@ def explored_groups(server: ClickHouse, asked: Mapping[str, Any], settings: Mapp
 
     `asked` is what usage_explore_v1 says to ask. Raises CopyError.
     """
-    question = _Question(asked)
-    lines = server.lines(question.text(), question.parameters, settings={**FINAL, **settings})
+    asking = _Question(asked)
+    lines = server.lines(asking.text(), asking.parameters, settings={**FINAL, **settings})
     text = b",".join(lines)
     if len(lines) > MOST_GROUPS or b'"is_odd":1' in text:
         return None
@@ -36,11 +34,7 @@ def explored_groups(server: ClickHouse, asked: Mapping[str, Any], settings: Mapp
         server.query("select toString(min(created_at)) as at from token_usage_logs") if asked["dropped"] else []
     )
     about = {"until": asked["until"], "kept_since": kept_since[0]["at"] if kept_since else None}
-    return f'{json.dumps(about)[:-1]}, "groups": [{question.told(text).decode()}]}}'
-
-
-FINAL: Final = {"do_not_merge_across_partitions_select_final": 1}
-"""The key of a table holds the time by which months are its parts, so no state of a row is in another one."""
+    return f'{json.dumps(about)[:-1]}, "groups": [{asking.told(text).decode()}]}}'
 
 
 class _Question:
@@ -75,9 +69,7 @@ class _Question:
         conditions = self._filters(asked["filters"])
         if any_of := self._filters(asked["any"]):
             conditions.append(f"({' or '.join(any_of)})")
-        inner = Template(question_text("explored_calls")).substitute(
-            reader=reader_condition(asked["reader"], self.parameters)
-        )
+        inner = question("explored_calls", reader=reader_condition(asked["reader"], self.parameters))
         timed = "latency_histogram" in asked["measures"]
         measures = [one for one in asked["measures"] if one != "latency_histogram"]
         # Calls are put together by their latencies, too, and those of a group then told beside each other: at thousands of groups
@@ -126,8 +118,8 @@ class _Question:
         if not name.startswith(_METADATA):
             return f"d_{name}"
         key = self._bound("key", name.removeprefix(_METADATA))
-        self._odd.append(Template(question_text("metadata_is_odd")).substitute(key=key))
-        return f"({Template(question_text('metadata_value')).substitute(key=key)})"
+        self._odd.append(question("metadata_is_odd", key=key))
+        return f"({question('metadata_value', key=key)})"
 
     def _filters(self, filters: Mapping[str, Sequence[str | None]]) -> list[str]:
         """Conditions as vital_private.has_one_of makes them."""
@@ -152,18 +144,6 @@ class _Question:
         return name
 
 
-def reader_condition(reader: Mapping[str, Any], parameters: dict[str, Any]) -> str:
-    """Which calls whoever asks may see, by what PostgreSQL says of him (vital_private.reader_of_calls)."""
-    if not reader:
-        return "true"
-    parameters["reader"] = reader["user"]
-    condition = "ifNull(t.user_id = {reader:Nullable(String)}, 0)"
-    if reader["organizations"]:
-        parameters["organizations"] = reader["organizations"]
-        condition = f"({condition} or ifNull(t.organization_id in {{organizations:Array(String)}}, 0))"
-    return condition
-
-
 def _newest(place: int) -> str:
     """The newest name of calls of a group in a column, and when: [time, name]; [] where none has one."""
     newest, has_one = f"maxIf(newest_{place}, named_{place} > 0)", f"max(named_{place}) > 0"
@@ -180,9 +160,3 @@ _TOLD_LATENCIES: Final = (
     "(groupArrayIf(bucket, bucket < 65534), groupArrayIf(counted, bucket < 65534)) as buckets",
     "(groupArrayIf(edge, bucket = 65534), groupArrayIf(counted, bucket = 65534)) as edges",
 )
-
-
-@cache
-def question_text(name: str) -> str:
-    """The SQL of a question to the copy, with places for what it is asked by."""
-    return (files("vital_tracking") / "clickhouse" / "questions" / f"{name}.sql").read_text(encoding="utf-8")

@@ -43,7 +43,7 @@ class Draws(Collection[Draw]):
         return iter([(one.id, as_text(used[one.metric], one.metric)) for one in self.windows if used[one.metric]])
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return len(list(iter(self)))  # of the draws themselves, `list` would ask for this length first
 
     def __contains__(self, draw: object) -> bool:
         return draw in list(iter(self))

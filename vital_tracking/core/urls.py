@@ -9,13 +9,19 @@ from urllib.parse import SplitResult, urlsplit
 def split_url(text: str, schemes: Sequence[str] = ("http", "https")) -> SplitResult | None:
     """A URL in its parts; None where it is none of these schemes, or has no host that can be, or a port that is none."""
     try:
-        parts = urlsplit(text)
-        (parts.hostname or "").encode("idna")  # a label that is empty or too long: no resolver would take it
-        is_port = parts.port != 0  # ValueError beyond 65535
+        parts = parts_of(text)
     except ValueError:
         return None
     is_host = bool(parts.hostname) and " " not in text and text.isprintable()
-    return parts if is_host and is_port and parts.scheme in schemes else None
+    return parts if is_host and parts.port != 0 and parts.scheme in schemes else None
+
+
+def parts_of(text: str) -> SplitResult:
+    """A URL in its parts; ValueError where it is none, no resolver would take its host, or its port is beyond 65535."""
+    parts = urlsplit(text)
+    (parts.hostname or "").encode("idna")  # UnicodeError, which is a ValueError, for a label that is empty or too long
+    _ = parts.port
+    return parts
 
 
 def fits_in_a_header(key: str) -> bool:

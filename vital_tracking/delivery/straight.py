@@ -165,9 +165,7 @@ class StraightWay:
         end = orjson.loads(third)
         if len(end) == USUAL_END:
             status, duration, ttft, _message_id, response, usage, token_usage = end
-            first_word = None
-            if status != "ok":
-                return None
+            first_word = unusual = None
         elif len(end) == _ENDS:
             (
                 status,
@@ -189,9 +187,9 @@ class StraightWay:
                 blocked_by,
             ) = end
             unusual = error or answered_inside or replaces_abandoned or notes or stopped_by or hidden or blocked_by
-            if status != "ok" or unusual:
-                return None
         else:
+            return None
+        if status != "ok" or unusual:
             return None
         used, facts = usual_usage(usage, token_usage), usual_facts(response, token_usage)
         if used is None or facts is None:

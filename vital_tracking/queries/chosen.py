@@ -10,9 +10,9 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 from vital_tracking.core.days import FIRST_DAY, LAST_DAY, known_day
-from vital_tracking.core.zones import is_zone
 from vital_tracking.queries.explore import DIMENSIONS
 from vital_tracking.queries.explore import TIMES as NO_FILTERS
+from vital_tracking.queries.zones import is_zone
 
 _MOST: Final = 100
 _WORDS: Final[Mapping[str, bool]] = {"yes": True, "no": False}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vital_tracking.core.closest import did_you_mean
-from vital_tracking.core.zones import proper_zone
 from vital_tracking.queries.plans import SUBSCRIBERS
+from vital_tracking.queries.zones import proper_zone
 
 COLUMNS: Final = (
     "entity_type",

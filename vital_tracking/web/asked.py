@@ -17,10 +17,10 @@ from pydantic import AfterValidator, Field
 from starlette.datastructures import QueryParams
 
 from vital_tracking.core.days import known_day
-from vital_tracking.core.zones import exact_zone
 from vital_tracking.queries.chosen import CHOICES, chosen_of
 from vital_tracking.queries.explore import ANY, DIMENSIONS, TIMES, Filters, Period
 from vital_tracking.queries.runs import RUN_FILTERS
+from vital_tracking.queries.zones import exact_zone
 
 FILTERED: Final = tuple(name for name in DIMENSIONS if name not in TIMES)
 """The parameters by which calls are filtered; each may be given several times, and an empty value means calls that have none."""

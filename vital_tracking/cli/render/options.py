@@ -12,8 +12,8 @@ import typer
 
 from vital_tracking.core.closest import did_you_mean
 from vital_tracking.core.sanitize import clean_text
-from vital_tracking.core.zones import proper_zone
 from vital_tracking.queries.calls import place
+from vital_tracking.queries.zones import proper_zone
 
 _FORMAT: Final = "vital_tracking.format"
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from vital_tracking.core.entities import ACTIONS, ENTITY_TYPES, METRICS, PERIODS
-from vital_tracking.core.zones import exact_zone
+from vital_tracking.queries.zones import exact_zone
 from vital_tracking.web import numbers
 from vital_tracking.web.api.budgets import BudgetWanted
 

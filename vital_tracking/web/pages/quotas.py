@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from vital_tracking.alerts.wording import entity
-from vital_tracking.core.zones import exact_zone
 from vital_tracking.errors import StoreRejected
 from vital_tracking.queries import plans as queries
 from vital_tracking.queries.names import names_of
@@ -21,6 +20,7 @@ from vital_tracking.queries.organizations import organizations_named
 from vital_tracking.queries.plans import QuotaStatus, over_quota, percent_used
 from vital_tracking.queries.rate_limits import rate_limits
 from vital_tracking.queries.words import counted
+from vital_tracking.queries.zones import exact_zone
 from vital_tracking.stores import Store
 from vital_tracking.web import numbers
 from vital_tracking.web.access import Asker, Reader, reads

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vital_tracking.core.zones import exact_zone, is_zone, known_zones, proper_zone
+from vital_tracking.queries.zones import exact_zone, is_zone, known_zones, proper_zone
 
 _LIST = """# version 2026a
 Z Europe/Berlin 0:53:28 - LMT 1893 Ap
